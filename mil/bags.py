@@ -1,0 +1,174 @@
+"""The packed ragged batch: bags of tiles laid end to end, and the algebra within them.
+
+No padding: a reduction runs over each bag's own rows. On CPU it is a loop over `split` views, whose backward writes each
+row once (slicing in a loop would allocate a full-size gradient a bag); on other devices it is index arithmetic without a
+host synchronisation. Reductions accumulate in float32 at least, whatever the autocast.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+
+class TopK(NamedTuple):
+    """The k highest (or lowest) tiles of each bag; slots beyond a small bag's tiles are not valid and hold zero."""
+
+    values: Tensor
+    """`(b, k)`"""
+    index: Tensor
+    """`(b, k)`, rows among the batch's n tiles; a bag's first row where not valid"""
+    valid: Tensor
+    """`(b, k)`, bool"""
+
+
+@dataclass(frozen=True, eq=False)
+class Bags:
+    """`b` bags packed end to end; bag `i` owns rows `offsets[i]:offsets[i + 1]`."""
+
+    features: Tensor
+    """`(n, d)`"""
+    sizes: tuple[int, ...]
+    """Tiles of each bag, at least one; on the host, so that no device has to be asked."""
+    coords: Tensor | None = None
+    """`(n, 2)`, level-0 pixels of the tiles' top-left corners, where known"""
+
+    def __post_init__(self) -> None:
+        if min(self.sizes, default=0) < 1:
+            raise ValueError(f"every bag needs at least one tile, found sizes {self.sizes}")
+        if sum(self.sizes) != len(self.features):
+            raise ValueError(f"sizes sum to {sum(self.sizes)}, features have {len(self.features)} rows")
+        if self.coords is not None and self.coords.shape != (len(self.features), 2):
+            raise ValueError(f"coords are {tuple(self.coords.shape)}, expected ({len(self.features)}, 2)")
+
+    @classmethod
+    def pack(cls, features: Sequence[Tensor], coords: Sequence[Tensor | None] | None = None) -> Self:
+        """One batch of bags `(n_i, d)`; coordinates are kept only where every bag has them."""
+        places = [place for place in coords or () if place is not None]
+        joined = torch.cat(places) if len(places) == len(features) else None
+        return cls(torch.cat(list(features)), tuple(len(bag) for bag in features), joined)
+
+    @classmethod
+    def concat(cls, parts: Iterable["Bags"]) -> Self:
+        """Several batches as one."""
+        bags = [bag for part in parts for bag in part]
+        return cls.pack([bag.features for bag in bags], [bag.coords for bag in bags])
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, bag: int) -> "Bags":
+        bag = range(len(self))[bag]
+        start = sum(self.sizes[:bag])
+        rows = slice(start, start + self.sizes[bag])
+        return Bags(self.features[rows], (self.sizes[bag],), None if self.coords is None else self.coords[rows])
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """`(b + 1,)`, where each bag starts and the last ends."""
+        return torch.tensor((0, *self.sizes), device=self.features.device).cumsum(0)
+
+    @cached_property
+    def bag(self) -> Tensor:
+        """`(n,)`, the bag that each tile lies in."""
+        sizes = torch.tensor(self.sizes, device=self.features.device)
+        return torch.repeat_interleave(torch.arange(len(self), device=sizes.device), sizes, output_size=sum(self.sizes))
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Bags":
+        """The same bags on another device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Bags":
+        """The same bags in page-locked memory, from where a GPU can copy while it computes."""
+        return self._map(Tensor.pin_memory)
+
+    def cast(self, dtype: torch.dtype) -> "Bags":
+        """The same tiles in another precision: files hold half, models compute in single or bfloat16."""
+        return self.with_features(self.features.to(dtype))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Bags":
+        return Bags(change(self.features), self.sizes, None if self.coords is None else change(self.coords))
+
+    def with_features(self, features: Tensor) -> "Bags":
+        """The same tiles `(n, d')` under other features."""
+        return replace(self, features=features)
+
+    def split(self, values: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Each bag's rows `(n_i, ...)` of `values` `(n, ...)`, or of the features."""
+        return (self.features if values is None else values).split(self.sizes)
+
+    def spread(self, per_bag: Tensor) -> Tensor:
+        """Each tile's bag's row: `(b, ...)` to `(n, ...)`."""
+        return per_bag.index_select(0, self.bag)
+
+    def sum(self, values: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Sums `(n, k)` within bags to `(b, k)`; with `weight` `(n, h)` to `(b, h * k)`, head after head."""
+        with torch.autocast(values.device.type, enabled=False):
+            if weight is None:
+                return self._reduce(_wide(values), lambda rows: rows.sum(0), "sum")
+            return self._weighted(values, _wide(weight)).flatten(1)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Means `(n, k)` within bags to `(b, k)`."""
+        sizes = torch.tensor(self.sizes, device=values.device).unsqueeze(1)
+        return self.sum(values) / sizes
+
+    def max(self, values: Tensor) -> Tensor:
+        """Maxima `(n, k)` within bags, feature by feature, to `(b, k)`."""
+        return self._reduce(values, lambda rows: rows.amax(0), "amax")
+
+    def softmax(self, scores: Tensor) -> Tensor:
+        """Softmax `(n, h)` within bags, at least in float32."""
+        scores = _wide(scores)
+        if scores.device.type == "cpu":
+            return torch.cat([rows.softmax(0) for rows in self.split(scores)])
+        top = self._reduce(scores.detach(), lambda rows: rows.amax(0), "amax")
+        exponentials = (scores - self.spread(top)).exp()
+        return exponentials / self.spread(self.sum(exponentials))
+
+    def topk(self, scores: Tensor, k: int, largest: bool = True) -> TopK:
+        """The `k` tiles of each bag that score `(n,)` highest, best first, or lowest where `largest` is false."""
+        padded, mask = self.pad(scores)  # (b, m), (b, m)
+        worst = -torch.inf if largest else torch.inf
+        found = padded.masked_fill(~mask, worst).topk(min(k, padded.shape[1]), largest=largest)
+        valid = mask.gather(1, found.indices)
+        values = torch.where(valid, found.values, torch.zeros_like(found.values))
+        index = torch.where(valid, found.indices, torch.zeros_like(found.indices)) + self.offsets[:-1, None]
+        missing = k - values.shape[1]
+        return TopK(
+            torch.nn.functional.pad(values, (0, missing)),
+            torch.cat([index, self.offsets[:-1, None].expand(-1, missing)], 1),
+            torch.nn.functional.pad(valid, (0, missing)),
+        )
+
+    def pad(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """`(n, ...)` as `(b, m, ...)`, m the largest bag, zero beyond each bag, with the mask `(b, m)` of real tiles."""
+        longest = max(self.sizes)
+        mask = torch.arange(longest, device=values.device) < torch.diff(self.offsets).unsqueeze(1)
+        padded = values.new_zeros((len(self), longest, *values.shape[1:]))
+        return padded.masked_scatter(mask.view(*mask.shape, *(1,) * (values.dim() - 1)), values), mask
+
+    def _reduce(self, values: Tensor, one: Callable[[Tensor], Tensor], reduction: str) -> Tensor:
+        if values.device.type == "cpu":
+            return torch.stack([one(rows) for rows in self.split(values)])
+        if reduction == "sum":
+            return values.new_zeros((len(self), *values.shape[1:])).index_add(0, self.bag, values)
+        index = self.bag.view(-1, *(1,) * (values.dim() - 1)).expand_as(values)
+        empty = values.new_full((len(self), *values.shape[1:]), -torch.inf)
+        return empty.scatter_reduce(0, index, values, reduction, include_self=False)
+
+    def _weighted(self, values: Tensor, weight: Tensor) -> Tensor:
+        """`(b, h, k)`: each head's weighted sum, a matrix product a bag on CPU."""
+        if values.device.type == "cpu":
+            pairs = zip(self.split(weight), self.split(values), strict=True)
+            return torch.stack([head.t() @ rows.to(head.dtype) for head, rows in pairs])
+        products = weight.unsqueeze(2) * _wide(values).unsqueeze(1)  # (n, h, k)
+        return products.new_zeros((len(self), *products.shape[1:])).index_add(0, self.bag, products)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Half precisions accumulate in float32."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

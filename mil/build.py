@@ -1,0 +1,222 @@
+"""From a configuration to the things it names: endpoint, model, encoder, and the study they are for."""
+
+import importlib
+import inspect
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from mil import config as conf
+from mil.data.cohort import Cohort, Columns
+from mil.data.encoders import Encoder
+from mil.data.features import FeatureStore
+from mil.data.splits import Split
+from mil.endpoints.base import Endpoint
+from mil.errors import ConfigError, MilError
+from mil.models.base import MILModel
+
+CHOICES = {
+    "data.bag": ("patient", "slide"),
+    "data.balance": ("none", "loss", "sampling"),
+    "data.on_missing": ("error", "skip"),
+    "data.on_bad_bag": ("error", "skip"),
+}
+WHOLE = ("data.batch_bags", "trainer.max_epochs", "trainer.accumulate_grad_batches", "resamples")
+WHOLE_OR_NONE = ("data.tiles_per_batch", "data.max_tiles")
+POSITIVE = ("optimizer.lr",)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A tool's patients with their bags, targets and features, checked against each other."""
+
+    cohort: Cohort
+    store: FeatureStore
+    encoder: Encoder
+    endpoint: Endpoint
+    patients: pd.DataFrame
+    """one row a patient, in the order of `target`"""
+    target: Tensor
+    """`(p, ...)`"""
+    bags: pd.DataFrame
+    """one row a bag: bag, patient, slides"""
+    source: Path
+    """the cohort's table"""
+    truth: Path | None
+    """folder of the simulated cohort; none for real data"""
+
+    def rows(self, patients: list[str]) -> tuple[pd.DataFrame, Tensor]:
+        """The bags of these patients `(b,)`, and each bag's target `(b, ...)`."""
+        bags = self.bags[self.bags["patient"].isin(patients)].reset_index(drop=True)
+        return bags, self.target[self.patients.index.get_indexer(pd.Index(bags["patient"]))]
+
+
+def make(node: Any, **extra: Any) -> Any:
+    """The object that a config node names by `_target_`.
+
+    Raises:
+        ConfigError: options that its constructor does not take.
+        MilError: what the constructor itself says.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        return instantiate(node, _convert_="all", **extra)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, MilError):
+            raise cause from None
+        if isinstance(cause, TypeError | ValueError | ImportError | AttributeError):
+            raise ConfigError(f"{node.get('_target_')}: {' '.join(str(cause).split())}") from cause
+        raise
+
+
+def checked(config: DictConfig) -> DictConfig:
+    """The configuration itself, where its values can be had.
+
+    Raises:
+        ConfigError: a value out of its range, in one line.
+    """
+    for key, allowed in CHOICES.items():
+        if (value := OmegaConf.select(config, key)) not in allowed:
+            raise ConfigError(f"{key}={value}, expected {' or '.join(allowed)}")
+    for key in (*WHOLE, *WHOLE_OR_NONE):
+        value = OmegaConf.select(config, key)
+        if value is None and key in WHOLE_OR_NONE:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{key}={value}, expected a whole number of at least 1")
+    for key in POSITIVE:
+        value = OmegaConf.select(config, key)
+        if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+            raise ConfigError(f"{key}={value}, expected a positive number")
+    return config
+
+
+def prepared(words: list[str], extra: Path | None = None) -> list[str]:
+    """The words of a command line, with `++` before options that only a constructor knows.
+
+    A yaml states what differs from the constructor's defaults; `model.dropout=0.1` should work all the same.
+    """
+    dotted = [word for word in words if word.partition("=")[0].count(".")]
+    if not dotted:
+        return words
+    chosen = [word.partition(",")[0] for word in words if "." not in word.partition("=")[0] and "[" not in word]
+    base = conf.compose([word for word in chosen if word.partition("=")[0].lstrip("+~") in conf.groups()], extra)
+    return [f"++{word}" if word in dotted and _constructor_takes(base, word.partition("=")[0]) else word for word in words]
+
+
+def _constructor_takes(base: DictConfig, key: str) -> bool:
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(base, parent)
+    if not isinstance(node, DictConfig) or name in node or "_target_" not in node:
+        return False
+    module, _, attribute = node["_target_"].rpartition(".")
+    signature = inspect.signature(getattr(importlib.import_module(module), attribute))
+    return name in signature.parameters
+
+
+def endpoint(config: DictConfig) -> Endpoint:
+    """The tool's endpoint, unfitted."""
+    return cast(Endpoint, make(config.tool.endpoint))
+
+
+def model(config: DictConfig, in_dim: int, out_dim: int) -> MILModel:
+    """The chosen model, with fresh weights."""
+    return cast(MILModel, make(config.model, in_dim=in_dim, out_dim=out_dim))
+
+
+def optimizer(config: DictConfig) -> "partial[Any]":
+    """The optimiser, waiting for its parameters."""
+    return cast("partial[Any]", make(config.optimizer, _partial_=True))
+
+
+def known_encoders() -> list[Encoder]:
+    """Every encoder of `conf/encoder/` that has a width of its own."""
+    nodes = conf.described("encoder").values()
+    return [make(OmegaConf.create(node)) for node in nodes if isinstance(node.get("dim"), int)]
+
+
+def study(config: DictConfig) -> Study:
+    """Reads the cohort, finds its features, and checks both against the tool.
+
+    Raises:
+        MilError: whatever is wrong with them, before any work is done.
+    """
+    checked(config)
+    tables = _tables(config)
+    wanted = endpoint(config)
+    cohort = Cohort.read(
+        tables.cohort, Columns(**config.data.columns), labels=wanted.columns, covariates=list(config.data.covariates)
+    )
+    expected = None if config.encoder.name == "auto" else make(config.encoder)
+    store = FeatureStore(tables.features, expected, known_encoders())
+    cohort = cohort.having(store.slides, config.data.on_missing)
+    if config.data.on_bad_bag == "skip":
+        cohort = cohort.having(store.sound(list(cohort.table["slide"])), "skip")
+    encoder = store.resolve(list(cohort.table["slide"]))
+    patients = cohort.patients
+    target = wanted.encode(patients)
+    wanted.fit(target)  # refuses what cannot be learnt; fitted again on each fold's training patients
+    return Study(
+        cohort, store, encoder, wanted, patients, target, cohort.bags(config.data.bag), tables.cohort, tables.truth
+    )
+
+
+def split(config: DictConfig, study: Study) -> Split:
+    """Who trains, selects and reports in each fold."""
+    strategy = make(config.split)
+    strata = study.endpoint.strata(study.target)
+    return cast(Split, strategy(list(study.patients.index), strata, study.cohort.table, config.seed))
+
+
+@dataclass(frozen=True)
+class _Tables:
+    cohort: Path
+    features: Path
+    truth: Path | None = None
+
+
+def _tables(config: DictConfig) -> _Tables:
+    cohort, features = config.data.cohort, config.data.features
+    if (cohort is None) != (features is None):
+        given, missing = ("data.cohort", "data.features") if features is None else ("data.features", "data.cohort")
+        raise ConfigError(f"{given} is given without {missing}, expected both (real data) or neither (simulated)")
+    if cohort is not None:
+        return _Tables(Path(cohort), Path(features))
+    folder = _simulated(config)
+    return _Tables(folder / "cohort.csv", folder / "features", folder)
+
+
+def _simulated(config: DictConfig) -> Path:
+    from mil.simulation.cohort import cached
+
+    return cached(simulation(config), cache_dir() / "simulated")
+
+
+def simulation(config: DictConfig) -> Any:
+    """The tool's simulated cohort, not yet made."""
+    if "target" not in config.simulation:
+        raise ConfigError(f"tool {config.tool.name} does not say what to simulate: give data.cohort and data.features")
+    return make(config.simulation)
+
+
+def cache_dir() -> Path:
+    """Where simulated cohorts are kept: `$MIL_CACHE`, or `mil-zoo` in the user's cache folder."""
+    if own := os.environ.get("MIL_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mil-zoo"
+
+
+def plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
+    """A configuration as plain containers, everything resolved, for a file."""
+    return cast(dict[str, Any], OmegaConf.to_container(cast(DictConfig, config), resolve=True))

@@ -1,0 +1,216 @@
+"""A released model as a folder: `weights.safetensors`, `manifest.json`, and whatever the manifest counts.
+
+A folder that comes from elsewhere is not trusted. Its manifest is data: the model and the endpoint that it names must be
+classes of this package, or be allowed by name; nothing in it is interpolated, imported or unpickled. Every file must have
+the digest that the manifest gives, and there may be no other file.
+"""
+
+import importlib
+import inspect
+import pkgutil
+import struct
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+import mil.endpoints
+import mil.models
+from mil import files
+from mil.data.encoders import Encoder
+from mil.endpoints.base import Endpoint
+from mil.errors import CheckpointError
+from mil.models.base import MILModel
+
+WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
+HEADER_LIMIT, MANIFEST_LIMIT, TENSOR_LIMIT, PARAMETER_LIMIT = 2**20, 2**20, 2000, 10**9
+T = TypeVar("T", MILModel, Endpoint)
+
+
+class Part(BaseModel):
+    """A class of this package and the options it was made with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    options: dict[str, Any]
+
+
+class Manifest(BaseModel):
+    """What a checkpoint is: everything that is not a weight."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    tool: dict[str, Any]
+    """the tool's yaml, as it was"""
+    model: Part
+    endpoint: Part
+    fitted: dict[str, Any]
+    """the endpoint's state, the decision's threshold, and the role of the patients each was fitted on"""
+    encoder: dict[str, Any]
+    """name and width as in `conf/encoder/`, and whether every feature file said so itself"""
+    data: dict[str, Any]
+    """cohort (digest, patients, bags, simulated or not), split (digest, strategy, fold)"""
+    training: dict[str, Any]
+    """seed, epochs, precision, threads, versions"""
+    files: dict[str, str] = {}
+    """sha256 of every other file"""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A folder, read and verified."""
+
+    folder: Path
+    manifest: Manifest
+    model: MILModel
+    endpoint: Endpoint
+    encoder: Encoder
+
+
+def part(instance: object, options: Mapping[str, Any]) -> Part:
+    """How a manifest names an instance's class."""
+    return Part(name=f"{type(instance).__module__}.{type(instance).__qualname__}", options=dict(options))
+
+
+def encoder_record(encoder: Encoder, verified: bool) -> dict[str, Any]:
+    """How a manifest names an encoder."""
+    return asdict(encoder) | {"verified": verified}
+
+
+def save(folder: Path, model: MILModel, manifest: Manifest) -> None:
+    """Writes weights and manifest; the manifest last, so that a folder with one is whole."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    files.write(folder / WEIGHTS, save_tensors(weights))
+    seal(folder, manifest)
+
+
+def seal(folder: Path, manifest: Manifest) -> None:
+    """Counts the files beside the manifest, and writes it."""
+    digests = {name: files.sha256(folder / name) for name in sorted(_listed(folder))}
+    files.write(folder / MANIFEST, manifest.model_copy(update={"files": digests}).model_dump_json(indent=2) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest alone, once its files are what it says they are.
+
+    Raises:
+        CheckpointError: no checkpoint, another schema, or a file changed, missing or added.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is no checkpoint: it holds no {MANIFEST}")
+    if path.stat().st_size > MANIFEST_LIMIT:
+        raise CheckpointError(f"{path} has {path.stat().st_size} bytes, expected at most {MANIFEST_LIMIT}")
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "document"
+        raise CheckpointError(f"{path}: {where}: {first['msg']} ({error.error_count()} problems)") from None
+    _verify(folder, manifest)
+    return manifest
+
+
+def load(folder: Path, allow: Collection[str] = ()) -> Checkpoint:
+    """Reads a checkpoint, in evaluation mode; `allow` names classes outside this package that may be used.
+
+    Raises:
+        CheckpointError: whatever in the folder is not as its manifest and this package's classes have it.
+    """
+    manifest = read_manifest(folder)
+    endpoint = _instance(manifest.endpoint, mil.endpoints, Endpoint, allow, folder)
+    endpoint.load_state(manifest.fitted.get("endpoint", {}))
+    with torch.device("meta"):  # sizes are judged before memory is taken
+        shape = _instance(manifest.model, mil.models, MILModel, allow, folder)
+    _check_size(shape, folder)
+    model = _instance(manifest.model, mil.models, MILModel, allow, folder)
+    _load_weights(model, folder)
+    said = {key: value for key, value in manifest.encoder.items() if key != "verified"}
+    try:
+        encoder = Encoder(**said)
+    except TypeError as error:
+        raise CheckpointError(f"{folder / MANIFEST}: encoder: {error}") from None
+    return Checkpoint(folder, manifest, model.eval(), endpoint, encoder)
+
+
+def _listed(folder: Path) -> Iterator[str]:
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            raise CheckpointError(f"{path} is a link, a checkpoint holds plain files")
+        if path.is_file() and path != folder / MANIFEST:
+            yield path.relative_to(folder).as_posix()
+
+
+def _verify(folder: Path, manifest: Manifest) -> None:
+    found = set(_listed(folder))
+    if missing := sorted(set(manifest.files) - found):
+        raise CheckpointError(f"{folder}: {missing[0]} is missing, the manifest counts it")
+    if extra := sorted(found - set(manifest.files)):
+        raise CheckpointError(f"{folder}: {extra[0]} is not in the manifest")
+    for name, digest in manifest.files.items():
+        if files.sha256(folder / name) != digest:
+            raise CheckpointError(f"{folder}: {name} is not the file that the manifest counts (sha256 differs)")
+    if WEIGHTS not in manifest.files:
+        raise CheckpointError(f"{folder}: {WEIGHTS} is missing")
+
+
+def _instance(part: Part, package: ModuleType, base: type[T], allow: Collection[str], folder: Path) -> T:
+    known = dict(_classes(package, base))
+    if part.name in allow:
+        module, _, attribute = part.name.rpartition(".")
+        known[part.name] = getattr(importlib.import_module(module), attribute)
+    if part.name not in known:
+        raise CheckpointError(
+            f"{folder}: {part.name!r} is no {base.__name__} of this package; --allow {part.name} trusts it all the same"
+        )
+    try:
+        return known[part.name](**part.options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{folder}: {part.name} cannot be made of its options: {error}") from None
+
+
+def _classes(package: ModuleType, base: type[T]) -> Iterator[tuple[str, type[T]]]:
+    for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        module = importlib.import_module(found.name)
+        for name, member in inspect.getmembers(module, inspect.isclass):
+            if issubclass(member, base) and member.__module__ == module.__name__ and not inspect.isabstract(member):
+                yield f"{module.__name__}.{name}", member
+
+
+def _check_size(model: MILModel, folder: Path) -> None:
+    amount = sum(tensor.numel() for tensor in model.state_dict().values())
+    if amount > PARAMETER_LIMIT:
+        raise CheckpointError(f"{folder}: a model of {amount} parameters, expected at most {PARAMETER_LIMIT}")
+
+
+def _load_weights(model: MILModel, folder: Path) -> None:
+    content = (folder / WEIGHTS).read_bytes()
+    header = struct.unpack("<Q", content[:8])[0] if len(content) >= 8 else 0
+    if not 0 < header <= HEADER_LIMIT:
+        raise CheckpointError(f"{folder / WEIGHTS}: a header of {header} bytes, expected 1 to {HEADER_LIMIT}")
+    try:
+        tensors = load_tensors(content)
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder / WEIGHTS}: {error}") from None
+    wanted = model.state_dict()
+    if len(tensors) > TENSOR_LIMIT or set(tensors) != set(wanted):
+        odd = sorted(set(tensors) ^ set(wanted))
+        raise CheckpointError(f"{folder / WEIGHTS}: tensors differ from the model's: {', '.join(odd[:3])}")
+    for name, tensor in tensors.items():
+        if (tensor.shape, tensor.dtype) != (wanted[name].shape, wanted[name].dtype):
+            found, expected = tuple(tensor.shape), tuple(wanted[name].shape)
+            raise CheckpointError(
+                f"{folder / WEIGHTS}: {name} is {found} {tensor.dtype}, expected {expected} {wanted[name].dtype}"
+            )
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{folder / WEIGHTS}: {name} is not finite")
+    model.load_state_dict(tensors)

@@ -1,0 +1,136 @@
+"""Bags on their way to the model: which bags a step sees, in which order, with which tiles.
+
+Order and tiles depend on the seed and the epoch alone, never on what was read before: a run that is resumed, or that has
+another number of workers, sees the same batches.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mil.bags import Bags
+from mil.data.features import FeatureStore
+
+
+class Batch(NamedTuple):
+    """One step's bags."""
+
+    bags: Bags
+    target: Tensor
+    """`(b, ...)`, as the endpoint encodes it"""
+    index: Tensor
+    """`(b,)`, which bags of the dataset these are"""
+
+
+class Draw(NamedTuple):
+    """A bag to read: whole, or in an epoch's random part of it."""
+
+    bag: int
+    epoch: int | None = None
+
+
+class BagDataset(Dataset[Batch]):
+    """Reads bags from a feature store; nothing is kept, so memory does not grow with the cohort."""
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        slides: Sequence[Sequence[str]],
+        target: Tensor,
+        max_tiles: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        """`slides` of each bag, in order; `target` `(b, ...)`; `max_tiles` bounds the bags of a `Draw` with an epoch."""
+        self.store, self.slides, self.target = store, slides, target
+        self.max_tiles, self.seed = max_tiles, seed
+
+    def __len__(self) -> int:
+        return len(self.slides)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Tiles of each bag, from the files' headers."""
+        return [sum(self.store.header(slide).tiles for slide in bag) for bag in self.slides]
+
+    def __getitem__(self, draws: Sequence[Draw]) -> Batch:
+        bags = [self._read(draw) for draw in draws]
+        index = torch.tensor([draw.bag for draw in draws])
+        return Batch(Bags.concat(bags), self.target[index], index)
+
+    def _read(self, draw: Draw) -> Bags:
+        slides = [self.store.read(slide) for slide in self.slides[draw.bag]]
+        joined = Bags.pack([slide.features for slide in slides], [slide.coords for slide in slides])
+        tiles = self._tiles(draw, sum(joined.sizes))
+        coords = joined.coords if tiles is None or joined.coords is None else joined.coords[tiles]
+        features = joined.features if tiles is None else joined.features[tiles]
+        return Bags(features, (len(features),), coords)
+
+    def _tiles(self, draw: Draw, count: int) -> Tensor | None:
+        if draw.epoch is None or self.max_tiles is None or count <= self.max_tiles:
+            return None
+        rng = np.random.default_rng((self.seed, draw.epoch, draw.bag))
+        return torch.from_numpy(np.sort(rng.choice(count, self.max_tiles, replace=False)))
+
+
+class TrainOrder(Sampler[list[Draw]]):
+    """Each epoch's batches: shuffled or drawn by weight, up to `bags` a batch and `tiles` tiles."""
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        bags: int,
+        tiles: int | None = None,
+        weight: NDArray[np.float64] | None = None,
+        seed: int = 0,
+    ) -> None:
+        """`sizes` in tiles as trained; with `weight`, as many bags as there are are drawn with replacement."""
+        self.sizes, self.bags, self.tiles = sizes, bags, tiles
+        self.weight, self.seed, self.epoch = weight, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return iter(self._batches())
+
+    def __len__(self) -> int:
+        return len(self._batches())
+
+    def _batches(self) -> list[list[Draw]]:
+        rng, count = np.random.default_rng((self.seed, self.epoch)), len(self.sizes)
+        chances = None if self.weight is None else self.weight / self.weight.sum()
+        order = rng.permutation(count) if chances is None else rng.choice(count, count, p=chances)
+        batches: list[list[Draw]] = []
+        room = 0.0
+        for bag in order.tolist():
+            size = self.sizes[bag]
+            if not batches or len(batches[-1]) == self.bags or size > room:
+                batches.append([])
+                room = np.inf if self.tiles is None else self.tiles
+            batches[-1].append(Draw(bag, self.epoch))
+            room -= size
+        return batches
+
+
+def loader(dataset: BagDataset, order: Sampler[list[Draw]] | None = None, workers: int = 0) -> DataLoader[Batch]:
+    """A loader over the batches of `order`, or over whole bags one by one, in their own order."""
+    alone = [[Draw(bag)] for bag in range(len(dataset))]
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=alone if order is None else order,
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        persistent_workers=workers > 0 and order is not None,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch

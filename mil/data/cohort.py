@@ -1,0 +1,181 @@
+"""The clinical table: who the patients are, which slides they have, and what is known of them."""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from mil.data.tables import listed, read_table, require
+from mil.errors import CohortError, ConfigError, FeatureError
+
+_log = logging.getLogger(__name__)
+
+_WORDS = ["na", "n/a", "#n/a", "nan", "none", "null", "nil", "missing", "unknown", "-", ".", "?"]
+_TCGA = ("not available", "[not available]", "[not applicable]", "[not evaluated]", "[discrepancy]", "[unknown]")
+MISSING = frozenset(("", *_WORDS, *_TCGA))
+"""What a label column may hold where nothing is known; compared without regard to case. The brackets are TCGA's."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a table calls its ids; a table without the site's column has no sites."""
+
+    patient: str = "patient"
+    slide: str = "slide"
+    site: str = "site"
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """A checked table of slides, with labels that are one for each patient.
+
+    Attributes:
+        table: One row a slide, all text: `patient`, `slide`, `site` where known, then the table's other columns.
+        labels: Columns that every patient has exactly one value of.
+        covariates: Further columns carried along.
+    """
+
+    table: pd.DataFrame
+    labels: tuple[str, ...] = ()
+    covariates: tuple[str, ...] = ()
+
+    @classmethod
+    def read(
+        cls,
+        path: Path,
+        columns: Columns = Columns(),
+        labels: Sequence[str] = (),
+        covariates: Sequence[str] = (),
+    ) -> "Cohort":
+        """Read and check a CSV with one row a slide.
+
+        A label given for one slide of a patient holds for all; patients without one (see `MISSING`) are left out, and
+        a warning counts them. A covariate's value is the patient's first.
+
+        Raises:
+            CohortError: No such table or column, an id that is empty or twice, labels that differ within a patient,
+                or no patient left.
+        """
+        raw = read_table(Path(path))
+        require(path, raw, [columns.patient, columns.slide, *labels, *covariates])
+        table = _renamed(raw, columns, {*labels, *covariates})
+        _refuse_ids(path, table)
+        _warn_of_sites(table)
+        for label in labels:
+            table[label] = _settled(path, table, label)
+        return cls(_labelled(path, table, labels), tuple(labels), tuple(covariates))
+
+    @cached_property
+    def patients(self) -> pd.DataFrame:
+        """One row a patient, by id: `site`, labels, covariates, and `slides`, a sorted tuple of ids."""
+        kept = [name for name in ("site", *self.labels, *self.covariates) if name in self.table]
+        groups = self.table.sort_values(["patient", "slide"], kind="stable").groupby("patient", sort=True)
+        table = groups[list(dict.fromkeys(kept))].first() if kept else pd.DataFrame(index=groups["slide"].first().index)
+        return table.assign(slides=groups["slide"].agg(tuple))
+
+    def bags(self, unit: Literal["patient", "slide"] = "patient") -> pd.DataFrame:
+        """What a model sees as one: all slides of a patient, or each slide for itself.
+
+        Returns:
+            `bag` (its id), `patient` and `slides` (a sorted tuple), sorted by `bag`.
+
+        Raises:
+            ConfigError: Another unit.
+        """
+        if unit == "patient":
+            slides = self.patients["slides"]
+            return pd.DataFrame({"bag": slides.index, "patient": slides.index, "slides": slides.to_numpy()})
+        if unit != "slide":
+            raise ConfigError(f"data.bag is '{unit}', expected patient or slide")
+        table = self.table.sort_values("slide", ignore_index=True)
+        alone = [(slide,) for slide in table["slide"]]
+        return pd.DataFrame({"bag": table["slide"], "patient": table["patient"], "slides": alone})
+
+    def having(self, slides: Collection[str], on_missing: Literal["error", "skip"] = "error") -> "Cohort":
+        """This cohort with those of its slides only that have features.
+
+        Args:
+            slides: Ids with features.
+            on_missing: What slides without features are: an error, or left out with a warning that counts them.
+
+        Raises:
+            FeatureError: Slides have no features (up to ten are named), or none has.
+            ConfigError: Another `on_missing`.
+        """
+        if on_missing not in ("error", "skip"):
+            raise ConfigError(f"on_missing is '{on_missing}', expected error or skip")
+        there = self.table["slide"].isin(set(slides))
+        absent = sorted(self.table.loc[~there, "slide"])
+        if not there.any():
+            raise FeatureError(
+                f"none of {len(absent)} slides has a feature file: the table names {listed(absent[:2])}, "
+                f"the files {listed(sorted(slides)[:2]) or 'nothing'}"
+            )
+        if absent and on_missing == "error":
+            raise FeatureError(f"{len(absent)} of {len(there)} slides have no feature file: {listed(absent)}")
+        if not absent:
+            return self
+        table = self.table[there].reset_index(drop=True)
+        lost = self.table["patient"].nunique() - table["patient"].nunique()
+        _log.warning(
+            "%d of %d slides have no feature file and are left out, and with them %d patients: %s",
+            *(len(absent), len(there), lost, listed(absent)),
+        )
+        return Cohort(table, self.labels, self.covariates)
+
+
+def _renamed(raw: pd.DataFrame, columns: Columns, asked: set[str]) -> pd.DataFrame:
+    names: Mapping[str, str] = {"patient": columns.patient, "slide": columns.slide, "site": columns.site}
+    ids = {own: raw[theirs] for own, theirs in names.items() if theirs in raw}
+    # A column the user calls something else gives way to the id of that name, unless it is asked for as well.
+    others = [name for name in raw.columns if name not in names and (name not in names.values() or name in asked)]
+    return pd.DataFrame({**ids, **{name: raw[name] for name in others}})
+
+
+def _refuse_ids(path: Path, table: pd.DataFrame) -> None:
+    for column in ("patient", "slide"):
+        empty = table.index[table[column] == ""]
+        if len(empty):
+            raise CohortError(f"{path}, row {empty[0] + 1}: no {column} id ({len(empty)} rows without one)")
+    doubled = sorted(set(table.loc[table["slide"].duplicated(), "slide"]))
+    if doubled:
+        raise CohortError(f"{path}: {len(doubled)} slides have several rows, expected one each: {listed(doubled)}")
+
+
+def _warn_of_sites(table: pd.DataFrame) -> None:
+    if "site" in table:
+        several = table.groupby("patient")["site"].nunique().loc[lambda count: count > 1]
+        if len(several):
+            _log.warning("%d patients have slides of several sites: %s", len(several), listed(list(several.index)))
+
+
+def _settled(path: Path, table: pd.DataFrame, label: str) -> "pd.Series[str]":
+    """Each slide's label as its patient's; None where no slide of the patient has one."""
+    known = table[label].where(~table[label].str.casefold().isin(MISSING))
+    values = {patient: sorted(set(own)) for patient, own in known.dropna().groupby(table["patient"])}
+    differing = [patient for patient, own in values.items() if len(own) > 1]
+    if differing:
+        raise CohortError(
+            f"{path}: '{label}' differs between slides of {len(differing)} patients, expected one value each: "
+            f"patient '{differing[0]}' has {listed(values[differing[0]])}"
+        )
+    return table["patient"].map({patient: own[0] for patient, own in values.items()})
+
+
+def _labelled(path: Path, table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    bare = table[list(labels)].isna()
+    missing = bare.any(axis=1)
+    count = table.loc[missing, "patient"].nunique()
+    if missing.all():
+        raise CohortError(f"{path}: no patient has a value in {listed(labels)} ({count} patients)")
+    if count:
+        without = ", ".join(
+            f"{name} {table.loc[bare[name], 'patient'].nunique()}" for name in labels if bare[name].any()
+        )
+        total = table["patient"].nunique()
+        _log.warning("%d of %d patients are left out as they lack a label (%s)", count, total, without)
+    return table[~missing].reset_index(drop=True)

@@ -1,0 +1,40 @@
+"""What a tile encoder is to this package: a name, the names producers write for it, and a width."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A tile encoder, as features name it and as a tool expects it.
+
+    Args:
+        name: The name this package uses, a file of `conf/encoder/`.
+        dim: Width of a tile's features, `d`.
+        aliases: Names that producers write for the same weights.
+        tile_px: Side of the tiles it was made for, pixels.
+        mpp: Resolution of the tiles it was made for, micrometres a pixel.
+        licence: Licence of the weights.
+        pretrained_on: Cohorts it has seen, and which are therefore not external to it.
+    """
+
+    name: str
+    dim: int
+    aliases: tuple[str, ...] = ()
+    tile_px: int | None = None
+    mpp: float | None = None
+    licence: str = ""
+    pretrained_on: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # A yaml gives lists; tuples keep the record hashable and plain to write down.
+        object.__setattr__(self, "aliases", tuple(self.aliases))
+        object.__setattr__(self, "pretrained_on", tuple(self.pretrained_on))
+
+    def answers_to(self, name: str) -> bool:
+        """Whether `name` is this encoder's name or one of its aliases, whatever the case, `-`, `_` and spaces."""
+        return folded(name) in {folded(own) for own in (self.name, *self.aliases)}
+
+
+def folded(name: str) -> str:
+    """`name` as it is compared: `H-optimus-0`, `h_optimus_0` and `hoptimus0` are one."""
+    return name.casefold().replace("-", "").replace("_", "").replace(" ", "")

@@ -1,0 +1,223 @@
+"""HDF5 files of unknown origin, read so that nothing outside the file is touched and nothing is believed unseen.
+
+HDF5 can name other files as a dataset's storage (external storage, external links, virtual datasets), declare
+terabytes in a kilobyte, and ask for filter plug-ins. `dataset` refuses all of it before a byte of data is read, and
+`opened` turns whatever h5py raises on a broken file into one line.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mil.errors import FeatureError
+
+os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")  # read when the library starts: no file gets a plug-in loaded
+
+import h5py
+
+_FILTERS = {
+    h5py.h5z.FILTER_DEFLATE: "gzip",
+    h5py.h5z.FILTER_SHUFFLE: "shuffle",
+    h5py.h5z.FILTER_FLETCHER32: "fletcher32",
+    h5py.h5z.FILTER_LZF: "lzf",
+}
+_RATIO = 1100  # deflate cannot shrink by more than 1032
+_ATTRIBUTE_BYTES = 65_536
+_LINKS = 10_000  # a producer writes a handful of top-level names
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """An HDF5 file opened for reading, without a lock, so that read-only mounts work.
+
+    Raises:
+        FeatureError: Whatever h5py finds wrong with the file, at opening or while it is read.
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise FeatureError(f"{path} cannot be read as HDF5: {_reason(error)}") from error
+
+
+def keys(file: h5py.File) -> list[str]:
+    """The names at the top of the file; none of them is followed."""
+    if len(file) > _LINKS:
+        raise FeatureError(f"{file.filename} holds {len(file)} names, expected at most {_LINKS}")
+    return list(file)
+
+
+def has(file: h5py.File, key: str) -> bool:
+    """Whether there is a name `key` at the top of the file; it is not followed."""
+    return "/" not in key and bool(file.id.links.exists(key.encode()))
+
+
+def dataset(file: h5py.File, key: str) -> h5py.Dataset:
+    """The dataset `key` at the top of the file, stored in this file and no larger than its bytes can be.
+
+    Raises:
+        FeatureError: Missing (naming what is there), a link, a group, stored elsewhere, or implausibly large.
+    """
+    if not has(file, key):
+        raise FeatureError(f"{file.filename} has no dataset '{key}', it holds {_some(keys(file))}")
+    link = file.get(key, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        raise FeatureError(f"{file.filename}: '{key}' is a {type(link).__name__}, expected data in the file itself")
+    found = file[key]
+    if not isinstance(found, h5py.Dataset):
+        raise FeatureError(f"{file.filename}: '{key}' is a {type(found).__name__}, expected a dataset")
+    _refuse_elsewhere(file, key, found)
+    _refuse_bomb(file, key, found)
+    return found
+
+
+def layout(stored: h5py.Dataset) -> tuple[int, int, str]:
+    """Tiles, width and dtype of a feature matrix; `(0,)`, which TRIDENT writes for an empty slide, is 0 and 0.
+
+    Raises:
+        FeatureError: Not a matrix, or not of floating point.
+    """
+    if stored.shape != (0,) and len(stored.shape) != 2:
+        batched = "; a leading batch axis is not accepted" if len(stored.shape) == 3 else ""
+        raise FeatureError(f"{_named(stored)} has shape {stored.shape}, expected (tiles, width){batched}")
+    tiles, width = stored.shape if len(stored.shape) == 2 else (0, 0)
+    return tiles, width, _dtype(stored)
+
+
+def matrix(stored: h5py.Dataset) -> Tensor:
+    """A feature matrix whole, as stored: float16, float32 or bfloat16; float64 becomes float32."""
+    tiles, width, dtype = layout(stored)
+    kind = {"float16": "f2", "float32": "f4", "float64": "f4", "bfloat16": "V2"}[dtype]
+    values = _whole(stored, (tiles, width), kind)  # (n, d)
+    if dtype == "bfloat16":
+        return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(values)
+
+
+def grid(file: h5py.File, key: str, tiles: int) -> h5py.Dataset | None:
+    """The coordinates' dataset, one row a tile; None where the file has none.
+
+    Raises:
+        FeatureError: Another shape or length than the features have, or not numbers.
+    """
+    if not has(file, key):
+        return None
+    stored = dataset(file, key)
+    if stored.shape != (tiles, 2) and (tiles or 0 not in stored.shape):
+        raise FeatureError(f"{_named(stored)} has shape {stored.shape}, expected ({tiles}, 2) for {tiles} tiles")
+    if stored.dtype.kind not in "iuf":
+        raise FeatureError(f"{_named(stored)} is {stored.dtype}, expected pixels")
+    return stored
+
+
+def points(stored: h5py.Dataset) -> Tensor:
+    """Coordinates whole, `(n, 2)` int64; those of older files are floats and are rounded.
+
+    Raises:
+        FeatureError: Not finite, or beyond what a pixel can be.
+    """
+    shape = (stored.shape[0], 2)
+    if stored.dtype.kind in "iu":
+        return torch.from_numpy(_whole(stored, shape, "i8"))
+    values = _whole(stored, shape, "f8")
+    if not (np.abs(values) < 2**53).all():
+        raise FeatureError(f"{_named(stored)} holds values that are no pixels (not finite, or beyond 2^53)")
+    return torch.from_numpy(values.round().astype(np.int64))
+
+
+def text(item: h5py.Dataset, name: str) -> str | None:
+    """A text attribute; None where it is absent, empty, no text, or the word `None`."""
+    value = _attribute(item, name)
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", errors="replace")
+    return str(value) if isinstance(value, str) and value not in ("", "None") else None
+
+
+def number(item: h5py.Dataset, name: str) -> float | None:
+    """A positive numeric attribute, the first where it has one for each axis; None where it is absent or no number."""
+    value = np.atleast_1d(np.asarray(_attribute(item, name)))
+    if value.size == 0 or value.dtype.kind not in "iuf":
+        return None
+    first = float(value.flat[0])
+    return first if math.isfinite(first) and first > 0 else None
+
+
+def _attribute(item: h5py.Dataset, name: str) -> object:
+    if name not in item.attrs:
+        return None
+    stored = item.attrs.get_id(name)
+    if math.prod(stored.shape) * stored.dtype.itemsize > _ATTRIBUTE_BYTES:
+        raise FeatureError(f"{_named(item)}: attribute '{name}' is larger than {_ATTRIBUTE_BYTES} bytes")
+    value: object = item.attrs[name]
+    return value
+
+
+def _refuse_elsewhere(file: h5py.File, key: str, found: h5py.Dataset) -> None:
+    plan = found.id.get_create_plist()
+    if plan.get_external_count():
+        raise FeatureError(f"{file.filename}: '{key}' is stored in another file, expected data in the file itself")
+    if found.is_virtual:
+        raise FeatureError(f"{file.filename}: '{key}' is a virtual dataset, expected data in the file itself")
+    filters = [plan.get_filter(index)[0] for index in range(plan.get_nfilters())]
+    unknown = sorted(set(filters) - set(_FILTERS))
+    if unknown:
+        expected = ", ".join(_FILTERS.values())
+        raise FeatureError(f"{file.filename}: '{key}' uses HDF5 filter {unknown[0]}, expected {expected} or none")
+
+
+def _refuse_bomb(file: h5py.File, key: str, found: h5py.Dataset) -> None:
+    if found.shape is None:
+        raise FeatureError(f"{file.filename}: '{key}' has no shape, expected a matrix")
+    _refuse_larger(found, Path(file.filename).stat().st_size)
+
+
+def _refuse_larger(found: h5py.Dataset, stored: int) -> None:
+    declared = math.prod(found.shape)
+    if declared and found.chunks is not None:
+        declared = max(declared, math.prod(found.chunks))
+    if declared * found.dtype.itemsize > _RATIO * stored:
+        raise FeatureError(f"{_named(found)} declares {found.shape} of {found.dtype}, but {stored} bytes are stored")
+
+
+def _dtype(stored: h5py.Dataset) -> str:
+    dtype: np.dtype[np.generic] = stored.dtype
+    if dtype.kind == "V" and dtype.itemsize == 2 and dtype.names is None and dtype.subdtype is None:
+        return "bfloat16"  # numpy has no such type: producers store its two bytes as they are
+    if dtype.kind == "f" and dtype.itemsize in (2, 4, 8):
+        return f"float{8 * dtype.itemsize}"
+    raise FeatureError(f"{_named(stored)} is {dtype}, expected float16, float32 or bfloat16")
+
+
+def _whole(stored: h5py.Dataset, shape: tuple[int, int], kind: str) -> NDArray[np.generic]:
+    # HDF5 fills the array itself, converting type and byte order on the way: no second copy.
+    _refuse_larger(stored, stored.id.get_storage_size())  # walks the index of chunks, as reading does
+    try:
+        values = np.empty(shape, dtype=kind)
+    except MemoryError as error:
+        needed = math.prod(shape) * np.dtype(kind).itemsize / 2**30
+        raise FeatureError(f"{_named(stored)} needs {needed:.1f} GiB of memory, more than there is") from error
+    if values.size:
+        stored.read_direct(values)
+    return values
+
+
+def _named(stored: h5py.Dataset) -> str:
+    return f"{stored.file.filename}: '{str(stored.name).lstrip('/')}'"
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:10]) or "nothing"
+    return shown + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def _reason(error: Exception) -> str:
+    line = " ".join(str(error.args[-1] if error.args else error).split())
+    inner = line[line.find("(") + 1 : -1] if line.endswith(")") and "(" in line else line
+    return inner or type(error).__name__

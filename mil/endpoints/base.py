@@ -1,0 +1,79 @@
+"""What a tool predicts: its target, its loss, its score and its output."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import Tensor
+
+Scores = dict[str, NDArray[np.float64]]
+
+
+class Endpoint(ABC):
+    """Target, loss, score and output of one prediction.
+
+    What is fitted to patients (class weights, a baseline hazard) is fitted on training patients only, by `fit` before
+    training and `finish` after it, and travels in the checkpoint's manifest as `state`.
+    """
+
+    metric: ClassVar[str]
+    """The key of `score` that ranks models; larger is better."""
+    columns: tuple[str, ...]
+    """Columns of the cohort that the target is made of."""
+    out_dim: int
+    """Logits a bag, c."""
+
+    @abstractmethod
+    def encode(self, table: pd.DataFrame) -> Tensor:
+        """Targets of `p` patients from their columns, `(p,)` or `(p, k)`.
+
+        Raises:
+            CohortError: a label that is none of the classes, a time that is not positive, ...
+        """
+
+    @abstractmethod
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The training loss, `()`, of logits `(b, c)`."""
+
+    @abstractmethod
+    def score(self, logits: Tensor, target: Tensor, weight: NDArray[np.float64] | None = None) -> Scores:
+        """Metrics of logits `(p, c)`; each `()`, or `(r,)` for `r` rows of patient weights `(r, p)`.
+
+        A bootstrap resample is a row of multiplicities. A metric that its patients do not define is NaN.
+        """
+
+    @abstractmethod
+    def decode(self, logits: Tensor) -> dict[str, Tensor]:
+        """Columns of predictions.csv, each `(p,)`."""
+
+    @abstractmethod
+    def recode(self, table: pd.DataFrame) -> Tensor:
+        """Logits `(p, c)` from the columns that `decode` wrote: scores made elsewhere are evaluated like our own.
+
+        Raises:
+            PredictionsError: a column is missing or out of its range.
+        """
+
+    def counts(self, target: Tensor) -> dict[str, int]:
+        """What every number is printed with: `n` patients, and the positives, classes or events among them."""
+        return {"n": len(target)}
+
+    def strata(self, target: Tensor) -> NDArray[np.int64]:
+        """A stratum for each patient `(p,)`, kept in proportion by every split."""
+        return np.zeros(len(target), dtype=np.int64)
+
+    def fit(self, target: Tensor, balance: bool = False) -> None:
+        """Learns from the training patients' targets before training; `balance` asks for class weights."""
+
+    def finish(self, logits: Tensor, target: Tensor) -> None:
+        """Learns from the training patients' logits after training."""
+
+    def state(self) -> dict[str, Any]:
+        """What was fitted, in plain JSON types."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state` gave."""

@@ -1,0 +1,12 @@
+"""The first layer of most bag models: one hidden layer on each tile by itself."""
+
+from torch import nn
+
+from mil.layers.dropout import Dropout
+
+
+class Embed(nn.Sequential):
+    """Linear, ReLU, dropout: features `(n, d)` to embeddings `(n, e)`."""
+
+    def __init__(self, in_dim: int, embed_dim: int, dropout: float) -> None:
+        super().__init__(nn.Linear(in_dim, embed_dim), nn.ReLU(), Dropout(dropout))

@@ -1,0 +1,1 @@
+"""The zoo: one paper a file."""

@@ -1,0 +1,43 @@
+"""Attention-based deep multiple instance learning.
+
+M. Ilse, J. M. Tomczak, M. Welling: Attention-based deep multiple instance learning. ICML 2018, arXiv:1802.04712.
+Attention is equation (8), gated attention equation (9), pooling equation (7).
+"""
+
+from torch import nn
+
+from mil.bags import Bags
+from mil.layers.attention import AttentionScore
+from mil.layers.embed import Embed
+from mil.models.base import MILModel, Output
+
+
+class ABMIL(MILModel):
+    """A bag is the attention-weighted mean of its tiles' embeddings.
+
+    Departures: dropout after the embedding and in the attention's branches (the paper has none; the field trains with
+    it since CLAM); several heads each weigh the tiles by themselves and their bag embeddings are concatenated.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        embed_dim: int = 512,
+        attention_dim: int = 256,
+        heads: int = 1,
+        gated: bool = False,
+        dropout: float = 0.25,
+    ) -> None:
+        """`attention_dim` is the paper's L, `embed_dim` its M; `gated` takes equation (9) instead of (8)."""
+        super().__init__()
+        self.embed = Embed(in_dim, embed_dim, dropout)
+        self.score = AttentionScore(embed_dim, attention_dim, heads, gated, dropout)
+        self.head = nn.Linear(heads * embed_dim, out_dim)
+
+    def forward(self, bags: Bags) -> Output:
+        """Logits `(b, c)`; attention `(n,)` is the mean over the heads, which lie in `extra["heads"]` `(n, h)`."""
+        tiles = self.embed(bags.features)  # (n, e)
+        attention = bags.softmax(self.score(tiles))  # (n, h)
+        embedding = bags.sum(tiles, weight=attention)  # (b, h * e)
+        return Output(self.head(embedding), embedding, attention.mean(1), {"heads": attention})

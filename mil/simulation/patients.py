@@ -1,0 +1,89 @@
+"""The patients of a simulated cohort: what a clinic would know of them, and what is true."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import expit, ndtri
+from scipy.stats import poisson
+
+from mil.simulation.draws import stratified
+from mil.simulation.truth import Target, Truth
+
+Floats = NDArray[np.float64]
+
+_CASE_MIX = 0.6
+_STAGES = np.array(["I", "II", "III", "IV"])
+
+
+@dataclass(frozen=True)
+class Patients:
+    """The `p` patients of a cohort before any tile is made; row `i` of everything is the same patient."""
+
+    clinic: pd.DataFrame
+    """patient, site, scanner, age, sex, stage and the target's columns, with label noise."""
+    truth: pd.DataFrame
+    """patient, severity, what is hidden, and the labels without noise as `clean_<column>`."""
+    oracle: pd.DataFrame
+    """Score of a perfect reader of endless tiles."""
+    shares: Floats
+    """Of the tissue that can carry a biomarker, the share that carries each, `(p, biomarkers)`."""
+    slides: NDArray[np.int64]
+    """Slides of each, `(p,)`."""
+
+
+def enrol(
+    target: Target, count: int, slides: float, sites: int, label_noise: float, rng: np.random.Generator
+) -> Patients:
+    """So many patients, with this mean number of slides."""
+    truth = target.draw(count, rng)
+    uniform = stratified(count, 5, rng)
+    patient = pd.Series([f"P{i:04d}" for i in range(count)], name="patient")
+    chosen = rng.permutation(count)[: round(label_noise * count)]
+    labels = target.flip(truth.labels, chosen, rng)
+    site, covariates = _site(truth, sites, uniform[:, 0]), _covariates(truth, uniform[:, 1:4])
+    severity = pd.Series(truth.severity, name="severity")
+    return Patients(
+        clinic=pd.concat([patient, site, covariates, labels], axis=1),
+        truth=pd.concat([patient, severity, truth.hidden, truth.labels.add_prefix("clean_"), labels], axis=1),
+        oracle=target.oracle(truth.shares),
+        shares=truth.shares,
+        slides=1 + poisson.ppf(uniform[:, 4], slides - 1).astype(np.int64) if slides > 1 else np.ones(count, np.int64),
+    )
+
+
+def _site(truth: Truth, sites: int, uniform: Floats) -> pd.DataFrame:
+    """Site and scanner. Sites differ in size and in case mix.
+
+    The case mix follows what the tiles show rather than the severity itself: else a site's stain would tell of the
+    label what no biomarker tile does, and a reader could exceed the attainable discrimination.
+    """
+    index = np.arange(sites)
+    tilt = np.cos(np.pi * index)[None] * _CASE_MIX * _standard(truth.shown)[:, None]  # (p, sites)
+    weight = np.exp(tilt) / (index + 2)
+    cumulative = np.cumsum(weight / weight.sum(axis=1, keepdims=True), axis=1)
+    site = np.minimum((uniform[:, None] > cumulative).sum(axis=1), sites - 1)
+    return pd.DataFrame({"site": [f"site-{i + 1}" for i in site], "scanner": [scanner(int(i)) for i in site]})
+
+
+def scanner(site: int) -> str:
+    """The scanner of a site, which it shares with every third."""
+    return "scanner-" + "ABC"[site % 3]
+
+
+def _covariates(truth: Truth, uniform: Floats) -> pd.DataFrame:
+    """Age in years, sex and stage, each weakly related to severity."""
+    severity = _standard(truth.severity)
+    stage = 0.4 * severity + ndtri(uniform[:, 2])
+    return pd.DataFrame(
+        {
+            "age": np.clip(np.round(66 + 2 * severity + 10 * ndtri(uniform[:, 0])), 20, 95).astype(np.int64),
+            "sex": np.where(uniform[:, 1] < expit(0.2 * severity), "F", "M"),
+            "stage": _STAGES[np.digitize(stage, [-0.8, 0.2, 1.1])],
+        }
+    )
+
+
+def _standard(values: Floats) -> Floats:
+    return np.asarray((values - values.mean()) / values.std())

@@ -1,0 +1,68 @@
+"""The steps that Lightning calls."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from mil.data.batches import Batch
+from mil.endpoints.base import Endpoint
+from mil.models.base import MILModel
+
+Schedule = Callable[[int, int], float]
+DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class MILModule(LightningModule):
+    """A model that learns an endpoint."""
+
+    def __init__(
+        self, model: MILModel, endpoint: Endpoint, optimizer: "partial[Optimizer]", schedule: Schedule, seed: int
+    ) -> None:
+        """`optimizer` waits for its parameters; `seed` keys the randomness of each step."""
+        super().__init__()
+        self.model, self.endpoint = model, endpoint
+        self.optimizer, self.schedule, self.seed = optimizer, schedule, seed
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def _step(self, batch: Batch, stage: str) -> Tensor:
+        bags = batch.bags.cast(DTYPES.get(str(self.trainer.precision), torch.float32))
+        output = self.model(bags)
+        loss: Tensor = self.model.loss(output, batch.target, self.endpoint.loss)
+        if stage == "train":
+            self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(bags))
+        else:
+            self.seen.append((output.logits.float().cpu(), batch.target.cpu()))
+        return loss
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Dropout depends on seed and step alone, so a resumed run draws what the uninterrupted one did."""
+        torch.manual_seed(hash((self.seed, self.global_step)) % 2**63)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch, `()`."""
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch of select patients, `()`."""
+        return self._step(batch, "select")
+
+    def on_validation_epoch_end(self) -> None:
+        """Loss and scores over all select bags at once: a partial likelihood needs the whole risk set."""
+        logits, target = (torch.cat(parts) for parts in zip(*self.seen, strict=True))
+        self.seen.clear()
+        scores = {name: float(value) for name, value in self.endpoint.score(logits, target).items()}
+        values = {"loss": float(self.endpoint.loss(logits, target)), **scores}
+        self.log_dict({f"select_{name}": value for name, value in values.items()}, batch_size=len(logits))
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser and its schedule, a factor a step."""
+        optimizer = self.optimizer(self.model.parameters())
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = LambdaLR(optimizer, lambda step: self.schedule(step, steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,1 @@
+"""Released tools: reports, cards, versions."""

@@ -1,0 +1,330 @@
+import logging
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from mil.data.encoders import Encoder
+from mil.data.features import FeatureStore
+from mil.errors import EncoderError, FeatureError
+
+Write = Callable[..., Path]
+UNI = Encoder("uni", 8, aliases=("uni_v1",))
+VIRCHOW2 = Encoder("virchow2", 16)
+PHIKON = Encoder("phikon_v2", 8)
+
+
+def numbers(tiles: int = 5, width: int = 8, dtype: str = "f2") -> np.ndarray[tuple[int, int], np.dtype[np.generic]]:
+    return np.random.default_rng(tiles).standard_normal((tiles, width)).astype(dtype)
+
+
+def refusal(folder: Path, slide: str = "a", encoder: Encoder | None = None) -> str:
+    with pytest.raises(FeatureError) as raised:
+        FeatureStore(folder, encoder).read(slide)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+# What lies in a folder
+
+
+def test_slides_are_found_in_nested_folders_and_keep_the_dots_of_their_names(tmp_path: Path, trident: Write) -> None:
+    names = ["z", "TCGA-A1.90E71B08-E1D9", "deep/er/b", "1E5", "001"]
+    paths = {name.rpartition("/")[2]: trident(tmp_path / f"{name}.h5") for name in names}
+    store = FeatureStore(tmp_path)
+    assert store.slides == sorted(paths)
+    assert len(store) == 5
+    assert {slide: store.path(slide) for slide in store.slides} == paths
+    assert "TCGA-A1.90E71B08-E1D9" in store
+    assert "TCGA-A1" not in store
+
+
+def test_a_job_folder_of_trident_holds_its_features_only(tmp_path: Path, trident: Write, patches: Write) -> None:
+    job = tmp_path / "20x_256px_0px_overlap"
+    wanted = trident(job / "features_uni_v1" / "a.h5")
+    patches(job / "patches" / "a_patches.h5")
+    trident(job / "slide_features_titan" / "a.h5")
+    trident(job / ".hidden" / "a.h5")
+    (job / "features_uni_v1" / "._a.h5").write_text("what a Mac leaves behind")
+    store = FeatureStore(tmp_path)
+    assert store.slides == ["a"]
+    assert store.path("a") == wanted
+
+
+def test_claims_patches_beside_its_features_are_no_slides(tmp_path: Path, clam: Write, patches: Write) -> None:
+    wanted = clam(tmp_path / "features" / "h5_files" / "a.h5")
+    patches(tmp_path / "patches" / "a.h5")
+    assert FeatureStore(tmp_path).path("a") == wanted
+    assert FeatureStore(tmp_path).header("a").extent == 1024.0
+
+
+def test_features_in_a_folder_called_patches_are_features(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "patches" / "a.h5")
+    assert FeatureStore(tmp_path).slides == FeatureStore(tmp_path / "patches").slides == ["a"]
+
+
+def test_a_slide_in_two_folders_is_refused_naming_both(tmp_path: Path, trident: Write) -> None:
+    first, second = trident(tmp_path / "uni" / "a.h5"), trident(tmp_path / "virchow" / "a.h5")
+    with pytest.raises(FeatureError, match="twice") as raised:
+        FeatureStore(tmp_path)
+    assert str(first) in str(raised.value)
+    assert str(second) in str(raised.value)
+
+
+def test_links_are_followed_and_one_file_by_two_ways_is_one_slide(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "store" / "a.h5")
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "b.h5").symlink_to(tmp_path / "store" / "a.h5")
+    (folder / "linked").symlink_to(tmp_path / "store")
+    (folder / "again").symlink_to(tmp_path / "store")
+    (folder / "round").symlink_to(folder)
+    store = FeatureStore(folder)
+    assert store.slides == ["a", "b"]
+    assert torch.equal(store.read("a").features, store.read("b").features)
+
+
+def test_a_folder_without_features_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FeatureError, match="no feature files"):
+        FeatureStore(tmp_path)
+    with pytest.raises(FeatureError, match="is no folder"):
+        FeatureStore(tmp_path / "absent")
+
+
+def test_a_path_may_hold_anything_a_path_can_hold(tmp_path: Path, trident: Write) -> None:
+    path = trident(tmp_path / "Föld er, 'a'=\"b\" [x]{y}" / "Präparat 1=2, 'π' #%.v1.h5")
+    store = FeatureStore(path.parent)
+    assert store.slides == ["Präparat 1=2, 'π' #%.v1"]
+    assert store.read(store.slides[0]).features.shape == (5, 8)
+
+
+def test_a_slide_without_features_is_named_with_its_nearest(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "TCGA-01.h5")
+    assert "'TCGA-02' has no features" in refusal(tmp_path, "TCGA-02")
+    assert "nearest name is 'TCGA-01'" in refusal(tmp_path, "TCGA-02")
+
+
+# What lies in a file: the bad inputs, by their numbers
+
+
+def test_1_an_empty_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.h5").touch()
+    assert "cannot be read as HDF5" in refusal(tmp_path)
+    with h5py.File(tmp_path / "b.h5", "w"):
+        pass
+    assert "holds nothing" in refusal(tmp_path, "b")
+
+
+def test_2_a_truncated_file_is_refused(tmp_path: Path, trident: Write) -> None:
+    path = trident(tmp_path / "a.h5")
+    path.write_bytes(path.read_bytes()[:-200])
+    assert "truncated" in refusal(tmp_path)
+
+
+def test_3_a_text_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.h5").write_text("slide,feature\n1,2\n")
+    assert "signature not found" in refusal(tmp_path)
+
+
+def test_4_a_file_without_features_is_refused_listing_what_it_has(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["feats"], file["coordinates"] = numbers(), numbers(5, 2)
+    assert "'coordinates', 'feats', expected a dataset 'features'" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 8)])
+def test_5_zero_tiles_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"], file["coords"] = np.empty(shape, "f4"), np.empty((0, 2), "i8")
+    assert "zero tiles" in refusal(tmp_path)
+
+
+def test_6_one_tile_is_a_slide(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "a.h5", numbers(1))
+    assert FeatureStore(tmp_path).read("a").features.shape == (1, 8)
+
+
+@pytest.mark.parametrize(("shape", "reason"), [((8,), "shape"), ((1, 5, 8), "batch axis"), ((2, 5, 8, 1), "shape")])
+def test_7_features_that_are_no_matrix_are_refused(tmp_path: Path, shape: tuple[int, ...], reason: str) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"] = np.ones(shape, "f4")
+    assert reason in refusal(tmp_path)
+    assert str(shape) in refusal(tmp_path)
+
+
+def test_8_another_width_is_refused_naming_both(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "a.h5", numbers(), encoder="uni")
+    message = refusal(tmp_path, encoder=VIRCHOW2)
+    assert message == "features of 'a' are 8 wide (from 'uni'), encoder 'virchow2' has 16"
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_9_rows_that_are_not_finite_are_counted(tmp_path: Path, trident: Write, bad: float, dtype: str) -> None:
+    features = numbers(70, dtype=dtype)
+    features[[3, 60], [0, 7]] = bad
+    features[60, 2] = -bad
+    trident(tmp_path / "a.h5", features)
+    assert "2 of 70 tiles have NaN or infinite values" in refusal(tmp_path)
+    assert len(FeatureStore(tmp_path).read("a", check=False).features) == 70
+
+
+def test_12_the_largest_float16_is_finite(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "a.h5", np.full((500, 8), 65504, "f2"))
+    assert FeatureStore(tmp_path).read("a").features.float().sum() == 500 * 8 * 65504
+
+
+def test_13_integers_are_refused_and_doubles_read_with_a_counted_warning(
+    tmp_path: Path, trident: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    trident(tmp_path / "a.h5", np.ones((5, 8), "i8"))
+    assert "is int64, expected float16, float32 or bfloat16" in refusal(tmp_path)
+    trident(tmp_path / "b.h5", numbers(dtype="f8"))
+    trident(tmp_path / "c.h5", numbers())
+    store = FeatureStore(tmp_path)
+    assert store.read("b").features.dtype is torch.float32
+    with caplog.at_level(logging.WARNING):
+        store.resolve(["b", "c"])
+    assert caplog.messages == ["1 of 2 slides hold float64 features, read as float32"]
+
+
+@pytest.mark.parametrize("coords", [np.ones((4, 2), "i8"), np.ones((5, 3), "i8"), np.ones(5, "i8")])
+def test_14_coordinates_of_another_length_are_refused(
+    tmp_path: Path, trident: Write, coords: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+) -> None:
+    trident(tmp_path / "a.h5", numbers(), coords)
+    assert f"{coords.shape}, expected (5, 2)" in refusal(tmp_path)
+
+
+# Reading
+
+
+def test_no_file_stays_open(tmp_path: Path, trident: Write) -> None:
+    for name in "abc":
+        trident(tmp_path / f"{name}.h5")
+    store = FeatureStore(tmp_path)
+    for name in "abc":
+        store.header(name)
+        store.read(name)
+    handles = h5py.h5f.get_obj_ids(types=h5py.h5f.OBJ_FILE)
+    assert not [name for name in map(h5py.h5f.get_name, handles) if str(tmp_path).encode() in name]
+
+
+def test_a_store_travels_to_a_worker(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "a.h5")
+    store = FeatureStore(tmp_path, known=[UNI])
+    store.resolve(["a"])
+    other = pickle.loads(pickle.dumps(store))
+    assert other.encoder == UNI
+    assert torch.equal(other.read("a").features, store.read("a").features)
+
+
+def test_a_file_that_changes_while_in_use_is_noticed(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "a.h5")
+    store = FeatureStore(tmp_path)
+    store.header("a")
+    trident(tmp_path / "a.h5", numbers(6))
+    with pytest.raises(FeatureError, match="has changed"):
+        store.read("a")
+
+
+def test_a_file_that_vanishes_is_named(tmp_path: Path, trident: Write) -> None:
+    path = trident(tmp_path / "x" / "a.h5")
+    store = FeatureStore(tmp_path)
+    store.read("a")
+    shutil.rmtree(path.parent)
+    with pytest.raises(FeatureError, match=r"a\.h5 cannot be read"):
+        store.read("a")
+
+
+# Which encoder
+
+
+def fill(folder: Path, write: Write, said: dict[str, str | None], width: int = 8) -> Path:
+    for slide, encoder in said.items():
+        write(folder / f"{slide}.h5", numbers(width=width), encoder=encoder)
+    return folder
+
+
+@pytest.mark.parametrize("given", [None, UNI])
+def test_files_that_agree_by_name_or_alias_name_the_encoder(
+    tmp_path: Path, trident: Write, given: Encoder | None
+) -> None:
+    store = FeatureStore(fill(tmp_path, trident, {"a": "uni_v1", "b": "UNI"}), given, known=[PHIKON, UNI])
+    assert store.resolve(store.slides) == UNI
+    assert store.encoder == UNI
+    assert store.verified
+
+
+def test_a_name_nobody_knows_is_an_encoder_as_it_is_said(tmp_path: Path, trident: Write) -> None:
+    store = FeatureStore(fill(tmp_path, trident, {"a": "In-House", "b": "in_house"}), known=[UNI])
+    assert store.resolve(store.slides) == Encoder("In-House", 8)
+
+
+def test_files_of_two_encoders_are_refused_naming_both(tmp_path: Path, trident: Write) -> None:
+    store = FeatureStore(fill(tmp_path, trident, {"a": "uni", "b": "phikonv2", "c": "uni"}), known=[UNI, PHIKON])
+    with pytest.raises(EncoderError, match=r"'uni' \(2, e.g. slide 'a'\) and 'phikon_v2' \(1, e.g. slide 'b'\)"):
+        store.resolve(store.slides)
+    assert store.resolve(["a", "c"]) == UNI
+
+
+def test_files_of_two_widths_are_refused_naming_both(tmp_path: Path, trident: Write) -> None:
+    fill(tmp_path, trident, {"a": "uni"})
+    store = FeatureStore(fill(tmp_path, trident, {"b": "uni"}, width=4))
+    with pytest.raises(EncoderError, match=r"'8' \(1, e.g. slide 'a'\) and '4' \(1, e.g. slide 'b'\)"):
+        store.resolve(store.slides)
+
+
+def test_files_that_do_not_say_ask_for_the_encoder(tmp_path: Path, clam: Write) -> None:
+    clam(tmp_path / "a.h5")
+    store = FeatureStore(tmp_path, known=[UNI, VIRCHOW2, PHIKON])
+    with pytest.raises(EncoderError, match=r"give encoder=\.\.\., such as uni, phikon_v2"):
+        store.resolve(store.slides)
+
+
+def test_the_users_word_is_taken_but_not_verified(tmp_path: Path, clam: Write) -> None:
+    clam(tmp_path / "a.h5")
+    store = FeatureStore(tmp_path, UNI)
+    assert store.resolve(store.slides) == UNI
+    assert not store.verified
+
+
+def test_files_that_only_partly_say_are_taken_with_a_counted_warning(
+    tmp_path: Path, trident: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = FeatureStore(fill(tmp_path, trident, {"a": None, "b": "uni", "c": None}), known=[UNI])
+    assert store.resolve(store.slides) == UNI
+    assert not store.verified
+    assert caplog.messages == ["2 of 3 slides do not say their encoder, taken as 'uni'"]
+
+
+def test_features_of_another_encoder_of_the_same_width_are_refused_naming_both(tmp_path: Path, trident: Write) -> None:
+    store = FeatureStore(fill(tmp_path, trident, {"a": "uni", "b": "phikon_v2"}), UNI)
+    with pytest.raises(EncoderError, match=r"'phikon_v2' \(1, e.g. slide 'b'\), expected encoder 'uni'"):
+        store.resolve(store.slides)
+
+
+@pytest.mark.parametrize(("said", "given"), [("uni", UNI), ("uni", None), (None, UNI)])
+def test_features_narrower_than_their_encoder_are_refused_naming_both(
+    tmp_path: Path, trident: Write, said: str | None, given: Encoder | None
+) -> None:
+    store = FeatureStore(fill(tmp_path, trident, {"a": said}, width=4), given, known=[UNI])
+    with pytest.raises(EncoderError, match=r"features of 'a' are 4 wide.*, encoder 'uni' has 8"):
+        store.resolve(store.slides)
+
+
+def test_an_empty_slide_does_not_speak_for_the_width(tmp_path: Path, trident: Write) -> None:
+    fill(tmp_path, trident, {"a": "uni"})
+    with h5py.File(trident(tmp_path / "b.h5", coords=np.empty((0, 2), "i8")), "r+") as file:
+        del file["features"]
+        file["features"] = np.empty(0, "f4")
+        file["features"].attrs["encoder"] = "uni"
+    store = FeatureStore(tmp_path, known=[UNI])
+    assert store.resolve(["b", "a"]) == UNI
+    with pytest.raises(FeatureError, match="no slide with tiles"):
+        store.resolve(["b"])

@@ -1,0 +1,166 @@
+"""Files that mean harm, and files that chance has broken."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mil.data import hdf5
+from mil.data.features import FeatureStore
+from mil.errors import FeatureError, MilError
+
+Write = Callable[..., Path]
+SECRET = b"0123456789abcdef" * 64
+
+
+def external_storage(path: Path, secret: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("features", (16, 16), "f4", external=[(str(secret), 0, 1024)])
+
+
+def external_link(path: Path, secret: Path) -> None:
+    with h5py.File(secret.with_suffix(".hdf"), "w") as file:
+        file["features"] = np.ones((4, 4), "f4")
+    with h5py.File(path, "w") as file:
+        file["features"] = h5py.ExternalLink(str(secret.with_suffix(".hdf")), "/features")
+
+
+def soft_link(path: Path, secret: Path) -> None:
+    external_link(path, secret)
+    with h5py.File(path, "r+") as file:
+        file.move("features", "elsewhere")
+        file["features"] = h5py.SoftLink("/elsewhere")
+
+
+def virtual(path: Path, secret: Path) -> None:
+    external_link(path, secret)
+    layout = h5py.VirtualLayout((4, 4), "f4")
+    layout[:] = h5py.VirtualSource(str(secret.with_suffix(".hdf")), "features", (4, 4))
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("features", layout)
+
+
+def bomb(path: Path, secret: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("features", (10**9, 1024), "f2", chunks=(64, 1024))
+
+
+def large_bomb(path: Path, secret: Path) -> None:
+    """Its size is allowed by the file's, but nothing of it is stored."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset("features", (10**5, 1024), "f2", chunks=(64, 1024))
+        file["ballast"] = np.zeros(10**6, "u1")
+
+
+def chunk_bomb(path: Path, secret: Path) -> None:
+    with h5py.File(path, "w") as file:
+        options = {"chunks": (10**6, 1024), "maxshape": (None, 1024), "compression": "gzip"}
+        file.create_dataset("features", (4, 1024), "f2", **options)
+
+
+def group(path: Path, secret: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_group("features")["features"] = np.ones((4, 4), "f4")
+
+
+def strange_filter(path: Path, secret: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("features", data=np.ones((4, 4), "f4"), chunks=(4, 4), scaleoffset=3)
+
+
+def coordinates_elsewhere(path: Path, secret: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["features"] = np.ones((16, 16), "f4")
+        file.create_dataset("coords", (16, 2), "i8", external=[(str(secret), 0, 256)])
+
+
+ATTACKS = [
+    (external_storage, "stored in another file"),
+    (external_link, "ExternalLink"),
+    (soft_link, "SoftLink"),
+    (virtual, "virtual"),
+    (bomb, "declares"),
+    (large_bomb, "declares"),
+    (chunk_bomb, "declares"),
+    (group, "Group"),
+    (strange_filter, "filter"),
+    (coordinates_elsewhere, "stored in another file"),
+]
+
+
+@pytest.mark.parametrize(("attack", "reason"), ATTACKS, ids=[attack.__name__ for attack, _ in ATTACKS])
+def test_a_file_that_reaches_out_or_lies_is_refused(
+    tmp_path: Path, attack: Callable[[Path, Path], None], reason: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(SECRET)
+    attack(tmp_path / "a.h5", secret)
+    with pytest.raises(FeatureError, match=reason) as raised:
+        FeatureStore(tmp_path).read("a")
+    assert "\n" not in str(raised.value)
+    assert str(tmp_path / "a.h5") in str(raised.value)
+
+
+def test_a_name_with_a_slash_is_not_followed(tmp_path: Path) -> None:
+    group(tmp_path / "a.h5", tmp_path)
+    with hdf5.opened(tmp_path / "a.h5") as file:
+        assert not hdf5.has(file, "features/features")
+        with pytest.raises(FeatureError, match="no dataset 'features/features'"):
+            hdf5.dataset(file, "features/features")
+
+
+def test_a_large_attribute_is_not_read(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+        stored = file.create_dataset("features", data=np.ones((4, 4), "f4"))
+        stored.attrs["encoder"] = np.zeros(100_000, "u1")
+    with pytest.raises(FeatureError, match="attribute 'encoder'"):
+        FeatureStore(tmp_path).read("a")
+
+
+@pytest.mark.parametrize("value", ["uni", -5, float("nan"), np.empty(0)])
+def test_an_attribute_of_another_kind_is_no_encoder_and_no_extent(
+    tmp_path: Path, trident: Write, value: object
+) -> None:
+    path = trident(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        file["features"].attrs["encoder"] = 5
+        file["coords"].attrs["patch_size_level0"] = value
+    header = FeatureStore(tmp_path).header("a")
+    assert header.encoder is None
+    assert header.extent is None
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory, trident: Write, clam: Write) -> list[bytes]:
+    folder = tmp_path_factory.mktemp("originals")
+    return [trident(folder / "t.h5").read_bytes(), clam(folder / "c.h5").read_bytes()]
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("broken") / "a.h5"
+
+
+def read_or_refusal(folder: Path) -> str:
+    try:
+        slide = FeatureStore(folder).read("a")
+    except MilError as error:
+        return str(error)
+    return "" if slide.features.shape == (slide.header.tiles, slide.header.width) else "features\nunlike the header"
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_broken_file_is_read_or_refused_in_one_line(
+    originals: list[bytes], broken: Path, data: st.DataObject
+) -> None:
+    content = bytearray(data.draw(st.sampled_from(originals), label="file"))
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=8), label="flipped"):
+        content[place] ^= data.draw(st.integers(1, 255), label="by")
+    length = data.draw(st.just(len(content)) | st.integers(0, len(content)), label="length")
+    broken.write_bytes(content[:length])
+    assert "\n" not in read_or_refusal(broken.parent)
