@@ -1,20 +1,22 @@
 """The packed ragged batch: bags of tiles laid end to end, and the algebra within them.
 
-No padding: a reduction runs over each bag's own rows. On CPU it is a loop over `split` views, whose backward writes each
-row once (slicing in a loop would allocate a full-size gradient a bag); on other devices it is index arithmetic without a
-host synchronisation. Reductions accumulate in float32 at least, whatever the autocast.
+No padding: a reduction runs over each bag's own rows. On CPU it is a loop over `split` views, whose backward writes
+each row once (slicing in a loop would allocate a full-size gradient a bag); on other devices it is index arithmetic
+without a host synchronisation. Reductions accumulate in float32 at least, whatever the autocast; the softmax in
+float64, because float32 sums of 20,000 exponentials leave shares that miss one by 1e-5.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
 
-class TopK(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class TopK:
     """The k highest (or lowest) tiles of each bag; slots beyond a small bag's tiles are not valid and hold zero."""
 
     values: Tensor
@@ -47,6 +49,9 @@ class Bags:
     @classmethod
     def pack(cls, features: Sequence[Tensor], coords: Sequence[Tensor | None] | None = None) -> Self:
         """One batch of bags `(n_i, d)`; coordinates are kept only where every bag has them."""
+        for bag, place in zip(features, coords or (), strict=coords is not None):
+            if place is not None and len(place) != len(bag):
+                raise ValueError(f"a bag has {len(bag)} tiles and {len(place)} coordinates, expected one for each")
         places = [place for place in coords or () if place is not None]
         joined = torch.cat(places) if len(places) == len(features) else None
         return cls(torch.cat(list(features)), tuple(len(bag) for bag in features), joined)
@@ -59,6 +64,9 @@ class Bags:
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+    def __iter__(self) -> Iterator["Bags"]:
+        return (self[bag] for bag in range(len(self)))
 
     def __getitem__(self, bag: int) -> "Bags":
         bag = range(len(self))[bag]
@@ -98,7 +106,7 @@ class Bags:
 
     def split(self, values: Tensor | None = None) -> tuple[Tensor, ...]:
         """Each bag's rows `(n_i, ...)` of `values` `(n, ...)`, or of the features."""
-        return (self.features if values is None else values).split(self.sizes)
+        return torch.split(self.features if values is None else values, list(self.sizes))
 
     def spread(self, per_bag: Tensor) -> Tensor:
         """Each tile's bag's row: `(b, ...)` to `(n, ...)`."""
@@ -122,21 +130,24 @@ class Bags:
 
     def softmax(self, scores: Tensor) -> Tensor:
         """Softmax `(n, h)` within bags, at least in float32."""
-        scores = _wide(scores)
-        if scores.device.type == "cpu":
-            return torch.cat([rows.softmax(0) for rows in self.split(scores)])
-        top = self._reduce(scores.detach(), lambda rows: rows.amax(0), "amax")
-        exponentials = (scores - self.spread(top)).exp()
-        return exponentials / self.spread(self.sum(exponentials))
+        precise = _precise(scores)
+        if _loops(scores):
+            shares = torch.cat([rows.softmax(0) for rows in self.split(precise)])
+        else:
+            exponentials = (precise - self.spread(self.max(precise.detach()))).exp()
+            shares = exponentials / self.spread(self.sum(exponentials))
+        return shares.to(_wide(scores).dtype)
 
     def topk(self, scores: Tensor, k: int, largest: bool = True) -> TopK:
         """The `k` tiles of each bag that score `(n,)` highest, best first, or lowest where `largest` is false."""
         padded, mask = self.pad(scores)  # (b, m), (b, m)
         worst = -torch.inf if largest else torch.inf
-        found = padded.masked_fill(~mask, worst).topk(min(k, padded.shape[1]), largest=largest)
-        valid = mask.gather(1, found.indices)
-        values = torch.where(valid, found.values, torch.zeros_like(found.values))
-        index = torch.where(valid, found.indices, torch.zeros_like(found.indices)) + self.offsets[:-1, None]
+        # stable: the first of equals comes first, and tiles at infinity before the padding
+        ranked, order = padded.masked_fill(~mask, worst).sort(dim=1, descending=largest, stable=True)
+        ranked, order = ranked[:, :k], order[:, :k]
+        valid = mask.gather(1, order)
+        values = torch.where(valid, ranked, torch.zeros_like(ranked))
+        index = torch.where(valid, order, torch.zeros_like(order)) + self.offsets[:-1, None]
         missing = k - values.shape[1]
         return TopK(
             torch.nn.functional.pad(values, (0, missing)),
@@ -145,14 +156,14 @@ class Bags:
         )
 
     def pad(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """`(n, ...)` as `(b, m, ...)`, m the largest bag, zero beyond each bag, with the mask `(b, m)` of real tiles."""
+        """`(n, ...)` as `(b, m, ...)`, m the largest bag, zero beyond each bag; and the mask `(b, m)` of real tiles."""
         longest = max(self.sizes)
         mask = torch.arange(longest, device=values.device) < torch.diff(self.offsets).unsqueeze(1)
         padded = values.new_zeros((len(self), longest, *values.shape[1:]))
         return padded.masked_scatter(mask.view(*mask.shape, *(1,) * (values.dim() - 1)), values), mask
 
     def _reduce(self, values: Tensor, one: Callable[[Tensor], Tensor], reduction: str) -> Tensor:
-        if values.device.type == "cpu":
+        if _loops(values):
             return torch.stack([one(rows) for rows in self.split(values)])
         if reduction == "sum":
             return values.new_zeros((len(self), *values.shape[1:])).index_add(0, self.bag, values)
@@ -162,13 +173,24 @@ class Bags:
 
     def _weighted(self, values: Tensor, weight: Tensor) -> Tensor:
         """`(b, h, k)`: each head's weighted sum, a matrix product a bag on CPU."""
-        if values.device.type == "cpu":
-            pairs = zip(self.split(weight), self.split(values), strict=True)
-            return torch.stack([head.t() @ rows.to(head.dtype) for head, rows in pairs])
-        products = weight.unsqueeze(2) * _wide(values).unsqueeze(1)  # (n, h, k)
+        dtype = torch.promote_types(values.dtype, weight.dtype)
+        if _loops(values):
+            pairs = zip(self.split(weight.to(dtype)), self.split(values), strict=True)
+            return torch.stack([head.t() @ rows.to(dtype) for head, rows in pairs])
+        products = weight.to(dtype).unsqueeze(2) * values.to(dtype).unsqueeze(1)  # (n, h, k)
         return products.new_zeros((len(self), *products.shape[1:])).index_add(0, self.bag, products)
+
+
+def _loops(values: Tensor) -> bool:
+    """Whether to loop over bags: elsewhere than on a CPU every bag would be a kernel launch."""
+    return values.device.type == "cpu"
 
 
 def _wide(values: Tensor) -> Tensor:
     """Half precisions accumulate in float32."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def _precise(values: Tensor) -> Tensor:
+    """Double precision where the device has it."""
+    return _wide(values) if values.device.type == "mps" else values.double()

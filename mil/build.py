@@ -112,7 +112,9 @@ def prepared(words: list[str], extra: Path | None = None) -> list[str]:
         return words
     chosen = [word.partition(",")[0] for word in words if "." not in word.partition("=")[0] and "[" not in word]
     base = conf.compose([word for word in chosen if word.partition("=")[0].lstrip("+~") in conf.groups()], extra)
-    return [f"++{word}" if word in dotted and _constructor_takes(base, word.partition("=")[0]) else word for word in words]
+    return [
+        f"++{word}" if word in dotted and _constructor_takes(base, word.partition("=")[0]) else word for word in words
+    ]
 
 
 def _constructor_takes(base: DictConfig, key: str) -> bool:
@@ -162,7 +164,7 @@ def study(config: DictConfig) -> Study:
     store = FeatureStore(tables.features, expected, known_encoders())
     cohort = cohort.having(store.slides, config.data.on_missing)
     if config.data.on_bad_bag == "skip":
-        cohort = cohort.having(store.sound(list(cohort.table["slide"])), "skip")
+        cohort = cohort.having(store.sound(cohort.table["slide"]), "skip", "unusable features")
     encoder = store.resolve(list(cohort.table["slide"]))
     patients = cohort.patients
     target = wanted.encode(patients)
@@ -220,3 +222,8 @@ def cache_dir() -> Path:
 def plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
     """A configuration as plain containers, everything resolved, for a file."""
     return cast(dict[str, Any], OmegaConf.to_container(cast(DictConfig, config), resolve=True))
+
+
+def options(node: DictConfig) -> dict[str, Any]:
+    """What a node says to the constructor that its `_target_` names."""
+    return {key: value for key, value in plain(node).items() if key != "_target_"}

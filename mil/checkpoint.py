@@ -1,8 +1,8 @@
 """A released model as a folder: `weights.safetensors`, `manifest.json`, and whatever the manifest counts.
 
-A folder that comes from elsewhere is not trusted. Its manifest is data: the model and the endpoint that it names must be
-classes of this package, or be allowed by name; nothing in it is interpolated, imported or unpickled. Every file must have
-the digest that the manifest gives, and there may be no other file.
+A folder that comes from elsewhere is not trusted. Its manifest is data: the model and the endpoint that it names must
+be classes of this package, or be allowed by name; nothing in it is interpolated, imported or unpickled. Every file must
+have the digest that the manifest gives, and there may be no other file.
 """
 
 import importlib

@@ -71,7 +71,9 @@ def explained(error: Exception) -> ConfigError:
         return ConfigError(f"option {key!r} does not exist{_nearest(key, list(_keys(compose())))}")
     if found := re.search(r"Could not find '([^'/]+)/([^']+)'", text):
         known = choices(found[1])
-        return ConfigError(f"{found[1]}={found[2]} does not exist{_nearest(found[2], known)}; there is {', '.join(known)}")
+        return ConfigError(
+            f"{found[1]}={found[2]} does not exist{_nearest(found[2], known)}; there is {', '.join(known)}"
+        )
     if found := re.search(r"Could not find '([^']+)'|In '[^']+': (.+)", text):
         return ConfigError(f"configuration {found[1] or found[2]!r} cannot be composed: {_line(text)}")
     return ConfigError(f"configuration: {_line(text)}")

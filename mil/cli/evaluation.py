@@ -73,5 +73,7 @@ def _endpoint(raw: pd.DataFrame, columns: Columns) -> Endpoint:
     others = sorted(set(raw[columns.target]) - {columns.positive})
     if len(others) != 1:
         found = ", ".join(map(repr, others[:5])) or "nothing"
-        raise PredictionsError(f"column {columns.target}: beside {columns.positive!r} found {found}, expected one label")
+        raise PredictionsError(
+            f"column {columns.target}: beside {columns.positive!r} found {found}, expected one label"
+        )
     return Binary(columns.target, [others[0], columns.positive])

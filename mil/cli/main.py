@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,10 +49,10 @@ def _speak() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Lines())
     log = logging.getLogger("mil")
-    log.addHandler(handler)
+    log.handlers = [handler]
     log.setLevel(logging.INFO)
-    for chatty in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Lightning 2.6.6 calls what torch 2.13 deprecates; no user can mend that
+    warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated", module="lightning")
 
 
 class _Lines(logging.Formatter):
@@ -68,13 +69,17 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it and stop")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print it and stop")
+    ] = False,
 ) -> None:
     pass
 
 
 @app.command("list")
-def list_(what: Annotated[str, typer.Argument(help="tools, models, encoders or endpoints; all where left out")] = "") -> None:
+def list_(
+    what: Annotated[str, typer.Argument(help="tools, models, encoders or endpoints; all where left out")] = "",
+) -> None:
     """What the zoo holds."""
     from mil.cli.listing import show
 
@@ -127,12 +132,16 @@ def evaluate(
     run: Annotated[Path | None, typer.Argument(help="a run folder")] = None,
     predictions: Annotated[Path | None, typer.Option(help="a table of predictions made elsewhere")] = None,
     target: Annotated[str, typer.Option(help="its column of labels")] = "label",
-    score: Annotated[str, typer.Option(help="its column of scores, larger for the positive class or the higher risk")] = "score",
+    score: Annotated[
+        str, typer.Option(help="its column of scores, larger for the positive class or the higher risk")
+    ] = "score",
     positive: Annotated[str, typer.Option(help="the label that scores are of")] = "1",
     time: Annotated[str | None, typer.Option(help="its column of times: survival")] = None,
     event: Annotated[str, typer.Option(help="its column of events, 0 or 1")] = "event",
     patient: Annotated[str, typer.Option(help="its column of patients")] = "patient",
-    group: Annotated[str | None, typer.Option(help="its column of folds; scores of different folds are not compared")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="its column of folds; scores of different folds are not compared")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="folder for report.json and figures")] = None,
     resamples: Annotated[int, typer.Option(min=1, help="bootstrap resamples")] = 2000,
 ) -> None:
@@ -153,9 +162,13 @@ def predict(
     checkpoint: Annotated[Path, typer.Argument(help="a checkpoint folder")],
     features: Annotated[Path, typer.Option(help="folder of feature files")],
     out: Annotated[Path, typer.Option(help="the table to write, CSV")],
-    cohort: Annotated[Path | None, typer.Option(help="table patient, slide: slides of a patient are scored together")] = None,
+    cohort: Annotated[
+        Path | None, typer.Option(help="table patient, slide: slides of a patient are scored together")
+    ] = None,
     tiles: Annotated[Path | None, typer.Option(help="folder for a table a slide: x, y, attention")] = None,
-    allow: Annotated[list[str] | None, typer.Option(help="a class outside this package that the checkpoint may use")] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="a class outside this package that the checkpoint may use")
+    ] = None,
 ) -> None:
     """Score slides without labels."""
     from mil import checkpoint as checkpoints
@@ -172,7 +185,9 @@ def release(
     run: Annotated[Path, typer.Argument(help="a run folder")],
     version: Annotated[str, typer.Option(help="X.Y.Z")],
     out: Annotated[Path, typer.Option(help="folder of released tools")] = Path("model_cards"),
-    fold: Annotated[int, typer.Option(help="which fold's checkpoint, of a run with several; never chosen by its score")] = 0,
+    fold: Annotated[
+        int, typer.Option(help="which fold's checkpoint, of a run with several; never chosen by its score")
+    ] = 0,
 ) -> None:
     """A checkpoint folder with its card, under a version."""
     from mil.zoo.release import release as publish

@@ -29,7 +29,8 @@ def show(settings: DictConfig) -> None:
         "bags": f"{len(tiles)}, tiles {min(tiles)} / {statistics.median(tiles):.0f} / {max(tiles)} (min, median, max)",
         "encoder": f"{study.encoder.name}, {study.encoder.dim} wide ({said})",
         "split": "; ".join(
-            f"fold {fold}: " + ", ".join(f"{role} {len(split.patients(fold, role))}" for role in ("train", "select", "report"))
+            f"fold {fold}: "
+            + ", ".join(f"{role} {len(split.patients(fold, role))}" for role in ("train", "select", "report"))
             for fold in split.folds
         ),
     }

@@ -73,6 +73,8 @@ def _run(settings: Any, folder: Path) -> float | None:
     from mil.training.run import train
     from mil.zoo.report import describe_run, headline
 
+    for chatty in ("lightning.pytorch", "lightning.fabric"):  # importing it has set their levels
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     study = build.study(settings)
     path = folder / "split.csv"
     split = Split.read(path, list(study.patients.index)) if path.exists() else build.split(settings, study)

@@ -1,11 +1,11 @@
 """Bags on their way to the model: which bags a step sees, in which order, with which tiles.
 
-Order and tiles depend on the seed and the epoch alone, never on what was read before: a run that is resumed, or that has
-another number of workers, sees the same batches.
+Order and tiles depend on the seed and the epoch alone, never on what was read before: a run that is resumed, or that
+has another number of workers, sees the same batches.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     bags: Bags
     target: Tensor
     """`(b, ...)`, as the endpoint encodes it"""
-    index: Tensor
+    place: Tensor
     """`(b,)`, which bags of the dataset these are"""
 
 
@@ -45,7 +45,7 @@ class BagDataset(Dataset[Batch]):
         max_tiles: int | None = None,
         seed: int = 0,
     ) -> None:
-        """`slides` of each bag, in order; `target` `(b, ...)`; `max_tiles` bounds the bags of a `Draw` with an epoch."""
+        """`slides` and `target` `(b, ...)` of each bag; `max_tiles` bounds the bags of a `Draw` with an epoch."""
         self.store, self.slides, self.target = store, slides, target
         self.max_tiles, self.seed = max_tiles, seed
 
@@ -59,8 +59,8 @@ class BagDataset(Dataset[Batch]):
 
     def __getitem__(self, draws: Sequence[Draw]) -> Batch:
         bags = [self._read(draw) for draw in draws]
-        index = torch.tensor([draw.bag for draw in draws])
-        return Batch(Bags.concat(bags), self.target[index], index)
+        place = torch.tensor([draw.bag for draw in draws])
+        return Batch(Bags.concat(bags), self.target[place], place)
 
     def _read(self, draw: Draw) -> Bags:
         slides = [self.store.read(slide) for slide in self.slides[draw.bag]]
@@ -87,10 +87,14 @@ class TrainOrder(Sampler[list[Draw]]):
         tiles: int | None = None,
         weight: NDArray[np.float64] | None = None,
         seed: int = 0,
+        epoch: int = 0,
     ) -> None:
-        """`sizes` in tiles as trained; with `weight`, as many bags as there are are drawn with replacement."""
+        """`sizes` in tiles as trained; with `weight`, as many bags as there are are drawn with replacement.
+
+        `epoch` is the one to begin with: Lightning asks for the first batches before it calls `set_epoch`.
+        """
         self.sizes, self.bags, self.tiles = sizes, bags, tiles
-        self.weight, self.seed, self.epoch = weight, seed, 0
+        self.weight, self.seed, self.epoch = weight, seed, epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
@@ -125,9 +129,9 @@ def loader(dataset: BagDataset, order: Sampler[list[Draw]] | None = None, worker
         dataset,
         batch_size=None,
         sampler=alone if order is None else order,
-        collate_fn=_as_it_is,
+        collate_fn=cast(Any, _as_it_is),  # without automatic batching it is given the item itself
         num_workers=workers,
-        persistent_workers=workers > 0 and order is not None,
+        persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
 

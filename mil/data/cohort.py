@@ -95,12 +95,18 @@ class Cohort:
         alone = [(slide,) for slide in table["slide"]]
         return pd.DataFrame({"bag": table["slide"], "patient": table["patient"], "slides": alone})
 
-    def having(self, slides: Collection[str], on_missing: Literal["error", "skip"] = "error") -> "Cohort":
+    def having(
+        self,
+        slides: Collection[str],
+        on_missing: Literal["error", "skip"] = "error",
+        lack: str = "no feature file",
+    ) -> "Cohort":
         """This cohort with those of its slides only that have features.
 
         Args:
             slides: Ids with features.
             on_missing: What slides without features are: an error, or left out with a warning that counts them.
+            lack: What the other slides have, in the words of the message.
 
         Raises:
             FeatureError: Slides have no features (up to ten are named), or none has.
@@ -116,14 +122,14 @@ class Cohort:
                 f"the files {listed(sorted(slides)[:2]) or 'nothing'}"
             )
         if absent and on_missing == "error":
-            raise FeatureError(f"{len(absent)} of {len(there)} slides have no feature file: {listed(absent)}")
+            raise FeatureError(f"{len(absent)} of {len(there)} slides have {lack}: {listed(absent)}")
         if not absent:
             return self
         table = self.table[there].reset_index(drop=True)
         lost = self.table["patient"].nunique() - table["patient"].nunique()
         _log.warning(
-            "%d of %d slides have no feature file and are left out, and with them %d patients: %s",
-            *(len(absent), len(there), lost, listed(absent)),
+            "%d of %d slides have %s and are left out, and with them %d patients: %s",
+            *(len(absent), len(there), lack, lost, listed(absent)),
         )
         return Cohort(table, self.labels, self.covariates)
 

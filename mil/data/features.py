@@ -44,7 +44,7 @@ class FeatureStore:
         self.verified = False
         self._paths = _scan(self.folder)
         self._headers: dict[str, Header] = {}
-        self._readers: dict[str, Callable[[Path], Slide]] = {}
+        self._readers: dict[str, Callable[[Path, Header | None], Slide]] = {}
 
     @property
     def slides(self) -> list[str]:
@@ -96,16 +96,34 @@ class FeatureStore:
         path = self.path(slide)
         if slide not in self._readers:
             self._readers[slide] = detect(path).read
-        found = self._readers[slide](path)
-        if self._headers.setdefault(slide, found.header) != found.header:
-            raise FeatureError(f"{path} has changed while it was in use: {found.header}, was {self._headers[slide]}")
-        if found.header.tiles == 0:
+        found = self._readers[slide](path, self._headers.get(slide))
+        said = self._headers.setdefault(slide, found.header)
+        if found.features.shape != (said.tiles, said.width):
+            now = tuple(found.features.shape)
+            raise FeatureError(f"{path} has changed while it was in use: {now}, was {(said.tiles, said.width)}")
+        if said.tiles == 0:
             raise FeatureError(f"{path} has zero tiles, expected at least one")
-        if self.encoder is not None and found.header.width != self.encoder.dim:
+        if self.encoder is not None and said.width != self.encoder.dim:
             raise EncoderError(self._other_width(slide, self.encoder))
         if check:
             _refuse_not_finite(path, found.features)
         return found
+
+    def sound(self, slides: Iterable[str]) -> list[str]:
+        """Those of these slides that can be read whole, have tiles, and are finite; a warning counts the others."""
+        asked = list(slides)
+        reasons = {slide: reason for slide in asked if (reason := self._unsound(slide))}
+        if reasons:
+            first = next(iter(reasons.values()))
+            _log.warning("%d of %d slides cannot be used; the first: %s", len(reasons), len(asked), first)
+        return [slide for slide in asked if slide not in reasons]
+
+    def _unsound(self, slide: str) -> str:
+        try:
+            self.read(slide)
+        except FeatureError as error:
+            return str(error)
+        return ""
 
     def resolve(self, slides: Iterable[str]) -> Encoder:
         """The one encoder of these slides; it stays with the store, and `verified` says whether the files named it.

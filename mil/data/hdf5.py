@@ -5,11 +5,13 @@ terabytes in a kilobyte, and ask for filter plug-ins. `dataset` refuses all of i
 `opened` turns whatever h5py raises on a broken file into one line.
 """
 
+import io
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,27 +32,73 @@ _FILTERS = {
 }
 _RATIO = 1100  # deflate cannot shrink by more than 1032
 _ATTRIBUTE_BYTES = 65_536
+_HEAP_BYTES = 2**24
 _LINKS = 10_000  # a producer writes a handful of top-level names
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[h5py.File]:
+def opened(path: Path, bulk: bool = False) -> Iterator[h5py.File]:
     """An HDF5 file opened for reading, without a lock, so that read-only mounts work.
 
+    Args:
+        path: The file.
+        bulk: Read by HDF5 itself, faster where there are many chunks. Only for datasets: attributes are safe to read
+            where every block passes through `_Watched`.
+
     Raises:
-        FeatureError: Whatever h5py finds wrong with the file, at opening or while it is read.
+        FeatureError: Whatever is wrong with the file, at opening or while it is read.
     """
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with ExitStack() as stack:
+            source = path if bulk else stack.enter_context(_Watched(path))
+            file = stack.enter_context(h5py.File(source, "r", locking=False))
+            if file.id.get_create_plist().get_sizes() != (8, 8):
+                raise RefusalError("offsets and lengths are not of 8 bytes, as HDF5 writes them")
             yield file
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except RefusalError as error:
+        raise FeatureError(f"{path}: {error}") from error
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise FeatureError(f"{path} cannot be read as HDF5: {_reason(error)}") from error
+
+
+class RefusalError(ValueError):
+    """What is wrong with a file; `opened` adds which file it is."""
+
+
+class _Watched(io.FileIO):
+    """A file as HDF5 reads it block by block, refusing text heaps on which the library would never return.
+
+    Text attributes lie in heaps whose objects each name their size; where a broken size leads to zeros, HDF5 2.0 walks
+    on the spot, holding the interpreter.
+    """
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        place = self.tell()
+        count = super().readinto(buffer)
+        if bytes(buffer[:4]) == b"GCOL":
+            _refuse_endless(self, place)
+        return count
+
+
+def _refuse_endless(file: io.FileIO, place: int) -> None:
+    length = int.from_bytes(os.pread(file.fileno(), 16, place)[8:], "little")
+    heap = os.pread(file.fileno(), min(length, _HEAP_BYTES + 1), place)
+    if length > len(heap) or length > _HEAP_BYTES:
+        raise OSError(f"(a text heap of {length} bytes)")
+    at = 16
+    while at + 16 <= length:  # index (2), references (2), nothing (4), size (8), then the object, padded to 8
+        index = int.from_bytes(heap[at : at + 2], "little")
+        size = int.from_bytes(heap[at + 8 : at + 16], "little")
+        step = 16 + -(-size // 8) * 8 if index else size  # index 0 is the free rest, its head counted in
+        if step < 16 or at + step > length:
+            raise OSError("(broken text heap)")
+        at += step
 
 
 def keys(file: h5py.File) -> list[str]:
     """The names at the top of the file; none of them is followed."""
     if len(file) > _LINKS:
-        raise FeatureError(f"{file.filename} holds {len(file)} names, expected at most {_LINKS}")
+        raise RefusalError(f"it holds {len(file)} names, expected at most {_LINKS}")
     return list(file)
 
 
@@ -63,16 +111,16 @@ def dataset(file: h5py.File, key: str) -> h5py.Dataset:
     """The dataset `key` at the top of the file, stored in this file and no larger than its bytes can be.
 
     Raises:
-        FeatureError: Missing (naming what is there), a link, a group, stored elsewhere, or implausibly large.
+        RefusalError: Missing (naming what is there), a link, a group, stored elsewhere, or implausibly large.
     """
     if not has(file, key):
-        raise FeatureError(f"{file.filename} has no dataset '{key}', it holds {_some(keys(file))}")
-    link = file.get(key, getlink=True)
-    if not isinstance(link, h5py.HardLink):
-        raise FeatureError(f"{file.filename}: '{key}' is a {type(link).__name__}, expected data in the file itself")
+        raise RefusalError(f"there is no dataset '{key}'; it holds {_some(keys(file))}")
+    if file.id.links.get_info(key.encode()).type != h5py.h5l.TYPE_HARD:
+        link = file.get(key, getlink=True)
+        raise RefusalError(f"'{key}' is a {type(link).__name__}, expected data in the file itself")
     found = file[key]
     if not isinstance(found, h5py.Dataset):
-        raise FeatureError(f"{file.filename}: '{key}' is a {type(found).__name__}, expected a dataset")
+        raise RefusalError(f"'{key}' is a {type(found).__name__}, expected a dataset")
     _refuse_elsewhere(file, key, found)
     _refuse_bomb(file, key, found)
     return found
@@ -82,12 +130,14 @@ def layout(stored: h5py.Dataset) -> tuple[int, int, str]:
     """Tiles, width and dtype of a feature matrix; `(0,)`, which TRIDENT writes for an empty slide, is 0 and 0.
 
     Raises:
-        FeatureError: Not a matrix, or not of floating point.
+        RefusalError: Not a matrix, or not of floating point.
     """
     if stored.shape != (0,) and len(stored.shape) != 2:
         batched = "; a leading batch axis is not accepted" if len(stored.shape) == 3 else ""
-        raise FeatureError(f"{_named(stored)} has shape {stored.shape}, expected (tiles, width){batched}")
+        raise RefusalError(f"{_named(stored)} has shape {stored.shape}, expected (tiles, width){batched}")
     tiles, width = stored.shape if len(stored.shape) == 2 else (0, 0)
+    if tiles and not width:
+        raise RefusalError(f"{_named(stored)} has shape {stored.shape}, expected at least one feature a tile")
     return tiles, width, _dtype(stored)
 
 
@@ -105,15 +155,15 @@ def grid(file: h5py.File, key: str, tiles: int) -> h5py.Dataset | None:
     """The coordinates' dataset, one row a tile; None where the file has none.
 
     Raises:
-        FeatureError: Another shape or length than the features have, or not numbers.
+        RefusalError: Another shape or length than the features have, or not numbers.
     """
     if not has(file, key):
         return None
     stored = dataset(file, key)
     if stored.shape != (tiles, 2) and (tiles or 0 not in stored.shape):
-        raise FeatureError(f"{_named(stored)} has shape {stored.shape}, expected ({tiles}, 2) for {tiles} tiles")
+        raise RefusalError(f"{_named(stored)} has shape {stored.shape}, expected ({tiles}, 2) for {tiles} tiles")
     if stored.dtype.kind not in "iuf":
-        raise FeatureError(f"{_named(stored)} is {stored.dtype}, expected pixels")
+        raise RefusalError(f"{_named(stored)} is {stored.dtype}, expected pixels")
     return stored
 
 
@@ -121,14 +171,14 @@ def points(stored: h5py.Dataset) -> Tensor:
     """Coordinates whole, `(n, 2)` int64; those of older files are floats and are rounded.
 
     Raises:
-        FeatureError: Not finite, or beyond what a pixel can be.
+        RefusalError: Not finite, or beyond what a pixel can be.
     """
     shape = (stored.shape[0], 2)
     if stored.dtype.kind in "iu":
         return torch.from_numpy(_whole(stored, shape, "i8"))
     values = _whole(stored, shape, "f8")
     if not (np.abs(values) < 2**53).all():
-        raise FeatureError(f"{_named(stored)} holds values that are no pixels (not finite, or beyond 2^53)")
+        raise RefusalError(f"{_named(stored)} holds values that are no pixels (not finite, or beyond 2^53)")
     return torch.from_numpy(values.round().astype(np.int64))
 
 
@@ -154,7 +204,9 @@ def _attribute(item: h5py.Dataset, name: str) -> object:
         return None
     stored = item.attrs.get_id(name)
     if math.prod(stored.shape) * stored.dtype.itemsize > _ATTRIBUTE_BYTES:
-        raise FeatureError(f"{_named(item)}: attribute '{name}' is larger than {_ATTRIBUTE_BYTES} bytes")
+        raise RefusalError(f"{_named(item)}: attribute '{name}' is larger than {_ATTRIBUTE_BYTES} bytes")
+    if stored.dtype.kind not in "iufS" and h5py.check_string_dtype(stored.dtype) is None:
+        return None  # neither text nor a number: HDF5 can take for ever over a broken list of lists
     value: object = item.attrs[name]
     return value
 
@@ -162,20 +214,20 @@ def _attribute(item: h5py.Dataset, name: str) -> object:
 def _refuse_elsewhere(file: h5py.File, key: str, found: h5py.Dataset) -> None:
     plan = found.id.get_create_plist()
     if plan.get_external_count():
-        raise FeatureError(f"{file.filename}: '{key}' is stored in another file, expected data in the file itself")
+        raise RefusalError(f"'{key}' is stored in another file, expected data in the file itself")
     if found.is_virtual:
-        raise FeatureError(f"{file.filename}: '{key}' is a virtual dataset, expected data in the file itself")
+        raise RefusalError(f"'{key}' is a virtual dataset, expected data in the file itself")
     filters = [plan.get_filter(index)[0] for index in range(plan.get_nfilters())]
     unknown = sorted(set(filters) - set(_FILTERS))
     if unknown:
         expected = ", ".join(_FILTERS.values())
-        raise FeatureError(f"{file.filename}: '{key}' uses HDF5 filter {unknown[0]}, expected {expected} or none")
+        raise RefusalError(f"'{key}' uses HDF5 filter {unknown[0]}, expected {expected} or none")
 
 
 def _refuse_bomb(file: h5py.File, key: str, found: h5py.Dataset) -> None:
     if found.shape is None:
-        raise FeatureError(f"{file.filename}: '{key}' has no shape, expected a matrix")
-    _refuse_larger(found, Path(file.filename).stat().st_size)
+        raise RefusalError(f"'{key}' has no shape, expected a matrix")
+    _refuse_larger(found, file.id.get_filesize())
 
 
 def _refuse_larger(found: h5py.Dataset, stored: int) -> None:
@@ -183,7 +235,7 @@ def _refuse_larger(found: h5py.Dataset, stored: int) -> None:
     if declared and found.chunks is not None:
         declared = max(declared, math.prod(found.chunks))
     if declared * found.dtype.itemsize > _RATIO * stored:
-        raise FeatureError(f"{_named(found)} declares {found.shape} of {found.dtype}, but {stored} bytes are stored")
+        raise RefusalError(f"{_named(found)} declares {found.shape} of {found.dtype}, but {stored} bytes are stored")
 
 
 def _dtype(stored: h5py.Dataset) -> str:
@@ -192,7 +244,7 @@ def _dtype(stored: h5py.Dataset) -> str:
         return "bfloat16"  # numpy has no such type: producers store its two bytes as they are
     if dtype.kind == "f" and dtype.itemsize in (2, 4, 8):
         return f"float{8 * dtype.itemsize}"
-    raise FeatureError(f"{_named(stored)} is {dtype}, expected float16, float32 or bfloat16")
+    raise RefusalError(f"{_named(stored)} is {dtype}, expected float16, float32 or bfloat16")
 
 
 def _whole(stored: h5py.Dataset, shape: tuple[int, int], kind: str) -> NDArray[np.generic]:
@@ -202,14 +254,14 @@ def _whole(stored: h5py.Dataset, shape: tuple[int, int], kind: str) -> NDArray[n
         values = np.empty(shape, dtype=kind)
     except MemoryError as error:
         needed = math.prod(shape) * np.dtype(kind).itemsize / 2**30
-        raise FeatureError(f"{_named(stored)} needs {needed:.1f} GiB of memory, more than there is") from error
+        raise RefusalError(f"{_named(stored)} needs {needed:.1f} GiB of memory, more than there is") from error
     if values.size:
         stored.read_direct(values)
     return values
 
 
 def _named(stored: h5py.Dataset) -> str:
-    return f"{stored.file.filename}: '{str(stored.name).lstrip('/')}'"
+    return f"'{str(stored.name).lstrip('/')}'"
 
 
 def _some(names: list[str]) -> str:

@@ -186,10 +186,8 @@ def _refuse_folds(folds: int, repeats: int, groups: NDArray[np.integer]) -> None
         raise SplitError(f"split.folds is {folds} and split.repeats {repeats}, expected at least 2 and 1")
     classes, counts = np.unique(groups, return_counts=True)
     if not len(classes) or counts.min() < folds:
-        smallest = (
-            f"class {classes[counts.argmin()]} has {counts.min()} patients" if len(classes) else "nobody is there"
-        )
-        raise SplitError(f"{smallest}, expected at least {folds} for {folds} folds")
+        which, count = (f"class {classes[counts.argmin()]}", counts.min()) if len(classes) else ("the cohort", 0)
+        raise SplitError(f"{which} has {count} patients, expected at least {folds} for {folds} folds")
 
 
 def _roles(
@@ -214,9 +212,7 @@ def _chosen(groups: NDArray[np.integer], share: float, seed: int) -> NDArray[np.
     try:
         chosen: NDArray[np.intp] = next(by_class.split(groups, groups))[1]
     except ValueError as error:
-        _log.warning(
-            "who of %d training patients selects is chosen without regard to class: %s", len(groups), _line(error)
-        )
+        _log.warning("which of %d patients select is chosen without regard to class: %s", len(groups), _line(error))
         size = min(max(round(share * len(groups)), 1), len(groups) - 1)
         chosen = next(ShuffleSplit(1, test_size=size, random_state=seed).split(groups))[1]
     return chosen

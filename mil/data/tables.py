@@ -4,6 +4,7 @@ import csv
 import difflib
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,6 +88,5 @@ def _rows(path: Path, text: str, error: type[MilError]) -> list[list[str]]:
 
 
 def _delimiter(header: str) -> str:
-    # Counted as fields, not as characters: a quoted name may hold commas.
-    fields = {one: len(next(csv.reader([header], delimiter=one), [])) for one in _DELIMITERS}
-    return max(_DELIMITERS, key=lambda one: fields[one])
+    bare = re.sub(r'"[^"]*"', "", header)  # a quoted name may hold commas
+    return max(_DELIMITERS, key=bare.count)

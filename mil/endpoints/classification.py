@@ -23,7 +23,7 @@ class Classes(Endpoint):
         """`classes` in the order of the logits, as the cohort's table writes them."""
         self.column, self.columns = column, (column,)
         self.classes = tuple(str(name) for name in classes)
-        if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
+        if len({_folded(name) for name in self.classes}) != len(self.classes) or len(self.classes) < 2:
             raise ConfigError(f"endpoint {column}: classes {list(self.classes)}, expected two or more different ones")
         self.class_weight: list[float] | None = None
 
@@ -33,7 +33,7 @@ class Classes(Endpoint):
         found = [places.get(_folded(value), -1) for value in table[self.column]]
         for row, place in enumerate(found):
             if place < 0:
-                value, who = table[self.column].iloc[row], table.index[row]
+                value, who = str(table[self.column].iloc[row]), table.index[row]
                 known = ", ".join(self.classes)
                 raise CohortError(f"column {self.column}, row of {who}: label {value!r}, expected one of {known}")
         return np.array(found, dtype=np.int64)
@@ -56,8 +56,9 @@ class Classes(Endpoint):
         amounts = self.counts(target)
         present = [name for name in self.classes if amounts[name]]
         if len(present) < 2:
+            found = present[0] if present else "missing"
             raise CohortError(
-                f"column {self.column}: all {len(target)} training patients are {present[0] if present else 'missing'!r}, "
+                f"column {self.column}: all {len(target)} training patients are {found!r}, "
                 f"expected two classes or more of {', '.join(self.classes)}"
             )
         weights = [len(target) / (len(present) * amounts[name]) if amounts[name] else 0.0 for name in self.classes]
@@ -100,7 +101,8 @@ class Binary(Classes):
         """Cross-entropy, weighted by class where balanced."""
         logits = logits.squeeze(1)
         weight = self._weights(logits)[target.long()]
-        return functional.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), weight)
+        loss: Tensor = functional.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), weight)
+        return loss
 
     def score(self, logits: Tensor, target: Tensor, weight: NDArray[np.float64] | None = None) -> Scores:
         """AUROC; balanced accuracy at probability one half."""
@@ -111,13 +113,14 @@ class Binary(Classes):
         }
 
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
-        """`p_<positive>`, in double precision so that nothing is lost on the way to a file and back."""
+        """`p_<positive>`, in double precision: logits up to 16 come back from a file to 1e-9, above 36 they are all one."""
         return {f"p_{self.positive}": logits.double().squeeze(1).sigmoid()}
 
     def recode(self, table: pd.DataFrame) -> Tensor:
         """Logit of `p_<positive>`."""
         (probability,) = _probabilities(table, [f"p_{self.positive}"]).unbind(1)
-        return torch.special.logit(probability, eps=1e-15).unsqueeze(1)
+        # doubles are far finer near zero than near one: certain negatives keep their order, certain positives tie
+        return probability.clamp(1e-300, 1 - 2**-53).logit().unsqueeze(1)
 
 
 class Multiclass(Classes):
@@ -140,8 +143,9 @@ class Multiclass(Classes):
         return losses.mean()
 
     def score(self, logits: Tensor, target: Tensor, weight: NDArray[np.float64] | None = None) -> Scores:
-        """One-vs-rest AUROC, mean over classes; balanced accuracy of the likeliest class."""
-        values, label = logits.double().numpy(), target.numpy()
+        """One-vs-rest AUROC of the probabilities, mean over classes; balanced accuracy of the likeliest class."""
+        # a constant added to a patient's logits says nothing, yet would move the patient among the others
+        values, label = logits.double().log_softmax(1).numpy(), target.numpy()
         return {
             "macro_auroc": macro_auroc(values, label, weight),
             "balanced_accuracy": balanced_accuracy(values.argmax(1), label, len(self.classes), weight),

@@ -19,9 +19,10 @@ TIES = ("efron", "breslow")
 def cox_loss(log_hazard: Tensor, time: Tensor, event: Tensor, ties: str = "efron") -> Tensor:
     """Negative log partial likelihood a mean event, `()`, of log hazards `(p,)`, times `(p,)` and events `(p,)`.
 
-    Breslow's and Efron's approximation for tied event times (Efron, JASA 72, 1977, equation 5.5), computed in the
-    dtype of `log_hazard` with sums of exponentials kept in logarithms, so that no hazard overflows. Without an event the
-    loss is zero and its gradient exists and is zero.
+    Breslow's and Efron's approximation for tied event times (Efron, JASA 72, 1977, equation 5.5), in the dtype of
+    `log_hazard`, with sums of exponentials kept in logarithms, so that no hazard overflows. Half precisions compute in
+    float32: a risk set rounded below its own deaths would have no logarithm. Without an event the loss is zero and its
+    gradient exists and is zero.
 
     Raises:
         ValueError: `ties` is neither "efron" nor "breslow".
@@ -29,16 +30,17 @@ def cox_loss(log_hazard: Tensor, time: Tensor, event: Tensor, ties: str = "efron
     if ties not in TIES:
         raise ValueError(f"ties {ties!r}, expected one of {', '.join(TIES)}")
     order = torch.argsort(time, descending=True, stable=True)
-    hazard, time, died = log_hazard[order], time[order], event[order].bool()
+    wide = torch.promote_types(log_hazard.dtype, torch.float32)
+    hazard, time, died = log_hazard[order].to(wide), time[order], event[order].bool()
     if not died.any():
-        return hazard.sum() * 0
+        return log_hazard.sum() * 0
     _, moment, size = torch.unique_consecutive(time, return_inverse=True, return_counts=True)
     at_risk = torch.logcumsumexp(hazard, 0)[size.cumsum(0) - 1]  # (t,), at each moment
     hazard_died, moment_died = hazard[died], moment[died]  # (e,), (e,)
     at_risk = at_risk[moment_died]  # (e,)
     if ties == "efron":
         at_risk = at_risk + _efron(hazard_died, moment_died, at_risk, len(size))
-    return (at_risk - hazard_died).mean()
+    return (at_risk - hazard_died).mean().to(log_hazard.dtype)
 
 
 def _efron(hazard: Tensor, moment: Tensor, at_risk: Tensor, moments: int) -> Tensor:
@@ -46,7 +48,7 @@ def _efron(hazard: Tensor, moment: Tensor, at_risk: Tensor, moments: int) -> Ten
     ties = torch.bincount(moment, minlength=moments)  # (t,)
     first = ties.cumsum(0) - ties
     rank = torch.arange(len(moment), device=moment.device) - first[moment]
-    share = (rank / ties[moment]).to(hazard.dtype)
+    share = rank.to(hazard.dtype) / ties[moment]
     # relative to the risk set each term is at most one: nothing overflows, and a sum over a moment's deaths suffices
     dying = hazard.new_zeros(moments).index_add(0, moment, (hazard - at_risk).exp())
     return torch.log1p(-share * dying[moment])
@@ -98,7 +100,7 @@ class Cox(Endpoint):
         if wrong.any():
             row = int(wrong.argmax())
             others = f" (and {wrong.sum() - 1} more)" if wrong.sum() > 1 else ""
-            value, who = table[column].iloc[row], table.index[row]
+            value, who = str(table[column].iloc[row]), table.index[row]
             raise CohortError(f"column {column}, row of {who}{others}: found {value!r}, expected {expected}")
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -119,7 +121,8 @@ class Cox(Endpoint):
     def _risk(self, log_hazard: Tensor, time: float) -> Tensor:
         times, hazards = self.baseline or ([], [])
         reached = [hazard for moment, hazard in zip(times, hazards, strict=True) if moment <= time]
-        return -torch.expm1(-(reached[-1] if reached else 0.0) * log_hazard.exp())
+        cumulative = torch.tensor(reached[-1] if reached else 0.0, dtype=log_hazard.dtype)
+        return -torch.expm1(-torch.exp(log_hazard + cumulative.log()))  # in logarithms, zero times infinity is zero
 
     def recode(self, table: pd.DataFrame) -> Tensor:
         """The column `log_hazard`: any score that rises with risk."""
@@ -141,7 +144,8 @@ class Cox(Endpoint):
         """Checks that there is something to learn from.
 
         Raises:
-            CohortError: no event among the training patients, or balance asked for, which hazards do not have.
+            CohortError: no event among the training patients.
+            ConfigError: balance asked for, which hazards do not have.
         """
         if not target[:, 1].any():
             raise CohortError(f"column {self.event}: all {len(target)} training patients are censored, expected events")
@@ -161,5 +165,4 @@ class Cox(Endpoint):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes the baseline hazard back."""
-        if state:
-            self.baseline = (list(state["baseline_times"]), list(state["baseline_hazard"]))
+        self.baseline = (list(state["baseline_times"]), list(state["baseline_hazard"])) if state else None

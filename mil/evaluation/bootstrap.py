@@ -1,12 +1,12 @@
 """Intervals by resampling patients.
 
-Scores of different folds come from different models and are never pooled raw: a metric is computed within each fold and
-averaged over the folds that define it. A resample draws patients with replacement within each fold, computes each fold's
-metric and averages; the interval is the percentile interval of these averages. Classifiers are drawn within each class,
-so that a resample keeps them all. Survival is drawn without strata: holding times fixed takes away a part of what moves
-Harrell's C (simulated, 200 patients: coverage 0.92 with strata of event and time, 0.95 without).
-A patient whom several folds report (repeated cross-validation) is drawn once a resample, for all of them: repeats do not
-make patients.
+Scores of different folds come from different models and are never pooled raw: a metric is computed within each fold
+and averaged over the folds that define it. A resample draws patients with replacement within each fold, computes each
+fold's metric and averages; the interval is the percentile interval of these averages. Classifiers are drawn within each
+class, so that a resample keeps them all. Survival is drawn without strata: holding times fixed takes away a part of
+what moves Harrell's C (simulated, 200 patients: coverage 0.92 with strata of event and time, 0.95 without). A patient
+whom several folds report (repeated cross-validation) is drawn once a resample, for all of them: repeats do not make
+patients.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

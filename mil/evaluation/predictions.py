@@ -27,8 +27,9 @@ def checked(predictions: pd.DataFrame, endpoint: Endpoint, what: str = "predicti
     roles = sorted(set(table["role"].astype(str)) - set(ROLES))
     if roles:
         raise PredictionsError(f"{what}: role {roles[0]!r}, expected one of {', '.join(ROLES)}")
-    if table["fold"].isna().any():
-        raise PredictionsError(f"{what}: {int(table['fold'].isna().sum())} rows without a fold, expected one in each")
+    unplaced = int((table["fold"].isna() | (table["fold"].astype(str) == "")).sum())
+    if unplaced:
+        raise PredictionsError(f"{what}: {unplaced} rows without a fold, expected one in each")
     twice = table[table.duplicated(["patient", "fold"])]
     if len(twice):
         patient, fold = twice.iloc[0][["patient", "fold"]]
@@ -72,6 +73,7 @@ def oracle_folds(table: pd.DataFrame, folds: list[Fold], endpoint: Endpoint) -> 
     columns = ["oracle"] if endpoint.out_dim == 1 else [f"oracle_{name}" for name in names]
     _refuse_missing(table, ["patient", *columns], "oracle")
     known = table.assign(patient=table["patient"].astype(str)).drop_duplicates("patient").set_index("patient")[columns]
+    known = known.apply(pd.to_numeric, errors="coerce")
     replaced = []
     for fold in folds:
         logits = known.reindex(cast("list[str]", fold.patients)).to_numpy(np.float64)

@@ -62,7 +62,7 @@ def evaluate(
         "seed": seed,
         "folds": len(folds),
         "patients": counts,
-        "metrics": {name: counts | asdict(interval) for name, interval in scored.items()},
+        "metrics": {name: asdict(interval) | {"counts": counts} for name, interval in scored.items()},
         "operating_point": None if decision is None else operating_point(table, endpoint, decision),
         "groups": groups(table, endpoint) if isinstance(endpoint, Cox) else None,
         "baseline": None if baseline is None else _beside(baseline, folds, endpoint, counts, resamples, seed),
@@ -122,8 +122,8 @@ def _beside(
     gained = difference(endpoint.score, folds, others, resamples, seed)
     return {
         "name": BASELINE,
-        "metrics": {name: counts | asdict(interval) for name, interval in scored.items()},
-        "difference": {name: counts | asdict(interval) for name, interval in gained.items()},
+        "metrics": {name: asdict(interval) | {"counts": counts} for name, interval in scored.items()},
+        "difference": {name: asdict(interval) | {"counts": counts} for name, interval in gained.items()},
     }
 
 
@@ -132,7 +132,7 @@ def _oracle(
 ) -> dict[str, Any]:
     scored = intervals(endpoint.score, oracle_folds(oracle, folds, endpoint), resamples, seed)
     interval: Interval = scored[endpoint.metric]
-    return {endpoint.metric: counts | asdict(interval)}
+    return {endpoint.metric: asdict(interval) | {"counts": counts}}
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from sklearn.metrics import roc_curve
 
 from mil.endpoints.classification import Binary, Multiclass
 from mil.evaluation.bootstrap import Floats, Fold, draws
@@ -39,21 +38,28 @@ def curves(folds: Sequence[Fold], column: int, label: int, seed: int = 0) -> Cur
         return None
     questions = [(fold.logits[:, column].double().numpy(), fold.target.numpy() == label) for fold in solvable]
     drawn = [
-        np.mean([_rates(*question, weight) for question, weight in zip(questions, row, strict=True)], axis=0)
+        np.mean([_rates(*question, weight) for question, weight in zip(questions, weights, strict=True)], axis=0)
         for weights in draws(solvable, RESAMPLES, seed)
-        for row in zip(*weights, strict=True)
     ]
-    low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
+    low, high = np.nanquantile(np.concatenate(drawn), [0.025, 0.975], axis=0)
     area = float(np.mean([auroc(*question) for question in questions]))
-    return Curves(np.stack([_rates(*question) for question in questions]), area, low, high)
+    return Curves(np.concatenate([_rates(*question) for question in questions]), area, low, high)
 
 
 def _rates(score: Floats, positive: NDArray[np.bool_], weight: Floats | None = None) -> Floats:
-    """True positive rates at the grid, `(g,)`; NaN where a resample lost a class."""
-    if weight is not None and not (weight @ positive and weight @ ~positive):
-        return np.full(len(GRID), np.nan)
-    false, true, _ = roc_curve(positive, score, sample_weight=weight)
-    return np.asarray(np.interp(GRID, false, true))
+    """True positive rates at the grid, `(r, g)` for weights `(r, p)`; NaN where a resample lost a class."""
+    order = np.argsort(-score, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(score[order]), 1))  # patients of one score are called together
+    weight = (np.ones((1, len(score))) if weight is None else weight)[:, order]
+    true, false = (_shares(weight * side[order], ends) for side in (positive, ~positive))
+    return np.stack([np.interp(GRID, *rates) for rates in zip(false, true, strict=True)])
+
+
+def _shares(weight: Floats, ends: NDArray[np.intp]) -> Floats:
+    """The share of a class that is called at each cut, from none to all, `(r, cuts + 1)`."""
+    called = np.pad(weight.cumsum(1)[:, ends], ((0, 0), (1, 0)))
+    total = called[:, -1:]
+    return called / np.where(total > 0, total, np.nan)
 
 
 def draw_binary(axes: Axes, folds: Sequence[Fold], endpoint: Binary, report: Mapping[str, Any]) -> None:
@@ -61,6 +67,8 @@ def draw_binary(axes: Axes, folds: Sequence[Fold], endpoint: Binary, report: Map
     _frame(axes)
     found = curves(folds, 0, 1)
     if found is None:
+        axes.plot([], [], color=COLOURS[0], label=_summary(endpoint, report))
+        axes.legend(loc="lower right")
         return
     for number, rates in enumerate(found.folds if len(found.folds) > 1 else ()):
         _line(axes, rates, color=GREY, linewidth=0.6, alpha=0.7, label="single folds" if number == 0 else None)
@@ -88,7 +96,7 @@ def draw_multiclass(axes: Axes, folds: Sequence[Fold], endpoint: Multiclass, rep
 
 
 def _frame(axes: Axes) -> None:
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), label="chance")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set(xlabel="False positive rate (1 − specificity)", ylabel="True positive rate (sensitivity)")
 

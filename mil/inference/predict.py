@@ -16,7 +16,7 @@ from mil.checkpoint import Checkpoint
 from mil.data.batches import BagDataset, loader
 from mil.data.cohort import Cohort
 from mil.data.features import FeatureStore
-from mil.errors import CheckpointError, CohortError
+from mil.errors import CheckpointError
 from mil.models.base import MILModel, Output
 
 Watch = Callable[[int, Bags, Output], None]
@@ -34,7 +34,7 @@ def outputs(model: MILModel, dataset: BagDataset, workers: int = 0) -> Iterator[
     with torch.inference_mode():
         for batch in loader(dataset, workers=workers):
             bags = batch.bags.to(place).cast(torch.float32)
-            yield int(batch.index), bags, model(bags)
+            yield int(batch.place), bags, model(bags)
 
 
 def logits(model: MILModel, dataset: BagDataset, workers: int = 0, watch: Watch | None = None) -> Tensor:

@@ -11,7 +11,9 @@ class AttentionScore(nn.Module):
     def __init__(self, embed_dim: int, attention_dim: int, heads: int, gated: bool, dropout: float) -> None:
         super().__init__()
         self.value = nn.Sequential(nn.Linear(embed_dim, attention_dim), nn.Tanh(), Dropout(dropout))
-        self.gate = nn.Sequential(nn.Linear(embed_dim, attention_dim), nn.Sigmoid(), Dropout(dropout)) if gated else None
+        self.gate = (
+            nn.Sequential(nn.Linear(embed_dim, attention_dim), nn.Sigmoid(), Dropout(dropout)) if gated else None
+        )
         # a score's constant falls out of the softmax: a bias here would never receive a gradient
         self.score = nn.Linear(attention_dim, heads, bias=False)
 

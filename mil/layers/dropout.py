@@ -33,7 +33,7 @@ class Dropout(nn.Module):
     def _mask(self, values: Tensor) -> Tensor:
         seed = int(torch.randint(2**63 - 1, ()))
         words = np.random.Generator(np.random.SFC64(seed)).integers(0, 2**64, -(-values.numel() // 8), dtype=np.uint64)
-        # numpy compares bytes and torch converts uint8 with vector instructions; the other way round costs ten times as much
+        # numpy compares bytes and torch converts uint8 with vector instructions; the other way round costs tenfold
         kept = (words.view(np.uint8)[: values.numel()] >= self.cut).view(np.uint8)
         mask = torch.from_numpy(kept).view(values.shape).to(values.dtype)
         return mask.mul_(256 / (256 - self.cut))

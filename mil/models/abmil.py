@@ -15,8 +15,9 @@ from mil.models.base import MILModel, Output
 class ABMIL(MILModel):
     """A bag is the attention-weighted mean of its tiles' embeddings.
 
-    Departures: dropout after the embedding and in the attention's branches (the paper has none; the field trains with
-    it since CLAM); several heads each weigh the tiles by themselves and their bag embeddings are concatenated.
+    Departures: V and U have biases; dropout after the embedding and in the attention's branches (the paper has none;
+    the field trains with it since CLAM); several heads each weigh the tiles by themselves and their bag embeddings are
+    concatenated.
     """
 
     def __init__(

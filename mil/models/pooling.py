@@ -1,8 +1,8 @@
 """Pooling without attention: the baselines that a method has to beat.
 
 X. Wang, Y. Yan, P. Tang, X. Bai, W. Liu: Revisiting multiple instance neural networks. Pattern Recognition 74, 2018
-(MI-Net: tile embeddings are pooled, then classified). Departure: one hidden layer on the tiles, as in ABMIL, so that the
-pooling alone differs between the models.
+(MI-Net: tile embeddings are pooled, then classified). Departure: one hidden layer on the tiles, as in ABMIL, so that
+the pooling alone differs between the models.
 """
 
 from torch import nn
@@ -17,7 +17,9 @@ POOLS = {"mean": Bags.mean, "max": Bags.max}
 class Pooling(MILModel):
     """Mean: every tile counts the same. Max: the strongest tile counts, feature by feature."""
 
-    def __init__(self, in_dim: int, out_dim: int, by: str = "mean", embed_dim: int = 512, dropout: float = 0.25) -> None:
+    def __init__(
+        self, in_dim: int, out_dim: int, by: str = "mean", embed_dim: int = 512, dropout: float = 0.25
+    ) -> None:
         """`by` is "mean" or "max"; `embed_dim` the width that is pooled; dropout stands before the pooling."""
         super().__init__()
         if by not in POOLS:

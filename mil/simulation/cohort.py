@@ -18,7 +18,7 @@ from mil.simulation.patients import Patients, enrol
 from mil.simulation.tissue import PHENOTYPES, SIGNALS, Tissue, grow, infiltrate, realised
 from mil.simulation.truth import Target
 
-GENERATOR = 1
+GENERATOR = 2
 """Version of the generative model: a change of it makes cached cohorts anew."""
 
 _OWN_COLUMNS = ("patient", "slide", "site", "scanner", "age", "sex", "stage", "severity", "share")
@@ -144,7 +144,7 @@ class _Laboratory:
 
     def _grow(self, slides: int, rng: np.random.Generator) -> list[Tissue]:
         """A patient's slides, of which at least one has tumour."""
-        tumour = rng.uniform(0.2, 0.6, slides)
+        tumour = rng.uniform(0.15, 0.65, slides)
         without = rng.random(slides) < 0.35
         without[rng.integers(slides)] = False
         tumour[without] = 0.0

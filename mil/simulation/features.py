@@ -12,12 +12,20 @@ from mil.simulation.tissue import PHENOTYPES
 
 Floats = NDArray[np.float32]
 
+# Tuned so that a gated ABMIL, cross-validated on 200 patients, comes within 0.05 of a perfect reader, and for classes
+# above mean pooling. Larger features are learnt faster and then by heart: 45 events bear few steps. Distances are in
+# standard deviations within a cluster.
 _RANK, _BENDS = 16, 8
-_DISTANCE = 4.0  # of a phenotype from the origin, in standard deviations within a cluster
-_SEPARATION = 3.0  # of a biomarker phenotype from tumour
-_NOISE = 1.0  # of each feature, beside the manifold
-_PATIENT = 0.5  # of a patient's tumour, along each axis of the manifold
-_SHIFTS = {"site": (0.25, 0.2, 0.03), "scanner": (0.25, 0.2, 0.1), "slide": (0.25, 0.1, 0.05)}  # axes, features, gain
+_DISTANCE = 2.8  # of a phenotype from the origin
+_SEPARATION = 7.0  # of a biomarker phenotype from tumour
+_PATIENT = 0.15  # of a patient's tumour, along each axis of the manifold
+_SCALE = 0.18  # of the manifold in feature units
+_NOISE = 0.2  # of each feature, beside the manifold
+_SHIFTS = {
+    "site": (0.15, 0.03, 0.03),
+    "scanner": (0.15, 0.03, 0.05),
+    "slide": (0.1, 0.02, 0.03),
+}  # axes, features, gain
 
 
 @dataclass(frozen=True)
@@ -54,9 +62,9 @@ def encoder(width: int, biomarkers: int) -> Encoder:
     rank = min(_RANK, width)
     rng = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(width,)))
     centres = _DISTANCE * _directions(len(PHENOTYPES), rank, rng)
-    within = np.eye(rank) + 0.3 * rng.standard_normal((len(PHENOTYPES), rank, rank)) / np.sqrt(rank) * 2
+    within = np.eye(rank) + 0.6 * rng.standard_normal((len(PHENOTYPES), rank, rank)) / np.sqrt(rank)
     bends = rng.standard_normal((rank, _BENDS)) / np.sqrt(rank)
-    out = rng.standard_normal((rank + _BENDS, width)) / np.sqrt(rank)
+    out = _SCALE * rng.standard_normal((rank + _BENDS, width)) / np.sqrt(rank)
     carrying = centres[0] + _SEPARATION * _directions(biomarkers, rank, rng)
     return Encoder(
         np.vstack([centres, carrying]).astype(np.float32),

@@ -26,14 +26,13 @@ def linear_logits(features: Tensor, target: Tensor, train: Tensor, select: Tenso
     """Logits `(b, c)` of all bags from a ridge-penalised linear model of features `(b, d)`.
 
     Features are standardised on the `train` rows, weights are fitted to them by L-BFGS on the endpoint's own loss, and
-    the penalty is the one with the lowest loss on the `select` rows (on the train rows where nobody selects).
+    the penalty is the one with the lowest loss on the `select` rows.
     """
     spread, middle = torch.std_mean(features[train], 0)
     inputs = (features - middle) / torch.where(spread > 1e-8, spread, 1.0)
     fits = [_fit(inputs[train], target[train], endpoint, penalty) for penalty in PENALTIES]
-    judges = select if len(select) else train
     logits = [inputs @ weight + bias for weight, bias in fits]
-    losses = [float(endpoint.loss(values[judges], target[judges])) for values in logits]
+    losses = [float(endpoint.loss(values[select], target[select])) for values in logits]
     return logits[losses.index(min(losses))]
 
 

@@ -16,7 +16,6 @@ from mil.endpoints.base import Endpoint
 SIMULATED = "SIMULATED DATA, NO CLINICAL MEANING, RESEARCH USE ONLY"
 RESEARCH = "RESEARCH USE ONLY, NOT A MEDICAL DEVICE"
 TASKS = {"auroc": "roc_auc", "macro_auroc": "roc_auc", "balanced_accuracy": "balanced_accuracy", "c_index": "c_index"}
-COUNTLESS = {"value", "low", "high", "level", "resamples", "method", "folds"}
 
 
 def card(manifest: Manifest, endpoint: Endpoint, report: Mapping[str, Any], figures: Sequence[str]) -> str:
@@ -56,7 +55,7 @@ def interval(found: Mapping[str, Any]) -> str:
 
 def population(found: Mapping[str, Any]) -> str:
     """Whom a number is of: `n 200, MSS 170, MSI-H 30`."""
-    return ", ".join(f"{name} {amount}" for name, amount in found.items() if name not in COUNTLESS)
+    return ", ".join(f"{name} {amount}" for name, amount in found["counts"].items())
 
 
 def verdict(report: Mapping[str, Any], metric: str) -> str:

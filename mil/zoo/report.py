@@ -13,7 +13,7 @@ from mil.endpoints.base import Endpoint
 from mil.errors import ConfigError
 from mil.evaluation.figures import draw
 from mil.evaluation.report import evaluate
-from mil.training.run import read_predictions
+from mil.evaluation.tables import read
 from mil.zoo.card import card, interval, population
 
 CARD, REPORT, FIGURES = "README.md", "report.json", "figures"
@@ -31,14 +31,14 @@ def describe_run(folder: Path) -> float | None:
     config = OmegaConf.load(folder / "config.yaml")
     assert isinstance(config, DictConfig)
     endpoint = build.endpoint(config)
-    tables = _tables(folder)
+    tables = _tables(folder, endpoint)
     report = _evaluate(config, endpoint, tables)
     files.write_json(folder / REPORT, report)
     if report["metrics"]:
         draw(tables["predictions"], endpoint, report, folder / FIGURES)
     for fold, place in _checkpoints(folder):
         _describe_checkpoint(config, endpoint, tables, report, fold, place)
-    value = report["metrics"].get(endpoint.metric, {}).get("value")
+    value = dict(report["metrics"]).get(endpoint.metric, {}).get("value")
     return None if value is None else float(value)
 
 
@@ -53,9 +53,9 @@ def headline(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name} of the oracle  {interval(found)}"
 
 
-def _tables(folder: Path) -> dict[str, pd.DataFrame]:
+def _tables(folder: Path, endpoint: Endpoint) -> dict[str, pd.DataFrame]:
     found = {name: folder / f"{name}.csv" for name in ("predictions", "baseline", "oracle")}
-    return {name: read_predictions(path) for name, path in found.items() if path.is_file()}
+    return {name: read(path, endpoint.columns) for name, path in found.items() if path.is_file()}
 
 
 def _evaluate(config: DictConfig, endpoint: Endpoint, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def test_patients_have_their_slides_site_labels_and_covariates(tmp_path: Path) -
     assert list(patients.index) == ["001", "10", "1E5"]
     assert patients.index.name == "patient"
     assert list(patients.columns) == ["site", "label", "age", "slides"]
-    assert patients.loc["001"].tolist() == ["A", "1", "50", ("001-a", "001-b")]
+    assert patients.to_dict("index")["001"] == {"site": "A", "label": "1", "age": "50", "slides": ("001-a", "001-b")}
 
 
 def test_slides_of_a_patient_are_one_bag_or_one_each(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_25_slides_without_files_are_skipped_and_counted_where_asked(
 
 
 def test_a_folder_of_other_slides_is_refused_with_an_example_of_both(tmp_path: Path) -> None:
-    with pytest.raises(FeatureError, match=r"none of 4 slides .* names '001-a', '001-b' and 2 more, the files 'x.svs'"):
+    with pytest.raises(FeatureError, match=r"none of 4 slides .* names '001-a', '001-b', the files 'x.svs'"):
         read(tmp_path).having(["x.svs"], on_missing="skip")
     with pytest.raises(ConfigError, match="'drop', expected error or skip"):
         read(tmp_path).having(["x"], on_missing="drop")  # type: ignore[arg-type] # what a user may write
@@ -161,7 +161,7 @@ def test_a_folder_of_other_slides_is_refused_with_an_example_of_both(tmp_path: P
 @pytest.mark.parametrize(
     ("name", "label", "slides", "counts"),
     [
-        ("slideflow_breast_er", "ER_Status_By_IHC", 1048, {"positive": 774, "negative": 216}),
+        ("slideflow_breast_er", "ER_Status_By_IHC", 1048, {"positive": 766, "negative": 224}),
         ("slideflow_lung_adeno_squam", "subtype", 941, {"squamous": 474, "adenocarcinoma": 467}),
         ("slideflow_thyroid_brs", "brs_class", 369, {"Braf-like": 264, "Ras-like": 105}),
     ],

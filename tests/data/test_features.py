@@ -149,7 +149,9 @@ def test_6_one_tile_is_a_slide(tmp_path: Path, trident: Write) -> None:
     assert FeatureStore(tmp_path).read("a").features.shape == (1, 8)
 
 
-@pytest.mark.parametrize(("shape", "reason"), [((8,), "shape"), ((1, 5, 8), "batch axis"), ((2, 5, 8, 1), "shape")])
+@pytest.mark.parametrize(
+    ("shape", "reason"), [((8,), "shape"), ((1, 5, 8), "batch axis"), ((2, 5, 8, 1), "shape"), ((5, 0), "one")]
+)
 def test_7_features_that_are_no_matrix_are_refused(tmp_path: Path, shape: tuple[int, ...], reason: str) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["features"] = np.ones(shape, "f4")

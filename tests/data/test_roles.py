@@ -28,7 +28,7 @@ def test_folds_and_patients_are_listed_in_order() -> None:
 
 
 def test_17_a_patient_on_two_sides_is_refused_naming_who() -> None:
-    with pytest.raises(SplitError, match="1 patients stand on two sides of one fold: 'a'$"):
+    with pytest.raises(SplitError, match=r"1 patients stand on two sides of one fold: 'a'$"):
         split(("a", 0, "train"), ("b", 0, "train"), ("a", 0, "report"))
 
 

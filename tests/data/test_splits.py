@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def cohort(counts: Sequence[int]) -> tuple[list[str], Strata]:
 
 def shares(split: Split, fold: int, role: str, patients: list[str], strata: Strata) -> list[int]:
     chosen = np.isin(patients, split.patients(fold, role))
-    return np.bincount(strata[chosen], minlength=strata.max() + 1).tolist()
+    return [int(number) for number in np.bincount(strata[chosen], minlength=strata.max() + 1)]
 
 
 sizes = st.lists(st.integers(8, 60), min_size=1, max_size=4)
@@ -40,7 +41,7 @@ def test_roles_part_the_patients_in_every_fold(counts: list[int], strategy: Stra
     split = strategy(patients, strata, NONE, seed)
     for fold in split.folds:
         parts = [split.patients(fold, role) for role in ("train", "select", "report")]
-        assert sorted(sum(parts, [])) == patients
+        assert sorted(chain.from_iterable(parts)) == patients
         assert parts[0]
         assert parts[1]
         assert bool(parts[2]) == (not isinstance(strategy, AllTrain))
@@ -67,7 +68,7 @@ def test_each_patient_is_reported_once_a_repeat_in_parts_that_keep_the_classes_s
     assert split.folds == list(range(folds * repeats))
     for repeat in range(repeats):
         parts = [split.patients(repeat * folds + part, "report") for part in range(folds)]
-        assert sorted(sum(parts, [])) == patients
+        assert sorted(chain.from_iterable(parts)) == patients
     for fold in split.folds:
         for count, there in zip(counts, shares(split, fold, "report", patients, strata), strict=True):
             assert math.floor(count / folds) <= there <= math.ceil(count / folds)

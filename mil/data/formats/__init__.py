@@ -69,8 +69,8 @@ class Format(Protocol):
     def header(self, path: Path) -> Header:
         """What the file says of itself."""
 
-    def read(self, path: Path) -> Slide:
-        """The whole slide."""
+    def read(self, path: Path, said: Header | None = None) -> Slide:
+        """The whole slide; `said` is its header where it was read before."""
 
 
 @cache

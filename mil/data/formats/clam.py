@@ -28,13 +28,13 @@ def header(path: Path) -> Header:
         return _header(path, file)
 
 
-def read(path: Path) -> Slide:
+def read(path: Path, said: Header | None = None) -> Slide:
     """The whole slide; coordinates are already level-0 and top-left."""
-    with hdf5.opened(path) as file:
-        said = _header(path, file)
-        coords = hdf5.grid(file, "coords", said.tiles)
-        points = hdf5.points(coords) if coords is not None else None
-        return Slide(hdf5.matrix(hdf5.dataset(file, "features")), points, said)
+    said = said or header(path)
+    with hdf5.opened(path, bulk=True) as file:
+        features = hdf5.matrix(hdf5.dataset(file, "features"))
+        coords = hdf5.grid(file, "coords", len(features))
+        return Slide(features, hdf5.points(coords) if coords is not None else None, said)
 
 
 def _header(path: Path, file: h5py.File) -> Header:

@@ -1,0 +1,5 @@
+"""`python -m mil`."""
+
+from mil.cli.main import main
+
+main()

@@ -1,0 +1,114 @@
+"""One fold fitted, scored and saved, from wherever an earlier process was stopped."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import lightning.pytorch as lightning
+import numpy as np
+import pandas as pd
+import torch
+from omegaconf import DictConfig
+from torch.utils.data import DataLoader
+
+from mil import build, checkpoint, files
+from mil.build import Study
+from mil.data.batches import Batch, TrainOrder, loader
+from mil.data.splits import Split
+from mil.endpoints.classification import Binary
+from mil.errors import PredictionsError
+from mil.evaluation.thresholds import choose
+from mil.inference.predict import logits, per_patient
+from mil.models.base import MILModel
+from mil.training.callbacks import Best, Last, Progress
+from mil.training.fold import Fold, predictions
+from mil.training.module import MILModule
+from mil.training.record import manifest
+
+logger = logging.getLogger(__name__)
+
+
+def precision(asked: str) -> str:
+    """What `auto` means here: bfloat16 where the hardware multiplies it natively, else single precision."""
+    if asked != "auto":
+        return asked
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    native = torch.cpu.get_capabilities()
+    return "bf16-mixed" if native.get("avx512_bf16") or native.get("amx_bf16") else "32-true"
+
+
+def fit(config: DictConfig, study: Study, split: Split, fold: Fold) -> None:
+    """Trains, then writes the checkpoint, then `predictions.csv`: a fold that has those is finished."""
+    last = fold.folder / "state" / "last.ckpt"
+    seed = config.seed + fold.number
+    torch.manual_seed(seed)
+    model = build.model(config, study.encoder.dim, fold.endpoint.out_dim)
+    best = Best()
+    trainer = _trainer(config, fold, best, last)
+    module = MILModule(model, fold.endpoint, build.optimizer(config), build.make(config.schedule), seed)
+    train = _train_loader(config, fold, seed, _epochs_done(last))
+    judges = loader(fold.data.get("select", fold.data["train"]), workers=config.data.workers)
+    trainer.fit(module, train, judges, ckpt_path=last if last.exists() else None, weights_only=True)
+    module.load_state_dict(best.weights or module.state_dict())  # none where validation was switched off
+    table = _predicted(config, study, model, fold)
+    outcome: dict[str, object] = {
+        "epochs": trainer.current_epoch,
+        "best_epoch": best.epoch + 1,
+        "precision": str(trainer.precision),
+    }
+    threshold = _threshold(config, table, fold)
+    done = manifest(config, study, split, fold, model, threshold=threshold, outcome=outcome)
+    checkpoint.save(fold.folder / "checkpoint", model.cpu().eval(), done)
+    files.write(fold.folder / "predictions.csv", table.to_csv(index=False))
+    shutil.rmtree(last.parent)
+
+
+def _trainer(config: DictConfig, fold: Fold, best: Best, last: Path) -> lightning.Trainer:
+    chosen = [build.make(node) for node in config.callbacks.values()]
+    options = build.plain(config.trainer)
+    trainer: lightning.Trainer = build.make(
+        options | {"precision": precision(options["precision"])},
+        callbacks=[*chosen, best, Progress(), Last(last)],
+        logger=build.make(config.logger, save_dir=str(fold.folder / "log")),
+        default_root_dir=str(fold.folder),
+    )
+    return trainer
+
+
+def _epochs_done(last: Path) -> int:
+    if not last.exists():
+        return 0
+    return int(torch.load(last, weights_only=True, map_location="cpu")["epoch"]) + 1
+
+
+def _train_loader(config: DictConfig, fold: Fold, seed: int, epoch: int) -> DataLoader[Batch]:
+    data, options = fold.data["train"], config.data
+    weight = None
+    if options.balance == "sampling":
+        strata = fold.endpoint.strata(data.target)
+        weight = 1 / np.bincount(strata)[strata]
+    sizes = np.minimum(data.sizes, options.max_tiles or np.inf).astype(int).tolist()
+    order = TrainOrder(sizes, options.batch_bags, options.tiles_per_batch, weight, seed, epoch)
+    return loader(data, order, options.workers)
+
+
+def _predicted(config: DictConfig, study: Study, model: MILModel, fold: Fold) -> pd.DataFrame:
+    """Predictions of every patient; the report patients are seen here for the first and only time."""
+    raw = {role: logits(model, data, config.data.workers) for role, data in fold.data.items()}
+    patients = pd.Index(sorted(set(fold.bags["train"]["patient"])))
+    trained = per_patient(raw["train"], fold.bags["train"]["patient"], patients)
+    fold.endpoint.finish(trained, study.target[study.patients.index.get_indexer(patients)])
+    return predictions(study, fold, raw)
+
+
+def _threshold(config: DictConfig, table: pd.DataFrame, fold: Fold) -> float | None:
+    endpoint, select = fold.endpoint, table[table["role"] == "select"]
+    if not config.tool.decision or not isinstance(endpoint, Binary) or select.empty:
+        return None
+    score = select[f"p_{endpoint.positive}"].to_numpy()
+    try:
+        return choose(config.tool.decision, score, endpoint.labels(select.set_index("patient")) == 1)
+    except PredictionsError as error:
+        logger.warning("fold %d has no threshold: %s", fold.number, error)
+        return None

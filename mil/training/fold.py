@@ -1,0 +1,59 @@
+"""One fold's patients in their roles, and tables of their predictions."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from omegaconf import DictConfig
+from torch import Tensor
+
+from mil.build import Study
+from mil.data.batches import BagDataset
+from mil.data.splits import Split
+from mil.endpoints.base import Endpoint
+from mil.inference.predict import per_patient
+
+ROLES = ("train", "select", "report")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Where a fold's files go, its own endpoint, and the bags of each role that has patients."""
+
+    number: int
+    folder: Path
+    endpoint: Endpoint
+    bags: Mapping[str, pd.DataFrame]
+    data: Mapping[str, BagDataset]
+
+
+def cut(config: DictConfig, study: Study, split: Split, number: int, folder: Path) -> Fold:
+    """One fold of a split, with an endpoint fitted to its training patients alone.
+
+    Raises:
+        CohortError: the training patients have nothing to learn from.
+    """
+    endpoint = copy.deepcopy(study.endpoint)
+    roles = [role for role in ROLES if split.patients(number, role)]
+    rows = {role: study.rows(split.patients(number, role)) for role in roles}
+    most = {"train": config.data.max_tiles}
+    data = {
+        role: BagDataset(study.store, list(bags["slides"]), target, most.get(role), config.seed)
+        for role, (bags, target) in rows.items()
+    }
+    endpoint.fit(data["train"].target, balance=config.data.balance == "loss")
+    return Fold(number, folder, endpoint, {role: bags for role, (bags, _) in rows.items()}, data)
+
+
+def predictions(study: Study, fold: Fold, logits: Mapping[str, Tensor]) -> pd.DataFrame:
+    """`patient, fold, role`, targets and scores of every patient, from each role's bags' logits `(b, c)`."""
+    tables = []
+    for role, found in logits.items():
+        patients = study.patients.loc[sorted(set(fold.bags[role]["patient"]))]
+        scores = fold.endpoint.decode(per_patient(found, fold.bags[role]["patient"], patients.index))
+        targets = patients[list(fold.endpoint.columns)].reset_index(drop=True)
+        head = pd.DataFrame({"patient": patients.index, "fold": fold.number, "role": role})
+        tables.append(pd.concat([head, targets], axis=1).assign(**{name: got.numpy() for name, got in scores.items()}))
+    return pd.concat(tables)

@@ -1,0 +1,210 @@
+"""The partial likelihood and the baseline hazard, against lifelines, scikit-survival and the definition."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lifelines import CoxPHFitter
+from sksurv.linear_model import CoxPHSurvivalAnalysis
+from sksurv.util import Surv
+from torch import Tensor
+
+from mil.endpoints.survival import TIES, breslow_hazard, cox_loss
+
+few = settings(deadline=None, max_examples=25)
+both = pytest.mark.parametrize("ties", TIES)
+Cohort = tuple[Tensor, Tensor, Tensor]
+
+
+def simulated(seed: int, patients: int, moments: int, events: float = 0.6) -> Cohort:
+    """Log hazards, times and events in float64; the fewer moments, the more ties."""
+    rng = np.random.default_rng(seed)
+    return (
+        torch.from_numpy(2 * rng.normal(size=patients)),
+        torch.from_numpy(rng.integers(1, moments + 1, patients).astype(float)),
+        torch.from_numpy((rng.random(patients) < events).astype(float)),
+    )
+
+
+cohorts = st.builds(simulated, st.integers(0, 2**32 - 1), st.integers(1, 30), st.sampled_from([1, 3, 12, 10**6]))
+
+
+def terms(cohort: Cohort, ties: str) -> Iterator[float]:
+    """What each event adds to the negative log partial likelihood, from the definition."""
+    patients = list(zip(*(values.tolist() for values in cohort), strict=True))
+    for moment in sorted({time for _, time, event in patients if event}):
+        at_risk = sum(math.exp(hazard) for hazard, time, _ in patients if time >= moment)
+        dying = [hazard for hazard, time, event in patients if time == moment and event]
+        for rank, hazard in enumerate(dying):
+            gone = rank / len(dying) * sum(map(math.exp, dying)) if ties == "efron" else 0
+            yield math.log(at_risk - gone) - hazard
+
+
+def gradient(cohort: Cohort, ties: str) -> Tensor:
+    hazard, time, event = cohort
+    hazard = hazard.clone().requires_grad_()
+    (found,) = torch.autograd.grad(cox_loss(hazard, time, event, ties), hazard)
+    return found
+
+
+@both
+@few
+@given(cohort=cohorts)
+def test_the_loss_is_the_mean_over_the_events_of_the_definition(ties: str, cohort: Cohort) -> None:
+    expected = list(terms(cohort, ties))
+    mean = sum(expected) / max(1, len(expected))
+    assert cox_loss(*cohort, ties=ties).item() == pytest.approx(mean, rel=1e-11, abs=1e-11)
+
+
+def clinical(seed: int, moments: int, patients: int = 120) -> pd.DataFrame:
+    """Two covariates that matter, times in `moments` steps."""
+    rng = np.random.default_rng(seed)
+    covariates = rng.normal(size=(patients, 2))
+    death = rng.exponential(np.exp(-covariates @ [0.8, -0.5]))
+    leaving = rng.exponential(2, patients)
+    time = np.minimum(death, leaving)
+    tied = np.ceil(moments * time / time.max()) if moments < patients else time
+    return pd.DataFrame({"a": covariates[:, 0], "b": covariates[:, 1], "time": tied, "event": death <= leaving})
+
+
+def target(table: pd.DataFrame) -> tuple[Tensor, Tensor]:
+    return torch.tensor(table["time"].to_numpy()), torch.tensor(table["event"].to_numpy())
+
+
+@pytest.mark.parametrize(("ties", "moments"), [("efron", 5), ("efron", 30), ("efron", 1000), ("breslow", 1000)])
+def test_the_loss_is_the_log_likelihood_of_lifelines(ties: str, moments: int) -> None:
+    table = clinical(0, moments)
+    fitted = CoxPHFitter().fit(table, "time", "event", fit_options={"precision": 1e-12})
+    hazard = torch.tensor(table[["a", "b"]].to_numpy() @ fitted.params_.to_numpy())
+    loss = cox_loss(hazard, *target(table), ties=ties) * table["event"].sum()
+    assert -loss.item() == pytest.approx(fitted.log_likelihood_, rel=1e-9)
+
+
+@both
+@pytest.mark.parametrize("moments", [5, 30])
+def test_the_loss_is_least_where_scikit_survival_finds_its_coefficients(ties: str, moments: int) -> None:
+    table = clinical(1, moments)
+    covariates = table[["a", "b"]].to_numpy()
+    fitted = CoxPHSurvivalAnalysis(ties=ties, tol=1e-14).fit(covariates, Surv.from_dataframe("event", "time", table))
+    coefficients = torch.tensor(fitted.coef_, requires_grad=True)
+    slopes = {}
+    for way in TIES:
+        loss = cox_loss(torch.tensor(covariates) @ coefficients, *target(table), ties=way)
+        slopes[way] = torch.autograd.grad(loss, coefficients)[0].abs().max().item()
+    assert slopes.pop(ties) < 1e-9
+    assert all(slope > 1e-3 for slope in slopes.values())  # ties are heavy enough to tell the two apart
+
+
+@both
+@pytest.mark.parametrize("moments", [1, 3, 10**6])
+def test_gradients_are_those_of_finite_differences(ties: str, moments: int) -> None:
+    hazard, time, event = simulated(4, 9, moments)
+    assert torch.autograd.gradcheck(lambda h: cox_loss(h, time, event, ties), (hazard.requires_grad_(),))
+
+
+@both
+@few
+@given(cohort=cohorts, seed=st.integers(0, 99))
+def test_the_order_of_patients_does_not_matter(ties: str, cohort: Cohort, seed: int) -> None:
+    order = torch.randperm(len(cohort[0]), generator=torch.Generator().manual_seed(seed))
+    shuffled = (cohort[0][order], cohort[1][order], cohort[2][order])
+    torch.testing.assert_close(cox_loss(*shuffled, ties=ties), cox_loss(*cohort, ties=ties), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient(shuffled, ties), gradient(cohort, ties)[order], rtol=1e-10, atol=1e-12)
+
+
+@both
+@few
+@given(cohort=cohorts, shift=st.floats(-1000, 1000))
+def test_a_shift_of_all_log_hazards_changes_nothing(ties: str, cohort: Cohort, shift: float) -> None:
+    hazard, time, event = cohort
+    shifted = cox_loss(hazard + shift, time, event, ties)
+    torch.testing.assert_close(shifted, cox_loss(*cohort, ties=ties), rtol=1e-9, atol=1e-9)
+    assert gradient(cohort, ties).sum().item() == pytest.approx(0, abs=1e-12)
+
+
+@both
+@few
+@given(cohort=cohorts)
+def test_only_the_order_of_times_counts(ties: str, cohort: Cohort) -> None:
+    hazard, time, event = cohort
+    assert torch.equal(cox_loss(hazard, time.log() * 7, event, ties), cox_loss(hazard, time, event, ties))
+    assert torch.equal(cox_loss(hazard, time, event.bool(), ties), cox_loss(hazard, time, event, ties))
+
+
+@both
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("moments", [1, 4, 10**6])
+def test_any_precision_is_kept_and_no_hazard_overflows(ties: str, dtype: torch.dtype, moments: int) -> None:
+    hazard = torch.linspace(-80, 80, 50).to(dtype)
+    _, time, event = simulated(0, 50, moments)
+    loss = cox_loss(hazard, time, event, ties)
+    assert loss.dtype == dtype
+    found = gradient((hazard, time, event), ties)
+    assert found.dtype == dtype
+    exact = (hazard.double(), time, event)
+    close = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(loss.double(), cox_loss(*exact, ties=ties), rtol=max(close, 1e-12), atol=0)
+    torch.testing.assert_close(
+        found.double(), gradient(exact, ties), rtol=max(close, 1e-5), atol=max(close / 50, 1e-12)
+    )
+
+
+@both
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_hundreds_of_ties_are_finite_in_half_precision(ties: str, dtype: torch.dtype) -> None:
+    hazard = (3 + torch.randn(600, generator=torch.Generator().manual_seed(0))).to(dtype)
+    everybody = (hazard, torch.ones(600), torch.ones(600))
+    expected = cox_loss(hazard.double(), *everybody[1:], ties=ties)
+    assert cox_loss(*everybody, ties=ties).item() == pytest.approx(expected.item(), rel=torch.finfo(dtype).eps)
+    assert gradient(everybody, ties).isfinite().all()
+
+
+@both
+@pytest.mark.parametrize("patients", [1, 5])
+def test_without_events_the_loss_is_zero_and_so_is_its_gradient(ties: str, patients: int) -> None:
+    hazard, time, _ = simulated(0, patients, 3)
+    nobody = (hazard, time, torch.zeros(patients))
+    assert cox_loss(*nobody, ties=ties).item() == 0
+    assert gradient(nobody, ties).tolist() == [0] * patients
+
+
+@both
+def test_one_patient_has_nobody_to_be_compared_with(ties: str) -> None:
+    alone = (torch.tensor([3.0]), torch.tensor([2.0]), torch.tensor([1]))
+    assert cox_loss(*alone, ties=ties).item() == 0
+    assert gradient(alone, ties).tolist() == [0]
+
+
+def test_other_ties_are_refused() -> None:
+    with pytest.raises(ValueError, match="ties 'exact', expected one of efron, breslow"):
+        cox_loss(*simulated(0, 3, 3), ties="exact")
+
+
+@few
+@given(cohorts)
+def test_the_baseline_hazard_is_the_sum_over_earlier_moments_of_deaths_by_hazard_at_risk(cohort: Cohort) -> None:
+    times, hazards = breslow_hazard(*cohort)
+    patients = list(zip(*(values.tolist() for values in cohort), strict=True))
+    moments, expected = sorted({time for _, time, event in patients if event}), [0.0]
+    for moment in moments:
+        at_risk = sum(math.exp(hazard) for hazard, time, _ in patients if time >= moment)
+        expected.append(expected[-1] + sum(event for _, time, event in patients if time == moment) / at_risk)
+    assert times.tolist() == moments
+    np.testing.assert_allclose(hazards, expected[1:], rtol=1e-11)
+
+
+@pytest.mark.parametrize("moments", [5, 1000])
+def test_the_baseline_hazard_is_that_of_lifelines(moments: int) -> None:
+    table: Any = clinical(2, moments)
+    fitted = CoxPHFitter().fit(table, "time", "event")
+    hazard = torch.tensor(fitted.predict_log_partial_hazard(table).to_numpy())
+    times, hazards = breslow_hazard(hazard, *target(table))
+    expected = fitted.baseline_cumulative_hazard_["baseline cumulative hazard"]
+    np.testing.assert_allclose(hazards, expected.loc[times.numpy()], rtol=1e-9)
+    assert set(times.tolist()) == set(table.loc[table["event"], "time"])

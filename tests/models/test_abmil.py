@@ -1,0 +1,67 @@
+"""ABMIL against the paper's equations, written tile by tile in numpy."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from mil.bags import Bags
+from mil.models.abmil import ABMIL
+
+Weights = dict[str, NDArray[np.float64]]
+
+
+def affine(weights: Weights, name: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(weights[f"{name}.weight"] @ x + weights[f"{name}.bias"])
+
+
+def score(weights: Weights, tile: NDArray[np.float64], head: int, gated: bool) -> float:
+    """The exponent of equation (8), or of equation (9) where gated."""
+    inner = np.tanh(affine(weights, "score.value.0", tile))
+    if gated:
+        inner = inner * (1 / (1 + np.exp(-affine(weights, "score.gate.0", tile))))
+    return float(weights["score.score.weight"][head] @ inner)
+
+
+def read(weights: Weights, bag: NDArray[np.float64], heads: int, gated: bool) -> tuple[NDArray[np.float64], ...]:
+    """Logits, and the attention of each tile under each head, of one bag."""
+    tiles = [np.maximum(affine(weights, "embed.0", row), 0) for row in bag]
+    attention, pooled = [], []
+    for head in range(heads):
+        exponentials = [np.exp(score(weights, tile, head, gated)) for tile in tiles]
+        shares = [value / sum(exponentials) for value in exponentials]
+        attention.append(shares)
+        pooled.append(sum(share * tile for share, tile in zip(shares, tiles, strict=True)))  # equation (7)
+    return affine(weights, "head", np.concatenate(pooled)), np.array(attention).T
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("heads", [1, 3])
+def test_logits_and_attention_are_those_of_the_equations(gated: bool, heads: int) -> None:
+    torch.manual_seed(0)
+    model = ABMIL(6, 2, embed_dim=7, attention_dim=5, heads=heads, gated=gated).double().eval()
+    bags = Bags(3 * torch.randn(13, 6, dtype=torch.float64), (4, 1, 8))
+    weights = {name: value.numpy() for name, value in model.state_dict().items()}
+    output = model(bags)
+    expected = [read(weights, bag.features.numpy(), heads, gated) for bag in bags]
+    np.testing.assert_allclose(output.logits.detach(), [logits for logits, _ in expected], rtol=1e-12, atol=1e-13)
+    attention = np.concatenate([shares for _, shares in expected])
+    np.testing.assert_allclose(output.extra["heads"].detach(), attention, rtol=1e-12, atol=1e-15)
+    assert output.attention is not None
+    np.testing.assert_allclose(output.attention.detach(), attention.mean(1), rtol=1e-12, atol=1e-15)
+
+
+def test_only_the_gated_model_has_a_gate() -> None:
+    names = {gated: dict(ABMIL(6, 2, gated=gated).named_parameters()) for gated in (False, True)}
+    assert names[True].keys() - names[False].keys() == {"score.gate.0.weight", "score.gate.0.bias"}
+    assert names[False].keys() <= names[True].keys()
+
+
+def test_in_training_dropout_makes_two_passes_differ_and_a_seed_makes_them_equal() -> None:
+    model, bags = ABMIL(6, 2).train(), Bags(torch.ones(9, 6), (9,))
+    logits = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        logits.append(model(bags).logits)
+    assert torch.equal(logits[0], logits[1])
+    assert not torch.equal(logits[0], logits[2])
