@@ -49,7 +49,10 @@ SMALL = ("data.workers=0", "trainer.precision=32-true", "trainer.enable_progress
 SETTINGS = {
     "crc_nuclei": ("model=abmil", *SMALL),
     "musk1": ("model=abmil_gated", *SMALL),
-    "fed_tcga_brca": ("model=mean", *SMALL),
+    "fed_tcga_brca": (
+        *("model=mean", "model.embed_dim=64", "model.dropout=0.5", "data.batch_bags=128", "trainer.max_epochs=20"),
+        *("optimizer.lr=5e-3", "optimizer.weight_decay=0.03", *SMALL),
+    ),
 }
 GOALS = {"crc_nuclei": 0.94, "musk1": 0.87, "fed_tcga_brca": 0.80}
 MUSK_FOLDS = 10

@@ -27,7 +27,9 @@ Mil = Callable[..., Said]
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Simulated cohorts are made once for all test processes, and never in the user's own cache."""
-    shared = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.getbasetemp()
+    shared = (
+        tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.getbasetemp()
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIL_CACHE", str(shared / "mil-cache"))
         yield

@@ -233,6 +233,14 @@ def test_features_change_and_sizes_and_coordinates_stay() -> None:
         bags.with_features(torch.zeros(4, 3))
 
 
+@pytest.mark.parametrize("source", [torch.float16, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("wanted", [torch.float16, torch.float32, torch.bfloat16])
+def test_a_cast_is_torchs_own_to_the_bit(source: torch.dtype, wanted: torch.dtype) -> None:
+    patterns = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.float16)  # every number that half has
+    features = patterns[patterns.isfinite()].to(source).view(-1, 2)
+    assert torch.equal(Bags(features, (len(features),)).cast(wanted).features, features.to(wanted))
+
+
 @pytest.mark.parametrize("located", [True, False])
 def test_every_tensor_moves_to_the_device(located: bool) -> None:
     bags = packed([2, 3]) if located else Bags(torch.zeros(5, 3), (2, 3))

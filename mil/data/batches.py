@@ -44,10 +44,14 @@ class BagDataset(Dataset[Batch]):
         target: Tensor,
         max_tiles: int | None = None,
         seed: int = 0,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        """`slides` and `target` `(b, ...)` of each bag; `max_tiles` bounds the bags of a `Draw` with an epoch."""
+        """`slides` and `target` `(b, ...)` of each bag; `max_tiles` bounds the bags of a `Draw` with an epoch.
+
+        Features come in `dtype`, as stored where it is none: the worker that reads ahead converts, not the model.
+        """
         self.store, self.slides, self.target = store, slides, target
-        self.max_tiles, self.seed = max_tiles, seed
+        self.max_tiles, self.seed, self.dtype = max_tiles, seed, dtype
 
     def __len__(self) -> int:
         return len(self.slides)
@@ -58,17 +62,21 @@ class BagDataset(Dataset[Batch]):
         return [sum(self.store.header(slide).tiles for slide in bag) for bag in self.slides]
 
     def __getitem__(self, draws: Sequence[Draw]) -> Batch:
-        bags = [self._read(draw) for draw in draws]
+        features, coords = zip(*(self._read(draw) for draw in draws), strict=True)
+        bags = Bags.pack(features, coords)
         place = torch.tensor([draw.bag for draw in draws])
-        return Batch(Bags.concat(bags), self.target[place], place)
+        return Batch(bags if self.dtype is None else bags.cast(self.dtype), self.target[place], place)
 
-    def _read(self, draw: Draw) -> Bags:
+    def _read(self, draw: Draw) -> tuple[Tensor, Tensor | None]:
         slides = [self.store.read(slide) for slide in self.slides[draw.bag]]
-        joined = Bags.pack([slide.features for slide in slides], [slide.coords for slide in slides])
-        tiles = self._tiles(draw, sum(joined.sizes))
-        coords = joined.coords if tiles is None or joined.coords is None else joined.coords[tiles]
-        features = joined.features if tiles is None else joined.features[tiles]
-        return Bags(features, (len(features),), coords)
+        features, coords = slides[0].features, slides[0].coords
+        if len(slides) > 1:
+            bag = Bags.pack([slide.features for slide in slides], [slide.coords for slide in slides])
+            features, coords = bag.features, bag.coords
+        tiles = self._tiles(draw, len(features))
+        if tiles is None:
+            return features, coords
+        return features[tiles], None if coords is None else coords[tiles]
 
     def _tiles(self, draw: Draw, count: int) -> Tensor | None:
         if draw.epoch is None or self.max_tiles is None or count <= self.max_tiles:

@@ -113,7 +113,7 @@ class Binary(Classes):
         }
 
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
-        """`p_<positive>`, in double precision: logits up to 16 come back from a file to 1e-9, above 36 they are all one."""
+        """`p_<positive>`, in double precision: logits to 16 come back from a file to 1e-9, above 36 all are one."""
         return {f"p_{self.positive}": logits.double().squeeze(1).sigmoid()}
 
     def recode(self, table: pd.DataFrame) -> Tensor:

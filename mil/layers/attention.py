@@ -10,17 +10,20 @@ class AttentionScore(nn.Module):
 
     def __init__(self, embed_dim: int, attention_dim: int, heads: int, gated: bool, dropout: float) -> None:
         super().__init__()
-        self.value = nn.Sequential(nn.Linear(embed_dim, attention_dim), nn.Tanh(), Dropout(dropout))
-        self.gate = (
-            nn.Sequential(nn.Linear(embed_dim, attention_dim), nn.Sigmoid(), Dropout(dropout)) if gated else None
-        )
-        # a score's constant falls out of the softmax: a bias here would never receive a gradient
+        self.gated = gated
+        # V, with U below it where gated: one product reads the tiles once
+        self.branches = nn.Linear(embed_dim, 2 * attention_dim if gated else attention_dim)
+        # The branches are only ever multiplied: a mask in each, kept with probability k, is one mask kept with k * k.
+        self.dropout = Dropout(1 - (1 - dropout) ** 2 if gated else dropout)
+        # A constant added to all scores falls out of the softmax: a bias here would never receive a gradient.
         self.score = nn.Linear(attention_dim, heads, bias=False)
 
     def forward(self, tiles: Tensor) -> Tensor:
-        """`(n, e)` to `(n, h)`."""
-        value: Tensor = self.value(tiles)  # (n, a)
-        if self.gate is not None:
-            value = value * self.gate(tiles)
-        scores: Tensor = self.score(value)
+        """`(n, e)` to `(n, h)`; `dropout` falls on each branch."""
+        if self.gated:
+            value, gate = self.branches(tiles).chunk(2, dim=1)  # (n, a), (n, a)
+            hidden = value.tanh() * gate.sigmoid()
+        else:
+            hidden = self.branches(tiles).tanh()
+        scores: Tensor = self.score(self.dropout(hidden))
         return scores

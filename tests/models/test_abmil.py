@@ -17,9 +17,9 @@ def affine(weights: Weights, name: str, x: NDArray[np.float64]) -> NDArray[np.fl
 
 def score(weights: Weights, tile: NDArray[np.float64], head: int, gated: bool) -> float:
     """The exponent of equation (8), or of equation (9) where gated."""
-    inner = np.tanh(affine(weights, "score.value.0", tile))
-    if gated:
-        inner = inner * (1 / (1 + np.exp(-affine(weights, "score.gate.0", tile))))
+    inner = affine(weights, "score.branches", tile)  # V's rows, then U's
+    value, gate = np.split(inner, 2) if gated else (inner, None)
+    inner = np.tanh(value) if gate is None else np.tanh(value) / (1 + np.exp(-gate))
     return float(weights["score.score.weight"][head] @ inner)
 
 
@@ -52,9 +52,14 @@ def test_logits_and_attention_are_those_of_the_equations(gated: bool, heads: int
 
 
 def test_only_the_gated_model_has_a_gate() -> None:
-    names = {gated: dict(ABMIL(6, 2, gated=gated).named_parameters()) for gated in (False, True)}
-    assert names[True].keys() - names[False].keys() == {"score.gate.0.weight", "score.gate.0.bias"}
-    assert names[False].keys() <= names[True].keys()
+    rows = {gated: len(ABMIL(6, 2, attention_dim=5, gated=gated).score.branches.weight) for gated in (False, True)}
+    assert rows == {False: 5, True: 10}
+
+
+def test_one_mask_on_the_product_drops_what_a_mask_on_each_branch_would() -> None:
+    keep = (1 - 0.25) ** 2
+    assert ABMIL(6, 2, gated=True, dropout=0.25).score.dropout.rate == pytest.approx(1 - keep)
+    assert ABMIL(6, 2, gated=False, dropout=0.25).score.dropout.rate == 0.25
 
 
 def test_in_training_dropout_makes_two_passes_differ_and_a_seed_makes_them_equal() -> None:
