@@ -14,6 +14,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+BLOCK, UNIT = 2048, 256
+"""Rows of a block of `tilewise`, and what the rows of the last one are a multiple of."""
+
 
 @dataclass(frozen=True, eq=False)
 class TopK:
@@ -110,6 +113,17 @@ class Bags:
         """Each bag's rows `(n_i, ...)` of `values` `(n, ...)`, or of the features."""
         return torch.split(self.features if values is None else values, list(self.sizes))
 
+    def tilewise(self, function: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """What `function` makes of the features `(n, d)`, tile by tile: one `(n, ...)` for each thing that it returns.
+
+        On CPU it is called on blocks of rows: their intermediate results stay near the processor, and their few sizes
+        spare compiling a matrix product anew for each ragged batch. A last block may be filled up with tiles of zeros.
+        """
+        if not _loops(self.features):
+            return function(self.features)
+        parts = [_filled(function, rows) for rows in torch.split(self.features, BLOCK)]
+        return tuple(torch.cat(values) for values in zip(*parts, strict=True))
+
     def spread(self, per_bag: Tensor) -> Tensor:
         """Each tile's bag's row: `(b, ...)` to `(n, ...)`."""
         return per_bag.index_select(0, self.bag)
@@ -204,3 +218,11 @@ def _half_to_bfloat16(values: Tensor) -> Tensor:
     for source, place in zip(torch.split(values, 256), torch.split(out, 256), strict=True):
         place.copy_(source.float())
     return out
+
+
+def _filled(function: Callable[[Tensor], tuple[Tensor, ...]], rows: Tensor) -> tuple[Tensor, ...]:
+    """`function` of rows filled up to a multiple of `UNIT`, cut back to those that are tiles; few rows stay so."""
+    missing = -len(rows) % UNIT if len(rows) > UNIT else 0
+    if not missing:
+        return function(rows)
+    return tuple(values[: len(rows)] for values in function(torch.nn.functional.pad(rows, (0, 0, 0, missing))))

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
+import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from mil import config as conf
@@ -19,8 +22,9 @@ from mil.data.cohort import Cohort, Columns
 from mil.data.encoders import Encoder
 from mil.data.features import FeatureStore
 from mil.data.splits import Split
+from mil.data.tables import listed
 from mil.endpoints.base import Endpoint
-from mil.errors import ConfigError, MilError
+from mil.errors import ConfigError, FeatureError, MilError
 from mil.models.base import MILModel
 
 CHOICES = {
@@ -29,9 +33,18 @@ CHOICES = {
     "data.on_missing": ("error", "skip"),
     "data.on_bad_bag": ("error", "skip"),
 }
-WHOLE = ("data.batch_bags", "trainer.max_epochs", "trainer.accumulate_grad_batches", "resamples")
-WHOLE_OR_NONE = ("data.tiles_per_batch", "data.max_tiles")
-POSITIVE = ("optimizer.lr",)
+REQUIRED = ("seed", "baseline", "resamples", "tool", "model", "encoder", "optimizer", "schedule", "trainer", "logger")
+LEAST = {
+    **dict.fromkeys(("data.batch_bags", "data.tiles_per_batch", "data.max_tiles", "resamples", "split.repeats"), 1),
+    **dict.fromkeys(("trainer.max_epochs", "trainer.accumulate_grad_batches"), 1),
+    **dict.fromkeys(("seed", "data.workers"), 0),
+    "split.folds": 2,
+}
+"""Whole numbers, and the smallest that each may be."""
+OPTIONAL = ("data.tiles_per_batch", "data.max_tiles", "trainer.gradient_clip_val", "optimizer.lr")
+POSITIVE = ("optimizer.lr", "trainer.gradient_clip_val")
+SHARES = ("split.select", "split.report")
+PATHS = ("data.cohort", "data.features", "split.file", "hydra.run.dir", "hydra.sweep.dir")
 
 
 @dataclass(frozen=True)
@@ -75,9 +88,7 @@ def make(node: Any, **extra: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, MilError):
             raise cause from None
-        if isinstance(cause, TypeError | ValueError | ImportError | AttributeError):
-            raise ConfigError(f"{node.get('_target_')}: {' '.join(str(cause).split())}") from cause
-        raise
+        raise ConfigError(f"{node.get('_target_')}: {' '.join(str(cause or error).split())}") from error
 
 
 def checked(config: DictConfig) -> DictConfig:
@@ -86,28 +97,49 @@ def checked(config: DictConfig) -> DictConfig:
     Raises:
         ConfigError: a value out of its range, in one line.
     """
+    _refuse_holes(config)
     for key, allowed in CHOICES.items():
         if (value := OmegaConf.select(config, key)) not in allowed:
             raise ConfigError(f"{key}={value}, expected {' or '.join(allowed)}")
-    for key in (*WHOLE, *WHOLE_OR_NONE):
-        value = OmegaConf.select(config, key)
-        if value is None and key in WHOLE_OR_NONE:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{key}={value}, expected a whole number of at least 1")
-    for key in POSITIVE:
-        value = OmegaConf.select(config, key)
-        if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+    for key, least in LEAST.items():
+        value = OmegaConf.select(config, key, default=least)
+        if not (value is None and key in OPTIONAL) and (type(value) is not int or value < least):
+            raise ConfigError(f"{key}={value}, expected a whole number of at least {least}")
+    for key in (*POSITIVE, *SHARES):
+        value = OmegaConf.select(config, key, default=0.5)
+        if not (value is None and key in OPTIONAL) and not _positive(value):
             raise ConfigError(f"{key}={value}, expected a positive number")
     return config
 
 
-def prepared(words: list[str], extra: Path | None = None) -> list[str]:
-    """The words of a command line, with `++` before options that only a constructor knows.
+def _positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
 
-    A yaml states what differs from the constructor's defaults; `model.dropout=0.1` should work all the same.
+
+def _refuse_holes(config: DictConfig) -> None:
+    """Options that have to be given, that were taken away, or that refer to what is not there."""
+    try:
+        missing = sorted(OmegaConf.missing_keys(config))
+        absent = missing or [key for key in REQUIRED if OmegaConf.select(config, key) is None]
+        if not absent:
+            OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise conf.explained(error) from None
+    if absent:
+        raise ConfigError(f"{absent[0]} has no value: give {absent[0]}=...")
+
+
+def prepared(words: list[str], extra: Path | None = None) -> list[str]:
+    """The words of a command line, with `++` before options that only a constructor knows, and paths quoted.
+
+    A yaml states what differs from the constructor's defaults; `model.dropout=0.1` should work all the same. Hydra's
+    grammar takes commas, equal signs and quotes in a path for its own.
+
+    Raises:
+        ConfigError: an option that neither the yaml nor the constructor knows.
     """
-    dotted = [word for word in words if word.partition("=")[0].count(".")]
+    words = [_with_path_quoted(word) for word in words]
+    dotted = [word for word in words if "." in word.partition("=")[0]]
     if not dotted:
         return words
     chosen = [word.partition(",")[0] for word in words if "." not in word.partition("=")[0] and "[" not in word]
@@ -117,14 +149,29 @@ def prepared(words: list[str], extra: Path | None = None) -> list[str]:
     ]
 
 
+def _with_path_quoted(word: str) -> str:
+    key, _, value = word.partition("=")
+    plain_path = re.fullmatch(r"[\w./~+:@%-]*", value, re.ASCII) or "${" in value or value[:1] in ("'", '"', "[")
+    if key.lstrip("+") not in PATHS or plain_path:
+        return word
+    sweeps = "," in value and not key.startswith("hydra.") and not Path(value).exists()
+    return word if sweeps else f"{key}={conf.quoted(value)}"
+
+
 def _constructor_takes(base: DictConfig, key: str) -> bool:
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(base, parent)
-    if not isinstance(node, DictConfig) or name in node or "_target_" not in node:
+    if key[:1] in "+~" or not isinstance(node, DictConfig) or name in node or "_target_" not in node:
         return False
     module, _, attribute = node["_target_"].rpartition(".")
-    signature = inspect.signature(getattr(importlib.import_module(module), attribute))
-    return name in signature.parameters
+    try:
+        known = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{parent}: {node['_target_']} cannot be imported: {error}") from None
+    if name not in known and not any(one.kind is one.VAR_KEYWORD for one in known.values()):
+        near = conf.nearest(name, sorted({*map(str, node), *known} - {"self", "_target_"}), f"{parent}.")
+        raise ConfigError(f"option {key!r} does not exist{near}")
+    return True
 
 
 def endpoint(config: DictConfig) -> Endpoint:
@@ -166,12 +213,22 @@ def study(config: DictConfig) -> Study:
     if config.data.on_bad_bag == "skip":
         cohort = cohort.having(store.sound(cohort.table["slide"]), "skip", "unusable features")
     encoder = store.resolve(list(cohort.table["slide"]))
+    _refuse_empty(store, list(cohort.table["slide"]))
     patients = cohort.patients
     target = wanted.encode(patients)
-    wanted.fit(target)  # refuses what cannot be learnt; fitted again on each fold's training patients
+    # refuses what cannot be learnt or balanced; fitted again on each fold's training patients
+    wanted.fit(target, balance=config.data.balance != "none")
     return Study(
         cohort, store, encoder, wanted, patients, target, cohort.bags(config.data.bag), tables.cohort, tables.truth
     )
+
+
+def _refuse_empty(store: FeatureStore, slides: list[str]) -> None:
+    if empty := [slide for slide in slides if store.header(slide).tiles == 0]:
+        raise FeatureError(
+            f"{len(empty)} of {len(slides)} slides have zero tiles, expected at least one: {listed(empty)} "
+            "(data.on_bad_bag=skip leaves them out)"
+        )
 
 
 def split(config: DictConfig, study: Study) -> Split:
@@ -179,6 +236,26 @@ def split(config: DictConfig, study: Study) -> Split:
     strategy = make(config.split)
     strata = study.endpoint.strata(study.target)
     return cast(Split, strategy(list(study.patients.index), strata, study.cohort.table, config.seed))
+
+
+def rehearse(config: DictConfig, study: Study) -> None:
+    """Makes everything that a fit is made of, without weights, so that a bad option is found before any work.
+
+    Raises:
+        ConfigError: what one of them says of its options.
+    """
+    with torch.device("meta"):
+        network = model(config, study.encoder.dim, study.endpoint.out_dim)
+    try:
+        optimizer(config)(network.parameters())
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{config.optimizer._target_}: {' '.join(str(error).split())}") from error
+    make(config.schedule)
+    for node in config.callbacks.values():
+        make(node)
+    options = plain(config.trainer)
+    precision = "32-true" if options.get("precision") == "auto" else options.get("precision")
+    make(options | {"precision": precision}, logger=False, enable_checkpointing=False)
 
 
 @dataclass(frozen=True)
@@ -194,7 +271,7 @@ def _tables(config: DictConfig) -> _Tables:
         given, missing = ("data.cohort", "data.features") if features is None else ("data.features", "data.cohort")
         raise ConfigError(f"{given} is given without {missing}, expected both (real data) or neither (simulated)")
     if cohort is not None:
-        return _Tables(Path(cohort), Path(features))
+        return _Tables(Path(cohort).expanduser(), Path(features).expanduser())
     folder = _simulated(config)
     return _Tables(folder / "cohort.csv", folder / "features", folder)
 

@@ -8,15 +8,16 @@ have the digest that the manifest gives, and there may be no other file.
 import importlib
 import inspect
 import pkgutil
+import shutil
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -26,12 +27,11 @@ import mil.models
 from mil import files
 from mil.data.encoders import Encoder
 from mil.endpoints.base import Endpoint
-from mil.errors import CheckpointError
+from mil.errors import CheckpointError, MilError
 from mil.models.base import MILModel
 
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 HEADER_LIMIT, MANIFEST_LIMIT, TENSOR_LIMIT, PARAMETER_LIMIT = 2**20, 2**20, 2000, 10**9
-T = TypeVar("T", MILModel, Endpoint)
 
 
 class Part(BaseModel):
@@ -87,7 +87,11 @@ def encoder_record(encoder: Encoder, verified: bool) -> dict[str, Any]:
 
 
 def save(folder: Path, model: MILModel, manifest: Manifest) -> None:
-    """Writes weights and manifest; the manifest last, so that a folder with one is whole."""
+    """Writes weights and manifest; the manifest last, so that a folder with one is whole.
+
+    What an earlier process left there when it was killed is removed.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     files.write(folder / WEIGHTS, save_tensors(weights))
     seal(folder, manifest)
@@ -105,8 +109,27 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         CheckpointError: no checkpoint, another schema, or a file changed, missing or added.
     """
+    manifest = _parsed(folder)
+    _verify(folder, manifest)
+    return manifest
+
+
+def reopened(folder: Path) -> Manifest:
+    """The manifest of one's own run, to describe its weights anew: what a killed process left half-described goes.
+
+    Raises:
+        CheckpointError: no checkpoint, another schema, or other weights than the manifest counts.
+    """
+    manifest = _parsed(folder)
+    for path in folder.glob(".*"):  # temporary files of `files.write`
+        path.unlink()
+    _verify_weights(folder, manifest)
+    return manifest
+
+
+def _parsed(folder: Path) -> Manifest:
     path = folder / MANIFEST
-    if not path.is_file():
+    if path.is_symlink() or not path.is_file():
         raise CheckpointError(f"{folder} is no checkpoint: it holds no {MANIFEST}")
     if path.stat().st_size > MANIFEST_LIMIT:
         raise CheckpointError(f"{path} has {path.stat().st_size} bytes, expected at most {MANIFEST_LIMIT}")
@@ -116,7 +139,6 @@ def read_manifest(folder: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "document"
         raise CheckpointError(f"{path}: {where}: {first['msg']} ({error.error_count()} problems)") from None
-    _verify(folder, manifest)
     return manifest
 
 
@@ -127,25 +149,40 @@ def load(folder: Path, allow: Collection[str] = ()) -> Checkpoint:
         CheckpointError: whatever in the folder is not as its manifest and this package's classes have it.
     """
     manifest = read_manifest(folder)
-    endpoint = _instance(manifest.endpoint, mil.endpoints, Endpoint, allow, folder)
-    endpoint.load_state(manifest.fitted.get("endpoint", {}))
+    endpoint: Endpoint = _instance(manifest.endpoint, mil.endpoints, Endpoint, allow, folder)
+    try:
+        endpoint.load_state(manifest.fitted.get("endpoint", {}))
+        endpoint.decode(torch.zeros(1, endpoint.out_dim))
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{folder / MANIFEST}: fitted.endpoint: {_line(error)}") from None
+    encoder = _encoder(manifest, folder)
+    for name, wanted in (("in_dim", encoder.dim), ("out_dim", endpoint.out_dim)):
+        if (found := manifest.model.options.get(name)) != wanted:
+            raise CheckpointError(f"{folder / MANIFEST}: model.options.{name} is {found!r}, expected {wanted}")
     with torch.device("meta"):  # sizes are judged before memory is taken
-        shape = _instance(manifest.model, mil.models, MILModel, allow, folder)
+        shape: MILModel = _instance(manifest.model, mil.models, MILModel, allow, folder)
     _check_size(shape, folder)
-    model = _instance(manifest.model, mil.models, MILModel, allow, folder)
+    model: MILModel = _instance(manifest.model, mil.models, MILModel, allow, folder)
     _load_weights(model, folder)
+    return Checkpoint(folder, manifest, model.eval(), endpoint, encoder)
+
+
+def _encoder(manifest: Manifest, folder: Path) -> Encoder:
     said = {key: value for key, value in manifest.encoder.items() if key != "verified"}
     try:
-        encoder = Encoder(**said)
-    except TypeError as error:
-        raise CheckpointError(f"{folder / MANIFEST}: encoder: {error}") from None
-    return Checkpoint(folder, manifest, model.eval(), endpoint, encoder)
+        return TypeAdapter(Encoder).validate_python(asdict(Encoder(**said)))
+    except (TypeError, ValidationError) as error:
+        raise CheckpointError(f"{folder / MANIFEST}: encoder: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
 def _listed(folder: Path) -> Iterator[str]:
     for path in folder.rglob("*"):
-        if path.is_symlink():
-            raise CheckpointError(f"{path} is a link, a checkpoint holds plain files")
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise CheckpointError(f"{path} is a link or a device, a checkpoint holds plain files")
         if path.is_file() and path != folder / MANIFEST:
             yield path.relative_to(folder).as_posix()
 
@@ -157,28 +194,47 @@ def _verify(folder: Path, manifest: Manifest) -> None:
     if extra := sorted(found - set(manifest.files)):
         raise CheckpointError(f"{folder}: {extra[0]} is not in the manifest")
     for name, digest in manifest.files.items():
-        if files.sha256(folder / name) != digest:
-            raise CheckpointError(f"{folder}: {name} is not the file that the manifest counts (sha256 differs)")
-    if WEIGHTS not in manifest.files:
+        _verify_file(folder, name, digest)
+    _verify_weights(folder, manifest)
+
+
+def _verify_weights(folder: Path, manifest: Manifest) -> None:
+    if WEIGHTS not in manifest.files or not (folder / WEIGHTS).is_file():
         raise CheckpointError(f"{folder}: {WEIGHTS} is missing")
+    _verify_file(folder, WEIGHTS, manifest.files[WEIGHTS])
 
 
-def _instance(part: Part, package: ModuleType, base: type[T], allow: Collection[str], folder: Path) -> T:
+def _verify_file(folder: Path, name: str, digest: str) -> None:
+    if files.sha256(folder / name) != digest:
+        raise CheckpointError(f"{folder}: {name} is not the file that the manifest counts (sha256 differs)")
+
+
+def _instance(part: Part, package: ModuleType, base: type[Any], allow: Collection[str], folder: Path) -> Any:
     known = dict(_classes(package, base))
     if part.name in allow:
-        module, _, attribute = part.name.rpartition(".")
-        known[part.name] = getattr(importlib.import_module(module), attribute)
+        known[part.name] = _allowed(part.name, base, folder)
     if part.name not in known:
         raise CheckpointError(
             f"{folder}: {part.name!r} is no {base.__name__} of this package; --allow {part.name} trusts it all the same"
         )
     try:
         return known[part.name](**part.options)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder}: {part.name} cannot be made of its options: {error}") from None
+    except (TypeError, ValueError, RuntimeError, MilError) as error:
+        raise CheckpointError(f"{folder}: {part.name} cannot be made of its options: {_line(error)}") from None
 
 
-def _classes(package: ModuleType, base: type[T]) -> Iterator[tuple[str, type[T]]]:
+def _allowed(name: str, base: type[Any], folder: Path) -> type[Any]:
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: --allow {name} cannot be imported: {_line(error)}") from None
+    if not (inspect.isclass(found) and issubclass(found, base)):
+        raise CheckpointError(f"{folder}: --allow {name} is no {base.__name__}")
+    return found
+
+
+def _classes(package: ModuleType, base: type[Any]) -> Iterator[tuple[str, type[Any]]]:
     for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         module = importlib.import_module(found.name)
         for name, member in inspect.getmembers(module, inspect.isclass):
@@ -199,8 +255,8 @@ def _load_weights(model: MILModel, folder: Path) -> None:
         raise CheckpointError(f"{folder / WEIGHTS}: a header of {header} bytes, expected 1 to {HEADER_LIMIT}")
     try:
         tensors = load_tensors(content)
-    except SafetensorError as error:
-        raise CheckpointError(f"{folder / WEIGHTS}: {error}") from None
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:  # the latter of odd dtypes and shapes
+        raise CheckpointError(f"{folder / WEIGHTS}: {_line(error)}") from None
     wanted = model.state_dict()
     if len(tensors) > TENSOR_LIMIT or set(tensors) != set(wanted):
         odd = sorted(set(tensors) ^ set(wanted))

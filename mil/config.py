@@ -44,6 +44,10 @@ def compose(words: Sequence[str] = (), extra: Path | None = None) -> Any:
     Raises:
         ConfigError: a word that names no option, or a value that an option cannot have.
     """
+    return _composed(words, extra)
+
+
+def _composed(words: Sequence[str], extra: Path | None, whole: bool = False) -> Any:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -53,37 +57,51 @@ def compose(words: Sequence[str] = (), extra: Path | None = None) -> Any:
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return hydra.compose("train", [*search, *words])
+            return hydra.compose("train", [*search, *words], return_hydra_config=whole)
     except (HydraException, OmegaConfBaseException) as error:
-        raise explained(error) from None
+        raise explained(error, extra) from None
+
+
+def run_folder(words: Sequence[str], extra: Path | None = None) -> Path:
+    """Where a run with these words will go; the time of day in its name is only near.
+
+    Raises:
+        ConfigError: as `compose`.
+    """
+    return Path(str(_composed(words, extra, whole=True).hydra.run.dir)).absolute()
 
 
 def quoted(value: str) -> str:
-    """A value as Hydra's grammar takes it whole: paths with spaces, commas, equal signs and quotes."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """A value as Hydra's grammar takes it whole: paths with spaces, commas, equal signs and quotes.
+
+    A backslash is doubled before a quote and at the end, and stands for itself elsewhere.
+    """
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
 
 
-def explained(error: Exception) -> ConfigError:
+def explained(error: Exception, extra: Path | None = None) -> ConfigError:
     """One line for what Hydra says in several, with the nearest name for a misspelt one."""
     text = str(error)
     if found := re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text):
         key = found[1].lstrip("+~")
-        return ConfigError(f"option {key!r} does not exist{_nearest(key, list(_keys(compose())))}")
+        return ConfigError(f"option {key!r} does not exist{nearest(key, list(_keys(compose())))}")
     if found := re.search(r"Could not find '([^'/]+)/([^']+)'", text):
-        known = choices(found[1])
+        known = choices(found[1], extra)
         return ConfigError(
-            f"{found[1]}={found[2]} does not exist{_nearest(found[2], known)}; there is {', '.join(known)}"
+            f"{found[1]}={found[2]} does not exist{nearest(found[2], known)}; there is {', '.join(known)}"
         )
     if found := re.search(r"Could not find '([^']+)'|In '[^']+': (.+)", text):
         return ConfigError(f"configuration {found[1] or found[2]!r} cannot be composed: {_line(text)}")
     return ConfigError(f"configuration: {_line(text)}")
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
+    """`, did you mean 'model'?`, or nothing where no name is near."""
     near = difflib.get_close_matches(name, known, n=1)
     tails = {key.rsplit(".", 1)[-1]: key for key in known}
     near = near or [tails[tail] for tail in difflib.get_close_matches(name.rsplit(".", 1)[-1], list(tails), n=1)]
-    return f", did you mean {near[0]!r}?" if near else ""
+    return f", did you mean {prefix + near[0]!r}?" if near else ""
 
 
 def _keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

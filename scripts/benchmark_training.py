@@ -2,10 +2,10 @@
 
 usage: python scripts/benchmark_training.py --bench ../shared/bench [--peer-python .venv-peer/bin/python] [--pairs 5]
 
-Follows the rules of the bench folder: the machine is noisy, so project and peers run in turn, each its own process, the
-first epoch of each is warm-up, and only medians of pairwise ratios count, with the least and the largest beside them. The
-project's side is `mil train` as a user types it, from TRIDENT files, with gated ABMIL 1,024 -> 512 -> 256, dropout 0.25,
-four whole bags a step and Adam 1e-4; validation, early stopping and baseline are off.
+Follows the rules of the bench folder: the machine is noisy, so project and peers run in turn, each its own process,
+the first epoch of each is warm-up, and only medians of pairwise ratios count, with the least and the largest beside
+them. The project's side is `mil train` as a user types it, from TRIDENT files, with gated ABMIL 1,024 -> 512 -> 256,
+dropout 0.25, four whole bags a step and Adam 1e-4; validation, early stopping and baseline are off.
 """
 
 import argparse
@@ -40,16 +40,13 @@ def main() -> None:
             if options.peer_python:
                 torchmil.append(_peer(options.peer_python, options.bench / "peer_torchmil.py", small, EPOCHS, 4))
             roof.append(_json(sys.executable, options.bench / "roofline.py", 150_000)["bf16_tiles_per_s"])
-            print(
-                f"pair {pair + 1}: ours {ours[-1]:,.0f} tiles/s, loop {loop[-1]:,.0f}, roofline {roof[-1]:,.0f}",
-                flush=True,
-            )
-        for peer, rates in (("the plain loop", loop), ("torchmil", torchmil), ("the bf16 roofline", roof)):
-            if rates:
-                ratios = [own / rate for own, rate in zip(ours, rates, strict=True)]
-                print(
-                    f"ours / {peer}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), n {len(ratios)}"
-                )
+            rates = f"ours {ours[-1]:,.0f} tiles/s, loop {loop[-1]:,.0f}, bf16 roofline {roof[-1]:,.0f}"
+            print(f"pair {pair + 1}: {rates}", flush=True)
+        for peer, others in (("the plain loop", loop), ("torchmil", torchmil), ("the bf16 roofline", roof)):
+            if others:
+                ratios = [own / other for own, other in zip(ours, others, strict=True)]
+                middle, least, most = statistics.median(ratios), min(ratios), max(ratios)
+                print(f"ours / {peer}: {middle:.2f} ({least:.2f} to {most:.2f}), {len(ratios)} pairs", flush=True)
         for slides, cohort in ((96, small), (options.large, large)):
             print(f"peak memory at {slides} slides: {_peak(cohort, work / f'memory{slides}'):.2f} GB, all processes")
 

@@ -1,5 +1,7 @@
 """What every test may use: a cache of its own for simulated cohorts, and the command as a user types it."""
 
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +12,19 @@ import pytest
 
 QUICK = ["experiment=quick", "data.workers=0", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]
 """A run of seconds."""
+SMALL = [
+    "model.embed_dim=16",
+    "model.attention_dim=8",
+    "simulation.patients=24",
+    "simulation.tiles=40",
+    "simulation.width=16",
+    "data.batch_bags=4",
+    "resamples=50",
+]
+TINY = [*QUICK, "split.folds=2", *SMALL, "simulation.target.prevalence=0.4"]
+"""A run of a second or two, of the default tool."""
+HOSPITAL = [*QUICK[1:], *SMALL[:2], "trainer.max_epochs=2", "data.batch_bags=4", "resamples=20"]
+"""The same on real files, with any split."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +37,51 @@ class Said:
 
 
 Mil = Callable[..., Said]
+
+
+def run_quietly(*words: str | Path) -> Path:
+    """A command that succeeds, outside any test; gives the path that it prints last."""
+    from mil.cli.main import main
+
+    said, heard = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said), contextlib.redirect_stderr(heard):
+        patch.setattr(sys, "argv", ["mil", *map(str, words)])
+        code: object = None
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    assert not code, heard.getvalue()
+    return Path(said.getvalue().splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def crc_run(_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two folds of msi-crc; whoever changes it works on a copy."""
+    return run_quietly("train", *TINY, f"hydra.run.dir={tmp_path_factory.mktemp('crc')}/run")
+
+
+@pytest.fixture(scope="session")
+def surv_run(_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of surv-crc."""
+    words = [*QUICK, "split.folds=2", "tool=surv-crc", *SMALL, "simulation.target.event_rate=0.5"]
+    return run_quietly("train", *words, f"hydra.run.dir={tmp_path_factory.mktemp('surv')}/run")
+
+
+@pytest.fixture(scope="session")
+def hospital(_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with cohort.csv and features/ as TRIDENT writes them, 24 patients, some with several slides."""
+    words = [word for word in TINY if word.startswith(("simulation.", "experiment="))]
+    return run_quietly("simulate", tmp_path_factory.mktemp("hospital") / "site A", *words, "simulation.slides=1.4")
+
+
+@pytest.fixture(scope="session")
+def real_run(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished hold-out run on those files."""
+    given = [f"data.cohort={hospital}/cohort.csv", f"data.features={hospital}/features"]
+    return run_quietly(
+        "train", *HOSPITAL, "split=holdout", *given, f"hydra.run.dir={tmp_path_factory.mktemp('real')}/run"
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

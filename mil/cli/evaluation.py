@@ -1,5 +1,6 @@
 """`mil evaluate`: of a run, or of a table of predictions."""
 
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mil import files
+from mil.data.tables import read_table, require
 from mil.endpoints.base import Endpoint
 from mil.endpoints.classification import Binary
 from mil.endpoints.survival import Cox
@@ -15,6 +17,8 @@ from mil.errors import PredictionsError
 from mil.evaluation.figures import draw
 from mil.evaluation.report import evaluate
 from mil.zoo.report import describe_run, headline
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,16 +42,15 @@ def of_run(run: Path) -> None:
 
 
 def of_table(path: Path, columns: Columns, out: Path | None, resamples: int) -> None:
-    """Scores any software's predictions: ranks alone are used, so a score need not be a probability.
+    """Scores any software's predictions; of scores that are no probabilities ranks alone are used.
 
     Raises:
         PredictionsError: the table lacks a column, or has values that cannot be scored.
     """
-    raw = pd.read_csv(path, dtype=str, keep_default_na=False)
+    raw = read_table(path, PredictionsError)
     wanted = [columns.patient, columns.score, *([columns.group] if columns.group else [])]
     wanted += [columns.time, columns.event] if columns.time else [columns.target]
-    if missing := [name for name in wanted if name not in raw]:
-        raise PredictionsError(f"{path}: no column {missing[0]!r}, found {', '.join(raw.columns)}")
+    require(path, raw, wanted, PredictionsError)
     endpoint = _endpoint(raw, columns)
     score = pd.to_numeric(raw[columns.score], errors="coerce")
     if bad := int((~np.isfinite(score)).sum()):
@@ -55,11 +58,15 @@ def of_table(path: Path, columns: Columns, out: Path | None, resamples: int) -> 
     table = raw[list(endpoint.columns)].assign(
         patient=raw[columns.patient], fold=raw[columns.group] if columns.group else 0, role="report"
     )
+    probable = bool(score.between(0, 1).all())
     if isinstance(endpoint, Binary):
-        table[f"p_{endpoint.positive}"] = score if score.between(0, 1).all() else score.rank(pct=True)
+        table[f"p_{endpoint.positive}"] = score if probable else score.rank(pct=True)
     else:
         table["log_hazard"] = score
     report = evaluate(table, endpoint, resamples=resamples)
+    if isinstance(endpoint, Binary) and not probable:
+        logger.warning("scores of %s are not all in [0, 1]: only their ranks are reported on", columns.score)
+        report["metrics"] = {endpoint.metric: report["metrics"][endpoint.metric]}
     for line in headline(report):
         sys.stdout.write(f"{line}\n")
     if out is not None:

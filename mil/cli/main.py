@@ -11,6 +11,7 @@ import typer
 
 from mil import __version__
 from mil.cli.complete import group_or_value, groups_help
+from mil.cli.errors import told
 from mil.errors import MilError
 
 app = typer.Typer(
@@ -33,15 +34,9 @@ def main() -> None:
     _speak()
     try:
         app()
-    except MilError as error:
-        _refuse(str(error))
-    except OSError as error:  # a folder that cannot be written, a full disk
-        _refuse(f"{error.filename or 'file'}: {error.strerror or error}")
-
-
-def _refuse(message: str) -> None:
-    sys.stderr.write(f"mil: {' '.join(message.split())}\n")
-    sys.exit(2)
+    except (MilError, OSError) as error:
+        sys.stderr.write(f"mil: {told(error)}\n")
+        sys.exit(2)
 
 
 def _speak() -> None:

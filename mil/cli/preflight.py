@@ -16,6 +16,7 @@ def show(settings: DictConfig) -> None:
         MilError: the first thing that `mil train` would stumble over.
     """
     study = build.study(settings)
+    build.rehearse(settings, study)
     split = build.split(settings, study)
     tiles = [sum(study.store.header(slide).tiles for slide in slides) for slides in study.bags["slides"]]
     counts = study.endpoint.counts(study.target)

@@ -59,7 +59,7 @@ def predict(
 ) -> pd.DataFrame:
     """A table of scores: one row a patient of the cohort, or one a slide where there is no cohort.
 
-    `tiles` names a folder for one table a slide: level-0 coordinates and attention of each tile, as its share of the bag.
+    `tiles` names a folder for one table a slide: each tile's level-0 coordinates and attention, its share of the bag.
 
     Raises:
         CheckpointError: tiles are asked of a model without attention.
@@ -68,7 +68,7 @@ def predict(
     store = FeatureStore(features, checkpoint.encoder)
     table = _cohort(store, cohort, checkpoint)
     store.resolve(list(table.table["slide"]))
-    bags = table.bags(checkpoint.manifest.data["bag"])
+    bags = table.bags(checkpoint.manifest.data.get("bag", "patient"))
     dataset = BagDataset(store, list(bags["slides"]), torch.zeros(len(bags)))
     watch = None if tiles is None else _tile_writer(dataset, tiles, checkpoint)
     found = logits(checkpoint.model, dataset, workers, watch)
@@ -91,11 +91,11 @@ def _tile_writer(dataset: BagDataset, folder: Path, checkpoint: Checkpoint) -> W
             raise CheckpointError(f"{checkpoint.folder}: {checkpoint.manifest.model.name} has no attention to write")
         coords = torch.full((len(bags.features), 2), -1) if bags.coords is None else bags.coords.cpu()
         table = pd.DataFrame(coords.numpy(), columns=["x", "y"]).assign(attention=output.attention.cpu().numpy())
+        folder.mkdir(parents=True, exist_ok=True)
         start = 0
         for slide in dataset.slides[index]:
             end = start + dataset.store.header(slide).tiles
             table.iloc[start:end].to_csv(folder / f"{slide}.csv", index=False)
             start = end
 
-    folder.mkdir(parents=True, exist_ok=True)
     return write

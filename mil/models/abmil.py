@@ -4,7 +4,7 @@ M. Ilse, J. M. Tomczak, M. Welling: Attention-based deep multiple instance learn
 Attention is equation (8), gated attention equation (9), pooling equation (7).
 """
 
-from torch import nn
+from torch import Tensor, nn
 
 from mil.bags import Bags
 from mil.layers.attention import AttentionScore
@@ -38,7 +38,11 @@ class ABMIL(MILModel):
 
     def forward(self, bags: Bags) -> Output:
         """Logits `(b, c)`; attention `(n,)` is the mean over the heads, which lie in `extra["heads"]` `(n, h)`."""
-        tiles = self.embed(bags.features)  # (n, e)
-        attention = bags.softmax(self.score(tiles))  # (n, h)
+        tiles, scores = bags.tilewise(self._read)  # (n, e), (n, h)
+        attention = bags.softmax(scores)  # (n, h)
         embedding = bags.sum(tiles, weight=attention)  # (b, h * e)
         return Output(self.head(embedding), embedding, attention.mean(1), {"heads": attention})
+
+    def _read(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        tiles = self.embed(features)
+        return tiles, self.score(tiles)

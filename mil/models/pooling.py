@@ -30,5 +30,6 @@ class Pooling(MILModel):
 
     def forward(self, bags: Bags) -> Output:
         """Logits `(b, c)`; no attention."""
-        embedding = self.pool(bags, self.embed(bags.features))  # (b, e)
+        (tiles,) = bags.tilewise(lambda features: (self.embed(features),))  # (n, e)
+        embedding = self.pool(bags, tiles)  # (b, e)
         return Output(self.head(embedding), embedding)

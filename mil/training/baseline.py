@@ -47,5 +47,5 @@ def _fit(inputs: Tensor, target: Tensor, endpoint: Endpoint, penalty: float) -> 
         loss.backward()  # type: ignore[no-untyped-call]  # torch ships this method without types
         return loss
 
-    solver.step(closure)  # type: ignore[no-untyped-call, arg-type]  # likewise
+    solver.step(closure)  # type: ignore[no-untyped-call]  # likewise
     return weight.detach(), bias.detach()

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import sys
 from pathlib import Path
 
 import lightning.pytorch as lightning
@@ -67,8 +68,9 @@ def fit(config: DictConfig, study: Study, split: Split, fold: Fold) -> None:
 def _trainer(config: DictConfig, fold: Fold, best: Best, last: Path) -> lightning.Trainer:
     chosen = [build.make(node) for node in config.callbacks.values()]
     options = build.plain(config.trainer)
+    bar = options["enable_progress_bar"] and sys.stdout.isatty()  # a file or a pipe has the log's lines
     trainer: lightning.Trainer = build.make(
-        options | {"precision": precision(options["precision"])},
+        options | {"precision": precision(options["precision"]), "enable_progress_bar": bar},
         callbacks=[*chosen, best, Progress(), Last(last)],
         logger=build.make(config.logger, save_dir=str(fold.folder / "log")),
         default_root_dir=str(fold.folder),

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -59,6 +60,19 @@ class MILModule(LightningModule):
         scores = {name: float(value) for name, value in self.endpoint.score(logits, target).items()}
         values = {"loss": float(self.endpoint.loss(logits, target)), **scores}
         self.log_dict({f"select_{name}": value for name, value in values.items()}, batch_size=len(logits))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips by norm or value; Lightning would refuse fused optimisers, which only float16's scaling has to."""
+        if self.trainer.precision == "16-mixed":
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            clip = clip_grad_value_ if gradient_clip_algorithm == "value" else clip_grad_norm_
+            clip(self.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
         """The optimiser and its schedule, a factor a step."""

@@ -14,7 +14,7 @@ from mil.data.splits import Split
 from mil.models.base import MILModel
 from mil.training.fold import Fold
 
-PRIVATE = ("cohort", "features")
+PRIVATE = ("cohort", "features", "file")
 """Where a site keeps its files is nobody else's business."""
 
 
@@ -49,7 +49,7 @@ def manifest(
             "cohort_sha256": files.sha256(study.source),
             "patients": {role: fold.endpoint.counts(data.target) for role, data in fold.data.items()},
             "bag": config.data.bag,
-            "split": {"strategy": build.plain(config.split), "sha256": split.digest(), "fold": fold.number},
+            "split": {"strategy": _public(config.split), "sha256": split.digest(), "fold": fold.number},
         },
         training=outcome
         | {
@@ -58,7 +58,7 @@ def manifest(
             "parameters": sum(weight.numel() for weight in model.parameters()),
             "optimizer": build.plain(config.optimizer),
             "schedule": build.plain(config.schedule),
-            "data": {key: value for key, value in build.plain(config.data).items() if key not in PRIVATE},
+            "data": _public(config.data),
             "versions": {
                 "mil-zoo": mil.__version__,
                 "torch": torch.__version__,
@@ -67,3 +67,7 @@ def manifest(
             },
         },
     )
+
+
+def _public(node: DictConfig) -> dict[str, object]:
+    return {key: value for key, value in build.plain(node).items() if key not in PRIVATE}

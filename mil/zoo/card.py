@@ -15,6 +15,8 @@ from mil.endpoints.base import Endpoint
 
 SIMULATED = "SIMULATED DATA, NO CLINICAL MEANING, RESEARCH USE ONLY"
 RESEARCH = "RESEARCH USE ONLY, NOT A MEDICAL DEVICE"
+OPTIONAL = ("specimen", "ground_truth", "intended_use", "out_of_scope")
+"""What a tool need not say of itself."""
 TASKS = {"auroc": "roc_auc", "macro_auroc": "roc_auc", "balanced_accuracy": "balanced_accuracy", "c_index": "c_index"}
 
 
@@ -33,7 +35,7 @@ def card(manifest: Manifest, endpoint: Endpoint, report: Mapping[str, Any], figu
         banner=SIMULATED if simulated else RESEARCH,
         simulated=simulated,
         manifest=manifest,
-        tool=manifest.tool,
+        tool=dict.fromkeys(OPTIONAL) | manifest.tool,
         endpoint=endpoint,
         report=report,
         own=list(_rows(report, "")),

@@ -12,6 +12,8 @@ from mil.zoo.report import CARD, FIGURES, REPORT
 
 SEMANTIC = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
 
 def release(run: Path, version: str, out: Path, fold: int = 0) -> Path:
     """Copies a checkpoint to `out/<tool>` as this version; a folder with another version there is replaced whole.
@@ -28,24 +30,41 @@ def release(run: Path, version: str, out: Path, fold: int = 0) -> Path:
         raise CheckpointError(f"{run}: no checkpoint of fold {fold}, expected a finished run")
     loaded = checkpoint.load(source)
     manifest = loaded.manifest.model_copy(update={"tool": loaded.manifest.tool | {"version": version}})
-    place = out / str(manifest.tool["name"])
+    name = str(manifest.tool.get("name"))
+    if not NAME.fullmatch(name):
+        raise CheckpointError(f"{source}: tool name {name!r}, expected letters, digits, - and _")
+    place = out / name
+    _recover(place)
     if (place / checkpoint.MANIFEST).is_file() and checkpoint.read_manifest(place).tool["version"] == version:
         raise ConfigError(f"{place}: version {version} is released already, expected a new one")
     out.mkdir(parents=True, exist_ok=True)
     fresh = out / f".{place.name}.{uuid4().hex}"
-    shutil.copytree(source, fresh)
-    figures = sorted(path.name for path in (fresh / FIGURES).glob("*.png"))
-    files.write(fresh / CARD, card(manifest, loaded.endpoint, files.read_json(fresh / REPORT), figures))
-    checkpoint.seal(fresh, manifest)
-    _put(fresh, place)
+    try:
+        shutil.copytree(source, fresh)
+        figures = sorted(path.name for path in (fresh / FIGURES).glob("*.png"))
+        files.write(fresh / CARD, card(manifest, loaded.endpoint, files.read_json(fresh / REPORT), figures))
+        checkpoint.seal(fresh, manifest)
+        _put(fresh, place)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
     return place
 
 
 def _put(fresh: Path, place: Path) -> None:
     """The old version leaves only when the new one is whole."""
-    old = place.with_name(f".{place.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
     if place.exists():
-        place.rename(old)
+        place.rename(_old(place))
     fresh.rename(place)
-    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(_old(place), ignore_errors=True)
+
+
+def _recover(place: Path) -> None:
+    """Whoever was killed between the two renames left the old version aside: it comes back."""
+    if place.exists():
+        shutil.rmtree(_old(place), ignore_errors=True)
+    elif _old(place).exists():
+        _old(place).rename(place)
+
+
+def _old(place: Path) -> Path:
+    return place.with_name(f".{place.name}.old")

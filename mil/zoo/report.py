@@ -38,7 +38,7 @@ def describe_run(folder: Path) -> float | None:
         draw(tables["predictions"], endpoint, report, folder / FIGURES)
     for fold, place in _checkpoints(folder):
         _describe_checkpoint(config, endpoint, tables, report, fold, place)
-    value = dict(report["metrics"]).get(endpoint.metric, {}).get("value")
+    value = report["metrics"][endpoint.metric]["value"] if report["metrics"] else None
     return None if value is None else float(value)
 
 
@@ -46,8 +46,8 @@ def headline(report: Mapping[str, Any]) -> Iterator[str]:
     """The report in a few lines for a terminal."""
     for name, found in report["metrics"].items():
         yield f"{name}  {interval(found)}  {population(found)}"
-    beside = report.get("baseline")
-    for name, found in (beside["metrics"] if beside else {}).items():
+    beside = report.get("baseline") or {}
+    for name, found in beside.get("metrics", {}).items():
         yield f"{name} of {beside['name']}  {interval(found)}"
     for name, found in (report.get("oracle") or {}).items():
         yield f"{name} of the oracle  {interval(found)}"
@@ -92,7 +92,7 @@ def _describe_checkpoint(
     place: Path,
 ) -> None:
     """The fold's own report, with the run's beside it where there are several folds."""
-    manifest = checkpoint.read_manifest(place)
+    manifest = checkpoint.reopened(place)
     own = {name: table[table["fold"] == fold] if "fold" in table else table for name, table in tables.items()}
     report = dict(run) if run["folds"] < 2 else _evaluate(config, endpoint, own) | {"run": dict(run)}
     shutil.rmtree(place / FIGURES, ignore_errors=True)

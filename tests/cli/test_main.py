@@ -1,0 +1,175 @@
+"""The command itself: help without heavy libraries, completion, versions, and errors in one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import mil as package
+from mil import config
+from mil.cli.errors import told
+from mil.errors import FeatureError
+from tests.conftest import Mil
+
+HEAVY = ("torch", "pandas", "numpy", "hydra", "omegaconf", "lightning", "h5py", "sklearn", "matplotlib", "scipy")
+ROOT = Path(__file__).parents[2]
+
+
+def python(code: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=os.environ | environment,
+    )
+
+
+def test_help_loads_no_heavy_library() -> None:
+    code = f"""
+import sys
+sys.argv = ["mil", "--help"]
+from mil.cli.main import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+sys.exit(",".join(set({HEAVY}) & set(sys.modules)) or None)
+"""
+    done = python(code)
+    assert done.stderr == ""
+    for verb in ("list", "simulate", "check", "train", "evaluate", "predict", "release"):
+        assert verb in done.stdout
+
+
+def test_every_verb_has_help_on_one_screen(mil: Mil) -> None:
+    for verb in ("list", "simulate", "check", "train", "evaluate", "predict", "release"):
+        said = mil(verb, "--help")
+        assert said.code == 0
+        assert said.out.count("\n") < 60
+    assert "tool=binary|msi-crc" in mil("train", "--help").out.replace("\n", "").replace("  ", "")
+
+
+def test_the_version_is_the_packages(mil: Mil) -> None:
+    assert mil("--version").out.strip() == package.__version__
+
+
+@pytest.mark.parametrize("what", ["tools", "models", "encoders", "endpoints", ""])
+def test_list_shows_every_choice(what: str, mil: Mil) -> None:
+    said = mil("list", *([what] if what else []))
+    assert (said.code, said.err) == (0, "")
+    named = {"tools": "tool", "models": "model", "encoders": "encoder"}
+    for plural, group in named.items():
+        if what in ("", plural):
+            assert all(name in said.out for name in config.choices(group))
+    if what in ("", "endpoints"):
+        assert all(name in said.out for name in ("binary", "multiclass", "cox", "c_index"))
+
+
+def test_list_of_something_else_is_refused(mil: Mil) -> None:
+    said = mil("list", "slides")
+    assert (said.code, said.err) == (2, "mil: mil list slides: expected tools, models, encoders, endpoints\n")
+
+
+def completions(shell: str, **environment: str) -> list[str]:
+    from mil.cli.main import app
+
+    found = CliRunner().invoke(app, [], prog_name="mil", env={"_MIL_COMPLETE": f"complete_{shell}", **environment})
+    assert found.exit_code == 0
+    return found.output.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "last", "expected"),
+    [
+        (["train"], "mod", ["model="]),
+        (["train"], "tool=m", ["tool=msi-crc", "tool=multiclass"]),
+        (["check"], "encoder=uni", ["encoder=uni", "encoder=uni2"]),
+        (["train", "tool=msi-crc"], "split=", [f"split={name}" for name in config.choices("split")]),
+        (["train"], "nonsense=", []),
+    ],
+)
+def test_groups_and_their_files_complete(words: list[str], last: str, expected: list[str]) -> None:
+    typed = ["mil", *words, last]
+    bash = completions("bash", COMP_WORDS=" ".join(typed), COMP_CWORD=str(len(typed) - 1))
+    assert bash == expected
+    zsh = completions("zsh", _TYPER_COMPLETE_ARGS=" ".join(typed))
+    assert all(word in "".join(zsh) for word in expected)
+    assert ("msi-crc" in "".join(zsh)) == ("tool=msi-crc" in expected)
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("mil train tool = m", ["msi-crc", "multiclass"]),
+        ("mil train seed=3 model = abmil_g", ["abmil_gated"]),
+        ("mil train split =", config.choices("split")),
+    ],
+)
+def test_bash_which_ends_words_at_equal_signs_is_given_the_value_alone(typed: str, expected: list[str]) -> None:
+    assert completions("bash", COMP_WORDS=typed, COMP_CWORD=str(len(typed.split()) - 1)) == expected
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_the_completion_script_can_be_had(shell: str) -> None:
+    from mil.cli.main import app
+
+    script = CliRunner().invoke(app, [], prog_name="mil", env={"_MIL_COMPLETE": f"source_{shell}"})
+    assert script.exit_code == 0
+    assert "_MIL_COMPLETE" in script.output
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=script.output, text=True, check=True)
+
+
+def test_an_internal_error_shows_its_lines_but_no_values() -> None:
+    code = """
+import sys
+from mil.cli import listing
+def broken(what):
+    patient, label = "-".join(["MUSTER", "MANN"]), "".join(["positi", "ve"])
+    return 1 / len(what)
+listing.show = broken
+sys.argv = ["mil", "list"]
+from mil.cli.main import main
+main()
+"""
+    done = python(code)
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+    assert "MUSTER-MANN" not in done.stderr
+    assert "positive" not in done.stderr
+    assert "locals" not in done.stderr
+
+
+def test_an_error_of_a_worker_process_is_told_in_one_line() -> None:
+    wrapped = FeatureError(
+        "Caught FeatureError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+        "  File x, line 3, in read\nmil.errors.FeatureError: /data/a.h5: 1 of 3 tiles have NaN\n"
+    )
+    assert told(wrapped) == "/data/a.h5: 1 of 3 tiles have NaN"
+    assert told(FeatureError("two\nlines")) == "two lines"
+    assert told(PermissionError(13, "Permission denied", "/root/x")) == "/root/x: Permission denied"
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(mil: Mil, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said = mil("train", f"hydra.run.dir={tmp_path}/file/run")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "Not a directory" in said.err
+
+
+def test_simulate_writes_a_cohort_once(mil: Mil, tmp_path: Path) -> None:
+    small = ["simulation.patients=6", "simulation.tiles=20", "simulation.width=8"]
+    said = mil("simulate", tmp_path / "cohort", *small, "simulation.layout=clam")
+    assert (said.code, said.out) == (0, f"{tmp_path / 'cohort'}\n")
+    assert list((tmp_path / "cohort" / "features" / "h5_files").glob("*.h5"))
+    again = mil("simulate", tmp_path / "cohort", *small)
+    assert (again.code, again.err.count("\n")) == (2, 1)
+    assert "something is there already" in again.err
+    wrong = mil("simulate", tmp_path / "other", *small, "simulation.layout=svs")
+    assert wrong.code == 2
+    assert not (tmp_path / "other").exists()

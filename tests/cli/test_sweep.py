@@ -1,0 +1,63 @@
+"""Hydra's own multirun: a folder a job, and a job that fails does not take the others with it."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from tests.conftest import TINY, Mil
+
+WORDS = [word for word in TINY if not word.startswith(("model.", "experiment="))]
+ONCE = ["trainer.max_epochs=1", "baseline=false", "model.embed_dim=8", "resamples=5"]
+
+
+def jobs(folder: Path) -> dict[str, tuple[str, int]]:
+    found = {path.parent.name: OmegaConf.load(path) for path in sorted(folder.glob("*/config.yaml"))}
+    return {name: (said.model._target_.rpartition(".")[2], said.seed) for name, said in found.items()}
+
+
+def test_a_sweep_makes_a_run_of_each_combination(mil: Mil, tmp_path: Path) -> None:
+    said = mil(
+        "train",
+        "-m",
+        *WORDS,
+        *ONCE,
+        "model=abmil,mean",
+        "seed=0,1",
+        "split=holdout",
+        f"hydra.sweep.dir={tmp_path}/sweep",
+    )
+    assert said.code == 0, said.err
+    expected = {"0": ("ABMIL", 0), "1": ("ABMIL", 1), "2": ("Pooling", 0), "3": ("Pooling", 1)}
+    assert jobs(tmp_path / "sweep") == expected
+    for job in expected:
+        run = tmp_path / "sweep" / job
+        assert (run / "report.json").is_file()
+        assert (run / "log.txt").read_text().count("epoch 1 of 1") == 1, "a job logs its own epochs, nobody else's"
+
+
+def test_a_job_that_fails_does_not_stop_the_others_and_fails_the_sweep(mil: Mil, tmp_path: Path) -> None:
+    words = ["split.folds=2,23,3", f"hydra.sweep.dir={tmp_path}/sweep"]
+    said = mil("train", "-m", *WORDS, *ONCE, *words)
+    assert said.code == 2
+    assert said.err.splitlines()[-1].startswith("mil: class ")
+    assert "expected at least 23 for 23 folds" in said.err.splitlines()[-1]
+    assert sorted(jobs(tmp_path / "sweep")) == ["0", "2"]
+    assert all((tmp_path / "sweep" / job / "report.json").is_file() for job in ("0", "2"))
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.slow
+def test_a_sweep_can_run_its_jobs_at_once(mil: Mil, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = [
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        "seed=0,1",
+        "split=holdout",
+        f"hydra.sweep.dir={tmp_path}/sweep",
+    ]
+    said = mil("train", "-m", *WORDS, *ONCE, *words)
+    assert said.code == 0, said.err
+    assert jobs(tmp_path / "sweep") == {"0": ("ABMIL", 0), "1": ("ABMIL", 1)}
+    assert "epoch 1 of 1" in (tmp_path / "sweep" / "1" / "log.txt").read_text()

@@ -1,0 +1,139 @@
+"""A checkpoint scores slides in a fresh process as the run itself did, and says where it looked."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mil.evaluation.tables import read
+from tests.conftest import HOSPITAL, Mil, run_quietly
+from tests.data.conftest import random_features, write_trident
+
+SCORE = "p_MSI-H"
+
+
+def slides(hospital: Path) -> pd.DataFrame:
+    return pd.read_csv(hospital / "cohort.csv", dtype=str)
+
+
+def test_a_fresh_process_predicts_the_runs_own_numbers_to_the_last_bit(
+    real_run: Path, hospital: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scores.csv"
+    words = ["--features", hospital / "features", "--cohort", hospital / "cohort.csv", "--out", out]
+    command = [sys.executable, "-m", "mil", "predict", real_run / "checkpoint", *words]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (0, str(out)), done.stderr
+    found = read(out).set_index("patient")
+    own = read(real_run / "predictions.csv").set_index("patient")
+    assert len(slides(hospital)) > len(found) == len(own), "some patients have several slides"
+    assert found[SCORE].to_dict() == own[SCORE].to_dict()
+
+
+def test_a_survival_checkpoint_predicts_the_runs_own_numbers(surv_run: Path, mil: Mil, tmp_path: Path) -> None:
+    from omegaconf import OmegaConf
+
+    from mil import build
+
+    cohort = build.study(OmegaConf.load(surv_run / "config.yaml")).source  # type: ignore[arg-type]  # a mapping
+    words = ["--cohort", cohort, "--features", cohort.parent / "features", "--out", tmp_path / "scores.csv"]
+    assert mil("predict", surv_run / "fold_1" / "checkpoint", *words).code == 0
+    found = read(tmp_path / "scores.csv").set_index("patient")
+    own = read(surv_run / "fold_1" / "predictions.csv").set_index("patient")
+    for column in ("log_hazard", "risk_3y", "risk_5y"):
+        assert found[column].to_dict() == own[column].to_dict()
+    assert (found["risk_5y"] >= found["risk_3y"]).all()
+
+
+def test_without_a_cohort_every_slide_is_scored_alone(real_run: Path, hospital: Path, mil: Mil, tmp_path: Path) -> None:
+    out = tmp_path / "new folder" / "scores.csv"
+    assert mil("predict", real_run / "checkpoint", "--features", hospital / "features", "--out", out).code == 0
+    found = pd.read_csv(out, dtype={"slide": str}, float_precision="round_trip").set_index("slide")
+    table = slides(hospital)
+    assert sorted(found.index) == sorted(table["slide"])
+    own = read(real_run / "predictions.csv").set_index("patient")[SCORE]
+    alone = table[~table["patient"].duplicated(keep=False)]
+    assert len(alone) > 3
+    assert found.loc[alone["slide"], SCORE].tolist() == own[alone["patient"]].tolist()
+
+
+def test_tile_tables_hold_every_tile_and_attention_that_sums_to_one_in_a_bag(
+    real_run: Path, hospital: Path, mil: Mil, tmp_path: Path
+) -> None:
+    words = ["--features", hospital / "features", "--cohort", hospital / "cohort.csv", "--out", tmp_path / "s.csv"]
+    assert mil("predict", real_run / "checkpoint", *words, "--tiles", tmp_path / "tiles").code == 0
+    table = slides(hospital)
+    tiles = {slide: pd.read_csv(tmp_path / "tiles" / f"{slide}.csv") for slide in table["slide"]}
+    for slide, found in tiles.items():
+        assert list(found) == ["x", "y", "attention"]
+        placed = pd.read_csv(hospital / "phenotypes" / f"{slide}.csv")
+        assert found[["x", "y"]].equals(placed[["x", "y"]])
+        assert (found["attention"] > 0).all()
+    for _, own in table.groupby("patient"):
+        assert sum(tiles[slide]["attention"].sum() for slide in own["slide"]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def mean_run(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Mean pooling, trained on everybody, a bag a slide."""
+    words = [word for word in HOSPITAL if not word.startswith("model.")]
+    given = [f"data.cohort={hospital}/cohort.csv", f"data.features={hospital}/features"]
+    folder = tmp_path_factory.mktemp("mean") / "run"
+    chosen = ["model=mean", "split=none", "data.bag=slide"]
+    return run_quietly("train", *words, *given, *chosen, f"hydra.run.dir={folder}")
+
+
+def test_tiles_of_a_model_without_attention_are_refused(
+    mean_run: Path, hospital: Path, mil: Mil, tmp_path: Path
+) -> None:
+    words = ["--features", hospital / "features", "--out", tmp_path / "s.csv", "--tiles", tmp_path / "tiles"]
+    said = mil("predict", mean_run / "checkpoint", *words)
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "Pooling has no attention" in said.err
+    assert not (tmp_path / "s.csv").exists()
+    assert not (tmp_path / "tiles").exists()
+
+
+def test_a_run_that_reports_nobody_says_so_and_still_predicts(
+    mean_run: Path, hospital: Path, mil: Mil, tmp_path: Path
+) -> None:
+    from mil import files
+
+    assert files.read_json(mean_run / "report.json")["metrics"] == {}
+    assert "no patient was held back" in (mean_run / "checkpoint" / "README.md").read_text()
+    words = ["--features", hospital / "features", "--cohort", hospital / "cohort.csv", "--out", tmp_path / "s.csv"]
+    assert mil("predict", mean_run / "checkpoint", *words).code == 0
+    own = read(mean_run / "predictions.csv").set_index("patient")
+    assert read(tmp_path / "s.csv").set_index("patient")[SCORE].to_dict() == own[SCORE].to_dict(), "means over slides"
+
+
+def test_features_of_another_encoder_or_width_are_refused_by_name(real_run: Path, mil: Mil, tmp_path: Path) -> None:
+    for name, width, said in (("uni", 16, "'uni'"), ("simulated", 24, "24 wide")):
+        folder = tmp_path / name
+        write_trident(folder / "a.h5", random_features(5, width), encoder=name)
+        found = mil("predict", real_run / "checkpoint", "--features", folder, "--out", tmp_path / "s.csv")
+        assert (found.code, found.err.count("\n")) == (2, 1)
+        assert said in found.err
+        assert "simulated" in found.err
+    assert not (tmp_path / "s.csv").exists()
+
+
+def test_a_slide_without_features_and_a_broken_checkpoint_are_refused(
+    real_run: Path, hospital: Path, mil: Mil, tmp_path: Path
+) -> None:
+    cohort = tmp_path / "cohort.csv"
+    named = slides(hospital)[["patient", "slide"]]
+    pd.concat([named, pd.DataFrame({"patient": ["p9"], "slide": ["s999"]})]).to_csv(cohort, index=False)
+    words = ["--features", hospital / "features", "--out", tmp_path / "s.csv"]
+    said = mil("predict", real_run / "checkpoint", *words, "--cohort", cohort)
+    assert said.code == 2
+    assert "'s999'" in said.err
+    broken = shutil.copytree(real_run / "checkpoint", tmp_path / "broken")
+    (broken / "README.md").write_text("All is well.")
+    said = mil("predict", broken, *words)
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "README.md is not the file" in said.err
+    assert not (tmp_path / "s.csv").exists()

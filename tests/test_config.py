@@ -1,0 +1,107 @@
+"""Every file of conf/ composes, later words win over earlier ones, and wrong ones are refused by name."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from mil import config
+from mil.errors import ConfigError
+
+FILES = sorted(path.relative_to(config.conf_dir()) for path in config.conf_dir().glob("*/*.yaml"))
+GIVEN = {"encoder=custom": ["encoder.name=ours", "encoder.dim=8"]}
+TOOL = """# @package _global_
+defaults:
+  - override /model: max
+tool:
+  name: ours
+  version: 1.0.0
+  title: Ours
+  category: custom
+  question: Ours?
+  endpoint:
+    _target_: mil.endpoints.classification.Binary
+    column: ER
+  decision: null
+resamples: 11
+trainer:
+  max_epochs: 11
+seed: 11
+"""
+EXPERIMENT = """# @package _global_
+trainer:
+  max_epochs: 22
+seed: 22
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A user's own folder of choices, with a name that no shell likes."""
+    folder = tmp_path / "my conf, ='1'"
+    for group, text in (("tool", TOOL), ("experiment", EXPERIMENT)):
+        (folder / group).mkdir(parents=True)
+        (folder / group / "ours.yaml").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_every_yaml_composes_and_resolves(path: Path) -> None:
+    word = f"{path.parent}={path.stem}"
+    composed = config.compose([word, *GIVEN.get(word, [])])
+    assert OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+
+
+def test_the_choices_of_a_group_are_its_files() -> None:
+    assert "abmil_gated" in config.choices("model")
+    assert {"tool", "model", "encoder", "split"} <= set(config.groups())
+    assert [f"{group}/{name}.yaml" for group in config.groups() for name in config.choices(group)] == list(
+        map(str, FILES)
+    )
+
+
+def test_later_words_win_root_then_tool_then_experiment_then_command_line(own: Path) -> None:
+    def found(*words: str) -> tuple[int, int, int]:
+        composed = config.compose(words, own)
+        return composed.resamples, composed.trainer.max_epochs, composed.seed
+
+    assert found() == (2000, 20, 0)
+    assert found("tool=ours") == (11, 11, 11)
+    assert found("tool=ours", "experiment=ours") == (11, 22, 22)
+    assert found("seed=33", "experiment=ours", "tool=ours") == (11, 22, 33)
+    assert config.compose(["tool=ours"], own).model._target_.endswith("Pooling"), "a tool may choose its model"
+    assert config.compose(["tool=ours", "model=abmil"], own).model._target_.endswith("ABMIL")
+    assert "ours" in config.choices("tool", own)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("modle=abmil", "option 'modle' does not exist, did you mean 'model'?"),
+        ("data.cohrt=x", "option 'data.cohrt' does not exist, did you mean 'data.cohort'?"),
+        ("model=abmill", "model=abmill does not exist, did you mean 'abmil'?"),
+        ("tool=msi", "tool=msi does not exist, did you mean 'msi-crc'?"),
+        ("split=k-fold", "split=k-fold does not exist, did you mean 'kfold'?"),
+        ("xyz=1", "option 'xyz' does not exist"),
+        ("nonsense", "nonsense"),
+        ("model.dropout=[", "configuration: "),
+    ],
+)
+def test_a_wrong_word_is_refused_in_one_line_with_the_nearest_name(word: str, said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        config.compose([word])
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_wrong_choice_is_answered_with_all_choices() -> None:
+    with pytest.raises(ConfigError, match="there is abmil, abmil_gated, abmil_multihead, max, mean"):
+        config.compose(["model=transformer"])
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.text(st.sampled_from("a/ ,='\"ü\\()[]{}:;#%&*-+~é日"), min_size=1, max_size=12))
+def test_a_quoted_path_arrives_as_it_is(path: str) -> None:
+    assert config.compose([f"data.cohort={config.quoted(path)}"]).data.cohort == path

@@ -1,0 +1,72 @@
+"""Files that are there whole or not at all."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mil import files
+
+
+def test_a_file_is_written_with_its_folder_and_nothing_beside_it(tmp_path: Path) -> None:
+    files.write(tmp_path / "a" / "b.txt", "grün")
+    assert (tmp_path / "a" / "b.txt").read_bytes() == "grün".encode()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.json"
+    files.write(path, "old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        files.write(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_takes_no_number_that_is_not_finite_and_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    files.write_json(path, {"value": 0.1})
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(path, {"value": float("nan")})
+    assert files.read_json(path) == {"value": 0.1}
+
+
+WRITER = """
+import itertools, sys
+from pathlib import Path
+from mil import files
+for count in itertools.count():
+    files.write(Path(sys.argv[1]), bytes([count % 256]) * 300_000)
+"""
+
+
+def test_a_file_killed_in_the_middle_of_a_write_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    for wait in (0.0, 0.003, 0.007, 0.011, 0.016):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], cwd=Path(__file__).parents[1])
+        before = path.stat().st_mtime_ns if path.exists() else 0
+        while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == before):
+            time.sleep(0.001)
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        content = path.read_bytes()
+        assert content == content[:1] * 300_000
+
+
+def test_a_folder_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
+    with files.locked(tmp_path) as first, files.locked(tmp_path) as second:
+        assert (first, second) == (True, False)
+    with files.locked(tmp_path) as again:
+        assert again

@@ -1,0 +1,34 @@
+"""Where each epoch's numbers go: nothing leaves the machine unless it is asked to."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.conftest import QUICK, Mil
+
+SMALL = ["simulation.patients=24", "simulation.tiles=40", "simulation.width=16", "simulation.target.prevalence=0.4"]
+FAST = ["split=holdout", "trainer.max_epochs=2", "baseline=false", "resamples=10"]
+WORDS = ["train", *(word for word in QUICK if word != "experiment=quick"), *SMALL, *FAST]
+
+
+def test_by_default_a_table_holds_loss_and_scores_of_each_epoch(tmp_path: Path, mil: Mil) -> None:
+    said = mil(*WORDS, f"hydra.run.dir={tmp_path}")
+    assert said.code == 0, said.err
+    table = pd.read_csv(tmp_path / "log" / "version_0" / "metrics.csv")
+    assert {"epoch", "train_loss", "select_loss", "select_auroc"} <= set(table.columns)
+    assert set(table["epoch"]) == {0, 1}
+
+
+def test_tensorboard_writes_events(tmp_path: Path, mil: Mil) -> None:
+    pytest.importorskip("tensorboard")
+    said = mil(*WORDS, "logger=tensorboard", f"hydra.run.dir={tmp_path}")
+    assert said.code == 0, said.err
+    assert list((tmp_path / "log").rglob("events.out.tfevents.*"))
+
+
+@pytest.mark.slow
+def test_wandb_stays_offline_unless_told(tmp_path: Path, mil: Mil) -> None:
+    said = mil(*WORDS, "logger=wandb", f"hydra.run.dir={tmp_path}")
+    assert said.code == 0, said.err
+    assert list((tmp_path / "log").rglob("offline-run-*/*.wandb"))

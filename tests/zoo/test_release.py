@@ -1,0 +1,225 @@
+"""A released folder is a checkpoint under a version, with a card whose every number has a source, and no patient."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from huggingface_hub import ModelCard
+
+from mil import checkpoint, files
+from mil.errors import ConfigError
+from mil.evaluation.tables import read
+from mil.zoo import release as module
+from mil.zoo.card import RESEARCH, SIMULATED
+from tests.conftest import HOSPITAL, Mil, run_quietly
+
+RUNS = pytest.mark.parametrize("run", ["crc_run", "surv_run", "real_run"])
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, Path]:
+    """Each run's release."""
+    out = tmp_path_factory.mktemp("released")
+    runs = {name: request.getfixturevalue(name) for name in ("crc_run", "surv_run", "real_run")}
+    return {name: module.release(run, "1.0.0", out / name) for name, run in runs.items()}
+
+
+def values(node: Any) -> set[float]:
+    """Every number in a JSON document."""
+    if isinstance(node, dict):
+        return {value for item in node.values() for value in values(item)}
+    if isinstance(node, list):
+        return {value for item in node for value in values(item)}
+    return {float(node)} if isinstance(node, int | float) and not isinstance(node, bool) else set()
+
+
+@RUNS
+def test_a_released_folder_loads_and_predicts_what_the_run_did(
+    run: str, released: dict[str, Path], hospital: Path, request: pytest.FixtureRequest
+) -> None:
+    source = request.getfixturevalue(run)
+    source = source / "checkpoint" if run == "real_run" else source / "fold_0" / "checkpoint"
+    place = released[run]
+    assert place.name == ("surv-crc" if run == "surv_run" else "msi-crc")
+    assert checkpoint.load(place).manifest.tool["version"] == "1.0.0"
+    assert (place / "weights.safetensors").read_bytes() == (source / "weights.safetensors").read_bytes()
+    if run == "real_run":
+        from mil.inference.predict import predict
+
+        found = predict(checkpoint.load(place), hospital / "features", hospital / "cohort.csv").set_index("patient")
+        own = read(source.parent / "predictions.csv").set_index("patient")
+        assert found["p_MSI-H"].to_dict() == own["p_MSI-H"].to_dict()
+
+
+@RUNS
+def test_the_card_says_first_what_its_numbers_are_worth(run: str, released: dict[str, Path]) -> None:
+    text = (released[run] / "README.md").read_text()
+    body = text.split("---\n", 2)[2]
+    assert body.splitlines()[0] == f"> **{RESEARCH if run == 'real_run' else SIMULATED}**"
+    assert "SIMULATED" in SIMULATED
+    assert f"version {'1.0.0'}" in body
+    assert "MIL_" not in text
+    assert "Undefined" not in text
+
+
+@RUNS
+def test_the_front_matter_is_what_a_model_hub_reads(run: str, released: dict[str, Path]) -> None:
+    loaded = ModelCard.load(released[run] / "README.md").data
+    report = files.read_json(released[run] / "report.json")
+    assert loaded.eval_results
+    for result in loaded.eval_results:
+        found = report["metrics"][result.metric_name]
+        assert result.metric_value == found["value"]
+        assert result.metric_args["counts"] == found["counts"]
+        assert result.dataset_type == ("private" if run == "real_run" else "simulated")
+    assert len(loaded.eval_results) == len(report["metrics"])
+    assert loaded.library_name == "mil-zoo"
+    assert ("simulated-data" in loaded.tags) == (run != "real_run")
+
+
+@RUNS
+def test_every_number_of_the_cards_tables_is_in_the_report_at_the_place_it_names(
+    run: str, released: dict[str, Path]
+) -> None:
+    report = files.read_json(released[run] / "report.json")
+    text = (released[run] / "README.md").read_text()
+    rows = re.findall(r"^\| .* \| (\w+) \| (.+) \| (n .+) \| `report.json: ([\w.]+)` \|$", text, re.MULTILINE)
+    assert len(rows) >= (5 if run == "crc_run" else 2)
+    for metric, value, population, source in rows:
+        node = report
+        for key in source.split("."):
+            node = node[key]
+        assert source.endswith(metric)
+        assert value == f"{node['value']:.3f} ({node['low']:.3f} to {node['high']:.3f})"
+        assert population == ", ".join(f"{name} {amount}" for name, amount in node["counts"].items())
+    performance = text.split("## Performance")[1].split("## Limits")[0]
+    known = values(report) | {95.0}
+    for number in re.findall(r"(?<![\w.-])\d+(?:\.\d+)?(?![\w.])", re.sub(r"`[^`]*`|!\[.*\)", "", performance)):
+        digits = len(number.partition(".")[2])
+        assert any(round(value, digits) == float(number) for value in known), number
+
+
+@RUNS
+def test_no_patient_and_no_path_of_this_machine_is_in_a_released_file(
+    run: str, released: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> None:
+    patients = set(read(request.getfixturevalue(run) / "split.csv")["patient"])
+    names = {path.name for path in released[run].rglob("*") if path.is_file()}
+    assert {"README.md", "manifest.json", "report.json", "weights.safetensors"} < names
+    here = [str(tmp_path_factory.getbasetemp()), str(Path.home()), str(Path(__file__).parents[2])]
+    for path in released[run].rglob("*"):
+        if path.is_file():
+            text = path.read_bytes().decode("utf-8", "replace")
+            assert not any(place in text for place in here), path
+            if path.suffix in (".json", ".md", ".svg"):
+                assert not patients & set(re.findall(r"[\w-]+", text)), path
+
+
+def test_where_a_split_file_lay_is_in_no_released_file(real_run: Path, hospital: Path, tmp_path: Path) -> None:
+    words = [f"data.cohort={hospital}/cohort.csv", f"data.features={hospital}/features", "baseline=false"]
+    words += ["split=fixed", f"split.file={real_run}/split.csv"]
+    run = run_quietly("train", *HOSPITAL, *words, f"hydra.run.dir={tmp_path}/run")
+    place = module.release(run, "1.0.0", tmp_path / "out")
+    assert not any(str(real_run).encode() in path.read_bytes() for path in place.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("version", ["1", "1.0", "v1.0.0", "1.0.0-rc1", "01.0.0", "1.0.0\n", "../1.0.0", ""])
+def test_a_version_that_is_none_is_refused(version: str, crc_run: Path, mil: Mil, tmp_path: Path) -> None:
+    said = mil("release", crc_run, "--version", version, "--out", tmp_path / "out")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "expected X.Y.Z" in said.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_version_is_released_once_and_the_next_replaces_it_whole(crc_run: Path, mil: Mil, tmp_path: Path) -> None:
+    def publish(version: str, *words: str) -> tuple[int, str]:
+        said = mil("release", crc_run, "--version", version, "--out", tmp_path, *words)
+        return said.code, said.out + said.err
+
+    place = tmp_path / "msi-crc"
+    assert publish("0.2.0") == (0, f"{place}\n")
+    first = (place / "manifest.json").read_bytes()
+    code, said = publish("0.2.0", "--fold", "1")
+    assert (code, said) == (2, f"mil: {place}: version 0.2.0 is released already, expected a new one\n")
+    assert (place / "manifest.json").read_bytes() == first
+    assert publish("0.3.0", "--fold", "1")[0] == 0
+    assert checkpoint.load(place).manifest.data["split"]["fold"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["msi-crc"]
+
+
+def test_what_is_no_finished_run_or_fold_is_refused(crc_run: Path, mil: Mil, tmp_path: Path) -> None:
+    for run, words in ((tmp_path, []), (crc_run, ["--fold", "7"])):
+        said = mil("release", run, "--version", "1.0.0", "--out", tmp_path / "out", *words)
+        assert (said.code, said.err.count("\n")) == (2, 1)
+        assert "no checkpoint of fold" in said.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tools_name_leads_out_of_no_folder(crc_run: Path, mil: Mil, tmp_path: Path) -> None:
+    copy = shutil.copytree(crc_run, tmp_path / "run")
+    path = copy / "fold_0" / "checkpoint" / "manifest.json"
+    node = json.loads(path.read_text())
+    node["tool"]["name"] = "../../elsewhere"
+    path.write_text(json.dumps(node))
+    said = mil("release", copy, "--version", "1.0.0", "--out", tmp_path / "a" / "out")
+    assert said.code == 2
+    assert "tool name '../../elsewhere'" in said.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+class Killed(BaseException):
+    """As if by `kill -9`: nothing after it runs but what a test puts right."""
+
+
+@pytest.mark.parametrize("when", ["copying", "describing", "sealing"])
+def test_a_release_that_fails_before_it_is_whole_leaves_the_old_version(
+    when: str, crc_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = module.release(crc_run, "1.0.0", tmp_path)
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    target = {"copying": (shutil, "copytree"), "describing": (module, "card"), "sealing": (checkpoint, "seal")}
+    with monkeypatch.context() as patch:
+        patch.setattr(*target[when], killed)
+        with pytest.raises(Killed):
+            module.release(crc_run, "2.0.0", tmp_path)
+    assert checkpoint.load(place).manifest.tool["version"] == "1.0.0"
+    assert [path.name for path in tmp_path.iterdir()] == ["msi-crc"]
+    assert checkpoint.load(module.release(crc_run, "2.0.0", tmp_path)).manifest.tool["version"] == "2.0.0"
+
+
+def test_a_release_killed_between_its_two_renames_gives_the_old_version_back(
+    crc_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = module.release(crc_run, "1.0.0", tmp_path)
+    place.rename(tmp_path / ".msi-crc.old")  # the first rename, and then the end
+    with pytest.raises(ConfigError, match=r"1\.0\.0 is released already"):
+        module.release(crc_run, "1.0.0", tmp_path)
+    assert checkpoint.load(place).manifest.tool["version"] == "1.0.0"
+
+
+def test_cards_of_tools_that_say_little_of_themselves_are_whole(crc_run: Path) -> None:
+    from mil.zoo.card import card
+
+    place = crc_run / "fold_0" / "checkpoint"
+    loaded, report = checkpoint.load(place), files.read_json(place / "report.json")
+    bare = {key: loaded.manifest.tool[key] for key in ("name", "version", "title", "category", "question")}
+    text = card(loaded.manifest.model_copy(update={"tool": bare}), loaded.endpoint, report, [])
+    assert text.count("not available: the tool does not say") == 4
+
+
+def test_an_undefined_metric_is_null_in_the_report_and_not_estimable_in_the_card() -> None:
+    from mil.endpoints.classification import Binary
+    from mil.evaluation.report import evaluate
+    from mil.zoo.card import interval
+
+    frame = pd.DataFrame({"patient": ["a", "b"], "fold": 0, "role": "report", "MSI": "MSS", "p_MSI-H": [0.1, 0.2]})
+    report = evaluate(frame, Binary("MSI", ["MSS", "MSI-H"]), resamples=5)
+    assert report["metrics"]["auroc"]["value"] is None
+    assert interval(report["metrics"]["auroc"]) == "not estimable"
