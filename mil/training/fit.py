@@ -55,7 +55,7 @@ def fit(config: DictConfig, study: Study, split: Split, fold: Fold) -> None:
     table = _predicted(config, study, model, fold)
     outcome: dict[str, object] = {
         "epochs": trainer.current_epoch,
-        "best_epoch": best.epoch + 1,
+        "best_epoch": best.epoch + 1 or None,
         "precision": str(trainer.precision),
     }
     threshold = _threshold(config, table, fold)

@@ -152,7 +152,7 @@ def test_an_error_of_a_worker_process_is_told_in_one_line() -> None:
     )
     assert told(wrapped) == "/data/a.h5: 1 of 3 tiles have NaN"
     assert told(FeatureError("two\nlines")) == "two lines"
-    assert told(PermissionError(13, "Permission denied", "/root/x")) == "/root/x: Permission denied"
+    assert told(PermissionError(13, "Permission denied", "/data/x")) == "/data/x: Permission denied"
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_one_line(mil: Mil, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from tests.conftest import TINY, Mil
 
-WORDS = [word for word in TINY if not word.startswith(("model.", "experiment="))]
+WORDS = [word for word in TINY if not word.startswith(("model.", "experiment=", "split."))]
 ONCE = ["trainer.max_epochs=1", "baseline=false", "model.embed_dim=8", "resamples=5"]
 
 
