@@ -41,7 +41,7 @@ LEAST = {
     "split.folds": 2,
 }
 """Whole numbers, and the smallest that each may be."""
-OPTIONAL = ("data.tiles_per_batch", "data.max_tiles", "trainer.gradient_clip_val", "optimizer.lr")
+OPTIONAL = ("data.tiles_per_batch", "data.max_tiles", "data.workers", "trainer.gradient_clip_val", "optimizer.lr")
 POSITIVE = ("optimizer.lr", "trainer.gradient_clip_val")
 SHARES = ("split.select", "split.report")
 PATHS = ("data.cohort", "data.features", "split.file", "hydra.run.dir", "hydra.sweep.dir")
@@ -304,3 +304,11 @@ def plain(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
 def options(node: DictConfig) -> dict[str, Any]:
     """What a node says to the constructor that its `_target_` names."""
     return {key: value for key, value in plain(node).items() if key != "_target_"}
+
+
+def workers(config: DictConfig) -> int:
+    """Processes that read ahead; where the user leaves it open, none on two cores, which the model needs itself."""
+    if config.data.workers is not None:
+        return int(config.data.workers)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(4, cores - 1) if cores > 2 else 0

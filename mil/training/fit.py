@@ -49,7 +49,7 @@ def fit(config: DictConfig, study: Study, split: Split, fold: Fold) -> None:
     trainer = _trainer(config, fold, best, last)
     module = MILModule(model, fold.endpoint, build.optimizer(config), build.make(config.schedule), seed)
     train = _train_loader(config, fold, seed, _epochs_done(last))
-    judges = loader(fold.data.get("select", fold.data["train"]), workers=config.data.workers)
+    judges = loader(fold.data.get("select", fold.data["train"]), workers=build.workers(config))
     trainer.fit(module, train, judges, ckpt_path=last if last.exists() else None, weights_only=True)
     module.load_state_dict(best.weights or module.state_dict())  # none where validation was switched off
     table = _predicted(config, study, model, fold)
@@ -92,12 +92,12 @@ def _train_loader(config: DictConfig, fold: Fold, seed: int, epoch: int) -> Data
         weight = 1 / np.bincount(strata)[strata]
     sizes = np.minimum(data.sizes, options.max_tiles or np.inf).astype(int).tolist()
     order = TrainOrder(sizes, options.batch_bags, options.tiles_per_batch, weight, seed, epoch)
-    return loader(data, order, options.workers)
+    return loader(data, order, build.workers(config))
 
 
 def _predicted(config: DictConfig, study: Study, model: MILModel, fold: Fold) -> pd.DataFrame:
     """Predictions of every patient; the report patients are seen here for the first and only time."""
-    raw = {role: logits(model, data, config.data.workers) for role, data in fold.data.items()}
+    raw = {role: logits(model, data, build.workers(config)) for role, data in fold.data.items()}
     patients = pd.Index(sorted(set(fold.bags["train"]["patient"])))
     trained = per_patient(raw["train"], fold.bags["train"]["patient"], patients)
     fold.endpoint.finish(trained, study.target[study.patients.index.get_indexer(patients)])
