@@ -4,6 +4,7 @@ Order and tiles depend on the seed and the epoch alone, never on what was read b
 has another number of workers, sees the same batches.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -44,14 +45,17 @@ class BagDataset(Dataset[Batch]):
         target: Tensor,
         max_tiles: int | None = None,
         seed: int = 0,
-        dtype: torch.dtype | None = None,
     ) -> None:
-        """`slides` and `target` `(b, ...)` of each bag; `max_tiles` bounds the bags of a `Draw` with an epoch.
-
-        Features come in `dtype`, as stored where it is none: the worker that reads ahead converts, not the model.
-        """
+        """`slides` and `target` `(b, ...)` of each bag; `max_tiles` bounds the bags of a `Draw` with an epoch."""
         self.store, self.slides, self.target = store, slides, target
-        self.max_tiles, self.seed, self.dtype = max_tiles, seed, dtype
+        self.max_tiles, self.seed = max_tiles, seed
+        self.dtype: torch.dtype | None = None
+
+    def cast(self, dtype: torch.dtype) -> "BagDataset":
+        """The same bags in another precision: who reads ahead converts, not the model."""
+        other = copy.copy(self)
+        other.dtype = dtype
+        return other
 
     def __len__(self) -> int:
         return len(self.slides)
@@ -63,9 +67,8 @@ class BagDataset(Dataset[Batch]):
 
     def __getitem__(self, draws: Sequence[Draw]) -> Batch:
         features, coords = zip(*(self._read(draw) for draw in draws), strict=True)
-        bags = Bags.pack(features, coords)
         place = torch.tensor([draw.bag for draw in draws])
-        return Batch(bags if self.dtype is None else bags.cast(self.dtype), self.target[place], place)
+        return Batch(Bags.pack(features, coords, self.dtype), self.target[place], place)
 
     def _read(self, draw: Draw) -> tuple[Tensor, Tensor | None]:
         slides = [self.store.read(slide) for slide in self.slides[draw.bag]]

@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 from omegaconf import DictConfig
-from torch.utils.data import DataLoader
 
 from mil import build, checkpoint, files
 from mil.build import Study
-from mil.data.batches import Batch, TrainOrder, loader
+from mil.data.batches import TrainOrder, loader
 from mil.data.splits import Split
 from mil.endpoints.classification import Binary
 from mil.errors import PredictionsError
@@ -23,7 +22,7 @@ from mil.inference.predict import logits, per_patient
 from mil.models.base import MILModel
 from mil.training.callbacks import Best, Last, Progress
 from mil.training.fold import Fold, predictions
-from mil.training.module import MILModule
+from mil.training.module import MILModule, feature_dtype
 from mil.training.record import manifest
 
 logger = logging.getLogger(__name__)
@@ -48,8 +47,10 @@ def fit(config: DictConfig, study: Study, split: Split, fold: Fold) -> None:
     best = Best()
     trainer = _trainer(config, fold, best, last)
     module = MILModule(model, fold.endpoint, build.optimizer(config), build.make(config.schedule), seed)
-    train = _train_loader(config, fold, seed, _epochs_done(last))
-    judges = loader(fold.data.get("select", fold.data["train"]), workers=build.workers(config))
+    dtype = feature_dtype(str(trainer.precision))
+    order = _order(config, fold, seed, _epochs_done(last))
+    train = loader(fold.data["train"].cast(dtype), order, build.workers(config))
+    judges = loader(fold.data.get("select", fold.data["train"]).cast(dtype), workers=build.workers(config))
     trainer.fit(module, train, judges, ckpt_path=last if last.exists() else None, weights_only=True)
     module.load_state_dict(best.weights or module.state_dict())  # none where validation was switched off
     table = _predicted(config, study, model, fold)
@@ -84,15 +85,14 @@ def _epochs_done(last: Path) -> int:
     return int(torch.load(last, weights_only=True, map_location="cpu")["epoch"]) + 1
 
 
-def _train_loader(config: DictConfig, fold: Fold, seed: int, epoch: int) -> DataLoader[Batch]:
+def _order(config: DictConfig, fold: Fold, seed: int, epoch: int) -> TrainOrder:
     data, options = fold.data["train"], config.data
     weight = None
     if options.balance == "sampling":
         strata = fold.endpoint.strata(data.target)
         weight = 1 / np.bincount(strata)[strata]
     sizes = np.minimum(data.sizes, options.max_tiles or np.inf).astype(int).tolist()
-    order = TrainOrder(sizes, options.batch_bags, options.tiles_per_batch, weight, seed, epoch)
-    return loader(data, order, build.workers(config))
+    return TrainOrder(sizes, options.batch_bags, options.tiles_per_batch, weight, seed, epoch)
 
 
 def _predicted(config: DictConfig, study: Study, model: MILModel, fold: Fold) -> pd.DataFrame:

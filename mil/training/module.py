@@ -16,7 +16,12 @@ from mil.endpoints.base import Endpoint
 from mil.models.base import MILModel
 
 Schedule = Callable[[int, int], float]
-DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def feature_dtype(precision: str) -> torch.dtype:
+    """What the first layer computes in under a precision of Lightning's."""
+    return _DTYPES.get(precision, torch.float32)
 
 
 class MILModule(LightningModule):
@@ -32,7 +37,7 @@ class MILModule(LightningModule):
         self.seen: list[tuple[Tensor, Tensor]] = []
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
-        bags = batch.bags.cast(DTYPES.get(str(self.trainer.precision), torch.float32))
+        bags = batch.bags.cast(feature_dtype(str(self.trainer.precision)))
         output = self.model(bags)
         loss: Tensor = self.model.loss(output, batch.target, self.endpoint.loss)
         if stage == "train":
