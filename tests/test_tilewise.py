@@ -1,0 +1,39 @@
+"""Tile by tile in blocks is the same as all at once, for both ways of computing it."""
+
+from unittest import mock
+
+import torch
+from hypothesis import given
+from torch import Tensor
+
+from mil import bags as module
+from tests.test_bags import computed, few, normal, packed, ragged, seeds, ways
+
+
+@ways
+@given(sizes=ragged, seed=seeds)
+@few
+def test_tilewise_is_the_function_of_all_tiles_at_once(way: str, sizes: list[int], seed: int) -> None:
+    bags, weight = packed(sizes, seed), normal(seed + 1, 3, 2).requires_grad_()
+    features = bags.features.requires_grad_()
+    with computed(way), mock.patch.multiple(module, BLOCK=8, UNIT=3):
+        product, rows = bags.tilewise(lambda tiles: (tiles @ weight, tiles.sum(1)))
+    torch.testing.assert_close(product, features @ weight, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(rows, features.sum(1), rtol=1e-12, atol=1e-12)
+    gradients = torch.autograd.grad(product.square().sum(), (features, weight))
+    expected = torch.autograd.grad((features @ weight).square().sum(), (features, weight))
+    for found, wanted in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_tilewise_shows_a_function_few_sizes() -> None:
+    seen = []
+
+    def watch(tiles: Tensor) -> tuple[Tensor]:
+        seen.append(len(tiles))
+        return (tiles,)
+
+    for tiles in (40, module.UNIT + 1, 3 * module.UNIT - 5, module.BLOCK + 700):
+        (same,) = packed([tiles]).tilewise(watch)
+        assert len(same) == tiles
+    assert seen == [40, 2 * module.UNIT, 3 * module.UNIT, module.BLOCK, 3 * module.UNIT]
