@@ -40,6 +40,11 @@ class Bags:
     """Tiles of each bag, at least one; on the host, so that no device has to be asked."""
     coords: Tensor | None = None
     """`(n, 2)`, level-0 pixels of the tiles' top-left corners, where known"""
+    slide: Tensor | None = None
+    """`(n,)`, which of its bag's slides each tile lies on, from 0; none where every bag is one slide. Places on two
+    slides have no distance."""
+    covariates: Tensor | None = None
+    """`(b, k)`, what is known of each bag's patient beside the tiles, where the tool asks for it"""
 
     def __post_init__(self) -> None:
         if min(self.sizes, default=0) < 1:
@@ -48,6 +53,10 @@ class Bags:
             raise ValueError(f"sizes sum to {sum(self.sizes)}, features have {len(self.features)} rows")
         if self.coords is not None and self.coords.shape != (len(self.features), 2):
             raise ValueError(f"coords are {tuple(self.coords.shape)}, expected ({len(self.features)}, 2)")
+        if self.slide is not None and self.slide.shape != (len(self.features),):
+            raise ValueError(f"slide is {tuple(self.slide.shape)}, expected ({len(self.features)},)")
+        if self.covariates is not None and len(self.covariates) != len(self.sizes):
+            raise ValueError(f"covariates have {len(self.covariates)} rows, expected one for each of {len(self)} bags")
 
     @classmethod
     def pack(
@@ -55,6 +64,8 @@ class Bags:
         features: Sequence[Tensor],
         coords: Sequence[Tensor | None] | None = None,
         dtype: torch.dtype | None = None,
+        slide: Sequence[Tensor | None] | None = None,
+        covariates: Tensor | None = None,
     ) -> Self:
         """One batch of bags `(n_i, d)`, in `dtype` or as they are; coordinates only where every bag has them."""
         for bag, place in zip(features, coords or (), strict=coords is not None):
@@ -63,18 +74,25 @@ class Bags:
         places = [place for place in coords or () if place is not None]
         joined = torch.cat(places) if len(places) == len(features) else None
         sizes = tuple(len(bag) for bag in features)
+        beside = (joined, _slides(sizes, slide or ()), covariates)
         if dtype is None:
-            return cls(torch.cat(list(features)), sizes, joined)
+            return cls(torch.cat(list(features)), sizes, *beside)
         tiles = features[0].new_empty((sum(sizes), features[0].shape[1]), dtype=dtype)
         for bag, rows in zip(features, torch.split(tiles, list(sizes)), strict=True):
             _convert(bag, rows)
-        return cls(tiles, sizes, joined)
+        return cls(tiles, sizes, *beside)
 
     @classmethod
     def concat(cls, parts: Iterable["Bags"]) -> Self:
         """Several batches as one."""
         bags = [bag for part in parts for bag in part]
-        return cls.pack([bag.features for bag in bags], [bag.coords for bag in bags])
+        known = [bag.covariates for bag in bags if bag.covariates is not None]
+        return cls.pack(
+            [bag.features for bag in bags],
+            [bag.coords for bag in bags],
+            slide=[bag.slide for bag in bags],
+            covariates=torch.cat(known) if len(known) == len(bags) else None,
+        )
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -86,7 +104,13 @@ class Bags:
         bag = range(len(self))[bag]
         start = sum(self.sizes[:bag])
         rows = slice(start, start + self.sizes[bag])
-        return Bags(self.features[rows], (self.sizes[bag],), None if self.coords is None else self.coords[rows])
+        return Bags(
+            self.features[rows],
+            (self.sizes[bag],),
+            None if self.coords is None else self.coords[rows],
+            None if self.slide is None else self.slide[rows],
+            None if self.covariates is None else self.covariates[bag : bag + 1],
+        )
 
     @cached_property
     def offsets(self) -> Tensor:
@@ -116,7 +140,8 @@ class Bags:
         return self.with_features(features)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Bags":
-        return Bags(change(self.features), self.sizes, None if self.coords is None else change(self.coords))
+        beside = (self.coords, self.slide, self.covariates)
+        return Bags(change(self.features), self.sizes, *(None if one is None else change(one) for one in beside))
 
     def with_features(self, features: Tensor) -> "Bags":
         """The same tiles `(n, d')` under other features."""
@@ -208,6 +233,15 @@ class Bags:
             return torch.stack([head.t() @ rows.to(dtype) for head, rows in pairs])
         products = weight.to(dtype).unsqueeze(2) * values.to(dtype).unsqueeze(1)  # (n, h, k)
         return products.new_zeros((len(self), *products.shape[1:])).index_add(0, self.bag, products)
+
+
+def _slides(sizes: Sequence[int], slide: Sequence[Tensor | None]) -> Tensor | None:
+    """Which slide each tile lies on; bags that do not say are one slide."""
+    if all(one is None for one in slide):
+        return None
+    return torch.cat(
+        [torch.zeros(n, dtype=torch.int64) if one is None else one for n, one in zip(sizes, slide, strict=True)]
+    )
 
 
 def _loops(values: Tensor) -> bool:

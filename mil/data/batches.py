@@ -35,6 +35,14 @@ class Draw(NamedTuple):
     epoch: int | None = None
 
 
+class _Tiles(NamedTuple):
+    """One bag's tiles, or those of them that were drawn."""
+
+    features: Tensor
+    coords: Tensor | None
+    slide: Tensor | None = None
+
+
 class BagDataset(Dataset[Batch]):
     """Reads bags from a feature store; nothing is kept, so memory does not grow with the cohort."""
 
@@ -66,20 +74,24 @@ class BagDataset(Dataset[Batch]):
         return [sum(self.store.header(slide).tiles for slide in bag) for bag in self.slides]
 
     def __getitem__(self, draws: Sequence[Draw]) -> Batch:
-        features, coords = zip(*(self._read(draw) for draw in draws), strict=True)
+        parts = [self._read(draw) for draw in draws]
         place = torch.tensor([draw.bag for draw in draws])
-        return Batch(Bags.pack(features, coords, self.dtype), self.target[place], place)
+        bags = Bags.pack(
+            [part.features for part in parts],
+            [part.coords for part in parts],
+            self.dtype,
+            [part.slide for part in parts],
+        )
+        return Batch(bags, self.target[place], place)
 
-    def _read(self, draw: Draw) -> tuple[Tensor, Tensor | None]:
+    def _read(self, draw: Draw) -> "_Tiles":
         slides = [self.store.read(slide) for slide in self.slides[draw.bag]]
-        features, coords = slides[0].features, slides[0].coords
+        bag = _Tiles(slides[0].features, slides[0].coords)
         if len(slides) > 1:
-            bag = Bags.pack([slide.features for slide in slides], [slide.coords for slide in slides])
-            features, coords = bag.features, bag.coords
-        tiles = self._tiles(draw, len(features))
-        if tiles is None:
-            return features, coords
-        return features[tiles], None if coords is None else coords[tiles]
+            joined = Bags.pack([slide.features for slide in slides], [slide.coords for slide in slides])
+            bag = _Tiles(joined.features, joined.coords, joined.bag)
+        tiles = self._tiles(draw, len(bag.features))
+        return bag if tiles is None else _Tiles(*(None if one is None else one[tiles] for one in bag))
 
     def _tiles(self, draw: Draw, count: int) -> Tensor | None:
         if draw.epoch is None or self.max_tiles is None or count <= self.max_tiles:

@@ -38,6 +38,13 @@ class Endpoint(ABC):
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """The training loss, `()`, of logits `(b, c)`."""
 
+    def membership(self, target: Tensor) -> Tensor | None:
+        """`(b, c)`: 1 where a bag is of a logit's class, 0 where not, NaN where not known; none without classes.
+
+        Models with a loss on tiles of their own need to know which tiles a bag's target speaks of.
+        """
+        return None
+
     @abstractmethod
     def score(self, logits: Tensor, target: Tensor, weight: NDArray[np.float64] | None = None) -> Scores:
         """Metrics of logits `(p, c)`; each `()`, or `(r,)` for `r` rows of patient weights `(r, p)`.

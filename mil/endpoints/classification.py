@@ -104,6 +104,10 @@ class Binary(Classes):
         loss: Tensor = functional.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), weight)
         return loss
 
+    def membership(self, target: Tensor) -> Tensor:
+        """1 for the positive class, `(b, 1)`."""
+        return target.unsqueeze(1)
+
     def score(self, logits: Tensor, target: Tensor, weight: NDArray[np.float64] | None = None) -> Scores:
         """AUROC; balanced accuracy at probability one half."""
         values, label = logits.double().squeeze(1).numpy(), target.long().numpy()
@@ -141,6 +145,10 @@ class Multiclass(Classes):
         """Cross-entropy; where balanced, the mean of `weight[class] * loss` over patients."""
         losses = functional.cross_entropy(logits, target, self._weights(logits), reduction="none")
         return losses.mean()
+
+    def membership(self, target: Tensor) -> Tensor:
+        """1 for the bag's own class, `(b, c)`."""
+        return functional.one_hot(target, len(self.classes)).float()
 
     def score(self, logits: Tensor, target: Tensor, weight: NDArray[np.float64] | None = None) -> Scores:
         """One-vs-rest AUROC of the probabilities, mean over classes; balanced accuracy of the likeliest class."""

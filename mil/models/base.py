@@ -1,15 +1,22 @@
 """What every model of the zoo is: bags in, `Output` out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
 from mil.bags import Bags
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+
+class Criterion(Protocol):
+    """What a model may know of the endpoint that it learns."""
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The endpoint's loss `()` of logits `(b, c)`; any number of rows may be given, each with a target."""
+
+    def membership(self, target: Tensor) -> Tensor | None:
+        """`(b, c)`: 1 where a bag is of the logit's class, 0 where not, NaN where not known; none without classes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +41,13 @@ class MILModel(nn.Module, ABC):
 
     order_matters: ClassVar[bool] = False
     """True where the paper's method depends on the order of tiles; the class then says why."""
+    needs_coords: ClassVar[bool] = False
+    """True where the method reads the tiles' places; bags without coordinates are then refused."""
 
     @abstractmethod
     def forward(self, bags: Bags) -> Output:
         """Reads every bag by itself."""
 
-    def loss(self, output: Output, target: Tensor, loss: Loss) -> Tensor:
+    def loss(self, output: Output, target: Tensor, endpoint: Criterion) -> Tensor:
         """The training loss `()`: the endpoint's own, of logits and target."""
-        return loss(output.logits, target)
+        return endpoint.loss(output.logits, target)

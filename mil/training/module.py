@@ -39,7 +39,7 @@ class MILModule(LightningModule):
     def _step(self, batch: Batch, stage: str) -> Tensor:
         bags = batch.bags.cast(feature_dtype(str(self.trainer.precision)))
         output = self.model(bags)
-        loss: Tensor = self.model.loss(output, batch.target, self.endpoint.loss)
+        loss: Tensor = self.model.loss(output, batch.target, self.endpoint)
         if stage == "train":
             self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(bags))
         else:

@@ -112,7 +112,7 @@ def test_a_gradient_reaches_every_parameter(name: str, endpoint: str) -> None:
     model = built(name, judge.out_dim).double().train()
     for seed in range(3):
         bags = simulated(SIZES, seed, torch.float64)
-        torch.autograd.backward(model.loss(model(bags), target, judge.loss))
+        torch.autograd.backward(model.loss(model(bags), target, judge))
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite().all(), parameter_name
@@ -157,7 +157,7 @@ def test_every_model_takes_a_step_with_every_endpoint(name: str, endpoint: str) 
     model, bags = built(name, judge.out_dim).train(), simulated(SIZES)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    loss = model.loss(model(bags), target, judge.loss)
+    loss = model.loss(model(bags), target, judge)
     torch.autograd.backward(loss)
     optimizer.step()
     assert loss.isfinite()
@@ -173,7 +173,7 @@ def test_unless_a_model_says_otherwise_its_loss_is_the_endpoints(name: str, endp
     if "loss" in vars(type(model)):
         pytest.skip(f"{type(model).__name__} has a loss of its own")
     output = model(simulated(SIZES))
-    assert torch.equal(model.loss(output, target, judge.loss), judge.loss(output.logits, target))
+    assert torch.equal(model.loss(output, target, judge), judge.loss(output.logits, target))
 
 
 @every_model
