@@ -42,6 +42,10 @@ class _Tiles(NamedTuple):
     coords: Tensor | None
     slide: Tensor | None = None
 
+    def only(self, tiles: Tensor) -> "_Tiles":
+        beside = (None if one is None else one[tiles] for one in (self.coords, self.slide))
+        return _Tiles(self.features[tiles], *beside)
+
 
 class BagDataset(Dataset[Batch]):
     """Reads bags from a feature store; nothing is kept, so memory does not grow with the cohort."""
@@ -91,7 +95,7 @@ class BagDataset(Dataset[Batch]):
             joined = Bags.pack([slide.features for slide in slides], [slide.coords for slide in slides])
             bag = _Tiles(joined.features, joined.coords, joined.bag)
         tiles = self._tiles(draw, len(bag.features))
-        return bag if tiles is None else _Tiles(*(None if one is None else one[tiles] for one in bag))
+        return bag if tiles is None else bag.only(tiles)
 
     def _tiles(self, draw: Draw, count: int) -> Tensor | None:
         if draw.epoch is None or self.max_tiles is None or count <= self.max_tiles:
