@@ -1,6 +1,10 @@
 """A multiple-instance-learning model zoo with a training command line for computational pathology."""
 
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mil.build import create_model as create_model
 
 __version__ = "0.1.0"
 
@@ -9,3 +13,12 @@ __version__ = "0.1.0"
 # need fewer than 128; with room for 16 a step takes 1.8 times as long. The limits are read when torch starts.
 for _cache, _limit in (("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128"), ("LRU_CACHE_CAPACITY", "16")):
     os.environ.setdefault(_cache, _limit)
+
+
+def __getattr__(name: str) -> Any:
+    """`mil.create_model`, imported once it is asked for: `import mil` loads no torch."""
+    if name == "create_model":
+        from mil.build import create_model
+
+        return create_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

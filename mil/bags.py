@@ -194,11 +194,12 @@ class Bags:
 
     def topk(self, scores: Tensor, k: int, largest: bool = True) -> TopK:
         """The `k` tiles of each bag that score `(n,)` highest, best first, or lowest where `largest` is false."""
-        padded, mask = self.pad(scores)  # (b, m), (b, m)
-        worst = -torch.inf if largest else torch.inf
-        # stable: the first of equals comes first, and tiles at infinity before the padding
-        ranked, order = padded.masked_fill(~mask, worst).sort(dim=1, descending=largest, stable=True)
-        ranked, order = ranked[:, :k], order[:, :k]
+        sign = 1 if largest else -1
+        padded, mask = self.pad(sign * scores)  # (b, m), (b, m)
+        # stable: the first of equals comes first, and tiles at infinity before the padding; NaN comes first of all, so
+        # that a spoilt bag looks spoilt at either end
+        ranked, order = padded.masked_fill(~mask, -torch.inf).sort(dim=1, descending=True, stable=True)
+        ranked, order = sign * ranked[:, :k], order[:, :k]
         valid = mask.gather(1, order)
         values = torch.where(valid, ranked, torch.zeros_like(ranked))
         index = torch.where(valid, order, torch.zeros_like(order)) + self.offsets[:-1, None]

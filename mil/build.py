@@ -1,4 +1,4 @@
-"""From a configuration to the things it names: endpoint, model, encoder, and the study they are for."""
+"""From a configuration to the things it names: endpoint, model, covariates, encoder, optimiser."""
 
 import importlib
 import inspect
@@ -6,70 +6,52 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch import Tensor
 
 from mil import config as conf
-from mil.data.cohort import Cohort, Columns
+from mil.bags import Bags
+from mil.data.covariates import Covariates
 from mil.data.encoders import Encoder
-from mil.data.features import FeatureStore
-from mil.data.splits import Split
-from mil.data.tables import listed
+from mil.data.formats import formats
 from mil.endpoints.base import Endpoint
-from mil.errors import ConfigError, FeatureError, MilError
-from mil.models.base import MILModel
+from mil.endpoints.several import written
+from mil.errors import ConfigError, MilError
+from mil.models.base import MILModel, Output
+from mil.models.fusion import FUSIONS, Fused
 
 CHOICES = {
     "data.bag": ("patient", "slide"),
     "data.balance": ("none", "loss", "sampling"),
     "data.on_missing": ("error", "skip"),
     "data.on_bad_bag": ("error", "skip"),
+    "data.batch_axis": (False, True),
+    "data.whole_cohort": (False, True),
+    "data.layout": (None, *formats()),
 }
 REQUIRED = ("seed", "baseline", "resamples", "tool", "model", "encoder", "optimizer", "schedule", "trainer", "logger")
 LEAST = {
     **dict.fromkeys(("data.batch_bags", "data.tiles_per_batch", "data.max_tiles", "resamples", "split.repeats"), 1),
-    **dict.fromkeys(("trainer.max_epochs", "trainer.accumulate_grad_batches"), 1),
+    **dict.fromkeys(("trainer.max_epochs", "trainer.accumulate_grad_batches", "data.passes"), 1),
     **dict.fromkeys(("seed", "data.workers"), 0),
     "split.folds": 2,
 }
 """Whole numbers, and the smallest that each may be."""
-OPTIONAL = ("data.tiles_per_batch", "data.max_tiles", "data.workers", "trainer.gradient_clip_val", "optimizer.lr")
-POSITIVE = ("optimizer.lr", "trainer.gradient_clip_val")
+GEOMETRY = ("data.slide_mpp", "encoder.mpp", "encoder.tile_px", "tool.tiles.mpp", "tool.tiles.tile_px")
+OPTIONAL = (
+    *("data.tiles_per_batch", "data.max_tiles", "data.workers", "trainer.gradient_clip_val", "optimizer.lr"),
+    *GEOMETRY,
+)
+POSITIVE = ("optimizer.lr", "trainer.gradient_clip_val", *GEOMETRY)
 SHARES = ("split.select", "split.report")
-PATHS = ("data.cohort", "data.features", "split.file", "hydra.run.dir", "hydra.sweep.dir")
-
-
-@dataclass(frozen=True)
-class Study:
-    """A tool's patients with their bags, targets and features, checked against each other."""
-
-    cohort: Cohort
-    store: FeatureStore
-    encoder: Encoder
-    endpoint: Endpoint
-    patients: pd.DataFrame
-    """one row a patient, in the order of `target`"""
-    target: Tensor
-    """`(p, ...)`"""
-    bags: pd.DataFrame
-    """one row a bag: bag, patient, slides"""
-    source: Path
-    """the cohort's table"""
-    truth: Path | None
-    """folder of the simulated cohort; none for real data"""
-
-    def rows(self, patients: list[str]) -> tuple[pd.DataFrame, Tensor]:
-        """The bags of these patients `(b,)`, and each bag's target `(b, ...)`."""
-        bags = self.bags[self.bags["patient"].isin(patients)].reset_index(drop=True)
-        return bags, self.target[self.patients.index.get_indexer(pd.Index(bags["patient"]))]
+OWN_COLUMNS = ("patient", "fold", "role")
+"""Of the predictions, beside targets and scores."""
+PATHS = ("data.cohort", "data.slides", "data.features", "split.file", "hydra.run.dir", "hydra.sweep.dir")
 
 
 def make(node: Any, **extra: Any) -> Any:
@@ -100,7 +82,8 @@ def checked(config: DictConfig) -> DictConfig:
     _refuse_holes(config)
     for key, allowed in CHOICES.items():
         if (value := OmegaConf.select(config, key)) not in allowed:
-            raise ConfigError(f"{key}={value}, expected {' or '.join(allowed)}")
+            words = ("null" if one is None else str(one).lower() for one in allowed)
+            raise ConfigError(f"{key}={value}, expected {' or '.join(words)}")
     for key, least in LEAST.items():
         value = OmegaConf.select(config, key, default=least)
         if not (value is None and key in OPTIONAL) and (type(value) is not int or value < least):
@@ -163,25 +146,105 @@ def _constructor_takes(base: DictConfig, key: str) -> bool:
     node = OmegaConf.select(base, parent)
     if key[:1] in "+~" or not isinstance(node, DictConfig) or name in node or "_target_" not in node:
         return False
-    module, _, attribute = node["_target_"].rpartition(".")
-    try:
-        known = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{parent}: {node['_target_']} cannot be imported: {error}") from None
+    known = _known(node, parent)
     if name not in known and not any(one.kind is one.VAR_KEYWORD for one in known.values()):
         near = conf.nearest(name, sorted({*map(str, node), *known} - {"self", "_target_"}), f"{parent}.")
         raise ConfigError(f"option {key!r} does not exist{near}")
     return True
 
 
+def _known(node: DictConfig, where: str) -> Mapping[str, inspect.Parameter]:
+    """The parameters of the constructor that a node names."""
+    module, _, attribute = node["_target_"].rpartition(".")
+    try:
+        return inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{where}: {node['_target_']} cannot be imported: {error}") from None
+
+
 def endpoint(config: DictConfig) -> Endpoint:
-    """The tool's endpoint, unfitted."""
-    return cast(Endpoint, make(config.tool.endpoint))
+    """The tool's endpoint, unfitted.
+
+    Raises:
+        ConfigError: what its constructor says, or a target column that the predictions have for something else.
+    """
+    made = cast(Endpoint, make(config.tool.endpoint))
+    if taken := sorted({*OWN_COLUMNS, *written(made)} & set(made.columns)):
+        raise ConfigError(f"endpoint: column {taken[0]!r} is one of the predictions' own, expected another name for it")
+    return made
 
 
 def model(config: DictConfig, in_dim: int, out_dim: int) -> MILModel:
     """The chosen model, with fresh weights."""
     return cast(MILModel, make(config.model, in_dim=in_dim, out_dim=out_dim))
+
+
+def covariates(config: DictConfig) -> Covariates | None:
+    """What the tool reads of the clinical table beside the slides, unfitted.
+
+    Raises:
+        ConfigError: an option that does not exist, or columns that cannot be read so.
+    """
+    said = OmegaConf.select(config, "tool.covariates")
+    if said is None:
+        return None
+    if odd := sorted(set(map(str, said)) - {"numeric", "categorical", "fusion"}):
+        raise ConfigError(f"tool.covariates.{odd[0]} does not exist, expected numeric, categorical or fusion")
+    return Covariates(plain(said).get("numeric") or (), plain(said).get("categorical") or {})
+
+
+def fusion(config: DictConfig) -> str:
+    """How a model takes the covariates in.
+
+    Raises:
+        ConfigError: no such way.
+    """
+    kind = OmegaConf.select(config, "tool.covariates.fusion", default="late")
+    if kind not in FUSIONS:
+        raise ConfigError(f"tool.covariates.fusion={kind}, expected {' or '.join(FUSIONS)}")
+    return str(kind)
+
+
+def sizes(config: DictConfig, in_dim: int, endpoint: Endpoint) -> dict[str, Any]:
+    """What the model's constructor is told of features and endpoint: widths, and the logits of each target."""
+    widths: dict[str, Any] = {"in_dim": in_dim, "out_dim": endpoint.out_dim}
+    if endpoint.groups is None or config.model.get("groups") is not None:
+        return widths
+    return widths | ({"groups": list(endpoint.groups)} if "groups" in _known(config.model, "model") else {})
+
+
+def network(config: DictConfig, in_dim: int, endpoint: Endpoint) -> MILModel:
+    """The chosen model for this endpoint, with fresh weights; with the tool's covariates where it has some."""
+    inner = cast(MILModel, make(config.model, **sizes(config, in_dim, endpoint)))
+    beside = covariates(config)
+    if beside is None:
+        return inner
+    kind = fusion(config)
+    width = None if kind == "late" else _embedding_width(config, in_dim, endpoint)
+    return Fused(inner, beside.width, endpoint.out_dim, kind, width)
+
+
+def _embedding_width(config: DictConfig, in_dim: int, endpoint: Endpoint) -> int:
+    """As a model of the same options shows it: no two of them name it alike."""
+    with torch.random.fork_rng(devices=()), torch.device("cpu"), torch.no_grad():
+        model = cast(MILModel, make(config.model, **sizes(config, in_dim, endpoint))).eval()
+        output: Output = model(Bags(torch.zeros(1, in_dim), (1,), torch.zeros(1, 2)))
+    return output.embedding.shape[1]
+
+
+def create_model(name: str, in_dim: int, out_dim: int, **options: Any) -> MILModel:
+    """The bare module that `model=name` chooses, with fresh weights, for those who train it themselves.
+
+    `in_dim` is the width of the tiles' features, `out_dim` the logits a bag; `options` are the constructor's own.
+
+    Raises:
+        ConfigError: no such model, or an option that its constructor does not take.
+    """
+    known = conf.choices("model")
+    if name not in known:
+        raise ConfigError(f"model {name!r} does not exist{conf.nearest(name, known)}; there is {', '.join(known)}")
+    node = OmegaConf.load(conf.conf_dir() / "model" / f"{name}.yaml")
+    return cast(MILModel, make({**plain(cast(DictConfig, node)), **options}, in_dim=in_dim, out_dim=out_dim))
 
 
 def optimizer(config: DictConfig) -> "partial[Any]":
@@ -193,93 +256,6 @@ def known_encoders() -> list[Encoder]:
     """Every encoder of `conf/encoder/` that has a width of its own."""
     nodes = conf.described("encoder").values()
     return [make(OmegaConf.create(node)) for node in nodes if isinstance(node.get("dim"), int)]
-
-
-def study(config: DictConfig) -> Study:
-    """Reads the cohort, finds its features, and checks both against the tool.
-
-    Raises:
-        MilError: whatever is wrong with them, before any work is done.
-    """
-    checked(config)
-    tables = _tables(config)
-    wanted = endpoint(config)
-    cohort = Cohort.read(
-        tables.cohort, Columns(**config.data.columns), labels=wanted.columns, covariates=list(config.data.covariates)
-    )
-    expected = None if config.encoder.name == "auto" else make(config.encoder)
-    store = FeatureStore(tables.features, expected, known_encoders())
-    cohort = cohort.having(store.slides, config.data.on_missing)
-    if config.data.on_bad_bag == "skip":
-        cohort = cohort.having(store.sound(cohort.table["slide"]), "skip", "unusable features")
-    encoder = store.resolve(list(cohort.table["slide"]))
-    _refuse_empty(store, list(cohort.table["slide"]))
-    patients = cohort.patients
-    target = wanted.encode(patients)
-    # refuses what cannot be learnt or balanced; fitted again on each fold's training patients
-    wanted.fit(target, balance=config.data.balance != "none")
-    return Study(
-        cohort, store, encoder, wanted, patients, target, cohort.bags(config.data.bag), tables.cohort, tables.truth
-    )
-
-
-def _refuse_empty(store: FeatureStore, slides: list[str]) -> None:
-    if empty := [slide for slide in slides if store.header(slide).tiles == 0]:
-        raise FeatureError(
-            f"{len(empty)} of {len(slides)} slides have zero tiles, expected at least one: {listed(empty)} "
-            "(data.on_bad_bag=skip leaves them out)"
-        )
-
-
-def split(config: DictConfig, study: Study) -> Split:
-    """Who trains, selects and reports in each fold."""
-    strategy = make(config.split)
-    strata = study.endpoint.strata(study.target)
-    return cast(Split, strategy(list(study.patients.index), strata, study.cohort.table, config.seed))
-
-
-def rehearse(config: DictConfig, study: Study) -> None:
-    """Makes everything that a fit is made of, without weights, so that a bad option is found before any work.
-
-    Raises:
-        ConfigError: what one of them says of its options.
-    """
-    with torch.device("meta"):
-        network = model(config, study.encoder.dim, study.endpoint.out_dim)
-    try:
-        optimizer(config)(network.parameters())
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{config.optimizer._target_}: {' '.join(str(error).split())}") from error
-    make(config.schedule)
-    for node in config.callbacks.values():
-        make(node)
-    options = plain(config.trainer)
-    precision = "32-true" if options.get("precision") == "auto" else options.get("precision")
-    make(options | {"precision": precision}, logger=False, enable_checkpointing=False)
-
-
-@dataclass(frozen=True)
-class _Tables:
-    cohort: Path
-    features: Path
-    truth: Path | None = None
-
-
-def _tables(config: DictConfig) -> _Tables:
-    cohort, features = config.data.cohort, config.data.features
-    if (cohort is None) != (features is None):
-        given, missing = ("data.cohort", "data.features") if features is None else ("data.features", "data.cohort")
-        raise ConfigError(f"{given} is given without {missing}, expected both (real data) or neither (simulated)")
-    if cohort is not None:
-        return _Tables(Path(cohort).expanduser(), Path(features).expanduser())
-    folder = _simulated(config)
-    return _Tables(folder / "cohort.csv", folder / "features", folder)
-
-
-def _simulated(config: DictConfig) -> Path:
-    from mil.simulation.cohort import cached
-
-    return cached(simulation(config), cache_dir() / "simulated")
 
 
 def simulation(config: DictConfig) -> Any:

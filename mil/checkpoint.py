@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -25,10 +25,15 @@ from safetensors.torch import save as save_tensors
 import mil.endpoints
 import mil.models
 from mil import files
+from mil.data.covariates import Covariates
 from mil.data.encoders import Encoder
+from mil.data.formats import Reading
+from mil.data.geometry import Geometry
 from mil.endpoints.base import Endpoint
+from mil.endpoints.several import Several
 from mil.errors import CheckpointError, MilError
 from mil.models.base import MILModel
+from mil.models.fusion import Fused
 
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 HEADER_LIMIT, MANIFEST_LIMIT, TENSOR_LIMIT, PARAMETER_LIMIT = 2**20, 2**20, 2000, 10**9
@@ -41,6 +46,21 @@ class Part(BaseModel):
 
     name: str
     options: dict[str, Any]
+
+
+class Clinical(BaseModel):
+    """Covariates that a model reads beside the tiles."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    numeric: list[str]
+    categorical: dict[str, list[str]]
+    fusion: str
+    """how, see `mil.models.fusion`"""
+    embed_dim: int | None
+    """of the model within, where the fusion needs it"""
+    state: dict[str, Any]
+    """fitted to the training patients"""
 
 
 class Manifest(BaseModel):
@@ -58,9 +78,12 @@ class Manifest(BaseModel):
     encoder: dict[str, Any]
     """name and width as in `conf/encoder/`, and whether every feature file said so itself"""
     data: dict[str, Any]
-    """cohort (digest, patients, bags, simulated or not), split (digest, strategy, fold)"""
+    """cohort (digest, patients, bags, simulated or not), split (digest, strategy, fold), the tiles' geometry as
+    the files or the user said it, and how files that leave it open were read"""
     training: dict[str, Any]
     """seed, epochs, precision, threads, versions"""
+    covariates: Clinical | None = None
+    """what the model reads beside the tiles; `model` is then the one within"""
     files: dict[str, str] = {}
     """sha256 of every other file"""
 
@@ -74,11 +97,26 @@ class Checkpoint:
     model: MILModel
     endpoint: Endpoint
     encoder: Encoder
+    geometry: Geometry
+    """of the tiles it was trained on"""
+    reading: Reading
+    """how its features were read"""
+    covariates: Covariates | None = None
+    """what it reads beside the tiles, fitted"""
 
 
 def part(instance: object, options: Mapping[str, Any]) -> Part:
     """How a manifest names an instance's class."""
     return Part(name=f"{type(instance).__module__}.{type(instance).__qualname__}", options=dict(options))
+
+
+def endpoint_part(endpoint: Endpoint, options: Mapping[str, Any]) -> Part:
+    """How a manifest names an endpoint, from the options of a yaml; endpoints within are named in the same way."""
+    if not isinstance(endpoint, Several):
+        return part(endpoint, options)
+    said = {name: {k: v for k, v in node.items() if k != "_target_"} for name, node in options["endpoints"].items()}
+    within = {name: part(endpoint.endpoints[name], own).model_dump() for name, own in said.items()}
+    return part(endpoint, {**options, "endpoints": within})
 
 
 def encoder_record(encoder: Encoder, verified: bool) -> dict[str, Any]:
@@ -149,7 +187,8 @@ def load(folder: Path, allow: Collection[str] = ()) -> Checkpoint:
         CheckpointError: whatever in the folder is not as its manifest and this package's classes have it.
     """
     manifest = read_manifest(folder)
-    endpoint: Endpoint = _instance(manifest.endpoint, mil.endpoints, Endpoint, allow, folder)
+    endpoint = _endpoint(manifest.endpoint, allow, folder)
+    covariates = None if manifest.covariates is None else _covariates(manifest.covariates, folder)
     try:
         endpoint.load_state(manifest.fitted.get("endpoint", {}))
         endpoint.decode(torch.zeros(1, endpoint.out_dim))
@@ -159,12 +198,50 @@ def load(folder: Path, allow: Collection[str] = ()) -> Checkpoint:
     for name, wanted in (("in_dim", encoder.dim), ("out_dim", endpoint.out_dim)):
         if (found := manifest.model.options.get(name)) != wanted:
             raise CheckpointError(f"{folder / MANIFEST}: model.options.{name} is {found!r}, expected {wanted}")
+    widths = (covariates.width if covariates else 0, endpoint.out_dim)
     with torch.device("meta"):  # sizes are judged before memory is taken
-        shape: MILModel = _instance(manifest.model, mil.models, MILModel, allow, folder)
+        shape = _model(manifest, *widths, allow, folder)
     _check_size(shape, folder)
-    model: MILModel = _instance(manifest.model, mil.models, MILModel, allow, folder)
+    model = _model(manifest, *widths, allow, folder)
     _load_weights(model, folder)
-    return Checkpoint(folder, manifest, model.eval(), endpoint, encoder)
+    geometry = _validated(Geometry, manifest.data.get("geometry", {}), "data.geometry", folder)
+    reading = _validated(Reading, manifest.data.get("reading", {}), "data.reading", folder)  # older manifests have none
+    return Checkpoint(folder, manifest, model.eval(), endpoint, encoder, geometry, reading, covariates)
+
+
+def _endpoint(said: Part, allow: Collection[str], folder: Path) -> Endpoint:
+    """By the same list of classes within as without: an endpoint of several is given theirs, made."""
+    if said.name == f"{Several.__module__}.{Several.__qualname__}":
+        within = _validated(dict[str, Part], said.options.get("endpoints"), "endpoint.options.endpoints", folder)
+        made = {name: _instance(one, mil.endpoints, Endpoint, allow, folder) for name, one in within.items()}
+        said = said.model_copy(update={"options": {**said.options, "endpoints": made}})
+    return cast(Endpoint, _instance(said, mil.endpoints, Endpoint, allow, folder))
+
+
+def _covariates(said: Clinical, folder: Path) -> Covariates:
+    try:
+        covariates = Covariates(said.numeric, said.categorical)
+        covariates.load_state(said.state)
+    except (TypeError, ValueError, KeyError, MilError) as error:
+        raise CheckpointError(f"{folder / MANIFEST}: covariates: {_line(error)}") from None
+    return covariates
+
+
+def _model(manifest: Manifest, width: int, out_dim: int, allow: Collection[str], folder: Path) -> MILModel:
+    model: MILModel = _instance(manifest.model, mil.models, MILModel, allow, folder)
+    if (said := manifest.covariates) is None:
+        return model
+    try:
+        return Fused(model, width, out_dim, said.fusion, said.embed_dim)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{folder / MANIFEST}: covariates: {_line(error)}") from None
+
+
+def _validated(kind: Any, value: object, where: str, folder: Path) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise CheckpointError(f"{folder / MANIFEST}: {where}: {_line(error)}") from None
 
 
 def _encoder(manifest: Manifest, folder: Path) -> Encoder:
@@ -219,7 +296,7 @@ def _instance(part: Part, package: ModuleType, base: type[Any], allow: Collectio
         )
     try:
         return known[part.name](**part.options)
-    except (TypeError, ValueError, RuntimeError, MilError) as error:
+    except (TypeError, ValueError, AttributeError, RuntimeError, MilError) as error:
         raise CheckpointError(f"{folder}: {part.name} cannot be made of its options: {_line(error)}") from None
 
 

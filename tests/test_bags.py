@@ -330,3 +330,10 @@ def test_coordinates_of_one_bag_do_not_fill_up_anothers() -> None:
         Bags.pack([torch.zeros(2, 1), torch.zeros(3, 1)], [torch.zeros(3, 2), torch.zeros(2, 2)])
     with pytest.raises(ValueError, match="shorter"):
         Bags.pack([torch.zeros(2, 1), torch.zeros(3, 1)], [torch.zeros(2, 2)])
+
+
+@pytest.mark.parametrize("largest", [True, False])
+def test_topk_names_tiles_that_are_no_number_at_either_end(largest: bool) -> None:
+    found = Bags(torch.zeros(5, 1), (2, 3)).topk(torch.tensor([1, 2, 3, torch.nan, 5]), 2, largest)
+    assert found.values[1, 0].isnan()
+    assert found.values[0].isfinite().all()

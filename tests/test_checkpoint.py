@@ -7,6 +7,7 @@ import shutil
 import struct
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,16 @@ from safetensors.torch import load_file, save_file
 
 from mil import checkpoint, files
 from mil.bags import Bags
+from mil.data.covariates import Covariates
+from mil.data.formats import Reading
+from mil.data.geometry import Geometry
 from mil.endpoints.classification import Binary
+from mil.endpoints.several import Several
+from mil.endpoints.survival import Cox
 from mil.errors import CheckpointError
 from mil.models.abmil import ABMIL
 from mil.models.base import MILModel, Output
+from mil.models.fusion import FUSIONS, Fused
 
 WEIGHTS, MANIFEST = checkpoint.WEIGHTS, checkpoint.MANIFEST
 Node = dict[str, Any]
@@ -200,6 +207,107 @@ def test_a_class_outside_the_package_is_refused_and_not_imported_unless_allowed(
         node["model"]["name"] = other
         (folder / MANIFEST).write_text(json.dumps(node))
         assert other in refusal(folder, other)
+
+
+def test_tiles_and_readings_come_back_and_older_manifests_have_none(folder: Path) -> None:
+    found = checkpoint.load(folder)
+    assert (found.geometry, found.reading) == (Geometry(), Reading())
+    geometry, reading = Geometry(0.5, 224, True, False), Reading("owkin", True, 0.25)
+    rewrite(folder, lambda node: node["data"].update(geometry=asdict(geometry), reading=asdict(reading)))
+    found = checkpoint.load(folder)
+    assert (found.geometry, found.reading) == (geometry, reading)
+
+
+@pytest.mark.parametrize("value", [0, -0.5, "fine", [0.5], "NaN", 1e999])
+@pytest.mark.parametrize("key", ["mpp", "tile_px"])
+def test_a_size_of_tiles_that_is_none_is_refused(folder: Path, key: str, value: object) -> None:
+    rewrite(folder, lambda node: node["data"].update(geometry={key: value}))
+    assert "manifest.json: data.geometry: " in refusal(folder)
+
+
+@pytest.mark.parametrize("value", [5, [], {"batch_axis": "perhaps"}, {"slide_mpp": {}}, {"layout": 3}])
+def test_a_reading_that_is_none_is_refused(folder: Path, value: object) -> None:
+    rewrite(folder, lambda node: node["data"].update(reading=value))
+    assert "manifest.json: data.reading: " in refusal(folder)
+
+
+def with_covariates(folder: Path, fusion: str = "gated") -> tuple[Path, Fused, Several]:
+    """A checkpoint of several endpoints, whose model reads covariates."""
+    torch.manual_seed(0)
+    endpoint = Several({"msi": Binary("MSI", ["MSS", "MSI-H"]), "outcome": Cox()}, {"outcome": 0.5})
+    node = {"_target_": "mil.endpoints.classification.Binary", "column": "MSI", "classes": ["MSS", "MSI-H"]}
+    said = {"endpoints": {"msi": node, "outcome": {"_target_": "mil.endpoints.survival.Cox"}}}
+    covariates = Covariates(["age"], {"sex": ["F", "M"]})
+    covariates.load_state({"mean": [60.5], "sd": [10.25]})
+    model = Fused(ABMIL(8, 2, embed_dim=6, attention_dim=4), covariates.width, 2, fusion, 6)
+    torch.nn.init.normal_(model.shift.weight)
+    clinical = checkpoint.Clinical(
+        numeric=["age"],
+        categorical={"sex": ["F", "M"]},
+        fusion=fusion,
+        embed_dim=6,
+        state=covariates.state(),
+    )
+    manifest = checkpoint.Manifest(
+        tool={"name": "several", "version": "0.1.0"},
+        model=checkpoint.part(model.inner, {"in_dim": 8, "out_dim": 2, "embed_dim": 6, "attention_dim": 4}),
+        endpoint=checkpoint.endpoint_part(endpoint, said | {"weights": {"outcome": 0.5}}),
+        fitted={"endpoint": endpoint.state()},
+        encoder={"name": "uni", "dim": 8, "aliases": ["UNI"], "verified": True},
+        data={"bag": "patient"},
+        training={"seed": 0},
+        covariates=clinical,
+    )
+    checkpoint.save(folder, model, manifest)
+    return folder, model.eval(), endpoint
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_covariates_and_endpoints_within_come_back(tmp_path: Path, fusion: str) -> None:
+    folder, model, endpoint = with_covariates(tmp_path / "checkpoint", fusion)
+    found = checkpoint.load(folder)
+    bags = Bags(torch.randn(7, 8), (3, 4), covariates=torch.randn(2, 6))
+    assert torch.equal(found.model(bags).logits, model(bags).logits)
+    assert isinstance(found.endpoint, Several)
+    assert found.endpoint.weights == endpoint.weights == {"msi": 1.0, "outcome": 0.5}
+    assert list(found.endpoint.decode(torch.zeros(1, 2))) == ["p_MSI-H", "log_hazard"]
+    assert found.covariates is not None
+    assert (found.covariates.columns, found.covariates.width) == (("age", "sex"), 6)
+    assert found.covariates.state() == {"mean": [60.5], "sd": [10.25]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda node: node["endpoint"]["options"]["endpoints"]["msi"].update(name="os.system"),
+        lambda node: node["endpoint"]["options"]["endpoints"]["msi"].update(name="mil.models.abmil.ABMIL"),
+        lambda node: node["endpoint"]["options"]["endpoints"]["msi"].update(_target_="os.system"),
+        lambda node: node["endpoint"]["options"]["endpoints"].update(more={"_target_": "os.system"}),
+        lambda node: node["endpoint"]["options"].update(endpoints={"msi": json.loads(json.dumps(node["endpoint"]))}),
+        lambda node: node["endpoint"]["options"].update(endpoints=[1]),
+        lambda node: node["endpoint"]["options"].update(endpoints=None),
+        lambda node: node["endpoint"]["options"].update(weights=["msi"]),
+        lambda node: node["fitted"].update(endpoint={"msi": 3}),
+        lambda node: node["covariates"].update(fusion="early"),
+        lambda node: node["covariates"].update(embed_dim=None),
+        lambda node: node["covariates"].update(embed_dim=-1),
+        lambda node: node["covariates"].update(embed_dim=10**12),
+        lambda node: node["covariates"].update(embed_dim=7),
+        lambda node: node["covariates"].update(numeric=["age", "age"]),
+        lambda node: node["covariates"].update(numeric=[]),
+        lambda node: node["covariates"].update(state={}),
+        lambda node: node["covariates"].update(state={"mean": [1], "sd": ["wide"]}),
+        lambda node: node["covariates"].update(surprise=1),
+        lambda node: node.update(covariates=None),
+        lambda node: node["model"].update(name="mil.models.fusion.Fused"),
+    ],
+)
+def test_covariates_and_endpoints_within_that_are_forged_are_refused_in_one_line(
+    tmp_path: Path, change: Callable[[Node], object]
+) -> None:
+    folder, _, _ = with_covariates(tmp_path / "checkpoint")
+    rewrite(folder, change)
+    assert str(folder) in refusal(folder)
 
 
 def test_strings_that_would_run_or_read_elsewhere_stay_data(folder: Path) -> None:

@@ -11,6 +11,9 @@ from rich.table import Table
 from mil.config import PLURALS, described
 from mil.errors import ConfigError
 
+IN_DIM = 1024
+"""Width of features, and one logit: what models' parameters are counted at."""
+
 
 def show(what: str) -> None:
     """Prints one table, or all.
@@ -44,9 +47,17 @@ def _tools() -> Iterator[dict[str, str]]:
 
 
 def _models() -> Iterator[dict[str, str]]:
+    from hydra.utils import instantiate  # `mil.build` would take two seconds to load, the meta device one
+
     for name, node in described("model").items():
-        options = ", ".join(f"{key}={value}" for key, value in node.items() if key != "_target_")
-        yield {"model": name, "class": node["_target_"].rpartition(".")[2], "options": options}
+        model = instantiate(node, _convert_="all", in_dim=IN_DIM, out_dim=1)
+        yield {
+            "model": name,
+            "paper": model.paper,
+            "parameters": f"{sum(weight.numel() for weight in model.parameters()):,}",
+            "needs": "coordinates" if model.needs_coords else "-",
+            "cost": model.cost,
+        }
 
 
 def _encoders() -> Iterator[dict[str, str]]:

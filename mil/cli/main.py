@@ -26,6 +26,9 @@ Words = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="options, as in conf/", autocompletion=group_or_value),
 ]
+Layout = Annotated[str | None, typer.Option(help="the producer's layout, where the content leaves it open")]
+BatchAxis = Annotated[bool, typer.Option("--batch-axis", help="accept features [1, tiles, width]")]
+SlideMpp = Annotated[float | None, typer.Option(help="micrometres a level-0 pixel, where positions are in micrometres")]
 ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="a folder of your own beside conf/")]
 
 
@@ -96,11 +99,49 @@ def simulate(
 
 
 @app.command(context_settings=PASS_ON)
-def check(words: Words = None, config_dir: ConfigDir = None) -> None:
-    """Try cohort, features and split against a tool; writes nothing."""
-    from mil.cli.preflight import show
+def check(
+    words: Words = None,
+    config_dir: ConfigDir = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="read the features too: NaN, zeros, copies, coordinates")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON document instead of tables")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="processes that read files")] = 2,
+    split: Annotated[
+        Path | None, typer.Option(help="look at a split file alone, or a folder of splits_0.csv, ...")
+    ] = None,
+    column: Annotated[str | None, typer.Option("--id", help="its column of patients")] = None,
+) -> None:
+    """Try cohort, features and split against a tool; writes nothing.
 
-    show(_composed(words, config_dir))
+    Ends with 0 where nothing is wrong, 1 after warnings, 2 after errors.
+    """
+    from mil.cli import preflight
+
+    if split is None and column is not None:
+        raise typer.BadParameter("--id goes with --split")
+    if split is not None and (words or deep):
+        raise typer.BadParameter("--split looks at a file alone, without options and --deep")
+    if split is not None:
+        raise typer.Exit(preflight.check_split(split, column, as_json))
+    raise typer.Exit(preflight.check(_composed(words, config_dir), deep, as_json, workers))
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="a folder of feature files, of any producer")],
+    out: Annotated[Path, typer.Argument(help="the packed file to write, .h5")],
+    dtype: Annotated[str | None, typer.Option(help="float16, float32 or bfloat16; as stored where left out")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave unreadable slides out, counted")] = False,
+    layout: Layout = None,
+    batch_axis: BatchAxis = False,
+    slide_mpp: SlideMpp = None,
+) -> None:
+    """Pack any readable folder of features into one file that opens in milliseconds; data.features takes it."""
+    from mil.cli import conversion
+    from mil.data.formats import Reading
+
+    conversion.convert(source, out, dtype, skip_bad, Reading(layout, batch_axis, slide_mpp))
 
 
 @app.command(context_settings=PASS_ON, epilog=groups_help())
@@ -160,17 +201,25 @@ def predict(
     cohort: Annotated[
         Path | None, typer.Option(help="table patient, slide: slides of a patient are scored together")
     ] = None,
+    slides: Annotated[Path | None, typer.Option(help="table of slides beside a cohort of one row a patient")] = None,
     tiles: Annotated[Path | None, typer.Option(help="folder for a table a slide: x, y, attention")] = None,
+    layout: Layout = None,
+    batch_axis: BatchAxis = False,
+    slide_mpp: SlideMpp = None,
     allow: Annotated[
         list[str] | None, typer.Option(help="a class outside this package that the checkpoint may use")
     ] = None,
 ) -> None:
-    """Score slides without labels."""
+    """Score slides without labels; files that leave something open are read as in training, unless told otherwise."""
     from mil import checkpoint as checkpoints
     from mil import files
+    from mil.data.formats import Reading
     from mil.inference.predict import predict as score
 
-    table = score(checkpoints.load(checkpoint, allow or ()), features, cohort, tiles)
+    loaded = checkpoints.load(checkpoint, allow or ())
+    said = loaded.reading
+    reading = Reading(layout or said.layout, batch_axis or said.batch_axis, slide_mpp or said.slide_mpp)
+    table = score(loaded, features, cohort, slides=slides, tiles=tiles, reading=reading)
     files.write(out, table.to_csv(index=False))
     typer.echo(str(out))
 

@@ -17,8 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mil import build, config, files
+from mil.cli import preflight
 from mil.cli.errors import told
+from mil.data.splits import Split
 from mil.errors import ConfigError, MilError
+from mil.study import Study, read_study, rehearse, split_study
 
 logger = logging.getLogger("mil")
 
@@ -90,7 +93,6 @@ def resume(folder: Path, words: Sequence[str]) -> None:
 
 
 def _run(settings: Any, folder: Path) -> float | None:
-    from mil.data.splits import Split
     from mil.training.run import train
     from mil.zoo.report import describe_run, headline
 
@@ -99,20 +101,33 @@ def _run(settings: Any, folder: Path) -> float | None:
     begun = (folder / "config.yaml").exists()
     if begun:
         _refuse_other(settings, folder)
-    study = build.study(settings)
-    build.rehearse(settings, study)
-    patients = list(study.patients.index)
-    split = Split.read(folder / "split.csv", patients) if begun else build.split(settings, study)
+    study, split = _studied(settings, folder / "split.csv" if begun else None)
+    findings = [] if begun else preflight.before_training(settings, study, split)
     with files.locked(folder) as free:
         if not free:
             raise ConfigError(f"{folder} is in use by another process, expected a folder of its own for each run")
         with _logged(folder):
+            for one in findings:
+                logger.warning("%s", one.line)
             if not begun:
                 _begin(settings, study, split, folder)
             train(settings, study, split, folder)
             value = describe_run(folder)
     sys.stdout.writelines(f"{line}\n" for line in (*headline(files.read_json(folder / "report.json")), folder))
     return value
+
+
+def _studied(settings: DictConfig, given: Path | None) -> tuple[Study, Split]:
+    """What is trained on, and who is where: as `given`, where the run has begun."""
+    try:
+        study = read_study(settings)
+        rehearse(settings, study)
+        patients = list(study.patients.index)
+        return study, Split.read(given, patients) if given else split_study(settings, study)
+    except ConfigError:
+        raise
+    except MilError as error:
+        raise preflight.explained(settings, error) from None
 
 
 @contextmanager
@@ -129,7 +144,7 @@ def _logged(folder: Path) -> Iterator[None]:
         log.close()
 
 
-def _begin(settings: DictConfig, study: build.Study, split: Any, folder: Path) -> None:
+def _begin(settings: DictConfig, study: Study, split: Any, folder: Path) -> None:
     """Writes what the run is of; config.yaml last, so that a folder with one has the rest."""
     split.write(folder / "split.csv")
     if study.truth is not None:

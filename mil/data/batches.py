@@ -5,7 +5,7 @@ has another number of workers, sees the same batches.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -57,9 +57,13 @@ class BagDataset(Dataset[Batch]):
         target: Tensor,
         max_tiles: int | None = None,
         seed: int = 0,
+        covariates: Tensor | None = None,
     ) -> None:
-        """`slides` and `target` `(b, ...)` of each bag; `max_tiles` bounds the bags of a `Draw` with an epoch."""
-        self.store, self.slides, self.target = store, slides, target
+        """`slides`, `target` `(b, ...)` and `covariates` `(b, k)` of each bag.
+
+        `max_tiles` bounds the bags of a `Draw` with an epoch.
+        """
+        self.store, self.slides, self.target, self.covariates = store, slides, target, covariates
         self.max_tiles, self.seed = max_tiles, seed
         self.dtype: torch.dtype | None = None
 
@@ -85,6 +89,7 @@ class BagDataset(Dataset[Batch]):
             [part.coords for part in parts],
             self.dtype,
             [part.slide for part in parts],
+            None if self.covariates is None else self.covariates[place],
         )
         return Batch(bags, self.target[place], place)
 
@@ -105,7 +110,11 @@ class BagDataset(Dataset[Batch]):
 
 
 class TrainOrder(Sampler[list[Draw]]):
-    """Each epoch's batches: shuffled or drawn by weight, up to `bags` a batch and `tiles` tiles."""
+    """Each epoch's batches: shuffled or drawn by weight, up to `bags` a batch and `tiles` tiles.
+
+    With `events`, bags with an event are dealt out evenly, so that every batch has one where there are enough of them,
+    and no batch is of a single bag unless it alone exceeds the tiles: the last two then are one, of a bag more.
+    """
 
     def __init__(
         self,
@@ -115,13 +124,14 @@ class TrainOrder(Sampler[list[Draw]]):
         weight: NDArray[np.float64] | None = None,
         seed: int = 0,
         epoch: int = 0,
+        events: NDArray[np.bool_] | None = None,
     ) -> None:
         """`sizes` in tiles as trained; with `weight`, as many bags as there are are drawn with replacement.
 
         `epoch` is the one to begin with: Lightning asks for the first batches before it calls `set_epoch`.
         """
         self.sizes, self.bags, self.tiles = sizes, bags, tiles
-        self.weight, self.seed, self.epoch = weight, seed, epoch
+        self.weight, self.seed, self.epoch, self.events = weight, seed, epoch, events
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
@@ -135,18 +145,60 @@ class TrainOrder(Sampler[list[Draw]]):
 
     def _batches(self) -> list[list[Draw]]:
         rng, count = np.random.default_rng((self.seed, self.epoch)), len(self.sizes)
-        chances = None if self.weight is None else self.weight / self.weight.sum()
-        order = rng.permutation(count) if chances is None else rng.choice(count, count, p=chances)
-        batches: list[list[Draw]] = []
-        room = 0.0
-        for bag in order.tolist():
-            size = self.sizes[bag]
-            if not batches or len(batches[-1]) == self.bags or size > room:
-                batches.append([])
-                room = np.inf if self.tiles is None else self.tiles
-            batches[-1].append(Draw(bag, self.epoch))
-            room -= size
-        return batches
+        if self.events is not None:
+            groups = [(group, len(group)) for group in self._dealt(rng, self.events)]
+        elif self.weight is not None:
+            groups = [(rng.choice(count, count, p=self.weight / self.weight.sum()), self.bags)]
+        else:
+            groups = [(rng.permutation(count), self.bags)]
+        found = [_cut(order.tolist(), self.sizes, most, self.tiles) for order, most in groups]
+        return [[Draw(bag, self.epoch) for bag in batch] for batches in found for batch in batches]
+
+    def _dealt(self, rng: np.random.Generator, events: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+        """As many groups as batches are needed, as equal in size and in events as can be."""
+        count = len(self.sizes)
+        needed = max(-(-count // self.bags), -(-sum(self.sizes) // self.tiles) if self.tiles else 1)
+        groups = min(needed, max(1, count // 2))
+        first = np.array_split(rng.permutation(np.flatnonzero(events)), groups)
+        # array_split makes the first parts the larger ones: those with more events get fewer of the others
+        rest = np.array_split(rng.permutation(np.flatnonzero(~events)), groups)[::-1]
+        dealt = [rng.permutation(np.concatenate(pair)) for pair in zip(first, rest, strict=True)]
+        return [dealt[at] for at in rng.permutation(groups)]
+
+
+class WholeOrder(Sampler[list[Draw]]):
+    """All bags in their own order, in the same batches each epoch, so many times over: who steps once a pass."""
+
+    def __init__(
+        self, sizes: Sequence[int], bags: int, tiles: int | None = None, passes: int = 1, epoch: int = 0
+    ) -> None:
+        """`sizes`, `bags`, `tiles` and `epoch` are those of `TrainOrder`."""
+        self.batches = _cut(range(len(sizes)), sizes, bags, tiles)
+        self.passes, self.epoch = passes, epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch, of which the drawn tiles depend."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for _ in range(self.passes):
+            yield from ([Draw(bag, self.epoch) for bag in batch] for batch in self.batches)
+
+    def __len__(self) -> int:
+        return self.passes * len(self.batches)
+
+
+def _cut(order: Iterable[int], sizes: Sequence[int], bags: int, tiles: int | None) -> list[list[int]]:
+    """Batches of up to so many bags and tiles, one after the other; a bag of more tiles is alone."""
+    batches: list[list[int]] = []
+    room = 0.0
+    for bag in order:
+        if not batches or len(batches[-1]) == bags or sizes[bag] > room:
+            batches.append([])
+            room = np.inf if tiles is None else tiles
+        batches[-1].append(bag)
+        room -= sizes[bag]
+    return batches
 
 
 def loader(dataset: BagDataset, order: Sampler[list[Draw]] | None = None, workers: int = 0) -> DataLoader[Batch]:

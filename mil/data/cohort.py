@@ -1,14 +1,18 @@
 """The clinical table: who the patients are, which slides they have, and what is known of them."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from mil.data.columns import Columns, Words, identified, translated
+from mil.data.formats import slide_id
 from mil.data.tables import listed, read_table, require
 from mil.errors import CohortError, ConfigError, FeatureError
 
@@ -20,22 +24,13 @@ MISSING = frozenset(("", *_WORDS, *_TCGA))
 """What a label column may hold where nothing is known; compared without regard to case. The brackets are TCGA's."""
 
 
-@dataclass(frozen=True)
-class Columns:
-    """What a table calls its ids; a table without the site's column has no sites."""
-
-    patient: str = "patient"
-    slide: str = "slide"
-    site: str = "site"
-
-
 @dataclass(frozen=True, eq=False)
 class Cohort:
     """A checked table of slides, with labels that are one for each patient.
 
     Attributes:
         table: One row a slide, all text: `patient`, `slide`, `site` where known, then the table's other columns.
-        labels: Columns that every patient has exactly one value of.
+        labels: Columns that every patient has exactly one value of, or, where some may be missing, at most one.
         covariates: Further columns carried along.
     """
 
@@ -47,27 +42,44 @@ class Cohort:
     def read(
         cls,
         path: Path,
-        columns: Columns = Columns(),
+        columns: Columns | None = None,
         labels: Sequence[str] = (),
         covariates: Sequence[str] = (),
+        slides: Path | None = None,
+        words: Words | None = None,
+        known: Callable[[pd.DataFrame], NDArray[np.bool_]] | None = None,
     ) -> "Cohort":
-        """Read and check a CSV with one row a slide.
+        """Read and check a table with one row a slide, or one with a row a patient and another with a row a slide.
 
-        A label given for one slide of a patient holds for all; patients without one (see `MISSING`) are left out, and
-        a warning counts them. A covariate's value is the patient's first.
+        A slide is a bare id or a file's name, with or without folders and endings. A label given for one slide of a
+        patient holds for all; patients without one (see `MISSING`) are left out, and a warning counts them. A
+        covariate's value is the patient's first.
+
+        Args:
+            path: The table; with `slides`, the clinical one.
+            columns: What the tables call their ids; what is left open is found under a common name.
+            labels: Columns that every patient needs exactly one value of.
+            covariates: Further columns to carry along.
+            slides: A table of slides, joined on the patient; patients and slides without a counterpart are left out,
+                and a warning counts them. A column of both tables is the clinical one's.
+            words: What the words of labels and covariates mean, `{column: {word: class}}`; others stay as they are.
+            known: Which rows have labels enough, None being no label; those with all of them where left out.
 
         Raises:
             CohortError: No such table or column, an id that is empty or twice, labels that differ within a patient,
                 or no patient left.
+            ConfigError: `words` of another column.
         """
-        raw = read_table(Path(path))
-        require(path, raw, [columns.patient, columns.slide, *labels, *covariates])
-        table = _renamed(raw, columns, {*labels, *covariates})
-        _refuse_ids(path, table)
+        path, asked, columns = Path(path), {*labels, *covariates}, columns or Columns()
+        table = _slides(path, columns, asked) if slides is None else _joined(path, Path(slides), columns, asked)
+        if columns.site is not None and "site" not in table:
+            require(path, table, [columns.site])
+        require(path, table, [*labels, *covariates])
+        table = translated(path, table, words or {}, asked)
         _warn_of_sites(table)
         for label in labels:
             table[label] = _settled(path, table, label)
-        return cls(_labelled(path, table, labels), tuple(labels), tuple(covariates))
+        return cls(_labelled(path, table, labels, known), tuple(labels), tuple(covariates))
 
     @cached_property
     def patients(self) -> pd.DataFrame:
@@ -134,22 +146,58 @@ class Cohort:
         return Cohort(table, self.labels, self.covariates)
 
 
-def _renamed(raw: pd.DataFrame, columns: Columns, asked: set[str]) -> pd.DataFrame:
-    names: Mapping[str, str] = {"patient": columns.patient, "slide": columns.slide, "site": columns.site}
-    ids = {own: raw[theirs] for own, theirs in names.items() if theirs in raw}
-    # A column the user calls something else gives way to the id of that name, unless it is asked for as well.
-    others = [name for name in raw.columns if name not in names and (name not in names.values() or name in asked)]
-    return pd.DataFrame({**ids, **{name: raw[name] for name in others}})
+def _slides(path: Path, columns: Columns, asked: set[str]) -> pd.DataFrame:
+    """One row a slide, by its bare id."""
+    table = identified(path, read_table(path), columns, ("patient", "slide"), asked)
+    _refuse_empty(path, table, ("patient", "slide"))
+    table["slide"] = table["slide"].map(slide_id)
+    _refuse_doubled(path, table, "slide")
+    return table
 
 
-def _refuse_ids(path: Path, table: pd.DataFrame) -> None:
-    for column in ("patient", "slide"):
+def _joined(path: Path, slides: Path, columns: Columns, asked: set[str]) -> pd.DataFrame:
+    """The slides of a table of slides, each with its patient's row of the clinical table."""
+    clinical = identified(path, read_table(path), columns, ("patient",), asked).drop(columns="slide", errors="ignore")
+    _refuse_empty(path, clinical, ("patient",))
+    _refuse_doubled(path, clinical, "patient")
+    listing = _slides(slides, columns, asked)
+    own = [name for name in listing if name == "patient" or name not in clinical]
+    table = listing[own].merge(clinical, on="patient", how="inner")
+    _warn_of_strangers(path, clinical["patient"], slides, listing["patient"])
+    return table
+
+
+def _warn_of_strangers(path: Path, patients: "pd.Series[str]", slides: Path, owners: "pd.Series[str]") -> None:
+    bare = sorted(set(patients) - set(owners))
+    strange = owners[~owners.isin(set(patients))]
+    if len(strange) == len(owners):
+        raise CohortError(
+            f"{slides} and {path} have no patient in common: {listed(sorted(set(strange))[:2])} and {listed(bare[:2])}"
+        )
+    if bare:
+        _log.warning(
+            "%d of %d patients of %s have no slide in %s and are left out: %s",
+            *(len(bare), len(patients), path, slides, listed(bare)),
+        )
+    if len(strange):
+        whose = sorted(set(strange))
+        _log.warning(
+            "%d of %d slides of %s are of %d patients that are not in %s and are left out: %s",
+            *(len(strange), len(owners), slides, len(whose), path, listed(whose)),
+        )
+
+
+def _refuse_empty(path: Path, table: pd.DataFrame, ids: Sequence[str]) -> None:
+    for column in ids:
         empty = table.index[table[column] == ""]
         if len(empty):
             raise CohortError(f"{path}, row {empty[0] + 1}: no {column} id ({len(empty)} rows without one)")
-    doubled = sorted(set(table.loc[table["slide"].duplicated(), "slide"]))
+
+
+def _refuse_doubled(path: Path, table: pd.DataFrame, column: str) -> None:
+    doubled = sorted(set(table.loc[table[column].duplicated(), column]))
     if doubled:
-        raise CohortError(f"{path}: {len(doubled)} slides have several rows, expected one each: {listed(doubled)}")
+        raise CohortError(f"{path}: {len(doubled)} {column}s have several rows, expected one each: {listed(doubled)}")
 
 
 def _warn_of_sites(table: pd.DataFrame) -> None:
@@ -172,15 +220,22 @@ def _settled(path: Path, table: pd.DataFrame, label: str) -> "pd.Series[str]":
     return table["patient"].map({patient: own[0] for patient, own in values.items()})
 
 
-def _labelled(path: Path, table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+def _labelled(
+    path: Path,
+    table: pd.DataFrame,
+    labels: Sequence[str],
+    known: Callable[[pd.DataFrame], NDArray[np.bool_]] | None,
+) -> pd.DataFrame:
     bare = table[list(labels)].isna()
-    missing = bare.any(axis=1)
+    missing = bare.any(axis=1) if known is None else pd.Series(~known(table), table.index)
     count = table.loc[missing, "patient"].nunique()
     if missing.all():
         raise CohortError(f"{path}: no patient has a value in {listed(labels)} ({count} patients)")
     if count:
         without = ", ".join(
-            f"{name} {table.loc[bare[name], 'patient'].nunique()}" for name in labels if bare[name].any()
+            f"{name} {table.loc[bare[name] & missing, 'patient'].nunique()}"
+            for name in labels
+            if (bare[name] & missing).any()
         )
         total = table["patient"].nunique()
         _log.warning("%d of %d patients are left out as they lack a label (%s)", count, total, without)

@@ -2,49 +2,67 @@
 
 import difflib
 import logging
-import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mil.data import hdf5
+from mil.data import formats
 from mil.data.encoders import Encoder, folded
-from mil.data.formats import Header, Slide, detect, suffixes
+from mil.data.formats import DETECTED, Header, Reading, Slide
+from mil.data.geometry import Expected, Geometry, settled
+from mil.data.listing import listing
+from mil.data.packed import Packed
+from mil.data.survey import Progress, survey
 from mil.errors import EncoderError, FeatureError
 
 _log = logging.getLogger(__name__)
 
 
 class FeatureStore:
-    """The feature files under a folder, one a slide; the slide's id is the file's name without its ending.
+    """The feature files under a folder, one a slide, or the one file into which `mil convert` packed them.
 
-    The folder is listed once, nested folders and links included. A file is opened for each read and closed again, so
-    a store holds no handle, and it can be sent to worker processes.
+    A slide's id is its file's name without endings (see `formats.slide_id`). The folder is listed once, nested folders
+    and links included. A file is opened for each read and closed again, so a store holds no handle, and it can be sent
+    to worker processes.
 
     Args:
-        folder: Where the files lie, at any depth.
+        folder: Where the files lie, at any depth; or the packed file.
         encoder: What made the features; None takes what the files say.
         known: Encoders whose names and aliases are recognised.
+        reading: What the user says of files that leave it open.
+        expected: The tiles that are asked for; None asks for the encoder's.
 
     Attributes:
         encoder: As given, or as `resolve` found it.
         verified: Whether every file asked about by `resolve` said its encoder itself.
+        geometry: The tiles' size, as `resolve` found it.
 
     Raises:
         FeatureError: No folder, no feature file in it, or a slide that is there twice.
     """
 
-    def __init__(self, folder: Path, encoder: Encoder | None = None, known: Sequence[Encoder] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        encoder: Encoder | None = None,
+        known: Sequence[Encoder] = (),
+        reading: Reading = DETECTED,
+        expected: Expected | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self.encoder = encoder
         self.known = tuple(known)
+        self.reading = reading
+        self.expected = expected
         self.verified = False
-        self._paths = _scan(self.folder)
+        self.geometry = Geometry()
+        self._packed = Packed(self.folder) if self.folder.is_file() else None
+        self._paths = listing(self.folder) if self._packed is None else dict.fromkeys(self._packed.slides, self.folder)
         self._headers: dict[str, Header] = {}
-        self._readers: dict[str, Callable[[Path, Header | None], Slide]] = {}
+        self._layouts: dict[str, str] = {}
 
     @property
     def slides(self) -> list[str]:
@@ -77,10 +95,36 @@ class FeatureStore:
         """
         if slide not in self._headers:
             path = self.path(slide)
-            layout = detect(path)
-            self._readers[slide] = layout.read
-            self._headers[slide] = layout.header(path)
+            if self._packed is not None:
+                self._headers[slide] = self._packed.header(slide)
+            else:
+                self._layouts[slide], self._headers[slide] = formats.examine(path, self.reading)
         return self._headers[slide]
+
+    def headers(
+        self, slides: Iterable[str], workers: int = 2, progress: Progress | None = None
+    ) -> dict[str, Header | FeatureError]:
+        """Many slides' headers, read in several processes and remembered; what is wrong with a file is in its place.
+
+        Args:
+            slides: Their ids.
+            workers: Processes.
+            progress: Is told how many files were read, of how many.
+
+        Raises:
+            FeatureError: A slide that is not in the store.
+        """
+        asked = {slide: self.path(slide) for slide in slides}
+        if self._packed is not None:
+            return {slide: self.header(slide) for slide in asked}
+        new = {slide: path for slide, path in asked.items() if slide not in self._headers}
+        wrong: dict[str, FeatureError] = {}
+        for slide, found in survey(new, self.reading, workers, progress).items():
+            if isinstance(found, FeatureError):
+                wrong[slide] = found
+            else:
+                self._layouts[slide], self._headers[slide] = found
+        return {slide: wrong.get(slide) or self._headers[slide] for slide in asked}
 
     def read(self, slide: str, check: bool = True) -> Slide:
         """A slide's whole bag.
@@ -93,11 +137,11 @@ class FeatureStore:
             FeatureError: Missing, broken, empty, not finite, or changed since its header was read.
             EncoderError: Of another width than the encoder's.
         """
-        path = self.path(slide)
-        if slide not in self._readers:
-            self._readers[slide] = detect(path).read
-        found = self._readers[slide](path, self._headers.get(slide))
-        said = self._headers.setdefault(slide, found.header)
+        path, said = self.path(slide), self.header(slide)
+        if self._packed is not None:
+            found = self._packed.read(slide)
+        else:
+            found = formats.read(path, self._layouts[slide], said, self.reading)
         if found.features.shape != (said.tiles, said.width):
             now = tuple(found.features.shape)
             raise FeatureError(f"{path} has changed while it was in use: {now}, was {(said.tiles, said.width)}")
@@ -128,11 +172,14 @@ class FeatureStore:
     def resolve(self, slides: Iterable[str]) -> Encoder:
         """The one encoder of these slides; it stays with the store, and `verified` says whether the files named it.
 
+        So does `geometry`, the size of their tiles.
+
         Raises:
-            EncoderError: Files of several encoders or widths, or of another one than was given, or none is known.
+            EncoderError: Files of several encoders, widths or sizes of tiles, or of other ones than were given, or no
+                encoder is known.
             FeatureError: A file that is missing or broken.
         """
-        headers = {slide: self.header(slide) for slide in slides}
+        headers = self._sound_headers(slides)
         _warn_of_doubles(headers)
         # Empty slides do not always know their width.
         width = self._only_width({slide: said for slide, said in headers.items() if said.width})
@@ -144,8 +191,17 @@ class FeatureStore:
         if named and not self.verified:
             silent = len(headers) - len(named)
             _log.warning("%d of %d slides do not say their encoder, taken as '%s'", silent, len(headers), encoder.name)
+        self.geometry = settled(headers, self.expected or _of(encoder), self.folder)
         self.encoder = encoder
         return encoder
+
+    def _sound_headers(self, slides: Iterable[str]) -> dict[str, Header]:
+        headers: dict[str, Header] = {}
+        for slide, said in self.headers(slides).items():
+            if isinstance(said, FeatureError):
+                raise said
+            headers[slide] = said
+        return headers
 
     def _only_width(self, headers: dict[str, Header]) -> int:
         if not headers:
@@ -156,7 +212,7 @@ class FeatureStore:
         return int(next(iter(groups)))
 
     def _only_name(self, named: dict[str, str], width: int) -> Encoder:
-        groups = _grouped((slide, self._canonical(name)) for slide, name in named.items())
+        groups = _grouped((slide, self._canonical(name, width)) for slide, name in named.items())
         if len(groups) > 1:
             raise EncoderError(f"features under {self.folder} come from {_listed(groups)}, expected one encoder")
         if not groups:
@@ -169,8 +225,11 @@ class FeatureStore:
         said = next(iter(named.values()))
         return next((encoder for encoder in self.known if encoder.name == name), Encoder(said, width))
 
-    def _canonical(self, name: str) -> str:
-        return next((encoder.name for encoder in self.known if encoder.answers_to(name)), folded(name))
+    def _canonical(self, name: str, width: int) -> str:
+        # Producers write one name for the class token alone and for it beside the mean of the others: width decides.
+        own = [encoder for encoder in self.known if encoder.answers_to(name)]
+        fitting = [encoder.name for encoder in own if encoder.dim == width] or [encoder.name for encoder in own]
+        return next(iter(fitting), folded(name))
 
     def _expected(self, named: dict[str, str], encoder: Encoder) -> Encoder:
         others = _grouped((slide, name) for slide, name in named.items() if not encoder.answers_to(name))
@@ -187,50 +246,16 @@ class FeatureStore:
         return f"features of '{slide}' are {said.width} wide{source}, encoder '{encoder.name}' has {encoder.dim}"
 
 
-def _scan(root: Path) -> dict[str, Path]:
-    if not root.is_dir():
-        raise FeatureError(f"{root} is no folder, expected one with feature files")
-    endings = suffixes()
-    found: dict[str, Path] = {}
-    for path in _files(root, endings):
-        slide = path.name[: -len(path.suffix)]
-        if slide in found and found[slide].resolve() != path.resolve():
-            raise FeatureError(f"slide '{slide}' is there twice: {found[slide]} and {path}, expected one file a slide")
-        found.setdefault(slide, path)
-    if not found:
-        raise FeatureError(f"{root} holds no feature files ({', '.join(endings)}), nor do the folders in it")
-    return dict(sorted(found.items()))
-
-
-def _files(root: Path, endings: tuple[str, ...]) -> Iterable[Path]:
-    seen: set[Path] = set()
-    for name, folders, files in os.walk(root, followlinks=True):
-        folder = Path(name)
-        if folder.resolve() in seen:  # a link to a folder above it, or to one already listed
-            folders.clear()
-            continue
-        seen.add(folder.resolve())
-        # TRIDENT keeps slide embeddings and tile positions beside the tiles' features.
-        folders[:] = sorted(one for one in folders if not one.startswith((".", "slide_features_")))
-        own = sorted(folder / one for one in files if one.lower().endswith(endings) and not one.startswith("."))
-        if own and not (folder.name == "patches" and folder != root and _positions_only(own[0])):
-            yield from own
-
-
-def _positions_only(path: Path) -> bool:
-    try:
-        with hdf5.opened(path) as file:
-            return hdf5.has(file, "coords") and not hdf5.has(file, "features")
-    except FeatureError:
-        return False  # not skipped: it is named when its slide is read
-
-
 def _refuse_not_finite(path: Path, features: Tensor) -> None:
     # Both extremes are NaN where any value is; rows are counted only where there is something to count.
     if all(torch.isfinite(extreme) for extreme in torch.aminmax(features)):
         return
     bad = int((~torch.isfinite(features)).any(dim=1).sum())
     raise FeatureError(f"{path}: {bad} of {len(features)} tiles have NaN or infinite values, expected finite ones")
+
+
+def _of(encoder: Encoder) -> Expected:
+    return Expected(encoder.mpp, encoder.tile_px, f"encoder '{encoder.name}'", f"encoder={encoder.name} encoder")
 
 
 def _warn_of_doubles(headers: dict[str, Header]) -> None:

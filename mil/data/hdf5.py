@@ -36,8 +36,16 @@ _HEAP_BYTES = 2**24
 _LINKS = 10_000  # a producer writes a handful of top-level names
 
 
+class File(h5py.File):  # type: ignore[misc]  # h5py ships no types
+    """An open file, with those of its datasets that were found sound."""
+
+    def __init__(self, source: object) -> None:
+        super().__init__(source, "r", locking=False)
+        self.sound: dict[str, h5py.Dataset] = {}
+
+
 @contextmanager
-def opened(path: Path, bulk: bool = False) -> Iterator[h5py.File]:
+def opened(path: Path, bulk: bool = False) -> Iterator[File]:
     """An HDF5 file opened for reading, without a lock, so that read-only mounts work.
 
     Args:
@@ -51,7 +59,7 @@ def opened(path: Path, bulk: bool = False) -> Iterator[h5py.File]:
     try:
         with ExitStack() as stack:
             source = path if bulk else stack.enter_context(_Watched(path))
-            file = stack.enter_context(h5py.File(source, "r", locking=False))
+            file = stack.enter_context(File(source))
             if file.id.get_create_plist().get_sizes() != (8, 8):
                 raise RefusalError("offsets and lengths are not of 8 bytes, as HDF5 writes them")
             yield file
@@ -95,24 +103,30 @@ def _refuse_endless(file: io.FileIO, place: int) -> None:
         at += step
 
 
-def keys(file: h5py.File) -> list[str]:
+def keys(file: File) -> list[str]:
     """The names at the top of the file; none of them is followed."""
     if len(file) > _LINKS:
         raise RefusalError(f"it holds {len(file)} names, expected at most {_LINKS}")
     return list(file)
 
 
-def has(file: h5py.File, key: str) -> bool:
+def has(file: File, key: str) -> bool:
     """Whether there is a name `key` at the top of the file; it is not followed."""
     return "/" not in key and bool(file.id.links.exists(key.encode()))
 
 
-def dataset(file: h5py.File, key: str) -> h5py.Dataset:
+def dataset(file: File, key: str) -> h5py.Dataset:
     """The dataset `key` at the top of the file, stored in this file and no larger than its bytes can be.
 
     Raises:
         RefusalError: Missing (naming what is there), a link, a group, stored elsewhere, or implausibly large.
     """
+    if key not in file.sound:
+        file.sound[key] = _sound(file, key)
+    return file.sound[key]
+
+
+def _sound(file: File, key: str) -> h5py.Dataset:
     if not has(file, key):
         raise RefusalError(f"there is no dataset '{key}'; it holds {_some(keys(file))}")
     if file.id.links.get_info(key.encode()).type != h5py.h5l.TYPE_HARD:
@@ -126,24 +140,44 @@ def dataset(file: h5py.File, key: str) -> h5py.Dataset:
     return found
 
 
-def layout(stored: h5py.Dataset) -> tuple[int, int, str]:
+def layout(stored: h5py.Dataset, batch_axis: bool = False) -> tuple[int, int, str]:
     """Tiles, width and dtype of a feature matrix; `(0,)`, which TRIDENT writes for an empty slide, is 0 and 0.
+
+    With `batch_axis`, a matrix may have a leading axis of one.
 
     Raises:
         RefusalError: Not a matrix, or not of floating point.
     """
-    if stored.shape != (0,) and len(stored.shape) != 2:
-        batched = "; a leading batch axis is not accepted" if len(stored.shape) == 3 else ""
-        raise RefusalError(f"{_named(stored)} has shape {stored.shape}, expected (tiles, width){batched}")
-    tiles, width = stored.shape if len(stored.shape) == 2 else (0, 0)
+    shape = _unbatched(stored, batch_axis)
+    if shape != (0,) and len(shape) != 2:
+        raise RefusalError(f"{_named(stored)} has shape {stored.shape}, expected (tiles, width){_hint(stored.shape)}")
+    tiles, width = shape if len(shape) == 2 else (0, 0)
     if tiles and not width:
         raise RefusalError(f"{_named(stored)} has shape {stored.shape}, expected at least one feature a tile")
     return tiles, width, _dtype(stored)
 
 
-def matrix(stored: h5py.Dataset) -> Tensor:
+def _unbatched(stored: h5py.Dataset, batch_axis: bool) -> tuple[int, ...]:
+    shape: tuple[int, ...] = stored.shape
+    return shape[1:] if batch_axis and len(shape) == 3 and shape[0] == 1 else shape
+
+
+def _hint(shape: tuple[int, ...]) -> str:
+    if len(shape) == 3 and shape[0] == 1:
+        return "; data.batch_axis=true accepts a leading batch axis of one"
+    return "; one row alone is the embedding of a whole slide" if len(shape) == 1 else ""
+
+
+def tiles(file: File, key: str, batch_axis: bool = False) -> tuple[Tensor, Tensor | None]:
+    """The feature matrix `key` `(n, d)` and `coords` `(n, 2)`, whole; None where the file has no coordinates."""
+    features = matrix(dataset(file, key), batch_axis)
+    coords = grid(file, "coords", len(features), batch_axis)
+    return features, None if coords is None else points(coords)
+
+
+def matrix(stored: h5py.Dataset, batch_axis: bool = False) -> Tensor:
     """A feature matrix whole, as stored: float16, float32 or bfloat16; float64 becomes float32."""
-    tiles, width, dtype = layout(stored)
+    tiles, width, dtype = layout(stored, batch_axis)
     kind = {"float16": "f2", "float32": "f4", "float64": "f4", "bfloat16": "V2"}[dtype]
     values = _whole(stored, (tiles, width), kind)  # (n, d)
     if dtype == "bfloat16":
@@ -151,7 +185,7 @@ def matrix(stored: h5py.Dataset) -> Tensor:
     return torch.from_numpy(values)
 
 
-def grid(file: h5py.File, key: str, tiles: int) -> h5py.Dataset | None:
+def grid(file: File, key: str, tiles: int, batch_axis: bool = False) -> h5py.Dataset | None:
     """The coordinates' dataset, one row a tile; None where the file has none.
 
     Raises:
@@ -160,7 +194,7 @@ def grid(file: h5py.File, key: str, tiles: int) -> h5py.Dataset | None:
     if not has(file, key):
         return None
     stored = dataset(file, key)
-    if stored.shape != (tiles, 2) and (tiles or 0 not in stored.shape):
+    if _unbatched(stored, batch_axis) != (tiles, 2) and (tiles or 0 not in stored.shape):
         raise RefusalError(f"{_named(stored)} has shape {stored.shape}, expected ({tiles}, 2) for {tiles} tiles")
     if stored.dtype.kind not in "iuf":
         raise RefusalError(f"{_named(stored)} is {stored.dtype}, expected pixels")
@@ -173,16 +207,28 @@ def points(stored: h5py.Dataset) -> Tensor:
     Raises:
         RefusalError: Not finite, or beyond what a pixel can be.
     """
-    shape = (stored.shape[0], 2)
     if stored.dtype.kind in "iu":
-        return torch.from_numpy(_whole(stored, shape, "i8"))
-    values = _whole(stored, shape, "f8")
+        return torch.from_numpy(_whole(stored, _pairs(stored), "i8"))
+    return torch.from_numpy(places(stored).round().astype(np.int64))
+
+
+def places(stored: h5py.Dataset) -> NDArray[np.float64]:
+    """Coordinates whole, `(n, 2)`, in whatever unit they are stored.
+
+    Raises:
+        RefusalError: Not finite, or beyond what a place on a slide can be.
+    """
+    values = _whole(stored, _pairs(stored), "f8").astype(np.float64, copy=False)
     if not (np.abs(values) < 2**53).all():
         raise RefusalError(f"{_named(stored)} holds values that are no pixels (not finite, or beyond 2^53)")
-    return torch.from_numpy(values.round().astype(np.int64))
+    return values
 
 
-def text(item: h5py.Dataset, name: str) -> str | None:
+def _pairs(stored: h5py.Dataset) -> tuple[int, int]:
+    return math.prod(stored.shape) // 2, 2
+
+
+def text(item: h5py.Dataset | File, name: str) -> str | None:
     """A text attribute; None where it is absent, empty, no text, or the word `None`."""
     value = _attribute(item, name)
     if isinstance(value, bytes):
@@ -190,7 +236,7 @@ def text(item: h5py.Dataset, name: str) -> str | None:
     return str(value) if isinstance(value, str) and value not in ("", "None") else None
 
 
-def number(item: h5py.Dataset, name: str) -> float | None:
+def number(item: h5py.Dataset | File, name: str) -> float | None:
     """A positive numeric attribute, the first where it has one for each axis; None where it is absent or no number."""
     value = np.atleast_1d(np.asarray(_attribute(item, name)))
     if value.size == 0 or value.dtype.kind not in "iuf":
@@ -199,19 +245,24 @@ def number(item: h5py.Dataset, name: str) -> float | None:
     return first if math.isfinite(first) and first > 0 else None
 
 
-def _attribute(item: h5py.Dataset, name: str) -> object:
-    if name not in item.attrs:
+def _attribute(item: h5py.Dataset | File, name: str) -> object:
+    try:
+        stored = item.attrs.get_id(name)
+    except KeyError:
         return None
-    stored = item.attrs.get_id(name)
     if math.prod(stored.shape) * stored.dtype.itemsize > _ATTRIBUTE_BYTES:
         raise RefusalError(f"{_named(item)}: attribute '{name}' is larger than {_ATTRIBUTE_BYTES} bytes")
-    if stored.dtype.kind not in "iufS" and h5py.check_string_dtype(stored.dtype) is None:
+    if stored.dtype.kind in "iuf":
+        value = np.empty(stored.shape, stored.dtype)
+        stored.read(value)
+        return value
+    if stored.dtype.kind != "S" and h5py.check_string_dtype(stored.dtype) is None:
         return None  # neither text nor a number: HDF5 can take for ever over a broken list of lists
-    value: object = item.attrs[name]
-    return value
+    text: object = item.attrs[name]
+    return text
 
 
-def _refuse_elsewhere(file: h5py.File, key: str, found: h5py.Dataset) -> None:
+def _refuse_elsewhere(file: File, key: str, found: h5py.Dataset) -> None:
     plan = found.id.get_create_plist()
     if plan.get_external_count():
         raise RefusalError(f"'{key}' is stored in another file, expected data in the file itself")
@@ -224,7 +275,7 @@ def _refuse_elsewhere(file: h5py.File, key: str, found: h5py.Dataset) -> None:
         raise RefusalError(f"'{key}' uses HDF5 filter {unknown[0]}, expected {expected} or none")
 
 
-def _refuse_bomb(file: h5py.File, key: str, found: h5py.Dataset) -> None:
+def _refuse_bomb(file: File, key: str, found: h5py.Dataset) -> None:
     if found.shape is None:
         raise RefusalError(f"'{key}' has no shape, expected a matrix")
     _refuse_larger(found, file.id.get_filesize())
@@ -256,7 +307,7 @@ def _whole(stored: h5py.Dataset, shape: tuple[int, int], kind: str) -> NDArray[n
         needed = math.prod(shape) * np.dtype(kind).itemsize / 2**30
         raise RefusalError(f"{_named(stored)} needs {needed:.1f} GiB of memory, more than there is") from error
     if values.size:
-        stored.read_direct(values)
+        stored.read_direct(values.reshape(stored.shape))  # a view: only axes of one differ
     return values
 
 

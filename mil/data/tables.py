@@ -14,32 +14,29 @@ import pandas as pd
 from mil.errors import CohortError, MilError
 
 _DELIMITERS = (",", ";", "\t")
+_ZIP, _OLD_EXCEL = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 
 
 def read_table(path: Path, error: type[MilError] = CohortError) -> pd.DataFrame:
-    """A CSV (comma, semicolon or tab; plain or `.gz`) as a table of stripped text, so that `001` and `1E5` stay.
+    """A table as stripped text, so that `001` and `1E5` stay: CSV (comma, semicolon or tab; plain or `.gz`) or XLSX.
 
     A byte order mark, any line ends, quotes, blank lines and empty columns after the last one are taken as they come.
+    Of a workbook the first sheet is read.
 
     Raises:
-        error: No such file, no text, no rows, a column twice, or a line with another number of fields than the header.
+        error: No such file, no text, no rows, a column twice, a line with another number of fields than the header,
+            or a formula.
     """
-    text = _text(path, error)
-    rows = list(_rows(path, text, error))
-    if not rows:
-        raise error(f"{path} is empty, expected a table with a header")
-    header, *body = [[field.strip() for field in row] for row in rows]
-    while header and not header[-1]:
-        header.pop()
-    doubled = sorted({name for name in header if header.count(name) > 1})
-    if doubled:
-        raise error(f"{path} has column '{doubled[0]}' twice, expected each once")
-    if not body:
-        raise error(f"{path} has a header but no rows")
-    for number, row in enumerate(body, start=1):
-        if len(row) < len(header) or any(row[len(header) :]):
-            raise error(f"{path}, row {number}: {len(row)} fields, the header has {len(header)}")
-    return pd.DataFrame([row[: len(header)] for row in body], columns=header, dtype=str)
+    raw = _bytes(path, error)
+    if raw.startswith(_OLD_EXCEL):
+        raise error(f"{path} is a workbook of Excel before 2007, or one with a password; save it as .xlsx or CSV")
+    if raw.startswith(_ZIP):
+        from mil.data.workbook import rows
+
+        found = rows(path, raw, error)
+    else:
+        found = _rows(path, _text(path, raw, error), error)
+    return _framed(path, [row for row in ([_one_line(field) for field in row] for row in found) if any(row)], error)
 
 
 def require(path: Path, table: pd.DataFrame, columns: Sequence[str], error: type[MilError] = CohortError) -> None:
@@ -63,28 +60,52 @@ def listed(ids: Sequence[str]) -> str:
     return ", ".join(f"'{one}'" for one in ids[:10]) + more
 
 
-def _text(path: Path, error: type[MilError]) -> str:
+def _one_line(field: str) -> str:
+    # A header is often broken over lines within its cell; nobody can type that on a command line.
+    return " ".join(field.split()) if len(field.splitlines()) > 1 else field.strip()
+
+
+def _framed(path: Path, rows: list[list[str]], error: type[MilError]) -> pd.DataFrame:
+    if not rows:
+        raise error(f"{path} is empty, expected a table with a header")
+    header, *body = rows
+    while header and not header[-1]:
+        header.pop()
+    doubled = sorted({name for name in header if header.count(name) > 1})
+    if doubled:
+        raise error(f"{path} has column '{doubled[0]}' twice, expected each once")
+    if not body:
+        raise error(f"{path} has a header but no rows")
+    for number, row in enumerate(body, start=1):
+        if len(row) < len(header) or any(row[len(header) :]):
+            raise error(f"{path}, row {number}: {len(row)} fields, the header has {len(header)}")
+    return pd.DataFrame([row[: len(header)] for row in body], columns=header, dtype=str)
+
+
+def _bytes(path: Path, error: type[MilError]) -> bytes:
     try:
         raw = path.read_bytes()
-        if path.suffix == ".gz":
-            raw = gzip.decompress(raw)
+        return gzip.decompress(raw) if path.suffix.lower() == ".gz" else raw
+    except (OSError, EOFError, zlib.error) as wrong:
+        reason = wrong.strerror if isinstance(wrong, OSError) and wrong.strerror else wrong
+        raise error(f"{path} cannot be read: {reason}") from wrong
+
+
+def _text(path: Path, raw: bytes, error: type[MilError]) -> str:
+    try:
         # Excel's "Unicode text" is UTF-16, its "CSV UTF-8" starts with a byte order mark.
         return raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as wrong:
         raise error(f"{path} is no UTF-8 text (byte {wrong.start}), expected a CSV saved as UTF-8") from wrong
-    except (OSError, EOFError, zlib.error) as wrong:
-        reason = wrong.strerror if isinstance(wrong, OSError) and wrong.strerror else wrong
-        raise error(f"{path} cannot be read: {reason}") from wrong
 
 
 def _rows(path: Path, text: str, error: type[MilError]) -> list[list[str]]:
     lines = io.StringIO(text, newline=None).read()
     delimiter = _delimiter(lines.lstrip("\n").partition("\n")[0])
     try:
-        rows = list(csv.reader(io.StringIO(lines), delimiter=delimiter, skipinitialspace=True))
+        return list(csv.reader(io.StringIO(lines), delimiter=delimiter, skipinitialspace=True))
     except csv.Error as wrong:
         raise error(f"{path} is no CSV: {wrong}") from wrong
-    return [row for row in rows if any(field.strip() for field in row)]
 
 
 def _delimiter(header: str) -> str:

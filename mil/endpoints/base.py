@@ -1,13 +1,16 @@
 """What a tool predicts: its target, its loss, its score and its output."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from mil.errors import PredictionsError
 
 Scores = dict[str, NDArray[np.float64]]
 
@@ -21,10 +24,25 @@ class Endpoint(ABC):
 
     metric: ClassVar[str]
     """The key of `score` that ranks models; larger is better."""
+    task: ClassVar[str] = "other"
+    """What a model hub calls its kind: classification, regression, survival."""
+    partial: ClassVar[bool] = False
+    """True where a patient may lack some of the columns, though not all of them."""
     columns: tuple[str, ...]
     """Columns of the cohort that the target is made of."""
     out_dim: int
     """Logits a bag, c."""
+    groups: tuple[int, ...] | None = None
+    """Logits of each of several questions in one; none where there is one question."""
+    alone: bool = True
+    """False where a patient alone has no loss: patients are compared with each other."""
+
+    def known(self, table: pd.DataFrame) -> NDArray[np.bool_]:
+        """Which patients have what a target is made of, `(p,)`: every column, or any of them where `partial`."""
+        cells = table[list(self.columns)]
+        there = cells.notna() & cells.astype(str).apply(lambda column: column.str.strip() != "")
+        found = there.any(axis=1) if self.partial else there.all(axis=1)
+        return np.asarray(found, dtype=np.bool_)
 
     @abstractmethod
     def encode(self, table: pd.DataFrame) -> Tensor:
@@ -64,6 +82,19 @@ class Endpoint(ABC):
             PredictionsError: a column is missing or out of its range.
         """
 
+    @property
+    def oracle_columns(self) -> tuple[str, ...]:
+        """Columns of a simulated cohort's truth that hold a perfect reader's scores."""
+        return ("oracle",)
+
+    def from_oracle(self, scores: Tensor) -> Tensor:
+        """Logits `(p, c)` of a perfect reader from its scores `(p, k)`, one of each of `oracle_columns`."""
+        return scores
+
+    def legend(self) -> str:
+        """What the columns of `decode` mean, in Markdown, for the card."""
+        return ", ".join(f"`{name}`" for name in self.decode(torch.zeros(1, self.out_dim))) + "."
+
     def counts(self, target: Tensor) -> dict[str, int]:
         """What every number is printed with: `n` patients, and the positives, classes or events among them."""
         return {"n": len(target)}
@@ -84,3 +115,15 @@ class Endpoint(ABC):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes back what `state` gave."""
+
+
+def numbers(table: pd.DataFrame, columns: Sequence[str]) -> Tensor:
+    """Columns of a table of predictions, `(p, k)`.
+
+    Raises:
+        PredictionsError: a column is missing.
+    """
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise PredictionsError(f"predictions: no column {missing[0]!r}, found {', '.join(map(str, table.columns))}")
+    return torch.tensor(table[list(columns)].to_numpy(np.float64))

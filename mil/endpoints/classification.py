@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mil.endpoints.base import Endpoint, Scores
+from mil.endpoints.base import Endpoint, Scores, numbers
+from mil.endpoints.losses import ClassLoss
 from mil.errors import CohortError, ConfigError, PredictionsError
 from mil.metrics.classification import auroc, balanced_accuracy, macro_auroc
 
 
 class Classes(Endpoint):
-    """What binary and multiclass share: one column of declared words, and weights that balance them."""
+    """What endpoints of one column of declared words share: its labels, and weights that balance them."""
+
+    task: ClassVar[str] = "classification"
 
     def __init__(self, column: str, classes: Sequence[str]) -> None:
         """`classes` in the order of the logits, as the cohort's table writes them."""
@@ -29,14 +32,10 @@ class Classes(Endpoint):
 
     def labels(self, table: pd.DataFrame) -> NDArray[np.int64]:
         """Each patient's class, as its place among the classes, `(p,)`."""
-        places = {_folded(name): place for place, name in enumerate(self.classes)}
-        found = [places.get(_folded(value), -1) for value in table[self.column]]
-        for row, place in enumerate(found):
-            if place < 0:
-                value, who = str(table[self.column].iloc[row]), table.index[row]
-                known = ", ".join(self.classes)
-                raise CohortError(f"column {self.column}, row of {who}: label {value!r}, expected one of {known}")
-        return np.array(found, dtype=np.int64)
+        found = places(table[self.column], self.classes)
+        if (found < 0).any():
+            refuse_label(table[self.column], int((found < 0).argmax()), self.classes)
+        return found
 
     def counts(self, target: Tensor) -> dict[str, int]:
         """Patients, and those of each class."""
@@ -75,15 +74,29 @@ class Classes(Endpoint):
     def _weights(self, like: Tensor) -> Tensor:
         return torch.tensor(self.class_weight or [1.0] * len(self.classes), dtype=like.dtype, device=like.device)
 
+    def _weighed(self, losses: Tensor, target: Tensor) -> Tensor:
+        """The mean of `weight[class] * loss` over patients."""
+        return (self._weights(losses)[target.long()] * losses).mean()
+
 
 class Binary(Classes):
     """Two classes, one logit: `classes[1]` is the positive one."""
 
     metric: ClassVar[str] = "auroc"
 
-    def __init__(self, column: str = "label", classes: Sequence[str] = ("0", "1")) -> None:
-        """`classes`: negative, then positive."""
+    def __init__(
+        self,
+        column: str = "label",
+        classes: Sequence[str] = ("0", "1"),
+        loss: str = "cross_entropy",
+        gamma: float | None = None,
+        gamma_positive: float = 0.0,
+        margin: float = 0.05,
+        smoothing: float = 0.0,
+    ) -> None:
+        """`classes`: negative, then positive; the others are `ClassLoss`'s."""
         super().__init__(column, classes)
+        self.losses = ClassLoss(column, loss, gamma, gamma_positive, margin, smoothing)
         if len(self.classes) != 2:
             raise ConfigError(f"endpoint {column}: {len(self.classes)} classes, a binary endpoint has two")
         self.out_dim = 1
@@ -98,11 +111,8 @@ class Binary(Classes):
         return torch.from_numpy(self.labels(table)).float()
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy, weighted by class where balanced."""
-        logits = logits.squeeze(1)
-        weight = self._weights(logits)[target.long()]
-        loss: Tensor = functional.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), weight)
-        return loss
+        """Cross-entropy, focal or asymmetric loss, weighted by class where balanced."""
+        return self._weighed(self.losses.binary(logits.squeeze(1), target), target)
 
     def membership(self, target: Tensor) -> Tensor:
         """1 for the positive class, `(b, 1)`."""
@@ -122,9 +132,11 @@ class Binary(Classes):
 
     def recode(self, table: pd.DataFrame) -> Tensor:
         """Logit of `p_<positive>`."""
-        (probability,) = _probabilities(table, [f"p_{self.positive}"]).unbind(1)
-        # doubles are far finer near zero than near one: certain negatives keep their order, certain positives tie
-        return probability.clamp(1e-300, 1 - 2**-53).logit().unsqueeze(1)
+        return logit(probabilities(table, [f"p_{self.positive}"]))
+
+    def legend(self) -> str:
+        """The probability, uncalibrated."""
+        return f"`p_{self.positive}` rises with the probability of {self.positive}. It is not calibrated."
 
 
 class Multiclass(Classes):
@@ -132,9 +144,17 @@ class Multiclass(Classes):
 
     metric: ClassVar[str] = "macro_auroc"
 
-    def __init__(self, column: str = "label", classes: Sequence[str] = ("0", "1", "2")) -> None:
-        """`classes` in the order of the logits."""
+    def __init__(
+        self,
+        column: str = "label",
+        classes: Sequence[str] = ("0", "1", "2"),
+        loss: str = "cross_entropy",
+        gamma: float | None = None,
+        smoothing: float = 0.0,
+    ) -> None:
+        """`classes` in the order of the logits; the others are `ClassLoss`'s."""
         super().__init__(column, classes)
+        self.losses = ClassLoss(column, loss, gamma, smoothing=smoothing, kinds=("cross_entropy", "focal"))
         self.out_dim = len(self.classes)
 
     def encode(self, table: pd.DataFrame) -> Tensor:
@@ -142,9 +162,8 @@ class Multiclass(Classes):
         return torch.from_numpy(self.labels(table))
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy; where balanced, the mean of `weight[class] * loss` over patients."""
-        losses = functional.cross_entropy(logits, target, self._weights(logits), reduction="none")
-        return losses.mean()
+        """Cross-entropy or focal loss; where balanced, the mean of `weight[class] * loss` over patients."""
+        return self._weighed(self.losses.exclusive(logits, target), target)
 
     def membership(self, target: Tensor) -> Tensor:
         """1 for the bag's own class, `(b, c)`."""
@@ -161,13 +180,54 @@ class Multiclass(Classes):
 
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
         """`p_<class>` for each class; they sum to one."""
-        probabilities = logits.double().softmax(1).unbind(1)
-        return {f"p_{name}": values for name, values in zip(self.classes, probabilities, strict=True)}
+        shares = logits.double().softmax(1).unbind(1)
+        return {f"p_{name}": values for name, values in zip(self.classes, shares, strict=True)}
 
     def recode(self, table: pd.DataFrame) -> Tensor:
         """Logarithms of the probabilities."""
-        probabilities = _probabilities(table, [f"p_{name}" for name in self.classes])
-        return probabilities.clamp(min=1e-300).log()
+        return probabilities(table, [f"p_{name}" for name in self.classes]).clamp(min=1e-300).log()
+
+    @property
+    def oracle_columns(self) -> tuple[str, ...]:
+        """A class each."""
+        return tuple(f"oracle_{name}" for name in self.classes)
+
+    def legend(self) -> str:
+        """The probabilities, uncalibrated."""
+        names = ", ".join(f"`p_{name}`" for name in self.classes)
+        return f"{names}: probabilities that sum to one. They are not calibrated."
+
+
+def places(values: "pd.Series[str]", classes: Sequence[str]) -> NDArray[np.int64]:
+    """Each value's place among the classes, `(p,)`; -1 for what is none of them."""
+    known = {_folded(name): place for place, name in enumerate(classes)}
+    return np.array([known.get(_folded(value), -1) for value in values], dtype=np.int64)
+
+
+def refuse_label(values: "pd.Series[str]", row: int, classes: Sequence[str]) -> NoReturn:
+    """Says that this row's value is none of the classes."""
+    who, value = values.index[row], str(values.iloc[row])
+    known = ", ".join(classes)
+    raise CohortError(f"column {values.name}, row of {who}: label {value!r}, expected one of {known}")
+
+
+def logit(probability: Tensor) -> Tensor:
+    """Logits of probabilities, all finite."""
+    # doubles are far finer near zero than near one: certain negatives keep their order, certain positives tie
+    return probability.clamp(1e-300, 1 - 2**-53).logit()
+
+
+def probabilities(table: pd.DataFrame, columns: Sequence[str]) -> Tensor:
+    """Columns of a table `(p, k)`.
+
+    Raises:
+        PredictionsError: a column is missing, or holds what is no probability.
+    """
+    values = numbers(table, columns)
+    outside = ~((values >= 0) & (values <= 1)).all(1)
+    if outside.any():
+        raise PredictionsError(f"predictions: {int(outside.sum())} rows of {', '.join(columns)} outside [0, 1]")
+    return values
 
 
 def _folded(value: object) -> str:
@@ -178,14 +238,3 @@ def _folded(value: object) -> str:
     except ValueError:
         return text
     return repr(number) if math.isfinite(number) else text
-
-
-def _probabilities(table: pd.DataFrame, columns: list[str]) -> Tensor:
-    missing = [name for name in columns if name not in table]
-    if missing:
-        raise PredictionsError(f"predictions: no column {missing[0]!r}, found {', '.join(map(str, table.columns))}")
-    values = torch.tensor(table[columns].to_numpy(np.float64))
-    outside = ~((values >= 0) & (values <= 1)).all(1)
-    if outside.any():
-        raise PredictionsError(f"predictions: {int(outside.sum())} rows of {', '.join(columns)} outside [0, 1]")
-    return values

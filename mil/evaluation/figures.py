@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 
 from mil.endpoints.base import Endpoint
 from mil.endpoints.classification import Binary, Multiclass
-from mil.endpoints.survival import Cox
+from mil.endpoints.competing_risks import CompetingRisks
+from mil.endpoints.survival import Survival
+from mil.evaluation.incidence import draw_incidence
 from mil.evaluation.kaplan_meier import draw_survival
 from mil.evaluation.predictions import checked, report_folds
 from mil.evaluation.roc import draw_binary, draw_multiclass
@@ -19,7 +21,8 @@ from mil.evaluation.style import save, styled
 def draw(predictions: pd.DataFrame, endpoint: Endpoint, report: Mapping[str, Any], folder: Path) -> list[Path]:
     """Draws what the endpoint has a figure for, and says which files it wrote.
 
-    Classes: `roc`, a curve a fold and their mean, or a curve a class. Survival: `kaplan_meier`.
+    Classes: `roc`, a curve a fold and their mean, or a curve a class. Survival: `kaplan_meier`, or
+    `incidence` where causes compete.
 
     Args:
         predictions: The table that `evaluate` was given.
@@ -38,7 +41,10 @@ def draw(predictions: pd.DataFrame, endpoint: Endpoint, report: Mapping[str, Any
             case Multiclass():
                 draw_multiclass(axes, report_folds(table, endpoint), endpoint, report)
                 return save(figure, folder, "roc")
-            case Cox():
+            case CompetingRisks():
+                draw_incidence(axes, table, endpoint, report)
+                return save(figure, folder, "incidence")
+            case Survival():
                 draw_survival(axes, table, endpoint, report)
                 return save(figure, folder, "kaplan_meier")
     return []

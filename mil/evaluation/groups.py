@@ -1,4 +1,7 @@
-"""Low and high risk by a cut that training patients set: how far apart they fare."""
+"""Low and high risk by a cut that training patients set: how far apart they fare.
+
+Where causes compete, hazards and curves are those of the first cause, with the others' events as censoring.
+"""
 
 import logging
 import warnings
@@ -10,17 +13,17 @@ from lifelines import CoxPHFitter
 from lifelines.exceptions import ConvergenceError, ConvergenceWarning
 from lifelines.statistics import logrank_test
 
-from mil.endpoints.survival import Cox
+from mil.endpoints.survival import Survival
 from mil.evaluation.predictions import rows_of
 
 LEVEL = 0.95
 logger = logging.getLogger(__name__)
 
 
-def assign(table: pd.DataFrame, endpoint: Cox) -> tuple[pd.DataFrame, list[float | None]]:
+def assign(table: pd.DataFrame, endpoint: Survival) -> tuple[pd.DataFrame, list[float | None]]:
     """Reported patients with `time`, `event` and `high`, and each fold's cut.
 
-    A fold's cut is the median log hazard of its training patients; a reported patient above it is high. Groups, unlike
+    A fold's cut is the median risk of its training patients; a reported patient above it is high. Groups, unlike
     scores, can be pooled over folds; a patient whom several folds report counts once, as its first fold has it.
 
     Args:
@@ -32,23 +35,23 @@ def assign(table: pd.DataFrame, endpoint: Cox) -> tuple[pd.DataFrame, list[float
     for fold, rows in rows_of(table, "report"):
         if train[fold].empty:
             logger.warning("fold %s: no training rows to set the cut of low and high risk", fold)
-        cut = float(train[fold]["log_hazard"].median()) if len(train[fold]) else None
+        cut = float(train[fold][endpoint.rank].median()) if len(train[fold]) else None
         cuts.append(cut)
         if cut is not None:
-            parts.append(rows.assign(high=rows["log_hazard"] > cut))
+            parts.append(rows.assign(high=rows[endpoint.rank] > cut))
     pooled = pd.concat(parts) if parts else table.head(0).assign(high=np.zeros(0, dtype=bool))
     return outcomes(pooled, endpoint), cuts
 
 
-def outcomes(rows: pd.DataFrame, endpoint: Cox) -> pd.DataFrame:
+def outcomes(rows: pd.DataFrame, endpoint: Survival) -> pd.DataFrame:
     """Columns `time`, `event` and what else `high` says, one row a patient."""
     once = rows.drop_duplicates("patient").set_index("patient")
-    time, event = endpoint.encode(once).double().numpy().T
+    time, event = endpoint.encode(once)[:, :2].double().numpy().T
     kept = once[["high"]] if "high" in once else once[[]]
-    return kept.assign(time=time, event=event.astype(bool))
+    return kept.assign(time=time, event=event == 1)
 
 
-def groups(table: pd.DataFrame, endpoint: Cox) -> dict[str, Any] | None:
+def groups(table: pd.DataFrame, endpoint: Survival) -> dict[str, Any] | None:
     """Hazard ratio of high against low, with Wald interval, and log-rank p; none where no fold could set a cut."""
     patients, cuts = assign(table, endpoint)
     if patients.empty:

@@ -8,26 +8,27 @@ import pandas as pd
 from lifelines import KaplanMeierFitter
 from matplotlib.axes import Axes
 
-from mil.endpoints.survival import Cox
+from mil.endpoints.survival import Survival
 from mil.evaluation.groups import assign, outcomes
 from mil.evaluation.style import COLOURS, compared, interval
 
 
-def draw_survival(axes: Axes, table: pd.DataFrame, endpoint: Cox, report: Mapping[str, Any]) -> None:
+def draw_survival(axes: Axes, table: pd.DataFrame, endpoint: Survival, report: Mapping[str, Any]) -> None:
     """Curves with confidence bands, censoring ticks and the numbers at risk below; one curve where no cut was set."""
-    curves = _curves(table, endpoint, report)
+    curves = risk_groups(table, endpoint, report)
     end = max(float(patients["time"].max()) for _, patients in curves)
     axes.set(xlim=(0, end * 1.02), ylim=(0, 1.02), ylabel="Survival without event", xlabel=f"Time ({endpoint.unit})")
     for (name, patients), colour, line in zip(curves, COLOURS, ("-", "--"), strict=False):
         _curve(axes, name, patients, colour, line)
-    _numbers_at_risk(axes, curves)
+    numbers_at_risk(axes, curves)
     patients = report["patients"]
     counts = f"{patients['n']} patients, {patients['events']} events"
     axes.set_title(f"C-index {interval(report['metrics']['c_index'])}, {counts}", loc="left")
-    axes.legend(loc="best", title="\n".join(_notes(report)), alignment="left")
+    axes.legend(loc="best", title="\n".join(notes(report)), alignment="left")
 
 
-def _curves(table: pd.DataFrame, endpoint: Cox, report: Mapping[str, Any]) -> list[tuple[str, pd.DataFrame]]:
+def risk_groups(table: pd.DataFrame, endpoint: Survival, report: Mapping[str, Any]) -> list[tuple[str, pd.DataFrame]]:
+    """The reported patients of low and of high risk, as `groups.outcomes` has them, or all where no cut was set."""
     if report["groups"] is None:
         return [("all patients", outcomes(table[table["role"] == "report"], endpoint))]
     patients, _ = assign(table, endpoint)
@@ -46,7 +47,7 @@ def _curve(axes: Axes, name: str, patients: pd.DataFrame, colour: str, line: str
     axes.plot(censored, fit.predict(censored), "|", color=colour, markersize=5, markeredgewidth=0.8)
 
 
-def _numbers_at_risk(axes: Axes, curves: list[tuple[str, pd.DataFrame]]) -> None:
+def numbers_at_risk(axes: Axes, curves: list[tuple[str, pd.DataFrame]]) -> None:
     """Under the axis, a row a curve, a column a tick."""
     ticks = [float(tick) for tick in axes.get_xticks() if 0 <= tick <= axes.get_xlim()[1]]
     blended = axes.get_xaxis_transform()
@@ -64,7 +65,7 @@ def _numbers_at_risk(axes: Axes, curves: list[tuple[str, pd.DataFrame]]) -> None
             write(str(at_risk), tick, row, "center", COLOURS[row - 1])
 
 
-def _notes(report: Mapping[str, Any]) -> list[str]:
+def notes(report: Mapping[str, Any]) -> list[str]:
     """Hazard ratio, log-rank p, and the others' C-index, where the report has them."""
     groups, lines = report["groups"] or {}, []
     if groups.get("hazard_ratio"):

@@ -64,23 +64,22 @@ def report_folds(table: pd.DataFrame, endpoint: Endpoint) -> list[Fold]:
 
 
 def oracle_folds(table: pd.DataFrame, folds: list[Fold], endpoint: Endpoint) -> list[Fold]:
-    """The same folds with the oracle's logits, from columns `patient` and `oracle` (`oracle_<class>` of several).
+    """The same folds with the oracle's logits, from columns `patient` and the endpoint's own.
 
     Raises:
         PredictionsError: a column, or the oracle of a reported patient, is missing or not finite.
     """
-    names = tuple(getattr(endpoint, "classes", range(endpoint.out_dim)))
-    columns = ["oracle"] if endpoint.out_dim == 1 else [f"oracle_{name}" for name in names]
+    columns = list(endpoint.oracle_columns)
     _refuse_missing(table, ["patient", *columns], "oracle")
     known = table.assign(patient=table["patient"].astype(str)).drop_duplicates("patient").set_index("patient")[columns]
     known = known.apply(pd.to_numeric, errors="coerce")
     replaced = []
     for fold in folds:
-        logits = known.reindex(cast("list[str]", fold.patients)).to_numpy(np.float64)
-        absent = int((~np.isfinite(logits)).any(axis=1).sum())
+        scores = known.reindex(cast("list[str]", fold.patients)).to_numpy(np.float64)
+        absent = int((~np.isfinite(scores)).any(axis=1).sum())
         if absent:
-            raise PredictionsError(f"oracle: no finite value for {absent} of {len(logits)} reported patients of a fold")
-        replaced.append(fold._replace(logits=torch.from_numpy(logits)))
+            raise PredictionsError(f"oracle: no finite value for {absent} of {len(scores)} reported patients of a fold")
+        replaced.append(fold._replace(logits=endpoint.from_oracle(torch.from_numpy(scores))))
     return replaced
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from mil.endpoints.base import Endpoint
 from mil.endpoints.classification import Binary
-from mil.endpoints.survival import Cox
+from mil.endpoints.survival import Survival
 from mil.errors import PredictionsError
 from mil.evaluation.bootstrap import Fold, Interval, difference, intervals
 from mil.evaluation.groups import groups
@@ -20,7 +20,7 @@ from mil.evaluation.thresholds import choose, wilson
 from mil.metrics import sensitivity, specificity
 
 SCHEMA = 1
-BASELINE = "mean pooling, linear"
+BASELINE, CLINICAL = "mean pooling, linear", "clinical covariates alone, linear"
 logger = logging.getLogger(__name__)
 
 
@@ -30,6 +30,7 @@ def evaluate(
     *,
     decision: Mapping[str, Any] | None = None,
     baseline: pd.DataFrame | None = None,
+    covariates: pd.DataFrame | None = None,
     oracle: pd.DataFrame | None = None,
     resamples: int = 2000,
     seed: int = 0,
@@ -43,7 +44,8 @@ def evaluate(
         endpoint: What was predicted.
         decision: The rule of a binary endpoint's operating point, see `thresholds.choose`.
         baseline: Another model's predictions of the same patients in the same folds.
-        oracle: Columns patient and `oracle` (`oracle_<class>`): the scores that a perfect reader would give.
+        covariates: Those of a model that knows the clinical covariates alone.
+        oracle: Columns patient and the endpoint's `oracle_columns`: the scores that a perfect reader would give.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
 
@@ -64,8 +66,11 @@ def evaluate(
         "patients": counts,
         "metrics": {name: asdict(interval) | {"counts": counts} for name, interval in scored.items()},
         "operating_point": None if decision is None else operating_point(table, endpoint, decision),
-        "groups": groups(table, endpoint) if isinstance(endpoint, Cox) else None,
-        "baseline": None if baseline is None else _beside(baseline, folds, endpoint, counts, resamples, seed),
+        "groups": groups(table, endpoint) if isinstance(endpoint, Survival) else None,
+        **{
+            key: None if other is None else _beside(name, other, folds, endpoint, counts, resamples, seed)
+            for key, name, other in (("baseline", BASELINE, baseline), ("covariates", CLINICAL, covariates))
+        },
         "oracle": None if oracle is None else _oracle(oracle, folds, endpoint, counts, resamples, seed),
     }
     plain: dict[str, Any] = _plain(report)
@@ -112,16 +117,22 @@ def _proportion(value: float, n: int) -> dict[str, Any]:
 
 
 def _beside(
-    baseline: pd.DataFrame, folds: list[Fold], endpoint: Endpoint, counts: dict[str, int], resamples: int, seed: int
+    name: str,
+    other: pd.DataFrame,
+    folds: list[Fold],
+    endpoint: Endpoint,
+    counts: dict[str, int],
+    resamples: int,
+    seed: int,
 ) -> dict[str, Any]:
-    """The baseline's metrics, and the model's minus the baseline's on the same resamples."""
-    others = report_folds(checked(baseline, endpoint, "baseline"), endpoint)
+    """Another model's metrics, and the model's minus its on the same resamples."""
+    others = report_folds(checked(other, endpoint, "baseline"), endpoint)
     same_patients(folds, others)
     others = [fold._replace(logits=other.logits) for fold, other in zip(folds, others, strict=True)]
     scored = intervals(endpoint.score, others, resamples, seed)
     gained = difference(endpoint.score, folds, others, resamples, seed)
     return {
-        "name": BASELINE,
+        "name": name,
         "metrics": {name: asdict(interval) | {"counts": counts} for name, interval in scored.items()},
         "difference": {name: asdict(interval) | {"counts": counts} for name, interval in gained.items()},
     }

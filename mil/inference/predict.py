@@ -7,8 +7,10 @@ trained the model: the run's own predictions and those of a fresh process on the
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mil.bags import Bags
@@ -16,6 +18,9 @@ from mil.checkpoint import Checkpoint
 from mil.data.batches import BagDataset, loader
 from mil.data.cohort import Cohort
 from mil.data.features import FeatureStore
+from mil.data.formats import Reading
+from mil.data.geometry import Expected
+from mil.endpoints.base import Endpoint
 from mil.errors import CheckpointError
 from mil.models.base import MILModel, Output
 
@@ -54,34 +59,69 @@ def per_patient(values: Tensor, patient: "pd.Series[str]", patients: pd.Index) -
     return values.new_zeros((len(patients), values.shape[1])).index_add(0, row, values) / amount
 
 
+def decoded(endpoint: Endpoint, logits: Tensor) -> dict[str, NDArray[np.float64]]:
+    """Columns of predictions from logits `(p, c)`, each `(p,)`.
+
+    Patient by patient: a vector unit rounds otherwise than the scalar code for what is left over at the end, so that
+    the last bit would depend on who else is in the table.
+    """
+    rows = [endpoint.decode(row) for row in torch.split(logits, 1)]
+    return {name: torch.cat([row[name] for row in rows]).numpy() for name in rows[0]}
+
+
 def predict(
-    checkpoint: Checkpoint, features: Path, cohort: Path | None = None, tiles: Path | None = None, workers: int = 0
+    checkpoint: Checkpoint,
+    features: Path,
+    cohort: Path | None = None,
+    slides: Path | None = None,
+    tiles: Path | None = None,
+    workers: int = 0,
+    reading: Reading | None = None,
 ) -> pd.DataFrame:
     """A table of scores: one row a patient of the cohort, or one a slide where there is no cohort.
 
-    `tiles` names a folder for one table a slide: each tile's level-0 coordinates and attention, its share of the bag.
+    `slides` names the slides of a cohort that has one row a patient. `tiles` names a folder for one table a slide: each
+    tile's level-0 coordinates and attention, its share of the bag. `reading` is what the user says of files that leave
+    it open; None reads them as in training.
 
     Raises:
-        CheckpointError: tiles are asked of a model without attention.
-        FeatureError: slides without features, or with features of another encoder.
+        CheckpointError: tiles are asked of a model without attention, or no cohort is given to one with covariates.
+        CohortError: the cohort lacks a covariate's column, or has no number where one is needed.
+        FeatureError: slides without features, with features of another encoder, or of tiles of another size.
     """
-    store = FeatureStore(features, checkpoint.encoder)
-    table = _cohort(store, cohort, checkpoint)
+    store = FeatureStore(features, checkpoint.encoder, (), reading or checkpoint.reading, _expected(checkpoint))
+    table = _cohort(store, cohort, slides, checkpoint)
     store.resolve(list(table.table["slide"]))
     bags = table.bags(checkpoint.manifest.data.get("bag", "patient"))
-    dataset = BagDataset(store, list(bags["slides"]), torch.zeros(len(bags)))
+    known = checkpoint.covariates
+    beside = None if known is None else known.encode(table.patients.loc[bags["patient"]])
+    dataset = BagDataset(store, list(bags["slides"]), torch.zeros(len(bags)), covariates=beside)
     watch = None if tiles is None else _tile_writer(dataset, tiles, checkpoint)
     found = logits(checkpoint.model, dataset, workers, watch)
     patients = table.patients.index
-    scores = checkpoint.endpoint.decode(per_patient(found, bags["patient"], patients))
+    scores = decoded(checkpoint.endpoint, per_patient(found, bags["patient"], patients))
     out = pd.DataFrame({"slide" if cohort is None else "patient": patients})
     out["tiles"] = per_patient(torch.tensor(dataset.sizes).double().unsqueeze(1), bags["patient"], patients).numpy()
-    return out.assign(**{name: column.numpy() for name, column in scores.items()})
+    return out.assign(**scores)
 
 
-def _cohort(store: FeatureStore, path: Path | None, checkpoint: Checkpoint) -> Cohort:
+def _expected(checkpoint: Checkpoint) -> Expected:
+    trained = checkpoint.geometry
+    return Expected(trained.mpp, trained.tile_px, f"the checkpoint of {checkpoint.manifest.tool['name']}")
+
+
+def _cohort(store: FeatureStore, path: Path | None, slides: Path | None, checkpoint: Checkpoint) -> Cohort:
+    beside = checkpoint.covariates
     if path is not None:
-        return Cohort.read(path).having(store.slides, "error")
+        columns = () if beside is None else beside.columns
+        cohort = Cohort.read(path, covariates=columns, slides=slides).having(store.slides, "error")
+        if beside is not None:
+            beside.check(cohort.patients)
+        return cohort
+    if beside is not None:
+        raise CheckpointError(
+            f"{checkpoint.folder}: reads {', '.join(beside.columns)} of the clinical table, expected --cohort with them"
+        )
     return Cohort(pd.DataFrame({"patient": store.slides, "slide": store.slides}, dtype=str))
 
 

@@ -43,6 +43,45 @@ def c_index(risk: ArrayLike, time: ArrayLike, event: ArrayLike, weight: Floats |
     return as_given(ratio(concordant, comparable), weight)
 
 
+def competing_c_index(risk: ArrayLike, time: ArrayLike, cause: ArrayLike, weight: Floats | None = None) -> Floats:
+    """Harrell's C of the first cause among competing ones.
+
+    Who has a competing event will never have the first one, and outlives every event of it. Wolbers et al.,
+    Epidemiology 2009.
+
+    Args:
+        risk: `(p,)`, higher for earlier events of the first cause.
+        time: `(p,)`, of the event or of the censoring.
+        cause: `(p,)`, 0 censored, 1 the first cause, more for competing ones.
+        weight: Multiplicities `(r, p)`.
+
+    Returns:
+        `()` or `(r,)`; NaN as in `c_index`.
+    """
+    time, cause = np.asarray(time, np.float64), np.asarray(cause)
+    return c_index(risk, np.where(cause > 1, np.inf, time), cause == 1, weight)
+
+
+def aalen_johansen(time: ArrayLike, cause: ArrayLike, causes: int) -> tuple[Floats, Floats]:
+    """Cumulative incidence of competing events after each time at which one is seen: times `(t,)`, values `(k, t)`.
+
+    Ties are taken as they are, an event before a censoring of its time. Aalen and Johansen, Scand J Stat 1978.
+
+    Args:
+        time: `(p,)`, of the event or of the censoring.
+        cause: `(p,)`, 0 censored, else 1 to `causes`.
+        causes: k.
+    """
+    time, cause = np.asarray(time, np.float64), np.asarray(cause)
+    moments = np.unique(time[cause > 0])
+    at_risk = len(time) - np.searchsorted(np.sort(time), moments, side="left")  # (t,)
+    events = np.stack([[np.sum(time[cause == code] == moment) for moment in moments] for code in range(1, causes + 1)])
+    hazard = events / at_risk  # (k, t)
+    without = np.cumprod(1 - hazard.sum(0))
+    before = np.concatenate([[1.0], without])[: len(moments)]
+    return moments, np.cumsum(before * hazard, axis=1)
+
+
 def _later(time: Floats, event: NDArray[np.bool_]) -> NDArray[np.intp]:
     """For each patient of a sorted table, the position after all events of its time, `(p,)`."""
     first = np.searchsorted(time, time, side="left")

@@ -4,6 +4,8 @@ M. Ilse, J. M. Tomczak, M. Welling: Attention-based deep multiple instance learn
 Attention is equation (8), gated attention equation (9), pooling equation (7).
 """
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from mil.bags import Bags
@@ -19,6 +21,9 @@ class ABMIL(MILModel):
     the field trains with it since CLAM); several heads each weigh the tiles by themselves and their bag embeddings are
     concatenated.
     """
+
+    paper: ClassVar[str] = "Ilse 2018"
+    cost: ClassVar[str] = "n"
 
     def __init__(
         self,

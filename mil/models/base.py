@@ -36,9 +36,14 @@ class Output:
 class MILModel(nn.Module, ABC):
     """A bag-level model, `Model(in_dim, out_dim, **options)(bags) -> Output`.
 
-    Parameters and forward pass are the whole contract; a method with auxiliary terms overrides `loss`.
+    Parameters and forward pass are the whole contract; a method with auxiliary terms overrides `loss`. Every model
+    states its `paper` and its `cost`.
     """
 
+    paper: ClassVar[str]
+    """First author and year."""
+    cost: ClassVar[str]
+    """How time grows with the n tiles of a bag: "n", "n log n", "n m" with a constant m the docstring names, ..."""
     order_matters: ClassVar[bool] = False
     """True where the paper's method depends on the order of tiles; the class then says why."""
     needs_coords: ClassVar[bool] = False

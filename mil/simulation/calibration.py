@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
+from scipy.optimize import brentq, root
 from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
 
@@ -26,7 +26,8 @@ _STEEPEST = 8.0
 class Hazard:
     """A Weibull proportional-hazards model: `S(t | z) = exp(-(t / scale)^shape exp(slope z))`, times in months.
 
-    Follow-up ends at `horizon`, or before it at the exponential rate `loss`.
+    Follow-up ends at `horizon`, or before it at the exponential rate `loss`, or by a competing event at the rate
+    `competing`.
     """
 
     slope: float
@@ -34,6 +35,7 @@ class Hazard:
     shape: float
     horizon: float
     loss: float
+    competing: float = 0.0
 
 
 def binormal_separation(attainable: float) -> float:
@@ -91,11 +93,35 @@ def proportional_hazard(attainable: float, event_rate: float, horizon: float, sh
     return at(slope)
 
 
+def competing_hazard(
+    attainable: float, event_rate: float, competing_rate: float, horizon: float, shape: float
+) -> Hazard:
+    """The hazard under which what the tiles show has this C of the event, and so many patients it or a competing one.
+
+    Of the patients with neither, a tenth are lost before the horizon.
+
+    Raises:
+        ConfigError: no slope reaches it.
+    """
+
+    def at(slope: float) -> Hazard:
+        return _with_competitor(slope, event_rate, competing_rate, horizon, shape)
+
+    slope = _solve(lambda value: harrell_c(at(value)), attainable, _STEEPEST)
+    return at(slope)
+
+
 def harrell_c(hazard: Hazard) -> float:
-    """Harrell's C of what the tiles show, in the population, by quadrature over severities and event times."""
+    """Harrell's C of what the tiles show, in the population, by quadrature over severities and event times.
+
+    Who has had a competing event outlives everyone (Wolbers et al., Epidemiology 2009).
+    """
     severity = _severities()
     dying, surviving, followed = _course(hazard, severity)
     pairs = (dying * followed**2) @ surviving.T  # [i, j]: i has its event while j is still at risk
+    exposed = surviving * followed * _widths(hazard)  # (z, t)
+    competed = hazard.competing * (exposed.cumsum(axis=1) - exposed / 2)
+    pairs = pairs + (dying * followed) @ competed.T
     ordered = ndtr((severity[:, None] - severity) / (np.sqrt(2.0) * NOISE))
     return float((pairs * ordered).sum() / pairs.sum())
 
@@ -127,15 +153,42 @@ def _censored(slope: float, rate: float, horizon: float, shape: float) -> Hazard
     return Hazard(slope, scale, shape, horizon, float(brentq(excess, 0.0, 1e4 / horizon)))
 
 
+def _with_competitor(slope: float, rate: float, competing: float, horizon: float, shape: float) -> Hazard:
+    """Scale, loss to follow-up and the competitor's rate for this slope and these shares of events."""
+    lost = 0.1 * (1.0 - rate - competing)
+    part = competing / (competing + lost)
+
+    def hazard(unknown: Floats) -> Hazard:
+        scale, leaving = horizon * np.exp(-unknown[0] / shape), np.exp(unknown[1]) / horizon
+        return Hazard(slope, float(scale), shape, horizon, float((1 - part) * leaving), float(part * leaving))
+
+    def excess(unknown: Floats) -> Floats:
+        now = hazard(unknown)
+        _, surviving, followed = _course(now, _severities())
+        exposed = (surviving * followed * _widths(now)).sum(axis=1).mean()
+        return np.array([event_rate(now) - rate, (now.loss + now.competing) * exposed - competing - lost])
+
+    start = np.log(-np.log1p([-rate, -competing - lost]))
+    return hazard(np.asarray(root(excess, start).x))
+
+
 def _course(hazard: Hazard, severity: Floats) -> tuple[Floats, Floats, Floats]:
     """Deaths in each interval `(z, t)`, survival to its middle `(z, t)` and follow-up to its middle `(t,)`."""
-    # intervals are short near zero, where a steep hazard has its events
-    edges = hazard.horizon * np.linspace(0.0, 1.0, _TIMES + 1) ** 2
+    edges = _edges(hazard)
     relative = np.exp(hazard.slope * severity)[:, None]
     survival = np.exp(-((edges / hazard.scale) ** hazard.shape) * relative)
     middle = (edges[1:] + edges[:-1]) / 2
-    followed = np.exp(-hazard.loss * middle)
+    followed = np.exp(-(hazard.loss + hazard.competing) * middle)
     return survival[:, :-1] - survival[:, 1:], (survival[:, :-1] + survival[:, 1:]) / 2, followed
+
+
+def _edges(hazard: Hazard) -> Floats:
+    """Of intervals that are short near zero, where a steep hazard has its events."""
+    return np.asarray(hazard.horizon * np.linspace(0.0, 1.0, _TIMES + 1) ** 2)
+
+
+def _widths(hazard: Hazard) -> Floats:
+    return np.diff(_edges(hazard))
 
 
 def _severities() -> Floats:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from mil.errors import ConfigError
 from mil.simulation.features import Encoder, Shift, encode, encoder, patient_shift, shift_of
-from mil.simulation.layouts import EXTENT, LAYOUTS
+from mil.simulation.layouts import EXTENT, LAYOUTS, require
 from mil.simulation.patients import Patients, enrol
+from mil.simulation.targets.base import Target
 from mil.simulation.tissue import PHENOTYPES, SIGNALS, Tissue, grow, infiltrate, realised
-from mil.simulation.truth import Target
 
 GENERATOR = 2
 """Version of the generative model: a change of it makes cached cohorts anew."""
@@ -39,7 +39,7 @@ class Simulation:
         signal: how the tumour tiles that carry the biomarker lie: in large regions (`regional`), mixed with the others
             (`diffuse`), or in small groups of 0.2 to 5% of all tiles (`sparse`).
         label_noise: share of patients whose label is wrong in cohort.csv.
-        layout: `trident` or `clam`.
+        layout: a key of `LAYOUTS`: whose files, as which producer writes them.
         seed: of everything random.
 
     Raises:
@@ -84,8 +84,9 @@ def write(simulation: Simulation, folder: Path) -> None:
     """Makes a cohort: `features/`, `phenotypes/<slide>.csv`, `truth.csv` and, last, `cohort.csv`.
 
     Raises:
-        ConfigError: the folder holds something already.
+        ConfigError: the folder holds something already, or the layout's libraries are not installed.
     """
+    require(simulation.layout)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: something is there already, a new or empty folder expected")
     patients = draw_patients(simulation)

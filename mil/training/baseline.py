@@ -1,4 +1,4 @@
-"""The number that every model has to beat: a linear model on the mean of a patient's tiles."""
+"""The numbers that every model has to beat: a linear model on the mean of a patient's tiles, or on covariates."""
 
 from collections.abc import Sequence
 

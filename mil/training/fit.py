@@ -9,21 +9,27 @@ import lightning.pytorch as lightning
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from omegaconf import DictConfig
+from torch import Tensor
 
 from mil import build, checkpoint, files
-from mil.build import Study
-from mil.data.batches import TrainOrder, loader
+from mil.data.batches import TrainOrder, WholeOrder, loader
 from mil.data.splits import Split
+from mil.endpoints.base import Endpoint
 from mil.endpoints.classification import Binary
+from mil.endpoints.several import Several
+from mil.endpoints.survival import Survival
 from mil.errors import PredictionsError
 from mil.evaluation.thresholds import choose
 from mil.inference.predict import logits, per_patient
 from mil.models.base import MILModel
+from mil.study import Study
 from mil.training.callbacks import Best, Last, Progress
 from mil.training.fold import Fold, predictions
 from mil.training.module import MILModule, feature_dtype
 from mil.training.record import manifest
+from mil.training.whole import WholeModule
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +49,14 @@ def fit(config: DictConfig, study: Study, split: Split, fold: Fold) -> None:
     last = fold.folder / "state" / "last.ckpt"
     seed = config.seed + fold.number
     torch.manual_seed(seed)
-    model = build.model(config, study.encoder.dim, fold.endpoint.out_dim)
+    model = build.network(config, study.encoder.dim, fold.endpoint)
     best = Best()
-    trainer = _trainer(config, fold, best, last)
-    module = MILModule(model, fold.endpoint, build.optimizer(config), build.make(config.schedule), seed)
+    orders = _orders(config, fold, seed, _epochs_done(last))
+    trainer = _trainer(config, fold, best, last, *(len(survey) for survey in orders[1:]))
     dtype = feature_dtype(str(trainer.precision))
-    order = _order(config, fold, seed, _epochs_done(last))
-    train = loader(fold.data["train"].cast(dtype), order, build.workers(config))
+    train, *survey = (loader(fold.data["train"].cast(dtype), order, build.workers(config)) for order in orders)
+    parts = (model, fold.endpoint, build.optimizer(config), build.make(config.schedule), seed)
+    module = WholeModule(*parts, *survey) if survey else MILModule(*parts)
     judges = loader(fold.data.get("select", fold.data["train"]).cast(dtype), workers=build.workers(config))
     trainer.fit(module, train, judges, ckpt_path=last if last.exists() else None, weights_only=True)
     module.load_state_dict(best.weights or module.state_dict())  # none where validation was switched off
@@ -66,9 +73,14 @@ def fit(config: DictConfig, study: Study, split: Split, fold: Fold) -> None:
     shutil.rmtree(last.parent)
 
 
-def _trainer(config: DictConfig, fold: Fold, best: Best, last: Path) -> lightning.Trainer:
+def _trainer(
+    config: DictConfig, fold: Fold, best: Best, last: Path, accumulate: int | None = None
+) -> lightning.Trainer:
+    """`accumulate` batches a step, or as many as the user says."""
     chosen = [build.make(node) for node in config.callbacks.values()]
     options = build.plain(config.trainer)
+    if accumulate is not None:
+        options["accumulate_grad_batches"] = accumulate
     bar = options["enable_progress_bar"] and sys.stdout.isatty()  # a file or a pipe has the log's lines
     trainer: lightning.Trainer = build.make(
         options | {"precision": precision(options["precision"]), "enable_progress_bar": bar},
@@ -85,14 +97,32 @@ def _epochs_done(last: Path) -> int:
     return int(torch.load(last, weights_only=True, map_location="cpu")["epoch"]) + 1
 
 
-def _order(config: DictConfig, fold: Fold, seed: int, epoch: int) -> TrainOrder:
+def _orders(config: DictConfig, fold: Fold, seed: int, epoch: int) -> tuple[TrainOrder] | tuple[WholeOrder, WholeOrder]:
+    """Whose batches are trained on; of the whole cohort at once those of all passes, then those of a survey."""
     data, options = fold.data["train"], config.data
+    sizes = np.minimum(data.sizes, options.max_tiles or np.inf).astype(int).tolist()
+    if options.whole_cohort:
+        limits = (sizes, options.batch_bags, options.tiles_per_batch)
+        return WholeOrder(*limits, options.passes, epoch), WholeOrder(*limits, epoch=epoch)
     weight = None
     if options.balance == "sampling":
         strata = fold.endpoint.strata(data.target)
         weight = 1 / np.bincount(strata)[strata]
-    sizes = np.minimum(data.sizes, options.max_tiles or np.inf).astype(int).tolist()
-    return TrainOrder(sizes, options.batch_bags, options.tiles_per_batch, weight, seed, epoch)
+    happened = None if weight is not None else events(fold.endpoint, data.target)
+    return (TrainOrder(sizes, options.batch_bags, options.tiles_per_batch, weight, seed, epoch, happened),)
+
+
+def events(endpoint: Endpoint, target: Tensor) -> NDArray[np.bool_] | None:
+    """Whose follow-up ended with an event, `(b,)`; none where nobody is followed."""
+    if isinstance(endpoint, Survival):
+        return (target[:, 1] > 0).numpy()
+    found = None
+    for part in endpoint.parts(target) if isinstance(endpoint, Several) else ():
+        own = events(part.endpoint, part.target)
+        if own is not None:
+            found = np.zeros(len(target), dtype=np.bool_) if found is None else found
+            found[part.known] |= own
+    return found
 
 
 def _predicted(config: DictConfig, study: Study, model: MILModel, fold: Fold) -> pd.DataFrame:

@@ -9,11 +9,12 @@ import pandas as pd
 from omegaconf import DictConfig
 from torch import Tensor
 
-from mil.build import Study
 from mil.data.batches import BagDataset
+from mil.data.covariates import Covariates
 from mil.data.splits import Split
 from mil.endpoints.base import Endpoint
-from mil.inference.predict import per_patient
+from mil.inference.predict import decoded, per_patient
+from mil.study import Study
 
 ROLES = ("train", "select", "report")
 
@@ -27,10 +28,12 @@ class Fold:
     endpoint: Endpoint
     bags: Mapping[str, pd.DataFrame]
     data: Mapping[str, BagDataset]
+    covariates: Covariates | None = None
+    """fitted to the training patients"""
 
 
 def cut(config: DictConfig, study: Study, split: Split, number: int, folder: Path) -> Fold:
-    """One fold of a split, with an endpoint fitted to its training patients alone.
+    """One fold of a split, with endpoint and covariates fitted to its training patients alone.
 
     Raises:
         CohortError: the training patients have nothing to learn from.
@@ -38,13 +41,22 @@ def cut(config: DictConfig, study: Study, split: Split, number: int, folder: Pat
     endpoint = copy.deepcopy(study.endpoint)
     roles = [role for role in ROLES if split.patients(number, role)]
     rows = {role: study.rows(split.patients(number, role)) for role in roles}
+    known = study.covariates
+    beside = None if known is None else known.fit(study.patients.loc[split.patients(number, "train")])
     most = {"train": config.data.max_tiles}
     data = {
-        role: BagDataset(study.store, list(bags["slides"]), target, most.get(role), config.seed)
+        role: BagDataset(
+            study.store, list(bags["slides"]), target, most.get(role), config.seed, encoded(study, beside, bags)
+        )
         for role, (bags, target) in rows.items()
     }
     endpoint.fit(data["train"].target, balance=config.data.balance == "loss")
-    return Fold(number, folder, endpoint, {role: bags for role, (bags, _) in rows.items()}, data)
+    return Fold(number, folder, endpoint, {role: bags for role, (bags, _) in rows.items()}, data, beside)
+
+
+def encoded(study: Study, covariates: Covariates | None, bags: pd.DataFrame) -> Tensor | None:
+    """The covariates of each bag's patient, `(b, k)`."""
+    return None if covariates is None else covariates.encode(study.patients.loc[bags["patient"]])
 
 
 def predictions(study: Study, fold: Fold, logits: Mapping[str, Tensor]) -> pd.DataFrame:
@@ -52,8 +64,8 @@ def predictions(study: Study, fold: Fold, logits: Mapping[str, Tensor]) -> pd.Da
     tables = []
     for role, found in logits.items():
         patients = study.patients.loc[sorted(set(fold.bags[role]["patient"]))]
-        scores = fold.endpoint.decode(per_patient(found, fold.bags[role]["patient"], patients.index))
+        scores = decoded(fold.endpoint, per_patient(found, fold.bags[role]["patient"], patients.index))
         targets = patients[list(fold.endpoint.columns)].reset_index(drop=True)
         head = pd.DataFrame({"patient": patients.index, "fold": fold.number, "role": role})
-        tables.append(pd.concat([head, targets], axis=1).assign(**{name: got.numpy() for name, got in scores.items()}))
+        tables.append(pd.concat([head, targets], axis=1).assign(**scores))
     return pd.concat(tables)

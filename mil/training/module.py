@@ -11,6 +11,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from mil.bags import Bags
 from mil.data.batches import Batch
 from mil.endpoints.base import Endpoint
 from mil.models.base import MILModel
@@ -37,18 +38,24 @@ class MILModule(LightningModule):
         self.seen: list[tuple[Tensor, Tensor]] = []
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
-        bags = batch.bags.cast(feature_dtype(str(self.trainer.precision)))
-        output = self.model(bags)
+        output = self.model(self._cast(batch.bags))
         loss: Tensor = self.model.loss(output, batch.target, self.endpoint)
         if stage == "train":
-            self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(bags))
+            self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.bags))
         else:
             self.seen.append((output.logits.float().cpu(), batch.target.cpu()))
         return loss
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Dropout depends on seed and step alone, so a resumed run draws what the uninterrupted one did."""
-        torch.manual_seed(hash((self.seed, self.global_step)) % 2**63)
+        """A resumed run drops out what the uninterrupted one did, and no two batches of a step drop out alike."""
+        self._sow(batch_idx)
+
+    def _sow(self, place: int) -> None:
+        """Randomness depends on seed, step and the batch's place in the epoch alone."""
+        torch.manual_seed(hash((self.seed, self.global_step, place)) % 2**63)
+
+    def _cast(self, bags: Bags) -> Bags:
+        return bags.cast(feature_dtype(str(self.trainer.precision)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch, `()`."""

@@ -1,6 +1,7 @@
 """What a checkpoint's manifest says of the fit that made it."""
 
 import platform
+from dataclasses import asdict
 from importlib.metadata import version
 
 import torch
@@ -8,10 +9,11 @@ from omegaconf import DictConfig
 
 import mil
 from mil import build, checkpoint, files
-from mil.build import Study
-from mil.checkpoint import Manifest
+from mil.checkpoint import Clinical, Manifest
 from mil.data.splits import Split
 from mil.models.base import MILModel
+from mil.models.fusion import Fused
+from mil.study import Study
 from mil.training.fold import Fold
 
 PRIVATE = ("cohort", "features", "file")
@@ -29,12 +31,14 @@ def manifest(
     outcome: dict[str, object],
 ) -> Manifest:
     """The manifest, but for the files' digests; `outcome` is what only the finished fit knows of itself."""
-    widths = {"in_dim": study.encoder.dim, "out_dim": fold.endpoint.out_dim}
+    bare = model.inner if isinstance(model, Fused) else model
+    widths = build.sizes(config, study.encoder.dim, fold.endpoint)
     simulated = study.truth is not None
     return Manifest(
         tool=build.plain(config.tool),
-        model=checkpoint.part(model, widths | build.options(config.model)),
-        endpoint=checkpoint.part(fold.endpoint, build.options(config.tool.endpoint)),
+        model=checkpoint.part(bare, widths | build.options(config.model)),
+        endpoint=checkpoint.endpoint_part(fold.endpoint, build.options(config.tool.endpoint)),
+        covariates=_clinical(fold, model),
         fitted={
             "endpoint": fold.endpoint.state(),
             "endpoint_on": "train",
@@ -49,6 +53,8 @@ def manifest(
             "cohort_sha256": files.sha256(study.source),
             "patients": {role: fold.endpoint.counts(data.target) for role, data in fold.data.items()},
             "bag": config.data.bag,
+            "geometry": asdict(study.store.geometry),
+            "reading": asdict(study.store.reading),
             "split": {"strategy": _public(config.split), "sha256": split.digest(), "fold": fold.number},
         },
         training=outcome
@@ -66,6 +72,19 @@ def manifest(
                 "python": platform.python_version(),
             },
         },
+    )
+
+
+def _clinical(fold: Fold, model: MILModel) -> Clinical | None:
+    beside = fold.covariates
+    if beside is None or not isinstance(model, Fused):
+        return None
+    return Clinical(
+        numeric=list(beside.numeric),
+        categorical={name: list(levels) for name, levels in beside.categorical.items()},
+        fusion=model.fusion,
+        embed_dim=model.embed_dim,
+        state=beside.state(),
     )
 
 

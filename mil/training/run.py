@@ -9,18 +9,20 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from mil import files
-from mil.build import Study
 from mil.data.splits import Split
 from mil.evaluation.tables import read
+from mil.study import Study
 from mil.training.baseline import linear_logits, mean_features
 from mil.training.fit import fit
-from mil.training.fold import Fold, cut, predictions
+from mil.training.fold import Fold, cut, encoded, predictions
 
 logger = logging.getLogger(__name__)
 
 
 def train(config: DictConfig, study: Study, split: Split, folder: Path) -> None:
     """Fits every fold and writes `predictions.csv`, with `baseline.csv` beside it where the baseline is asked for.
+
+    Where models read covariates, `covariates.csv` is a baseline of these alone.
 
     A fold that an earlier process finished is kept; one that it began goes on from its last epoch. A run of one fold
     holds it itself, a run of several has a folder for each.
@@ -33,6 +35,10 @@ def train(config: DictConfig, study: Study, split: Split, folder: Path) -> None:
         means = mean_features(study.store, list(study.bags["slides"]))
         beside = pd.concat([_baseline(study, fold, means) for fold in folds])
         files.write(folder / "baseline.csv", beside.to_csv(index=False))
+    if config.baseline and study.covariates is not None:
+        clinical = [(fold, encoded(study, fold.covariates, study.bags)) for fold in folds]
+        beside = pd.concat([_baseline(study, fold, known.double()) for fold, known in clinical if known is not None])
+        files.write(folder / "covariates.csv", beside.to_csv(index=False))
     for place, fold in enumerate(folds, 1):
         done = fold.folder / "predictions.csv"
         if not done.exists():
@@ -47,10 +53,10 @@ def _roles(fold: Fold) -> str:
     return ", ".join(f"{len(data)} bags ({sum(data.sizes)} tiles) {role}" for role, data in fold.data.items())
 
 
-def _baseline(study: Study, fold: Fold, means: Tensor) -> pd.DataFrame:
-    """The linear model's predictions on the same fold."""
+def _baseline(study: Study, fold: Fold, features: Tensor) -> pd.DataFrame:
+    """A linear model's predictions on the same fold, from features of every bag `(b, d)`."""
     places = {role: study.bags["bag"].isin(set(bags["bag"])).to_numpy() for role, bags in fold.bags.items()}
     rows = {role: torch.from_numpy(mask.nonzero()[0]) for role, mask in places.items()}
     _, target = study.rows(list(study.patients.index))
-    logits = linear_logits(means, target, rows["train"], rows.get("select", rows["train"]), fold.endpoint)
+    logits = linear_logits(features, target, rows["train"], rows.get("select", rows["train"]), fold.endpoint)
     return predictions(study, fold, {role: logits[row] for role, row in rows.items()})

@@ -17,6 +17,8 @@ SIMULATED = "SIMULATED DATA, NO CLINICAL MEANING, RESEARCH USE ONLY"
 RESEARCH = "RESEARCH USE ONLY, NOT A MEDICAL DEVICE"
 OPTIONAL = ("specimen", "ground_truth", "intended_use", "out_of_scope")
 """What a tool need not say of itself."""
+BESIDE = ("baseline", "covariates")
+"""Parts of a report that are about another model of the same patients."""
 TASKS = {"auroc": "roc_auc", "macro_auroc": "roc_auc", "balanced_accuracy": "balanced_accuracy", "c_index": "c_index"}
 
 
@@ -61,10 +63,12 @@ def population(found: Mapping[str, Any]) -> str:
 
 
 def verdict(report: Mapping[str, Any], metric: str) -> str:
-    """Whether the model beats the baseline, in words."""
-    beside = report.get("baseline")
-    if not beside:
-        return "No baseline was run."
+    """Whether the model beats the baselines, in words."""
+    besides = [report[key] for key in BESIDE if report.get(key)]
+    return " ".join(_compared(beside, metric) for beside in besides) or "No baseline was run."
+
+
+def _compared(beside: Mapping[str, Any], metric: str) -> str:
     gain = beside["difference"].get(metric)
     if not gain or gain["value"] is None or gain["low"] is None:
         return f"The difference to {beside['name']} is not estimable."
@@ -78,10 +82,9 @@ def verdict(report: Mapping[str, Any], metric: str) -> str:
 
 def _rows(report: Mapping[str, Any], prefix: str) -> Iterator[dict[str, str]]:
     """The performance table: who, metric, value with interval, counts, source."""
-    beside = report.get("baseline")
     groups = [
         ("this model", "metrics", report["metrics"]),
-        (beside["name"] if beside else "", "baseline.metrics", beside["metrics"] if beside else {}),
+        *((report[key]["name"], f"{key}.metrics", report[key]["metrics"]) for key in BESIDE if report.get(key)),
         ("oracle (knows the simulated tiles)", "oracle", report.get("oracle") or {}),
     ]
     for who, key, metrics in groups:
@@ -100,7 +103,7 @@ def _front_matter(manifest: Manifest, endpoint: Endpoint, report: Mapping[str, A
     cohort = f"simulated cohort of {tool['name']}" if simulated else "cohort of the training site"
     results = [
         EvalResult(
-            task_type="image-classification" if hasattr(endpoint, "classes") else "other",
+            task_type="image-classification" if endpoint.task == "classification" else "other",
             task_name=str(tool["title"]),
             dataset_type="simulated" if simulated else "private",
             dataset_name=cohort,
@@ -113,8 +116,7 @@ def _front_matter(manifest: Manifest, endpoint: Endpoint, report: Mapping[str, A
         for name, found in report["metrics"].items()
         if found["value"] is not None
     ]
-    kind = "survival" if not hasattr(endpoint, "classes") else "classification"
-    tags = ["pathology", "multiple-instance-learning", "whole-slide-image", kind, str(tool["name"])]
+    tags = ["pathology", "multiple-instance-learning", "whole-slide-image", endpoint.task, str(tool["name"])]
     return ModelCardData(
         model_name=f"{tool['name']} {tool['version']}",
         license="other",

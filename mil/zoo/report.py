@@ -14,7 +14,7 @@ from mil.errors import ConfigError
 from mil.evaluation.figures import draw
 from mil.evaluation.report import evaluate
 from mil.evaluation.tables import read
-from mil.zoo.card import card, interval, population
+from mil.zoo.card import BESIDE, card, interval, population
 
 CARD, REPORT, FIGURES = "README.md", "report.json", "figures"
 
@@ -46,15 +46,15 @@ def headline(report: Mapping[str, Any]) -> Iterator[str]:
     """The report in a few lines for a terminal."""
     for name, found in report["metrics"].items():
         yield f"{name}  {interval(found)}  {population(found)}"
-    beside = report.get("baseline") or {}
-    for name, found in beside.get("metrics", {}).items():
-        yield f"{name} of {beside['name']}  {interval(found)}"
+    for beside in (report.get(key) or {} for key in BESIDE):
+        for name, found in beside.get("metrics", {}).items():
+            yield f"{name} of {beside['name']}  {interval(found)}"
     for name, found in (report.get("oracle") or {}).items():
         yield f"{name} of the oracle  {interval(found)}"
 
 
 def _tables(folder: Path, endpoint: Endpoint) -> dict[str, pd.DataFrame]:
-    found = {name: folder / f"{name}.csv" for name in ("predictions", "baseline", "oracle")}
+    found = {name: folder / f"{name}.csv" for name in ("predictions", *BESIDE, "oracle")}
     return {name: read(path, endpoint.columns) for name, path in found.items() if path.is_file()}
 
 
@@ -62,12 +62,13 @@ def _evaluate(config: DictConfig, endpoint: Endpoint, tables: Mapping[str, pd.Da
     predictions = tables["predictions"]
     head = {"tool": config.tool.name, "simulated": config.data.cohort is None, "model": config.model._target_}
     if not (predictions["role"] == "report").any():
-        return head | {"schema": 1, "folds": 0, "patients": {}, "metrics": {}, "baseline": None, "oracle": None}
+        return head | {"schema": 1, "folds": 0, "patients": {}, "metrics": {}, "oracle": None} | dict.fromkeys(BESIDE)
     return head | evaluate(
         predictions,
         endpoint,
         decision=config.tool.decision,
         baseline=tables.get("baseline"),
+        covariates=tables.get("covariates"),
         oracle=tables.get("oracle"),
         resamples=config.resamples,
         seed=config.seed,

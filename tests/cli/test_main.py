@@ -42,16 +42,16 @@ sys.exit(",".join(set({HEAVY}) & set(sys.modules)) or None)
 """
     done = python(code)
     assert done.stderr == ""
-    for verb in ("list", "simulate", "check", "train", "evaluate", "predict", "release"):
+    for verb in ("list", "simulate", "check", "convert", "train", "evaluate", "predict", "release"):
         assert verb in done.stdout
 
 
 def test_every_verb_has_help_on_one_screen(mil: Mil) -> None:
-    for verb in ("list", "simulate", "check", "train", "evaluate", "predict", "release"):
+    for verb in ("list", "simulate", "check", "convert", "train", "evaluate", "predict", "release"):
         said = mil(verb, "--help")
         assert said.code == 0
         assert said.out.count("\n") < 60
-    assert "tool=binary|msi-crc" in mil("train", "--help").out.replace("\n", "").replace("  ", "")
+    assert "tool=binary|competing_risks|msi-crc" in mil("train", "--help").out.replace("\n", "").replace("  ", "")
 
 
 def test_the_version_is_the_packages(mil: Mil) -> None:
@@ -68,6 +68,23 @@ def test_list_shows_every_choice(what: str, mil: Mil) -> None:
             assert all(name in said.out for name in config.choices(group))
     if what in ("", "endpoints"):
         assert all(name in said.out for name in ("binary", "multiclass", "cox", "c_index"))
+
+
+def test_list_of_models_says_what_each_needs_and_costs(mil: Mil) -> None:
+    said = mil("list", "models").out.splitlines()
+    assert said[1].split() == ["model", "paper", "parameters", "needs", "cost"]
+    rows = {line.split()[0]: line for line in said[2:]}
+    for name in config.choices("model"):
+        model = package.create_model(name, 1024, 1)
+        assert model.paper in rows[name]
+        assert f" {sum(weight.numel() for weight in model.parameters()):,} " in rows[name]
+        assert (" coordinates " in rows[name]) == model.needs_coords
+        assert rows[name].rstrip().endswith(f" {model.cost}")
+
+
+def test_the_package_itself_loads_no_heavy_library() -> None:
+    done = python(f"import sys, mil; sys.exit(','.join(set({HEAVY}) & set(sys.modules)) or None)")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_list_of_something_else_is_refused(mil: Mil) -> None:
@@ -87,7 +104,7 @@ def completions(shell: str, **environment: str) -> list[str]:
     ("words", "last", "expected"),
     [
         (["train"], "mod", ["model="]),
-        (["train"], "tool=m", ["tool=msi-crc", "tool=multiclass"]),
+        (["train"], "tool=m", ["tool=msi-crc", "tool=multiclass", "tool=multilabel"]),
         (["check"], "encoder=uni", ["encoder=uni", "encoder=uni2"]),
         (["train", "tool=msi-crc"], "split=", [f"split={name}" for name in config.choices("split")]),
         (["train"], "nonsense=", []),
@@ -105,7 +122,7 @@ def test_groups_and_their_files_complete(words: list[str], last: str, expected: 
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [
-        ("mil train tool = m", ["msi-crc", "multiclass"]),
+        ("mil train tool = m", ["msi-crc", "multiclass", "multilabel"]),
         ("mil train seed=3 model = abmil_g", ["abmil_gated"]),
         ("mil train split =", config.choices("split")),
     ],

@@ -50,8 +50,9 @@ def write_clam(path: Path, features: ArrayLike | None = None, coords: ArrayLike 
     rows = np.asarray(random_features(dtype="float32") if features is None else features)
     where = np.asarray(grid(len(rows)) if coords is None else coords, dtype=np.int32)
     with h5py.File(path, "w") as file:
-        file.create_dataset("features", data=rows, chunks=(32, rows.shape[1]), maxshape=(None, rows.shape[1]))
-        file.create_dataset("coords", data=where, chunks=(32, 2), maxshape=(None, 2))
+        for name, values in (("features", rows), ("coords", where)):
+            chunks, most = (32, *values.shape[1:]), (None, *values.shape[1:])
+            file.create_dataset(name, data=values, chunks=chunks, maxshape=most)
     return path
 
 
@@ -61,6 +62,58 @@ def write_patches(path: Path, size: int = 256, downsample: tuple[float, float] =
     with h5py.File(path, "w") as file:
         coords = file.create_dataset("coords", data=grid(5), chunks=(1, 2), maxshape=(None, 2))
         coords.attrs.update({"patch_size": size, "patch_level": 1, "downsample": downsample, "name": path.stem})
+    return path
+
+
+def write_mussel(
+    path: Path,
+    features: ArrayLike | None = None,
+    coords: ArrayLike | None = None,
+    extent: int = 512,
+    mpp: float = 0.5,
+    tile_px: int = 256,
+) -> Path:
+    """CLAM's schema packed with gzip, with what was cut written on `coords`; `patch_size` is in level-0 pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = np.asarray(random_features(dtype="float32") if features is None else features)
+    where = np.asarray(grid(len(rows)) if coords is None else coords, dtype=np.int64)
+    packing = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+    with h5py.File(path, "w") as file:
+        for name, values in (("features", rows), ("coords", where)):
+            chunks = (max(128, len(values)), *values.shape[1:])
+            file.create_dataset(name, data=values, chunks=chunks, maxshape=(None, *values.shape[1:]), **packing)
+        said = file["coords"].attrs
+        said.update({"seg_level": 2, "patch_size": extent, "step_size": extent, "patch_level": 0, "mpp": mpp})
+        said.update({"patch_size_to_resize_to_for_desired_mpp": tile_px, "native_mpp": 0.25, "overlap": 0})
+        said.update({"level_dim": (40_000, 30_000), "name": path.stem, "use_otsu": False})
+    return path
+
+
+def write_stamp(
+    path: Path, features: ArrayLike | None = None, um: ArrayLike | None = None, version: str = "2.1", **said: object
+) -> Path:
+    """`feats` and `coords`, contiguous; what a version says of itself stands on the file, `said` on top of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = np.asarray(random_features() if features is None else features)
+    step = 224 if version == "1" else 256
+    where = np.asarray(grid(len(rows), step) if um is None else um, dtype=np.float32)
+    tile = {"tile_size_um": 256.0, "tile_size_px": 224, "feat_type": "tile", "code_hash": "3f29c1ab"}
+    attributes: dict[str, dict[str, object]] = {
+        "1": {},
+        "2.0": {"stamp_version": "2.0.0", "extractor": "ctranspath", "unit": "um", "tile_size": 256.0},
+        "2.1": {"stamp_version": "2.1.0", "extractor": "virchow2-3f29c1ab", "unit": "um"} | tile,
+    }
+    with h5py.File(path, "w") as file:
+        file["feats"], file["coords"] = rows, where
+        file.attrs.update(attributes[version] | said)
+    return path
+
+
+def write_multiplex(path: Path, features: ArrayLike | None = None) -> Path:
+    """STAMP's features of multiplex images."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file["patch_embeddings"] = np.asarray(random_features() if features is None else features)
     return path
 
 
@@ -77,3 +130,13 @@ def clam() -> Write:
 @pytest.fixture(scope="session")
 def patches() -> Write:
     return write_patches
+
+
+@pytest.fixture(scope="session")
+def mussel() -> Write:
+    return write_mussel
+
+
+@pytest.fixture(scope="session")
+def stamp() -> Write:
+    return write_stamp

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mil.data.batches import BagDataset, Draw, TrainOrder, loader
+from mil.data.batches import BagDataset, Draw, TrainOrder, WholeOrder, loader
 from mil.data.features import FeatureStore
 from tests.data.conftest import Write, grid
 
@@ -78,6 +78,64 @@ def test_weights_draw_the_classes_evenly() -> None:
     ]
     assert len(drawn) == 5000
     assert abs(np.mean(drawn) - 0.5) < 4 * 0.5 / np.sqrt(5000), "four standard errors"
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(2, 9), st.integers(0, 5))
+def test_events_are_dealt_out_evenly_and_no_bag_is_alone(happened: list[bool], bags: int, epoch: int) -> None:
+    events, sizes = np.array(happened), [1] * len(happened)
+    found = order_of(TrainOrder(sizes, bags, epoch=epoch, events=events))
+    assert sorted(bag for batch in found for bag in batch) == list(range(len(sizes)))
+    assert max(map(len, found)) <= max(bags, 3), "a last one of one bag is joined to another"
+    assert len(found) <= -(-len(sizes) // bags)
+    assert len(sizes) == 1 or min(map(len, found)) > 1
+    counted = [int(events[batch].sum()) for batch in found]
+    assert max(counted) - min(counted) <= 1
+    assert min(counted) >= 1 or events.sum() < len(found)
+    assert order_of(TrainOrder(sizes, bags, epoch=epoch, events=events)) == found
+
+
+def test_events_come_in_another_order_each_epoch_and_seed() -> None:
+    events = np.arange(40) % 4 == 0
+    first = order_of(TrainOrder([1] * 40, 8, events=events))
+    assert order_of(TrainOrder([1] * 40, 8, events=events, epoch=1)) != first
+    assert order_of(TrainOrder([1] * 40, 8, events=events, seed=1)) != first
+
+
+@settings(deadline=None, max_examples=30)
+@given(SIZES, st.integers(1, 60), st.integers(0, 3))
+def test_events_do_not_break_the_tile_budget(sizes: list[int], budget: int, epoch: int) -> None:
+    found = order_of(TrainOrder(sizes, 8, budget, epoch=epoch, events=np.arange(len(sizes)) % 3 == 0))
+    assert sorted(bag for batch in found for bag in batch) == list(range(len(sizes)))
+    for batch in found:
+        assert len(batch) == 1 or sum(sizes[bag] for bag in batch) <= budget
+
+
+@settings(deadline=None, max_examples=30)
+@given(SIZES, st.integers(1, 6), st.integers(1, 3), st.one_of(st.none(), st.integers(1, 60)))
+def test_a_pass_over_the_whole_cohort_has_the_same_batches_each_time(
+    sizes: list[int], bags: int, passes: int, budget: int | None
+) -> None:
+    order = WholeOrder(sizes, bags, budget, passes)
+    found = list(order)
+    assert len(order) == len(found)
+    once = found[: len(found) // passes]
+    assert found == once * passes
+    assert [draw.bag for batch in once for draw in batch] == list(range(len(sizes)))
+    order.set_epoch(3)
+    assert [[(draw.bag, draw.epoch) for draw in batch] for batch in order] == [
+        [(draw.bag, 3) for draw in batch] for batch in found
+    ]
+
+
+def test_covariates_follow_their_bags(store: FeatureStore) -> None:
+    beside = torch.arange(6.0).view(3, 2)
+    slides = [("s0", "s1"), ("s2",), ("s3", "s4")]
+    data = BagDataset(store, slides, torch.arange(3.0), covariates=beside)
+    held = data[[Draw(2), Draw(0)]].bags.covariates
+    assert held is not None
+    assert held.tolist() == [[4, 5], [0, 1]]
+    assert dataset(store)[[Draw(0)]].bags.covariates is None
 
 
 def test_a_bag_holds_the_tiles_of_its_slides_one_after_the_other(store: FeatureStore) -> None:

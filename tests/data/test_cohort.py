@@ -4,10 +4,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mil.data.cohort import Cohort, Columns
+from mil.data.cohort import Cohort
+from mil.data.columns import Columns
 from mil.errors import CohortError, ConfigError, FeatureError
 
-TASKS = Path(__file__).parents[2] / "../shared/data/tcga_labels/slide_tasks"
 TABLE = """\
 patient,slide,site,label,age
 001,001-b,A,1,50
@@ -22,7 +22,7 @@ def read(
 ) -> Cohort:
     path = folder / "cohort.csv"
     path.write_text(content)
-    return Cohort.read(path, columns or Columns(), labels, [name for name in ("age",) if name in content])
+    return Cohort.read(path, columns, labels, [name for name in ("age",) if name in content])
 
 
 def refusal(folder: Path, content: str, labels: tuple[str, ...] = ("label",)) -> str:
@@ -157,21 +157,99 @@ def test_a_folder_of_other_slides_is_refused_with_an_example_of_both(tmp_path: P
         read(tmp_path).having(["x"], on_missing="drop")  # type: ignore[arg-type] # what a user may write
 
 
-@pytest.mark.skipif(not TASKS.is_dir(), reason="the real tables of ../shared/data are not here")
-@pytest.mark.parametrize(
-    ("name", "label", "slides", "counts"),
-    [
-        ("slideflow_breast_er", "ER_Status_By_IHC", 1048, {"positive": 766, "negative": 224}),
-        ("slideflow_lung_adeno_squam", "subtype", 941, {"squamous": 474, "adenocarcinoma": 467}),
-        ("slideflow_thyroid_brs", "brs_class", 369, {"Braf-like": 264, "Ras-like": 105}),
-    ],
-)
-def test_real_tables_are_read_as_they_come(
-    name: str, label: str, slides: int, counts: dict[str, int], caplog: pytest.LogCaptureFixture
+def test_slides_may_be_files_with_folders_and_endings(tmp_path: Path) -> None:
+    content = TABLE.replace("001-b", "sub/001-b.h5").replace("x,B", "C:\\scans\\x.svs,B")
+    assert read(tmp_path, content).table["slide"].tolist() == ["001-b", "x", "001-a", "y"]
+    assert "1 slides have several rows, expected one each: 'y'" in refusal(tmp_path, TABLE + "11,other/y.h5,B,1,70\n")
+
+
+CLINICAL = """\
+PATIENT,label,age,project_id
+10,high,70,study
+001,low,50,study
+1E5,NA,61,study
+99,low,40,study
+"""
+SLIDES = """\
+FILENAME,PATIENT,center,project_id
+x.h5,1E5,B,file
+a/001-b.h5,001,A,file
+z.h5,7,A,file
+001-a.h5,001,A,file
+y.h5,10,B,file
+w.h5,7,B,file
+"""
+
+
+def read_two(
+    folder: Path,
+    clinical: str = CLINICAL,
+    slides: str = SLIDES,
+    columns: Columns | None = None,
+    **words: dict[str, str],
+) -> Cohort:
+    (folder / "clini.csv").write_text(clinical)
+    (folder / "slide.csv").write_text(slides)
+    return Cohort.read(folder / "clini.csv", columns, ["label"], ["age"], slides=folder / "slide.csv", words=words)
+
+
+def test_a_clinical_table_and_one_of_slides_are_joined_on_the_patient(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        cohort = Cohort.read(TASKS / f"{name}.csv.gz", labels=[label])
-    assert len(cohort.table) == slides
-    assert cohort.patients[label].value_counts().to_dict() == counts
-    assert cohort.patients["site"].nunique() > 15
-    assert caplog.messages == []
+        cohort = read_two(tmp_path, label={"high": "MSI-H"})
+    assert cohort.patients.to_dict("index") == {
+        "001": {"site": "A", "label": "low", "age": "50", "slides": ("001-a", "001-b")},
+        "10": {"site": "B", "label": "MSI-H", "age": "70", "slides": ("y",)},
+    }
+    assert cohort.table["project_id"].unique().tolist() == ["study"]
+    clini, slide = tmp_path / "clini.csv", tmp_path / "slide.csv"
+    assert caplog.messages == [
+        f"1 of 4 patients of {clini} have no slide in {slide} and are left out: '99'",
+        f"2 of 6 slides of {slide} are of 1 patients that are not in {clini} and are left out: '7'",
+        "1 of 3 patients are left out as they lack a label (label 1)",
+    ]
+
+
+def test_two_tables_say_the_same_as_one(tmp_path: Path) -> None:
+    one = "patient,slide,site,label,age\n001,001-b,A,low,50\n001,001-a,A,low,50\n10,y,B,high,70\n"
+    pd.testing.assert_frame_equal(read_two(tmp_path).patients, read(tmp_path, one).patients)
+
+
+@pytest.mark.parametrize(
+    ("clinical", "slides", "said"),
+    [
+        (CLINICAL + "10,low,70,study\n", SLIDES, "clini.csv: 1 patients have several rows, expected one each: '10'"),
+        (CLINICAL, SLIDES + "b/y.h5,10,B,file\n", "slide.csv: 1 slides have several rows, expected one each: 'y'"),
+        (CLINICAL + ",low,70,study\n", SLIDES, "clini.csv, row 5: no patient id"),
+        (CLINICAL, SLIDES + "q.h5,,B,file\n", "slide.csv, row 7: no patient id"),
+        (CLINICAL, "FILENAME,PATIENT\nq.h5,P-1\n", "have no patient in common: 'P-1' and '001', '10'"),
+        (CLINICAL.replace("label", "lable"), SLIDES, "no column 'label'"),
+        (CLINICAL, SLIDES.replace("PATIENT", "who"), "slide.csv has no column 'patient', it has FILENAME, who"),
+        (CLINICAL, CLINICAL, "slide.csv has no column for the slide"),
+    ],
+)
+def test_two_tables_that_do_not_fit_are_refused(tmp_path: Path, clinical: str, slides: str, said: str) -> None:
+    with pytest.raises(CohortError) as raised:
+        read_two(tmp_path, clinical, slides)
+    assert said in str(raised.value)
+
+
+def test_a_site_that_is_given_must_be_in_one_of_the_tables(tmp_path: Path) -> None:
+    assert read_two(tmp_path, columns=Columns(site="project_id")).patients["site"].unique().tolist() == ["study"]
+    assert read_two(tmp_path, columns=Columns(site="center")).patients["site"].tolist() == ["A", "B"]
+    with pytest.raises(CohortError, match="no column 'hospital'"):
+        read_two(tmp_path, columns=Columns(site="hospital"))
+
+
+def test_words_are_translated_before_labels_are_compared(tmp_path: Path) -> None:
+    content = TABLE.replace("001-a,A,1", "001-a,A,positive")
+    assert "'label' differs" in refusal(tmp_path, content)
+    cohort = Cohort.read(tmp_path / "cohort.csv", labels=["label"], words={"label": {"Positive": "1", "0": None}})
+    assert cohort.patients["label"].to_dict() == {"001": "1", "10": "1"}
+
+
+def test_an_empty_word_of_a_label_is_a_missing_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read(tmp_path)
+    Cohort.read(tmp_path / "cohort.csv", labels=["label"], words={"label": {"0": None}})
+    assert caplog.messages == ["1 of 3 patients are left out as they lack a label (label 1)"]

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from mil.data import formats
 from mil.data.encoders import Encoder
 from mil.data.features import FeatureStore
-from mil.errors import EncoderError, FeatureError
+from mil.data.formats import Reading
+from mil.data.geometry import Geometry
+from mil.data.packing import pack
+from mil.errors import FeatureError
 
 Write = Callable[..., Path]
 UNI = Encoder("uni", 8, aliases=("uni_v1",))
 VIRCHOW2 = Encoder("virchow2", 16)
-PHIKON = Encoder("phikon_v2", 8)
 
 
 def numbers(tiles: int = 5, width: int = 8, dtype: str = "f2") -> np.ndarray[tuple[int, int], np.dtype[np.generic]]:
@@ -134,7 +137,7 @@ def test_3_a_text_file_is_refused(tmp_path: Path) -> None:
 def test_4_a_file_without_features_is_refused_listing_what_it_has(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["feats"], file["coordinates"] = numbers(), numbers(5, 2)
-    assert "'coordinates', 'feats', expected a dataset 'features'" in refusal(tmp_path)
+    assert "'coordinates', 'feats', expected 'features'" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 8)])
@@ -244,89 +247,53 @@ def test_a_file_that_vanishes_is_named(tmp_path: Path, trident: Write) -> None:
         store.read("a")
 
 
-# Which encoder
-
-
-def fill(folder: Path, write: Write, said: dict[str, str | None], width: int = 8) -> Path:
-    for slide, encoder in said.items():
-        write(folder / f"{slide}.h5", numbers(width=width), encoder=encoder)
-    return folder
-
-
-@pytest.mark.parametrize("given", [None, UNI])
-def test_files_that_agree_by_name_or_alias_name_the_encoder(
-    tmp_path: Path, trident: Write, given: Encoder | None
+def test_many_headers_are_read_at_once_and_remembered_with_what_is_wrong_in_its_place(
+    tmp_path: Path, trident: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = FeatureStore(fill(tmp_path, trident, {"a": "uni_v1", "b": "UNI"}), given, known=[PHIKON, UNI])
-    assert store.resolve(store.slides) == UNI
-    assert store.encoder == UNI
-    assert store.verified
+    for name in "abc":
+        trident(tmp_path / f"{name}.h5")
+    (tmp_path / "b.h5").write_text("no")
+    store, told = FeatureStore(tmp_path), list[tuple[int, int]]()
+    found = store.headers(["c", "b", "a"], progress=lambda *at: told.append(at))
+    assert list(found) == ["c", "b", "a"]
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert isinstance(found["b"], FeatureError)
+    monkeypatch.setattr(formats, "examine", None)
+    assert store.headers(["c", "a"]) == {slide: store.header(slide) for slide in "ca"} == {s: found[s] for s in "ca"}
+    with pytest.raises(FeatureError, match="'d' has no features"):
+        store.headers(["d"])
 
 
-def test_a_name_nobody_knows_is_an_encoder_as_it_is_said(tmp_path: Path, trident: Write) -> None:
-    store = FeatureStore(fill(tmp_path, trident, {"a": "In-House", "b": "in_house"}), known=[UNI])
-    assert store.resolve(store.slides) == Encoder("In-House", 8)
+def test_what_the_user_says_of_the_files_reaches_them(tmp_path: Path, stamp: Write) -> None:
+    stamp(tmp_path / "a.h5", numbers()[None], np.zeros((1, 5, 2)))
+    assert "data.batch_axis=true" in refusal(tmp_path)
+    store = FeatureStore(tmp_path, reading=Reading(batch_axis=True, slide_mpp=0.25))
+    slide = pickle.loads(pickle.dumps(store)).read("a")
+    assert slide.features.shape == (5, 8)
+    assert slide.coords is not None
+    assert slide.header.extent == 1024.0
 
 
-def test_files_of_two_encoders_are_refused_naming_both(tmp_path: Path, trident: Write) -> None:
-    store = FeatureStore(fill(tmp_path, trident, {"a": "uni", "b": "phikonv2", "c": "uni"}), known=[UNI, PHIKON])
-    with pytest.raises(EncoderError, match=r"'uni' \(2, e.g. slide 'a'\) and 'phikon_v2' \(1, e.g. slide 'b'\)"):
-        store.resolve(store.slides)
-    assert store.resolve(["a", "c"]) == UNI
+def test_a_packed_file_is_a_store_like_the_folder_it_came_from(tmp_path: Path, trident: Write) -> None:
+    for name, tiles in (("a", 6), ("b", 7)):
+        trident(tmp_path / "in" / f"{name}.h5", numbers(tiles), encoder="uni_v1")
+    source = FeatureStore(tmp_path / "in", known=[UNI])
+    pack(source, tmp_path / "all.h5")
+    store = FeatureStore(tmp_path / "all.h5", known=[UNI])
+    assert store.slides == ["a", "b"]
+    assert store.path("a") == tmp_path / "all.h5"
+    assert store.headers(["b", "a"]) == source.headers(["b", "a"])
+    assert (store.resolve(["a"]), store.verified, store.geometry) == (UNI, True, Geometry(0.5, 256.0, True, True))
+    for slide in ("a", "b"):
+        read, wanted = pickle.loads(pickle.dumps(store)).read(slide), source.read(slide)
+        assert torch.equal(read.features, wanted.features)
+        assert read.coords is not None
+        assert wanted.coords is not None
+        assert torch.equal(read.coords, wanted.coords)
+    with pytest.raises(FeatureError, match="'c' has no features"):
+        store.read("c")
 
 
-def test_files_of_two_widths_are_refused_naming_both(tmp_path: Path, trident: Write) -> None:
-    fill(tmp_path, trident, {"a": "uni"})
-    store = FeatureStore(fill(tmp_path, trident, {"b": "uni"}, width=4))
-    with pytest.raises(EncoderError, match=r"'8' \(1, e.g. slide 'a'\) and '4' \(1, e.g. slide 'b'\)"):
-        store.resolve(store.slides)
-
-
-def test_files_that_do_not_say_ask_for_the_encoder(tmp_path: Path, clam: Write) -> None:
-    clam(tmp_path / "a.h5")
-    store = FeatureStore(tmp_path, known=[UNI, VIRCHOW2, PHIKON])
-    with pytest.raises(EncoderError, match=r"give encoder=\.\.\., such as uni, phikon_v2"):
-        store.resolve(store.slides)
-
-
-def test_the_users_word_is_taken_but_not_verified(tmp_path: Path, clam: Write) -> None:
-    clam(tmp_path / "a.h5")
-    store = FeatureStore(tmp_path, UNI)
-    assert store.resolve(store.slides) == UNI
-    assert not store.verified
-
-
-def test_files_that_only_partly_say_are_taken_with_a_counted_warning(
-    tmp_path: Path, trident: Write, caplog: pytest.LogCaptureFixture
-) -> None:
-    store = FeatureStore(fill(tmp_path, trident, {"a": None, "b": "uni", "c": None}), known=[UNI])
-    assert store.resolve(store.slides) == UNI
-    assert not store.verified
-    assert caplog.messages == ["2 of 3 slides do not say their encoder, taken as 'uni'"]
-
-
-def test_features_of_another_encoder_of_the_same_width_are_refused_naming_both(tmp_path: Path, trident: Write) -> None:
-    store = FeatureStore(fill(tmp_path, trident, {"a": "uni", "b": "phikon_v2"}), UNI)
-    with pytest.raises(EncoderError, match=r"'phikon_v2' \(1, e.g. slide 'b'\), expected encoder 'uni'"):
-        store.resolve(store.slides)
-
-
-@pytest.mark.parametrize(("said", "given"), [("uni", UNI), ("uni", None), (None, UNI)])
-def test_features_narrower_than_their_encoder_are_refused_naming_both(
-    tmp_path: Path, trident: Write, said: str | None, given: Encoder | None
-) -> None:
-    store = FeatureStore(fill(tmp_path, trident, {"a": said}, width=4), given, known=[UNI])
-    with pytest.raises(EncoderError, match=r"features of 'a' are 4 wide.*, encoder 'uni' has 8"):
-        store.resolve(store.slides)
-
-
-def test_an_empty_slide_does_not_speak_for_the_width(tmp_path: Path, trident: Write) -> None:
-    fill(tmp_path, trident, {"a": "uni"})
-    with h5py.File(trident(tmp_path / "b.h5", coords=np.empty((0, 2), "i8")), "r+") as file:
-        del file["features"]
-        file["features"] = np.empty(0, "f4")
-        file["features"].attrs["encoder"] = "uni"
-    store = FeatureStore(tmp_path, known=[UNI])
-    assert store.resolve(["b", "a"]) == UNI
-    with pytest.raises(FeatureError, match="no slide with tiles"):
-        store.resolve(["b"])
+def test_a_file_that_is_not_packed_is_no_store(tmp_path: Path, trident: Write) -> None:
+    with pytest.raises(FeatureError, match="packed"):
+        FeatureStore(trident(tmp_path / "a.h5"))

@@ -1,5 +1,6 @@
 """Files that mean harm, and files that chance has broken."""
 
+import fcntl
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,18 @@ from hypothesis import strategies as st
 
 from mil.data import hdf5
 from mil.data.features import FeatureStore
-from mil.errors import FeatureError, MilError
+from mil.data.formats import DETECTED, Reading
+from mil.errors import FeatureError
+from tests.data.conftest import (
+    grid,
+    write_clam,
+    write_multiplex,
+    write_mussel,
+    write_patches,
+    write_stamp,
+    write_trident,
+)
+from tests.data.mutation import mutated
 
 Write = Callable[..., Path]
 SECRET = b"0123456789abcdef" * 64
@@ -155,10 +167,20 @@ def test_many_and_long_texts_are_read(tmp_path: Path, trident: Write) -> None:
     assert FeatureStore(tmp_path).header("a").encoder == "y" * 10_000
 
 
+def test_a_file_needs_no_lock_which_a_read_only_mount_would_not_give(tmp_path: Path, trident: Write) -> None:
+    with trident(tmp_path / "a.h5").open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert FeatureStore(tmp_path).read("a").features.shape == (5, 8)
+
+
 @pytest.fixture(scope="module")
-def originals(tmp_path_factory: pytest.TempPathFactory, trident: Write, clam: Write) -> list[bytes]:
+def originals(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """A file of every layout, and one with a leading axis."""
     folder = tmp_path_factory.mktemp("originals")
-    return [trident(folder / "t.h5").read_bytes(), clam(folder / "c.h5").read_bytes()]
+    files = [write_trident(folder / "t.h5"), write_clam(folder / "c.h5"), write_mussel(folder / "m.h5")]
+    files += [write_stamp(folder / f"{version}.h5", version=version) for version in ("1", "2.0", "2.1")]
+    files += [write_multiplex(folder / "x.h5"), write_clam(folder / "b.h5", np.ones((1, 5, 8), "f4"), grid(5)[None])]
+    return [file.read_bytes() for file in files]
 
 
 @pytest.fixture(scope="module")
@@ -166,12 +188,19 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("broken") / "a.h5"
 
 
-def read_or_refusal(folder: Path) -> str:
+def said_of(store: FeatureStore) -> str:
+    """What reading slide `a` is refused with; nothing where it is read."""
     try:
-        slide = FeatureStore(folder).read("a")
-    except MilError as error:
+        slide = store.read("a")
+    except FeatureError as error:
         return str(error)
     return "" if slide.features.shape == (slide.header.tiles, slide.header.width) else "features\nunlike the header"
+
+
+def refuse_in_one_line(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+    for reading in (DETECTED, Reading(batch_axis=True, slide_mpp=0.25)):
+        assert "\n" not in said_of(FeatureStore(path.parent, reading=reading))
 
 
 @pytest.fixture(scope="module")
@@ -184,16 +213,39 @@ def little_memory() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is limited as Linux does it")
+linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is limited as Linux does it")
+
+
+@linux
 @pytest.mark.usefixtures("little_memory")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_a_broken_file_is_read_or_refused_in_one_line(
     originals: list[bytes], broken: Path, data: st.DataObject
 ) -> None:
-    content = bytearray(data.draw(st.sampled_from(originals), label="file"))
-    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=8), label="flipped"):
-        content[place] ^= data.draw(st.integers(1, 255), label="by")
-    length = data.draw(st.just(len(content)) | st.integers(0, len(content)), label="length")
-    broken.write_bytes(content[:length])
-    assert "\n" not in read_or_refusal(broken.parent)
+    refuse_in_one_line(data.draw(mutated(originals)), broken)
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.usefixtures("little_memory")
+@settings(max_examples=4000, deadline=None)
+@given(data=st.data())
+def test_thousands_of_broken_files_are_read_or_refused_in_one_line(
+    originals: list[bytes], broken: Path, data: st.DataObject
+) -> None:
+    refuse_in_one_line(data.draw(mutated(originals)), broken)
+
+
+@linux
+@pytest.mark.usefixtures("little_memory")
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_a_broken_file_of_patches_is_read_or_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("clam")
+    patches = write_patches(folder / "patches" / "a.h5")
+    patches.write_bytes(data.draw(mutated([patches.read_bytes()])))
+    write_clam(folder / "h5_files" / "a.h5")
+    assert "\n" not in said_of(FeatureStore(folder / "h5_files"))

@@ -46,6 +46,14 @@ def test_a_delimiter_within_quotes_does_not_count(tmp_path: Path) -> None:
     assert list(read_table(write(tmp_path, content)).columns) == ["patient", "ductal, lobular, NOS", "slide"]
 
 
+def test_a_field_of_several_lines_becomes_one(tmp_path: Path) -> None:
+    content = b'patient,"Age\n at  diagnosis (years)"\n1,"two  words"\n'
+    assert read_table(write(tmp_path, content)).to_dict("list") == {
+        "patient": ["1"],
+        "Age at diagnosis (years)": ["two  words"],
+    }
+
+
 def test_a_table_of_one_column_needs_no_delimiter(tmp_path: Path) -> None:
     assert read_table(write(tmp_path, b"slide\n1\n02\n")).to_dict("list") == {"slide": ["1", "02"]}
 
@@ -60,7 +68,9 @@ def test_a_table_of_one_column_needs_no_delimiter(tmp_path: Path) -> None:
         (b"a,b\n1\n", "row 1: 1 fields, the header has 2"),
         (b"a,b,a\n1,2,3\n", "column 'a' twice"),
         (b"a,b\n\xe4,2\n", "no UTF-8 text"),
-        (b"PK\x03\x04\xff\xff", "no UTF-8 text"),
+        (b"\x00\xff\xff", "no UTF-8 text"),
+        (b"PK\x03\x04\xff\xff", "cannot be read as a workbook"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "Excel before 2007"),
     ],
 )
 def test_a_table_that_is_none_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:

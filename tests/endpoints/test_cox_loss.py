@@ -15,7 +15,7 @@ from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 from torch import Tensor
 
-from mil.endpoints.survival import TIES, breslow_hazard, cox_loss
+from mil.endpoints.cox import TIES, breslow_hazard, cox_loss
 
 few = settings(deadline=None, max_examples=25)
 both = pytest.mark.parametrize("ties", TIES)

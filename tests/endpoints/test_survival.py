@@ -12,17 +12,12 @@ from hypothesis import strategies as st
 from lifelines import CoxPHFitter
 from lifelines.utils import concordance_index
 
-from mil.endpoints.survival import Cox, breslow_hazard, cox_loss
-from mil.errors import CohortError, ConfigError, MilError, PredictionsError
+from mil.endpoints.cox import breslow_hazard, cox_loss
+from mil.endpoints.survival import Cox
+from mil.errors import CohortError, ConfigError, PredictionsError
 
 few = settings(deadline=None, max_examples=25)
 HORIZONS = {"0": 0.0, "1y": 12.0, "3y": 36.0, "5y": 60.0, "ever": 1e9}
-
-
-def table(**columns: list[object]) -> pd.DataFrame:
-    """A cohort's patients, named p0, p1, ..."""
-    rows = len(next(iter(columns.values())))
-    return pd.DataFrame(columns, index=pd.Index([f"p{row}" for row in range(rows)], name="patient"), dtype=object)
 
 
 def patients(seed: int = 0, count: int = 80) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,42 +33,6 @@ def finished(seed: int = 0) -> Cox:
     endpoint = Cox(horizons=HORIZONS)
     endpoint.finish(*patients(seed))
     return endpoint
-
-
-@pytest.mark.parametrize("text", [True, False])
-def test_times_and_events_are_read_as_text_or_numbers(text: bool) -> None:
-    known = table(os=[3.5, 12, 1e3], dead=[1, 0, 1])
-    target = Cox(time="os", event="dead").encode(known.astype(str) if text else known)
-    assert target.dtype == torch.float64
-    assert target.tolist() == [[3.5, 1], [12, 0], [1000, 1]]
-
-
-@pytest.mark.parametrize(
-    "found", [0, 0.0, -2.5, float("nan"), float("inf"), "0", "-1", "", "nan", "inf", "12 months", None]
-)
-def test_a_time_that_is_not_positive_is_an_error_naming_column_and_row(found: object) -> None:
-    with pytest.raises(CohortError) as error:
-        Cox().encode(table(time=[1, found, 3], event=[1, 0, 1]))
-    assert str(error.value) == f"column time, row of p1: found {str(found)!r}, expected a positive number"
-
-
-@pytest.mark.parametrize("found", [2, -1, 0.5, float("nan"), "2", "", "dead", "True", None])
-def test_an_event_that_is_not_0_or_1_is_an_error_naming_column_and_row(found: object) -> None:
-    with pytest.raises(CohortError) as error:
-        Cox().encode(table(time=["1", "2", "3"], event=["0", "1", found]))
-    assert str(error.value) == f"column event, row of p2: found {str(found)!r}, expected 0 (censored) or 1 (event)"
-
-
-def test_further_wrong_rows_are_counted_in_the_same_line() -> None:
-    with pytest.raises(CohortError, match=r"^column time, row of p0 \(and 2 more\): found 'a', expected [^\n]*$"):
-        Cox().encode(table(time=["a", "b", "c", "1"], event=[1, 1, 1, 1]))
-
-
-@pytest.mark.parametrize("found", [1.0, np.float64(-1), np.int64(0)])
-def test_errors_show_values_and_not_how_numpy_writes_them(found: object) -> None:
-    with pytest.raises(MilError) as error:
-        Cox().encode(table(time=[found], event=[3]))
-    assert "np." not in str(error.value)
 
 
 def test_a_cohort_without_events_is_refused() -> None:
@@ -195,3 +154,70 @@ def test_strata_are_events_and_censorings_each_in_an_earlier_and_a_later_half() 
     assert Cox().strata(target).tolist() == [2, 2, 3, 3, 0, 0, 1, 1]
     only_events = target[:4]
     assert Cox().strata(only_events).tolist() == [2, 2, 3, 3]
+
+
+def by_site(seed: int, patients: int = 90) -> pd.DataFrame:
+    """One covariate `x`, three sites whose hazards differ, some ties."""
+    rng = np.random.default_rng(seed)
+    site, x = rng.integers(0, 3, patients), rng.normal(size=patients)
+    death, leaving = rng.exponential(20 * (1 + site) * np.exp(-x)), rng.uniform(2, 60, patients)
+    known = {"x": x, "time": np.ceil(np.minimum(death, leaving)), "event": (death <= leaving).astype(int)}
+    return pd.DataFrame(known | {"site": np.array(["Utrecht", "Lyon", "Oslo"])[site]})
+
+
+def test_strata_are_those_of_lifelines_in_likelihood_and_baselines() -> None:
+    known = by_site(0)
+    fitted = CoxPHFitter(strata=["site"]).fit(known, "time", "event", fit_options={"precision": 1e-12})
+    logits = torch.tensor(fitted.predict_log_partial_hazard(known).loc[known.index].to_numpy())[:, None]
+    endpoint = Cox(strata="site")
+    target = endpoint.encode(known)
+    assert endpoint.columns == ("time", "event", "site")
+    total = endpoint.loss(logits, target).item() * known["event"].sum()
+    assert -total == pytest.approx(fitted.log_likelihood_, rel=1e-9)
+    endpoint.finish(logits, target)
+    other = Cox(strata="site")
+    other.load_state(json.loads(json.dumps(endpoint.state())))
+    for name, rows in known.groupby("site"):
+        moments = sorted(rows.loc[rows["event"] == 1, "time"].unique())  # between events lifelines interpolates
+        hazard = fitted.baseline_cumulative_hazard_[name].loc[moments].to_numpy()
+        found = other.stratum_curve(torch.zeros(1, 1), moments, str(name))[0]
+        np.testing.assert_allclose(-torch.log(found), hazard, rtol=1e-9)
+
+
+@few
+@given(st.integers(0, 99))
+def test_within_each_stratum_a_shift_changes_nothing_and_residuals_sum_to_zero(seed: int) -> None:
+    known = by_site(seed, 30)
+    endpoint, logits = Cox(strata="site"), torch.tensor(known[["x"]].to_numpy(), requires_grad=True)
+    target = endpoint.encode(known)
+    loss = endpoint.loss(logits, target)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    shift = torch.tensor(known["site"].map({"Utrecht": 3.0, "Lyon": -50.0, "Oslo": 0.5}).to_numpy())[:, None]
+    torch.testing.assert_close(endpoint.loss(logits + shift, target), loss, rtol=1e-10, atol=1e-12)
+    for site in set(known["site"]):
+        assert gradient[(known["site"] == site).to_numpy()].sum().item() == pytest.approx(0, abs=1e-12)
+    assert torch.equal(endpoint.encode(known.iloc[5:9]), target[5:9])  # codes do not depend on who else is there
+
+
+def test_one_stratum_is_no_stratum_and_an_unknown_one_has_the_pooled_baseline() -> None:
+    known = by_site(1).assign(site="Lyon")
+    logits = torch.tensor(known[["x"]].to_numpy())
+    plain, endpoint = Cox(), Cox(strata="site")
+    assert endpoint.loss(logits, endpoint.encode(known)) == pytest.approx(plain.loss(logits, plain.encode(known)))
+    several = by_site(2)
+    endpoint.finish(logits, endpoint.encode(several))
+    plain.finish(logits, plain.encode(several))
+    pooled = plain.curve(logits, [10.0, 30.0])
+    assert torch.equal(endpoint.curve(logits, [10.0, 30.0]), pooled)
+    assert torch.equal(endpoint.stratum_curve(logits, [10.0, 30.0], "Bergen"), pooled)
+    assert not torch.allclose(endpoint.stratum_curve(logits, [10.0, 30.0], "Oslo"), pooled)
+
+
+def test_a_baseline_of_another_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 times and 1 hazards"):
+        Cox().load_state({"baseline_times": [1.0, 2.0], "baseline_hazard": [0.1]})
+
+
+def test_without_a_baseline_there_is_no_curve() -> None:
+    with pytest.raises(ValueError, match="no survival curve before it is fitted"):
+        Cox().curve(torch.zeros(1, 1), [1.0])

@@ -37,7 +37,18 @@ def test_every_report_has_the_same_shape_and_survives_json(endpoint: Endpoint, t
     report = evaluate(table, endpoint, baseline=table, oracle=oracle, resamples=50)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert list(report) == [
-        *("schema", "seed", "folds", "patients", "metrics", "operating_point", "groups", "baseline", "oracle")
+        *(
+            "schema",
+            "seed",
+            "folds",
+            "patients",
+            "metrics",
+            "operating_point",
+            "groups",
+            "baseline",
+            "covariates",
+            "oracle",
+        )
     ]
     assert report["folds"] == 3
     assert set(report["oracle"]) == {endpoint.metric} <= set(report["metrics"])

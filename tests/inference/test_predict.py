@@ -1,16 +1,24 @@
 """A checkpoint scores slides in a fresh process as the run itself did, and says where it looked."""
 
+import dataclasses
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import pandas as pd
 import pytest
+import torch
 
+from mil import checkpoint, files
+from mil.data.formats import Reading
+from mil.errors import FeatureError
 from mil.evaluation.tables import read
+from mil.inference.predict import decoded, predict
 from tests.conftest import HOSPITAL, Mil, run_quietly
-from tests.data.conftest import random_features, write_trident
+from tests.data.conftest import grid, random_features, write_trident
+from tests.models.endpoints import ENDPOINTS
 
 SCORE = "p_MSI-H"
 
@@ -33,12 +41,21 @@ def test_a_fresh_process_predicts_the_runs_own_numbers_to_the_last_bit(
     assert found[SCORE].to_dict() == own[SCORE].to_dict()
 
 
+@pytest.mark.parametrize("name", ENDPOINTS)
+def test_a_patients_scores_do_not_depend_on_who_else_is_in_the_table(name: str) -> None:
+    endpoint, _ = ENDPOINTS[name]
+    logits = torch.randn(41, endpoint.out_dim, generator=torch.Generator().manual_seed(0))
+    whole, parts = decoded(endpoint, logits), [decoded(endpoint, rows) for rows in torch.split(logits, 7)]
+    for column, values in whole.items():
+        assert values.tolist() == [value for part in parts for value in part[column]]
+
+
 def test_a_survival_checkpoint_predicts_the_runs_own_numbers(surv_run: Path, mil: Mil, tmp_path: Path) -> None:
     from omegaconf import OmegaConf
 
-    from mil import build
+    from mil.study import read_study
 
-    cohort = build.study(OmegaConf.load(surv_run / "config.yaml")).source  # type: ignore[arg-type]  # a mapping
+    cohort = read_study(OmegaConf.load(surv_run / "config.yaml")).source  # type: ignore[arg-type]  # a mapping
     words = ["--cohort", cohort, "--features", cohort.parent / "features", "--out", tmp_path / "scores.csv"]
     assert mil("predict", surv_run / "fold_1" / "checkpoint", *words).code == 0
     found = read(tmp_path / "scores.csv").set_index("patient")
@@ -100,8 +117,6 @@ def test_tiles_of_a_model_without_attention_are_refused(
 def test_a_run_that_reports_nobody_says_so_and_still_predicts(
     mean_run: Path, hospital: Path, mil: Mil, tmp_path: Path
 ) -> None:
-    from mil import files
-
     assert files.read_json(mean_run / "report.json")["metrics"] == {}
     assert "no patient was held back" in (mean_run / "checkpoint" / "README.md").read_text()
     words = ["--features", hospital / "features", "--cohort", hospital / "cohort.csv", "--out", tmp_path / "s.csv"]
@@ -119,6 +134,34 @@ def test_features_of_another_encoder_or_width_are_refused_by_name(real_run: Path
         assert said in found.err
         assert "simulated" in found.err
     assert not (tmp_path / "s.csv").exists()
+
+
+def test_features_of_tiles_of_another_size_are_refused_by_name(real_run: Path, mil: Mil, tmp_path: Path) -> None:
+    recorded = files.read_json(real_run / "checkpoint" / "manifest.json")["data"]["geometry"]
+    assert recorded == {"mpp": 0.5, "tile_px": 256.0, "mpp_verified": True, "tile_px_verified": True}
+    path = write_trident(tmp_path / "features" / "a.h5", random_features(5, 16), encoder="simulated")
+    words = ["--features", path.parent, "--out", tmp_path / "s.csv"]
+    for name, value, said in (("target_magnification", 40, "mpp 0.25"), ("patch_size", 512, "tile_px 512")):
+        with h5py.File(path, "r+") as file:
+            before = file["coords"].attrs[name]
+            file["coords"].attrs[name] = value
+        found = mil("predict", real_run / "checkpoint", *words)
+        assert (found.code, found.err.count("\n")) == (2, 1)
+        assert f"{said}, the checkpoint of msi-crc expects" in found.err
+        with h5py.File(path, "r+") as file:
+            file["coords"].attrs[name] = before
+    assert mil("predict", real_run / "checkpoint", *words).code == 0
+
+
+def test_files_are_read_as_in_training_unless_the_user_says_otherwise(real_run: Path, tmp_path: Path) -> None:
+    write_trident(tmp_path / "a.h5", random_features(5, 16)[None], grid(5)[None], encoder="simulated")
+    loaded = checkpoint.load(real_run / "checkpoint")
+    assert loaded.reading == Reading()
+    with pytest.raises(FeatureError, match=r"batch_axis=true"):
+        predict(loaded, tmp_path)
+    asked = predict(loaded, tmp_path, reading=Reading(batch_axis=True))
+    recorded = predict(dataclasses.replace(loaded, reading=Reading(batch_axis=True)), tmp_path)
+    pd.testing.assert_frame_equal(asked, recorded)
 
 
 def test_a_slide_without_features_and_a_broken_checkpoint_are_refused(

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from lifelines.utils import concordance_index
 from numpy.typing import NDArray
 from sksurv.metrics import concordance_index_censored
+from sksurv.nonparametric import cumulative_incidence_competing_risks
 
 from mil.metrics import c_index, survival
+from mil.metrics.survival import aalen_johansen, competing_c_index
 
 few = settings(deadline=None, max_examples=60)
 Cohort = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]
@@ -94,3 +96,48 @@ def test_without_comparable_pairs_there_is_no_value() -> None:
 
 def test_the_earlier_event_should_have_the_higher_risk() -> None:
     assert c_index([3.0, 2.0, 1.0], [1.0, 2.0, 3.0], [1, 1, 0]) == 1
+
+
+def causes(seed: int, patients: int, values: int) -> Any:
+    """Risk, time and cause, 0 to 2, with ties."""
+    risk, time, _ = simulated(seed, patients, values)
+    return risk, time, np.random.default_rng(seed).integers(0, 3, patients)
+
+
+competing = st.builds(causes, st.integers(0, 2**32 - 1), st.integers(2, 40), st.sampled_from([2, 4, 12, 10**6]))
+
+
+@few
+@given(competing)
+def test_who_has_a_competing_event_outlives_every_first_event(cohort: Any) -> None:
+    risk, time, cause = cohort
+    found = [
+        (risk[i] > risk[j]) + 0.5 * (risk[i] == risk[j])
+        for i in range(len(risk))
+        for j in range(len(risk))
+        if cause[i] == 1 and (cause[j] == 2 or time[j] > time[i] or (time[j] == time[i] and cause[j] == 0))
+    ]
+    expected = np.mean(found) if found else np.nan
+    np.testing.assert_allclose(competing_c_index(risk, time, cause), expected, atol=1e-12)
+    weight = np.random.default_rng(0).integers(0, 3, (3, len(risk))).astype(float)
+    rows = [np.repeat(np.arange(len(risk)), row.astype(int)) for row in weight]
+    repeated = [competing_c_index(risk[row], time[row], cause[row]) for row in rows]
+    np.testing.assert_allclose(competing_c_index(risk, time, cause, weight), repeated, atol=1e-12)
+
+
+@few
+@given(competing)
+def test_without_competing_events_it_is_harrells_c(cohort: Any) -> None:
+    risk, time, cause = cohort
+    np.testing.assert_array_equal(competing_c_index(risk, time, cause % 2), c_index(risk, time, cause % 2))
+
+
+@few
+@given(competing)
+def test_incidences_are_those_of_scikit_survival(cohort: Any) -> None:
+    _, time, cause = cohort
+    assume({1, 2} <= set(cause.tolist()))
+    expected_time, expected = cumulative_incidence_competing_risks(cause, time)
+    moments, values = aalen_johansen(time, cause, 2)
+    assert values.shape == (2, len(moments))
+    np.testing.assert_allclose(values, expected[1:, np.searchsorted(expected_time, moments)], rtol=1e-12)

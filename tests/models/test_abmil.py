@@ -1,12 +1,15 @@
-"""ABMIL against the paper's equations, written tile by tile in numpy."""
+"""ABMIL against the paper's equations, written tile by tile in numpy, and against torchmil."""
 
 import numpy as np
 import pytest
 import torch
+import torchmil.models
 from numpy.typing import NDArray
 
 from mil.bags import Bags
 from mil.models.abmil import ABMIL
+
+from .reference import take, take_gated
 
 Weights = dict[str, NDArray[np.float64]]
 
@@ -49,6 +52,28 @@ def test_logits_and_attention_are_those_of_the_equations(gated: bool, heads: int
     np.testing.assert_allclose(output.extra["heads"].detach(), attention, rtol=1e-12, atol=1e-15)
     assert output.attention is not None
     np.testing.assert_allclose(output.attention.detach(), attention.mean(1), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_logits_and_attention_are_torchmils(gated: bool) -> None:
+    torch.manual_seed(0)
+    theirs = torchmil.models.ABMIL((8,), att_dim=5, gated=gated).double().eval()
+    model = ABMIL(8, 1, embed_dim=8, attention_dim=5, gated=gated).double().eval()
+    take(
+        model.embed[0], weight=torch.eye(8), bias=torch.zeros(8)
+    )  # features that are not negative go through as they are
+    weights = theirs.pool.state_dict()
+    if gated:
+        take_gated(model.score, weights, "fc1.module", "fc_gated.module", "fc2")
+    else:
+        take(model.score.branches, weight=weights["fc1.module.weight"], bias=weights["fc1.module.bias"])
+        take(model.score.score, weight=weights["fc2.weight"])
+    take(model.head, **dict(theirs.classifier.module.named_parameters()))
+    bags = Bags(torch.rand(13, 8, dtype=torch.float64), (13,))
+    logits, scores = theirs(bags.features[None], return_att=True)
+    output = model(bags)
+    torch.testing.assert_close(output.logits[:, 0], logits, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(output.attention, scores[0].softmax(0), rtol=1e-10, atol=1e-12)
 
 
 def test_only_the_gated_model_has_a_gate() -> None:

@@ -1,11 +1,15 @@
-"""Mean and max pooling, written out."""
+"""Mean, max and log-sum-exp pooling, written out."""
+
+import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mil import build, config
 from mil.errors import ConfigError
-from mil.models.pooling import Pooling
+from mil.models.pooling import Pooling, log_mean_exp
 
 from .zoo import IN_DIM, composed, simulated
 
@@ -23,8 +27,41 @@ def test_embeddings_are_pooled_then_classified(by: str) -> None:
         torch.testing.assert_close(output.logits[bag], model.head.weight @ pooled + model.head.bias)
 
 
+@pytest.mark.parametrize("r", [0.3, 1.0, 8.0])
+def test_log_sum_exp_is_that_of_the_paper(r: float) -> None:
+    bags = simulated((4, 1, 6), dtype=torch.float64)
+    for found, rows in zip(log_mean_exp(bags, bags.features, r), bags.split(), strict=True):
+        expected = [math.log(sum(math.exp(r * x) for x in one) / len(one)) / r for one in rows.t().tolist()]
+        torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
+@settings(deadline=None, max_examples=25)
+@given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4), seed=st.integers(0, 99), r=st.floats(0.01, 50))
+def test_log_sum_exp_lies_between_mean_and_maximum(sizes: list[int], seed: int, r: float) -> None:
+    bags = simulated(sizes, seed, torch.float64)
+    found = log_mean_exp(bags, bags.features, r)
+    assert (found >= bags.mean(bags.features) - 1e-9).all()
+    assert (found <= bags.max(bags.features) + 1e-9).all()
+
+
+def test_log_sum_exp_nears_mean_and_maximum_and_does_not_overflow() -> None:
+    bags = simulated((4, 1, 6), dtype=torch.float64)
+    torch.testing.assert_close(log_mean_exp(bags, bags.features, 1e-5), bags.mean(bags.features), rtol=0, atol=1e-4)
+    torch.testing.assert_close(log_mean_exp(bags, bags.features, 1e3), bags.max(bags.features), rtol=0, atol=1e-2)
+    assert log_mean_exp(bags, 1e6 * bags.features, 1e3).isfinite().all()
+
+
+def test_sharpness_of_the_model_is_its_option() -> None:
+    torch.manual_seed(0)
+    model, bags = Pooling(IN_DIM, 3, by="lse", embed_dim=8, r=2.0).eval(), simulated((4, 1, 6))
+    tiles = model.embed(bags.features)
+    torch.testing.assert_close(model(bags).embedding, log_mean_exp(bags, tiles, 2.0))
+    with pytest.raises(ValueError, match="r is 0, expected a positive number"):
+        Pooling(IN_DIM, 3, by="lse", r=0)
+
+
 def test_another_pooling_is_refused_in_one_line() -> None:
-    with pytest.raises(ConfigError, match="pooling by 'median', expected one of mean, max"):
+    with pytest.raises(ConfigError, match="pooling by 'median', expected one of mean, max, lse"):
         build.model(config.compose(["model=max", "model.by=median"]), IN_DIM, 1)
 
 

@@ -25,8 +25,22 @@ def built(name: str, out_dim: int = 1, seed: int = 0) -> MILModel:
     return build.model(composed(name), IN_DIM, out_dim).eval()
 
 
-def simulated(sizes: Sequence[int], seed: int = 0, dtype: torch.dtype = torch.float32) -> Bags:
-    """Bags whose tiles lie in rows of ten."""
+def simulated(
+    sizes: Sequence[int], seed: int = 0, dtype: torch.dtype = torch.float32, slides: int = 1, width: int = IN_DIM
+) -> Bags:
+    """Bags whose tiles lie in rows of ten; with several slides, each next tile on the next, at the same places."""
     generator, tiles = torch.Generator().manual_seed(seed), sum(sizes)
-    places = torch.cat([torch.stack([torch.arange(size) % 10, torch.arange(size) // 10], 1) for size in sizes])
-    return Bags(torch.randn(tiles, IN_DIM, generator=generator).to(dtype), tuple(sizes), 512 * places)
+    order = torch.cat([torch.arange(size) for size in sizes])
+    rank, slide = order // slides, order % slides
+    places = 512 * torch.stack([rank % 10, rank // 10], 1)
+    features = torch.randn(tiles, width, generator=generator).to(dtype)
+    return Bags(features, tuple(sizes), places, slide if slides > 1 else None)
+
+
+def permuted(bags: Bags, seed: int) -> tuple[Bags, torch.Tensor]:
+    """Each bag's tiles in another order, places and slides along; and where each tile was."""
+    generator = torch.Generator().manual_seed(seed)
+    starts = zip(bags.offsets.tolist(), bags.sizes, strict=False)
+    order = torch.cat([start + torch.randperm(size, generator=generator) for start, size in starts])
+    beside = (None if one is None else one[order] for one in (bags.coords, bags.slide))
+    return Bags(bags.features[order], bags.sizes, *beside), order

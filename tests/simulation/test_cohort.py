@@ -17,7 +17,8 @@ from mil.errors import ConfigError
 from mil.simulation import cohort
 from mil.simulation.cohort import Simulation, cached, draw_patients, write
 from mil.simulation.features import encoder
-from mil.simulation.truth import Binary, Multiclass, Survival
+from mil.simulation.targets.classification import Binary, Multiclass
+from mil.simulation.targets.survival import Survival
 
 TARGET = Binary("msi", ("MSS", "MSI-H"), 0.3, 0.9)
 SMALL = Simulation(TARGET, patients=12, tiles=100, width=16, slides=1.8)
@@ -27,7 +28,7 @@ import sys
 from pathlib import Path
 from mil.simulation.cohort import Simulation, write
 from mil.simulation.features import encoder
-from mil.simulation.truth import Binary
+from mil.simulation.targets.classification import Binary
 write(Simulation(Binary("msi", ("MSS", "MSI-H"), 0.3, 0.9), patients=12, tiles=100, width=16, slides=1.8),
       Path(sys.argv[1]))
 """
@@ -254,7 +255,7 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
         ("sites", 0),
         ("seed", -1),
         ("signal", "loud"),
-        ("layout", "stamp"),
+        ("layout", "kather"),
         ("label_noise", 0.9),
         ("label_noise", float("nan")),
     ],

@@ -13,7 +13,9 @@ from mil.simulation.calibration import event_rate, harrell_c, macro_auroc, propo
 from mil.simulation.cohort import Simulation, draw_patients
 from mil.simulation.draws import stratified
 from mil.simulation.patients import Patients
-from mil.simulation.truth import Binary, Multiclass, Survival, Target
+from mil.simulation.targets.base import Target
+from mil.simulation.targets.classification import Binary, Multiclass
+from mil.simulation.targets.survival import Survival
 
 CLASSES = ("POLE", "MSI-H", "NSMP", "p53abn")
 

@@ -40,7 +40,14 @@ def kill_when(process: "subprocess.Popen[bytes]", epoch: str, fold: int, run: Pa
     assert process.wait() == -signal.SIGKILL
 
 
-@pytest.mark.parametrize(("split", "fold"), [(["split=holdout"], 1), (["split=kfold", "split.folds=2"], 2)])
+@pytest.mark.parametrize(
+    ("split", "fold"),
+    [
+        (["split=holdout"], 1),
+        (["split=kfold", "split.folds=2"], 2),
+        (["split=holdout", "data.whole_cohort=true", "data.passes=2"], 1),
+    ],
+)
 def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(
     tmp_path: Path, split: list[str], fold: int
 ) -> None:

@@ -1,0 +1,64 @@
+"""`mil convert`."""
+
+import math
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from mil.data.features import FeatureStore
+from mil.data.formats import Reading
+from mil.data.packed import Packed
+from mil.data.packing import Packing, pack
+from mil.errors import ConfigError
+
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
+
+def convert(source: Path, out: Path, dtype: str | None, skip_bad: bool, reading: Reading) -> None:
+    """Packs a folder and says what became of it.
+
+    Raises:
+        MilError: what cannot be read, or written.
+    """
+    if reading.slide_mpp is not None and not 0 < reading.slide_mpp < math.inf:
+        raise ConfigError(f"--slide-mpp is {reading.slide_mpp:g}, expected micrometres a pixel, above 0")
+    store = FeatureStore(source, reading=reading)
+    slides = store.sound(store.slides) if skip_bad else store.slides
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bar.add_task(step, total=total)
+            bar.update(tasks[step], completed=done)
+
+        done = pack(store, out, slides, dtype, advance)
+    sys.stdout.writelines(f"{line}\n" for line in (*_told(done, out), str(out)))
+
+
+def _told(done: Packing, out: Path) -> list[str]:
+    change = done.after / max(done.before, 1)
+    compared = f"{1 - change:.0%} smaller" if change < 1 else f"{change - 1:.0%} larger"
+    start = time.perf_counter()
+    slides = len(Packed(out).slides)
+    opened = time.perf_counter() - start
+    lines = [
+        f"{slides} slides, {done.tiles} tiles, each read back and compared",
+        f"{_size(done.before)} before, {_size(done.after)} now: {compared}; opens in {1000 * opened:.0f} ms",
+    ]
+    if done.resumed:
+        lines.append(f"{done.resumed} slides were there from an interrupted conversion")
+    if done.rounding:
+        lines.append(f"values were rounded to {done.dtype}, by at most {done.rounding:.3g}")
+    return lines
+
+
+def _size(count: int) -> str:
+    value, unit = float(count), 0
+    while value >= 1000 and unit < len(_UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.3g} {_UNITS[unit]}" if unit else f"{count} bytes"

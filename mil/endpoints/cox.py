@@ -1,0 +1,70 @@
+"""Cox's partial likelihood, and the baseline hazard that belongs to it."""
+
+import torch
+from torch import Tensor
+
+TIES = ("efron", "breslow")
+
+
+def cox_loss(
+    log_hazard: Tensor, time: Tensor, event: Tensor, ties: str = "efron", stratum: Tensor | None = None
+) -> Tensor:
+    """Negative log partial likelihood a mean event, `()`, of log hazards `(p,)`, times `(p,)` and events `(p,)`.
+
+    With a `stratum (p,)` patients are compared within their own stratum only.
+
+    Breslow's and Efron's approximation for tied event times (Efron, JASA 72, 1977, equation 5.5), in the dtype of
+    `log_hazard`, with sums of exponentials kept in logarithms, so that no hazard overflows. Half precisions compute in
+    float32: a risk set rounded below its own deaths would have no logarithm. Without an event the loss is zero and its
+    gradient exists and is zero.
+
+    Raises:
+        ValueError: `ties` is neither "efron" nor "breslow".
+    """
+    if ties not in TIES:
+        raise ValueError(f"ties {ties!r}, expected one of {', '.join(TIES)}")
+    if stratum is not None:
+        return _mean_over_strata(log_hazard, time, event, ties, stratum)
+    order = torch.argsort(time, descending=True, stable=True)
+    wide = torch.promote_types(log_hazard.dtype, torch.float32)
+    hazard, time, died = log_hazard[order].to(wide), time[order], event[order].bool()
+    if not died.any():
+        return log_hazard.sum() * 0
+    _, moment, size = torch.unique_consecutive(time, return_inverse=True, return_counts=True)
+    at_risk = torch.logcumsumexp(hazard, 0)[size.cumsum(0) - 1]  # (t,), at each moment
+    hazard_died, moment_died = hazard[died], moment[died]  # (e,), (e,)
+    at_risk = at_risk[moment_died]  # (e,)
+    if ties == "efron":
+        at_risk = at_risk + _efron(hazard_died, moment_died, at_risk, len(size))
+    return (at_risk - hazard_died).mean().to(log_hazard.dtype)
+
+
+def _mean_over_strata(log_hazard: Tensor, time: Tensor, event: Tensor, ties: str, stratum: Tensor) -> Tensor:
+    total = log_hazard.sum() * 0
+    for code in sorted(set(stratum.tolist())):
+        own = stratum == code
+        total = total + cox_loss(log_hazard[own], time[own], event[own], ties) * event[own].sum()
+    return (total / event.sum().clamp(min=1)).to(log_hazard.dtype)
+
+
+def _efron(hazard: Tensor, moment: Tensor, at_risk: Tensor, moments: int) -> Tensor:
+    """`log(1 - rank / ties * dying / at_risk)` for each event, ranked within its moment from zero, `(e,)`."""
+    ties = torch.bincount(moment, minlength=moments)  # (t,)
+    first = ties.cumsum(0) - ties
+    rank = torch.arange(len(moment), device=moment.device) - first[moment]
+    share = rank.to(hazard.dtype) / ties[moment]
+    # relative to the risk set each term is at most one: nothing overflows, and a sum over a moment's deaths suffices
+    dying = hazard.new_zeros(moments).index_add(0, moment, (hazard - at_risk).exp())
+    return torch.log1p(-share * dying[moment])
+
+
+def breslow_hazard(log_hazard: Tensor, time: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
+    """Breslow's cumulative baseline hazard after each event time: times `(t,)` and hazards `(t,)`, increasing."""
+    order = torch.argsort(time, descending=True, stable=True)
+    hazard, time, event = log_hazard[order], time[order], event[order]
+    moments, moment, size = torch.unique_consecutive(time, return_inverse=True, return_counts=True)
+    at_risk = torch.logcumsumexp(hazard, 0)[size.cumsum(0) - 1]
+    deaths = torch.zeros_like(at_risk).index_add(0, moment, event.to(at_risk.dtype))
+    steps = (deaths * torch.exp(-at_risk)).flip(0)
+    kept = deaths.flip(0) > 0
+    return moments.flip(0)[kept], steps.cumsum(0)[kept]

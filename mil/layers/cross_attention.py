@@ -1,0 +1,50 @@
+"""A few queries that read the many tiles of their bag."""
+
+import torch
+from torch import Tensor, nn
+
+from mil.bags import Bags
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017, section 3.2.2) of the queries of each bag to its tiles.
+
+    The keys' projection is applied to the queries, and the values' to what the queries have gathered, so that no tile
+    is ever projected: with `h` heads and `q` queries a tile costs `h q` products of its width instead of two matrices.
+    Keys have no bias: it would add the same to all scores of a query and fall out of the softmax.
+    """
+
+    def __init__(self, query_dim: int, tile_dim: int, embed_dim: int, heads: int) -> None:
+        """`embed_dim` is the width inside and of the output, a multiple of `heads`."""
+        super().__init__()
+        if embed_dim % heads:
+            raise ValueError(f"width {embed_dim} in {heads} heads, expected a multiple of them")
+        self.heads = heads
+        self.query = nn.Linear(query_dim, embed_dim)
+        self.key = nn.Linear(tile_dim, embed_dim, bias=False)
+        self.value = nn.Linear(tile_dim, embed_dim)
+        self.out = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, queries: Tensor, bags: Bags) -> tuple[Tensor, Tensor]:
+        """Queries `(b, q, d)` to `(b, q, e)`, and the attention of each head and query to the tiles `(n, h, q)`."""
+        bag, count, _ = queries.shape
+        query = self.query(queries).view(bag, count, self.heads, -1)  # (b, q, h, w)
+        key = self.key.weight.view(self.heads, query.shape[3], -1) / query.shape[3] ** 0.5  # (h, w, t)
+        folded = torch.einsum("bqhw,hwt->bthq", query, key.to(query.dtype)).flatten(2)  # (b, t, h * q)
+        scores = [rows @ one for rows, one in zip(bags.split(), folded.unbind(), strict=True)]
+        attention = bags.softmax(torch.cat(scores))  # (n, h * q)
+        gathered = _gathered(bags, attention).view(bag, self.heads, count, -1)  # (b, h, q, t)
+        value = self.value.weight.view(self.heads, query.shape[3], -1)  # (h, w, t)
+        read = torch.einsum("bhqt,hwt->bqhw", gathered, value.to(gathered.dtype)).flatten(2)  # (b, q, e)
+        mixed: Tensor = self.out(read + self.value.bias)  # shares sum to one, and so the bias is added once
+        return mixed, attention.view(-1, self.heads, count)
+
+
+def _gathered(bags: Bags, attention: Tensor) -> Tensor:
+    """Each bag's sums of tiles under each of its attentions `(n, k)`, `(b, k, t)`, at least in float32.
+
+    A product a bag on every device: `Bags.sum` would hold every tile once for each of the k sums on a GPU.
+    """
+    with torch.autocast(attention.device.type, enabled=False):
+        pairs = zip(bags.split(attention), bags.split(), strict=True)
+        return torch.stack([shares.t() @ rows.to(shares.dtype) for shares, rows in pairs])

@@ -1,0 +1,104 @@
+"""ACMIL: several branches of attention, kept apart from each other and from their favourite tiles.
+
+Y. Zhang, H. Li, Y. Sun, S. Zheng, C. Zhu, L. Yang: Attention-challenging multiple instance learning for whole slide
+image classification. ECCV 2024, arXiv:2311.07125. The authors' code is dazhangyu123/ACMIL, of which this is the
+variant with gated attention.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mil.bags import Bags
+from mil.layers.attention import AttentionScore
+from mil.layers.embed import Embed
+from mil.models.base import Criterion, MILModel, Output
+
+
+class ACMIL(MILModel):
+    """A bag is the mean of what several attention branches read; in training some of their best tiles are hidden.
+
+    Multiple branch attention: each branch has a classifier of its own in training, and the cosine similarity of the
+    branches' attention is added to the loss. Stochastic top-K instance masking: in training `mask_share` of the
+    `masked` best tiles of each branch, drawn at random, receive no attention. The paper speaks of a probability; the
+    authors' code, followed here, hides a fixed number, rounded down.
+
+    Departures: the embedding has a bias, and dropout as ABMIL has it. The branches' losses are averaged branch by
+    branch, which is the authors' mean over all rows except under Cox's likelihood, where each branch ranks the
+    patients by itself.
+    """
+
+    paper: ClassVar[str] = "Zhang 2024"
+    cost: ClassVar[str] = "n"
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        branches: int = 5,
+        masked: int = 10,
+        mask_share: float = 0.6,
+        embed_dim: int = 512,
+        attention_dim: int = 128,
+        dropout: float = 0.25,
+    ) -> None:
+        """`masked` is the paper's K (0 hides no tile), `branches` its M."""
+        super().__init__()
+        if branches < 2:
+            raise ValueError(f"{branches} branches, expected two or more: one has no other to differ from")
+        if not 0 <= mask_share < 1 or masked < 0:
+            raise ValueError(f"{mask_share} of the best {masked} tiles, expected a share in [0, 1) of a count")
+        self.masked, self.mask_share = masked, mask_share
+        self.embed = Embed(in_dim, embed_dim, dropout)
+        self.score = AttentionScore(embed_dim, attention_dim, branches, True, dropout)
+        self.branch_heads = nn.ModuleList(nn.Linear(embed_dim, out_dim) for _ in range(branches))
+        self.head = nn.Linear(embed_dim, out_dim)
+
+    def forward(self, bags: Bags) -> Output:
+        """Logits `(b, c)`; attention `(n,)` is the mean over the branches, which lie in `extra["heads"]` `(n, h)`.
+
+        `extra` also holds `branch_logits` `(b, h, c)` and the `similarity` of the branches' attention `(b,)`.
+        """
+        tiles, scores = bags.tilewise(self._read)  # (n, e), (n, h)
+        if self.training and self.masked:
+            scores = scores.masked_fill(self._hidden(bags, scores.detach()), -torch.inf)
+        attention = bags.softmax(scores)  # (n, h)
+        read = bags.sum(tiles, weight=attention).view(len(bags), len(self.branch_heads), -1)  # (b, h, e)
+        embedding = read.mean(1)  # (b, e), pooled by the mean attention
+        branches = [head(one) for head, one in zip(self.branch_heads, read.unbind(1), strict=True)]
+        extra = {"heads": attention, "branch_logits": torch.stack(branches, 1), "similarity": _overlap(bags, attention)}
+        return Output(self.head(embedding), embedding, attention.mean(1), extra)
+
+    def loss(self, output: Output, target: Tensor, endpoint: Criterion) -> Tensor:
+        """The endpoint's loss of bags, plus its mean over branches, plus the branches' similarity."""
+        branches = [endpoint.loss(logits, target) for logits in output.extra["branch_logits"].unbind(1)]
+        similarity = output.extra["similarity"].mean()
+        return endpoint.loss(output.logits, target) + torch.stack(branches).mean() + similarity
+
+    def _read(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        tiles = self.embed(features)
+        return tiles, self.score(tiles)
+
+    def _hidden(self, bags: Bags, scores: Tensor) -> Tensor:
+        """Which tiles each branch may not see this time, `(n, h)`."""
+        amounts = [int(min(self.masked, size) * self.mask_share) for size in bags.sizes]
+        amount = torch.tensor(amounts, device=scores.device).unsqueeze(1)  # (b, 1)
+        return torch.stack([self._hidden_from(one, bags, amount) for one in scores.unbind(1)], 1)
+
+    def _hidden_from(self, scores: Tensor, bags: Bags, amount: Tensor) -> Tensor:
+        """Of one branch's `masked` best tiles those with the smallest random numbers, `(n,)`."""
+        best = bags.topk(scores, self.masked)
+        draws = torch.rand(best.valid.shape).to(scores.device).masked_fill(~best.valid, torch.inf)  # (b, k)
+        drawn = draws.argsort(1).argsort(1) < amount
+        return torch.zeros_like(scores, dtype=torch.bool).index_fill(0, best.index[drawn], True)
+
+
+def _overlap(bags: Bags, attention: Tensor) -> Tensor:
+    """Mean cosine similarity of any two branches' attention `(n, h)` over a bag's tiles, `(b,)`."""
+    heads = attention.shape[1]
+    products = bags.sum(attention, weight=attention).view(-1, heads, heads)  # (b, h, h)
+    lengths = products.diagonal(dim1=1, dim2=2).sqrt()  # (b, h)
+    cosines: Tensor = products / (lengths.unsqueeze(1) * lengths.unsqueeze(2))
+    first, second = torch.triu_indices(heads, heads, offset=1)
+    return cosines[:, first, second].mean(1)

@@ -1,0 +1,46 @@
+"""Feature files as their producers lay them out, a module a container.
+
+A writer puts one slide's features `(n, d)`, at cells `(n, 2)` of a grid, into a folder. The slides are of one scanner
+(`scan`), and coordinates are what each producer makes of its pixels.
+"""
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from mil.errors import ConfigError
+from mil.simulation.layouts.arrays import write_flamby, write_owkin, write_torchmil
+from mil.simulation.layouts.hdf5 import write_clam, write_mussel, write_nnmil, write_stamp, write_trident
+from mil.simulation.layouts.lazyslide import write_lazyslide
+from mil.simulation.layouts.pickles import write_clam_pt, write_mil_baseline, write_slideflow, write_trident_pt
+from mil.simulation.layouts.scan import EXTENT, Floats, Ints
+
+__all__ = ["EXTENT", "LAYOUTS", "require"]
+
+LAYOUTS: Mapping[str, Callable[[Path, str, Floats, Ints], None]] = {
+    "trident": write_trident,
+    "trident_pt": write_trident_pt,
+    "clam": write_clam,
+    "clam_pt": write_clam_pt,
+    "nnmil": write_nnmil,
+    "stamp": write_stamp,
+    "mussel": write_mussel,
+    "slideflow": write_slideflow,
+    "mil_baseline": write_mil_baseline,
+    "owkin": write_owkin,
+    "flamby": write_flamby,
+    "torchmil": write_torchmil,
+    "lazyslide": write_lazyslide,
+}
+
+_EXTRA = {"lazyslide": ("zarr", "pyarrow")}
+
+
+def require(layout: str) -> None:
+    """Refuses a layout whose libraries are not there, before anything is made.
+
+    Raises:
+        ConfigError: the extra `mil-zoo[zarr]` is not installed.
+    """
+    if missing := [name for name in _EXTRA.get(layout, ()) if importlib.util.find_spec(name) is None]:
+        raise ConfigError(f'layout: {layout} needs {" and ".join(missing)}: pip install "mil-zoo[zarr]"')

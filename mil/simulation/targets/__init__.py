@@ -1,0 +1,1 @@
+"""What simulated cohorts can be about: one family of targets a file."""

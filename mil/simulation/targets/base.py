@@ -1,0 +1,81 @@
+"""What is true of simulated patients: a latent severity, the label it causes, and the tissue share that shows it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import ndtri
+from scipy.stats import rankdata
+
+from mil.errors import ConfigError
+from mil.simulation.draws import Draws, Floats
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The truth about `p` patients."""
+
+    severity: Floats
+    """What drives label and covariates, `(p,)`."""
+    shown: Floats
+    """What of it the tiles show, `(p,)`."""
+    shares: Floats
+    """Of the tissue that can carry a biomarker, the share that carries each, `(p, biomarkers)`."""
+    labels: pd.DataFrame
+    """The target's columns, without label noise."""
+    hidden: pd.DataFrame
+    """What else is known of each patient and no reader of a cohort sees."""
+
+
+class Target(Protocol):
+    """What a simulated cohort is about."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of cohort.csv that hold the target."""
+
+    @property
+    def biomarkers(self) -> tuple[str, ...]:
+        """Phenotypes of tumour that carry the signal."""
+
+    def draw(self, patients: int, rng: Draws) -> Truth:
+        """The truth about so many patients."""
+
+    def oracle(self, shares: Floats) -> pd.DataFrame:
+        """Scores of a perfect reader of the tiles from the biomarkers' shares `(p, biomarkers)`."""
+
+    def flip(self, labels: pd.DataFrame, chosen: NDArray[np.intp], rng: Draws) -> pd.DataFrame:
+        """The labels, wrong for the chosen patients."""
+
+
+def class_names(names: Sequence[str], least: int, most: int) -> tuple[str, ...]:
+    """Different names, from `least` to `most` of them."""
+    found = tuple(str(name) for name in names)
+    if not least <= len(found) <= most or len(set(found)) < len(found):
+        expected = f"{least}" if least == most else f"{least} to {most}"
+        raise ConfigError(f"classes: {list(found)} found, {expected} different names expected")
+    return found
+
+
+def proportion(name: str, value: float) -> None:
+    """Refuses a share that is not between 0 and 1."""
+    if not 0 < value < 1:
+        raise ConfigError(f"{name}: {value} found, a number between 0 and 1 expected")
+
+
+def discrimination(attainable: float) -> None:
+    """Refuses an AUROC or C-index that chance exceeds or nothing reaches."""
+    if not 0.5 <= attainable < 1:
+        raise ConfigError(f"attainable: {attainable} found, a number from 0.5 to below 1 expected")
+
+
+def normal_scores(values: Floats) -> Floats:
+    """Standard normal quantiles of the ranks of `values (p,)`, ties sharing theirs.
+
+    What the tiles show is drawn evenly from a normal distribution, so the order of the shares gives it back, whatever
+    cutting tissue into tiles did to the shares themselves.
+    """
+    return np.asarray(ndtri((rankdata(values) - 0.5) / len(values)))

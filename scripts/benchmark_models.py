@@ -1,0 +1,253 @@
+"""Every model of the zoo on the same data, trained the same way, against mean pooling.
+
+usage: scripts/benchmark_models [--data ../shared/data] [--work runs/benchmark_models] [--models NAME ...]
+                                [--sets NAME ...] [--repeats 1] [--jobs 2] [--out FILE]
+
+Stratified 5-fold cross-validation, repeated with other folds and weights; all folds of one repeat are the same for
+every model. Adam at 1e-3 with weight decay 5e-3, cosine down to zero, 20 epochs, batches of 8 bags, gradients clipped
+at norm 1, embeddings 96 wide, 32 landmarks where the method has them: one setting for all models and data, settled
+before any model was tried with it, so that the table compares methods at equal effort and not each at its best. The
+last epoch counts; nobody selects. Features are standardised on each fold's training tiles. A trial that was done is
+kept in the work folder and not done again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mil import config
+from mil.files import read_json, write, write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = "mean"
+UNIT_SEEDS = 3
+COSTS, UNITS = "costs", "unit tests"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One model on one data set, once."""
+
+    model: str
+    data: str
+    repeat: int = 0
+
+    def path(self, work: Path) -> Path:
+        """Where its outcome is kept."""
+        return work / "trials" / f"{self.model}--{self.data.replace(' ', '_')}--{self.repeat}.json"
+
+
+@dataclass
+class Column:
+    """One data set's outcomes."""
+
+    data: Mapping[str, Any]
+    scores: dict[str, list[float]] = field(default_factory=dict)
+    attention: dict[str, list[float]] = field(default_factory=dict)
+
+
+def main() -> None:
+    """Does what is missing, then writes the tables."""
+    asked = _asked()
+    if asked.trials:
+        for trial in json.loads(asked.trials):
+            _do(Trial(*trial), asked.data, asked.work)
+        return
+    sets = asked.sets or _sets(asked.data, asked.work)
+    trials = [Trial(model, name, repeat) for repeat in range(asked.repeats) for name in sets for model in asked.models]
+    trials += [Trial(model, UNITS) for model in asked.models]
+    missing = [trial for trial in trials if not trial.path(asked.work).exists()]
+    # a process a model: the libraries are loaded once for all its data
+    jobs = [own for model in asked.models if (own := [trial for trial in missing if trial.model == model])]
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        for done, line in enumerate(pool.map(lambda job: _apart(job, asked), jobs), 1):
+            print(f"{done} of {len(jobs)}: {line}", flush=True)
+    for model in asked.models:  # alone, so that nothing else is timed with it, and in a process whose memory is its own
+        if asked.costs and not Trial(model, COSTS).path(asked.work).exists():
+            print(_apart([Trial(model, COSTS)], asked), flush=True)
+    if not asked.costs:
+        return
+    tables = "\n\n".join(_tables(asked.models, sets, asked.repeats, asked.work))
+    if asked.out:
+        write(asked.out, tables + "\n")
+    print(tables)
+
+
+def _asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="the folder of real data")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmark_models", help="where trials are kept")
+    parser.add_argument("--models", nargs="+", default=config.choices("model"), choices=config.choices("model"))
+    parser.add_argument("--sets", nargs="+", help="data sets; all that are there where left out")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=2, help="trials at once, a core each")
+    parser.add_argument("--out", type=Path, help="a Markdown file for the tables")
+    parser.add_argument("--no-costs", dest="costs", action="store_false", help="leave time and memory for later")
+    parser.add_argument("--trials", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _sets(root: Path, work: Path) -> list[str]:
+    from zoo_data import data_sets
+
+    return list(data_sets(root, work))
+
+
+def _apart(trials: Sequence[Trial], asked: argparse.Namespace) -> str:
+    """Trials in a process of their own; each is kept as soon as it is done."""
+    listed = json.dumps([[trial.model, trial.data, trial.repeat] for trial in trials])
+    command = [sys.executable, __file__, "--trials", listed, "--data", asked.data, "--work", asked.work]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"benchmark_models: {trials[0].model} ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
+    return f"{trials[0].model} on {', '.join(trial.data for trial in trials)}"
+
+
+def _do(trial: Trial, root: Path, work: Path) -> None:
+    import torch
+    from zoo_data import data_sets, unit_tests
+    from zoo_trials import Settings, costs, cross_validated, unit_tested
+
+    torch.set_num_threads(1)
+    settings = Settings()
+    if trial.data == COSTS:
+        found: dict[str, Any] = costs(trial.model)
+    elif trial.data == UNITS:
+        found = {}
+        for seed in range(UNIT_SEEDS):
+            for name, test in unit_tests(seed).items():
+                found.setdefault(name, []).append(unit_tested(trial.model, test, seed, settings))
+    else:
+        data = data_sets(root, work)[trial.data]()
+        beside = {"bags": len(data.label), "positive": int(data.label.sum()), "metric": data.metric}
+        beside |= {"oracle": data.oracle, "published": dict(data.published or {})}
+        needs = _needs_coords(trial.model) and data.coords is None
+        outcome = {} if needs else cross_validated(trial.model, data, trial.repeat, settings)
+        found = {"data": beside, "settings": vars(settings)} | outcome
+    write_json(trial.path(work), found)
+
+
+def _needs_coords(model: str) -> bool:
+    from hydra.utils import get_class
+
+    return bool(get_class(config.described("model")[model]["_target_"]).needs_coords)  # type: ignore[attr-defined]
+
+
+def _tables(models: Sequence[str], sets: Sequence[str], repeats: int, work: Path) -> Iterator[str]:
+    columns = {name: _column(models, name, repeats, work) for name in sets}
+    yield _scores(models, columns)
+    yield _attention(models, columns)
+    yield _costs(models, work)
+    yield _verdicts(models, columns)
+
+
+def _column(models: Sequence[str], name: str, repeats: int, work: Path) -> Column:
+    stored = {model: [read_json(Trial(model, name, r).path(work)) for r in range(repeats)] for model in models}
+    column = Column(stored[models[0]][0]["data"])
+    for model, outcomes in stored.items():
+        if "scores" in outcomes[0]:
+            column.scores[model] = [score for outcome in outcomes for score in outcome["scores"]]
+            column.attention[model] = [found for outcome in outcomes for found in outcome["attention"]]
+    return column
+
+
+def _scores(models: Sequence[str], columns: Mapping[str, Column]) -> str:
+    """Mean and standard error over folds; bold beats mean pooling on the same folds by two standard errors."""
+    head = ["model", *(f"{name}<br>{one.data['metric']}" for name, one in columns.items())]
+    rows = [["bags (positive)", *(f"{one.data['bags']} ({one.data['positive']})" for one in columns.values())]]
+    oracles = [one.data["oracle"] for one in columns.values()]
+    rows.append(["oracle", *("" if value is None else f"{value:.3f}" for value in oracles)])
+    rows += [[f"`{model}`", *(_cell(model, one) for one in columns.values())] for model in models]
+    return _markdown(head, rows)
+
+
+def _cell(model: str, column: Column) -> str:
+    if model not in column.scores:
+        return "needs coordinates"
+    middle, error = _mean(column.scores[model])
+    shown = f"{middle:.3f} ± {error:.3f}"
+    published = column.data["published"].get(model)
+    beside = "" if published is None else f" (published {published:.3f})"
+    return (f"**{shown}**" if _beats(model, column) > 2 else shown) + beside
+
+
+def _beats(model: str, column: Column) -> float:
+    """Paired difference to mean pooling over the same folds, in standard errors."""
+    if model == REFERENCE or REFERENCE not in column.scores or model not in column.scores:
+        return 0.0
+    middle, error = _mean(np.subtract(column.scores[model], column.scores[REFERENCE]).tolist())
+    return middle / error if error > 0 else 0.0
+
+
+def _attention(models: Sequence[str], columns: Mapping[str, Column]) -> str:
+    """AUROC of attention for the tiles that carry the label, mean over reported positive bags."""
+    known = {name: one for name, one in columns.items() if any(one.attention.values())}
+    rows = [
+        [f"`{model}`", *(_shown(one.attention.get(model, [])) for one in known.values())]
+        for model in models
+        if any(one.attention.get(model) for one in known.values())
+    ]
+    return _markdown(["attention against tile truth", *known], rows)
+
+
+def _shown(values: Sequence[float]) -> str:
+    return "{:.3f} ± {:.3f}".format(*_mean(values)) if values else ""
+
+
+def _costs(models: Sequence[str], work: Path) -> str:
+    """What a model is and costs, and which assumption of multiple-instance learning it respects."""
+    from zoo_data import MAKERS
+
+    head = ["model", "parameters", "tiles/s, relative to mean", "growth of time", "memory, GB", *MAKERS]
+    rows = []
+    reference = read_json(Trial(REFERENCE, COSTS).path(work))["tiles_per_s"] if REFERENCE in models else float("nan")
+    for model in models:
+        cost, units = (read_json(Trial(model, name).path(work)) for name in (COSTS, UNITS))
+        speed = f"{cost['tiles_per_s']:,.0f} ({cost['tiles_per_s'] / reference:.2f})"
+        row = [f"`{model}`", f"{cost['parameters']:,}", speed, f"n^{cost['growth']:.2f}", f"{cost['peak_gb']:.2f}"]
+        rows.append([*row, *(_verdict(units[name]) for name in MAKERS)])
+    return _markdown(head, rows)
+
+
+def _verdict(found: Sequence[Mapping[str, float]]) -> str:
+    """Respected where the AUROC on misleading bags stays above one half; learnt nothing is said too."""
+    train, test = (float(np.mean([one[part] for one in found])) for part in ("train", "test"))
+    said = "not learnt" if train < 0.75 else "yes" if test > 0.5 else "no"
+    return f"{said} ({test:.2f})"
+
+
+def _verdicts(models: Sequence[str], columns: Mapping[str, Column]) -> str:
+    """Plain words: who beats mean pooling where."""
+    lines = []
+    for name, column in columns.items():
+        better = [model for model in models if _beats(model, column) > 2]
+        worse = [model for model in models if _beats(model, column) < -2]
+        told = f"better than mean pooling: {_words(better)}; worse: {_words(worse)}"
+        lines.append(f"- {name} ({column.data['bags']} bags): {told}.")
+    return "\n".join(lines)
+
+
+def _words(models: Sequence[str]) -> str:
+    return ", ".join(f"`{model}`" for model in models) or "none"
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and its standard error."""
+    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()

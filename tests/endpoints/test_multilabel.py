@@ -1,0 +1,200 @@
+"""Several labels a patient, some unknown: what is unknown changes nothing that is known."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss, roc_auc_score
+from torch import Tensor
+
+from mil.endpoints.classification import Binary
+from mil.endpoints.multilabel import Multilabel
+from mil.errors import CohortError, ConfigError, PredictionsError
+
+few = settings(deadline=None, max_examples=25)
+seeds = st.integers(0, 2**32 - 1)
+NAMES = ("MSI", "EBV", "HER2")
+PAIRS = [["MSS", "MSI-H"], ["negative", "positive"], ["0", "1"]]
+
+
+def endpoint(**options: Any) -> Multilabel:
+    return Multilabel(NAMES, PAIRS, **options)
+
+
+def patients(seed: int, count: int = 40, missing: float = 0.3) -> tuple[Tensor, Tensor]:
+    """Logits and targets `(p, 3)`; of every label both classes are known, of every patient a label."""
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, 2, (count, 3)).astype(float)
+    target[:2] = [[0, 0, 0], [1, 1, 1]]
+    logits = rng.normal(size=(count, 3)) + target
+    unknown = rng.random((count, 3)) < missing
+    unknown[:2], unknown[:, 0] = False, unknown[:, 0] & ~unknown.all(1)
+    return torch.tensor(logits), torch.tensor(np.where(unknown, np.nan, target))
+
+
+def test_words_become_numbers_and_empty_cells_nan() -> None:
+    table = pd.DataFrame({"MSI": ["MSI-H", "", None], "EBV": ["negative", "positive", float("nan")], "HER2": [1, 0, 1]})
+    np.testing.assert_array_equal(endpoint().encode(table), [[1, 0, 1], [np.nan, 1, 0], [np.nan, np.nan, 1]])
+
+
+def test_a_pair_of_words_may_hold_for_every_label() -> None:
+    assert Multilabel(["a", "b"]).words == (("0", "1"), ("0", "1"))
+    assert Multilabel(["a", "b"], ["no", "yes"]).words == (("no", "yes"), ("no", "yes"))
+
+
+def test_an_unknown_word_and_a_patient_without_any_label_are_errors_that_name_them() -> None:
+    table = pd.DataFrame({"MSI": ["MSS", "high"], "EBV": ["", ""], "HER2": ["", ""]}, index=["p0", "p1"])
+    with pytest.raises(CohortError, match=r"^column MSI, row of p1: label 'high', expected one of MSS, MSI-H$"):
+        endpoint().encode(table)
+    with pytest.raises(CohortError, match=r"^columns MSI, EBV, HER2, row of p1: no label, expected one or more$"):
+        endpoint().encode(table.assign(MSI=["MSS", ""]))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"columns": []},
+        {"columns": ["a", "a"]},
+        {"columns": ["a", "b"], "classes": [["0", "1"]]},
+        {"columns": ["a"], "classes": ["1", "1.0"]},
+        {"columns": ["a"], "classes": [["0", "1", "2"]]},
+    ],
+)
+def test_labels_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"^endpoint.*: .*expected"):
+        Multilabel(**options)
+
+
+@few
+@given(seeds, st.booleans())
+def test_the_loss_is_scikit_learns_over_the_known_labels(seed: int, balance: bool) -> None:
+    judge, (logits, target) = endpoint(), patients(seed)
+    judge.fit(target, balance)
+    known = ~target.isnan().numpy()
+    weight = np.ones((len(target), 3))
+    if balance:
+        assert judge.class_weight is not None
+        for at, pair in enumerate(judge.class_weight):
+            weight[known[:, at], at] = np.array(pair)[target[known[:, at], at].long()]
+    total = log_loss(
+        target.numpy()[known], logits.sigmoid().numpy()[known], sample_weight=weight[known], normalize=False
+    )
+    assert judge.loss(logits, target).item() == pytest.approx(total / known.sum(), rel=1e-10)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal", "asymmetric"])
+@few
+@given(seed=seeds)
+def test_a_logit_of_an_unknown_label_moves_nothing(loss: str, seed: int) -> None:
+    judge, (logits, target) = endpoint(loss=loss, smoothing=0.1), patients(seed)
+    judge.fit(target, balance=True)
+    unknown = target.isnan()
+    moved = torch.where(unknown, 1000 * logits, logits).requires_grad_()
+    found = judge.loss(moved, target)
+    (gradient,) = torch.autograd.grad(found, moved)
+    torch.testing.assert_close(found, judge.loss(logits, target))
+    assert (gradient[unknown] == 0).all()
+    assert gradient.isfinite().all()
+    before, after = judge.score(logits, target), judge.score(moved.detach(), target)
+    assert before == after
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal", "asymmetric"])
+def test_gradients_are_those_of_finite_differences(loss: str) -> None:
+    judge, (logits, target) = endpoint(loss=loss), patients(1, 8)
+    judge.fit(target, balance=True)
+    assert torch.autograd.gradcheck(lambda values: judge.loss(values, target), (logits.requires_grad_(),))
+
+
+def test_one_label_is_a_binary_endpoint() -> None:
+    many, one, (logits, target) = Multilabel(["label"]), Binary(), patients(0, missing=0)
+    for judge in (many, one):
+        judge.fit(target[:, :1] if judge is many else target[:, 0], balance=True)
+    torch.testing.assert_close(many.loss(logits[:, :1], target[:, :1]), one.loss(logits[:, :1], target[:, 0]))
+    assert many.score(logits[:, :1], target[:, :1])["auroc"] == one.score(logits[:, :1], target[:, 0])["auroc"]
+
+
+@few
+@given(seeds)
+def test_scores_are_scikit_learns_among_the_patients_who_are_known(seed: int) -> None:
+    judge, (logits, target) = endpoint(), patients(seed)
+    scores, areas = judge.score(logits, target), []
+    for at, name in enumerate(NAMES):
+        known = ~target[:, at].isnan()
+        areas.append(roc_auc_score(target[known, at], logits[known, at]))
+        assert scores[f"auroc_{name}"] == pytest.approx(areas[-1], abs=1e-12)
+    assert scores["auroc"] == pytest.approx(np.mean(areas), abs=1e-12)
+
+
+@few
+@given(seeds)
+def test_a_whole_weight_is_that_many_copies_of_the_patient(seed: int) -> None:
+    judge, (logits, target) = endpoint(), patients(seed)
+    weight = np.random.default_rng(seed).integers(0, 4, (3, len(target))).astype(float)
+    scores = judge.score(logits, target, weight)
+    for row, multiplicities in enumerate(weight):
+        rows = np.repeat(np.arange(len(target)), multiplicities.astype(int))
+        for name, value in judge.score(logits[rows], target[rows]).items():
+            np.testing.assert_allclose(scores[name][row], value, atol=1e-12)
+
+
+def test_predictions_read_back_are_the_logits() -> None:
+    judge, (logits, _) = endpoint(), patients(0)
+    columns = judge.decode(logits)
+    assert list(columns) == ["p_MSI", "p_EBV", "p_HER2"]
+    torch.testing.assert_close(judge.recode(pd.DataFrame(columns)), logits, rtol=1e-9, atol=1e-12)
+    with pytest.raises(PredictionsError, match="no column 'p_EBV', found p_MSI"):
+        judge.recode(pd.DataFrame({"p_MSI": [0.5]}))
+
+
+def test_balanced_both_classes_of_a_label_weigh_the_same_among_its_known_patients() -> None:
+    judge, (_, target) = endpoint(), patients(3)
+    judge.fit(target, balance=True)
+    assert judge.class_weight is not None
+    for (negative, positive), own in zip(judge.class_weight, target.unbind(1), strict=True):
+        known = own[~own.isnan()]
+        assert negative * (known == 0).sum() == pytest.approx(len(known) / 2)
+        assert positive * (known == 1).sum() == pytest.approx(len(known) / 2)
+    other = endpoint()
+    other.load_state(json.loads(json.dumps(judge.state())))
+    assert other.class_weight == judge.class_weight
+
+
+def test_a_label_of_one_class_cannot_be_learnt() -> None:
+    target = torch.tensor([[0, 1.0, 1], [1, float("nan"), 0], [1, 1, 0]])
+    with pytest.raises(CohortError, match=r"^column EBV: 0 negative and 2 positive among 3 training patients"):
+        endpoint().fit(target)
+
+
+def test_a_batch_without_a_known_label_has_a_loss_of_zero_with_a_gradient() -> None:
+    logits = torch.ones(2, 3, requires_grad=True)
+    loss = endpoint().loss(logits, torch.full((2, 3), torch.nan))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss == 0
+    assert (gradient == 0).all()
+
+
+def test_counts_say_who_is_positive_and_who_is_known() -> None:
+    target = torch.tensor([[1, 0, 1], [0, torch.nan, 1]])
+    expected = {"n": 2, "MSI MSI-H": 1, "EBV known": 1, "EBV positive": 0, "HER2 1": 2}
+    assert endpoint().counts(target) == expected
+
+
+@few
+@given(seeds, st.integers(1, 200))
+def test_no_stratum_is_so_small_that_folds_cannot_share_it(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    strata = endpoint().strata(torch.tensor((rng.random((count, 3)) < [0.02, 0.5, 0.6]).astype(float)))
+    _, amounts = np.unique(strata, return_counts=True)
+    assert amounts.min() >= min(10, count)
+
+
+def test_a_rare_label_has_a_stratum_of_its_own() -> None:
+    target = torch.zeros(100, 3)
+    target[:12, 0], target[:60, 1] = 1, 1
+    assert np.bincount(endpoint().strata(target)).tolist() == [40, 12, 48]

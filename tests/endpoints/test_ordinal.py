@@ -1,0 +1,191 @@
+"""Grades: probabilities that are ordered and sum to one, whatever the logits; losses and kappa against oracles."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
+from torch import Tensor
+from torch.nn import functional
+
+from mil.endpoints.ordinal import METHODS, Ordinal, boundaries
+from mil.errors import ConfigError, PredictionsError
+
+few = settings(deadline=None, max_examples=25)
+seeds = st.integers(0, 2**32 - 1)
+GRADES = ("benign", "1", "2", "3", "4")
+every = pytest.mark.parametrize("method", list(METHODS))
+
+
+def drawn(method: str, seed: int, count: int = 60, scale: float = 2.0) -> tuple[Ordinal, Tensor, Tensor]:
+    """An endpoint of five grades, logits `(p, c)` and grades `(p,)`, all of them present."""
+    judge, rng = Ordinal(classes=GRADES, method=method), np.random.default_rng(seed)
+    grade = np.concatenate([np.arange(5), rng.integers(0, 5, count - 5)])
+    return judge, torch.tensor(scale * rng.normal(size=(count, judge.out_dim))), torch.tensor(grade)
+
+
+def shares(judge: Ordinal, logits: Tensor) -> Tensor:
+    """Class probabilities, `(p, 5)`."""
+    columns = judge.decode(logits)
+    return torch.stack([columns[f"p_{name}"] for name in GRADES], 1)
+
+
+@every
+@few
+@given(seed=seeds, scale=st.sampled_from([0.1, 3.0, 100.0]))
+def test_class_probabilities_are_none_below_zero_and_sum_to_one(method: str, seed: int, scale: float) -> None:
+    judge, logits, _ = drawn(method, seed, scale=scale)
+    share = shares(judge, logits)
+    assert (share >= 0).all()
+    torch.testing.assert_close(share.sum(1), torch.ones(60, dtype=torch.float64), rtol=0, atol=1e-14)
+    above, below = judge.method.above(logits, judge.steps)
+    assert (above.diff(dim=1) <= 0).all()
+    torch.testing.assert_close(above.exp(), 1 - share.cumsum(1)[:, :-1], rtol=0, atol=1e-14)
+    torch.testing.assert_close(below.exp(), share.cumsum(1)[:, :-1], rtol=0, atol=1e-14)
+
+
+@few
+@given(st.floats(-30, 30))
+def test_a_binomial_is_scipys_and_has_one_mode(value: float) -> None:
+    judge, logits = Ordinal(classes=GRADES, method="binomial"), torch.tensor([[value]], dtype=torch.float64)
+    share = shares(judge, logits)[0]
+    np.testing.assert_allclose(share, binom.pmf(np.arange(5), 4, 1 / (1 + np.exp(-value))), rtol=1e-9, atol=1e-14)
+    turns = np.sign(np.diff(share[share > 1e-14]))
+    assert (np.diff(turns) <= 0).all()
+
+
+@few
+@given(seeds)
+def test_the_cumulative_loss_is_corals_of_thresholds_that_fall(seed: int) -> None:
+    judge, logits, grade = drawn("cumulative", seed)
+    expected = []
+    for row, label in zip(logits.tolist(), grade.tolist(), strict=True):
+        at = np.cumsum([row[0], *(-np.log1p(np.exp(value)) for value in row[1:])])
+        p = 1 / (1 + np.exp(-at))
+        expected.append(-np.mean([np.log(p[k]) if label > k else np.log(1 - p[k]) for k in range(4)]))
+    assert judge.loss(logits, grade).item() == pytest.approx(np.mean(expected), rel=1e-10)
+
+
+def test_with_one_distance_for_all_patients_the_odds_are_proportional() -> None:
+    """CORAL's own model: a score, and thresholds that every patient shares."""
+    score, distances = torch.randn(20, 1), torch.randn(1, 3)
+    at = boundaries(torch.cat([score, distances.expand(20, 3)], 1))
+    torch.testing.assert_close(at - score, (at - score)[:1].expand(20, 4), rtol=1e-5, atol=1e-5)
+
+
+@few
+@given(seeds)
+def test_the_corn_chain_multiplies_conditional_probabilities(seed: int) -> None:
+    judge, logits, _ = drawn("corn", seed)
+    above = logits.sigmoid().cumprod(1)
+    full = functional.pad(functional.pad(above, (1, 0), value=1.0), (0, 1))
+    torch.testing.assert_close(shares(judge, logits), -full.diff(dim=1), rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("method", ["corn", "binomial"])
+@few
+@given(seed=seeds)
+def test_the_loss_is_the_negative_log_likelihood(method: str, seed: int) -> None:
+    judge, logits, grade = drawn(method, seed)
+    own = shares(judge, logits).gather(1, grade[:, None])
+    assert judge.loss(logits, grade).item() == pytest.approx(-own.log().mean().item(), rel=1e-9)
+
+
+@every
+@pytest.mark.parametrize("balance", [False, True])
+def test_gradients_are_those_of_finite_differences(method: str, balance: bool) -> None:
+    judge, logits, grade = drawn(method, 0, 8)
+    judge.fit(grade, balance)
+    assert torch.autograd.gradcheck(lambda values: judge.loss(values, grade), (logits.requires_grad_(),))
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_losses_are_finite_with_a_gradient_in_any_precision(method: str, dtype: torch.dtype) -> None:
+    judge, logits, grade = drawn(method, 0, scale=80)
+    judge.fit(grade, balance=True)
+    extreme = logits.to(dtype).requires_grad_()
+    loss = judge.loss(extreme, grade)
+    (gradient,) = torch.autograd.grad(loss, extreme)
+    assert loss.dtype == gradient.dtype == dtype
+    assert loss.isfinite()
+    assert gradient.isfinite().all()
+    assert judge.recode(pd.DataFrame(judge.decode(extreme.detach()))).isfinite().all()
+
+
+@every
+@few
+@given(seed=seeds)
+def test_scores_are_scikit_learns(method: str, seed: int) -> None:
+    judge, logits, grade = drawn(method, seed)
+    share, scores = shares(judge, logits).numpy(), judge.score(logits, grade)
+    called = (share.cumsum(1)[:, :-1] < 0.5).sum(1)
+    kappa = cohen_kappa_score(grade, called, labels=range(5), weights="quadratic")
+    assert scores["qwk"] == pytest.approx(kappa, abs=1e-12)
+    assert scores["macro_auroc"] == pytest.approx(roc_auc_score(grade, share, multi_class="ovr"), abs=1e-9)
+    for k, name in enumerate(GRADES[1:]):
+        area = roc_auc_score(grade > k, 1 - share.cumsum(1)[:, k])
+        assert scores[f"auroc_from_{name}"] == pytest.approx(area, abs=1e-9)
+
+
+@every
+@few
+@given(seed=seeds)
+def test_scores_of_predictions_read_back_are_those_of_the_logits(method: str, seed: int) -> None:
+    judge, logits, grade = drawn(method, seed)
+    weight = np.random.default_rng(seed).integers(1, 3, (3, 60)).astype(float)
+    again = judge.recode(pd.DataFrame(judge.decode(logits)))
+    torch.testing.assert_close(again, logits, rtol=1e-6, atol=1e-6)
+    for name, values in judge.score(logits, grade, weight).items():
+        assert values.shape == (3,)
+        np.testing.assert_allclose(judge.score(again, grade, weight)[name], values, atol=1e-9)
+
+
+@every
+def test_expected_is_the_mean_grade(method: str) -> None:
+    judge, logits, _ = drawn(method, 0)
+    torch.testing.assert_close(judge.decode(logits)["expected"], shares(judge, logits) @ torch.arange(5).double())
+
+
+@pytest.mark.parametrize("method", ["cumulative", "corn"])
+def test_probabilities_made_elsewhere_are_scored_as_they_are(method: str) -> None:
+    judge, rng = Ordinal(classes=GRADES, method=method), np.random.default_rng(0)
+    made = torch.tensor(rng.dirichlet(np.ones(5), 30))
+    again = judge.recode(pd.DataFrame({f"p_{name}": made[:, k] for k, name in enumerate(GRADES)}))
+    torch.testing.assert_close(shares(judge, again), made, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(judge.from_oracle(made), again)
+
+
+def test_probabilities_made_elsewhere_keep_their_mean_as_a_binomial() -> None:
+    judge, made = Ordinal(classes=GRADES, method="binomial"), torch.tensor([[0.5, 0, 0, 0.3, 0.2]]).double()
+    again = judge.decode(judge.recode(pd.DataFrame({f"p_{name}": made[:, k] for k, name in enumerate(GRADES)})))
+    assert again["expected"].item() == pytest.approx(1.7)
+
+
+@pytest.mark.parametrize(("method", "wide"), [("cumulative", 4), ("corn", 4), ("binomial", 1)])
+def test_logits_are_as_many_as_the_method_needs(method: str, wide: int) -> None:
+    assert Ordinal(classes=GRADES, method=method).out_dim == wide
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(ConfigError, match="endpoint grade: method 'coral', expected one of cumulative, corn, binomial"):
+        Ordinal(method="coral")
+    with pytest.raises(PredictionsError, match=r"no column 'p_2', found p_0, p_1$"):
+        Ordinal().recode(pd.DataFrame({"p_0": [0.5], "p_1": [0.5]}))
+
+
+def test_grades_are_read_counted_weighed_and_stratified_as_classes() -> None:
+    judge: Any = Ordinal("isup", GRADES)
+    target = judge.encode(pd.DataFrame({"isup": ["1.0", "benign", "4", "1"]}))
+    assert target.tolist() == [1, 0, 4, 1]
+    assert judge.counts(target) == {"n": 4, "benign": 1, "1": 2, "2": 0, "3": 0, "4": 1}
+    judge.fit(target, balance=True)
+    other = Ordinal("isup", GRADES)
+    other.load_state(json.loads(json.dumps(judge.state())))
+    assert other.class_weight == judge.class_weight == [4 / 3, 2 / 3, 0, 0, 4 / 3]

@@ -1,0 +1,195 @@
+"""What every endpoint of survival keeps, whatever its model of time."""
+
+import io
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lifelines.utils import concordance_index
+from torch import Tensor
+
+from mil.endpoints.aft import LogNormal, Weibull
+from mil.endpoints.competing_risks import CompetingRisks
+from mil.endpoints.discrete_time import DiscreteTime
+from mil.endpoints.survival import Cox, Survival
+from mil.errors import CohortError, ConfigError, PredictionsError
+
+from .patients import followed
+
+few = settings(deadline=None, max_examples=15)
+HORIZONS = {"0": 0.0, "1y": 12.0, "3y": 36.0, "ever": 1e9}
+DAY = 365.25 / 12
+MAKERS: dict[str, Callable[[str, dict[str, float]], Survival]] = {
+    "cox": lambda unit, horizons: Cox(unit=unit, horizons=horizons),
+    "discrete": lambda unit, horizons: DiscreteTime(unit=unit, horizons=horizons, intervals=6),
+    "equal": lambda unit, horizons: DiscreteTime(unit=unit, horizons=horizons, intervals=7, cuts="equal"),
+    "weibull": lambda unit, horizons: Weibull(unit=unit, horizons=horizons),
+    "lognormal": lambda unit, horizons: LogNormal(unit=unit, horizons=horizons),
+    "competing": lambda unit, horizons: CompetingRisks(unit=unit, horizons=horizons, intervals=4),
+    "deephit": lambda unit, horizons: CompetingRisks(unit=unit, horizons=horizons, intervals=4, ranking=0.5),
+}
+every = pytest.mark.parametrize("name", MAKERS)
+
+
+def made(name: str, seed: int = 0, patients: int = 60, unit: str = "months") -> tuple[Survival, Tensor, Tensor]:
+    """An endpoint fitted and finished, with logits `(p, c)` and target `(p, 2)`."""
+    factor = {"months": 1.0, "days": DAY}[unit]
+    endpoint = MAKERS[name](unit, {key: factor * time for key, time in HORIZONS.items()})
+    target = followed(seed, patients, len(endpoint.follow_up.causes), step=0.5)
+    target[:, 0] *= factor
+    logits = torch.from_numpy(np.random.default_rng(seed).normal(size=(patients, endpoint.out_dim)))
+    endpoint.fit(target)
+    endpoint.finish(logits, target)
+    return endpoint, logits, target
+
+
+def c_of(endpoint: Survival, logits: Tensor, target: Tensor) -> float:
+    return float(endpoint.score(logits, target)["c_index"])
+
+
+@every
+def test_gradients_are_those_of_finite_differences(name: str) -> None:
+    endpoint, logits, target = made(name, 1)
+    some = logits[:7].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda given: endpoint.loss(given, target[:7]), (some,))
+
+
+@every
+@few
+@given(seed=st.integers(0, 99))
+def test_the_order_of_patients_does_not_matter(name: str, seed: int) -> None:
+    endpoint, logits, target = made(name)
+    order = torch.randperm(len(target), generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(endpoint.loss(logits[order], target[order]), endpoint.loss(logits, target))
+    found, moved = endpoint.decode(logits), endpoint.decode(logits[order])
+    for column, values in found.items():
+        torch.testing.assert_close(moved[column], values[order])
+    assert c_of(endpoint, logits[order], target[order]) == pytest.approx(c_of(endpoint, logits, target))
+
+
+@every
+def test_a_change_of_unit_changes_no_risk(name: str) -> None:
+    months, logits, target = made(name)
+    days, _, _ = made(name, unit="days")
+    in_days = target * torch.tensor([DAY, 1.0])
+    assert c_of(days, logits, in_days) == pytest.approx(c_of(months, logits, target))
+    found, other = months.decode(logits), days.decode(logits)
+    for column in found:
+        if column != months.rank:
+            torch.testing.assert_close(other[column], found[column], rtol=1e-9, atol=1e-12)
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_losses_of_lower_precision_are_near_and_finite_for_any_logits(name: str, dtype: torch.dtype) -> None:
+    endpoint, logits, target = made(name)
+    torch.testing.assert_close(
+        endpoint.loss(logits.to(dtype), target).double(),
+        endpoint.loss(logits.to(dtype).double(), target),
+        rtol=1e-2 if dtype == torch.bfloat16 else 1e-5,
+        atol=1e-5,
+    )
+    for size in (30.0, 1e4):
+        extreme = (size * logits).float().requires_grad_()
+        loss = endpoint.loss(extreme, target)
+        (gradient,) = torch.autograd.grad(loss, extreme)
+        assert loss.isfinite()
+        assert gradient.isfinite().all()
+
+
+@every
+@few
+@given(seed=st.integers(0, 99))
+def test_curves_fall_from_one_and_risks_are_what_they_leave(name: str, seed: int) -> None:
+    endpoint, logits, _ = made(name, seed)
+    times = [0.0, 0.3, 1.0, 5.0, 12.0, 36.0, 59.0, 1e9]
+    curve = endpoint.curve(3 * logits, times)
+    assert curve.shape == (len(logits), len(times))
+    assert ((curve >= 0) & (curve <= 1)).all()
+    assert (curve.diff(dim=1) <= 0).all()
+    assert (curve[:, 0] == 1).all()
+    columns = endpoint.decode(3 * logits)
+    risk = sum((columns[column] for column in columns if column.endswith("_3y")), torch.zeros(len(logits)))
+    torch.testing.assert_close(risk, 1 - curve[:, 5], rtol=1e-9, atol=1e-12)
+
+
+@every
+def test_the_c_index_is_that_of_lifelines_for_the_column_that_orders(name: str) -> None:
+    endpoint, logits, target = made(name)
+    time, code = target.numpy().T
+    risk = endpoint.decode(logits)[endpoint.rank].numpy()
+    expected = concordance_index(np.where(code > 1, 1e9, time), -risk, code == 1)
+    assert c_of(endpoint, logits, target) == pytest.approx(expected, abs=1e-12)
+
+
+@every
+def test_predictions_from_a_file_order_patients_as_the_logits_did(name: str) -> None:
+    endpoint, logits, target = made(name)
+    text = pd.DataFrame(endpoint.decode(logits)).to_csv(index=False)
+    again = pd.read_csv(io.StringIO(text), float_precision="round_trip")
+    unfitted = MAKERS[name]("months", HORIZONS)
+    for reader in (endpoint, unfitted):
+        assert c_of(reader, reader.recode(again), target) == c_of(endpoint, logits, target)
+        risk = reader.risk(reader.recode(again)).numpy()
+        np.testing.assert_allclose(risk, again[endpoint.rank], rtol=1e-12, atol=1e-15)
+    with pytest.raises(PredictionsError, match=f"no column '{endpoint.rank}', found x$"):
+        endpoint.recode(pd.DataFrame({"x": [1.0]}))
+
+
+@every
+def test_an_oracle_is_scored_by_its_order(name: str) -> None:
+    endpoint, _, target = made(name)
+    scores = torch.linspace(0.01, 0.99, len(target), dtype=torch.float64).unsqueeze(1)
+    risk = endpoint.risk(endpoint.from_oracle(scores))
+    assert (risk.diff() > 0).all()
+
+
+@every
+def test_what_was_fitted_survives_a_json_document(name: str) -> None:
+    endpoint, logits, target = made(name)
+    other = MAKERS[name]("months", HORIZONS)
+    other.load_state(json.loads(json.dumps(endpoint.state(), allow_nan=False)))
+    assert torch.equal(other.loss(logits, target), endpoint.loss(logits, target))
+    for column, values in endpoint.decode(logits).items():
+        assert torch.equal(other.decode(logits)[column], values)
+    other.load_state({})
+    assert other.rank in other.decode(logits)
+
+
+@every
+def test_the_card_explains_every_column(name: str) -> None:
+    endpoint, logits, _ = made(name)
+    assert all(f"`{column}`" in endpoint.legend() for column in endpoint.decode(logits))
+
+
+@every
+def test_patients_without_events_and_balance_are_refused(name: str) -> None:
+    endpoint, _, target = made(name)
+    with pytest.raises(CohortError, match="column event: all 60 training patients are censored, expected events"):
+        endpoint.fit(target * torch.tensor([1, 0]))
+    with pytest.raises(ConfigError, match="no classes to balance"):
+        endpoint.fit(target, balance=True)
+
+
+@every
+def test_strata_tell_states_apart_and_counts_name_them(name: str) -> None:
+    endpoint, _, target = made(name, patients=80)
+    strata = endpoint.strata(target)
+    for code in set(target[:, 1].tolist()):
+        own = strata[target[:, 1] == code]
+        assert not set(own.tolist()) & set(strata[target[:, 1] != code].tolist())
+    counts = endpoint.counts(target)
+    assert counts["n"] == 80
+    assert sum(counts.values()) - 80 == int((target[:, 1] > 0).sum())
+
+
+@pytest.mark.parametrize("name", ["discrete", "weibull", "lognormal", "competing"])
+def test_logits_of_zero_say_what_is_true_of_the_training_patients_on_average(name: str) -> None:
+    endpoint, logits, target = made(name, patients=400)
+    shifted = [endpoint.loss(torch.full_like(logits, shift), target) for shift in (-0.7, 0.0, 0.7)]
+    assert shifted[1] == min(shifted)

@@ -1,0 +1,194 @@
+"""CLAM against the authors' code, and its loss on tiles written out: small bags, one logit, labels not known."""
+
+import math
+
+import pytest
+import torch
+import torchmil.models
+from torch import Tensor
+
+from mil.bags import Bags
+from mil.endpoints.classification import Binary, Multiclass
+from mil.endpoints.survival import Cox
+from mil.models.base import Output
+from mil.models.clam import CLAM, LOSSES, smooth_svm
+
+from .reference import golden, take, take_gated, take_linear
+from .zoo import IN_DIM, simulated
+
+
+class Labels:
+    """An endpoint that has nothing to say but which classes bags are of, so that the loss on tiles stands alone."""
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        return logits.sum() * 0
+
+    def membership(self, target: Tensor) -> Tensor:
+        return target
+
+
+def small(
+    out_dim: int, multi_branch: bool = False, subtyping: bool = False, loss: str = "svm", width: int = IN_DIM
+) -> CLAM:
+    torch.manual_seed(0)
+    model = CLAM(width, out_dim, 8, 5, multi_branch, k=4, subtyping=subtyping, instance_loss=loss, bag_weight=0)
+    return model.double().eval()
+
+
+def stacked(weights: dict[str, Tensor], name: str, classes: int) -> dict[str, Tensor]:
+    """The classifiers of each class as one."""
+    parts = ("weight", "bias")
+    return {part: torch.cat([weights[f"{name}.{one}.{part}"] for one in range(classes)]) for part in parts}
+
+
+def on_tiles(model: CLAM, output: Output, membership: Tensor) -> Tensor:
+    return model.loss(output, membership, Labels())
+
+
+@pytest.mark.parametrize("subtyping", [False, True])
+@pytest.mark.parametrize("instance_loss", LOSSES)
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("multi_branch", [False, True])
+def test_logits_attention_and_loss_on_tiles_are_those_of_the_authors_code(
+    multi_branch: bool, classes: int, instance_loss: str, subtyping: bool
+) -> None:
+    arrays, weights = golden("clam")
+    case = f"{'mb' if multi_branch else 'sb'}{classes}"
+    weights = {name.removeprefix(f"{case}."): value for name, value in weights.items() if name.startswith(case)}
+    model = small(classes, multi_branch, subtyping, instance_loss, width=6)
+    take_linear(model.embed[0], weights, "attention_net.0")
+    take_gated(model.score, weights, *(f"attention_net.3.attention_{part}" for part in ("a.0", "b.0", "c")))
+    if multi_branch:
+        take(model.head, **stacked(weights, "classifiers", classes))
+    else:
+        take_linear(model.head, weights, "classifiers")
+    assert model.instance is not None
+    take(model.instance, **stacked(weights, "instance_classifiers", classes))
+    output = model(Bags(arrays["features"], (23,)))
+    # the authors' CLAM_MB rounds its logits to single precision
+    torch.testing.assert_close(output.logits, arrays[f"{case}.logits"].double(), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(output.extra["heads"], arrays[f"{case}.attention"], rtol=1e-10, atol=1e-12)
+    for label in range(classes):
+        found = on_tiles(model, output, torch.nn.functional.one_hot(torch.tensor([label]), classes))
+        expected = arrays[f"{case}.{instance_loss}.{'subtyping' if subtyping else 'plain'}.{label}"]
+        assert found.item() == pytest.approx(expected.item(), rel=1e-10)
+
+
+def test_logits_and_attention_are_torchmils() -> None:
+    """Its loss on tiles is no oracle: it pairs every tile's label with every other tile's scores."""
+    torch.manual_seed(0)
+    theirs = torchmil.models.CLAM_SB((8,), att_dim=5, gated=True).double().eval()
+    model = CLAM(8, 1, embed_dim=8, attention_dim=5).double().eval()
+    take(model.embed[0], weight=torch.eye(8), bias=torch.zeros(8))
+    take_gated(model.score, theirs.pool.state_dict(), "fc1.module", "fc_gated.module", "fc2")
+    take(model.head, **dict(theirs.classifier.module.named_parameters()))
+    bags = Bags(torch.rand(13, 8, dtype=torch.float64), (13,))
+    logits, scores = theirs(bags.features[None], return_att=True)
+    output = model(bags)
+    torch.testing.assert_close(output.logits[:, 0], logits, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(output.attention, scores[0].softmax(0), rtol=1e-10, atol=1e-12)
+
+
+def written_out(model: CLAM, bags: Bags, membership: Tensor) -> float:
+    """The loss on tiles, tile by tile."""
+    assert model.instance is not None
+    of_bags = []
+    for features, member in zip(bags.split(), membership, strict=True):
+        tiles = [model.embed(row[None])[0] for row in features]
+        of_classes = []
+        for place, belongs in enumerate(member.tolist()):
+            branch = place if model.score.score.out_features > 1 else 0
+            order = torch.stack([model.score(tile[None])[0, branch] for tile in tiles]).argsort(descending=True)
+            ranked = [tiles[tile] for tile in order.tolist()]
+            first = ranked[: min(model.k, math.ceil(len(ranked) / 2))]
+            last = ranked[::-1][: min(model.k, len(ranked) // 2)]
+            labels = {1.0: [(tile, 1) for tile in first] + [(tile, 0) for tile in last]}
+            labels[0.0] = [(tile, 0) for tile in first] if model.subtyping else []
+            losses = []
+            for tile, label in labels.get(belongs, []):
+                scores = (model.instance(tile)[2 * place : 2 * place + 2]).tolist()
+                gap = scores[1 - label] - scores[label]
+                losses.append(math.log1p(math.exp(gap + (1 if model.instance_loss == "svm" else 0))))
+            of_classes += [sum(losses) / len(losses)] if losses else []
+        of_bags.append(sum(of_classes) / len(of_classes) if of_classes else 0)
+    return sum(of_bags) / len(of_bags)
+
+
+@pytest.mark.parametrize("subtyping", [False, True])
+@pytest.mark.parametrize("multi_branch", [False, True])
+@pytest.mark.parametrize(
+    "membership",
+    [
+        [[1.0], [0.0], [1.0], [0.0]],
+        [[1.0, 0.0, 1.0], [math.nan, 1.0, 0.0], [0.0, 0.0, 0.0], [math.nan, math.nan, math.nan]],
+    ],
+    ids=["one logit", "labels that are not known"],
+)
+def test_the_loss_on_tiles_is_the_mean_over_what_each_bag_teaches(
+    membership: list[list[float]], multi_branch: bool, subtyping: bool
+) -> None:
+    known, bags = torch.tensor(membership), simulated((9, 1, 3, 20), dtype=torch.float64)
+    for instance_loss in LOSSES:
+        model = small(known.shape[1], multi_branch, subtyping, instance_loss)
+        found = on_tiles(model, model(bags), known)
+        assert found.item() == pytest.approx(written_out(model, bags, known), rel=1e-10)
+
+
+def test_no_tile_of_a_small_bag_is_taken_for_both() -> None:
+    valid = small(1)(simulated((1, 2, 3, 7, 8, 30), dtype=torch.float64)).extra["valid"]
+    assert valid.sum(1).tolist() == [1, 2, 3, 7, 8, 8]
+    assert valid[:, :4].sum(1).tolist() == [1, 1, 2, 4, 4, 4]
+
+
+def test_endpoint_and_tiles_share_the_loss_by_their_weight() -> None:
+    torch.manual_seed(0)
+    judge, target = Multiclass(classes=("a", "b", "c")), torch.tensor([0, 2])
+    model = CLAM(IN_DIM, 3, 8, 5, subtyping=True).eval()
+    output = model(simulated((9, 20)))
+    whole = model.loss(output, target, judge)
+    model.bag_weight = 0
+    tiles = on_tiles(model, output, judge.membership(target))
+    torch.testing.assert_close(whole, 0.7 * judge.loss(output.logits, target) + 0.3 * tiles)
+
+
+def test_survival_is_refused_unless_no_tile_is_taught() -> None:
+    torch.manual_seed(0)
+    target, bags = torch.tensor([[3.0, 1], [5, 0]], dtype=torch.float64), simulated((9, 20))
+    model = CLAM(IN_DIM, 1)
+    with pytest.raises(ValueError, match="classes of their bag, this endpoint has none: give bag_weight=1"):
+        model.loss(model(bags), target, Cox())
+    alone = CLAM(IN_DIM, 1, bag_weight=1).eval()
+    assert not [name for name, _ in alone.named_parameters() if name.startswith("instance")]
+    output = alone(bags)
+    assert torch.equal(alone.loss(output, target, Cox()), Cox().loss(output.logits, target))
+
+
+def test_the_smooth_loss_bounds_the_hard_one_and_nears_it_with_the_temperature() -> None:
+    gap = torch.linspace(-9, 9, 200, dtype=torch.float64)
+    hard = torch.clamp(1 + gap, min=0)
+    assert (smooth_svm(gap) > hard).all()
+    assert (smooth_svm(gap) - hard)[gap.abs() > 6.9].max() < 0.003
+    torch.testing.assert_close(smooth_svm(gap, tau=1e-3), hard, rtol=0, atol=1e-3)
+    assert torch.autograd.gradcheck(smooth_svm, (gap[::20].requires_grad_(),))
+
+
+def test_with_one_logit_both_forms_are_one_model() -> None:
+    single, several = small(1), small(1, multi_branch=True)
+    several.load_state_dict(single.state_dict())
+    bags = simulated((9, 1, 20), dtype=torch.float64)
+    target = torch.tensor([1.0, 0, 1])
+    assert torch.equal(single(bags).logits, several(bags).logits)
+    assert torch.equal(single.loss(single(bags), target, Binary()), several.loss(several(bags), target, Binary()))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"instance_loss": "hinge"}, "instance_loss is 'hinge'"),
+        ({"bag_weight": 1.2}, "bag_weight is 1.2"),
+        ({"k": 0}, "k 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        CLAM(IN_DIM, 1, **options)  # type: ignore[arg-type]  # what a yaml may say

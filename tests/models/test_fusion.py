@@ -1,0 +1,124 @@
+"""Covariates added to any model of the zoo: nothing of the model is lost, and every loss sees them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from mil import build
+from mil.bags import Bags
+from mil.models.base import MILModel
+from mil.models.fusion import FUSIONS, Fused
+
+from .endpoints import ENDPOINTS
+from .zoo import IN_DIM, NAMES, built, composed, simulated
+
+SIZES = (5, 1, 30, 8, 2)
+WIDTH = 3
+every_model = pytest.mark.parametrize("name", NAMES)
+every_fusion = pytest.mark.parametrize("fusion", FUSIONS)
+
+
+def bags(dtype: torch.dtype = torch.float32) -> Bags:
+    covariates = torch.randn(len(SIZES), WIDTH, generator=torch.Generator().manual_seed(1))
+    return replace(simulated(SIZES, dtype=dtype), covariates=covariates)
+
+
+def fused(name: str, fusion: str, out_dim: int = 1) -> Fused:
+    inner = built(name, out_dim)
+    width = inner(simulated((2,))).embedding.shape[1]
+    torch.manual_seed(1)
+    return Fused(inner, WIDTH, out_dim, fusion, width).eval()
+
+
+@every_model
+@every_fusion
+def test_every_model_takes_a_step_that_moves_all_that_the_covariates_pass(name: str, fusion: str) -> None:
+    model = fused(name, fusion).double().train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    judge, target = ENDPOINTS["binary"]
+    loss = model.loss(model(bags(torch.float64)), target, judge)
+    torch.autograd.backward(loss)
+    optimizer.step()
+    assert loss.isfinite()
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    own = [key for key in before if not key.startswith("inner.")]
+    assert own
+    assert all(not torch.equal(model.state_dict()[key], before[key]) for key in own)
+    assert any(not torch.equal(model.state_dict()[key], before[key]) for key in before if key.startswith("inner."))
+
+
+@every_model
+def test_before_training_late_fusion_is_the_model_alone_to_the_last_bit(name: str) -> None:
+    model, (judge, target) = fused(name, "late"), ENDPOINTS["binary"]
+    alone, found = model.inner(bags()), model(bags())
+    assert torch.equal(found.logits, alone.logits)
+    assert torch.equal(found.embedding, alone.embedding)
+    assert (found.attention is None) == (alone.attention is None)
+    assert found.attention is None or torch.equal(found.attention, alone.attention)
+    assert torch.equal(model.loss(found, target, judge), model.inner.loss(alone, target, judge))
+
+
+def test_late_fusion_of_a_linear_head_is_a_linear_head_on_embedding_and_covariates() -> None:
+    model = fused("abmil", "late", 2)
+    torch.nn.init.normal_(model.shift.weight)
+    head = model.inner.get_submodule("head")
+    assert isinstance(head, torch.nn.Linear)
+    found, held = model(bags()), bags().covariates
+    assert held is not None
+    joined = torch.cat([found.embedding, held], 1)
+    weight = torch.cat([head.weight, model.shift.weight], 1)
+    torch.testing.assert_close(found.logits, torch.nn.functional.linear(joined, weight, head.bias))
+
+
+def test_an_open_gate_adds_a_linear_layer_of_the_embedding() -> None:
+    model = fused("abmil", "gated")
+    assert model.gate is not None
+    assert model.head is not None
+    torch.nn.init.zeros_(model.gate.weight)
+    torch.nn.init.zeros_(model.gate.bias)
+    found = model(bags())
+    torch.testing.assert_close(found.logits, found.extra["inner"] + model.head(found.embedding))
+
+
+@every_model
+@pytest.mark.parametrize("endpoint", ["binary", "cox"])
+def test_the_loss_is_the_inner_models_under_logits_that_are_shifted(name: str, endpoint: str) -> None:
+    """A shift that is the same for all bags is a bias of every head: what Cox does not see."""
+    model, (judge, target) = fused(name, "late"), ENDPOINTS[endpoint]
+    torch.nn.init.ones_(model.shift.weight)
+    constant = replace(bags(), covariates=torch.ones(len(SIZES), WIDTH))
+    try:
+        found = model.loss(model(constant), target, judge)
+    except ValueError:
+        pytest.skip("the model refuses the endpoint")
+    alone = model.inner.loss(model.inner(constant), target, judge)
+    if endpoint == "cox":
+        torch.testing.assert_close(found, alone)
+    else:
+        assert not torch.isclose(found, alone)
+
+
+def test_it_is_built_from_a_tools_declaration_with_the_width_that_the_model_shows() -> None:
+    for name in NAMES:
+        settings = composed(name).copy()
+        said = {"numeric": ["age"], "categorical": {"sex": ["F", "M"]}, "fusion": "gated"}
+        OmegaConf.update(settings, "tool.covariates", said, force_add=True)
+        endpoint = build.endpoint(settings)
+        with torch.device("meta"):
+            network = build.network(settings, IN_DIM, endpoint)
+        assert isinstance(network, Fused)
+        assert network.shift.weight.is_meta
+        assert network.embed_dim == built(name)(simulated((2,))).embedding.shape[1]
+
+
+def test_bags_without_covariates_and_other_fusions_are_refused() -> None:
+    with pytest.raises(ValueError, match="reads clinical covariates, the bags have none"):
+        fused("mean", "late")(simulated(SIZES))
+    inner: MILModel = built("mean")
+    with pytest.raises(ValueError, match="expected one of late, gated"):
+        Fused(inner, WIDTH, 1, "early")
+    with pytest.raises(ValueError, match="expected embed_dim"):
+        Fused(inner, WIDTH, 1, "gated")

@@ -1,0 +1,86 @@
+"""Regions, written out region by region with torch's own encoder layer."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mil.bags import Bags
+from mil.models.regions import EncoderLayer, Regions
+
+from .reference import take
+
+
+def small() -> Regions:
+    torch.manual_seed(0)
+    return Regions(5, 2, region=1000, layers=2, embed_dim=8, heads=2).double().eval()
+
+
+def scattered(sizes: tuple[int, ...], slides: int) -> Bags:
+    """Tiles at random places, some left of or above the origin, of bags with several slides."""
+    generator = torch.Generator().manual_seed(0)
+    count = sum(sizes)
+    coords = torch.randint(-1500, 2500, (count, 2), generator=generator)
+    slide = torch.randint(0, slides, (count,), generator=generator)
+    return Bags(torch.randn(count, 5, generator=generator, dtype=torch.float64), sizes, coords, slide)
+
+
+def as_torch(layer: EncoderLayer) -> nn.TransformerEncoderLayer:
+    """Torch's encoder layer with this layer's weights."""
+    other = nn.TransformerEncoderLayer(8, 2, 8, 0, batch_first=True).double()
+    mine = layer.attend
+    take(
+        other.self_attn,
+        in_proj_weight=torch.cat([mine.query.weight, mine.key.weight, mine.value.weight]),
+        in_proj_bias=torch.cat([mine.query.bias, torch.zeros(8), mine.value.bias]),
+    )
+    other.self_attn.out_proj.load_state_dict(mine.out.state_dict())
+    other.linear1.load_state_dict(layer.think[0].state_dict())
+    other.linear2.load_state_dict(layer.think[3].state_dict())
+    other.norm1.load_state_dict(layer.after_attend.state_dict())
+    other.norm2.load_state_dict(layer.after_think.state_dict())
+    return other.eval()
+
+
+def pooled(score: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
+    shares = score(rows).softmax(0)
+    return (shares * rows).sum(0), shares[:, 0]
+
+
+def test_logits_and_attention_are_those_of_the_description() -> None:
+    model, bags = small(), scattered((17, 1, 6), slides=2)
+    layers = [as_torch(layer) for layer in model.layers if isinstance(layer, EncoderLayer)]
+    output = model(bags)
+    for bag in range(3):
+        one = bags[bag]
+        assert one.coords is not None
+        assert one.slide is not None
+        places = zip(one.slide.tolist(), one.coords.tolist(), strict=True)
+        cells = [(slide, x // 1000, y // 1000) for slide, (x, y) in places]
+        groups = {cell: [tile for tile, own in enumerate(cells) if own == cell] for cell in sorted(set(cells))}
+        tiles = model.embed(one.features)
+        within = {cell: pooled(model.score, tiles[members]) for cell, members in groups.items()}
+        regions = model.region_embed(torch.stack([mean for mean, _ in within.values()]))[None]
+        for layer in layers:
+            regions = layer(regions)
+        mean, between = pooled(model.region_score, regions[0])
+        torch.testing.assert_close(output.logits[bag], model.head(model.last(mean)), rtol=1e-10, atol=1e-10)
+        attention = torch.zeros(len(tiles), dtype=torch.float64)
+        for share, (cell, members) in zip(between, groups.items(), strict=True):
+            attention[members] = share * within[cell][1]
+        torch.testing.assert_close(bags.split(output.attention)[bag], attention, rtol=1e-10, atol=1e-12)
+
+
+def test_tiles_of_two_slides_at_one_place_lie_in_two_regions() -> None:
+    bags = scattered((6,), slides=1)
+    same_place = Bags(bags.features, (6,), torch.zeros(6, 2), torch.tensor([0, 1, 0, 1, 0, 1]))
+    assert small()(same_place).extra["region"].tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_bags_without_places_are_refused_in_one_line() -> None:
+    with pytest.raises(ValueError, match=r"^Regions groups tiles by their places: the bags have no coordinates"):
+        small()(Bags(torch.zeros(3, 5, dtype=torch.float64), (3,)))
+
+
+def test_a_region_needs_a_size() -> None:
+    with pytest.raises(ValueError, match="region is 0 pixels wide, expected at least one"):
+        Regions(5, 2, region=0)

@@ -1,0 +1,145 @@
+"""Every encoder of conf/encoder/: what it says of itself, and that no two can be taken for each other."""
+
+from itertools import combinations
+
+import pytest
+from omegaconf import OmegaConf
+
+from mil import build, config
+from mil.data.encoders import Encoder, folded
+
+OPEN = {"auto", "custom", "simulated"}
+WIDTHS = {
+    "chief": 768,
+    "conch_v1": 512,
+    "conch_v15": 768,
+    "ctranspath": 768,
+    "gigapath": 1536,
+    "h_optimus_0": 1536,
+    "h_optimus_1": 1536,
+    "hibou_b": 768,
+    "hibou_l": 1024,
+    "lunit_bt": 2048,
+    "midnight": 3072,
+    "midnight_cls": 1536,
+    "moco_coad": 2048,
+    "musk": 1024,
+    "phikon": 768,
+    "phikon_v2": 1024,
+    "resnet50": 1024,
+    "resnet50_imagenet": 2048,
+    "retccl": 2048,
+    "uni": 1024,
+    "uni2": 1536,
+    "virchow": 2560,
+    "virchow_cls": 1280,
+    "virchow2": 2560,
+    "virchow2_cls": 1280,
+}
+WRITTEN = {  # what producers write, and how wide their features are
+    "TRIDENT": {
+        "uni_v1": ("uni", 1024),
+        "uni_v2": ("uni2", 1536),
+        "conch_v1": ("conch_v1", 512),
+        "conch_v15": ("conch_v15", 768),
+        "virchow": ("virchow", 2560),
+        "virchow2": ("virchow2", 2560),
+        "virchow2-cls": ("virchow2_cls", 1280),
+        "phikon": ("phikon", 768),
+        "phikon_v2": ("phikon_v2", 1024),
+        "gigapath": ("gigapath", 1536),
+        "hoptimus0": ("h_optimus_0", 1536),
+        "hoptimus1": ("h_optimus_1", 1536),
+        "musk": ("musk", 1024),
+        "midnight12k": ("midnight_cls", 1536),
+        "hibou_l": ("hibou_l", 1024),
+        "ctranspath": ("ctranspath", 768),
+        "resnet50": ("resnet50", 1024),
+    },
+    "STAMP": {
+        "xiyuewang-ctranspath": ("ctranspath", 768),
+        "ctranspath": ("ctranspath", 768),
+        "chief-ctranspath": ("chief", 768),
+        "mahmood-conch": ("conch_v1", 512),
+        "conch1_5": ("conch_v15", 768),
+        "mahmood-conch1_5": ("conch_v15", 768),
+        "uni": ("uni", 1024),
+        "mahmood-uni": ("uni", 1024),
+        "mahmood-uni2": ("uni2", 1536),
+        "gigapath": ("gigapath", 1536),
+        "h-optimus-0": ("h_optimus_0", 1536),
+        "h-optimus-1": ("h_optimus_1", 1536),
+        "virchow": ("virchow_cls", 1280),
+        "virchow-full": ("virchow", 2560),
+        "virchow2": ("virchow2_cls", 1280),
+        "musk": ("musk", 1024),
+    },
+    "CLAM": {"resnet50_trunc": ("resnet50", 1024), "uni_v1": ("uni", 1024), "conch_v1": ("conch_v1", 512)},
+    "LazySlide": {
+        "uni2": ("uni2", 1536),
+        "conch": ("conch_v1", 512),
+        "titan": ("conch_v15", 768),
+        "conch_v1.5": ("conch_v15", 768),
+        "phikonv2": ("phikon_v2", 1024),
+        "h-optimus-0": ("h_optimus_0", 1536),
+        "midnight": ("midnight", 3072),
+        "hibou-b": ("hibou_b", 768),
+        "chief": ("chief", 768),
+    },
+    "Owkin": {"iBOTViTBasePANCAN": ("phikon", 768), "MoCoWideResNetCOAD": ("moco_coad", 2048)},
+    "hub": {
+        "MahmoodLab/UNI": ("uni", 1024),
+        "MahmoodLab/UNI2-h": ("uni2", 1536),
+        "MahmoodLab/conchv1_5": ("conch_v15", 768),
+        "paige-ai/Virchow2": ("virchow2", 2560),
+        "owkin/phikon-v2": ("phikon_v2", 1024),
+        "bioptimus/H-optimus-1": ("h_optimus_1", 1536),
+        "prov-gigapath/prov-gigapath": ("gigapath", 1536),
+        "xiangjx/musk": ("musk", 1024),
+        "histai/hibou-L": ("hibou_l", 1024),
+        "kaiko-ai/midnight": ("midnight", 3072),
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[str, Encoder]:
+    return {encoder.name: encoder for encoder in build.known_encoders()}
+
+
+@pytest.mark.parametrize("name", sorted(set(config.choices("encoder")) - OPEN))
+def test_an_encoder_says_its_width_its_licence_and_what_it_has_seen(name: str) -> None:
+    encoder = build.make(config.compose([f"encoder={name}"]).encoder)
+    assert encoder.name == name
+    assert encoder.dim == WIDTHS[name]
+    assert encoder.licence
+    assert encoder.pretrained_on
+    assert encoder.tile_px is None or 224 <= encoder.tile_px <= 512
+    assert encoder.mpp in (None, 0.5, 1.0)
+    assert len({folded(alias) for alias in (name, *encoder.aliases)}) == 1 + len(encoder.aliases)
+
+
+def test_every_encoder_is_listed_and_the_open_ones_compose(known: dict[str, Encoder]) -> None:
+    assert set(config.choices("encoder")) == {*WIDTHS, *OPEN}
+    assert set(known) == set(WIDTHS)
+    for name in sorted(OPEN):
+        words = ["encoder.name=ours", "encoder.dim=8"] if name == "custom" else []
+        assert OmegaConf.to_container(config.compose([f"encoder={name}", *words]).encoder, resolve=True)
+
+
+def test_no_two_encoders_of_one_width_answer_to_the_same_name(known: dict[str, Encoder]) -> None:
+    for one, other in combinations(known.values(), 2):
+        shared = [name for name in (other.name, *other.aliases) if one.answers_to(name)]
+        assert not shared or one.dim != other.dim, f"{one.name} and {other.name}: {shared}"
+
+
+def test_no_encoder_answers_to_another_ones_own_name_but_for_a_token_of_it(known: dict[str, Encoder]) -> None:
+    taken = {(one.name, two.name) for one in known.values() for two in known.values() if one.answers_to(two.name)}
+    assert {pair for pair in taken if pair[0] != pair[1]} == {("virchow_cls", "virchow"), ("virchow2_cls", "virchow2")}
+
+
+@pytest.mark.parametrize("producer", WRITTEN)
+def test_the_names_that_producers_write_are_known(producer: str, known: dict[str, Encoder]) -> None:
+    for written, (name, width) in WRITTEN[producer].items():
+        found = [one.name for one in known.values() if one.answers_to(written) and one.dim == width]
+        assert found == [name], written

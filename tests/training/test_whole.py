@@ -1,0 +1,182 @@
+"""Gradient caching gives the gradient of one batch of all bags, though few of them are read at once."""
+
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
+
+import lightning.pytorch as lightning
+import pytest
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from mil.bags import Bags
+from mil.data.batches import BagDataset, WholeOrder, loader
+from mil.data.features import FeatureStore
+from mil.endpoints.base import Endpoint
+from mil.endpoints.classification import Binary
+from mil.endpoints.several import Several
+from mil.endpoints.survival import Cox
+from mil.models.abmil import ABMIL
+from mil.models.base import MILModel, Output
+from mil.models.fusion import Fused
+from mil.training.module import MILModule
+from mil.training.schedule import Constant
+from mil.training.whole import WholeModule
+
+PATIENTS, WIDTH = 23, 6
+OPTIMIZER = cast("partial[Optimizer]", partial(torch.optim.SGD, lr=0.1))
+
+
+class Shelf:
+    """Slides `0` to `22`, made when they are asked for."""
+
+    def header(self, slide: str) -> SimpleNamespace:
+        return SimpleNamespace(tiles=2 + int(slide) % 5)
+
+    def read(self, slide: str) -> SimpleNamespace:
+        generator = torch.Generator().manual_seed(int(slide))
+        return SimpleNamespace(features=torch.randn(2 + int(slide) % 5, WIDTH, generator=generator), coords=None)
+
+
+class Watch(lightning.Callback):
+    """The gradients of each step."""
+
+    def __init__(self) -> None:
+        self.steps: list[list[Tensor]] = []
+
+    def on_before_optimizer_step(self, trainer: object, pl_module: lightning.LightningModule, *_: object) -> None:
+        self.steps.append([weight.grad.clone() for weight in pl_module.parameters() if weight.grad is not None])
+
+
+def survival() -> Tensor:
+    time = torch.randperm(PATIENTS, generator=torch.Generator().manual_seed(0)) // 2 + 1.0
+    return torch.stack([time, (torch.arange(PATIENTS) % 3 == 0).float()], 1).double()
+
+
+def several() -> tuple[Endpoint, Tensor]:
+    target = torch.cat([(torch.arange(PATIENTS) % 2).double().unsqueeze(1), survival()], 1)
+    target[3, 0] = target[4, 1:] = torch.nan
+    return Several({"class": Binary(), "outcome": Cox()}), target
+
+
+JUDGES = {"cox": (Cox(), survival()), "binary": (Binary(), torch.arange(PATIENTS).float() % 2), "several": several()}
+
+
+def dataset(target: Tensor, max_tiles: int | None = None) -> BagDataset:
+    slides = [(str(number),) for number in range(PATIENTS)]
+    beside = torch.randn(PATIENTS, 2, generator=torch.Generator().manual_seed(1))
+    return BagDataset(cast(FeatureStore, Shelf()), slides, target, max_tiles, covariates=beside)
+
+
+def network(out_dim: int, covariates: bool) -> MILModel:
+    torch.manual_seed(0)
+    model = ABMIL(WIDTH, out_dim, embed_dim=8, attention_dim=4, dropout=0.5)
+    return Fused(model, 2, out_dim, "gated", 8) if covariates else model
+
+
+def trainer_of(*callbacks: lightning.Callback, **options: Any) -> lightning.Trainer:
+    """One that writes nothing."""
+    return lightning.Trainer(
+        **options,
+        accelerator="cpu",
+        callbacks=list(callbacks),
+        logger=False,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def trained(
+    judge: str, bags: int, epochs: int = 1, passes: int = 1, precision: str = "32-true", covariates: bool = False
+) -> tuple[WholeModule, list[list[Tensor]]]:
+    """A module after its epochs, with the gradients of each step."""
+    endpoint, target = JUDGES[judge]
+    data = dataset(target, max_tiles=3)
+    sizes = [min(size, 3) for size in data.sizes]
+    survey, every = (loader(data, WholeOrder(sizes, bags, passes=often)) for often in (1, passes))
+    module = WholeModule(network(endpoint.out_dim, covariates), endpoint, OPTIMIZER, Constant(), 5, survey)
+    watch = Watch()
+    trainer = trainer_of(watch, max_epochs=epochs, accumulate_grad_batches=len(survey), precision=precision)
+    trainer.fit(module, every, loader(data))
+    assert trainer.global_step == len(watch.steps)
+    return module, watch.steps
+
+
+def at_once(judge: str, bags: int, covariates: bool = False, precision: str = "32-true") -> list[Tensor]:
+    """The gradient of the first step with all bags in memory, dropped out as batch by batch."""
+    endpoint, target = JUDGES[judge]
+    model = network(endpoint.out_dim, covariates).train()
+    data = dataset(target, max_tiles=3)
+    logits = []
+    for place, draws in enumerate(WholeOrder([min(size, 3) for size in data.sizes], bags)):
+        torch.manual_seed(hash((5, 0, place)) % 2**63)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision != "32-true"):
+            logits.append(model(data[draws].bags).logits.float())
+    torch.autograd.backward(endpoint.loss(torch.cat(logits), target))
+    return [weight.grad for weight in model.parameters() if weight.grad is not None]
+
+
+def apart(found: list[Tensor], expected: list[Tensor]) -> float:
+    one, other = (torch.cat([gradient.flatten() for gradient in all_]) for all_ in (found, expected))
+    return float((one - other).norm() / other.norm())
+
+
+@pytest.mark.parametrize("covariates", [False, True])
+@pytest.mark.parametrize("bags", [1, 4, PATIENTS])
+@pytest.mark.parametrize("judge", JUDGES)
+def test_the_gradient_is_that_of_one_batch_with_dropout(judge: str, bags: int, covariates: bool) -> None:
+    _, (found,) = trained(judge, bags, covariates=covariates)
+    assert apart(found, at_once(judge, bags, covariates)) < 1e-6
+
+
+def test_it_is_another_than_the_mean_over_batches() -> None:
+    _, (whole,) = trained("cox", 4)
+    endpoint, target = JUDGES["cox"]
+    model, data = network(1, covariates=False).train(), dataset(target, max_tiles=3)
+    for place, draws in enumerate(WholeOrder([min(size, 3) for size in data.sizes], 4)):
+        torch.manual_seed(hash((5, 0, place)) % 2**63)
+        batch = data[draws]
+        torch.autograd.backward(endpoint.loss(model(batch.bags).logits, batch.target) / 6)
+    assert apart([weight.grad for weight in model.parameters() if weight.grad is not None], whole) > 0.1
+
+
+def test_no_gradient_is_lost_in_half_precision() -> None:
+    _, (found,) = trained("cox", 4, precision="bf16-mixed")
+    assert apart(found, at_once("cox", 4, precision="bf16-mixed")) < 2**-7
+
+
+def test_there_are_as_many_steps_an_epoch_as_passes_and_their_dropout_differs() -> None:
+    module, steps = trained("binary", 5, epochs=2, passes=3)
+    assert module.trainer.global_step == len(steps) == 6
+    assert float(module.trainer.callback_metrics["train_loss"]) > 0
+    assert apart(steps[0], steps[1]) > 0.1
+
+
+class Listening(MILModel):
+    """Hears which seed each batch is dropped out by."""
+
+    paper, cost = "none", "n"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(WIDTH, 1)
+        self.heard: list[int] = []
+
+    def forward(self, bags: Bags) -> Output:
+        if self.training:
+            self.heard.append(torch.initial_seed())
+        embedding = bags.mean(bags.features)
+        return Output(self.head(embedding), embedding)
+
+
+def test_no_two_batches_of_an_accumulated_step_drop_out_alike() -> None:
+    endpoint, target = JUDGES["binary"]
+    data, model = dataset(target), Listening()
+    module = MILModule(model, endpoint, OPTIMIZER, Constant(), 5)
+    trainer = trainer_of(max_epochs=2, accumulate_grad_batches=3)
+    trainer.fit(module, loader(data, WholeOrder(data.sizes, 4)), loader(data))
+    assert (trainer.global_step, len(model.heard)) == (4, 12)
+    assert len(set(model.heard)) == 12
