@@ -5,9 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
+from mil.cli.progress import bars
 from mil.data.features import FeatureStore
 from mil.data.formats import Reading
 from mil.data.packed import Packed
@@ -27,15 +25,7 @@ def convert(source: Path, out: Path, dtype: str | None, skip_bad: bool, reading:
         raise ConfigError(f"--slide-mpp is {reading.slide_mpp:g}, expected micrometres a pixel, above 0")
     store = FeatureStore(source, reading=reading)
     slides = store.sound(store.slides) if skip_bad else store.slides
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def advance(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                tasks[step] = bar.add_task(step, total=total)
-            bar.update(tasks[step], completed=done)
-
+    with bars() as advance:
         done = pack(store, out, slides, dtype, advance)
     sys.stdout.writelines(f"{line}\n" for line in (*_told(done, out), str(out)))
 

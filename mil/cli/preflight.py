@@ -12,16 +12,16 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from mil.cli.diversion import diverted
-from mil.cli.facts import facts, rows
-from mil.cli.inspection import inspect
 from mil.cli.progress import bars
-from mil.cli.study_checks import of_study
-from mil.data.preflight import sides
-from mil.data.preflight.findings import Finding
 from mil.data.roles import ROLES
 from mil.data.splits import Split
 from mil.errors import MilError
+from mil.preflight import sides
+from mil.preflight.diversion import diverted
+from mil.preflight.facts import facts, rows
+from mil.preflight.findings import Finding
+from mil.preflight.inspection import inspect
+from mil.preflight.study_checks import of_study
 from mil.study import Study
 
 

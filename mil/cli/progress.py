@@ -1,14 +1,13 @@
 """Progress bars, on stderr and only where a person sees them."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-Advance = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and of how much."""
+from mil.data.packing import Progress as Advance
 
 
 @contextmanager

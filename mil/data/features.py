@@ -15,7 +15,8 @@ from mil.data.formats import DETECTED, Header, Reading, Slide
 from mil.data.geometry import Expected, Geometry, settled
 from mil.data.listing import listing
 from mil.data.packed import Packed
-from mil.data.survey import Progress, survey
+from mil.data.processes import Progress
+from mil.data.survey import survey
 from mil.errors import EncoderError, FeatureError
 
 _log = logging.getLogger(__name__)

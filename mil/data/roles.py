@@ -103,7 +103,7 @@ def roles_from_file(path: Path, patients: Sequence[str]) -> pd.DataFrame:
     odd = folds[~folds.str.fullmatch(r"\d{1,6}")]
     if len(odd):
         raise SplitError(f"{path}, row {odd.index[0] + 1}: fold '{odd.iloc[0]}', expected a number from 0")
-    named = pd.DataFrame({"patient": table["patient"], "fold": folds.astype(int), "role": table["role"].map(_role)})
+    named = pd.DataFrame({"patient": table["patient"], "fold": folds.astype(int), "role": table["role"].map(role_of)})
     unknown = sorted(set(named["patient"]) - set(patients))
     if unknown:
         raise SplitError(f"{path} names {len(unknown)} patients that are not in the cohort: {listed(unknown)}")
@@ -124,12 +124,12 @@ def roles_from_column(column: str, patients: Sequence[str], table: pd.DataFrame)
     """
     require(Path("the cohort"), table, ["patient", column], SplitError)
     own = table.loc[table["patient"].isin(patients), ["patient", column]].drop_duplicates()
-    roles = own[column].map(_role)
+    roles = own[column].map(role_of)
     without = sorted(set(patients) - set(own.loc[roles.isin(ROLES), "patient"]))
     if without:
         raise SplitError(f"column '{column}' gives {len(without)} patients no role: {listed(without)}")
     return pd.DataFrame({"patient": own["patient"], "fold": 0, "role": roles}).drop_duplicates()
 
 
-def _role(word: str) -> str:
+def role_of(word: str) -> str:
     return _SYNONYMS.get(word.strip().casefold(), word)

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from mil import build, config
-from mil.cli.inspection import inspect
-from mil.data.preflight import contents
+from mil.preflight import contents
+from mil.preflight.inspection import inspect
 from mil.study import read_study, split_study
 from tests.conftest import HOSPITAL, Mil, Said
 from tests.data.conftest import random_features, write_trident

@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mil.data.formats import Header
-from mil.data.preflight.findings import Finding, Severity, finding
 from mil.data.tables import listed
 from mil.errors import FeatureError
+from mil.preflight.findings import Finding, Severity, finding
 
 
 def without_files(slides: Collection[str], files: Collection[str], severity: Severity = "error") -> list[Finding]:

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import torch
 
-from mil.data.survey import Progress
-
+Progress = Callable[[int, int], None]
+"""Called with how many were read, of how many."""
 T = TypeVar("T")
 _CHUNKS = 64  # what judges carries the store along, and is sent to a process with each
 

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from mil.data.features import FeatureStore
 from mil.data.formats import Slide
 from mil.data.packed import as_bytes
-from mil.data.preflight.findings import Finding, Severity, finding
-from mil.data.preflight.processes import judged
-from mil.data.preflight.splits import apart
+from mil.data.processes import Progress, judged
 from mil.data.splits import Split
-from mil.data.survey import Progress
 from mil.errors import FeatureError
+from mil.preflight.findings import Finding, Severity, finding
+from mil.preflight.splits import apart
 
 _OFF_GRID = 0.1
 _SLACK = 0.1  # producers round steps that are no whole number of pixels

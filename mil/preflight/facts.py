@@ -6,10 +6,10 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from mil.cli.inspection import Inspection
-from mil.cli.study_checks import classes_of
-from mil.data.preflight import tables
 from mil.data.roles import ROLES
+from mil.preflight import tables
+from mil.preflight.inspection import Inspection
+from mil.preflight.study_checks import classes_of
 
 _MOST_CLASSES = 12
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mil.data.preflight import sides
 from mil.errors import SplitError
+from mil.preflight import sides
 
 
 def written(folder: Path, text: str, name: str = "split.csv") -> Path:

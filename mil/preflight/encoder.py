@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Collection
 
 from mil.data.encoders import Encoder, folded
-from mil.data.preflight.barcodes import family
-from mil.data.preflight.findings import Finding
+from mil.preflight.barcodes import family
+from mil.preflight.findings import Finding
 
 
 def seen(encoder: Encoder, slides: Collection[str], name: str | None = None) -> list[Finding]:

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import chi2_contingency
 
-from mil.data.preflight.findings import Finding, finding
+from mil.preflight.findings import Finding, finding
 
 CHANCE = 0.01
 """Associations that chance makes less often are told."""

@@ -12,9 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from mil import build, config
-from mil.cli.diversion import diverted, finding_of, quiet
-from mil.cli.progress import Advance
-from mil.cli.study_checks import of_labels, of_split
 from mil.data.cohort import Cohort
 from mil.data.columns import Columns
 from mil.data.covariates import Covariates
@@ -22,11 +19,14 @@ from mil.data.encoders import Encoder
 from mil.data.features import FeatureStore
 from mil.data.formats import Header
 from mil.data.geometry import Expected, settled
-from mil.data.preflight import contents, encoder, files, labels, tables
-from mil.data.preflight.findings import Finding, softened
+from mil.data.packing import Progress
 from mil.data.splits import KFold, Split
 from mil.endpoints.base import Endpoint
 from mil.errors import FeatureError, MilError
+from mil.preflight import contents, encoder, files, labels, tables
+from mil.preflight.diversion import diverted, finding_of, quiet
+from mil.preflight.findings import Finding, softened
+from mil.preflight.study_checks import of_labels, of_split
 from mil.study import Study, Tables, carried, covariates_of, rehearse, store_of, tables_of
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class Inspection:
             return None
 
 
-def inspect(settings: DictConfig, deep: bool = False, workers: int = 2, advance: Advance | None = None) -> Inspection:
+def inspect(settings: DictConfig, deep: bool = False, workers: int = 2, advance: Progress | None = None) -> Inspection:
     """Everything that `mil train` would stumble over, and what it would not see.
 
     Args:
@@ -125,7 +125,7 @@ def _read(found: Inspection, places: Tables) -> None:
         found.findings += tables.left_out(len(patients), lacking, lost)
 
 
-def _match(found: Inspection, workers: int, advance: Advance) -> None:
+def _match(found: Inspection, workers: int, advance: Progress) -> None:
     """Slides and files against each other, and every file's header."""
     if (store := found.store) is None:
         found.unchecked += ["features", "encoder"]
@@ -282,7 +282,7 @@ def _divide(found: Inspection) -> None:
         found.findings += of_split(settings, found.endpoint, cohort, patients, target, found.split, fits=not refused)
 
 
-def _open(found: Inspection, workers: int, advance: Advance) -> None:
+def _open(found: Inspection, workers: int, advance: Progress) -> None:
     """The features themselves."""
     if found.store is None or not found.headers:
         found.unchecked.append("contents")

@@ -3,7 +3,7 @@
 import pytest
 
 from mil.data.encoders import Encoder
-from mil.data.preflight.encoder import seen
+from mil.preflight.encoder import seen
 
 TCGA = [f"TCGA-AA-{number:04d}-01Z-00-DX1" for number in range(4)]
 OWN = ["1", "2", "3"]

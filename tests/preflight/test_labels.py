@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import contingency
 
-from mil.data.preflight.labels import STRENGTH, association, confounded, too_few, words
+from mil.preflight.labels import STRENGTH, association, confounded, too_few, words
 
 
 def columns(counts: list[list[int]]) -> tuple["pd.Series[str]", "pd.Series[str]"]:

@@ -7,13 +7,13 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from mil.data.cohort import Cohort
-from mil.data.preflight import encoder, labels, splits
-from mil.data.preflight.findings import Finding
 from mil.data.splits import Split
 from mil.endpoints.base import Endpoint
 from mil.endpoints.several import Several
 from mil.endpoints.survival import Survival
 from mil.errors import MilError
+from mil.preflight import encoder, labels, splits
+from mil.preflight.findings import Finding
 from mil.study import Study
 
 

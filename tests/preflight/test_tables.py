@@ -6,9 +6,9 @@ import pytest
 
 from mil.data.cohort import Cohort
 from mil.data.columns import Columns
-from mil.data.preflight import tables
-from mil.data.preflight.findings import Finding
 from mil.errors import CohortError
+from mil.preflight import tables
+from mil.preflight.findings import Finding
 
 CLEAN = "patient,slide,site,MSI\np1,a,x,low\np1,b,x,low\np2,c.svs,y,high\n"
 

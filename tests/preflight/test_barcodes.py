@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mil.data.preflight.barcodes import family, patient_of
+from mil.preflight.barcodes import family, patient_of
 
 LABELS = Path(__file__).parents[4] / "shared" / "data" / "tcga_labels" / "clini_slide"
 

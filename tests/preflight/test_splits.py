@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from mil.data.preflight.splits import apart, of_one_class, same_person
 from mil.data.splits import Split
+from mil.preflight.splits import apart, of_one_class, same_person
 
 A, B = "TCGA-AA-0001", "TCGA-AA-0002"
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from mil.data.preflight.barcodes import patient_of
-from mil.data.preflight.findings import Finding, finding
 from mil.data.splits import Split
+from mil.preflight.barcodes import patient_of
+from mil.preflight.findings import Finding, finding
 
 
 def same_person(split: Split, table: pd.DataFrame) -> list[Finding]:

@@ -15,11 +15,11 @@ import pandas as pd
 
 from mil.data.columns import Columns, identified
 from mil.data.formats import slide_id
-from mil.data.preflight.barcodes import patient_of
-from mil.data.preflight.findings import Finding, finding
-from mil.data.roles import ROLES, _role
+from mil.data.roles import ROLES, role_of
 from mil.data.tables import listed, read_table, require
 from mil.errors import SplitError
+from mil.preflight.barcodes import patient_of
+from mil.preflight.findings import Finding, finding
 
 _TRUE, _FALSE = ("true", "1", "1.0"), ("false", "0", "0.0", "")
 _LISTS = re.compile(r"(?P<role>[a-z]+)(?:[ _](?:slides?|cases?|patients?))?(?:[ _](?:paths?|ids?|files?))?")
@@ -102,7 +102,7 @@ def _folds(path: Path, table: pd.DataFrame, column: str | None) -> Iterator[Row]
 def _list_of(name: str) -> str | None:
     """The role whose items a column lists, by its name."""
     match = _LISTS.fullmatch(name.strip().casefold())
-    role = _role(match["role"]) if match else ""
+    role = role_of(match["role"]) if match else ""
     return role if role in ROLES else None
 
 
@@ -119,7 +119,7 @@ def _listed_items(path: Path, table: pd.DataFrame, lists: dict[str, str], column
 
 def _items(path: Path, table: pd.DataFrame, column: str | None) -> Iterator[Row]:
     name = _items_of(path, table, column)
-    words = table.drop(columns=name).map(_role)
+    words = table.drop(columns=name).map(role_of)
     roles = [str(own) for own in words if words[own].isin([*ROLES, ""]).all() and (words[own] != "").any()]
     numbers = [str(own) for own in words if str(own).casefold() in ("fold", "split", "part") and _whole(words[own])]
     if len(roles) == 1 and numbers:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mil.data.formats import Header
-from mil.data.preflight import files
 from mil.errors import FeatureError
+from mil.preflight import files
 
 HEADER = Header(5, 8, "float16", "uni", "TRIDENT", 512, 0.5, True)
 MANY = [f"s{number:02d}" for number in range(30)]

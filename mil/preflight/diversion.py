@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mil.data.preflight.findings import Finding
+from mil.preflight.findings import Finding
 
 
 @contextmanager

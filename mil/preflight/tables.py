@@ -11,8 +11,8 @@ import pandas as pd
 from mil.data.cohort import MISSING
 from mil.data.columns import Columns, Words, identified, translated
 from mil.data.formats import slide_id
-from mil.data.preflight.findings import Finding, finding
 from mil.data.tables import read_table
+from mil.preflight.findings import Finding, finding
 
 
 def raw(

@@ -13,9 +13,9 @@ import torch
 
 from mil.data.features import FeatureStore
 from mil.data.formats import Header, Slide
-from mil.data.preflight.contents import Content, contents, copies, examined, problems
-from mil.data.preflight.processes import judged
+from mil.data.processes import judged
 from mil.data.splits import Split
+from mil.preflight.contents import Content, contents, copies, examined, problems
 from tests.data.conftest import grid, random_features
 
 Write = Callable[..., Path]
