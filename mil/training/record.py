@@ -3,6 +3,7 @@
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
@@ -16,7 +17,7 @@ from mil.models.fusion import Fused
 from mil.study import Study
 from mil.training.fold import Fold
 
-PRIVATE = ("cohort", "features", "file")
+PRIVATE = ("cohort", "slides", "features", "file")
 """Where a site keeps its files is nobody else's business."""
 
 
@@ -33,7 +34,6 @@ def manifest(
     """The manifest, but for the files' digests; `outcome` is what only the finished fit knows of itself."""
     bare = model.inner if isinstance(model, Fused) else model
     widths = build.sizes(config, study.encoder.dim, fold.endpoint)
-    simulated = study.truth is not None
     return Manifest(
         tool=build.plain(config.tool),
         model=checkpoint.part(bare, widths | build.options(config.model)),
@@ -47,32 +47,42 @@ def manifest(
             "threshold_on": "select",
         },
         encoder=checkpoint.encoder_record(study.encoder, study.store.verified),
-        data={
-            "simulated": simulated,
-            "simulation": build.plain(config.simulation) if simulated else None,
-            "cohort_sha256": files.sha256(study.source),
-            "patients": {role: fold.endpoint.counts(data.target) for role, data in fold.data.items()},
-            "bag": config.data.bag,
-            "geometry": asdict(study.store.geometry),
-            "reading": asdict(study.store.reading),
-            "split": {"strategy": _public(config.split), "sha256": split.digest(), "fold": fold.number},
-        },
-        training=outcome
-        | {
-            "seed": config.seed,
-            "threads": torch.get_num_threads(),
-            "parameters": sum(weight.numel() for weight in model.parameters()),
-            "optimizer": build.plain(config.optimizer),
-            "schedule": build.plain(config.schedule),
-            "data": _public(config.data),
-            "versions": {
-                "mil-zoo": mil.__version__,
-                "torch": torch.__version__,
-                "lightning": version("lightning"),
-                "python": platform.python_version(),
-            },
-        },
+        data=_data(config, study, split, fold),
+        training=outcome | _training(config, model),
     )
+
+
+def _data(config: DictConfig, study: Study, split: Split, fold: Fold) -> dict[str, object]:
+    simulated = study.truth is not None
+    slides = config.data.slides
+    return {
+        "simulated": simulated,
+        "simulation": build.plain(config.simulation) if simulated else None,
+        "cohort_sha256": files.sha256(study.source),
+        "slides_sha256": None if slides is None else files.sha256(Path(slides).expanduser()),
+        "patients": {role: fold.endpoint.counts(data.target) for role, data in fold.data.items()},
+        "bag": config.data.bag,
+        "geometry": asdict(study.store.geometry),
+        "reading": asdict(study.store.reading),
+        "split": {"strategy": _public(config.split), "sha256": split.digest(), "fold": fold.number},
+    }
+
+
+def _training(config: DictConfig, model: MILModel) -> dict[str, object]:
+    return {
+        "seed": config.seed,
+        "threads": torch.get_num_threads(),
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "optimizer": build.plain(config.optimizer),
+        "schedule": build.plain(config.schedule),
+        "data": _public(config.data),
+        "versions": {
+            "mil-zoo": mil.__version__,
+            "torch": torch.__version__,
+            "lightning": version("lightning"),
+            "python": platform.python_version(),
+        },
+    }
 
 
 def _clinical(fold: Fold, model: MILModel) -> Clinical | None:

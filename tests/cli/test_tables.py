@@ -6,7 +6,7 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from mil import build, config
+from mil import build, config, files
 from mil.errors import ConfigError
 from mil.study import read_study
 from tests.conftest import HOSPITAL, Mil
@@ -42,6 +42,22 @@ def test_a_workbook_with_a_table_of_slides_is_the_same_study_as_one_table(
     pd.testing.assert_frame_equal(two.patients, one.patients[two.patients.columns])
     assert two.target.tolist() == one.target.tolist()
     pd.testing.assert_frame_equal(two.bags, one.bags)
+
+
+def test_a_checkpoint_says_which_tables_it_learnt_from_and_not_where_they_lie(
+    hospital: Path, tmp_path: Path, table: pd.DataFrame, mil: Mil
+) -> None:
+    words = [*stamp(tmp_path, table), "+data.labels.MSI.dMMR=MSI-H", "+data.labels.MSI.pMMR=MSS"]
+    place = [f"data.features={hospital}/features", "split=holdout", f"hydra.run.dir={tmp_path}/run"]
+    assert mil("train", *HOSPITAL, *words, *place).code == 0
+    checkpoint = tmp_path / "run" / "checkpoint"
+    data = files.read_json(checkpoint / "manifest.json")["data"]
+    assert data["cohort_sha256"] == files.sha256(tmp_path / "clini, all.xlsx")
+    assert data["slides_sha256"] == files.sha256(tmp_path / "slide.csv")
+    for name in ("manifest.json", "report.json", "README.md"):
+        said = (checkpoint / name).read_text()
+        assert str(tmp_path) not in said
+        assert str(hospital) not in said
 
 
 def test_words_that_no_class_of_the_tool_has_are_refused_by_their_row(
