@@ -40,6 +40,8 @@ LEAST = {
     **dict.fromkeys(("trainer.max_epochs", "trainer.accumulate_grad_batches", "data.passes"), 1),
     **dict.fromkeys(("seed", "data.workers"), 0),
     "split.folds": 2,
+    "split.inner": 2,
+    "split.smallest": 1,
 }
 """Whole numbers, and the smallest that each may be."""
 GEOMETRY = ("data.slide_mpp", "encoder.mpp", "encoder.tile_px", "tool.tiles.mpp", "tool.tiles.tile_px")

@@ -10,14 +10,14 @@ import inspect
 import pkgutil
 import shutil
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -32,60 +32,12 @@ from mil.data.geometry import Geometry
 from mil.endpoints.base import Endpoint
 from mil.endpoints.several import Several
 from mil.errors import CheckpointError, MilError
+from mil.manifest import Clinical, Manifest, Part, parsed
 from mil.models.base import MILModel
 from mil.models.fusion import Fused
 
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 HEADER_LIMIT, MANIFEST_LIMIT, TENSOR_LIMIT, PARAMETER_LIMIT = 2**20, 2**20, 2000, 10**9
-
-
-class Part(BaseModel):
-    """A class of this package and the options it was made with."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    options: dict[str, Any]
-
-
-class Clinical(BaseModel):
-    """Covariates that a model reads beside the tiles."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    numeric: list[str]
-    categorical: dict[str, list[str]]
-    fusion: str
-    """how, see `mil.models.fusion`"""
-    embed_dim: int | None
-    """of the model within, where the fusion needs it"""
-    state: dict[str, Any]
-    """fitted to the training patients"""
-
-
-class Manifest(BaseModel):
-    """What a checkpoint is: everything that is not a weight."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schema_version: Literal[1] = 1
-    tool: dict[str, Any]
-    """the tool's yaml, as it was"""
-    model: Part
-    endpoint: Part
-    fitted: dict[str, Any]
-    """the endpoint's state, the decision's threshold, and the role of the patients each was fitted on"""
-    encoder: dict[str, Any]
-    """name and width as in `conf/encoder/`, and whether every feature file said so itself"""
-    data: dict[str, Any]
-    """cohort (digest, patients, bags, simulated or not), split (digest, strategy, fold), the tiles' geometry as
-    the files or the user said it, and how files that leave it open were read"""
-    training: dict[str, Any]
-    """seed, epochs, precision, threads, versions"""
-    covariates: Clinical | None = None
-    """what the model reads beside the tiles; `model` is then the one within"""
-    files: dict[str, str] = {}
-    """sha256 of every other file"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,25 +55,6 @@ class Checkpoint:
     """how its features were read"""
     covariates: Covariates | None = None
     """what it reads beside the tiles, fitted"""
-
-
-def part(instance: object, options: Mapping[str, Any]) -> Part:
-    """How a manifest names an instance's class."""
-    return Part(name=f"{type(instance).__module__}.{type(instance).__qualname__}", options=dict(options))
-
-
-def endpoint_part(endpoint: Endpoint, options: Mapping[str, Any]) -> Part:
-    """How a manifest names an endpoint, from the options of a yaml; endpoints within are named in the same way."""
-    if not isinstance(endpoint, Several):
-        return part(endpoint, options)
-    said = {name: {k: v for k, v in node.items() if k != "_target_"} for name, node in options["endpoints"].items()}
-    within = {name: part(endpoint.endpoints[name], own).model_dump() for name, own in said.items()}
-    return part(endpoint, {**options, "endpoints": within})
-
-
-def encoder_record(encoder: Encoder, verified: bool) -> dict[str, Any]:
-    """How a manifest names an encoder."""
-    return asdict(encoder) | {"verified": verified}
 
 
 def save(folder: Path, model: MILModel, manifest: Manifest) -> None:
@@ -172,11 +105,13 @@ def _parsed(folder: Path) -> Manifest:
     if path.stat().st_size > MANIFEST_LIMIT:
         raise CheckpointError(f"{path} has {path.stat().st_size} bytes, expected at most {MANIFEST_LIMIT}")
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        manifest = parsed(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "document"
         raise CheckpointError(f"{path}: {where}: {first['msg']} ({error.error_count()} problems)") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {_line(error)}, expected JSON") from None
     return manifest
 
 

@@ -20,6 +20,7 @@ from mil.data.formats import Reading
 from mil.data.geometry import Expected
 from mil.data.splits import Split
 from mil.data.tables import listed
+from mil.decisions import fitted
 from mil.endpoints.base import Endpoint
 from mil.errors import ConfigError, FeatureError
 from mil.models.base import MILModel
@@ -144,6 +145,7 @@ def rehearse(config: DictConfig, study: Study) -> None:
     Raises:
         ConfigError: what one of them says of its options, or the model of the endpoint or of tiles without places.
     """
+    fitted.check(build.plain(config.tool), study.endpoint)
     _refuse_batches(config, study)
     with torch.device("meta"):
         network = build.network(config, study.encoder.dim, study.endpoint)

@@ -58,9 +58,9 @@ from real_runs import (
 from real_survival import TABLES, survival
 from sklearn.model_selection import StratifiedKFold
 
-from mil.evaluation.thresholds import wilson
 from mil.files import read_json, write
 from mil.metrics import auroc
+from mil.metrics.proportions import wilson
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = {

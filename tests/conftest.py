@@ -20,10 +20,12 @@ SMALL = [
     "simulation.width=16",
     "data.batch_bags=4",
     "resamples=50",
+    "figures=false",
+    "++tool.novelty=null",
 ]
 TINY = [*QUICK, "split.folds=2", *SMALL, "simulation.target.prevalence=0.4"]
 """A run of a second or two, of the default tool."""
-HOSPITAL = [*QUICK[1:], *SMALL[:2], "trainer.max_epochs=2", "data.batch_bags=4", "resamples=20"]
+HOSPITAL = [*QUICK[1:], *SMALL[:2], "trainer.max_epochs=2", "data.batch_bags=4", "resamples=20", *SMALL[-2:]]
 """The same on real files, with any split."""
 
 

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mil import checkpoint, files
+from mil import manifest as manifests
 from mil.bags import Bags
 from mil.data.covariates import Covariates
 from mil.data.formats import Reading
@@ -46,11 +47,11 @@ class Foreign(MILModel):
 
 def saved(folder: Path, model: MILModel, options: Node | None = None) -> Path:
     endpoint = Binary("MSI", ["MSS", "MSI-H"])
-    manifest = checkpoint.Manifest(
+    manifest = manifests.Manifest(
         tool={"name": "msi-crc", "version": "0.1.0"},
-        model=checkpoint.part(model, {"in_dim": 8, "out_dim": 1} | (options or {})),
-        endpoint=checkpoint.part(endpoint, {"column": "MSI", "classes": ["MSS", "MSI-H"]}),
-        fitted={"endpoint": endpoint.state(), "threshold": 0.25},
+        model=manifests.part(model, {"in_dim": 8, "out_dim": 1} | (options or {})),
+        endpoint=manifests.part(endpoint, {"column": "MSI", "classes": ["MSS", "MSI-H"]}),
+        fitted={"endpoint": endpoint.state(), "decisions": []},
         encoder={"name": "uni", "dim": 8, "aliases": ["UNI"], "verified": True},
         data={"bag": "patient"},
         training={"seed": 0},
@@ -105,7 +106,7 @@ def test_what_is_saved_comes_back(folder: Path) -> None:
     assert not found.model.training
     assert isinstance(found.endpoint, Binary)
     assert found.endpoint.positive == "MSI-H"
-    assert found.manifest.fitted["threshold"] == 0.25
+    assert found.manifest.fitted["decisions"] == []
     assert (found.encoder.name, found.encoder.dim, found.encoder.aliases) == ("uni", 8, ("UNI",))
     assert set(found.manifest.files) == {WEIGHTS, "README.md"}
 
@@ -158,7 +159,7 @@ def test_a_manifest_may_count_no_file_outside_the_folder(folder: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda node: node.update(schema_version=2),
+        lambda node: node.update(schema_version=3),
         lambda node: node.update(surprise=1),
         lambda node: node["model"].update(_target_="os.system"),
         lambda node: node.pop("encoder"),
@@ -241,17 +242,17 @@ def with_covariates(folder: Path, fusion: str = "gated") -> tuple[Path, Fused, S
     covariates.load_state({"mean": [60.5], "sd": [10.25]})
     model = Fused(ABMIL(8, 2, embed_dim=6, attention_dim=4), covariates.width, 2, fusion, 6)
     torch.nn.init.normal_(model.shift.weight)
-    clinical = checkpoint.Clinical(
+    clinical = manifests.Clinical(
         numeric=["age"],
         categorical={"sex": ["F", "M"]},
         fusion=fusion,
         embed_dim=6,
         state=covariates.state(),
     )
-    manifest = checkpoint.Manifest(
+    manifest = manifests.Manifest(
         tool={"name": "several", "version": "0.1.0"},
-        model=checkpoint.part(model.inner, {"in_dim": 8, "out_dim": 2, "embed_dim": 6, "attention_dim": 4}),
-        endpoint=checkpoint.endpoint_part(endpoint, said | {"weights": {"outcome": 0.5}}),
+        model=manifests.part(model.inner, {"in_dim": 8, "out_dim": 2, "embed_dim": 6, "attention_dim": 4}),
+        endpoint=manifests.endpoint_part(endpoint, said | {"weights": {"outcome": 0.5}}),
         fitted={"endpoint": endpoint.state()},
         encoder={"name": "uni", "dim": 8, "aliases": ["UNI"], "verified": True},
         data={"bag": "patient"},

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from mil import __version__
+from mil.cli import zoo
 from mil.cli.complete import group_or_value, groups_help
 from mil.cli.errors import told
 from mil.errors import MilError
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # they would show locals, and with them patients
     rich_markup_mode=None,
 )
+app.add_typer(zoo.app)
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 Words = Annotated[
     list[str] | None,
@@ -29,6 +31,7 @@ Words = Annotated[
 Layout = Annotated[str | None, typer.Option(help="the producer's layout, where the content leaves it open")]
 BatchAxis = Annotated[bool, typer.Option("--batch-axis", help="accept features [1, tiles, width]")]
 SlideMpp = Annotated[float | None, typer.Option(help="micrometres a level-0 pixel, where positions are in micrometres")]
+Slides = Annotated[Path | None, typer.Option(help="table of slides beside a cohort of one row a patient")]
 ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="a folder of your own beside conf/")]
 
 
@@ -165,7 +168,10 @@ def train(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path | None, typer.Argument(help="a run folder")] = None,
+    run: Annotated[Path | None, typer.Argument(help="a run folder, or with --cohort a checkpoint")] = None,
+    cohort: Annotated[Path | None, typer.Option(help="a cohort with labels that the checkpoint has not seen")] = None,
+    features: Annotated[Path | None, typer.Option(help="its feature files")] = None,
+    slides: Slides = None,
     predictions: Annotated[Path | None, typer.Option(help="a table of predictions made elsewhere")] = None,
     target: Annotated[str, typer.Option(help="its column of labels")] = "label",
     score: Annotated[
@@ -174,34 +180,86 @@ def evaluate(
     positive: Annotated[str, typer.Option(help="the label that scores are of")] = "1",
     time: Annotated[str | None, typer.Option(help="its column of times: survival")] = None,
     event: Annotated[str, typer.Option(help="its column of events, 0 or 1")] = "event",
+    risk: Annotated[list[str] | None, typer.Option(help="TIME=COLUMN: the risk of an event until then")] = None,
     patient: Annotated[str, typer.Option(help="its column of patients")] = "patient",
     group: Annotated[
         str | None, typer.Option(help="its column of folds; scores of different folds are not compared")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for report.json and figures")] = None,
+    role: Annotated[str | None, typer.Option(help="its column of roles: train, select, report")] = None,
+    sensitivity: Annotated[float | None, typer.Option(help="of a cut that select rows set")] = None,
+    specificity: Annotated[float | None, typer.Option(help="of a cut that select rows set")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for report.json, report.html and figures")] = None,
     resamples: Annotated[int, typer.Option(min=1, help="bootstrap resamples")] = 2000,
 ) -> None:
-    """Metrics with intervals, figures and report.json: of a run, or of any software's predictions."""
+    """Metrics with intervals, figures and a report: of a run, of a checkpoint elsewhere, of any software's predictions.
+
+    A checkpoint is evaluated as it was frozen: nothing is fitted to the cohort.
+    """
     from mil.cli import evaluation
 
     if (run is None) == (predictions is None):
         raise typer.BadParameter("give a run folder or --predictions, one of the two")
-    if run is not None:
+    if run is not None and cohort is not None:
+        if features is None or out is None:
+            raise typer.BadParameter("--cohort needs --features and --out")
+        evaluation.of_checkpoint(run, features, cohort, slides, out, resamples)
+    elif run is not None:
         evaluation.of_run(run)
     elif predictions is not None:
-        columns = evaluation.Columns(target, score, positive, time, event, patient, group)
-        evaluation.of_table(predictions, columns, out, resamples)
+        columns = evaluation.Columns(
+            target, score, positive, time, event, patient, group, role=role, risks=tuple(risk or ())
+        )
+        rules = {"sensitivity": sensitivity, "specificity": specificity}
+        evaluation.of_table(predictions, columns, out, resamples, rules)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="run folders")],
+    out: Annotated[Path | None, typer.Option(help="folder for leaderboard.csv, comparison.json and a figure")] = None,
+    resamples: Annotated[int | None, typer.Option(min=1, help="bootstrap resamples; as the runs have them")] = None,
+) -> None:
+    """Runs beside each other on the same patients: who leads, and whether the difference is one."""
+    from mil.cli import comparison
+
+    comparison.compare(runs, out, resamples)
+
+
+@app.command()
+def select(sweep: Annotated[Path, typer.Argument(help="folder of a sweep with split=nested")]) -> None:
+    """Choose a configuration for each outer part by its inner folds; the outer patients are predicted by that one."""
+    from mil.cli import selection
+
+    selection.select(sweep)
+
+
+@app.command()
+def calibrate(
+    checkpoint: Annotated[str, typer.Argument(help="a checkpoint folder or a released tool")],
+    cohort: Annotated[Path, typer.Option(help="a table with known positives of the new site or scanner")],
+    features: Annotated[Path, typer.Option(help="their feature files")],
+    out: Annotated[Path, typer.Option(help="folder of the checkpoint with its new cut")],
+    slides: Slides = None,
+    decision: Annotated[str | None, typer.Option(help="which, of a tool with several")] = None,
+    sensitivity: Annotated[float | None, typer.Option(help="to promise; as the tool has it where left out")] = None,
+    confidence: Annotated[float, typer.Option(help="how often the promise holds")] = 0.95,
+) -> None:
+    """Set a checkpoint's cut by known positives, and say what they promise; too few are refused."""
+    from mil.cli import calibration
+    from mil.zoo.registry import resolve
+
+    calibration.calibrate(resolve(checkpoint), features, cohort, slides, out, decision, sensitivity, confidence)
 
 
 @app.command()
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="a checkpoint folder")],
+    checkpoint: Annotated[list[str], typer.Argument(help="checkpoint folders or released tools; of several the mean")],
     features: Annotated[Path, typer.Option(help="folder of feature files")],
     out: Annotated[Path, typer.Option(help="the table to write, CSV")],
     cohort: Annotated[
         Path | None, typer.Option(help="table patient, slide: slides of a patient are scored together")
     ] = None,
-    slides: Annotated[Path | None, typer.Option(help="table of slides beside a cohort of one row a patient")] = None,
+    slides: Slides = None,
     tiles: Annotated[Path | None, typer.Option(help="folder for a table a slide: x, y, attention")] = None,
     layout: Layout = None,
     batch_axis: BatchAxis = False,
@@ -214,12 +272,19 @@ def predict(
     from mil import checkpoint as checkpoints
     from mil import files
     from mil.data.formats import Reading
+    from mil.inference.ensemble import ensemble
     from mil.inference.predict import predict as score
+    from mil.zoo.registry import resolve
 
-    loaded = checkpoints.load(checkpoint, allow or ())
-    said = loaded.reading
+    loaded = [checkpoints.load(resolve(place), allow or ()) for place in checkpoint]
+    said = loaded[0].reading
     reading = Reading(layout or said.layout, batch_axis or said.batch_axis, slide_mpp or said.slide_mpp)
-    table = score(loaded, features, cohort, slides=slides, tiles=tiles, reading=reading)
+    if len(loaded) > 1 and tiles is not None:
+        raise typer.BadParameter("--tiles is one checkpoint's attention, expected one checkpoint")
+    if len(loaded) > 1:
+        table = ensemble(loaded, features, cohort, slides=slides, reading=reading)
+    else:
+        table = score(loaded[0], features, cohort, slides=slides, tiles=tiles, reading=reading)
     files.write(out, table.to_csv(index=False))
     typer.echo(str(out))
 
@@ -232,11 +297,11 @@ def release(
     fold: Annotated[
         int, typer.Option(help="which fold's checkpoint, of a run with several; never chosen by its score")
     ] = 0,
+    note: Annotated[str | None, typer.Option(help="what changed, for the changelog")] = None,
+    date: Annotated[str | None, typer.Option(help="YYYY-MM-DD, for the changelog")] = None,
 ) -> None:
-    """A checkpoint folder with its card, under a version."""
-    from mil.zoo.release import release as publish
-
-    typer.echo(str(publish(run, version, out, fold)))
+    """A checkpoint folder with its card, under a version; says which release gates hold."""
+    zoo.release(run, version, out, fold, note, date)
 
 
 def _composed(words: Sequence[str] | None, config_dir: Path | None) -> Any:

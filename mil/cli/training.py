@@ -146,7 +146,13 @@ def _logged(folder: Path) -> Iterator[None]:
 
 def _begin(settings: DictConfig, study: Study, split: Any, folder: Path) -> None:
     """Writes what the run is of; config.yaml last, so that a folder with one has the rest."""
+    from mil.evaluation.levels import wanted
+    from mil.zoo.runs import PATIENTS, by_patient
+
     split.write(folder / "split.csv")
+    clinic = by_patient(study.cohort.table)
+    kept = clinic[wanted(clinic.columns, build.plain(settings.tool))]
+    files.write(folder / PATIENTS, kept.to_csv())
     if study.truth is not None:
         files.write(folder / "oracle.csv", (study.truth / "truth.csv").read_bytes())
     files.write(folder / "config.yaml", OmegaConf.to_yaml(settings, resolve=True))

@@ -136,7 +136,8 @@ class Binary(Classes):
 
     def legend(self) -> str:
         """The probability, uncalibrated."""
-        return f"`p_{self.positive}` rises with the probability of {self.positive}. It is not calibrated."
+        raw = "It is as the model gives it, before any calibration."
+        return f"`p_{self.positive}` rises with the probability of {self.positive}. {raw}"
 
 
 class Multiclass(Classes):
@@ -195,7 +196,7 @@ class Multiclass(Classes):
     def legend(self) -> str:
         """The probabilities, uncalibrated."""
         names = ", ".join(f"`p_{name}`" for name in self.classes)
-        return f"{names}: probabilities that sum to one. They are not calibrated."
+        return f"{names}: probabilities that sum to one. They are as the model gives them, before any calibration."
 
 
 def places(values: "pd.Series[str]", classes: Sequence[str]) -> NDArray[np.int64]:

@@ -111,7 +111,7 @@ class Multilabel(Endpoint):
     def legend(self) -> str:
         """The probabilities, uncalibrated."""
         said = [f"`p_{name}` rises with the probability of {name} being {pair[1]}." for name, pair in self._labels()]
-        return " ".join([*said, "They are not calibrated and do not sum to one."])
+        return " ".join([*said, "They are as the model gives them, before any calibration, and do not sum to one."])
 
     def counts(self, target: Tensor) -> dict[str, int]:
         """Patients; of each label those who are known, where some are not, and the positive ones."""

@@ -200,4 +200,5 @@ class Ordinal(Classes):
         """The probabilities, uncalibrated, and the grade they expect."""
         names = ", ".join(f"`p_{name}`" for name in self.classes)
         ends = f"from 0 ({self.classes[0]}) to {self.steps} ({self.classes[-1]})"
-        return f"{names}: probabilities that sum to one. They are not calibrated. `expected` is the mean grade, {ends}."
+        shares = f"{names}: probabilities that sum to one. They are as the model gives them, before any calibration."
+        return f"{shares} `expected` is the mean grade, {ends}."

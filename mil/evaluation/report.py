@@ -1,8 +1,8 @@
-"""report.json: every number with its interval and its counts."""
+"""report.json: every number with its interval and its counts, and who set what."""
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -10,110 +10,86 @@ import numpy as np
 import pandas as pd
 
 from mil.endpoints.base import Endpoint
-from mil.endpoints.classification import Binary
-from mil.endpoints.survival import Survival
-from mil.errors import PredictionsError
+from mil.endpoints.several import Several
+from mil.evaluation import (
+    added_value,
+    calibration,
+    conformal,
+    discrimination,
+    groups,
+    operating,
+    site,
+    subgroups,
+    survival,
+    utility,
+)
 from mil.evaluation.bootstrap import Fold, Interval, difference, intervals
-from mil.evaluation.groups import groups
-from mil.evaluation.predictions import checked, oracle_folds, report_folds, rows_of, same_patients
-from mil.evaluation.thresholds import choose, wilson
-from mil.metrics import sensitivity, specificity
+from mil.evaluation.context import Evaluation
+from mil.evaluation.predictions import checked, oracle_folds, report_folds, same_patients
 
-SCHEMA = 1
+SCHEMA = 2
 BASELINE, CLINICAL = "mean pooling, linear", "clinical covariates alone, linear"
+Section = Callable[[Evaluation], dict[str, Any] | None]
+SECTIONS: Mapping[str, Section] = {
+    "discrimination": discrimination.section,
+    "operating_points": operating.section,
+    "calibration": calibration.section,
+    "utility": utility.section,
+    "survival": survival.section,
+    "groups": groups.section,
+    "added_value": added_value.section,
+    "subgroups": subgroups.section,
+    "site": site.section,
+    "conformal": conformal.section,
+}
+"""The parts of a report by their keys, in a reader's order; each is null where it does not apply."""
 logger = logging.getLogger(__name__)
 
 
 def evaluate(
-    predictions: pd.DataFrame,
-    endpoint: Endpoint,
+    evaluation: Evaluation,
     *,
-    decision: Mapping[str, Any] | None = None,
     baseline: pd.DataFrame | None = None,
     covariates: pd.DataFrame | None = None,
     oracle: pd.DataFrame | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """What `report.json` holds, in plain JSON types; a number that the patients do not define is null.
 
-    Only rows whose role is `report` are scored. Thresholds come from `select` rows, cuts of risk from `train` rows.
+    Only rows whose role is `report` are scored. What a section needs fitted it fits to `select` or `train` rows, or
+    takes as it was frozen. A tool of several endpoints has a report of each under `parts`.
 
     Args:
-        predictions: Columns patient, fold, role, the endpoint's targets and its scores.
-        endpoint: What was predicted.
-        decision: The rule of a binary endpoint's operating point, see `thresholds.choose`.
+        evaluation: The predictions and what is known beside them.
         baseline: Another model's predictions of the same patients in the same folds.
         covariates: Those of a model that knows the clinical covariates alone.
         oracle: Columns patient and the endpoint's `oracle_columns`: the scores that a perfect reader would give.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
 
     Raises:
         PredictionsError: a table that cannot be evaluated.
         CohortError: a target that the endpoint does not know.
-        ConfigError: a decision rule that does not exist.
+        ConfigError: a decision, a method or an option that does not exist.
     """
-    table = checked(predictions, endpoint)
-    folds = report_folds(table, endpoint)
-    reported = table[table["role"] == "report"].drop_duplicates("patient").set_index("patient")
-    counts = endpoint.counts(endpoint.encode(reported))
-    scored = intervals(endpoint.score, folds, resamples, seed)
+    endpoint, folds = evaluation.endpoint, evaluation.folds
+    drawn = (evaluation.counts, evaluation.resamples, evaluation.seed)
+    scored = intervals(endpoint.score, folds, evaluation.resamples, evaluation.seed)
+    several = isinstance(endpoint, Several)
     report = {
         "schema": SCHEMA,
-        "seed": seed,
+        "seed": evaluation.seed,
         "folds": len(folds),
-        "patients": counts,
-        "metrics": {name: asdict(interval) | {"counts": counts} for name, interval in scored.items()},
-        "operating_point": None if decision is None else operating_point(table, endpoint, decision),
-        "groups": groups(table, endpoint) if isinstance(endpoint, Survival) else None,
+        "patients": evaluation.counts,
+        "metrics": {name: asdict(interval) | {"counts": evaluation.counts} for name, interval in scored.items()},
+        **{name: None if several else section(evaluation) for name, section in SECTIONS.items()},
         **{
-            key: None if other is None else _beside(name, other, folds, endpoint, counts, resamples, seed)
+            key: None if other is None else _beside(name, other, folds, endpoint, *drawn)
             for key, name, other in (("baseline", BASELINE, baseline), ("covariates", CLINICAL, covariates))
         },
-        "oracle": None if oracle is None else _oracle(oracle, folds, endpoint, counts, resamples, seed),
+        "oracle": None if oracle is None else _oracle(oracle, folds, endpoint, *drawn),
     }
+    if isinstance(endpoint, Several):
+        report["parts"] = {name: evaluate(own) for name, own in evaluation.parts().items()}
     plain: dict[str, Any] = _plain(report)
     return plain
-
-
-def operating_point(table: pd.DataFrame, endpoint: Endpoint, decision: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Sensitivity and specificity at each fold's frozen threshold, counted over all folds; decisions can be pooled.
-
-    A fold whose select patients cannot set the threshold decides nobody. A patient whom several folds report counts
-    once, as its first fold has it.
-    """
-    if not isinstance(endpoint, Binary):
-        logger.warning("decision %s: ignored, a threshold needs a binary endpoint", decision.get("rule"))
-        return None
-    score, decided, thresholds = f"p_{endpoint.positive}", [], list[float | None]()
-    select = dict(rows_of(table, "select"))
-    for fold, rows in rows_of(table, "report"):
-        try:
-            cut = choose(decision, select[fold][score], endpoint.labels(select[fold]) == 1)
-        except PredictionsError as error:
-            logger.warning("fold %s: %s", fold, error)
-            thresholds.append(None)
-            continue
-        thresholds.append(cut)
-        decided.append(rows.assign(called=rows[score] >= cut))
-    if not decided:
-        return None
-    patients = pd.concat(decided).drop_duplicates("patient")
-    called, positive = patients["called"].to_numpy(), endpoint.labels(patients.set_index("patient")) == 1
-    return {
-        "rule": dict(decision),
-        "thresholds": thresholds,
-        "sensitivity": _proportion(float(sensitivity(called, positive)), int(positive.sum())),
-        "specificity": _proportion(float(specificity(called, positive)), int((~positive).sum())),
-        "n": len(patients),
-    }
-
-
-def _proportion(value: float, n: int) -> dict[str, Any]:
-    successes = round(value * n) if n else 0
-    low, high = wilson(successes, n)
-    return {"value": value, "low": low, "high": high, "level": 0.95, "method": "Wilson", "successes": successes, "n": n}
 
 
 def _beside(

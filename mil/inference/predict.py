@@ -22,9 +22,10 @@ from mil.data.formats import Reading
 from mil.data.geometry import Expected
 from mil.endpoints.base import Endpoint
 from mil.errors import CheckpointError
+from mil.inference.conclusions import Seen, concluded
 from mil.models.base import MILModel, Output
 
-Watch = Callable[[int, Bags, Output], None]
+Watch = Callable[[int, Bags, Output], object]
 
 
 def device() -> torch.device:
@@ -80,12 +81,15 @@ def predict(
 ) -> pd.DataFrame:
     """A table of scores: one row a patient of the cohort, or one a slide where there is no cohort.
 
+    What was fitted with the model adds its columns, see `mil.inference.conclusions`.
+
     `slides` names the slides of a cohort that has one row a patient. `tiles` names a folder for one table a slide: each
     tile's level-0 coordinates and attention, its share of the bag. `reading` is what the user says of files that leave
     it open; None reads them as in training.
 
     Raises:
-        CheckpointError: tiles are asked of a model without attention, or no cohort is given to one with covariates.
+        CheckpointError: tiles are asked of a model without attention, no cohort is given to one with covariates, or
+            what the manifest says was fitted is no such thing.
         CohortError: the cohort lacks a covariate's column, or has no number where one is needed.
         FeatureError: slides without features, with features of another encoder, or of tiles of another size.
     """
@@ -96,13 +100,30 @@ def predict(
     known = checkpoint.covariates
     beside = None if known is None else known.encode(table.patients.loc[bags["patient"]])
     dataset = BagDataset(store, list(bags["slides"]), torch.zeros(len(bags)), covariates=beside)
-    watch = None if tiles is None else _tile_writer(dataset, tiles, checkpoint)
-    found = logits(checkpoint.model, dataset, workers, watch)
+    means: list[Tensor] = []
+    watches = [] if tiles is None else [_tile_writer(dataset, tiles, checkpoint)]
+    if checkpoint.manifest.fitted.get("novelty") is not None:
+        watches.append(lambda index, bags, output: means.append(mean(bags)))
+    found = logits(checkpoint.model, dataset, workers, lambda *passing: [watch(*passing) for watch in watches])
     patients = table.patients.index
-    scores = decoded(checkpoint.endpoint, per_patient(found, bags["patient"], patients))
     out = pd.DataFrame({"slide" if cohort is None else "patient": patients})
     out["tiles"] = per_patient(torch.tensor(dataset.sizes).double().unsqueeze(1), bags["patient"], patients).numpy()
-    return out.assign(**scores)
+    out = out.assign(**decoded(checkpoint.endpoint, per_patient(found, bags["patient"], patients)))
+    return concluded(checkpoint.manifest.fitted, out, _seen(dataset, bags, patients, means))
+
+
+def mean(bags: Bags) -> Tensor:
+    """Of one bag's features, `(d,)` in double precision on the CPU."""
+    return (bags.features.sum(0).double() / len(bags.features)).cpu()
+
+
+def _seen(dataset: BagDataset, bags: pd.DataFrame, patients: pd.Index, means: list[Tensor]) -> Seen:
+    return Seen(
+        row=patients.get_indexer(pd.Index(bags["patient"])),
+        names=[", ".join(slides) for slides in dataset.slides],
+        tiles=np.asarray(dataset.sizes, dtype=np.int64),
+        means=torch.stack(means).numpy() if means else None,
+    )
 
 
 def _expected(checkpoint: Checkpoint) -> Expected:

@@ -9,7 +9,7 @@ from mil.metrics.resamples import Floats, as_given, as_rows, ratio
 def auroc(score: ArrayLike, positive: ArrayLike, weight: Floats | None = None) -> Floats:
     """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half.
 
-    Sorted once, then sums over groups of tied scores: O(n log n + r n).
+    Each class is sorted once, then sums over the negatives stand at the positives' places: O(n log n + r n).
 
     Args:
         score: `(p,)`, higher for positives.
@@ -21,16 +21,41 @@ def auroc(score: ArrayLike, positive: ArrayLike, weight: Floats | None = None) -
     """
     score, positive = np.asarray(score, dtype=np.float64), np.asarray(positive, dtype=bool)
     rows = as_rows(weight, len(score))  # (r, p)
-    if not len(score) or np.isnan(score).any():
+    if np.isnan(score).any():
         return as_given(np.full(len(rows), np.nan), weight)
-    order = np.argsort(score, kind="stable")
-    score, positive, rows = score[order], positive[order], rows[:, order]
-    group = np.flatnonzero(np.append(True, score[1:] != score[:-1]))  # the first of each run of ties
-    positives = np.add.reduceat(rows * positive, group, axis=1)  # (r, g)
-    negatives = np.add.reduceat(rows * ~positive, group, axis=1)
-    below = np.cumsum(negatives, axis=1) - negatives / 2
-    area = np.einsum("rg,rg->r", positives, below)
-    return as_given(ratio(area, positives.sum(1) * negatives.sum(1)), weight)
+    (high, positives), (low, negatives) = (_sorted(score, rows, which) for which in (positive, ~positive))
+    below = _total(negatives)  # (n + 1, r)
+    less, most = (np.searchsorted(low, high, side) for side in ("left", "right"))
+    area = np.einsum("pr,pr->r", positives, below[less])
+    if (tied := less < most).any():
+        area += np.einsum("pr,pr->r", positives[tied], below[most[tied]] - below[less[tied]]) / 2
+    return as_given(ratio(area, positives.sum(0) * below[-1]), weight)
+
+
+def average_precision(score: ArrayLike, positive: ArrayLike, weight: Floats | None = None) -> Floats:
+    """Area under the precision-recall curve as a sum of steps; a score that knows nothing reaches the prevalence.
+
+    The mean over the positives of the precision where all scores down to theirs are called positive, tied ones
+    together. This is what scikit-learn computes; nothing is interpolated, which would flatter (Davis and Goadrich, ICML
+    2006).
+
+    Args:
+        score: `(p,)`, higher for positives.
+        positive: `(p,)`, true or 1 for positives.
+        weight: Multiplicities `(r, p)`.
+
+    Returns:
+        `()` or `(r,)`; NaN without positives or where a score is NaN.
+    """
+    score, positive = np.asarray(score, dtype=np.float64), np.asarray(positive, dtype=bool)
+    rows = as_rows(weight, len(score))  # (r, p)
+    if np.isnan(score).any():
+        return as_given(np.full(len(rows), np.nan), weight)
+    (high, positives), (low, negatives) = (_sorted(-score, rows, which) for which in (positive, ~positive))
+    hits = _total(positives)[np.searchsorted(high, high, "right")]  # (n, r): positives called with each one
+    called = hits + _total(negatives)[np.searchsorted(low, high, "right")]
+    precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
+    return as_given(ratio(np.einsum("pr,pr->r", positives, precision), positives.sum(0)), weight)
 
 
 def macro_auroc(scores: ArrayLike, label: ArrayLike, weight: Floats | None = None) -> Floats:
@@ -91,3 +116,17 @@ def specificity(called: ArrayLike, positive: ArrayLike, weight: Floats | None = 
 def _share(hit: NDArray[np.bool_], among: NDArray[np.bool_], weight: Floats | None) -> Floats:
     rows = as_rows(weight, len(hit))
     return as_given(ratio(rows @ (hit & among), rows @ among), weight)
+
+
+def _sorted(score: Floats, rows: Floats, which: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Rising scores of some of the patients `(n,)`, and their weights with resamples last, `(n, r)`."""
+    places = np.flatnonzero(which)
+    places = places[np.argsort(score[places], kind="stable")]
+    return score[places], rows.T[places]
+
+
+def _total(weights: Floats) -> Floats:
+    """Sums over none, the first, the first two, ... of the patients, `(n, r)` to `(n + 1, r)`."""
+    total = np.zeros((len(weights) + 1, weights.shape[1]))
+    np.cumsum(weights, axis=0, out=total[1:])
+    return total

@@ -16,13 +16,12 @@ from torch import Tensor
 from mil import build, checkpoint, files
 from mil.data.batches import TrainOrder, WholeOrder, loader
 from mil.data.splits import Split
+from mil.decisions.fitted import Shown
+from mil.decisions.fitted import fit as fit_rest
 from mil.endpoints.base import Endpoint
-from mil.endpoints.classification import Binary
 from mil.endpoints.several import Several
 from mil.endpoints.survival import Survival
-from mil.errors import PredictionsError
-from mil.evaluation.thresholds import choose
-from mil.inference.predict import logits, per_patient
+from mil.inference.predict import logits, mean, per_patient
 from mil.models.base import MILModel
 from mil.study import Study
 from mil.training.callbacks import Best, Last, Progress
@@ -60,14 +59,15 @@ def fit(config: DictConfig, study: Study, split: Split, fold: Fold) -> None:
     judges = loader(fold.data.get("select", fold.data["train"]).cast(dtype), workers=build.workers(config))
     trainer.fit(module, train, judges, ckpt_path=last if last.exists() else None, weights_only=True)
     module.load_state_dict(best.weights or module.state_dict())  # none where validation was switched off
-    table = _predicted(config, study, model, fold)
+    table, bags = _predicted(config, study, model, fold)
     outcome: dict[str, object] = {
         "epochs": trainer.current_epoch,
         "best_epoch": best.epoch + 1 or None,
         "precision": str(trainer.precision),
     }
-    threshold = _threshold(config, table, fold)
-    done = manifest(config, study, split, fold, model, threshold=threshold, outcome=outcome)
+    train_rows, select = (table[table["role"] == role] for role in ("train", "select"))
+    fitted = fit_rest(build.plain(config.tool), fold.endpoint, train_rows, select, bags)
+    done = manifest(config, study, split, fold, model, fitted=fitted, outcome=outcome)
     checkpoint.save(fold.folder / "checkpoint", model.cpu().eval(), done)
     files.write(fold.folder / "predictions.csv", table.to_csv(index=False))
     shutil.rmtree(last.parent)
@@ -125,22 +125,19 @@ def events(endpoint: Endpoint, target: Tensor) -> NDArray[np.bool_] | None:
     return found
 
 
-def _predicted(config: DictConfig, study: Study, model: MILModel, fold: Fold) -> pd.DataFrame:
-    """Predictions of every patient; the report patients are seen here for the first and only time."""
-    raw = {role: logits(model, data, build.workers(config)) for role, data in fold.data.items()}
+def _predicted(config: DictConfig, study: Study, model: MILModel, fold: Fold) -> tuple[pd.DataFrame, dict[str, Shown]]:
+    """Predictions of every patient, and what the bags that they were fitted on looked like.
+
+    The report patients are seen here for the first and only time.
+    """
+    raw: dict[str, Tensor] = {}
+    bags: dict[str, Shown] = {}
+    for role, data in fold.data.items():
+        means: list[Tensor] = []
+        raw[role] = logits(model, data, build.workers(config), lambda _, seen, __, kept=means: kept.append(mean(seen)))  # type: ignore[misc]
+        if role != "report":
+            bags[role] = Shown(np.asarray(data.sizes), torch.stack(means).numpy())
     patients = pd.Index(sorted(set(fold.bags["train"]["patient"])))
     trained = per_patient(raw["train"], fold.bags["train"]["patient"], patients)
     fold.endpoint.finish(trained, study.target[study.patients.index.get_indexer(patients)])
-    return predictions(study, fold, raw)
-
-
-def _threshold(config: DictConfig, table: pd.DataFrame, fold: Fold) -> float | None:
-    endpoint, select = fold.endpoint, table[table["role"] == "select"]
-    if not config.tool.decision or not isinstance(endpoint, Binary) or select.empty:
-        return None
-    score = select[f"p_{endpoint.positive}"].to_numpy()
-    try:
-        return choose(config.tool.decision, score, endpoint.labels(select.set_index("patient")) == 1)
-    except PredictionsError as error:
-        logger.warning("fold %d has no threshold: %s", fold.number, error)
-        return None
+    return predictions(study, fold, raw), bags

@@ -4,14 +4,16 @@ import platform
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
 import mil
-from mil import build, checkpoint, files
-from mil.checkpoint import Clinical, Manifest
+from mil import build, files
+from mil import manifest as manifests
 from mil.data.splits import Split
+from mil.manifest import Clinical, Manifest
 from mil.models.base import MILModel
 from mil.models.fusion import Fused
 from mil.study import Study
@@ -28,25 +30,22 @@ def manifest(
     fold: Fold,
     model: MILModel,
     *,
-    threshold: float | None,
+    fitted: dict[str, Any],
     outcome: dict[str, object],
 ) -> Manifest:
-    """The manifest, but for the files' digests; `outcome` is what only the finished fit knows of itself."""
+    """The manifest, but for the files' digests.
+
+    `fitted` is what was frozen beside the endpoint, `outcome` what only the finished fit knows of itself.
+    """
     bare = model.inner if isinstance(model, Fused) else model
     widths = build.sizes(config, study.encoder.dim, fold.endpoint)
     return Manifest(
         tool=build.plain(config.tool),
-        model=checkpoint.part(bare, widths | build.options(config.model)),
-        endpoint=checkpoint.endpoint_part(fold.endpoint, build.options(config.tool.endpoint)),
+        model=manifests.part(bare, widths | build.options(config.model)),
+        endpoint=manifests.endpoint_part(fold.endpoint, build.options(config.tool.endpoint)),
         covariates=_clinical(fold, model),
-        fitted={
-            "endpoint": fold.endpoint.state(),
-            "endpoint_on": "train",
-            "threshold": threshold,
-            "threshold_rule": build.plain(config.tool.decision) if config.tool.decision else None,
-            "threshold_on": "select",
-        },
-        encoder=checkpoint.encoder_record(study.encoder, study.store.verified),
+        fitted={"endpoint": fold.endpoint.state(), "endpoint_on": "train", **fitted},
+        encoder=manifests.encoder_record(study.encoder, study.store.verified),
         data=_data(config, study, split, fold),
         training=outcome | _training(config, model),
     )

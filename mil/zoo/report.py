@@ -1,45 +1,69 @@
-"""From a finished run to what a person reads: report.json, figures, and a card in every checkpoint."""
+"""From a finished run to what a person reads: report.json, report.html, figures, and a card in every checkpoint."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 
-from mil import build, checkpoint, files
-from mil.endpoints.base import Endpoint
-from mil.errors import ConfigError
-from mil.evaluation.figures import draw
-from mil.evaluation.report import evaluate
-from mil.evaluation.tables import read
-from mil.zoo.card import BESIDE, card, interval, population
+from mil import checkpoint, files
+from mil.checkpoint import Checkpoint
+from mil.evaluation.context import Evaluation
+from mil.evaluation.figures import draw, draw_learning
+from mil.evaluation.html import html
+from mil.evaluation.looks import looked
+from mil.evaluation.report import SCHEMA, evaluate
+from mil.inference.external import Labelled
+from mil.manifest import Manifest
+from mil.zoo.card import BESIDE, RESEARCH, SIMULATED, card, interval, population
+from mil.zoo.runs import Run, open_run
 
-CARD, REPORT, FIGURES = "README.md", "report.json", "figures"
+TOLD = ("title", "question", "specimen", "ground_truth", "intended_use", "out_of_scope")
+"""What a report repeats of its tool."""
+CARD, REPORT, PAGE, FIGURES = "README.md", "report.json", "report.html", "figures"
 
 
-def describe_run(folder: Path) -> float | None:
+def describe_run(folder: Path, verb: str = "train") -> float | None:
     """Evaluates a run's stored predictions, draws them, writes the cards; gives the first metric.
+
+    Each time is a look at the report patients, and is counted.
 
     Raises:
         ConfigError: no finished run lies there.
     """
-    for name in ("config.yaml", "predictions.csv"):
-        if not (folder / name).is_file():
-            raise ConfigError(f"{folder}: holds no {name}, expected a finished run")
-    config = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(config, DictConfig)
-    endpoint = build.endpoint(config)
-    tables = _tables(folder, endpoint)
-    report = _evaluate(config, endpoint, tables)
+    run = open_run(folder)
+    places = dict(_checkpoints(folder))
+    manifests = {fold: checkpoint.reopened(place) for fold, place in places.items()}
+    looks = looked(folder, verb) if run.reports else 0
+    report = reported(run, manifests.values()) | {"looks": looks}
+    files.write_json(folder / REPORT, report)
+    if run.figures or verb != "train":
+        drawn(run, report, folder)
+    files.write(folder / PAGE, page(titled(run.tool), report, folder))
+    for fold, place in places.items():
+        _describe_checkpoint(run, report, manifests[fold], fold, place)
+    value = report["metrics"][run.endpoint.metric]["value"] if report["metrics"] else None
+    return None if value is None else float(value)
+
+
+def describe(evaluation: Evaluation, report: Mapping[str, Any], folder: Path, title: str) -> None:
+    """Writes report.json, figures and report.html of predictions that are no run's."""
     files.write_json(folder / REPORT, report)
     if report["metrics"]:
-        draw(tables["predictions"], endpoint, report, folder / FIGURES)
-    for fold, place in _checkpoints(folder):
-        _describe_checkpoint(config, endpoint, tables, report, fold, place)
-    value = report["metrics"][endpoint.metric]["value"] if report["metrics"] else None
-    return None if value is None else float(value)
+        draw(evaluation, evaluation.endpoint, report, folder / FIGURES)
+    files.write(folder / PAGE, page(title, report, folder))
+
+
+def external(loaded: Checkpoint, found: Labelled, resamples: int) -> tuple[Evaluation, dict[str, Any]]:
+    """A checkpoint's predictions of a cohort that it was not trained on, and the report of them."""
+    manifest = loaded.manifest
+    evaluation = Evaluation.of(
+        found.table, loaded.endpoint, manifest.tool, found.patients, resamples, frozen=manifest.fitted
+    )
+    head = {"tool": manifest.tool["name"], "simulated": False, "model": manifest.model.name, "resamples": resamples}
+    more = {"external": True, "withheld": found.withheld, "fitted": list(_fitted(manifest))}
+    return evaluation, head | evaluate(evaluation) | more
 
 
 def headline(report: Mapping[str, Any]) -> Iterator[str]:
@@ -53,53 +77,115 @@ def headline(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name} of the oracle  {interval(found)}"
 
 
-def _tables(folder: Path, endpoint: Endpoint) -> dict[str, pd.DataFrame]:
-    found = {name: folder / f"{name}.csv" for name in ("predictions", *BESIDE, "oracle")}
-    return {name: read(path, endpoint.columns) for name, path in found.items() if path.is_file()}
+def reported(run: Run, manifests: Iterable[Manifest], fold: int | None = None) -> dict[str, Any]:
+    """What report.json says of a run, or of one of its folds, from its tables alone.
+
+    Args:
+        run: Opened.
+        manifests: Of its folds' checkpoints, or of the one fold's.
+        fold: The one.
+    """
+    tables = of_fold(run.tables, fold)
+    head = {"tool": run.tool["name"], **{key: run.tool[key] for key in TOLD if run.tool.get(key)}}
+    head |= {"simulated": run.simulated, "model": run.model, "encoder": run.encoder, "resamples": run.resamples}
+    fitted = [one for manifest in manifests for one in _fitted(manifest)]
+    if not (tables["predictions"]["role"] == "report").any():
+        nothing = {"schema": SCHEMA, "folds": 0, "patients": {}, "metrics": {}, "oracle": None}
+        return head | nothing | dict.fromkeys(BESIDE) | {"fitted": fitted}
+    beside = {key: tables.get(key) for key in (*BESIDE, "oracle")}
+    return head | evaluate(evaluation(run, tables), **beside) | {"fitted": fitted}
 
 
-def _evaluate(config: DictConfig, endpoint: Endpoint, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    predictions = tables["predictions"]
-    head = {"tool": config.tool.name, "simulated": config.data.cohort is None, "model": config.model._target_}
-    if not (predictions["role"] == "report").any():
-        return head | {"schema": 1, "folds": 0, "patients": {}, "metrics": {}, "oracle": None} | dict.fromkeys(BESIDE)
-    return head | evaluate(
-        predictions,
-        endpoint,
-        decision=config.tool.decision,
-        baseline=tables.get("baseline"),
-        covariates=tables.get("covariates"),
-        oracle=tables.get("oracle"),
-        resamples=config.resamples,
-        seed=config.seed,
-    )
+def evaluation(run: Run, tables: Mapping[str, pd.DataFrame]) -> Evaluation:
+    """What the sections and figures read of these tables."""
+    return Evaluation.of(tables["predictions"], run.endpoint, run.tool, run.patients, run.resamples, run.seed)
+
+
+def of_fold(tables: Mapping[str, pd.DataFrame], fold: int | None) -> dict[str, pd.DataFrame]:
+    """Tables of one fold, or as they are."""
+    if fold is None:
+        return dict(tables)
+    return {name: table[table["fold"] == fold] if "fold" in table else table for name, table in tables.items()}
+
+
+def _fitted(manifest: Manifest) -> Iterator[dict[str, Any]]:
+    """All that was fitted or chosen, and on whom: nothing of it may rest on report patients."""
+    fold, patients, fitted = manifest.data["split"]["fold"], manifest.data["patients"], manifest.fitted
+    amounts = {role: amount.get("n") for role, amount in patients.items()}
+
+    def told(what: str, on: str, **more: Any) -> dict[str, Any]:
+        return {"fold": fold, "what": what, "on": on, "n": amounts.get(on), **more}
+
+    yield told("weights", "train")
+    if manifest.training.get("best_epoch"):
+        yield told("epoch", "select" if "select" in amounts else "train", value=manifest.training["best_epoch"])
+    if state := {key: value for key, value in fitted.get("endpoint", {}).items() if value is not None}:
+        yield told(f"endpoint: {', '.join(state).replace('_', ' ')}", "train")
+    if manifest.covariates is not None:
+        yield told("means and spreads of the clinical covariates", "train")
+    for one in fitted.get("decisions") or []:
+        yield {"fold": fold, "what": f"decision {one['name']}", "on": one["on"], "n": one["n"], "value": one["cuts"]}
+    if fitted.get("calibration"):
+        yield told(f"calibration by {fitted['calibration']['method']}", "select")
+    if fitted.get("conformal"):
+        yield told(f"sets of coverage {fitted['conformal']['coverage']}", "select")
+    if fitted.get("novelty"):
+        yield told("what is too far from the training slides", "train and select")
 
 
 def _checkpoints(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Every fold's number and its checkpoint folder."""
+    """Every fold's number and its checkpoint folder; none where a run was chosen out of several."""
     found = sorted(folder.glob("fold_*/checkpoint"), key=lambda path: int(path.parent.name.removeprefix("fold_")))
-    places = found or [folder / "checkpoint"]
+    places = found or [place for place in [folder / "checkpoint"] if place.is_dir()]
     for place in places:
         number = place.parent.name.removeprefix("fold_") if found else "0"
         yield int(number), place
 
 
-def _describe_checkpoint(
-    config: DictConfig,
-    endpoint: Endpoint,
-    tables: Mapping[str, pd.DataFrame],
-    run: Mapping[str, Any],
-    fold: int,
-    place: Path,
-) -> None:
-    """The fold's own report, with the run's beside it where there are several folds."""
-    manifest = checkpoint.reopened(place)
-    own = {name: table[table["fold"] == fold] if "fold" in table else table for name, table in tables.items()}
-    report = dict(run) if run["folds"] < 2 else _evaluate(config, endpoint, own) | {"run": dict(run)}
+def _describe_checkpoint(run: Run, whole: Mapping[str, Any], manifest: Manifest, fold: int, place: Path) -> None:
+    """The fold's own report and card; of several folds figures are the run's, and a fold's are drawn at its release."""
+    shutil.rmtree(place / FIGURES, ignore_errors=True)
+    if whole["folds"] < 2:
+        report = dict(whole)
+        if (run.folder / FIGURES).is_dir():
+            shutil.copytree(run.folder / FIGURES, place / FIGURES)
+        files.write(place / PAGE, (run.folder / PAGE).read_bytes())
+    else:
+        report = reported(run, [manifest], fold) | {"looks": whole["looks"], "run": dict(whole)}
+    files.write_json(place / REPORT, report)
+    files.write(place / CARD, card(manifest, run.endpoint, report, figures_of(place)))
+    checkpoint.seal(place, manifest)
+
+
+def _log(place: Path) -> Path:
+    """What Lightning's CSV logger wrote last beside a checkpoint."""
+    found = sorted(place.parent.glob("log/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime_ns)
+    return found[-1] if found else place.parent / "log" / "metrics.csv"
+
+
+def figures_of(place: Path) -> list[str]:
+    """The names of a folder's figures, in order."""
+    return sorted(path.name for path in (place / FIGURES).glob("*.png"))
+
+
+def drawn(run: Run, report: Mapping[str, Any], place: Path, fold: int | None = None) -> None:
+    """The figures of a run, or of one of its folds, in `place/figures`."""
     shutil.rmtree(place / FIGURES, ignore_errors=True)
     if report["metrics"]:
-        draw(own["predictions"], endpoint, report, place / FIGURES)
-    files.write_json(place / REPORT, report)
-    figures = sorted(path.name for path in (place / FIGURES).glob("*.png"))
-    files.write(place / CARD, card(manifest, endpoint, report, figures))
-    checkpoint.seal(place, manifest)
+        draw(evaluation(run, of_fold(run.tables, fold)), run.endpoint, report, place / FIGURES)
+    logs = {f"fold {number}": _log(own) for number, own in _checkpoints(run.folder) if fold in (None, number)}
+    if logs := {name: path for name, path in logs.items() if path.is_file()}:
+        draw_learning(logs, run.endpoint.metric, place / FIGURES)
+
+
+def titled(tool: Mapping[str, Any]) -> str:
+    """What stands above the report of a tool."""
+    return f"{tool['title']} ({tool['name']})"
+
+
+def page(title: str, report: Mapping[str, Any], place: Path) -> str:
+    """report.html of a folder, from its report and figures."""
+    every = sorted((place / FIGURES).glob("*.*g"), key=lambda path: (path.stem, path.suffix))
+    figures = {path.stem: path for path in every}  # an SVG where there is one
+    banner = SIMULATED if report["simulated"] else RESEARCH
+    return html(report, figures, title, banner)

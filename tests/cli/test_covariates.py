@@ -43,7 +43,7 @@ def test_a_run_with_covariates_reports_what_these_alone_can_do(clinical_run: Pat
     assert beside["name"] == "clinical covariates alone, linear"
     assert set(beside["metrics"]) == set(beside["difference"]) == set(report["metrics"])
     card = (clinical_run / "checkpoint" / "README.md").read_text()
-    assert "Clinical covariates, which also gate the bag's embedding: age, sex, stage." in card
+    assert "age, sex, stage" in card
     assert card.count("clinical covariates alone, linear") > len(report["metrics"]), "in the verdict and the table"
 
 
@@ -111,7 +111,7 @@ def test_several_questions_are_learnt_scored_and_reported_together(several_run: 
     assert report["oracle"]["mean"]["value"] > 0.5
     assert report["patients"]["n"] >= report["patients"].get("amount known", 0)
     card = (several_run / "checkpoint" / "README.md").read_text()
-    assert all(f"`{name}`" in card for name in scores)
+    assert all(name in card for name in scores)
 
 
 def test_a_checkpoint_of_several_predicts_the_runs_own_numbers(several_run: Path, mil: Mil, tmp_path: Path) -> None:

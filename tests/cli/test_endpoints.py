@@ -11,9 +11,9 @@ from mil.checkpoint import load
 from tests.conftest import QUICK, SMALL, Mil
 
 TOOLS = {
-    "multilabel": ("auroc", ["p_first", "p_second"], "`p_first` rises with the probability of first being 1."),
-    "ordinal": ("qwk", ["p_1", "p_2", "p_3", "p_4", "expected"], "`expected` is the mean grade, from 0 (1) to 3 (4)."),
-    "regression": ("r2", ["value"], "`value` is the predicted score."),
+    "multilabel": ("auroc", ["p_first", "p_second"], "p_first rises with the probability of first being 1."),
+    "ordinal": ("qwk", ["p_1", "p_2", "p_3", "p_4", "expected"], "expected is the mean grade, from 0 (1) to 3 (4)."),
+    "regression": ("r2", ["value"], "value is the predicted score."),
 }
 
 

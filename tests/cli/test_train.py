@@ -13,7 +13,7 @@ from mil import checkpoint, files
 from mil.evaluation.tables import read
 from tests.conftest import HOSPITAL, QUICK, SMALL, TINY, Mil, run_quietly
 
-SCORES = {"crc_run": ["p_MSI-H"], "surv_run": ["log_hazard", "risk_3y", "risk_5y"], "real_run": ["p_MSI-H"]}
+SCORES = {"crc_run": ["p_MSI-H"], "surv_run": ["log_hazard", "risk_1y", "risk_3y", "risk_5y"], "real_run": ["p_MSI-H"]}
 TARGETS = {"crc_run": ["MSI"], "surv_run": ["time", "event"], "real_run": ["MSI"]}
 RUNS = pytest.mark.parametrize("run", list(SCORES))
 
@@ -29,13 +29,24 @@ def fitted(run: Path) -> dict[str, object]:
 @RUNS
 def test_a_run_folder_holds_what_it_promises(run: str, request: pytest.FixtureRequest) -> None:
     folder: Path = request.getfixturevalue(run)
-    names = ["config.yaml", "split.csv", "predictions.csv", "baseline.csv", "report.json", "figures", "log.txt"]
+    names = [
+        "config.yaml",
+        "split.csv",
+        "predictions.csv",
+        "baseline.csv",
+        "report.json",
+        "report.html",
+        "patients.csv",
+        "looks.json",
+        "log.txt",
+    ]
     assert all((folder / name).exists() for name in names)
     assert (folder / "oracle.csv").exists() == (run != "real_run")
     places = [folder / "checkpoint"] if run == "real_run" else [folder / f"fold_{k}" / "checkpoint" for k in (0, 1)]
     for place in places:
         held = sorted(path.name for path in place.iterdir())
-        assert held == ["README.md", "figures", "manifest.json", "report.json", "weights.safetensors"]
+        page = ["report.html"] if run == "real_run" else []  # of several folds the page is the run's
+        assert held == sorted(["README.md", "manifest.json", "report.json", "weights.safetensors", *page])
         checkpoint.load(place)
     assert not list(folder.rglob("last.ckpt")), "what resuming needs is gone"
     assert "epoch 2 of 2" in (folder / "log.txt").read_text()
@@ -164,7 +175,7 @@ def test_the_report_patients_features_change_no_weight_no_threshold_and_no_fitte
 def test_resuming_a_finished_run_changes_nothing(crc_run: Path, mil: Mil, tmp_path: Path) -> None:
     copy = shutil.copytree(crc_run, tmp_path / "run")
     assert mil("train", "--resume", copy).code == 0
-    ignored = {"log.txt", ".lock"}
+    ignored = {"log.txt", ".lock", "looks.json"}
     for path in crc_run.rglob("*"):
         if path.is_file() and path.name not in ignored:
             assert (copy / path.relative_to(crc_run)).read_bytes() == path.read_bytes(), path

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mil.data.splits import AllTrain, Fixed, HoldOut, KFold, Split, Strategy
+from mil.data.splits import AllTrain, Fixed, HoldOut, KFold, Nested, Split, Strategy
 from mil.errors import SplitError
 
 NONE = pd.DataFrame()
@@ -191,3 +191,32 @@ def test_the_split_of_a_run_is_given_back(tmp_path: Path) -> None:
     assert again.digest() == split.digest()
     with pytest.raises(SplitError, match="names 1 patients that are not in the cohort: 'P0000'"):
         Fixed(file=str(tmp_path / "split.csv"))(patients[1:], strata[1:], NONE, 0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(counts=sizes, folds=st.integers(2, 4), inner=st.integers(2, 3), seed=st.integers(0, 2**31))
+def test_nested_folds_report_a_part_together_and_everybody_outside_it_selects_once(
+    counts: list[int], folds: int, inner: int, seed: int
+) -> None:
+    patients, strata = cohort(counts)
+    split = Nested(folds, inner)(patients, strata, NONE, seed)
+    assert split.folds == list(range(folds * inner))
+    reported = []
+    for part in range(folds):
+        own = [part * inner + turn for turn in range(inner)]
+        report = split.patients(own[0], "report")
+        assert all(split.patients(fold, "report") == report for fold in own)
+        chosen = [patient for fold in own for patient in split.patients(fold, "select")]
+        assert sorted([*chosen, *report]) == patients, "each patient outside the part selects in one of its folds"
+        reported += report
+    assert sorted(reported) == patients
+    plain = KFold(folds)(patients, strata, NONE, seed)
+    assert split.patients(0, "report") == plain.patients(0, "report"), "the outer parts are those of a k-fold"
+
+
+def test_nested_folds_that_cannot_be_are_refused() -> None:
+    patients, strata = cohort([30, 6])
+    with pytest.raises(SplitError, match=r"split\.inner is 1, expected at least 2"):
+        Nested(3, 1)(patients, strata, NONE, 0)
+    with pytest.raises(SplitError, match="outside part 0, class 1 has 4 patients, expected at least 5 for 5 folds"):
+        Nested(3, 5)(patients, strata, NONE, 0)

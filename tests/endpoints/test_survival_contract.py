@@ -26,7 +26,7 @@ HORIZONS = {"0": 0.0, "1y": 12.0, "3y": 36.0, "ever": 1e9}
 DAY = 365.25 / 12
 MAKERS: dict[str, Callable[[str, dict[str, float]], Survival]] = {
     "cox": lambda unit, horizons: Cox(unit=unit, horizons=horizons),
-    "discrete": lambda unit, horizons: DiscreteTime(unit=unit, horizons=horizons, intervals=6),
+    "discrete": lambda unit, horizons: DiscreteTime(unit=unit, horizons=horizons, intervals=4),
     "equal": lambda unit, horizons: DiscreteTime(unit=unit, horizons=horizons, intervals=7, cuts="equal"),
     "weibull": lambda unit, horizons: Weibull(unit=unit, horizons=horizons),
     "lognormal": lambda unit, horizons: LogNormal(unit=unit, horizons=horizons),

@@ -13,7 +13,8 @@ from mil.endpoints.base import Scores
 from mil.endpoints.classification import Binary, Multiclass
 from mil.endpoints.survival import Cox
 from mil.evaluation import bootstrap
-from mil.evaluation.bootstrap import Floats, Fold, difference, draws, intervals
+from mil.evaluation.bootstrap import Floats, Fold, Score, difference, draws, intervals
+from mil.metrics import Censoring, brier_at, cumulative_dynamic_auc, uno_c
 
 
 def classified(rng: np.random.Generator, patients: int, gap: float = 1.2, shift: float = 0.0) -> Fold:
@@ -153,3 +154,34 @@ def test_c_index_intervals_cover_the_truth(folds: int) -> None:
     cohorts = [[followed(rng, 240 // folds) for _ in range(folds)] for _ in range(200)]
     found = [intervals(Cox().score, each, 400, seed)["c_index"] for seed, each in enumerate(cohorts)]
     assert 0.90 <= np.mean([each.low <= truth <= each.high for each in found]) <= 0.99
+
+
+@pytest.mark.slow
+def test_intervals_of_weighted_survival_metrics_cover_the_truth_that_censoring_hides() -> None:
+    rng, at = np.random.default_rng(0), 1.2
+
+    def by(censoring: Censoring) -> Score:
+        def score(logits: Tensor, target: Tensor, weight: Floats | None = None) -> Scores:
+            risk, (time, event) = logits.squeeze(1).numpy(), target.numpy().T
+            survival = np.exp(-at * np.exp(0.8 * risk))
+            return {
+                "uno": uno_c(risk, time, event, at, censoring, weight),
+                "auc": cumulative_dynamic_auc(risk, time, event, at, censoring, weight),
+                "brier": brier_at(survival, time, event, at, censoring, weight),
+            }
+
+        return score
+
+    hazard = rng.normal(size=20_000)
+    death = rng.exponential(np.exp(-0.8 * hazard))
+    never = Censoring.fit([np.inf], [1])
+    everybody = torch.tensor(np.stack([death, np.ones_like(death)], axis=1))
+    truth = by(never)(torch.tensor(hazard)[:, None], everybody, None)
+    inside: dict[str, list[bool]] = {name: [] for name in truth}
+    for seed in range(300):
+        training, fold = followed(rng, 400), followed(rng, 200)
+        found = intervals(by(Censoring.fit(*training.target.numpy().T)), [fold], 400, seed)
+        for name, each in found.items():
+            inside[name].append(bool(each.low <= truth[name] <= each.high))
+    covered = {name: float(np.mean(hits)) for name, hits in inside.items()}
+    assert 0.91 <= min(covered.values()) <= max(covered.values()) <= 0.985, covered

@@ -11,17 +11,32 @@ import pytest
 from lifelines.utils import concordance_index
 from sklearn.metrics import roc_auc_score
 
+from mil.decisions.cuts import choose
 from mil.endpoints.base import Endpoint
 from mil.endpoints.classification import Binary, Multiclass
 from mil.endpoints.survival import Cox
 from mil.errors import CohortError, ConfigError, PredictionsError
-from mil.evaluation.report import evaluate
-from mil.evaluation.thresholds import choose, wilson
+from mil.evaluation.context import Evaluation
+from mil.evaluation.report import SECTIONS
+from mil.evaluation.report import evaluate as evaluated
+from mil.metrics.proportions import wilson
 
 from .tables import binary, multiclass, names, survival
 
 DECISION = {"rule": "sensitivity", "at_least": 0.9}
 CLASSES = Multiclass(classes=("a", "b", "c"))
+
+
+def evaluate(
+    table: pd.DataFrame, endpoint: Endpoint, decision: Any = None, resamples: int = 50, **beside: pd.DataFrame
+) -> dict[str, Any]:
+    return evaluated(Evaluation.of(table, endpoint, {"decision": decision}, resamples=resamples), **beside)
+
+
+def cut(table: pd.DataFrame, **options: Any) -> dict[str, Any]:
+    """The one decision of a binary endpoint."""
+    (found,) = evaluate(table, Binary(), **options)["operating_points"]["decisions"]
+    return dict(found)
 
 
 def rows(table: pd.DataFrame, fold: int, role: str) -> pd.DataFrame:
@@ -37,18 +52,7 @@ def test_every_report_has_the_same_shape_and_survives_json(endpoint: Endpoint, t
     report = evaluate(table, endpoint, baseline=table, oracle=oracle, resamples=50)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert list(report) == [
-        *(
-            "schema",
-            "seed",
-            "folds",
-            "patients",
-            "metrics",
-            "operating_point",
-            "groups",
-            "baseline",
-            "covariates",
-            "oracle",
-        )
+        *("schema", "seed", "folds", "patients", "metrics", *SECTIONS, "baseline", "covariates", "oracle"),
     ]
     assert report["folds"] == 3
     assert set(report["oracle"]) == {endpoint.metric} <= set(report["metrics"])
@@ -79,8 +83,9 @@ def test_counts_are_of_patients_even_where_folds_repeat_them() -> None:
     positives = int(once.drop_duplicates("patient")["label"].sum())
     assert twice["patients"] == alone["patients"] == {"n": 120, "0": 120 - positives, "1": positives}
     assert twice["folds"] == 6
-    assert twice["operating_point"]["sensitivity"] == alone["operating_point"]["sensitivity"]
-    assert twice["operating_point"]["n"] == 120
+    first, second = (cut(table, decision=DECISION) for table in (once, repeated))
+    assert second["sensitivity"] == first["sensitivity"]
+    assert second["n"] == 120
 
 
 def test_rows_in_another_order_give_the_same_report() -> None:
@@ -94,18 +99,18 @@ def test_reported_labels_and_scores_move_no_threshold() -> None:
     changed, reported = table.copy(), table["role"] == "report"
     changed.loc[reported, "p_1"] = 1 - changed.loc[reported, "p_1"]
     ours, theirs = (evaluate(each, Binary(), decision=DECISION, resamples=20) for each in (table, changed))
-    assert ours["operating_point"]["thresholds"] == theirs["operating_point"]["thresholds"]
+    assert cut(table, decision=DECISION)["cuts"] == cut(changed, decision=DECISION)["cuts"]
     assert ours["metrics"]["auroc"]["value"] == pytest.approx(1 - theirs["metrics"]["auroc"]["value"])
 
 
 def test_the_operating_point_is_chosen_on_select_and_counted_on_report() -> None:
     table = binary()
-    found = evaluate(table, Binary(), decision=DECISION, resamples=20)["operating_point"]
+    found = cut(table, decision=DECISION)
     hits = []
-    for fold, cut in enumerate(found["thresholds"]):
+    for fold, (at,) in enumerate(found["cuts"]):
         select, report = rows(table, fold, "select"), rows(table, fold, "report")
-        assert cut == choose(DECISION, select["p_1"], select["label"])
-        hits += (report.loc[report["label"] == 1, "p_1"] >= cut).tolist()
+        assert at == choose(DECISION, select["p_1"], select["label"])
+        hits += (report.loc[report["label"] == 1, "p_1"] >= at).tolist()
     sensitivity = found["sensitivity"]
     assert (sensitivity["successes"], sensitivity["n"]) == (sum(hits), len(hits))
     assert sensitivity["value"] == pytest.approx(np.mean(hits))
@@ -118,20 +123,18 @@ def test_a_fold_without_select_patients_decides_nobody(caplog: pytest.LogCapture
     table = binary()
     with caplog.at_level(logging.WARNING):
         kept = table[(table["role"] != "select") | (table["fold"] != 1)]
-        found = evaluate(kept, Binary(), decision=DECISION, resamples=20)["operating_point"]
-        nobody = evaluate(table[table["role"] == "report"], Binary(), decision=DECISION, resamples=20)
-    assert found["thresholds"][1] is None
-    assert found["n"] == 80
-    assert nobody["operating_point"] is None
+        found = cut(kept, decision=DECISION)
+        nobody = cut(table[table["role"] == "report"], decision=DECISION)
+    assert found["cuts"][1] is None
+    assert (found["n"], nobody["n"]) == (80, 0)
     assert "fold 1: decision sensitivity: 0 positives among 0 select patients" in caplog.text
 
 
-def test_a_decision_needs_a_known_rule_and_a_binary_endpoint(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_decision_needs_a_known_rule_and_an_endpoint_that_asks() -> None:
     with pytest.raises(ConfigError, match="'sensitive'"):
         evaluate(binary(), Binary(), decision={"rule": "sensitive"}, resamples=20)
-    with caplog.at_level(logging.WARNING):
-        assert evaluate(survival(), Cox(), decision=DECISION, resamples=20)["operating_point"] is None
-    assert "needs a binary endpoint" in caplog.text
+    with pytest.raises(ConfigError, match="sensitivity"):
+        evaluate(survival(), Cox(), decision=DECISION)
 
 
 def test_a_better_model_gains_on_its_baseline() -> None:
@@ -162,7 +165,8 @@ def test_what_nobody_defines_is_null() -> None:
 def test_a_single_fold_is_a_hold_out() -> None:
     table = binary()
     found = evaluate(table[table["fold"] == 0], Binary(), decision={"rule": "youden"}, resamples=20)
-    assert (found["folds"], found["patients"]["n"], found["operating_point"]["n"]) == (1, 40, 40)
+    (decision,) = found["operating_points"]["decisions"]
+    assert (found["folds"], found["patients"]["n"], decision["n"]) == (1, 40, 40)
 
 
 def test_tables_that_cannot_be_evaluated_are_refused() -> None:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, recall_score, roc_auc_score
 
-from mil.metrics import auroc, balanced_accuracy, macro_auroc, sensitivity, specificity
+from mil.metrics import auroc, average_precision, balanced_accuracy, macro_auroc, sensitivity, specificity
 
 CLASSES = 3
 few = settings(deadline=None, max_examples=60)
@@ -34,6 +34,8 @@ def test_values_are_those_of_scikit_learn(cohort: Any) -> None:
     rest = [roc_auc_score(label == k, scores[:, k]) for k in range(CLASSES)]
     assert auroc(scores[:, 0], positive) == pytest.approx(roc_auc_score(positive, scores[:, 0]), abs=1e-12)
     assert macro_auroc(scores, label) == pytest.approx(np.mean(rest), abs=1e-12)
+    expected = average_precision_score(positive, scores[:, 0])
+    assert average_precision(scores[:, 0], positive) == pytest.approx(expected, abs=1e-12)
     expected = balanced_accuracy_score(label, predicted)
     assert balanced_accuracy(predicted, label, CLASSES) == pytest.approx(expected, abs=1e-12)
     assert sensitivity(called, positive) == pytest.approx(recall_score(positive, called), abs=1e-12)
@@ -46,6 +48,7 @@ def test_a_whole_weight_is_that_many_copies_of_the_patient(cohort: Any) -> None:
     scores, label, weight = cohort
     metrics: dict[str, Callable[..., NDArray[np.float64]]] = {
         "auroc": lambda s, y, w=None: auroc(s[:, 0], y == 1, w),
+        "precision": lambda s, y, w=None: average_precision(s[:, 0], y == 1, w),
         "macro": macro_auroc,
         "balanced": lambda s, y, w=None: balanced_accuracy(s.argmax(1), y, CLASSES, w),
         "sensitivity": lambda s, y, w=None: sensitivity(s[:, 0] > 0, y == 1, w),
@@ -77,7 +80,7 @@ def test_turned_scores_or_swapped_classes_give_the_complement(cohort: Any) -> No
 
 def test_shapes_are_a_scalar_without_weights_and_a_value_a_resample_with_them() -> None:
     score, positive, weight = np.arange(4.0), np.array([0, 1, 0, 1]), np.ones((7, 4))
-    for metric in (auroc, sensitivity, specificity):
+    for metric in (auroc, average_precision, sensitivity, specificity):
         assert metric(score, positive).shape == ()
         assert metric(score, positive, weight).shape == (7,)
     assert macro_auroc(np.eye(4), np.arange(4)).shape == balanced_accuracy(positive, positive, 2).shape == ()
@@ -88,12 +91,30 @@ def test_what_the_patients_do_not_define_is_nan_without_a_warning() -> None:
     score, positive = np.array([0.1, 0.7, 0.3]), np.array([True, True, False])
     weight = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0], [0.0, 0.0, 2.0]])
     assert np.isnan(auroc(score, positive, weight)).tolist() == [False, True, True]
+    assert np.isnan(average_precision(score, positive, weight)).tolist() == [False, False, True]
     assert np.isnan(specificity(score > 0.5, positive, weight)).tolist() == [False, True, False]
     assert np.isnan(macro_auroc(np.eye(3), np.array([0, 1, 1])))
     assert np.isnan(balanced_accuracy(np.array([0, 1, 1]), np.array([0, 1, 1]), 3))
     assert np.isnan(auroc([], []))
+    assert np.isnan(average_precision([], []))
 
 
 def test_a_diverged_model_has_no_area() -> None:
     assert np.isnan(auroc([0.2, np.nan, 0.4], [0, 1, 1]))
+    assert np.isnan(average_precision([0.2, np.nan, 0.4], [0, 1, 1]))
     assert auroc([-np.inf, np.inf, np.inf], [0, 1, 0]) == 0.75
+
+
+@few
+@given(cohorts())
+def test_weights_may_lie_in_memory_either_way(cohort: Any) -> None:
+    scores, label, weight = cohort
+    turned = np.asfortranarray(weight)
+    for metric in (auroc, average_precision):
+        found = metric(scores[:, 0], label == 1, turned)
+        np.testing.assert_array_equal(found, metric(scores[:, 0], label == 1, weight))
+
+
+def test_a_score_that_knows_nothing_has_the_prevalence_as_its_precision() -> None:
+    assert average_precision(np.ones(10), np.arange(10) < 3) == 0.3
+    assert average_precision([3.0, 2, 1], [1, 1, 1]) == 1

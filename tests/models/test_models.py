@@ -21,7 +21,7 @@ from .zoo import IN_DIM, NAMES, built, permuted, simulated
 SIZES = (5, 1, 30, 8, 2)
 LARGER = (5, 1, 300, 8, 2)
 """Where a method has to have parts with several tiles each, such as the regions of RRT."""
-WITHOUT_ATTENTION = {"mean", "max", "lse", "chowder"}
+WITHOUT_ATTENTION = {"mean", "max", "lse", "chowder", "chowder_wide"}
 """Their methods weigh no tiles."""
 SLOW_TO_READ = {"transformer", "transformer_alibi"}
 """Their time grows with the square of the tiles: half a minute and more for 20,000."""

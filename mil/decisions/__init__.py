@@ -1,0 +1,1 @@
+"""What follows from a score: cuts, calibration, sets and refusals, fitted on train or select patients and frozen."""

@@ -1,0 +1,115 @@
+"""All that is fitted once a model has its weights, as a manifest keeps it: decisions, calibration, sets, novelty."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mil.decisions import calibrators, conformal, novelty, rules
+from mil.endpoints.base import Endpoint
+from mil.endpoints.several import Several
+from mil.errors import ConfigError, PredictionsError
+
+logger = logging.getLogger(__name__)
+State = dict[str, Any]
+Found = TypeVar("Found")
+
+
+class Shown(NamedTuple):
+    """What one role's bags looked like."""
+
+    tiles: NDArray[np.int64]
+    """`(b,)`"""
+    means: NDArray[np.float64]
+    """of their features, `(b, d)`"""
+
+
+def fit(
+    tool: Mapping[str, Any], endpoint: Endpoint, train: pd.DataFrame, select: pd.DataFrame, bags: Mapping[str, Shown]
+) -> State:
+    """What the tool's `decision`, `calibration`, `conformal` and `novelty` ask for; null where they ask for nothing.
+
+    What these patients cannot carry is left out, and a warning says why.
+
+    Args:
+        tool: Its yaml, in plain types. A tool of several endpoints has a `decision` by the name of each.
+        endpoint: What is predicted.
+        train: Targets and scores of training patients.
+        select: Those of select patients.
+        bags: Of `train` and, where there are some, `select`.
+
+    Raises:
+        ConfigError: something asked for does not exist.
+    """
+    method, sets, flags = (tool.get(key) for key in ("calibration", "conformal", "novelty"))
+    if isinstance(endpoint, Several) and (method or sets):
+        raise ConfigError(f"tool.{'calibration' if method else 'conformal'}: several endpoints, expected null")
+    return {
+        "decisions": [decision.state() for decision in decisions(tool.get("decision"), endpoint, train, select)],
+        "calibration": _state(lambda: calibrators.fit(method, endpoint, select), "calibration") if method else None,
+        "conformal": _state(lambda: conformal.fit(sets, endpoint, select), "conformal") if sets else None,
+        "novelty": _novelty(flags, bags).state() if flags is not None else None,
+    }
+
+
+def check(tool: Mapping[str, Any], endpoint: Endpoint) -> None:
+    """Refuses what does not exist before any work is done.
+
+    Raises:
+        ConfigError: in a rule, a method or an option.
+    """
+    for _, asked, own in _parts(tool.get("decision"), endpoint):
+        rules.plans(asked, own)
+    if (method := tool.get("calibration")) and method not in calibrators.METHODS:
+        raise ConfigError(f"tool.calibration: {method!r}, expected one of {', '.join(calibrators.METHODS)} or null")
+    if sets := tool.get("conformal"):
+        conformal.options(sets)
+    if (flags := tool.get("novelty")) is not None:
+        novelty.options(flags)
+
+
+def decisions(
+    asked: Mapping[str, Any] | None, endpoint: Endpoint, train: pd.DataFrame, select: pd.DataFrame
+) -> list[rules.Decision]:
+    """Of one endpoint, or of each of several under names of their own; a decision that nobody can carry is left out."""
+    found = []
+    for name, rule, own in _parts(asked, endpoint):
+        known = tuple(rows[own.known(rows)] for rows in (train, select))
+        for plan in rules.plans(rule, own):
+            made = _tried(lambda plan=plan, rows=known: plan.fit(*rows), "decision")  # type: ignore[misc]
+            if made is not None:
+                found.append(made.model_copy(update={"name": f"{name}{made.name}"}))
+    return found
+
+
+def _parts(
+    asked: Mapping[str, Any] | None, endpoint: Endpoint
+) -> Iterator[tuple[str, Mapping[str, Any] | None, Endpoint]]:
+    if not isinstance(endpoint, Several):
+        yield "", asked, endpoint
+        return
+    if odd := sorted(set(asked or {}) - set(endpoint.endpoints)):
+        raise ConfigError(f"tool.decision.{odd[0]}: expected a rule for some of {', '.join(endpoint.endpoints)}")
+    for name, one in endpoint.endpoints.items():
+        yield f"{name} ", (asked or {}).get(name), one
+
+
+def _state(make: Callable[[], Any], what: str) -> State | None:
+    made = _tried(make, what)
+    return None if made is None else made.state()
+
+
+def _tried(make: Callable[[], Found], what: str) -> Found | None:
+    try:
+        return make()
+    except PredictionsError as error:
+        logger.warning("no %s: %s", what, error)
+        return None
+
+
+def _novelty(asked: Mapping[str, Any], bags: Mapping[str, Shown]) -> novelty.Novelty:
+    train, select = bags["train"], bags.get("select")
+    return novelty.fit(asked, train.tiles, train.means, None if select is None else select.means)

@@ -1,0 +1,150 @@
+"""DeLong's intervals and tests of areas under the ROC curve, without resampling.
+
+An area is a mean over positives of the share of negatives that each one scores above, and as much a mean over negatives
+of the share of positives above each of them. How far a patient's share lies from the area is the patient's influence on
+it; sums of squared influences are the variance of DeLong, DeLong and Clarke-Pearson (Biometrics 44, 1988), products of
+two models' influences their covariance. Ranks give all shares in O(n log n), as Sun and Xu (IEEE Signal Processing
+Letters 21, 2014) found.
+
+Over folds the areas are averaged. A patient's influence on the mean is the sum of those on each fold over their number:
+with folds of different patients the variance is the sum of theirs over k squared, and a patient whom several folds
+report (repeated cross-validation) counts as one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
+
+Floats = NDArray[np.float64]
+METHOD = {"logit": "DeLong, on the logit scale", "plain": "DeLong"}
+
+
+@dataclass(frozen=True, eq=False)
+class Area:
+    """An area under the ROC curve, or the mean of several.
+
+    Attributes:
+        value: NaN where a class is absent.
+        influence: Of each patient, `(p,)`; NaN where a class has one patient only.
+    """
+
+    value: float
+    influence: Floats
+
+    @property
+    def variance(self) -> float:
+        """DeLong's; NaN where it is not defined."""
+        return float(self.influence @ self.influence)
+
+    def interval(self, level: float = 0.95, scale: Literal["logit", "plain"] = "logit") -> tuple[float, float]:
+        """Low and high, NaN where the variance is not known or zero.
+
+        On the logit scale the bounds stay between 0 and 1 and cover a large area of few patients better, as its
+        distribution is skewed (Pepe, The Statistical Evaluation of Medical Tests, 2003, section 5.2.3). The plain
+        scale, area and z standard errors cut at 0 and 1, is what most software prints.
+        """
+        error, z = self.variance**0.5, float(stats.norm.ppf((1 + level) / 2))
+        if not error > 0:  # all in order: the sample says nothing of how sure this is
+            return float("nan"), float("nan")
+        if scale == "plain":
+            return max(0.0, self.value - z * error), min(1.0, self.value + z * error)
+        middle, half = special.logit(self.value), z * error / (self.value * (1 - self.value))
+        return float(special.expit(middle - half)), float(special.expit(middle + half))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One model's area minus another's on the same patients; NaN where the influences do not define it."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    """of no difference, two-sided"""
+    level: float = 0.95
+    method: str = "DeLong, paired"
+
+
+def area(score: ArrayLike, positive: ArrayLike) -> Area:
+    """The AUROC with every patient's influence; ties count half.
+
+    Args:
+        score: `(p,)`, higher for positives.
+        positive: `(p,)`, true or 1 for positives.
+    """
+    score, positive = np.asarray(score, np.float64), np.asarray(positive, dtype=bool)
+    influence = np.full(len(score), np.nan)
+    high, low = score[positive], score[~positive]
+    if not len(high) or not len(low) or np.isnan(score).any():
+        return Area(float("nan"), influence)
+    above = _share_below(high, low)  # of each positive
+    value = float(above.mean())
+    influence[positive] = _deviations(above, value)
+    influence[~positive] = _deviations(1 - _share_below(low, high), value)
+    return Area(value, influence)
+
+
+def mean(areas: Sequence[Area], patients: Sequence[ArrayLike] | None = None) -> Area:
+    """The mean over the folds that define an area, with the influences of patients in order of their names.
+
+    Args:
+        areas: Of each fold.
+        patients: Names `(p,)` of each fold's patients; none: all are different.
+    """
+    defined = [at for at, one in enumerate(areas) if np.isfinite(one.value)]
+    if not defined:
+        return Area(float("nan"), np.full(1, np.nan))
+    influence = np.concatenate([areas[at].influence for at in defined]) / len(defined)
+    if patients is not None:
+        names = np.concatenate([np.asarray(patients[at]) for at in defined])
+        _, person = np.unique(names, return_inverse=True)
+        influence = np.asarray(np.bincount(person, weights=influence), dtype=np.float64)
+    return Area(float(np.mean([areas[at].value for at in defined])), influence)
+
+
+def covariance(one: Area, other: Area) -> float:
+    """Of two models' areas; their patients are the same in the same order."""
+    return float(one.influence @ other.influence)
+
+
+def difference(one: Area, other: Area, level: float = 0.95) -> Paired:
+    """One area minus the other; their patients are the same in the same order."""
+    value = one.value - other.value
+    error = Area(value, one.influence - other.influence).variance ** 0.5
+    if error == 0 and value == 0:  # the models order the patients alike
+        return Paired(0.0, 0.0, 0.0, 1.0, level)
+    if not error > 0:
+        return Paired(value, float("nan"), float("nan"), float("nan"), level)
+    half = float(stats.norm.ppf((1 + level) / 2)) * error
+    p = float(2 * stats.norm.sf(abs(value) / error))
+    return Paired(value, max(-1.0, value - half), min(1.0, value + half), p, level)
+
+
+def stated(found: Area, level: float = 0.95) -> dict[str, Any]:
+    """As a report has it: the logit interval, the plain one beside it; a reason where there is none."""
+    low, high = found.interval(level)
+    least, most = found.interval(level, "plain")
+    entry: dict[str, Any] = {"value": found.value, "low": low, "high": high, "level": level, "method": METHOD["logit"]}
+    if np.isnan(found.value):
+        return entry | dict.fromkeys(("value", "low", "high")) | {"reason": "no fold has positives and negatives"}
+    if np.isnan(low):
+        reason = "every positive stands alike to the negatives, or a class has one patient: no variance"
+        return entry | dict.fromkeys(("low", "high")) | {"reason": reason}
+    return entry | {"plain": {"low": least, "high": most, "method": METHOD["plain"]}}
+
+
+def _share_below(scores: Floats, others: Floats) -> Floats:
+    """The share of others below each score, ties half, `(p,)`."""
+    others = np.sort(others)
+    less, most = np.searchsorted(others, scores, side="left"), np.searchsorted(others, scores, side="right")
+    return np.asarray((less + most) / (2 * len(others)))
+
+
+def _deviations(shares: Floats, value: float) -> Floats:
+    """Influences of one class's patients, whose squares sum to the variance of the mean; NaN of one patient."""
+    n = len(shares)
+    return (shares - value) / np.sqrt(n * (n - 1)) if n > 1 else np.full(n, np.nan)

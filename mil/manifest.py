@@ -1,0 +1,118 @@
+"""What a released model says of itself, as data: every version of it that was ever written is still read."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import from_json
+
+from mil.data.encoders import Encoder
+from mil.endpoints.base import Endpoint
+from mil.endpoints.several import Several
+
+
+class Part(BaseModel):
+    """A class of this package and the options it was made with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    options: dict[str, Any]
+
+
+class Clinical(BaseModel):
+    """Covariates that a model reads beside the tiles."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    numeric: list[str]
+    categorical: dict[str, list[str]]
+    fusion: str
+    """how, see `mil.models.fusion`"""
+    embed_dim: int | None
+    """of the model within, where the fusion needs it"""
+    state: dict[str, Any]
+    """fitted to the training patients"""
+
+
+class Manifest(BaseModel):
+    """What a checkpoint is: everything that is not a weight."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[2] = 2
+    tool: dict[str, Any]
+    """the tool's yaml, as it was"""
+    model: Part
+    endpoint: Part
+    fitted: dict[str, Any]
+    """`endpoint`, its state; and as far as the tool asks for them `decisions` (a list), `calibration`, `conformal` and
+    `novelty`: each says on whom it was fitted"""
+    encoder: dict[str, Any]
+    """name and width as in `conf/encoder/`, and whether every feature file said so itself"""
+    data: dict[str, Any]
+    """cohort (digest, patients, bags, simulated or not), split (digest, strategy, fold), the tiles' geometry as
+    the files or the user said it, and how files that leave it open were read"""
+    training: dict[str, Any]
+    """seed, epochs, precision, threads, versions"""
+    covariates: Clinical | None = None
+    """what the model reads beside the tiles; `model` is then the one within"""
+    files: dict[str, str] = {}
+    """sha256 of every other file"""
+
+
+def part(instance: object, options: Mapping[str, Any]) -> Part:
+    """How a manifest names an instance's class."""
+    return Part(name=f"{type(instance).__module__}.{type(instance).__qualname__}", options=dict(options))
+
+
+def endpoint_part(endpoint: Endpoint, options: Mapping[str, Any]) -> Part:
+    """How a manifest names an endpoint, from the options of a yaml; endpoints within are named in the same way."""
+    if not isinstance(endpoint, Several):
+        return part(endpoint, options)
+    said = {name: {k: v for k, v in node.items() if k != "_target_"} for name, node in options["endpoints"].items()}
+    within = {name: part(endpoint.endpoints[name], own).model_dump() for name, own in said.items()}
+    return part(endpoint, {**options, "endpoints": within})
+
+
+def encoder_record(encoder: Encoder, verified: bool) -> dict[str, Any]:
+    """How a manifest names an encoder."""
+    return asdict(encoder) | {"verified": verified}
+
+
+def parsed(content: bytes) -> Manifest:
+    """A manifest of any schema, brought to the present one.
+
+    Raises:
+        ValidationError: it is none.
+        ValueError: not JSON.
+    """
+    raw = from_json(content)
+    if isinstance(raw, dict) and raw.get("schema_version") == 1:
+        raw = _from_1(raw)
+    return Manifest.model_validate(raw)
+
+
+def _from_1(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Schema 1 knew one cut of a binary score, fitted on select patients, and where no cut was asked for, none."""
+    fitted = raw.get("fitted")
+    if not isinstance(fitted, dict):
+        return {**raw, "schema_version": 2}
+    old = ("threshold", "threshold_rule", "threshold_on")
+    kept = {key: value for key, value in fitted.items() if key not in old}
+    cut, classes = fitted.get("threshold"), raw.get("endpoint", {}).get("options", {}).get("classes")
+    if cut is None or not isinstance(classes, list):
+        return {**raw, "schema_version": 2, "fitted": kept}
+    select = raw.get("data", {}).get("patients", {}).get("select", {})
+    decision = {
+        "name": classes[-1],
+        "columns": [f"p_{classes[-1]}"],
+        "rule": fitted.get("threshold_rule") or {},
+        "cuts": [cut],
+        "calls": classes,
+        "on": "select",
+        "n": select.get("n", 0),
+        "positives": select.get(classes[-1]),
+    }
+    return {**raw, "schema_version": 2, "fitted": {**kept, "decisions": [decision]}}

@@ -1,0 +1,84 @@
+"""Block 12: in whom it does worse."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mil.evaluation.words import named
+from mil.zoo.card.content import Block, Field, Part, Table, absent
+from mil.zoo.card.facts import Facts
+from mil.zoo.card.measured import HEADS, below, interval, population
+from mil.zoo.card.sections import pictures, reports, titled
+
+_SUBGROUPS = ("Group", "Patients", "Metric", "Sensitivity", "Specificity", "Undecided", "Observed/expected", "Source")
+
+
+_EXTREMES = (
+    "worst",
+    "largest_gap",
+    "largest_sensitivity_gap",
+    "largest_specificity_gap",
+    "equalised_odds_difference",
+)
+
+
+def subgroups(facts: Facts) -> Block:
+    """The fixed table, and what a real cohort would have to add."""
+    wanted = facts.items("subgroups_wanted")
+    fields = [
+        Field("Subgroups that a real cohort must show", wanted),
+        Field("Ancestry", facts.either("simulated patients have none", "not recorded")),
+        Field("Mitigation", absent("none was taken: the model is trained alike on all patients")),
+    ]
+    parts = []
+    for name, report, source in reports(facts):
+        found = report.get("subgroups")
+        if found:
+            parts.append(_subgroups(name, found, below(source, "subgroups"), facts))
+        else:
+            parts.append(Part(titled("By subgroup", name), [facts.missing("subgroups")]))
+    return Block(12, "Subgroups and fairness", fields, parts)
+
+
+def _subgroups(name: str, found: Mapping[str, Any], source: str, facts: Facts) -> Part:
+    least = found["least"]
+    sentences = [
+        f"A group with fewer than {least} positives or {least} negatives ({least} events, {2 * least} patients where a "
+        f"number is predicted) is not estimable, and keeps its row. Metric: {named(found['metric'])}."
+    ]
+    if found.get("absent"):
+        sentences.append(f"Not recorded in this cohort: {', '.join(found['absent'])}.")
+    if any(row.get("questions") for row in found["rows"]):
+        sentences.append(f"The same of each class or label: {source}.rows[…].questions.")
+    rows = [_subgroup(row, f"{source}.rows[{at}]") for at, row in enumerate(found["rows"])]
+    extremes = {key: found[key] for key in _EXTREMES if found.get(key)}
+    worst = [
+        (_extreme(key, one), interval(one), population(one) or "see the rows", below(source, key))
+        for key, one in extremes.items()
+    ]
+    tables = [_filled(rows), *([Table(HEADS, worst)] if worst else [])]
+    return Part(titled("By subgroup", name), sentences, tables, pictures(facts, ("subgroups",)) if not name else [])
+
+
+def _filled(rows: Sequence[tuple[str, ...]]) -> Table:
+    """Without the columns that nothing is known of."""
+    kept = [at for at in range(len(_SUBGROUPS)) if any(row[at] != "–" for row in rows)]
+    return Table([_SUBGROUPS[at] for at in kept], [[row[at] for at in kept] for row in rows])
+
+
+def _extreme(key: str, one: Mapping[str, Any]) -> str:
+    who = one.get("group") or " against ".join(str(one[end]) for end in ("best", "worst") if one.get(end))
+    return f"{named(key)}: {one['variable']}" + (f", {who}" if who else "")
+
+
+def _subgroup(row: Mapping[str, Any], source: str) -> tuple[str, ...]:
+    group = "all" if row["variable"] == "all" else f"{row['variable']}: {row['level']}"
+    keys = ("sensitivity", "specificity", "undecided", "calibration")
+    others = [_share(row.get(key)) for key in keys]
+    return (group, population(row), interval(row["value"]), *others, source)
+
+
+def _share(found: Mapping[str, Any] | None) -> str:
+    if not found:
+        return "–"
+    n = found.get("n")
+    return interval(found) + (f", n {n}" if n is not None else "")

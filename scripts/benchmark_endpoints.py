@@ -1,0 +1,108 @@
+"""Every endpoint on a simulated cohort whose best possible score is known, and on the same cohort with labels permuted.
+
+usage: python scripts/benchmark_endpoints.py [--tools NAME ...] [--seeds 0 ...] [--patients 300] [--jobs 2]
+                                             [--work runs/benchmark_endpoints] [--out FILE] [-- KEY=VALUE ...]
+
+Each is `mil train tool=NAME model=abmil` as a user types it: five folds, every patient reported once. What is typed
+after `--` goes to each training. The permuted cohort has the same features; whole patients change their targets, so
+that nothing but chance is left to learn.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mil import build, config
+from mil.files import read_json, write
+
+ROOT = Path(__file__).resolve().parents[1]
+CUSTOM = "custom"
+"""The category of tools that are an endpoint and nothing else."""
+
+
+def main() -> None:
+    """Trains what is missing, then prints the table."""
+    asked = _asked()
+    jobs = [(tool, seed) for tool in asked.tools for seed in asked.seeds]
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        rows = list(pool.map(lambda job: _row(job[0], job[1], asked), jobs))
+    head = ["tool", "seed", "metric", "ABMIL", "oracle", "short by", "labels permuted", "patients"]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+    if asked.out:
+        write(asked.out, table + "\n")
+    print(table)
+
+
+def _asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = [name for name, node in config.described("tool").items() if node["tool"].get("category") == CUSTOM]
+    parser.add_argument("--tools", nargs="+", default=known, choices=config.choices("tool"))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--patients", type=int, default=300)
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, a core each")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmark_endpoints")
+    parser.add_argument("--out", type=Path, help="a Markdown file for the table")
+    parser.add_argument("words", nargs="*", help="options of each training, after --")
+    return parser.parse_args()
+
+
+def _row(tool: str, seed: int, asked: argparse.Namespace) -> list[str]:
+    folder = asked.work / f"{tool}-{seed}"
+    simulated = [f"simulation.patients={asked.patients}", f"simulation.seed={seed}"]
+    if not (folder / "cohort").exists():
+        _mil("simulate", str(folder / "cohort"), f"tool={tool}", *simulated)
+        _permute(folder, tool, seed)
+    options = [f"tool={tool}", "model=abmil", f"seed={seed}", "trainer.enable_progress_bar=false", *asked.words]
+    elsewhere = [f"data.cohort={folder}/permuted.csv", f"data.features={folder}/cohort/features", "baseline=false"]
+    own = _trained(folder / "true", [*options, *simulated])
+    permuted = _trained(folder / "permuted", [*options, *elsewhere])
+    metric = next(iter(own["metrics"]))
+    found, best = own["metrics"][metric], own["oracle"][metric]["value"]
+    print(f"{tool}, seed {seed}: {metric} {found['value']:.3f}, oracle {best:.3f}", flush=True)
+    counts = ", ".join(f"{name} {amount}" for name, amount in own["patients"].items())
+    shown = [_interval(found), f"{best:.3f}", f"{best - found['value']:+.3f}", _interval(permuted["metrics"][metric])]
+    return [f"`{tool}`", str(seed), metric, *shown, counts]
+
+
+def _permute(folder: Path, tool: str, seed: int) -> None:
+    """The clinical table with the targets of whole patients changed about."""
+    table = pd.read_csv(folder / "cohort" / "cohort.csv", dtype=str, keep_default_na=False)
+    columns = list(build.endpoint(config.compose([f"tool={tool}"])).columns)
+    patients = table.drop_duplicates("patient").set_index("patient")[columns]
+    shuffled = patients.sample(frac=1, random_state=np.random.RandomState(seed)).set_axis(patients.index)
+    table[columns] = shuffled.loc[table["patient"]].to_numpy()
+    write(folder / "permuted.csv", table.to_csv(index=False))
+
+
+def _trained(run: Path, words: Sequence[str]) -> Any:
+    if not (run / "report.json").exists():
+        _mil("train", *words, f"hydra.run.dir={run}")
+    return read_json(run / "report.json")
+
+
+def _mil(*words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mil", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    if done.returncode:
+        sys.exit(f"mil {' '.join(words)} ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
+
+
+def _interval(found: dict[str, float]) -> str:
+    return f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The benchmark's data are what their notes say, its unit tests mislead whom they should, its tables tell it."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from mil.files import write_json
+from mil.metrics import auroc
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT.parent / "shared" / "data"
+COUNTS = {"musk1": (92, 47, 476), "musk2": (102, 39, 6598), "elephant": (200, 100, 1391), "ucsb": (58, 26, 2002)}
+"""Bags, positive ones and tiles, as the sources of these data state them."""
+needs_data = pytest.mark.skipif(not (DATA / "classic_mil").exists(), reason="the real data are not beside the checkout")
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[tuple[ModuleType, ModuleType, ModuleType]]:
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        import benchmark_models
+        import zoo_data
+        import zoo_trials
+
+        yield benchmark_models, zoo_data, zoo_trials
+    finally:
+        sys.path.remove(str(ROOT / "scripts"))
+
+
+Scripts = tuple[ModuleType, ModuleType, ModuleType]
+
+
+@needs_data
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_classic_data_set_has_the_bags_that_its_source_states(name: str, scripts: Scripts) -> None:
+    data = scripts[1].classic(name, DATA)
+    found = (len(data.label), int(data.label.sum()), sum(map(len, data.features)))
+    assert found == COUNTS[name]
+    assert len({bag.shape[1] for bag in data.features}) == 1
+
+
+@needs_data
+def test_a_patient_of_the_nuclei_is_positive_where_one_nucleus_is(scripts: Scripts) -> None:
+    data = scripts[1].crc_nuclei(DATA)
+    assert len(data.label) == 60
+    assert [bool(truth.any()) for truth in data.truth] == (data.label == 1).tolist()
+    assert [len(truth) for truth in data.truth] == [len(bag) for bag in data.features]
+
+
+def test_a_simulated_cohort_knows_its_oracle_and_its_telling_tiles(
+    scripts: Scripts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scripts[1], "PATIENTS", 30)
+    monkeypatch.setattr(scripts[1], "TILES", 40)
+    data = scripts[1].simulated("regional", tmp_path)
+    assert 0.8 < data.oracle <= 1
+    assert all(len(places) == len(bag) for places, bag in zip(data.coords, data.features, strict=True))
+    shares = np.array([truth.mean() for truth in data.truth])
+    assert auroc(shares, data.label == 1) > 0.8
+
+
+def test_standardised_features_have_the_moments_of_the_bags_that_set_them(scripts: Scripts) -> None:
+    features = [torch.randn(n, 3, generator=torch.Generator().manual_seed(n)) * 4 + 2 for n in (5, 9, 40)]
+    features = [torch.cat([bag, torch.ones(len(bag), 1)], 1) for bag in features]
+    data = scripts[1].Data(features, np.array([0, 1, 0]), "auroc")
+    first, _, last = data.standardised(np.array([0, 2]))
+    both = torch.cat([first, last])
+    torch.testing.assert_close(both[:, :3].mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(both[:, :3].std(0), torch.ones(3), atol=1e-5, rtol=0)
+    assert (both[:, 3] == 0).all()
+
+
+def poison(bag: torch.Tensor) -> bool:
+    """Whether a tile of the bag lies where only the poison does."""
+    return bool((bag.mean(1) < -8).any())
+
+
+def near(bag: torch.Tensor, concept: int) -> int:
+    """How many tiles lie at a concept."""
+    return int(((bag - concept).abs().amax(1) < 0.8).sum())
+
+
+def test_in_two_of_the_unit_tests_a_poison_changes_sides(scripts: Scripts) -> None:
+    for name in ("single concept", "multi-concept"):
+        test = scripts[1].unit_tests(0)[name]
+        for part, side in ((test.train, 0), (test.test, 1)):
+            assert [poison(bag) for bag in part.features] == (part.label == side).tolist()
+
+
+def test_both_concepts_together_make_a_bag_positive(scripts: Scripts) -> None:
+    for name in ("multi-concept", "false frequency"):
+        test = scripts[1].unit_tests(1)[name]
+        for part in (test.train, test.test):
+            assert [min(near(bag, 2), near(bag, 3)) > 0 for bag in part.features] == (part.label == 1).tolist()
+
+
+def test_whoever_counts_concepts_is_misled_by_false_frequency_and_whoever_asks_for_both_is_not(
+    scripts: Scripts,
+) -> None:
+    test = scripts[1].unit_tests(2)["false frequency"]
+    for part, counts in ((test.train, 1.0), (test.test, 0.0)):
+        counted = [near(bag, 2) + near(bag, 3) for bag in part.features]
+        both = [min(near(bag, 2), near(bag, 3)) for bag in part.features]
+        assert auroc(counted, part.label == 1) == counts
+        assert auroc(both, part.label == 1) == 1
+
+
+def test_a_model_is_scored_on_the_bags_of_its_fold_only(scripts: Scripts) -> None:
+    rng = torch.Generator().manual_seed(0)
+    label = np.arange(40) % 2
+    bags = [torch.randn(6, 8, generator=rng) + 2.0 * one for one in label]
+    data = scripts[1].Data(bags, label, "auroc")
+    settings = scripts[2].Settings(folds=2, epochs=8)
+    assert min(scripts[2].cross_validated("mean", data, 0, settings)["scores"]) > 0.9
+    noise = scripts[1].Data(bags, np.random.default_rng(1).permutation(label), "auroc")
+    assert np.mean(scripts[2].cross_validated("mean", noise, 0, settings)["scores"]) < 0.8
+
+
+def test_the_tables_say_who_beats_mean_pooling_and_by_what(scripts: Scripts, tmp_path: Path) -> None:
+    script = scripts[0]
+    known = {"bags": 50, "positive": 20, "metric": "auroc", "oracle": 0.95, "published": {"abmil": 0.9}}
+    scores = {"mean": [0.70, 0.72, 0.71], "abmil": [0.80, 0.81, 0.83], "max": [0.60, 0.59, 0.62]}
+    for model, values in scores.items():
+        found = {"data": known, "scores": values, "attention": [0.6, 0.8] if model == "abmil" else []}
+        write_json(script.Trial(model, "toy").path(tmp_path), found)
+        units = {name: [{"train": 0.9, "test": 0.2 if model == "mean" else 0.9}] for name in scripts[1].MAKERS}
+        write_json(script.Trial(model, script.UNITS).path(tmp_path), units)
+        cost = {"parameters": 1234, "tiles_per_s": 100.0 if model == "mean" else 50.0, "growth": 1.02, "peak_gb": 0.5}
+        write_json(script.Trial(model, script.COSTS).path(tmp_path), cost)
+    accuracy, attention, costs, words = script._tables(list(scores), ["toy"], 1, tmp_path)
+    rows = {line.split("|")[1].strip(" `"): line for line in accuracy.splitlines()}
+    assert "**0.813 ± 0.009** (published 0.900)" in rows["abmil"]
+    assert "0.710 ± 0.006" in rows["mean"]
+    assert "0.950" in rows["oracle"]
+    assert "0.700 ± 0.100" in attention
+    assert "50 (0.50)" in costs
+    assert "no (0.20)" in costs
+    assert words == "- toy (50 bags): better than mean pooling: `abmil`; worse: `max`."
+
+
+def test_a_model_that_needs_coordinates_is_said_to_need_them(scripts: Scripts, tmp_path: Path) -> None:
+    script = scripts[0]
+    known = {"bags": 50, "positive": 20, "metric": "auroc", "oracle": None, "published": {}}
+    write_json(script.Trial("mean", "toy").path(tmp_path), {"data": known, "scores": [0.7, 0.8], "attention": []})
+    write_json(script.Trial("patchgcn", "toy").path(tmp_path), {"data": known})
+    column = script._column(["mean", "patchgcn"], "toy", 1, tmp_path)
+    assert script._cell("patchgcn", column) == "needs coordinates"

@@ -1,0 +1,263 @@
+"""Every tool of the zoo says all that its card needs, means what it says, and simulates what ../shared/design asks."""
+
+import csv
+import json
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from mil import build, config
+from mil.decisions import fitted, rules
+from mil.endpoints.base import Endpoint
+from mil.endpoints.survival import Survival
+from mil.simulation.cohort import draw_patients
+
+DESIGN = Path(__file__).parents[1] / "../shared/design"
+CATEGORIES = ("workflow", "biomarker", "outcome")
+FILES = config.described("tool")
+TOOLS = [name for name, node in FILES.items() if node["tool"]["category"] in CATEGORIES]
+SENTENCES = (
+    *("title", "organ", "specimen", "question", "ground_truth", "intended_use", "users", "pathway", "research_use"),
+    *("encoder_note", "model_note", "simulated_note"),
+)
+LISTS = ("out_of_scope", "confounders", "public_cohorts", "subgroups", "subgroups_wanted", "references")
+REST = ("name", "version", "category", "facts", "evidence", "prevalences", "clinical", "median_tiles", "endpoint")
+FITTED = ("decision", "calibration", "conformal", "novelty")
+DOI = re.compile(r"10\.\d{4,9}/[\w.;()/:-]*\w")
+ENGLISH = {"the", "of", "and", "not", "with", "for", "is", "are", "do", "use", "gives", "slides", "risk", "to"}
+FRENCH = {"le", "la", "les", "des", "du", "sur", "une", "pas", "donne", "lames", "ou", "et"}
+SIMULATED = {"age", "sex", "stage", "site", "scanner"}
+designed = pytest.mark.skipif(not DESIGN.is_dir(), reason="no ../shared/design")
+every_tool = pytest.mark.parametrize("name", TOOLS)
+
+
+@cache
+def settings(name: str) -> DictConfig:
+    return build.checked(config.compose([f"tool={name}"]))
+
+
+@cache
+def tool(name: str) -> dict[str, Any]:
+    return build.plain(settings(name).tool)
+
+
+def read(name: str, patients: int) -> tuple[Endpoint, pd.DataFrame, torch.Tensor]:
+    """A tool's fitted endpoint, simulated patients, and a perfect reader's logits of them."""
+    endpoint = build.endpoint(settings(name))
+    drawn = draw_patients(replace(build.simulation(settings(name)), patients=patients))
+    endpoint.fit(target := endpoint.encode(drawn.clinic))
+    logits = endpoint.from_oracle(torch.tensor(drawn.oracle[list(endpoint.oracle_columns)].to_numpy()))
+    endpoint.finish(logits, target)
+    return endpoint, drawn.clinic, logits
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"[\w']+", text.lower()))
+
+
+def test_the_zoo_has_tools_for_all_three_purposes_and_its_common_lines_are_no_tool() -> None:
+    assert {tool(name)["category"] for name in TOOLS} == set(CATEGORIES)
+    assert len(TOOLS) == 27
+    assert "zoo" not in config.choices("tool")
+    assert "zoo" not in config.groups()
+
+
+@every_tool
+def test_a_tool_says_everything_in_full(name: str) -> None:
+    said = tool(name)
+    assert {*SENTENCES, *LISTS, *REST, *FITTED} <= set(said)
+    assert said["name"] == name
+    assert re.fullmatch(r"\d+\.\d+\.\d+", said["version"])
+    for key in SENTENCES:
+        assert isinstance(said[key], str), key
+        assert len(said[key]) >= 4, key
+    for key in LISTS:
+        assert isinstance(said[key], list), key
+        assert said[key], key
+    for key in ("out_of_scope", "confounders", "public_cohorts", "subgroups", "subgroups_wanted"):
+        assert all(isinstance(entry, str) and len(set(said[key])) == len(said[key]) for entry in said[key]), key
+    assert said["question"].endswith("?")
+    assert said["evidence"]["class"] in ("A", "B", "C1", "C2")
+    assert said["evidence"]["tier"] in (1, 2, 3)
+    assert "not assessed" in said["evidence"]["note"]
+
+
+@every_tool
+def test_a_tool_s_columns_and_frequencies_are_those_of_its_simulation(name: str) -> None:
+    said, simulation = tool(name), settings(name).simulation
+    assert set(build.simulation(settings(name)).target.columns) == set(build.endpoint(settings(name)).columns)
+    assert set(said["subgroups"]) <= SIMULATED
+    assert {*said["clinical"]["numeric"], *said["clinical"]["categorical"]} <= SIMULATED
+    assert all(0 < share < 1 for share in said["prevalences"])
+    for number in (simulation.patients, simulation.tiles, simulation.width, said["median_tiles"]):
+        assert str(number) in said["simulated_note"]
+    endpoint = build.endpoint(settings(name))
+    assert isinstance(endpoint, Survival) == (not said["prevalences"])
+    if isinstance(endpoint, Survival):
+        assert said["times"] == list(endpoint.horizons.values())
+        assert max(said["times"]) < simulation.target.horizon, "nobody is followed beyond the last time"
+
+
+@every_tool
+def test_what_a_tool_cites_can_be_found(name: str) -> None:
+    said = tool(name)
+    for one in said["references"]:
+        assert set(one) <= {"text", "doi", "url"}
+        assert len(one) == 2, one
+    for one in said["evidence"]["performance"]:
+        assert set(one) in ({"text", "doi"}, {"text", "source"})
+    for one in (*said["references"], *said["evidence"]["performance"]):
+        assert DOI.fullmatch(one.get("doi", "10.1000/182")), one
+        assert one.get("url", "https://").startswith("https://"), one
+
+
+@every_tool
+def test_the_facts_are_one_line_in_english_and_in_french(name: str) -> None:
+    english, french = tool(name)["facts"]["en"], tool(name)["facts"]["fr"]
+    assert set(tool(name)["facts"]) == {"en", "fr"}
+    assert "\n" not in english + french
+    assert "Do not use it" in english
+    assert "Ne pas utiliser" in french
+    assert not words(french) & ENGLISH
+    assert not words(english) & FRENCH
+    assert set("éèêàçœ") & set(french)
+
+
+@every_tool
+def test_what_a_tool_fits_can_be_fitted_on_its_own_cohort(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    endpoint, clinic, logits = read(name, settings(name).simulation.patients)
+    scores = pd.DataFrame({column: own.numpy() for column, own in endpoint.decode(logits).items()})
+    table = pd.concat([clinic, scores], axis=1)
+    train, select = table.iloc[: len(table) // 2], table.iloc[len(table) // 2 :]
+    shown = fitted.Shown(np.full(len(train), 200), np.random.default_rng(0).normal(size=(len(train), 8)))
+    fitted.check(tool(name), endpoint)
+    with caplog.at_level(logging.WARNING):
+        found = fitted.fit(tool(name), endpoint, train, select, {"train": shown})
+    assert not caplog.records
+    assert len(found["decisions"]) == len(rules.plans(tool(name)["decision"], endpoint))
+    assert bool(found["decisions"]) == (tool(name)["decision"] is not None)
+    for key in ("calibration", "conformal"):
+        assert (found[key] is None) == isinstance(endpoint, Survival), key
+    assert found["novelty"] is not None
+
+
+@every_tool
+def test_a_tool_leaves_its_user_every_other_model(name: str) -> None:
+    assert "model" not in FILES[name], "another model would not know its options"
+
+
+@cache
+def zoo() -> dict[str, dict[str, str]]:
+    with (DESIGN / "zoo.csv").open() as lines:
+        return {row["slug"]: row for row in csv.DictReader(lines)}
+
+
+def listed(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+@designed
+def test_the_tools_are_those_of_the_design() -> None:
+    assert sorted(TOOLS) == sorted(zoo())
+
+
+@designed
+@every_tool
+def test_a_tool_is_as_the_design_says(name: str) -> None:
+    row, said, simulation = zoo()[name], tool(name), settings(name).simulation
+    target = simulation.target
+    assert said["category"] == row["category"]
+    assert said["median_tiles"] == int(row["median_tiles"])
+    assert simulation.signal == row["signal_pattern"].partition(":")[0]
+    assert np.ravel(target.attainable).tolist() == listed(row["simulated_attainable"])
+    kind = said["endpoint"]["_target_"].rpartition(".")[2].lower().replace("competingrisks", "survival")
+    assert row["endpoint"].startswith(kind.replace("cox", "survival"))
+    if "survival" in row["endpoint"]:
+        assert target.event_rate == float(row["prevalence_or_event_rate"].split()[0])
+        return
+    assert np.ravel(target.prevalence).tolist() == listed(row["prevalence_or_event_rate"])
+    classes = row["classes_or_event"].split(",")
+    assert classes in (said["endpoint"].get("columns"), said["endpoint"]["classes"], said["endpoint"]["classes"][1:])
+
+
+@designed
+def test_the_competing_event_is_as_the_design_says() -> None:
+    target = settings("rlapsrisk-bc").simulation.target
+    assert zoo()["rlapsrisk-bc"]["prevalence_or_event_rate"] == "0.10 events at 5 y; 0.05 competing"
+    assert (target.event_rate, target.competing_rate) == (0.10, 0.05)
+    assert target.horizon == pytest.approx(60, abs=1)
+
+
+@designed
+@every_tool
+def test_a_tool_decides_as_the_design_says(name: str) -> None:
+    role, decision = zoo()[name]["decision_role"], tool(name)["decision"]
+    asked = {
+        (measure.lower(), float(share))
+        for measure, several in re.findall(r"(sensitivity|specificity|NPV|PPV)>=([\d. /]+)", role)
+        for share in several.split("/")
+    }
+    assert asked <= set(promised(decision))
+    if role.startswith("none:") or name == "her2-breast":
+        assert decision is None
+        return
+    stated = {"tertiles": [0.3333, 0.6667], "training median": [0.5], "two thresholds": [0.3333, 0.6667]}
+    for word, cuts in stated.items():
+        assert word not in role or decision["cuts"] == cuts
+    for word, rule in {"two cuts": "two_cuts", "argmax": "argmax", "absolute risk": "absolute_risk"}.items():
+        assert (word in role) == (decision.get("rule") == rule)
+    if "below 5% at 5 y" in role:
+        assert (decision["horizon"], decision["cuts"]) == ("5y", [0.05])
+    if "rule-" in role:
+        assert decision["role"] == re.findall(r"rule-\w+", role)[0]
+
+
+def promised(decision: dict[str, Any] | None) -> Iterator[tuple[str, float]]:
+    """Every measure that a decision promises, with its share."""
+    if decision is None:
+        return
+    for rule in (decision, *decision.get("questions", {}).values()):
+        if "at_least" in rule:
+            yield rule["rule"], rule["at_least"]
+        for side in ("out", "in"):
+            yield from rule.get(side, {}).items()
+
+
+@designed
+@every_tool
+def test_a_perfect_reader_is_as_good_as_the_design_says(name: str) -> None:
+    endpoint, clinic, logits = read(name, 2000)
+    scores = endpoint.score(logits, endpoint.encode(clinic))
+    metric, attainable = zoo()[name]["simulated_metric"], listed(zoo()[name]["simulated_attainable"])
+    columns = [metric] if len(attainable) == 1 else [f"{metric}_{label}" for label in endpoint.columns]
+    assert [float(scores[column]) for column in columns] == pytest.approx(attainable, abs=0.03)
+
+
+@designed
+@every_tool
+def test_what_the_design_knows_from_memory_only_is_no_evidence(name: str) -> None:
+    """A number before a mark with an M may stand in a tool's evidence only where a source has it too."""
+    facts = {one["slug"]: one for one in json.loads((DESIGN / "tools.json").read_text())["tools"]}[name]
+    marked = re.findall(r"([^\[\]]*)\[([^\]]*)\]", facts["perf"])
+    remembered = [text.rpartition(";")[2] for text, mark in marked if re.search(r"\bM\b", mark)]
+    seen = [text.rpartition(";")[0] if re.search(r"\bM\b", mark) else text for text, mark in marked]
+    figures = set(decimals(remembered)) - set(decimals(seen))
+    evidence = json.dumps([tool(name)["evidence"]["performance"], tool(name)["facts"], tool(name)["references"]])
+    assert not figures & set(decimals([evidence]))
+    assert "[M" not in json.dumps(tool(name))
+    texts = [one["text"] for one in tool(name)["evidence"]["performance"]]
+    assert set(decimals(texts)) <= set(decimals([*seen, facts["cohorts"]])), "each figure is one that was seen"
+
+
+def decimals(texts: list[str]) -> list[str]:
+    return re.findall(r"\d+\.\d+(?!\d*/)", " ".join(texts))

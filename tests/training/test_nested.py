@@ -1,0 +1,144 @@
+"""A sweep over nested folds, trained and chosen from; and a fit that does not know who is reported."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from mil import build, files
+from mil.cli.selection import select
+from mil.config import compose
+from mil.errors import ConfigError
+from mil.evaluation.context import Evaluation
+from mil.evaluation.selection import chosen_by_part
+from mil.evaluation.tables import read
+from mil.study import read_study, split_study
+from mil.training.run import train
+from tests.conftest import HOSPITAL, TINY
+
+NESTED = [word for word in TINY if not word.startswith(("model.", "split."))]
+ONCE = ["trainer.max_epochs=1", "model.embed_dim=8", "resamples=5"]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory, _cache: None) -> Path:
+    """A job in two outer parts of two inner folds, and one of another model, whose scores are made up."""
+    folder = tmp_path_factory.mktemp("sweep")
+    settings: Any = compose(
+        build.prepared([*NESTED, *ONCE, "model=mean", "split=nested", "split.folds=2", "split.inner=2"])
+    )
+    study, job, other = read_study(settings), folder / "0", folder / "1"
+    split = split_study(settings, study)
+    train(settings, study, split, job)
+    split.write(job / "split.csv")
+    files.write(job / "oracle.csv", (Path(str(study.truth)) / "truth.csv").read_bytes())
+    OmegaConf.save(settings, job / "config.yaml", resolve=True)
+    shutil.copytree(job, other)
+    table = read(job / "predictions.csv", study.endpoint.columns)
+    score = next(str(name) for name in table if str(name).startswith("p_"))
+    table.assign(**{score: np.random.default_rng(0).random(len(table))}).to_csv(other / "predictions.csv", index=False)
+    settings.model._target_ = "mil.models.abmil.ABMIL"
+    OmegaConf.save(settings, other / "config.yaml", resolve=True)
+    return folder
+
+
+def test_a_sweep_becomes_one_run_in_which_every_patient_is_reported_once(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    select(sweep)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == str(sweep / "selected")
+    assert [line.split(":")[0] for line in lines[:-1]] == ["outer part 0", "outer part 1", "job 0", "job 1"]
+    out = sweep / "selected"
+    selection = pd.read_csv(out / "selection.csv", dtype={"config": str})
+    assert selection.groupby("outer")["chosen"].sum().tolist() == [1, 1]
+    assert selection["options"].str.contains("model._target_=mil.models").all()
+    table, jobs = read(out / "predictions.csv", ["label"]), {name: sweep / name for name in ("0", "1")}
+    report = table[table["role"] == "report"]
+    assert sorted(report["patient"]) == sorted(set(table["patient"]))
+    score = next(str(name) for name in table if str(name).startswith("p_"))
+    for outer, name in chosen_by_part(selection).items():
+        source = read(jobs[name] / "predictions.csv")
+        own = source[source["fold"].isin([2 * outer, 2 * outer + 1]) & (source["role"] == "report")]
+        expected = own.groupby("patient")[score].mean()
+        found = report[report["fold"] == outer].set_index("patient")[score]
+        assert found.to_dict() == pytest.approx(expected.to_dict(), abs=1e-12)
+    config: Any = OmegaConf.load(out / "config.yaml")
+    assert config.model._target_ == "Pooling or ABMIL"
+    evaluation = Evaluation.of(table, build.endpoint(config))
+    assert len(evaluation.folds) == 2
+    assert len(evaluation.reported) == 24
+    assert (out / "oracle.csv").is_file()
+    assert set(read(out / "baseline.csv")["fold"]) == {0, 1}
+
+
+def test_choosing_again_changes_nothing(sweep: Path) -> None:
+    select(sweep)
+    before = {path.name: path.read_bytes() for path in (sweep / "selected").iterdir()}
+    select(sweep)
+    assert {path.name: path.read_bytes() for path in (sweep / "selected").iterdir()} == before
+
+
+def test_jobs_that_are_not_of_one_question_are_refused(sweep: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds 0 runs, expected two or more"):
+        select(tmp_path)
+    shutil.copytree(sweep, tmp_path / "sweep", ignore=shutil.ignore_patterns("selected", "fold_*"))
+    config: Any = OmegaConf.load(tmp_path / "sweep" / "1" / "config.yaml")
+    config.tool.endpoint.loss = "focal"
+    OmegaConf.save(config, tmp_path / "sweep" / "1" / "config.yaml")
+    with pytest.raises(ConfigError, match=r"jobs differ in tool\.endpoint\.loss"):
+        select(tmp_path / "sweep")
+    (tmp_path / "sweep" / "1" / "predictions.csv").unlink()
+    with pytest.raises(ConfigError, match=r"1: holds no predictions\.csv, expected a finished run"):
+        select(tmp_path / "sweep")
+
+
+@pytest.fixture(scope="module")
+def roles(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A split file that holds whoever is in which class, so that a change of labels does not change roles."""
+    patients = sorted(set(read(hospital / "cohort.csv")["patient"]))
+    table = pd.DataFrame(
+        {"patient": patients, "role": np.resize(["train", "select", "train", "report"], len(patients))}
+    )
+    path = tmp_path_factory.mktemp("roles") / "split.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+def fitted(hospital: Path, cohort: Path, roles: Path, folder: Path) -> tuple[bytes, Any, pd.DataFrame]:
+    """Weights, everything that the manifest says was fitted, and predictions."""
+    given = [f"data.cohort={cohort}", f"data.features={hospital / 'features'}", f"split.file={roles}"]
+    asked = ["++tool.calibration=platt", "++tool.conformal={coverage: 0.8}", "data.balance=loss"]
+    settings = compose(build.prepared([*HOSPITAL, "split=fixed", *given, "baseline=false", *asked]))
+    study = read_study(settings)
+    train(settings, study, split_study(settings, study), folder)
+    manifest = files.read_json(folder / "checkpoint" / "manifest.json")
+    table = read(folder / "predictions.csv", ["label", *study.endpoint.columns])
+    return (folder / "checkpoint" / "weights.safetensors").read_bytes(), manifest["fitted"], table
+
+
+def test_other_labels_of_the_report_patients_give_the_same_bits(hospital: Path, roles: Path, tmp_path: Path) -> None:
+    known = read(hospital / "cohort.csv", read(hospital / "cohort.csv").columns)
+    role = known["patient"].map(read(roles).set_index("patient")["role"])
+    label = next(
+        str(name) for name in known if known[name].nunique() == 2 and str(name) not in ("site", "scanner", "sex")
+    )
+    words = sorted(set(known[label]))
+    swapped = {words[0]: words[1], words[1]: words[0]}
+    results = {}
+    for side in ("report", "train"):
+        changed = known.assign(**{label: known[label].where(role != side, known[label].map(swapped))})
+        changed.to_csv(tmp_path / f"{side}.csv", index=False)
+        results[side] = fitted(hospital, tmp_path / f"{side}.csv", roles, tmp_path / side)
+    weights, state, table = fitted(hospital, hospital / "cohort.csv", roles, tmp_path / "as_is")
+    assert results["report"][0] == weights
+    assert results["report"][1] == state
+    scores = [name for name in table if str(name).startswith("p_")]
+    pd.testing.assert_frame_equal(results["report"][2][scores], table[scores], check_exact=True)
+    assert not results["report"][2][table["role"] == "report"].equals(table[table["role"] == "report"])
+    assert results["train"][0] != weights, "the comparison can fail"
+    assert results["train"][1] != state

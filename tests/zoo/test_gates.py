@@ -1,0 +1,118 @@
+"""Each release gate holds, does not hold or does not apply, and rests on a number."""
+
+import copy
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mil import checkpoint, files
+from mil.zoo.gates import GATES, Evidence, gates, lines
+from mil.zoo.runs import open_run
+
+Node = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def evidence(crc_run: Path) -> Evidence:
+    """Of a run of two folds."""
+    place = crc_run / "fold_0" / "checkpoint"
+    report = files.read_json(place / "report.json")
+    return Evidence(open_run(crc_run), checkpoint.read_manifest(place), report, "No external validation.", [], [])
+
+
+def judged(evidence: Evidence, number: int) -> tuple[bool | None, str]:
+    found = gates(evidence)[number - 1]
+    assert found["number"] == number
+    return found["holds"], found["said"]
+
+
+def told(evidence: Evidence, change: Callable[[Node], object]) -> Evidence:
+    """With another report of the run."""
+    report = copy.deepcopy(dict(evidence.report))
+    change(report["run"])
+    return replace(evidence, report=report)
+
+
+def fitted(evidence: Evidence, **changes: Any) -> Evidence:
+    """With other things fitted."""
+    manifest = evidence.manifest
+    return replace(evidence, manifest=manifest.model_copy(update={"fitted": manifest.fitted | changes}))
+
+
+def test_there_are_ten_gates_and_each_rests_on_a_number(evidence: Evidence) -> None:
+    found = gates(evidence)
+    assert [one["number"] for one in found] == list(range(1, 11))
+    assert len(GATES) == 10
+    for one, line in zip(found, lines(found), strict=True):
+        assert re.search(r"\d", one["said"]), one
+        assert one["said"].endswith(".")
+        assert "\n" not in line
+        assert one["name"] in line
+
+
+def test_a_patient_in_two_roles_is_a_leak(evidence: Evidence) -> None:
+    assert judged(evidence, 1)[0] is True
+    tables = dict(evidence.run.tables)
+    rows = tables["predictions"]
+    twice = rows.iloc[[0]].assign(role="report" if rows["role"].iloc[0] == "train" else "train")
+    tables["predictions"] = pd.concat([rows, twice])
+    holds, said = judged(replace(evidence, run=replace(evidence.run, tables=tables)), 1)
+    assert (holds, said.split()[0]) == (False, "1")
+    unknown = evidence.manifest.model_copy(update={"encoder": evidence.manifest.encoder | {"verified": False}})
+    assert judged(replace(evidence, manifest=unknown), 1)[0] is False
+
+
+@pytest.mark.parametrize(
+    ("target", "low", "holds"),
+    [
+        ("KFold", 0.8, False),
+        ("SitePreserved", 0.8, True),
+        ("SitePreserved", 0.5, False),
+        ("LeaveOneSiteOut", None, False),
+    ],
+)
+def test_better_than_chance_counts_at_sites_that_were_not_seen(
+    evidence: Evidence, target: str, low: float | None, holds: bool
+) -> None:
+    data = copy.deepcopy(evidence.manifest.data)
+    data["split"]["strategy"]["_target_"] = f"mil.data.splits.{target}"
+    own = replace(evidence, manifest=evidence.manifest.model_copy(update={"data": data}))
+    own = told(own, lambda run: run["metrics"]["auroc"].update(low=low))
+    found, said = judged(own, 2)
+    assert found is holds
+    assert holds or "tier 3" in said or low is None
+
+
+def test_simple_models_have_to_be_there(evidence: Evidence) -> None:
+    holds, said = judged(told(evidence, lambda run: run.update(baseline=None, covariates=None, added_value=None)), 3)
+    assert holds is False
+    assert "mean pooling" in said
+    assert "clinical" in said
+
+
+@pytest.mark.parametrize(("number", "key"), [(4, "calibration"), (6, "subgroups")])
+def test_what_the_report_lacks_does_not_hold(number: int, key: str, evidence: Evidence) -> None:
+    assert judged(told(evidence, lambda run: run.update({key: None})), number)[0] is False
+
+
+def test_a_cut_set_on_report_patients_is_found(evidence: Evidence) -> None:
+    assert judged(evidence, 5)[0] is True
+    late = told(evidence, lambda run: run["fitted"].append({"what": "decision X", "on": "report", "n": 3}))
+    assert judged(late, 5) == (False, "decision X was set on report patients, 1 such.")
+    assert judged(fitted(evidence, decisions=[]), 5)[0] is None
+
+
+def test_a_tool_that_withholds_nothing_is_said(evidence: Evidence) -> None:
+    assert judged(fitted(evidence, novelty=None), 7)[0] is False
+
+
+def test_lost_blocks_changed_numbers_and_silence_do_not_hold(evidence: Evidence) -> None:
+    assert judged(replace(evidence, missing=["12"]), 8) == (False, "1 blocks missing: 12.")
+    assert judged(replace(evidence, differing=["metrics.auroc.low is 0"]), 9)[0] is False
+    assert judged(replace(evidence, card="validated everywhere"), 10)[0] is False
+    assert judged(evidence, 10)[0] is True

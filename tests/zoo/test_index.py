@@ -1,0 +1,81 @@
+"""The index shows every released tool once, with what its card shows; the box shows a card in a terminal."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mil import checkpoint, files
+from mil.errors import CheckpointError
+from mil.zoo.card import RESEARCH, SIMULATED, interval, population
+from mil.zoo.index import WIDTH, facts_box, write_index
+from tests.evaluation.figures.cases import CASES, evaluated
+
+from .test_card import FACTS, manifest
+
+METRIC = {"value": 0.9, "low": 0.8, "high": 0.95, "level": 0.95, "counts": {"n": 120, "0": 80, "1": 40}}
+
+
+def put(folder: Path, name: str, gain: float = 0.1, simulated: bool = True, **more: object) -> None:
+    """A released folder, as far as the index reads it."""
+    place = folder / name
+    place.mkdir(parents=True)
+    difference = {"auroc": METRIC | {"value": gain, "low": gain - 0.05, "high": gain + 0.05}}
+    baseline = {"name": "mean pooling, linear", "metrics": {"auroc": METRIC}, "difference": difference}
+    report = {"schema": 2, "folds": 1, "metrics": {"auroc": METRIC}, "oracle": {"auroc": METRIC}, "baseline": baseline}
+    files.write_json(place / "report.json", report)
+    (place / "weights.safetensors").write_bytes(b"")
+    checkpoint.seal(place, manifest(CASES["binary"]().endpoint, simulated, name=name, **more))
+
+
+def test_every_tool_is_listed_once_in_its_category(tmp_path: Path) -> None:
+    put(tmp_path, "a-tool", category="workflow")
+    put(tmp_path, "b-tool", gain=0.0, title="B | <b>")
+    put(tmp_path, "c-tool", gain=-0.2, category="odd")
+    (tmp_path / ".hidden").mkdir()
+    write_index(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith(f"> **{SIMULATED}**\n")
+    assert text.count(SIMULATED) == 1
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Workflow", "Biomarkers", "Odd"]
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| [")]
+    assert [row[0].partition("](")[2].partition(")")[0] for row in rows] == [f"{name}-tool/README.md" for name in "abc"]
+    assert all((tmp_path / row[0].partition("](")[2].partition(")")[0]).parent.is_dir() for row in rows)
+    assert {len(row) for row in rows} == {7}
+    assert [row[4].partition(":")[0] for row in rows] == ["yes", "not shown", "no, worse"]
+    assert all(f"{interval(METRIC)}, {population(METRIC)}" in row[2] for row in rows)
+    assert "<b>" not in text
+    write_index(tmp_path)
+    assert (tmp_path / "README.md").read_text() == text
+
+
+def test_an_empty_folder_says_that_nothing_is_released(tmp_path: Path) -> None:
+    write_index(tmp_path)
+    assert "None is released yet" in (tmp_path / "README.md").read_text()
+
+
+def test_a_tool_of_real_patients_has_another_banner(tmp_path: Path) -> None:
+    put(tmp_path, "a-tool", simulated=False)
+    write_index(tmp_path)
+    assert (tmp_path / "README.md").read_text().startswith(f"> **{RESEARCH}**")
+
+
+def test_a_changed_report_is_no_ground_for_an_index(tmp_path: Path) -> None:
+    put(tmp_path, "a-tool")
+    report = tmp_path / "a-tool" / "report.json"
+    report.write_text(report.read_text().replace("0.9,", "0.99,"))
+    with pytest.raises(CheckpointError, match=r"report\.json"):
+        write_index(tmp_path)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_box_fits_a_terminal_and_says_what_the_card_says_first(name: str) -> None:
+    evaluation, report = evaluated(name)
+    text = facts_box(manifest(evaluation.endpoint, users="a\x1b[31m"), report)
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert all(letter.isprintable() or letter == "\n" for letter in text)
+    joined = " ".join(text.split())
+    for words in (SIMULATED, *FACTS.values(), "not a Lynch test", "MSS means no test"):
+        assert words in joined
+    if name != "multiclass":
+        assert interval(report["metrics"][evaluation.endpoint.metric]) in joined

@@ -1,0 +1,191 @@
+"""A released folder cannot lie: what was changed is found by its name, even where the manifest was made to fit."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mil import checkpoint, files
+from mil.zoo import golden
+from mil.zoo.release import release
+from mil.zoo.verify import differences, recomputed, verify, verify_all
+from tests.zoo.checkpoints import reseal
+
+Break = Callable[[Path], object]
+
+
+@pytest.fixture(scope="module")
+def sound(crc_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release of a simulated run of two folds."""
+    return release(crc_run, "1.0.0", tmp_path_factory.mktemp("sound"))
+
+
+@pytest.fixture
+def copy(sound: Path, tmp_path: Path) -> Path:
+    """Of the release, to be spoilt."""
+    return shutil.copytree(sound, tmp_path / sound.name)
+
+
+def replaced(name: str, old: str, new: str) -> Break:
+    """The first place where a text stands becomes another."""
+
+    def change(folder: Path) -> None:
+        text = (folder / name).read_text(encoding="utf-8")
+        assert old in text
+        (folder / name).write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    return change
+
+
+def reported(change: Callable[[dict[str, Any]], object]) -> Break:
+    """A change of report.json."""
+
+    def apply(folder: Path) -> None:
+        report = files.read_json(folder / "report.json")
+        change(report)
+        files.write_json(folder / "report.json", report)
+
+    return apply
+
+
+def digit(card: Path) -> None:
+    """One digit of the first interval in a card."""
+    text = (card / "README.md").read_text(encoding="utf-8")
+    at = text.index(" to 0.") + len(" to 0.")
+    (card / "README.md").write_text(f"{text[:at]}{(int(text[at]) + 1) % 10}{text[at + 1 :]}", encoding="utf-8")
+
+
+def without_block(folder: Path) -> None:
+    """A card whose block 12 is gone."""
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    start, end = text.index("\n## 12."), text.index("\n## 13.")
+    (folder / "README.md").write_text(text[:start] + text[end:], encoding="utf-8")
+
+
+def weights_of_another_fold(run: Path) -> Break:
+    """Sound weights, of the same shape."""
+    other = run / "fold_1" / "checkpoint" / checkpoint.WEIGHTS
+    return lambda folder: shutil.copyfile(other, folder / checkpoint.WEIGHTS)
+
+
+def test_a_release_as_it_was_made_is_sound(sound: Path) -> None:
+    assert verify(sound) == []
+    assert recomputed(sound) == files.read_json(sound / "report.json")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "name"),
+    [
+        (digit, "README.md is not the file"),
+        (reported(lambda report: report["metrics"]["auroc"].update(value=0.99)), "report.json is not the file"),
+        (lambda folder: (folder / checkpoint.WEIGHTS).write_bytes(b"x" * 900), "weights.safetensors is not the file"),
+        (lambda folder: (folder / "extra.py").write_text(""), "extra.py is not in the manifest"),
+        (lambda folder: (folder / "report.html").unlink(), "report.html is missing"),
+    ],
+)
+def test_a_changed_extra_or_missing_file_is_named(spoil: Break, name: str, copy: Path) -> None:
+    spoil(copy)
+    (problem,) = verify(copy)
+    assert name in problem
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {
+            "README.md: line ": digit,
+            "model_card.xml: line ": replaced("model_card.xml", "</", " </"),
+            "report.html: line ": replaced("report.html", "</h1>", "!</h1>"),
+        },
+        {
+            "README.md: block 12 is missing": without_block,
+            "README.md: line ": replaced("CHANGELOG.md", "First", "Best"),
+        },
+        {
+            "report.json: metrics.auroc.low is 0.0, ": reported(lambda said: said["metrics"]["auroc"].update(low=0.0)),
+            "report.json: metrics.balanced_accuracy is null": reported(lambda said: said["metrics"].popitem()),
+            "report.json: run.patients.n is 9": reported(lambda said: said["run"]["patients"].update(n=9)),
+            "report.json: gates[1].holds is true": reported(lambda said: said["gates"][1].update(holds=True)),
+            'report.json: fitted[0].on is "nobody"': reported(lambda said: said["fitted"][0].update(on="nobody")),
+        },
+        {"the stored predictions give": reported(lambda said: said.update(seed=9))},
+        {"extra.py is no part of a release": lambda folder: (folder / "extra.py").write_text("")},
+        {"figures/x.js is no part of a release": lambda folder: (folder / "figures" / "x.js").write_text("")},
+        {"golden.safetensors is missing": lambda folder: (folder / golden.GOLDEN).unlink()},
+        {"predictions.csv is missing": lambda folder: (folder / "predictions.csv").unlink()},
+        {"report.json: TypeError": lambda folder: (folder / "report.json").write_text("[]")},
+    ],
+    ids=lambda spoilt: next(iter(spoilt)),
+)
+def test_what_a_forger_changes_is_named_though_the_manifest_was_made_to_fit(
+    spoilt: dict[str, Break], copy: Path
+) -> None:
+    for spoil in spoilt.values():
+        spoil(copy)
+    reseal(copy)
+    found = verify(copy)
+    for name in spoilt:
+        assert any(name in problem for problem in found), (name, found)
+    assert all("\n" not in problem for problem in found)
+
+
+def test_a_digit_that_no_reader_sees_is_found_too(copy: Path) -> None:
+    report = files.read_json(copy / "report.json")
+    report["metrics"]["auroc"]["low"] += 1e-9
+    files.write_json(copy / "report.json", report)
+    reseal(copy)
+    assert verify(copy)[0].startswith("report.json: metrics.auroc.low")
+
+
+def test_swapped_weights_that_fit_do_not_predict_the_same(copy: Path, crc_run: Path) -> None:
+    weights_of_another_fold(crc_run)(copy)
+    reseal(copy)
+    (problem,) = verify(copy)
+    assert "golden.safetensors: logits differ by" in problem
+
+
+def test_swapped_predictions_give_other_numbers(copy: Path) -> None:
+    shutil.copyfile(copy / "baseline.csv", copy / "predictions.csv")
+    reseal(copy)
+    assert any(problem.startswith("report.json: metrics.auroc.") for problem in verify(copy))
+
+
+def test_elsewhere_the_last_bits_may_differ(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(golden, "here", lambda: {"machine": "another"})
+    assert verify(copy) == []
+    stored, found = {"a": [0.5, {"b": 1.0}], "c": "x"}, {"a": [0.5 + 1e-12, {"b": 1.001}], "c": "y"}
+    assert [line.split()[0] for line in differences(stored, found, exact=False)] == ["a[1].b", "c"]
+    assert [line.split()[0] for line in differences(stored, found, exact=True)] == ["a[0]", "a[1].b", "c"]
+    assert list(differences({"n": 1}, {"n": True}, exact=False))
+    assert list(differences({"n": [1]}, {"n": [1, 2]}, exact=False))
+
+
+def test_a_release_of_real_patients_holds_no_table_of_them_and_is_sound(real_run: Path, tmp_path: Path) -> None:
+    place = release(real_run, "1.0.0", tmp_path)
+    assert not list(place.rglob("*.csv"))
+    assert recomputed(place) is None
+    assert verify(place) == []
+    report = json.loads((place / "report.json").read_text())
+    assert [gate["holds"] for gate in report["gates"] if gate["number"] == 9] == [True]
+    (place / "patients.csv").write_text("patient,sex\n")
+    reseal(place)
+    assert verify(place) == ["patients.csv is no part of a release"]
+
+
+def test_a_release_made_again_is_the_same_to_the_last_byte(crc_run: Path, sound: Path, tmp_path: Path) -> None:
+    again = release(crc_run, "1.0.0", tmp_path)
+    assert (again / "manifest.json").read_bytes() == (sound / "manifest.json").read_bytes()
+
+
+def test_several_are_verified_in_order(sound: Path, copy: Path) -> None:
+    (copy / "extra.py").write_text("")
+    assert [len(problems) for _, problems in verify_all([copy, sound], 1)] == [1, 0]
+
+
+@pytest.mark.slow
+def test_several_are_verified_in_processes_of_their_own(sound: Path, copy: Path) -> None:
+    (copy / "extra.py").write_text("")
+    assert [(place, len(problems)) for place, problems in verify_all([sound, copy], 2)] == [(sound, 0), (copy, 1)]
