@@ -4,11 +4,14 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_FLAT, _BREAK = re.compile(r"\[\n\s*([^\[\]{}]*?)\n\s*\]"), re.compile(r"\n\s*")
 
 
 def write(path: Path, content: bytes | str) -> None:
@@ -38,12 +41,14 @@ def settle(folder: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """The same for a JSON document; NaN has no place in one.
+    """The same for a JSON document, indented but for lists of numbers or words; NaN has no place in one.
 
     Raises:
         ValueError: a number is not finite.
     """
-    write(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    indented = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    # a line break in JSON stands between values, never within a string
+    write(path, _FLAT.sub(lambda found: f"[{_BREAK.sub(' ', found[1])}]", indented) + "\n")
 
 
 def sha256(path: Path) -> str:

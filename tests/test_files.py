@@ -4,10 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mil import files
 
@@ -70,3 +73,26 @@ def test_a_folder_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
         assert (first, second) == (True, False)
     with files.locked(tmp_path) as again:
         assert again
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+        max_leaves=12,
+    )
+)
+@settings(deadline=None, max_examples=100)
+def test_json_that_was_written_is_read_as_it_was(content: object) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "one.json"
+        files.write_json(path, content)
+        assert files.read_json(path) == content
+
+
+def test_a_list_of_numbers_takes_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    files.write_json(path, {"curve": [0.1, 0.2, 0.3], "names": ["a  b", "[\n]"], "rows": [{"n": 1}]})
+    text = path.read_text()
+    assert '"curve": [0.1, 0.2, 0.3],\n' in text
+    assert '"n": 1\n' in text

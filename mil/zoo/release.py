@@ -22,7 +22,7 @@ from mil.zoo.runs import open_run
 from mil.zoo.verify import differences, regenerated
 from mil.zoo.versions import CHANGELOG, change, changelog, parse, refuse_too_small
 
-SCALE, COLOURS = 0.5, 32
+SCALE, COLOURS = 0.5, 24
 """Of released figures: 100 dots an inch."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -126,6 +126,10 @@ def _copy_tables(run: Path, fresh: Path, endpoint: Endpoint) -> None:
     for name in TABLES:
         if (run / name).is_file():
             files.write(fresh / name, (run / name).read_bytes())
+    for name in ("baseline.csv", "covariates.csv"):  # of which a report reads those who are reported
+        if (fresh / name).is_file():
+            beside = pd.read_csv(fresh / name, dtype=str, keep_default_na=False)
+            files.write(fresh / name, beside[beside["role"] == "report"].to_csv(index=False))
     if (fresh / "oracle.csv").is_file():  # the simulation's whole truth, of which a report reads the oracle
         truth = pd.read_csv(fresh / "oracle.csv", dtype=str)
         files.write(fresh / "oracle.csv", truth[["patient", *endpoint.oracle_columns]].to_csv(index=False))
