@@ -122,7 +122,7 @@ def load(folder: Path, allow: Collection[str] = ()) -> Checkpoint:
         CheckpointError: whatever in the folder is not as its manifest and this package's classes have it.
     """
     manifest = read_manifest(folder)
-    endpoint = _endpoint(manifest.endpoint, allow, folder)
+    endpoint = endpoint_of(manifest.endpoint, allow, folder)
     covariates = None if manifest.covariates is None else _covariates(manifest.covariates, folder)
     try:
         endpoint.load_state(manifest.fitted.get("endpoint", {}))
@@ -144,8 +144,14 @@ def load(folder: Path, allow: Collection[str] = ()) -> Checkpoint:
     return Checkpoint(folder, manifest, model.eval(), endpoint, encoder, geometry, reading, covariates)
 
 
-def _endpoint(said: Part, allow: Collection[str], folder: Path) -> Endpoint:
-    """By the same list of classes within as without: an endpoint of several is given theirs, made."""
+def endpoint_of(said: Part, allow: Collection[str], folder: Path) -> Endpoint:
+    """The endpoint as its options make it, nothing fitted yet.
+
+    By the same list of classes within as without: an endpoint of several is given theirs, made.
+
+    Raises:
+        CheckpointError: a class that is none of this package's, or options that it does not take.
+    """
     if said.name == f"{Several.__module__}.{Several.__qualname__}":
         within = _validated(dict[str, Part], said.options.get("endpoints"), "endpoint.options.endpoints", folder)
         made = {name: _instance(one, mil.endpoints, Endpoint, allow, folder) for name, one in within.items()}

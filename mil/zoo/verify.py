@@ -63,16 +63,17 @@ def recomputed(folder: Path) -> dict[str, Any] | None:
 def opened(loaded: Checkpoint, stored: Mapping[str, Any]) -> Run:
     """A released folder as a run: its tables, its tool and endpoint."""
     folder, manifest = loaded.folder, loaded.manifest
+    endpoint = checkpoint.endpoint_of(manifest.endpoint, (), folder)  # not fitted, as of a run's report
     return Run(
         folder,
         manifest.tool,
-        loaded.endpoint,
+        endpoint,
         manifest.model.name,
         manifest.encoder["name"],
         manifest.data["simulated"],
         stored["resamples"],
         stored.get("seed", manifest.training["seed"]),
-        tables_in(folder, loaded.endpoint),
+        tables_in(folder, endpoint),
         by_patient(read_table(folder / PATIENTS)) if (folder / PATIENTS).is_file() else None,
     )
 
