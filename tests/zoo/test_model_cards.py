@@ -45,3 +45,12 @@ def test_the_index_is_made_of_the_folders() -> None:
     said = (CARDS / "README.md").read_text(encoding="utf-8")
     assert all(f"({tool}/README.md)" in said for tool in TOOLS)
     assert SIMULATED in said
+
+
+def test_the_readme_shows_what_the_index_says() -> None:
+    told = (CARDS.parent / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in (CARDS / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("| [")]
+    assert len(rows) == 27
+    for row in rows:
+        _, _, result, oracle, beats, *_ = (cell.strip() for cell in row.strip("|").split(" | "))
+        assert f"| {result} | {oracle} | {beats} |" in told
