@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -77,9 +78,9 @@ def decisions(
     """Of one endpoint, or of each of several under names of their own; a decision that nobody can carry is left out."""
     found = []
     for name, rule, own in _parts(asked, endpoint):
-        known = tuple(rows[own.known(rows)] for rows in (train, select))
+        known = train[own.known(train)], select[own.known(select)]
         for plan in rules.plans(rule, own):
-            made = _tried(lambda plan=plan, rows=known: plan.fit(*rows), "decision")  # type: ignore[misc]
+            made = _tried(partial(plan.fit, *known), "decision")
             if made is not None:
                 found.append(made.model_copy(update={"name": f"{name}{made.name}"}))
     return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -62,10 +63,14 @@ def questions(endpoint: Endpoint, positive: Collection[str] | None = None) -> li
         case Multilabel():
             names = list(endpoint.decode(torch.zeros(1, endpoint.out_dim)))
             return [
-                Question(name.removeprefix("p_"), (name,), endpoint, lambda target, at=at: target[:, at])  # type: ignore[misc]
+                Question(name.removeprefix("p_"), (name,), endpoint, partial(_label, at))
                 for at, name in enumerate(names)
             ]
     return []
+
+
+def _label(at: int, target: Tensor) -> Tensor:
+    return target[:, at]
 
 
 def _together(endpoint: Endpoint, positive: Collection[str]) -> Question:
