@@ -28,9 +28,10 @@ from mil.endpoints.classification import Binary, Multiclass
 from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.survival import Cox
-from mil.evaluation.bootstrap import Fold, Score, intervals
 from mil.evaluation.context import Evaluation
-from mil.evaluation.discrimination import called, folds_of, score_of
+from mil.evaluation.estimates.bootstrap import Fold, Score
+from mil.evaluation.estimates.resampled import intervals
+from mil.evaluation.sections.discrimination import called, folds_of, score_of
 from mil.metrics import Censoring, brier_at, c_index, cumulative_dynamic_auc, integrated_brier, uno_c
 
 Floats = NDArray[np.float64]

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from mil import files
 from mil.errors import ConfigError
-from mil.evaluation.comparison import compare as compare_two
-from mil.evaluation.leaderboard import Entry, against_best, groups, leaderboard
-from mil.evaluation.leaderboard_figure import draw_leaderboard
-from mil.evaluation.style import save, styled
+from mil.evaluation.comparing.comparison import compare as compare_two
+from mil.evaluation.comparing.leaderboard import Entry, against_best, groups, leaderboard
+from mil.evaluation.figures.leaderboard import draw_leaderboard
+from mil.evaluation.figures.style import save, styled
 from mil.zoo.runs import open_run, titles
 
 WIDTH = 140

@@ -146,7 +146,7 @@ def _logged(folder: Path) -> Iterator[None]:
 
 def _begin(settings: DictConfig, study: Study, split: Any, folder: Path) -> None:
     """Writes what the run is of; config.yaml last, so that a folder with one has the rest."""
-    from mil.evaluation.levels import wanted
+    from mil.evaluation.sections.levels import wanted
     from mil.zoo.runs import PATIENTS, by_patient
 
     split.write(folder / "split.csv")

@@ -7,7 +7,7 @@ left out: the set is everything, and `notes` says so.
 
 The guarantee is approximate here: the select patients also chose the epoch, so that the model fits them a little better
 than the next patient. It is a mean over patients, not a promise to each, and ends where the next patients are not like
-the select ones. What is reached is measured on report patients, see `mil.evaluation.conformal`.
+the select ones. What is reached is measured on report patients, see `mil.evaluation.sections.conformal`.
 
 Survival has no sets: whether a patient censored before the horizon deviates is not known, and dropping them would not
 leave an exchangeable sample. Weights by the chance of censoring (Candès et al., JRSS B 85, 2023) need a censoring model

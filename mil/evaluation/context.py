@@ -10,7 +10,7 @@ import pandas as pd
 from mil.decisions.questions import Question, questions
 from mil.endpoints.base import Endpoint
 from mil.endpoints.several import Several
-from mil.evaluation.bootstrap import Fold
+from mil.evaluation.estimates.bootstrap import Fold
 from mil.evaluation.predictions import checked, report_folds
 
 

@@ -10,7 +10,7 @@ import torch
 from mil.endpoints.base import Endpoint
 from mil.endpoints.classification import Classes
 from mil.errors import PredictionsError
-from mil.evaluation.bootstrap import Fold
+from mil.evaluation.estimates.bootstrap import Fold
 
 ROLES = ("train", "select", "report")
 

@@ -11,7 +11,11 @@ import pandas as pd
 
 from mil.endpoints.base import Endpoint
 from mil.endpoints.several import Several
-from mil.evaluation import (
+from mil.evaluation.context import Evaluation
+from mil.evaluation.estimates.bootstrap import Fold
+from mil.evaluation.estimates.resampled import Interval, difference, intervals
+from mil.evaluation.predictions import checked, oracle_folds, report_folds, same_patients
+from mil.evaluation.sections import (
     added_value,
     calibration,
     conformal,
@@ -23,9 +27,6 @@ from mil.evaluation import (
     survival,
     utility,
 )
-from mil.evaluation.bootstrap import Fold, Interval, difference, intervals
-from mil.evaluation.context import Evaluation
-from mil.evaluation.predictions import checked, oracle_folds, report_folds, same_patients
 
 SCHEMA = 2
 BASELINE, CLINICAL = "mean pooling, linear", "clinical covariates alone, linear"

@@ -11,7 +11,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from mil.endpoints.base import Endpoint
-from mil.evaluation.words import named
+from mil.evaluation.page.words import named
 from mil.manifest import Manifest
 from mil.zoo.card import Facts, cohort, evidence, fairness, purpose, technical, trust
 from mil.zoo.card.content import ABSENT, Block, Field, Reference, absent

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mil.decisions.novelty import Novelty
-from mil.evaluation.words import verdict
+from mil.evaluation.page.words import verdict
 from mil.manifest import Manifest
 from mil.zoo.runs import Run
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mil import checkpoint, files
-from mil.evaluation.words import named
+from mil.evaluation.page.words import named
 from mil.manifest import Manifest
 from mil.zoo.card import RESEARCH, SIMULATED, Facts
 from mil.zoo.card.content import Field

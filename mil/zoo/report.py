@@ -11,8 +11,8 @@ from mil import checkpoint, files
 from mil.checkpoint import Checkpoint
 from mil.evaluation.context import Evaluation
 from mil.evaluation.figures import draw, draw_learning
-from mil.evaluation.html import html
 from mil.evaluation.looks import looked
+from mil.evaluation.page.html import html
 from mil.evaluation.report import SCHEMA, evaluate
 from mil.inference.external import Labelled
 from mil.manifest import Manifest

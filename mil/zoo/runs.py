@@ -16,8 +16,8 @@ from mil.data.columns import Columns, identified
 from mil.data.tables import read_table
 from mil.endpoints.base import Endpoint
 from mil.errors import ConfigError
+from mil.evaluation.comparing.leaderboard import Entry
 from mil.evaluation.context import Evaluation
-from mil.evaluation.leaderboard import Entry
 from mil.evaluation.tables import read
 from mil.zoo.card import BESIDE
 

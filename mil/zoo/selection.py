@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mil import files
 from mil.errors import ConfigError
-from mil.evaluation.selection import assembled, choose, chosen_by_part
+from mil.evaluation.comparing.selection import assembled, choose, chosen_by_part
 from mil.zoo.card import BESIDE
 from mil.zoo.runs import PATIENTS, Run, open_run
 

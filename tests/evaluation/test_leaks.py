@@ -25,10 +25,18 @@ from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox, Survival
-from mil.evaluation import added_value, calibration, clinical_baseline, groups, operating, recalibration, survival
-from mil.evaluation import conformal as conformal_section
-from mil.evaluation.clinical import Clinical
 from mil.evaluation.context import Evaluation
+from mil.evaluation.sections import (
+    added_value,
+    calibration,
+    clinical_baseline,
+    groups,
+    operating,
+    recalibration,
+    survival,
+)
+from mil.evaluation.sections import conformal as conformal_section
+from mil.evaluation.sections.clinical import Clinical
 from mil.metrics.censoring import Censoring
 
 from .tables import names

@@ -13,8 +13,8 @@ from mil import build, files
 from mil.cli.selection import select
 from mil.config import compose
 from mil.errors import ConfigError
+from mil.evaluation.comparing.selection import chosen_by_part
 from mil.evaluation.context import Evaluation
-from mil.evaluation.selection import chosen_by_part
 from mil.evaluation.tables import read
 from mil.study import read_study, split_study
 from mil.training.run import train

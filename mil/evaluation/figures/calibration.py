@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mil.decisions.questions import Question
-from mil.evaluation.bootstrap import Floats
 from mil.evaluation.context import Evaluation
-from mil.evaluation.style import COLOURS, GREY, LINES, interval, panels, shared_legend, short
+from mil.evaluation.estimates.bootstrap import Floats
+from mil.evaluation.figures.style import COLOURS, GREY, LINES, interval, panels, shared_legend, short
 
 _BARS = np.linspace(0, 1, 31)
 

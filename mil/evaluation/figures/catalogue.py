@@ -18,8 +18,8 @@ from mil.evaluation.figures.learning_curve import learning_curve
 from mil.evaluation.figures.precision_recall import precision_recall
 from mil.evaluation.figures.regression import regression
 from mil.evaluation.figures.roc import roc
+from mil.evaluation.figures.style import save, styled
 from mil.evaluation.figures.subgroups import subgroups
-from mil.evaluation.style import save, styled
 
 FIGURES: Mapping[str, Callable[[Evaluation, Mapping[str, Any]], Figure | None]] = {
     "roc": roc,

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mil.evaluation.context import Evaluation
-from mil.evaluation.style import canvas, short
+from mil.evaluation.figures.style import canvas, short
 
 
 class Matrix(NamedTuple):

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from mil.decisions.questions import Question
-from mil.evaluation.bootstrap import Floats, Fold, draws
 from mil.evaluation.context import Evaluation
+from mil.evaluation.estimates.bootstrap import Floats, Fold, draws
 from mil.evaluation.predictions import rows_of
 from mil.metrics.classification import auroc, average_precision
 

@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mil.evaluation.bootstrap import Floats
 from mil.evaluation.context import Evaluation
-from mil.evaluation.style import COLOURS, GREY, LINES, panels, shared_legend, short
+from mil.evaluation.estimates.bootstrap import Floats
+from mil.evaluation.figures.style import COLOURS, GREY, LINES, panels, shared_legend, short
 
 
 def decision_curve(evaluation: Evaluation, report: Mapping[str, Any]) -> Figure | None:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from mil.endpoints.competing_risks import CompetingRisks
 from mil.evaluation.context import Evaluation
 from mil.evaluation.figures.risk_groups import Group, notes, numbers_at_risk, risk_groups
-from mil.evaluation.style import LINES, beside, canvas, interval, short
+from mil.evaluation.figures.style import LINES, beside, canvas, interval, short
 from mil.metrics.survival import aalen_johansen
 
 

@@ -11,7 +11,7 @@ from mil.endpoints.competing_risks import CompetingRisks
 from mil.endpoints.survival import Survival
 from mil.evaluation.context import Evaluation
 from mil.evaluation.figures.risk_groups import Group, notes, numbers_at_risk, risk_groups
-from mil.evaluation.style import LINES, beside, canvas, folds, interval
+from mil.evaluation.figures.style import LINES, beside, canvas, folds, interval
 
 
 def kaplan_meier(evaluation: Evaluation, report: Mapping[str, Any]) -> Figure | None:

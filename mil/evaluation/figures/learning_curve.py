@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mil.evaluation.style import COLOURS, GREY, LINES, canvas
-from mil.evaluation.words import named
+from mil.evaluation.figures.style import COLOURS, GREY, LINES, canvas
+from mil.evaluation.page.words import named
 
 
 def learning_curve(logs: Path | Mapping[str, Path], metric: str) -> Figure | None:

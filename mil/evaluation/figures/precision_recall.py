@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from mil.evaluation.context import Evaluation
 from mil.evaluation.figures.curves import GRID, PRECISION_RECALL, Curves, asked, curves
-from mil.evaluation.style import COLOURS, GREY, beside, canvas, folds, interval, look, short
+from mil.evaluation.figures.style import COLOURS, GREY, beside, canvas, folds, interval, look, short
 
 _DOTS = (0, (1, 2))
 

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mil.endpoints.regression import Regression
-from mil.evaluation.bootstrap import Floats
 from mil.evaluation.context import Evaluation
-from mil.evaluation.style import COLOURS, GREY, LINES, canvas, folds, interval, minus
+from mil.evaluation.estimates.bootstrap import Floats
+from mil.evaluation.figures.style import COLOURS, GREY, LINES, canvas, folds, interval, minus
 
 
 def regression(evaluation: Evaluation, report: Mapping[str, Any]) -> Figure | None:

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 
 from mil.endpoints.survival import Survival
 from mil.evaluation.context import Evaluation
-from mil.evaluation.groups import assign, outcomes
-from mil.evaluation.style import COLOURS, compared, interval, p_value, short
+from mil.evaluation.figures.style import COLOURS, compared, interval, p_value, short
+from mil.evaluation.sections.groups import assign, outcomes
 
 
 class Group(NamedTuple):

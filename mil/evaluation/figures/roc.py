@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mil.evaluation.bootstrap import Floats
 from mil.evaluation.context import Evaluation
+from mil.evaluation.estimates.bootstrap import Floats
 from mil.evaluation.figures.curves import GRID, ROC, Curves, asked, curves
-from mil.evaluation.style import COLOURS, GREY, beside, canvas, compared, folds, interval, look, short
+from mil.evaluation.figures.style import COLOURS, GREY, beside, canvas, compared, folds, interval, look, short
 
 
 def roc(evaluation: Evaluation, report: Mapping[str, Any]) -> Figure | None:

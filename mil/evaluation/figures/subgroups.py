@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
 from mil.evaluation.context import Evaluation
-from mil.evaluation.style import COLOURS, GREY, WIDTH, interval, short
-from mil.evaluation.words import named
+from mil.evaluation.figures.style import COLOURS, GREY, WIDTH, interval, short
+from mil.evaluation.page.words import named
 
 _PLACE: Mapping[str, Any] = {"va": "center", "size": 8, "clip_on": False}
 _LINE, _HEAD, _FOOT = 0.2, 0.6, 0.55

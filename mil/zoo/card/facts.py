@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import Any
 
 from mil.endpoints.base import Endpoint
-from mil.evaluation.html import ABSENT as REASONS
-from mil.evaluation.words import named, verdict
+from mil.evaluation.page.html import ABSENT as REASONS
+from mil.evaluation.page.words import named, verdict
 from mil.manifest import Manifest
 from mil.zoo.card.content import Field, absent
 from mil.zoo.card.measured import below, interval, population

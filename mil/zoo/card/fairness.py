@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mil.evaluation.words import named
+from mil.evaluation.page.words import named
 from mil.zoo.card.content import Block, Field, Part, Table, absent
 from mil.zoo.card.facts import Facts
 from mil.zoo.card.measured import HEADS, below, interval, population

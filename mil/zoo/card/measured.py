@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mil.evaluation.words import estimate, is_number, named
-from mil.evaluation.words import population as told
+from mil.evaluation.page.words import estimate, is_number, named
+from mil.evaluation.page.words import population as told
 from mil.zoo.card.content import Table
 
 HEADS = ("Measure", "Value (95% interval)", "Patients", "Source")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mil.evaluation.words import written
+from mil.evaluation.page.words import written
 from mil.zoo.card.content import Block, Field, Part, Table, absent
 from mil.zoo.card.facts import MANIFEST, REPORT, Facts, built
 from mil.zoo.card.measured import below, interval, numbers, population

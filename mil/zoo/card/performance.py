@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mil.evaluation.words import named, written
+from mil.evaluation.page.words import named, written
 from mil.zoo.card.content import Block, Field, Part, Table, absent
 from mil.zoo.card.facts import REPORT, Facts
 from mil.zoo.card.measured import HEADS, below, interval, numbers, population

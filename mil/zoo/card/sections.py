@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mil.evaluation.html import CAPTIONS, HOMES
-from mil.evaluation.words import named
+from mil.evaluation.page.html import CAPTIONS, HOMES
+from mil.evaluation.page.words import named
 from mil.zoo.card.content import Figure, Part, Table
 from mil.zoo.card.facts import Facts
 from mil.zoo.card.measured import below

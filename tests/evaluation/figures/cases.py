@@ -15,9 +15,9 @@ from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox
-from mil.evaluation import calibration, discrimination, groups, operating, subgroups, survival, utility
-from mil.evaluation.bootstrap import intervals
 from mil.evaluation.context import Evaluation
+from mil.evaluation.estimates.resampled import intervals
+from mil.evaluation.sections import calibration, discrimination, groups, operating, subgroups, survival, utility
 from tests.evaluation import tables
 
 HOSTILE = "</td><script>alert('1')</script>\" onload=\"x"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from mil.evaluation.figures import curves
-from mil.evaluation.style import styled
+from mil.evaluation.figures.style import styled
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from mil.endpoints.survival import Cox
 from mil.evaluation.context import Evaluation
 from mil.evaluation.figures import FIGURES, draw
 from mil.evaluation.figures.roc import roc
-from mil.evaluation.style import WIDTH, save
+from mil.evaluation.figures.style import WIDTH, save
 from tests.evaluation import tables
 
 from .cases import CASES, evaluated, reported

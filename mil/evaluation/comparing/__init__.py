@@ -1,0 +1,1 @@
+"""Several runs beside each other: two compared, many ranked, one chosen, two designs."""

