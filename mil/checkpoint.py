@@ -10,8 +10,8 @@ import inspect
 import pkgutil
 import shutil
 import struct
-from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -25,6 +25,7 @@ from safetensors.torch import save as save_tensors
 import mil.endpoints
 import mil.models
 from mil import files
+from mil.data.columns import Words
 from mil.data.covariates import Covariates
 from mil.data.encoders import Encoder
 from mil.data.formats import Reading
@@ -55,6 +56,12 @@ class Checkpoint:
     """how its features were read"""
     covariates: Covariates | None = None
     """what it reads beside the tiles, fitted"""
+    words: Words = field(default_factory=dict)
+    """what words of the clinical table mean, by column, as its training was told (`data.labels`)"""
+
+    def words_of(self, columns: Collection[str]) -> Words:
+        """Those of these columns."""
+        return {column: meanings for column, meanings in self.words.items() if column in columns}
 
 
 def save(folder: Path, model: MILModel, manifest: Manifest) -> None:
@@ -141,7 +148,8 @@ def load(folder: Path, allow: Collection[str] = ()) -> Checkpoint:
     _load_weights(model, folder)
     geometry = _validated(Geometry, manifest.data.get("geometry", {}), "data.geometry", folder)
     reading = _validated(Reading, manifest.data.get("reading", {}), "data.reading", folder)  # older manifests have none
-    return Checkpoint(folder, manifest, model.eval(), endpoint, encoder, geometry, reading, covariates)
+    words = _words(manifest, folder)
+    return Checkpoint(folder, manifest, model.eval(), endpoint, encoder, geometry, reading, covariates, words)
 
 
 def endpoint_of(said: Part, allow: Collection[str], folder: Path) -> Endpoint:
@@ -183,6 +191,16 @@ def _validated(kind: Any, value: object, where: str, folder: Path) -> Any:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
         raise CheckpointError(f"{folder / MANIFEST}: {where}: {_line(error)}") from None
+
+
+def _words(manifest: Manifest, folder: Path) -> Words:
+    told = manifest.training.get("data") or {}
+    asked = told.get("labels") if isinstance(told, Mapping) else None
+    found = _validated(dict[str, dict[str, str | float | None]], asked or {}, "training.data.labels", folder)
+    return {
+        column: {word: None if meant is None else str(meant) for word, meant in meanings.items()}
+        for column, meanings in found.items()
+    }
 
 
 def _encoder(manifest: Manifest, folder: Path) -> Encoder:

@@ -62,13 +62,19 @@ def _composed(words: Sequence[str], extra: Path | None, whole: bool = False) -> 
         raise explained(error, extra) from None
 
 
-def run_folder(words: Sequence[str], extra: Path | None = None) -> Path:
-    """Where a run with these words will go; the time of day in its name is only near.
+def compose_run(words: Sequence[str], extra: Path | None = None) -> tuple[Any, Path]:
+    """The configuration, and where a run with it will go; the time of day in the folder's name is only near.
 
     Raises:
         ConfigError: as `compose`.
     """
-    return Path(str(_composed(words, extra, whole=True).hydra.run.dir)).absolute()
+    from omegaconf import open_dict
+
+    config = _composed(words, extra, whole=True)
+    folder = Path(str(config.hydra.run.dir)).absolute()
+    with open_dict(config):
+        del config["hydra"]
+    return config, folder
 
 
 def quoted(value: str) -> str:

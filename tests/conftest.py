@@ -1,14 +1,19 @@
 """What every test may use: a cache of its own for simulated cohorts, and the command as a user types it."""
 
 import contextlib
+import copy
+import fcntl
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from mil import config
 
 QUICK = ["experiment=quick", "data.workers=0", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]
 """A run of seconds."""
@@ -58,43 +63,85 @@ def run_quietly(*words: str | Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def crc_run(_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of two folds of msi-crc; whoever changes it works on a copy."""
-    return run_quietly("train", *TINY, f"hydra.run.dir={tmp_path_factory.mktemp('crc')}/run")
-
-
-@pytest.fixture(scope="session")
-def surv_run(_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same of surv-crc."""
-    words = [*QUICK, "split.folds=2", "tool=surv-crc", *SMALL, "simulation.target.event_rate=0.5"]
-    return run_quietly("train", *words, f"hydra.run.dir={tmp_path_factory.mktemp('surv')}/run")
-
-
-@pytest.fixture(scope="session")
-def hospital(_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with cohort.csv and features/ as TRIDENT writes them, 24 patients, some with several slides."""
-    words = [word for word in TINY if word.startswith(("simulation.", "experiment="))]
-    return run_quietly("simulate", tmp_path_factory.mktemp("hospital") / "site A", *words, "simulation.slides=1.4")
-
-
-@pytest.fixture(scope="session")
-def real_run(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished hold-out run on those files."""
-    given = [f"data.cohort={hospital}/cohort.csv", f"data.features={hospital}/features"]
-    return run_quietly(
-        "train", *HOSPITAL, "split=holdout", *given, f"hydra.run.dir={tmp_path_factory.mktemp('real')}/run"
-    )
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all test processes."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _cache(shared: Path) -> Iterator[None]:
     """Simulated cohorts are made once for all test processes, and never in the user's own cache."""
-    shared = (
-        tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.getbasetemp()
-    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIL_CACHE", str(shared / "mil-cache"))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _composed_once() -> Iterator[None]:
+    """The same words are composed once: Hydra takes a quarter of a second for it, and every command begins so."""
+    compose = config._composed
+    known: dict[tuple[object, ...], Any] = {}
+
+    def remembered(words: Sequence[str], extra: Path | None, whole: bool = False) -> Any:
+        if extra or whole:  # another folder of choices, and the time of day
+            return compose(words, extra, whole)
+        key = (config.conf_dir(), *words)
+        if key not in known:
+            known[key] = compose(words, extra)
+        return copy.deepcopy(known[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "_composed", remembered)
+        yield
+
+
+def once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """The folder as `make` fills it, which the first test process does that asks for it; nobody changes it after."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder.with_suffix(".done")
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def crc_run(_cache: None, shared: Path) -> Path:
+    """A finished run of two folds of msi-crc; whoever changes it works on a copy."""
+    return once(shared / "crc", lambda at: run_quietly("train", *TINY, f"hydra.run.dir={at}/run")) / "run"
+
+
+@pytest.fixture(scope="session")
+def surv_run(_cache: None, shared: Path) -> Path:
+    """The same of surv-crc."""
+    words = [*QUICK, "split.folds=2", "tool=surv-crc", *SMALL, "simulation.target.event_rate=0.5"]
+    return once(shared / "surv", lambda at: run_quietly("train", *words, f"hydra.run.dir={at}/run")) / "run"
+
+
+@pytest.fixture(scope="session")
+def hospital(_cache: None, shared: Path) -> Path:
+    """A folder with cohort.csv and features/ as TRIDENT writes them, 24 patients, some with several slides."""
+    words = [word for word in TINY if word.startswith(("simulation.", "experiment="))]
+    made = once(shared / "hospital", lambda at: run_quietly("simulate", at / "site A", *words, "simulation.slides=1.4"))
+    return made / "site A"
+
+
+@pytest.fixture(scope="session")
+def real_run(hospital: Path, shared: Path) -> Path:
+    """A finished hold-out run on those files."""
+    words = [*HOSPITAL, "split=holdout", f"data.cohort={hospital}/cohort.csv", f"data.features={hospital}/features"]
+    return once(shared / "real", lambda at: run_quietly("train", *words, f"hydra.run.dir={at}/run")) / "run"
+
+
+@pytest.fixture(scope="session")
+def given_back(hospital: Path, real_run: Path, shared: Path) -> Path:
+    """The same with its own split.csv given back, and without a baseline."""
+    given = [f"data.cohort={hospital}/cohort.csv", f"data.features={hospital}/features", "baseline=false"]
+    words = [*HOSPITAL, *given, "split=fixed", f"split.file={real_run}/split.csv"]
+    return once(shared / "given", lambda at: run_quietly("train", *words, f"hydra.run.dir={at}/run")) / "run"
 
 
 @pytest.fixture

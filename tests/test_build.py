@@ -195,7 +195,8 @@ def test_paths_are_quoted_where_hydra_would_read_them_as_something_else(tmp_path
     assert words[0] == f"data.cohort={config.quoted(str(odd))}"
     assert words[1] == f"hydra.run.dir={config.quoted(f'{odd}/new')}"
     assert words[2:] == ["data.features=a,b", "split.folds=3"], "a sweep over two folders stays one"
-    assert config.run_folder(words[:2]) == odd / "new"
+    settings, folder = config.compose_run(words[:2])
+    assert (settings, folder) == (config.compose(words[:2]), odd / "new")
     assert config.compose(words[:1]).data.cohort == str(odd)
     assert build.prepared(words[:2]) == words[:2], "what is quoted is not quoted again"
 

@@ -13,6 +13,7 @@ from mil import __version__
 from mil.cli import zoo
 from mil.cli.complete import group_or_value, groups_help
 from mil.cli.errors import told
+from mil.cli.evaluate import Slides, evaluate
 from mil.errors import MilError
 
 app = typer.Typer(
@@ -31,7 +32,6 @@ Words = Annotated[
 Layout = Annotated[str | None, typer.Option(help="the producer's layout, where the content leaves it open")]
 BatchAxis = Annotated[bool, typer.Option("--batch-axis", help="accept features [1, tiles, width]")]
 SlideMpp = Annotated[float | None, typer.Option(help="micrometres a level-0 pixel, where positions are in micrometres")]
-Slides = Annotated[Path | None, typer.Option(help="table of slides beside a cohort of one row a patient")]
 ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="a folder of your own beside conf/")]
 
 
@@ -166,51 +166,7 @@ def train(
         training.start(words or [], config_dir)
 
 
-@app.command()
-def evaluate(
-    run: Annotated[Path | None, typer.Argument(help="a run folder, or with --cohort a checkpoint")] = None,
-    cohort: Annotated[Path | None, typer.Option(help="a cohort with labels that the checkpoint has not seen")] = None,
-    features: Annotated[Path | None, typer.Option(help="its feature files")] = None,
-    slides: Slides = None,
-    predictions: Annotated[Path | None, typer.Option(help="a table of predictions made elsewhere")] = None,
-    target: Annotated[str, typer.Option(help="its column of labels")] = "label",
-    score: Annotated[
-        str, typer.Option(help="its column of scores, larger for the positive class or the higher risk")
-    ] = "score",
-    positive: Annotated[str, typer.Option(help="the label that scores are of")] = "1",
-    time: Annotated[str | None, typer.Option(help="its column of times: survival")] = None,
-    event: Annotated[str, typer.Option(help="its column of events, 0 or 1")] = "event",
-    risk: Annotated[list[str] | None, typer.Option(help="TIME=COLUMN: the risk of an event until then")] = None,
-    patient: Annotated[str, typer.Option(help="its column of patients")] = "patient",
-    group: Annotated[
-        str | None, typer.Option(help="its column of folds; scores of different folds are not compared")
-    ] = None,
-    role: Annotated[str | None, typer.Option(help="its column of roles: train, select, report")] = None,
-    sensitivity: Annotated[float | None, typer.Option(help="of a cut that select rows set")] = None,
-    specificity: Annotated[float | None, typer.Option(help="of a cut that select rows set")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for report.json, report.html and figures")] = None,
-    resamples: Annotated[int, typer.Option(min=1, help="bootstrap resamples")] = 2000,
-) -> None:
-    """Metrics with intervals, figures and a report: of a run, of a checkpoint elsewhere, of any software's predictions.
-
-    A checkpoint is evaluated as it was frozen: nothing is fitted to the cohort.
-    """
-    from mil.cli import evaluation
-
-    if (run is None) == (predictions is None):
-        raise typer.BadParameter("give a run folder or --predictions, one of the two")
-    if run is not None and cohort is not None:
-        if features is None or out is None:
-            raise typer.BadParameter("--cohort needs --features and --out")
-        evaluation.of_checkpoint(run, features, cohort, slides, out, resamples)
-    elif run is not None:
-        evaluation.of_run(run)
-    elif predictions is not None:
-        columns = evaluation.Columns(
-            target, score, positive, time, event, patient, group, role=role, risks=tuple(risk or ())
-        )
-        rules = {"sensitivity": sensitivity, "specificity": specificity}
-        evaluation.of_table(predictions, columns, out, resamples, rules)
+app.command()(evaluate)
 
 
 @app.command()
@@ -226,6 +182,22 @@ def compare(
 
 
 @app.command()
+def site(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    preserved: Annotated[
+        Path | None, typer.Option(help="a run of the same tool and cohort, its folds of whole sites")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for site.json and a figure")] = None,
+    features: Annotated[Path | None, typer.Option(help="the feature files, where they have moved")] = None,
+    resamples: Annotated[int | None, typer.Option(min=1, help="bootstrap resamples; as the run has them")] = None,
+) -> None:
+    """Is it the tissue's or the site's: how well label, score, encoder and bag embedding tell the site of a patient."""
+    from mil.cli import site as audit
+
+    audit.site(run, preserved, out, features, resamples)
+
+
+@app.command()
 def select(sweep: Annotated[Path, typer.Argument(help="folder of a sweep with split=nested")]) -> None:
     """Choose a configuration for each outer part by its inner folds; the outer patients are predicted by that one."""
     from mil.cli import selection
@@ -236,19 +208,26 @@ def select(sweep: Annotated[Path, typer.Argument(help="folder of a sweep with sp
 @app.command()
 def calibrate(
     checkpoint: Annotated[str, typer.Argument(help="a checkpoint folder or a released tool")],
-    cohort: Annotated[Path, typer.Option(help="a table with known positives of the new site or scanner")],
+    cohort: Annotated[Path, typer.Option(help="a table with known positives, or outcomes, of the new place")],
     features: Annotated[Path, typer.Option(help="their feature files")],
-    out: Annotated[Path, typer.Option(help="folder of the checkpoint with its new cut")],
+    out: Annotated[Path, typer.Option(help="folder of the checkpoint with its new cut or calibration")],
     slides: Slides = None,
     decision: Annotated[str | None, typer.Option(help="which, of a tool with several")] = None,
     sensitivity: Annotated[float | None, typer.Option(help="to promise; as the tool has it where left out")] = None,
     confidence: Annotated[float, typer.Option(help="how often the promise holds")] = 0.95,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--calibration",
+            help="put probabilities (platt, temperature, isotonic) or risks (baseline, baseline_slope) right instead",
+        ),
+    ] = None,
 ) -> None:
-    """Set a checkpoint's cut by known positives, and say what they promise; too few are refused."""
+    """Set a checkpoint's cut by known positives, and say what they promise; or its calibration by what is known."""
     from mil.cli import calibration
     from mil.zoo.registry import resolve
 
-    calibration.calibrate(resolve(checkpoint), features, cohort, slides, out, decision, sensitivity, confidence)
+    calibration.calibrate(resolve(checkpoint), features, cohort, slides, out, decision, sensitivity, confidence, method)
 
 
 @app.command()

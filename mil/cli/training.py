@@ -54,8 +54,8 @@ def start(words: Sequence[str], config_dir: Path | None) -> None:
 
 def _present(options: Sequence[str], config_dir: Path | None) -> Path:
     """The deepest folder on the way to the run's that exists; wrong words are refused before more is made."""
-    build.checked(config.compose(options, config_dir))
-    folder = config.run_folder(options, config_dir)
+    settings, folder = config.compose_run(options, config_dir)
+    build.checked(settings)
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 

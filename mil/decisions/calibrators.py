@@ -12,12 +12,14 @@ negatives, each with its own n, and likewise for more classes: select patients a
 and plain likelihood would then promise certainty. A slope that is not positive is refused, so that temperature and
 Platt keep the order of patients in every question of its own; isotonic may tie them.
 
+Of risks at a horizon there are `baseline` and `baseline_slope`, see `mil.decisions.risks`.
+
 Classes are recalibrated each against the rest and divided by their sum, which may change their order. Grades are
 recalibrated boundary by boundary, and a boundary may not be likelier than the one below.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from dataclasses import replace as replaced
 from typing import Any
 
@@ -25,13 +27,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import log_softmax, softmax
 from sklearn.isotonic import IsotonicRegression
 
+from mil.decisions import risks
+from mil.decisions.curves import Curve, Floats
 from mil.decisions.questions import Question, questions
 from mil.endpoints.base import Endpoint
 from mil.endpoints.classification import Classes, Multiclass
 from mil.endpoints.ordinal import Ordinal
+from mil.endpoints.survival import Survival
 from mil.errors import ConfigError, PredictionsError
 from mil.metrics.calibration import logit
 from mil.metrics.logistic import logistic
@@ -39,33 +44,10 @@ from mil.metrics.logistic import logistic
 METHODS = ("temperature", "platt", "isotonic")
 ISOTONIC_LEAST = 1000
 RAW, CALIBRATED = "p_", "calibrated_"
-CLASSES, GRADES = "classes", "grades"
+CLASSES, GRADES, RISKS = "classes", "grades", "risks"
+SELECT, LOCAL = "select", "local cohort"
 _LEAST, _MOST = 1e-3, 1e3
 """Of the inverse temperature."""
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """From one probability to another: a line of the logit, or straight pieces between corners."""
-
-    name: str
-    columns: tuple[str, ...]
-    """of the predictions, whose sum is mapped"""
-    n: int
-    positives: int
-    intercept: float = 0.0
-    slope: float = 1.0
-    corners: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    """probabilities before and after, both rising; then no line"""
-
-    def __call__(self, table: pd.DataFrame) -> Floats:
-        """The probability put right, `(p,)`."""
-        given = table[list(self.columns)].astype(np.float64).sum(axis=1).to_numpy()
-        if self.corners is not None:
-            return np.asarray(np.interp(given, *self.corners))
-        return np.asarray(expit(self.intercept + self.slope * logit(given)))
 
 
 @dataclass(frozen=True)
@@ -74,20 +56,38 @@ class Calibrator:
 
     method: str
     columns: tuple[str, ...]
-    """`p_<class>` of all classes or labels"""
+    """`p_<class>` of all classes or labels, or `risk_<horizon>` of all causes and horizons"""
     curves: tuple[Curve, ...]
     joined: str | None = None
-    """`classes` or `grades` where probabilities have to sum to one"""
+    """`classes` or `grades` where probabilities have to sum to one, `risks` where they may not fall with time"""
+    horizons: int = 0
+    """of each cause, where they are risks"""
+    on: str = SELECT
+    """whose patients it was fitted to"""
+
+    @property
+    def n(self) -> int:
+        """Patients that it was fitted to."""
+        return max(curve.n for curve in self.curves)
+
+    def answers(self, columns: Collection[str]) -> bool:
+        """Whether each of these columns of predictions has a calibrated one with numbers."""
+        fitted = {name for curve in self.curves for name in curve.columns}
+        return set(columns) <= (set(self.columns) if self.joined in (CLASSES, GRADES) else fitted)
 
     def apply(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The table with `calibrated_<class>` beside each `p_<class>`; NaN for a label that could not be fitted.
+        """The table with `calibrated_<class>` beside each `p_<class>`, `calibrated_risk_...` beside each `risk_...`.
+
+        NaN for a label, or a horizon, that could not be fitted.
 
         Raises:
             PredictionsError: a column is missing.
         """
         if missing := [name for name in self.columns if name not in table]:
             raise PredictionsError(f"calibration: no column {missing[0]!r}, found {', '.join(map(str, table.columns))}")
-        values = self._shares(table) if self.joined else self._each(table)  # (p, c)
+        values = self._shares(table) if self.joined in (CLASSES, GRADES) else self._each(table)  # (p, c)
+        if self.joined == RISKS:
+            values = risks.rising(values, self.horizons)
         return table.assign(**dict(zip(map(calibrated_name, self.columns), values.T, strict=True)))
 
     def _each(self, table: pd.DataFrame) -> Floats:
@@ -106,39 +106,58 @@ class Calibrator:
 
     def state(self) -> dict[str, Any]:
         """All of it in plain JSON types."""
-        curves = [asdict(curve) | {"columns": list(curve.columns)} for curve in self.curves]
-        for curve in curves:
-            curve["corners"] = curve["corners"] and [list(side) for side in curve["corners"]]
-        return {"method": self.method, "columns": list(self.columns), "curves": curves, "joined": self.joined}
+        found = {"method": self.method, "columns": list(self.columns), "joined": self.joined, "on": self.on}
+        return found | {"curves": [curve.state() for curve in self.curves], "horizons": self.horizons}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Calibrator":
-        """Takes back what `state` gave.
+        """Takes back what `state` gave; older ones speak of select patients, and of no horizons.
 
         Raises:
             KeyError: something is missing.
         """
-        curves = tuple(_curve(curve) for curve in state["curves"])
-        return cls(str(state["method"]), tuple(map(str, state["columns"])), curves, state["joined"])
+        curves = tuple(map(Curve.from_state, state["curves"]))
+        columns, more = tuple(map(str, state["columns"])), (int(state.get("horizons", 0)), str(state.get("on", SELECT)))
+        return cls(str(state["method"]), columns, curves, state["joined"], *more)
+
+
+def methods(endpoint: Endpoint) -> tuple[str, ...]:
+    """What an endpoint's probabilities or risks can be calibrated by; nothing where it has none."""
+    if isinstance(endpoint, Survival):
+        return risks.METHODS if endpoint.horizons else ()
+    return METHODS if questions(endpoint) else ()
+
+
+def check(method: str, endpoint: Endpoint) -> None:
+    """Refuses a method that does not exist, or not for this endpoint.
+
+    Raises:
+        ConfigError: it is refused.
+    """
+    known = methods(endpoint)
+    if known and method not in known:
+        raise ConfigError(f"calibration: method {method!r}, expected one of {', '.join(known)} or null")
+    if not known:
+        lacks = "horizons" if isinstance(endpoint, Survival) else "classes"
+        raise ConfigError(f"calibration {method}: endpoint {', '.join(endpoint.columns)} has no {lacks}, expected null")
 
 
 def fit(method: str, endpoint: Endpoint, select: pd.DataFrame) -> Calibrator:
-    """Fits a method to select patients: targets and `p_` columns of a checked table.
+    """Fits a method to select patients: targets and `p_` or `risk_` columns of a checked table.
 
-    Labels that are not known are left out; a label without both answers gets no curve, as long as another has one.
+    Labels that are not known are left out; a label without both answers gets no curve, as long as another has one, and
+    neither does a horizon with too few events.
 
     Raises:
-        ConfigError: another method, or an endpoint without probabilities of classes.
+        ConfigError: another method, or an endpoint without probabilities of classes and without horizons.
         PredictionsError: too few patients, one class only, or a score that does not rise with the truth.
     """
-    if method not in METHODS:
-        raise ConfigError(f"calibration: method {method!r}, expected one of {', '.join(METHODS)} or null")
+    check(method, endpoint)
+    if isinstance(endpoint, Survival):
+        names = risks.columns(endpoint)
+        found = risks.fit(method, endpoint, select)
+        return Calibrator(method, tuple(name for own in names for name in own), found, RISKS, len(names[0]))
     asked = questions(endpoint)
-    if not asked:
-        raise ConfigError(
-            f"calibration {method}: endpoint {', '.join(endpoint.columns)} has no classes, expected null; "
-            "risks and values are recalibrated where they are made"
-        )
     if isinstance(endpoint, Multiclass | Ordinal):
         columns = tuple(f"{RAW}{name}" for name in endpoint.classes)
         joined = GRADES if isinstance(endpoint, Ordinal) else CLASSES
@@ -150,13 +169,18 @@ def fit(method: str, endpoint: Endpoint, select: pd.DataFrame) -> Calibrator:
 
 
 def calibrated_name(column: str) -> str:
-    """`calibrated_<class>` of `p_<class>`."""
+    """`calibrated_<class>` of `p_<class>`, `calibrated_risk_<horizon>` of `risk_<horizon>`."""
     return f"{CALIBRATED}{column.removeprefix(RAW)}"
 
 
 def calibrated(question: Question) -> Question:
     """The same question, answered by the calibrated columns."""
     return replaced(question, columns=tuple(map(calibrated_name, question.columns)))
+
+
+def either(columns: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the same decision may cut: columns of predictions, or the calibrated ones."""
+    return tuple(columns), tuple(map(calibrated_name, columns))
 
 
 def _those_that_fit(method: str, asked: Sequence[Question], select: pd.DataFrame) -> tuple[Curve, ...]:
@@ -176,7 +200,7 @@ def _curve_of(method: str, question: Question, select: pd.DataFrame) -> Curve:
     known = ~np.isnan(truth)
     probability, positive = question.probability(select)[known], truth[known] == 1
     n, positives = len(positive), int(positive.sum())
-    who = f"calibration {method} of {question.name}: {n} select patients with {positives} positives"
+    who = f"calibration {method} of {question.name}: {n} patients with {positives} positives"
     if not 0 < positives < n:
         raise PredictionsError(f"{who}, expected both positives and negatives")
     blank = Curve(question.name, question.columns, n, positives)
@@ -202,7 +226,7 @@ def _line(values: Floats, target: Floats, method: str) -> tuple[float, float]:
 def _temperature(endpoint: Classes, columns: Sequence[str], select: pd.DataFrame) -> Curve:
     label, classes = endpoint.labels(select), len(columns)
     if len(np.unique(label)) < 2:
-        found = f"{len(label)} select patients of {len(np.unique(label))} class"
+        found = f"{len(label)} patients of {len(np.unique(label))} class"
         raise PredictionsError(f"calibration temperature: {found}, expected two or more classes")
     shares, target = _log_shares(select, columns), _smoothed(label, classes)
 
@@ -212,7 +236,7 @@ def _temperature(endpoint: Classes, columns: Sequence[str], select: pd.DataFrame
     least, most = np.log(_LEAST), np.log(_MOST)
     inverse = float(np.exp(minimize_scalar(lost, bounds=(least, most), method="bounded", options={"xatol": 1e-10}).x))
     if inverse < 2 * _LEAST:
-        found = f"{len(label)} select patients whose probabilities do not rise with their classes"
+        found = f"{len(label)} patients whose probabilities do not rise with their classes"
         raise PredictionsError(f"calibration temperature: {found}, expected some that do")
     return Curve(", ".join(endpoint.classes), tuple(columns), len(label), int(np.bincount(label).min()), slope=inverse)
 
@@ -231,17 +255,3 @@ def _smoothed(label: NDArray[np.int64], classes: int) -> Floats:
 
 def _log_shares(table: pd.DataFrame, columns: Sequence[str]) -> Floats:
     return np.asarray(np.log(np.maximum(table[list(columns)].to_numpy(np.float64), 1e-300)))
-
-
-def _curve(state: Mapping[str, Any]) -> Curve:
-    sides = state["corners"]
-    corners = None if sides is None else (tuple(map(float, sides[0])), tuple(map(float, sides[1])))
-    return Curve(
-        str(state["name"]),
-        tuple(map(str, state["columns"])),
-        int(state["n"]),
-        int(state["positives"]),
-        float(state["intercept"]),
-        float(state["slope"]),
-        corners,
-    )

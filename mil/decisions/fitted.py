@@ -48,9 +48,11 @@ def fit(
     method, sets, flags = (tool.get(key) for key in ("calibration", "conformal", "novelty"))
     if isinstance(endpoint, Several) and (method or sets):
         raise ConfigError(f"tool.{'calibration' if method else 'conformal'}: several endpoints, expected null")
+    calibrator = calibration(method, endpoint, select)
+    made = decisions(tool.get("decision"), endpoint, train, select, calibrator)
     return {
-        "decisions": [decision.state() for decision in decisions(tool.get("decision"), endpoint, train, select)],
-        "calibration": _state(lambda: calibrators.fit(method, endpoint, select), "calibration") if method else None,
+        "decisions": [decision.state() for decision in made],
+        "calibration": None if calibrator is None else calibrator.state(),
         "conformal": _state(lambda: conformal.fit(sets, endpoint, select), "conformal") if sets else None,
         "novelty": _novelty(flags, bags).state() if flags is not None else None,
     }
@@ -64,23 +66,36 @@ def check(tool: Mapping[str, Any], endpoint: Endpoint) -> None:
     """
     for _, asked, own in _parts(tool.get("decision"), endpoint):
         rules.plans(asked, own)
-    if (method := tool.get("calibration")) and method not in calibrators.METHODS:
-        raise ConfigError(f"tool.calibration: {method!r}, expected one of {', '.join(calibrators.METHODS)} or null")
+    if method := tool.get("calibration"):
+        calibrators.check(method, endpoint)
     if sets := tool.get("conformal"):
         conformal.options(sets)
     if (flags := tool.get("novelty")) is not None:
         novelty.options(flags)
 
 
+def calibration(method: str | None, endpoint: Endpoint, select: pd.DataFrame) -> calibrators.Calibrator | None:
+    """Fitted to select patients; none where none is asked for, or they cannot carry it, which a warning says.
+
+    Raises:
+        ConfigError: a method that does not exist for the endpoint.
+    """
+    return None if method is None else _tried(partial(calibrators.fit, method, endpoint, select), "calibration")
+
+
 def decisions(
-    asked: Mapping[str, Any] | None, endpoint: Endpoint, train: pd.DataFrame, select: pd.DataFrame
+    asked: Mapping[str, Any] | None,
+    endpoint: Endpoint,
+    train: pd.DataFrame,
+    select: pd.DataFrame,
+    calibrator: calibrators.Calibrator | None = None,
 ) -> list[rules.Decision]:
     """Of one endpoint, or of each of several under names of their own; a decision that nobody can carry is left out."""
     found = []
     for name, rule, own in _parts(asked, endpoint):
         known = train[own.known(train)], select[own.known(select)]
         for plan in rules.plans(rule, own):
-            made = _tried(partial(plan.fit, *known), "decision")
+            made = _tried(partial(plan.fit, *known, calibrator), "decision")
             if made is not None:
                 found.append(made.model_copy(update={"name": f"{name}{made.name}"}))
     return found

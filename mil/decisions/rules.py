@@ -11,8 +11,11 @@
     {questions: {MSI: {rule: ...}}}           a rule for some of the questions
 
 The first four and `argmax` on labels speak of yes-or-no questions: one decision for each that the endpoint asks, or one
-for `positive: [classes]` together. `role:` says what the decision is for and changes nothing. Cuts are of the table's
-`p_<class>` as they stand: who calibrates probabilities before they are cut hands over a table of calibrated ones.
+for `positive: [classes]` together. `role:` says what the decision is for and changes nothing.
+
+Probabilities and risks that were stated beforehand (`low` and `high`, `argmax`, `absolute_risk`) mean what they say, so
+they are compared with the calibrated columns where a calibration was fitted. Cuts that patients set are of the model's
+own columns: an order is all that they need, and a calibration keeps it.
 """
 
 from collections.abc import Mapping
@@ -23,8 +26,9 @@ import numpy as np
 import pandas as pd
 
 from mil.decisions.asked import GROUPS, check, check_keys
+from mil.decisions.calibrators import Calibrator, calibrated_name, either
 from mil.decisions.cuts import achieved, choose, two_cuts
-from mil.decisions.decision import ABSTAINED, BETWEEN, Decision, apply, recalibrate, total
+from mil.decisions.decision import ABSTAINED, BETWEEN, Decision, On, apply, recalibrate, total
 from mil.decisions.questions import Question, questions
 from mil.endpoints.base import Endpoint
 from mil.endpoints.classification import Binary, Multiclass
@@ -35,7 +39,9 @@ from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Survival
 from mil.errors import ConfigError, PredictionsError
 
-__all__ = ["Decision", "Plan", "apply", "fit", "plans", "recalibrate"]
+__all__ = ["STATED", "Decision", "Plan", "aimed", "apply", "fit", "plans", "recalibrate"]
+
+STATED: On = "stated beforehand"
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,15 @@ class Plan:
     """of every zone that there may be, from the lowest"""
     question: Question | None = None
 
-    def fit(self, train: pd.DataFrame, select: pd.DataFrame) -> Decision:
+    @property
+    def stated(self) -> bool:
+        """Whether the rule itself says where to cut, so that what is cut has to be a probability."""
+        return _stated(self.rule) is not None
+
+    def fit(self, train: pd.DataFrame, select: pd.DataFrame, calibrator: Calibrator | None = None) -> Decision:
         """With its cuts, from predictions with targets of a fold's train and select patients; no others are seen.
+
+        `calibrator` was fitted to the same select patients; what the rule states is then cut on its columns.
 
         Raises:
             PredictionsError: these patients cannot set the cuts, or a column of scores is missing.
@@ -60,7 +73,9 @@ class Plan:
         if self.rule["rule"] == "quantiles":
             return self._by_quantiles(train)
         stated = _stated(self.rule)
-        return self._by_question(select) if stated is None else self._frozen(stated, on="stated beforehand")
+        if stated is None:
+            return self._by_question(select)
+        return aimed(self._frozen(stated, on=STATED), calibrator)
 
     def _frozen(self, cuts: list[float], **found: Any) -> Decision:
         """This plan with its cuts; where two became one there is nothing between."""
@@ -101,7 +116,11 @@ class Plan:
 
 
 def fit(
-    decision: Mapping[str, Any] | None, endpoint: Endpoint, train: pd.DataFrame, select: pd.DataFrame
+    decision: Mapping[str, Any] | None,
+    endpoint: Endpoint,
+    train: pd.DataFrame,
+    select: pd.DataFrame,
+    calibrator: Calibrator | None = None,
 ) -> list[Decision]:
     """Everything that a tool decides, from predictions of one fold's patients.
 
@@ -110,12 +129,22 @@ def fit(
         endpoint: What was predicted; not several in one.
         train: Targets and scores of training patients.
         select: Those of select patients.
+        calibrator: Fitted to the select patients, where the tool asks for one.
 
     Raises:
         ConfigError: a rule, key, share or question that does not exist.
         PredictionsError: these patients cannot set the cuts.
     """
-    return [plan.fit(train, select) for plan in plans(decision, endpoint)]
+    return [plan.fit(train, select, calibrator) for plan in plans(decision, endpoint)]
+
+
+def aimed(decision: Decision, calibrator: Calibrator | None) -> Decision:
+    """A decision whose cuts were stated, about the calibrated columns as far as there are some; others as they are."""
+    if calibrator is None or decision.on != STATED:
+        return decision
+    raw = {calibrated_name(name): name for name in calibrator.columns}
+    given, put_right = either([raw.get(name, name) for name in decision.columns])
+    return decision.model_copy(update={"columns": put_right if calibrator.answers(given) else given})
 
 
 def plans(decision: Mapping[str, Any] | None, endpoint: Endpoint) -> list[Plan]:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from mil.endpoints.base import Endpoint, Scores, numbers
 from mil.endpoints.losses import ClassLoss
 from mil.errors import CohortError, ConfigError, PredictionsError
-from mil.metrics.classification import auroc, balanced_accuracy, macro_auroc
+from mil.metrics.classification import against_rest, auroc, balanced_accuracy, levelled, macro_auroc
 
 
 class Classes(Endpoint):
@@ -175,7 +175,7 @@ class Multiclass(Classes):
         # a constant added to a patient's logits says nothing, yet would move the patient among the others
         values, label = logits.double().log_softmax(1).numpy(), target.numpy()
         return {
-            "macro_auroc": macro_auroc(values, label, weight),
+            "macro_auroc": macro_auroc(levelled(against_rest(values)), label, weight),
             "balanced_accuracy": balanced_accuracy(values.argmax(1), label, len(self.classes), weight),
         }
 

@@ -26,7 +26,7 @@ from torch.nn import functional
 from mil.endpoints.base import Scores
 from mil.endpoints.classification import Classes, logit, probabilities
 from mil.errors import ConfigError
-from mil.metrics.classification import auroc, macro_auroc
+from mil.metrics.classification import against_rest, auroc, levelled, macro_auroc
 from mil.metrics.ordinal import quadratic_kappa
 
 _LEAST = 1e-300
@@ -171,10 +171,12 @@ class Ordinal(Classes):
         wide, label = logits.double(), target.numpy()
         above, below = (part.numpy() for part in self.method.above(wide, self.steps))  # (p, K - 1)
         called, names = (above > below).sum(1), self.classes[1:]
+        odds = levelled(above - below)
+        shares = levelled(against_rest(self.method.classes(wide, self.steps).numpy()))
         return {
             "qwk": quadratic_kappa(called, label, len(self.classes), weight),
-            "macro_auroc": macro_auroc(self.method.classes(wide, self.steps).numpy(), label, weight),
-        } | {f"auroc_from_{name}": auroc((above - below)[:, k], label > k, weight) for k, name in enumerate(names)}
+            "macro_auroc": macro_auroc(shares, label, weight),
+        } | {f"auroc_from_{name}": auroc(odds[:, k], label > k, weight) for k, name in enumerate(names)}
 
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
         """`p_<class>` for each class, summing to one, and `expected`: the mean place among the classes, from zero."""

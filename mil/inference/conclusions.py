@@ -54,7 +54,7 @@ def concluded(fitted: Mapping[str, Any], table: pd.DataFrame, seen: Seen | None 
     if (said := fitted.get("calibration")) is not None:
         out = _joined(out, _calibrator(said).apply(table))
     if said := fitted.get("decisions"):
-        out = _joined(out, rules.apply([rules.Decision.from_state(one) for one in said], table))
+        out = _joined(out, rules.apply([rules.Decision.from_state(one) for one in said], out))
     if (said := fitted.get("conformal")) is not None:
         out = _joined(out, Conformal.from_state(said).apply(table))
     if (said := fitted.get("novelty")) is not None and seen is not None:

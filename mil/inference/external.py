@@ -1,12 +1,14 @@
 """A cohort with labels that a checkpoint was not trained on: scored, never learnt from.
 
-What was fitted stays as it is. The one exception is asked for by name: `recalibrated` sets a cut anew from known
-positives of a new site or scanner, and says what that promises.
+What was fitted stays as it is. The two exceptions are asked for by name: `recalibrated` sets a cut anew from known
+positives of a new site or scanner, and says what that promises; `put_right` fits probabilities or risks to what is true
+of patients of the new place.
 """
 
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
@@ -18,8 +20,10 @@ from mil.checkpoint import Checkpoint
 from mil.data.cohort import Cohort
 from mil.data.formats import Reading
 from mil.data.tables import listed
+from mil.decisions import calibrators
+from mil.decisions.calibrators import LOCAL, Calibrator, calibrated_name, either
 from mil.decisions.questions import Question, questions
-from mil.decisions.rules import Decision, recalibrate
+from mil.decisions.rules import STATED, Decision, aimed, recalibrate
 from mil.errors import ConfigError, PredictionsError
 from mil.inference.conclusions import WITHHELD
 from mil.inference.predict import predict
@@ -48,7 +52,8 @@ def labelled(
         PredictionsError: no patient has a result.
     """
     endpoint = checkpoint.endpoint
-    known = Cohort.read(cohort, labels=endpoint.columns, slides=slides, known=endpoint.known)
+    words = checkpoint.words_of(endpoint.columns)
+    known = Cohort.read(cohort, labels=endpoint.columns, slides=slides, words=words, known=endpoint.known)
     scores = predict(checkpoint, features, cohort, slides=slides, reading=reading).astype({"patient": str})
     scores = scores[scores["patient"].isin(known.patients.index)].reset_index(drop=True)
     out = scores.get(WITHHELD, pd.Series("", index=scores.index)) != ""
@@ -99,6 +104,39 @@ def recalibrated(
     return fresh
 
 
+def put_right(checkpoint: Checkpoint, found: Labelled, out: Path, method: str) -> Calibrator:
+    """Writes a copy of the checkpoint whose probabilities or risks are calibrated by the patients of `found`.
+
+    What is cut at a stated probability is cut at the new one; cuts that patients set stay with the model's own scores.
+
+    Args:
+        checkpoint: What is to be used at a new site.
+        found: Its scores there, beside what is true.
+        out: A new folder.
+        method: As a tool's `calibration` names it.
+
+    Raises:
+        ConfigError: the folder exists, no such method for the endpoint, or a decision was cut on what is replaced.
+        PredictionsError: too few patients, or a score that does not rise with the truth.
+    """
+    if out.exists():
+        raise ConfigError(f"{out}: is there already, expected a new folder")
+    manifest = checkpoint.manifest
+    fresh = replace(calibrators.fit(method, checkpoint.endpoint, found.table.set_index("patient")), on=LOCAL)
+    states = [Decision.from_state(one) for one in manifest.fitted.get("decisions") or []]
+    for one in states:
+        if one.on != STATED and set(one.columns) & set(map(calibrated_name, fresh.columns)):
+            raise ConfigError(
+                f"{checkpoint.folder}: decision {one.name} was cut by {one.on} on the calibration that it has, "
+                "expected a checkpoint whose calibration is set before its cut"
+            )
+    decisions = [aimed(one, fresh).state() for one in states]
+    fitted = {**manifest.fitted, "decisions": decisions, "calibration": fresh.state()}
+    changed = manifest.model_copy(update={"fitted": fitted})
+    _copied(checkpoint, out, lambda place: checkpoints.seal(place, changed))
+    return fresh
+
+
 def _copied(checkpoint: Checkpoint, out: Path, finish: Callable[[Path], None]) -> None:
     """Whole or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -126,6 +164,6 @@ def _question(checkpoint: Checkpoint, decision: Decision) -> Question:
     endpoint = checkpoint.endpoint
     positive = decision.rule.get("positive")
     for one in questions(endpoint, positive):
-        if one.columns == decision.columns:
+        if decision.columns in either(one.columns):
             return one
     raise ConfigError(f"{checkpoint.folder}: decision {decision.name} asks no yes-or-no question, expected one")

@@ -135,7 +135,8 @@ def _cohort(store: FeatureStore, path: Path | None, slides: Path | None, checkpo
     beside = checkpoint.covariates
     if path is not None:
         columns = () if beside is None else beside.columns
-        cohort = Cohort.read(path, covariates=columns, slides=slides).having(store.slides, "error")
+        words = checkpoint.words_of(columns)
+        cohort = Cohort.read(path, covariates=columns, slides=slides, words=words).having(store.slides, "error")
         if beside is not None:
             beside.check(cohort.patients)
         return cohort

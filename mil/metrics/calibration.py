@@ -10,12 +10,20 @@ from mil.metrics.logistic import logistic, overlaps
 from mil.metrics.resamples import Floats, as_given, as_rows, ratio
 
 BINS, _IN_A_BIN = 15, 10
+_LOWEST, _HIGHEST = 1e-6, 1 - 1e-12
+"""Of risks on the scale of `log_log`, which is steep near zero: lower ones would outweigh all others."""
 
 
 def logit(probability: ArrayLike) -> Floats:
     """Logarithm of the odds, finite for all of [0, 1]."""
     inside = np.clip(np.asarray(probability, np.float64), 1e-300, 1 - 2**-53)
     return np.asarray(np.log(inside) - np.log1p(-inside))
+
+
+def log_log(risk: ArrayLike) -> Floats:
+    """log(-log(1 - risk)), the scale on which hazards are proportional; risks of 0 and 1 are moved inside."""
+    inside = np.clip(np.asarray(risk, np.float64), _LOWEST, _HIGHEST)
+    return np.asarray(np.log(-np.log1p(-inside)))
 
 
 def brier(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) -> Floats:

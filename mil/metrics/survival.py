@@ -6,6 +6,9 @@ that holds such a patient has the value NaN (scikit-survival raises an error, or
 loss for zero). Beyond the last censoring G stays what it is, up to the longest time of a training patient.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -35,8 +38,9 @@ def c_index(risk: ArrayLike, time: ArrayLike, event: ArrayLike, weight: Floats |
     Returns:
         `()` or `(r,)`; NaN without comparable pairs or where a risk is NaN.
     """
-    event = np.asarray(event, dtype=bool)
-    return _concordance(risk, time, event, event.astype(np.float64), weight)
+    risk, time, event = np.asarray(risk, np.float64), np.asarray(time, np.float64), np.asarray(event, dtype=bool)
+    rows = as_rows(weight, len(risk))
+    return as_given(_share([_Pairs.of(risk, time, event, event.astype(np.float64), rows, rows)]), weight)
 
 
 def uno_c(
@@ -53,10 +57,13 @@ def uno_c(
     et al., Statistics in Medicine 30, 2011, equation 6; conventions of scikit-survival, but that risks are tied where
     they are equal and not where they differ by 1e-8.
 
+    Who has a competing event will never have the event, and is outlived by none: a pair with one who had it before
+    weighs `1 / (G(time_i) G(time_j))`. Wolbers et al., Biostatistics 15, 2014, section 3.2, with G of all patients.
+
     Args:
         risk: `(p,)`, higher for earlier events.
         time: `(p,)`
-        event: `(p,)`, true or 1 where the event was seen.
+        event: `(p,)`, true or 1 where the event was seen, more for a competing one.
         tau: Events at this time or later do not count; none: all do.
         censoring: Fitted to the training patients.
         weight: Multiplicities `(r, p)`; G stays as it is.
@@ -64,9 +71,18 @@ def uno_c(
     Returns:
         `()` or `(r,)`; NaN as in `c_index`, or where an event that counts has no weight.
     """
-    time, event = np.asarray(time, np.float64), np.asarray(event, dtype=bool)
-    counted = event & (time < (np.inf if tau is None else tau))
-    return _concordance(risk, time, event, np.where(counted, censoring.inverse(time) ** 2, 0.0), weight)
+    risk, time = np.asarray(risk, np.float64), np.asarray(time, np.float64)
+    code, inverse = np.asarray(event).astype(np.int64), censoring.inverse(time)
+    worth = np.where((code == 1) & (time < (np.inf if tau is None else tau)), inverse, 0.0)
+    rows = as_rows(weight, len(risk))
+    pairs = [_Pairs.of(risk, time, code == 1, worth**2, rows, rows)]
+    if (code > 1).any():
+        own = (worth != 0) | (code > 1)
+        # backwards in time whoever had a competing event before an event stands after it; who had it at the same time
+        # outlives it above. Where G is not known, it is not known of the event either, which makes the value NaN
+        left = rows * np.where(code > 1, np.nan_to_num(inverse, nan=1.0), 0.0)
+        pairs.append(_Pairs.of(risk[own], -time[own], np.ones(own.sum(), bool), worth[own], rows[:, own], left[:, own]))
+    return as_given(_share(pairs), weight)
 
 
 def cumulative_dynamic_auc(
@@ -77,27 +93,29 @@ def cumulative_dynamic_auc(
     censoring: Censoring,
     weight: Floats | None = None,
 ) -> Floats:
-    """AUC(t): the chance that who has the event by a time had a higher risk than who is followed beyond it.
+    """AUC(t): the chance that who has the event by a time had a higher risk than who has not.
 
-    Events up to and with the time are the cases, each weighing `1 / G` of its own time, who is there after it are the
-    controls; who is censored by then is neither. Tied risks count half. Uno et al., JASA 102, 2007; Hung and Chiang,
-    Canadian Journal of Statistics 38, 2010.
+    Events up to and with the time are the cases, each weighing `1 / G` of its own time; who is there after it is a
+    control weighing `1 / G(t)`, and so is who had a competing event by then, weighing `1 / G` of its own time; who is
+    censored by then is neither. Tied risks count half. Uno et al., JASA 102, 2007; Hung and Chiang, Canadian Journal of
+    Statistics 38, 2010; with competing events Blanche et al., Statistics in Medicine 32, 2013, their second definition.
 
     Args:
         risk: `(p,)`, higher for earlier events; a risk at this very time will do.
         time: `(p,)`
-        event: `(p,)`, true or 1 where the event was seen.
+        event: `(p,)`, true or 1 where the event was seen, more for a competing one.
         at: The time t.
         censoring: Fitted to the training patients.
         weight: Multiplicities `(r, p)`; G stays as it is.
 
     Returns:
-        `()` or `(r,)`; NaN without cases or controls, or where a case has no weight.
+        `()` or `(r,)`; NaN without cases or controls, or where one who counts has no weight.
     """
-    time = np.asarray(time, np.float64)
-    case = np.asarray(event, dtype=bool) & (time <= at)
-    kept = case | (time > at)
-    worth = np.where(case, censoring.inverse(time), 1.0)[kept]
+    time, code = np.asarray(time, np.float64), np.asarray(event).astype(np.int64)
+    case, other = ((time <= at) & kind for kind in (code == 1, code > 1))
+    kept, inverse = case | other | (time > at), censoring.inverse(time)
+    # controls of both kinds relative to 1 / G(t), which without competing events cancels and need not be known
+    worth = np.where(case, inverse, np.where(other, inverse / censoring.inverse(at), 1.0))[kept]
     rows = as_rows(weight, len(time))[:, kept]
     area = auroc(np.asarray(risk, np.float64)[kept], case[kept], rows * np.nan_to_num(worth))
     return as_given(_known(area, rows, np.isnan(worth)), weight)
@@ -213,29 +231,45 @@ def _later(time: Floats, event: NDArray[np.bool_]) -> NDArray[np.intp]:
     return np.asarray(first + tied)
 
 
-def _concordance(
-    risk: ArrayLike, time: ArrayLike, event: NDArray[np.bool_], worth: Floats, weight: Floats | None
+class _Pairs(NamedTuple):
+    """Events and those who outlive them."""
+
+    won: Floats
+    """weight of the pairs in order, `(r,)`"""
+    every: Floats
+    """of all pairs, `(r,)`"""
+    unknown: NDArray[np.bool_]
+    """whether an event with a partner has no known worth, or somebody no risk, `(r,)`"""
+
+    @classmethod
+    def of(
+        cls, risk: Floats, time: Floats, event: NDArray[np.bool_], worth: Floats, rows: Floats, others: Floats
+    ) -> "_Pairs":
+        """A pair weighs its event's worth `(p,)` and row `(r, p)` and its other patient's `others` `(r, p)`."""
+        order = np.lexsort((~event, time))  # by time, events before censorings
+        risk, time, event, worth = risk[order], time[order], event[order], worth[order]
+        rows, others = rows[:, order], others[:, order]
+        seen = np.flatnonzero(event & (worth != 0))  # (e,)
+        later = _later(time, event)[seen]  # (e,): who outlives an event stands at this position and after it
+        outlived = np.cumsum(np.pad(others, ((0, 0), (0, 1)))[:, ::-1], axis=1)[:, ::-1][:, later]  # (r, e)
+        unknown, worth = np.isnan(worth[seen]), np.nan_to_num(worth[seen])
+        pairs = rows[:, seen] * outlived
+        won = _concordant(risk, rows, others, seen, later, worth)
+        return cls(won, pairs @ worth, (pairs[:, unknown].sum(1) > 0) | np.isnan(risk).any())
+
+
+def _share(pairs: Sequence[_Pairs]) -> Floats:
+    """How many of the pairs are in order, `(r,)`; NaN where a pair's weight is not known."""
+    value = ratio(np.sum([one.won for one in pairs], axis=0), np.sum([one.every for one in pairs], axis=0))
+    return np.where(np.any([one.unknown for one in pairs], axis=0), np.nan, value)
+
+
+def _concordant(
+    risk: Floats, rows: Floats, others: Floats, seen: NDArray[np.intp], later: NDArray[np.intp], worth: Floats
 ) -> Floats:
-    """Share of the comparable pairs that are in order, each pair weighing its event's worth, `()` or `(r,)`."""
-    risk, time = np.asarray(risk, np.float64), np.asarray(time, np.float64)
-    rows = as_rows(weight, len(risk))  # (r, p)
-    if np.isnan(risk).any():
-        return as_given(np.full(len(rows), np.nan), weight)
-    order = np.lexsort((~event, time))  # by time, events before censorings
-    risk, time, event, worth, rows = risk[order], time[order], event[order], worth[order], rows[:, order]
-    seen = np.flatnonzero(event & (worth != 0))  # (e,)
-    later = _later(time, event)[seen]  # (e,): who outlives an event stands at this position and after it
-    outlived = np.cumsum(np.pad(rows, ((0, 0), (0, 1)))[:, ::-1], axis=1)[:, ::-1][:, later]  # (r, e)
-    unknown, worth = np.isnan(worth[seen]), np.nan_to_num(worth[seen])
-    pairs = rows[:, seen] * outlived
-    value = ratio(_concordant(risk, rows, seen, later, worth), pairs @ worth)
-    return as_given(_known(value, pairs, unknown), weight)
-
-
-def _concordant(risk: Floats, rows: Floats, seen: NDArray[np.intp], later: NDArray[np.intp], worth: Floats) -> Floats:
     """Weight of the pairs in order, `(r,)`, by products of matrices: O(n^2) a row, at the speed of hardware."""
-    whole = rows.sum(1).max(initial=0) < _EXACT and np.array_equal(rows, np.rint(rows))
-    others = rows.astype(np.float32 if whole else np.float64)  # (r, p)
+    whole = others.sum(1).max(initial=0) < _EXACT and np.array_equal(others, np.rint(others))
+    others = others.astype(np.float32 if whole else np.float64)  # (r, p)
     found = np.zeros(len(rows))
     for at in range(0, len(seen), _BLOCK):
         block, after = seen[at : at + _BLOCK], later[at : at + _BLOCK]

@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 from mil.decisions.novelty import Novelty
 from mil.evaluation.page.words import verdict
 from mil.manifest import Manifest
+from mil.zoo.card.tier import LOWEST, at_new_sites, by_site, tier
 from mil.zoo.runs import Run
 
-CHANCE = {"auroc": 0.5, "macro_auroc": 0.5, "c_index": 0.5, "qwk": 0.0, "r2": 0.0}
-"""What each endpoint's metric is worth without any knowledge."""
-BY_SITE = ("SitePreserved", "LeaveOneSiteOut")
 _FAR = 8.0
 Verdict = tuple[bool | None, str]
 
@@ -78,21 +76,18 @@ def _leakage(evidence: Evidence) -> Verdict:
     shared = int((table.groupby(["fold", "patient"])["role"].nunique() > 1).sum())
     patients, folds = table["patient"].nunique(), table["fold"].nunique()
     known = "said by every feature file" if evidence.manifest.encoder.get("verified") else "not said by every file"
-    apart = "kept apart" if _by_site(evidence.manifest) else "not kept apart (see gate 2)"
-    said = f"{shared} of {patients} patients in two roles of one of {folds} folds; encoder {known}; sites {apart}."
+    apart = "kept apart" if by_site(evidence.manifest) else "not kept apart (see gate 2)"
+    split = "the split" if folds == 1 else f"one of {folds} splits"
+    said = f"{shared} of {patients} patients in two roles of {split}; encoder {known}; sites {apart}."
     return not shared and bool(evidence.manifest.encoder.get("verified")), said
 
 
 def _detectable(evidence: Evidence) -> Verdict:
     metric = evidence.run.endpoint.metric
-    found = evidence.whole["metrics"].get(metric)
-    if found is None or found["low"] is None or metric not in CHANCE:
-        return False, f"no interval of {metric} that could be compared with chance."
-    chance, low = CHANCE[metric], found["low"]
-    said = f"lower bound of {metric} {low:.3f}, chance {chance:g}"
-    if not _by_site(evidence.manifest):
-        return False, f"{said}, but sites were not kept apart; evidence of tier 3."
-    return low > chance, f"{said}, whole sites reported{'' if low > chance else '; evidence of tier 3'}."
+    holds, said = at_new_sites(evidence.manifest, evidence.whole, metric)
+    reached, _ = tier(evidence.manifest, evidence.whole, metric)
+    told = "" if reached is None else f"; evidence of tier {reached} (1 the most, {LOWEST} the least)"
+    return holds, f"{said}{told}."
 
 
 def _baselines(evidence: Evidence) -> Verdict:
@@ -100,7 +95,7 @@ def _baselines(evidence: Evidence) -> Verdict:
     missing = [] if whole.get("baseline") else ["mean pooling with a linear model"]
     missing += [] if whole.get("added_value") or whole.get("covariates") else ["the clinical variables"]
     said = verdict(whole, evidence.run.endpoint.metric)
-    return not missing, said + (f" Not compared with {' and '.join(missing)}." if missing else "")
+    return not missing, (f"not compared with {' and '.join(missing)}. " if missing else "") + said
 
 
 def _calibration(evidence: Evidence) -> Verdict:
@@ -131,7 +126,7 @@ def _subgroups(evidence: Evidence) -> Verdict:
     if found is None:
         return False, "no table of subgroups: no clinical table was at hand."
     rows = found["rows"]
-    return True, f"{len(rows)} rows, {sum(row.get('value') is not None for row in rows)} of them estimable."
+    return True, f"{len(rows)} rows, {sum(map(_known, rows))} of them estimable."
 
 
 def _known(row: Mapping[str, Any]) -> bool:
@@ -163,7 +158,7 @@ def _stand_ins(known: Novelty) -> Iterator[tuple[str, tuple[NDArray[np.float64] 
 
 def _valid(evidence: Evidence) -> Verdict:
     lost = evidence.missing
-    return not lost, f"{len(lost)} blocks missing" + (f": {', '.join(lost)}." if lost else " of the card.")
+    return not lost, f"{len(lost)} of the card's blocks missing" + (f": {', '.join(lost)}." if lost else ".")
 
 
 def _regenerates(evidence: Evidence) -> Verdict:
@@ -192,11 +187,6 @@ GATES: Mapping[str, Callable[[Evidence], Verdict]] = {
     "numbers regenerate": _regenerates,
     "external cohort, or said that there is none": _external,
 }
-
-
-def _by_site(manifest: Manifest) -> bool:
-    strategy = str(manifest.data["split"]["strategy"].get("_target_"))
-    return strategy.rpartition(".")[2] in BY_SITE
 
 
 def _amount(node: Any) -> int:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from mil import checkpoint, files
 from mil.checkpoint import Checkpoint
+from mil.decisions.calibrators import Calibrator
 from mil.evaluation.context import Evaluation
 from mil.evaluation.figures import draw, draw_learning
 from mil.evaluation.looks import looked
@@ -126,7 +127,8 @@ def _fitted(manifest: Manifest) -> Iterator[dict[str, Any]]:
     for one in fitted.get("decisions") or []:
         yield {"fold": fold, "what": f"decision {one['name']}", "on": one["on"], "n": one["n"], "value": one["cuts"]}
     if fitted.get("calibration"):
-        yield told(f"calibration by {fitted['calibration']['method']}", "select")
+        held = Calibrator.from_state(fitted["calibration"])
+        yield {"fold": fold, "what": f"calibration by {held.method}", "on": held.on, "n": held.n}
     if fitted.get("conformal"):
         yield told(f"sets of coverage {fitted['conformal']['coverage']}", "select")
     if fitted.get("novelty"):
@@ -149,10 +151,11 @@ def _describe_checkpoint(run: Run, whole: Mapping[str, Any], manifest: Manifest,
         report = dict(whole)
         if (run.folder / FIGURES).is_dir():
             shutil.copytree(run.folder / FIGURES, place / FIGURES)
-        files.write(place / PAGE, (run.folder / PAGE).read_bytes())
     else:
         report = reported(run, [manifest], fold) | {"looks": whole["looks"], "run": dict(whole)}
     files.write_json(place / REPORT, report)
+    if whole["folds"] < 2:
+        files.write(place / PAGE, page(titled(run.tool), report, place))
     files.write(place / CARD, card(manifest, run.endpoint, report, figures_of(place)))
     checkpoint.seal(place, manifest)
 
@@ -188,4 +191,5 @@ def page(title: str, report: Mapping[str, Any], place: Path) -> str:
     every = sorted((place / FIGURES).glob("*.*g"), key=lambda path: (path.stem, path.suffix))
     figures = {path.stem: path for path in every}  # an SVG where there is one
     banner = SIMULATED if report["simulated"] else RESEARCH
-    return html(report, figures, title, banner)
+    beside = [name for name in (REPORT, "predictions.csv") if (place / name).is_file()]
+    return html(report, figures, title, banner, beside)

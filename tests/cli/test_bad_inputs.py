@@ -1,7 +1,8 @@
 """Inputs as hospitals have them and no trainer expects: what is refused, in which words, and what is taken.
 
 Numbers are those of the project's list of thirty. Others of them are tested where they belong: labels, splits, missing
-files and unusable slides in `test_real_files.py`, options in `test_train.py`, checkpoints in `test_checkpoint.py`.
+files and unusable slides in `test_real_files.py`, options in `test_train.py`, checkpoints in `tests/test_checkpoint.py`
+and beside it.
 """
 
 import shutil

@@ -17,7 +17,8 @@ LABEL = np.array(["neg", "pos", "neg"] * 20)
 SCORE = np.clip(0.3 * (LABEL == "pos") + RNG.uniform(0, 0.7, 60), 0, 1)
 CENTRE = np.array(["a", "b"] * 30)
 BINARY = pd.DataFrame({"patient": [f"{n:03d}" for n in range(60)], "truth": LABEL, "p": SCORE, "centre": CENTRE})
-WORDS = ["--target", "truth", "--score", "p", "--positive", "pos", "--resamples", "50"]
+OPTIONS = {"--target": "truth", "--score": "p", "--positive": "pos", "--resamples": "50"}
+WORDS = [word for pair in OPTIONS.items() for word in pair]
 
 
 def table(path: Path, frame: pd.DataFrame) -> Path:
@@ -110,23 +111,24 @@ def test_a_survival_table_is_scored_as_lifelines_does(mil: Mil, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("change", "words", "said"),
+    ("change", "options", "said"),
     [
-        ({}, ["--score", "prob"], "has no column 'prob', it has patient, truth, p, centre"),
-        ({}, ["--target", "MSI"], "has no column 'MSI'"),
-        ({}, ["--patient", "case"], "has no column 'case'"),
-        ({}, ["--group", "fold"], "has no column 'fold'"),
-        ({}, ["--positive", "yes"], "beside 'yes' found 'neg', 'pos', expected one label"),
-        ({"p": "high"}, [], "60 of 60 values of p are not finite numbers"),
-        ({"patient": "one"}, [], "repeat a patient"),
-        ({"truth": "pos"}, [], "found nothing"),
+        ({}, {"--score": "prob"}, "has no column 'prob', it has patient, truth, p, centre"),
+        ({}, {"--target": "MSI"}, "has no column 'MSI'"),
+        ({}, {"--patient": "case"}, "has no column 'case'"),
+        ({}, {"--group": "fold"}, "has no column 'fold'"),
+        ({}, {"--positive": "yes"}, "beside 'yes' found 'neg', 'pos', expected one label"),
+        ({"p": "high"}, {}, "60 of 60 values of p are not finite numbers"),
+        ({"patient": "one"}, {}, "repeat a patient"),
+        ({"truth": "pos"}, {}, "found nothing"),
     ],
 )
 def test_a_table_that_cannot_be_scored_is_refused_in_one_line(
-    change: dict[str, str], words: list[str], said: str, mil: Mil, tmp_path: Path
+    change: dict[str, str], options: dict[str, str], said: str, mil: Mil, tmp_path: Path
 ) -> None:
     path = table(tmp_path / "t.csv", BINARY.assign(**change))
-    found = mil("evaluate", "--predictions", path, *WORDS, *words, "--out", tmp_path / "out")
+    words = [word for pair in (OPTIONS | options).items() for word in pair]
+    found = mil("evaluate", "--predictions", path, *words, "--out", tmp_path / "out")
     assert (found.code, found.err.count("\n")) == (2, 1)
     assert said in found.err
     assert not (tmp_path / "out").exists()

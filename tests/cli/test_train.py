@@ -110,15 +110,10 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     assert weights(other) != weights(real_run)
 
 
-@pytest.fixture(scope="module")
-def given_back(hospital: Path, real_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The hold-out run again, with its own split.csv given back."""
-    return given(hospital, real_run, tmp_path_factory.mktemp("given") / "run")
-
-
 def given(
     hospital: Path, real_run: Path, folder: Path, cohort: Path | None = None, features: Path | None = None
 ) -> Path:
+    """`given_back` with another table or other features."""
     split = ["split=fixed", f"split.file={real_run / 'split.csv'}"]
     return run_quietly("train", *words_of(hospital, cohort, features), *split, f"hydra.run.dir={folder}")
 

@@ -147,7 +147,7 @@ def test_isotonic_is_scikit_learns_kept_from_zero_and_one() -> None:
 
 
 def test_isotonic_is_refused_to_few_patients() -> None:
-    with pytest.raises(PredictionsError, match=f"isotonic of 1: 999 select patients .* expected {ISOTONIC_LEAST} or"):
+    with pytest.raises(PredictionsError, match=f"isotonic of 1: 999 patients .* expected {ISOTONIC_LEAST} or"):
         fit("isotonic", Binary(), table("binary", 999))
 
 
@@ -188,7 +188,7 @@ def test_a_label_that_cannot_be_fitted_has_no_numbers_and_the_other_has() -> Non
     found = again(fitted).apply(select)
     assert found["calibrated_EBV"].isna().all()
     assert found["calibrated_MSI"].notna().all()
-    with pytest.raises(PredictionsError, match="of MSI: 60 select patients with 0 positives"):
+    with pytest.raises(PredictionsError, match="of MSI: 60 patients with 0 positives"):
         fit("platt", ENDPOINTS["multilabel"], select.assign(MSI="0"))
 
 
@@ -212,7 +212,9 @@ def test_platt_of_grades_is_right_at_every_boundary() -> None:
     ("method", "endpoint", "words"),
     [
         ("beta", Binary(), "method 'beta', expected one of temperature, platt, isotonic or null"),
-        ("platt", Cox(), "endpoint time, event has no classes, expected null"),
+        ("platt", Cox(), "endpoint time, event has no horizons, expected null"),
+        ("platt", Cox(horizons={"5y": 60}), "method 'platt', expected one of baseline, baseline_slope or null"),
+        ("baseline", Binary(), "method 'baseline', expected one of temperature, platt, isotonic or null"),
         ("platt", Regression(), "endpoint score has no classes, expected null"),
     ],
 )

@@ -60,6 +60,15 @@ def test_everything_asked_for_is_frozen_on_its_own_patients() -> None:
     assert found["novelty"]["train"] == 80
 
 
+@pytest.mark.parametrize("select", [60, 0])
+def test_a_stated_cut_is_of_the_calibration_that_is_frozen_beside_it(select: int) -> None:
+    tool = {"decision": {"rule": "two_cuts", "low": 0.2, "high": 0.8}, "calibration": "platt"}
+    found = frozen(tool, ENDPOINT, select)
+    (decision,) = (Decision.from_state(one) for one in found["decisions"])
+    assert (found["calibration"] is None) == (not select)
+    assert decision.columns == (("calibrated_1",) if select else ("p_1",))
+
+
 def test_what_the_patients_cannot_carry_is_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         found = frozen({"decision": RULE, "calibration": "isotonic"}, ENDPOINT, select=0)
@@ -80,11 +89,13 @@ def test_each_of_several_endpoints_has_a_decision_of_its_own() -> None:
     [
         ({"decision": {"rule": "guess"}}, ENDPOINT, "guess"),
         ({"calibration": "magic"}, ENDPOINT, "'magic', expected one of temperature, platt, isotonic"),
+        ({"calibration": "platt"}, Cox(horizons={"5y": 60}), "'platt', expected one of baseline, baseline_slope"),
+        ({"calibration": "baseline"}, Cox(), "has no horizons"),
         ({"conformal": {"coverage": 2}}, ENDPOINT, "coverage"),
         ({"novelty": {"tiles": 3}}, ENDPOINT, "'tiles'"),
         ({"decision": {"other": RULE}}, Several({"label": ENDPOINT}), "expected a rule for some of label"),
     ],
-    ids=["rule", "method", "coverage", "option", "part"],
+    ids=["rule", "method", "method of risks", "no horizons", "coverage", "option", "part"],
 )
 def test_what_does_not_exist_is_refused_before_any_work(tool: dict[str, Any], endpoint: Endpoint, said: str) -> None:
     with pytest.raises(ConfigError, match=said):

@@ -71,3 +71,14 @@ def test_numbers_and_times_ask_nothing() -> None:
     assert questions(Regression("share")) == questions(Cox()) == []
     with pytest.raises(ConfigError, match="expected an endpoint of several classes"):
         questions(Cox(), ["event"])
+
+
+def test_sums_that_differ_by_rounding_alone_are_one_probability_and_small_ones_keep_their_order() -> None:
+    first = [0.1, 0.0, 1e-15, 2e-15, 0.6, 0.0]
+    second = [0.2, 0.3, 1e-16, 1e-16, 0.4, 0.0]
+    table = pd.DataFrame({"p_a": 0.0, "p_b": first, "p_c": second})
+    found = next(one for one in questions(Ordinal("grade", ["a", "b", "c"])) if one.name == ">= b").probability(table)
+    assert found[0] == found[1]
+    assert 0 == found[5] < found[2] < found[3]
+    assert found[4] == 1
+    assert found == pytest.approx(np.add(first, second), rel=1e-13)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mil.decisions import calibrators
 from mil.decisions.cuts import choose
-from mil.decisions.rules import Decision, apply, fit, plans
+from mil.decisions.rules import Decision, aimed, apply, fit, plans
 from mil.endpoints.base import Endpoint
 from mil.endpoints.classification import Binary, Multiclass
 from mil.endpoints.competing_risks import CompetingRisks
@@ -123,6 +124,48 @@ def test_stated_cuts_need_nobody() -> None:
     for found in (zones, risk, cause, likely):
         assert (found.on, found.n, found.positives, found.achieved) == ("stated beforehand", 0, None, {})
         assert set(apply([found], table)["call"]) <= set(found.calls)
+
+
+@pytest.mark.parametrize(
+    ("rule", "endpoint", "columns"),
+    [
+        ({"rule": "two_cuts", "low": 0.1, "high": 0.9}, BINARY, ("calibrated_MSI-H",)),
+        ({"rule": "argmax", "abstain_below": 0.5}, CLASSES, ("calibrated_a", "calibrated_b", "calibrated_c")),
+        (
+            {"rule": "two_cuts", "low": 0.1, "high": 0.9, "positive": ["2", "3"]},
+            GRADES,
+            ("calibrated_2", "calibrated_3"),
+        ),
+        ({"rule": "youden"}, BINARY, ("p_MSI-H",)),
+        ({"rule": "sensitivity", "at_least": 0.9}, BINARY, ("p_MSI-H",)),
+        ({"rule": "two_cuts", "out": {"npv": 0.7}, "in": {"ppv": 0.7}}, BINARY, ("p_MSI-H",)),
+    ],
+)
+def test_what_is_stated_is_cut_on_the_calibrated_columns_and_what_is_fitted_is_not(
+    rule: dict[str, Any], endpoint: Endpoint, columns: tuple[str, ...]
+) -> None:
+    table = patients(count=200)
+    calibrator = calibrators.fit("platt", endpoint, table)
+    (found,) = fit(rule, endpoint, NOBODY, table, calibrator)
+    assert found.columns == columns
+    (plain,) = fit(rule, endpoint, NOBODY, table)
+    assert (found.cuts, found.calls, found.on) == (plain.cuts, plain.calls, plain.on)
+    assert aimed(plain, calibrator) == found
+    assert aimed(found, None) == found
+    assert set(apply([found], calibrator.apply(table))["call"].dropna()) <= set(found.calls)
+    if columns[0].startswith("calibrated"):
+        with pytest.raises(PredictionsError, match="no column 'calibrated_"):
+            found.call(table)
+
+
+def test_a_label_without_a_calibration_is_cut_as_the_model_gives_it() -> None:
+    table = patients(count=200).assign(EBV="no")
+    calibrator = calibrators.fit("platt", LABELS, table)
+    rule = {"rule": "two_cuts", "low": 0.1, "high": 0.9}
+    found = fit(rule, LABELS, NOBODY, table, calibrator)
+    assert [one.columns for one in found] == [("calibrated_MSI",), ("p_EBV",)]
+    again = aimed(found[0], calibrators.fit("platt", LABELS, patients(count=200).assign(MSI="MSS")))
+    assert again.columns == ("p_MSI",)
 
 
 @pytest.mark.parametrize(("endpoint", "column", "events"), [(COX, "log_hazard", True), (Regression(), "value", False)])

@@ -251,3 +251,14 @@ def test_patients_are_counted_and_stratified_by_class() -> None:
     assert Multiclass(classes=WORDS).strata(target).tolist() == [2, 0, 0]
     assert Binary().counts(torch.tensor([1.0, 0, 1])) == {"n": 3, "0": 1, "1": 2}
     assert Binary().strata(torch.tensor([1.0, 0, 1])).tolist() == [1, 0, 1]
+
+
+def test_probabilities_that_tie_in_a_table_tie_after_logarithms_and_back() -> None:
+    rng = np.random.default_rng(0)
+    shares = rng.multinomial(10, [0.3, 0.3, 0.4], 300) / 10  # 0.2 + 0.5 + 0.3 and 0.2 + 0.6 + 0.2 differ as doubles
+    label = np.array([rng.choice(3, p=row) for row in shares])
+    table = pd.DataFrame(shares, columns=["p_a", "p_b", "p_c"]).assign(label=np.array(list("abc"))[label])
+    endpoint = Multiclass("label", list("abc"))
+    found = endpoint.score(endpoint.recode(table), endpoint.encode(table))["macro_auroc"]
+    expected = np.mean([roc_auc_score(label == at, shares[:, at]) for at in range(3)])
+    assert float(found) == pytest.approx(expected, abs=1e-12)

@@ -189,3 +189,19 @@ def test_grades_are_read_counted_weighed_and_stratified_as_classes() -> None:
     other = Ordinal("isup", GRADES)
     other.load_state(json.loads(json.dumps(judge.state())))
     assert other.class_weight == judge.class_weight == [4 / 3, 2 / 3, 0, 0, 4 / 3]
+
+
+@pytest.mark.parametrize("method", ["cumulative", "corn"])
+def test_probabilities_that_tie_in_a_table_tie_at_every_boundary(method: str) -> None:
+    rng = np.random.default_rng(0)
+    shares = rng.multinomial(10, [0.3, 0.3, 0.4], 300) / 10
+    grade = np.array([rng.choice(3, p=row) for row in shares])
+    table = pd.DataFrame(shares, columns=["p_0", "p_1", "p_2"]).assign(grade=grade)
+    endpoint = Ordinal("grade", ["0", "1", "2"], method)
+    found = endpoint.score(endpoint.recode(table), endpoint.encode(table))
+    above = shares[:, ::-1].cumsum(1)[:, ::-1].round(9)
+    for at in (1, 2):
+        expected = roc_auc_score(grade >= at, above[:, at])
+        assert float(found[f"auroc_from_{at}"]) == pytest.approx(expected, abs=1e-12)
+    classes = np.mean([roc_auc_score(grade == at, shares[:, at]) for at in range(3)])
+    assert float(found["macro_auroc"]) == pytest.approx(classes, abs=1e-12)

@@ -32,7 +32,6 @@ from mil.evaluation.sections import (
     clinical_baseline,
     groups,
     operating,
-    recalibration,
     survival,
 )
 from mil.evaluation.sections import conformal as conformal_section
@@ -43,6 +42,14 @@ from .tables import names
 
 PATIENTS = 240
 Tool = dict[str, Any]
+
+
+def with_baseline(endpoint: Cox) -> Cox:
+    """As if it had been trained, so that it predicts risks."""
+    endpoint.baseline = ([12.0, 36.0], [0.2, 0.6])
+    return endpoint
+
+
 CLINICAL = {"numeric": ["age"], "categorical": ["stage"]}
 SETS = {"coverage": 0.8}
 CASES: dict[str, tuple[Endpoint, Tool]] = {
@@ -62,6 +69,13 @@ CASES: dict[str, tuple[Endpoint, Tool]] = {
     "multilabel": (Multilabel(), {"decision": {"rule": "youden"}, "calibration": "platt"}),
     "regression": (Regression(), {"decision": {"rule": "quantiles", "cuts": [1 / 3, 2 / 3]}}),
     "survival": (Cox(), {"decision": {"rule": "quantiles", "cuts": [0.5]}, "times": [12, 24]}),
+}
+CASES |= {
+    "stated": (Binary(), {"decision": {"rule": "two_cuts", "low": 0.3, "high": 0.7}, "calibration": "platt"}),
+    "stated risk": (
+        with_baseline(Cox(horizons={"3y": 36})),
+        {"decision": {"rule": "absolute_risk", "horizon": "3y", "cuts": [0.4]}, "calibration": "baseline_slope"},
+    ),
 }
 SECTIONS = (operating, calibration, groups, survival, conformal_section, added_value)
 
@@ -141,7 +155,9 @@ def test_a_manifests_fitted_numbers_do_not_know_the_report_patients(case: str) -
     for role in ("train", "select"):
         moved = {state(changed, endpoint, tool) for changed in tampered(table, endpoint, role)}
         on = {decision["on"] for decision in json.loads(before)["decisions"]}
-        assert (moved != {before}) == (role in on or (role == "select" and "score" in endpoint.columns))
+        calibrated = json.loads(before)["calibration"] is not None
+        on_select = role == "select" and (calibrated or "score" in endpoint.columns)
+        assert (moved != {before}) == (role in on or on_select)
 
 
 class Spy:
@@ -168,7 +184,7 @@ def watched(table: pd.DataFrame, endpoint: Endpoint, tool: Tool, patients: pd.Da
     spy = Spy()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rules.Plan, "fit", spy.watch("decision", rules.Plan.fit, lambda made: made.state()))
-        patch.setattr(recalibration, "fit", spy.watch("calibration", calibrators.fit, lambda made: made.state()))
+        patch.setattr(calibrators, "fit", spy.watch("calibration", calibrators.fit, lambda made: made.state()))
         patch.setattr(conformal, "fit", spy.watch("conformal", conformal.fit, lambda made: made and made.state()))
         patch.setattr(Censoring, "fit", spy.watch("censoring", Censoring.fit, vars))
         evaluation = Evaluation.of(table, endpoint, asked(tool, endpoint), patients, resamples=5)

@@ -59,6 +59,16 @@ def test_every_fitted_part_adds_its_columns_and_changes_no_score(fitted: dict[st
     assert list(concluded(fitted, table)) == list(found)[:-1], "without bags nobody can be judged"
 
 
+def test_a_stated_cut_is_made_on_the_calibrated_probability(fitted: dict[str, object]) -> None:
+    platt = calibrators.fit("platt", ENDPOINT, scored(0, 120))
+    rule = {"rule": "two_cuts", "low": 0.2, "high": 0.6}
+    [decision] = rules.fit(rule, ENDPOINT, scored(1, 120), scored(0, 120), platt)
+    found = concluded({"calibration": platt.state(), "decisions": [decision.state()]}, scored(2, 200))
+    names = np.array(["MSS", "indeterminate", "MSI-H"])
+    assert (found["call"] == names[np.digitize(found["calibrated_MSI-H"], [0.2, 0.6])]).all()
+    assert (found["call"] != names[np.digitize(found["p_MSI-H"], [0.2, 0.6])]).any()
+
+
 def test_whoever_is_withheld_keeps_no_number_and_no_call(fitted: dict[str, object]) -> None:
     table = scored(2, 3).drop(columns="label")
     found = concluded(fitted, table, seen(200, 49, 200))

@@ -1,22 +1,28 @@
 """A cohort that a checkpoint has not seen: scored as it was frozen, and a cut set anew by known positives alone."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from lifelines import KaplanMeierFitter
 
 from mil import build, config
 from mil import checkpoint as checkpoints
 from mil.checkpoint import Checkpoint
+from mil.decisions.calibrators import Calibrator
 from mil.decisions.guarantee import needed
-from mil.decisions.rules import Decision
+from mil.decisions.rules import STATED, Decision, fit
 from mil.errors import CohortError, ConfigError, PredictionsError
 from mil.evaluation.report import evaluate
-from mil.inference.external import Labelled, labelled, recalibrated
+from mil.inference.external import Labelled, labelled, put_right, recalibrated
+from mil.inference.predict import predict
 from mil.simulation.cohort import write
 from mil.zoo.report import external
 
 RELEASED = Path(__file__).parents[1] / "zoo" / "released" / "schema_1" / "msi-crc"
+OUTCOME = RELEASED.with_name("surv-crc")
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +51,19 @@ def test_every_patient_with_a_label_is_reported_beside_it(found: Labelled, abroa
     assert found.table.set_index("patient")["MSI"].to_dict() == cohort["MSI"].to_dict()
     assert {"site", "sex", "age"} <= set(found.patients.columns)
     assert found.withheld == 0
+
+
+def test_the_words_that_training_was_told_are_understood_elsewhere(
+    found: Labelled, abroad: Path, stored: Checkpoint, tmp_path: Path
+) -> None:
+    spoken = {"MSS": "stable", "MSI-H": "High"}
+    table = pd.read_csv(abroad / "cohort.csv", dtype=str)
+    table.assign(MSI=table["MSI"].map(spoken)).to_csv(tmp_path / "cohort.csv", index=False)
+    told = replace(stored, words={"MSI": {"high": "MSI-H", "stable": "MSS"}, "sex": {"w": "F"}})
+    again = labelled(told, abroad / "features", tmp_path / "cohort.csv")
+    pd.testing.assert_frame_equal(again.table, found.table)
+    with pytest.raises(CohortError, match="MSI"):
+        labelled(stored, abroad / "features", tmp_path / "cohort.csv").table.pipe(stored.endpoint.encode)
 
 
 def test_nothing_is_fitted_to_the_cohort(found: Labelled, stored: Checkpoint) -> None:
@@ -99,3 +118,96 @@ def test_a_table_without_the_labels_is_refused(abroad: Path, stored: Checkpoint,
     pd.read_csv(abroad / "cohort.csv", dtype=str).drop(columns="MSI").to_csv(tmp_path / "bare.csv", index=False)
     with pytest.raises(CohortError, match="MSI"):
         labelled(stored, abroad / "features", tmp_path / "bare.csv")
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another hospital's patients with their outcomes."""
+    folder = tmp_path_factory.mktemp("followed") / "cohort"
+    words = ["simulation.width=8", "simulation.patients=160", "simulation.tiles=20", "simulation.seed=7"]
+    write(build.simulation(config.compose(["tool=surv-crc", *words, "simulation.target.event_rate=0.6"])), folder)
+    return folder
+
+
+def with_decision(checkpoint: Checkpoint, decision: Decision) -> Checkpoint:
+    """As if its tool had asked for this one."""
+    fitted = {**checkpoint.manifest.fitted, "decisions": [decision.state()]}
+    changed = {"fitted": fitted, "tool": {**checkpoint.manifest.tool, "decision": decision.rule}}
+    return replace(checkpoint, manifest=checkpoint.manifest.model_copy(update=changed))
+
+
+def rising(found: Labelled) -> Labelled:
+    """With scores that know something, which those of the stored checkpoint do not."""
+    noise = np.random.default_rng(0).random(len(found.table))
+    return found._replace(table=found.table.assign(**{"p_MSI-H": (noise + (found.table["MSI"] == "MSI-H")) / 2}))
+
+
+def test_outcomes_of_a_new_hospital_put_the_risks_right_and_the_stated_cut_is_of_them(
+    followed: Path, tmp_path: Path
+) -> None:
+    stored = checkpoints.load(OUTCOME)
+    rule = {"rule": "absolute_risk", "horizon": "3y", "cuts": [0.5]}
+    [stated] = fit(rule, stored.endpoint, pd.DataFrame(), pd.DataFrame())
+    stored = with_decision(stored, stated)
+    there = labelled(stored, followed / "features", followed / "cohort.csv")
+    fresh = put_right(stored, there, tmp_path / "here", "baseline")
+    assert (fresh.on, fresh.n, fresh.method) == ("local cohort", len(there.table), "baseline")
+    reloaded = checkpoints.load(tmp_path / "here")
+    assert Calibrator.from_state(reloaded.manifest.fitted["calibration"]) == fresh
+    (decision,) = (Decision.from_state(one) for one in reloaded.manifest.fitted["decisions"])
+    assert (decision.columns, decision.cuts, decision.on) == (("calibrated_risk_3y",), (0.5,), STATED)
+    said = predict(reloaded, followed / "features", followed / "cohort.csv")
+    time, event = there.table["time"].astype(float), there.table["event"].astype(int)
+    observed = 1 - KaplanMeierFitter().fit(time, event).predict(36)
+    assert said["calibrated_risk_3y"].mean() == pytest.approx(observed, abs=1e-9)
+    assert abs(said["risk_3y"].mean() - observed) > 0.1
+    assert (said["call"] == np.where(said["calibrated_risk_3y"] >= 0.5, "high", "low")).all()
+    found = labelled(reloaded, followed / "features", followed / "cohort.csv")
+    _, report = external(reloaded, found, resamples=10)
+    three = report["survival"]["calibration"][0]
+    assert three["calibrated"]["observed_expected"]["value"] == pytest.approx(1, abs=1e-6)
+    assert [one["columns"] for one in report["groups"]["fitted"]] == [["calibrated_risk_3y"]]
+    assert report["operating_points"]["decisions"][0]["fitted"][0]["columns"] == ["calibrated_risk_3y"]
+    (told,) = (one for one in report["fitted"] if one["what"] == "calibration by baseline")
+    assert (told["on"], told["n"]) == ("local cohort", len(there.table))
+
+
+def test_a_cohort_that_is_only_evaluated_refits_no_risk(followed: Path, tmp_path: Path) -> None:
+    stored = checkpoints.load(OUTCOME)
+    there = labelled(stored, followed / "features", followed / "cohort.csv")
+    put_right(stored, there, tmp_path / "here", "baseline")
+    reloaded = checkpoints.load(tmp_path / "here")
+    found = labelled(reloaded, followed / "features", followed / "cohort.csv")
+    turned = found._replace(table=found.table.assign(event=1 - found.table["event"].astype(int)))
+    before, after = (external(reloaded, one, resamples=5)[1] for one in (found, turned))
+    assert before["fitted"] == after["fitted"]
+    assert [one["calibrated"]["predicted"] for one in before["survival"]["calibration"]] == [
+        one["calibrated"]["predicted"] for one in after["survival"]["calibration"]
+    ]
+
+
+def test_probabilities_are_put_right_by_known_labels_and_cuts_of_patients_stay(
+    found: Labelled, stored: Checkpoint, tmp_path: Path
+) -> None:
+    fresh = put_right(stored, rising(found), tmp_path / "out", "platt")
+    assert fresh.curves[0].positives == (found.table["MSI"] == "MSI-H").sum()
+    reloaded = checkpoints.load(tmp_path / "out")
+    before, after = (one.manifest.fitted["decisions"] for one in (stored, reloaded))
+    assert list(map(Decision.from_state, after)) == list(map(Decision.from_state, before))
+    assert reloaded.manifest.fitted["calibration"] == fresh.state()
+
+
+def test_what_cannot_be_put_right_is_refused_and_nothing_is_written(
+    found: Labelled, stored: Checkpoint, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="'baseline', expected one of temperature, platt, isotonic"):
+        put_right(stored, found, tmp_path / "out", "baseline")
+    with pytest.raises(PredictionsError, match="expected 1000 or more"):
+        put_right(stored, found, tmp_path / "out", "isotonic")
+    (held,) = (Decision.from_state(one) for one in stored.manifest.fitted["decisions"])
+    cut = held.model_copy(update={"columns": ("calibrated_MSI-H",), "on": "known positives"})
+    with pytest.raises(ConfigError, match="was cut by known positives on the calibration that it has"):
+        put_right(with_decision(stored, cut), rising(found), tmp_path / "out", "platt")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match="is there already"):
+        put_right(stored, found, tmp_path, "platt")

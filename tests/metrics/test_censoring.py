@@ -176,3 +176,99 @@ def test_nobody_and_times_that_do_not_rise() -> None:
     assert np.isnan(brier_at([], [], [], 1, censoring))
     with pytest.raises(ValueError, match=r"times \[3.0, 2.0\], expected two or more that rise"):
         integrated_brier([0.5, 0.4], [1.0], [1], [3, 2], censoring)
+
+
+def competed(seed: int, patients: int, values: int) -> Any:
+    """Risk, time and cause, 0 to 2, with ties, competing events among them."""
+    risk, time, _ = followed(seed, patients, values)
+    return risk, time, np.random.default_rng(seed + 1).integers(0, 3, patients)
+
+
+competing = st.builds(competed, st.integers(0, 2**31), st.integers(4, 30), st.sampled_from([4, 12, 10**6]))
+
+
+def wolbers(risk: Any, time: Any, cause: Any, tau: float, g: Any) -> float:
+    """The definition: each event with those who outlive it, and with those who had a competing event before it."""
+    won = every = 0.0
+    for i in np.flatnonzero((cause == 1) & (time < tau)):
+        for j in range(len(risk)):
+            after = time[j] > time[i] or (time[j] == time[i] and cause[j] != 1)
+            if not after and not (cause[j] == 2 and time[j] < time[i]):
+                continue
+            pair = 1 / (g(time[i]) * g(min(time[i], time[j])))
+            every += pair
+            won += pair * ((risk[i] > risk[j]) + 0.5 * (risk[i] == risk[j]))
+    return won / every if every else float("nan")
+
+
+def blanche(risk: Any, time: Any, cause: Any, at: float, g: Any) -> float:
+    """The second definition: cases against those who are there after the time or had a competing event by then."""
+    won = every = 0.0
+    for i in np.flatnonzero((cause == 1) & (time <= at)):
+        for j in np.flatnonzero((time > at) | (cause == 2)):
+            pair = 1 / (g(time[i]) * g(min(at, time[j])))
+            every += pair
+            won += pair * ((risk[i] > risk[j]) + 0.5 * (risk[i] == risk[j]))
+    return won / every if every else float("nan")
+
+
+@few
+@given(competing, trainings)
+def test_among_competing_causes_metrics_are_their_definitions(cohort: Any, training: Any) -> None:
+    risk, time, cause = cohort
+    censoring = Censoring.fit(*training)
+    chance = dict(zip(time, censoring.at(time), strict=True))
+    area = blanche(risk, time, cause, 10, lambda at: float(censoring.at(at)))
+    np.testing.assert_allclose(
+        uno_c(risk, time, cause, 15, censoring), wolbers(risk, time, cause, 15, chance.__getitem__), atol=1e-12
+    )
+    np.testing.assert_allclose(cumulative_dynamic_auc(risk, time, cause, 10, censoring), area, atol=1e-12)
+    never = np.where(cause == 2, 0, cause)
+    for metric in (METRICS["uno"], METRICS["auc"]):
+        np.testing.assert_allclose(metric(risk, time, never, censoring), metric(risk, time, never == 1, censoring))
+
+
+@few
+@given(competing, trainings, st.booleans())
+def test_copies_of_patients_count_as_often_among_competing_causes(cohort: Any, training: Any, short: bool) -> None:
+    known = Censoring.fit(*training)
+    censoring = Censoring(known.times[:4], known.values[:4]) if short else known
+    weight = np.random.default_rng(0).integers(0, 4, (5, len(cohort[0]))).astype(float)
+    for name, metric in METRICS.items():
+        copies = [np.repeat(np.arange(len(cohort[0])), row.astype(int)) for row in weight]
+        repeated = [metric(*(column[rows] for column in cohort), censoring) for rows in copies]
+        np.testing.assert_allclose(metric(*cohort, censoring, weight), repeated, atol=1e-12, err_msg=name)
+
+
+@few
+@given(competing)
+def test_without_censoring_a_competing_event_is_to_live_for_ever(cohort: Any) -> None:
+    risk, time, cause = cohort
+    never = Censoring.fit(np.arange(1, 30), np.ones(29))
+    ends, event = np.where(cause == 2, 50.0, time), cause == 1
+    np.testing.assert_allclose(uno_c(risk, time, cause, None, never), c_index(risk, ends, event), atol=1e-12)
+    np.testing.assert_allclose(
+        cumulative_dynamic_auc(risk, time, cause, 10, never),
+        cumulative_dynamic_auc(risk, ends, event, 10, never),
+        atol=1e-12,
+    )
+    np.testing.assert_allclose(
+        brier_at(np.exp(-risk), time, cause, 10, never), brier_at(np.exp(-risk), ends, event, 10, never), atol=1e-12
+    )
+
+
+@pytest.mark.slow
+def test_weights_take_censoring_out_of_the_metrics_of_a_cause() -> None:
+    """Heavy censoring moves the plain concordance, and the weighed ones stay what they are without any."""
+    rng = np.random.default_rng(0)
+    log_hazard, patients = rng.normal(0, 1, 6000), 6000
+    ends = rng.exponential(10 / (np.exp(log_hazard) + 0.5))
+    cause = np.where(rng.random(patients) < 0.5 / (np.exp(log_hazard) + 0.5), 2, 1)
+    left = rng.uniform(0, 15, patients)
+    time, seen = np.minimum(ends, left), np.where(ends <= left, cause, 0)
+    censoring, never = Censoring.fit(time, seen), Censoring.fit(ends, cause)
+    truth = [uno_c(log_hazard, ends, cause, 10, never), cumulative_dynamic_auc(log_hazard, ends, cause, 8, never)]
+    found = [uno_c(log_hazard, time, seen, 10, censoring), cumulative_dynamic_auc(log_hazard, time, seen, 8, censoring)]
+    np.testing.assert_allclose(found, truth, atol=0.012)
+    dropped = cumulative_dynamic_auc(log_hazard, time, seen == 1, 8, censoring)
+    assert abs(dropped - truth[1]) > 0.012, "competing events left out of the controls are another question"

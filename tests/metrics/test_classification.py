@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, recall_score, roc_auc_score
 
 from mil.metrics import auroc, average_precision, balanced_accuracy, macro_auroc, sensitivity, specificity
+from mil.metrics.classification import against_rest, levelled
 
 CLASSES = 3
 few = settings(deadline=None, max_examples=60)
@@ -118,3 +119,22 @@ def test_weights_may_lie_in_memory_either_way(cohort: Any) -> None:
 def test_a_score_that_knows_nothing_has_the_prevalence_as_its_precision() -> None:
     assert average_precision(np.ones(10), np.arange(10) < 3) == 0.3
     assert average_precision([3.0, 2, 1], [1, 1, 1]) == 1
+
+
+def test_equal_up_to_rounding_is_equal_and_nothing_else_is() -> None:
+    far = np.array([-np.inf, -690.0, -1e-3, 0.0, 1e-3, 36.0, 36.0 + 1e-6, np.inf])
+    assert levelled(far[:, None]).squeeze(1).tolist() == list(range(8))
+    near = np.array([0.3 * (1 + 2**-52), 0.3, 0.2, 0.1 + 0.2, np.nan])
+    found = levelled(near[:, None]).squeeze(1)
+    assert found[0] == found[1] == found[3] > found[2]
+    assert np.isnan(found[4])
+
+
+def test_odds_against_the_rest_keep_the_order_of_probabilities_at_both_ends() -> None:
+    share = np.array([0.0, 1e-300, 1e-20, 0.5, 0.75, 1.0])
+    with np.errstate(divide="ignore"):
+        found = against_rest(np.log(share))
+    assert (np.diff(found) > 0).all()
+    assert found[3:5] == pytest.approx([0, np.log(3)], abs=1e-12)
+    certain = against_rest(np.array([-1e-12, -1e-17, -1e-30]))
+    assert (np.diff(certain) > 1).all()

@@ -170,17 +170,29 @@ def sees_no_shift(endpoint: str) -> bool:
     return judge.out_dim == 1 and torch.allclose(judge.loss(logits + 1, target), judge.loss(logits, target))
 
 
+def unreached(model: MILModel, endpoint: str) -> list[str]:
+    """Parameters with no more gradient than rounding leaves of one of zero, but biases that change no loss."""
+    blind = sees_no_shift(endpoint)
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if (parameter.grad is None or parameter.grad.abs().max() <= 1e-12) and not (blind and name.endswith("bias"))
+    ]
+
+
 @every_model
 @pytest.mark.parametrize("endpoint", ["binary", "multiclass", "multilabel", "cox"])
 def test_a_gradient_reaches_every_parameter(name: str, endpoint: str) -> None:
+    """Of three batches at most: what a method keeps of the best tiles or hides by chance need not be in the first."""
     model = built(name, ENDPOINTS[endpoint][0].out_dim).double().train()
     for seed in range(3):
         torch.autograd.backward(loss_or_skip(model, endpoint, simulated(LARGER, seed, torch.float64)))
+        if not unreached(model, endpoint):
+            break
+    assert unreached(model, endpoint) == []
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite().all(), parameter_name
-        reached = parameter.grad.abs().max() > 1e-12  # more than rounding leaves of a gradient of zero
-        assert reached or (parameter_name.endswith("bias") and sees_no_shift(endpoint)), parameter_name
 
 
 @every_model

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import QUICK, Mil
 
 SMALL = ["simulation.patients=24", "simulation.tiles=40", "simulation.width=16", "simulation.target.prevalence=0.4"]
-FAST = ["split=holdout", "trainer.max_epochs=2", "baseline=false", "resamples=10"]
+FAST = ["split=holdout", "trainer.max_epochs=2", "baseline=false", "resamples=10", "figures=false"]
 WORDS = ["train", *(word for word in QUICK if word != "experiment=quick"), *SMALL, *FAST]
 
 

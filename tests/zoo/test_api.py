@@ -14,16 +14,13 @@ from mil.data.features import FeatureStore
 from mil.errors import CohortError, ConfigError, FeatureError
 from mil.inference.predict import predict
 from mil.zoo import api, registry
-from mil.zoo.release import release
-from tests.test_checkpoint import with_covariates
+from tests.checkpoints import with_covariates
 
 
-@pytest.fixture(scope="module")
-def zoo(real_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def zoo(real_release: Path) -> Path:
     """A folder of released tools with one in it."""
-    out = tmp_path_factory.mktemp("zoo")
-    release(real_run, "1.0.0", out)
-    return out
+    return real_release.parent
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from mil import checkpoint, files
+from mil.zoo.card import card
 from mil.zoo.gates import GATES, Evidence, gates, lines
 from mil.zoo.runs import open_run
 
@@ -85,7 +86,28 @@ def test_better_than_chance_counts_at_sites_that_were_not_seen(
     own = told(own, lambda run: run["metrics"]["auroc"].update(low=low))
     found, said = judged(own, 2)
     assert found is holds
-    assert holds or "tier 3" in said or low is None
+    assert f"evidence of tier {own.manifest.tool['evidence']['tier'] if holds else 3} " in said
+
+
+@pytest.mark.parametrize(("target", "low"), [("KFold", 0.8), ("SitePreserved", 0.8), ("SitePreserved", 0.4)])
+def test_the_gate_and_the_card_state_one_tier(evidence: Evidence, target: str, low: float) -> None:
+    data = copy.deepcopy(evidence.manifest.data)
+    data["split"]["strategy"]["_target_"] = f"mil.data.splits.{target}"
+    own = replace(evidence, manifest=evidence.manifest.model_copy(update={"data": data}))
+    own = told(own, lambda run: run["metrics"]["auroc"].update(low=low))
+    reached = re.findall(r"evidence of tier (\d)", judged(own, 2)[1])
+    text = card(own.manifest, own.run.endpoint, own.report, [])
+    assert reached == [{"KFold": "3", "SitePreserved": "1" if low > 0.5 else "3"}[target]]
+    assert set(re.findall(r"^- tier-(\d)$", text, re.MULTILINE)) == set(reached)
+    assert set(re.findall(r"EBAI class B, tier (\d)", text)) == set(reached)
+    assert ("published work could support tier 1" in text) == (reached == ["3"])
+
+
+def test_only_groups_of_enough_patients_count_as_estimable(evidence: Evidence) -> None:
+    rows = evidence.report["run"]["subgroups"]["rows"]
+    known = sum(row["value"]["value"] is not None for row in rows)
+    assert known < len(rows), "the small cohort has groups that are too small"
+    assert judged(evidence, 6) == (True, f"{len(rows)} rows, {known} of them estimable.")
 
 
 def test_simple_models_have_to_be_there(evidence: Evidence) -> None:
@@ -112,7 +134,7 @@ def test_a_tool_that_withholds_nothing_is_said(evidence: Evidence) -> None:
 
 
 def test_lost_blocks_changed_numbers_and_silence_do_not_hold(evidence: Evidence) -> None:
-    assert judged(replace(evidence, missing=["12"]), 8) == (False, "1 blocks missing: 12.")
+    assert judged(replace(evidence, missing=["12"]), 8) == (False, "1 of the card's blocks missing: 12.")
     assert judged(replace(evidence, differing=["metrics.auroc.low is 0"]), 9)[0] is False
     assert judged(replace(evidence, card="validated everywhere"), 10)[0] is False
     assert judged(evidence, 10)[0] is True

@@ -3,6 +3,9 @@
 `mil zoo verify`, which `scripts/test` runs, recomputes every number of every card; here is what takes no time.
 """
 
+import re
+from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from mil import checkpoint, config
 from mil.zoo import golden
 from mil.zoo.card import SIMULATED
+from mil.zoo.card.markdown import anchor
 from mil.zoo.registry import built_in
 from mil.zoo.released import misplaced, missing_blocks
 
@@ -54,3 +58,38 @@ def test_the_readme_shows_what_the_index_says() -> None:
     for row in rows:
         _, _, result, oracle, beats, *_ = (cell.strip() for cell in row.strip("|").split(" | "))
         assert f"| {result} | {oracle} | {beats} |" in told
+
+
+def dead(page: Path) -> Iterator[str]:
+    """Links of a page, to files beside it or to headings on it, that lead nowhere."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".html":
+        links, there = re.findall(r'(?:href|src)="([^"]*)"', text), set(re.findall(r'id="([^"]*)"', text))
+    else:
+        text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+        links = re.findall(r"\]\(([^)\s]+)\)", text)
+        there = {anchor(unescape(title)) for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+    for link in links:
+        name, _, part = link.partition("#")
+        if link.startswith(("https://", "http://", "data:", "mailto:")):
+            continue
+        if not (page.parent / name).exists() or (part and not name and part not in there):
+            yield link
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_no_link_of_a_card_or_of_its_report_is_dead(tool: str) -> None:
+    assert list(dead(CARDS / tool / "README.md")) == []
+    assert list(dead(CARDS / tool / "report.html")) == []
+
+
+def test_the_way_from_the_readme_to_every_card_has_no_dead_end() -> None:
+    assert list(dead(CARDS.parent / "README.md")) == []
+    assert list(dead(CARDS / "README.md")) == []
+    assert "model_cards/README.md" in (CARDS.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_dead_link_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "a.md"
+    page.write_text("# Here\n[a](#here) [b](#gone) [c](a.md) [d](b.md) [e](https://example.org)\n")
+    assert list(dead(page)) == ["#gone", "b.md"]

@@ -14,17 +14,15 @@ from mil.errors import ConfigError
 from mil.evaluation.tables import read
 from mil.zoo import release as module
 from mil.zoo.card import RESEARCH, SIMULATED, interval, population
-from tests.conftest import HOSPITAL, Mil, run_quietly
+from tests.conftest import Mil
 
 RUNS = pytest.mark.parametrize("run", ["crc_run", "surv_run", "real_run"])
 
 
-@pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, Path]:
+@pytest.fixture
+def released(crc_release: Path, surv_release: Path, real_release: Path) -> dict[str, Path]:
     """Each run's release."""
-    out = tmp_path_factory.mktemp("released")
-    runs = {name: request.getfixturevalue(name) for name in ("crc_run", "surv_run", "real_run")}
-    return {name: module.release(run, "1.0.0", out / name) for name, run in runs.items()}
+    return {"crc_run": crc_release, "surv_run": surv_release, "real_run": real_release}
 
 
 @RUNS
@@ -89,12 +87,12 @@ def test_every_number_of_the_cards_tables_is_in_the_report_at_the_place_it_names
 
 @RUNS
 def test_no_patient_and_no_path_of_this_machine_is_in_a_released_file(
-    run: str, released: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    run: str, released: dict[str, Path], shared: Path, request: pytest.FixtureRequest
 ) -> None:
     patients = set(read(request.getfixturevalue(run) / "split.csv")["patient"])
     names = {path.name for path in released[run].rglob("*") if path.is_file()}
     assert {"README.md", "manifest.json", "report.json", "weights.safetensors"} < names
-    here = [str(tmp_path_factory.getbasetemp()), str(Path.home()), str(Path(__file__).parents[2])]
+    here = [str(shared), str(Path.home()), str(Path(__file__).parents[2])]
     for path in released[run].rglob("*"):
         if path.is_file():
             text = path.read_bytes().decode("utf-8", "replace")
@@ -103,11 +101,8 @@ def test_no_patient_and_no_path_of_this_machine_is_in_a_released_file(
                 assert not patients & set(re.findall(r"[\w-]+", text)), path
 
 
-def test_where_a_split_file_lay_is_in_no_released_file(real_run: Path, hospital: Path, tmp_path: Path) -> None:
-    words = [f"data.cohort={hospital}/cohort.csv", f"data.features={hospital}/features", "baseline=false"]
-    words += ["split=fixed", f"split.file={real_run}/split.csv"]
-    run = run_quietly("train", *HOSPITAL, *words, f"hydra.run.dir={tmp_path}/run")
-    place = module.release(run, "1.0.0", tmp_path / "out")
+def test_where_a_split_file_lay_is_in_no_released_file(real_run: Path, given_back: Path, tmp_path: Path) -> None:
+    place = module.release(given_back, "1.0.0", tmp_path / "out")
     assert not any(str(real_run).encode() in path.read_bytes() for path in place.rglob("*") if path.is_file())
 
 
@@ -119,6 +114,7 @@ def test_a_version_that_is_none_is_refused(version: str, crc_run: Path, mil: Mil
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_a_version_is_released_once_and_the_next_replaces_it_whole(crc_run: Path, mil: Mil, tmp_path: Path) -> None:
     def publish(version: str, *words: str) -> tuple[int, str]:
         said = mil("release", crc_run, "--version", version, "--out", tmp_path, *words)
@@ -159,29 +155,29 @@ class Killed(BaseException):
     """As if by `kill -9`: nothing after it runs but what a test puts right."""
 
 
-@pytest.mark.parametrize("when", ["copying", "describing", "sealing"])
+@pytest.mark.usefixtures("_undrawn")
 def test_a_release_that_fails_before_it_is_whole_leaves_the_old_version(
-    when: str, crc_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    crc_run: Path, crc_release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = module.release(crc_run, "1.0.0", tmp_path)
+    place = shutil.copytree(crc_release, tmp_path / crc_release.name)
 
     def killed(*_: object) -> None:
         raise Killed
 
-    target = {"copying": (shutil, "copytree"), "describing": (module, "texts"), "sealing": (checkpoint, "seal")}
-    with monkeypatch.context() as patch:
-        patch.setattr(*target[when], killed)
-        with pytest.raises(Killed):
-            module.release(crc_run, "2.0.0", tmp_path)
-    assert checkpoint.load(place).manifest.tool["version"] == "1.0.0"
-    assert [path.name for path in tmp_path.iterdir()] == ["msi-crc"]
+    for owner, name in ((shutil, "copytree"), (module, "texts"), (checkpoint, "seal")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, killed)
+            with pytest.raises(Killed):
+                module.release(crc_run, "2.0.0", tmp_path)
+        assert checkpoint.load(place).manifest.tool["version"] == "1.0.0", name
+        assert [path.name for path in tmp_path.iterdir()] == ["msi-crc"], name
     assert checkpoint.load(module.release(crc_run, "2.0.0", tmp_path)).manifest.tool["version"] == "2.0.0"
 
 
 def test_a_release_killed_between_its_two_renames_gives_the_old_version_back(
-    crc_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    crc_run: Path, crc_release: Path, tmp_path: Path
 ) -> None:
-    place = module.release(crc_run, "1.0.0", tmp_path)
+    place = shutil.copytree(crc_release, tmp_path / crc_release.name)
     place.rename(tmp_path / ".msi-crc.old")  # the first rename, and then the end
     with pytest.raises(ConfigError, match=r"1\.0\.0 is released already"):
         module.release(crc_run, "1.0.0", tmp_path)

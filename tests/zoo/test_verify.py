@@ -17,16 +17,10 @@ from tests.zoo.checkpoints import reseal
 Break = Callable[[Path], object]
 
 
-@pytest.fixture(scope="module")
-def sound(crc_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release of a simulated run of two folds."""
-    return release(crc_run, "1.0.0", tmp_path_factory.mktemp("sound"))
-
-
 @pytest.fixture
-def copy(sound: Path, tmp_path: Path) -> Path:
-    """Of the release, to be spoilt."""
-    return shutil.copytree(sound, tmp_path / sound.name)
+def copy(crc_release: Path, tmp_path: Path) -> Path:
+    """A release to be spoilt."""
+    return shutil.copytree(crc_release, tmp_path / crc_release.name)
 
 
 def replaced(name: str, old: str, new: str) -> Break:
@@ -71,9 +65,9 @@ def weights_of_another_fold(run: Path) -> Break:
     return lambda folder: shutil.copyfile(other, folder / checkpoint.WEIGHTS)
 
 
-def test_a_release_as_it_was_made_is_sound(sound: Path) -> None:
-    assert verify(sound) == []
-    assert recomputed(sound) == files.read_json(sound / "report.json")
+def test_a_release_as_it_was_made_is_sound(crc_release: Path) -> None:
+    assert verify(crc_release) == []
+    assert recomputed(crc_release) == files.read_json(crc_release / "report.json")
 
 
 @pytest.mark.parametrize(
@@ -163,8 +157,8 @@ def test_elsewhere_the_last_bits_may_differ(copy: Path, monkeypatch: pytest.Monk
     assert list(differences({"n": [1]}, {"n": [1, 2]}, exact=False))
 
 
-def test_a_release_of_real_patients_holds_no_table_of_them_and_is_sound(real_run: Path, tmp_path: Path) -> None:
-    place = release(real_run, "1.0.0", tmp_path)
+def test_a_release_of_real_patients_holds_no_table_of_them_and_is_sound(real_release: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(real_release, tmp_path / real_release.name)
     assert not list(place.rglob("*.csv"))
     assert recomputed(place) is None
     assert verify(place) == []
@@ -175,17 +169,20 @@ def test_a_release_of_real_patients_holds_no_table_of_them_and_is_sound(real_run
     assert verify(place) == ["patients.csv is no part of a release"]
 
 
-def test_a_release_made_again_is_the_same_to_the_last_byte(crc_run: Path, sound: Path, tmp_path: Path) -> None:
+def test_a_release_made_again_is_the_same_to_the_last_byte(crc_run: Path, crc_release: Path, tmp_path: Path) -> None:
     again = release(crc_run, "1.0.0", tmp_path)
-    assert (again / "manifest.json").read_bytes() == (sound / "manifest.json").read_bytes()
+    assert (again / "manifest.json").read_bytes() == (crc_release / "manifest.json").read_bytes()
 
 
-def test_several_are_verified_in_order(sound: Path, copy: Path) -> None:
+def test_several_are_verified_in_order(crc_release: Path, copy: Path) -> None:
     (copy / "extra.py").write_text("")
-    assert [len(problems) for _, problems in verify_all([copy, sound], 1)] == [1, 0]
+    assert [len(problems) for _, problems in verify_all([copy, crc_release], 1)] == [1, 0]
 
 
 @pytest.mark.slow
-def test_several_are_verified_in_processes_of_their_own(sound: Path, copy: Path) -> None:
+def test_several_are_verified_in_processes_of_their_own(crc_release: Path, copy: Path) -> None:
     (copy / "extra.py").write_text("")
-    assert [(place, len(problems)) for place, problems in verify_all([sound, copy], 2)] == [(sound, 0), (copy, 1)]
+    assert [(place, len(problems)) for place, problems in verify_all([crc_release, copy], 2)] == [
+        (crc_release, 0),
+        (copy, 1),
+    ]

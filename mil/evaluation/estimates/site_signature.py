@@ -6,7 +6,7 @@ model accuracy and bias. Nature Communications 12:4423, 2021.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,11 +19,13 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from mil.evaluation.estimates.bootstrap import Floats, Fold
-from mil.evaluation.estimates.resampled import intervals
+from mil.evaluation.estimates.resampled import Interval, difference, intervals
 from mil.metrics import balanced_accuracy, macro_auroc
 
 PARTS = 5
 """Of the cross-validation, and so the fewest patients of a site that takes part."""
+NAMES = {"label": "label", "score": "score", "encoder": "encoder's mean tile", "embedding": "bag embedding"}
+"""What may tell the site, in the words of sentences, tables and figures."""
 COMPONENTS = 64
 """Principal components kept: more would be as many as patients, and no more telling."""
 
@@ -47,26 +49,63 @@ def site_predictability(
         `n`, `sites`, `left_out`, and `balanced_accuracy` and `macro_auroc` with interval, n and `chance`; in their
         place `value` None and `reason` where fewer than two sites are left.
     """
+    known = _known(site)
+    if known.reason is not None:
+        return known.counts | {"value": None, "reason": known.reason}
+    found = intervals(_told_apart, _told(embeddings, known, seed), resamples, seed)
+    chance = {"balanced_accuracy": 1 / known.counts["sites"], "macro_auroc": 0.5}
+    return known.counts | {name: one | {"chance": chance[name]} for name, one in _shown(found, known).items()}
+
+
+def beyond(
+    embeddings: Floats, others: Floats, site: Sequence[str], resamples: int = 2000, seed: int = 0
+) -> dict[str, Any]:
+    """How much better `embeddings (p, e)` tell the site than `others (p, k)` of the same patients do.
+
+    Each as `site_predictability` has it, in the same folds; both are scored on the same resamples.
+
+    Returns:
+        As `site_predictability`, of the differences and without `chance`.
+    """
+    known = _known(site)
+    if known.reason is not None:
+        return known.counts | {"value": None, "reason": known.reason}
+    ours, theirs = (_told(values, known, seed) for values in (embeddings, others))
+    return known.counts | _shown(difference(_told_apart, ours, theirs, resamples, seed), known)
+
+
+class _Known(NamedTuple):
+    """The patients of sites that are large enough."""
+
+    kept: NDArray[np.bool_]
+    """`(p,)`"""
+    code: NDArray[np.intp]
+    """Site of each that is kept."""
+    counts: dict[str, int]
+    reason: str | None
+    """Why there is nothing to tell."""
+
+
+def _known(site: Sequence[str]) -> _Known:
     names = np.asarray(site, dtype=np.str_)
     _, code, amount = np.unique(names, return_inverse=True, return_counts=True)
     kept = (amount[code] >= PARTS) & (names != "")
     sites, code = np.unique(names[kept], return_inverse=True)
     counts = {"n": int(kept.sum()), "sites": len(sites), "left_out": int((~kept).sum())}
-    if len(sites) < 2:
-        reason = f"{len(sites)} sites have {PARTS} patients or more, expected two"
-        return counts | {"value": None, "reason": reason}
-    folds = _told(np.asarray(embeddings, dtype=np.float64)[kept], code, seed)
-    found = intervals(_told_apart, folds, resamples, seed)
-    chance = {"balanced_accuracy": 1 / len(sites), "macro_auroc": 0.5}
-    return counts | {
-        name: {key: value for key, value in asdict(one).items() if key != "folds"}
-        | {"n": counts["n"], "chance": chance[name]}
+    reason = f"{len(sites)} sites have {PARTS} patients or more, expected two" if len(sites) < 2 else None
+    return _Known(kept, code, counts, reason)
+
+
+def _shown(found: Mapping[str, Interval], known: _Known) -> dict[str, dict[str, Any]]:
+    return {
+        name: {key: value for key, value in asdict(one).items() if key != "folds"} | {"n": known.counts["n"]}
         for name, one in found.items()
     }
 
 
-def _told(features: Floats, code: NDArray[np.intp], seed: int) -> list[Fold]:
+def _told(values: Floats, known: _Known, seed: int) -> list[Fold]:
     """Logarithms of each site's probability for the patients of each fold, by a model of the others."""
+    features, code = np.asarray(values, dtype=np.float64)[known.kept], known.code
     folds = []
     for train, test in StratifiedKFold(PARTS, shuffle=True, random_state=seed).split(features, code):
         amount = min(COMPONENTS, len(train) - 1)

@@ -47,11 +47,7 @@ def draw_question(axes: Axes, found: Mapping[str, Any]) -> None:
     _diagonal(axes, 1.0)
     _smooth(axes, found.get("curve"), COLOURS[0], "model, 95% band")
     _points(axes, found.get("bins") or [], COLOURS[0])
-    after = found.get("calibrated") or {}
-    curve = after.get("curve")
-    if curve:
-        name = f"after {after.get('method', 'recalibration')}"
-        axes.plot(curve["predicted"], _floats(curve["observed"]), color=COLOURS[1], linestyle=LINES[1], label=name)
+    _after(axes, found, f"after {(found.get('calibrated') or {}).get('method', 'recalibration')}")
     axes.set_title(f"{short(found['name'], 20)}: {found['positives']} of {found['n']}\nslope {_known(found, 'slope')}")
 
 
@@ -74,16 +70,26 @@ def draw_horizon(axes: Axes, found: Mapping[str, Any]) -> None:
         for point in found.get("quintiles") or []
     ]
     curve = found.get("curve") or {"predicted": [], "observed": [], "high": []}
-    tops = [*curve["predicted"], *curve["observed"], *(point["high"] for point in fifths)]
+    after = (found.get("calibrated") or {}).get("curve") or {"predicted": [], "observed": []}
+    tops = [*curve["predicted"], *curve["observed"], *after["predicted"], *after["observed"]]
+    tops += [point["high"] for point in fifths]
     top = min(1.0, 1.05 * max([0.1, *(value for value in tops if value is not None)]))
     _diagonal(axes, top)
     _smooth(axes, found.get("curve"), COLOURS[0], "smooth, 95% band")
+    _after(axes, found, "recalibrated")
     _points(axes, fifths, COLOURS[0])
     ratio = _known(found, "observed_expected")
     axes.set_title(
         f"risk at {found['horizon']}, {found['events']} events, {found['n']} patients\nobserved/expected {ratio}"
     )
     axes.set(xlim=(0, top), ylim=(0, top), xlabel="Predicted risk", ylabel="Observed risk")
+
+
+def _after(axes: Axes, found: Mapping[str, Any], name: str) -> None:
+    """The smooth curve after recalibration, where there is one."""
+    curve = (found.get("calibrated") or {}).get("curve")
+    if curve:
+        axes.plot(curve["predicted"], _floats(curve["observed"]), color=COLOURS[1], linestyle=LINES[1], label=name)
 
 
 def _diagonal(axes: Axes, top: float) -> None:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from mil.endpoints.survival import Survival
 from mil.evaluation.context import Evaluation
 from mil.evaluation.figures.style import COLOURS, compared, interval, p_value, short
-from mil.evaluation.sections.groups import assign, outcomes
+from mil.evaluation.sections.groups import assigned, outcomes
 
 
 class Group(NamedTuple):
@@ -30,7 +30,7 @@ def risk_groups(evaluation: Evaluation, report: Mapping[str, Any]) -> list[Group
     if not report.get("groups"):
         rows = evaluation.table[evaluation.table["role"] == "report"]
         return [Group("all patients", outcomes(rows, endpoint), COLOURS[0])]
-    patients, _ = assign(evaluation.table, endpoint, report["groups"]["rule"], evaluation.frozen)
+    patients, _ = assigned(evaluation)
     names = list(patients["group"].cat.categories)
     colours = COLOURS if len(names) < 3 else (COLOURS[0], COLOURS[2], COLOURS[1], *COLOURS[3:])
     parts = [(name, patients[patients["group"] == name]) for name in names]

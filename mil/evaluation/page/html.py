@@ -1,7 +1,7 @@
 """report.html: one file that needs nothing else, read from top to bottom."""
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,8 @@ CAPTIONS = {
     "learning_curve": "Loss and metric by epoch",
     "leaderboard": "The metric of each run, with its interval",
 }
+BESIDE = {"report.json": "the numbers of this page", "predictions.csv": "the predictions that they are computed from"}
+"""What lies beside the page, in words."""
 _PREDICTED = (
     "tool",
     "title",
@@ -108,7 +110,13 @@ class Section:
     figures: tuple[Drawn, ...] = ()
 
 
-def html(report: Mapping[str, Any], figures: Mapping[str, bytes | Path], title: str, banner: str) -> str:
+def html(
+    report: Mapping[str, Any],
+    figures: Mapping[str, bytes | Path],
+    title: str,
+    banner: str,
+    beside: Sequence[str] = (),
+) -> str:
     """The page: no script, nothing from outside, every word of the report escaped.
 
     Args:
@@ -116,6 +124,7 @@ def html(report: Mapping[str, Any], figures: Mapping[str, bytes | Path], title: 
         figures: SVG or PNG by name, as `figures.draw` names them; they become images, in which nothing can run.
         title: Of the page.
         banner: What stands above everything: simulated data, research use.
+        beside: Files in the page's folder that a reader goes on to, by name.
     """
     templates = Environment(
         loader=PackageLoader("mil.evaluation.page", "."),
@@ -131,6 +140,7 @@ def html(report: Mapping[str, Any], figures: Mapping[str, bytes | Path], title: 
         banner=banner,
         verdict=None if metric is None else verdict(report, metric),
         sections=sections(report, drawn),
+        beside=[(name, BESIDE.get(name, name)) for name in beside],
         absent=[(HEADINGS[key][0], ABSENT[key]) for key in HEADINGS if not report.get(key)],
     )
 

@@ -13,7 +13,7 @@ from mil.evaluation.page.words import estimate, is_number, named, population, wr
 
 SENTENCES = ("verdict", "words", "sentence", "reason", "note")
 """Keys whose text is read before any table."""
-_NAMES = ("name", "horizon", "variable", "site", "group", "class", "fold", "label", "time")
+_NAMES = ("name", "horizon", "variable", "site", "group", "class", "fold", "label", "time", "prevalence")
 _ONLY = ("questions", "decisions", "horizons", "parts")
 """Keys of lists whose only record needs no heading of its own."""
 _NUMBER = ("value", "low", "high", "level", "method", "reason", "resamples", "folds")
@@ -63,7 +63,7 @@ def _fill(made: Part, found: Mapping[str, Any]) -> None:
     facts = {} if matrix else {key: value for key, value in found.items() if _flat(value) and _said(key, value)}
     numbers = {key: value for key, value in found.items() if is_number(value)}
     if facts:
-        made.tables.append(Table(("", ""), [(named(key), _cell(value, key)) for key, value in facts.items()]))
+        made.tables.append(Table(("", ""), [(named(key), _fact(key, value)) for key, value in facts.items()]))
     if numbers:
         made.tables.append(_numbers(numbers))
     if matrix:
@@ -119,6 +119,11 @@ def _crossed(found: Mapping[str, Any]) -> Table:
     classes = [str(name) for name in found["classes"]]
     rows = [[name, *map(written, row)] for name, row in zip(classes, found["rows"], strict=True)]
     return Table(["True, called:", *map(str, found.get("calls") or classes)], rows)
+
+
+def _fact(key: str, value: Any) -> str:
+    """A plain value beside its key; the name of a metric is written as everywhere else."""
+    return named(value) if key == "metric" and isinstance(value, str) else _cell(value, key)
 
 
 def _cell(value: Any, key: str = "", record: Mapping[str, Any] | None = None) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _KNOWN = {
+    "at_prevalence": "At assumed prevalences",
     "auc": "AUC",
     "auprc": "Average precision",
     "auroc": "AUROC",
@@ -30,6 +31,7 @@ _KNOWN = {
     "observed_expected": "Observed/expected",
     "p": "p",
     "p_value": "p",
+    "per_1000": "Of 1,000 patients",
     "ppv": "PPV",
     "qwk": "Quadratic kappa",
     "r2": "R²",
@@ -55,7 +57,7 @@ def is_number(found: Any) -> bool:
 
 
 def written(value: Any, key: str = "") -> str:
-    """A plain value: three decimals, or three digits of what is small; a p is never zero."""
+    """A plain value: three decimals, one of what is large, two digits of what is small; a p is never zero."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -81,7 +83,13 @@ def estimate(found: Mapping[str, Any], key: str = "") -> str:
 
 def population(found: Mapping[str, Any]) -> str:
     """Whom a number is of, and what else belongs to it: `n 200, positives 30`."""
-    return ", ".join(_told(key, value) for key, value in found.items() if key not in _APART and _short(value))
+    several = {key: value for key, value in found.items() if key != "folds" or not value or len(value) > 1}
+    return ", ".join(_told(key, value) for key, value in several.items() if key not in _APART and _short(value))
+
+
+def counted(name: str, amount: object) -> str:
+    """`MSI-H 36`; of a class that is called by a number, `class 1: 36`."""
+    return f"class {name}: {amount}" if name[:1].isdigit() else f"{name} {amount}"
 
 
 def verdict(report: Mapping[str, Any], metric: str) -> str:
@@ -101,7 +109,7 @@ def _compared(other: Mapping[str, Any], metric: str) -> str:
 def _decimals(value: float) -> str:
     if 1e-9 < abs(value) < 0.001:
         return f"{value:.2g}"
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
 def _short(value: Any) -> bool:
@@ -116,7 +124,8 @@ def _told(key: str, value: Any) -> str:
     if isinstance(value, Mapping):
         if {"low", "high", "method"} <= set(value):
             return f"{value['method']} {written(value['low'])} to {written(value['high'])}"
-        inside = ", ".join(f"{name} {written(item, str(name))}" for name, item in value.items())
+        inside = ", ".join(counted(str(name), written(item, str(name))) for name, item in value.items())
         return inside if key == "counts" else f"{named(key).lower()} {inside}"
     words = "/".join(map(written, value)) if isinstance(value, list | tuple) else written(value, key)
-    return f"{named(key).lower()} {words}" if key not in _KNOWN else f"{named(key)} {words}"
+    label = named(key)  # a class keeps its letters
+    return f"{label} {words}" if key in _KNOWN or label == key else f"{label.lower()} {words}"

@@ -22,6 +22,7 @@ from mil.evaluation.context import Evaluation
 from mil.evaluation.estimates import cox
 from mil.evaluation.estimates.cox import LEVEL, NotEstimableError
 from mil.evaluation.estimates.observed import restricted_mean, risk_at, survival_at
+from mil.evaluation.frozen import decided
 from mil.evaluation.predictions import rows_of
 
 MEDIAN = {"rule": "quantiles", "cuts": [0.5]}
@@ -35,6 +36,7 @@ def assign(
     endpoint: Survival,
     decision: Mapping[str, Any] | None = None,
     frozen: Mapping[str, Any] | None = None,
+    calibration: str | None = None,
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Reported patients with `group, time, event, code`, and what was fitted for each fold.
 
@@ -46,42 +48,36 @@ def assign(
         endpoint: Names the columns of time and event.
         decision: A tool's rule `quantiles` or `absolute_risk`; another, or none, is the median.
         frozen: What a checkpoint's manifest has fitted, where the table holds a cohort that is new to it.
+        calibration: The tool's method: a stated risk is compared with calibrated ones.
 
     Raises:
         ConfigError: a rule with keys or shares that do not exist.
     """
     rule = decision if decision and decision.get("rule") in RULES else MEDIAN
+    evaluation = Evaluation(table, endpoint, {"calibration": calibration}, frozen=frozen)
+    [plan] = rules.plans(rule, endpoint)
     parts, fitted, names = [], list[dict[str, Any]](), list[str]()
-    train, select = (dict(rows_of(table, role)) for role in ("train", "select"))
-    for fold, rows in rows_of(table, "report"):
+    for fold, reported in rows_of(table, "report"):
         try:
-            found = _cut(rule, endpoint, train[fold], select[fold], frozen)
+            found, rows = decided(evaluation, plan, fold, reported)
         except PredictionsError as error:
             logger.warning("fold %s: %s", fold, error)
             fitted.append({"fold": fold, "cuts": None, "reason": str(error)})
             continue
         names = list(found.calls)
-        fitted.append({"fold": fold, "cuts": list(found.cuts), "on": found.on, "n": found.n})
+        cut = {"cuts": list(found.cuts), "columns": list(found.columns)}
+        fitted.append({"fold": fold, **cut, "on": found.on, "n": found.n})
         parts.append(rows.assign(group=rules.apply([found], rows)["call"].to_numpy()))
     pooled = pd.concat(parts) if parts else table.head(0).assign(group=[])
     ordered = pd.Categorical(pooled["group"], names, ordered=True)
     return outcomes(pooled.assign(group=ordered), endpoint), fitted
 
 
-def _cut(
-    rule: Mapping[str, Any],
-    endpoint: Survival,
-    train: pd.DataFrame,
-    select: pd.DataFrame,
-    frozen: Mapping[str, Any] | None,
-) -> rules.Decision:
-    if frozen is None:
-        return rules.fit(rule, endpoint, train, select)[0]
-    held = [rules.Decision.from_state(one) for one in frozen.get("decisions") or []]
-    held = [one for one in held if one.rule.get("rule") == rule["rule"]]
-    if not held:
-        raise PredictionsError(f"groups by {rule['rule']}: the checkpoint holds no such cut, expected a frozen one")
-    return held[0]
+def assigned(evaluation: Evaluation) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """`assign` of an evaluation's patients by its tool's rule."""
+    endpoint, tool = evaluation.endpoint, evaluation.tool
+    assert isinstance(endpoint, Survival)
+    return assign(evaluation.table, endpoint, tool.get("decision"), evaluation.frozen, tool.get("calibration"))
 
 
 def outcomes(rows: pd.DataFrame, endpoint: Survival) -> pd.DataFrame:
@@ -98,7 +94,7 @@ def section(evaluation: Evaluation) -> dict[str, Any] | None:
     if not isinstance(endpoint, Survival):
         return None
     decision = evaluation.tool.get("decision")
-    patients, fitted = assign(evaluation.table, endpoint, decision, evaluation.frozen)
+    patients, fitted = assigned(evaluation)
     if patients.empty:
         return None
     times = sorted(map(float, evaluation.tool.get("times") or endpoint.horizons.values()))

@@ -22,26 +22,28 @@ from mil.evaluation.estimates.bootstrap import Fold
 from mil.evaluation.estimates.cox import NotEstimableError
 from mil.evaluation.estimates.observed import LEVEL, pseudo_values, reaches, risk_at
 from mil.evaluation.estimates.resampled import Interval, intervals
+from mil.evaluation.sections.recalibration import Recalibrated, recalibrated
+from mil.metrics.calibration import log_log
 from mil.metrics.logistic import spline
 from mil.metrics.resamples import Floats, as_rows
 
 KNOTS = (0.1, 0.5, 0.9)
 FEWEST = 10
 """Events and patients without one, below which no curve is drawn."""
-_BINS, _POINTS, _FARTHEST = 5, 25, 1e-6
+_BINS, _POINTS = 5, 25
 _SMOOTH = "pseudo-values on a cubic spline of three knots, percentile, patients resampled"
 
 
-def columns(evaluation: Evaluation) -> dict[str, str]:
-    """The predictions' column of the risk of the first cause at each horizon, where there is one.
+def columns(evaluation: Evaluation, cause: int = 1) -> dict[str, str]:
+    """The predictions' column of the risk of a cause, the first one is 1, at each horizon, where there is one.
 
     Raises:
         PredictionsError: a risk that is none from 0 to 1.
     """
     endpoint = evaluation.endpoint
     assert isinstance(endpoint, Survival)
-    cause = f"{endpoint.causes[0]}_" if isinstance(endpoint, CompetingRisks) else ""
-    named = {name: f"risk_{cause}{name}" for name in endpoint.horizons}
+    of_cause = f"{endpoint.causes[cause - 1]}_" if isinstance(endpoint, CompetingRisks) else ""
+    named = {name: f"risk_{of_cause}{name}" for name in endpoint.horizons}
     found = {name: column for name, column in named.items() if column in evaluation.table}
     for column in found.values():
         wrong = ~evaluation.table[column].between(0, 1)
@@ -52,16 +54,34 @@ def columns(evaluation: Evaluation) -> dict[str, str]:
 
 
 def calibration(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Of each `risk_<horizon>`, in order of time; empty where the predictions have none."""
-    endpoint, rows = evaluation.endpoint, evaluation.reported
+    """Of each `risk_<horizon>`, in order of time, and of what recalibration made of it; empty where there is none."""
+    endpoint, after = evaluation.endpoint, recalibrated(evaluation)
     assert isinstance(endpoint, Survival)
-    time, code = endpoint.encode(rows)[:, :2].double().numpy().T
     found = []
     for name, column in sorted(columns(evaluation).items(), key=lambda item: endpoint.horizons[item[0]]):
-        at, risk = endpoint.horizons[name], rows[column].to_numpy(np.float64)
-        head = {"horizon": name, "time": at, "column": column, "predicted": float(risk.mean())}
-        found.append(head | at_horizon(risk, time, code, at, evaluation.resamples, evaluation.seed))
+        head = {"horizon": name, "time": endpoint.horizons[name], "column": column}
+        found.append(head | _numbers(evaluation, endpoint, name, evaluation.reported, column))
+        if after is not None:
+            found[-1]["calibrated"] = {"method": after.method} | _after(evaluation, endpoint, name, after, column)
     return found
+
+
+def _after(
+    evaluation: Evaluation, endpoint: Survival, horizon: str, after: Recalibrated, column: str
+) -> dict[str, Any]:
+    better, rows = after.answered(column)
+    if rows.empty:
+        return {"n": 0, "reason": "no fold could be calibrated"}
+    return {"column": better} | _numbers(evaluation, endpoint, horizon, rows, better)
+
+
+def _numbers(
+    evaluation: Evaluation, endpoint: Survival, horizon: str, rows: pd.DataFrame, column: str
+) -> dict[str, Any]:
+    time, code = endpoint.encode(rows)[:, :2].double().numpy().T
+    risk, at = rows[column].to_numpy(np.float64), endpoint.horizons[horizon]
+    found = at_horizon(risk, time, code, at, evaluation.resamples, evaluation.seed)
+    return {"predicted": float(risk.mean())} | found
 
 
 def at_horizon(
@@ -139,11 +159,6 @@ def _competing_slope(risk: Floats, time: Floats, code: Floats, at: float) -> dic
     middle, half = float(fit.x[1]), float(stats.norm.ppf((1 + LEVEL) / 2)) * error
     method = "pseudo-values, log-log link, sandwich"
     return {"value": middle, "low": middle - half, "high": middle + half, "level": LEVEL, "method": method} | counts
-
-
-def log_log(risk: Floats) -> Floats:
-    """log(-log(1 - risk)), the scale on which hazards are proportional; risks of 0 and 1 are moved inside."""
-    return np.asarray(np.log(-np.log1p(-np.clip(risk, _FARTHEST, 1 - _FARTHEST))))
 
 
 def _smooth(risk: Floats, time: Floats, code: Floats, at: float, resamples: int, seed: int) -> dict[str, Any]:

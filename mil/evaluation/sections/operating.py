@@ -59,12 +59,20 @@ def _fold(
     evaluation: Evaluation, plan: Plan, fold: Hashable, rows: pd.DataFrame
 ) -> tuple[dict[str, Any], NDArray[np.object_] | None]:
     try:
-        decision = frozen.decision(evaluation, plan, fold)
+        decision, rows = frozen.decided(evaluation, plan, fold, rows)
         calls = decision.call(rows)
     except PredictionsError as error:
         logger.warning("fold %s: %s", fold, error)
-        return {"fold": fold, "cuts": None, "on": None, "n": 0, "positives": None, "reason": str(error)}, None
-    kept = decision.model_dump(mode="json", include={"cuts", "on", "n", "positives", "achieved", "note"})
+        return {
+            "fold": fold,
+            "columns": None,
+            "cuts": None,
+            "on": None,
+            "n": 0,
+            "positives": None,
+            "reason": str(error),
+        }, None
+    kept = decision.model_dump(mode="json", include={"columns", "cuts", "on", "n", "positives", "achieved", "note"})
     return {"fold": fold, **kept}, calls
 
 

@@ -6,9 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from mil.decisions.calibrators import calibrated_name, fit
+from mil.decisions import risks
+from mil.decisions.calibrators import calibrated_name
+from mil.decisions.questions import questions
+from mil.endpoints.base import Endpoint
+from mil.endpoints.survival import Survival
 from mil.errors import PredictionsError
 from mil.evaluation.context import Evaluation
+from mil.evaluation.frozen import calibrator
 from mil.evaluation.predictions import rows_of
 
 logger = logging.getLogger(__name__)
@@ -29,6 +34,11 @@ class Recalibrated:
         """Which patients it was fitted to."""
         return "select" if self.fitted else "frozen before: the table brings calibrated columns"
 
+    def answered(self, column: str) -> tuple[str, pd.DataFrame]:
+        """A risk's calibrated column, and the patients who have a number there."""
+        name = calibrated_name(column)
+        return name, self.reported[self.reported[name].notna()] if name in self.reported else self.reported.head(0)
+
 
 def recalibrated(evaluation: Evaluation) -> Recalibrated | None:
     """Fits the tool's calibration to each fold's select rows and applies it to its report rows; none without one.
@@ -39,22 +49,35 @@ def recalibrated(evaluation: Evaluation) -> Recalibrated | None:
     Raises:
         ConfigError: a method that does not exist.
     """
-    method = evaluation.tool.get("calibration")
-    if method is None or not evaluation.questions:
+    method, names = _method(evaluation), _columns(evaluation.endpoint)
+    if method is None or not names:
         return None
-    names = [calibrated_name(name) for question in evaluation.questions for name in question.columns]
-    if set(names) <= set(evaluation.table.columns):
-        return Recalibrated(str(method), evaluation.reported, [])
-    select = dict(rows_of(evaluation.table, "select"))
+    if set(map(calibrated_name, names)) <= set(evaluation.table.columns):
+        return Recalibrated(method, evaluation.reported, [])
     parts, fitted = list[pd.DataFrame](), list[dict[str, Any]]()
     for fold, rows in rows_of(evaluation.table, "report"):
         try:
-            calibrator = fit(str(method), evaluation.endpoint, select[fold].set_index("patient"))
+            found = calibrator(evaluation, fold)
         except PredictionsError as error:
             logger.warning("fold %s: %s", fold, error)
             fitted.append({"fold": fold, "reason": str(error)})
             continue
-        parts.append(calibrator.apply(rows))
-        fitted.append({"fold": fold, "n": len(select[fold]), "parameters": calibrator.state()})
+        if found is not None:
+            parts.append(found.apply(rows))
+            fitted.append({"fold": fold, "n": found.n, "parameters": found.state()})
     pooled = pd.concat(parts) if parts else evaluation.table.head(0)
-    return Recalibrated(str(method), pooled.drop_duplicates("patient").set_index("patient"), fitted)
+    return Recalibrated(method, pooled.drop_duplicates("patient").set_index("patient"), fitted)
+
+
+def _method(evaluation: Evaluation) -> str | None:
+    """What the tool asks for, or what a checkpoint holds, which may have been put right anew since it was trained."""
+    held = (evaluation.frozen or {}).get("calibration")
+    method = held["method"] if held else evaluation.tool.get("calibration")
+    return None if method is None else str(method)
+
+
+def _columns(endpoint: Endpoint) -> list[str]:
+    """What can be calibrated."""
+    if isinstance(endpoint, Survival):
+        return [name for own in risks.columns(endpoint) for name in own]
+    return [name for question in questions(endpoint) for name in question.columns]

@@ -3,9 +3,12 @@
 Ranks are compared within folds and averaged over them. Weights by the inverse probability of censoring, and the curve
 that a model has to beat, come from each fold's training patients; where a fold has none, from its reported ones, and it
 is said.
+
+Where causes compete, everything is about the first one, as if the others' patients never had it; what is said of the
+others has a part of its own, by their risks.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +26,7 @@ from mil.evaluation.estimates.observed import incidence_at, median_follow_up, ri
 from mil.evaluation.estimates.resampled import intervals
 from mil.evaluation.predictions import rows_of
 from mil.evaluation.sections.horizon import calibration, columns
+from mil.evaluation.sections.recalibration import recalibrated
 from mil.metrics.censoring import Censoring
 from mil.metrics.resamples import Floats, as_given, as_rows, ratio
 from mil.metrics.survival import brier_at, c_index, competing_c_index, cumulative_dynamic_auc, integrated_brier, uno_c
@@ -31,6 +35,7 @@ AT_RISK = 0.1
 """The share of patients still at risk at tau, where no times are stated."""
 FEWEST = 3
 """Horizons, below which no Brier score is integrated."""
+_WOLBERS = "Wolbers 2014: who has another event first stays at risk"
 _MODEL, _NULL, _SCALED = "model", "kaplan_meier", "scaled"
 
 
@@ -44,11 +49,22 @@ class Plan:
     risks: Mapping[str, str]
     """by horizon, rising: the column of the risk"""
     tau: float
+    rank: str
+    """the column that orders patients"""
+    cause: int = 1
+    """the event in question"""
 
     @property
     def scores(self) -> list[str]:
         """The columns that a fold's logits are made of."""
-        return [self.endpoint.rank, *self.risks.values()]
+        return [self.rank, *self.risks.values()]
+
+    def codes(self, target: Tensor) -> Tensor:
+        """Time, and 0 for censored, 1 for the event in question, 2 for another one, `(p, 2)`."""
+        code = target[:, 1].clone()
+        code[target[:, 1] > 0] = 2
+        code[target[:, 1] == self.cause] = 1
+        return torch.stack([target[:, 0], code], 1).double()
 
     @property
     def moments(self) -> Floats:
@@ -79,9 +95,8 @@ def section(evaluation: Evaluation) -> dict[str, Any] | None:
     rows, table = evaluation.reported, evaluation.table
     time, code = evaluation.endpoint.encode(rows)[:, :2].double().numpy().T
     plan, tau = planned(evaluation, time)
-    references = [_reference(evaluation, plan, fold) for fold, _ in rows_of(table, "report")]
-    found = intervals(_score(plan, references), _folds(evaluation, plan), evaluation.resamples, evaluation.seed)
-    numbers = {name: asdict(interval) | evaluation.counts for name, interval in found.items()}
+    numbers = _measured(evaluation, plan, evaluation.counts)
+    after = recalibrated(evaluation)
     trained = all(len(train) for _, train in rows_of(table, "train"))
     return {
         **evaluation.counts,
@@ -93,6 +108,8 @@ def section(evaluation: Evaluation) -> dict[str, Any] | None:
         **_discrimination(numbers, plan),
         **_errors(numbers, plan),
         "calibration": calibration(evaluation),
+        "recalibration": None if after is None else {"method": after.method, "on": after.on, "folds": after.fitted},
+        "other_causes": list(_others(evaluation, plan)),
     }
 
 
@@ -106,13 +123,41 @@ def planned(evaluation: Evaluation, time: Floats) -> tuple[Plan, dict[str, Any]]
     tau = max(times.values()) if times else float(np.quantile(time, 1 - AT_RISK))
     risks = sorted(columns(evaluation).items(), key=lambda item: endpoint.horizons[item[0]])
     said = {"value": tau, "set_by": "the last stated time" if times else "a tenth of the patients still at risk"}
-    return Plan(endpoint, times, dict(risks), tau), said | {"at_risk": int((time >= tau).sum()), "n": len(time)}
+    return Plan(endpoint, times, dict(risks), tau, endpoint.rank), said | {
+        "at_risk": int((time >= tau).sum()),
+        "n": len(time),
+    }
+
+
+def _others(evaluation: Evaluation, first: Plan) -> Iterator[dict[str, Any]]:
+    """Each further cause at its horizons, its patients in order of the risk until the last of them."""
+    endpoint = evaluation.endpoint
+    others = endpoint.causes[1:] if isinstance(endpoint, CompetingRisks) else ()
+    for cause, name in enumerate(others, 2):
+        risks = sorted(columns(evaluation, cause).items(), key=lambda item: first.endpoint.horizons[item[0]])
+        if not risks:
+            continue
+        times = {horizon: first.endpoint.horizons[horizon] for horizon, _ in risks}
+        plan = Plan(first.endpoint, times, dict(risks), max(times.values()), risks[-1][1], cause)
+        time, code = plan.codes(endpoint.encode(evaluation.reported)).numpy().T
+        counts = {"n": len(time), "events": int((code == 1).sum())}
+        numbers = _measured(evaluation, plan, counts)
+        observed = [{"name": label, "time": at, "observed": risk_at(time, code, at)} for label, at in times.items()]
+        found = _discrimination(numbers, plan) | _errors(numbers, plan)
+        yield {"name": name, **counts, "score": plan.rank, "times": observed, **found}
+
+
+def _measured(evaluation: Evaluation, plan: Plan, counts: dict[str, int]) -> dict[str, dict[str, Any]]:
+    """Every metric of a cause."""
+    references = [_reference(evaluation, plan, fold) for fold, _ in rows_of(evaluation.table, "report")]
+    found = intervals(_score(plan, references), _folds(evaluation, plan), evaluation.resamples, evaluation.seed)
+    return {name: asdict(interval) | counts for name, interval in found.items()}
 
 
 def _reference(evaluation: Evaluation, plan: Plan, fold: Hashable) -> Reference:
     reported, train = (dict(rows_of(evaluation.table, role))[fold] for role in ("report", "train"))
     source = train if len(train) else reported
-    time, code = plan.endpoint.encode(source.set_index("patient"))[:, :2].double().numpy().T
+    time, code = plan.codes(plan.endpoint.encode(source.set_index("patient"))).numpy().T
     null = np.array([1 - float(incidence_at(time, code, at)) for at in plan.moments])
     patients = evaluation.patients
     site = None
@@ -127,7 +172,7 @@ def _folds(evaluation: Evaluation, plan: Plan) -> list[Fold]:
     found = list[Fold]()
     for fold, (_, rows) in zip(evaluation.folds, rows_of(evaluation.table, "report"), strict=True):
         scores = rows[plan.scores].assign(place=len(found)).to_numpy(np.float64)
-        found.append(fold._replace(logits=torch.from_numpy(scores), target=fold.target[:, :2].double()))
+        found.append(fold._replace(logits=torch.from_numpy(scores), target=plan.codes(fold.target)))
     return found
 
 
@@ -148,14 +193,13 @@ def _score(plan: Plan, references: Sequence[Reference]) -> Score:
 def _ordered(
     plan: Plan, reference: Reference, scores: Mapping[str, Floats], time: Floats, code: Floats, weight: Floats | None
 ) -> dict[str, Floats]:
-    risk, event, censoring = scores[plan.endpoint.rank], code == 1, reference.censoring
+    risk, censoring = scores[plan.rank], reference.censoring
     concordance = competing_c_index if plan.competing else c_index
     found = {"c_index": concordance(risk, time, code, weight)}
-    if not plan.competing:
-        found["uno_c"] = uno_c(risk, time, event, plan.tau, censoring, weight)
+    found["uno_c"] = uno_c(risk, time, code, plan.tau, censoring, weight)
     for name, at in plan.times.items():
-        own = scores[plan.risks.get(name, plan.endpoint.rank)]
-        found[f"auc_{name}"] = cumulative_dynamic_auc(own, time, event, at, censoring, weight)
+        own = scores[plan.risks.get(name, plan.rank)]
+        found[f"auc_{name}"] = cumulative_dynamic_auc(own, time, code, at, censoring, weight)
     if reference.site is not None:
         found["within_site"] = within(risk, time, code, reference.site, weight)
     return found
@@ -199,13 +243,12 @@ def within(risk: Floats, time: Floats, code: Floats, stratum: NDArray[np.intp], 
 
 
 def _discrimination(numbers: Mapping[str, dict[str, Any]], plan: Plan) -> dict[str, Any]:
-    competing = {"value": None, "reason": "Uno's C is not defined here where causes compete"}
+    definition = {"definition": _WOLBERS} if plan.competing else {}
     return {
         "c_index": numbers["c_index"],
-        "uno_c": competing if plan.competing else _explained(numbers["uno_c"]) | {"tau": plan.tau},
+        "uno_c": _explained(numbers["uno_c"]) | {"tau": plan.tau} | definition,
         "auc": [
-            {"name": name, "time": at, "score": plan.risks.get(name, plan.endpoint.rank)}
-            | _explained(numbers[f"auc_{name}"])
+            {"name": name, "time": at, "score": plan.risks.get(name, plan.rank)} | _explained(numbers[f"auc_{name}"])
             for name, at in plan.times.items()
         ],
         "c_index_within_site": numbers.get("within_site"),

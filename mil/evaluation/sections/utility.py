@@ -101,21 +101,24 @@ def _case(evaluation: Evaluation, question: Question, after: Recalibrated | None
 
 
 def _horizons(evaluation: Evaluation, endpoint: Survival, clinical: Clinical | None) -> Iterator[Case]:
-    table = evaluation.reported
-    time, code = endpoint.encode(table)[:, :2].double().numpy().T
+    after = recalibrated(evaluation)
     cause = f"{endpoint.causes[0]}_" if isinstance(endpoint, CompetingRisks) else ""
     alone = None if cause else clinical  # a Cox model of one cause gives no incidence beside others
     for name, horizon in endpoint.horizons.items():
         column = f"risk_{cause}{name}"
-        if column not in table:
+        if column not in evaluation.reported:
             continue
+        shown, table, method = column, evaluation.reported, None
+        if after is not None and len((better := after.answered(column))[1]):
+            shown, table, method = *better, after.method
+        time, code = endpoint.encode(table)[:, :2].double().numpy().T
         predict = partial(clinical_baseline.risks, evaluation, endpoint=endpoint, horizon=horizon)
         baseline, words = _baseline(alone, table, predict, "cox")
-        about = {"horizon": name, "time": horizon, "unit": endpoint.unit} | words
+        about = {"horizon": name, "time": horizon, "unit": endpoint.unit, "calibrated": method} | words
         counts = {"n": len(table), "events": int(((code == 1) & (time <= horizon)).sum())}
         incidence = float(incidence_until(time, code, horizon)[0])
         benefit = _until(time, code, horizon)
-        yield Case(column, counts, _risk(table, column), incidence, benefit, baseline, about)
+        yield Case(column, counts, _risk(table, shown), incidence, benefit, baseline, about)
 
 
 def _of_truth(truth: Floats) -> _Benefit:

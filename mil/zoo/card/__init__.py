@@ -19,6 +19,7 @@ from mil.zoo.card.facts import RESEARCH, SIMULATED, Facts
 from mil.zoo.card.front_matter import front_matter
 from mil.zoo.card.measured import interval, population
 from mil.zoo.card.performance import BESIDE
+from mil.zoo.card.shortfalls import shortfalls
 
 __all__ = ["BESIDE", "BLOCKS", "RESEARCH", "SIMULATED", "Facts", "card", "interval", "population"]
 
@@ -78,6 +79,7 @@ def card(
         front_matter=front_matter(facts),
         facts=facts,
         first=_first(facts),
+        short=shortfalls(facts),
         outputs=purpose.outputs(facts),
         blocks=[block(facts) for block in BLOCKS],
         row=_row,

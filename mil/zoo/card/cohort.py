@@ -5,9 +5,20 @@ from typing import Any
 from mil.endpoints.competing_risks import CompetingRisks
 from mil.endpoints.survival import Survival
 from mil.zoo.card.content import Block, Field, Part, Table, absent
-from mil.zoo.card.facts import MANIFEST, Facts
+from mil.zoo.card.facts import MANIFEST, Facts, shortened
 from mil.zoo.card.measured import below, interval, population
+from mil.zoo.card.tier import by_site
 
+DESIGNS = {
+    "HoldOut": "one part of the patients was held back for the report, at random within classes",
+    "KFold": "cross-validation: each patient was held back once for the report",
+    "Nested": "nested cross-validation",
+    "Fixed": "roles that were given with the cohort",
+    "SitePreserved": "cross-validation by site: no site is both trained on and reported",
+    "LeaveOneSiteOut": "each site was held back in turn",
+    "AllTrain": "all patients trained; nobody was held back for a report",
+}
+"""Ways to divide patients, in words."""
 DRAWN = "the labels were drawn by a computer"
 UNTOLD = "the training site has not said it"
 
@@ -58,7 +69,11 @@ def data(facts: Facts) -> Block:
             "Where the data stayed", facts.told("they are drawn anew wherever they are needed", "at the training site")
         ),
         Field("Training against report patients", "the same cohort, divided by the split of block 8"),
-        Field("Digest of the cohort's table", f"sha256 {facts.manifest.data['cohort_sha256']}", f"{MANIFEST}data"),
+        Field(
+            "Digest of the cohort's table",
+            shortened(facts.manifest.data["cohort_sha256"]),
+            f"{MANIFEST}data.cohort_sha256",
+        ),
     ]
     return Block(7, "Data", fields, [Part("Patients by role", tables=[_roles(facts)])])
 
@@ -71,13 +86,12 @@ def partition(facts: Facts) -> Block:
     name = str(strategy.get("_target_", "given")).rpartition(".")[2]
     encoder = "; ".join(facts.manifest.encoder.get("pretrained_on") or [])
     overlap = f"the encoder has seen: {encoder}" if encoder else "its entry names no pre-training data"
-    preserved = "site" in name.lower()
     fields = [
         Field("Unit", "the patient: all slides of one have one role"),
-        Field("Design", f"{name}, {how}" if how else name, f"{MANIFEST}data.split.strategy"),
-        Field("Sites kept apart", "yes" if preserved else "no: a site may be on both sides"),
+        Field("Design", f"{DESIGNS.get(name, name)}{f' ({how})' if how else ''}", f"{MANIFEST}data.split.strategy"),
+        Field("Sites kept apart", "yes" if by_site(facts.manifest) else "no: a site may be on both sides"),
         Field("Fold of these weights", str(split["fold"]), f"{MANIFEST}data.split.fold"),
-        Field("Digest of the split", f"sha256 {split['sha256']}", f"{MANIFEST}data.split.sha256"),
+        Field("Digest of the split", shortened(split["sha256"]), f"{MANIFEST}data.split.sha256"),
         Field(
             "Overlap with the encoder's training",
             facts.told("none: the features were drawn, no encoder was used", overlap),

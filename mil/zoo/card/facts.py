@@ -11,6 +11,7 @@ from mil.evaluation.page.words import named, verdict
 from mil.manifest import Manifest
 from mil.zoo.card.content import Field, absent
 from mil.zoo.card.measured import below, interval, population
+from mil.zoo.card.tier import LOWEST, tier
 
 SIMULATED = "SIMULATED DATA, NO CLINICAL MEANING, RESEARCH USE ONLY"
 RESEARCH = "RESEARCH USE ONLY, NOT A MEDICAL DEVICE"
@@ -75,6 +76,15 @@ class Facts:
         folds = int(self.whole.get("folds") or 1)
         return f"patients of {of} held back from training" + (f", mean of {folds} folds" if folds > 1 else "")
 
+    @property
+    def papers(self) -> str:
+        """Links to what lies beside the card. The predictions of a release are there; those of a run lie above it."""
+        links = ["[the report to read](report.html)", "[its numbers](report.json)"]
+        if self.simulated and self.changelog:
+            links += ["[the predictions](predictions.csv)", "[the patients](patients.csv)"]
+        kept = "" if self.simulated else " The predictions stay at the training site."
+        return f"Beside this card: {', '.join(links)}, [what was trained and fitted](manifest.json).{kept}"
+
     def said(self, key: str, reason: str = SILENT) -> str:
         """What the tool's yaml says, as a sentence; or that it is missing."""
         return prose(self.tool.get(key)) or absent(reason)
@@ -116,7 +126,8 @@ class Facts:
             reason = "it exists for simulated cohorts alone" if not self.simulated else "this report has none"
             return Field("Best possible (oracle)", absent(reason))
         said = f"{named(str(self.metric))} {interval(found)}, {population(found)}; a reader who knows which tiles count"
-        return Field("Best possible (oracle)", said, below(below(self.source, "oracle"), str(self.metric)))
+        place = below(below(self.source, "oracle"), str(self.metric))
+        return Field("Best possible (oracle)", f"{said}. {_short_of(self.whole['metrics'][self.metric], found)}", place)
 
     def verdict(self) -> Field:
         """Whether it beats simpler models, in words."""
@@ -132,15 +143,39 @@ class Facts:
         """The encoder's id on a model hub, as far as it is known."""
         return next((name for name in self.manifest.encoder.get("aliases", ()) if "/" in name), None)
 
+    @cached_property
+    def tier(self) -> tuple[int | None, str]:
+        """Of this release's evidence, and why it is not the tier that the question could reach."""
+        return tier(self.manifest, self.whole, self.metric)
+
     def evidence(self) -> str:
         """Class and tier, our own mapping."""
         found = self.tool.get("evidence") or {}
         if not found.get("class"):
             return absent(SILENT)
-        said = (
-            f"ESMO EBAI class {found['class']}, tier {found.get('tier', 'not stated')} (our own mapping of the purpose"
+        reached, why = self.tier
+        said = f"ESMO EBAI class {found['class']}, tier {'not stated' if reached is None else reached}"
+        if why:
+            said += f" of {LOWEST}, the lowest, as {why}; published work could support tier {found['tier']}"
+        ours = "class and tier are our own mapping"
+        return (
+            f"{said} ({ours}; weights made on simulated slides are no evidence)"
+            if self.simulated
+            else f"{said} ({ours})"
         )
-        return f"{said}; weights made on simulated slides are no evidence)" if self.simulated else f"{said})"
+
+
+def _short_of(found: Mapping[str, Any], oracle: Mapping[str, Any]) -> str:
+    """How far a model stays below what could be reached, of two values whose difference has no interval."""
+    if found["value"] is None or oracle["value"] is None:
+        return "How far this model is from it is not estimable"
+    gap = oracle["value"] - found["value"]
+    if gap <= 0:
+        return "This model reaches it"
+    said = f"This model is {gap:.3f} short of it"
+    if found["high"] is None or oracle["low"] is None:
+        return said
+    return f"{said}; their intervals {'overlap' if found['high'] >= oracle['low'] else 'do not overlap'}"
 
 
 def built(node: Mapping[str, Any] | None) -> str:
@@ -149,6 +184,11 @@ def built(node: Mapping[str, Any] | None) -> str:
         return ""
     options = [f"{key} {prose(value)}" for key, value in node.items() if key != "_target_" and value is not None]
     return ", ".join([str(node.get("_target_", "")), *options]).removeprefix(", ")
+
+
+def shortened(digest: str) -> str:
+    """A sha256 by its beginning, which tells two files apart; the whole of it stands at the source."""
+    return f"sha256 {digest[:12]}…"
 
 
 def prose(found: Any) -> str:

@@ -43,26 +43,31 @@ def _subgroups(name: str, found: Mapping[str, Any], source: str, facts: Facts) -
     least = found["least"]
     sentences = [
         f"A group with fewer than {least} positives or {least} negatives ({least} events, {2 * least} patients where a "
-        f"number is predicted) is not estimable, and keeps its row. Metric: {named(found['metric'])}."
+        f"number is predicted) is not estimable for {named(found['metric'])}, and keeps its row. Sensitivity and "
+        "specificity, where they stand, are those of the frozen cut."
     ]
     if found.get("absent"):
         sentences.append(f"Not recorded in this cohort: {', '.join(found['absent'])}.")
     if any(row.get("questions") for row in found["rows"]):
         sentences.append(f"The same of each class or label: {source}.rows[…].questions.")
+    if all((row.get("undecided") or {}).get("value") == 0 for row in found["rows"]):
+        sentences.append("In no group was a patient left undecided.")
+        found = {**found, "rows": [{**row, "undecided": None} for row in found["rows"]]}
     rows = [_subgroup(row, f"{source}.rows[{at}]") for at, row in enumerate(found["rows"])]
     extremes = {key: found[key] for key in _EXTREMES if found.get(key)}
     worst = [
         (_extreme(key, one), interval(one), population(one) or "see the rows", below(source, key))
         for key, one in extremes.items()
     ]
-    tables = [_filled(rows), *([Table(HEADS, worst)] if worst else [])]
+    tables = [_filled(rows, named(found["metric"])), *([Table(HEADS, worst)] if worst else [])]
     return Part(titled("By subgroup", name), sentences, tables, pictures(facts, ("subgroups",)) if not name else [])
 
 
-def _filled(rows: Sequence[tuple[str, ...]]) -> Table:
+def _filled(rows: Sequence[tuple[str, ...]], metric: str) -> Table:
     """Without the columns that nothing is known of."""
     kept = [at for at in range(len(_SUBGROUPS)) if any(row[at] != "–" for row in rows)]
-    return Table([_SUBGROUPS[at] for at in kept], [[row[at] for at in kept] for row in rows])
+    heads = [metric if head == "Metric" else head for head in _SUBGROUPS]
+    return Table([heads[at] for at in kept], [[row[at] for at in kept] for row in rows])
 
 
 def _extreme(key: str, one: Mapping[str, Any]) -> str:
@@ -74,11 +79,14 @@ def _subgroup(row: Mapping[str, Any], source: str) -> tuple[str, ...]:
     group = "all" if row["variable"] == "all" else f"{row['variable']}: {row['level']}"
     keys = ("sensitivity", "specificity", "undecided", "calibration")
     others = [_share(row.get(key)) for key in keys]
-    return (group, population(row), interval(row["value"]), *others, source)
+    value = "not estimable" if row["value"]["value"] is None else interval(row["value"])  # why is said above the table
+    return (group, population(row), value, *others, source)
 
 
 def _share(found: Mapping[str, Any] | None) -> str:
     if not found:
         return "–"
+    if found["value"] is None:
+        return "not estimable"
     n = found.get("n")
     return interval(found) + (f", n {n}" if n is not None else "")

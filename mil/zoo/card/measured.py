@@ -4,14 +4,28 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mil.evaluation.page.words import estimate, is_number, named
+from mil.evaluation.page.words import counted, estimate, is_number, named
 from mil.evaluation.page.words import population as told
 from mil.zoo.card.content import Table
 
 HEADS = ("Measure", "Value (95% interval)", "Patients", "Source")
 NAMES = ("name", "horizon", "variable", "group", "class", "site", "call", "label", "time")
 """Keys that say which of several records one is, the first that is there."""
-_SILENT = ("questions", "decisions", "horizons", "classes", "groups", "rows", "sites", "by_class", "recall")
+_SILENT = (
+    *(
+        "questions",
+        "decisions",
+        "horizons",
+        "classes",
+        "groups",
+        "rows",
+        "sites",
+        "by_class",
+        "recall",
+        "parts",
+        "times",
+    ),
+)
 """Keys that a record's name makes superfluous."""
 _ELSEWHERE = ("confusion", "per_1000", "at_prevalence", "bins", "quintiles", "histogram", "curve", "fitted", "exact")
 """Keys that have tables of their own, or are drawn."""
@@ -49,7 +63,8 @@ def measured(found: Any, source: str, names: Sequence[str] = ()) -> Iterator[Mea
     elif isinstance(found, list | tuple):
         for at, record in enumerate(found):
             if isinstance(record, Mapping):
-                yield from measured(record, f"{source}[{at}]", (*names, _name(record, at)))
+                own = _name(record, at if len(found) > 1 else None)
+                yield from measured(record, f"{source}[{at}]", (*names, *own))
 
 
 def numbers(found: Any, source: str) -> Table | None:
@@ -80,7 +95,7 @@ def below(source: str, key: str) -> str:
 def population(found: Mapping[str, Any]) -> str:
     """Whom a number is of: `n 200, MSS 170, MSI-H 30`."""
     if "counts" in found:
-        return ", ".join(f"{name} {amount}" for name, amount in found["counts"].items())
+        return ", ".join(counted(name, amount) for name, amount in found["counts"].items())
     keys = ("n", "positives", "negatives", "events")
     return ", ".join(f"{key} {found[key]}" for key in keys if found.get(key) is not None)
 
@@ -95,6 +110,10 @@ def _patients(found: Mapping[str, Any]) -> str:
     return told(known) or "–"
 
 
-def _name(record: Mapping[str, Any], at: int) -> str:
-    name = next((str(record[key]) for key in NAMES if record.get(key) is not None), str(at + 1))
-    return f"{name} against {record['reference']}" if record.get("reference") else name
+def _name(record: Mapping[str, Any], at: int | None) -> tuple[str, ...]:
+    """What tells a record from the others of its list; an only one without a name needs none."""
+    key = next((key for key in NAMES if record.get(key) is not None), None)
+    if key is None:
+        return () if at is None else (str(at + 1),)
+    name = f"at {record[key]:g}" if key == "time" and not isinstance(record[key], str) else str(record[key])
+    return (f"{name} against {record['reference']}" if record.get("reference") else name,)

@@ -62,7 +62,8 @@ def _frozen(facts: Facts) -> list[Field]:
             said = f"sensitivity at least {promise['lower']:.3f} with confidence {promise['confidence']:.0%}"
             said += f", set on {promise['positives']} known positives"
             fields.append(Field("Guarantee", said, f"{MANIFEST}fitted.decisions[{at}].guarantee"))
-    none = absent("these cuts were set on select patients of the training cohort, not on known positives of a new site")
+    on = " and ".join(dict.fromkeys(str(one["on"]) for one in decisions if one["n"])) or "no"
+    none = absent(f"the cuts were set on {on} patients of the training cohort, not on known positives of a new site")
     if not any(one.get("guarantee") for one in decisions):
         fields.append(Field("Statistical guarantee", none))
     return [
@@ -132,9 +133,9 @@ def _grouped(groups: Sequence[Mapping[str, Any]], place: str) -> Table:
 
 
 def _thousand(one: Mapping[str, Any], place: str) -> Table | None:
-    """Of 1,000 patients, as observed and at each stated prevalence."""
+    """Of 1,000 patients, as observed and at each prevalence that the tool assumes."""
     rows = []
-    stated = [(f"{at['prevalence']:g} (stated)", at, f"{place}.at_prevalence[{k}]") for k, at in _stated(one)]
+    stated = [(f"{at['prevalence']:g} (assumed)", at, f"{place}.at_prevalence[{k}]") for k, at in _stated(one)]
     observed = one.get("prevalence") or {}
     for name, found, source in [(f"{written(observed.get('value'))} (observed)", one, place), *stated]:
         if not found.get("per_1000"):
@@ -144,9 +145,14 @@ def _thousand(one: Mapping[str, Any], place: str) -> Table | None:
         rows.append((name, ppv, npv, *cells, source))
     if not rows:
         return None
-    heads = [f"{'positive' if cell['positive'] else 'negative'}, called {cell['call']}" for cell in one["per_1000"]]
-    n = population(one)
-    note = f"The last columns are patients of 1,000, rounded; from {n}. At a stated prevalence by Bayes' rule."
+    heads = [
+        f"Truly {'positive' if cell['positive'] else 'negative'}, called {cell['call']}" for cell in one["per_1000"]
+    ]
+    heads[0] = f"Of 1,000: {heads[0][0].lower()}{heads[0][1:]}"
+    note = (
+        f"The columns of 1,000 patients are rounded; from {population(one)}. An assumed prevalence is an example, no "
+        "finding: PPV and NPV follow from sensitivity and specificity by Bayes' rule."
+    )
     return Table(("Prevalence", "PPV", "NPV", *heads, "Source"), rows, note)
 
 

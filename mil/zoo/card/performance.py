@@ -28,9 +28,8 @@ def performance(facts: Facts) -> Block:
     """Every metric, every comparison."""
     fields = [
         Field("Cohort of these numbers", facts.cohort),
-        facts.main(),
-        facts.oracle(),
-        facts.verdict(),
+        Field("Main result, best possible, simpler models", "on this card's first screen, and in the table below"),
+        Field("Where it falls short", "on this card's first screen"),
         Field("External validation", "no external validation"),
         Field("Failures looked at", absent("no pathologist has looked at the patients whom it got wrong")),
     ]
@@ -83,7 +82,9 @@ def _sections(facts: Facts) -> Iterator[Part]:
                 missing.append(f"{titled(heading.partition(':')[0], name)}: {facts.missing(key)}.")
                 continue
             figures = pictures(facts, (key,)) if not name else []
-            yield Part(titled(heading, name), list(_sentences(found)), list(_section(key, found, place)), figures)
+            unit = (report.get("survival") or {}).get("unit") if key == "groups" else None
+            told = [*([f"Times and restricted means are in {unit}."] if unit else []), *_sentences(found)]
+            yield Part(titled(heading, name), told, list(_section(key, found, place)), figures)
     if missing:
         yield Part("Not in this report", missing)
 
@@ -104,7 +105,8 @@ def _sentences(found: Any, name: str = "") -> Iterator[str]:
     if isinstance(found, Mapping):
         own = str(found.get("name") or found.get("horizon") or name)
         if isinstance(found.get("verdict"), str):
-            yield f"{own}: {found['verdict']}." if own else f"{found['verdict']}."
+            said = found["verdict"]
+            yield f"{own}: {said}." if own else f"{said[:1].upper()}{said[1:]}."
         if isinstance(found.get("reason"), str) and "value" not in found:
             yield f"{own}: not estimable: {found['reason']}." if own else f"Not estimable: {found['reason']}."
         if found.get("unit") and found.get("times"):

@@ -21,7 +21,7 @@ def tags(facts: Facts) -> list[str]:
     own = ["pathology", "multiple-instance-learning", "whole-slide-image", task, tool["name"], tool.get("category")]
     evidence = tool.get("evidence") or {}
     own += [f"ebai-class-{str(evidence['class']).lower()}"] if evidence.get("class") else []
-    own += [f"tier-{evidence['tier']}"] if evidence.get("tier") else []
+    own += [f"tier-{facts.tier[0]}"] if facts.tier[0] is not None else []
     own += [LICENCE, "simulated-data" if facts.simulated else None]
     return list(dict.fromkeys(str(tag) for tag in own if tag))
 
@@ -62,7 +62,7 @@ def facts_box(facts: Facts) -> Block:
         Field("On what slide", facts.said("specimen")),
         Field("Output", legend(facts)),
         facts.main(),
-        Field("Do not use it for", facts.items("out_of_scope")),
+        Field("Do not use it for", "what block 3 and the first screen of this card list"),
     ]
     return Block(1, "Facts", fields)
 
@@ -80,7 +80,7 @@ def intended(facts: Facts) -> Block:
         Field("Specimen", facts.said("specimen")),
         Field("Users", facts.said("users")),
         Field("Setting", facts.said("setting", "no setting was studied; research only")),
-        Field("Place in the pathway, and what follows from each output", facts.said("pathway")),
+        Field("Place in the pathway", "and what follows from each output: see this card's first screen"),
         Field("Alone or with other tests", "never alone: a pathologist and the standard test decide"),
     ]
     return Block(2, "Intended purpose", fields)
@@ -110,7 +110,7 @@ def legend(facts: Facts) -> str:
     """What the columns of the predictions mean."""
     said = "" if facts.endpoint is None else facts.endpoint.legend().replace("`", "")
     method = (facts.manifest.fitted.get("calibration") or {}).get("method")
-    return said + (f" Beside them stand calibrated ones (calibrated_…, by {method})." if method else "")
+    return said + (" Beside them stand calibrated ones (columns calibrated_…), see block 5." if method else "")
 
 
 def outputs(facts: Facts) -> Table | None:

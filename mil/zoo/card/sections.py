@@ -22,7 +22,9 @@ def reports(facts: Facts) -> Iterator[tuple[str, Mapping[str, Any], str]]:
 
 def pictures(facts: Facts, keys: Sequence[str]) -> list[Figure]:
     """The figures that belong to any of these sections; of the report of these weights."""
+    order = list(HOMES)
     own = [name for name in facts.figures if _home(facts, name.rpartition(".")[0]) in keys]
+    own.sort(key=lambda name: order.index(stem) if (stem := name.rpartition(".")[0]) in order else len(order))
     of = f" (fold {facts.manifest.data['split']['fold']}, the report patients of these weights)"
     more = of if facts.report.get("run") else ""
     return [Figure(name, CAPTIONS.get(name.rpartition(".")[0], named(name)) + more) for name in own]

@@ -3,10 +3,18 @@
 from typing import Any
 
 from mil.zoo.card.content import Block, Field, Part, absent
-from mil.zoo.card.facts import MANIFEST, Facts, built
+from mil.zoo.card.facts import MANIFEST, Facts, built, shortened
 from mil.zoo.card.purpose import legend, outputs
 from mil.zoo.card.sections import pictures
 
+METHODS = {
+    "platt": "Platt's scaling (a logistic regression of the truth on the score)",
+    "temperature": "temperature scaling (one factor for all scores)",
+    "isotonic": "isotonic regression (steps that only rise)",
+    "baseline": "one shift of all risks of a horizon (a new baseline)",
+    "baseline_slope": "one shift of all risks of a horizon and one factor for their spread",
+}
+"""Of calibration, in words."""
 ONE_RUN = "one model was trained in one run"
 
 
@@ -43,7 +51,8 @@ def inputs(facts: Facts) -> Block:
 def results(facts: Facts) -> Block:
     """What the tool gives."""
     fitted, table = facts.manifest.fitted, outputs(facts)
-    method = (fitted.get("calibration") or {}).get("method")
+    calibrated = fitted.get("calibration") or {}
+    method = calibrated.get("method")
     coverage = (fitted.get("conformal") or {}).get("coverage")
     calls = [f"{name}: {when}" for name, when, _ in table.rows] if table else [absent("the tool makes no call")]
     sets = f"a set or an interval that should hold the truth with probability {coverage}"
@@ -51,7 +60,9 @@ def results(facts: Facts) -> Block:
         Field("Scores, their direction and unit", legend(facts)),
         Field(
             "Calibrated probability",
-            f"by {method}, fitted on select patients" if method else absent(_uncalibrated(facts)),
+            f"by {METHODS.get(method, method)}, fitted on {calibrated.get('on', 'select')} patients"
+            if method
+            else absent(_uncalibrated(facts)),
             f"{MANIFEST}fitted.calibration" if method else "",
         ),
         Field("Category", calls, f"{MANIFEST}fitted.decisions" if table else ""),
@@ -59,7 +70,7 @@ def results(facts: Facts) -> Block:
         Field("Uncertainty of one result", sets if coverage else absent("one model gives no spread, and no set"), ""),
         Field("Tiles shown", absent("the command line writes scores, no tiles; attention is not evidence")),
         Field("Errors", "one line a file or slide that cannot be read, and an exit status that is not zero"),
-        Field("How to read it", facts.said("pathway")),
+        Field("How to read it", "see What to do with each output, on this card's first screen"),
     ]
     return Block(5, "Outputs", fields)
 
@@ -70,10 +81,11 @@ def model(facts: Facts) -> Block:
     best, source = training.get("best_epoch"), f"{MANIFEST}training"
     kept = f"of epoch {best}, the lowest loss on the select patients" if best else "of the last epoch: no validation"
     weights = manifest.files.get("weights.safetensors")
+    threads = f"{training['threads']} thread{'s' if training['threads'] != 1 else ''}"
     fields = [
         Field("Aggregator", built({"_target_": manifest.model.name, **manifest.model.options}), f"{MANIFEST}model"),
         Field("Why this one", facts.said("model_note")),
-        Field("Parameters", f"{training['parameters']}", f"{source}.parameters"),
+        Field("Parameters", f"{training['parameters']:,}", f"{source}.parameters"),
         Field("Loss", f"that of {manifest.endpoint.name}", f"{MANIFEST}endpoint"),
         Field("Optimiser", built(training.get("optimizer")) or absent("not recorded"), f"{source}.optimizer"),
         Field("Schedule", built(training.get("schedule")) or absent("none was used"), f"{source}.schedule"),
@@ -81,9 +93,9 @@ def model(facts: Facts) -> Block:
         Field("Early stopping", f"weights {kept}, of {training['epochs']} epochs", f"{source}.best_epoch"),
         Field("Seed", str(training["seed"]), f"{source}.seed"),
         Field("Ensemble", absent(f"{ONE_RUN}; these are the weights of one fold")),
-        Field("Hardware", f"{training['precision']}, {training['threads']} threads", f"{source}.precision, threads"),
+        Field("Hardware", f"precision {training['precision']}, {threads}", f"{source}.precision, threads"),
         Field("Time and energy", absent("not measured: they would differ from one build to the next")),
-        Field("Weights", f"sha256 {weights}" if weights else absent("not sealed yet"), f"{MANIFEST}files"),
+        Field("Weights", shortened(weights) if weights else absent("not sealed yet"), f"{MANIFEST}files"),
         Field("Federated learning", absent("not used: all training patients were in one place")),
     ]
     figures = pictures(facts, ("fitted",))

@@ -129,7 +129,7 @@ def ethics(facts: Facts) -> Block:
     reason = NOBODY if facts.simulated else "the training site has not stated it"
     fields = [
         Field("Ethics approval", absent(reason)),
-        Field("Equity", "see block 12" + facts.told("; simulated groups differ by chance alone", "")),
+        Field("Equity", "see block 12" + facts.told("; simulated groups differ as the simulation drew them", "")),
         Field("Patients involved", absent(reason)),
         Field("Stakeholders consulted", absent(reason)),
         Field("Funding", absent("the authors state none")),

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -17,6 +20,7 @@ from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox
 from mil.evaluation.context import Evaluation
 from mil.evaluation.estimates.resampled import intervals
+from mil.evaluation.figures import curves, draw
 from mil.evaluation.sections import calibration, discrimination, groups, operating, subgroups, survival, utility
 from tests.evaluation import tables
 
@@ -120,6 +124,15 @@ def evaluated(name: str) -> tuple[Evaluation, dict[str, Any]]:
     patients = pd.DataFrame({"sex": sex, "site": np.where(np.arange(len(people)) < 70, HOSTILE, "B")}, index=people)
     evaluation = Evaluation.of(table, endpoint, tool, patients, resamples=10)
     return evaluation, reported(evaluation)
+
+
+@cache
+def drawn(name: str) -> dict[str, bytes]:
+    """The files of a case's figures by their names, in the order in which they are written."""
+    evaluation, report = evaluated(name)
+    with TemporaryDirectory() as folder, mock.patch.object(curves, "RESAMPLES", 20):
+        written = draw(evaluation, evaluation.endpoint, report, Path(folder))
+        return {path.name: path.read_bytes() for path in written}
 
 
 def reported(evaluation: Evaluation) -> dict[str, Any]:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mil.evaluation.figures import draw
 from mil.evaluation.page.html import ABSENT, CAPTIONS, HEADINGS, HOMES, html
 from mil.evaluation.page.words import estimate
-from tests.evaluation.figures.cases import CASES, HOSTILE, evaluated
+from tests.evaluation.figures.cases import CASES, HOSTILE, drawn, evaluated
 
 _VOID = {"meta", "img", "link", "br"}
 _BANNER = "SIMULATED DATA <not clinical>"
@@ -56,6 +55,13 @@ def test_the_page_runs_nothing_and_loads_nothing(name: str) -> None:
     assert "@import" not in "".join(page.words)
 
 
+def test_the_page_leads_on_to_the_files_beside_it_that_are_named() -> None:
+    _, report = evaluated("binary")
+    page = Page(html(report, {}, "T", "B", ["report.json", "predictions.csv"]))
+    assert [link["href"] for link in page.of("a")][-2:] == ["report.json", "predictions.csv"]
+    assert "the predictions that they are computed from" in page.words
+
+
 def test_what_a_table_calls_its_classes_is_text_and_nothing_else() -> None:
     _, report = evaluated("multiclass")
     text = html(report, {}, HOSTILE, _BANNER)
@@ -80,8 +86,10 @@ def test_a_reviewer_finds_every_section_and_why_others_are_missing(name: str) ->
 
 @pytest.mark.parametrize("name", ["binary", "survival"])
 def test_every_figure_stands_in_a_section_with_words_for_who_cannot_see_it(name: str, tmp_path: Path) -> None:
-    evaluation, report = evaluated(name)
-    figures = {path.stem: path for path in draw(evaluation, evaluation.endpoint, report, tmp_path)[1::2]}
+    _, report = evaluated(name)
+    for file, content in drawn(name).items():
+        (tmp_path / file).write_bytes(content)
+    figures = {path.stem: path for path in sorted(tmp_path.glob("*.svg"))}
     text = html(report, figures, "title", _BANNER)
     images = Page(text).of("img")
     assert sorted(str(image["alt"]) for image in images) == sorted(CAPTIONS[figure] for figure in figures)

@@ -12,6 +12,7 @@ from lifelines.utils import restricted_mean_survival_time
 from sksurv.compare import compare_survival
 from sksurv.util import Surv
 
+from mil.decisions import calibrators
 from mil.endpoints.classification import Binary
 from mil.endpoints.survival import Cox
 from mil.errors import ConfigError
@@ -22,7 +23,7 @@ from tests.evaluation.followed import COMPETING, ENDPOINT, competed, with_risks
 from tests.evaluation.tables import binary, survival
 
 THIRDS = {"rule": "quantiles", "cuts": [0.3333, 0.6667]}
-ABSOLUTE = {"rule": "absolute_risk", "horizon": "5y", "cuts": [0.5, 0.9]}
+ABSOLUTE: dict[str, Any] = {"rule": "absolute_risk", "horizon": "5y", "cuts": [0.5, 0.9]}
 
 
 def table(**options: int) -> pd.DataFrame:
@@ -66,6 +67,20 @@ def test_a_stated_risk_makes_the_groups_without_training_patients() -> None:
     assert found(decision=ABSOLUTE)["rule"] == ABSOLUTE
     with pytest.raises(ConfigError, match="cuts"):
         assign(rows, ENDPOINT, {"rule": "quantiles", "cuts": [2]})
+
+
+def test_a_stated_risk_is_compared_with_the_calibrated_risk_of_the_fold() -> None:
+    rows = checked(with_risks(patients=450, stretch=2.0), ENDPOINT)
+    patients, fitted = assign(rows, ENDPOINT, ABSOLUTE, calibration="baseline")
+    assert [fold["columns"] for fold in fitted] == [["calibrated_risk_5y"]] * 3
+    for fold in range(3):
+        select, own = (rows[(rows["fold"] == fold) & (rows["role"] == role)] for role in ("select", "report"))
+        better = calibrators.fit("baseline", ENDPOINT, select.set_index("patient")).apply(own.set_index("patient"))
+        expected = np.digitize(better["calibrated_risk_5y"], ABSOLUTE["cuts"])
+        assert patients.loc[better.index, "group"].cat.codes.tolist() == expected.tolist()
+    thirds = assign(rows, ENDPOINT, THIRDS, calibration="baseline")[1]
+    assert thirds == assign(rows, ENDPOINT, THIRDS)[1]
+    assert [fold["columns"] for fold in thirds] == [["log_hazard"]] * 3
 
 
 def test_two_groups_have_the_numbers_of_lifelines_and_scikit_survival() -> None:

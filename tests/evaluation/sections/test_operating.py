@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix
 
+from mil.decisions import calibrators
 from mil.endpoints.base import Endpoint
 from mil.endpoints.classification import Binary, Multiclass
 from mil.endpoints.multilabel import Multilabel
@@ -115,6 +116,49 @@ def test_a_fold_that_cannot_set_the_cut_decides_nobody_and_says_why(caplog: pyte
     for number in (nobody["sensitivity"], nobody["lr_positive"], nobody["at_prevalence"][0]["ppv"]):
         assert number["value"] is None
         assert number["reason"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "columns"),
+    [
+        ({"rule": "two_cuts", "low": 0.2, "high": 0.6}, ["calibrated_1"]),
+        ({"rule": "argmax", "abstain_below": 0.7}, ["calibrated_1"]),
+        (RULE_OUT, ["p_1"]),
+        (ZONES, ["p_1"]),
+        ({"rule": "youden"}, ["p_1"]),
+    ],
+)
+def test_a_stated_probability_is_compared_with_the_calibrated_one_of_the_fold(
+    rule: dict[str, Any], columns: list[str]
+) -> None:
+    table = binary()
+    table["p_1"] = table["p_1"] ** 3
+    (found,) = decisions(table, Binary(), rule, calibration="platt")
+    assert [each["columns"] for each in found["fitted"]] == [columns] * 3
+    if columns == ["p_1"]:
+        (plain,) = decisions(table, Binary(), rule)
+        assert found["confusion"] == plain["confusion"]
+        return
+    zones = {"two_cuts": (0.2, 0.6), "argmax": (0.3, 0.7)}[rule["rule"]]
+    counted = np.zeros((2, 3), int)
+    for fold in range(3):
+        select, rows = (table[(table["fold"] == fold) & (table["role"] == role)] for role in ("select", "report"))
+        better = calibrators.fit("platt", Binary(), select.set_index("patient")).apply(rows)["calibrated_1"]
+        np.add.at(counted, (rows["label"].to_numpy(), np.digitize(better, zones)), 1)
+    order = [0, 1, 2] if rule["rule"] == "two_cuts" else [0, 2, 1]  # the calls of argmax are classes, then nobody
+    assert found["confusion"]["rows"] == counted[:, order].tolist()
+
+
+def test_where_select_patients_carry_no_calibration_the_models_own_probability_is_cut(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    table, rule = binary(), {"rule": "two_cuts", "low": 0.2, "high": 0.6}
+    kept = table[(table["role"] != "select") | (table["fold"] != 1)]
+    with caplog.at_level(logging.WARNING):
+        (found,) = decisions(kept, Binary(), rule, calibration="platt")
+    assert [each["columns"] for each in found["fitted"]] == [["calibrated_1"], ["p_1"], ["calibrated_1"]]
+    assert "fold 1: cut as the model gives it: calibration platt" in caplog.text
+    assert found["n"] == 120
 
 
 def test_the_likeliest_class_is_counted_among_those_with_a_call() -> None:

@@ -13,11 +13,13 @@ from sksurv import metrics
 from sksurv.nonparametric import kaplan_meier_estimator
 from sksurv.util import Surv
 
+from mil.decisions import calibrators
 from mil.endpoints.classification import Binary
 from mil.endpoints.survival import Cox
 from mil.evaluation.context import Evaluation
 from mil.evaluation.sections.survival import section, within
-from mil.metrics.survival import c_index, competing_c_index
+from mil.metrics.censoring import Censoring
+from mil.metrics.survival import brier_at, c_index, competing_c_index, cumulative_dynamic_auc, uno_c
 from tests.evaluation.followed import COMPETING, ENDPOINT, HORIZONS, clinic, competed, follow_up, with_risks
 from tests.evaluation.tables import binary, survival
 
@@ -180,13 +182,58 @@ def test_competing_causes_have_their_own_concordance_and_brier_score() -> None:
         rows = table[(table["fold"] == fold) & (table["role"] == "report")]
         code = rows["event"].map({"censored": 0, "relapse": 1, "death": 2})
         assert value == competing_c_index(rows["risk"], rows["time"], code)
-    assert report["uno_c"]["value"] is None
-    assert "compete" in report["uno_c"]["reason"]
+    assert report["uno_c"]["value"] < report["c_index"]["value"] + 0.1
+    assert "Wolbers" in report["uno_c"]["definition"]
     (score,) = report["brier"]
     assert 0 < score["model"]["value"] < score["kaplan_meier"]["value"] < 0.27
     assert report["calibration"][0]["column"] == "risk_relapse_3y"
     observed = report["times"][0]["observed"]
     assert observed["method"].startswith("Aalen-Johansen")
+
+
+def test_every_cause_is_measured_by_its_own_risk_with_weights_of_its_folds_training_patients() -> None:
+    table = competed()
+    risk = 1 - table["risk_relapse_3y"] / 2
+    report = section(Evaluation.of(table.assign(risk_death_3y=risk), COMPETING, resamples=20))
+    assert report is not None
+    first = section(Evaluation.of(table, COMPETING, resamples=20))
+    assert first is not None
+    assert first["other_causes"] == [], "without a risk there is nothing to measure"
+    assert first["uno_c"] == report["uno_c"]
+    (other,) = report["other_causes"]
+    counts = table.drop_duplicates("patient")["event"].value_counts()
+    assert (other["name"], other["score"], other["events"]) == ("death", "risk_death_3y", counts["death"])
+    codes = {"relapse": {"censored": 0, "relapse": 1, "death": 2}, "death": {"censored": 0, "relapse": 2, "death": 1}}
+    for fold in range(3):
+        train, rows = (table[(table["fold"] == fold) & (table["role"] == role)] for role in ("train", "report"))
+        censoring = Censoring.fit(train["time"], train["event"] != "censored")
+        for name, told, score in (("relapse", report, rows["risk_relapse_3y"]), ("death", other, risk[rows.index])):
+            code, time = rows["event"].map(codes[name]).to_numpy(), rows["time"].to_numpy()
+            assert told["uno_c"]["folds"][fold] == pytest.approx(uno_c(score, time, code, 36, censoring))
+            area = cumulative_dynamic_auc(score, time, code, 36, censoring)
+            assert told["auc"][0]["folds"][fold] == pytest.approx(area)
+            error = brier_at(1 - score, time, code, 36, censoring)
+            assert told["brier"][0]["model"]["folds"][fold] == pytest.approx(error)
+    assert other["times"][0]["observed"]["method"].startswith("Aalen-Johansen")
+
+
+def test_recalibrated_risks_stand_beside_the_models_and_are_right_on_the_whole() -> None:
+    table = with_risks(patients=600, stretch=1.8)
+    report = found(table, tool={"calibration": "baseline_slope"})
+    assert (report["recalibration"]["method"], report["recalibration"]["on"]) == ("baseline_slope", "select")
+    for fold, one in enumerate(report["recalibration"]["folds"]):
+        select = table[(table["fold"] == fold) & (table["role"] == "select")].set_index("patient")
+        assert one["parameters"] == calibrators.fit("baseline_slope", ENDPOINT, select).state()
+    for horizon in report["calibration"]:
+        after = horizon["calibrated"]
+        assert after["column"] == f"calibrated_{horizon['column']}"
+        assert abs(after["slope"]["value"] - 1) < abs(horizon["slope"]["value"] - 1)
+        assert after["observed_expected"]["low"] < 1 < after["observed_expected"]["high"]
+        assert after["n"] == horizon["n"] == 600
+    assert "calibrated" not in plain()["calibration"][0]
+    assert plain()["recalibration"] is None
+    alone = found(table[table["role"] == "report"], tool={"calibration": "baseline"})["calibration"][0]["calibrated"]
+    assert (alone["n"], alone["reason"]) == (0, "no fold could be calibrated")
 
 
 def test_other_endpoints_have_no_such_section() -> None:

@@ -180,6 +180,16 @@ def test_the_curve_at_a_horizon_is_kaplan_meiers() -> None:
     assert found["events"] == int(((reported["event"] == 1) & (reported["time"] <= 60)).sum())
 
 
+def test_the_calibrated_risk_decides_where_it_is_asked_for() -> None:
+    table, endpoint = at_horizon(450), Cox(horizons={"5y": 60})
+    table["risk_5y"] **= 2
+    asked = ({"thresholds": [0.3, 0.6], "calibration": method} for method in (None, "baseline"))
+    [plain], [better] = (of(table, endpoint, tool)["horizons"] for tool in asked)
+    assert (plain["calibrated"], better["calibrated"]) == (None, "baseline")
+    assert (better["name"], better["n"], better["prevalence"]) == (plain["name"], plain["n"], plain["prevalence"])
+    assert better["model"]["value"] != plain["model"]["value"]
+
+
 def test_a_clinical_cox_model_stands_beside_the_risks() -> None:
     table = at_horizon()
     hazard = table.groupby("patient")["log_hazard"].first()

@@ -1,0 +1,88 @@
+"""The options of `mil evaluate --predictions`: what a table of predictions calls its columns, and so what it is of."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from mil.errors import ConfigError
+
+CUTS = ("sensitivity", "specificity")
+"""Rules of a cut that a share says all of."""
+ALWAYS = ("patient", "group", "role")
+TAKES: Mapping[str, Collection[str]] = {
+    "binary": ("target", "score", "positive", *CUTS),
+    "classes": ("target", "score", "ordered", *CUTS),
+    "labels": ("target", "score", "positive", *CUTS),
+    "regression": ("target", "value"),
+    "survival": ("time", "event", "unit", "score", "risk"),
+    "competing risks": ("time", "event", "unit", "cause", "score", "horizon"),
+}
+"""Options that have a meaning for each kind, beside those that always have."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a foreign table calls its columns; what was not given is none."""
+
+    target: Sequence[str] = ()
+    score: Sequence[str] = ()
+    positive: str | None = None
+    ordered: bool = False
+    value: str | None = None
+    time: str | None = None
+    event: str | None = None
+    unit: str | None = None
+    risk: Sequence[str] = ()
+    cause: Sequence[str] = ()
+    horizon: float | None = None
+    patient: str | None = None
+    group: str | None = None
+    role: str | None = None
+    sensitivity: float | None = None
+    specificity: float | None = None
+
+    @property
+    def given(self) -> list[str]:
+        """The options that were, by name."""
+        return [one.name for one in fields(self) if getattr(self, one.name) not in (None, False, (), [])]
+
+    def kind(self, found: Collection[str]) -> str:
+        """What was predicted, by the options alone; `found` are the table's columns.
+
+        Raises:
+            ConfigError: options that do not go together.
+        """
+        kind = self._named(found)
+        takes = [*TAKES[kind], *ALWAYS]
+        if odd := [name for name in self.given if name not in takes]:
+            known = ", ".join(f"--{name}" for name in takes)
+            raise ConfigError(f"--{odd[0]}: has no meaning for {kind}, expected some of {known}")
+        if kind == "competing risks" and self.time is None:
+            raise ConfigError("--cause: is of a time to an event, expected --time COLUMN")
+        return kind
+
+    def _named(self, found: Collection[str]) -> str:
+        if self.value is not None:
+            return "regression"
+        if self.time is not None or self.cause:
+            return "competing risks" if self.cause else "survival"
+        targets, scores = (
+            len(words) > 1 or any("=" in word and word not in found for word in words)
+            for words in (self.target, self.score)
+        )
+        if targets:
+            return "labels"
+        return "classes" if self.ordered or scores else "binary"
+
+    def cut(self) -> dict[str, Any] | None:
+        """The rule of a cut that was asked for.
+
+        Raises:
+            ConfigError: two promises, or nobody to set the cut on.
+        """
+        asked = [(name, share) for name in CUTS if (share := getattr(self, name)) is not None]
+        if len(asked) > 1:
+            raise ConfigError(f"--{asked[0][0]} and --{asked[1][0]}: a cut keeps one promise, expected one")
+        if asked and self.role is None:
+            raise ConfigError(f"--{asked[0][0]}: a cut is set on rows whose role is select, expected --role COLUMN")
+        return {"rule": asked[0][0], "at_least": asked[0][1]} if asked else None

@@ -1,0 +1,109 @@
+"""Small checkpoints, and what a forger would change of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mil import checkpoint, files
+from mil import manifest as manifests
+from mil.data.covariates import Covariates
+from mil.endpoints.classification import Binary
+from mil.endpoints.several import Several
+from mil.endpoints.survival import Cox
+from mil.errors import CheckpointError
+from mil.models.abmil import ABMIL
+from mil.models.base import MILModel
+from mil.models.fusion import Fused
+
+WEIGHTS, MANIFEST = checkpoint.WEIGHTS, checkpoint.MANIFEST
+Node = dict[str, Any]
+
+
+def saved(folder: Path, model: MILModel, options: Node | None = None) -> Path:
+    """The folder of a binary tool with this model."""
+    endpoint = Binary("MSI", ["MSS", "MSI-H"])
+    manifest = manifests.Manifest(
+        tool={"name": "msi-crc", "version": "0.1.0"},
+        model=manifests.part(model, {"in_dim": 8, "out_dim": 1} | (options or {})),
+        endpoint=manifests.part(endpoint, {"column": "MSI", "classes": ["MSS", "MSI-H"]}),
+        fitted={"endpoint": endpoint.state(), "decisions": []},
+        encoder={"name": "uni", "dim": 8, "aliases": ["UNI"], "verified": True},
+        data={"bag": "patient"},
+        training={"seed": 0},
+    )
+    checkpoint.save(folder, model, manifest)
+    (folder / "README.md").write_text("# card\n")
+    checkpoint.seal(folder, manifest)
+    return folder
+
+
+def small(folder: Path) -> Path:
+    """That of an attention model."""
+    torch.manual_seed(0)
+    return saved(folder, ABMIL(8, 1, embed_dim=6, attention_dim=4), {"embed_dim": 6, "attention_dim": 4})
+
+
+def refusal(folder: Path, *allow: str) -> str:
+    """The one line with which loading is refused."""
+    with pytest.raises(CheckpointError) as error:
+        checkpoint.load(folder, allow)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 1000
+    return str(error.value)
+
+
+def rewrite(folder: Path, change: Callable[[Node], object]) -> None:
+    """Changes the manifest as a forger would: everything else still fits."""
+    node = json.loads((folder / MANIFEST).read_text())
+    change(node)
+    (folder / MANIFEST).write_text(json.dumps(node))
+
+
+def replace_weights(folder: Path, content: bytes) -> None:
+    """Other bytes as weights, which the manifest counts."""
+    (folder / WEIGHTS).write_bytes(content)
+    rewrite(folder, lambda node: node["files"].update({WEIGHTS: files.sha256(folder / WEIGHTS)}))
+
+
+def replace_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """Other tensors, which the manifest counts."""
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS)
+    replace_weights(folder, (folder / WEIGHTS).read_bytes())
+
+
+def with_covariates(folder: Path, fusion: str = "gated") -> tuple[Path, Fused, Several]:
+    """A checkpoint of several endpoints, whose model reads covariates."""
+    torch.manual_seed(0)
+    endpoint = Several({"msi": Binary("MSI", ["MSS", "MSI-H"]), "outcome": Cox()}, {"outcome": 0.5})
+    node = {"_target_": "mil.endpoints.classification.Binary", "column": "MSI", "classes": ["MSS", "MSI-H"]}
+    said = {"endpoints": {"msi": node, "outcome": {"_target_": "mil.endpoints.survival.Cox"}}}
+    covariates = Covariates(["age"], {"sex": ["F", "M"]})
+    covariates.load_state({"mean": [60.5], "sd": [10.25]})
+    model = Fused(ABMIL(8, 2, embed_dim=6, attention_dim=4), covariates.width, 2, fusion, 6)
+    torch.nn.init.normal_(model.shift.weight)
+    clinical = manifests.Clinical(
+        numeric=["age"],
+        categorical={"sex": ["F", "M"]},
+        fusion=fusion,
+        embed_dim=6,
+        state=covariates.state(),
+    )
+    manifest = manifests.Manifest(
+        tool={"name": "several", "version": "0.1.0"},
+        model=manifests.part(model.inner, {"in_dim": 8, "out_dim": 2, "embed_dim": 6, "attention_dim": 4}),
+        endpoint=manifests.endpoint_part(endpoint, said | {"weights": {"outcome": 0.5}}),
+        fitted={"endpoint": endpoint.state()},
+        encoder={"name": "uni", "dim": 8, "aliases": ["UNI"], "verified": True},
+        data={"bag": "patient"},
+        training={"seed": 0},
+        covariates=clinical,
+    )
+    checkpoint.save(folder, model, manifest)
+    return folder, model.eval(), endpoint
