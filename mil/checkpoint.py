@@ -196,7 +196,7 @@ def _validated(kind: Any, value: object, where: str, folder: Path) -> Any:
 def _words(manifest: Manifest, folder: Path) -> Words:
     told = manifest.training.get("data") or {}
     asked = told.get("labels") if isinstance(told, Mapping) else None
-    found = _validated(dict[str, dict[str, str | float | None]], asked or {}, "training.data.labels", folder)
+    found = _validated(dict[str, dict[str, str | int | float | None]], asked or {}, "training.data.labels", folder)
     return {
         column: {word: None if meant is None else str(meant) for word, meant in meanings.items()}
         for column, meanings in found.items()

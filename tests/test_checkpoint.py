@@ -55,6 +55,15 @@ def test_what_is_saved_comes_back(folder: Path) -> None:
     assert set(found.manifest.files) == {WEIGHTS, "README.md"}
 
 
+def test_the_words_of_the_training_come_back_by_column(folder: Path) -> None:
+    assert checkpoint.load(folder).words == {}
+    labels = {"MSI": {"high": "MSI-H", "1": 1, "unclear": None}, "sex": {"w": "F"}}
+    rewrite(folder, lambda node: node["training"].update(data={"labels": labels}))
+    found = checkpoint.load(folder)
+    assert found.words == {"MSI": {"high": "MSI-H", "1": "1", "unclear": None}, "sex": {"w": "F"}}
+    assert found.words_of(["sex", "age"]) == {"sex": {"w": "F"}}
+
+
 def test_a_second_save_leaves_nothing_of_the_first(folder: Path) -> None:
     (folder / ".weights.safetensors.k1ll3d").write_text("half a file")
     saved(folder, ABMIL(8, 1), {})

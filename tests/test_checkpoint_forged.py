@@ -56,6 +56,8 @@ def folder(tmp_path: Path) -> Path:
         lambda node: node["endpoint"]["options"].update(classes=["one"]),
         lambda node: node["endpoint"].update(name="mil.endpoints.survival.Cox", options={"horizons": {"a": "b"}}),
         lambda node: node["fitted"].update(endpoint=[1, 2]),
+        lambda node: node["training"].update(data={"labels": ["high"]}),
+        lambda node: node["training"].update(data={"labels": {"MSI": {"high": ["MSI-H"]}}}),
         lambda node: node.update(
             endpoint={"name": "mil.endpoints.survival.Cox", "options": {"horizons": {"y": 12}}},
             fitted={"endpoint": {"baseline_times": 3, "baseline_hazard": "x"}},

@@ -146,8 +146,8 @@ def test_what_a_tool_fits_can_be_fitted_on_its_own_cohort(name: str, caplog: pyt
     assert not caplog.records
     assert len(found["decisions"]) == len(rules.plans(tool(name)["decision"], endpoint))
     assert bool(found["decisions"]) == (tool(name)["decision"] is not None)
-    for key in ("calibration", "conformal"):
-        assert (found[key] is None) == isinstance(endpoint, Survival), key
+    assert (found["conformal"] is None) == isinstance(endpoint, Survival)
+    assert (found["calibration"] is None) == (tool(name)["calibration"] is None)
     assert found["novelty"] is not None
 
 
@@ -243,6 +243,15 @@ def test_a_perfect_reader_is_as_good_as_the_design_says(name: str) -> None:
     assert [float(scores[column]) for column in columns] == pytest.approx(attainable, abs=0.03)
 
 
+AT_SOURCE = {
+    "ec-molecular": {"0.798", "0.894", "0.831", "0.921", "0.818", "1.000", "0.784", "0.886"},
+    "fgfr3-bladder": {"0.76"},
+    "msi-crc": {"0.96"},
+    "pcr-tnbc": {"0.85"},
+}
+"""Figures that the design does not have, read in the abstract at the address that their entry gives."""
+
+
 @designed
 @every_tool
 def test_what_the_design_knows_from_memory_only_is_no_evidence(name: str) -> None:
@@ -256,7 +265,8 @@ def test_what_the_design_knows_from_memory_only_is_no_evidence(name: str) -> Non
     assert not figures & set(decimals([evidence]))
     assert "[M" not in json.dumps(tool(name))
     texts = [one["text"] for one in tool(name)["evidence"]["performance"]]
-    assert set(decimals(texts)) <= set(decimals([*seen, facts["cohorts"]])), "each figure is one that was seen"
+    known = set(decimals([*seen, facts["cohorts"]])) | AT_SOURCE.get(name, set())
+    assert set(decimals(texts)) <= known, "each figure is one that was seen"
 
 
 def decimals(texts: list[str]) -> list[str]:
