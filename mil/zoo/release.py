@@ -18,7 +18,7 @@ from mil.zoo import golden
 from mil.zoo.gates import Evidence, gates
 from mil.zoo.released import TABLES, missing_blocks, texts
 from mil.zoo.report import CARD, FIGURES, REPORT, drawn
-from mil.zoo.runs import open_run
+from mil.zoo.runs import checkpoints_in, open_run
 from mil.zoo.verify import differences, regenerated
 from mil.zoo.versions import CHANGELOG, change, changelog, parse, refuse_too_small
 
@@ -102,9 +102,8 @@ def _lighten(folder: Path) -> None:
 
 
 def _source(run: Path, fold: int) -> Path:
-    several = list(run.glob("fold_*"))
-    source = run / f"fold_{fold}" / "checkpoint" if several else run / "checkpoint"
-    if not source.is_dir() or (fold and not several):
+    source = checkpoints_in(run).get(fold)
+    if source is None:
         raise CheckpointError(f"{run}: no checkpoint of fold {fold}, expected a finished run")
     return source
 

@@ -18,7 +18,7 @@ from mil.evaluation.report import SCHEMA, evaluate
 from mil.inference.external import Labelled
 from mil.manifest import Manifest
 from mil.zoo.card import BESIDE, RESEARCH, SIMULATED, card, interval, population
-from mil.zoo.runs import Run, open_run
+from mil.zoo.runs import Run, checkpoints_in, open_run
 
 TOLD = ("title", "question", "specimen", "ground_truth", "intended_use", "out_of_scope")
 """What a report repeats of its tool."""
@@ -34,7 +34,7 @@ def describe_run(folder: Path, verb: str = "train") -> float | None:
         ConfigError: no finished run lies there.
     """
     run = open_run(folder)
-    places = dict(_checkpoints(folder))
+    places = checkpoints_in(folder)
     manifests = {fold: checkpoint.reopened(place) for fold, place in places.items()}
     looks = looked(folder, verb) if run.reports else 0
     report = reported(run, manifests.values()) | {"looks": looks}
@@ -135,15 +135,6 @@ def _fitted(manifest: Manifest) -> Iterator[dict[str, Any]]:
         yield told("what is too far from the training slides", "train and select")
 
 
-def _checkpoints(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Every fold's number and its checkpoint folder; none where a run was chosen out of several."""
-    found = sorted(folder.glob("fold_*/checkpoint"), key=lambda path: int(path.parent.name.removeprefix("fold_")))
-    places = found or [place for place in [folder / "checkpoint"] if place.is_dir()]
-    for place in places:
-        number = place.parent.name.removeprefix("fold_") if found else "0"
-        yield int(number), place
-
-
 def _describe_checkpoint(run: Run, whole: Mapping[str, Any], manifest: Manifest, fold: int, place: Path) -> None:
     """The fold's own report and card; of several folds figures are the run's, and a fold's are drawn at its release."""
     shutil.rmtree(place / FIGURES, ignore_errors=True)
@@ -176,7 +167,7 @@ def drawn(run: Run, report: Mapping[str, Any], place: Path, fold: int | None = N
     shutil.rmtree(place / FIGURES, ignore_errors=True)
     if report["metrics"]:
         draw(evaluation(run, of_fold(run.tables, fold)), run.endpoint, report, place / FIGURES)
-    logs = {f"fold {number}": _log(own) for number, own in _checkpoints(run.folder) if fold in (None, number)}
+    logs = {f"fold {number}": _log(own) for number, own in checkpoints_in(run.folder).items() if fold in (None, number)}
     if logs := {name: path for name, path in logs.items() if path.is_file()}:
         draw_learning(logs, run.endpoint.metric, place / FIGURES)
 

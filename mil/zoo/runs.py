@@ -106,6 +106,13 @@ def open_run(folder: Path) -> Run:
     )
 
 
+def checkpoints_in(folder: Path) -> dict[int, Path]:
+    """Where each fold's checkpoint lies, in order; empty where a run was chosen out of several."""
+    found = {int(path.parent.name.removeprefix("fold_")): path for path in folder.glob("fold_*/checkpoint")}
+    alone = folder / "checkpoint"
+    return dict(sorted(found.items())) or ({0: alone} if alone.is_dir() else {})
+
+
 def tables_in(folder: Path, endpoint: Endpoint) -> dict[str, pd.DataFrame]:
     """A folder's tables of predictions, by name."""
     found = {name: folder / f"{name}.csv" for name in ("predictions", *BESIDE, "oracle")}

@@ -20,7 +20,7 @@ from mil.evaluation.sections.site import section
 from mil.inference.embeddings import Embedded, embedded
 from mil.study import Study, read_study
 from mil.zoo.designs import split_of
-from mil.zoo.runs import Run, by_patient
+from mil.zoo.runs import Run, by_patient, checkpoints_in
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,10 @@ def audit(run: Run, features: Path | None = None, resamples: int | None = None) 
         MilError: the cohort or the features cannot be read.
     """
     config = _options(run, features)
-    fold, place = _first(run)
+    places = checkpoints_in(run.folder)
+    if not places:
+        raise ConfigError(f"{run.folder}: holds no checkpoint, expected a run with its models")
+    fold, place = next(iter(places.items()))
     loaded = checkpoint.load(place, (run.model, str(config.tool.endpoint._target_)))
     study = read_study(config)
     everybody, source = _sites(run, study)
@@ -85,15 +88,6 @@ def _options(run: Run, features: Path | None) -> DictConfig:
     if features is not None:
         OmegaConf.update(config, "data.features", str(features))
     return config
-
-
-def _first(run: Run) -> tuple[int, Path]:
-    """The first fold and its checkpoint."""
-    numbers = sorted(set(map(int, run.tables["predictions"]["fold"])))
-    place = run.folder / f"fold_{numbers[0]}" / "checkpoint" if len(numbers) > 1 else run.folder / "checkpoint"
-    if not place.is_dir():
-        raise ConfigError(f"{run.folder}: holds no {place.relative_to(run.folder)}, expected a run with its models")
-    return numbers[0], place
 
 
 def _sites(run: Run, study: Study) -> "tuple[pd.Series[str], str]":

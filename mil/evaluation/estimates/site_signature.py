@@ -92,7 +92,7 @@ def _known(site: Sequence[str]) -> _Known:
     kept = (amount[code] >= PARTS) & (names != "")
     sites, code = np.unique(names[kept], return_inverse=True)
     counts = {"n": int(kept.sum()), "sites": len(sites), "left_out": int((~kept).sum())}
-    reason = f"{len(sites)} sites have {PARTS} patients or more, expected two" if len(sites) < 2 else None
+    reason = f"sites of {PARTS} patients or more: {len(sites)}, expected two" if len(sites) < 2 else None
     return _Known(kept, code, counts, reason)
 
 

@@ -55,7 +55,11 @@ def _sites(evaluation: Evaluation) -> "pd.Series[str] | None":
 def _mean(drawn: list[Sampled]) -> dict[str, Any]:
     """Over the sites where the metric is estimated: patients are compared with those of their own site only."""
     if len(drawn) < 2:
-        return {"value": None, "sites": len(drawn), "reason": f"estimable in {len(drawn)} sites, expected two or more"}
+        return {
+            "value": None,
+            "sites": len(drawn),
+            "reason": f"sites where it is estimable: {len(drawn)}, expected two or more",
+        }
     value = float(np.mean([one.value for one in drawn]))
     mean = Sampled(value, np.mean([one.samples for one in drawn], axis=0))
     return mean.interval(WITHIN) | {"sites": len(drawn)}

@@ -26,4 +26,4 @@ def test_the_difference_is_of_the_two_values_and_paired() -> None:
 
 def test_without_two_sites_there_is_a_reason() -> None:
     numbers = np.zeros((6, 2))
-    assert beyond(numbers, numbers, ["A"] * 6)["reason"] == "1 sites have 5 patients or more, expected two"
+    assert beyond(numbers, numbers, ["A"] * 6)["reason"] == "sites of 5 patients or more: 1, expected two"

@@ -27,7 +27,13 @@ def test_each_has_a_row_and_stands_out_where_its_interval_is_above_chance() -> N
 
 
 def test_what_cannot_be_told_says_so() -> None:
-    nothing = {"n": 4, "sites": 1, "left_out": 2, "value": None, "reason": "1 sites have 5 patients or more"}
+    nothing = {
+        "n": 4,
+        "sites": 1,
+        "left_out": 2,
+        "value": None,
+        "reason": "sites of 5 patients or more: 1, expected two",
+    }
     (axes,) = draw_site(found(told_by={"label": told(0.3, 0.2, 0.4), "score": nothing})).axes
     assert [text.get_text() for text in axes.texts] == ["0.300 (0.200–0.400)", "not estimable"]
 

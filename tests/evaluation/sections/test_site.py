@@ -98,7 +98,7 @@ def test_embeddings_with_a_signature_tell_the_site_and_others_do_not() -> None:
     assert told == site_predictability(shifted, site.tolist(), 200)
     nothing = site_predictability(noise[:3], ["A", "B", "C"])
     assert nothing["value"] is None
-    assert "0 sites have 5 patients or more" in nothing["reason"]
+    assert "sites of 5 patients or more: 0" in nothing["reason"]
 
 
 def test_the_gap_of_a_run_to_itself_is_none_and_to_another_is_the_paired_difference() -> None:
