@@ -73,12 +73,15 @@ def beside(axes: Axes, notes: list[str] | None = None, **look: Any) -> None:
 
 
 def shared_legend(figure: Figure, every: Sequence[Axes]) -> None:
-    """The first panel's legend for all: beside it where it is alone, else below them."""
-    lines, names = every[0].get_legend_handles_labels()
+    """What any panel shows, once: beside the panel where it is alone, else below them."""
     if len(every) == 1:
         beside(every[0])
-    else:
-        figure.legend(lines, names, loc="outside lower center", ncols=len(names))
+        return
+    shown: dict[str, Any] = {}
+    for axes in every:
+        lines, names = axes.get_legend_handles_labels()
+        shown |= {name: line for name, line in zip(names, lines, strict=True) if name not in shown}
+    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=len(shown))
 
 
 def look(place: int) -> dict[str, Any]:

@@ -31,7 +31,7 @@ HEADINGS: Mapping[str, tuple[str, str]] = {
 ABSENT = {
     "discrimination": "the endpoint is a time to an event, see Survival",
     "operating_points": "the tool states no decision rule",
-    "calibration": "the predictions hold no probability or value that could be compared with the truth",
+    "calibration": "no probability or value is there to be compared with the truth; risks until a time are in Survival",
     "utility": "the predictions hold no probability, or no risk at a horizon",
     "survival": "the endpoint is no time to an event",
     "groups": "the endpoint is no time to an event, or no fold could set a cut",

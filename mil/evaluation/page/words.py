@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _KNOWN = {
+    "median_follow_up": "Median follow-up",
     "at_prevalence": "At assumed prevalences",
     "auc": "AUC",
     "auprc": "Average precision",

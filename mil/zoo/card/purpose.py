@@ -110,7 +110,11 @@ def legend(facts: Facts) -> str:
     """What the columns of the predictions mean."""
     said = "" if facts.endpoint is None else facts.endpoint.legend().replace("`", "")
     method = (facts.manifest.fitted.get("calibration") or {}).get("method")
-    return said + (" Beside them stand calibrated ones (columns calibrated_…), see block 5." if method else "")
+    return said + (
+        " Beside them stand calibrated ones (columns calibrated_…; by what and on whom, block 5 says)."
+        if method
+        else ""
+    )
 
 
 def outputs(facts: Facts) -> Table | None:
