@@ -114,8 +114,17 @@ def _points(axes: Axes, bins: Sequence[Mapping[str, Any]], colour: str) -> None:
     predicted, observed = (_floats([one[key] for one in known]) for key in ("predicted", "observed"))
     low, high = (_floats([one.get(key) for one in known]) for key in ("low", "high"))
     reach = np.stack([np.nan_to_num(observed - low), np.nan_to_num(high - observed)]).clip(min=0)
-    shown = {"markersize": 4, "markerfacecolor": "white", "elinewidth": 0.8, "color": colour}
-    axes.errorbar(predicted, observed, reach, fmt="o", label="equal groups of patients", **shown)  # type: ignore[arg-type]
+    axes.errorbar(
+        predicted,
+        observed,
+        reach,
+        fmt="o",
+        label="equal groups of patients",
+        markersize=4,
+        markerfacecolor="white",
+        elinewidth=0.8,
+        color=colour,
+    )
 
 
 def _known(found: Mapping[str, Any], key: str) -> str:

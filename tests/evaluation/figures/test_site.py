@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from matplotlib.colors import to_hex
 
 from mil.evaluation.figures.site import draw_site
@@ -43,4 +44,5 @@ def test_designs_are_beside_each_other_with_their_gap() -> None:
     designs = {name: dict(zip(("value", "low", "high"), one, strict=True)) for name, one in ends.items()}
     _, axes = draw_site(found(designs={"metric": "auroc", **designs})).axes
     assert axes.get_title(loc="left") == "Random folds minus folds of whole sites: +0.100 (0.050–0.150)"
-    assert [float(line.get_xdata()[0]) for line in axes.lines[1::2]] == [0.8, 0.7]  # type: ignore[arg-type, index]  # of points
+    points = axes.lines[1::2]
+    assert [float(np.asarray(line.get_xdata())[0]) for line in points] == [0.8, 0.7]
