@@ -38,7 +38,7 @@ REQUIRED = ("seed", "baseline", "resamples", "tool", "model", "encoder", "optimi
 LEAST = {
     **dict.fromkeys(("data.batch_bags", "data.tiles_per_batch", "data.max_tiles", "resamples", "split.repeats"), 1),
     **dict.fromkeys(("trainer.max_epochs", "trainer.accumulate_grad_batches", "data.passes"), 1),
-    **dict.fromkeys(("seed", "data.workers"), 0),
+    **dict.fromkeys(("seed", "data.memory", "data.workers"), 0),
     "split.folds": 2,
     "split.inner": 2,
     "split.smallest": 1,

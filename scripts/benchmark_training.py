@@ -23,7 +23,7 @@ EPOCHS = 4
 TRAIN = [
     "tool=binary", "model=abmil_gated", "optimizer.lr=1e-4", "optimizer.weight_decay=1e-5", "schedule=constant",
     "callbacks=none", "split=none", "split.select=0.02", "baseline=false", "trainer.limit_val_batches=0",
-    "trainer.enable_progress_bar=false", "data.batch_bags=4", f"trainer.max_epochs={EPOCHS}",
+    "trainer.enable_progress_bar=false", "data.batch_bags=4", "data.memory=0", f"trainer.max_epochs={EPOCHS}",
 ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,9 @@ from mil.data.survey import survey
 from mil.errors import EncoderError, FeatureError
 
 _log = logging.getLogger(__name__)
+_BYTES = {"float16": 2, "bfloat16": 2}
+_PLACE = 16
+"""bytes of a tile's two coordinates"""
 
 
 class FeatureStore:
@@ -27,7 +31,7 @@ class FeatureStore:
 
     A slide's id is its file's name without endings (see `formats.slide_id`). The folder is listed once, nested folders
     and links included. A file is opened for each read and closed again, so a store holds no handle, and it can be sent
-    to worker processes.
+    to worker processes; what it keeps in memory (`keep`) stays behind.
 
     Args:
         folder: Where the files lie, at any depth; or the packed file.
@@ -64,6 +68,10 @@ class FeatureStore:
         self._paths = listing(self.folder) if self._packed is None else dict.fromkeys(self._packed.slides, self.folder)
         self._headers: dict[str, Header] = {}
         self._layouts: dict[str, str] = {}
+        self._kept: dict[str, Slide] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept": None}
 
     @property
     def slides(self) -> list[str]:
@@ -127,8 +135,23 @@ class FeatureStore:
                 self._layouts[slide], self._headers[slide] = found
         return {slide: wrong.get(slide) or self._headers[slide] for slide in asked}
 
+    def keep(self, slides: Iterable[str], room: int) -> bool:
+        """Has `read` keep what it reads from now on, if these slides fit into so many bytes together; says whether.
+
+        All or nothing: of a cohort that does not fit, a part in memory would hardly be met again in a shuffled epoch.
+        """
+        headers = [self.header(slide) for slide in slides]
+        needed = sum(said.tiles * (said.width * _BYTES.get(said.dtype, 4) + _PLACE) for said in headers)
+        self._kept = {} if needed <= room else None
+        return self.keeps
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what is read stays in memory."""
+        return self._kept is not None
+
     def read(self, slide: str, check: bool = True) -> Slide:
-        """A slide's whole bag.
+        """A slide's whole bag; its tensors are not to be written to.
 
         Args:
             slide: Its id.
@@ -138,6 +161,13 @@ class FeatureStore:
             FeatureError: Missing, broken, empty, not finite, or changed since its header was read.
             EncoderError: Of another width than the encoder's.
         """
+        if self._kept is None or not check:
+            return self._read(slide, check)
+        if slide not in self._kept:
+            self._kept[slide] = self._read(slide, check)
+        return self._kept[slide]
+
+    def _read(self, slide: str, check: bool) -> Slide:
         path, said = self.path(slide), self.header(slide)
         if self._packed is not None:
             found = self._packed.read(slide)

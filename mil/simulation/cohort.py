@@ -38,6 +38,9 @@ class Simulation:
         sites: hospitals, each with its own stain, scanner and case mix.
         signal: how the tumour tiles that carry the biomarker lie: in large regions (`regional`), mixed with the others
             (`diffuse`), or in small groups of 0.2 to 5% of all tiles (`sparse`).
+        contrast: how clearly the encoder tells tissue apart: distances between phenotypes are so many times the usual.
+            At 1 it takes some tiles for another tissue, as real encoders do; at 2 hardly any, and what a model lacks to
+            the oracle is what it did not learn.
         label_noise: share of patients whose label is wrong in cohort.csv.
         layout: a key of `LAYOUTS`: whose files, as which producer writes them.
         seed: of everything random.
@@ -53,6 +56,7 @@ class Simulation:
     slides: float = 1.2
     sites: int = 4
     signal: str = "regional"
+    contrast: float = 1.0
     label_noise: float = 0.0
     layout: str = "trident"
     seed: int = 0
@@ -67,6 +71,8 @@ class Simulation:
         for name, known in (("signal", SIGNALS), ("layout", tuple(LAYOUTS))):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name}: {getattr(self, name)} found, one of {', '.join(known)} expected")
+        if not 0 < self.contrast < np.inf:
+            raise ConfigError(f"contrast: {self.contrast} found, a positive number expected")
         if not 0 <= self.label_noise <= 0.5:
             raise ConfigError(f"label_noise: {self.label_noise} found, a number from 0 to 0.5 expected")
         if taken := set(self.target.columns) & set(_OWN_COLUMNS):
@@ -125,7 +131,7 @@ class _Laboratory:
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
-        self.encoder: Encoder = encoder(simulation.width, len(simulation.target.biomarkers))
+        self.encoder: Encoder = encoder(simulation.width, len(simulation.target.biomarkers), simulation.contrast)
         self.names = np.array([*PHENOTYPES, *simulation.target.biomarkers])
 
     def process(self, index: int, patients: Patients, folder: Path) -> tuple[NDArray[np.float64], float]:

@@ -57,15 +57,18 @@ class Shift:
     gain: float
 
 
-def encoder(width: int, biomarkers: int) -> Encoder:
-    """The simulated encoder of this width; a biomarker phenotype lies beside tumour, each in a direction of its own."""
+def encoder(width: int, biomarkers: int, contrast: float = 1.0) -> Encoder:
+    """The simulated encoder of this width; a biomarker phenotype lies beside tumour, each in a direction of its own.
+
+    `contrast` multiplies the distances between phenotypes.
+    """
     rank = min(_RANK, width)
     rng = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(width,)))
-    centres = _DISTANCE * _directions(len(PHENOTYPES), rank, rng)
+    centres = contrast * _DISTANCE * _directions(len(PHENOTYPES), rank, rng)
     within = np.eye(rank) + 0.6 * rng.standard_normal((len(PHENOTYPES), rank, rank)) / np.sqrt(rank)
     bends = rng.standard_normal((rank, _BENDS)) / np.sqrt(rank)
     out = _SCALE * rng.standard_normal((rank + _BENDS, width)) / np.sqrt(rank)
-    carrying = centres[0] + _SEPARATION * _directions(biomarkers, rank, rng)
+    carrying = centres[0] + contrast * _SEPARATION * _directions(biomarkers, rank, rng)
     return Encoder(
         np.vstack([centres, carrying]).astype(np.float32),
         np.concatenate([within, np.repeat(within[:1], biomarkers, axis=0)]).astype(np.float32),

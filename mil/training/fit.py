@@ -53,10 +53,11 @@ def fit(config: DictConfig, study: Study, split: Split, fold: Fold) -> None:
     orders = _orders(config, fold, seed, _epochs_done(last))
     trainer = _trainer(config, fold, best, last, *(len(survey) for survey in orders[1:]))
     dtype = feature_dtype(str(trainer.precision))
-    train, *survey = (loader(fold.data["train"].cast(dtype), order, build.workers(config)) for order in orders)
+    readers = _readers(config, study)
+    train, *survey = (loader(fold.data["train"].cast(dtype), order, readers) for order in orders)
     parts = (model, fold.endpoint, build.optimizer(config), build.make(config.schedule), seed)
     module = WholeModule(*parts, *survey) if survey else MILModule(*parts)
-    judges = loader(fold.data.get("select", fold.data["train"]).cast(dtype), workers=build.workers(config))
+    judges = loader(fold.data.get("select", fold.data["train"]).cast(dtype), workers=readers)
     trainer.fit(module, train, judges, ckpt_path=last if last.exists() else None, weights_only=True)
     module.load_state_dict(best.weights or module.state_dict())  # none where validation was switched off
     table, bags = _predicted(config, study, model, fold)
@@ -71,6 +72,11 @@ def fit(config: DictConfig, study: Study, split: Split, fold: Fold) -> None:
     checkpoint.save(fold.folder / "checkpoint", model.cpu().eval(), done)
     files.write(fold.folder / "predictions.csv", table.to_csv(index=False))
     shutil.rmtree(last.parent)
+
+
+def _readers(config: DictConfig, study: Study) -> int:
+    """Processes that read ahead: none of what stays in memory."""
+    return 0 if study.store.keeps else build.workers(config)
 
 
 def _trainer(
@@ -132,9 +138,10 @@ def _predicted(config: DictConfig, study: Study, model: MILModel, fold: Fold) ->
     """
     raw: dict[str, Tensor] = {}
     bags: dict[str, Shown] = {}
+    readers = _readers(config, study)
     for role, data in fold.data.items():
         means: list[Tensor] = []
-        raw[role] = logits(model, data, build.workers(config), lambda _, seen, __, kept=means: kept.append(mean(seen)))  # type: ignore[misc]
+        raw[role] = logits(model, data, readers, lambda _, seen, __, kept=means: kept.append(mean(seen)))  # type: ignore[misc]
         if role != "report":
             bags[role] = Shown(np.asarray(data.sizes), torch.stack(means).numpy())
     patients = pd.Index(sorted(set(fold.bags["train"]["patient"])))

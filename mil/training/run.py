@@ -17,6 +17,7 @@ from mil.training.fit import fit
 from mil.training.fold import Fold, cut, encoded, predictions
 
 logger = logging.getLogger(__name__)
+GIB = 2**30
 
 
 def train(config: DictConfig, study: Study, split: Split, folder: Path) -> None:
@@ -27,6 +28,7 @@ def train(config: DictConfig, study: Study, split: Split, folder: Path) -> None:
     A fold that an earlier process finished is kept; one that it began goes on from its last epoch. A run of one fold
     holds it itself, a run of several has a folder for each.
     """
+    _keep(config, study)
     several = len(split.folds) > 1
     folds = [
         cut(config, study, split, number, folder / f"fold_{number}" if several else folder) for number in split.folds
@@ -47,6 +49,13 @@ def train(config: DictConfig, study: Study, split: Split, folder: Path) -> None:
     if several:
         table = pd.concat([read(fold.folder / "predictions.csv", study.endpoint.columns) for fold in folds])
         files.write(folder / "predictions.csv", table.to_csv(index=False))
+
+
+def _keep(config: DictConfig, study: Study) -> None:
+    """Small cohorts stay in memory: opening a file costs more than training on its few tiles."""
+    slides, room = study.cohort.table["slide"], config.data.memory
+    if not config.data.workers and room and not study.store.keep(slides, room * GIB):
+        logger.info("features of %d slides are larger than data.memory=%d GiB: read anew each epoch", len(slides), room)
 
 
 def _roles(fold: Fold) -> str:

@@ -184,3 +184,18 @@ def test_worker_processes_give_the_same_batches(store: FeatureStore) -> None:
         return [(batch.place.tolist(), batch.bags.features.tolist()) for batch in batches]
 
     assert found(2) == found(0)
+
+
+def test_a_batch_that_is_written_to_leaves_what_the_store_keeps(store: FeatureStore) -> None:
+    bags = dataset(store)
+    before = [batch.bags.features.clone() for batch in loader(bags)]
+    store.keep(store.slides, 2**20)
+    for dtype in (torch.float32, torch.bfloat16):
+        for batch in loader(bags.cast(dtype)):
+            batch.bags.features.zero_()
+            assert batch.bags.coords is not None
+            batch.bags.coords.zero_()
+    for batch, own in zip(loader(bags), before, strict=True):
+        assert torch.equal(batch.bags.features, own)
+        assert batch.bags.coords is not None
+        assert batch.bags.coords.any()

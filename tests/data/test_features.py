@@ -297,3 +297,61 @@ def test_a_packed_file_is_a_store_like_the_folder_it_came_from(tmp_path: Path, t
 def test_a_file_that_is_not_packed_is_no_store(tmp_path: Path, trident: Write) -> None:
     with pytest.raises(FeatureError, match="packed"):
         FeatureStore(trident(tmp_path / "a.h5"))
+
+
+# What stays in memory
+
+
+def test_what_is_kept_is_read_once(tmp_path: Path, trident: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    trident(tmp_path / "a.h5", numbers(5))
+    trident(tmp_path / "b.h5", numbers(3))
+    store, fresh = FeatureStore(tmp_path), FeatureStore(tmp_path)
+    assert not store.keeps
+    assert store.keep(["a", "b"], 8 * (2 * 8 + 16))
+    assert store.keeps
+    opened: list[Path] = []
+    read = formats.read
+    monkeypatch.setattr(formats, "read", lambda path, *rest: (opened.append(path), read(path, *rest))[1])
+    found = [store.read("a"), store.read("b"), store.read("a")]
+    assert [path.name for path in opened] == ["a.h5", "b.h5"]
+    assert torch.equal(found[0].features, fresh.read("a").features)
+    assert found[2].features is found[0].features
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("f2", 2), ("f4", 4), ("f8", 4)])
+def test_a_byte_less_than_the_slides_need_and_none_is_kept(
+    tmp_path: Path, trident: Write, dtype: str, size: int
+) -> None:
+    trident(tmp_path / "a.h5", numbers(5, dtype=dtype))
+    store = FeatureStore(tmp_path)
+    needed = 5 * (8 * size + 16)  # two coordinates of eight bytes
+    held = store.read("a")
+    assert held.coords is not None
+    assert held.features.nbytes + held.coords.nbytes == needed
+    assert not store.keep(["a"], needed - 1)
+    assert not store.keeps
+    assert store.read("a").features is not store.read("a").features
+    assert store.keep(["a"], needed)
+
+
+def test_a_store_sent_to_a_process_takes_nothing_kept_along(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "a.h5", numbers(2000))
+    store = FeatureStore(tmp_path)
+    store.keep(["a"], 2**20)
+    store.read("a")
+    sent = pickle.dumps(store)
+    assert len(sent) < 5000
+    assert not pickle.loads(sent).keeps  # made a line above
+    assert store.keeps
+
+
+def test_a_slide_that_is_not_finite_is_refused_each_time_and_never_kept(tmp_path: Path, trident: Write) -> None:
+    spoilt = numbers(4)
+    spoilt[1, 2] = np.nan
+    trident(tmp_path / "a.h5", spoilt)
+    store = FeatureStore(tmp_path)
+    store.keep(["a"], 2**20)
+    assert store.read("a", check=False).features.isnan().any()
+    for _ in range(2):
+        with pytest.raises(FeatureError, match="1 of 4 tiles have NaN"):
+            store.read("a")

@@ -1,7 +1,6 @@
 """The benchmark's data are what their notes say, its unit tests mislead whom they should, its tables tell it."""
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -20,19 +19,11 @@ needs_data = pytest.mark.skipif(not (DATA / "classic_mil").exists(), reason="the
 
 
 @pytest.fixture(scope="module")
-def scripts() -> Iterator[tuple[ModuleType, ModuleType, ModuleType]]:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        import benchmark_models
-        import zoo_data
-        import zoo_trials
-
-        yield benchmark_models, zoo_data, zoo_trials
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
+def scripts(script: Callable[[str], ModuleType]) -> tuple[ModuleType, ...]:
+    return tuple(script(name) for name in ("benchmark_models", "zoo_data", "zoo_trials"))
 
 
-Scripts = tuple[ModuleType, ModuleType, ModuleType]
+Scripts = tuple[ModuleType, ...]
 
 
 @needs_data

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from mil.data.features import FeatureStore
 from mil.errors import ConfigError
 from mil.simulation import cohort
 from mil.simulation.cohort import Simulation, cached, draw_patients, write
@@ -202,6 +203,29 @@ def test_the_encoder_is_the_same_for_every_number_of_biomarkers() -> None:
     assert np.array_equal(first.centres, second.centres[:9])
 
 
+def test_contrast_moves_tissues_apart_and_leaves_the_rest(tmp_path: Path) -> None:
+    usual, clear = encoder(32, 2), encoder(32, 2, contrast=2.0)
+    assert np.array_equal(clear.centres, 2 * usual.centres)
+    assert all(np.array_equal(getattr(clear, part), getattr(usual, part)) for part in ("within", "bends", "out"))
+    write(SMALL, tmp_path / "usual")
+    write(replace(SMALL, contrast=2.0), tmp_path / "clear")
+    for name in ("cohort.csv", "truth.csv"):
+        assert (tmp_path / "usual" / name).read_bytes() == (tmp_path / "clear" / name).read_bytes()
+    assert told_right(tmp_path / "clear") > told_right(tmp_path / "usual")
+
+
+def told_right(folder: Path) -> float:
+    """The share of tiles that lie nearest to the mean of their own phenotype."""
+    names = phenotypes(folder)
+    store = FeatureStore(folder / "features")
+    tiles = np.concatenate([store.read(slide).features.float().numpy() for slide in names])
+    kind = np.concatenate([own["phenotype"].to_numpy() for own in names.values()])
+    known = np.unique(kind)
+    middle = np.stack([tiles[kind == one].mean(0) for one in known])
+    nearest = known[((tiles[:, None] - middle) ** 2).sum(2).argmin(1)]
+    return float((nearest == kind).mean())
+
+
 def test_a_cohort_is_cached_once_and_again_for_other_parameters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +280,8 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
         ("seed", -1),
         ("signal", "loud"),
         ("layout", "kather"),
+        ("contrast", 0.0),
+        ("contrast", float("nan")),
         ("label_noise", 0.9),
         ("label_noise", float("nan")),
     ],

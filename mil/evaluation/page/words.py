@@ -39,13 +39,19 @@ _KNOWN = {
     "scaled_brier": "Scaled Brier score",
     "uno_c": "Uno's C",
 }
+_OF_PARTS = ("auroc",)
+"""Metrics that endpoints of several parts give for each: `auroc_<label>`, `auroc_from_<grade>`."""
+_FROM = "from_"
 _APART = ("value", "low", "high", "level", "method", "reason", "resamples")
 
 
 def named(key: str) -> str:
-    """A key as a heading: `net_benefit` is `Net benefit`, `auroc` is `AUROC`."""
+    """A key as a heading: `net_benefit` is `Net benefit`, `auroc` is `AUROC`, `auroc_BRAF` is `AUROC, BRAF`."""
     if key in _KNOWN:
         return _KNOWN[key]
+    metric, _, of = key.partition("_")
+    if of and metric in _OF_PARTS:
+        return f"{_KNOWN[metric]}, {of.replace('_', ' ') if of.startswith(_FROM) else of}"
     if not re.fullmatch(r"[a-z][a-z0-9_]*", key):
         return key  # a class or a column, which is left as its table writes it
     words = key.replace("_", " ")

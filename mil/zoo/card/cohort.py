@@ -60,6 +60,7 @@ def data(facts: Facts) -> Block:
         Field("Inclusion and exclusion", "every simulated patient is included" if drawn else absent(UNTOLD)),
         Field("Slides", _drawn(drawn, "slides", "slides a patient on average"), source if drawn else ""),
         Field("Tiles", _drawn(drawn, "tiles", "tiles a slide, median"), source if drawn else ""),
+        *_contrast(drawn, source),
         Field("Scanners and stain", facts.told("names of scanners, drawn; no stain", absent(UNTOLD))),
         Field("Treatments", facts.either(nobody, UNTOLD)),
         Field("Demographics", facts.told("age, sex and stage were drawn; counts in block 12", absent(UNTOLD))),
@@ -125,6 +126,14 @@ def _times(facts: Facts) -> list[Field]:
         Field("Horizons", horizons or absent("the endpoint states none"), f"{MANIFEST}endpoint.options.horizons"),
         Field("Median follow-up", told, key if follow else ""),
     ]
+
+
+def _contrast(drawn: dict[str, Any], source: str) -> list[Field]:
+    """How clearly the simulated encoder sees; nothing of real data, or of checkpoints older than the question."""
+    if "contrast" not in drawn:
+        return []
+    words = f"distances between tissues {drawn['contrast']:g} times those at which some tiles are taken for others"
+    return [Field("How clear the features are", words, f"{source}.contrast")]
 
 
 def _drawn(drawn: dict[str, Any], key: str, words: str) -> str:

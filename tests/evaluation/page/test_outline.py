@@ -83,6 +83,7 @@ def test_values_are_written_for_people(value: Any, key: str, words: str) -> None
 
 
 def test_names_of_classes_are_left_as_they_are() -> None:
+    assert (named("auroc"), named("auroc_BRAF"), named("auroc_from_3+4")) == ("AUROC", "AUROC, BRAF", "AUROC, from 3+4")
     assert (named("MSI-H"), named("MSI_H"), named("net_benefit")) == ("MSI-H", "MSI_H", "Net benefit")
     assert population({"value": 1, "counts": {"n": 3, "MSI-H": 1}, "p": 0.0001}) == "n 3, MSI-H 1, p < 0.001"
     assert estimate({"value": 0.5, "low": 0.1, "high": None}) == "0.500 (0.100 to …)"
