@@ -52,7 +52,7 @@ def main() -> None:
     asked = _asked()
     tried = [(way, seed, rate) for seed in range(asked.seeds) for way in WAYS for rate in asked.rates]
     with ThreadPoolExecutor(asked.jobs) as pool:
-        outcomes = list(pool.map(lambda one: _outcome(*one, asked), tried))
+        outcomes = list(pool.map(lambda one: _outcome(one[0], one[1], one[2], asked), tried))
     found: dict[str, list[Outcome]] = {}
     for way in WAYS:
         own = [(seed, outcome) for (name, seed, _), outcome in zip(tried, outcomes, strict=True) if name == way]

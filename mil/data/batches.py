@@ -48,7 +48,7 @@ class _Tiles(NamedTuple):
 
 
 class BagDataset(Dataset[Batch]):
-    """Reads bags from a feature store; nothing is kept, so memory does not grow with the cohort."""
+    """Reads bags from a feature store; what stays in memory is the store's affair."""
 
     def __init__(
         self,
