@@ -11,9 +11,6 @@ learn.
 """
 
 import argparse
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from commands import mil
 
 from mil import build, config
 from mil.files import read_json, write
@@ -67,7 +65,7 @@ def _row(tool: str, seed: int, asked: argparse.Namespace) -> list[str]:
     folder = asked.work / f"{tool}-{seed}"
     simulated = [f"simulation.patients={asked.patients}", f"simulation.seed={seed}", *SIMULATED]
     if not (folder / "cohort").exists():
-        _mil("simulate", str(folder / "cohort"), f"tool={tool}", *simulated)
+        mil("simulate", str(folder / "cohort"), f"tool={tool}", *simulated)
         _permute(folder, tool, seed)
     settings = (*SETTINGS, *OWN_SETTINGS.get(tool, ()), *asked.words)
     options = [f"tool={tool}", "model=abmil", f"seed={seed}", "trainer.enable_progress_bar=false", *settings]
@@ -94,20 +92,8 @@ def _permute(folder: Path, tool: str, seed: int) -> None:
 
 def _trained(run: Path, words: Sequence[str]) -> Any:
     if not (run / "report.json").exists():
-        _mil("train", *words, f"hydra.run.dir={run}")
+        mil("train", *words, f"hydra.run.dir={run}")
     return read_json(run / "report.json")
-
-
-def _mil(*words: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "mil", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    if done.returncode:
-        sys.exit(f"mil {' '.join(words)} ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
 
 
 def _interval(found: dict[str, float]) -> str:

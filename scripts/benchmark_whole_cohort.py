@@ -9,16 +9,15 @@ Memory is the peak of a process that trains without keeping features in memory, 
 """
 
 import argparse
-import os
 import re
-import resource
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+from commands import mil
 
 from mil.files import read_json
 
@@ -95,10 +94,10 @@ def _outcome(way: str, seed: int, rate: float, asked: argparse.Namespace) -> Out
     run = asked.work / f"{_name(way)}-{seed}-{rate:g}"
     if not (run / "report.json").exists():
         size = (f"simulation.patients={asked.patients}", f"trainer.max_epochs={asked.epochs}")
-        _trained(*size, *WAYS[way], f"seed={100 * seed}", f"optimizer.lr={rate}", f"hydra.run.dir={run}")
+        mil("train", *OPTIONS, *size, *WAYS[way], f"seed={100 * seed}", f"optimizer.lr={rate}", f"hydra.run.dir={run}")
     report = read_json(run / "report.json")
     losses = re.findall(r"select_loss (\S+)", (run / "log.txt").read_text())
-    c_index, oracle = (part["metrics"]["c_index"]["value"] for part in (report, {"metrics": report["oracle"]}))
+    c_index, oracle = (part["c_index"]["value"] for part in (report["metrics"], report["oracle"]))
     print(f"{way}, seed {seed}, rate {rate:g}: C-index {c_index:.4f}", file=sys.stderr, flush=True)
     return Outcome(rate, min(map(float, losses)), c_index, oracle)
 
@@ -114,34 +113,10 @@ def _memory(asked: argparse.Namespace) -> Iterator[str]:
         for patients in (asked.patients // 10, asked.patients):
             run = asked.work / f"memory_{_name(way)}_{patients}"
             size = (f"simulation.patients={patients}", "trainer.max_epochs=2", "data.memory=0", *WAYS[way])
-            _trained(*size, f"hydra.run.dir={run}_first")
-            peaks[patients] = _trained(*size, f"hydra.run.dir={run}")
+            mil("train", *OPTIONS, *size, f"hydra.run.dir={run}_first")
+            peaks[patients] = mil("train", *OPTIONS, *size, f"hydra.run.dir={run}").peak_mib
         yield f"{way}: " + ", ".join(f"{peak:.0f} MiB with {patients} patients" for patients, peak in peaks.items())
 
 
-def _trained(*words: str) -> float:
-    """One training in a process of its own; its peak resident memory in MiB."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--one", *OPTIONS, *words]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    if done.returncode:
-        sys.exit(f"mil train {' '.join(words)} ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
-    return float(done.stdout.rsplit("peak", 1)[1])
-
-
-def _one(words: Sequence[str]) -> None:
-    from mil.cli.main import main as command_line
-
-    sys.argv = ["mil", "train", *words]
-    try:
-        command_line()
-    finally:
-        print(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}")
-
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one"]:
-        _one(sys.argv[2:])
-    else:
-        main()
+    main()

@@ -1,14 +1,12 @@
 """What the scripts on real data share: files as `mil` reads them, its commands, and figures averaged over seeds."""
 
-import os
 import shlex
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import commands
 import h5py
 import numpy as np
 import pandas as pd
@@ -38,14 +36,8 @@ class Row:
 
 def mil(*words: str | Path) -> None:
     """Runs `mil` as a user types it, and shows what was typed and what it answered."""
-    typed = [str(word) for word in words]
-    print(f"$ OMP_NUM_THREADS=1 mil {shlex.join(typed)}", flush=True)
-    command = Path(sys.executable).with_name("mil")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([command, *typed], env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"real_data: mil {typed[0]} ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
-    print(done.stdout, flush=True)
+    print(f"$ OMP_NUM_THREADS=1 mil {shlex.join(map(str, words))}", flush=True)
+    print(commands.mil(*words).out, flush=True)
 
 
 def given(folder: Path) -> tuple[str, str]:
