@@ -21,6 +21,9 @@ from mil.simulation.tissue import PHENOTYPES, SIGNALS, Tissue, grow, infiltrate,
 GENERATOR = 2
 """Version of the generative model: a change of it makes cached cohorts anew."""
 
+_LATER = {"contrast": 1.0}
+"""Parameters that came later, and what every cohort before them had: that is no part of a cached cohort's name."""
+
 _OWN_COLUMNS = ("patient", "slide", "site", "scanner", "age", "sex", "stage", "severity", "share")
 _PATIENTS, _TILES, _SITES, _SCANNERS = range(4)  # what random numbers are for, so that none depends on another's order
 
@@ -183,7 +186,8 @@ def _slides(patients: Patients, index: int) -> list[str]:
 
 
 def _name(simulation: Simulation) -> str:
-    said = {"generator": GENERATOR, "endpoint": type(simulation.target).__name__, **asdict(simulation)}
+    chosen = {name: value for name, value in asdict(simulation).items() if _LATER.get(name) != value}
+    said = {"generator": GENERATOR, "endpoint": type(simulation.target).__name__, **chosen}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 

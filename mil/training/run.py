@@ -53,7 +53,7 @@ def train(config: DictConfig, study: Study, split: Split, folder: Path) -> None:
 
 def _keep(config: DictConfig, study: Study) -> None:
     """Small cohorts stay in memory: opening a file costs more than training on its few tiles."""
-    slides, room = study.cohort.table["slide"], config.data.memory
+    slides, room = study.cohort.table["slide"], config.data.get("memory", 0)  # a run begun before there was a choice
     if not config.data.workers and room and not study.store.keep(slides, room * GIB):
         logger.info("features of %d slides are larger than data.memory=%d GiB: read anew each epoch", len(slides), room)
 

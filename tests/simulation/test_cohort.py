@@ -233,11 +233,15 @@ def test_a_cohort_is_cached_once_and_again_for_other_parameters(
     stamp = (first / "cohort.csv").stat().st_mtime_ns
     assert cached(SMALL, tmp_path) == first
     assert (first / "cohort.csv").stat().st_mtime_ns == stamp
-    others = {replace(SMALL, seed=1), replace(SMALL, target=replace(TARGET, attainable=0.8))}
+    others = {
+        replace(SMALL, seed=1),
+        replace(SMALL, contrast=2.0),
+        replace(SMALL, target=replace(TARGET, attainable=0.8)),
+    }
     names = {cached(other, tmp_path) for other in others}
     monkeypatch.setattr(cohort, "GENERATOR", -1)
     names.add(cached(SMALL, tmp_path))
-    assert len(names | {first}) == 4
+    assert len(names | {first}) == 5
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in names | {first}}
 
 
