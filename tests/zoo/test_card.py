@@ -324,3 +324,21 @@ def test_the_changelog_is_in_the_card() -> None:
     text = card(manifest(evaluation.endpoint), evaluation.endpoint, report, [], changelog=changes)
     last = blocks(text)[24]
     assert last.index("1.1.0") < last.index("Retrained.") < last.index("1.0.0") < last.index("First.")
+
+
+@pytest.mark.parametrize(
+    ("contrast", "told"),
+    [
+        (None, None),
+        (1.0, "the simulated encoder takes some tiles for another tissue"),
+        (2.0, "the simulated encoder holds tissues 2 times as far apart as usual"),
+    ],
+)
+def test_how_clearly_a_simulated_encoder_sees_is_told(contrast: float | None, told: str | None) -> None:
+    evaluation, report = evaluated("binary")
+    said = manifest(evaluation.endpoint)
+    drawn = {} if contrast is None else {"contrast": contrast}
+    known = said.model_copy(update={"data": said.data | {"simulation": said.data["simulation"] | drawn}})
+    text = card(known, evaluation.endpoint, report | {"resamples": 10, "looks": 1, "fitted": []}, FIGURES)
+    line = next((line for line in text.splitlines() if line.startswith("- **How clear the features are**")), None)
+    assert line == (told and f"- **How clear the features are**: {told} (`manifest.json: data.simulation.contrast`)")

@@ -132,8 +132,10 @@ def _contrast(drawn: dict[str, Any], source: str) -> list[Field]:
     """How clearly the simulated encoder sees; nothing of real data, or of checkpoints older than the question."""
     if "contrast" not in drawn:
         return []
-    words = f"distances between tissues {drawn['contrast']:g} times those at which some tiles are taken for others"
-    return [Field("How clear the features are", words, f"{source}.contrast")]
+    seen = "the simulated encoder takes some tiles for another tissue"
+    if (contrast := drawn["contrast"]) != 1:
+        seen = f"the simulated encoder holds tissues {contrast:g} times as far apart as usual"
+    return [Field("How clear the features are", seen, f"{source}.contrast")]
 
 
 def _drawn(drawn: dict[str, Any], key: str, words: str) -> str:
