@@ -4,8 +4,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mil.build import create_model as create_model
-    from mil.zoo.api import load as load
+    from mil.study.build import create_model as create_model
+    from mil.zoo.predictor import load as load
 
 __version__ = "0.1.0"
 
@@ -19,11 +19,11 @@ for _cache, _limit in (("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128"), ("LRU_CACHE_C
 def __getattr__(name: str) -> Any:
     """`mil.create_model` and `mil.load`, imported once they are asked for: `import mil` loads no torch."""
     if name == "create_model":
-        from mil.build import create_model
+        from mil.study.build import create_model
 
         return create_model
     if name == "load":
-        from mil.zoo.api import load
+        from mil.zoo.predictor import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

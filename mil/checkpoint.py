@@ -25,17 +25,17 @@ from safetensors.torch import save as save_tensors
 import mil.endpoints
 import mil.models
 from mil import files
-from mil.data.columns import Words
-from mil.data.covariates import Covariates
-from mil.data.encoders import Encoder
-from mil.data.formats import Reading
-from mil.data.geometry import Geometry
-from mil.endpoints.base import Endpoint
+from mil.cohort.columns import Words
+from mil.cohort.covariates import Covariates
+from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.several import Several
 from mil.errors import CheckpointError, MilError
+from mil.features.encoders import Encoder
+from mil.features.formats import Reading
+from mil.features.geometry import Geometry
 from mil.manifest import Clinical, Manifest, Part, parsed
-from mil.models.base import MILModel
 from mil.models.fusion import Fused
+from mil.models.mil_model import MILModel
 
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 HEADER_LIMIT, MANIFEST_LIMIT, TENSOR_LIMIT, PARAMETER_LIMIT = 2**20, 2**20, 2000, 10**9

@@ -7,9 +7,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json
 
-from mil.data.encoders import Encoder
-from mil.endpoints.base import Endpoint
+from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.several import Several
+from mil.features.encoders import Encoder
 
 
 class Part(BaseModel):

@@ -20,8 +20,9 @@ import numpy as np
 import pandas as pd
 from commands import mil
 
-from mil import build, config
+from mil import config
 from mil.files import read_json, write
+from mil.study import build
 
 ROOT = Path(__file__).resolve().parents[1]
 CUSTOM = "custom"

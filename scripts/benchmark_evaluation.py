@@ -23,16 +23,16 @@ from sksurv import metrics as sksurv
 from sksurv.util import Surv
 from torch import Tensor
 
-from mil.endpoints.base import Endpoint, Scores
 from mil.endpoints.classification import Binary, Multiclass
+from mil.endpoints.endpoint import Endpoint, Scores
 from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.survival import Cox
-from mil.evaluation.context import Evaluation
-from mil.evaluation.estimates.bootstrap import Fold, Score
-from mil.evaluation.estimates.resampled import intervals
-from mil.evaluation.sections.discrimination import called, folds_of, score_of
-from mil.metrics import Censoring, brier_at, c_index, cumulative_dynamic_auc, integrated_brier, uno_c
+from mil.report.evaluation import Evaluation
+from mil.report.sections.discrimination import called, folds_of, score_of
+from mil.stats import Censoring, brier_at, c_index, cumulative_dynamic_auc, integrated_brier, uno_c
+from mil.stats.bootstrap import Fold, Score
+from mil.stats.bootstrap_intervals import intervals
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]

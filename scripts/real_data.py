@@ -59,8 +59,8 @@ from real_survival import TABLES, survival
 from sklearn.model_selection import StratifiedKFold
 
 from mil.files import read_json, write
-from mil.metrics import auroc
-from mil.metrics.proportions import wilson
+from mil.stats import auroc
+from mil.stats.proportions import wilson
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = {

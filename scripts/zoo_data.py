@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mil.data.features import FeatureStore
-from mil.metrics import auroc
-from mil.simulation.cohort import Simulation, write
-from mil.simulation.targets.classification import Binary
+from mil.features.store import FeatureStore
+from mil.simulation.simulated_cohort import Simulation, write
+from mil.simulation.targets.class_targets import Binary
+from mil.stats import auroc
 
 CLASSIC = {"musk1": "musk1", "musk2": "musk2", "elephant": "elephant", "ucsb": "ucsb_breast_cancer"}
 SIGNALS = ("sparse", "regional", "diffuse")

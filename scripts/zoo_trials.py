@@ -18,11 +18,11 @@ from zoo_data import Data, UnitTest
 
 from mil import config
 from mil.bags import Bags
-from mil.build import create_model
-from mil.data.batches import TrainOrder
 from mil.endpoints.classification import Binary
-from mil.metrics import auroc
-from mil.models.base import MILModel
+from mil.features.batches import TrainOrder
+from mil.models.mil_model import MILModel
+from mil.stats import auroc
+from mil.study.build import create_model
 
 SMALL = {"embed_dim": 96, "landmarks": 32}
 """Options of every model that has them, for data that are small: 96 suits 3 heads and 8."""

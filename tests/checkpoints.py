@@ -11,14 +11,14 @@ from safetensors.torch import load_file, save_file
 
 from mil import checkpoint, files
 from mil import manifest as manifests
-from mil.data.covariates import Covariates
+from mil.cohort.covariates import Covariates
 from mil.endpoints.classification import Binary
 from mil.endpoints.several import Several
 from mil.endpoints.survival import Cox
 from mil.errors import CheckpointError
 from mil.models.abmil import ABMIL
-from mil.models.base import MILModel
 from mil.models.fusion import Fused
+from mil.models.mil_model import MILModel
 
 WEIGHTS, MANIFEST = checkpoint.WEIGHTS, checkpoint.MANIFEST
 Node = dict[str, Any]

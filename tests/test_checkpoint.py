@@ -13,14 +13,14 @@ import torch
 
 from mil import checkpoint, files
 from mil.bags import Bags
-from mil.data.formats import Reading
-from mil.data.geometry import Geometry
 from mil.endpoints.classification import Binary
 from mil.endpoints.several import Several
 from mil.errors import CheckpointError
+from mil.features.formats import Reading
+from mil.features.geometry import Geometry
 from mil.models.abmil import ABMIL
-from mil.models.base import MILModel, Output
 from mil.models.fusion import FUSIONS
+from mil.models.mil_model import MILModel, Output
 from tests.checkpoints import MANIFEST, WEIGHTS, refusal, rewrite, saved, small, with_covariates
 
 

@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
         lambda node: node["model"]["options"].update(out_dim=3),
         lambda node: node["model"].update(name="mil.models.abmil.DSMIL"),
         lambda node: node["model"].update(name="torch.nn.Linear"),
-        lambda node: node["model"].update(name="mil.models.base.MILModel"),
+        lambda node: node["model"].update(name="mil.models.mil_model.MILModel"),
         lambda node: node["model"].update(name="os.system"),
         lambda node: node["endpoint"].update(name="mil.models.abmil.ABMIL"),
         lambda node: node["endpoint"]["options"].update(classes=["one"]),

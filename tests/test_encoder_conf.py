@@ -5,8 +5,9 @@ from itertools import combinations
 import pytest
 from omegaconf import OmegaConf
 
-from mil import build, config
-from mil.data.encoders import Encoder, folded
+from mil import config
+from mil.features.encoders import Encoder, folded
+from mil.study import build
 
 OPEN = {"auto", "custom", "simulated"}
 WIDTHS = {

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mil import build, config
-from mil.data.features import FeatureStore
-from mil.data.packing import pack
+from mil import config
 from mil.errors import MilError
-from mil.simulation.cohort import write
+from mil.features.packing import pack
+from mil.features.store import FeatureStore
 from mil.simulation.layouts import LAYOUTS
-from mil.study import read_study, split_study
+from mil.simulation.simulated_cohort import write
+from mil.study import build
+from mil.study.pipeline import read_study, split_study
 from mil.training.run import train
 from tests.conftest import TINY
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from mil.decisions.rules import Decision
+from mil.fitted.decision_rules import Decision
 from mil.manifest import parsed
 
 STORED = Path(__file__).parent / "zoo" / "released" / "schema_1"

@@ -16,11 +16,12 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from mil import build, config
-from mil.decisions import fitted, rules
-from mil.endpoints.base import Endpoint
+from mil import config
+from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.survival import Survival
-from mil.simulation.cohort import draw_patients
+from mil.fitted import decision_rules, fitting
+from mil.simulation.simulated_cohort import draw_patients
+from mil.study import build
 
 DESIGN = Path(__file__).parents[1] / "../shared/design"
 CATEGORIES = ("workflow", "biomarker", "outcome")
@@ -139,12 +140,12 @@ def test_what_a_tool_fits_can_be_fitted_on_its_own_cohort(name: str, caplog: pyt
     scores = pd.DataFrame({column: own.numpy() for column, own in endpoint.decode(logits).items()})
     table = pd.concat([clinic, scores], axis=1)
     train, select = table.iloc[: len(table) // 2], table.iloc[len(table) // 2 :]
-    shown = fitted.Shown(np.full(len(train), 200), np.random.default_rng(0).normal(size=(len(train), 8)))
-    fitted.check(tool(name), endpoint)
+    shown = fitting.Shown(np.full(len(train), 200), np.random.default_rng(0).normal(size=(len(train), 8)))
+    fitting.check(tool(name), endpoint)
     with caplog.at_level(logging.WARNING):
-        found = fitted.fit(tool(name), endpoint, train, select, {"train": shown})
+        found = fitting.fit(tool(name), endpoint, train, select, {"train": shown})
     assert not caplog.records
-    assert len(found["decisions"]) == len(rules.plans(tool(name)["decision"], endpoint))
+    assert len(found["decisions"]) == len(decision_rules.plans(tool(name)["decision"], endpoint))
     assert bool(found["decisions"]) == (tool(name)["decision"] is not None)
     assert (found["conformal"] is None) == isinstance(endpoint, Survival)
     assert (found["calibration"] is None) == (tool(name)["calibration"] is None)

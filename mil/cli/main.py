@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from mil import __version__
-from mil.cli import zoo
+from mil.cli import zoo_commands
 from mil.cli.complete import group_or_value, groups_help
-from mil.cli.errors import told
-from mil.cli.evaluate import Slides, evaluate
+from mil.cli.error_lines import told
+from mil.cli.evaluate_command import Slides, evaluate
 from mil.errors import MilError
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # they would show locals, and with them patients
     rich_markup_mode=None,
 )
-app.add_typer(zoo.app)
+app.add_typer(zoo_commands.app)
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 Words = Annotated[
     list[str] | None,
@@ -82,7 +82,7 @@ def list_(
     what: Annotated[str, typer.Argument(help="tools, models, encoders or endpoints; all where left out")] = "",
 ) -> None:
     """What the zoo holds."""
-    from mil.cli.listing import show
+    from mil.cli.list_command import show
 
     show(what)
 
@@ -94,8 +94,8 @@ def simulate(
     config_dir: ConfigDir = None,
 ) -> None:
     """Make a simulated cohort: feature files in a producer's real layout, cohort.csv, truth.csv."""
-    from mil import build
-    from mil.simulation.cohort import write
+    from mil.simulation.simulated_cohort import write
+    from mil.study import build
 
     write(build.simulation(_composed(words, config_dir)), out)
     typer.echo(str(out))
@@ -119,15 +119,15 @@ def check(
 
     Ends with 0 where nothing is wrong, 1 after warnings, 2 after errors.
     """
-    from mil.cli import preflight
+    from mil.cli import check_command
 
     if split is None and column is not None:
         raise typer.BadParameter("--id goes with --split")
     if split is not None and (words or deep):
         raise typer.BadParameter("--split looks at a file alone, without options and --deep")
     if split is not None:
-        raise typer.Exit(preflight.check_split(split, column, as_json))
-    raise typer.Exit(preflight.check(_composed(words, config_dir), deep, as_json, workers))
+        raise typer.Exit(check_command.check_split(split, column, as_json))
+    raise typer.Exit(check_command.check(_composed(words, config_dir), deep, as_json, workers))
 
 
 @app.command()
@@ -141,10 +141,10 @@ def convert(
     slide_mpp: SlideMpp = None,
 ) -> None:
     """Pack any readable folder of features into one file that opens in milliseconds; data.features takes it."""
-    from mil.cli import conversion
-    from mil.data.formats import Reading
+    from mil.cli import convert_command
+    from mil.features.formats import Reading
 
-    conversion.convert(source, out, dtype, skip_bad, Reading(layout, batch_axis, slide_mpp))
+    convert_command.convert(source, out, dtype, skip_bad, Reading(layout, batch_axis, slide_mpp))
 
 
 @app.command(context_settings=PASS_ON, epilog=groups_help())
@@ -158,12 +158,12 @@ def train(
     With no words: the default tool on its simulated cohort. -m sweeps over comma-separated values (model=abmil,mean);
     --cfg job prints the configuration; these and all other flags are Hydra's own.
     """
-    from mil.cli import training
+    from mil.cli import train_command
 
     if resume is not None:
-        training.resume(resume, words or [])
+        train_command.resume(resume, words or [])
     else:
-        training.start(words or [], config_dir)
+        train_command.start(words or [], config_dir)
 
 
 app.command()(evaluate)
@@ -176,9 +176,9 @@ def compare(
     resamples: Annotated[int | None, typer.Option(min=1, help="bootstrap resamples; as the runs have them")] = None,
 ) -> None:
     """Runs beside each other on the same patients: who leads, and whether the difference is one."""
-    from mil.cli import comparison
+    from mil.cli import compare_command
 
-    comparison.compare(runs, out, resamples)
+    compare_command.compare(runs, out, resamples)
 
 
 @app.command()
@@ -192,7 +192,7 @@ def site(
     resamples: Annotated[int | None, typer.Option(min=1, help="bootstrap resamples; as the run has them")] = None,
 ) -> None:
     """Is it the tissue's or the site's: how well label, score, encoder and bag embedding tell the site of a patient."""
-    from mil.cli import site as audit
+    from mil.cli import site_command as audit
 
     audit.site(run, preserved, out, features, resamples)
 
@@ -200,9 +200,9 @@ def site(
 @app.command()
 def select(sweep: Annotated[Path, typer.Argument(help="folder of a sweep with split=nested")]) -> None:
     """Choose a configuration for each outer part by its inner folds; the outer patients are predicted by that one."""
-    from mil.cli import selection
+    from mil.cli import select_command
 
-    selection.select(sweep)
+    select_command.select(sweep)
 
 
 @app.command()
@@ -224,10 +224,12 @@ def calibrate(
     ] = None,
 ) -> None:
     """Set a checkpoint's cut by known positives, and say what they promise; or its calibration by what is known."""
-    from mil.cli import calibration
+    from mil.cli import calibrate_command
     from mil.zoo.registry import resolve
 
-    calibration.calibrate(resolve(checkpoint), features, cohort, slides, out, decision, sensitivity, confidence, method)
+    calibrate_command.calibrate(
+        resolve(checkpoint), features, cohort, slides, out, decision, sensitivity, confidence, method
+    )
 
 
 @app.command()
@@ -250,7 +252,7 @@ def predict(
     """Score slides without labels; files that leave something open are read as in training, unless told otherwise."""
     from mil import checkpoint as checkpoints
     from mil import files
-    from mil.data.formats import Reading
+    from mil.features.formats import Reading
     from mil.inference.ensemble import ensemble
     from mil.inference.predict import predict as score
     from mil.zoo.registry import resolve
@@ -280,10 +282,11 @@ def release(
     date: Annotated[str | None, typer.Option(help="YYYY-MM-DD, for the changelog")] = None,
 ) -> None:
     """A checkpoint folder with its card, under a version; says which release gates hold."""
-    zoo.release(run, version, out, fold, note, date)
+    zoo_commands.release(run, version, out, fold, note, date)
 
 
 def _composed(words: Sequence[str] | None, config_dir: Path | None) -> Any:
-    from mil import build, config
+    from mil import config
+    from mil.study import build
 
     return config.compose(build.prepared(list(words or ()), config_dir), config_dir)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from mil.data.packing import Progress as Advance
+from mil.features.packing import Progress as Advance
 
 
 @contextmanager

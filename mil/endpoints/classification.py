@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mil.endpoints.base import Endpoint, Scores, numbers
+from mil.endpoints.endpoint import Endpoint, Scores, numbers
 from mil.endpoints.losses import ClassLoss
 from mil.errors import CohortError, ConfigError, PredictionsError
-from mil.metrics.classification import against_rest, auroc, balanced_accuracy, levelled, macro_auroc
+from mil.stats.classification_metrics import against_rest, auroc, balanced_accuracy, levelled, macro_auroc
 
 
 class Classes(Endpoint):

@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mil.endpoints.base import Scores
+from mil.endpoints.endpoint import Scores
 from mil.endpoints.follow_up import FollowUp
 from mil.endpoints.intervals import Intervals
 from mil.endpoints.survival import Survival
 from mil.errors import ConfigError
-from mil.metrics.survival import competing_c_index
+from mil.stats.survival_metrics import competing_c_index
 
 
 class CompetingRisks(Survival):

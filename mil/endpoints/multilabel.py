@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mil.endpoints.base import Endpoint, Scores
 from mil.endpoints.classification import logit, places, probabilities, refuse_label
+from mil.endpoints.endpoint import Endpoint, Scores
 from mil.endpoints.losses import ClassLoss
 from mil.errors import CohortError, ConfigError
-from mil.metrics.classification import auroc
+from mil.stats.classification_metrics import auroc
 
 FEW = 10
 """Patients below which a stratum cannot be kept in proportion by a usual split."""

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mil.endpoints.base import Scores
 from mil.endpoints.classification import Classes, logit, probabilities
+from mil.endpoints.endpoint import Scores
 from mil.errors import ConfigError
-from mil.metrics.classification import against_rest, auroc, levelled, macro_auroc
-from mil.metrics.ordinal import quadratic_kappa
+from mil.stats.classification_metrics import against_rest, auroc, levelled, macro_auroc
+from mil.stats.kappa import quadratic_kappa
 
 _LEAST = 1e-300
 

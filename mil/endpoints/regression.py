@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mil.endpoints.base import Endpoint, Scores, numbers
+from mil.endpoints.endpoint import Endpoint, Scores, numbers
 from mil.errors import CohortError, ConfigError, PredictionsError
-from mil.metrics.regression import concordance, mean_absolute_error, pearson, r2
+from mil.stats.value_metrics import concordance, mean_absolute_error, pearson, r2
 
 LOSSES = ("squared", "gaussian", "huber", "quantile")
 _LEAST_VARIANCE = 1e-6

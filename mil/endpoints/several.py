@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mil.endpoints.base import Endpoint, Scores
+from mil.endpoints.endpoint import Endpoint, Scores
 from mil.endpoints.survival import Survival
 from mil.errors import CohortError, ConfigError
 

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mil.endpoints.base import Endpoint, Scores, numbers
 from mil.endpoints.cox import TIES, breslow_hazard, cox_loss
+from mil.endpoints.endpoint import Endpoint, Scores, numbers
 from mil.endpoints.follow_up import FollowUp, horizons_in
 from mil.errors import CohortError, ConfigError
-from mil.metrics.survival import c_index
+from mil.stats.survival_metrics import c_index
 
 
 class Survival(Endpoint):

@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mil.decisions import rules
-from mil.decisions.calibrators import Calibrator
-from mil.decisions.conformal import Conformal
-from mil.decisions.novelty import Novelty
 from mil.errors import CheckpointError
+from mil.fitted import decision_rules
+from mil.fitted.calibrators import Calibrator
+from mil.fitted.conformal import Conformal
+from mil.fitted.novelty import Novelty
 
 WITHHELD = "withheld"
 _KEPT = ["patient", "slide", "tiles", WITHHELD]
@@ -54,7 +54,7 @@ def concluded(fitted: Mapping[str, Any], table: pd.DataFrame, seen: Seen | None 
     if (said := fitted.get("calibration")) is not None:
         out = _joined(out, _calibrator(said).apply(table))
     if said := fitted.get("decisions"):
-        out = _joined(out, rules.apply([rules.Decision.from_state(one) for one in said], out))
+        out = _joined(out, decision_rules.apply([decision_rules.Decision.from_state(one) for one in said], out))
     if (said := fitted.get("conformal")) is not None:
         out = _joined(out, Conformal.from_state(said).apply(table))
     if (said := fitted.get("novelty")) is not None and seen is not None:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from mil.checkpoint import Checkpoint
-from mil.data.batches import BagDataset
 from mil.errors import CheckpointError, EncoderError
+from mil.features.batches import BagDataset
 from mil.inference.predict import mean, outputs, per_patient
-from mil.models.base import Output
-from mil.study import Study
+from mil.models.mil_model import Output
+from mil.study.pipeline import Study
 
 
 class Embedded(NamedTuple):

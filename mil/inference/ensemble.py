@@ -32,14 +32,14 @@ import torch
 from numpy.typing import NDArray
 
 from mil.checkpoint import WEIGHTS, Checkpoint
-from mil.data.formats import Reading
-from mil.endpoints.base import Endpoint
+from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.several import Several
 from mil.endpoints.survival import Cox
 from mil.errors import CheckpointError
+from mil.features.formats import Reading
 from mil.inference.conclusions import WITHHELD, withhold
 from mil.inference.predict import predict
-from mil.metrics.resamples import ratio
+from mil.stats.weights import ratio
 
 Floats = NDArray[np.float64]
 SPREAD, AGREEMENT = "spread_", "agreement"

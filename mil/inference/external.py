@@ -17,16 +17,16 @@ import pandas as pd
 
 from mil import checkpoint as checkpoints
 from mil.checkpoint import Checkpoint
-from mil.data.cohort import Cohort
-from mil.data.formats import Reading
-from mil.data.tables import listed
-from mil.decisions import calibrators
-from mil.decisions.calibrators import LOCAL, Calibrator, calibrated_name, either
-from mil.decisions.questions import Question, questions
-from mil.decisions.rules import STATED, Decision, aimed, recalibrate
+from mil.cohort.clinical_table import Cohort
 from mil.errors import ConfigError, PredictionsError
+from mil.features.formats import Reading
+from mil.fitted import calibrators
+from mil.fitted.calibrators import LOCAL, Calibrator, calibrated_name, either
+from mil.fitted.decision_rules import STATED, Decision, aimed, recalibrate
+from mil.fitted.questions import Question, questions
 from mil.inference.conclusions import WITHHELD
 from mil.inference.predict import predict
+from mil.tables import listed
 
 logger = logging.getLogger(__name__)
 

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from mil.bags import Bags
 from mil.checkpoint import Checkpoint
-from mil.data.batches import BagDataset, loader
-from mil.data.cohort import Cohort
-from mil.data.features import FeatureStore
-from mil.data.formats import Reading
-from mil.data.geometry import Expected
-from mil.endpoints.base import Endpoint
+from mil.cohort.clinical_table import Cohort
+from mil.endpoints.endpoint import Endpoint
 from mil.errors import CheckpointError
+from mil.features.batches import BagDataset, loader
+from mil.features.formats import Reading
+from mil.features.geometry import Expected
+from mil.features.store import FeatureStore
 from mil.inference.conclusions import Seen, concluded
-from mil.models.base import MILModel, Output
+from mil.models.mil_model import MILModel, Output
 
 Watch = Callable[[int, Bags, Output], object]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mil.bags import Bags
 from mil.layers.attention import AttentionScore
 from mil.layers.embed import Embed
-from mil.models.base import MILModel, Output
+from mil.models.mil_model import MILModel, Output
 
 
 class AdditiveMIL(MILModel):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mil.bags import Bags
 from mil.models.abmil import ABMIL
-from mil.models.base import Criterion, MILModel, Output
+from mil.models.mil_model import Criterion, MILModel, Output
 
 
 class AEM(MILModel):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mil.bags import Bags
 from mil.layers.dropout import Dropout
 from mil.layers.embed import Embed
-from mil.models.base import Criterion, MILModel, Output
+from mil.models.mil_model import Criterion, MILModel, Output
 
 
 class DSMIL(MILModel):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mil.bags import Bags
 from mil.layers.attention import AttentionScore
 from mil.layers.embed import Embed
-from mil.models.base import Criterion, MILModel, Output
+from mil.models.mil_model import Criterion, MILModel, Output
 
 DISTILL = ("MaxMinS", "MaxS", "MAS", "AFS")
 

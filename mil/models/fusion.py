@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mil.bags import Bags
-from mil.models.base import Criterion, MILModel, Output
+from mil.models.mil_model import Criterion, MILModel, Output
 
 FUSIONS = ("late", "gated")
 

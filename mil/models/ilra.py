@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mil.bags import Bags
 from mil.layers.cross_attention import CrossAttention
-from mil.models.base import MILModel, Output
+from mil.models.mil_model import MILModel, Output
 
 
 class ILRA(MILModel):

@@ -15,7 +15,7 @@ from mil.layers.attention import AttentionScore
 from mil.layers.dropout import Dropout
 from mil.layers.embed import Embed
 from mil.layers.self_attention import SelfAttention
-from mil.models.base import MILModel, Output
+from mil.models.mil_model import MILModel, Output
 
 
 class Regions(MILModel):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mil.bags import Bags
 from mil.layers.embed import Embed
 from mil.layers.squares import CrossRegionAttention, RegionAttention, Squares
-from mil.models.base import MILModel, Output
+from mil.models.mil_model import MILModel, Output
 
 
 class RRT(MILModel):

@@ -14,7 +14,7 @@ from mil.bags import Bags
 from mil.layers.dropout import Dropout
 from mil.layers.embed import Embed
 from mil.layers.neighbours import Places, adjacent
-from mil.models.base import MILModel, Output
+from mil.models.mil_model import MILModel, Output
 
 WHERE = ("early", "mid", "late")
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from mil.bags import Bags
 from mil.layers.embed import Embed
-from mil.layers.encoder import Distances, EncoderLayer
 from mil.layers.neighbours import Places
 from mil.layers.shares import shares
-from mil.models.base import MILModel, Output
+from mil.layers.transformer_block import Distances, EncoderLayer
+from mil.models.mil_model import MILModel, Output
 
 
 class ClassTokenReader(nn.Module):

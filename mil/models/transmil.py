@@ -16,7 +16,7 @@ from mil.layers.embed import Embed
 from mil.layers.nystrom import NystromAttention
 from mil.layers.positions import PPEG
 from mil.layers.shares import shares
-from mil.models.base import MILModel, Output
+from mil.models.mil_model import MILModel, Output
 
 
 class TransMIL(MILModel):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mil.bags import Bags
 from mil.layers.attention import AttentionScore
 from mil.layers.embed import Embed
-from mil.models.base import MILModel, Output
+from mil.models.mil_model import MILModel, Output
 
 EPSILON = 0.01
 """Added to a variance under the logarithm."""

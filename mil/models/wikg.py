@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mil.bags import Bags
 from mil.layers.dropout import Dropout
-from mil.models.base import MILModel, Output
+from mil.models.mil_model import MILModel, Output
 
 SCORES = 2**24
 """Similarities held at a time: bounds memory, changes no result."""

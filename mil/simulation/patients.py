@@ -9,7 +9,7 @@ from scipy.special import expit, ndtri
 from scipy.stats import poisson
 
 from mil.simulation.draws import stratified
-from mil.simulation.targets.base import Target, Truth
+from mil.simulation.targets.simulated_target import Target, Truth
 
 Floats = NDArray[np.float64]
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mil.data.features import FeatureStore
-from mil.endpoints.base import Endpoint
+from mil.endpoints.endpoint import Endpoint
+from mil.features.store import FeatureStore
 
 PENALTIES = tuple(10.0**power for power in range(-4, 3))
 

@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 
-from mil import build, checkpoint, files
-from mil.data.batches import TrainOrder, WholeOrder, loader
-from mil.data.splits import Split
-from mil.decisions.fitted import Shown
-from mil.decisions.fitted import fit as fit_rest
-from mil.endpoints.base import Endpoint
+from mil import checkpoint, files
+from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.several import Several
 from mil.endpoints.survival import Survival
+from mil.features.batches import TrainOrder, WholeOrder, loader
+from mil.fitted.fitting import Shown
+from mil.fitted.fitting import fit as fit_rest
 from mil.inference.predict import logits, mean, per_patient
-from mil.models.base import MILModel
-from mil.study import Study
+from mil.models.mil_model import MILModel
+from mil.splits.folds import Split
+from mil.study import build
+from mil.study.pipeline import Study
 from mil.training.callbacks import Best, Last, Progress
 from mil.training.fold import Fold, predictions
 from mil.training.module import MILModule, feature_dtype

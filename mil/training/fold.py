@@ -9,12 +9,12 @@ import pandas as pd
 from omegaconf import DictConfig
 from torch import Tensor
 
-from mil.data.batches import BagDataset
-from mil.data.covariates import Covariates
-from mil.data.splits import Split
-from mil.endpoints.base import Endpoint
+from mil.cohort.covariates import Covariates
+from mil.endpoints.endpoint import Endpoint
+from mil.features.batches import BagDataset
 from mil.inference.predict import decoded, per_patient
-from mil.study import Study
+from mil.splits.folds import Split
+from mil.study.pipeline import Study
 
 ROLES = ("train", "select", "report")
 

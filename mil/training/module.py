@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from mil.bags import Bags
-from mil.data.batches import Batch
-from mil.endpoints.base import Endpoint
-from mil.models.base import MILModel
+from mil.endpoints.endpoint import Endpoint
+from mil.features.batches import Batch
+from mil.models.mil_model import MILModel
 
 Schedule = Callable[[int, int], float]
 _DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}

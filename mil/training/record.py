@@ -10,13 +10,14 @@ import torch
 from omegaconf import DictConfig
 
 import mil
-from mil import build, files
+from mil import files
 from mil import manifest as manifests
-from mil.data.splits import Split
 from mil.manifest import Clinical, Manifest
-from mil.models.base import MILModel
 from mil.models.fusion import Fused
-from mil.study import Study
+from mil.models.mil_model import MILModel
+from mil.splits.folds import Split
+from mil.study import build
+from mil.study.pipeline import Study
 from mil.training.fold import Fold
 
 PRIVATE = ("cohort", "slides", "features", "file")

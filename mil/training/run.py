@@ -9,9 +9,9 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from mil import files
-from mil.data.splits import Split
-from mil.evaluation.tables import read
-from mil.study import Study
+from mil.report.prediction_files import read
+from mil.splits.folds import Split
+from mil.study.pipeline import Study
 from mil.training.baseline import linear_logits, mean_features
 from mil.training.fit import fit
 from mil.training.fold import Fold, cut, encoded, predictions

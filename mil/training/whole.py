@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from mil.data.batches import Batch, WholeOrder
-from mil.endpoints.base import Endpoint
-from mil.models.base import MILModel
+from mil.endpoints.endpoint import Endpoint
+from mil.features.batches import Batch, WholeOrder
+from mil.models.mil_model import MILModel
 from mil.training.module import MILModule, Schedule
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mil.decisions.novelty import Novelty
-from mil.evaluation.page.words import verdict
+from mil.cards.tier import LOWEST, at_new_sites, by_site, tier
+from mil.fitted.novelty import Novelty
 from mil.manifest import Manifest
-from mil.zoo.card.tier import LOWEST, at_new_sites, by_site, tier
-from mil.zoo.runs import Run
+from mil.report.page.words import verdict
+from mil.runs.run import Run
 
 _FAR = 8.0
 Verdict = tuple[bool | None, str]

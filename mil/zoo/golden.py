@@ -18,8 +18,8 @@ from torch import Tensor
 from mil import files
 from mil.bags import Bags
 from mil.checkpoint import Checkpoint
-from mil.decisions.novelty import Novelty
 from mil.errors import CheckpointError
+from mil.fitted.novelty import Novelty
 
 GOLDEN = "golden.safetensors"
 SIZES = (5, 12, 23, 40)

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from mil import checkpoint, files
-from mil.evaluation.page.words import named
+from mil.cards import RESEARCH, SIMULATED, Facts
+from mil.cards.content import Field
+from mil.cards.markdown import escaped
+from mil.cards.measured import interval, population
+from mil.cards.operating_block import at_the_cut
+from mil.cards.purpose import outputs
 from mil.manifest import Manifest
-from mil.zoo.card import RESEARCH, SIMULATED, Facts
-from mil.zoo.card.content import Field
-from mil.zoo.card.markdown import escaped
-from mil.zoo.card.measured import interval, population
-from mil.zoo.card.operating import at_the_cut
-from mil.zoo.card.purpose import outputs
+from mil.report.page.words import named
 
 INDEX = "README.md"
 CATEGORIES = {"workflow": "Workflow", "biomarker": "Biomarkers", "outcome": "Outcomes"}

@@ -17,10 +17,11 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 import mil
-from mil import build, checkpoint, files
+from mil import checkpoint, files
 from mil.config import nearest
 from mil.errors import CheckpointError, ConfigError
 from mil.manifest import Manifest, parsed
+from mil.study import build
 from mil.zoo import signing
 from mil.zoo.stores import Store, store
 from mil.zoo.versions import parse

@@ -11,14 +11,14 @@ from PIL import Image
 
 from mil import checkpoint, files
 from mil.checkpoint import Checkpoint
-from mil.endpoints.base import Endpoint
+from mil.endpoints.endpoint import Endpoint
 from mil.errors import CheckpointError, ConfigError
 from mil.manifest import Manifest
+from mil.runs.describe import CARD, FIGURES, REPORT, drawn
+from mil.runs.run import checkpoints_in, open_run
 from mil.zoo import golden
 from mil.zoo.gates import Evidence, gates
 from mil.zoo.released import TABLES, missing_blocks, texts
-from mil.zoo.report import CARD, FIGURES, REPORT, drawn
-from mil.zoo.runs import checkpoints_in, open_run
 from mil.zoo.verify import differences, regenerated
 from mil.zoo.versions import CHANGELOG, change, changelog, parse, refuse_too_small
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from mil import checkpoint
-from mil.endpoints.base import Endpoint
+from mil.cards import card
+from mil.cards.chai import chai
+from mil.endpoints.endpoint import Endpoint
 from mil.manifest import Manifest
-from mil.zoo.card import card
-from mil.zoo.chai import chai
+from mil.runs.describe import CARD, FIGURES, PAGE, REPORT, figures_of, page, titled
 from mil.zoo.golden import GOLDEN
-from mil.zoo.report import CARD, FIGURES, PAGE, REPORT, figures_of, page, titled
 from mil.zoo.versions import CHANGELOG, HEAD
 
 XML = "model_card.xml"

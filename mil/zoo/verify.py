@@ -13,13 +13,13 @@ import torch
 
 from mil import checkpoint, files
 from mil.checkpoint import Checkpoint
-from mil.data.tables import read_table
 from mil.errors import MilError
+from mil.runs.describe import CARD, REPORT, reported
+from mil.runs.run import PATIENTS, Run, by_patient, tables_in
+from mil.tables import read_table
 from mil.zoo import golden
 from mil.zoo.gates import Evidence, gates
 from mil.zoo.released import misplaced, missing_blocks, texts
-from mil.zoo.report import CARD, REPORT, reported
-from mil.zoo.runs import PATIENTS, Run, by_patient, tables_in
 
 T = TypeVar("T", dict[str, Any], list[dict[str, Any]])
 KEPT = ("looks", "gates", "run")

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mil.evaluation.tables import read
+from mil.report.prediction_files import read
 from tests.conftest import HOSPITAL, Mil
-from tests.data.conftest import grid, random_features, write_trident
+from tests.features.conftest import grid, random_features, write_trident
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 HOLDOUT = [*HOSPITAL, "split=holdout"]

@@ -5,8 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mil import build, config
-from mil.simulation.cohort import write
+from mil import config
+from mil.simulation.simulated_cohort import write
+from mil.study import build
 from tests.conftest import Mil
 
 RELEASED = Path(__file__).parents[1] / "zoo" / "released" / "schema_1"

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mil import build, config
-from mil.preflight import contents
-from mil.preflight.inspection import inspect
-from mil.study import read_study, split_study
+from mil import config
+from mil.study import build, content_findings
+from mil.study.inspection import inspect
+from mil.study.pipeline import read_study, split_study
 from tests.conftest import HOSPITAL, Mil, Said
-from tests.data.conftest import random_features, write_trident
+from tests.features.conftest import random_features, write_trident
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 HOLDOUT = [*HOSPITAL, "split=holdout"]
@@ -195,7 +195,7 @@ def test_contents_are_read_where_that_is_asked_for(copy: Path, mil: Mil, table: 
 def test_a_file_on_which_the_reading_process_dies_is_named(
     hospital: Path, mil: Mil, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contents, "content", _dying)
+    monkeypatch.setattr(content_findings, "content", _dying)
     said = mil("check", *HOLDOUT, *given(hospital), "--deep")
     assert said.code == 2
     assert said.err == f"mil: {hospital}/features/{DEADLY}.h5 cannot be read: the process that reads it dies\n"
@@ -204,10 +204,10 @@ def test_a_file_on_which_the_reading_process_dies_is_named(
 DEADLY = "P0003-1"
 
 
-def _dying(store: Any, slide: str) -> contents.Content:
+def _dying(store: Any, slide: str) -> content_findings.Content:
     if slide == DEADLY:
         os.kill(os.getpid(), signal.SIGKILL)
-    return contents.Content(sha256=slide, tiles=1)
+    return content_findings.Content(sha256=slide, tiles=1)
 
 
 def tcga(folder: Path, encoder: str = "phikon", width: int = 768) -> list[str]:

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from mil import files
-from mil.cli.comparison import compare
+from mil.cli.compare_command import compare
 from mil.errors import ConfigError, PredictionsError
-from tests.evaluation.tables import binary
-from tests.zoo.test_runs import folder_of
+from tests.report.tables import binary
+from tests.runs.test_run import folder_of
 
 
 def runs_in(folder: Path) -> list[Path]:

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mil.data.features import FeatureStore
-from mil.data.packed import Packed
+from mil.features.packed import Packed
+from mil.features.store import FeatureStore
 from tests.conftest import HOSPITAL, Mil
-from tests.data.conftest import random_features, write_clam, write_mussel, write_stamp, write_trident
+from tests.features.conftest import random_features, write_clam, write_mussel, write_stamp, write_trident
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_a_conversion_goes_on_where_it_was_interrupted_and_says_so(
         return original(self, slide, check)
 
     with monkeypatch.context() as patch:
-        patch.setattr("mil.data.packing._SYNC_BYTES", 1)
+        patch.setattr("mil.features.packing._SYNC_BYTES", 1)
         patch.setattr(FeatureStore, "read", failing)
         assert "2.h5: Input/output error" in refusal(mil, folder, tmp_path / "all.h5")
     lines = mil("convert", folder, tmp_path / "all.h5").out.splitlines()

@@ -8,8 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from mil import checkpoint, files
-from mil.evaluation.tables import read
-from mil.study import read_study
+from mil.report.prediction_files import read
+from mil.study.pipeline import read_study
 from tests.conftest import HOSPITAL, QUICK, SMALL, Mil, run_quietly
 
 SAID = "{numeric: [age], categorical: {sex: [F, M], stage: [I, II, III, IV]}, fusion: gated}"

@@ -9,14 +9,15 @@ import pandas as pd
 import pytest
 import torch
 
-from mil import build, checkpoint, config, files
-from mil.decisions.decision import Decision
+from mil import checkpoint, config, files
+from mil.fitted.decision import Decision
 from mil.models.pooling import Pooling
-from mil.simulation.cohort import write
+from mil.simulation.simulated_cohort import write
+from mil.study import build
 from tests.conftest import Mil
-from tests.evaluation.tables import binary
+from tests.report.tables import binary
+from tests.runs.test_run import folder_of
 from tests.zoo.checkpoints import described
-from tests.zoo.test_runs import folder_of
 
 RELEASED = Path(__file__).parents[1] / "zoo" / "released" / "schema_1" / "msi-crc"
 POSITIVES = 30
@@ -38,7 +39,7 @@ def abroad(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """No figures, which take most of the time."""
-    monkeypatch.setattr("mil.zoo.report.draw", lambda *_: None)
+    monkeypatch.setattr("mil.runs.describe.draw", lambda *_: None)
 
 
 def given(abroad: Path, out: Path) -> list[str | Path]:

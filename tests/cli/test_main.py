@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import mil as package
 from mil import config
-from mil.cli.errors import told
+from mil.cli.error_lines import told
 from mil.errors import FeatureError
 from tests.conftest import Mil
 
@@ -145,11 +145,11 @@ def test_the_completion_script_can_be_had(shell: str) -> None:
 def test_an_internal_error_shows_its_lines_but_no_values() -> None:
     code = """
 import sys
-from mil.cli import listing
+from mil.cli import list_command
 def broken(what):
     patient, label = "-".join(["MUSTER", "MANN"]), "".join(["positi", "ve"])
     return 1 / len(what)
-listing.show = broken
+list_command.show = broken
 sys.argv = ["mil", "list"]
 from mil.cli.main import main
 main()

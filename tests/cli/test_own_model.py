@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from mil.bags import Bags
-from mil.models.base import MILModel, Output
+from mil.models.mil_model import MILModel, Output
 
 
 class Middle(MILModel):

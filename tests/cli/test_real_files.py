@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from mil import files
-from mil.evaluation.tables import read
+from mil.report.prediction_files import read
 from tests.conftest import HOSPITAL, SMALL, Mil, run_quietly
-from tests.data.conftest import random_features, write_clam, write_trident
+from tests.features.conftest import random_features, write_clam, write_trident
 
 Change = Callable[[pd.DataFrame], pd.DataFrame]
 SURVIVAL = ["tool=survival"]

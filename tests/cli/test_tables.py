@@ -6,9 +6,10 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from mil import build, config, files
+from mil import config, files
 from mil.errors import ConfigError
-from mil.study import read_study
+from mil.study import build
+from mil.study.pipeline import read_study
 from tests.conftest import HOSPITAL, Mil
 
 

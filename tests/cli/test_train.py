@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mil import checkpoint, files
-from mil.evaluation.tables import read
+from mil.report.prediction_files import read
 from tests.conftest import HOSPITAL, QUICK, SMALL, TINY, Mil, run_quietly
 
 SCORES = {"crc_run": ["p_MSI-H"], "surv_run": ["log_hazard", "risk_1y", "risk_3y", "risk_5y"], "real_run": ["p_MSI-H"]}

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mil.data.cohort import Cohort
-from mil.data.columns import Columns
+from mil.cohort.clinical_table import Cohort
+from mil.cohort.columns import Columns
 from mil.endpoints.follow_up import FollowUp, horizons_in
 from mil.endpoints.survival import Cox
 from mil.errors import CohortError, ConfigError, MilError

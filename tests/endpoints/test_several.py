@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from mil.endpoints.base import Endpoint
 from mil.endpoints.classification import Binary, Multiclass
+from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.regression import Regression
 from mil.endpoints.several import Several, written

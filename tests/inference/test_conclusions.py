@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mil.decisions import calibrators, conformal, novelty, rules
 from mil.endpoints.classification import Binary
 from mil.errors import CheckpointError
+from mil.fitted import calibrators, conformal, decision_rules, novelty
 from mil.inference.conclusions import Seen, concluded
 
 ENDPOINT = Binary("label", ("MSS", "MSI-H"))
@@ -30,7 +30,7 @@ def fitted() -> dict[str, object]:
     return {
         "calibration": calibrators.fit("platt", ENDPOINT, select).state(),
         "decisions": [
-            one.state() for one in rules.fit({"rule": "sensitivity", "at_least": 0.9}, ENDPOINT, train, select)
+            one.state() for one in decision_rules.fit({"rule": "sensitivity", "at_least": 0.9}, ENDPOINT, train, select)
         ],
         "conformal": limits.state(),
         "novelty": novelty.fit({"min_tiles": 50}, np.full(80, 200), means[:80], means[80:]).state(),
@@ -62,7 +62,7 @@ def test_every_fitted_part_adds_its_columns_and_changes_no_score(fitted: dict[st
 def test_a_stated_cut_is_made_on_the_calibrated_probability(fitted: dict[str, object]) -> None:
     platt = calibrators.fit("platt", ENDPOINT, scored(0, 120))
     rule = {"rule": "two_cuts", "low": 0.2, "high": 0.6}
-    [decision] = rules.fit(rule, ENDPOINT, scored(1, 120), scored(0, 120), platt)
+    [decision] = decision_rules.fit(rule, ENDPOINT, scored(1, 120), scored(0, 120), platt)
     found = concluded({"calibration": platt.state(), "decisions": [decision.state()]}, scored(2, 200))
     names = np.array(["MSS", "indeterminate", "MSI-H"])
     assert (found["call"] == names[np.digitize(found["calibrated_MSI-H"], [0.2, 0.6])]).all()

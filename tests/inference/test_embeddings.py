@@ -13,8 +13,8 @@ from mil import checkpoint
 from mil.bags import Bags
 from mil.errors import CheckpointError, EncoderError
 from mil.inference.embeddings import embedded
-from mil.models.base import MILModel, Output
-from mil.study import Study, read_study
+from mil.models.mil_model import MILModel, Output
+from mil.study.pipeline import Study, read_study
 
 Reader = Callable[..., Study]
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from mil import checkpoint
-from mil.endpoints.base import Endpoint
 from mil.endpoints.classification import Binary, Multiclass
+from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox
 from mil.errors import CheckpointError
-from mil.evaluation.tables import read
 from mil.inference.ensemble import combined, ensemble, same_tool
 from mil.inference.predict import decoded, predict
+from mil.report.prediction_files import read
 
 NAMES = ["A", "B", "C", "D"]
 
@@ -123,7 +123,7 @@ def test_half_of_the_members_withhold_and_fewer_do_not() -> None:
 def test_folds_of_a_run_predict_together(surv_run: Path, crc_run: Path) -> None:
     from omegaconf import OmegaConf
 
-    from mil.study import read_study
+    from mil.study.pipeline import read_study
 
     source = read_study(OmegaConf.load(surv_run / "config.yaml")).source  # type: ignore[arg-type]  # a mapping
     members = [checkpoint.load(surv_run / f"fold_{fold}" / "checkpoint") for fold in (0, 1)]
@@ -157,8 +157,8 @@ def test_members_of_other_kinds_are_refused(crc_run: Path) -> None:
 def test_a_checkpoint_with_everything_fitted_concludes_in_predict(crc_run: Path) -> None:
     from omegaconf import OmegaConf
 
-    from mil.decisions import novelty
-    from mil.study import read_study
+    from mil.fitted import novelty
+    from mil.study.pipeline import read_study
     from mil.training.baseline import mean_features
 
     study = read_study(OmegaConf.load(crc_run / "config.yaml"))  # type: ignore[arg-type]  # a mapping

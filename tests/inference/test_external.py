@@ -8,18 +8,19 @@ import pandas as pd
 import pytest
 from lifelines import KaplanMeierFitter
 
-from mil import build, config
 from mil import checkpoint as checkpoints
+from mil import config
 from mil.checkpoint import Checkpoint
-from mil.decisions.calibrators import Calibrator
-from mil.decisions.guarantee import needed
-from mil.decisions.rules import STATED, Decision, fit
 from mil.errors import CohortError, ConfigError, PredictionsError
-from mil.evaluation.report import evaluate
+from mil.fitted.calibrators import Calibrator
+from mil.fitted.decision_rules import STATED, Decision, fit
+from mil.fitted.guarantee import needed
 from mil.inference.external import Labelled, labelled, put_right, recalibrated
 from mil.inference.predict import predict
-from mil.simulation.cohort import write
-from mil.zoo.report import external
+from mil.report.assemble import evaluate
+from mil.runs.describe import external
+from mil.simulation.simulated_cohort import write
+from mil.study import build
 
 RELEASED = Path(__file__).parents[1] / "zoo" / "released" / "schema_1" / "msi-crc"
 OUTCOME = RELEASED.with_name("surv-crc")

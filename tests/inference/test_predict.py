@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from mil import checkpoint, files
-from mil.data.formats import Reading
 from mil.errors import FeatureError
-from mil.evaluation.tables import read
+from mil.features.formats import Reading
 from mil.inference.predict import decoded, predict
+from mil.report.prediction_files import read
 from tests.conftest import HOSPITAL, Mil, run_quietly
-from tests.data.conftest import grid, random_features, write_trident
+from tests.features.conftest import grid, random_features, write_trident
 from tests.models.endpoints import ENDPOINTS
 
 SCORE = "p_MSI-H"
@@ -53,7 +53,7 @@ def test_a_patients_scores_do_not_depend_on_who_else_is_in_the_table(name: str) 
 def test_a_survival_checkpoint_predicts_the_runs_own_numbers(surv_run: Path, mil: Mil, tmp_path: Path) -> None:
     from omegaconf import OmegaConf
 
-    from mil.study import read_study
+    from mil.study.pipeline import read_study
 
     cohort = read_study(OmegaConf.load(surv_run / "config.yaml")).source  # type: ignore[arg-type]  # a mapping
     words = ["--cohort", cohort, "--features", cohort.parent / "features", "--out", tmp_path / "scores.csv"]

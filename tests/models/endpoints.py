@@ -10,10 +10,10 @@ from torch import Tensor
 
 import mil.endpoints
 from mil.endpoints.aft import LogNormal, Weibull
-from mil.endpoints.base import Endpoint
 from mil.endpoints.classification import Binary, Multiclass
 from mil.endpoints.competing_risks import CompetingRisks
 from mil.endpoints.discrete_time import DiscreteTime
+from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.ordinal import METHODS, Ordinal
 from mil.endpoints.regression import LOSSES, Regression

@@ -10,8 +10,8 @@ from torch import Tensor
 from mil.bags import Bags
 from mil.endpoints.classification import Binary, Multiclass
 from mil.endpoints.survival import Cox
-from mil.models.base import Output
 from mil.models.clam import CLAM, LOSSES, smooth_svm
+from mil.models.mil_model import Output
 
 from .reference import golden, take, take_gated, take_linear
 from .zoo import IN_DIM, simulated

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from mil.bags import Bags
 from mil.endpoints.classification import Multiclass
-from mil.models.base import Criterion
 from mil.models.dsmil import DSMIL
+from mil.models.mil_model import Criterion
 
 from .reference import golden, take, take_linear
 from .zoo import IN_DIM, simulated

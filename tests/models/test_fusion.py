@@ -6,10 +6,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from mil import build
 from mil.bags import Bags
-from mil.models.base import MILModel
 from mil.models.fusion import FUSIONS, Fused
+from mil.models.mil_model import MILModel
+from mil.study import build
 
 from .endpoints import ENDPOINTS
 from .zoo import IN_DIM, NAMES, built, composed, simulated

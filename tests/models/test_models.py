@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mil.bags import Bags
 from mil.layers.attention import AttentionScore
-from mil.models.base import MILModel, Output
+from mil.models.mil_model import MILModel, Output
 
 from .endpoints import ENDPOINTS, classes
 from .zoo import IN_DIM, NAMES, built, permuted, simulated

@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mil import build, config
+from mil import config
 from mil.errors import ConfigError
 from mil.models.pooling import Pooling, log_mean_exp
+from mil.study import build
 
 from .zoo import IN_DIM, composed, simulated
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mil.layers.encoder import EncoderLayer
+from mil.layers.transformer_block import EncoderLayer
 from mil.models.transformer import AlibiTransformer, ClassTokenReader, Transformer
 
 from .zoo import simulated

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from mil import build, config
+from mil import config
 from mil.bags import Bags
-from mil.models.base import MILModel
+from mil.models.mil_model import MILModel
+from mil.study import build
 
 NAMES = config.choices("model")
 IN_DIM = 12

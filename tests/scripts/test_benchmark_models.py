@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mil.files import write_json
-from mil.metrics import auroc
+from mil.stats import auroc
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"

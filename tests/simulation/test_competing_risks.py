@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 
 from mil.errors import ConfigError
-from mil.metrics.survival import competing_c_index
-from mil.simulation.calibration import competing_hazard, event_rate, harrell_c, proportional_hazard
-from mil.simulation.cohort import Simulation, draw_patients
-from mil.simulation.targets.competing_risks import CompetingRisks
-from mil.simulation.targets.survival import death
+from mil.simulation.effect_sizes import competing_hazard, event_rate, harrell_c, proportional_hazard
+from mil.simulation.simulated_cohort import Simulation, draw_patients
+from mil.simulation.targets.cause_targets import CompetingRisks
+from mil.simulation.targets.event_targets import death
+from mil.stats.survival_metrics import competing_c_index
 
 CAUSES = ("relapse", "death")
 

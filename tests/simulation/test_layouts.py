@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 from torch import Tensor
 
-from mil.data.cohort import Cohort
-from mil.data.features import FeatureStore
-from mil.data.formats import Reading
+from mil.cohort.clinical_table import Cohort
 from mil.errors import ConfigError
-from mil.simulation import cohort
-from mil.simulation.cohort import Simulation, cached, write
+from mil.features.formats import Reading
+from mil.features.store import FeatureStore
+from mil.simulation import simulated_cohort
 from mil.simulation.layouts import LAYOUTS
-from mil.simulation.targets.classification import Binary
+from mil.simulation.simulated_cohort import Simulation, cached, write
+from mil.simulation.targets.class_targets import Binary
 
 SMALL = Simulation(Binary("msi", ("MSS", "MSI-H"), 0.3, 0.9), patients=4, tiles=20, width=8, slides=1.5)
 Raw = tuple[Tensor, NDArray[np.generic] | None]
@@ -197,7 +197,7 @@ def test_tables_and_truth_are_the_same_in_every_layout(cohorts: dict[str, Path])
 def test_cohorts_made_before_there_were_more_layouts_are_still_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cohort, "GENERATOR", 2)
+    monkeypatch.setattr(simulated_cohort, "GENERATOR", 2)
     found = {layout: cached(replace(SMALL, layout=layout), tmp_path).name for layout in ("trident", "clam")}
     assert found == {"trident": "0e334245b1ff9aeb", "clam": "20e19cc9a42150a3"}
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, r2_score, roc_auc_score
 
 from mil.errors import ConfigError
-from mil.simulation.cohort import Simulation, draw_patients, write
 from mil.simulation.patients import Patients
-from mil.simulation.targets.base import Target, normal_scores
-from mil.simulation.targets.multilabel import Multilabel
-from mil.simulation.targets.ordinal import Ordinal
-from mil.simulation.targets.regression import Regression
+from mil.simulation.simulated_cohort import Simulation, draw_patients, write
+from mil.simulation.targets.grade_targets import Ordinal
+from mil.simulation.targets.label_targets import Multilabel
+from mil.simulation.targets.simulated_target import Target, normal_scores
+from mil.simulation.targets.value_targets import Regression
 
 ISUP = ("benign", "1", "2", "3", "4", "5")
 SHARES = (0.27, 0.25, 0.13, 0.12, 0.12, 0.11)

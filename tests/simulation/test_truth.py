@@ -9,13 +9,13 @@ from lifelines.utils import concordance_index
 from sklearn.metrics import roc_auc_score
 
 from mil.errors import ConfigError
-from mil.simulation.calibration import event_rate, harrell_c, macro_auroc, proportional_hazard, sample_c
-from mil.simulation.cohort import Simulation, draw_patients
 from mil.simulation.draws import stratified
+from mil.simulation.effect_sizes import event_rate, harrell_c, macro_auroc, proportional_hazard, sample_c
 from mil.simulation.patients import Patients
-from mil.simulation.targets.base import Target
-from mil.simulation.targets.classification import Binary, Multiclass
-from mil.simulation.targets.survival import Survival
+from mil.simulation.simulated_cohort import Simulation, draw_patients
+from mil.simulation.targets.class_targets import Binary, Multiclass
+from mil.simulation.targets.event_targets import Survival
+from mil.simulation.targets.simulated_target import Target
 
 CLASSES = ("POLE", "MSI-H", "NSMP", "p53abn")
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from mil import build
 from mil.config import compose
-from mil.data import formats
-from mil.data.formats import Slide
-from mil.study import Study, read_study, split_study
+from mil.features import formats
+from mil.features.formats import Slide
+from mil.study import build
+from mil.study.pipeline import Study, read_study, split_study
 from mil.training.run import train
 from tests.conftest import TINY
 

@@ -9,14 +9,15 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from mil import build, files
-from mil.cli.selection import select
+from mil import files
+from mil.cli.select_command import select
 from mil.config import compose
 from mil.errors import ConfigError
-from mil.evaluation.comparing.selection import chosen_by_part
-from mil.evaluation.context import Evaluation
-from mil.evaluation.tables import read
-from mil.study import read_study, split_study
+from mil.report.evaluation import Evaluation
+from mil.report.prediction_files import read
+from mil.runs.sweep_choice import chosen_by_part
+from mil.study import build
+from mil.study.pipeline import read_study, split_study
 from mil.training.run import train
 from tests.conftest import HOSPITAL, TINY
 

@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mil.bags import Bags
-from mil.data.batches import BagDataset, WholeOrder, loader
-from mil.data.features import FeatureStore
-from mil.endpoints.base import Endpoint
 from mil.endpoints.classification import Binary
+from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.several import Several
 from mil.endpoints.survival import Cox
+from mil.features.batches import BagDataset, WholeOrder, loader
+from mil.features.store import FeatureStore
 from mil.models.abmil import ABMIL
-from mil.models.base import MILModel, Output
 from mil.models.fusion import Fused
+from mil.models.mil_model import MILModel, Output
 from mil.training.module import MILModule
 from mil.training.schedule import Constant
 from mil.training.whole import WholeModule

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from mil import checkpoint, files
-from mil.zoo.card import card
+from mil.cards import card
+from mil.runs.run import open_run
 from mil.zoo.gates import GATES, Evidence, gates, lines
-from mil.zoo.runs import open_run
 
 Node = dict[str, Any]
 
@@ -81,7 +81,7 @@ def test_better_than_chance_counts_at_sites_that_were_not_seen(
     evidence: Evidence, target: str, low: float | None, holds: bool
 ) -> None:
     data = copy.deepcopy(evidence.manifest.data)
-    data["split"]["strategy"]["_target_"] = f"mil.data.splits.{target}"
+    data["split"]["strategy"]["_target_"] = f"mil.splits.folds.{target}"
     own = replace(evidence, manifest=evidence.manifest.model_copy(update={"data": data}))
     own = told(own, lambda run: run["metrics"]["auroc"].update(low=low))
     found, said = judged(own, 2)
@@ -92,7 +92,7 @@ def test_better_than_chance_counts_at_sites_that_were_not_seen(
 @pytest.mark.parametrize(("target", "low"), [("KFold", 0.8), ("SitePreserved", 0.8), ("SitePreserved", 0.4)])
 def test_the_gate_and_the_card_state_one_tier(evidence: Evidence, target: str, low: float) -> None:
     data = copy.deepcopy(evidence.manifest.data)
-    data["split"]["strategy"]["_target_"] = f"mil.data.splits.{target}"
+    data["split"]["strategy"]["_target_"] = f"mil.splits.folds.{target}"
     own = replace(evidence, manifest=evidence.manifest.model_copy(update={"data": data}))
     own = told(own, lambda run: run["metrics"]["auroc"].update(low=low))
     reached = re.findall(r"evidence of tier (\d)", judged(own, 2)[1])

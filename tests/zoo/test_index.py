@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 
 from mil import checkpoint, files
+from mil.cards import RESEARCH, SIMULATED, interval, population
 from mil.errors import CheckpointError
-from mil.zoo.card import RESEARCH, SIMULATED, interval, population
 from mil.zoo.index import WIDTH, facts_box, write_index
-from tests.evaluation.figures.cases import CASES, evaluated
-
-from .test_card import FACTS, manifest
+from tests.cards.test_card import FACTS, manifest
+from tests.report.figures.cases import CASES, evaluated
 
 METRIC = {"value": 0.9, "low": 0.8, "high": 0.95, "level": 0.95, "counts": {"n": 120, "0": 80, "1": 40}}
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from mil import checkpoint, config
+from mil.cards import SIMULATED
+from mil.cards.markdown import anchor
 from mil.zoo import golden
-from mil.zoo.card import SIMULATED
-from mil.zoo.card.markdown import anchor
 from mil.zoo.registry import built_in
 from mil.zoo.released import misplaced, missing_blocks
 

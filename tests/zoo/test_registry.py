@@ -11,8 +11,9 @@ from uuid import uuid4
 
 import pytest
 
-from mil import build, checkpoint, files
+from mil import checkpoint, files
 from mil.errors import CheckpointError, ConfigError
+from mil.study import build
 from mil.zoo import registry, signing, stores
 from mil.zoo.registry import listed, local, pull, pulled, push, resolve
 from tests.zoo.checkpoints import described, made, reseal

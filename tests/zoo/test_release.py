@@ -10,10 +10,10 @@ import pytest
 from huggingface_hub import ModelCard
 
 from mil import checkpoint, files
+from mil.cards import RESEARCH, SIMULATED, interval, population
 from mil.errors import ConfigError
-from mil.evaluation.tables import read
+from mil.report.prediction_files import read
 from mil.zoo import release as module
-from mil.zoo.card import RESEARCH, SIMULATED, interval, population
 from tests.conftest import Mil
 
 RUNS = pytest.mark.parametrize("run", ["crc_run", "surv_run", "real_run"])
@@ -186,8 +186,8 @@ def test_a_release_killed_between_its_two_renames_gives_the_old_version_back(
 
 def test_an_undefined_metric_is_null_in_the_report_and_not_estimable_in_the_card() -> None:
     from mil.endpoints.classification import Binary
-    from mil.evaluation.context import Evaluation
-    from mil.evaluation.report import evaluate
+    from mil.report.assemble import evaluate
+    from mil.report.evaluation import Evaluation
 
     frame = pd.DataFrame({"patient": ["a", "b"], "fold": 0, "role": "report", "MSI": "MSS", "p_MSI-H": [0.1, 0.2]})
     report = evaluate(Evaluation.of(frame, Binary("MSI", ["MSS", "MSI-H"]), resamples=5))

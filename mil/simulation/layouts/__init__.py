@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mil.errors import ConfigError
-from mil.simulation.layouts.arrays import write_flamby, write_owkin, write_torchmil
-from mil.simulation.layouts.hdf5 import write_clam, write_mussel, write_nnmil, write_stamp, write_trident
-from mil.simulation.layouts.lazyslide import write_lazyslide
-from mil.simulation.layouts.pickles import write_clam_pt, write_mil_baseline, write_slideflow, write_trident_pt
 from mil.simulation.layouts.scan import EXTENT, Floats, Ints
+from mil.simulation.layouts.write_arrays import write_flamby, write_owkin, write_torchmil
+from mil.simulation.layouts.write_hdf5 import write_clam, write_mussel, write_nnmil, write_stamp, write_trident
+from mil.simulation.layouts.write_lazyslide import write_lazyslide
+from mil.simulation.layouts.write_pickles import write_clam_pt, write_mil_baseline, write_slideflow, write_trident_pt
 
 __all__ = ["EXTENT", "LAYOUTS", "require"]
 

@@ -1,0 +1,56 @@
+"""The card's front matter, as the Hugging Face Hub reads it."""
+
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from mil.cards.card_facts import Facts
+from mil.cards.purpose import LICENCE, tags
+
+METRICS = {"auroc": "roc_auc", "macro_auroc": "roc_auc", "mae": "mae", "pearson": "pearsonr"}
+"""Of ours, those that the Hub has names for."""
+TASKS = {"classification": "image-classification", "regression": "tabular-regression"}
+
+
+def front_matter(facts: Facts) -> str:
+    """YAML between the lines of dashes; intervals and counts are in the metrics' `args`."""
+    tool = facts.tool
+    results = list(_results(facts))
+    data = ModelCardData(
+        model_name=f"{tool['name']} {tool['version']}",
+        language=["en", "fr"],
+        license="other",
+        license_name=LICENCE,
+        library_name="mil-zoo",
+        base_model=facts.hub(),
+        datasets=[f"simulated-{tool['name']}"] if facts.simulated else None,
+        metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
+        tags=tags(facts),
+        eval_results=results or None,
+    )
+    return str(data.to_yaml()).rstrip()
+
+
+def _results(facts: Facts) -> list[EvalResult]:
+    task = getattr(facts.endpoint, "task", "other")
+    cohort = f"simulated cohort of {facts.tool['name']}" if facts.simulated else "cohort of the training site"
+    return [
+        EvalResult(
+            task_type=TASKS.get(task, "other"),
+            task_name=str(facts.tool["title"]),
+            dataset_type="simulated" if facts.simulated else "private",
+            dataset_name=cohort,
+            dataset_split=f"report patients of fold {facts.manifest.data['split']['fold']}",
+            metric_type=METRICS.get(name, name),
+            metric_name=name,
+            metric_value=found["value"],
+            metric_args=_args(found),
+        )
+        for name, found in facts.report["metrics"].items()
+        if found["value"] is not None
+    ]
+
+
+def _args(found: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: found[key] for key in found if key not in ("value", "folds")}
+    return {"n": found["counts"]["n"]} | kept

@@ -1,0 +1,110 @@
+"""`mil compare`: runs beside each other on the same patients."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from mil import files
+from mil.errors import ConfigError
+from mil.report.comparison import compare as compare_two
+from mil.report.figures.style import save, styled
+from mil.runs.leaderboard import Entry, against_best, groups, leaderboard
+from mil.runs.leaderboard_plot import draw_leaderboard
+from mil.runs.run import open_run, titles
+
+WIDTH = 140
+"""Columns that a table may take where nobody looks at it; a wider terminal is used in full."""
+DESCRIBED = ("tool", "model", "encoder")
+NUMBERS = {"": "metric", "behind": "minus the best", "over_baseline": "minus mean pooling"}
+
+
+def compare(runs: list[Path], out: Path | None = None, resamples: int | None = None) -> None:
+    """Prints a table of the runs and a verdict on each pair of the best and another; `out` gets files of them.
+
+    Two runs are compared on the patients that both report; more are ranked within groups that report the same ones.
+
+    Args:
+        runs: Folders of finished runs.
+        out: For `leaderboard.csv`, `comparison.json` and the figure `leaderboard`; nothing is written without it.
+        resamples: Of every bootstrap; the runs' own where left out.
+
+    Raises:
+        ConfigError: fewer than two runs, one named twice, or a folder that is none.
+        PredictionsError: two runs that share no patient, or differ in what a patient is.
+    """
+    entries = _entries(runs, resamples)
+    table = leaderboard(entries)
+    found = _comparisons(entries)
+    console = Console(width=max(WIDTH, Console().width), soft_wrap=True)
+    for one in _tables(table):
+        console.print(one)
+    for line in [*_notes(table), *(one["verdict"] for one in found)]:
+        sys.stdout.write(f"{line}\n")
+    if out is not None:
+        files.write(out / "leaderboard.csv", table.to_csv(index=False))
+        files.write_json(out / "comparison.json", {"schema": 1, "comparisons": found})
+        with styled():
+            save(draw_leaderboard(table), out, "leaderboard")
+
+
+def _entries(runs: list[Path], resamples: int | None) -> list[Entry]:
+    if len({run.resolve() for run in runs}) < len(runs) or len(runs) < 2:
+        raise ConfigError(f"mil compare: {len(runs)} runs, {len(set(runs))} of them different, expected two or more")
+    opened = [open_run(run) for run in runs]
+    for run in opened:
+        if not run.reports:
+            raise ConfigError(f"{run.folder}: reports nobody, expected a run with report patients")
+    return [run.entry(name, resamples) for run, name in zip(opened, titles(runs), strict=True)]
+
+
+def _comparisons(entries: list[Entry]) -> list[dict[str, Any]]:
+    """Two runs on what they share, even where that is not all; of more, each with the best of its group."""
+    if len(entries) == 2 and len(groups(entries)) == 2:
+        one, other = entries
+        return [compare_two(one.evaluation, other.evaluation, (one.name, other.name))]
+    return against_best(entries)
+
+
+def _tables(table: pd.DataFrame) -> Iterator[Table]:
+    """One a group; what all of its runs share stands in the title."""
+    for number, rows in table.groupby("group", sort=True):
+        fixed = [key for key in DESCRIBED if rows[key].nunique() == 1]
+        first = rows.iloc[0]
+        said = [*(first[key] for key in fixed), first["metric"], f"n {first['n']}", first["counts"]]
+        where = f"group {number}: " if table["group"].nunique() > 1 else ""
+        title = where + ", ".join(str(one) for one in said if one != "")
+        yield _shown(title, rows, [key for key in DESCRIBED if key not in fixed])
+
+
+def _shown(title: str, rows: pd.DataFrame, described: list[str]) -> Table:
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for head in ("rank", "run", *described, *NUMBERS.values()):
+        shown.add_column(head, no_wrap=True)
+    for row in rows.to_dict("records"):
+        rank = "-" if pd.isna(row["rank"]) else str(row["rank"])
+        words = [str(row[key]) for key in ("run", *described)]
+        shown.add_row(rank, *words, *(_interval(row, name) for name in NUMBERS))
+    return shown
+
+
+def _notes(table: pd.DataFrame) -> Iterator[str]:
+    if any(table[f"{name}_zero_excluded"].eq(True).any() for name in NUMBERS if name):
+        yield "* the 95% interval leaves out zero"
+    if (amount := table["group"].nunique()) > 1:
+        yield f"{amount} groups of different patients or targets: no rank holds across them."
+
+
+def _interval(row: Mapping[Any, Any], name: str) -> str:
+    """`0.912 (0.870 to 0.950)`; a difference with its sign, and a star where zero is left out."""
+    prefix = f"{name}_" if name else ""
+    value, low, high = row[name or "value"], row[f"{prefix}low"], row[f"{prefix}high"]
+    if pd.isna(value):
+        return "-" if name else "not estimable"
+    sign = "+" if name else ""
+    star = " *" if row.get(f"{prefix}zero_excluded") is True else ""
+    return f"{value:{sign}.3f}" if pd.isna(low) else f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f}){star}"

@@ -1,0 +1,82 @@
+"""`mil list`."""
+
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from importlib import import_module
+
+from rich.console import Console
+from rich.table import Table
+
+from mil.config import PLURALS, described
+from mil.errors import ConfigError
+
+IN_DIM = 1024
+"""Width of features, and one logit: what models' parameters are counted at."""
+
+
+def show(what: str) -> None:
+    """Prints one table, or all.
+
+    Raises:
+        ConfigError: there is no such table.
+    """
+    makers = {"tools": _tools, "models": _models, "encoders": _encoders, "endpoints": _endpoints}
+    assert set(PLURALS) < set(makers)
+    if what and what not in makers:
+        raise ConfigError(f"mil list {what}: expected {', '.join(makers)}")
+    console = Console(soft_wrap=True)
+    for name in [what] if what else makers:
+        console.print(_table(name, list(makers[name]())))
+
+
+def _table(title: str, rows: list[dict[str, str]]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in rows[0]:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    return table
+
+
+def _tools() -> Iterator[dict[str, str]]:
+    for name, node in described("tool").items():
+        tool = node["tool"]
+        kind = tool["endpoint"]["_target_"].rpartition(".")[2]
+        yield {"tool": name, "endpoint": kind.lower(), "category": tool["category"], "question": tool["question"]}
+
+
+def _models() -> Iterator[dict[str, str]]:
+    from hydra.utils import instantiate  # `mil.study.build` would take two seconds to load, the meta device one
+
+    for name, node in described("model").items():
+        model = instantiate(node, _convert_="all", in_dim=IN_DIM, out_dim=1)
+        yield {
+            "model": name,
+            "paper": model.paper,
+            "parameters": f"{sum(weight.numel() for weight in model.parameters()):,}",
+            "needs": "coordinates" if model.needs_coords else "-",
+            "cost": model.cost,
+        }
+
+
+def _encoders() -> Iterator[dict[str, str]]:
+    for name, node in described("encoder").items():
+        width = node.get("dim", "as the files say")
+        yield {
+            "encoder": name,
+            "width": "give encoder.dim" if width == "???" else "simulation.width" if "$" in str(width) else str(width),
+            "mpp": str(node.get("mpp", "")),
+            "licence of weights": str(node.get("licence", "")),
+        }
+
+
+def _endpoints() -> Iterator[dict[str, str]]:
+    import mil.endpoints
+    from mil.endpoints.endpoint import Endpoint
+
+    for found in pkgutil.iter_modules(mil.endpoints.__path__, "mil.endpoints."):
+        for _, member in inspect.getmembers(import_module(found.name), inspect.isclass):
+            if issubclass(member, Endpoint) and not inspect.isabstract(member) and member.__module__ == found.name:
+                purpose = (inspect.getdoc(member) or "").partition("\n")[0]
+                yield {"endpoint": member.__name__.lower(), "metric": member.metric, "what": purpose}

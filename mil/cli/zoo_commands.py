@@ -1,0 +1,135 @@
+"""`mil zoo` and `mil release`: released tools, here and in registries."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(name="zoo", help="Released tools: list, show, pull, push, verify.", no_args_is_help=True)
+Registry = Annotated[
+    str | None,
+    typer.Option(envvar="MIL_REGISTRY", help="a folder, an address of fsspec's, or hf://owner/repo"),
+]
+Key = Annotated[Path | None, typer.Option(help="public key (PEM) of whoever has to have signed it")]
+
+
+@app.command("list")
+def list_(registry: Registry = None) -> None:
+    """The tools at hand, or those of a registry."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from mil.zoo import registry as registries
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("tool", "version") if registry else ("tool", "version", "category", "question"):
+        table.add_column(head, overflow="fold")
+    if registry:
+        rows = [list(one) for one in registries.listed(registry)]
+    else:
+        rows = [_described(name, version, folder) for name, version, folder in registries.local()]
+    for row in rows:
+        table.add_row(*row)
+    Console(soft_wrap=True).print(table)
+
+
+@app.command()
+def show(tool: Annotated[str, typer.Argument(help="msi-crc, msi-crc@1.0.0, or a folder")]) -> None:
+    """The facts of a tool: what it predicts, for whom, how well, and what not to use it for."""
+    from mil import checkpoint, files
+    from mil.runs.describe import REPORT
+    from mil.zoo.index import facts_box
+    from mil.zoo.registry import resolve
+
+    folder = resolve(tool)
+    manifest = checkpoint.read_manifest(folder)
+    typer.echo(facts_box(manifest, files.read_json(folder / REPORT)))
+    typer.echo(str(folder))
+
+
+@app.command()
+def pull(
+    tool: Annotated[str, typer.Argument(help="msi-crc, the newest, or msi-crc@1.0.0")],
+    registry: Registry = None,
+    out: Annotated[Path | None, typer.Option(help="the folder to make; else among the pulled tools")] = None,
+    key: Key = None,
+) -> None:
+    """Fetch a tool; nothing of it is read before its digest is right."""
+    from mil.zoo.registry import pull as fetch
+
+    typer.echo(str(fetch(_named(registry), tool, out, key)))
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="a released folder")],
+    registry: Registry = None,
+    sign: Annotated[Path | None, typer.Option(help="private key (PEM) to sign it with first")] = None,
+) -> None:
+    """Put a released folder into a registry; a version there is never overwritten."""
+    from mil.zoo import signing
+    from mil.zoo.registry import push as put
+
+    address = _named(registry)
+    if sign is not None:
+        signing.sign(folder, sign)
+    typer.echo(put(folder, address))
+
+
+@app.command()
+def verify(
+    folders: Annotated[list[str] | None, typer.Argument(help="folders or names; all at hand where left out")] = None,
+    key: Key = None,
+    processes: Annotated[int, typer.Option(min=1, help="at the same time")] = 2,
+) -> None:
+    """Check files, weights, golden predictions, and every number of the cards against the stored predictions.
+
+    Prints a line a tool and ends with 1 where one of them is not what it says it is.
+    """
+    from mil.errors import CheckpointError
+    from mil.zoo import signing
+    from mil.zoo.registry import local, resolve
+    from mil.zoo.verify import verify_all
+
+    places = [resolve(name) for name in folders] if folders else [folder for _, _, folder in local()]
+    sound = True
+    for place, problems in verify_all(places, processes):
+        try:
+            signed = signing.verify(place, key)
+        except CheckpointError as error:
+            signed, problems = "signature refused", [*problems, str(error)]
+        sound = sound and not problems
+        said = "; ".join(problems[:5]) + (f" and {len(problems) - 5} more" if len(problems) > 5 else "")
+        typer.echo(f"{place.name}: {said or 'sound'} ({signed})")
+        sys.stdout.flush()
+    raise typer.Exit(0 if sound else 1)
+
+
+def release(run: Path, version: str, out: Path, fold: int, note: str | None, date: str | None) -> None:
+    """Releases a run and says which gates hold; the folder is printed last.
+
+    Raises:
+        MilError: what stands against a release.
+    """
+    from mil.zoo.gates import lines
+    from mil.zoo.release import outcome
+    from mil.zoo.release import release as publish
+
+    place = publish(run, version, out, fold, note, date)
+    for line in lines(outcome(place)):
+        typer.echo(line)
+    typer.echo(str(place))
+
+
+def _described(name: str, version: str, folder: Path) -> list[str]:
+    from mil import files
+
+    tool = files.read_json(folder / "manifest.json")["tool"]
+    return [name, version, str(tool.get("category", "")), str(tool.get("question", ""))]
+
+
+def _named(registry: str | None) -> str:
+    if registry is None:
+        raise typer.BadParameter("give --registry, or set MIL_REGISTRY")
+    return registry

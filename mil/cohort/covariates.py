@@ -1,0 +1,142 @@
+"""What a clinic knows of a patient beside the slides, as numbers that a model reads."""
+
+import copy
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mil.errors import CohortError, ConfigError
+from mil.tables import MISSING, listed
+
+_log = logging.getLogger(__name__)
+
+Floats = NDArray[np.float64]
+
+
+class Covariates:
+    """Columns of the clinical table, encoded side by side.
+
+    A number gives two columns: itself in standard deviations of the training patients about their mean, zero where it
+    is missing, and 1 where it is missing. A category gives one column for each declared level, one for words that are
+    none of them, and one for no word: nobody is left out for want of a covariate.
+    """
+
+    def __init__(self, numeric: Sequence[str] = (), categorical: Mapping[str, Sequence[str]] | None = None) -> None:
+        """`categorical` gives the levels of each column; words are compared without regard to case."""
+        self.numeric = tuple(map(str, numeric))
+        self.categorical = {str(name): tuple(map(str, levels)) for name, levels in (categorical or {}).items()}
+        self.columns = (*self.numeric, *self.categorical)
+        if not self.columns or len(set(self.columns)) < len(self.columns):
+            raise ConfigError(f"covariates: columns {list(self.columns)}, expected one or more different ones")
+        for name, levels in self.categorical.items():
+            if not levels or len(set(map(_folded, levels))) < len(levels):
+                raise ConfigError(f"covariate {name}: levels {list(levels)}, expected one or more different ones")
+        self.width = 2 * len(self.numeric) + sum(len(levels) + 2 for levels in self.categorical.values())
+        self.mean, self.spread = [0.0] * len(self.numeric), [1.0] * len(self.numeric)
+
+    @property
+    def names(self) -> list[str]:
+        """What each of the `width` numbers is."""
+        numbers = [f"{name}{what}" for name in self.numeric for what in ("", "=missing")]
+        words = [f"{n}={level}" for n, levels in self.categorical.items() for level in (*levels, "unknown", "missing")]
+        return numbers + words
+
+    def check(self, table: pd.DataFrame) -> None:
+        """Warns of words that are none of the declared levels, and counts them.
+
+        Raises:
+            CohortError: what should be a number is none.
+        """
+        for name in self.numeric:
+            _numbers(table[name])
+        for name, levels in self.categorical.items():
+            place = _places(table[name], levels)
+            if (strange := place == len(levels)).any():
+                words = sorted(set(table.loc[strange, name]))
+                _log.warning(
+                    "covariate %s: %d of %d patients have %s, none of %s, and count as unknown",
+                    *(name, strange.sum(), len(table), listed(words), ", ".join(levels)),
+                )
+
+    def fit(self, table: pd.DataFrame) -> Self:
+        """Mean and standard deviation of each number among the patients of a table, who have to be training ones."""
+        fitted = copy.copy(self)
+        known = [values[~np.isnan(values)] for values in (_numbers(table[name]) for name in self.numeric)]
+        fitted.mean = [float(values.mean()) if len(values) else 0.0 for values in known]
+        fitted.spread = [float(values.std()) if len(values) and np.ptp(values) else 1.0 for values in known]
+        return fitted
+
+    def encode(self, table: pd.DataFrame) -> Tensor:
+        """`(p, k)`, by `names`.
+
+        Raises:
+            CohortError: what should be a number is none.
+        """
+        parts: list[Floats] = []
+        for name, mean, spread in zip(self.numeric, self.mean, self.spread, strict=True):
+            values = _numbers(table[name])
+            missing = np.isnan(values)
+            parts.append(np.stack([np.where(missing, 0.0, (values - mean) / spread), missing], 1))
+        for name, levels in self.categorical.items():
+            parts.append(np.eye(len(levels) + 2)[_places(table[name], levels)])
+        return torch.from_numpy(np.concatenate(parts, axis=1)).float()
+
+    def state(self) -> dict[str, Any]:
+        """Means and standard deviations, in the units of the table."""
+        return {"mean": self.mean, "sd": self.spread}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes them back.
+
+        Raises:
+            ValueError: not one finite mean and one positive spread for each number.
+        """
+        mean, spread = ([float(value) for value in state[key]] for key in ("mean", "sd"))
+        fine = all(map(math.isfinite, (*mean, *spread))) and all(value > 0 for value in spread)
+        if not (fine and len(mean) == len(spread) == len(self.numeric)):
+            raise ValueError(f"means {mean} and deviations {spread}, expected one for each of {len(self.numeric)}")
+        self.mean, self.spread = mean, spread
+
+
+def _folded(word: object) -> str:
+    return str(word).strip().casefold()
+
+
+def _numbers(values: "pd.Series[str]") -> Floats:
+    """`(p,)`, NaN where missing."""
+    words = [None if _bare(value) else str(value).strip() for value in values]
+    found = np.array([math.nan if word is None else _number(word) for word in words])
+    wrong = np.array([word is not None for word in words], dtype=bool) & ~np.isfinite(found)
+    if wrong.any():
+        row = int(wrong.argmax())
+        others = f" (and {wrong.sum() - 1} more)" if wrong.sum() > 1 else ""
+        raise CohortError(
+            f"column {values.name}, row of {values.index[row]}{others}: found {words[row]!r}, expected a number or "
+            "nothing"
+        )
+    return found
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        return math.nan
+
+
+def _bare(value: object) -> bool:
+    return bool(pd.isna(value)) or _folded(value) in MISSING  # type: ignore[call-overload]  # a cell, not a column
+
+
+def _places(values: "pd.Series[str]", levels: Sequence[str]) -> NDArray[np.int64]:
+    """Each patient's level, then unknown, then missing; a level may be called as what is missing is elsewhere."""
+    known = {_folded(level): place for place, level in enumerate(levels)}
+    other = len(levels)
+    return np.array([known.get(_folded(value), other + _bare(value)) for value in values], dtype=np.int64)

@@ -1,0 +1,219 @@
+"""Bags on their way to the model: which bags a step sees, in which order, with which tiles.
+
+Order and tiles depend on the seed and the epoch alone, never on what was read before: a run that is resumed, or that
+has another number of workers, sees the same batches.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mil.bags import Bags
+from mil.features.store import FeatureStore
+
+
+class Batch(NamedTuple):
+    """One step's bags."""
+
+    bags: Bags
+    target: Tensor
+    """`(b, ...)`, as the endpoint encodes it"""
+    place: Tensor
+    """`(b,)`, which bags of the dataset these are"""
+
+
+class Draw(NamedTuple):
+    """A bag to read: whole, or in an epoch's random part of it."""
+
+    bag: int
+    epoch: int | None = None
+
+
+class _Tiles(NamedTuple):
+    """One bag's tiles, or those of them that were drawn."""
+
+    features: Tensor
+    coords: Tensor | None
+    slide: Tensor | None = None
+
+    def only(self, tiles: Tensor) -> "_Tiles":
+        beside = (None if one is None else one[tiles] for one in (self.coords, self.slide))
+        return _Tiles(self.features[tiles], *beside)
+
+
+class BagDataset(Dataset[Batch]):
+    """Reads bags from a feature store; what stays in memory is the store's affair."""
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        slides: Sequence[Sequence[str]],
+        target: Tensor,
+        max_tiles: int | None = None,
+        seed: int = 0,
+        covariates: Tensor | None = None,
+    ) -> None:
+        """`slides`, `target` `(b, ...)` and `covariates` `(b, k)` of each bag.
+
+        `max_tiles` bounds the bags of a `Draw` with an epoch.
+        """
+        self.store, self.slides, self.target, self.covariates = store, slides, target, covariates
+        self.max_tiles, self.seed = max_tiles, seed
+        self.dtype: torch.dtype | None = None
+
+    def cast(self, dtype: torch.dtype) -> "BagDataset":
+        """The same bags in another precision: who reads ahead converts, not the model."""
+        other = copy.copy(self)
+        other.dtype = dtype
+        return other
+
+    def __len__(self) -> int:
+        return len(self.slides)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Tiles of each bag, from the files' headers."""
+        return [sum(self.store.header(slide).tiles for slide in bag) for bag in self.slides]
+
+    def __getitem__(self, draws: Sequence[Draw]) -> Batch:
+        parts = [self._read(draw) for draw in draws]
+        place = torch.tensor([draw.bag for draw in draws])
+        bags = Bags.pack(
+            [part.features for part in parts],
+            [part.coords for part in parts],
+            self.dtype,
+            [part.slide for part in parts],
+            None if self.covariates is None else self.covariates[place],
+        )
+        return Batch(bags, self.target[place], place)
+
+    def _read(self, draw: Draw) -> "_Tiles":
+        slides = [self.store.read(slide) for slide in self.slides[draw.bag]]
+        bag = _Tiles(slides[0].features, slides[0].coords)
+        if len(slides) > 1:
+            joined = Bags.pack([slide.features for slide in slides], [slide.coords for slide in slides])
+            bag = _Tiles(joined.features, joined.coords, joined.bag)
+        tiles = self._tiles(draw, len(bag.features))
+        return bag if tiles is None else bag.only(tiles)
+
+    def _tiles(self, draw: Draw, count: int) -> Tensor | None:
+        if draw.epoch is None or self.max_tiles is None or count <= self.max_tiles:
+            return None
+        rng = np.random.default_rng((self.seed, draw.epoch, draw.bag))
+        return torch.from_numpy(np.sort(rng.choice(count, self.max_tiles, replace=False)))
+
+
+class TrainOrder(Sampler[list[Draw]]):
+    """Each epoch's batches: shuffled or drawn by weight, up to `bags` a batch and `tiles` tiles.
+
+    With `events`, bags with an event are dealt out evenly, so that every batch has one where there are enough of them,
+    and no batch is of a single bag unless it alone exceeds the tiles: the last two then are one, of a bag more.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        bags: int,
+        tiles: int | None = None,
+        weight: NDArray[np.float64] | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+        events: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """`sizes` in tiles as trained; with `weight`, as many bags as there are are drawn with replacement.
+
+        `epoch` is the one to begin with: Lightning asks for the first batches before it calls `set_epoch`.
+        """
+        self.sizes, self.bags, self.tiles = sizes, bags, tiles
+        self.weight, self.seed, self.epoch, self.events = weight, seed, epoch, events
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return iter(self._batches())
+
+    def __len__(self) -> int:
+        return len(self._batches())
+
+    def _batches(self) -> list[list[Draw]]:
+        rng, count = np.random.default_rng((self.seed, self.epoch)), len(self.sizes)
+        if self.events is not None:
+            groups = [(group, len(group)) for group in self._dealt(rng, self.events)]
+        elif self.weight is not None:
+            groups = [(rng.choice(count, count, p=self.weight / self.weight.sum()), self.bags)]
+        else:
+            groups = [(rng.permutation(count), self.bags)]
+        found = [_cut(order.tolist(), self.sizes, most, self.tiles) for order, most in groups]
+        return [[Draw(bag, self.epoch) for bag in batch] for batches in found for batch in batches]
+
+    def _dealt(self, rng: np.random.Generator, events: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+        """As many groups as batches are needed, as equal in size and in events as can be."""
+        count = len(self.sizes)
+        needed = max(-(-count // self.bags), -(-sum(self.sizes) // self.tiles) if self.tiles else 1)
+        groups = min(needed, max(1, count // 2))
+        first = np.array_split(rng.permutation(np.flatnonzero(events)), groups)
+        # array_split makes the first parts the larger ones: those with more events get fewer of the others
+        rest = np.array_split(rng.permutation(np.flatnonzero(~events)), groups)[::-1]
+        dealt = [rng.permutation(np.concatenate(pair)) for pair in zip(first, rest, strict=True)]
+        return [dealt[at] for at in rng.permutation(groups)]
+
+
+class WholeOrder(Sampler[list[Draw]]):
+    """All bags in their own order, in the same batches each epoch, so many times over: who steps once a pass."""
+
+    def __init__(
+        self, sizes: Sequence[int], bags: int, tiles: int | None = None, passes: int = 1, epoch: int = 0
+    ) -> None:
+        """`sizes`, `bags`, `tiles` and `epoch` are those of `TrainOrder`."""
+        self.batches = _cut(range(len(sizes)), sizes, bags, tiles)
+        self.passes, self.epoch = passes, epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch, of which the drawn tiles depend."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for _ in range(self.passes):
+            yield from ([Draw(bag, self.epoch) for bag in batch] for batch in self.batches)
+
+    def __len__(self) -> int:
+        return self.passes * len(self.batches)
+
+
+def _cut(order: Iterable[int], sizes: Sequence[int], bags: int, tiles: int | None) -> list[list[int]]:
+    """Batches of up to so many bags and tiles, one after the other; a bag of more tiles is alone."""
+    batches: list[list[int]] = []
+    room = 0.0
+    for bag in order:
+        if not batches or len(batches[-1]) == bags or sizes[bag] > room:
+            batches.append([])
+            room = np.inf if tiles is None else tiles
+        batches[-1].append(bag)
+        room -= sizes[bag]
+    return batches
+
+
+def loader(dataset: BagDataset, order: Sampler[list[Draw]] | None = None, workers: int = 0) -> DataLoader[Batch]:
+    """A loader over the batches of `order`, or over whole bags one by one, in their own order."""
+    alone = [[Draw(bag)] for bag in range(len(dataset))]
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=alone if order is None else order,
+        collate_fn=cast(Any, _as_it_is),  # without automatic batching it is given the item itself
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch

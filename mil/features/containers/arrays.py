@@ -1,0 +1,250 @@
+"""Arrays of unknown origin: numpy's files, read without pickles, and what layouts ask of any array or tensor in memory.
+
+A `.npy` file is a header, which may claim anything, and then the values; the claim has to fit the bytes there are. Of a
+`.npz` archive one array is read: `arr_0`, or `locations`.
+"""
+
+import io
+import math
+import os
+import stat
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from tokenize import TokenError
+from typing import Any, BinaryIO, Literal, Protocol, TypeGuard
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mil.errors import FeatureError
+from mil.features.containers.hdf5 import RefusalError
+
+Array = NDArray[Any]
+Values = Array | Tensor
+
+
+class Shaped(Protocol):
+    """An array, a tensor, or an array that is still on disk."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its sides."""
+
+    @property
+    def dtype(self) -> Any:
+        """The type of its values, as numpy or torch has it."""
+
+
+RATIO = 1100  # deflate cannot shrink by more than 1032
+_HEADER = 10_000
+_MEMBERS = ("arr_0.npy", "locations.npy")
+_FLOATS = ("float16", "float32", "bfloat16", "float64")
+# Over a broken file numpy, torch, zarr and what lies below them raise nearly anything, warnings included.
+_BROKEN = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
+    *(SyntaxError, SystemError, TokenError, TypeError, UnpicklingError, ValueError, Warning),
+    *(struct.error, zipfile.BadZipFile, zlib.error),
+)
+
+
+@contextmanager
+def opened(path: Path, bulk: bool = False) -> Iterator[Array]:
+    """The array in a `.npy` or `.npz` file, as stored.
+
+    Args:
+        path: The file.
+        bulk: Read whole into memory; otherwise a `.npy` file's values stay where they are.
+
+    Raises:
+        FeatureError: Whatever is wrong with the file, or with what a layout finds in it.
+    """
+    with named(path):
+        with parsing("a numpy array"):
+            require_file(path)
+            values = _member(path) if path.suffix.lower() == ".npz" else _values(path, bulk)
+        yield values
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Turns a refusal into a line that names the file.
+
+    Raises:
+        FeatureError: In place of any `RefusalError`, and where memory does not suffice.
+    """
+    try:
+        yield
+    except RefusalError as error:
+        raise FeatureError(f"{path}: {error}") from error
+    except MemoryError as error:
+        raise FeatureError(f"{path} needs more memory than there is") from error
+
+
+@contextmanager
+def parsing(kind: str) -> Iterator[None]:
+    """Turns whatever a library raises, or warns of, over a broken file into a refusal; only for calls of libraries.
+
+    Raises:
+        RefusalError: In place of those errors.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            yield
+    except RefusalError:
+        raise
+    except _BROKEN as error:
+        line = " ".join(str(error.args[-1] if error.args else error).split())
+        reason = "".join(letter for letter in line if letter.isprintable())[:200] or type(error).__name__
+        raise RefusalError(f"it cannot be read as {kind}: {reason}") from error
+
+
+def require_file(path: Path) -> int:
+    """The size of a regular file.
+
+    Raises:
+        RefusalError: A pipe, on which opening would wait for ever, a device, or a folder.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise RefusalError("it is no regular file")
+    return found.st_size
+
+
+def is_array(value: object) -> TypeGuard[Values]:
+    """Whether a value is an array or a tensor."""
+    return isinstance(value, Tensor | np.ndarray)
+
+
+def layout(values: Shaped, batch_axis: bool = False) -> tuple[int, int, str]:
+    """Tiles, width and dtype of a feature matrix; `(0,)`, as some write an empty slide, is 0 and 0.
+
+    With `batch_axis`, a matrix may have a leading axis of one.
+
+    Raises:
+        RefusalError: Not a matrix, or not of floating point.
+    """
+    shape = _unbatched(values, batch_axis)
+    if shape != (0,) and len(shape) != 2:
+        raise RefusalError(f"features have shape {tuple(values.shape)}, expected (tiles, width){_hint(shape)}")
+    tiles, width = shape if len(shape) == 2 else (0, 0)
+    if tiles and not width:
+        raise RefusalError(f"features have shape {shape}, expected at least one feature a tile")
+    return tiles, width, _dtype(values)
+
+
+def matrix(values: Values, batch_axis: bool = False) -> Tensor:
+    """A feature matrix, `(n, d)`, as stored: float16, float32 or bfloat16; float64 becomes float32.
+
+    Raises:
+        RefusalError: As `layout` does.
+    """
+    tiles, width, dtype = layout(values, batch_axis)
+    found = values.detach() if isinstance(values, Tensor) else _tensor(values, dtype)
+    return found.reshape(tiles, width).to(torch.float32 if dtype == "float64" else found.dtype).contiguous()
+
+
+def points(values: Values, tiles: int, batch_axis: bool = False) -> Tensor:
+    """Coordinates, `(n, 2)` int64; floats are rounded.
+
+    Raises:
+        RefusalError: Another shape or length than the features have, not numbers, or no pixels.
+    """
+    return torch.from_numpy(places(values, tiles, batch_axis).round().astype(np.int64))
+
+
+def places(values: Values, tiles: int, batch_axis: bool = False) -> NDArray[np.float64]:
+    """Coordinates, `(n, 2)`, in whatever unit they are stored; exact for any pixel.
+
+    Raises:
+        RefusalError: Another shape or length than the features have, not numbers, or beyond what a place can be.
+    """
+    shape = _unbatched(values, batch_axis)
+    if shape != (tiles, 2) and (tiles or 0 not in shape):
+        raise RefusalError(f"coordinates have shape {tuple(values.shape)}, expected ({tiles}, 2) for {tiles} tiles")
+    if isinstance(values, Tensor):
+        values = values.detach().to(torch.float64 if values.is_floating_point() else values.dtype).numpy()
+    if values.dtype.kind not in "iuf":
+        raise RefusalError(f"coordinates are {values.dtype}, expected numbers")
+    exact = values.astype(np.float64).reshape(tiles, 2)
+    if not (np.abs(exact) < 2**53).all():
+        raise RefusalError("coordinates hold values that are no pixels (not finite, or beyond 2^53)")
+    return exact
+
+
+def positive(value: object) -> float | None:
+    """A number that can be a length or a resolution; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 1e-6 < value < 1e9 else None
+
+
+def _unbatched(values: Shaped, batch_axis: bool) -> tuple[int, ...]:
+    shape = tuple(values.shape)
+    return shape[1:] if batch_axis and len(shape) == 3 and shape[0] == 1 else shape
+
+
+def _hint(shape: tuple[int, ...]) -> str:
+    if len(shape) == 3 and shape[0] == 1:
+        return "; data.batch_axis=true accepts a leading batch axis of one"
+    return "; one row alone is the embedding of a whole slide" if len(shape) == 1 else ""
+
+
+def _dtype(values: Shaped) -> str:
+    name = str(values.dtype).removeprefix("torch.")
+    if isinstance(values.dtype, np.dtype):
+        # numpy has no bfloat16: producers store its two bytes as they are
+        name = "bfloat16" if values.dtype == np.dtype("V2") else values.dtype.newbyteorder("=").name
+    if name not in _FLOATS:
+        raise RefusalError(f"features are {name}, expected float16, float32 or bfloat16")
+    return name
+
+
+def _tensor(values: Array, dtype: str) -> Tensor:
+    # torch refuses what may not be written to, such as a file that is mapped
+    own = np.require(values, values.dtype.newbyteorder("="), ["C", "W"])
+    return torch.from_numpy(own.view(np.int16)).view(torch.bfloat16) if dtype == "bfloat16" else torch.from_numpy(own)
+
+
+def _values(path: Path, bulk: bool) -> Array:
+    with path.open("rb") as file:
+        dtype, shape, order = _declared(file, os.fstat(file.fileno()).st_size)
+        if not bulk and 0 not in shape:
+            return np.memmap(file, dtype, "r", file.tell(), shape, order)
+        return np.fromfile(file, dtype, math.prod(shape)).reshape(shape, order=order)
+
+
+def _member(path: Path) -> Array:
+    with zipfile.ZipFile(path) as archive:
+        found = [info for info in archive.infolist() if info.filename in _MEMBERS]
+        if len(found) != 1:
+            raise RefusalError(f"it holds {len(found)} arrays called arr_0 or locations, expected one")
+        if found[0].file_size > RATIO * path.stat().st_size:
+            raise RefusalError(f"'{found[0].filename}' declares {found[0].file_size} bytes, more than can be stored")
+        content = archive.read(found[0])
+    dtype, shape, order = _declared(start := io.BytesIO(content), len(content))
+    return np.frombuffer(content, dtype, offset=start.tell()).reshape(shape, order=order)
+
+
+def _declared(file: BinaryIO, size: int) -> tuple[np.dtype[Any], tuple[int, ...], Literal["C", "F"]]:
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise RefusalError(f"it is of numpy's file version {version}, expected (1, 0) or (2, 0)")
+    first = version == (1, 0)
+    reader = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = reader(file, max_header_size=_HEADER)
+    if dtype.hasobject:
+        raise RefusalError("it holds Python objects, expected numbers")
+    if dtype.fields is not None or dtype.subdtype is not None or any(side < 0 for side in shape):
+        raise RefusalError(f"it declares {shape} of {dtype}, expected a plain array")
+    if math.prod(shape) * dtype.itemsize != size - file.tell():
+        raise RefusalError(f"it declares {shape} of {dtype}, but {size - file.tell()} bytes are stored")
+    return dtype, shape, "F" if fortran else "C"

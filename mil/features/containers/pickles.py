@@ -1,0 +1,187 @@
+"""torch's files of unknown origin: nothing in them is run, and nothing is believed that the bytes do not hold.
+
+A torch file is a pickle, a program, beside the tensors' bytes. torch's own restricted unpickler runs it, but not before
+the program has been looked through: it may name what tensors and numpy's arrays need, and is short. numpy's own
+classes are never handed what a file says; stand-ins hold it until it has been checked.
+"""
+
+import io
+import math
+import os
+import pickletools
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.serialization import safe_globals
+
+from mil.features.containers.arrays import Array, named, parsing, require_file
+from mil.features.containers.hdf5 import RefusalError
+
+_SWITCH = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+_ZIP = b"PK\x03\x04"
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch began a file before 1.6
+_LEGACY_PICKLES = 5  # mark, version, system, content, keys of storages
+_RECORDS = 1_000
+_STEPS = 20_000  # a tensor takes forty
+_TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2")
+_STORAGES = ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Char", "Byte", "Bool")
+_NUMBERS = {"f2", "f4", "f8", "i4", "i8"}
+
+
+class _Kind:
+    """Stands in for numpy's `dtype`."""
+
+    def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
+        self.code = code
+        self.order = "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1]
+
+
+class _Stored:
+    """Stands in for numpy's `ndarray`."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, self.shape, self.kind, self.fortran, self.content = state
+
+
+def _reconstruct(kind: type[_Stored], shape: tuple[int, ...], code: bytes) -> _Stored:
+    return kind()
+
+
+def _no_bytes() -> bytes:
+    return b""
+
+
+_STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (_reconstruct, "numpy.core.multiarray._reconstruct"),  # numpy 1
+    (_reconstruct, "numpy._core.multiarray._reconstruct"),
+    (_Stored, "numpy.ndarray"),
+    (_Kind, "numpy.dtype"),
+    (_no_bytes, "builtins.bytes"),
+]
+_KNOWN = {
+    *(f"torch._utils {name}" for name in _TENSORS),
+    *(f"torch {name}Storage" for name in _STORAGES),
+    *("collections OrderedDict", "_codecs encode", "__builtin__ bytes"),
+    *(f"numpy{core} _reconstruct" for core in (".core.multiarray", "._core.multiarray")),
+    *("numpy ndarray", "numpy dtype"),
+}
+
+
+@contextmanager
+def opened(path: Path, bulk: bool = False) -> Iterator[Any]:
+    """What a torch file holds: a tensor, an array, or a dictionary, list or tuple of such and of plain values.
+
+    Args:
+        path: The file.
+        bulk: Read whole into memory; otherwise tensors' values stay where they are, if the file allows it.
+
+    Raises:
+        FeatureError: Whatever is wrong with the file, or with what a layout finds in it; or the environment asks torch
+            to run what files say.
+    """
+    with named(path):
+        _refuse_switch()
+        with parsing("a torch file"):
+            content = _content(path, bulk)
+        yield content
+
+
+def _refuse_switch() -> None:
+    if os.environ.get(_SWITCH, "0") not in ("", "0"):
+        raise RefusalError(f"it is not opened while {_SWITCH} is set, which lets files run code: unset it")
+
+
+def _content(path: Path, bulk: bool) -> Any:
+    size = require_file(path)
+    with path.open("rb") as file:
+        start = file.read(len(_LEGACY))
+    zipped = start.startswith(_ZIP)
+    if not zipped and start != _LEGACY:
+        raise RefusalError("it is no file of torch")
+    stored = _checked_zip(path, size) if zipped else _checked_legacy(path, size)
+    with safe_globals(_STAND_INS):
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped and not bulk)
+    return _plain(found, stored)
+
+
+def _checked_zip(path: Path, size: int) -> int:
+    """Bytes of tensors in a torch file, once its program has been found harmless."""
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        names = [record.filename for record in records]
+        programs = [name for name in names if name.endswith("/data.pkl")]
+        if len(records) > _RECORDS or len(set(names)) < len(names) or len(programs) != 1:
+            raise RefusalError(
+                f"it holds {len(records)} records and {len(programs)} called data.pkl, expected one such"
+            )
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise RefusalError("it is a program (TorchScript), expected features")
+        # torch maps the records as they lie: packed ones would be taken for values
+        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+            raise RefusalError("its records are compressed, expected them as torch writes them")
+        if sum(record.file_size for record in records) > size:
+            raise RefusalError(f"its records declare more than the {size} bytes that are stored")
+        _refuse_program(io.BytesIO(archive.read(programs[0])), 1)
+    return sum(record.file_size for record in records if "/data/" in record.filename)
+
+
+def _checked_legacy(path: Path, size: int) -> int:
+    with path.open("rb") as file:
+        _refuse_program(file, _LEGACY_PICKLES)
+    return size
+
+
+def _refuse_program(file: BinaryIO, pickles: int) -> None:
+    for _ in range(pickles):
+        for step, (code, argument, _) in enumerate(pickletools.genops(file)):
+            if step > _STEPS:
+                raise RefusalError(f"its pickle has over {_STEPS} steps, more than features need")
+            if code.name == "PROTO" and argument != 2:
+                raise RefusalError(f"its pickle is of protocol {argument}, expected 2 as torch writes it")
+            if code.name in ("GLOBAL", "STACK_GLOBAL", "INST") and argument not in _KNOWN:
+                raise RefusalError(f"its pickle names '{_dotted(argument)}', expected tensors and arrays alone")
+
+
+def _dotted(name: object) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in str(name).replace(" ", "."))[:80]
+
+
+def _plain(found: Any, stored: int, depth: int = 0) -> Any:
+    if isinstance(found, Tensor):
+        return _sound(found, stored)
+    if isinstance(found, _Stored):
+        return _array(found)
+    if isinstance(found, dict) and depth < 2:
+        return {key: _plain(value, stored, depth + 1) for key, value in found.items()}
+    return found
+
+
+def _sound(found: Tensor, stored: int) -> Tensor:
+    if type(found) is not Tensor or found.layout is not torch.strided or found.device.type != "cpu":
+        raise RefusalError(f"it holds a {found.layout} {type(found).__name__}, expected a plain tensor")
+    # a step of zero makes any length out of one value
+    if found.nbytes > stored:
+        raise RefusalError(f"it declares {tuple(found.shape)} of {found.dtype}, but {stored} bytes are stored")
+    return found
+
+
+def _array(found: _Stored) -> Array:
+    code, shape = found.kind.code, found.shape
+    if code not in _NUMBERS or found.kind.order not in ("<", ">", "="):
+        objects = "Python objects" if str(code).startswith("O") else f"'{code}'"
+        raise RefusalError(f"it holds an array of {objects}, expected numbers")
+    dtype = np.dtype(code).newbyteorder(found.kind.order)
+    if not isinstance(shape, tuple) or not all(isinstance(side, int) and side >= 0 for side in shape):
+        raise RefusalError("it holds an array without a shape")
+    if not isinstance(found.content, bytes) or len(found.content) != math.prod(shape) * dtype.itemsize:
+        raise RefusalError(f"it declares {shape} of {dtype}, but other bytes are stored")
+    return np.frombuffer(found.content, dtype).reshape(shape, order="F" if found.fortran else "C")

@@ -1,0 +1,264 @@
+"""Zarr folders of unknown origin: nothing outside them is read, and nothing is believed that their files do not hold.
+
+A zarr folder is a tree of small JSON files beside chunks. It can reach out through links, declare terabytes without a
+byte stored, and ask for codecs that run code. Each array's own metadata are therefore looked through before the zarr
+library opens that array alone; metadata consolidated at the top are not used. Needs the extra `mil-zoo[zarr]`.
+"""
+
+import importlib.util
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from mil.errors import FeatureError
+from mil.features.containers.arrays import RATIO, Array, named, parsing, require_file
+from mil.features.containers.hdf5 import RefusalError
+
+if TYPE_CHECKING:
+    import zarr
+
+_NEEDED = ("zarr", "pyarrow")
+_METADATA_BYTES = 2**26  # consolidated metadata of a slide with many elements
+_CODECS = {"bytes", "vlen-utf8", "blosc", "zstd", "gzip", "zlib", "lz4", "crc32c"}
+_ENTRIES = 1_000_000
+_THRIFT = {"thrift_string_size_limit": 2**24, "thrift_container_size_limit": 2**20}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A group of a zarr folder, which may hold groups, arrays and foreign files.
+
+    Attributes:
+        path: Where it lies.
+        attributes: What it says of itself.
+    """
+
+    path: Path
+    attributes: Mapping[str, Any]
+
+    def keys(self) -> list[str]:
+        """Names of the folders in it; links are not followed."""
+        with os.scandir(self.path) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+
+@contextmanager
+def opened(path: Path, bulk: bool = False) -> Iterator[Folder]:
+    """The group at the top of a zarr folder, of version 2 or 3.
+
+    Args:
+        path: The folder.
+        bulk: Of no matter here: chunks are read when an array is asked for.
+
+    Raises:
+        FeatureError: Whatever is wrong with the folder, or with what a layout finds in it; or the extra is missing.
+    """
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise FeatureError(f'{path} needs {" and ".join(missing)} to be read: pip install "mil-zoo[zarr]"')
+    with named(path):
+        if not path.is_dir():
+            raise RefusalError("it is no folder, as zarr has")
+        yield Folder(path, _attributes(path, *_metadata(path)))
+
+
+def group(parent: Folder, *names: str) -> Folder:
+    """A group below another one.
+
+    Raises:
+        RefusalError: Missing, a link, or no group.
+    """
+    path = _below(parent, names)
+    return Folder(path, _attributes(path, *_metadata(path)))
+
+
+def has(parent: Folder, *names: str) -> bool:
+    """Whether there is a file or a folder below a group; links count, and are refused when they are opened."""
+    return os.path.lexists(parent.path.joinpath(*names))
+
+
+def array(parent: Folder, *names: str) -> "zarr.Array[Any]":
+    """An array below a group, no larger than its chunks can be; its values are read by `whole`.
+
+    Raises:
+        RefusalError: Missing, a link, no array, of an unknown codec, or implausibly large.
+    """
+    import zarr
+    from zarr.storage import LocalStore
+
+    path = _below(parent, names)
+    version, said = _metadata(path)
+    if "shape" not in said:
+        kind = _attributes(path, version, said).get("encoding-type", "group")
+        raise RefusalError(f"'{'/'.join(names)}' is a {kind}, expected a dense array")
+    with parsing("zarr"):
+        _refuse_codecs(version, said)
+        stored = _stored(path)
+        found = zarr.open_array(store=LocalStore(path, read_only=True), mode="r", zarr_format=version)
+        itemsize = found.dtype.itemsize if found.dtype.kind in "iufb" else 1
+        declared = max(found.size, math.prod(found.chunks) if found.size else 0) * itemsize
+    if declared > RATIO * stored:
+        raise RefusalError(f"'{'/'.join(names)}' declares {declared} bytes, but {stored} are stored")
+    return found
+
+
+def whole(found: "zarr.Array[Any]", complete: bool = True) -> Array:
+    """An array's values.
+
+    Args:
+        found: As `array` gave it.
+        complete: Refuse an array with chunks left out; zarr does so where all values are the same, and reads what is
+            lost as such.
+
+    Raises:
+        RefusalError: A chunk is missing or broken.
+    """
+    with parsing("zarr"):
+        lost = found.nchunks - found.nchunks_initialized if complete and found.size else 0
+        if lost > 0:
+            raise RefusalError(f"{lost} of {found.nchunks} chunks of the features are missing")
+        return np.asarray(found[...])
+
+
+def column(parent: Folder, name: str, length: int) -> list[str]:
+    """A column of ids of a table, in AnnData's encodings: integers or texts, plain, nullable or categorical.
+
+    Raises:
+        RefusalError: Missing, of another length, or neither whole numbers nor texts.
+    """
+    _, said = _metadata(_below(parent, (name,)))
+    if "shape" in said:
+        return texts(_vector(parent, name, length), name)
+    inner = group(parent, name)
+    if has(inner, "categories"):
+        known = texts(whole(array(inner, "categories"), complete=False), name)
+        places = _vector(inner, "codes", length)
+        if places.dtype.kind not in "iu" or not ((places >= 0) & (places < len(known))).all():
+            raise RefusalError(f"'{name}' has missing values, expected one for each tile")
+        return [known[place] for place in places.tolist()]
+    if not has(inner, "values") or _vector(inner, "mask", length).any():
+        raise RefusalError(f"'{name}' has missing values, or is neither numbers, texts nor categories")
+    return texts(_vector(inner, "values", length), name)
+
+
+def texts(values: Array, name: str) -> list[str]:
+    """Ids as text: whole numbers or texts, none missing.
+
+    Raises:
+        RefusalError: Of another kind.
+    """
+    found = values.tolist()
+    if any(isinstance(value, bool) or not isinstance(value, int | str) for value in found):
+        raise RefusalError(f"'{name}' holds values that are neither whole numbers nor texts")
+    return [str(value) for value in found]
+
+
+def table(parent: Folder, names: Sequence[str], columns: Sequence[str]) -> dict[str, Array]:
+    """Columns of a parquet file below a group.
+
+    Raises:
+        RefusalError: Missing, a link, broken, implausibly long, or without one of the columns.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    path = _below(parent, names)
+    with parsing("parquet"):
+        size = require_file(path)
+        try:
+            with parquet.ParquetFile(path, **_THRIFT) as file:
+                lacking = [name for name in columns if name not in file.schema_arrow.names]
+                if lacking:
+                    raise RefusalError(f"'{'/'.join(names)}' has no column {', '.join(lacking)}")
+                rows = file.metadata.num_rows
+                if 8 * rows * len(columns) > RATIO * size:
+                    raise RefusalError(f"'{'/'.join(names)}' declares {rows} rows in {size} bytes")
+                found = file.read(columns=list(columns), use_threads=False)
+            return {name: found.column(name).to_numpy() for name in columns}
+        except pyarrow.ArrowException as error:
+            raise RefusalError(f"'{'/'.join(names)}' cannot be read as parquet: {str(error)[:200]!r}") from error
+
+
+def _below(parent: Folder, names: Sequence[str]) -> Path:
+    path = parent.path
+    for name in names:
+        if name in ("", ".", "..") or "/" in name or "\\" in name:
+            raise RefusalError(f"it names {name!r}, which is no name within the folder")
+        path = path / name
+        if path.is_symlink():
+            raise RefusalError(f"'{path.relative_to(parent.path)}' is a link, expected data in the folder itself")
+    if not path.exists():
+        raise RefusalError(f"there is no '{'/'.join(names)}' in it")
+    return path
+
+
+def _metadata(path: Path) -> tuple[Literal[2, 3], dict[str, Any]]:
+    known: tuple[tuple[Literal[2, 3], str], ...] = ((3, "zarr.json"), (2, ".zarray"), (2, ".zgroup"))
+    for version, name in known:
+        if os.path.lexists(path / name):
+            return version, _json(path / name)
+    raise RefusalError(f"'{path.name}' has no zarr.json, .zarray or .zgroup, expected zarr's metadata")
+
+
+def _attributes(path: Path, version: int, said: Mapping[str, Any]) -> dict[str, Any]:
+    if version == 3:
+        found = said.get("attributes", {})
+    else:
+        found = _json(path / ".zattrs") if os.path.lexists(path / ".zattrs") else {}
+    if not isinstance(found, dict):
+        raise RefusalError(f"'{path.name}' has attributes that are no dictionary")
+    return found
+
+
+def _json(path: Path) -> dict[str, Any]:
+    with parsing("zarr"):
+        if path.is_symlink() or require_file(path) > _METADATA_BYTES:
+            raise RefusalError(f"'{path.name}' is a link, or larger than metadata are")
+        found = json.loads(path.read_bytes())
+    if not isinstance(found, dict):
+        raise RefusalError(f"'{path.name}' holds a {type(found).__name__}, expected zarr's metadata")
+    return found
+
+
+def _refuse_codecs(version: int, said: Mapping[str, Any]) -> None:
+    # zarr finds codecs by name among all that is installed; some of numcodecs' run pickles
+    if version == 3:
+        codecs = [codec["name"] for codec in said["codecs"]]
+    else:
+        codecs = [codec["id"] for codec in (*(said.get("filters") or ()), said.get("compressor")) if codec is not None]
+    unknown = sorted({str(codec) for codec in codecs} - _CODECS)
+    if unknown:
+        raise RefusalError(f"it uses the codec '{unknown[0]}', expected one of {', '.join(sorted(_CODECS))}")
+    if version == 3 and said.get("storage_transformers"):
+        raise RefusalError("it uses storage transformers, expected none")
+
+
+def _stored(path: Path) -> int:
+    total = entries = 0
+    for folder, folders, files in os.walk(path):
+        entries += len(folders) + len(files)
+        if entries > _ENTRIES:
+            raise RefusalError(f"'{path.name}' has over {_ENTRIES} files")
+        for name in (*folders, *files):
+            found = Path(folder, name).lstat()
+            if Path(folder, name).is_symlink():
+                raise RefusalError(f"'{path.name}' holds a link, expected data in the folder itself")
+            total += found.st_size if name in files else 0
+    return total
+
+
+def _vector(parent: Folder, name: str, length: int) -> Array:
+    found = array(parent, name)
+    if found.shape != (length,):
+        raise RefusalError(f"'{name}' has shape {found.shape}, expected ({length},)")
+    return whole(found, complete=False)

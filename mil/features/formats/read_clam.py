@@ -1,0 +1,62 @@
+"""CLAM's features: `FEATURES/h5_files/{slide}.h5`, beside them `patches/{slide}.h5`; also plain HDF5, as nnMIL has it.
+
+`features` (n, d) and `coords` (n, 2), top-left in level-0 pixels, without a single attribute: nothing says which
+encoder made them. A tile's extent stands in the patches file only, as the patch size times the downsampling of the
+level it was cut from. CLAM stores chunks of 32 rows; without them the file is somebody else's in the same schema, such
+as nnMIL's, and is read all the same.
+"""
+
+from pathlib import Path
+
+from mil.features.containers import hdf5
+from mil.features.formats import Header, Reading, Slide, opened
+
+SUFFIXES = (".h5", ".hdf5")
+_CHUNK = 32
+
+
+def matches(path: Path, content: hdf5.File) -> bool:
+    """Whether there are `features`, perhaps `coords`, and no attribute on either or on the file."""
+    own = [hdf5.dataset(content, key) for key in ("features", "coords") if hdf5.has(content, key)]
+    return hdf5.has(content, "features") and not any(len(stored.attrs) for stored in (content, *own))
+
+
+def header(path: Path, content: hdf5.File, asked: Reading) -> Header:
+    """What the file, and the patches file where one is found, say of the slide."""
+    features = hdf5.dataset(content, "features")
+    tiles, width, dtype = hdf5.layout(features, asked.batch_axis)
+    extent, tile_px = cut(path)
+    return Header(
+        tiles=tiles,
+        width=width,
+        dtype=dtype,
+        encoder=None,
+        producer="CLAM" if features.chunks and features.chunks[0] == _CHUNK else "plain HDF5 (CLAM's schema)",
+        extent=extent,
+        mpp=None,
+        has_coords=hdf5.grid(content, "coords", tiles, asked.batch_axis) is not None,
+        tile_px=tile_px,
+    )
+
+
+def read(path: Path, content: hdf5.File, said: Header, asked: Reading) -> Slide:
+    """The whole slide; coordinates are already level-0 and top-left."""
+    return Slide(*hdf5.tiles(content, "features", asked.batch_axis), said)
+
+
+def cut(path: Path) -> tuple[float | None, float | None]:
+    """A tile's side in level-0 pixels and as cut, from the patches file of the slide whose features lie at `path`."""
+    for folder in (path.parent.parent, path.parent.parent.parent):
+        patches = folder / "patches" / f"{path.stem}.h5"
+        if patches != path and patches.is_file():
+            return _cut_in(patches)
+    return None, None
+
+
+def _cut_in(patches: Path) -> tuple[float | None, float | None]:
+    with opened(patches) as content:
+        if not hdf5.has(content, "coords"):
+            return None, None
+        coords = hdf5.dataset(content, "coords")
+        size, downsample = hdf5.number(coords, "patch_size"), hdf5.number(coords, "downsample")
+    return size * downsample if size and downsample else None, size

@@ -1,0 +1,123 @@
+"""LazySlide's and wsidata's zarr folders: SpatialData with `tables/{model}_{tiles}/` and `shapes/{tiles}/`.
+
+    tables/{model}_{tiles}/X              (n, d)  features, AnnData's dense array
+    tables/{model}_{tiles}/obs/tile_id    (n,)    which tile each row is
+    shapes/{tiles}/shapes.parquet                 tile_id, x, y: top-left corner in level-0 pixels
+    attributes: tile_spec {tiles: {width, mpp, base_width, base_height, ...}}
+
+Rows of the two tables are joined on `tile_id`; their orders have nothing to do with each other. `{tiles}` names a
+tiling, `tiles` by default.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from mil.features.containers import arrays, zarrs
+from mil.features.containers.hdf5 import RefusalError
+from mil.features.containers.zarrs import Folder
+from mil.features.formats import Header, Reading, Slide
+
+if TYPE_CHECKING:
+    import zarr
+
+SUFFIXES = (".zarr",)
+_SHAPES = "shapes.parquet"
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table of features: its name, the tiling it is of, and the encoder."""
+
+    name: str
+    tiling: str
+    encoder: str
+
+
+def matches(path: Path, content: Folder) -> bool:
+    """Whether there is a table named after one of the tilings."""
+    return bool(_tables(content))
+
+
+def header(path: Path, content: Folder, asked: Reading) -> Header:
+    """What the table and the tiling's specification say of the slide."""
+    table = _table(content)
+    tiles, width, dtype = arrays.layout(_features(content, table))
+    spec = _spec(content, table.tiling)
+    base, height = arrays.positive(spec.get("base_width")), arrays.positive(spec.get("base_height"))
+    return Header(
+        tiles=tiles,
+        width=width,
+        dtype=dtype,
+        encoder=table.encoder,
+        producer="LazySlide",
+        extent=base if height in (base, None) else None,  # tiles that are no squares have no one side
+        mpp=arrays.positive(spec.get("mpp")),
+        has_coords=zarrs.has(content, "shapes", table.tiling, _SHAPES),
+        tile_px=arrays.positive(spec.get("width")),
+    )
+
+
+def read(path: Path, content: Folder, said: Header, asked: Reading) -> Slide:
+    """The whole slide, tiles in the order of the table of features."""
+    table = _table(content)
+    stored = _features(content, table)
+    tiles, _, _ = arrays.layout(stored)
+    ids = zarrs.column(zarrs.group(content, "tables", table.name, "obs"), "tile_id", tiles)
+    features = arrays.matrix(zarrs.whole(stored))
+    if not zarrs.has(content, "shapes", table.tiling, _SHAPES):
+        return Slide(features, None, said)
+    return Slide(features, _corners(content, table.tiling, ids), said)
+
+
+def _tables(content: Folder) -> list[_Table]:
+    if not zarrs.has(content, "tables"):
+        return []
+    spec = content.attributes.get("tile_spec")
+    tilings = set(spec) if isinstance(spec, dict) else set()
+    if zarrs.has(content, "shapes"):
+        tilings.update(zarrs.group(content, "shapes"))
+    found = []
+    for name in zarrs.group(content, "tables"):
+        # the longest: a table of "fine_tiles" is none of "tiles"
+        fitting = max((tiling for tiling in tilings if name.endswith(f"_{tiling}")), key=len, default="")
+        if fitting and len(name) > len(fitting) + 1:
+            found.append(_Table(name, fitting, name[: -len(fitting) - 1]))
+    return found
+
+
+def _table(content: Folder) -> _Table:
+    found = _tables(content)
+    if len(found) != 1:
+        names = ", ".join(f"'{table.name}'" for table in found) or "none"
+        raise RefusalError(
+            f"it holds {len(found)} tables of features ({names}), and data.layout cannot decide between them"
+        )
+    return found[0]
+
+
+def _features(content: Folder, table: _Table) -> "zarr.Array[Any]":
+    return zarrs.array(content, "tables", table.name, "X")
+
+
+def _spec(content: Folder, tiling: str) -> Mapping[str, Any]:
+    specs = content.attributes.get("tile_spec")
+    spec = specs.get(tiling) if isinstance(specs, dict) else None
+    return spec if isinstance(spec, dict) else {}
+
+
+def _corners(content: Folder, tiling: str, ids: list[str]) -> Tensor:
+    shapes = zarrs.table(content, ("shapes", tiling, _SHAPES), ("tile_id", "x", "y"))
+    known = pd.Index(zarrs.texts(shapes["tile_id"], "tile_id"), dtype=object)
+    for where, index in (("shapes", known), ("features", pd.Index(ids, dtype=object))):
+        if not index.is_unique:
+            raise RefusalError(f"tile_id '{index[index.duplicated()][0]}' is there twice in the table of {where}")
+    rows = known.get_indexer(pd.Index(ids, dtype=object))  # (n,)
+    if (rows < 0).any():
+        raise RefusalError(f"tile_id '{ids[int(rows.argmin())]}' has features, but no place in '{_SHAPES}'")
+    return arrays.points(np.stack([shapes["x"], shapes["y"]], axis=1)[rows], len(ids))

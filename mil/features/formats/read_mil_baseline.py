@@ -1,0 +1,54 @@
+"""MIL_BASELINE's dictionaries: `{slide}.pt` with `feats` or `features` (n, d), perhaps `coords` (n, 2).
+
+Coordinates are taken over from CLAM or TRIDENT, so they are level-0 pixels of the top-left corner. Nothing says which
+encoder made the features. Some of its files have a leading batch axis of one.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mil.features.containers import arrays
+from mil.features.containers.hdf5 import RefusalError
+from mil.features.formats import Header, Reading, Slide
+
+SUFFIXES = (".pt", ".pth")
+_FEATURES = ("feats", "features")
+
+
+def matches(path: Path, content: Any) -> bool:
+    """Whether there is a dictionary with features."""
+    return isinstance(content, dict) and any(arrays.is_array(content.get(key)) for key in _FEATURES)
+
+
+def header(path: Path, content: Mapping[str, arrays.Values], asked: Reading) -> Header:
+    """What the dictionary says of the slide."""
+    tiles, width, dtype = arrays.layout(_features(content), asked.batch_axis)
+    return Header(
+        tiles=tiles,
+        width=width,
+        dtype=dtype,
+        encoder=None,
+        producer="MIL_BASELINE",
+        extent=None,
+        mpp=None,
+        has_coords=content.get("coords") is not None,
+    )
+
+
+def read(path: Path, content: Mapping[str, arrays.Values], said: Header, asked: Reading) -> Slide:
+    """The whole slide."""
+    features = arrays.matrix(_features(content), asked.batch_axis)
+    coords = content.get("coords")
+    if coords is None:
+        return Slide(features, None, said)
+    if not arrays.is_array(coords):
+        raise RefusalError(f"'coords' is a {type(coords).__name__}, expected a tensor or an array")
+    return Slide(features, arrays.points(coords, len(features), asked.batch_axis), said)
+
+
+def _features(content: Mapping[str, arrays.Values]) -> arrays.Values:
+    found = [key for key in _FEATURES if key in content]
+    if len(found) > 1:
+        raise RefusalError("it holds both 'feats' and 'features', expected one of them")
+    return content[found[0]]

@@ -1,0 +1,103 @@
+"""Owkin's rl_benchmarks: `features/{extractor}/{cohort}/{slide's file name}/features.npy`, (n, 3 + d).
+
+The first three columns are a tile's address: DeepZoom level, x and y, counted in tiles of 224 pixels. The corner at
+level 0 is address * 224 * 2^(levels - 1 - level), and the number of levels is stored nowhere. The benchmark cuts at
+half a micrometre a pixel, so where the user says the slide's (`data.slide_mpp`) the factor is the power of two nearest
+to what leads there; elsewhere, or where tiles lie on several levels, there are no coordinates.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mil.features.containers import arrays
+from mil.features.containers.hdf5 import RefusalError
+from mil.features.formats import Header, Reading, Slide, read_torchmil
+
+SUFFIXES = (".npy",)
+BESIDE = ("coords", "coords_*")
+_ADDRESS = 3
+_TILE = 224.0
+_MPP = 0.5
+_LEVELS = 40  # a slide of 2^39 pixels
+_SAMPLE = 64
+_WIDTHS = frozenset({192, 384, 512, 640, 768, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 3328})
+_FILE = "features.npy"
+
+
+def slide(path: Path) -> str:
+    """The folder's name, which is the slide's file name; "" for a file of another name."""
+    return path.parent.name if path.name == _FILE else ""
+
+
+def matches(path: Path, content: arrays.Array) -> bool:
+    """Whether the first columns are addresses; of an empty slide, whether the width is that of an encoder and three."""
+    if (
+        content.ndim != 2
+        or content.dtype.kind != "f"
+        or content.shape[1] <= _ADDRESS
+        or read_torchmil.matches(path, content)
+    ):
+        return False
+    if not len(content):
+        return path.name == _FILE or content.shape[1] - _ADDRESS in _WIDTHS
+    return _addressed(np.asarray(content[:_SAMPLE, :_ADDRESS], np.float64))
+
+
+def _addressed(address: NDArray[np.float64]) -> bool:
+    if not _whole(address) or not 0 < address[:, 0].min() <= address[:, 0].max() < _LEVELS:
+        return False
+    return len(np.unique(address, axis=0)) == len(address)  # a rectifier leaves rows of the same zeros
+
+
+def _whole(address: NDArray[np.float64]) -> bool:
+    return bool((np.isfinite(address) & (address >= 0) & (address == np.floor(address))).all())
+
+
+def decided(width: int) -> bool:
+    """Whether a matrix with addresses is surely one: no encoder is as wide as the whole, unless one is as the rest."""
+    return width not in _WIDTHS or width - _ADDRESS in _WIDTHS
+
+
+def header(path: Path, content: arrays.Array, asked: Reading) -> Header:
+    """What the file says, and what follows from the user's micrometres a pixel."""
+    tiles, width, dtype = arrays.layout(content)
+    factor = _factor(content, asked)
+    return Header(
+        tiles=tiles,
+        width=width - _ADDRESS,
+        dtype=dtype,
+        encoder=_extractor(path),
+        producer="Owkin rl_benchmarks",
+        extent=_TILE * factor if factor else None,
+        mpp=asked.slide_mpp * factor if factor and asked.slide_mpp else None,
+        has_coords=factor is not None,
+        tile_px=_TILE if factor else None,
+    )
+
+
+def read(path: Path, content: arrays.Array, said: Header, asked: Reading) -> Slide:
+    """The features without their addresses, and the corners where they can be known."""
+    rows = arrays.matrix(content)  # (n, 3 + d)
+    features = rows[:, _ADDRESS:].contiguous()
+    if said.extent is None:
+        return Slide(features, None, said)
+    address = rows[:, :_ADDRESS].double().numpy()  # (n, 3)
+    if not _whole(address) or len(np.unique(address[:, 0])) > 1:
+        raise RefusalError("its first three columns are no addresses of one DeepZoom level")
+    return Slide(features, arrays.points(address[:, 1:] * said.extent, len(rows)), said)
+
+
+def _factor(content: arrays.Array, asked: Reading) -> int | None:
+    if asked.slide_mpp is None or len(np.unique(content[:_SAMPLE, 0])) != 1:
+        return None
+    return int(2 ** max(0, round(math.log2(_MPP / asked.slide_mpp))))
+
+
+def _extractor(path: Path) -> str | None:
+    parts = path.parts
+    # Only under the benchmark's own folders, or a user's own "features" would name an encoder.
+    place = next((i for i, part in enumerate(parts) if parts[i : i + 2] == ("slides_classification", "features")), None)
+    return parts[place + 2] if place is not None and path.name == _FILE and len(parts) > place + 4 else None

@@ -1,0 +1,88 @@
+"""slideflow's bags: `{slide}.pt`, beside it `{slide}.index.npz` or `.index.npy`, and one `bags_config.json` a folder.
+
+The bag is a tensor (n, d). The index holds the tiles' centres (n, 2) in level-0 pixels, in the same order. The extent
+at level 0 is stored nowhere: it is the tiles' side in micrometres (`tile_um`, or `tile_px` at a magnification such as
+"20x") over the slide's micrometres a pixel, which the user has to say (`data.slide_mpp`). Without it the corners are
+unknown, and there are no coordinates.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from mil.features.containers import arrays
+from mil.features.containers.hdf5 import RefusalError
+from mil.features.formats import Header, Reading, Slide
+
+SUFFIXES = (".pt",)
+BESIDE = (".index.npz", ".index.npy", "_att.npz", "_att.npy")
+_CONFIG = "bags_config.json"
+_CONFIG_BYTES = 2**20
+_MAGNIFIED = re.compile(r"(\d+(?:\.\d+)?)x")
+
+
+def matches(path: Path, content: Any) -> bool:
+    """Whether there is a tensor or an array, and an index or the folder's configuration beside it."""
+    return arrays.is_array(content) and (_index(path) is not None or path.with_name(_CONFIG).is_file())
+
+
+def header(path: Path, content: arrays.Values, asked: Reading) -> Header:
+    """What the bag and the folder's configuration say of the slide."""
+    tiles, width, dtype = arrays.layout(content, asked.batch_axis)
+    config = _config(path)
+    tile_px = arrays.positive(config.get("tile_px"))
+    mpp = _mpp(config.get("tile_um"), tile_px)
+    extent = tile_px * mpp / asked.slide_mpp if tile_px and mpp and asked.slide_mpp else None
+    extractor = config.get("extractor")
+    name = extractor.get("class") if isinstance(extractor, dict) else None
+    return Header(
+        tiles=tiles,
+        width=width,
+        dtype=dtype,
+        encoder=name.rpartition(".")[2] or None if isinstance(name, str) else None,
+        producer="slideflow",
+        extent=extent,
+        mpp=mpp,
+        has_coords=extent is not None and _index(path) is not None,
+        tile_px=tile_px,
+    )
+
+
+def read(path: Path, content: arrays.Values, said: Header, asked: Reading) -> Slide:
+    """The whole slide; corners are half an extent from the centres."""
+    features = arrays.matrix(content, asked.batch_axis)
+    index = _index(path)
+    if index is None or said.extent is None:
+        return Slide(features, None, said)
+    with arrays.opened(index, bulk=True) as stored:
+        centres = arrays.places(stored, len(features))
+        return Slide(features, arrays.points(centres - said.extent / 2, len(features)), said)
+
+
+def _index(path: Path) -> Path | None:
+    beside = (path.with_name(f"{path.stem}.index{ending}") for ending in (".npz", ".npy"))
+    return next((index for index in beside if index.is_file()), None)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    config = path.with_name(_CONFIG)
+    if not config.is_file():
+        return {}
+    with arrays.named(config):
+        if arrays.require_file(config) > _CONFIG_BYTES:
+            raise RefusalError(f"it is larger than {_CONFIG_BYTES} bytes")
+        with arrays.parsing("JSON"):
+            found = json.loads(config.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise RefusalError(f"it holds a {type(found).__name__}, expected a dictionary")
+        return found
+
+
+def _mpp(tile_um: object, tile_px: float | None) -> float | None:
+    if isinstance(tile_um, str):
+        said = _MAGNIFIED.fullmatch(tile_um.strip().lower())
+        magnification = arrays.positive(float(said[1])) if said else None
+        return 10 / magnification if magnification else None
+    side = arrays.positive(tile_um)
+    return side / tile_px if side and tile_px else None

@@ -1,0 +1,117 @@
+"""STAMP's tile features: `{extractor}[-{hash}]/{path of the slide}.h5`.
+
+`feats` (n, d) and `coords` (n, 2), the tiles' top-left corners in micrometres, which become level-0 pixels only with
+the slide's own resolution (`data.slide_mpp`). What the file says of itself stands on the file:
+
+    1        nothing; coordinates in pixels of tiles of 256 micrometres and 224 pixels
+    2.0      `unit` um, `tile_size` in micrometres
+    2.1 on   `unit` um, `tile_size_um`, `tile_size_px`, `extractor`, `stamp_version`, lately `feat_type`
+
+Multiplex files hold `patch_embeddings` without places. Files of slides and patients hold one embedding of the whole.
+"""
+
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mil.features.containers import hdf5
+from mil.features.formats import Header, Reading, Slide
+
+SUFFIXES = (".h5",)
+_KEYS = ("feats", "patch_embeddings")
+_MARKS = ("stamp_version", "extractor", "encoder", "unit", "feat_type")
+_HASH = re.compile(r"-[0-9a-fA-F]{6,}$")
+_FIRST = "STAMP 1"
+_FIRST_UM, _FIRST_PX = 256.0, 224.0
+_SLACK = 0.02  # of a tile, as whole pixels are stored
+
+
+def matches(path: Path, content: hdf5.File) -> bool:
+    """Whether there are `feats`, placed or with STAMP's attributes, or `patch_embeddings` of multiplex images."""
+    marked = hdf5.has(content, "coords") or any(mark in content.attrs for mark in _MARKS)
+    return hdf5.has(content, "patch_embeddings") or (hdf5.has(content, "feats") and marked)
+
+
+def header(path: Path, content: hdf5.File, asked: Reading) -> Header:
+    """What the file says of itself; the extent and coordinates only where the slide's resolution is given.
+
+    Raises:
+        RefusalError: The file holds embeddings of whole slides or patients.
+    """
+    _refuse_whole(content)
+    tiles, width, dtype = hdf5.layout(_features(content), asked.batch_axis)
+    has_coords = hdf5.grid(content, "coords", tiles, asked.batch_axis) is not None
+    producer = _producer(content)
+    um, px = _tile(content, producer)
+    return Header(
+        tiles=tiles,
+        width=width,
+        dtype=dtype,
+        encoder=_HASH.sub("", hdf5.text(content, "extractor") or "") or None,
+        producer=producer,
+        extent=um / asked.slide_mpp if um and asked.slide_mpp else None,
+        mpp=um / px if um and px else None,
+        has_coords=has_coords and asked.slide_mpp is not None and _in_known_unit(content, producer),
+        tile_px=px,
+    )
+
+
+def read(path: Path, content: hdf5.File, said: Header, asked: Reading) -> Slide:
+    """The whole slide; micrometres become level-0 pixels."""
+    features = hdf5.matrix(_features(content), asked.batch_axis)
+    stored = hdf5.grid(content, "coords", len(features), asked.batch_axis)
+    if stored is None or not said.has_coords or asked.slide_mpp is None:
+        return Slide(features, None, said)
+    places = hdf5.places(stored)  # (n, 2)
+    if said.producer == _FIRST:
+        _refuse_stride(places)
+        places = places / _FIRST_PX * _FIRST_UM
+    return Slide(features, _pixels(places, asked.slide_mpp), said)
+
+
+def _features(content: hdf5.File) -> h5py.Dataset:
+    return hdf5.dataset(content, next((key for key in _KEYS if hdf5.has(content, key)), _KEYS[0]))
+
+
+def _producer(content: hdf5.File) -> str:
+    version = hdf5.text(content, "stamp_version")
+    if version or "unit" in content.attrs:
+        return f"STAMP {version or 2}"
+    return _FIRST if hdf5.has(content, "feats") else "STAMP multiplex"
+
+
+def _tile(content: hdf5.File, producer: str) -> tuple[float | None, float | None]:
+    """Side of a tile in micrometres and in pixels."""
+    if producer == _FIRST:
+        return _FIRST_UM, _FIRST_PX
+    um = hdf5.number(content, "tile_size_um") or hdf5.number(content, "tile_size")
+    return um, hdf5.number(content, "tile_size_px")
+
+
+def _in_known_unit(content: hdf5.File, producer: str) -> bool:
+    return producer == _FIRST or hdf5.text(content, "unit") == "um"
+
+
+def _refuse_whole(content: hdf5.File) -> None:
+    kind = hdf5.text(content, "feat_type")
+    # Before `feat_type`, files of slides and patients named an encoder, those of tiles an extractor.
+    older = "encoder" in content.attrs and "extractor" not in content.attrs
+    if older or kind not in (None, "tile"):
+        raise hdf5.RefusalError(f"it holds embeddings of whole slides ({kind or 'by its encoder'}), expected of tiles")
+
+
+def _refuse_stride(places: NDArray[np.float64]) -> None:
+    steps = np.concatenate([np.diff(np.unique(axis)) for axis in places.T])
+    if steps.size and abs(steps.min() / _FIRST_PX - max(1, round(steps.min() / _FIRST_PX))) > _SLACK:
+        raise hdf5.RefusalError(
+            f"'coords' name no unit and stand {steps.min():g} apart, expected {_FIRST_PX:g} (STAMP 1) or unit=um"
+        )
+
+
+def _pixels(um: NDArray[np.float64], slide_mpp: float) -> Tensor:
+    return torch.from_numpy((um / slide_mpp).round().astype(np.int64))

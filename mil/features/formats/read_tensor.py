@@ -1,0 +1,43 @@
+"""Features alone in a torch file: CLAM's `pt_files/{slide}.pt`, TRIDENT's `features_{encoder}/{slide}.pt`.
+
+One matrix (n, d), without coordinates and without a word on where it comes from. CLAM stores a tensor, TRIDENT a numpy
+array; a tile's extent stands in CLAM's patches file, where there is one.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mil.features.containers import arrays
+from mil.features.formats import Header, Reading, Slide, read_clam, read_slideflow
+
+SUFFIXES = (".pt", ".pth")
+
+
+def matches(path: Path, content: Any) -> bool:
+    """Whether there is nothing but a tensor or an array, and nothing of slideflow's beside it."""
+    return arrays.is_array(content) and not read_slideflow.matches(path, content)
+
+
+def header(path: Path, content: arrays.Values, asked: Reading) -> Header:
+    """What can be known: the shape, and what CLAM's patches file says."""
+    tiles, width, dtype = arrays.layout(content, asked.batch_axis)
+    of_clam = isinstance(content, Tensor)
+    extent, tile_px = read_clam.cut(path) if of_clam else (None, None)
+    return Header(
+        tiles=tiles,
+        width=width,
+        dtype=dtype,
+        encoder=None,
+        producer="CLAM" if of_clam else "TRIDENT",
+        extent=extent,
+        mpp=None,
+        has_coords=False,
+        tile_px=tile_px,
+    )
+
+
+def read(path: Path, content: arrays.Values, said: Header, asked: Reading) -> Slide:
+    """The features; there are no coordinates."""
+    return Slide(arrays.matrix(content, asked.batch_axis), None, said)

@@ -1,0 +1,62 @@
+"""torchmil's processed folders: `features/{bag}.npy` (n, d), beside them `coords/{bag}.npy`, `labels/{bag}.npy`, ...
+
+Features may lie one folder deeper (`features/features_UNI/{bag}.npy`). Coordinates are in whatever unit the producer
+had: places on a grid, pixels of some level. Nothing says which, and so they are taken as level-0 corners only where
+they are whole numbers on a grid wider than one; else there are none. Labels and adjacency are not read.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mil.features.containers import arrays
+from mil.features.formats import Header, Reading, Slide
+
+SUFFIXES = (".npy",)
+BESIDE = ("labels", "inst_labels", "patch_labels", "coords", "adj_mats", "splits.csv")
+_FOLDERS = BESIDE[:-1]
+
+
+def matches(path: Path, content: arrays.Array) -> bool:
+    """Whether a folder of labels, coordinates or adjacency beside the features' has a file of the same name."""
+    return any(_beside(path, folder) for folder in _FOLDERS)
+
+
+def header(path: Path, content: arrays.Array, asked: Reading) -> Header:
+    """What the features, and the coordinates beside them, say of the slide."""
+    tiles, width, dtype = arrays.layout(content, asked.batch_axis)
+    return Header(
+        tiles=tiles,
+        width=width,
+        dtype=dtype,
+        encoder=None,
+        producer="torchmil",
+        extent=None,
+        mpp=None,
+        has_coords=_pixels(path, tiles) is not None,
+    )
+
+
+def read(path: Path, content: arrays.Array, said: Header, asked: Reading) -> Slide:
+    """The whole slide."""
+    features = arrays.matrix(content, asked.batch_axis)
+    pixels = _pixels(path, len(features))
+    return Slide(features, None if pixels is None else arrays.points(pixels, len(features)), said)
+
+
+def _beside(path: Path, folder: str) -> Path | None:
+    places = (above / folder / path.name for above in (path.parent.parent, path.parent.parent.parent))
+    return next((place for place in places if place != path and place.is_file()), None)
+
+
+def _pixels(path: Path, tiles: int) -> NDArray[np.float64] | None:
+    beside = _beside(path, "coords")
+    if beside is None:
+        return None
+    with arrays.opened(beside, bulk=True) as stored:
+        found = arrays.places(stored, tiles)
+    if not len(found) or (found % 1).any():
+        return None
+    step = np.gcd.reduce((found - found.min(axis=0)).astype(np.int64), axis=None)
+    return found if step > 1 else None

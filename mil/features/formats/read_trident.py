@@ -1,0 +1,58 @@
+"""TRIDENT's patch features: `{mag}x_{size}px_{overlap}px_overlap/features_{encoder}/{slide}.h5`.
+
+`features` (n, d) in rows of one chunk each, `coords` (n, 2) with the tile's level-0 extent among its attributes. The
+encoder is an attribute of `features` since August 2025; before, only the folder's name says it. No resolution is
+stored but a magnification, and 20x is 0.5 micrometres a pixel by ten percent.
+"""
+
+import re
+from pathlib import Path
+
+from mil.features.containers import hdf5
+from mil.features.formats import Header, Reading, Slide
+
+SUFFIXES = (".h5",)
+BESIDE = ("slide_features_*",)
+_JOB = re.compile(r"[\d.]+x_\d+px_\d+px_overlap")
+_SIZES = ("patch_size_level0", "patch_size", "target_magnification")
+_NOMINAL = 10  # micrometres a pixel at a magnification of one
+
+
+def matches(path: Path, content: hdf5.File) -> bool:
+    """Whether `coords` knows its extent as TRIDENT writes it, or `features` its encoder."""
+    marks = (("features", "encoder"), ("coords", "patch_size_level0"))
+    return hdf5.has(content, "features") and any(
+        hdf5.has(content, key) and mark in hdf5.dataset(content, key).attrs for key, mark in marks
+    )
+
+
+def header(path: Path, content: hdf5.File, asked: Reading) -> Header:
+    """What the file says of itself; the resolution is nominal."""
+    features = hdf5.dataset(content, "features")
+    tiles, width, dtype = hdf5.layout(features, asked.batch_axis)
+    coords = hdf5.grid(content, "coords", tiles, asked.batch_axis)
+    extent, tile_px, magnification = (None if coords is None else hdf5.number(coords, name) for name in _SIZES)
+    return Header(
+        tiles=tiles,
+        width=width,
+        dtype=dtype,
+        encoder=hdf5.text(features, "encoder") or _encoder_of(path),
+        producer="TRIDENT",
+        extent=extent,
+        mpp=_NOMINAL / magnification if magnification else None,
+        has_coords=coords is not None,
+        tile_px=tile_px,
+    )
+
+
+def read(path: Path, content: hdf5.File, said: Header, asked: Reading) -> Slide:
+    """The whole slide; coordinates are already level-0 and top-left."""
+    return Slide(*hdf5.tiles(content, "features", asked.batch_axis), said)
+
+
+def _encoder_of(path: Path) -> str | None:
+    folder = path.parent
+    # Only within a job's folder, or a user's own "features_final" would name an encoder.
+    if folder.name.startswith("features_") and _JOB.fullmatch(folder.parent.name):
+        return folder.name.removeprefix("features_")
+    return None

@@ -1,0 +1,97 @@
+"""How large tiles are, in pixels and in micrometres a pixel, and whether that is what was expected."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median_low
+
+from mil.errors import EncoderError
+from mil.features.formats import Header
+
+MPP_TOLERANCE = 0.12
+"""Most resolutions are a magnification's, and "20x" is 0.5 micrometres a pixel by ten percent."""
+TILE_TOLERANCE = 0.25
+"""Tiles of 224 and of 256 pixels are both cut for the same encoders."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The tiles of one cohort; None is unknown.
+
+    Attributes:
+        mpp: Micrometres a pixel of the tiles as cut, the slides' median.
+        tile_px: Side of a tile in pixels at `mpp`, the slides' median.
+        mpp_verified: Whether every file said its `mpp` itself; otherwise somebody's word fills the gaps.
+        tile_px_verified: The same of `tile_px`.
+    """
+
+    mpp: float | None = None
+    tile_px: float | None = None
+    mpp_verified: bool = False
+    tile_px_verified: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("mpp", "tile_px"):
+            if not _usable(value := getattr(self, name)) and value is not None:
+                raise ValueError(f"{name} is {value}, expected a positive number")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The tiles that somebody asks for; None is anything.
+
+    Attributes:
+        mpp: Micrometres a pixel.
+        tile_px: Side of a tile in pixels.
+        whose: Who asks, in the words of a message.
+        option: What a user may write before `.mpp=...` to have it otherwise; nothing where that is not theirs.
+    """
+
+    mpp: float | None = None
+    tile_px: float | None = None
+    whose: str = ""
+    option: str = ""
+
+
+def settled(headers: Mapping[str, Header], expected: Expected, where: object) -> Geometry:
+    """The one geometry of these slides, as their files say it; where none says it, as expected.
+
+    Extents in level-0 pixels may differ: scanners do.
+
+    Raises:
+        EncoderError: Slides differ from each other, or from what is expected, by more than the tolerance.
+    """
+    tiled = {slide: said for slide, said in headers.items() if said.tiles}
+    mpp, mpp_said = _one("mpp", MPP_TOLERANCE, tiled, expected, where)
+    tile_px, tile_px_said = _one("tile_px", TILE_TOLERANCE, tiled, expected, where)
+    return Geometry(mpp, tile_px, mpp_said, tile_px_said)
+
+
+def _one(
+    name: str, tolerance: float, headers: Mapping[str, Header], expected: Expected, where: object
+) -> tuple[float | None, bool]:
+    said = {slide: value for slide, own in headers.items() if _usable(value := getattr(own, name))}
+    wanted: float | None = getattr(expected, name)
+    if not said:
+        return wanted, False
+    middle = median_low(said.values())
+    if odd := [slide for slide, value in said.items() if _apart(value, middle) > tolerance]:
+        raise EncoderError(
+            f"features under {where} differ in {name}: {middle:.4g} ({len(said) - len(odd)}) and {said[odd[0]]:.4g} "
+            f"({len(odd)}, e.g. slide '{odd[0]}'), expected one within {tolerance:.0%}"
+        )
+    if wanted is not None and _apart(middle, wanted) > tolerance:
+        hint = f" ({expected.option}.{name}={middle:.4g} accepts it)" if expected.option else ""
+        raise EncoderError(
+            f"features under {where} have {name} {middle:.4g}, {expected.whose} expects {wanted:.4g} "
+            f"within {tolerance:.0%}{hint}"
+        )
+    return middle, len(said) == len(headers)
+
+
+def _usable(value: float | None) -> bool:
+    return value is not None and 0 < value < math.inf
+
+
+def _apart(one: float, other: float) -> float:
+    return max(one, other) / min(one, other) - 1

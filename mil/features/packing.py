@@ -1,0 +1,303 @@
+"""Any readable folder of features into one packed file.
+
+The file is laid out at its full size first and closed; tiles are then written into their places byte by byte, and a
+journal beside it counts the slides that are safely there. HDF5's own structures are never open while tiles are
+written, so that a process killed at any moment leaves something that can be gone on with.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from mil import files
+from mil.errors import ConfigError, FeatureError
+from mil.features.formats import Header
+from mil.features.packed import KINDS, MARK, NAMES, VERSION, Packed, as_bytes, digest, header_json
+from mil.features.store import FeatureStore
+from mil.tables import listed
+
+DTYPES = {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.bfloat16}
+_SYNC_BYTES = 2**28
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many slides are done, and of how many."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What became of a folder."""
+
+    slides: int
+    tiles: int
+    dtype: str
+    before: int
+    """bytes of all source files"""
+    after: int
+    """bytes of the packed file"""
+    rounding: float
+    """largest change of a value on its way to another dtype; zero where every value is as it was"""
+    resumed: int
+    """slides that an earlier, interrupted process had written"""
+
+
+_Source = tuple[str, int, int]
+"""Path, bytes, and time of the last change of what a slide is read from."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be written where."""
+
+    slides: Sequence[str]
+    headers: Sequence[Header]
+    sources: Sequence[_Source]
+    dtype: str
+    width: int
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        """Rows at which slides start, and the last ends."""
+        return [0, *accumulate(said.tiles for said in self.headers)]
+
+    def told(self) -> str:
+        """All of it in a line: what another process began can be gone on with only under the same plan."""
+        each = zip(self.slides, self.sources, self.headers, strict=True)
+        slides = {slide: [*source, asdict(said)] for slide, source, said in each}
+        return json.dumps({"version": VERSION, "dtype": self.dtype, "slides": slides})
+
+
+def pack(
+    store: FeatureStore,
+    out: Path,
+    slides: Sequence[str] | None = None,
+    dtype: str | None = None,
+    progress: Progress | None = None,
+) -> Packing:
+    """Write slides of a store into `out`, which appears whole and verified or not at all.
+
+    Args:
+        store: Where the slides lie.
+        out: A file that is not there yet. The folder `<out>.partial` holds what an interrupted process has done.
+        slides: Which; None for all.
+        dtype: float16, float32 or bfloat16; None keeps what is stored, the widest where slides differ.
+        progress: Is told how far it is.
+
+    Raises:
+        FeatureError: `out` is there or lies among the slides, slides are unreadable or differ in width, a source has
+            changed since an interrupted process began, another process is at it, or what was written does not read
+            back.
+        ConfigError: Another dtype.
+    """
+    if out.exists():
+        raise FeatureError(f"{out} is there already, expected a new file")
+    if store.folder.resolve() in out.resolve().parents:
+        raise FeatureError(f"{out} lies in the folder that is packed, where it would be a slide: expected another")
+    told = progress or _silent
+    plan = _planned(store, store.slides if slides is None else slides, dtype, told)
+    partial = out.with_name(out.name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    with files.locked(partial) as mine:
+        if not mine:
+            raise FeatureError(f"{partial} is in use: another process packs into {out}")
+        job = _Job(store, plan, partial, told)
+        resumed = len(job.done)
+        rounding = job.write()
+        job.verify()
+        job.file.replace(out)
+    files.settle(out.parent)
+    shutil.rmtree(partial)
+    before = sum({path: size for path, size, _ in plan.sources}.values())  # a packed file holds many slides
+    return Packing(len(plan.slides), plan.offsets[-1], plan.dtype, before, out.stat().st_size, rounding, resumed)
+
+
+class _Job:
+    """One packing, begun or gone on with."""
+
+    def __init__(self, store: FeatureStore, plan: _Plan, folder: Path, progress: Progress) -> None:
+        self.store, self.plan, self.progress = store, plan, progress
+        self.file, self.journal = folder / "cohort.h5", folder / "journal.jsonl"
+        self.done: dict[str, tuple[str, float]] = {}  # digest and rounding of the slides that are safely on the disk
+        if self.journal.exists():
+            self._resume(folder)
+        else:
+            self._begin()
+
+    def _resume(self, folder: Path) -> None:
+        begun, *lines = self.journal.read_text(encoding="utf-8").split("\n")
+        if begun != self.plan.told():
+            raise FeatureError(f"{folder} was begun {_other(begun, self.plan)}: remove it to begin anew")
+        whole = lines[:-1]  # what follows the last line's end was being written when the process was killed
+        self.done = {slide: (sha256, lost) for slide, sha256, lost in map(json.loads, whole)}
+        files.write(self.journal, "\n".join([begun, *whole, ""]))
+
+    def _begin(self) -> None:
+        plan, tiles = self.plan, self.plan.offsets[-1]
+        with h5py.File(self.file, "w") as file:
+            file.attrs[MARK] = VERSION
+            file["offsets"] = np.array(plan.offsets, dtype=np.int64)
+            file["slides"] = np.array([slide.encode(*NAMES) for slide in plan.slides], dtype="S")
+            file["headers"] = np.frombuffer(header_json(list(plan.headers)), dtype=np.uint8)
+            _reserve(file, "sha256", (len(plan.slides), 32), "u1")
+            _reserve(file, "coords", (tiles, 2), "i8")
+            _reserve(file, "features", (tiles, plan.width), KINDS[plan.dtype])
+        # the journal is there only once the file beside it is laid out, on the disk too
+        with self.file.open("r+b") as laid:
+            os.fsync(laid.fileno())
+        files.write(self.journal, plan.told() + "\n")
+
+    def write(self) -> float:
+        """Writes the slides that are not there yet; gives the largest rounding of all."""
+        places, lines, unsynced = self._places(), list[str](), 0
+        with self.file.open("r+b") as target, self.journal.open("a", encoding="utf-8") as journal:
+            for count, slide in enumerate(self.plan.slides, 1):
+                if slide not in self.done:
+                    unsynced += self._put(target, places, count - 1)
+                    lines.append(json.dumps([slide, *self.done[slide]]) + "\n")
+                self.progress("packed", count, len(self.plan.slides))
+                if unsynced >= _SYNC_BYTES or count == len(self.plan.slides):
+                    _settle(target, journal, lines)
+                    lines, unsynced = [], 0
+            target.seek(places["sha256"])
+            target.write(b"".join(bytes.fromhex(self.done[slide][0]) for slide in self.plan.slides))
+            _settle(target, journal, [])
+        return max((lost for _, lost in self.done.values()), default=0.0)
+
+    def _put(self, target: BinaryIO, places: Mapping[str, int], number: int) -> int:
+        slide, row = self.plan.slides[number], self.plan.offsets[number]
+        if not self.plan.headers[number].tiles:
+            self.done[slide] = (digest(torch.empty(0), None), 0.0)
+            return 0
+        features, coords, lost = self._read(number)
+        content = as_bytes(features)
+        target.seek(places["features"] + row * self.plan.width * features.element_size())
+        target.write(content)
+        xy = torch.full((len(features), 2), -1, dtype=torch.int64) if coords is None else coords
+        target.seek(places["coords"] + row * xy.element_size() * 2)
+        target.write(xy.numpy().tobytes())
+        self.done[slide] = (digest(features, coords), lost)
+        return len(content)
+
+    def _read(self, number: int) -> tuple[Tensor, Tensor | None, float]:
+        """A slide's features and coordinates as they are to be stored, and what that changes at most."""
+        slide, path = self.plan.slides[number], self.store.path(self.plan.slides[number])
+        found = self.store.read(slide)
+        known = (found.coords is not None) == self.plan.headers[number].has_coords
+        if not known or _source(path) != self.plan.sources[number]:
+            raise FeatureError(f"{path} has changed while slide '{slide}' was packed")
+        features, lost = _converted(found.features, DTYPES[self.plan.dtype])
+        if not np.isfinite(lost):
+            raise FeatureError(f"{path}: slide '{slide}' holds values beyond {self.plan.dtype}, expected dtype float32")
+        return features, found.coords, lost
+
+    def _places(self) -> dict[str, int]:
+        """Bytes at which the datasets begin."""
+        with h5py.File(self.file, "r") as file:
+            return {name: file[name].id.get_offset() or 0 for name in ("features", "coords", "sha256")}
+
+    def verify(self) -> None:
+        """Reads everything back; what does not read back is begun anew by the next process."""
+        packed = Packed(self.file)
+        try:
+            for count, slide in enumerate(self.plan.slides, 1):
+                packed.verify(slide)
+                self.progress("verified", count, len(self.plan.slides))
+        except FeatureError:
+            self.journal.unlink()
+            raise
+
+
+def _planned(store: FeatureStore, slides: Sequence[str], dtype: str | None, progress: Progress) -> _Plan:
+    if dtype not in (None, *DTYPES):
+        raise ConfigError(f"dtype is '{dtype}', expected {', '.join(DTYPES)}")
+    sources = {slide: _source(store.path(slide)) for slide in sorted(slides)}
+    headers = _headers(store, list(sources), progress)
+    widths = {said.width: slide for slide, said in headers.items() if said.tiles}
+    if len(widths) != 1:
+        found = " and ".join(f"{width} (slide '{slide}')" for width, slide in sorted(widths.items())) or "no tiles"
+        raise FeatureError(f"features under {store.folder} are of several widths: {found}, expected one")
+    kept = {"float64": "float32"}  # as every reader gives it
+    kinds = {kept.get(said.dtype, said.dtype) for said in headers.values() if said.tiles}
+    chosen = dtype or (kinds.pop() if len(kinds) == 1 else "float32")
+    stored = [replace(said, dtype=chosen) for said in headers.values()]
+    return _Plan(list(headers), stored, list(sources.values()), chosen, *widths)
+
+
+def _headers(store: FeatureStore, slides: Sequence[str], progress: Progress) -> dict[str, Header]:
+    headers: dict[str, Header] = {}
+    wrong: dict[str, FeatureError] = {}
+    read = store.headers(slides, progress=lambda done, total: progress("examined", done, total))
+    for slide, said in read.items():
+        if isinstance(said, FeatureError):
+            wrong[slide] = said
+        else:
+            headers[slide] = said
+    if wrong:
+        first = next(iter(wrong.values()))
+        raise FeatureError(f"{len(wrong)} of {len(read)} slides cannot be read: {listed(list(wrong))}; {first}")
+    return headers
+
+
+def _source(path: Path) -> _Source:
+    """What tells a file, or a folder that stands for one, from what it was before."""
+    parts = [path]
+    if path.is_dir():
+        parts = [Path(name, one) for name, _, files_in in os.walk(path) for one in files_in]
+    found = [part.stat() for part in parts]
+    return str(path.absolute()), sum(one.st_size for one in found), max((one.st_mtime_ns for one in found), default=0)
+
+
+def _other(begun: str, plan: _Plan) -> str:
+    """How the plan that a journal begins with differs from this one."""
+    try:
+        then, now = json.loads(begun), json.loads(plan.told())
+        if then["version"] != VERSION or then["dtype"] != plan.dtype:
+            return f"as version {then['version']} with dtype {then['dtype']}, expected {VERSION} with {plan.dtype}"
+        old, new = then["slides"], now["slides"]
+        differing = [slide for slide in sorted({*old, *new}) if old.get(slide) != new.get(slide)]
+    except (ValueError, LookupError, TypeError):
+        return "by something else"
+    return f"on other files or with other options for {len(differing)} slides ({listed(differing)}), expected the same"
+
+
+def _reserve(file: h5py.File, name: str, shape: tuple[int, int], kind: str) -> None:
+    """A dataset with its place in the file, though nothing is written into it."""
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_layout(h5py.h5d.CONTIGUOUS)
+    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    layout.set_obj_track_times(False)  # or no two files would be alike
+    space = h5py.h5s.create_simple(shape)
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(np.dtype(kind)), space, layout)
+
+
+def _converted(features: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
+    """Tiles in another dtype, and by how much that changes a value at most."""
+    if features.dtype == dtype:
+        return features, 0.0
+    found = features.to(dtype)
+    lost = (found.float() - features.float()).abs().max() if len(found) else torch.zeros(())
+    return found, float(lost)
+
+
+def _settle(target: BinaryIO, journal: TextIO, lines: list[str]) -> None:
+    """Tiles reach the disk before the journal says that they have."""
+    target.flush()
+    os.fsync(target.fileno())
+    journal.writelines(lines)
+    journal.flush()
+    os.fsync(journal.fileno())
+
+
+def _silent(step: str, done: int, slides: int) -> None:
+    pass

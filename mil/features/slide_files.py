@@ -1,0 +1,82 @@
+"""Which slides lie in a folder: every producer's files, at any depth, and nothing of what lies beside them."""
+
+import os
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from mil.errors import FeatureError
+from mil.features.containers import hdf5
+from mil.features.formats import beside, slide_of, suffixes
+
+_HDF5 = (".h5", ".hdf5")
+_ZARR = ".zarr"
+_PAIR = ("h5_files", "pt_files")  # CLAM writes every slide twice, with and without coordinates
+
+
+def listing(root: Path) -> dict[str, Path]:
+    """The file of each slide under `root`, by the slide's id; links are followed, and a zarr folder is one file.
+
+    Raises:
+        FeatureError: No folder, no feature file in it, or a slide that is there twice.
+    """
+    if not root.is_dir():
+        raise FeatureError(f"{root} is no folder, expected one with feature files, or a file that mil convert wrote")
+    found: dict[str, Path] = {}
+    for path in _files(root):
+        slide = slide_of(path)
+        found[slide] = _one_of(slide, found.get(slide, path), path)
+    if not found:
+        raise FeatureError(f"{root} holds no feature files ({', '.join(suffixes())}), nor do the folders in it")
+    return dict(sorted(found.items()))
+
+
+def _one_of(slide: str, first: Path, second: Path) -> Path:
+    if os.path.realpath(first) == os.path.realpath(second):
+        return first
+    ways = {path.parent.name: path for path in (first, second)}
+    if set(ways) == set(_PAIR) and first.parent.parent == second.parent.parent:
+        return ways[_PAIR[0]]
+    raise FeatureError(f"slide '{slide}' is there twice: {first} and {second}, expected one file a slide")
+
+
+def _files(root: Path) -> Iterator[Path]:
+    if root.suffix.lower() == _ZARR:
+        yield root
+        return
+    endings, seen = suffixes(), set[str]()
+    for name, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(name)
+        if real in seen:  # a link to a folder above it, or to one already listed
+            folders.clear()
+            continue
+        seen.add(real)
+        # a zarr is a folder that stands for a file
+        own = sorted(one for one in (*files, *filter(_zarr, folders)) if one.lower().endswith(endings))
+        folders[:] = sorted(one for one in folders if not (_zarr(one) or _folder_aside(one)))
+        paths = [Path(name, one) for one in own if not _file_aside(one)]
+        if paths and not (Path(name).name == "patches" and Path(name) != root and _positions_only(paths[0])):
+            yield from paths
+
+
+def _zarr(folder: str) -> bool:
+    return folder.lower().endswith(_ZARR)
+
+
+def _folder_aside(name: str) -> bool:
+    """Whether the folder is hidden, or one that a producer keeps beside the tiles' features."""
+    return name.startswith(".") or any(fnmatchcase(name, pattern) for pattern in beside())
+
+
+def _file_aside(name: str) -> bool:
+    return name.startswith(".") or name.endswith(beside())
+
+
+def _positions_only(path: Path) -> bool:
+    if path.suffix.lower() not in _HDF5:
+        return False
+    try:
+        with hdf5.opened(path) as file:
+            return hdf5.has(file, "coords") and not hdf5.has(file, "features")
+    except FeatureError:
+        return False  # not skipped: it is named when its slide is read

@@ -1,0 +1,306 @@
+"""Slides' features, wherever a producer wrote them."""
+
+import difflib
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mil.errors import EncoderError, FeatureError
+from mil.features import formats
+from mil.features.encoders import Encoder, folded
+from mil.features.formats import DETECTED, Header, Reading, Slide
+from mil.features.geometry import Expected, Geometry, settled
+from mil.features.packed import Packed
+from mil.features.processes import Progress
+from mil.features.slide_files import listing
+from mil.features.survey import survey
+
+_log = logging.getLogger(__name__)
+_BYTES = {"float16": 2, "bfloat16": 2}
+_PLACE = 16
+"""bytes of a tile's two coordinates"""
+
+
+class FeatureStore:
+    """The feature files under a folder, one a slide, or the one file into which `mil convert` packed them.
+
+    A slide's id is its file's name without endings (see `formats.slide_id`). The folder is listed once, nested folders
+    and links included. A file is opened for each read and closed again, so a store holds no handle, and it can be sent
+    to worker processes; what it keeps in memory (`keep`) stays behind.
+
+    Args:
+        folder: Where the files lie, at any depth; or the packed file.
+        encoder: What made the features; None takes what the files say.
+        known: Encoders whose names and aliases are recognised.
+        reading: What the user says of files that leave it open.
+        expected: The tiles that are asked for; None asks for the encoder's.
+
+    Attributes:
+        encoder: As given, or as `resolve` found it.
+        verified: Whether every file asked about by `resolve` said its encoder itself.
+        geometry: The tiles' size, as `resolve` found it.
+
+    Raises:
+        FeatureError: No folder, no feature file in it, or a slide that is there twice.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        encoder: Encoder | None = None,
+        known: Sequence[Encoder] = (),
+        reading: Reading = DETECTED,
+        expected: Expected | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.encoder = encoder
+        self.known = tuple(known)
+        self.reading = reading
+        self.expected = expected
+        self.verified = False
+        self.geometry = Geometry()
+        self._packed = Packed(self.folder) if self.folder.is_file() else None
+        self._paths = listing(self.folder) if self._packed is None else dict.fromkeys(self._packed.slides, self.folder)
+        self._headers: dict[str, Header] = {}
+        self._layouts: dict[str, str] = {}
+        self._kept: dict[str, Slide] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept": None}
+
+    @property
+    def slides(self) -> list[str]:
+        """Ids of all slides, sorted."""
+        return list(self._paths)
+
+    def __contains__(self, slide: object) -> bool:
+        return slide in self._paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def path(self, slide: str) -> Path:
+        """Where a slide's features lie.
+
+        Raises:
+            FeatureError: There are none.
+        """
+        if slide not in self._paths:
+            near = difflib.get_close_matches(slide, self._paths, n=1)
+            hint = f"; the nearest name is '{near[0]}'" if near else ""
+            raise FeatureError(f"slide '{slide}' has no features under {self.folder}{hint}")
+        return self._paths[slide]
+
+    def header(self, slide: str) -> Header:
+        """What a slide's file says of itself; read once, then remembered.
+
+        Raises:
+            FeatureError: Missing, broken, or of no known layout.
+        """
+        if slide not in self._headers:
+            path = self.path(slide)
+            if self._packed is not None:
+                self._headers[slide] = self._packed.header(slide)
+            else:
+                self._layouts[slide], self._headers[slide] = formats.examine(path, self.reading)
+        return self._headers[slide]
+
+    def headers(
+        self, slides: Iterable[str], workers: int = 2, progress: Progress | None = None
+    ) -> dict[str, Header | FeatureError]:
+        """Many slides' headers, read in several processes and remembered; what is wrong with a file is in its place.
+
+        Args:
+            slides: Their ids.
+            workers: Processes.
+            progress: Is told how many files were read, of how many.
+
+        Raises:
+            FeatureError: A slide that is not in the store.
+        """
+        asked = {slide: self.path(slide) for slide in slides}
+        if self._packed is not None:
+            return {slide: self.header(slide) for slide in asked}
+        new = {slide: path for slide, path in asked.items() if slide not in self._headers}
+        wrong: dict[str, FeatureError] = {}
+        for slide, found in survey(new, self.reading, workers, progress).items():
+            if isinstance(found, FeatureError):
+                wrong[slide] = found
+            else:
+                self._layouts[slide], self._headers[slide] = found
+        return {slide: wrong.get(slide) or self._headers[slide] for slide in asked}
+
+    def keep(self, slides: Iterable[str], room: int) -> bool:
+        """Has `read` keep what it reads from now on, if these slides fit into so many bytes together; says whether.
+
+        All or nothing: of a cohort that does not fit, a part in memory would hardly be met again in a shuffled epoch.
+        """
+        headers = [self.header(slide) for slide in slides]
+        needed = sum(said.tiles * (said.width * _BYTES.get(said.dtype, 4) + _PLACE) for said in headers)
+        self._kept = {} if needed <= room else None
+        return self.keeps
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what is read stays in memory."""
+        return self._kept is not None
+
+    def read(self, slide: str, check: bool = True) -> Slide:
+        """A slide's whole bag; its tensors are not to be written to.
+
+        Args:
+            slide: Its id.
+            check: Also look for NaN and infinite values.
+
+        Raises:
+            FeatureError: Missing, broken, empty, not finite, or changed since its header was read.
+            EncoderError: Of another width than the encoder's.
+        """
+        if self._kept is None or not check:
+            return self._read(slide, check)
+        if slide not in self._kept:
+            self._kept[slide] = self._read(slide, check)
+        return self._kept[slide]
+
+    def _read(self, slide: str, check: bool) -> Slide:
+        path, said = self.path(slide), self.header(slide)
+        if self._packed is not None:
+            found = self._packed.read(slide)
+        else:
+            found = formats.read(path, self._layouts[slide], said, self.reading)
+        if found.features.shape != (said.tiles, said.width):
+            now = tuple(found.features.shape)
+            raise FeatureError(f"{path} has changed while it was in use: {now}, was {(said.tiles, said.width)}")
+        if said.tiles == 0:
+            raise FeatureError(f"{path} has zero tiles, expected at least one")
+        if self.encoder is not None and said.width != self.encoder.dim:
+            raise EncoderError(self._other_width(slide, self.encoder))
+        if check:
+            _refuse_not_finite(path, found.features)
+        return found
+
+    def sound(self, slides: Iterable[str]) -> list[str]:
+        """Those of these slides that can be read whole, have tiles, and are finite; a warning counts the others."""
+        asked = list(slides)
+        reasons = {slide: reason for slide in asked if (reason := self._unsound(slide))}
+        if reasons:
+            first = next(iter(reasons.values()))
+            _log.warning("%d of %d slides cannot be used; the first: %s", len(reasons), len(asked), first)
+        return [slide for slide in asked if slide not in reasons]
+
+    def _unsound(self, slide: str) -> str:
+        try:
+            self.read(slide)
+        except FeatureError as error:
+            return str(error)
+        return ""
+
+    def resolve(self, slides: Iterable[str]) -> Encoder:
+        """The one encoder of these slides; it stays with the store, and `verified` says whether the files named it.
+
+        So does `geometry`, the size of their tiles.
+
+        Raises:
+            EncoderError: Files of several encoders, widths or sizes of tiles, or of other ones than were given, or no
+                encoder is known.
+            FeatureError: A file that is missing or broken.
+        """
+        headers = self._sound_headers(slides)
+        _warn_of_doubles(headers)
+        # Empty slides do not always know their width.
+        width = self._only_width({slide: said for slide, said in headers.items() if said.width})
+        named = {slide: said.encoder for slide, said in headers.items() if said.encoder}
+        encoder = self._only_name(named, width) if self.encoder is None else self._expected(named, self.encoder)
+        if encoder.dim != width:
+            raise EncoderError(self._other_width(next(s for s in headers if headers[s].width), encoder))
+        self.verified = len(named) == len(headers)
+        if named and not self.verified:
+            silent = len(headers) - len(named)
+            _log.warning("%d of %d slides do not say their encoder, taken as '%s'", silent, len(headers), encoder.name)
+        self.geometry = settled(headers, self.expected or _of(encoder), self.folder)
+        self.encoder = encoder
+        return encoder
+
+    def _sound_headers(self, slides: Iterable[str]) -> dict[str, Header]:
+        headers: dict[str, Header] = {}
+        for slide, said in self.headers(slides).items():
+            if isinstance(said, FeatureError):
+                raise said
+            headers[slide] = said
+        return headers
+
+    def _only_width(self, headers: dict[str, Header]) -> int:
+        if not headers:
+            raise FeatureError(f"{self.folder}: no slide with tiles among those asked for")
+        groups = _grouped((slide, str(said.width)) for slide, said in headers.items())
+        if len(groups) > 1:
+            raise EncoderError(f"features under {self.folder} differ in width: {_listed(groups)}, expected one")
+        return int(next(iter(groups)))
+
+    def _only_name(self, named: dict[str, str], width: int) -> Encoder:
+        groups = _grouped((slide, self._canonical(name, width)) for slide, name in named.items())
+        if len(groups) > 1:
+            raise EncoderError(f"features under {self.folder} come from {_listed(groups)}, expected one encoder")
+        if not groups:
+            fitting = ", ".join(encoder.name for encoder in self.known if encoder.dim == width)
+            hint = f", such as {fitting}" if fitting else ""
+            raise EncoderError(
+                f"features under {self.folder}, {width} wide, do not name their encoder: give encoder=...{hint}"
+            )
+        name = next(iter(groups))
+        said = next(iter(named.values()))
+        return next((encoder for encoder in self.known if encoder.name == name), Encoder(said, width))
+
+    def _canonical(self, name: str, width: int) -> str:
+        # Producers write one name for the class token alone and for it beside the mean of the others: width decides.
+        own = [encoder for encoder in self.known if encoder.answers_to(name)]
+        fitting = [encoder.name for encoder in own if encoder.dim == width] or [encoder.name for encoder in own]
+        return next(iter(fitting), folded(name))
+
+    def _expected(self, named: dict[str, str], encoder: Encoder) -> Encoder:
+        others = _grouped((slide, name) for slide, name in named.items() if not encoder.answers_to(name))
+        if others:
+            raise EncoderError(
+                f"features under {self.folder} come from {_listed(others)}, expected encoder '{encoder.name}'"
+            )
+        return encoder
+
+    def _other_width(self, slide: str, encoder: Encoder) -> str:
+        said = self._headers[slide]
+        fitting = [known.name for known in self.known if known.dim == said.width]
+        source = f" (from '{said.encoder}')" if said.encoder else f" (like {', '.join(fitting)})" if fitting else ""
+        return f"features of '{slide}' are {said.width} wide{source}, encoder '{encoder.name}' has {encoder.dim}"
+
+
+def _refuse_not_finite(path: Path, features: Tensor) -> None:
+    # Both extremes are NaN where any value is; rows are counted only where there is something to count.
+    if all(torch.isfinite(extreme) for extreme in torch.aminmax(features)):
+        return
+    bad = int((~torch.isfinite(features)).any(dim=1).sum())
+    raise FeatureError(f"{path}: {bad} of {len(features)} tiles have NaN or infinite values, expected finite ones")
+
+
+def _of(encoder: Encoder) -> Expected:
+    return Expected(encoder.mpp, encoder.tile_px, f"encoder '{encoder.name}'", f"encoder={encoder.name} encoder")
+
+
+def _warn_of_doubles(headers: dict[str, Header]) -> None:
+    doubles = sum(said.dtype == "float64" for said in headers.values())
+    if doubles:
+        _log.warning("%d of %d slides hold float64 features, read as float32", doubles, len(headers))
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for slide, value in pairs:
+        groups[value].append(slide)
+    return dict(groups)
+
+
+def _listed(groups: dict[str, list[str]]) -> str:
+    return " and ".join(f"'{value}' ({len(slides)}, e.g. slide '{slides[0]}')" for value, slides in groups.items())

@@ -1,0 +1,315 @@
+"""Split-conformal prediction: sets of classes, and intervals of numbers, that hold the truth as often as asked.
+
+Limits are order statistics of what select patients deviate by (Vovk et al., Algorithmic Learning in a Random World,
+2005; Lei et al., JASA 113, 2018): of n exchangeable patients the one of rank `ceil((n + 1) coverage)`, which gives the
+next patient a coverage of at least that asked, whatever the model. Below the n at which that rank exists nothing can be
+left out: the set is everything, and `notes` says so.
+
+The guarantee is approximate here: the select patients also chose the epoch, so that the model fits them a little better
+than the next patient. It is a mean over patients, not a promise to each, and ends where the next patients are not like
+the select ones. What is reached is measured on report patients, see `mil.report.sections.prediction_sets`.
+
+Survival has no sets: whether a patient censored before the horizon deviates is not known, and dropping them would not
+leave an exchangeable sample. Weights by the chance of censoring (Candès et al., JRSS B 85, 2023) need a censoring model
+of their own, and time of the end of follow-up for every patient.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mil.endpoints.classification import Binary, Classes
+from mil.endpoints.endpoint import Endpoint, numbers
+from mil.endpoints.multilabel import Multilabel
+from mil.endpoints.ordinal import Ordinal
+from mil.endpoints.regression import Regression
+from mil.errors import CheckpointError, ConfigError
+
+Floats = NDArray[np.float64]
+METHODS = ("lac", "aps")
+BETWEEN = "|"
+"""Stands between the classes of a set."""
+_LEAST_SPREAD = 1e-12
+
+
+class Limit(BaseModel):
+    """How far a patient may deviate for a class, or a number, to stay in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    of: str
+    """the class it holds for; `all` for every class, `value` for a number"""
+    n: int
+    """select patients it comes from"""
+    cut: float | None
+    """largest deviation; none where they are too few, and nothing is left out"""
+
+    @property
+    def reach(self) -> float:
+        """The cut, or infinity."""
+        return math.inf if self.cut is None else self.cut
+
+
+class Sets(BaseModel):
+    """Which of the classes a patient may have: one set for classes that exclude each other, one for each label.
+
+    `lac`: a class deviates by one minus its probability (least ambiguous sets, Sadinle et al., JASA 114, 2019: smallest
+    on average; a set is empty where no class is likely enough). `aps`: by the probability of all likelier classes
+    (adaptive sets, Romano et al., NeurIPS 2020, without their random part, so that a patient's set is always the same;
+    larger where the model is unsure). RAPS is not offered: its penalty is for hundreds of classes and has to be tuned.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["sets"] = "sets"
+    name: str
+    """of the label; empty where the classes exclude each other"""
+    classes: tuple[str, ...]
+    columns: tuple[str, ...]
+    """probabilities of the classes, or of the second of two"""
+    method: Literal["lac", "aps"]
+    ordered: bool
+    """classes are grades: what lies between two grades of a set belongs to it"""
+    limits: tuple[Limit, ...]
+    """one for each class in their order, or one for all"""
+
+    @model_validator(mode="after")
+    def _sized(self) -> "Sets":
+        wide = len(self.columns) == len(self.classes) or (len(self.columns), len(self.classes)) == (1, 2)
+        if not wide or len(self.limits) not in (0, 1, len(self.classes)):
+            found = f"{len(self.columns)} columns and {len(self.limits)} limits"
+            raise ValueError(f"{len(self.classes)} classes, {found}")
+        return self
+
+    def deviations(self, table: pd.DataFrame) -> Floats:
+        """Of each class, `(p, k)`."""
+        share = numbers(table, self.columns).numpy()
+        share = np.hstack([1 - share, share]) if share.shape[1] == 1 else share
+        if self.method == "lac":
+            return 1 - share
+        order = np.argsort(-share, axis=1, kind="stable")
+        sorted_share = np.take_along_axis(share, order, 1)
+        found = np.empty_like(share)
+        np.put_along_axis(found, order, np.cumsum(sorted_share, 1) - sorted_share, 1)
+        return found
+
+    def members(self, table: pd.DataFrame) -> NDArray[np.bool_]:
+        """Which classes are in each patient's set, `(p, k)`."""
+        inside = self.deviations(table) <= np.array([limit.reach for limit in self.limits])
+        if not self.ordered:
+            return inside
+        reached, left = (np.logical_or.accumulate(side, 1) for side in (inside, inside[:, ::-1]))
+        return reached & left[:, ::-1]
+
+    def apply(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Column `set`, or `set_<label>`: `"MSI-H"`, `"MSI-H|MSS"`, or an empty text."""
+        names = np.array(self.classes, dtype=object)
+        sets = [BETWEEN.join(names[row]) for row in self.members(table)]
+        return pd.DataFrame({f"set_{self.name}" if self.name else "set": sets}, index=table.index, dtype=object)
+
+
+class Interval(BaseModel):
+    """Between which numbers a patient's lies.
+
+    `absolute`: as far on both sides of every value. `scaled`: in multiples of the spread that the endpoint writes.
+    `quantiles`: the outermost quantiles that the endpoint writes, moved out or in (Romano et al., NeurIPS 2019); never
+    so far in that the value itself is left out.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["interval"] = "interval"
+    name: Literal[""] = ""
+    method: Literal["absolute", "scaled", "quantiles"]
+    columns: tuple[str, ...]
+    """`value`, then the spread, or the lowest and the highest quantile"""
+    limits: tuple[Limit]
+
+    @model_validator(mode="after")
+    def _sized(self) -> "Interval":
+        if len(self.columns) != {"absolute": 1, "scaled": 2, "quantiles": 3}[self.method] or self.columns[0] != "value":
+            raise ValueError(f"columns {', '.join(self.columns)}, expected value and what {self.method} needs")
+        return self
+
+    def deviations(self, table: pd.DataFrame, true: Floats) -> Floats:
+        """Of the true numbers `(p,)`, `(p,)`."""
+        low, high, scale = self._frame(table)
+        return np.maximum(low - true, true - high) / scale
+
+    def apply(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Columns `low` and `high`, in the endpoint's unit; infinite where nothing can be left out."""
+        low, high, scale = self._frame(table)
+        value, reach = table["value"].to_numpy(np.float64), self.limits[0].reach
+        ends = {"low": np.minimum(low - reach * scale, value), "high": np.maximum(high + reach * scale, value)}
+        return pd.DataFrame(ends, index=table.index)
+
+    def _frame(self, table: pd.DataFrame) -> tuple[Floats, Floats, Floats]:
+        found = numbers(table, self.columns).numpy().T
+        match self.method:
+            case "scaled":
+                return found[0], found[0], np.maximum(found[1], _LEAST_SPREAD)
+            case "quantiles":
+                return found[1], found[2], np.ones_like(found[0])
+        return found[0], found[0], np.ones_like(found[0])
+
+
+class Conformal(BaseModel):
+    """Sets or an interval, fitted and frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    coverage: float
+    """as asked; of each label and, where limits are a class's own, of each class"""
+    needed: int
+    """select patients a limit needs"""
+    on: Literal["select"] = "select"
+    parts: tuple[Annotated[Sets | Interval, Field(discriminator="kind")], ...]
+
+    def apply(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Columns of sets or interval, a row for each of the table's."""
+        return pd.concat([part.apply(table) for part in self.parts], axis=1)
+
+    def notes(self) -> list[str]:
+        """A sentence for each limit that has too few patients."""
+        return [
+            f"{part.name or 'conformal'} {limit.of}: {limit.n} select patients, a coverage of {self.coverage:g} needs "
+            f"{self.needed}: nothing is left out."
+            for part in self.parts
+            for limit in part.limits
+            if limit.cut is None
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """In plain JSON types."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "Conformal":
+        """Takes back what `state` gave.
+
+        Raises:
+            CheckpointError: it is no such thing.
+        """
+        try:
+            return cls.model_validate(state)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise CheckpointError(f"conformal: {where}: {first['msg']}, expected what `fit` gives") from None
+
+
+class Options(NamedTuple):
+    """What a tool's yaml asks under `conformal`."""
+
+    coverage: float
+    method: str = "lac"
+    per_class: bool = True
+
+
+def options(asked: Mapping[str, Any]) -> Options:
+    """The tool's `{coverage: 0.9, method: lac, per_class: true}`; only the coverage has to be said.
+
+    Limits are a class's own (Mondrian) unless told otherwise: with one for all, a rare class can be missed most of the
+    time while the coverage over all patients is as asked (simulated, 0.9 asked, a class of 15%, a model that is
+    calibrated and not very sharp: 0.28 of that class, and 0.91 with limits of its own).
+
+    Raises:
+        ConfigError: another key, a coverage that is no share, or an unknown method.
+    """
+    if odd := sorted(set(map(str, asked)) - set(Options._fields)):
+        raise ConfigError(f"conformal: key {odd[0]!r}, expected {', '.join(Options._fields)}")
+    coverage = asked.get("coverage")
+    if isinstance(coverage, bool) or not isinstance(coverage, int | float) or not 0 < coverage < 1:
+        raise ConfigError(f"conformal: coverage {coverage!r}, expected a share between 0 and 1")
+    found = Options(float(coverage), asked.get("method", "lac"), asked.get("per_class", True))
+    if found.method not in METHODS:
+        raise ConfigError(f"conformal: method {found.method!r}, expected one of {', '.join(METHODS)}")
+    if not isinstance(found.per_class, bool):
+        raise ConfigError(f"conformal: per_class {found.per_class!r}, expected true or false")
+    return found
+
+
+def needed(coverage: float) -> int:
+    """The fewest patients of which one has the rank `ceil((n + 1) coverage)`."""
+    share = Fraction(str(coverage))
+    return math.ceil(share / (1 - share))
+
+
+def limit(of: str, deviations: Floats, coverage: float) -> Limit:
+    """The deviation of rank `ceil((n + 1) coverage)` among these `(n,)`, by exact arithmetic."""
+    rank = math.ceil((len(deviations) + 1) * Fraction(str(coverage)))
+    cut = float(np.sort(deviations)[rank - 1]) if rank <= len(deviations) else None
+    return Limit(of=of, n=len(deviations), cut=cut)
+
+
+def fit(asked: Mapping[str, Any], endpoint: Endpoint, select: pd.DataFrame) -> Conformal | None:
+    """Limits from select patients; none for survival, see above.
+
+    Args:
+        asked: as in `options`.
+        endpoint: What is predicted.
+        select: Targets and scores of the select patients; who has no target is left out.
+
+    Raises:
+        ConfigError: as in `options`.
+    """
+    said = options(asked)
+    known = select[endpoint.known(select)]
+    match endpoint:
+        case Regression():
+            parts: Sequence[Sets | Interval] = [_interval(endpoint, known, said.coverage)]
+        case Classes() | Multilabel():
+            unlimited = zip(_sets(endpoint, said), truths(endpoint, known), strict=True)
+            parts = [_limited(sets, truth, known, said) for sets, truth in unlimited]
+        case _:
+            return None
+    return Conformal(coverage=said.coverage, needed=needed(said.coverage), parts=tuple(parts))
+
+
+def truths(endpoint: Endpoint, table: pd.DataFrame) -> list[NDArray[np.int64]]:
+    """The true class's place in each of the endpoint's sets, `(p,)` each; -1 where not known."""
+    if isinstance(endpoint, Classes):
+        return [endpoint.labels(table)]
+    target = endpoint.encode(table).nan_to_num(nan=-1.0)
+    return [own.long().numpy() for own in target.unbind(1)]
+
+
+def _sets(endpoint: Classes | Multilabel, said: Options) -> Iterator[Sets]:
+    """Without limits."""
+    shared: dict[str, Any] = {"method": said.method, "ordered": isinstance(endpoint, Ordinal), "limits": ()}
+    if isinstance(endpoint, Multilabel):
+        for name, pair in zip(endpoint.columns, endpoint.words, strict=True):
+            yield Sets(name=name, classes=pair, columns=(f"p_{name}",), **shared)
+    else:
+        columns = tuple(f"p_{name}" for name in endpoint.classes[isinstance(endpoint, Binary) :])
+        yield Sets(name="", classes=endpoint.classes, columns=columns, **shared)
+
+
+def _limited(sets: Sets, truth: NDArray[np.int64], table: pd.DataFrame, said: Options) -> Sets:
+    known = truth >= 0
+    truth, all_classes = truth[known], sets.deviations(table[known])
+    own = all_classes[np.arange(len(truth)), truth]  # (p,)
+    if said.per_class:
+        limits = [limit(name, own[truth == at], said.coverage) for at, name in enumerate(sets.classes)]
+    else:
+        limits = [limit("all", own, said.coverage)]
+    return sets.model_copy(update={"limits": tuple(limits)})
+
+
+def _interval(endpoint: Regression, table: pd.DataFrame, coverage: float) -> Interval:
+    names = list(endpoint.decode(endpoint.encode(table).new_zeros(1, endpoint.out_dim)))
+    without = Limit(of="value", n=0, cut=None)
+    if endpoint.kind == "gaussian":
+        bare = Interval(method="scaled", columns=("value", "value_sd"), limits=(without,))
+    elif endpoint.kind == "quantile" and len(names) > 1:
+        bare = Interval(method="quantiles", columns=("value", names[0], names[-1]), limits=(without,))
+    else:
+        bare = Interval(method="absolute", columns=("value",), limits=(without,))
+    deviations = bare.deviations(table, endpoint.encode(table).double().numpy())
+    return bare.model_copy(update={"limits": (limit("value", deviations, coverage),)})

@@ -1,0 +1,164 @@
+"""A decision as it is frozen: what is summed into a score, where it is cut, and what the zones are called."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from mil.endpoints.endpoint import numbers
+from mil.errors import CheckpointError, ConfigError, PredictionsError
+from mil.fitted.guarantee import Guarantee, cut_from_positives
+
+ABSTAINED, BETWEEN = "abstained", "indeterminate"
+On = Literal["select", "train", "stated beforehand", "known positives"]
+
+
+class Decision(BaseModel):
+    """Cuts of one score with the names of the zones between them, or the likeliest of several classes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: str
+    """of the question, or of the score where there is no question"""
+    columns: tuple[str, ...]
+    """summed into the score; by `argmax` compared"""
+    rule: dict[str, Any]
+    """as the tool asks for it"""
+    cuts: tuple[float, ...]
+    """rising; by `argmax` the least probability of a call, where there is one"""
+    calls: tuple[str, ...]
+    """names of the zones from the lowest; by `argmax` the classes, then who is abstained from"""
+    on: On
+    """whose scores set the cuts"""
+    n: int = 0
+    """patients who set the cuts; none where they were stated beforehand"""
+    positives: int | None = None
+    """or events, among them; none where nobody is one"""
+    achieved: dict[str, float | None] = {}
+    """rates, or shares of the zones, of these patients"""
+    note: str | None = None
+    """what the rule could not have"""
+    guarantee: Guarantee | None = None
+    """of cuts set at known positives"""
+
+    @model_validator(mode="after")
+    def _zones(self) -> "Decision":
+        expected = max(len(self.columns), 2) + len(self.cuts) if self.likeliest else len(self.cuts) + 1
+        if len(self.calls) != expected or not self.columns or list(self.cuts) != sorted(self.cuts):
+            raise ValueError(f"{len(self.cuts)} cuts, {len(self.columns)} columns and {len(self.calls)} calls")
+        return self
+
+    @property
+    def likeliest(self) -> bool:
+        """Whether classes are compared, and no score is cut."""
+        return self.rule.get("rule") == "argmax"
+
+    def state(self) -> dict[str, Any]:
+        """In plain JSON types."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_state(cls, state: Any) -> "Decision":
+        """Takes back what `state` gave.
+
+        Raises:
+            CheckpointError: it is no such thing.
+        """
+        try:
+            return cls.model_validate(state)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise CheckpointError(f"decision: {where}: {first['msg']}, expected what a tool's rule gives") from None
+
+    def score(self, table: pd.DataFrame) -> NDArray[np.float64]:
+        """What is cut, `(p,)`.
+
+        Raises:
+            PredictionsError: a column is missing.
+        """
+        return total(table, self.columns)
+
+    def call(self, table: pd.DataFrame) -> NDArray[np.object_]:
+        """The zone or class of each patient, `(p,)`; None where a score is missing. A score at a cut is above it.
+
+        Raises:
+            PredictionsError: a column is missing.
+        """
+        if self.likeliest:
+            return self._likeliest(numbers(table, self.columns).numpy())
+        score = self.score(table)
+        zone = np.searchsorted(self.cuts, score, side="right")
+        calls = np.array(self.calls, dtype=object)[zone]
+        calls[np.isnan(score)] = None
+        return calls
+
+    def _likeliest(self, shares: NDArray[np.float64]) -> NDArray[np.object_]:
+        shares = np.concatenate([1 - shares, shares], axis=1) if shares.shape[1] == 1 else shares  # (p, c)
+        found: NDArray[np.object_] = np.array(self.calls, dtype=object)[shares.argmax(axis=1)]
+        if self.cuts:
+            found[shares.max(axis=1) < self.cuts[0]] = self.calls[-1]
+        found[np.isnan(shares).any(axis=1)] = None
+        return found
+
+
+def total(table: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
+    """The sum of columns `(p,)`, added from the left: a score that set a cut is the same number when it is cut.
+
+    Raises:
+        PredictionsError: a column is missing.
+    """
+    first, *others = numbers(table, columns).numpy().T
+    for other in others:
+        first = first + other
+    return np.asarray(first)
+
+
+def apply(decisions: Sequence[Decision], table: pd.DataFrame) -> pd.DataFrame:
+    """Calls of each row: column `call` by one decision, `call_<name>` by each of several.
+
+    Raises:
+        PredictionsError: a column of scores is missing.
+    """
+    names = ["call"] if len(decisions) == 1 else [f"call_{decision.name}" for decision in decisions]
+    calls = {name: decision.call(table) for name, decision in zip(names, decisions, strict=True)}
+    return pd.DataFrame(calls, index=table.index, dtype=object)
+
+
+def recalibrate(decision: Decision, scores: ArrayLike, sensitivity: float = 0.95, confidence: float = 0.95) -> Decision:
+    """The decision with its lowest cut set anew from known positives, for a site or scanner that it does not know.
+
+    Args:
+        decision: One that rules out: of a sensitivity, by Youden, or of two cuts, whose upper cut stays.
+        scores: `Decision.score` of known positives, `(k,)`.
+        sensitivity: What is promised.
+        confidence: How often the promise holds.
+
+    Raises:
+        ConfigError: a decision without a cut that rules out.
+        PredictionsError: too few positives to carry the promise, or they lie above the upper cut.
+    """
+    rule = decision.rule.get("rule")
+    if rule not in ("sensitivity", "youden", "two_cuts"):
+        raise ConfigError(f"decision {decision.name}: rule {rule!r} rules nobody out, expected sensitivity or two_cuts")
+    guarantee = cut_from_positives(scores, sensitivity, confidence)
+    cuts = (guarantee.cut, *decision.cuts[1:])
+    if list(cuts) != sorted(cuts):
+        raise PredictionsError(
+            f"decision {decision.name}: known positives set the lower cut to {cuts[0]:.6g}, "
+            f"expected it below the upper cut {cuts[1]:.6g}"
+        )
+    share = float(np.mean(np.asarray(scores) >= guarantee.cut))
+    fresh = {
+        "cuts": cuts,
+        "on": "known positives",
+        "n": guarantee.positives,
+        "positives": guarantee.positives,
+        "achieved": {"sensitivity": share},
+        "note": None,
+        "guarantee": guarantee,
+    }
+    return decision.model_copy(update=fresh)

@@ -1,0 +1,66 @@
+"""Reported patients by group of risk, and what is written about them beside their curves."""
+
+from collections.abc import Mapping
+from itertools import cycle
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from mil.endpoints.survival import Survival
+from mil.report.evaluation import Evaluation
+from mil.report.figures.style import COLOURS, compared, interval, p_value, short
+from mil.report.sections.groups import assigned, outcomes
+
+
+class Group(NamedTuple):
+    """Patients whom one line stands for."""
+
+    name: str
+    patients: pd.DataFrame
+    """`time` and `event`, a row a patient, indexed by patient"""
+    colour: str
+
+
+def risk_groups(evaluation: Evaluation, report: Mapping[str, Any]) -> list[Group]:
+    """From the lowest risk to the highest, or all patients where no cut was set."""
+    endpoint = evaluation.endpoint
+    assert isinstance(endpoint, Survival)
+    if not report.get("groups"):
+        rows = evaluation.table[evaluation.table["role"] == "report"]
+        return [Group("all patients", outcomes(rows, endpoint), COLOURS[0])]
+    patients, _ = assigned(evaluation)
+    names = list(patients["group"].cat.categories)
+    colours = COLOURS if len(names) < 3 else (COLOURS[0], COLOURS[2], COLOURS[1], *COLOURS[3:])
+    parts = [(name, patients[patients["group"] == name]) for name in names]
+    return [Group(f"{name} risk", part, own) for (name, part), own in zip(parts, cycle(colours)) if len(part)]
+
+
+def numbers_at_risk(axes: Axes, groups: list[Group]) -> None:
+    """Under the axis, a row a group, a column a tick."""
+    ticks = [float(tick) for tick in axes.get_xticks() if 0 <= tick <= axes.get_xlim()[1]]
+    blended = axes.get_xaxis_transform()
+
+    def write(text: str, x: float, row: int, side: str, colour: str) -> None:
+        down, left = -36 - 13 * row, -20 if side == "right" else 0
+        place: dict[str, Any] = {"xycoords": blended, "textcoords": "offset points", "fontsize": 8, "va": "top"}
+        axes.annotate(text, (x, 0), (left, down), ha=side, color=colour, **place)
+
+    write("at risk", 0, 0, "right", "black")
+    for row, (name, patients, colour) in enumerate(groups, start=1):
+        write(short(name, 18), 0, row, "right", colour)
+        for tick in ticks:
+            at_risk = int(np.sum(patients["time"].to_numpy() >= tick))
+            write(str(at_risk), tick, row, "center", colour)
+
+
+def notes(report: Mapping[str, Any]) -> list[str]:
+    """Hazard ratios, log-rank p, and the others' C-index, where the report has them."""
+    groups, lines = report.get("groups") or {}, []
+    for ratio in groups.get("hazard_ratios", []):
+        lines += [f"HR {ratio['group']} vs {ratio['reference']}:", f"    {interval(ratio)}"]
+    p = groups.get("log_rank_p")
+    if p is not None:
+        lines.append(f"log-rank {p_value(p)}")
+    return lines + compared(report, "c_index", "C-index, ")

@@ -1,0 +1,84 @@
+"""ROC curves: one a fold and their vertical average, or one a question."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mil.report.evaluation import Evaluation
+from mil.report.figures.style import COLOURS, GREY, beside, canvas, compared, folds, interval, look, short
+from mil.report.figures.threshold_curves import GRID, ROC, Curves, asked, curves
+from mil.stats.bootstrap import Floats
+
+
+def roc(evaluation: Evaluation, report: Mapping[str, Any]) -> Figure | None:
+    """ROC of each question, with its frozen operating point where the report has one; none without questions."""
+    if not evaluation.questions:
+        return None
+    figure = canvas(4.1)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), label="chance")
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", anchor="W")
+    axes.set(xlabel="False positive rate (1 − specificity)", ylabel="True positive rate (sensitivity)")
+    found = [curves(asked(evaluation, question), ROC, evaluation.seed) for question in evaluation.questions]
+    if len(found) == 1:
+        draw_question(axes, found[0])
+    for at, (question, own) in enumerate(zip(evaluation.questions, found, strict=True)):
+        if own is not None and len(found) > 1:
+            axes.plot(*_points(own.mean), label=f"{short(question.name, 15)}: {_area(own)}", **look(at))
+    _operating_points(axes, evaluation, report)
+    axes.set_title(_title(evaluation, report, found[0]))
+    beside(axes, _notes(evaluation, report))
+    return figure
+
+
+def draw_question(axes: Axes, found: Curves | None) -> None:
+    """A thin line a fold, and their mean with its band; nothing where no fold has both answers."""
+    if found is None:
+        return
+    for number, rates in enumerate(found.folds if len(found.folds) > 1 else ()):
+        name = "single folds" if number == 0 else None
+        axes.plot(*_points(rates), color=GREY, linewidth=0.6, alpha=0.7, label=name)
+    axes.fill_between(
+        GRID, found.low, found.high, color=COLOURS[0], alpha=0.18, linewidth=0, label="95% band of the mean"
+    )
+    axes.plot(*_points(found.mean), color=COLOURS[0], label="mean of folds" if len(found.folds) > 1 else "model")
+
+
+def _points(rates: Floats) -> tuple[Floats, Floats]:
+    return np.append(0, GRID), np.append(0, rates)
+
+
+def _area(found: Curves) -> str:
+    return f"{found.area:.2f} ({found.positives}/{found.n})"
+
+
+def _operating_points(axes: Axes, evaluation: Evaluation, report: Mapping[str, Any]) -> None:
+    """A diamond a decision, in the colour of its question."""
+    names, label = [question.name for question in evaluation.questions], "frozen cut"
+    for point in (report.get("operating_points") or {}).get("decisions") or []:
+        high, wide = ((point.get(key) or {}).get("value") for key in ("sensitivity", "specificity"))
+        if high is None or wide is None:
+            continue
+        several = len(names) > 1 and point["name"] in names
+        colour = look(names.index(point["name"]))["color"] if several else "black"
+        axes.plot(1 - wide, high, "D", color=colour, markeredgecolor="black", zorder=5, label=label)
+        label = "_again"
+
+
+def _title(evaluation: Evaluation, report: Mapping[str, Any], first: Curves | None) -> str:
+    several = len(evaluation.questions) > 1
+    words = f"{'Mean AUROC' if several else 'AUROC'} {interval(report['metrics'].get(_metric(report)))}"
+    alone = "" if several or first is None else f", {first.positives} are {short(evaluation.questions[0].name)}"
+    return f"{words}, {report['patients']['n']} patients{alone}, {folds(report)}"
+
+
+def _notes(evaluation: Evaluation, report: Mapping[str, Any]) -> list[str]:
+    key = ["each against the rest:", "area (positives/patients)"] if len(evaluation.questions) > 1 else []
+    return [*compared(report, _metric(report)), *key]
+
+
+def _metric(report: Mapping[str, Any]) -> str:
+    return "auroc" if "auroc" in report["metrics"] else "macro_auroc"

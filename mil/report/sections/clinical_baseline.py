@@ -1,0 +1,66 @@
+"""What the clinical variables alone say of the reported patients, from models of each fold's training patients."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+
+from mil.endpoints.survival import Survival
+from mil.fitted.questions import Question
+from mil.report.evaluation import Evaluation
+from mil.report.predictions import rows_of
+from mil.report.sections.clinical import Clinical
+from mil.stats import cox_regression
+from mil.stats.bootstrap import Floats
+
+PENALTY = 0.1
+"""Of Cox's squared coefficients, in standard deviations; a prediction has to exist for rare levels too."""
+METHODS = {"logistic": "logistic regression with a ridge of 1", "cox": f"Cox's model with a ridge of {PENALTY}"}
+
+_Fit = Callable[[pd.DataFrame, pd.DataFrame], Callable[[pd.DataFrame], Floats]]
+"""From the design and the rows of training patients to what gives a probability to others."""
+
+
+def answers(evaluation: Evaluation, clinical: Clinical, question: Question) -> "pd.Series[float]":
+    """The probability of yes, by patient; who no fold can answer for is left out."""
+
+    def fit(design: pd.DataFrame, rows: pd.DataFrame) -> Callable[[pd.DataFrame], Floats]:
+        truth = question.truth(rows)
+        known = ~np.isnan(truth)
+        if len(set(truth[known])) < 2:
+            raise cox_regression.NotEstimableError("the training patients are all positive or all negative")
+        model = LogisticRegression(max_iter=1000).fit(design[known], truth[known])
+        return lambda others: np.asarray(model.predict_proba(others)[:, 1])
+
+    return _by_fold(evaluation, clinical, fit)
+
+
+def risks(evaluation: Evaluation, clinical: Clinical, endpoint: Survival, horizon: float) -> "pd.Series[float]":
+    """The chance of the event until the horizon, by patient; who no fold can answer for is left out."""
+
+    def fit(design: pd.DataFrame, rows: pd.DataFrame) -> Callable[[pd.DataFrame], Floats]:
+        time, code = endpoint.encode(rows)[:, :2].double().numpy().T
+        varying = design.loc[:, np.ptp(design.to_numpy(), axis=0) > 0]
+        model = cox_regression.fit(varying, time, code == 1, PENALTY).model
+        return lambda others: 1 - model.predict_survival_function(others[varying.columns], [horizon]).to_numpy()[0]
+
+    return _by_fold(evaluation, clinical, fit)
+
+
+def _by_fold(evaluation: Evaluation, clinical: Clinical, fit: _Fit) -> "pd.Series[float]":
+    train, parts = dict(rows_of(evaluation.table, "train")), list[pd.Series]()
+    for fold, rows in rows_of(evaluation.table, "report"):
+        known = train[fold].set_index("patient")
+        if known.empty:
+            continue
+        learnt, asked = list(known.index), list(rows["patient"])
+        fitted = clinical.fit(learnt)
+        try:
+            predict = fit(clinical.design(learnt, fitted), known)
+        except cox_regression.NotEstimableError:
+            continue
+        found = predict(clinical.design(asked, fitted))
+        parts.append(pd.Series(found, index=asked))
+    pooled = pd.concat(parts) if parts else pd.Series(dtype=np.float64)
+    return pooled[~pooled.index.duplicated()]

@@ -1,0 +1,230 @@
+"""What the tool's frozen decisions did to the reported patients.
+
+Each fold's cuts come from its own train or select patients; calls, unlike scores, can be pooled over folds, and a
+patient whom several folds report counts once, as the first of them that can decide has it. Who is neither ruled out nor
+in is no error: sensitivity is the share of positives who were not ruled out, specificity the share of negatives who
+were not ruled in, so that with two cuts they are the sensitivity of the lower and the specificity of the upper.
+"""
+
+import logging
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mil.endpoints.classification import Classes
+from mil.errors import ConfigError, PredictionsError
+from mil.fitted.decision import ABSTAINED
+from mil.fitted.decision_rules import Plan, plans
+from mil.report import frozen
+from mil.report.evaluation import Evaluation
+from mil.report.predictions import rows_of
+from mil.stats.proportions import Estimate, likelihood_ratio, predictive_value, proportion, wilson
+
+LEVEL = 0.95
+RATIO, BAYES = "logarithm, Simel 1991", "Bayes' rule, logit, Mercaldo 2007"
+logger = logging.getLogger(__name__)
+
+
+def section(evaluation: Evaluation) -> dict[str, Any] | None:
+    """`{"decisions": [...]}`, one for each question or score that the tool decides; none without a rule.
+
+    Raises:
+        ConfigError: a rule that does not exist, or a prevalence that is none.
+    """
+    asked = plans(evaluation.tool.get("decision"), evaluation.endpoint)
+    return {"decisions": [_operating(evaluation, plan) for plan in asked]} if asked else None
+
+
+def pooled(evaluation: Evaluation, plan: Plan) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+    """What each fold's patients set, and the reported patients whom some fold decided, with their `call`.
+
+    A fold whose patients cannot set the cuts decides nobody, and says why.
+    """
+    fitted, decided = [], [evaluation.table.head(0).assign(call=None)]
+    for fold, rows in rows_of(evaluation.table, "report"):
+        found, calls = _fold(evaluation, plan, fold, rows)
+        fitted.append(found)
+        if calls is not None:
+            decided.append(rows.assign(call=calls))
+    parts = decided[1:] or decided
+    return fitted, pd.concat(parts).dropna(subset=["call"]).drop_duplicates("patient").set_index("patient")
+
+
+def _fold(
+    evaluation: Evaluation, plan: Plan, fold: Hashable, rows: pd.DataFrame
+) -> tuple[dict[str, Any], NDArray[np.object_] | None]:
+    try:
+        decision, rows = frozen.decided(evaluation, plan, fold, rows)
+        calls = decision.call(rows)
+    except PredictionsError as error:
+        logger.warning("fold %s: %s", fold, error)
+        return {
+            "fold": fold,
+            "columns": None,
+            "cuts": None,
+            "on": None,
+            "n": 0,
+            "positives": None,
+            "reason": str(error),
+        }, None
+    kept = decision.model_dump(mode="json", include={"columns", "cuts", "on", "n", "positives", "achieved", "note"})
+    return {"fold": fold, **kept}, calls
+
+
+def _operating(evaluation: Evaluation, plan: Plan) -> dict[str, Any]:
+    fitted, rows = pooled(evaluation, plan)
+    found = {
+        "name": plan.name,
+        "rule": dict(plan.rule),
+        "role": plan.rule.get("role"),
+        "calls": list(plan.calls),
+        "cuts": [each["cuts"] for each in fitted],
+        "fitted": fitted,
+        "undecided_patients": len(evaluation.reported) - len(rows),
+    }
+    if plan.question is not None:
+        truth = plan.question.truth(rows)
+        known = ~np.isnan(truth)
+        counts = Counts.of(plan, rows["call"].to_numpy()[known], truth[known] == 1)
+        return found | yes_no(counts, _prevalences(evaluation.tool))
+    if isinstance(evaluation.endpoint, Classes):
+        return found | _likeliest(rows["call"].to_numpy(), evaluation.endpoint.labels(rows), evaluation.endpoint, plan)
+    groups = [{"name": name} | _counted(evaluation, rows[rows["call"] == name]) for name in plan.calls]
+    return found | {"n": len(rows), "groups": groups}
+
+
+def _counted(evaluation: Evaluation, rows: pd.DataFrame) -> dict[str, int]:
+    return evaluation.endpoint.counts(evaluation.endpoint.encode(rows))
+
+
+def _prevalences(tool: Mapping[str, Any]) -> list[float]:
+    given = tool.get("prevalences") or []
+    wrong = [share for share in given if not isinstance(share, int | float) or not 0 < share < 1]
+    if wrong:
+        raise ConfigError(f"prevalences: {wrong[0]!r}, expected shares between 0 and 1")
+    return [float(share) for share in given]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Patients by truth and call."""
+
+    outer: tuple[str, str]
+    """what is called ruled out, and in"""
+    calls: tuple[str, ...]
+    negatives: Mapping[str, int]
+    """with each call"""
+    positives: Mapping[str, int]
+
+    @classmethod
+    def of(cls, plan: Plan, call: NDArray[np.object_], positive: NDArray[np.bool_]) -> "Counts":
+        """Of patients whose truth is known, `(p,)` each."""
+        negatives, positives = (
+            {name: int(((call == name) & (positive == side)).sum()) for name in plan.calls} for side in (False, True)
+        )
+        return cls(plan.outer, plan.calls, negatives, positives)
+
+    def with_call(self, name: str) -> tuple[int, int, int, int]:
+        """Positives with a call, all positives, negatives with it, all negatives."""
+        return self.positives[name], sum(self.positives.values()), self.negatives[name], sum(self.negatives.values())
+
+
+def yes_no(counts: Counts, prevalences: Sequence[float] = ()) -> dict[str, Any]:
+    """Everything that is said of a yes-or-no question at its frozen cuts."""
+    out, into = counts.outer
+    missed, positives, cleared, negatives = counts.with_call(out)
+    found, _, false, _ = counts.with_call(into)
+    n = positives + negatives
+    between = [name for name in counts.calls if name not in counts.outer]
+    unsure = n - missed - cleared - found - false
+    return {
+        "n": n,
+        "positives": positives,
+        "negatives": negatives,
+        "primary_interval": "Wilson",
+        "confusion": {
+            "classes": [out, into],
+            "calls": list(counts.calls),
+            "rows": [[side[name] for name in counts.calls] for side in (counts.negatives, counts.positives)],
+        },
+        "prevalence": proportion(positives, n),
+        "sensitivity": proportion(positives - missed, positives),
+        "specificity": proportion(negatives - false, negatives),
+        "ppv": proportion(found, found + false),
+        "npv": proportion(cleared, cleared + missed),
+        "lr_positive": _number(likelihood_ratio(found, positives, false, negatives), RATIO, n),
+        "lr_negative": _number(likelihood_ratio(missed, positives, cleared, negatives), RATIO, n),
+        "ruled_out": proportion(missed + cleared, n),
+        "ruled_in": proportion(found + false, n),
+        **({"indeterminate": proportion(unsure, n), "coverage": proportion(n - unsure, n)} if between else {}),
+        "per_1000": _thousand(counts),
+        "at_prevalence": [_at(counts, share) for share in prevalences],
+    }
+
+
+def _at(counts: Counts, prevalence: float) -> dict[str, Any]:
+    """Predictive values and numbers of patients were `prevalence` the share of positives."""
+    out, into = counts.outer
+    found, positives, false, negatives = counts.with_call(into)
+    missed, _, cleared, _ = counts.with_call(out)
+    n = positives + negatives
+    ppv = predictive_value(found, positives, false, negatives, prevalence)
+    npv = predictive_value(cleared, negatives, missed, positives, 1 - prevalence)
+    return {
+        "prevalence": prevalence,
+        "ppv": _number(ppv, BAYES, n),
+        "npv": _number(npv, BAYES, n),
+        "per_1000": _thousand(counts, prevalence),
+    }
+
+
+def _thousand(counts: Counts, prevalence: float | None = None) -> list[dict[str, Any]]:
+    """Of 1,000 patients how many are positive or negative with each call, as observed or at a stated prevalence."""
+    cells = []
+    total = sum(counts.positives.values()) + sum(counts.negatives.values())
+    for positive, side in ((True, counts.positives), (False, counts.negatives)):
+        own = sum(side.values())
+        weight = 1.0 if prevalence is None else prevalence if positive else 1 - prevalence
+        whole = total if prevalence is None else own
+        for name in counts.calls:
+            low, high = (1000 * weight * bound for bound in wilson(side[name], whole))
+            share = 1000 * weight * side[name] / whole if whole else float("nan")
+            cell = _number((share, low, high), "Wilson", whole)
+            cells.append({"call": name, "positive": positive} | cell)
+    return cells
+
+
+def _likeliest(call: NDArray[np.object_], label: NDArray[np.int64], endpoint: Classes, plan: Plan) -> dict[str, Any]:
+    """Of the likeliest class: right among those with a call, over all and within each class."""
+    truth = np.array(endpoint.classes, dtype=object)[label]
+    decided = call != ABSTAINED
+    right = (call == truth) & decided
+    recall = {
+        name: proportion(int(right[truth == name].sum()), int(decided[truth == name].sum()))
+        for name in endpoint.classes
+    }
+    rows = [[int(((truth == name) & (call == said)).sum()) for said in plan.calls] for name in endpoint.classes]
+    return {
+        "n": len(call),
+        "primary_interval": "Wilson",
+        "confusion": {"classes": list(endpoint.classes), "calls": list(plan.calls), "rows": rows},
+        "accuracy": proportion(int(right.sum()), int(decided.sum())),
+        "recall": recall,
+        "abstained": proportion(int((~decided).sum()), len(call)),
+        "coverage": proportion(int(decided.sum()), len(call)),
+    }
+
+
+def _number(estimate: Estimate, method: str, n: int) -> dict[str, Any]:
+    """As a report has it; what is not finite is None, with the reason where that is the value."""
+    value, low, high = (each if math.isfinite(each) else None for each in estimate)
+    found = {"value": value, "low": low, "high": high, "level": LEVEL, "method": method, "n": n}
+    if value is not None:
+        return found
+    reason = "a class is absent or nobody has the call" if math.isnan(estimate[0]) else "no negative has the call"
+    return found | {"reason": reason}

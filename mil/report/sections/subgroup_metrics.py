@@ -1,0 +1,179 @@
+"""What is estimated within a subgroup: a metric whose scores come from several folds, on the patients of one level."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from mil.endpoints.classification import Multiclass
+from mil.endpoints.multilabel import Multilabel
+from mil.endpoints.survival import Survival
+from mil.fitted.questions import Question
+from mil.report.evaluation import Evaluation
+from mil.report.predictions import rows_of
+from mil.stats import auroc
+from mil.stats.bootstrap import METHOD, STRATIFIED, Floats, Fold, Score
+from mil.stats.bootstrap_intervals import Sampled, sampled
+
+LEAST = 20
+"""Positives, negatives or events without which a number of a subgroup is not printed."""
+CELL = 10
+"""The same of a subgroup within one fold, below which the folds are pooled: a bootstrap of fewer varies too little.
+
+Simulated, 33 positives and 67 negatives: intervals within 3 folds cover the area in 0.94 of 600 cohorts, within 4 in
+0.925, pooled over 4 in 0.94. Ranks are coarse where a fold reports few patients: the pooled area is 0.01 too low with
+25 a fold, 0.03 with 8.
+"""
+RANKS = "percentile, patients resampled; scores as percentile ranks within each fold, pooled"
+VALUES = "percentile, patients resampled; folds pooled"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One metric, with the reported patients of every fold, and of all folds together where it can be pooled."""
+
+    name: str
+    score: Score
+    folds: Sequence[Fold]
+    together: Fold
+    """each patient once, with scores that mean the same in every fold"""
+    sizes: Callable[[Tensor], dict[str, int]]
+    """what there has to be enough of among targets"""
+    least: int
+    cell: int
+    pooled: str
+    """the method where the folds are pooled"""
+
+    def of(self, members: Sequence[str], resamples: int, seed: int) -> tuple[Sampled | None, dict[str, Any]]:
+        """The metric of these patients: what was drawn, and how a report shows it."""
+        together = _restricted(self.together, members)
+        sizes = self.sizes(together.target)
+        if min(sizes.values(), default=0) < self.least:
+            return None, _refused(sizes, self.least)
+        cells = [cell for fold in self.folds if len((cell := _restricted(fold, members)).target)]
+        whole = len(cells) > 1 and any(min(self.sizes(cell.target).values()) < self.cell for cell in cells)
+        within = METHOD if together.strata is None else STRATIFIED
+        (found,) = sampled([(self.score, [together] if whole else cells)], resamples, seed)
+        drawn = found[""]
+        return drawn, drawn.interval(self.pooled if whole else within) | sizes
+
+
+def main_measure(evaluation: Evaluation) -> Measure:
+    """The endpoint's own metric; of several labels or classes the mean AUROC over them."""
+    endpoint = evaluation.endpoint
+    if isinstance(endpoint, Multiclass | Multilabel) or len(evaluation.questions) == 1:
+        return _areas(evaluation, endpoint.metric, evaluation.questions)
+    folds = evaluation.folds
+
+    def score(logits: Tensor, target: Tensor, weight: Floats | None) -> dict[str, Floats]:
+        return {"": endpoint.score(logits, target, weight)[endpoint.metric]}
+
+    if isinstance(endpoint, Survival):
+        alike = [endpoint.from_oracle(_ranks(endpoint.risk(fold.logits.double()))) for fold in folds]
+        return Measure(endpoint.metric, score, folds, _together(folds, alike), _events, LEAST, CELL, RANKS)
+    return Measure(endpoint.metric, score, folds, _together(folds, None), _patients, 2 * LEAST, 2 * CELL, VALUES)
+
+
+def question_measure(evaluation: Evaluation, question: Question) -> Measure:
+    """The AUROC of one question."""
+    return _areas(evaluation, "auroc", [question])
+
+
+def observed_expected(observed: float, expected: float, n: int) -> dict[str, Any]:
+    """Positives for each that the probabilities promise: calibration in the large, 1 where they are right on average.
+
+    The interval is that of its logarithm, with standard error `sqrt((1 - observed / n) / observed)`: Debray et al., BMJ
+    356, 2017, appendix.
+
+    Args:
+        observed: Positives.
+        expected: Sum of the probabilities.
+        n: Patients.
+    """
+    counted = {"observed": observed, "expected": expected, "n": n}
+    if not n or expected <= 0:
+        return {"value": None, "reason": "nobody whose probability is known"} | counted
+    value, low, high = observed / expected, None, None
+    if observed > 0:
+        half = float(stats.norm.ppf(0.975)) * ((1 - observed / n) / observed) ** 0.5
+        low, high = value * float(np.exp(-half)), value * float(np.exp(half))
+    return {"value": value, "low": low, "high": high, "level": 0.95, "method": "of the logarithm, Debray"} | counted
+
+
+def heterogeneity(drawn: Sequence[Sampled]) -> dict[str, Any] | None:
+    """Cochran's Q: whether the levels' values differ by more than their standard errors allow; none below two levels.
+
+    Cochran, Biometrics 10, 1954. Standard errors are those of the bootstrap.
+    """
+    usable = [one for one in drawn if np.isfinite(one.error) and one.error > 0]
+    if len(usable) < 2:
+        return None
+    values, weights = np.array([one.value for one in usable]), np.array([one.error for one in usable]) ** -2.0
+    q = float((weights * (values - np.average(values, weights=weights)) ** 2).sum())
+    freedom = len(usable) - 1
+    return {"test": "Cochran's Q", "statistic": q, "freedom": freedom, "p": float(stats.chi2.sf(q, freedom))}
+
+
+def _areas(evaluation: Evaluation, name: str, asked: Sequence[Question]) -> Measure:
+    """Mean over the questions of their AUROC, among the patients whose answer is known."""
+    folds, alike = [], []
+    for fold, (_, rows) in zip(evaluation.folds, rows_of(evaluation.table, "report"), strict=True):
+        named = rows.set_index("patient")
+        chances = torch.from_numpy(np.stack([one.probability(named) for one in asked], 1))
+        truth = torch.from_numpy(np.stack([one.truth(named) for one in asked], 1))
+        folds.append(fold._replace(logits=chances, target=truth))
+        alike.append(torch.cat([_ranks(column) for column in chances.unbind(1)], 1))
+    return Measure(name, _mean_area, folds, _together(folds, alike), _answers, LEAST, CELL, RANKS)
+
+
+def _mean_area(logits: Tensor, target: Tensor, weight: Floats | None) -> dict[str, Floats]:
+    areas = []
+    for chance, truth in zip(logits.numpy().T, target.numpy().T, strict=True):
+        known = ~np.isnan(truth)
+        areas.append(auroc(chance[known], truth[known] == 1, None if weight is None else weight[:, known]))
+    return {"": np.asarray(np.mean(areas, axis=0))}
+
+
+def _ranks(scores: Tensor) -> Tensor:
+    """Percentile ranks `(p, 1)` in (0, 1], ties sharing theirs."""
+    values = scores.double().numpy()
+    return torch.from_numpy(stats.rankdata(values) / max(1, len(values))).unsqueeze(1)
+
+
+def _together(folds: Sequence[Fold], alike: Sequence[Tensor] | None) -> Fold:
+    """All folds as one, each patient as its first fold has it, with other logits where raw ones do not compare."""
+    logits = torch.cat([fold.logits for fold in folds] if alike is None else list(alike))
+    names = np.concatenate([np.asarray(fold.patients) for fold in folds])
+    first = np.sort(np.unique(names, return_index=True)[1])
+    strata = None if folds[0].strata is None else np.concatenate([np.asarray(fold.strata) for fold in folds])[first]
+    target = torch.cat([fold.target for fold in folds])[first]
+    return Fold(logits[first], target, strata, names[first].astype(np.str_))
+
+
+def _restricted(fold: Fold, members: Sequence[str]) -> Fold:
+    kept = np.flatnonzero(np.isin(np.asarray(fold.patients), list(members)))
+    strata = None if fold.strata is None else fold.strata[kept]
+    return Fold(fold.logits[kept], fold.target[kept], strata, np.asarray(fold.patients)[kept])
+
+
+def _answers(target: Tensor) -> dict[str, int]:
+    """Of the question, or of the one among several that has the fewest."""
+    return {"positives": int((target == 1).sum(0).min()), "negatives": int((target == 0).sum(0).min())}
+
+
+def _events(target: Tensor) -> dict[str, int]:
+    return {"events": int((target[:, 1] == 1).sum())}
+
+
+def _patients(target: Tensor) -> dict[str, int]:
+    return {"patients": len(target)}
+
+
+def _refused(sizes: dict[str, int], least: int) -> dict[str, Any]:
+    found = " and ".join(f"{amount} {name}" for name, amount in sizes.items())
+    needed = " and ".join(f"{least} {name}" for name in sizes)
+    return {"value": None, "reason": f"not estimable: {found}, expected {needed}"} | sizes

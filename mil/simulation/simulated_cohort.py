@@ -1,0 +1,195 @@
+"""A simulated cohort on disk: feature files in a producer's layout, the clinical table, and the truth."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mil.errors import ConfigError
+from mil.simulation.layouts import EXTENT, LAYOUTS, require
+from mil.simulation.patients import Patients, enrol
+from mil.simulation.simulated_encoder import Encoder, Shift, encode, encoder, patient_shift, shift_of
+from mil.simulation.targets.simulated_target import Target
+from mil.simulation.tissue import PHENOTYPES, SIGNALS, Tissue, grow, infiltrate, realised
+
+GENERATOR = 2
+"""Version of the generative model: a change of it makes cached cohorts anew."""
+
+_LATER = {"contrast": 1.0}
+"""Parameters that came later, and what every cohort before them had: that is no part of a cached cohort's name."""
+
+_OWN_COLUMNS = ("patient", "slide", "site", "scanner", "age", "sex", "stage", "severity", "share")
+_PATIENTS, _TILES, _SITES, _SCANNERS = range(4)  # what random numbers are for, so that none depends on another's order
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """The parameters of a simulated cohort; the same parameters make the same bytes.
+
+    Args:
+        target: what is predicted, and how well that is possible.
+        patients: how many.
+        tiles: median tiles a slide.
+        width: of a feature, at least 8.
+        slides: mean slides a patient, at least one. Some are without tumour, never all of a patient.
+        sites: hospitals, each with its own stain, scanner and case mix.
+        signal: how the tumour tiles that carry the biomarker lie: in large regions (`regional`), mixed with the others
+            (`diffuse`), or in small groups of 0.2 to 5% of all tiles (`sparse`).
+        contrast: how clearly the encoder tells tissue apart: distances between phenotypes are so many times the usual.
+            At 1 it takes some tiles for another tissue, as real encoders do; at 2 hardly any, and what a model lacks to
+            the oracle is what it did not learn.
+        label_noise: share of patients whose label is wrong in cohort.csv.
+        layout: a key of `LAYOUTS`: whose files, as which producer writes them.
+        seed: of everything random.
+
+    Raises:
+        ConfigError: a parameter out of its range.
+    """
+
+    target: Target
+    patients: int = 200
+    tiles: int = 1500
+    width: int = 256
+    slides: float = 1.2
+    sites: int = 4
+    signal: str = "regional"
+    contrast: float = 1.0
+    label_noise: float = 0.0
+    layout: str = "trident"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("patients", 4), ("tiles", 20), ("width", 8), ("slides", 1), ("sites", 1), ("seed", 0)):
+            if not least <= getattr(self, name) < np.inf:
+                raise ConfigError(f"{name}: {getattr(self, name)} found, at least {least} expected")
+        for name in ("patients", "tiles", "width", "sites", "seed"):
+            if not isinstance(getattr(self, name), int):
+                raise ConfigError(f"{name}: {getattr(self, name)} found, a whole number expected")
+        for name, known in (("signal", SIGNALS), ("layout", tuple(LAYOUTS))):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name}: {getattr(self, name)} found, one of {', '.join(known)} expected")
+        if not 0 < self.contrast < np.inf:
+            raise ConfigError(f"contrast: {self.contrast} found, a positive number expected")
+        if not 0 <= self.label_noise <= 0.5:
+            raise ConfigError(f"label_noise: {self.label_noise} found, a number from 0 to 0.5 expected")
+        if taken := set(self.target.columns) & set(_OWN_COLUMNS):
+            raise ConfigError(f"target: column {min(taken)} found, a name that a cohort does not use itself expected")
+
+
+def draw_patients(simulation: Simulation) -> Patients:
+    """The cohort's patients without a tile made; `oracle` is what endless tiles would show."""
+    cohort = simulation
+    rng = _rng(cohort, _PATIENTS)
+    return enrol(cohort.target, cohort.patients, cohort.slides, cohort.sites, cohort.label_noise, rng)
+
+
+def write(simulation: Simulation, folder: Path) -> None:
+    """Makes a cohort: `features/`, `phenotypes/<slide>.csv`, `truth.csv` and, last, `cohort.csv`.
+
+    Raises:
+        ConfigError: the folder holds something already, or the layout's libraries are not installed.
+    """
+    require(simulation.layout)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder}: something is there already, a new or empty folder expected")
+    patients = draw_patients(simulation)
+    for name in ("features", "phenotypes"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    laboratory = _Laboratory(simulation)
+    shares = [laboratory.process(i, patients, folder) for i in range(simulation.patients)]
+    _write_truth(simulation.target, patients, shares, folder)
+    cohort = patients.clinic.loc[np.repeat(patients.clinic.index, patients.slides)]
+    cohort.insert(1, "slide", [slide for i in patients.clinic.index for slide in _slides(patients, i)])
+    cohort.to_csv(folder / "cohort.csv", index=False)
+
+
+def cached(simulation: Simulation, root: Path) -> Path:
+    """The folder of this cohort under `root`, made now if it is not there.
+
+    A cohort appears whole or not at all; of two processes that make it at once, one's is kept.
+    """
+    folder = root / _name(simulation)
+    if folder.exists():
+        return folder
+    draft = root / f".{folder.name}-{uuid4().hex}"
+    try:
+        write(simulation, draft)
+        draft.replace(folder)
+    except OSError:
+        if not (folder / "cohort.csv").exists():  # else another process was first
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+class _Laboratory:
+    """Makes the slides of one cohort."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.encoder: Encoder = encoder(simulation.width, len(simulation.target.biomarkers), simulation.contrast)
+        self.names = np.array([*PHENOTYPES, *simulation.target.biomarkers])
+
+    def process(self, index: int, patients: Patients, folder: Path) -> tuple[NDArray[np.float64], float]:
+        """Writes a patient's slides; gives its biomarkers' realised shares `(k,)`, and their part of all tiles."""
+        simulation = self.simulation
+        rng = _rng(simulation, _TILES, index)
+        tissues = self._grow(int(patients.slides[index]), rng)
+        phenotypes = infiltrate(tissues, patients.shares[index], simulation.signal)
+        tumour = patient_shift(self.encoder, rng)
+        shifts = self._shifts(str(patients.clinic["site"][index]), str(patients.clinic["scanner"][index]))
+        for slide, tissue, phenotype in zip(_slides(patients, index), tissues, phenotypes, strict=True):
+            stain = shift_of(self.encoder, "slide", rng)
+            features = encode(self.encoder, phenotype, tumour, [*shifts, stain], rng)
+            LAYOUTS[simulation.layout](folder / "features", slide, features, tissue.cells)
+            self._write_phenotypes(folder / "phenotypes" / f"{slide}.csv", tissue, phenotype)
+        return realised(np.concatenate(phenotypes), len(simulation.target.biomarkers), simulation.signal)
+
+    def _grow(self, slides: int, rng: np.random.Generator) -> list[Tissue]:
+        """A patient's slides, of which at least one has tumour."""
+        tumour = rng.uniform(0.15, 0.65, slides)
+        without = rng.random(slides) < 0.35
+        without[rng.integers(slides)] = False
+        tumour[without] = 0.0
+        sizes = np.maximum(16, np.round(self.simulation.tiles * np.exp(0.35 * rng.standard_normal(slides))))
+        return [grow(int(n), float(share), self.simulation.signal, rng) for n, share in zip(sizes, tumour, strict=True)]
+
+    def _shifts(self, site: str, scanner: str) -> list[Shift]:
+        keys = ((_SITES, site, "site"), (_SCANNERS, scanner, "scanner"))
+        return [shift_of(self.encoder, kind, _rng(self.simulation, use, *name.encode())) for use, name, kind in keys]
+
+    def _write_phenotypes(self, path: Path, tissue: Tissue, phenotype: NDArray[np.int64]) -> None:
+        x, y = (EXTENT * (tissue.cells + 1)).T
+        pd.DataFrame({"x": x, "y": y, "phenotype": self.names[phenotype]}).to_csv(path, index=False)
+
+
+def _write_truth(
+    target: Target, patients: Patients, shares: list[tuple[NDArray[np.float64], float]], folder: Path
+) -> None:
+    truth = patients.truth.copy()
+    truth.insert(2, "share", [part for _, part in shares])
+    oracle = target.oracle(np.array([share for share, _ in shares]))
+    for place, column in enumerate(oracle, start=3):
+        truth.insert(place, column, oracle[column])
+    truth.to_csv(folder / "truth.csv", index=False)
+
+
+def _slides(patients: Patients, index: int) -> list[str]:
+    return [f"{patients.clinic['patient'][index]}-{k + 1}" for k in range(patients.slides[index])]
+
+
+def _name(simulation: Simulation) -> str:
+    chosen = {name: value for name, value in asdict(simulation).items() if _LATER.get(name) != value}
+    said = {"generator": GENERATOR, "endpoint": type(simulation.target).__name__, **chosen}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _rng(simulation: Simulation, use: int, *key: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(simulation.seed, spawn_key=(use, *key)))

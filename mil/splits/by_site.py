@@ -1,0 +1,162 @@
+"""Splits that keep a site's patients together: slides tell their site, and sites differ in who comes to them."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mil.errors import SplitError
+from mil.splits.assignment import Assignment, assign
+from mil.splits.roles import Split
+from mil.splits.sites import sites_of
+from mil.splits.strata import chosen_of, fold_table, ordered, refuse_share, seeded
+from mil.tables import listed
+
+_log = logging.getLogger(__name__)
+
+UNEVEN = 0.2
+"""Relative deviation from the even share of a class, beyond which a fold is warned of."""
+Strata = NDArray[np.integer]
+Names = NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class SitePreserved:
+    """k-fold cross-validation in which no site stands on two sides: every fold reports whole sites.
+
+    Sites are dealt out so that each fold has its share of every class (see `assignment`). The selecting patients are
+    whole sites too where that is near to the share, else a stratified part of those training.
+
+    Args:
+        folds: Parts the sites are dealt out to.
+        select: Share of the patients left for training that selects the model.
+    """
+
+    folds: int = 5
+    select: float = 0.2
+
+    def __call__(self, patients: Sequence[str], strata: Strata, columns: pd.DataFrame, seed: int) -> Split:
+        """Split as `Strategy` says.
+
+        Raises:
+            SplitError: Fewer than two folds, fewer sites than folds, or patients without a site.
+        """
+        ids, groups = ordered(patients, strata)
+        refuse_share("select", self.select)
+        sites = sites_of(ids.tolist(), columns)
+        names, place = np.unique(sites, return_inverse=True)
+        if self.folds < 2:
+            raise SplitError(f"split.folds is {self.folds}, expected at least 2")
+        if len(names) < self.folds:
+            raise SplitError(f"{len(names)} sites ({listed(names.tolist())}) are too few for {self.folds} folds")
+        found = assign(_counts(place, groups), self.folds, seeded(seed, 0))
+        _warn_of_uneven(found, np.unique(groups))
+        parts = found.parts[place]
+        tables = [
+            fold_table(ids, fold, _roles(parts == fold, sites, groups, self.select, seeded(seed, fold + 1)))
+            for fold in range(self.folds)
+        ]
+        return Split(pd.concat(tables))
+
+
+@dataclass(frozen=True)
+class LeaveOneSiteOut:
+    """Each site is reported once, by a model that has seen the others alone.
+
+    Sites with few patients, or with patients of one class only, cannot be scored by themselves: together they are one
+    fold, the last, unless `small` is `refuse`.
+
+    Args:
+        smallest: Patients that a site needs for a fold of its own.
+        select: Share of the patients left for training that selects the model.
+        small: `pool` or `refuse`.
+    """
+
+    smallest: int = 20
+    select: float = 0.2
+    small: str = "pool"
+
+    def __call__(self, patients: Sequence[str], strata: Strata, columns: pd.DataFrame, seed: int) -> Split:
+        """Split as `Strategy` says.
+
+        Raises:
+            SplitError: Fewer than two folds, small sites where they are refused, or patients without a site.
+        """
+        ids, groups = ordered(patients, strata)
+        refuse_share("select", self.select)
+        if self.small not in ("pool", "refuse"):
+            raise SplitError(f"split.small is '{self.small}', expected pool or refuse")
+        sites = sites_of(ids.tolist(), columns)
+        reported = self._reported(sites, groups)
+        tables = [
+            fold_table(ids, fold, _roles(np.isin(sites, own), sites, groups, self.select, seeded(seed, fold)))
+            for fold, own in enumerate(reported)
+        ]
+        return Split(pd.concat(tables))
+
+    def _reported(self, sites: Names, groups: Strata) -> list[list[str]]:
+        """The sites that each fold reports."""
+        names, place = np.unique(sites, return_inverse=True)
+        counts = _counts(place, groups)  # (s, k)
+        alone = (counts.sum(1) >= self.smallest) & ((counts > 0).sum(1) > min(1, counts.shape[1] - 1))
+        pooled = names[~alone].tolist()
+        if pooled and self.small == "refuse":
+            raise SplitError(f"{len(pooled)} sites have under {self.smallest} patients or one class: {listed(pooled)}")
+        found = [[str(name)] for name in names[alone]] + ([pooled] if pooled else [])
+        if len(found) < 2:
+            raise SplitError(
+                f"{int(alone.sum())} of {len(names)} sites have {self.smallest} patients of more than one class, "
+                "expected two or more, or one and others to pool"
+            )
+        if pooled:
+            message = "%d sites under %d patients or of one class are reported together, as fold %d: %s"
+            _log.warning(message, len(pooled), self.smallest, len(found) - 1, listed(pooled))
+        return found
+
+
+def _counts(place: NDArray[np.intp], groups: Strata) -> NDArray[np.int64]:
+    """Patients of each site and stratum, `(s, k)`."""
+    _, kind = np.unique(groups, return_inverse=True)
+    counts = np.zeros((place.max(initial=-1) + 1, kind.max(initial=-1) + 1), dtype=np.int64)
+    np.add.at(counts, (place, kind), 1)
+    return counts
+
+
+def _roles(report: NDArray[np.bool_], sites: Names, groups: Strata, share: float, seed: int) -> Names:
+    """Each patient's role, where `report` is settled."""
+    roles = np.where(report, "report", "train").astype("U6")
+    rest = np.flatnonzero(~report)
+    chosen = _whole_sites(sites[rest], groups[rest], share, seed)
+    roles[rest[chosen_of(groups[rest], share, seed) if chosen is None else chosen]] = "select"
+    return roles
+
+
+def _whole_sites(sites: Names, groups: Strata, share: float, seed: int) -> NDArray[np.intp] | None:
+    """Places of whole sites with about the share of the patients; none where they are far off or lack a class."""
+    names, place = np.unique(sites, return_inverse=True)
+    parts = max(2, round(1 / share))
+    if len(names) < parts:
+        return None
+    counts = _counts(place, groups)
+    found = assign(counts, parts, seed, exact=False)
+    wanted = share * counts.sum(0)
+    taken = found.deviation + found.even  # (f, k)
+    best = int(np.abs(taken / wanted - 1).max(1).argmin())
+    off = np.abs(taken[best] - wanted)
+    near = (off <= np.maximum(1, UNEVEN * wanted)).all() and (taken[best] > 0).all()
+    return np.flatnonzero(found.parts[place] == best) if near else None
+
+
+def _warn_of_uneven(found: Assignment, classes: NDArray[np.integer]) -> None:
+    """A deviation below one patient is as even as can be."""
+    for kind, even in enumerate(found.even):
+        off = found.deviation[:, kind]
+        fold = int(np.abs(off).argmax())
+        if abs(off[fold]) >= 1 and abs(off[fold]) > UNEVEN * even:
+            _log.warning(
+                "class %s is not balanced by site: fold %d reports %d patients of it, %.1f would be even",
+                *(classes[kind], fold, round(off[fold] + even), even),
+            )

@@ -1,0 +1,54 @@
+"""Which site each patient comes from, as splits need to know it."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from mil.errors import SplitError
+from mil.tables import MISSING, listed
+
+_BARCODE = re.compile(r"TCGA-([A-Z0-9]{2})-[A-Z0-9]{4}(?![A-Z0-9])")
+
+
+def sites_of(patients: Sequence[str], columns: pd.DataFrame) -> NDArray[np.str_]:
+    """The site of each patient, `(p,)`; several names joined by ` + ` where patients have slides of several sites.
+
+    Where the cohort names no site and all patients are TCGA's, it is the tissue source site in their barcodes. Sites
+    that share a patient count as one: apart, the patient would stand on two sides.
+
+    Raises:
+        SplitError: Patients without a site.
+    """
+    if "site" not in columns:
+        return _of_barcodes(patients)
+    rows = columns.loc[columns["patient"].isin(set(patients)), ["patient", "site"]].drop_duplicates()
+    known = rows[~rows["site"].isna() & ~rows["site"].astype(str).str.strip().str.casefold().isin(MISSING)]
+    if missing := sorted(set(patients) - set(known["patient"])):
+        raise SplitError(
+            f"column 'site' names no site of {len(missing)} of {len(patients)} patients: {listed(missing)}"
+        )
+    person = pd.Categorical(known["patient"], categories=list(patients)).codes.astype(np.intp)
+    codes, names = pd.factorize(known["site"].astype(str).str.strip(), sort=True)
+    size = len(patients) + len(names)
+    links = coo_array((np.ones(len(known)), (person, len(patients) + codes)), (size, size))
+    group = connected_components(links, directed=False)[1]
+    joined = {
+        one: " + ".join(names[group[len(patients) :] == one]) for one in np.unique(group[len(patients) :]).tolist()
+    }
+    return np.array([joined[one] for one in group[: len(patients)].tolist()], dtype=str)
+
+
+def _of_barcodes(patients: Sequence[str]) -> NDArray[np.str_]:
+    found = {patient: match[1] for patient in patients if (match := _BARCODE.match(patient))}
+    if len(found) < len(patients) or not found:
+        strange = sorted(set(patients) - set(found))
+        raise SplitError(
+            f"the cohort has no column 'site', and {len(strange)} of {len(patients)} patients have no TCGA barcode to "
+            f"tell it from: {listed(strange)}; name the column by data.columns.site=NAME"
+        )
+    return np.array([found[patient] for patient in patients], dtype=str)

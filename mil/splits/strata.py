@@ -1,0 +1,103 @@
+"""Parts of the patients that keep the strata's shares: what every way to split is made of."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
+
+from mil.errors import SplitError
+from mil.tables import listed
+
+_log = logging.getLogger(__name__)
+
+
+def ordered(patients: Sequence[str], strata: NDArray[np.integer]) -> tuple[NDArray[np.str_], NDArray[np.integer]]:
+    """Ids in their order, and the stratum of each: no split depends on the order that patients come in.
+
+    Raises:
+        SplitError: A patient is there twice, or has no stratum.
+    """
+    ids, groups = np.asarray(patients, dtype=str), np.asarray(strata)
+    if ids.shape != groups.shape:
+        raise SplitError(f"{len(ids)} patients have strata of shape {groups.shape}, expected one each")
+    order = np.argsort(ids, kind="stable")
+    ids = ids[order]
+    doubled = sorted(set(ids[1:][ids[1:] == ids[:-1]].tolist()))
+    if doubled:
+        raise SplitError(f"{len(doubled)} patients are there twice: {listed(doubled)}")
+    return ids, groups[order]
+
+
+def seeded(seed: int, *place: int) -> int:
+    """A seed of its own for each choice, so that one does not shift the next."""
+    return int(np.random.SeedSequence([seed, *place]).generate_state(1)[0])
+
+
+def refuse_share(name: str, share: float) -> None:
+    """Refuses a share that is none.
+
+    Raises:
+        SplitError: So it is.
+    """
+    if not 0 < share < 1:
+        raise SplitError(f"split.{name} is {share}, expected a share between 0 and 1")
+
+
+def refuse_folds(folds: int, repeats: int, groups: NDArray[np.integer], where: str = "") -> None:
+    """Refuses folds that cannot each have a patient of every class; `where` begins the message.
+
+    Raises:
+        SplitError: So it is.
+    """
+    if folds < 2 or repeats < 1:
+        raise SplitError(f"split.folds is {folds} and split.repeats {repeats}, expected at least 2 and 1")
+    classes, counts = np.unique(groups, return_counts=True)
+    if not len(classes) or counts.min() < folds:
+        which, count = (f"class {classes[counts.argmin()]}", counts.min()) if len(classes) else ("the cohort", 0)
+        raise SplitError(f"{where}{which} has {count} patients, expected at least {folds} for {folds} folds")
+
+
+def roles_of(
+    count: int,
+    report: NDArray[np.intp],
+    rest: NDArray[np.intp],
+    groups: NDArray[np.integer],
+    share: float,
+    seed: int,
+) -> NDArray[np.str_]:
+    """Each patient's role: `report` as given, and of the `rest` a stratified share selects."""
+    roles = np.full(count, "", dtype="U6")
+    roles[report], roles[rest] = "report", "train"
+    roles[rest[chosen_of(groups[rest], share, seed)]] = "select"
+    return roles
+
+
+def chosen_of(groups: NDArray[np.integer], share: float, seed: int) -> NDArray[np.intp]:
+    """Places of a share of the patients that keeps the strata's shares, or, with a warning, of any.
+
+    Raises:
+        SplitError: Fewer than two patients.
+    """
+    if len(groups) < 2:
+        raise SplitError(f"{len(groups)} patients are left for training, expected at least 2 to train and to select")
+    by_class = StratifiedShuffleSplit(1, test_size=share, random_state=seed)
+    try:
+        chosen: NDArray[np.intp] = next(by_class.split(groups, groups))[1]
+    except ValueError as error:
+        _log.warning("which of %d patients select is chosen without regard to class: %s", len(groups), line(error))
+        size = min(max(round(share * len(groups)), 1), len(groups) - 1)
+        chosen = next(ShuffleSplit(1, test_size=size, random_state=seed).split(groups))[1]
+    return chosen
+
+
+def fold_table(ids: NDArray[np.str_], fold: int, roles: NDArray[np.str_]) -> pd.DataFrame:
+    """One fold of a split's table."""
+    return pd.DataFrame({"patient": ids, "fold": fold, "role": roles})
+
+
+def line(error: Exception) -> str:
+    """An error's message in one line."""
+    return " ".join(str(error).split())

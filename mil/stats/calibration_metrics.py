@@ -1,0 +1,161 @@
+"""How well probabilities are what they say, for every resample of the patients at once.
+
+Probabilities of exactly 0 or 1 are read as 1e-300 and 1 - 2^-53, so that they have a logit.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mil.stats.logistic import logistic, overlaps
+from mil.stats.weights import Floats, as_given, as_rows, ratio
+
+BINS, _IN_A_BIN = 15, 10
+_LOWEST, _HIGHEST = 1e-6, 1 - 1e-12
+"""Of risks on the scale of `log_log`, which is steep near zero: lower ones would outweigh all others."""
+
+
+def logit(probability: ArrayLike) -> Floats:
+    """Logarithm of the odds, finite for all of [0, 1]."""
+    inside = np.clip(np.asarray(probability, np.float64), 1e-300, 1 - 2**-53)
+    return np.asarray(np.log(inside) - np.log1p(-inside))
+
+
+def log_log(risk: ArrayLike) -> Floats:
+    """log(-log(1 - risk)), the scale on which hazards are proportional; risks of 0 and 1 are moved inside."""
+    inside = np.clip(np.asarray(risk, np.float64), _LOWEST, _HIGHEST)
+    return np.asarray(np.log(-np.log1p(-inside)))
+
+
+def brier(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) -> Floats:
+    """Mean squared distance from the truth, `()` or `(r,)`. Brier, Monthly Weather Review 78, 1950.
+
+    Args:
+        probability: `(p,)` of yes, or `(p, c)` of classes: then the distances of all classes add up.
+        truth: `(p,)` or `(p, c)`, 1 for yes and 0 for no.
+        weight: Multiplicities `(r, p)`.
+    """
+    squares = (np.asarray(probability, np.float64) - np.asarray(truth, np.float64)) ** 2
+    return _mean(squares.reshape(len(squares), -1).sum(1), weight)
+
+
+def scaled_brier(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) -> Floats:
+    """1 - Brier / Brier of telling everyone the prevalence; 1 is perfect, below 0 is worse than that.
+
+    Arguments as in `brier`; NaN where nobody differs. Steyerberg et al., Epidemiology 21, 2010.
+    """
+    truth = np.asarray(truth, np.float64)
+    rows = as_rows(weight, len(truth))
+    shares = rows @ truth.reshape(len(truth), -1) / rows.sum(1, keepdims=True)  # (r, c)
+    missed = np.atleast_1d(brier(probability, truth, weight))
+    return as_given(1 - ratio(missed, (shares * (1 - shares)).sum(1)), weight)
+
+
+def log_loss(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) -> Floats:
+    """Mean of minus the logarithm of what the true class got, `()` or `(r,)`.
+
+    Args:
+        probability: `(p, c)`
+        truth: `(p, c)`, 1 for the true class and 0 for the others.
+        weight: Multiplicities `(r, p)`.
+    """
+    given = (np.asarray(probability, np.float64) * np.asarray(truth, np.float64)).sum(1)
+    return _mean(-np.log(np.maximum(given, 1e-300)), weight)
+
+
+def intercept(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) -> Floats:
+    """Calibration in the large: what has to be added to all logits so that as many are yes as are said to be.
+
+    Zero is right; below zero the probabilities are too high. Cox, Biometrika 45, 1958.
+
+    Args:
+        probability: `(p,)` of yes.
+        truth: `(p,)`, 1 for yes and 0 for no.
+        weight: Multiplicities `(r, p)`.
+
+    Returns:
+        `()` or `(r,)`; NaN where a class is absent.
+    """
+    truth = np.asarray(truth, np.float64)
+    share = np.atleast_1d(_mean(truth, weight))
+    found = logistic(np.ones((len(truth), 1)), truth, weight, logit(probability))[:, 0]
+    return as_given(np.where((share > 0) & (share < 1), found, np.nan), weight)
+
+
+def slope(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) -> Floats:
+    """Coefficient of the logit in a logistic regression of the truth on it; one is right, below it is too sure.
+
+    Arguments as in `intercept`. NaN where the classes do not overlap: no finite slope exists.
+    """
+    values = logit(probability)
+    found = logistic(np.stack([np.ones_like(values), values], 1), truth, weight)[:, 1]
+    return as_given(found * overlaps(values, truth, weight), weight)
+
+
+def ece(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) -> Floats:
+    """Expected calibration error: mean over bins of how far the share of yes lies from the mean probability.
+
+    Fifteen bins of equal mass, of fewer than 150 patients one for every ten; equal probabilities stay together. It is
+    above zero for perfect probabilities too, the more so the fewer patients: see `ece_if_calibrated`.
+    Nixon et al., CVPR Workshops 2019.
+
+    Args:
+        probability: `(p,)` of yes.
+        truth: `(p,)`, 1 for yes and 0 for no.
+        weight: Multiplicities `(r, p)`.
+    """
+    probability = np.asarray(probability, np.float64)
+    rows = as_rows(weight, len(probability))
+    return as_given(_ece(probability, np.asarray(truth, np.float64)[None], rows), weight)
+
+
+def ece_if_calibrated(probability: ArrayLike, draws: int = 500, seed: int = 0) -> float:
+    """Mean of the `ece` that these patients would show if their probabilities were exactly right."""
+    probability = np.asarray(probability, np.float64)
+    truth = (np.random.default_rng(seed).random((draws, len(probability))) < probability).astype(np.float64)
+    return float(_ece(probability, truth, np.ones_like(truth)).mean())
+
+
+def line(value: ArrayLike, true: ArrayLike, weight: Floats | None = None) -> tuple[Floats, Floats]:
+    """Intercept and slope of the true values on the predicted ones by least squares, `()` or `(r,)` both.
+
+    NaN where the predictions do not vary.
+    """
+    value, true = np.asarray(value, np.float64), np.asarray(true, np.float64)
+    middle = float(value.mean()) if len(value) else 0.0
+    fitted = least_squares(np.stack([np.ones_like(value), value - middle], 1), true, weight)
+    return as_given(fitted[:, 0] - middle * fitted[:, 1], weight), as_given(fitted[:, 1], weight)
+
+
+def least_squares(design: ArrayLike, true: ArrayLike, weight: Floats | None = None) -> Floats:
+    """Coefficients `(r, k)` of a design `(p, k)`; NaN where a row's patients do not tell them."""
+    design, true = np.asarray(design, np.float64), np.asarray(true, np.float64)
+    rows, k = as_rows(weight, len(true)), design.shape[1]
+    scale = np.maximum(np.abs(design).max(0, initial=0), 1e-300)
+    inputs = design / scale
+    products = (inputs[:, :, None] * inputs[:, None, :]).reshape(len(true), k * k)
+    normal = (rows @ products).reshape(-1, k, k)
+    solved = np.einsum("rkl,rl->rk", np.linalg.pinv(normal, hermitian=True), (rows * true) @ inputs)
+    known = np.linalg.matrix_rank(normal, hermitian=True) == k
+    return np.asarray(np.where(known[:, None], solved / scale, np.nan))
+
+
+def _mean(values: Floats, weight: Floats | None) -> Floats:
+    rows = as_rows(weight, len(values))
+    return as_given(ratio(rows @ values, rows.sum(1)), weight)
+
+
+def _ece(probability: Floats, truth: Floats, rows: Floats) -> Floats:
+    """Of truths `(r, p)`, or `(1, p)` for all rows, `(r,)`."""
+    if not len(probability):
+        return np.full(len(rows), np.nan)
+    order = np.argsort(probability, kind="stable")
+    probability, truth, rows = probability[order], truth[:, order], rows[:, order]
+    group = np.flatnonzero(np.append(True, np.diff(probability) > 0))  # the first of each run of ties
+    mass = np.add.reduceat(rows, group, axis=1)  # (r, g)
+    gap = np.add.reduceat(rows * (probability - truth), group, axis=1)
+    total = mass.sum(1, keepdims=True)
+    parts = np.clip(total // _IN_A_BIN, 1, BINS)
+    middle = (mass.cumsum(1) - mass / 2) / np.maximum(total, 1)
+    place = np.minimum(parts * middle, parts - 1).astype(np.intp) + BINS * np.arange(len(rows))[:, None]
+    gaps = np.bincount(place.ravel(), gap.ravel(), minlength=BINS * len(rows)).reshape(-1, BINS)
+    return ratio(np.abs(gaps).sum(1), total[:, 0])

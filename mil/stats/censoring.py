@@ -1,0 +1,94 @@
+"""How long patients go without an event, and how long they are followed: Kaplan-Meier curves that weigh what is seen.
+
+Weights by the inverse probability of censoring take G, the chance to be followed beyond a time, from the patients a
+model was trained on, so that they are fixed before a report patient is seen and the same in every resample.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mil.stats.weights import Floats
+
+Amounts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class KaplanMeier:
+    """The chance to be without event after a time. Kaplan and Meier, JASA 53, 1958.
+
+    Attributes:
+        times: At which somebody left, by event or censoring, rising `(t,)`.
+        values: The chance after each of them, `(t,)`.
+    """
+
+    times: Floats
+    values: Floats
+
+    @classmethod
+    def fit(cls, time: ArrayLike, event: ArrayLike) -> Self:
+        """To patients `(p,)`; an event is any number but zero, and comes before a censoring of its time."""
+        times, there, events, _ = _counts(time, event)
+        return cls(times, _product(events, there))
+
+    def at(self, time: ArrayLike) -> Floats:
+        """The chance after these times, of any shape: the events of a time have happened.
+
+        Beyond the last patient's time it is zero where the curve has come to zero, and not known (NaN) otherwise.
+        """
+        time = np.asarray(time, dtype=np.float64)
+        reached = np.concatenate([[1.0], self.values])
+        unknown = (time > self.last) & (reached[-1] > 0)
+        return np.asarray(np.where(unknown, np.nan, reached[np.searchsorted(self.times, time, side="right")]))
+
+    @property
+    def last(self) -> float:
+        """The longest time of a patient; minus infinity without patients."""
+        return float(self.times[-1]) if len(self.times) else -np.inf
+
+    def state(self) -> dict[str, Any]:
+        """In plain JSON types."""
+        return {"times": self.times.tolist(), "values": self.values.tolist()}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Sequence[float]]) -> Self:
+        """From what `state` gave."""
+        return cls(np.asarray(state["times"], np.float64), np.asarray(state["values"], np.float64))
+
+
+class Censoring(KaplanMeier):
+    """The chance G to be followed beyond a time: Kaplan-Meier with events and censorings in each other's place.
+
+    Who has an event at a time is no longer there to be censored at that time. G of a time includes the censorings of
+    that very time, as scikit-survival has it.
+    """
+
+    @classmethod
+    def fit(cls, time: ArrayLike, event: ArrayLike) -> Self:
+        """To the training patients `(p,)`; an event is any number but zero."""
+        times, there, events, censored = _counts(time, event)
+        return cls(times, _product(censored, there - events))
+
+    def inverse(self, time: ArrayLike) -> Floats:
+        """`1 / G` after these times, NaN where G is zero or not known: nobody was followed that long."""
+        chance = self.at(time)
+        found = np.full(chance.shape, np.nan)
+        np.divide(1.0, chance, out=found, where=chance > 0)
+        return found
+
+
+def _counts(time: ArrayLike, event: ArrayLike) -> tuple[Floats, Amounts, Amounts, Amounts]:
+    """Different times, those still there just before each, and its events and censorings, `(t,)` each."""
+    times, place = np.unique(np.asarray(time, np.float64), return_inverse=True)
+    seen = np.asarray(event) != 0
+    events, censored = (np.bincount(place[kind], minlength=len(times)) for kind in (seen, ~seen))
+    there = np.cumsum((events + censored)[::-1])[::-1]
+    return times, there, events, censored
+
+
+def _product(leaving: Amounts, among: Amounts) -> Floats:
+    hazard = np.divide(leaving, among, out=np.zeros(len(among)), where=leaving > 0)
+    return np.asarray(np.cumprod(1 - hazard))

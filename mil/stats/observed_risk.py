@@ -1,0 +1,140 @@
+"""What happened to patients who were not all followed to the end: risks at a time, mean times, pseudo-values.
+
+A code says how follow-up ended: 0 censored, 1 the event, more a competing event. Without competing events the incidence
+is one minus Kaplan and Meier's survival, with them it is that of Aalen and Johansen, Scand J Stat 5, 1978.
+"""
+
+from typing import Any
+
+import numpy as np
+from lifelines import KaplanMeierFitter
+from numpy.typing import NDArray
+from scipy import stats
+
+from mil.stats.weights import Floats, as_given, as_rows
+
+LEVEL = 0.95
+_CELLS = 2**21
+"""Weights held at once, 16 MiB."""
+
+
+def incidence_at(time: Floats, code: Floats, at: float, weight: Floats | None = None) -> Floats:
+    """The chance that the first cause has come by a time, `()`, or `(r,)` for multiplicities `(r, p)`.
+
+    Follow-up that ends before `at` is taken as if nothing happened after it: ask `reaches` first.
+    """
+    order = np.argsort(time, kind="stable")
+    moments, start = np.unique(time[order], return_index=True)
+    rows = as_rows(weight, len(time))[:, order]  # (r, p)
+    code = code[order]
+    at_risk = np.cumsum(np.add.reduceat(rows, start, axis=1)[:, ::-1], axis=1)[:, ::-1]  # (r, t)
+    first, ended = (_share(np.add.reduceat(rows * seen, start, axis=1), at_risk) for seen in (code == 1, code > 0))
+    free = np.cumprod(1 - ended, axis=1)
+    before = np.concatenate([np.ones((len(rows), 1)), free[:, :-1]], axis=1)
+    return as_given((before * first)[:, moments <= at].sum(axis=1), weight)
+
+
+def reaches(time: Floats, code: Floats, at: float) -> bool:
+    """Whether the incidence at a time is known: somebody is followed until then, or all have ended before."""
+    return bool(len(time)) and bool(time.max() >= at or (code[time == time.max()] > 0).all())
+
+
+def pseudo_values(time: Floats, code: Floats, at: float) -> Floats:
+    """Each patient's share in the incidence at a time, `(p,)`: `n F - (n - 1) F` without the patient.
+
+    They stand for the unseen "had the event by then" in a regression. Andersen, Klein and Rosthøj, Biometrika 90, 2003.
+    """
+    n, size = len(time), max(1, _CELLS // max(1, len(time)))
+    without = [
+        incidence_at(time, code, at, 1.0 - (np.arange(first, min(first + size, n))[:, None] == np.arange(n)))
+        for first in range(0, n, size)
+    ]
+    return np.asarray(n * incidence_at(time, code, at) - (n - 1) * np.concatenate(without))
+
+
+def risk_at(time: Floats, code: Floats, at: float) -> dict[str, Any]:
+    """The observed risk at a time with its interval.
+
+    Kaplan-Meier: Greenwood's variance on the scale of log(-log survival). Competing events: the jackknife's variance of
+    the Aalen-Johansen estimate, on the scale of log(-log(1 - incidence)). Where nobody or everybody had the event,
+    the exact bound of as many patients as were last at risk.
+    """
+    beside = {"n": len(time), "events": int(((code == 1) & (time <= at)).sum()), "at_risk": int((time >= at).sum())}
+    if not reaches(time, code, at):
+        return {"value": None, "reason": f"nobody is followed for {at:g}"} | beside
+    value = float(incidence_at(time, code, at))
+    if value in (0, 1):
+        return _with_interval(value, _certain(value, time, code, at), "exact bound of those last at risk") | beside
+    if (code > 1).any():
+        spread = float(pseudo_values(time, code, at).std(ddof=1)) / len(time) ** 0.5 if len(time) > 1 else float("nan")
+        return _with_interval(value, _log_log(value, spread), "Aalen-Johansen, jackknife, log-log") | beside
+    bounds = KaplanMeierFitter(alpha=1 - LEVEL).fit(time, code == 1).confidence_interval_.asof(at).to_numpy()
+    return _with_interval(value, (1 - bounds[1], 1 - bounds[0]), "Kaplan-Meier, Greenwood, log-log") | beside
+
+
+def survival_at(time: Floats, code: Floats, at: float) -> dict[str, Any]:
+    """The chance to be without event after a time: `risk_at` turned round."""
+    found = risk_at(time, code, at)
+    if found["value"] is None:
+        return found
+    return found | {"value": 1 - found["value"], "low": 1 - found["high"], "high": 1 - found["low"]}
+
+
+def restricted_mean(time: Floats, event: NDArray[np.bool_], until: float) -> tuple[float, float]:
+    """Mean time without event up to a time, the area under Kaplan and Meier's curve, and its variance by Greenwood.
+
+    Royston and Parmar, BMC Med Res Methodol 13, 2013, equations of section 2.
+    """
+    moments = np.unique(time[event & (time < until)])  # (t,)
+    at_risk = len(time) - np.searchsorted(np.sort(time), moments, side="left")
+    deaths = np.array([np.sum(event & (time == moment)) for moment in moments], dtype=np.float64)
+    survival = np.concatenate([[1.0], np.cumprod(1 - deaths / at_risk)])  # (t + 1,)
+    areas = survival * np.diff(np.concatenate([[0.0], moments, [until]]))
+    ahead = np.cumsum(areas[::-1])[::-1][1:]  # (t,), the area that an event still takes part in
+    terms = np.zeros(len(moments))
+    np.divide(ahead**2 * deaths, at_risk * (at_risk - deaths), out=terms, where=at_risk > deaths)
+    return float(areas.sum()), float(terms.sum())
+
+
+def median_follow_up(time: Floats, code: Floats) -> dict[str, Any]:
+    """Kaplan and Meier's median with follow-up as the event and events as its censoring. Schemper and Smith, 1996."""
+    fit = KaplanMeierFitter(alpha=1 - LEVEL).fit(time, code == 0)
+    curve, bounds = fit.survival_function_.to_numpy()[:, 0], fit.confidence_interval_.to_numpy().T
+    low, value, high = (_first_below(fit.timeline, line) for line in (bounds[0], curve, bounds[1]))
+    beside = {"n": len(time), "censored": int((code == 0).sum())}
+    if value is None:
+        return {"value": None, "reason": "more than half of the patients would be followed longer"} | beside
+    return _with_interval(value, (low, high), "reverse Kaplan-Meier, log-log") | beside
+
+
+def _certain(value: float, time: Floats, code: Floats, at: float) -> tuple[float, float]:
+    """Where nobody or everybody had the event: what as many patients as were last at risk can exclude."""
+    last = at if value == 0 else time[(code > 0) & (time <= at)].max()
+    bound = ((1 - LEVEL) / 2) ** (1 / max(1, int((time >= last).sum())))
+    return (0.0, 1 - bound) if value == 0 else (bound, 1.0)
+
+
+def _first_below(times: Floats, curve: Floats) -> float | None:
+    below = np.flatnonzero(curve <= 0.5)
+    return float(times[below[0]]) if len(below) else None
+
+
+def _share(amounts: Floats, of: Floats) -> Floats:
+    found = np.zeros(amounts.shape)
+    np.divide(amounts, of, out=found, where=of > 0)
+    return found
+
+
+def _log_log(risk: float, spread: float) -> tuple[float, float]:
+    """The interval of a risk from its standard error, inside 0 and 1."""
+    if not 0 < risk < 1:
+        return float("nan"), float("nan")
+    z = float(stats.norm.ppf((1 + LEVEL) / 2))
+    hazard = -np.log1p(-risk)
+    factor = np.exp(z * spread / ((1 - risk) * hazard))
+    return float(-np.expm1(-hazard / factor)), float(-np.expm1(-hazard * factor))
+
+
+def _with_interval(value: float, bounds: tuple[float | None, float | None], method: str) -> dict[str, Any]:
+    low, high = (None if bound is None else float(bound) for bound in bounds)
+    return {"value": value, "low": low, "high": high, "level": LEVEL, "method": method}

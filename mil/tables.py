@@ -1,0 +1,118 @@
+"""Tables as hospitals write them, read as text and nothing but text."""
+
+import csv
+import difflib
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mil.errors import CohortError, MilError
+
+_WORDS = ["na", "n/a", "#n/a", "nan", "none", "null", "nil", "missing", "unknown", "-", ".", "?"]
+_TCGA = ("not available", "[not available]", "[not applicable]", "[not evaluated]", "[discrepancy]", "[unknown]")
+MISSING = frozenset(("", *_WORDS, *_TCGA))
+"""What a label column may hold where nothing is known; compared without regard to case. The brackets are TCGA's."""
+
+_DELIMITERS = (",", ";", "\t")
+_ZIP, _OLD_EXCEL = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
+
+
+def read_table(path: Path, error: type[MilError] = CohortError) -> pd.DataFrame:
+    """A table as stripped text, so that `001` and `1E5` stay: CSV (comma, semicolon or tab; plain or `.gz`) or XLSX.
+
+    A byte order mark, any line ends, quotes, blank lines and empty columns after the last one are taken as they come.
+    Of a workbook the first sheet is read.
+
+    Raises:
+        error: No such file, no text, no rows, a column twice, a line with another number of fields than the header,
+            or a formula.
+    """
+    raw = _bytes(path, error)
+    if raw.startswith(_OLD_EXCEL):
+        raise error(f"{path} is a workbook of Excel before 2007, or one with a password; save it as .xlsx or CSV")
+    if raw.startswith(_ZIP):
+        from mil.workbook import rows
+
+        found = rows(path, raw, error)
+    else:
+        found = _rows(path, _text(path, raw, error), error)
+    return _framed(path, [row for row in ([_one_line(field) for field in row] for row in found) if any(row)], error)
+
+
+def require(path: Path, table: pd.DataFrame, columns: Sequence[str], error: type[MilError] = CohortError) -> None:
+    """Check that a table has these columns.
+
+    Raises:
+        error: One is missing; names the nearest, and what was found.
+    """
+    found = [str(name) for name in table.columns]
+    for column in columns:
+        if column not in found:
+            near = difflib.get_close_matches(column.casefold(), [name.casefold() for name in found], n=1)
+            hint = next((f"; the nearest is '{name}'" for name in found if [name.casefold()] == near), "")
+            more = f" and {len(found) - 20} more" if len(found) > 20 else ""
+            raise error(f"{path} has no column '{column}', it has {', '.join(found[:20])}{more}{hint}")
+
+
+def listed(ids: Sequence[str]) -> str:
+    """The first ten of some ids, and how many more there are."""
+    more = f" and {len(ids) - 10} more" if len(ids) > 10 else ""
+    return ", ".join(f"'{one}'" for one in ids[:10]) + more
+
+
+def _one_line(field: str) -> str:
+    # A header is often broken over lines within its cell; nobody can type that on a command line.
+    return " ".join(field.split()) if len(field.splitlines()) > 1 else field.strip()
+
+
+def _framed(path: Path, rows: list[list[str]], error: type[MilError]) -> pd.DataFrame:
+    if not rows:
+        raise error(f"{path} is empty, expected a table with a header")
+    header, *body = rows
+    while header and not header[-1]:
+        header.pop()
+    doubled = sorted({name for name in header if header.count(name) > 1})
+    if doubled:
+        raise error(f"{path} has column '{doubled[0]}' twice, expected each once")
+    if not body:
+        raise error(f"{path} has a header but no rows")
+    for number, row in enumerate(body, start=1):
+        if len(row) < len(header) or any(row[len(header) :]):
+            raise error(f"{path}, row {number}: {len(row)} fields, the header has {len(header)}")
+    return pd.DataFrame([row[: len(header)] for row in body], columns=header, dtype=str)
+
+
+def _bytes(path: Path, error: type[MilError]) -> bytes:
+    try:
+        raw = path.read_bytes()
+        return gzip.decompress(raw) if path.suffix.lower() == ".gz" else raw
+    except (OSError, EOFError, zlib.error) as wrong:
+        reason = wrong.strerror if isinstance(wrong, OSError) and wrong.strerror else wrong
+        raise error(f"{path} cannot be read: {reason}") from wrong
+
+
+def _text(path: Path, raw: bytes, error: type[MilError]) -> str:
+    try:
+        # Excel's "Unicode text" is UTF-16, its "CSV UTF-8" starts with a byte order mark.
+        return raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as wrong:
+        raise error(f"{path} is no UTF-8 text (byte {wrong.start}), expected a CSV saved as UTF-8") from wrong
+
+
+def _rows(path: Path, text: str, error: type[MilError]) -> list[list[str]]:
+    lines = io.StringIO(text, newline=None).read()
+    delimiter = _delimiter(lines.lstrip("\n").partition("\n")[0])
+    try:
+        return list(csv.reader(io.StringIO(lines), delimiter=delimiter, skipinitialspace=True))
+    except csv.Error as wrong:
+        raise error(f"{path} is no CSV: {wrong}") from wrong
+
+
+def _delimiter(header: str) -> str:
+    bare = re.sub(r'"[^"]*"', "", header)  # a quoted name may hold commas
+    return max(_DELIMITERS, key=bare.count)

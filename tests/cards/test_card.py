@@ -1,0 +1,344 @@
+"""A card says what its numbers are worth, where they come from, and why what it lacks is missing."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from mil.cards import BLOCKS, RESEARCH, SIMULATED, card, interval, population
+from mil.cards.chai import chai
+from mil.cards.content import ABSENT
+from mil.cards.markdown import anchor, escaped
+from mil.endpoints.endpoint import Endpoint
+from mil.endpoints.several import Several
+from mil.manifest import Manifest, Part, part
+from mil.report.assemble import evaluate
+from tests.report.figures.cases import CASES, HOSTILE, evaluated
+
+FIGURES = ["calibration.png", "kaplan_meier.png", "leaderboard.png", "learning_curve.png", "odd.png", "roc.png"]
+FACTS = {"en": "Finds what is sought.", "fr": "Trouve ce qui est cherché."}
+COUNTS = {"n": 30, "MSS": 20, "MSI-H": 10}
+DECISION = {
+    "name": "MSI-H",
+    "columns": ["p_MSI-H"],
+    "rule": {"rule": "sensitivity", "at_least": 0.95, "role": "rule-out"},
+    "cuts": [0.123456],
+    "calls": ["MSS", "MSI-H"],
+    "on": "select",
+    "n": 30,
+    "positives": 10,
+}
+
+
+def tool(**more: Any) -> dict[str, Any]:
+    """What a tool of the zoo says of itself."""
+    said = {
+        "name": "msi-crc",
+        "version": "1.2.3",
+        "title": "MSI in colorectal cancer",
+        "category": "biomarker",
+        "organ": "Colon-rectum",
+        "specimen": "FFPE, H&E",
+        "question": "Is it deficient?",
+        "ground_truth": "Immunohistochemistry",
+        "intended_use": "Research.",
+        "users": "Pathologists",
+        "pathway": "Before the test. MSS means no test. MSI-H means the test.",
+        "out_of_scope": ["not a Lynch test"],
+        "confounders": ["scanner"],
+        "facts": FACTS,
+        "evidence": {
+            "class": "B",
+            "tier": 1,
+            "note": "our own mapping",
+            "performance": [{"text": "Others found 0.9", "doi": "10.1038/s41467-023-42453-6"}],
+        },
+        "references": [{"text": "A paper", "url": "https://example.org/paper"}],
+        "decision": {"rule": "sensitivity", "at_least": 0.95, "role": "rule-out"},
+    }
+    return said | more
+
+
+def manifest(endpoint: Endpoint, simulated: bool = True, **more: Any) -> Manifest:
+    """Of a small model."""
+    encoder = {"name": "uni", "dim": 1024, "aliases": ["uni_v1", "MahmoodLab/UNI"], "licence": "CC-BY-NC-ND-4.0"}
+    return Manifest(
+        tool=tool(**more),
+        model=Part(name="mil.models.abmil.ABMIL", options={"in_dim": 32, "gated": True}),
+        endpoint=part(endpoint, {"classes": ["MSS", "MSI-H"]}),
+        fitted={"endpoint": {}, "decisions": [DECISION], "calibration": {"method": "platt"}, "novelty": None},
+        encoder=encoder | {"verified": True, "pretrained_on": ["GTEx"]},
+        data={
+            "simulated": simulated,
+            "simulation": {"sites": 4, "slides": 1.2, "tiles": 200, "label_noise": 0.0} if simulated else None,
+            "cohort_sha256": "c" * 64,
+            "patients": {"train": COUNTS, "select": COUNTS, "report": COUNTS},
+            "bag": "patient",
+            "geometry": {"tile_px": 256.0, "mpp": 0.5},
+            "split": {"strategy": {"_target_": "mil.splits.folds.KFold", "folds": 3}, "sha256": "5" * 64, "fold": 1},
+        },
+        training={
+            "epochs": 5,
+            "best_epoch": 3,
+            "precision": "32",
+            "seed": 7,
+            "threads": 1,
+            "parameters": 1234,
+            "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.001},
+            "schedule": None,
+            "data": {"max_tiles": None},
+            "versions": {"mil-zoo": "0.1.0", "torch": "2.13.0"},
+        },
+        files={"weights.safetensors": "a" * 64},
+    )
+
+
+@cache
+def written(name: str, simulated: bool = True) -> tuple[str, dict[str, Any]]:
+    """The card of a kind of endpoint, and the report that it is of."""
+    evaluation, report = evaluated(name)
+    own = report | {"resamples": 10, "looks": 1, "fitted": []}
+    return card(manifest(evaluation.endpoint, simulated), evaluation.endpoint, own, FIGURES), own
+
+
+def at(report: Any, path: str) -> Any:
+    """What stands at a card's source."""
+    for key, index, quoted in re.findall(r'([\w]+)|\[(\d+)\]|\["([^"]+)"\]', path):
+        report = report[int(index)] if index else report[quoted or key]
+    return report
+
+
+def blocks(text: str) -> dict[int, str]:
+    """The body of each numbered block."""
+    parts = re.split(r"^## (\d+)\. .*$", text, flags=re.MULTILINE)
+    return {int(number): body for number, body in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def fields(body: str) -> Iterator[tuple[str, str]]:
+    """Name and content of a block's fields."""
+    for name, said in re.findall(r"^- \*\*(.+?)\*\*:(.*(?:\n    - .*)*)", body, re.MULTILINE):
+        yield name, said.strip()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_block_is_there_and_every_field_is_filled_or_says_why_not(name: str) -> None:
+    text, _ = written(name)
+    found = blocks(text)
+    assert list(found) == list(range(25)) == list(range(len(BLOCKS)))
+    for number, body in found.items():
+        known = list(fields(body))
+        assert known or number == 24, number
+        for field, said in known:
+            assert said, (number, field)
+            if ABSENT.strip() in said:
+                assert len(said.partition(ABSENT)[2]) > 5, (number, field)
+    assert "None" not in text
+    assert not re.search(r"\bnan\b|Undefined|mil\.errors|\{\{|\{%", text)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_number_of_every_table_is_at_the_place_that_it_names(name: str) -> None:
+    text, report = written(name)
+    rows = re.findall(r"^\|(?: [^|]* \|)* ([^|]+) \| ([^|]+) \| `report\.json: ([^`,]+)` \|$", text, re.MULTILINE)
+    checked = 0
+    for value, _, source in rows:
+        node = at(report, source)
+        if isinstance(node, dict) and isinstance(node.get("value"), int | float | None) and "value" in node:
+            assert value == escaped(interval(node)), source
+            checked += 1
+    assert checked >= 10
+    for metric, found in report["metrics"].items():
+        assert f"| {interval(found)} | {escaped(population(found))} | `report.json: metrics.{metric}` |" in text
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_number_without_patients_is_in_no_card(name: str) -> None:
+    text, _ = written(name)
+    for value, patients in re.findall(r"\| (-?\d[\d.]* \([^|]* to [^|]*\)) \| ([^|]+) \| `report", text):
+        assert re.search(r"\bn \d+|see the rows|\d+ of \d+", patients), (value, patients)
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_the_card_says_first_what_its_numbers_are_worth(simulated: bool) -> None:
+    text, _ = written("binary", simulated)
+    body = text.split("---\n", 2)[2]
+    assert body.splitlines()[0] == f"> **{SIMULATED if simulated else RESEARCH}**"
+    assert ("simulated-data" in text) == ("no patient exists" in text) == simulated
+    assert "no external validation" in text
+
+
+def test_what_a_pathologist_needs_stands_on_the_first_screen() -> None:
+    body = written("binary")[0].split("---\n", 2)[2]
+    first = body.split("## Contents")[0]
+    assert len(first.splitlines()) <= 60
+    assert len(re.sub(r"\(`[^`]*`\)|`[^`]*`", "", first).split()) <= 560
+    for word in (FACTS["en"], FACTS["fr"], "MSS means no test", "not a Lynch test", "0.1235", "sensitivity", "class B"):
+        assert word in first
+
+
+def test_a_mangled_or_missing_report_is_told_and_not_shown_as_numbers() -> None:
+    endpoint = CASES["binary"]().endpoint
+    old = {"schema": 1, "folds": 0, "patients": {}, "metrics": {}, "oracle": None, "baseline": None, "covariates": None}
+    text = card(manifest(endpoint), endpoint, old, [])
+    assert list(blocks(text)) == list(range(25))
+    assert "no patient was held back to report on" in text
+    assert "not available: this report has none" in text
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_few_or_alike_patients_leave_open_is_written_as_not_estimable(name: str) -> None:
+    evaluation, _ = evaluated(name)
+    first, alike = evaluation.table["patient"].unique()[:9], evaluation.table.copy()
+    for column in evaluation.endpoint.columns:
+        alike[column] = alike[column].iloc[0]
+    tool = {
+        **evaluation.tool,
+        "prevalences": [0.1],
+        "clinical": {"categorical": ["sex"]},
+        "conformal": {"coverage": 0.9},
+    }
+    for table in (evaluation.table[evaluation.table["patient"].isin(first)], alike):
+        poor = replace(evaluation, table=table.reset_index(drop=True), tool=tool, resamples=5)
+        report = evaluate(poor)
+        text = card(manifest(evaluation.endpoint), evaluation.endpoint, report, [])
+        assert list(blocks(text)) == list(range(25))
+        assert "not estimable" in text
+        assert not re.search(r"\bnan\b|None", text)
+        assert chai(manifest(evaluation.endpoint), evaluation.endpoint, report)
+
+
+def test_cards_of_tools_that_say_little_of_themselves_are_whole() -> None:
+    evaluation, report = evaluated("survival")
+    whole = manifest(evaluation.endpoint)
+    bare = {key: whole.tool[key] for key in ("name", "version", "title", "category", "question")}
+    text = card(whole.model_copy(update={"tool": bare, "fitted": {}}), evaluation.endpoint, report, [])
+    assert list(blocks(text)) == list(range(25))
+    assert text.count("not available: the tool does not say") >= 10
+    assert "The tool gives scores and makes no call." in text
+
+
+def test_a_fold_of_several_shows_the_whole_run_and_its_own_patients_apart() -> None:
+    evaluation, report = evaluated("binary")
+    text = card(manifest(evaluation.endpoint), evaluation.endpoint, report | {"run": report}, ["roc.png"])
+    assert "`report.json: run.metrics.auroc`" in text
+    assert "`report.json: metrics.auroc`" in text
+    assert "(fold 1, the report patients of these weights)](figures/roc.png)" in text
+
+
+def test_a_tool_of_several_endpoints_shows_each_under_its_name() -> None:
+    parts = {"MSI": evaluated("binary"), "outcome": evaluated("survival")}
+    endpoint = Several({name: found.endpoint for name, (found, _) in parts.items()})
+    mean = {"value": 0.7, "low": 0.6, "high": 0.8, "level": 0.95, "counts": {"n": 120}}
+    head = dict.fromkeys(parts["MSI"][1]) | {"schema": 2, "folds": 1, "metrics": {"mean": mean}}
+    text = card(manifest(endpoint), endpoint, head | {"parts": {name: own for name, (_, own) in parts.items()}}, [])
+    assert "### MSI: Discrimination" in text
+    assert "### outcome: Survival" in text
+    assert "`report.json: parts.outcome.survival.c_index`" in text
+
+
+def test_the_front_matter_is_what_a_model_hub_reads(tmp_path: Path) -> None:
+    text, report = written("multilabel")
+    path = tmp_path / "README.md"
+    path.write_text(text, encoding="utf-8")
+    data = ModelCard.load(path).data
+    assert data.eval_results
+    for result in data.eval_results:
+        found = report["metrics"][result.metric_name]
+        assert result.metric_value == found["value"]
+        assert result.metric_args["n"] == found["counts"]["n"]
+        assert (result.metric_args["low"], result.metric_args["high"]) == (found["low"], found["high"])
+        assert result.dataset_type == "simulated"
+    assert data.language == ["en", "fr"]
+    assert data.base_model == "MahmoodLab/UNI"
+    assert {"ebai-class-b", "simulated-data", "research-use-only"} <= set(data.tags)
+    assert data.datasets == ["simulated-msi-crc"]
+
+
+def test_every_figure_is_shown_once_with_words_for_who_cannot_see_it() -> None:
+    for name in CASES:
+        shown = re.findall(r"!\[([^\]]+)\]\(figures/([\w.]+)\)", written(name)[0])
+        assert sorted(figure for _, figure in shown) == FIGURES
+        assert all(len(words) > 10 or figure == "odd.png" for words, figure in shown)
+
+
+def test_links_of_the_contents_lead_to_headings() -> None:
+    text, _ = written("binary")
+    wanted = re.findall(r"^- \[\d+\. .*\]\(#([\w-]+)\)$", text, re.MULTILINE)
+    assert wanted == [anchor(title) for title in re.findall(r"^## (\d+\. .*)$", text, re.MULTILINE)]
+    assert len(wanted) == 25
+
+
+class Tags(HTMLParser):
+    """Which elements a text has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.add(tag)
+
+
+@pytest.mark.parametrize(
+    "word", [HOSTILE, "a|b", "`x`", "<img src=x>", "[x](javascript:y)", "**x** $y$ ~z~ _q_", "# x"]
+)
+def test_nothing_that_a_tool_says_is_markup(word: str) -> None:
+    evaluation, report = evaluated("multiclass")
+    keys = ("title", "organ", "specimen", "question", "pathway", "users", "ground_truth")
+    said: dict[str, Any] = dict.fromkeys(keys, word)
+    said |= {key: [word] for key in ("out_of_scope", "confounders", "public_cohorts")}
+    said |= {"references": [{"text": word, "url": f"https://x.y/{word}"}], "facts": {"en": word, "fr": word}}
+    text = card(manifest(evaluation.endpoint, **said), evaluation.endpoint, report, [])
+    body = text.split("---\n", 2)[2]
+    tags = Tags()
+    tags.feed(body)
+    assert tags.found == set()
+    plain = re.sub(r"`report\.json: [^`\n]*`", "", body)
+    assert "](javascript" not in plain
+    widths: list[int] = []
+    for line in body.splitlines():
+        if line.startswith("|"):
+            widths.append(line.count("|"))
+        elif widths:
+            assert len(set(widths)) == 1, line
+            widths = []
+
+
+def test_the_same_arguments_give_the_same_bytes() -> None:
+    evaluation, report = evaluated("ordinal")
+    once, again = (card(manifest(evaluation.endpoint), evaluation.endpoint, report, FIGURES) for _ in range(2))
+    assert once == again
+    assert once.endswith("\n")
+    assert "\n\n\n" not in once
+
+
+def test_the_changelog_is_in_the_card() -> None:
+    evaluation, report = evaluated("binary")
+    changes = "## 1.1.0\n\n- Retrained.\n\n## 1.0.0\n\n- First.\n"
+    text = card(manifest(evaluation.endpoint), evaluation.endpoint, report, [], changelog=changes)
+    last = blocks(text)[24]
+    assert last.index("1.1.0") < last.index("Retrained.") < last.index("1.0.0") < last.index("First.")
+
+
+@pytest.mark.parametrize(
+    ("contrast", "told"),
+    [
+        (None, None),
+        (1.0, "the simulated encoder takes some tiles for another tissue"),
+        (2.0, "the simulated encoder holds tissues 2 times as far apart as usual"),
+    ],
+)
+def test_how_clearly_a_simulated_encoder_sees_is_told(contrast: float | None, told: str | None) -> None:
+    evaluation, report = evaluated("binary")
+    said = manifest(evaluation.endpoint)
+    drawn = {} if contrast is None else {"contrast": contrast}
+    known = said.model_copy(update={"data": said.data | {"simulation": said.data["simulation"] | drawn}})
+    text = card(known, evaluation.endpoint, report | {"resamples": 10, "looks": 1, "fitted": []}, FIGURES)
+    line = next((line for line in text.splitlines() if line.startswith("- **How clear the features are**")), None)
+    assert line == (told and f"- **How clear the features are**: {told} (`manifest.json: data.simulation.contrast`)")

@@ -1,0 +1,42 @@
+"""What a reader of a card clicks on, and words in it that could be taken for something else."""
+
+import re
+
+from mil.cards import card, population
+from mil.cards.measured import measured
+from mil.report.page.words import population as told
+from mil.report.page.words import written
+from tests.report.figures.cases import evaluated
+
+from .test_card import manifest
+
+
+def test_the_report_and_the_predictions_are_one_click_away() -> None:
+    evaluation, report = evaluated("binary")
+    for simulated, changelog, wanted in (
+        (True, "- First.", ["report.html", "report.json", "predictions.csv", "patients.csv", "manifest.json"]),
+        (True, "", ["report.html", "report.json", "manifest.json"]),
+        (False, "- First.", ["report.html", "report.json", "manifest.json"]),
+    ):
+        own = manifest(evaluation.endpoint, simulated)
+        text = card(own, evaluation.endpoint, report, [], changelog=changelog)
+        first = text.split("## Contents")[0]
+        assert re.findall(r"\]\(([\w.]+)\)", first) == wanted
+        assert ("The predictions stay at the training site." in first) != simulated
+
+
+def test_a_class_that_is_called_by_a_number_is_not_taken_for_one() -> None:
+    assert population({"counts": {"n": 9, "0": 4, "low": 5}}) == "n 9, class 0: 4, low 5"
+    assert told({"n": 9, "MSS": 4}) == "n 9, MSS 4", "a class keeps its letters"
+
+
+def test_large_numbers_have_one_decimal_and_small_ones_two_digits() -> None:
+    assert [written(value) for value in (72.0, 9.384, 0.15, 0.00012)] == ["72.0", "9.384", "0.150", "0.00012"]
+
+
+def test_a_record_is_named_only_where_there_are_others_to_tell_it_from() -> None:
+    number = {"value": 0.9, "low": 0.8, "high": 0.95, "level": 0.95, "n": 9}
+    assert [one.label for one in measured([{"coverage": number}], "report.json: parts")] == ["Coverage"]
+    two = [{"coverage": number}, {"coverage": number}]
+    assert [one.label for one in measured(two, "report.json: parts")] == ["1 · Coverage", "2 · Coverage"]
+    assert [one.label for one in measured([number | {"time": 12.0}], "report.json: survival")] == ["at 12"]

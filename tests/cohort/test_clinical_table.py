@@ -1,0 +1,255 @@
+import logging
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mil.cohort.clinical_table import Cohort
+from mil.cohort.columns import Columns
+from mil.errors import CohortError, ConfigError, FeatureError
+
+TABLE = """\
+patient,slide,site,label,age
+001,001-b,A,1,50
+1E5,x,B,0,61
+001,001-a,A,1,50
+10,y,B,1,70
+"""
+
+
+def read(
+    folder: Path, content: str = TABLE, labels: tuple[str, ...] = ("label",), columns: Columns | None = None
+) -> Cohort:
+    path = folder / "cohort.csv"
+    path.write_text(content)
+    return Cohort.read(path, columns, labels, [name for name in ("age",) if name in content])
+
+
+def refusal(folder: Path, content: str, labels: tuple[str, ...] = ("label",)) -> str:
+    with pytest.raises(CohortError) as raised:
+        read(folder, content, labels)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_patients_have_their_slides_site_labels_and_covariates(tmp_path: Path) -> None:
+    patients = read(tmp_path).patients
+    assert list(patients.index) == ["001", "10", "1E5"]
+    assert patients.index.name == "patient"
+    assert list(patients.columns) == ["site", "label", "age", "slides"]
+    assert patients.to_dict("index")["001"] == {"site": "A", "label": "1", "age": "50", "slides": ("001-a", "001-b")}
+
+
+def test_slides_of_a_patient_are_one_bag_or_one_each(tmp_path: Path) -> None:
+    cohort = read(tmp_path)
+    assert cohort.bags().to_dict("list") == {
+        "bag": ["001", "10", "1E5"],
+        "patient": ["001", "10", "1E5"],
+        "slides": [("001-a", "001-b"), ("y",), ("x",)],
+    }
+    assert cohort.bags("slide").to_dict("list") == {
+        "bag": ["001-a", "001-b", "x", "y"],
+        "patient": ["001", "001", "1E5", "10"],
+        "slides": [("001-a",), ("001-b",), ("x",), ("y",)],
+    }
+    assert list(cohort.bags("slide").index) == [0, 1, 2, 3]
+    with pytest.raises(ConfigError, match="'tile', expected patient or slide"):
+        cohort.bags("tile")  # type: ignore[arg-type] # what a user may write
+
+
+def test_rows_in_another_order_make_the_same_bags(tmp_path: Path) -> None:
+    header, *rows = TABLE.splitlines()
+    turned = read(tmp_path, "\n".join([header, *reversed(rows)]))
+    for unit in ("patient", "slide"):
+        pd.testing.assert_frame_equal(turned.bags(unit), read(tmp_path).bags(unit))
+
+
+def test_columns_may_be_called_otherwise(tmp_path: Path) -> None:
+    content = TABLE.replace("patient,slide,site", "case_id,FILE,hospital")
+    cohort = read(tmp_path, content, columns=Columns("case_id", "FILE", "hospital"))
+    pd.testing.assert_frame_equal(cohort.table, read(tmp_path).table)
+    assert list(read(tmp_path, content, columns=Columns("case_id", "FILE")).patients) == ["label", "age", "slides"]
+
+
+def test_a_column_may_be_both_an_id_and_a_label(tmp_path: Path) -> None:
+    cohort = read(tmp_path, labels=("site",))
+    assert cohort.patients["site"].tolist() == ["A", "B", "B"]
+    content = TABLE.replace("site", "hospital")
+    cohort = read(tmp_path, content, labels=("hospital",), columns=Columns(site="hospital"))
+    assert cohort.patients["hospital"].tolist() == cohort.patients["site"].tolist() == ["A", "B", "B"]
+
+
+def test_a_cohort_without_labels_keeps_every_patient(tmp_path: Path) -> None:
+    cohort = read(tmp_path, "slide,patient\na,1\nb,2\n", labels=())
+    assert cohort.patients.to_dict("index") == {"1": {"slides": ("a",)}, "2": {"slides": ("b",)}}
+
+
+def test_a_missing_column_is_named_with_its_nearest(tmp_path: Path) -> None:
+    assert "no column 'lable', it has patient, slide, site, label, age; the nearest is 'label'" in refusal(
+        tmp_path, TABLE, ("lable",)
+    )
+
+
+def test_16_a_slide_with_two_rows_is_refused(tmp_path: Path) -> None:
+    assert "1 slides have several rows, expected one each: 'x'" in refusal(tmp_path, TABLE + "10,x,B,1,70\n")
+
+
+@pytest.mark.parametrize(("row", "column"), [(",z,A,1,4", "patient"), ("7, ,A,1,4", "slide")])
+def test_an_empty_id_is_refused_with_its_row(tmp_path: Path, row: str, column: str) -> None:
+    assert f"row 5: no {column} id" in refusal(tmp_path, TABLE + row + "\n")
+
+
+def test_labels_that_differ_within_a_patient_are_refused_naming_the_patient(tmp_path: Path) -> None:
+    message = refusal(tmp_path, TABLE.replace("001-a,A,1", "001-a,A,0"))
+    assert "'label' differs between slides of 1 patients" in message
+    assert "patient '001' has '0', '1'" in message
+
+
+@pytest.mark.parametrize("word", ["", "NA", "n/a", "NaN", "None", "null", "[Not Available]", "Unknown", " NA "])
+def test_20_patients_without_a_label_are_left_out_and_counted(
+    tmp_path: Path, word: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = TABLE.replace("y,B,1", f"y,B,{word}").replace("x,B,0,61", f"x,B,0,{word}")
+    cohort = read(tmp_path, content)
+    assert list(cohort.patients.index) == ["001", "1E5"]
+    assert set(cohort.table["patient"]) == {"001", "1E5"}
+    assert caplog.messages == ["1 of 3 patients are left out as they lack a label (label 1)"]
+
+
+def test_a_label_given_for_one_slide_holds_for_the_patient(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cohort = read(tmp_path, TABLE.replace("001-a,A,1", "001-a,A,NA"))
+    assert cohort.table["label"].tolist() == ["1", "0", "1", "1"]
+    assert caplog.messages == []
+
+
+def test_a_cohort_without_any_label_is_refused(tmp_path: Path) -> None:
+    assert "no patient has a value in 'label' (1 patients)" in refusal(tmp_path, "patient,slide,label\n1,a,NA\n")
+
+
+def test_a_patient_in_two_sites_is_only_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cohort = read(tmp_path, TABLE.replace("001-a,A", "001-a,B"))
+    assert caplog.messages == ["1 patients have slides of several sites: '001'"]
+    assert len(cohort.table) == 4
+
+
+def test_25_slides_without_files_are_refused_listing_ten(tmp_path: Path) -> None:
+    rows = "".join(f"p{number:02},s{number:02},1\n" for number in range(15))
+    cohort = read(tmp_path, "patient,slide,label\n" + rows)
+    with pytest.raises(FeatureError, match=r"12 of 15 slides have no feature file: 's00', .*'s09' and 2 more$"):
+        cohort.having(["s12", "s13", "s14", "other"])
+    assert cohort.having(cohort.table["slide"].tolist()) is cohort
+
+
+def test_25_slides_without_files_are_skipped_and_counted_where_asked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cohort = read(tmp_path).having({"001-a", "x"}, on_missing="skip")
+    assert cohort.bags()["slides"].tolist() == [("001-a",), ("x",)]
+    assert caplog.messages == [
+        "2 of 4 slides have no feature file and are left out, and with them 1 patients: '001-b', 'y'"
+    ]
+
+
+def test_a_folder_of_other_slides_is_refused_with_an_example_of_both(tmp_path: Path) -> None:
+    with pytest.raises(FeatureError, match=r"none of 4 slides .* names '001-a', '001-b', the files 'x.svs'"):
+        read(tmp_path).having(["x.svs"], on_missing="skip")
+    with pytest.raises(ConfigError, match="'drop', expected error or skip"):
+        read(tmp_path).having(["x"], on_missing="drop")  # type: ignore[arg-type] # what a user may write
+
+
+def test_slides_may_be_files_with_folders_and_endings(tmp_path: Path) -> None:
+    content = TABLE.replace("001-b", "sub/001-b.h5").replace("x,B", "C:\\scans\\x.svs,B")
+    assert read(tmp_path, content).table["slide"].tolist() == ["001-b", "x", "001-a", "y"]
+    assert "1 slides have several rows, expected one each: 'y'" in refusal(tmp_path, TABLE + "11,other/y.h5,B,1,70\n")
+
+
+CLINICAL = """\
+PATIENT,label,age,project_id
+10,high,70,study
+001,low,50,study
+1E5,NA,61,study
+99,low,40,study
+"""
+SLIDES = """\
+FILENAME,PATIENT,center,project_id
+x.h5,1E5,B,file
+a/001-b.h5,001,A,file
+z.h5,7,A,file
+001-a.h5,001,A,file
+y.h5,10,B,file
+w.h5,7,B,file
+"""
+
+
+def read_two(
+    folder: Path,
+    clinical: str = CLINICAL,
+    slides: str = SLIDES,
+    columns: Columns | None = None,
+    **words: dict[str, str],
+) -> Cohort:
+    (folder / "clini.csv").write_text(clinical)
+    (folder / "slide.csv").write_text(slides)
+    return Cohort.read(folder / "clini.csv", columns, ["label"], ["age"], slides=folder / "slide.csv", words=words)
+
+
+def test_a_clinical_table_and_one_of_slides_are_joined_on_the_patient(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        cohort = read_two(tmp_path, label={"high": "MSI-H"})
+    assert cohort.patients.to_dict("index") == {
+        "001": {"site": "A", "label": "low", "age": "50", "slides": ("001-a", "001-b")},
+        "10": {"site": "B", "label": "MSI-H", "age": "70", "slides": ("y",)},
+    }
+    assert cohort.table["project_id"].unique().tolist() == ["study"]
+    clini, slide = tmp_path / "clini.csv", tmp_path / "slide.csv"
+    assert caplog.messages == [
+        f"1 of 4 patients of {clini} have no slide in {slide} and are left out: '99'",
+        f"2 of 6 slides of {slide} are of 1 patients that are not in {clini} and are left out: '7'",
+        "1 of 3 patients are left out as they lack a label (label 1)",
+    ]
+
+
+def test_two_tables_say_the_same_as_one(tmp_path: Path) -> None:
+    one = "patient,slide,site,label,age\n001,001-b,A,low,50\n001,001-a,A,low,50\n10,y,B,high,70\n"
+    pd.testing.assert_frame_equal(read_two(tmp_path).patients, read(tmp_path, one).patients)
+
+
+@pytest.mark.parametrize(
+    ("clinical", "slides", "said"),
+    [
+        (CLINICAL + "10,low,70,study\n", SLIDES, "clini.csv: 1 patients have several rows, expected one each: '10'"),
+        (CLINICAL, SLIDES + "b/y.h5,10,B,file\n", "slide.csv: 1 slides have several rows, expected one each: 'y'"),
+        (CLINICAL + ",low,70,study\n", SLIDES, "clini.csv, row 5: no patient id"),
+        (CLINICAL, SLIDES + "q.h5,,B,file\n", "slide.csv, row 7: no patient id"),
+        (CLINICAL, "FILENAME,PATIENT\nq.h5,P-1\n", "have no patient in common: 'P-1' and '001', '10'"),
+        (CLINICAL.replace("label", "lable"), SLIDES, "no column 'label'"),
+        (CLINICAL, SLIDES.replace("PATIENT", "who"), "slide.csv has no column 'patient', it has FILENAME, who"),
+        (CLINICAL, CLINICAL, "slide.csv has no column for the slide"),
+    ],
+)
+def test_two_tables_that_do_not_fit_are_refused(tmp_path: Path, clinical: str, slides: str, said: str) -> None:
+    with pytest.raises(CohortError) as raised:
+        read_two(tmp_path, clinical, slides)
+    assert said in str(raised.value)
+
+
+def test_a_site_that_is_given_must_be_in_one_of_the_tables(tmp_path: Path) -> None:
+    assert read_two(tmp_path, columns=Columns(site="project_id")).patients["site"].unique().tolist() == ["study"]
+    assert read_two(tmp_path, columns=Columns(site="center")).patients["site"].tolist() == ["A", "B"]
+    with pytest.raises(CohortError, match="no column 'hospital'"):
+        read_two(tmp_path, columns=Columns(site="hospital"))
+
+
+def test_words_are_translated_before_labels_are_compared(tmp_path: Path) -> None:
+    content = TABLE.replace("001-a,A,1", "001-a,A,positive")
+    assert "'label' differs" in refusal(tmp_path, content)
+    cohort = Cohort.read(tmp_path / "cohort.csv", labels=["label"], words={"label": {"Positive": "1", "0": None}})
+    assert cohort.patients["label"].to_dict() == {"001": "1", "10": "1"}
+
+
+def test_an_empty_word_of_a_label_is_a_missing_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read(tmp_path)
+    Cohort.read(tmp_path / "cohort.csv", labels=["label"], words={"label": {"0": None}})
+    assert caplog.messages == ["1 of 3 patients are left out as they lack a label (label 1)"]

@@ -1,0 +1,102 @@
+"""Covariates are numbers that tell missing from known, fitted to the patients they are fitted to and no others."""
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mil.cohort.covariates import Covariates
+from mil.errors import CohortError, ConfigError
+
+
+def table(**columns: list[object]) -> pd.DataFrame:
+    patients = [f"p{number}" for number in range(len(next(iter(columns.values()))))]
+    return pd.DataFrame(columns, index=pd.Index(patients, name="patient"), dtype=object)
+
+
+CLINIC = table(
+    age=["50", "NA", "70.0", "", "60"], sex=["F", "m", "?", "diverse", None], stage=["I", "II", "none", "III", "I"]
+)
+BOTH = Covariates(["age"], {"sex": ["F", "M"], "stage": ["none", "I", "II"]})
+
+
+def test_every_number_has_its_place_and_its_name() -> None:
+    fitted = BOTH.fit(CLINIC)
+    found = pd.DataFrame(fitted.encode(CLINIC).numpy(), index=CLINIC.index, columns=fitted.names)
+    assert fitted.width == found.shape[1] == 2 + 4 + 5
+    spread = float(np.std([50, 70, 60]))
+    np.testing.assert_allclose(found["age"], np.array([-10, 0, 10, 0, 0]) / spread, rtol=1e-6, atol=1e-7)
+    assert found["age=missing"].tolist() == [0, 1, 0, 1, 0]
+    words = found.drop(columns=["age", "age=missing"])
+    told = [[name for name, value in row.items() if value == 1] for _, row in words.iterrows()]
+    assert told == [
+        ["sex=F", "stage=I"],
+        ["sex=M", "stage=II"],
+        ["sex=missing", "stage=none"],
+        ["sex=unknown", "stage=unknown"],
+        ["sex=missing", "stage=I"],
+    ]
+    assert set(np.unique(words)) == {0, 1}
+
+
+def test_words_outside_the_declared_levels_are_counted_in_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="mil"):
+        BOTH.check(CLINIC)
+    assert [record.getMessage() for record in caplog.records] == [
+        "covariate sex: 1 of 5 patients have 'diverse', none of F, M, and count as unknown",
+        "covariate stage: 1 of 5 patients have 'III', none of none, I, II, and count as unknown",
+    ]
+
+
+def test_what_should_be_a_number_and_is_none_is_named() -> None:
+    with pytest.raises(CohortError, match=r"column age, row of p1 \(and 1 more\): found 'old', expected a number"):
+        Covariates(["age"]).check(table(age=["50", "old", "inf", "-"]))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.one_of(st.floats(-1e6, 1e6), st.none()), min_size=1, max_size=20))
+def test_known_numbers_have_mean_zero_and_spread_one_where_they_differ(values: list[float | None]) -> None:
+    clinic = table(x=["" if value is None else repr(value) for value in values])
+    found = Covariates(["x"]).fit(clinic).encode(clinic).double()
+    known = found[found[:, 1] == 0, 0]
+    assert found.isfinite().all()
+    assert len(known) == sum(value is not None for value in values)
+    numbers = [value for value in values if value is not None]
+    if len(numbers) > 1 and np.std(numbers) > 1e-3 * (1 + np.abs(numbers).max()):
+        assert float(known.mean()) == pytest.approx(0, abs=1e-5)
+        assert float(known.std(correction=0)) == pytest.approx(1, abs=1e-5)
+
+
+def test_fitting_leaves_the_declaration_as_it_was_and_other_patients_out() -> None:
+    fitted = BOTH.fit(CLINIC.iloc[:3])
+    assert (BOTH.mean, fitted.mean) == ([0.0], [60.0])
+    changed = CLINIC.copy()
+    changed.loc[["p3", "p4"], "age"] = "1000"
+    assert BOTH.fit(changed.iloc[:3]).state() == fitted.state()
+    assert torch.equal(fitted.encode(changed.iloc[:3]), fitted.encode(CLINIC.iloc[:3]))
+
+
+def test_the_state_comes_back_and_another_one_is_refused() -> None:
+    fitted, other = BOTH.fit(CLINIC), Covariates(["age"], BOTH.categorical)
+    other.load_state(fitted.state())
+    assert torch.equal(other.encode(CLINIC), fitted.encode(CLINIC))
+    wrong: tuple[dict[str, list[float]], ...] = (
+        {"mean": [], "sd": []},
+        {"mean": [1.0], "sd": [0.0]},
+        {"mean": [float("nan")], "sd": [1.0]},
+    )
+    for state in wrong:
+        with pytest.raises(ValueError, match="expected one for each of 1"):
+            other.load_state(state)
+
+
+@pytest.mark.parametrize(
+    ("numeric", "categorical"), [((), {}), (("a",), {"a": ["x"]}), ((), {"a": []}), ((), {"a": ["x", "X "]})]
+)
+def test_columns_that_cannot_be_told_apart_are_refused(numeric: list[str], categorical: dict[str, list[str]]) -> None:
+    with pytest.raises(ConfigError, match="expected one or more different ones"):
+        Covariates(numeric, categorical)

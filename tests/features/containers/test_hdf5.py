@@ -1,0 +1,251 @@
+"""Files that mean harm, and files that chance has broken."""
+
+import fcntl
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mil.errors import FeatureError
+from mil.features.containers import hdf5
+from mil.features.formats import DETECTED, Reading
+from mil.features.store import FeatureStore
+from tests.features.conftest import (
+    grid,
+    write_clam,
+    write_multiplex,
+    write_mussel,
+    write_patches,
+    write_stamp,
+    write_trident,
+)
+from tests.features.mutation import mutated
+
+Write = Callable[..., Path]
+SECRET = b"0123456789abcdef" * 64
+
+
+def external_storage(path: Path, secret: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("features", (16, 16), "f4", external=[(str(secret), 0, 1024)])
+
+
+def external_link(path: Path, secret: Path) -> None:
+    with h5py.File(secret.with_suffix(".hdf"), "w") as file:
+        file["features"] = np.ones((4, 4), "f4")
+    with h5py.File(path, "w") as file:
+        file["features"] = h5py.ExternalLink(str(secret.with_suffix(".hdf")), "/features")
+
+
+def soft_link(path: Path, secret: Path) -> None:
+    external_link(path, secret)
+    with h5py.File(path, "r+") as file:
+        file.move("features", "elsewhere")
+        file["features"] = h5py.SoftLink("/elsewhere")
+
+
+def virtual(path: Path, secret: Path) -> None:
+    external_link(path, secret)
+    layout = h5py.VirtualLayout((4, 4), "f4")
+    layout[:] = h5py.VirtualSource(str(secret.with_suffix(".hdf")), "features", (4, 4))
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("features", layout)
+
+
+def bomb(path: Path, secret: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("features", (10**9, 1024), "f2", chunks=(64, 1024))
+
+
+def large_bomb(path: Path, secret: Path) -> None:
+    """Its size is allowed by the file's, but nothing of it is stored."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset("features", (10**5, 1024), "f2", chunks=(64, 1024))
+        file["ballast"] = np.zeros(10**6, "u1")
+
+
+def chunk_bomb(path: Path, secret: Path) -> None:
+    with h5py.File(path, "w") as file:
+        options = {"chunks": (10**6, 1024), "maxshape": (None, 1024), "compression": "gzip"}
+        file.create_dataset("features", (4, 1024), "f2", **options)
+
+
+def group(path: Path, secret: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_group("features")["features"] = np.ones((4, 4), "f4")
+
+
+def strange_filter(path: Path, secret: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("features", data=np.ones((4, 4), "f4"), chunks=(4, 4), scaleoffset=3)
+
+
+def coordinates_elsewhere(path: Path, secret: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["features"] = np.ones((16, 16), "f4")
+        file.create_dataset("coords", (16, 2), "i8", external=[(str(secret), 0, 256)])
+
+
+ATTACKS = [
+    (external_storage, "stored in another file"),
+    (external_link, "ExternalLink"),
+    (soft_link, "SoftLink"),
+    (virtual, "virtual"),
+    (bomb, "declares"),
+    (large_bomb, "declares"),
+    (chunk_bomb, "declares"),
+    (group, "Group"),
+    (strange_filter, "filter"),
+    (coordinates_elsewhere, "stored in another file"),
+]
+
+
+@pytest.mark.parametrize(("attack", "reason"), ATTACKS, ids=[attack.__name__ for attack, _ in ATTACKS])
+def test_a_file_that_reaches_out_or_lies_is_refused(
+    tmp_path: Path, attack: Callable[[Path, Path], None], reason: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(SECRET)
+    attack(tmp_path / "a.h5", secret)
+    with pytest.raises(FeatureError, match=reason) as raised:
+        FeatureStore(tmp_path).read("a")
+    assert "\n" not in str(raised.value)
+    assert str(tmp_path / "a.h5") in str(raised.value)
+
+
+def test_a_name_with_a_slash_is_not_followed(tmp_path: Path) -> None:
+    group(tmp_path / "a.h5", tmp_path)
+    with hdf5.opened(tmp_path / "a.h5") as file:
+        assert "features/features" in file
+        assert not hdf5.has(file, "features/features")
+        with pytest.raises(hdf5.RefusalError, match="no dataset 'features/features'"):
+            hdf5.dataset(file, "features/features")
+
+
+def test_a_large_attribute_is_not_read(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+        stored = file.create_dataset("features", data=np.ones((4, 4), "f4"))
+        stored.attrs["encoder"] = np.zeros(100_000, "u1")
+    with pytest.raises(FeatureError, match="attribute 'encoder'"):
+        FeatureStore(tmp_path).read("a")
+
+
+@pytest.mark.parametrize("value", ["uni", -5, float("nan"), np.empty(0)])
+def test_an_attribute_of_another_kind_is_no_encoder_and_no_extent(
+    tmp_path: Path, trident: Write, value: object
+) -> None:
+    path = trident(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        file["features"].attrs["encoder"] = 5
+        file["coords"].attrs["patch_size_level0"] = value
+    header = FeatureStore(tmp_path).header("a")
+    assert header.encoder is None
+    assert header.extent is None
+
+
+@pytest.mark.parametrize("place", [25, 30, 31])
+def test_a_broken_text_heap_is_refused_and_does_not_hang(tmp_path: Path, trident: Write, place: int) -> None:
+    path = trident(tmp_path / "a.h5")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"GCOL") + place] ^= 0xA4  # within the first object's size
+    path.write_bytes(content)
+    with pytest.raises(FeatureError, match="broken text heap"):
+        FeatureStore(tmp_path).read("a")
+
+
+def test_many_and_long_texts_are_read(tmp_path: Path, trident: Write) -> None:
+    path = trident(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        for number in range(200):
+            file["coords"].attrs[f"note {number}"] = "x" * (number % 50) * 20
+        file["features"].attrs["encoder"] = "y" * 10_000
+    assert FeatureStore(tmp_path).header("a").encoder == "y" * 10_000
+
+
+def test_a_file_needs_no_lock_which_a_read_only_mount_would_not_give(tmp_path: Path, trident: Write) -> None:
+    with trident(tmp_path / "a.h5").open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert FeatureStore(tmp_path).read("a").features.shape == (5, 8)
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """A file of every layout, and one with a leading axis."""
+    folder = tmp_path_factory.mktemp("originals")
+    files = [write_trident(folder / "t.h5"), write_clam(folder / "c.h5"), write_mussel(folder / "m.h5")]
+    files += [write_stamp(folder / f"{version}.h5", version=version) for version in ("1", "2.0", "2.1")]
+    files += [write_multiplex(folder / "x.h5"), write_clam(folder / "b.h5", np.ones((1, 5, 8), "f4"), grid(5)[None])]
+    return [file.read_bytes() for file in files]
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("broken") / "a.h5"
+
+
+def said_of(store: FeatureStore) -> str:
+    """What reading slide `a` is refused with; nothing where it is read."""
+    try:
+        slide = store.read("a")
+    except FeatureError as error:
+        return str(error)
+    return "" if slide.features.shape == (slide.header.tiles, slide.header.width) else "features\nunlike the header"
+
+
+def refuse_in_one_line(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+    for reading in (DETECTED, Reading(batch_axis=True, slide_mpp=0.25)):
+        assert "\n" not in said_of(FeatureStore(path.parent, reading=reading))
+
+
+@pytest.fixture(scope="module")
+def little_memory() -> Iterator[None]:
+    """One GiB more than is in use: HDF5 reserves as much as a broken text claims to be long, up to four."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is limited as Linux does it")
+
+
+@linux
+@pytest.mark.usefixtures("little_memory")
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_broken_file_is_read_or_refused_in_one_line(
+    originals: list[bytes], broken: Path, data: st.DataObject
+) -> None:
+    refuse_in_one_line(data.draw(mutated(originals)), broken)
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.usefixtures("little_memory")
+@settings(max_examples=4000, deadline=None)
+@given(data=st.data())
+def test_thousands_of_broken_files_are_read_or_refused_in_one_line(
+    originals: list[bytes], broken: Path, data: st.DataObject
+) -> None:
+    refuse_in_one_line(data.draw(mutated(originals)), broken)
+
+
+@linux
+@pytest.mark.usefixtures("little_memory")
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_a_broken_file_of_patches_is_read_or_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("clam")
+    patches = write_patches(folder / "patches" / "a.h5")
+    patches.write_bytes(data.draw(mutated([patches.read_bytes()])))
+    write_clam(folder / "h5_files" / "a.h5")
+    assert "\n" not in said_of(FeatureStore(folder / "h5_files"))

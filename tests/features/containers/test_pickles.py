@@ -1,0 +1,331 @@
+"""torch's files that mean harm, and files that chance has broken."""
+
+import io
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mil.errors import FeatureError
+from mil.features.containers import arrays, pickles
+from tests.features.mutation import mutated
+
+VALUES = np.random.default_rng(0).standard_normal((6, 5))
+
+
+class Touch:
+    """Leaves a file where it is unpickled by Python's own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+class System:
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Callable[..., int], tuple[str]]:
+        return os.system, (self.command,)
+
+
+def touched(path: Path) -> Path:
+    return path.with_name("touched")
+
+
+def rewritten(path: Path, change: Callable[[str, bytes], bytes], packed: int = zipfile.ZIP_STORED) -> None:
+    with zipfile.ZipFile(path) as archive:
+        records = {name: change(name, archive.read(name)) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", packed) as archive:
+        for name, content in records.items():
+            archive.writestr(name, content)
+
+
+def with_program(path: Path, change: Callable[[bytes], bytes]) -> None:
+    torch.save(torch.ones(6, 5), path)
+    rewritten(path, lambda name, content: change(content) if name.endswith("data.pkl") else content)
+
+
+def evil(path: Path) -> None:
+    torch.save(Touch(touched(path)), path)
+
+
+def evil_in_a_dictionary(path: Path) -> None:
+    torch.save({"features": torch.ones(3, 4), "extra": System(f"touch '{touched(path)}'")}, path)
+
+
+def evil_of_old_torch(path: Path) -> None:
+    torch.save(Touch(touched(path)), path, _use_new_zipfile_serialization=False)
+
+
+def evil_before_old_torch(path: Path) -> None:
+    """A payload in one of the four small pickles around the content."""
+    torch.save(torch.ones(3, 4), path, _use_new_zipfile_serialization=False)
+    mark, version = pickle.dumps(0x1950A86A20F9469CFC6C, 2), pickle.dumps(1001, 2)
+    path.write_bytes(mark + version + pickle.dumps(Touch(touched(path)), 2) + path.read_bytes()[len(mark + version) :])
+
+
+def evil_alone(path: Path) -> None:
+    path.write_bytes(pickle.dumps(Touch(touched(path))))
+
+
+def evil_array(path: Path) -> None:
+    torch.save(np.array([Touch(touched(path))], dtype=object), path)
+
+
+def objects(path: Path) -> None:
+    torch.save(np.array([[1, "a"]], dtype=object), path)
+
+
+def torchscript(path: Path) -> None:
+    with_program(path, lambda content: content)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"{path.stem}/constants.pkl", b"\x80\x02).")
+
+
+def tar(path: Path) -> None:
+    """The very first format of torch, which is unpacked to disk before it is read."""
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("storages"), io.BytesIO())
+
+
+def compressed(path: Path) -> None:
+    torch.save(torch.ones(6, 5), path)
+    rewritten(path, lambda name, content: content, zipfile.ZIP_DEFLATED)
+
+
+def two_programs(path: Path) -> None:
+    torch.save(torch.ones(6, 5), path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("other/data.pkl", b"\x80\x02).")
+
+
+def stretched(path: Path) -> None:
+    """A tensor of 4 TB out of one value, by steps of zero."""
+    torch.save(torch.ones(1, 1).expand(10**9, 1024), path)
+
+
+def larger_than_its_storage(path: Path) -> None:
+    with_program(path, lambda content: content.replace(b"K\x06K\x05\x86", b"M\xff\xffM\xff\xff\x86"))
+
+
+def larger_storage(path: Path) -> None:
+    """The program claims a thousand values, thirty are there."""
+    with_program(path, lambda content: content.replace(b"K\x1et", b"M\xe8\x03t").replace(b"K\x06K\x05", b"K\xc8K\x05"))
+
+
+def negative_storage(path: Path) -> None:
+    with_program(path, lambda content: content.replace(b"K\x1et", b"J" + struct.pack("<i", -30) + b"t"))
+
+
+def sparse(path: Path) -> None:
+    torch.save(torch.eye(4).to_sparse(), path)
+
+
+def without_end(path: Path) -> None:
+    with_program(path, lambda content: content[:-1])
+
+
+def long_program(path: Path) -> None:
+    torch.save([[] for _ in range(20_000)], path)
+
+
+def of_protocol_4(path: Path) -> None:
+    torch.save(torch.ones(3, 4), path, pickle_protocol=4)
+
+
+def array_of_another_length(path: Path) -> None:
+    torch.save(VALUES.astype("f4"), path)
+    rewritten(path, lambda name, content: content.replace(b"K\x06K\x05\x86", b"K\x07K\x05\x86"))
+
+
+def text(path: Path) -> None:
+    path.write_text("no tensor\n")
+
+
+def empty(path: Path) -> None:
+    path.touch()
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+ATTACKS = [
+    (evil, "expected tensors and arrays alone"),
+    (evil_in_a_dictionary, "posix.system"),
+    (evil_of_old_torch, "expected tensors and arrays alone"),
+    (evil_before_old_torch, "expected tensors and arrays alone"),
+    (evil_alone, "no file of torch"),
+    (evil_array, "expected tensors and arrays alone"),
+    (objects, "an array of Python objects"),
+    (torchscript, "TorchScript"),
+    (tar, "no file of torch"),
+    (compressed, "compressed"),
+    (two_programs, "2 called data.pkl"),
+    (stretched, "are stored"),
+    (larger_than_its_storage, "torch"),
+    (larger_storage, "torch"),
+    (negative_storage, "torch"),
+    (sparse, "_rebuild_sparse_tensor"),
+    (without_end, "torch"),
+    (long_program, "steps"),
+    (of_protocol_4, "protocol 4"),
+    (array_of_another_length, "other bytes are stored"),
+    (text, "no file of torch"),
+    (empty, "no file of torch"),
+    (pipe, "regular file"),
+]
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+@pytest.mark.parametrize(("attack", "reason"), ATTACKS, ids=[attack.__name__ for attack, _ in ATTACKS])
+def test_a_file_that_runs_or_lies_is_refused_in_one_line(
+    tmp_path: Path, attack: Callable[[Path], None], reason: str, bulk: bool
+) -> None:
+    path = tmp_path / "a.pt"
+    attack(path)
+    with pytest.raises(FeatureError, match=reason) as raised, pickles.opened(path, bulk) as found:
+        arrays.matrix(found)
+    assert str(raised.value).startswith(f"{path}: ")
+    assert str(raised.value).isprintable()
+    assert not touched(path).exists()
+
+
+def test_the_payloads_would_run_elsewhere(tmp_path: Path) -> None:
+    for attack in (evil, evil_in_a_dictionary, evil_of_old_torch, evil_array):
+        attack(tmp_path / "a.pt")
+        torch.load(tmp_path / "a.pt", weights_only=False)
+        assert touched(tmp_path / "a.pt").exists(), attack
+        touched(tmp_path / "a.pt").unlink()
+
+
+@pytest.mark.parametrize("value", ["1", "true", "YES"])
+def test_nothing_is_opened_where_files_may_run_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    torch.save(torch.ones(3, 4), tmp_path / "a.pt")
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", value)
+    with (
+        pytest.raises(FeatureError, match="TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set"),
+        pickles.opened(tmp_path / "a.pt"),
+    ):
+        pass
+
+
+def test_what_one_file_is_allowed_the_next_is_not(tmp_path: Path) -> None:
+    torch.save(VALUES, tmp_path / "a.pt")
+    before = set(map(str, torch.serialization.get_safe_globals()))
+    with pickles.opened(tmp_path / "a.pt"):
+        # torch allows itself more while it runs, and in another order
+        assert {name for name in map(str, torch.serialization.get_safe_globals()) if "torch" not in name} <= before
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "a.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+@pytest.mark.parametrize("modern", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64])
+def test_a_tensor_is_read_bit_for_bit(tmp_path: Path, dtype: torch.dtype, modern: bool, bulk: bool) -> None:
+    wanted = torch.from_numpy(VALUES * 100).to(dtype)
+    torch.save(wanted, tmp_path / "a.pt", _use_new_zipfile_serialization=modern)
+    with pickles.opened(tmp_path / "a.pt", bulk) as found:
+        assert found.dtype is dtype
+        assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4", "<f8", "<i4", "<i8"])
+@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
+@pytest.mark.parametrize("shape", [(6, 5), (0, 5), (0,), (30,)])
+def test_an_array_is_read_bit_for_bit_whichever_numpy_wrote_it(
+    tmp_path: Path, dtype: str, module: str, shape: tuple[int, ...]
+) -> None:
+    wanted = (VALUES * 100).astype(dtype).ravel()[: int(np.prod(shape))].reshape(shape)
+    torch.save(wanted, tmp_path / "a.pt")
+    rewritten(tmp_path / "a.pt", lambda name, content: content.replace(b"numpy._core.multiarray", module.encode()))
+    with pickles.opened(tmp_path / "a.pt") as found:
+        assert found.dtype == wanted.dtype
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_an_array_in_columns_is_read_as_one_in_rows(tmp_path: Path) -> None:
+    torch.save(np.asfortranarray(VALUES), tmp_path / "a.pt")
+    with pickles.opened(tmp_path / "a.pt") as found:
+        np.testing.assert_array_equal(found, VALUES)
+
+
+def test_a_part_of_a_larger_tensor_is_read_alone(tmp_path: Path) -> None:
+    whole = torch.from_numpy(VALUES)
+    torch.save(whole[2:4].T, tmp_path / "a.pt")
+    with pickles.opened(tmp_path / "a.pt", bulk=True) as found:
+        assert torch.equal(arrays.matrix(found), whole[2:4].T.float())
+
+
+def test_a_dictionary_keeps_its_plain_values(tmp_path: Path) -> None:
+    stored: dict[str, Any] = {
+        "feats": torch.ones(2, 3),
+        "array": VALUES,
+        "label": 1,
+        "name": "a",
+        "inner": {"b": VALUES},
+    }
+    torch.save(stored, tmp_path / "a.pt")
+    with pickles.opened(tmp_path / "a.pt") as found:
+        assert list(found) == list(stored)
+        np.testing.assert_array_equal(found["inner"]["b"], VALUES)
+        assert (found["label"], found["name"]) == (1, "a")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pickles")
+
+
+@pytest.fixture(scope="module")
+def originals(folder: Path) -> list[bytes]:
+    tensor = torch.from_numpy(VALUES).half()
+    torch.save(tensor, folder / "1.pt")
+    torch.save(tensor, folder / "2.pt", _use_new_zipfile_serialization=False)
+    torch.save(VALUES.astype("f2"), folder / "3.pt")
+    torch.save({"feats": tensor, "coords": torch.ones(6, 2).long()}, folder / "4.pt")
+    return [path.read_bytes() for path in sorted(folder.glob("*.pt"))]
+
+
+def refusal(folder: Path, content: bytes) -> str:
+    path = folder / "broken.pt"
+    path.write_bytes(content)
+    try:
+        for bulk in (False, True):
+            with pickles.opened(path, bulk) as found:
+                features = found.get("feats") if isinstance(found, dict) else found
+                arrays.matrix(features if arrays.is_array(features) else torch.empty(0))
+    except FeatureError as error:
+        return str(error)
+    return ""
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_broken_file_is_read_or_refused_in_one_line(
+    folder: Path, originals: list[bytes], data: st.DataObject
+) -> None:
+    assert "\n" not in refusal(folder, data.draw(mutated(originals)))
+
+
+@pytest.mark.slow
+@settings(max_examples=5_000, deadline=None)
+@given(data=st.data())
+def test_thousands_of_broken_files_are(folder: Path, originals: list[bytes], data: st.DataObject) -> None:
+    assert "\n" not in refusal(folder, data.draw(mutated(originals)))

@@ -1,0 +1,143 @@
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from mil.errors import FeatureError
+from mil.features.formats import Header, Reading
+from tests.features.formats.lazyslides import SPEC, write_shapes, write_slide, write_table
+from tests.features.formats.reading import claims, header, read
+
+FEATURES = np.random.default_rng(1).standard_normal((11, 6)).astype("f4")
+COORDS = np.random.default_rng(2).integers(0, 90_000, (11, 2))
+MIXED = np.random.default_rng(3).permutation(11)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("encoding", ["number", "text", "categorical", "nullable"])
+def test_everything_the_folder_says_is_read(tmp_path: Path, version: Literal[2, 3], encoding: str) -> None:
+    path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS, encoding=encoding, version=version)
+    assert claims(path) == ["lazyslide"]
+    slide = read(path)
+    assert slide.header == Header(11, 6, "float32", "uni2", "LazySlide", 512.0, 0.5, True, 256.0)
+    assert torch.equal(slide.features, torch.from_numpy(FEATURES))
+    assert slide.coords is not None
+    assert torch.equal(slide.coords, torch.from_numpy(COORDS))
+
+
+@pytest.mark.parametrize("encoding", ["number", "text", "categorical"])
+def test_rows_are_joined_on_the_tile_not_by_order(tmp_path: Path, encoding: str) -> None:
+    ids = np.random.default_rng(4).permutation(1000)[:11]
+    slide = read(write_slide(tmp_path / "a.zarr", FEATURES, COORDS, ids, encoding=encoding, order=MIXED))
+    assert slide.coords is not None
+    assert torch.equal(slide.coords, torch.from_numpy(COORDS))
+    assert torch.equal(slide.features, torch.from_numpy(FEATURES))
+
+
+def test_tiles_without_features_are_left_out(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
+    write_shapes(path, "tiles", np.arange(20)[::-1], np.vstack([COORDS, COORDS[:9]])[::-1])
+    slide = read(path)
+    assert slide.coords is not None
+    assert torch.equal(slide.coords, torch.from_numpy(COORDS))
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_features_keep_their_type(tmp_path: Path, dtype: str) -> None:
+    slide = read(write_slide(tmp_path / "a.zarr", FEATURES.astype(dtype), COORDS))
+    wanted = torch.from_numpy(FEATURES.astype(dtype))
+    assert torch.equal(slide.features, wanted.float() if dtype == "f8" else wanted)
+
+
+def test_an_empty_slide_has_a_header(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "a.zarr", FEATURES[:0], COORDS[:0])
+    assert header(path).tiles == 0
+    assert read(path).features.shape == (0, 6)
+
+
+def test_one_tile_of_zeros_for_an_id_is_read(tmp_path: Path) -> None:
+    """A chunk of zeros is not stored: the id 0 alone leaves none."""
+    slide = read(write_slide(tmp_path / "a.zarr", FEATURES[:1], COORDS[:1]))
+    assert slide.coords is not None
+    assert slide.coords.tolist() == COORDS[:1].tolist()
+
+
+def test_the_tiling_is_the_longest_name_that_fits(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS, model="conch_v1", tiling="fine_tiles")
+    (path / "shapes" / "tiles").mkdir()
+    assert header(path).encoder == "conch_v1"
+
+
+def test_without_a_specification_nothing_is_made_up(tmp_path: Path) -> None:
+    said = header(write_slide(tmp_path / "a.zarr", FEATURES, COORDS, spec={}))
+    assert (said.extent, said.mpp, said.tile_px, said.has_coords) == (None, None, None, True)
+    said = header(write_slide(tmp_path / "b.zarr", FEATURES, COORDS, spec={**SPEC, "base_height": 400, "mpp": None}))
+    assert (said.extent, said.mpp) == (None, None)
+
+
+def test_without_shapes_there_are_no_coordinates(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
+    (path / "shapes" / "tiles" / "shapes.parquet").unlink()
+    assert read(path).coords is None
+
+
+def test_several_tables_of_features_are_refused_by_name(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
+    write_table(zarr.open_group(path, mode="a"), "gigapath_tiles", FEATURES, np.arange(11))
+    for asked in (Reading(), Reading("lazyslide")):
+        with pytest.raises(FeatureError, match=r"'gigapath_tiles', 'uni2_tiles'.*data\.layout cannot decide"):
+            header(path, asked)
+
+
+def test_a_folder_without_features_is_of_no_layout(tmp_path: Path) -> None:
+    zarr.open_group(tmp_path / "a.zarr", mode="w")
+    with pytest.raises(FeatureError, match="no known layout"):
+        header(tmp_path / "a.zarr")
+
+
+def test_sparse_features_are_refused(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
+    table = zarr.open_group(path, mode="a")["tables/uni2_tiles"]
+    assert isinstance(table, zarr.Group)
+    del table["X"]
+    table.create_group("X", attributes={"encoding-type": "csr_matrix"})
+    with pytest.raises(FeatureError, match="csr_matrix, expected a dense array"):
+        header(path)
+
+
+@pytest.mark.parametrize("side", ["features", "shapes"])
+def test_a_doubled_tile_is_refused(tmp_path: Path, side: str) -> None:
+    ids = np.arange(11)
+    doubled = np.where(ids == 7, 3, ids)
+    path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS, doubled if side == "features" else ids)
+    write_shapes(path, "tiles", ids if side == "features" else doubled, COORDS)
+    with pytest.raises(FeatureError, match=f"'3' is there twice in the table of {side}"):
+        read(path)
+
+
+def test_a_tile_without_a_place_is_refused(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
+    write_shapes(path, "tiles", np.arange(10), COORDS[:10])
+    with pytest.raises(FeatureError, match="'10' has features, but no place"):
+        read(path)
+
+
+@pytest.mark.parametrize("ids", [np.arange(11) + 0.5, np.arange(10), np.zeros((11, 1), "i8")])
+def test_ids_of_another_kind_are_refused(
+    tmp_path: Path, ids: np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+) -> None:
+    path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
+    obs = zarr.open_group(path, mode="a")["tables/uni2_tiles/obs"]
+    assert isinstance(obs, zarr.Group)
+    del obs["tile_id"]
+    obs.create_array("tile_id", data=ids)
+    with pytest.raises(FeatureError, match="tile_id"):
+        read(path)
+
+
+def test_integers_are_no_features(tmp_path: Path) -> None:
+    with pytest.raises(FeatureError, match="int32, expected float16"):
+        header(write_slide(tmp_path / "a.zarr", FEATURES.astype("i4"), COORDS))

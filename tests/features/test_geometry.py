@@ -1,0 +1,97 @@
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mil.errors import EncoderError
+from mil.features.formats import Header
+from mil.features.geometry import MPP_TOLERANCE, TILE_TOLERANCE, Expected, Geometry, settled
+
+Size = tuple[float | None, float | None]
+NOBODY = Expected()
+UNI = Expected(0.5, 256, "encoder 'uni'", "encoder=uni encoder")
+
+
+def headers(sizes: Mapping[str, Size], tiles: int = 5) -> dict[str, Header]:
+    """Slides of these `(mpp, tile_px)`."""
+    return {
+        slide: Header(tiles, 8, "float16", None, "X", 512 * (1 + len(slide)), mpp, True, px)
+        for slide, (mpp, px) in sizes.items()
+    }
+
+
+def refusal(sizes: Mapping[str, Size], expected: Expected = NOBODY) -> str:
+    with pytest.raises(EncoderError) as raised:
+        settled(headers(sizes), expected, "folder")
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_what_all_files_say_is_verified() -> None:
+    assert settled(headers({"a": (0.5, 256), "b": (0.5, 256)}), UNI, "x") == Geometry(0.5, 256, True, True)
+
+
+def test_what_some_files_say_holds_for_all_and_is_not_verified() -> None:
+    assert settled(headers({"a": (0.5, None), "b": (None, None)}), UNI, "x") == Geometry(0.5, 256, False, False)
+
+
+def test_what_no_file_says_is_taken_as_expected_and_is_not_verified() -> None:
+    assert settled(headers({"a": (None, None)}), UNI, "x") == Geometry(0.5, 256, False, False)
+    assert settled(headers({"a": (None, None)}), NOBODY, "x") == Geometry()
+
+
+@pytest.mark.parametrize("mpp", [0.45, 0.55])
+@pytest.mark.parametrize("px", [224, 256])
+def test_nominal_resolutions_and_usual_tiles_are_within_the_tolerance(mpp: float, px: float) -> None:
+    found = settled(headers({"a": (0.5, 256), "b": (mpp, px), "c": (0.5, 256)}), UNI, "x")
+    assert (found.mpp, found.tile_px) == (0.5, 256)
+
+
+def test_slides_that_differ_are_refused_naming_the_odd_ones() -> None:
+    message = refusal({"a": (0.5, 256), "b": (0.25, 256), "c": (0.5, 256)})
+    assert message == (
+        "features under folder differ in mpp: 0.5 (2) and 0.25 (1, e.g. slide 'b'), expected one within 12%"
+    )
+    assert "differ in tile_px: 256 (1) and 512 (1, e.g. slide 'b')" in refusal({"a": (0.5, 256), "b": (0.5, 512)})
+
+
+def test_slides_that_differ_from_what_is_expected_are_refused_naming_both_and_the_way_out() -> None:
+    message = refusal({"a": (256 / 224, 224)}, UNI)
+    assert message == (
+        "features under folder have mpp 1.143, encoder 'uni' expects 0.5 within 12% "
+        "(encoder=uni encoder.mpp=1.143 accepts it)"
+    )
+    assert "tile_px 512, encoder 'uni' expects 256 within 25%" in refusal({"a": (0.5, 512)}, UNI)
+    assert "accepts" not in refusal({"a": (1.0, 256)}, Expected(0.5, 256, "the checkpoint"))
+
+
+def test_extents_may_differ_as_scanners_do() -> None:
+    sizes = {"a": (0.5, 256.0), "bb": (0.5, 256.0)}
+    assert len({said.extent for said in headers(sizes).values()}) == 2
+    assert settled(headers(sizes), UNI, "x").mpp_verified
+
+
+def test_an_empty_slide_does_not_speak_for_the_others() -> None:
+    both = headers({"a": (0.5, 256)}) | headers({"b": (2.0, None)}, tiles=0)
+    assert settled(both, UNI, "x") == Geometry(0.5, 256, True, True)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_size_that_is_none_is_not_said(value: float) -> None:
+    assert settled(headers({"a": (value, value)}), UNI, "x") == Geometry(0.5, 256, False, False)
+    with pytest.raises(ValueError, match="expected a positive number"):
+        Geometry(mpp=value)
+
+
+@given(said=st.floats(0.05, 4), wanted=st.floats(0.05, 4))
+def test_the_tolerance_is_the_same_whichever_is_the_larger(said: float, wanted: float) -> None:
+    def accepts(one: float, other: float) -> bool:
+        try:
+            settled(headers({"a": (one, 256 * one)}), Expected(other, 256 * other), "x")
+        except EncoderError:
+            return False
+        return True
+
+    assert accepts(said, wanted) == accepts(wanted, said)
+    assert accepts(said, wanted) == (max(said, wanted) / min(said, wanted) - 1 <= MPP_TOLERANCE < TILE_TOLERANCE)

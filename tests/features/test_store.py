@@ -1,0 +1,357 @@
+import logging
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from mil.errors import FeatureError
+from mil.features import formats
+from mil.features.encoders import Encoder
+from mil.features.formats import Reading
+from mil.features.geometry import Geometry
+from mil.features.packing import pack
+from mil.features.store import FeatureStore
+
+Write = Callable[..., Path]
+UNI = Encoder("uni", 8, aliases=("uni_v1",))
+VIRCHOW2 = Encoder("virchow2", 16)
+
+
+def numbers(tiles: int = 5, width: int = 8, dtype: str = "f2") -> np.ndarray[tuple[int, int], np.dtype[np.generic]]:
+    return np.random.default_rng(tiles).standard_normal((tiles, width)).astype(dtype)
+
+
+def refusal(folder: Path, slide: str = "a", encoder: Encoder | None = None) -> str:
+    with pytest.raises(FeatureError) as raised:
+        FeatureStore(folder, encoder).read(slide)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+# What lies in a folder
+
+
+def test_slides_are_found_in_nested_folders_and_keep_the_dots_of_their_names(tmp_path: Path, trident: Write) -> None:
+    names = ["z", "TCGA-A1.90E71B08-E1D9", "deep/er/b", "1E5", "001"]
+    paths = {name.rpartition("/")[2]: trident(tmp_path / f"{name}.h5") for name in names}
+    store = FeatureStore(tmp_path)
+    assert store.slides == sorted(paths)
+    assert len(store) == 5
+    assert {slide: store.path(slide) for slide in store.slides} == paths
+    assert "TCGA-A1.90E71B08-E1D9" in store
+    assert "TCGA-A1" not in store
+
+
+def test_a_job_folder_of_trident_holds_its_features_only(tmp_path: Path, trident: Write, patches: Write) -> None:
+    job = tmp_path / "20x_256px_0px_overlap"
+    wanted = trident(job / "features_uni_v1" / "a.h5")
+    patches(job / "patches" / "a_patches.h5")
+    trident(job / "slide_features_titan" / "a.h5")
+    trident(job / ".hidden" / "a.h5")
+    (job / "features_uni_v1" / "._a.h5").write_text("what a Mac leaves behind")
+    store = FeatureStore(tmp_path)
+    assert store.slides == ["a"]
+    assert store.path("a") == wanted
+
+
+def test_claims_patches_beside_its_features_are_no_slides(tmp_path: Path, clam: Write, patches: Write) -> None:
+    wanted = clam(tmp_path / "features" / "h5_files" / "a.h5")
+    patches(tmp_path / "patches" / "a.h5")
+    assert FeatureStore(tmp_path).path("a") == wanted
+    assert FeatureStore(tmp_path).header("a").extent == 1024.0
+
+
+def test_features_in_a_folder_called_patches_are_features(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "patches" / "a.h5")
+    assert FeatureStore(tmp_path).slides == FeatureStore(tmp_path / "patches").slides == ["a"]
+
+
+def test_a_slide_in_two_folders_is_refused_naming_both(tmp_path: Path, trident: Write) -> None:
+    first, second = trident(tmp_path / "uni" / "a.h5"), trident(tmp_path / "virchow" / "a.h5")
+    with pytest.raises(FeatureError, match="twice") as raised:
+        FeatureStore(tmp_path)
+    assert str(first) in str(raised.value)
+    assert str(second) in str(raised.value)
+
+
+def test_links_are_followed_and_one_file_by_two_ways_is_one_slide(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "store" / "a.h5")
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "b.h5").symlink_to(tmp_path / "store" / "a.h5")
+    (folder / "linked").symlink_to(tmp_path / "store")
+    (folder / "again").symlink_to(tmp_path / "store")
+    (folder / "round").symlink_to(folder)
+    store = FeatureStore(folder)
+    assert store.slides == ["a", "b"]
+    assert torch.equal(store.read("a").features, store.read("b").features)
+
+
+def test_a_folder_without_features_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FeatureError, match="no feature files"):
+        FeatureStore(tmp_path)
+    with pytest.raises(FeatureError, match="is no folder"):
+        FeatureStore(tmp_path / "absent")
+
+
+def test_a_path_may_hold_anything_a_path_can_hold(tmp_path: Path, trident: Write) -> None:
+    path = trident(tmp_path / "Föld er, 'a'=\"b\" [x]{y}" / "Präparat 1=2, 'π' #%.v1.h5")
+    store = FeatureStore(path.parent)
+    assert store.slides == ["Präparat 1=2, 'π' #%.v1"]
+    assert store.read(store.slides[0]).features.shape == (5, 8)
+
+
+def test_a_slide_without_features_is_named_with_its_nearest(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "TCGA-01.h5")
+    assert "'TCGA-02' has no features" in refusal(tmp_path, "TCGA-02")
+    assert "nearest name is 'TCGA-01'" in refusal(tmp_path, "TCGA-02")
+
+
+# What lies in a file: the bad inputs, by their numbers
+
+
+def test_1_an_empty_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.h5").touch()
+    assert "cannot be read as HDF5" in refusal(tmp_path)
+    with h5py.File(tmp_path / "b.h5", "w"):
+        pass
+    assert "holds nothing" in refusal(tmp_path, "b")
+
+
+def test_2_a_truncated_file_is_refused(tmp_path: Path, trident: Write) -> None:
+    path = trident(tmp_path / "a.h5")
+    path.write_bytes(path.read_bytes()[:-200])
+    assert "truncated" in refusal(tmp_path)
+
+
+def test_3_a_text_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.h5").write_text("slide,feature\n1,2\n")
+    assert "signature not found" in refusal(tmp_path)
+
+
+def test_4_a_file_without_features_is_refused_listing_what_it_has(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["feats"], file["coordinates"] = numbers(), numbers(5, 2)
+    assert "'coordinates', 'feats', expected 'features'" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 8)])
+def test_5_zero_tiles_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"], file["coords"] = np.empty(shape, "f4"), np.empty((0, 2), "i8")
+    assert "zero tiles" in refusal(tmp_path)
+
+
+def test_6_one_tile_is_a_slide(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "a.h5", numbers(1))
+    assert FeatureStore(tmp_path).read("a").features.shape == (1, 8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"), [((8,), "shape"), ((1, 5, 8), "batch axis"), ((2, 5, 8, 1), "shape"), ((5, 0), "one")]
+)
+def test_7_features_that_are_no_matrix_are_refused(tmp_path: Path, shape: tuple[int, ...], reason: str) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"] = np.ones(shape, "f4")
+    assert reason in refusal(tmp_path)
+    assert str(shape) in refusal(tmp_path)
+
+
+def test_8_another_width_is_refused_naming_both(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "a.h5", numbers(), encoder="uni")
+    message = refusal(tmp_path, encoder=VIRCHOW2)
+    assert message == "features of 'a' are 8 wide (from 'uni'), encoder 'virchow2' has 16"
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_9_rows_that_are_not_finite_are_counted(tmp_path: Path, trident: Write, bad: float, dtype: str) -> None:
+    features = numbers(70, dtype=dtype)
+    features[[3, 60], [0, 7]] = bad
+    features[60, 2] = -bad
+    trident(tmp_path / "a.h5", features)
+    assert "2 of 70 tiles have NaN or infinite values" in refusal(tmp_path)
+    assert len(FeatureStore(tmp_path).read("a", check=False).features) == 70
+
+
+def test_12_the_largest_float16_is_finite(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "a.h5", np.full((500, 8), 65504, "f2"))
+    assert FeatureStore(tmp_path).read("a").features.float().sum() == 500 * 8 * 65504
+
+
+def test_13_integers_are_refused_and_doubles_read_with_a_counted_warning(
+    tmp_path: Path, trident: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    trident(tmp_path / "a.h5", np.ones((5, 8), "i8"))
+    assert "is int64, expected float16, float32 or bfloat16" in refusal(tmp_path)
+    trident(tmp_path / "b.h5", numbers(dtype="f8"))
+    trident(tmp_path / "c.h5", numbers())
+    store = FeatureStore(tmp_path)
+    assert store.read("b").features.dtype is torch.float32
+    with caplog.at_level(logging.WARNING):
+        store.resolve(["b", "c"])
+    assert caplog.messages == ["1 of 2 slides hold float64 features, read as float32"]
+
+
+@pytest.mark.parametrize("coords", [np.ones((4, 2), "i8"), np.ones((5, 3), "i8"), np.ones(5, "i8")])
+def test_14_coordinates_of_another_length_are_refused(
+    tmp_path: Path, trident: Write, coords: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+) -> None:
+    trident(tmp_path / "a.h5", numbers(), coords)
+    assert f"{coords.shape}, expected (5, 2)" in refusal(tmp_path)
+
+
+# Reading
+
+
+def test_no_file_stays_open(tmp_path: Path, trident: Write) -> None:
+    for name in "abc":
+        trident(tmp_path / f"{name}.h5")
+    store = FeatureStore(tmp_path)
+    for name in "abc":
+        store.header(name)
+        store.read(name)
+    handles = h5py.h5f.get_obj_ids(types=h5py.h5f.OBJ_FILE)
+    assert not [name for name in map(h5py.h5f.get_name, handles) if str(tmp_path).encode() in name]
+
+
+def test_a_store_travels_to_a_worker(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "a.h5")
+    store = FeatureStore(tmp_path, known=[UNI])
+    store.resolve(["a"])
+    other = pickle.loads(pickle.dumps(store))
+    assert other.encoder == UNI
+    assert torch.equal(other.read("a").features, store.read("a").features)
+
+
+def test_a_file_that_changes_while_in_use_is_noticed(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "a.h5")
+    store = FeatureStore(tmp_path)
+    store.header("a")
+    trident(tmp_path / "a.h5", numbers(6))
+    with pytest.raises(FeatureError, match="has changed"):
+        store.read("a")
+
+
+def test_a_file_that_vanishes_is_named(tmp_path: Path, trident: Write) -> None:
+    path = trident(tmp_path / "x" / "a.h5")
+    store = FeatureStore(tmp_path)
+    store.read("a")
+    shutil.rmtree(path.parent)
+    with pytest.raises(FeatureError, match=r"a\.h5 cannot be read"):
+        store.read("a")
+
+
+def test_many_headers_are_read_at_once_and_remembered_with_what_is_wrong_in_its_place(
+    tmp_path: Path, trident: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        trident(tmp_path / f"{name}.h5")
+    (tmp_path / "b.h5").write_text("no")
+    store, told = FeatureStore(tmp_path), list[tuple[int, int]]()
+    found = store.headers(["c", "b", "a"], progress=lambda *at: told.append(at))
+    assert list(found) == ["c", "b", "a"]
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert isinstance(found["b"], FeatureError)
+    monkeypatch.setattr(formats, "examine", None)
+    assert store.headers(["c", "a"]) == {slide: store.header(slide) for slide in "ca"} == {s: found[s] for s in "ca"}
+    with pytest.raises(FeatureError, match="'d' has no features"):
+        store.headers(["d"])
+
+
+def test_what_the_user_says_of_the_files_reaches_them(tmp_path: Path, stamp: Write) -> None:
+    stamp(tmp_path / "a.h5", numbers()[None], np.zeros((1, 5, 2)))
+    assert "data.batch_axis=true" in refusal(tmp_path)
+    store = FeatureStore(tmp_path, reading=Reading(batch_axis=True, slide_mpp=0.25))
+    slide = pickle.loads(pickle.dumps(store)).read("a")
+    assert slide.features.shape == (5, 8)
+    assert slide.coords is not None
+    assert slide.header.extent == 1024.0
+
+
+def test_a_packed_file_is_a_store_like_the_folder_it_came_from(tmp_path: Path, trident: Write) -> None:
+    for name, tiles in (("a", 6), ("b", 7)):
+        trident(tmp_path / "in" / f"{name}.h5", numbers(tiles), encoder="uni_v1")
+    source = FeatureStore(tmp_path / "in", known=[UNI])
+    pack(source, tmp_path / "all.h5")
+    store = FeatureStore(tmp_path / "all.h5", known=[UNI])
+    assert store.slides == ["a", "b"]
+    assert store.path("a") == tmp_path / "all.h5"
+    assert store.headers(["b", "a"]) == source.headers(["b", "a"])
+    assert (store.resolve(["a"]), store.verified, store.geometry) == (UNI, True, Geometry(0.5, 256.0, True, True))
+    for slide in ("a", "b"):
+        read, wanted = pickle.loads(pickle.dumps(store)).read(slide), source.read(slide)
+        assert torch.equal(read.features, wanted.features)
+        assert read.coords is not None
+        assert wanted.coords is not None
+        assert torch.equal(read.coords, wanted.coords)
+    with pytest.raises(FeatureError, match="'c' has no features"):
+        store.read("c")
+
+
+def test_a_file_that_is_not_packed_is_no_store(tmp_path: Path, trident: Write) -> None:
+    with pytest.raises(FeatureError, match="packed"):
+        FeatureStore(trident(tmp_path / "a.h5"))
+
+
+# What stays in memory
+
+
+def test_what_is_kept_is_read_once(tmp_path: Path, trident: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    trident(tmp_path / "a.h5", numbers(5))
+    trident(tmp_path / "b.h5", numbers(3))
+    store, fresh = FeatureStore(tmp_path), FeatureStore(tmp_path)
+    assert not store.keeps
+    assert store.keep(["a", "b"], 8 * (2 * 8 + 16))
+    assert store.keeps
+    opened: list[Path] = []
+    read = formats.read
+    monkeypatch.setattr(formats, "read", lambda path, *rest: (opened.append(path), read(path, *rest))[1])
+    found = [store.read("a"), store.read("b"), store.read("a")]
+    assert [path.name for path in opened] == ["a.h5", "b.h5"]
+    assert torch.equal(found[0].features, fresh.read("a").features)
+    assert found[2].features is found[0].features
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("f2", 2), ("f4", 4), ("f8", 4)])
+def test_a_byte_less_than_the_slides_need_and_none_is_kept(
+    tmp_path: Path, trident: Write, dtype: str, size: int
+) -> None:
+    trident(tmp_path / "a.h5", numbers(5, dtype=dtype))
+    store = FeatureStore(tmp_path)
+    needed = 5 * (8 * size + 16)  # two coordinates of eight bytes
+    held = store.read("a")
+    assert held.coords is not None
+    assert held.features.nbytes + held.coords.nbytes == needed
+    assert not store.keep(["a"], needed - 1)
+    assert not store.keeps
+    assert store.read("a").features is not store.read("a").features
+    assert store.keep(["a"], needed)
+
+
+def test_a_store_sent_to_a_process_takes_nothing_kept_along(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "a.h5", numbers(2000))
+    store = FeatureStore(tmp_path)
+    store.keep(["a"], 2**20)
+    store.read("a")
+    sent = pickle.dumps(store)
+    assert len(sent) < 5000
+    assert not pickle.loads(sent).keeps  # made a line above
+    assert store.keeps
+
+
+def test_a_slide_that_is_not_finite_is_refused_each_time_and_never_kept(tmp_path: Path, trident: Write) -> None:
+    spoilt = numbers(4)
+    spoilt[1, 2] = np.nan
+    trident(tmp_path / "a.h5", spoilt)
+    store = FeatureStore(tmp_path)
+    store.keep(["a"], 2**20)
+    assert store.read("a", check=False).features.isnan().any()
+    for _ in range(2):
+        with pytest.raises(FeatureError, match="1 of 4 tiles have NaN"):
+            store.read("a")

@@ -1,0 +1,77 @@
+"""Headers of many files, read by several processes."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mil.errors import ConfigError, FeatureError
+from mil.features import survey as module
+from mil.features.formats import DETECTED, Reading, examine, formats
+from mil.features.survey import survey
+
+Write = Callable[..., Path]
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+
+
+@pytest.fixture
+def paths(tmp_path: Path, trident: Write) -> dict[str, Path]:
+    """Seventy slides, one of them no HDF5."""
+    first = trident(tmp_path / "s00.h5")
+    found = {f"s{number:02d}": tmp_path / f"s{number:02d}.h5" for number in range(70)}
+    for path in found.values():
+        if path != first:
+            shutil.copy(first, path)
+    found["s33"].write_text("no")
+    return found
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FEW", 10)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_processes_find_what_one_finds_in_the_same_order(paths: dict[str, Path], workers: int) -> None:
+    told: list[tuple[int, int]] = []
+    found = survey(paths, DETECTED, workers, lambda done, of: told.append((done, of)))
+    assert list(found) == list(paths)
+    assert told[-1] == (70, 70)
+    assert told == sorted(told)
+    for slide, path in paths.items():
+        one = found[slide]
+        if slide == "s33":
+            assert isinstance(one, FeatureError)
+            assert str(path) in str(one)
+        else:
+            assert one == examine(path)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_wrong_word_of_the_users_is_no_files_fault(paths: dict[str, Path], workers: int) -> None:
+    with pytest.raises(ConfigError, match="layout=nope"):
+        survey(paths, Reading(layout="nope"), workers)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_file_that_ends_the_process_reading_it_is_named_and_the_others_are_read(
+    paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = formats()["trident"].header
+    monkeypatch.setattr(
+        formats()["trident"],
+        "header",
+        lambda path, *rest: os._exit(1) if path.stem == "s50" else header(path, *rest),
+    )
+    found = survey(paths, DETECTED)
+    wrong = {slide: str(one) for slide, one in found.items() if isinstance(one, FeatureError)}
+    assert set(wrong) == {"s33", "s50"}
+    assert "the process that reads it dies" in wrong["s50"]
+
+
+def test_nothing_is_asked_of_nothing() -> None:
+    assert survey({}, DETECTED) == {}

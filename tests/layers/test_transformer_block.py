@@ -1,0 +1,110 @@
+"""Transformer layers against torch's own, with distances as its mask."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mil.bags import Bags
+from mil.layers import transformer_block
+from mil.layers.neighbours import Places
+from mil.layers.transformer_block import Distances, EncoderLayer
+
+HEADS, WIDTH = 2, 8
+
+
+def layers(heads: int = HEADS) -> tuple[EncoderLayer, nn.TransformerEncoderLayer]:
+    """Ours and torch's, of the same weights."""
+    torch.manual_seed(0)
+    ours = EncoderLayer(WIDTH, heads, 12, dropout=0.25).double().eval()
+    theirs = nn.TransformerEncoderLayer(WIDTH, heads, 12, activation="gelu", batch_first=True, norm_first=True)
+    theirs = theirs.double().eval()
+    attend = theirs.self_attn
+    projections = {"in_proj_weight": ours.qkv.weight, "in_proj_bias": torch.zeros(3 * WIDTH)}
+    attend.load_state_dict({**attend.state_dict(), **projections})
+    for mine, other in (
+        (ours.norm, theirs.norm1),
+        (ours.out[0], attend.out_proj),
+        (ours.feed[0], theirs.norm2),
+        (ours.feed[1], theirs.linear1),
+        (ours.feed[4], theirs.linear2),
+    ):
+        other.load_state_dict(mine.state_dict())
+    return ours, theirs
+
+
+def drawn(tokens: int) -> Tensor:
+    return torch.randn(tokens, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(tokens))
+
+
+def distances(tiles: int, slides: int = 1, apart: float = 100) -> Distances:
+    """Of tiles in rows of three, 256 pixels apart; with several slides every other tile on the next."""
+    order = torch.arange(tiles)
+    xy = 256 * torch.stack([order // slides % 3, order // slides // 3], 1)
+    bags = Bags(torch.zeros(tiles, 1), (tiles,), xy, order % slides if slides > 1 else None)
+    return Distances.of(Places.of(bags), slice(0, tiles), apart)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 9])
+def test_a_layer_is_torchs_own(tokens: int) -> None:
+    ours, theirs = layers()
+    rows = drawn(tokens)
+    torch.testing.assert_close(ours(rows), theirs(rows.unsqueeze(0)).squeeze(0))
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+@pytest.mark.parametrize("slides", [1, 2])
+def test_distances_times_slopes_are_taken_off_the_scores(heads: int, slides: int) -> None:
+    ours, theirs = layers(heads)
+    rows = drawn(8)
+    bias = torch.zeros(heads, 8, 8, dtype=torch.float64)
+    for head in range(heads):
+        for one in range(1, 8):
+            for other in range(1, 8):
+                a, b = one - 1, other - 1
+                row, column = (a // slides // 3 - b // slides // 3), (a // slides % 3 - b // slides % 3)
+                away = (row**2 + column**2) ** 0.5 if a % slides == b % slides else 30
+                bias[head, one, other] = -away * 2 ** (-8 * (head + 1) / heads)
+    expected = theirs(rows.unsqueeze(0), src_mask=bias).squeeze(0)
+    torch.testing.assert_close(ours(rows, distances(7, slides, apart=30)), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_the_first_token_alone_is_what_it_is_among_all() -> None:
+    ours, _ = layers()
+    rows = drawn(9)
+    first, attention = ours.first(rows)
+    torch.testing.assert_close(first, ours(rows)[0])
+    torch.testing.assert_close(first, ours(rows, distances(8))[0])
+    query, key, _ = (part.view(9, HEADS, -1) for part in ours.qkv(ours.norm(rows)).chunk(3, 1))
+    scores = torch.einsum("hw,thw->ht", query[0], key) / 2  # the root of 4 channels
+    torch.testing.assert_close(attention, scores.softmax(1))
+
+
+def test_few_tokens_at_a_time_change_neither_result_nor_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, _ = layers()
+    found = []
+    for biases in (transformer_block.BIASES, 1, 3 * 10 * HEADS):
+        monkeypatch.setattr(transformer_block, "BIASES", biases)
+        rows = drawn(10).requires_grad_()
+        read = ours(rows, distances(9))
+        found.append([read, *torch.autograd.grad(read.square().sum(), [rows, *ours.parameters()])])
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[0])
+
+
+def test_no_attention_of_all_to_all_is_ever_held() -> None:
+    ours = EncoderLayer(WIDTH, HEADS, 12, dropout=0.25).train()
+    rows = torch.randn(3000, WIDTH, requires_grad=True)
+    sizes: list[int] = []
+
+    def noted(kept: Tensor) -> Tensor:
+        sizes.append(kept.numel())
+        return kept
+
+    with torch.autograd.graph.saved_tensors_hooks(noted, lambda kept: kept):
+        ours(rows, distances(2999))
+    assert max(sizes) <= 3000 * 3 * WIDTH
+
+
+def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match="width 10 in 4 heads, expected a multiple of them"):
+        EncoderLayer(10, 4, 8, 0)

@@ -1,5 +1,0 @@
-"""Feature files as tests/data writes them."""
-
-from tests.data.conftest import trident
-
-__all__ = ["trident"]

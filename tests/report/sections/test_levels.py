@@ -1,0 +1,71 @@
+"""Every reported patient is in one level of every subgroup, whatever the clinical table calls its columns and words."""
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mil.endpoints.classification import Binary
+from mil.report.evaluation import Evaluation
+from mil.report.sections.levels import banded, levels, order
+from tests.report.tables import binary, names
+
+WORDS = st.sampled_from(["", "NA", "unknown", "male", "Male", "62", ">89", "<50", "Stage IIA", "3", "x"])
+
+
+def text(*cells: str) -> "pd.Series[str]":
+    return pd.Series(cells, index=names(len(cells)), dtype=str)
+
+
+def evaluated(patients: pd.DataFrame | None, **tool: object) -> Evaluation:
+    return Evaluation.of(binary(patients=30), Binary(), tool, patients)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "expected"),
+    [
+        ("age", ["49.9", "50", "64", "65", "74", "75", "90+", ">89", "<50", "67 years", "NA"],
+         ["<50", "50-64", "50-64", "65-74", "65-74", ">=75", ">=75", ">=75", "<50", "65-74", "missing"]),
+        ("age", ["18000", "25000", "30000"], ["<50", "65-74", ">=75"]),
+        ("age", ["50-59", "60-69"], ["50-59", "60-69"]),
+        ("stage", ["Stage IIA", "iiib", "IV", "1", "2.0", "pT3", "[Not Available]"],
+         ["II", "III", "IV", "I", "II", "pT3", "missing"]),
+        ("sex", ["Male", "male", "male", "F", " ", "n/a"], ["male", "male", "male", "F", "missing", "missing"]),
+    ],
+)  # fmt: skip
+def test_cells_become_levels(name: str, cells: list[str], expected: list[str]) -> None:
+    assert banded(name, text(*cells)).tolist() == expected
+
+
+def test_many_different_numbers_are_split_in_thirds_of_all_patients() -> None:
+    split = banded("purity", text(*(str(at) for at in range(30))))
+    assert split.value_counts().to_dict() == {"low third": 10, "middle third": 10, "high third": 10}
+    assert (split.iloc[0], split.iloc[15], split.iloc[29]) == ("low third", "middle third", "high third")
+    assert set(banded("copies", text("1", "2", "2", "3"))) == {"1", "2", "3"}
+
+
+def test_columns_are_found_under_their_usual_names_and_others_are_told_absent() -> None:
+    known = pd.DataFrame({"Gender": "f", "AGE_AT_DIAGNOSIS": "60", "Tumour grade": "2"}, index=names(30))
+    found, absent = levels(evaluated(known, subgroups=["tumour_grade", "sex", "centre", "smoking"]))
+    assert list(found) == ["sex", "age", "tumour_grade"]
+    assert absent == ["stage", "site", "scanner", "specimen", "smoking"]
+
+
+def test_patients_whom_the_clinical_table_lacks_are_missing() -> None:
+    found, _ = levels(evaluated(pd.DataFrame({"sex": ["m"] * 10}, index=names(10))))
+    assert found["sex"].value_counts().to_dict() == {"missing": 20, "m": 10}
+    assert levels(evaluated(None))[0] == {}
+
+
+def test_levels_are_listed_by_age_and_name_with_the_missing_last() -> None:
+    assert order(["missing", ">=75", "<50", "65-74"]) == ["<50", "65-74", ">=75", "missing"]
+    assert order(["b", "missing", "a"]) == ["a", "b", "missing"]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(WORDS, min_size=30, max_size=30), st.sampled_from(["age", "sex", "stage", "other"]))
+def test_every_patient_is_in_one_level(cells: list[str], column: str) -> None:
+    found, _ = levels(evaluated(pd.DataFrame({column: cells}, index=names(30)), subgroups=[column]))
+    kinds = found[column]
+    assert sorted(kinds.index) == names(30)
+    assert kinds.map(lambda one: isinstance(one, str) and one != "").all()

@@ -1,0 +1,128 @@
+"""What conformal sets of every fold did for reported patients."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from mil.endpoints.classification import Binary, Multiclass
+from mil.endpoints.endpoint import Endpoint
+from mil.endpoints.multilabel import Multilabel
+from mil.endpoints.regression import Regression
+from mil.endpoints.survival import Cox
+from mil.fitted import conformal as fitting
+from mil.report.evaluation import Evaluation
+from mil.report.sections.prediction_sets import section
+from tests.report import tables
+
+ASKED: dict[str, Any] = {"conformal": {"coverage": 0.8}}
+
+
+def of(table: pd.DataFrame, endpoint: Endpoint, tool: dict[str, Any] = ASKED) -> dict[str, Any]:
+    found = section(Evaluation.of(table, endpoint, tool, resamples=50))
+    assert found is not None
+    return found
+
+
+def numbers(seed: int = 0, patients: int = 90) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    score = rng.normal(size=patients)
+    known = {"patient": tables.names(patients), "score": score}
+    design = tables.roles(rng, patients, 3)
+    parts = [
+        pd.DataFrame({**known, "fold": fold, "role": role, "value": score + rng.normal(size=patients)})
+        for fold, role in design
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_every_reported_patient_counts_once_by_the_limits_of_the_own_fold() -> None:
+    table = tables.multiclass(patients=150)
+    found = of(table, Multiclass(classes=("a", "b", "c")))
+    hits, sizes = [], []
+    for _, rows in table.groupby("fold"):
+        limits = fitting.fit({"coverage": 0.8}, Multiclass(classes=("a", "b", "c")), rows[rows["role"] == "select"])
+        assert limits is not None
+        report = rows[rows["role"] == "report"]
+        sets = [set(said.split("|")) - {""} for said in limits.apply(report)["set"]]
+        hits += [label in own for label, own in zip(report["label"], sets, strict=True)]
+        sizes += [len(own) for own in sets]
+    (part,) = found["parts"]
+    interval = stats.binomtest(sum(hits), 150).proportion_ci(0.95, "exact")
+    assert part["n"] == 150
+    assert part["coverage"]["value"] == pytest.approx(np.mean(hits))
+    assert part["coverage"]["exact"]["low"] == pytest.approx(interval.low)
+    assert part["mean_size"]["value"] == pytest.approx(np.mean(sizes))
+    assert part["mean_size"]["low"] < np.mean(sizes) < part["mean_size"]["high"]
+    assert part["singletons"]["successes"] == sizes.count(1)
+    assert part["empty"]["successes"] == sizes.count(0)
+    by_class = [one["coverage"] for one in part["by_class"]]
+    assert sum(one["successes"] for one in by_class) == sum(hits)
+    assert [limit["fold"] for limit in part["fitted"]] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_reported_labels_change_no_limit() -> None:
+    table = tables.binary()
+    reported = table["role"] == "report"
+    other = table.assign(label=table["label"].where(~reported, 1 - table["label"]))
+    ours, theirs = (of(one, Binary())["parts"][0] for one in (table, other))
+    assert ours["fitted"] == theirs["fitted"]
+    assert ours["coverage"] != theirs["coverage"]
+
+
+def test_frozen_limits_are_applied_and_never_fitted_anew() -> None:
+    table = tables.binary()
+    known = fitting.fit({"coverage": 0.8}, Binary(), table[table["role"] == "train"])
+    assert known is not None
+    rows = table[table["fold"] == 0].assign(role="report")
+    found = section(Evaluation.of(rows, Binary(), ASKED, resamples=50, frozen={"conformal": known.state()}))
+    assert found is not None
+    said = [{key: one[key] for key in ("of", "n", "cut")} for one in found["parts"][0]["fitted"]]
+    assert said == [one.model_dump() for one in known.parts[0].limits]
+    assert section(Evaluation.of(rows, Binary(), ASKED, frozen={})) is None
+
+
+def test_labels_have_parts_of_their_own() -> None:
+    table = tables.binary().rename(columns={"p_1": "p_x", "label": "x"})
+    table = table.assign(y=1 - table["x"], p_y=1 - table["p_x"]).astype({"x": str, "y": str})
+    table.loc[table["patient"] < "010", "y"] = ""
+    parts = of(table, Multilabel(("x", "y")))["parts"]
+    assert [(part["name"], part["n"]) for part in parts] == [("x", 120), ("y", 110)]
+
+
+def test_intervals_have_a_width_and_a_verdict() -> None:
+    (part,) = of(numbers(), Regression())["parts"]
+    assert part["kind"] == "interval"
+    assert 1.5 < part["mean_width"]["value"] < 4
+    assert part["verdict"] == "as asked, within its interval"
+
+
+def test_limits_that_leave_nothing_out_are_said_and_have_no_width() -> None:
+    found = of(numbers(), Regression(), {"conformal": {"coverage": 0.99}})
+    (part,) = found["parts"]
+    assert part["coverage"]["value"] == 1
+    assert (part["mean_width"]["value"], part["mean_width"]["reason"]) == (None, "90 of 90 intervals have no end.")
+    assert len(found["notes"]) == 3
+
+
+def test_a_model_that_promises_too_much_is_told() -> None:
+    table = numbers(patients=300)
+    away = table["value"] + np.where(table["role"] == "report", 5.0, 0)
+    (part,) = of(table.assign(value=away), Regression())["parts"]
+    assert part["verdict"] == "below what was asked"
+
+
+@pytest.mark.parametrize(
+    ("table", "endpoint", "tool"),
+    [
+        (tables.binary(), Binary(), {}),
+        (tables.binary(), Binary(), {"conformal": None}),
+        (tables.survival(), Cox(), ASKED),
+    ],
+)
+def test_where_none_is_asked_or_possible_there_is_no_section(
+    table: pd.DataFrame, endpoint: Endpoint, tool: dict[str, Any]
+) -> None:
+    assert section(Evaluation.of(table, endpoint, tool)) is None

@@ -1,0 +1,131 @@
+"""Metrics within sites, how well the site is told, and what random folds owe to it."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from mil.endpoints.classification import Binary, Multiclass
+from mil.endpoints.endpoint import Endpoint
+from mil.endpoints.survival import Cox
+from mil.errors import PredictionsError
+from mil.report.evaluation import Evaluation
+from mil.report.sections.site_effects import section
+from mil.runs.design_gap import gap
+from mil.stats.bootstrap_intervals import difference
+from mil.stats.site_signature import site_predictability
+from tests.report.tables import binary, multiclass, names, survival
+
+
+def clinic(patients: int, site: object) -> pd.DataFrame:
+    return pd.DataFrame({"site": site}, index=names(patients))
+
+
+def test_a_result_that_is_the_sites_is_gone_within_sites() -> None:
+    """Site A has most positives and higher scores; within each site the score says nothing."""
+    rng = np.random.default_rng(0)
+    site = np.repeat(["A", "B"], 200)
+    label = (rng.random(400) < np.where(site == "A", 0.8, 0.2)).astype(int)
+    score = 1 / (1 + np.exp(-np.where(site == "A", 1, -1) - rng.normal(size=400) / 2))
+    table = pd.DataFrame({"patient": names(400), "fold": 0, "role": "report", "label": label, "p_1": score})
+    evaluation = Evaluation.of(table, Binary(), patients=clinic(400, site), resamples=200)
+    found = section(evaluation)
+    assert found is not None
+    assert roc_auc_score(label, score) > 0.7
+    assert found["within_sites"]["low"] < 0.5 < found["within_sites"]["high"]
+    assert found["within_sites"]["n"] == 400
+    for row in found["sites"]:
+        own = site == row["site"]
+        assert row["value"] == pytest.approx(roc_auc_score(label[own], score[own]), abs=1e-12)
+        assert (row["n"], row["counts"]["1"]) == (200, label[own].sum())
+    told = {name: own["macro_auroc"]["value"] for name, own in found["told_by"].items()}
+    assert told["score_and_label"] > told["label"] + 0.1
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_a_site_with_few_positives_keeps_its_row_without_a_metric() -> None:
+    table = binary(patients=200)
+    site = np.where(np.arange(200) < 12, "small", np.where(np.arange(200) % 2, "B", "C"))
+    patients = clinic(200, site)
+    patients.loc[["197", "198", "199"], "site"] = ["", "unknown", None]
+    found = section(Evaluation.of(table, Binary(), patients=patients, resamples=50))
+    assert found is not None
+    assert [row["site"] for row in found["sites"]] == ["B", "C", "small"]
+    small = found["sites"][2]
+    assert small["value"] is None
+    assert small["n"] == 12
+    assert small["reason"].startswith("not estimable: ")
+    assert found["missing"] == 3
+    assert found["within_sites"]["sites"] == 2
+    assert found["within_sites"]["n"] == sum(row["n"] for row in found["sites"][:2])
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "table"),
+    [(Multiclass(classes=("a", "b", "c")), multiclass(patients=180)), (Cox(), survival(patients=200))],
+    ids=["multiclass", "survival"],
+)
+def test_every_endpoint_has_its_own_metric_by_site(endpoint: Endpoint, table: pd.DataFrame) -> None:
+    patients = clinic(table["patient"].nunique(), "A")
+    patients.iloc[::2] = "B"
+    found = section(Evaluation.of(table, endpoint, patients=patients, resamples=30))
+    assert found is not None
+    assert found["metric"] == endpoint.metric
+    assert all(row["low"] <= row["value"] <= row["high"] for row in found["sites"])
+
+
+def test_nothing_is_said_without_sites() -> None:
+    table = binary()
+    for patients in (None, clinic(120, "A").drop(columns="site"), clinic(120, "A"), clinic(120, "")):
+        assert section(Evaluation.of(table, Binary(), patients=patients, resamples=10)) is None
+
+
+def test_embeddings_with_a_signature_tell_the_site_and_others_do_not() -> None:
+    rng = np.random.default_rng(0)
+    site = np.repeat(["A", "B", "C", "tiny", ""], [50, 40, 30, 3, 2])
+    noise = rng.normal(size=(125, 200))
+    blank = site_predictability(noise, site.tolist(), 200)
+    assert (blank["n"], blank["sites"], blank["left_out"]) == (120, 3, 5)
+    assert blank["macro_auroc"]["low"] < 0.5 < blank["macro_auroc"]["high"]
+    assert blank["balanced_accuracy"]["low"] < 1 / 3 < blank["balanced_accuracy"]["high"]
+    signature = {"A": 0, "B": 1, "C": 2, "tiny": 3, "": 4}
+    shifted = noise + 2 * rng.normal(size=(5, 200))[[signature[name] for name in site]]
+    told = site_predictability(shifted, site.tolist(), 200)
+    assert told["macro_auroc"]["value"] > 0.95
+    assert told["balanced_accuracy"]["low"] > 0.8
+    assert told == site_predictability(shifted, site.tolist(), 200)
+    nothing = site_predictability(noise[:3], ["A", "B", "C"])
+    assert nothing["value"] is None
+    assert "sites of 5 patients or more: 0" in nothing["reason"]
+
+
+def test_the_gap_of_a_run_to_itself_is_none_and_to_another_is_the_paired_difference() -> None:
+    table = binary(noise=0.5)
+    rng = np.random.default_rng(5)
+    worse = table.assign(p_1=1 / (1 + np.exp(-np.log(table["p_1"] / (1 - table["p_1"])) - 3 * rng.normal(size=360))))
+    random, preserved = (Evaluation.of(one, Binary(), resamples=300) for one in (table, worse))
+    none = gap(random, random)
+    assert (none["difference"]["value"], none["difference"]["low"], none["difference"]["high"]) == (0, 0, 0)
+    assert none["words"].startswith("no gap is shown")
+    found = gap(random, preserved)
+    expected = difference(Binary().score, random.folds, preserved.folds, 300)["auroc"]
+    assert found["paired"]
+    assert found["difference"]["n"] == 120
+    for side in ("value", "low", "high"):
+        assert found["difference"][side] == pytest.approx(getattr(expected, side), abs=1e-12)
+    assert found["words"].startswith("random folds flatter")
+
+
+def test_other_patients_are_drawn_apart_and_other_questions_refused() -> None:
+    table = binary()
+    fewer = table[table["patient"] != "000"]
+    one, other = (Evaluation.of(rows, Binary(), resamples=100) for rows in (table, fewer))
+    found = gap(one, other)
+    assert not found["paired"]
+    assert found["difference"]["n"] == 239
+    width = found["difference"]["high"] - found["difference"]["low"]
+    assert width > found["random"]["high"] - found["random"]["low"], "nothing cancels out"
+    with pytest.raises(PredictionsError, match="gap: Cox of time, event, expected Binary of label"):
+        gap(one, Evaluation.of(survival(), Cox(), resamples=10))

@@ -1,0 +1,185 @@
+"""report.json: what is scored, on whom, and that it can be written down."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from lifelines.utils import concordance_index
+from sklearn.metrics import roc_auc_score
+
+from mil.endpoints.classification import Binary, Multiclass
+from mil.endpoints.endpoint import Endpoint
+from mil.endpoints.survival import Cox
+from mil.errors import CohortError, ConfigError, PredictionsError
+from mil.fitted.cutoffs import choose
+from mil.report.assemble import SECTIONS
+from mil.report.assemble import evaluate as evaluated
+from mil.report.evaluation import Evaluation
+from mil.stats.proportions import wilson
+
+from .tables import binary, multiclass, names, survival
+
+DECISION = {"rule": "sensitivity", "at_least": 0.9}
+CLASSES = Multiclass(classes=("a", "b", "c"))
+
+
+def evaluate(
+    table: pd.DataFrame, endpoint: Endpoint, decision: Any = None, resamples: int = 50, **beside: pd.DataFrame
+) -> dict[str, Any]:
+    return evaluated(Evaluation.of(table, endpoint, {"decision": decision}, resamples=resamples), **beside)
+
+
+def cut(table: pd.DataFrame, **options: Any) -> dict[str, Any]:
+    """The one decision of a binary endpoint."""
+    (found,) = evaluate(table, Binary(), **options)["operating_points"]["decisions"]
+    return dict(found)
+
+
+def rows(table: pd.DataFrame, fold: int, role: str) -> pd.DataFrame:
+    return table[(table["fold"] == fold) & (table["role"] == role)]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "table"), [(Binary(), binary()), (CLASSES, multiclass()), (Cox(), survival())], ids=lambda x: type(x)
+)
+def test_every_report_has_the_same_shape_and_survives_json(endpoint: Endpoint, table: pd.DataFrame) -> None:
+    oracles = [f"oracle_{name}" for name in "abc"] if endpoint is CLASSES else ["oracle"]
+    oracle = pd.DataFrame({"patient": names(120), **{name: np.random.default_rng(0).random(120) for name in oracles}})
+    report = evaluate(table, endpoint, baseline=table, oracle=oracle, resamples=50)
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert list(report) == [
+        *("schema", "seed", "folds", "patients", "metrics", *SECTIONS, "baseline", "covariates", "oracle"),
+    ]
+    assert report["folds"] == 3
+    assert set(report["oracle"]) == {endpoint.metric} <= set(report["metrics"])
+    assert set(report["metrics"]) == set(report["baseline"]["metrics"]) == set(report["baseline"]["difference"])
+    for found in report["metrics"].values():
+        assert report["patients"] == found["counts"]
+        assert found["low"] <= found["value"] <= found["high"]
+        assert found["value"] == pytest.approx(np.mean(found["folds"]))
+        assert (found["level"], found["resamples"]) == (0.95, 50)
+
+
+def test_metrics_are_means_over_folds_of_the_libraries_values() -> None:
+    table = binary()
+    expected = [roc_auc_score(part["label"], part["p_1"]) for part in (rows(table, k, "report") for k in range(3))]
+    found = evaluate(table, Binary(), resamples=20)["metrics"]["auroc"]
+    assert found["folds"] == pytest.approx(expected, abs=1e-12)
+    table = survival()
+    parts = [rows(table, k, "report") for k in range(3)]
+    expected = [concordance_index(part["time"], -part["log_hazard"], part["event"]) for part in parts]
+    found = evaluate(table, Cox(), resamples=20)["metrics"]["c_index"]
+    assert found["folds"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_counts_are_of_patients_even_where_folds_repeat_them() -> None:
+    once = binary()
+    repeated = pd.concat([once, once.assign(fold=once["fold"] + 3)])
+    alone, twice = evaluate(once, Binary(), decision=DECISION), evaluate(repeated, Binary(), decision=DECISION)
+    positives = int(once.drop_duplicates("patient")["label"].sum())
+    assert twice["patients"] == alone["patients"] == {"n": 120, "0": 120 - positives, "1": positives}
+    assert twice["folds"] == 6
+    first, second = (cut(table, decision=DECISION) for table in (once, repeated))
+    assert second["sensitivity"] == first["sensitivity"]
+    assert second["n"] == 120
+
+
+def test_rows_in_another_order_give_the_same_report() -> None:
+    table, oracle = survival(), pd.DataFrame({"patient": names(120), "oracle": np.arange(120.0)})
+    shuffled = table.sample(frac=1, random_state=1)
+    assert evaluate(table, Cox(), oracle=oracle, resamples=50) == evaluate(shuffled, Cox(), oracle=oracle, resamples=50)
+
+
+def test_reported_labels_and_scores_move_no_threshold() -> None:
+    table = binary()
+    changed, reported = table.copy(), table["role"] == "report"
+    changed.loc[reported, "p_1"] = 1 - changed.loc[reported, "p_1"]
+    ours, theirs = (evaluate(each, Binary(), decision=DECISION, resamples=20) for each in (table, changed))
+    assert cut(table, decision=DECISION)["cuts"] == cut(changed, decision=DECISION)["cuts"]
+    assert ours["metrics"]["auroc"]["value"] == pytest.approx(1 - theirs["metrics"]["auroc"]["value"])
+
+
+def test_the_operating_point_is_chosen_on_select_and_counted_on_report() -> None:
+    table = binary()
+    found = cut(table, decision=DECISION)
+    hits = []
+    for fold, (at,) in enumerate(found["cuts"]):
+        select, report = rows(table, fold, "select"), rows(table, fold, "report")
+        assert at == choose(DECISION, select["p_1"], select["label"])
+        hits += (report.loc[report["label"] == 1, "p_1"] >= at).tolist()
+    sensitivity = found["sensitivity"]
+    assert (sensitivity["successes"], sensitivity["n"]) == (sum(hits), len(hits))
+    assert sensitivity["value"] == pytest.approx(np.mean(hits))
+    assert (sensitivity["low"], sensitivity["high"]) == wilson(sum(hits), len(hits))
+    assert found["specificity"]["n"] == 120 - len(hits)
+    assert (found["rule"], found["n"]) == (DECISION, 120)
+
+
+def test_a_fold_without_select_patients_decides_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    table = binary()
+    with caplog.at_level(logging.WARNING):
+        kept = table[(table["role"] != "select") | (table["fold"] != 1)]
+        found = cut(kept, decision=DECISION)
+        nobody = cut(table[table["role"] == "report"], decision=DECISION)
+    assert found["cuts"][1] is None
+    assert (found["n"], nobody["n"]) == (80, 0)
+    assert "fold 1: decision sensitivity: 0 positives among 0 select patients" in caplog.text
+
+
+def test_a_decision_needs_a_known_rule_and_an_endpoint_that_asks() -> None:
+    with pytest.raises(ConfigError, match="'sensitive'"):
+        evaluate(binary(), Binary(), decision={"rule": "sensitive"}, resamples=20)
+    with pytest.raises(ConfigError, match="sensitivity"):
+        evaluate(survival(), Cox(), decision=DECISION)
+
+
+def test_a_better_model_gains_on_its_baseline() -> None:
+    table = binary(noise=0.2)
+    worse = table.assign(p_1=np.random.default_rng(0).random(len(table)))
+    found = evaluate(table, Binary(), baseline=worse.sample(frac=1, random_state=0), resamples=200)
+    beside, gained = found["baseline"], found["baseline"]["difference"]["auroc"]
+    expected = found["metrics"]["auroc"]["value"] - beside["metrics"]["auroc"]["value"]
+    assert gained["value"] == pytest.approx(expected)
+    assert gained["low"] > 0
+    assert beside["name"] == "mean pooling, linear"
+    assert beside["metrics"] == evaluate(worse, Binary(), resamples=200)["metrics"]
+
+
+def test_an_oracle_is_used_as_logits() -> None:
+    table = binary()
+    label = table.drop_duplicates("patient").set_index("patient")["label"]
+    oracle = pd.DataFrame({"patient": label.index, "oracle": 100.0 * label.to_numpy() - 1000})
+    assert evaluate(table, Binary(), oracle=oracle, resamples=20)["oracle"]["auroc"]["value"] == 1
+
+
+def test_what_nobody_defines_is_null() -> None:
+    found = evaluate(binary().assign(label=0), Binary(), resamples=20)
+    auroc: dict[str, Any] = found["metrics"]["auroc"]
+    assert (auroc["value"], auroc["low"], auroc["high"], auroc["folds"]) == (None, None, None, [None] * 3)
+
+
+def test_a_single_fold_is_a_hold_out() -> None:
+    table = binary()
+    found = evaluate(table[table["fold"] == 0], Binary(), decision={"rule": "youden"}, resamples=20)
+    (decision,) = found["operating_points"]["decisions"]
+    assert (found["folds"], found["patients"]["n"], decision["n"]) == (1, 40, 40)
+
+
+def test_tables_that_cannot_be_evaluated_are_refused() -> None:
+    with pytest.raises(PredictionsError, match="baseline: no column 'role'"):
+        evaluate(binary(), Binary(), baseline=binary().drop(columns="role"), resamples=20)
+    with pytest.raises(PredictionsError, match="outside"):
+        evaluate(binary().assign(p_1=1.5), Binary(), resamples=20)
+    with pytest.raises(CohortError, match="maybe"):
+        evaluate(binary().assign(label="maybe"), Binary(), resamples=20)
+
+
+def test_a_table_read_from_a_file_gives_the_same_report(tmp_path: Path) -> None:
+    table = binary()
+    table.to_csv(tmp_path / "predictions.csv", index=False)
+    read = pd.read_csv(tmp_path / "predictions.csv", dtype={"patient": str}, float_precision="round_trip")
+    assert evaluate(read, Binary(), resamples=20) == evaluate(table, Binary(), resamples=20)

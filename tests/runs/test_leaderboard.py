@@ -1,0 +1,91 @@
+"""A table of many runs: who is ranked against whom, and that its differences are paired."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mil.endpoints.classification import Binary
+from mil.endpoints.survival import Cox
+from mil.report.evaluation import Evaluation
+from mil.report.figures.style import styled
+from mil.runs.leaderboard import COLUMNS, Entry, against_best, leaderboard
+from mil.runs.leaderboard_plot import draw_leaderboard
+from mil.stats.bootstrap_intervals import difference, intervals
+from tests.report.tables import binary, survival
+
+
+def entry(name: str, table: pd.DataFrame, baseline: pd.DataFrame | None = None) -> Entry:
+    def of(one: pd.DataFrame) -> Evaluation:
+        return Evaluation.of(one, Binary(), {"name": "msi"}, resamples=100)
+
+    return Entry(name, of(table), "abmil", "uni", None if baseline is None else of(baseline))
+
+
+RUNS = [
+    entry("poor", binary(noise=4.0), binary(noise=2.0)),
+    entry("best", binary(noise=0.1), binary(noise=2.0)),
+    entry("fair", binary(noise=1.0)),
+]
+
+
+def test_runs_are_ranked_by_the_metric_with_paired_differences() -> None:
+    table = leaderboard(RUNS)
+    assert list(table.columns) == list(COLUMNS)
+    assert table["run"].tolist() == ["best", "fair", "poor"]
+    assert table["rank"].tolist() == [1, 2, 3]
+    assert table["value"].is_monotonic_decreasing
+    assert pd.isna(table["behind"].iloc[0])
+    best, poor = RUNS[1].evaluation.folds, RUNS[0].evaluation.folds
+    score = Binary().score
+    own, behind = intervals(score, poor, 100)["auroc"], difference(score, poor, best, 100)["auroc"]
+    row = table.iloc[2]
+    assert row[["value", "low", "high"]].tolist() == pytest.approx([own.value, own.low, own.high])
+    assert row[["behind", "behind_low", "behind_high"]].tolist() == pytest.approx(
+        [behind.value, behind.low, behind.high]
+    )
+    assert row["behind_zero_excluded"] is True
+    assert pd.isna(table["over_baseline"].iloc[1])
+    assert table["over_baseline"].iloc[0] > 0 > table["over_baseline"].iloc[2]
+
+
+def test_runs_of_other_patients_or_targets_are_never_ranked_against_each_other() -> None:
+    table = binary()
+    fewer, turned = table[table["patient"] > "050"], table.assign(label=1 - table["label"])
+    found = leaderboard([*RUNS, entry("fewer", fewer), entry("turned", turned)])
+    assert found["group"].tolist() == [1, 1, 1, 2, 3]
+    assert found["rank"].tolist() == [1, 2, 3, 1, 1]
+    assert found.loc[found["group"] > 1, "behind"].isna().all()
+
+
+def test_a_run_without_a_metric_has_no_rank() -> None:
+    nobody = binary().assign(label=0)
+    found = leaderboard([entry("a", nobody), entry("b", nobody)])
+    assert found["rank"].isna().all()
+    assert found["value"].isna().all()
+
+
+def test_the_best_is_compared_with_each_other_run_of_its_group() -> None:
+    fewer = binary()[binary()["patient"] > "050"]
+    found = against_best([*RUNS, entry("fewer", fewer)])
+    assert [one["names"] for one in found] == [["best", "fair"], ["best", "poor"]]
+    assert all(one["p_holm"] >= one["p"] for one in found)
+
+
+def test_the_order_of_the_runs_changes_no_number() -> None:
+    one, other = leaderboard(RUNS), leaderboard(RUNS[::-1])
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_every_run_is_in_the_figure_with_its_interval() -> None:
+    other = Entry("$c$", Evaluation.of(survival(), Cox(), {"name": "surv"}, resamples=20))
+    nobody = entry("none", binary().assign(label=0))
+    with styled():
+        figure = draw_leaderboard(leaderboard([*RUNS, other, nobody]))
+        figure.draw_without_rendering()
+    assert len(figure.axes) == 3
+    said = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert sum("not estimable" in text for text in said) == 1
+    assert len(said) == 5
+    ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert ticks == ["1  best", "2  fair", "3  poor"]
+    assert np.isclose(figure.get_size_inches()[0], 6.3)

@@ -1,0 +1,162 @@
+"""Calibration measures against scikit-learn, root finding and naive loops, and on resamples."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss
+from sklearn.metrics import log_loss as sklearn_log_loss
+
+from mil.stats.calibration_metrics import (
+    brier,
+    ece,
+    ece_if_calibrated,
+    intercept,
+    least_squares,
+    line,
+    log_loss,
+    logit,
+    scaled_brier,
+    slope,
+)
+from mil.stats.weights import Floats
+
+OF_QUESTIONS: dict[str, Callable[..., Floats]] = {
+    "brier": brier,
+    "scaled_brier": scaled_brier,
+    "intercept": intercept,
+    "slope": slope,
+    "ece": ece,
+}
+
+
+def sample(patients: int = 400, seed: int = 0, steepness: float = 2.0) -> tuple[Floats, Floats]:
+    """Probabilities that are too extreme by a factor, rounded so that some tie."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=patients) - 0.5
+    return expit(steepness * values).round(2).clip(0.01, 0.99), (rng.random(patients) < expit(values)).astype(float)
+
+
+def classes(patients: int = 200) -> tuple[Floats, Floats]:
+    rng = np.random.default_rng(1)
+    return rng.dirichlet([1, 2, 3], patients), np.eye(3)[rng.integers(0, 3, patients)]
+
+
+def test_brier_and_log_loss_are_those_of_scikit_learn() -> None:
+    probability, truth = sample()
+    assert brier(probability, truth) == pytest.approx(brier_score_loss(truth, probability), rel=1e-12)
+    shares, label = classes()
+    assert brier(shares, label) == pytest.approx(((shares - label) ** 2).sum(1).mean(), rel=1e-12)
+    assert log_loss(shares, label) == pytest.approx(sklearn_log_loss(label.argmax(1), shares), rel=1e-12)
+
+
+def test_scaled_brier_is_zero_for_the_prevalence_and_one_for_the_truth() -> None:
+    for truth in (sample()[1], classes()[1]):
+        assert scaled_brier(truth, truth) == 1
+        assert scaled_brier(np.broadcast_to(truth.mean(0), truth.shape), truth) == pytest.approx(0, abs=1e-12)
+    assert np.isnan(scaled_brier([0.2, 0.3], [1.0, 1.0]))
+
+
+def test_the_slope_is_scikit_learns_and_the_intercept_makes_the_sums_equal() -> None:
+    probability, truth = sample()
+    values = logit(probability)
+    oracle = LogisticRegression(C=np.inf, tol=1e-12, max_iter=10000).fit(values[:, None], truth)
+    assert slope(probability, truth) == pytest.approx(oracle.coef_[0, 0], rel=1e-6)
+    root = brentq(lambda shift: expit(values + shift).sum() - truth.sum(), -5, 5, xtol=1e-13)
+    assert intercept(probability, truth) == pytest.approx(root, rel=1e-8)
+
+
+def test_a_model_that_is_right_has_intercept_zero_and_slope_one_and_halved_logits_twice_the_slope() -> None:
+    rng = np.random.default_rng(0)
+    probability = expit(1.5 * rng.normal(size=200_000))
+    truth = (rng.random(200_000) < probability).astype(float)
+    assert intercept(probability, truth) == pytest.approx(0, abs=0.02)
+    assert slope(probability, truth) == pytest.approx(1, abs=0.02)
+    halved = expit(logit(probability) / 2)
+    assert slope(halved, truth) == pytest.approx(2 * slope(probability, truth), rel=1e-7)
+    shifted = expit(logit(probability) - 1)
+    assert intercept(shifted, truth) == pytest.approx(1 + intercept(probability, truth), rel=1e-7)
+
+
+def test_what_does_not_exist_is_nan_without_a_warning() -> None:
+    assert np.isnan(slope([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1]))
+    assert np.isnan(slope([0.3, 0.3, 0.3, 0.3], [0, 1, 0, 1]))
+    assert np.isnan(intercept([0.3, 0.6], [1, 1]))
+    assert intercept([0.3, 0.3, 0.3, 0.3], [0, 1, 0, 1]) == pytest.approx(-logit(0.3))
+    drawn = np.array([[1.0, 1, 1, 1], [0, 0, 2, 2], [0, 0, 0, 0]])
+    for metric in (intercept, slope):
+        np.testing.assert_array_equal(np.isnan(metric([0.1, 0.6, 0.4, 0.9], [0, 0, 1, 1], drawn)), [False, True, True])
+
+
+def test_probabilities_of_zero_and_one_have_a_logit() -> None:
+    probability, truth = np.array([0.0, 0.0, 1.0, 1.0, 0.5]), np.array([0.0, 1, 1, 0, 1])
+    assert np.isfinite([intercept(probability, truth), slope(probability, truth)]).all()
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 10**6), st.sampled_from(sorted(OF_QUESTIONS)))
+def test_a_weight_is_as_many_copies(seed: int, name: str) -> None:
+    probability, truth = sample(80, seed)
+    weight = np.random.default_rng(seed).integers(0, 4, (4, 80))
+    metric = OF_QUESTIONS[name]
+    for row, found in zip(weight, metric(probability, truth, weight.astype(np.float64)), strict=True):
+        assert found == pytest.approx(metric(np.repeat(probability, row), np.repeat(truth, row)), rel=1e-6, abs=1e-9)
+
+
+def naive_ece(probability: Floats, truth: Floats) -> float:
+    """Bins are filled from the lowest probability on; a run of ties goes where its middle falls."""
+    order = np.argsort(probability, kind="stable")
+    size, bins = len(order), 15 if len(order) >= 150 else max(1, len(order) // 10)
+    filled: list[list[int]] = [[] for _ in range(bins)]
+    for value in np.unique(probability):
+        places = np.flatnonzero(probability[order] == value)
+        filled[int(bins * (places.mean() + 0.5) / size)] += order[places].tolist()
+    gaps = [abs(float((probability[one] - truth[one]).sum())) for one in filled if one]
+    return sum(gaps) / size
+
+
+@pytest.mark.parametrize("patients", [7, 30, 149, 150, 400])
+def test_the_calibration_error_is_the_naive_one(patients: int) -> None:
+    probability, truth = sample(patients)
+    assert ece(probability, truth) == pytest.approx(naive_ece(probability, truth), rel=1e-12)
+
+
+def test_tied_probabilities_share_a_bin_so_that_the_order_of_patients_says_nothing() -> None:
+    probability, truth = np.repeat([0.2, 0.5], 100), np.tile([0.0, 1.0], 100)
+    assert ece(probability, truth) == pytest.approx(0.15)
+    order = np.random.default_rng(0).permutation(200)
+    assert ece(probability[order], truth[order]) == pytest.approx(0.15)
+
+
+def test_right_probabilities_have_the_error_of_chance() -> None:
+    rng = np.random.default_rng(2)
+    probability = rng.random(300)
+    drawn = [float(ece(probability, rng.random(300) < probability)) for _ in range(300)]
+    assert ece_if_calibrated(probability) == pytest.approx(np.mean(drawn), rel=0.05)
+    assert ece_if_calibrated(rng.random(3000)) < 0.5 * ece_if_calibrated(rng.random(300))
+
+
+def test_the_line_is_that_of_polyfit_and_nan_without_variation() -> None:
+    rng = np.random.default_rng(0)
+    value = 1e6 + rng.normal(size=50)
+    true = 3 * value + rng.normal(size=50)
+    rise, start = np.polyfit(value - 1e6, true, 1)
+    found = line(value, true)
+    assert found[1] == pytest.approx(rise, rel=1e-9)
+    assert found[0] + 1e6 * found[1] == pytest.approx(start, rel=1e-9)
+    assert np.isnan(line(np.ones(5), np.arange(5.0))[1])
+
+
+def test_least_squares_of_resamples_are_those_of_copies() -> None:
+    rng = np.random.default_rng(0)
+    design, true = np.column_stack([np.ones(40), rng.normal(size=(40, 2))]), rng.normal(size=40)
+    weight = rng.integers(0, 3, (5, 40))
+    for row, found in zip(weight, least_squares(design, true, weight.astype(np.float64)), strict=True):
+        oracle = np.linalg.lstsq(np.repeat(design, row, axis=0), np.repeat(true, row), rcond=None)[0]
+        np.testing.assert_allclose(found, oracle, rtol=1e-8)
+    assert np.isnan(least_squares(design, true, np.eye(1, 40))).all()

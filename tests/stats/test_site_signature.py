@@ -1,0 +1,29 @@
+"""How much better one set of numbers tells the site than another."""
+
+import numpy as np
+import pytest
+
+from mil.stats.site_signature import beyond, site_predictability
+
+SITE = np.repeat(["A", "B", "C", "few", ""], [40, 40, 30, 4, 2]).tolist()
+
+
+def test_the_difference_is_of_the_two_values_and_paired() -> None:
+    rng = np.random.default_rng(0)
+    code = np.unique(SITE, return_inverse=True)[1]
+    label = rng.normal(size=(len(SITE), 2)) + np.eye(6)[code][:, :2]
+    signed = rng.normal(size=(len(SITE), 20)) + 3 * rng.normal(size=(6, 20))[code]
+    found = beyond(signed, label, SITE, 200)
+    assert (found["n"], found["sites"], found["left_out"]) == (110, 3, 6)
+    for metric in ("balanced_accuracy", "macro_auroc"):
+        one, other = (site_predictability(values, SITE, 200)[metric] for values in (signed, label))
+        assert found[metric]["value"] == pytest.approx(one["value"] - other["value"])
+        assert 0 < found[metric]["low"] < found[metric]["value"] < found[metric]["high"]
+        assert "chance" not in found[metric]
+    again = beyond(signed, signed, SITE, 50)["balanced_accuracy"]
+    assert (again["value"], again["low"], again["high"]) == (0, 0, 0)
+
+
+def test_without_two_sites_there_is_a_reason() -> None:
+    numbers = np.zeros((6, 2))
+    assert beyond(numbers, numbers, ["A"] * 6)["reason"] == "sites of 5 patients or more: 1, expected two"

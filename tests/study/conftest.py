@@ -1,0 +1,5 @@
+"""Feature files as tests/data writes them."""
+
+from tests.features.conftest import trident
+
+__all__ = ["trident"]

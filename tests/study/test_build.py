@@ -1,0 +1,295 @@
+"""Every choice of conf/ builds, options that only a constructor knows are taken, values out of range are refused."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import mil
+from mil import config
+from mil.bags import Bags
+from mil.endpoints.endpoint import Endpoint
+from mil.errors import ConfigError, EncoderError
+from mil.features.formats import Reading
+from mil.features.geometry import Geometry
+from mil.study import build
+from mil.study.pipeline import read_study, rehearse
+from tests.conftest import TINY
+from tests.features.conftest import random_features, write_stamp
+
+TOOLS, MODELS = config.choices("tool"), config.choices("model")
+KINDS = {str(node["tool"]["endpoint"]["_target_"]): name for name, node in config.described("tool").items()}
+"""Of every endpoint one tool."""
+
+
+def refused(*words: str) -> str:
+    """What is said of these words, in one line."""
+    with pytest.raises(ConfigError) as error:
+        build.checked(config.compose(build.prepared(list(words))))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@cache
+def endpoint_of(tool: str) -> Endpoint:
+    return build.endpoint(build.checked(config.compose([f"tool={tool}"])))
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("tool", sorted(KINDS.values()))
+def test_every_model_builds_for_every_endpoint(tool: str, model: str) -> None:
+    endpoint = endpoint_of(tool)
+    network = mil.create_model(model, 8, endpoint.out_dim).eval()
+    logits = network(Bags(torch.randn(5, 8), (2, 3), 512 * torch.arange(10).view(5, 2))).logits
+    assert logits.shape == (2, endpoint.out_dim)
+    assert all(column.shape == (2,) for column in endpoint.decode(logits).values())
+
+
+def test_a_model_that_cannot_learn_the_endpoint_says_so_before_any_work() -> None:
+    words = [word for word in TINY if not word.startswith(("model.", "simulation.target."))]
+    settings = config.compose(build.prepared([*words, "tool=surv-crc", "model=clam_sb"]))
+    study = read_study(settings)
+    with pytest.raises(ConfigError, match="CLAM: CLAM teaches tiles the classes of their bag, this endpoint has none"):
+        rehearse(settings, study)
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_every_tool_can_be_simulated_with_the_columns_it_reads(tool: str) -> None:
+    settings = config.compose([f"tool={tool}"])
+    simulation = build.simulation(settings)
+    assert set(simulation.target.columns) == set(build.endpoint(settings).columns)
+    several = settings.simulation.target.get("targets")
+    targets = [settings.simulation.target] if several is None else list(several.values())
+    assert all(0.5 < each < 1 for target in targets for each in np.ravel(target.attainable))
+
+
+@pytest.mark.parametrize("optimizer", config.choices("optimizer"))
+@pytest.mark.parametrize("schedule", config.choices("schedule"))
+def test_every_optimizer_and_schedule_builds(optimizer: str, schedule: str) -> None:
+    settings = config.compose([f"optimizer={optimizer}", f"schedule={schedule}"])
+    weight = torch.nn.Parameter(torch.ones(1))
+    assert build.optimizer(settings)([weight]).param_groups[0]["lr"] == settings.optimizer.lr
+    assert 0 < build.make(settings.schedule)(0, 10) <= 1
+
+
+def test_encoders_with_a_width_are_known_by_name() -> None:
+    known = {encoder.name: encoder.dim for encoder in build.known_encoders()}
+    assert known["uni"] == 1024
+    assert known["virchow2"] == 2560
+
+
+def test_an_option_that_only_the_constructor_knows_is_taken() -> None:
+    settings = config.compose(build.prepared(["model.dropout=0.1", "model=mean", "optimizer.eps=1e-6"]))
+    assert settings.model.dropout == 0.1
+    assert settings.optimizer.eps == 1e-6
+    assert settings.model.by == "mean"
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [("model.droput=0.1", "model.dropout"), ("model.gatd=true", "model.gated"), ("optimizer.lrr=1", "optimizer.lr")],
+)
+def test_an_option_that_nobody_knows_is_refused_with_the_nearest_name(word: str, near: str) -> None:
+    assert f"does not exist, did you mean '{near}'?" in refused(word)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "optimizer.lr=nan",
+        "optimizer.lr=-1",
+        "optimizer.lr=0",
+        "optimizer.lr=fast",
+        "trainer.max_epochs=0",
+        "trainer.max_epochs=-1",
+        "trainer.max_epochs=2.5",
+        "trainer.accumulate_grad_batches=0",
+        "trainer.gradient_clip_val=-1",
+        "data.batch_bags=0",
+        "data.batch_bags=null",
+        "data.batch_bags=true",
+        "data.tiles_per_batch=0",
+        "data.max_tiles=-5",
+        "data.workers=-1",
+        "data.bag=tile",
+        "data.balance=yes",
+        "data.on_missing=ignore",
+        "data.on_bad_bag=ignore",
+        "data.layout=tridnet",
+        "data.batch_axis=perhaps",
+        "data.batch_axis=null",
+        "data.slide_mpp=0",
+        "data.slide_mpp=forty",
+        "split.folds=1",
+        "split.folds=many",
+        "split.select=0",
+        "split.select=half",
+        "resamples=0",
+        "seed=-1",
+        "seed=null",
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_name(word: str) -> None:
+    assert refused(word).startswith(word.partition("=")[0])
+
+
+@pytest.mark.parametrize("word", ["encoder.mpp=-1", "encoder.tile_px=nan", "+tool.tiles.mpp=0", "+tool.tiles.mpp=x"])
+def test_a_size_of_tiles_that_is_none_is_refused_by_its_name(word: str) -> None:
+    assert refused("encoder=uni", word).startswith(word.partition("=")[0].lstrip("+"))
+
+
+def test_the_users_word_on_files_and_tiles_reaches_the_store(tmp_path: Path) -> None:
+    write_stamp(tmp_path / "features" / "a.h5", random_features(5, 1024), extractor="uni")
+    write_stamp(tmp_path / "features" / "b.h5", random_features(5, 1024), extractor="uni")
+    (tmp_path / "cohort.csv").write_text("patient,slide,label\np1,a,0\np2,b.svs,1\n")
+    given = ["tool=binary", f"data.cohort={tmp_path}/cohort.csv", f"data.features={tmp_path}/features"]
+    with pytest.raises(EncoderError, match=r"encoder=uni encoder.mpp=1.143 accepts it"):
+        read_study(config.compose(given))
+    accepted = [*given, "encoder=uni", "encoder.mpp=1.143", "data.slide_mpp=0.25", "data.layout=stamp"]
+    store = read_study(config.compose(build.prepared(accepted))).store
+    assert store.reading == Reading("stamp", False, 0.25)
+    assert store.geometry == Geometry(256 / 224, 224.0, True, True)
+    assert store.header("a").has_coords
+    with pytest.raises(EncoderError, match=r"tool 'binary' expects 0.25 .*tool.tiles.mpp=1.143 accepts it"):
+        read_study(config.compose(build.prepared([*accepted, "+tool.tiles.mpp=0.25"])))
+    with pytest.raises(ConfigError, match=r"tool.tiles.mppx does not exist"):
+        read_study(config.compose([*given, "+tool.tiles.mppx=0.25"]))
+
+
+def test_what_has_to_be_given_is_asked_for() -> None:
+    assert refused("encoder=custom") == "encoder.dim has no value: give encoder.dim=..."
+    assert refused("~seed") == "seed has no value: give seed=..."
+    assert "nope" in refused("data.cohort='${nope}'")
+
+
+def test_a_cohort_without_features_is_refused_and_the_other_way_round() -> None:
+    for given, missing in (("cohort", "features"), ("features", "cohort")):
+        with pytest.raises(ConfigError, match=f"data.{given} is given without data.{missing}, expected both"):
+            read_study(config.compose([f"data.{given}=x"]))
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("model.dropout=2", "dropout rate is 2"),
+        ("model.heads=none", "ABMIL"),
+        ("model._target_=mil.models.abmil.Nothing", "Nothing"),
+        ("optimizer.weight_decay=-1", "weight_decay"),
+        ("trainer.precision=3-bit", "3-bit"),
+        ("trainer.accelerator=abacus", "abacus"),
+    ],
+)
+def test_a_bad_option_of_a_constructor_is_found_before_any_work(word: str, said: str) -> None:
+    settings = config.compose(build.prepared([*TINY, word]))
+    study = read_study(settings)
+    with pytest.raises(ConfigError, match=said) as error:
+        rehearse(settings, study)
+    assert "\n" not in str(error.value)
+
+
+def test_paths_are_quoted_where_hydra_would_read_them_as_something_else(tmp_path: Path) -> None:
+    odd = tmp_path / 'it\'s a=b, "ü"'
+    odd.mkdir()
+    words = build.prepared([f"data.cohort={odd}", f"hydra.run.dir={odd}/new", "data.features=a,b", "split.folds=3"])
+    assert words[0] == f"data.cohort={config.quoted(str(odd))}"
+    assert words[1] == f"hydra.run.dir={config.quoted(f'{odd}/new')}"
+    assert words[2:] == ["data.features=a,b", "split.folds=3"], "a sweep over two folders stays one"
+    settings, folder = config.compose_run(words[:2])
+    assert (settings, folder) == (config.compose(words[:2]), odd / "new")
+    assert config.compose(words[:1]).data.cohort == str(odd)
+    assert build.prepared(words[:2]) == words[:2], "what is quoted is not quoted again"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_bare_model_is_the_one_that_the_command_line_builds(name: str) -> None:
+    torch.manual_seed(0)
+    bare = mil.create_model(name, in_dim=6, out_dim=2)
+    torch.manual_seed(0)
+    built = build.model(config.compose([f"model={name}"]), 6, 2)
+    assert type(bare) is type(built)
+    assert {key: value.tolist() for key, value in bare.state_dict().items()} == {
+        key: value.tolist() for key, value in built.state_dict().items()
+    }
+
+
+def test_a_bare_model_takes_the_options_of_its_constructor() -> None:
+    assert mil.create_model("abmil_multihead", 6, 2, heads=3, embed_dim=5).get_parameter("head.weight").shape == (2, 15)
+    with pytest.raises(ConfigError, match="unexpected keyword argument 'hedas'"):
+        mil.create_model("abmil", 6, 2, hedas=3)
+    with pytest.raises(ConfigError, match="model 'abmill' does not exist, did you mean 'abmil'\\?; there is abmil, "):
+        mil.create_model("abmill", 6, 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "column"),
+    [
+        (["tool=regression", "tool.endpoint.column=fold"], "fold"),
+        (["tool=binary", "tool.endpoint.column=role"], "role"),
+        (["tool=binary", "tool.endpoint.column=p_1"], "p_1"),
+        (["tool=survival", "tool.endpoint.time=log_hazard"], "log_hazard"),
+        (["tool=survival", "tool.endpoint.event=risk_1y", "tool.endpoint.horizons={1y: 12}"], "risk_1y"),
+        (["tool=several", "tool.endpoint.endpoints.class.column=value"], "value"),
+    ],
+)
+def test_a_target_that_would_be_its_own_prediction_is_refused(words: list[str], column: str) -> None:
+    with pytest.raises(ConfigError, match=f"column '{column}' is one of the predictions' own") as error:
+        build.endpoint(config.compose(words))
+    assert "\n" not in str(error.value)
+
+
+def test_a_loss_that_compares_patients_needs_some_in_a_batch_or_the_whole_cohort() -> None:
+    words = [word for word in TINY if not word.startswith(("data.batch_bags", "simulation.target."))]
+    words = [*words, "tool=survival", "data.batch_bags=1"]
+    settings = config.compose(build.prepared(words))
+    study = read_study(settings)
+    with pytest.raises(ConfigError, match=r"expected data.batch_bags=16 or data.whole_cohort=true"):
+        rehearse(settings, study)
+    settings.data.whole_cohort = True
+    rehearse(settings, study)
+    settings.trainer.accumulate_grad_batches = 2
+    with pytest.raises(ConfigError, match=r"trainer.accumulate_grad_batches=2: .*, expected 1"):
+        rehearse(settings, study)
+
+
+@pytest.mark.parametrize("model", ["dsmil", "acmil", "dtfd", "abmil_aem"])
+def test_a_model_with_a_loss_of_its_own_is_refused_for_the_whole_cohort(model: str) -> None:
+    words = [word for word in TINY if not word.startswith(("model.", "simulation.target."))]
+    settings = config.compose(build.prepared([*words, "tool=survival", f"model={model}", "data.whole_cohort=true"]))
+    with pytest.raises(ConfigError, match=r"mil.models.*has a loss of its own beside the endpoint's"):
+        rehearse(settings, read_study(settings))
+
+
+def test_queries_of_a_decoder_are_the_endpoints_of_several() -> None:
+    settings = config.compose(["tool=several", "model=decoder"])
+    endpoint = build.endpoint(settings)
+    assert build.sizes(settings, 8, endpoint) == {"in_dim": 8, "out_dim": 3, "groups": [1, 1, 1]}
+    assert "groups" not in build.sizes(config.compose(["tool=several"]), 8, endpoint)
+    settings.tool.endpoint.endpoints["class"] = {
+        "_target_": "mil.endpoints.classification.Multiclass",
+        "classes": ["a", "b", "c"],
+    }
+    network = build.network(settings, 8, build.endpoint(settings))
+    assert network.groups == (3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "refusal"),
+    [
+        ("{numeric: [age], sorts: {}}", "tool.covariates.sorts does not exist"),
+        ("{numeric: [age], fusion: early}", "tool.covariates.fusion=early, expected late or gated"),
+        ("{numeric: [age, age]}", "expected one or more different ones"),
+        ("{categorical: {sex: [F, f]}}", "covariate sex: levels"),
+        ("{numeric: [MSI]}", "column 'MSI' is what is to be predicted"),
+    ],
+)
+def test_covariates_that_cannot_be_are_refused(said: str, refusal: str) -> None:
+    with pytest.raises(ConfigError, match=refusal) as error:
+        read_study(config.compose(build.prepared([*TINY, f"+tool.covariates={said}"])))
+    assert "\n" not in str(error.value)
+
+
+def test_the_package_has_no_other_name() -> None:
+    with pytest.raises(AttributeError, match="module 'mil' has no attribute 'create_modle'"):
+        mil.__getattr__("create_modle")

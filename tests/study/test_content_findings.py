@@ -1,0 +1,152 @@
+"""What is in the files, found by reading them."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mil.features.formats import Header, Slide
+from mil.features.processes import judged
+from mil.features.store import FeatureStore
+from mil.splits.folds import Split
+from mil.study.content_findings import Content, contents, copies, examined, problems
+from tests.features.conftest import grid, random_features
+
+Write = Callable[..., Path]
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+
+
+def slide(features: torch.Tensor, coords: torch.Tensor | None = None, extent: float | None = 512) -> Slide:
+    said = Header(len(features), features.shape[1], "float16", None, "", extent, None, coords is not None)
+    return Slide(features, coords, said)
+
+
+def features(tiles: int = 20, dtype: torch.dtype = torch.float16) -> torch.Tensor:
+    return torch.from_numpy(random_features(tiles, 8, "float32")).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16])
+def test_a_sound_slide_shows_nothing_but_its_digest(dtype: torch.dtype) -> None:
+    found = examined(slide(features(dtype=dtype), torch.from_numpy(grid(20))))
+    assert len(found.sha256) == 64
+    assert found == Content(sha256=found.sha256, tiles=20)
+    assert problems({"a": found}) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16])
+def test_bad_rows_are_counted_by_kind(dtype: torch.dtype) -> None:
+    values = features(dtype=dtype)
+    values[2, 1], values[3, 0], values[4, 5] = torch.nan, torch.inf, -torch.inf
+    values[7], values[8] = 0, -0.0
+    found = examined(slide(values))
+    assert (found.not_finite, found.zero, found.constant) == (3, 2, False)
+    told = {one.code: one for one in problems({"a": found, "b": examined(slide(features()))})}
+    assert told["not-finite"].severity == "error"
+    assert told["not-finite"].message == "3 of 40 tiles, in 1 of 2 slides, have NaN or infinite values"
+    assert (told["zero"].severity, told["zero"].first) == ("warning", ("a",))
+    assert problems({"a": found}, "warning")[0].severity == "warning"
+
+
+def test_the_largest_half_is_finite() -> None:
+    assert examined(slide(torch.full((3, 4), 65504.0, dtype=torch.float16) * torch.eye(3, 4))).not_finite == 0
+
+
+def test_identical_tiles_are_constant_but_one_tile_alone_is_not() -> None:
+    one = features(1)
+    assert examined(slide(one.expand(6, 8))).constant
+    assert not examined(slide(one)).constant
+    assert examined(slide(torch.empty(0, 8, dtype=torch.float16))).tiles == 0
+
+
+def test_a_changed_bit_changes_the_digest_and_the_stored_type_counts() -> None:
+    values = features()
+    other = values.clone()
+    other[0, 0] += 0.01
+    digests = {examined(slide(one)).sha256 for one in (values, other, values.float(), values.clone())}
+    assert len(digests) == 3
+
+
+def regular(x: int = 12, y: int = 8, step: int = 512) -> np.ndarray:
+    return np.stack(np.meshgrid(np.arange(x), np.arange(y)), -1).reshape(-1, 2) * step
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda at: at, None),
+        (lambda at: at[::-1].copy(), None),
+        (lambda at: at[np.random.default_rng(0).random(len(at)) < 0.5], None),
+        (lambda at: np.concatenate([at, at + np.array([7000, 133])]), None),
+        (lambda at: np.round(at * 1.003).astype(np.int64), None),
+        (lambda at: at // 2, None),
+        (lambda at: at - [600, 0], "coords-negative"),
+        (lambda at: np.concatenate([at, at[:3]]), "coords-doubled"),
+        (lambda at: at // 512, "coords-unit"),
+        (lambda at: at + np.random.default_rng(0).integers(0, 200, at.shape) * [1, 0], "coords-off-grid"),
+    ],
+)
+def test_coordinates_that_cannot_be_are_told_from_grids_of_several_pieces_of_tissue(
+    change: Callable[[np.ndarray], np.ndarray],
+    code: str | None,
+) -> None:
+    at = torch.from_numpy(np.asarray(change(regular())))
+    found = problems({"a": examined(slide(features(len(at)), at))})
+    assert [one.code for one in found] == ([code] if code else [])
+
+
+@pytest.fixture
+def store(tmp_path: Path, trident: Write) -> FeatureStore:
+    for number in range(6):
+        trident(tmp_path / f"s{number}.h5", random_features(5 + number))
+    shutil.copy(tmp_path / "s0.h5", tmp_path / "copy.h5")
+    (tmp_path / "text.h5").write_text("no")
+    return FeatureStore(tmp_path)
+
+
+def test_a_folder_is_read_in_processes_and_each_broken_file_is_named(store: FeatureStore) -> None:
+    told: list[tuple[int, int]] = []
+    found = contents(store, store.slides, 2, lambda done, of: told.append((done, of)))
+    assert list(found) == store.slides
+    assert told[-1] == (8, 8)
+    for name in store.slides:
+        if name != "text":
+            assert found[name] == examined(store.read(name))
+    assert "text.h5 cannot be read as HDF5" in found["text"].wrong
+    (broken,) = problems(found)
+    assert (broken.code, broken.severity, broken.count) == ("unreadable", "error", 1)
+
+
+def test_copies_are_an_error_across_the_split_and_a_warning_within_a_side(store: FeatureStore) -> None:
+    found = contents(store, store.slides)
+    owner = {name: f"p-{name}" for name in store.slides}
+
+    def split(role: str) -> Split:
+        roles = ["train" if name != "copy" else role for name in store.slides]
+        return Split(pd.DataFrame({"patient": list(owner.values()), "fold": 0, "role": roles}))
+
+    for given, severity in ((split("report"), "error"), (split("train"), "warning"), (None, "warning")):
+        (told,) = copies(found, given, owner)
+        assert (told.severity, told.code, told.first) == (severity, "copies", ("copy = s0",))
+    assert copies({name: one for name, one in found.items() if name != "copy"}, None, owner) == []
+
+
+def _judge(slide: str) -> str:
+    if slide.startswith("deadly"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return slide.upper()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_process_that_dies_is_told_of_its_slide_alone(workers: int) -> None:
+    slides = [f"s{number}" for number in range(12)]
+    slides[3], slides[9] = "deadly 3", "deadly 9"
+    found = judged(slides, _judge, "{} died".format, workers)
+    expected = {slide: f"{slide} died" if slide.startswith("deadly") else slide.upper() for slide in slides}
+    assert found == expected
+    assert list(found) == slides

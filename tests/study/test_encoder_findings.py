@@ -1,0 +1,30 @@
+"""Encoders on the cohorts they were trained on."""
+
+import pytest
+
+from mil.features.encoders import Encoder
+from mil.study.encoder_findings import seen
+
+TCGA = [f"TCGA-AA-{number:04d}-01Z-00-DX1" for number in range(4)]
+OWN = ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "slides", "name", "count"),
+    [
+        (["TCGA"], TCGA + OWN, None, 4),
+        (["TCGA-COAD"], TCGA, None, 4),
+        (["Mass-100K", "GTEx"], TCGA, None, None),
+        (["CPTAC"], ["C3L-00001-21", "C3N-00002-22", "x"], None, 2),
+        (["TCGA"], OWN, None, None),
+        (["PAIP"], OWN, "paip", 3),
+        (["PAIP"], OWN, "ours", None),
+        ([], TCGA, "TCGA", None),
+    ],
+)
+def test_slides_of_a_cohort_that_the_encoder_has_seen_are_counted(
+    pretrained: list[str], slides: list[str], name: str | None, count: int | None
+) -> None:
+    found = seen(Encoder("e", 8, pretrained_on=tuple(pretrained)), slides, name)
+    assert [one.count for one in found] == ([] if count is None else [count])
+    assert all(one.severity == "warning" and "pretrained on" in one.message for one in found)

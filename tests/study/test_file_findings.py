@@ -1,0 +1,66 @@
+"""Slides and files against each other."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mil.errors import FeatureError
+from mil.features.formats import Header
+from mil.study import file_findings
+
+HEADER = Header(5, 8, "float16", "uni", "TRIDENT", 512, 0.5, True)
+MANY = [f"s{number:02d}" for number in range(30)]
+
+
+def test_slides_and_files_that_match_are_no_finding() -> None:
+    assert file_findings.without_files(MANY, MANY) == []
+    assert file_findings.without_slides(MANY, MANY, Path("x")) == []
+
+
+def test_what_is_missing_on_either_side_is_counted_and_the_first_ten_are_named() -> None:
+    (found,) = file_findings.without_files(MANY, MANY[:18])
+    assert (found.severity, found.code, found.count, found.first) == ("error", "no-file", 12, tuple(MANY[18:28]))
+    assert found.message == "12 of 30 slides have no feature file"
+    assert found.line.endswith("'s27' and 2 more")
+    (found,) = file_findings.without_slides(MANY, MANY[:18], Path("x"))
+    assert (found.severity, found.count, found.first) == ("warning", 12, tuple(MANY[18:28]))
+    assert file_findings.without_files(MANY, MANY[:18], "warning")[0].severity == "warning"
+
+
+def test_none_in_common_is_an_error_that_shows_both_sides_once() -> None:
+    (found,) = file_findings.without_files(["a", "b"], ["x"], "warning")
+    assert (found.severity, found.line) == (
+        "error",
+        "none of 2 slides has a feature file: the table names 'a', 'b', the files 'x'",
+    )
+    assert file_findings.without_slides(["x"], ["a", "b"], Path("x")) == []
+
+
+def test_broken_files_are_counted_and_the_first_one_is_explained() -> None:
+    broken: dict[str, Header | FeatureError] = {"a": FeatureError("a.h5 is no HDF5"), "b": HEADER}
+    (found,) = file_findings.unreadable(broken)
+    assert (found.severity, found.line, found.count) == ("error", "a.h5 is no HDF5", 1)
+    (found,) = file_findings.unreadable(broken | {"c": FeatureError("c.h5 is empty")}, "warning")
+    assert found.message == "2 of 3 feature files cannot be used (the first: a.h5 is no HDF5)"
+    assert (found.severity, found.first) == ("warning", ("a", "c"))
+
+
+def test_slides_without_tiles_are_found() -> None:
+    (found,) = file_findings.empty({"a": HEADER, "b": replace(HEADER, tiles=0)})
+    assert (found.count, found.first) == (1, ("b",))
+    assert file_findings.empty({"a": HEADER}) == []
+
+
+@pytest.mark.parametrize(
+    ("bare", "model", "severity"),
+    [(["b"], None, "warning"), (["a", "b"], None, None), (["b"], "transmil", "error"), (["a", "b"], "x", "error")],
+)
+def test_slides_without_coordinates_matter_to_a_model_that_needs_them_or_among_others_that_have_them(
+    bare: list[str], model: str | None, severity: str | None
+) -> None:
+    headers = {slide: replace(HEADER, has_coords=slide not in bare) for slide in ("a", "b")}
+    found = file_findings.without_positions(headers, model)
+    assert [one.severity for one in found] == ([severity] if severity else [])
+    if found:
+        assert found[0].first == tuple(bare)

@@ -1,0 +1,78 @@
+"""Labels that go along with sites, and classes too small for the folds."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import contingency
+
+from mil.study.label_findings import STRENGTH, association, confounded, too_few, words
+
+
+def columns(counts: list[list[int]]) -> tuple["pd.Series[str]", "pd.Series[str]"]:
+    pairs = [(f"r{row}", f"c{at}") for row, own in enumerate(counts) for at, n in enumerate(own) for _ in range(n)]
+    table = pd.DataFrame(pairs, columns=["row", "column"])
+    return table["row"], table["column"]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.lists(st.integers(1, 60), min_size=3, max_size=3), min_size=2, max_size=5))
+def test_uncorrected_v_is_scipys_and_the_correction_only_lowers_it(counts: list[list[int]]) -> None:
+    strength, p = association(*columns(counts))
+    plain = contingency.association(np.array(counts), method="cramer")
+    assert 0 <= p <= 1
+    assert 0 <= strength <= 1
+    # Bergsma's V may exceed the plain one only by its smaller denominator, where association is complete
+    assert strength <= plain * 1.2 + 1e-9
+
+
+def test_the_corrected_v_is_bergsmas() -> None:
+    # n 100, chi2 36, so phi2 0.36; both sides have two levels: (0.36 - 1/99) / (2 - 1/99 - 1)
+    strength, p = association(*columns([[40, 10], [10, 40]]))
+    assert strength == pytest.approx(((0.36 - 1 / 99) / (1 - 1 / 99)) ** 0.5)
+    assert p == pytest.approx(1.97e-9, rel=0.01)
+
+
+def test_many_small_sites_alone_are_no_association() -> None:
+    rng = np.random.default_rng(0)
+    label = pd.Series(rng.integers(0, 2, 200).astype(str))
+    sites = pd.Series(rng.integers(0, 60, 200).astype(str))
+    plain = contingency.association(pd.crosstab(label, sites).to_numpy(), method="cramer")
+    assert plain > STRENGTH
+    assert association(label, sites)[0] < STRENGTH
+    assert confounded("MSI", label, sites) == []
+
+
+def test_a_label_that_the_site_tells_is_warned_of_and_a_weak_association_in_a_large_cohort_is_not() -> None:
+    (found,) = confounded("MSI", *columns([[45, 5], [5, 45]]))
+    assert (found.severity, found.code, found.count) == ("warning", "site", 100)
+    assert "Cramér's V 0.8" in found.message
+    strength, p = association(*columns([[5400, 4600], [4600, 5400]]))
+    assert p < 1e-6
+    assert strength < STRENGTH
+    assert confounded("MSI", *columns([[5400, 4600], [4600, 5400]])) == []
+
+
+def test_one_site_one_class_and_unknown_sites_are_no_association() -> None:
+    assert association(*columns([[5, 5]])) == (0.0, 1.0)
+    classes, sites = columns([[45, 5], [5, 45]])
+    assert confounded("MSI", classes, sites.where(sites == "c0", "")) == []
+
+
+def test_a_class_with_fewer_patients_than_folds_is_named_by_its_label() -> None:
+    patients = pd.Index([f"p{number}" for number in range(9)])
+    strata = pd.Series([0] * 6 + [1] * 3, patients)
+    names = pd.DataFrame({"MSI": ["MSS"] * 6 + ["MSI-H"] * 3, "age": range(9)}, patients)
+    assert too_few(strata, names, 3) == []
+    (found,) = too_few(strata, names, 5)
+    assert found.message == "class 'MSI-H' of MSI has 3 patients, expected at least 5 for 5 folds"
+    assert found.first == ("p6", "p7", "p8")
+    (found,) = too_few(strata, names[["age"]], 5)
+    assert found.message.startswith("class stratum 1 has 3")
+
+
+def test_codes_become_words_and_unknown_ones_stay_unknown() -> None:
+    found = words(np.array([0.0, 1.0, np.nan]), pd.Index(["a", "b", "c"]))
+    assert found.tolist()[:2] == ["0", "1"]
+    assert found.isna().tolist() == [False, False, True]

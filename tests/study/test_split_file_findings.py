@@ -1,0 +1,120 @@
+"""Split files of several authors, alone."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mil.errors import SplitError
+from mil.study import split_file_findings
+
+
+def written(folder: Path, text: str, name: str = "split.csv") -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def both(path: Path, column: str | None = None) -> dict[str, set[str]]:
+    return {
+        one.fold: {patient for own in one.both.values() for patient in own}
+        for one in split_file_findings.read(path, column)
+    }
+
+
+def test_a_column_of_roles_for_each_fold(tmp_path: Path) -> None:
+    text = (
+        "patient,slide,label,fold_0,fold_1\np1,a,x,train,test\np1,b,x,test,test\np2,c,y,val,train\np3,d,y,,Training\n"
+    )
+    path = written(tmp_path, text)
+    assert both(path, "patient") == both(path) == {"fold_0": {"p1"}, "fold_1": set()}
+    zero, one = split_file_findings.read(path)
+    assert zero.patients == {"train": 1, "select": 1, "report": 1}
+    assert one.patients == {"train": 2, "select": 0, "report": 1}
+    (found,) = split_file_findings.findings([zero, one])
+    assert (found.severity, found.count, found.first) == ("error", 1, ("p1",))
+    assert "fold fold_0: 1 patients stand on both sides (train and report 1)" in found.message
+
+
+def test_a_column_of_roles_beside_one_of_folds_as_a_run_writes_it(tmp_path: Path) -> None:
+    path = written(tmp_path, "patient,fold,role\np1,0,train\np2,0,report\np1,1,report\np1,1,train\np2,1,train\n")
+    assert both(path) == {"0": set(), "1": {"p1"}}
+
+
+def test_the_number_of_the_part_each_item_is_in(tmp_path: Path) -> None:
+    path = written(tmp_path, "case_id,slide_id,fold\np1,a,0\np1,b,1\np2,c,1\np3,d,2\n")
+    assert both(path) == {"0": {"p1"}, "1": {"p1"}, "2": set()}
+
+
+def test_slides_named_by_barcodes_are_their_patients(tmp_path: Path) -> None:
+    rows = ["TCGA-AA-0001-01Z-00-DX1.svs,train", "TCGA-AA-0001-01Z-00-DX2.svs,test", "TCGA-AA-0002-01Z-00-DX1,test"]
+    path = written(tmp_path, "\n".join(["slide,set", *rows]))
+    assert both(path, "slide") == {"set": {"TCGA-AA-0001"}}
+
+
+CLAM = (
+    ",train,val,test\n0,TCGA-AA-0001-01Z-00-DX1,TCGA-AA-0002-01Z,TCGA-AA-0001-01Z-00-DX2\n1,00123,00124,\n2,00125,,\n"
+)
+
+
+def test_clams_lists_are_ragged_and_one_file_a_fold(tmp_path: Path) -> None:
+    path = written(tmp_path, CLAM, "splits_0.csv")
+    (fold,) = split_file_findings.read(path)
+    assert fold.patients == {"train": 3, "select": 2, "report": 1}
+    assert fold.both == {"train and report": ["TCGA-AA-0001"]}
+    written(tmp_path, ",train,val,test\n0,a,b,c\n", "splits_10.csv")
+    written(tmp_path, ",train,val,test\na,True,False,False\nb,False,True,False\n", "splits_0_bool.csv")
+    assert both(tmp_path) == {"0": {"TCGA-AA-0001"}, "10": set()}
+
+
+def test_clams_table_of_truths_is_no_list_of_slides_called_true(tmp_path: Path) -> None:
+    rows = ["TCGA-AA-0001-01Z,True,False,False", "TCGA-AA-0001-02Z,False,False,True", "x,False,True,False"]
+    path = written(tmp_path, "\n".join([",train,val,test", *rows]))
+    (fold,) = split_file_findings.read(path)
+    assert fold.patients == {"train": 1, "select": 1, "report": 1}
+    assert fold.both == {"train and report": ["TCGA-AA-0001"]}
+
+
+def test_mil_baselines_lists_of_files_are_patients_by_camelyons_names(tmp_path: Path) -> None:
+    header = "train_slide_path,train_label,val_slide_path,val_label,test_slide_path,test_label"
+    rows = [
+        "/a/patient_001_node_0.pt,0,/a/patient_001_node_1.pt,0.0,/a/patient_003_node_1.pt,0.0",
+        "/a/patient_002_node_0.pt,1,/a/patient_003_node_0.pt,1.0,,",
+        "/a/normal_001.pt,1,,,,",
+    ]
+    path = written(tmp_path, "\n".join([header, *rows]))
+    (fold,) = split_file_findings.read(path)
+    assert fold.patients == {"train": 3, "select": 2, "report": 1}
+    assert fold.both == {"train and select": ["patient_001"], "select and report": ["patient_003"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "said"),
+    [
+        ("slide,role\na,train\n", "patient", "no column 'patient'"),
+        ("thing,role\na,train\n", None, "give --id COLUMN"),
+        ("patient,label\na,x\n", "patient", "no column of 'patient', 'label' holds roles"),
+        ("patient\n", "patient", "no rows"),
+    ],
+)
+def test_a_table_of_no_known_shape_is_refused(text: str, column: str | None, said: str, tmp_path: Path) -> None:
+    with pytest.raises(SplitError, match=said):
+        split_file_findings.read(written(tmp_path, text), column)
+
+
+def test_a_folder_without_splits_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SplitError, match=r"no file splits_0\.csv"):
+        split_file_findings.read(tmp_path)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.tuples(st.integers(0, 8), st.sampled_from(["train", "val", "test"])), min_size=2, max_size=30))
+def test_who_stands_on_two_sides_is_who_has_two_roles(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, str]]
+) -> None:
+    table = pd.DataFrame(rows, columns=["who", "role"]).assign(who=lambda own: "p" + own["who"].astype(str))
+    path = tmp_path_factory.mktemp("split") / "split.csv"
+    table.assign(item=range(len(table))).to_csv(path, index=False)
+    roles = {who: set(own["role"]) for who, own in table.groupby("who")}
+    assert both(path, "who") == {"role": {who for who, own in roles.items() if len(own) > 1}}

@@ -1,0 +1,37 @@
+"""Splits that look right by patient and are not."""
+
+import pandas as pd
+
+from mil.splits.folds import Split
+from mil.study.split_findings import apart, of_one_class, same_person
+
+A, B = "TCGA-AA-0001", "TCGA-AA-0002"
+
+
+def split(**roles: str) -> Split:
+    return Split(pd.DataFrame({"patient": list(roles), "fold": 0, "role": list(roles.values())}))
+
+
+def test_one_person_under_two_ids_on_two_sides_is_an_error() -> None:
+    table = pd.DataFrame({"patient": ["p1", "p2", "p3"], "slide": [f"{A}-01Z-DX1", f"{A}-01Z-DX2", f"{B}-01Z-DX1"]})
+    (found,) = same_person(split(p1="train", p2="report", p3="report"), table)
+    assert (found.severity, found.code, found.first) == ("error", "two-sides", (A,))
+    assert same_person(split(p1="train", p2="train", p3="report"), table) == []
+    plain = table.assign(slide=["a", "b", "c"])
+    assert same_person(split(p1="train", p2="report", p3="report"), plain) == []
+
+
+def test_groups_of_slides_are_apart_only_where_their_patients_are() -> None:
+    given = split(p1="train", p2="select", p3="train")
+    owner = {"a": "p1", "b": "p2", "c": "p3", "d": "p1", "e": "left out"}
+    groups = [["a", "b"], ["a", "c"], ["a", "d"], ["a", "e"]]
+    assert apart(groups, given, owner) == [["a", "b"]]
+    assert apart(groups, None, owner) == []
+
+
+def test_sides_of_one_class_are_warned_of_but_for_those_that_train() -> None:
+    given = split(p1="train", p2="train", p3="select", p4="report", p5="report")
+    strata = pd.Series([0, 1, 0, 0, 1], [f"p{number}" for number in range(1, 6)])
+    (found,) = of_one_class(given, strata)
+    assert (found.severity, found.message.startswith("fold 0: all 1 select patients")) == ("warning", True)
+    assert of_one_class(given, strata * 0) == [], "of one class in all there is nothing to say of sides"

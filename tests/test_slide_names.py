@@ -1,0 +1,44 @@
+"""Ids of public cohorts."""
+
+import csv
+import gzip
+from pathlib import Path
+
+import pytest
+
+from mil.slide_names import family, patient_of
+
+LABELS = Path(__file__).parents[4] / "shared" / "data" / "tcga_labels" / "clini_slide"
+
+
+@pytest.mark.parametrize(
+    ("name", "cohort", "patient"),
+    [
+        ("TCGA-A1-A0SK-01Z-00-DX1.A44D70FA-4D96-43F4-9DD7-A61535786297", "TCGA", "TCGA-A1-A0SK"),
+        ("tiles/TCGA-A1-A0SK-01Z-00-DX1.svs.h5", None, "TCGA-A1-A0SK"),
+        ("TCGA-A1-A0SK", "TCGA", "TCGA-A1-A0SK"),
+        ("TCGA-A1-A0SKX", None, None),
+        ("C3L-00016-21", "CPTAC", "C3L-00016"),
+        ("11BR047-3", "CPTAC", "11BR047"),
+        ("GTEX-1117F-0126", "GTEx", "GTEX-1117F"),
+        ("patient_004_node_4.tif", "CAMELYON17", "patient_004"),
+        ("patient_004", None, None),
+        ("20-00301-2", None, None),
+        ("tcga-a1-a0sk", None, None),
+    ],
+)
+def test_a_public_cohorts_ids_tell_the_cohort_and_the_patient(
+    name: str, cohort: str | None, patient: str | None
+) -> None:
+    assert family(name) == cohort
+    assert patient_of(name) == patient
+
+
+@pytest.mark.skipif(not LABELS.is_dir(), reason="no ../shared/data")
+def test_the_patients_of_tcgas_own_slide_tables_are_found() -> None:
+    for path in sorted(LABELS.glob("*_SLIDE.csv.gz")):
+        with gzip.open(path, "rt", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+        assert rows
+        for row in rows:
+            assert patient_of(row["FILENAME"]) == row["PATIENT"][:12], path
