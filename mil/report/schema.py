@@ -1,0 +1,237 @@
+"""The typed report: what report.json, report.html, cards, gates and index are made from.
+
+A section of the report is one module of `mil.report.sections` with one subclass of `Section`. It owns its numbers, its
+title and explanation, what is said where it does not apply, its figures and its rows for the card. Sections are found
+by listing that package, so that a new one is a new file and nothing else.
+"""
+
+import importlib
+import pkgutil
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+
+from matplotlib.figure import Figure
+from pydantic import BaseModel, ConfigDict, SerializeAsAny, field_validator
+
+from mil.stats.estimate import LEVEL, Bounds, Estimate, Number
+
+if TYPE_CHECKING:
+    from mil.report.evaluation import Evaluation
+
+__all__ = [
+    "LEVEL",
+    "About",
+    "Block",
+    "Bounds",
+    "Curve",
+    "Drawing",
+    "Estimate",
+    "FittedOn",
+    "GateResult",
+    "Model",
+    "Number",
+    "Report",
+    "Row",
+    "Section",
+    "Table",
+    "section_classes",
+]
+
+SCHEMA_VERSION = 3
+
+
+class Model(BaseModel):
+    """Base of everything in a report: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Curve(Model):
+    """Values over a grid with a pointwise band; the four sequences have the same length."""
+
+    x: tuple[Number, ...]
+    y: tuple[Number, ...]
+    low: tuple[Number, ...] = ()
+    high: tuple[Number, ...] = ()
+    level: float = LEVEL
+    method: str | None = None
+
+
+class Table(Model):
+    """Rows of text cells under column heads; the first column says what a row is about."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+class Row(NamedTuple):
+    """One estimate as a row of the card."""
+
+    label: str
+    estimate: Estimate
+    source: str
+    """where it stands in report.json, from the section on, such as `questions[0].auroc`"""
+
+
+class Drawing(NamedTuple):
+    """A figure of a section."""
+
+    name: str
+    """of its files, without ending"""
+    caption: str
+    figure: Figure
+
+
+class Block(Model):
+    """A heading with sentences and tables under it, and further blocks below."""
+
+    heading: str
+    sentences: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    blocks: tuple["Block", ...] = ()
+
+
+class Section(Model):
+    """A part of the report with everything that is shown of it."""
+
+    key: ClassVar[str]
+    """in `Report.sections`, and of its anchor on the page"""
+    title: ClassVar[str]
+    explanation: ClassVar[str]
+    """one sentence below the title: the question that the section answers"""
+    not_applicable: ClassVar[str]
+    """what is said where `compute` returns None"""
+    position: ClassVar[int]
+    """sections are read in rising order"""
+
+    @classmethod
+    @abstractmethod
+    def compute(cls, evaluation: "Evaluation") -> Self | None:
+        """Return the section, or None where it does not apply to this endpoint or these data."""
+
+    def block(self) -> Block:
+        """Return what the page shows below the title; by default every field by its type."""
+        from mil.report.page.outline import block_of
+
+        return block_of(self.title, self)
+
+    def card_rows(self) -> Iterator[Row]:
+        """Yield what the card prints; by default every estimate."""
+        from mil.report.page.outline import rows_of
+
+        return rows_of(self)
+
+    def drawings(self, evaluation: "Evaluation") -> Iterator[Drawing]:
+        """Yield the figures; by default none."""
+        yield from ()
+
+
+SectionType = TypeVar("SectionType", bound=Section)
+
+
+@cache
+def _modules() -> None:
+    from mil.report import sections
+
+    for module in pkgutil.iter_modules(sections.__path__, f"{sections.__name__}."):
+        importlib.import_module(module.name)
+
+
+def section_classes() -> tuple[type[Section], ...]:
+    """Return the sections of a report in a reader's order."""
+    _modules()
+    classes = [cls for cls in Section.__subclasses__() if getattr(cls, "key", None)]
+    return tuple(sorted(classes, key=lambda cls: cls.position))
+
+
+class About(Model):
+    """What was predicted, by what, on whom."""
+
+    tool: str | None = None
+    title: str | None = None
+    question: str | None = None
+    specimen: str | None = None
+    ground_truth: str | None = None
+    intended_use: str | None = None
+    out_of_scope: tuple[str, ...] = ()
+    simulated: bool | None = None
+    """None where nobody stated it"""
+    model: str | None = None
+    encoder: str | None = None
+    external: bool = False
+    """a checkpoint evaluated on a cohort it was not trained on"""
+    withheld: int | None = None
+    """patients whose result the tool withheld; of external cohorts"""
+
+
+class FittedOn(Model):
+    """Something that was fitted or chosen, and on which patients."""
+
+    fold: int
+    what: str
+    on: str
+    n: int | None = None
+    value: float | int | tuple[float, ...] | None = None
+
+
+class GateResult(Model):
+    """One gate of a release."""
+
+    number: int
+    name: str
+    holds: bool | None
+    """None: it does not apply"""
+    sentence: str
+    """with the number that it rests on"""
+
+
+class Report(Model):
+    """Everything that was computed from one table of predictions."""
+
+    schema_version: Literal[3] = SCHEMA_VERSION
+    about: About = About()
+    seed: int = 0
+    resamples: int = 0
+    folds: int = 0
+    patients: dict[str, int] = {}
+    """reported patients: `n`, and the positives, classes or events among them"""
+    metrics: dict[str, Estimate] = {}
+    """of the endpoint; the first ranks models"""
+    sections: dict[str, SerializeAsAny[Section]] = {}
+    """by key; a section that does not apply is absent"""
+    fitted: tuple[FittedOn, ...] = ()
+    parts: dict[str, "Report"] = {}
+    """of a tool of several endpoints, the report of each"""
+    run: "Report | None" = None
+    """in the report of one fold: the report of all folds"""
+    looks: int | None = None
+    """how often the report patients of the run were evaluated"""
+    gates: tuple[GateResult, ...] = ()
+    """of a release"""
+
+    @field_validator("sections", mode="before")
+    @classmethod
+    def _typed(cls, sections: Any) -> Any:
+        if not isinstance(sections, Mapping):
+            return sections
+        classes = {section.key: section for section in section_classes()}
+        if unknown := [key for key in sections if key not in classes]:
+            raise ValueError(f"section {unknown[0]!r}, expected one of {', '.join(classes)}")
+        return {
+            key: value if isinstance(value, Section) else classes[key].model_validate(value)
+            for key, value in sections.items()
+        }
+
+    def section(self, kind: type[SectionType]) -> SectionType | None:
+        """Return the section of this class, or None where it does not apply."""
+        found = self.sections.get(kind.key)
+        return found if isinstance(found, kind) else None
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a section by its key, as in `report.discrimination`; None where it does not apply."""
+        if name.startswith("_") or name not in {section.key for section in section_classes()}:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return self.sections.get(name)

@@ -1,0 +1,105 @@
+"""A number with its interval and the patients it was computed from."""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+LEVEL = 0.95
+"""Confidence level of every interval, unless an estimate says otherwise."""
+
+
+def _none_unless_finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Number = Annotated[float | None, BeforeValidator(_none_unless_finite)]
+"""A finite number; NaN and infinity become None, since JSON has neither."""
+
+
+class Bounds(BaseModel):
+    """A second interval of the same estimate, by another method."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    low: Number
+    high: Number
+    method: str
+
+
+class Estimate(BaseModel):
+    """A value with its confidence interval, method and counts.
+
+    `value` is None where the patients do not define it; `reason` then says why. `low` or `high` is None where that
+    bound does not exist or cannot be estimated.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    value: Number
+    low: Number = None
+    high: Number = None
+    level: float = LEVEL
+    method: str | None = None
+    """how the interval was made"""
+    counts: dict[str, int] = {}
+    """`n` patients first, then positives, classes or events among them; of a proportion also `successes`"""
+    unit: str | None = None
+    """of value and bounds; None for numbers without a unit"""
+    reason: str | None = None
+    """why there is no value or no interval"""
+    p: Number = None
+    """p value of the null hypothesis of no effect, two-sided"""
+    folds: tuple[Number, ...] = ()
+    """the value in each fold, where it is a mean over folds"""
+    resamples: int | None = None
+    """bootstrap resamples behind the interval"""
+    second: Bounds | None = None
+    """the interval by another method, such as the exact one of a proportion"""
+
+    @classmethod
+    def missing(cls, reason: str, counts: Mapping[str, int] | None = None) -> "Estimate":
+        """Return an estimate without a value, with the reason."""
+        return cls(value=None, reason=reason, counts=dict(counts or {}))
+
+    @property
+    def n(self) -> int | None:
+        """Patients it was computed from."""
+        return self.counts.get("n")
+
+    def __str__(self) -> str:
+        """Value and interval, such as `0.904 (0.851 to 0.950)`, or `not estimable: ...`."""
+        if self.value is None:
+            return f"not estimable: {self.reason}" if self.reason else "not estimable"
+        if self.low is None and self.high is None:
+            return format_number(self.value)
+        low, high = ("…" if bound is None else format_number(bound) for bound in (self.low, self.high))
+        return f"{format_number(self.value)} ({low} to {high})"
+
+    @property
+    def population(self) -> str:
+        """The counts in words, such as `n 200, MSS 170, MSI-H 30`."""
+        return ", ".join(format_count(name, count) for name, count in self.counts.items())
+
+    @property
+    def described(self) -> str:
+        """Value, interval and counts, such as `0.904 (0.851 to 0.950), n 200, positives 30`."""
+        return ", ".join(text for text in (str(self), self.population) if text)
+
+
+def format_number(value: float) -> str:
+    """Return three decimals; one from 10 on; two significant digits below 0.001."""
+    if 1e-9 < abs(value) < 0.001:
+        return f"{value:.2g}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def format_p(p: float) -> str:
+    """Return a p value with three decimals; it is never written as zero."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def format_count(name: str, count: int) -> str:
+    """Return `MSI-H 36`; a class whose name is a number is written `class 1: 36`."""
+    return f"class {name}: {count}" if name[:1].isdigit() else f"{name} {count}"
