@@ -38,11 +38,11 @@ def test_wheel_and_source_distribution_carry_choices_and_templates_but_no_tests_
     ours = {f"mil/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert ours
     assert ours <= names
-    assert {"mil/zoo/card.md.j2", "mil/model_cards/msi-crc/weights.safetensors"} <= names
+    assert {"mil/cards/card.md.j2", "mil/model_cards/msi-crc/weights.safetensors"} <= names
     assert not any(name.startswith(("tests", "conf/", "scripts")) for name in names)
     with tarfile.open(next(wheel.parent.glob("*.tar.gz"))) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"conf/train.yaml", "mil/zoo/card.md.j2", "scripts/demo", "tests/test_packaging.py", "LICENSE"} <= held
+    assert {"conf/train.yaml", "mil/cards/card.md.j2", "scripts/demo", "tests/test_packaging.py", "LICENSE"} <= held
 
 
 def test_the_installed_command_finds_its_choices_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_the_installed_command_finds_its_choices_from_an_empty_folder(wheel: Pat
     assert Path(where) == installed / "mil" / "__init__.py"
     assert Path(conf) == installed / "mil" / "conf"
     assert any("msi-crc" in line for line in listed)
-    assert (installed / "mil" / "zoo" / "card.md.j2").is_file()
+    assert (installed / "mil" / "cards" / "card.md.j2").is_file()
     assert (installed / "bin" / "mil").is_file()
     assert list(empty.iterdir()) == []
 
