@@ -7,7 +7,8 @@
     │   └── EncoderError  features of another encoder, or of another width, than expected
     ├── SplitError        patients on two sides, folds that cannot be made
     ├── CheckpointError   a released folder that is not what its manifest says
-    └── PredictionsError  a table of predictions that cannot be evaluated
+    ├── PredictionsError  a table of predictions that cannot be evaluated
+    └── ReportError       a report.json that is not one, or of an unknown schema
 
 Each message is one line: the thing, what was found, what was expected. The command line prints it and exits with 2.
 """
@@ -43,3 +44,7 @@ class CheckpointError(MilError):
 
 class PredictionsError(MilError):
     """A table of predictions."""
+
+
+class ReportError(MilError):
+    """A stored report."""

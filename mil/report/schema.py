@@ -10,7 +10,7 @@ import pkgutil
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self, TypeVar
 
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, field_validator
@@ -25,6 +25,7 @@ __all__ = [
     "About",
     "Block",
     "Bounds",
+    "Confusion",
     "Curve",
     "Drawing",
     "Estimate",
@@ -35,11 +36,15 @@ __all__ = [
     "Report",
     "Row",
     "Section",
+    "Sentence",
     "Table",
     "section_classes",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION: Final = 3
+SENTENCE: Final = "sentence"
+Sentence = Annotated[str, SENTENCE]
+"""A full sentence of a model, which the page shows before any table."""
 
 
 class Model(BaseModel):
@@ -65,6 +70,14 @@ class Table(Model):
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+
+
+class Confusion(Model):
+    """Patients by true class, a row each, and by what was called, a column each."""
+
+    classes: tuple[str, ...]
+    calls: tuple[str, ...]
+    rows: tuple[tuple[int, ...], ...]
 
 
 class Row(NamedTuple):

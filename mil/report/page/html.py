@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mil.report.page.outline import Part, part
+from mil.report.page.untyped_outline import Part, part
 from mil.report.page.words import named, verdict
 
 HEADINGS: Mapping[str, tuple[str, str]] = {

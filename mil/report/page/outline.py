@@ -1,193 +1,222 @@
-"""A report as headings, sentences and tables, whatever its sections hold.
+"""Blocks of the page and rows of the card, made from the types of a model's fields.
 
-One rule serves every section, so that no number of report.json is left out of what a person reads: what has a `value`
-is a number, records of one kind are a table, and what is deeper stands under a heading of its own. Curves, which are
-drawn, and lists longer than a line are left to report.json.
+Estimates are rows of a table, plain values are rows of a table of facts, models of one kind are a table with a row
+each, and a confusion matrix is a cross table. A model inside another stands under a heading of its own. A `Curve` is
+drawn by the figures of its section and not written.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
-from mil.report.page.words import estimate, is_number, named, population, written
+from pydantic.fields import FieldInfo
 
-SENTENCES = ("verdict", "words", "sentence", "reason", "note")
-"""Keys whose text is read before any table."""
-_NAMES = ("name", "horizon", "variable", "site", "group", "class", "fold", "label", "time", "prevalence")
-_ONLY = ("questions", "decisions", "horizons", "parts")
-"""Keys of lists whose only record needs no heading of its own."""
-_NUMBER = ("value", "low", "high", "level", "method", "reason", "resamples", "folds")
-_LINE, _WIDE, _FEW = 12, 8, 6
+from mil.report.page.words import named, written
+from mil.report.schema import SENTENCE, Block, Confusion, Curve, Estimate, Model, Row, Table
+
+LONGEST = 12
+"""Values that fit into one cell; longer lists are left to report.json."""
+WIDEST, FEWEST = 8, 6
+"""A table of more columns than the first, and of no more rows than the second, is turned on its side."""
+FACTS = ("", "")
+ESTIMATES = ("Measure", "Value (95% interval)", "Patients", "Interval by")
 
 
-@dataclass(frozen=True)
-class Table:
-    """The first column says what a row is about."""
+def block_of(heading: str, model: Model) -> Block:
+    """Return every field of a model as sentences, tables and blocks below this heading."""
+    return _Content.of(model).block(heading)
 
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
+
+def rows_of(model: Model, source: str = "", label: str = "") -> Iterator[Row]:
+    """Yield every estimate of a model, also of the models in it.
+
+    Args:
+        model: A section or a part of it.
+        source: Where the model stands in report.json, from its section on.
+        label: What the labels of the rows begin with.
+    """
+    for name, title, value, info in _fields(model):
+        place = f"{source}.{name}" if source else name
+        alone = name == "estimate" and info.title is None and bool(label)
+        yield from _rows(value, place, label if alone else _joined(label, title), label)
+
+
+def estimate_table(estimates: Mapping[str, Estimate]) -> Table:
+    """Return a table with a row for each estimate, by its label."""
+    return Table(
+        columns=ESTIMATES,
+        rows=tuple((label, str(each), each.population, each.method or "") for label, each in estimates.items()),
+    )
+
+
+def is_filled(block: Block) -> bool:
+    """Whether anything stands below the heading."""
+    return bool(block.sentences or block.tables or block.blocks)
 
 
 @dataclass
-class Part:
-    """A heading and what stands under it."""
+class _Content:
+    """The fields of a model, sorted by how they are shown."""
 
-    heading: str
     sentences: list[str] = field(default_factory=list)
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    estimates: dict[str, Estimate] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
-    parts: list["Part"] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
 
-    def __bool__(self) -> bool:
-        """Whether anything stands there."""
-        return bool(self.sentences or self.tables or self.parts)
+    @classmethod
+    def of(cls, model: Model, left_out: Sequence[str] = ()) -> "_Content":
+        content = cls()
+        for name, title, value, info in _fields(model):
+            if name not in left_out and value is not None and value not in ("", (), {}):
+                content.add(name, title, value, is_sentence=_is_sentence(info))
+        return content
+
+    def add(self, name: str, title: str, value: Any, *, is_sentence: bool) -> None:
+        if is_sentence:
+            self.sentences.append(str(value))
+        elif isinstance(value, Estimate):
+            self.estimates[title] = value
+        elif isinstance(value, Confusion):
+            self.tables.append(_confusion(value))
+        elif isinstance(value, Table):
+            self.tables.append(value)
+        elif _is_plain(value):
+            self.facts.append((title, _cell(value, name)))
+        elif isinstance(value, Model) and not isinstance(value, Curve):
+            self._below(block_of(title, value))
+        elif isinstance(value, Mapping):
+            self._below(_mapping(title, value))
+        elif _records(value):
+            self._below(_listing(title, value))
+
+    def block(self, heading: str) -> Block:
+        tables = [Table(columns=FACTS, rows=tuple(self.facts))] if self.facts else []
+        tables += [estimate_table(self.estimates)] if self.estimates else []
+        return Block(
+            heading=heading,
+            sentences=tuple(self.sentences),
+            tables=(*tables, *self.tables),
+            blocks=tuple(self.blocks),
+        )
+
+    def _below(self, block: Block) -> None:
+        self.blocks += [block] if is_filled(block) else []
 
 
-def part(heading: str, found: Any) -> Part:
-    """Everything that a section holds, under this heading."""
-    made = Part(heading)
-    if is_number(found):
-        made.tables.append(_numbers({heading: found}))
-    elif isinstance(found, Mapping):
-        _fill(made, found)
-    elif _records(found):
-        _list(made, found)
-    elif found is not None:
-        made.sentences.append(_cell(found))
-    return made
+def _fields(model: Model) -> Iterator[tuple[str, str, Any, FieldInfo]]:
+    for name, info in type(model).model_fields.items():
+        yield name, info.title or named(name), getattr(model, name), info
 
 
-def _fill(made: Part, found: Mapping[str, Any]) -> None:
-    made.sentences += [str(found[key]) for key in SENTENCES if isinstance(found.get(key), str)]
-    matrix = _matrix(found)
-    facts = {} if matrix else {key: value for key, value in found.items() if _flat(value) and _said(key, value)}
-    numbers = {key: value for key, value in found.items() if is_number(value)}
-    if facts:
-        made.tables.append(Table(("", ""), [(named(key), _fact(key, value)) for key, value in facts.items()]))
-    if numbers:
-        made.tables.append(_numbers(numbers))
-    if matrix:
-        made.tables.append(_crossed(found))
-    for key, value in found.items():
-        if key in facts or key in numbers or not (_records(value) or _nested(value)):
-            continue
-        if key in _ONLY and len(value) == 1 and _records(value):
-            _list(made, value)
-        elif below := part(named(key), value):
-            made.parts.append(below)
+def _is_sentence(info: FieldInfo) -> bool:
+    annotated = [each for each in get_args(info.annotation) if get_origin(each) is Annotated]
+    return SENTENCE in info.metadata or any(SENTENCE in each.__metadata__ for each in annotated)
 
 
-def _list(made: Part, records: Sequence[Mapping[str, Any]]) -> None:
-    """One record is read downwards, several side by side; what is deeper follows."""
-    records = [_gathered(record) for record in records]
+def _mapping(heading: str, values: Mapping[str, Any]) -> Block:
+    """Return a block of estimates or models by name; plain values that were too many for a cell are facts."""
+    content = _Content()
+    for name, value in values.items():
+        content.add(name, named(name), value, is_sentence=False)
+    return content.block(heading)
+
+
+def _listing(heading: str, records: Sequence[Model]) -> Block:
+    """Return models of one kind as a table with a row each; one model alone is read downwards."""
     if len(records) == 1:
-        _fill(made, records[0])
-        return
-    keys = list(dict.fromkeys(key for record in records for key in record))
-    plain = [key for key in keys if all(_flat(record.get(key)) or is_number(record.get(key)) for record in records)]
-    plain = [key for key in plain if any(_said(key, record.get(key), True) for record in records)]
-    if plain:
-        made.tables.append(_abreast(records, plain))
-    for at, record in enumerate(records):
-        deeper = {key: value for key, value in record.items() if key not in plain}
-        below = part(_name(record, at), deeper)
-        if below:
-            made.parts.append(below)
+        return block_of(heading, records[0])
+    columns = [name for name in type(records[0]).model_fields if _is_column(name, records)]
+    tables = [_table(records, columns)] if columns else []
+    blocks = []
+    for position, record in enumerate(records):
+        rest = _Content.of(record, columns).block(_name(record, position))
+        blocks += [rest] if is_filled(rest) else []
+    return Block(heading=heading, tables=tuple(tables), blocks=tuple(blocks))
 
 
-def _abreast(records: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> Table:
-    """A row a record; of few records with many columns a column a record."""
-    note = _methods(record[key] for record in records for key in keys if is_number(record.get(key)))
-    rows = [[_cell(record.get(key), key, record) for key in keys] for record in records]
-    heads = [named(key) for key in keys]
-    if len(keys) <= _WIDE or len(records) > _FEW:
-        return Table(heads, rows, note)
-    turned = [[head, *cells] for head, cells in zip(heads, zip(*rows, strict=True), strict=True)]
-    return Table(turned[0], turned[1:], note)
+def _is_column(name: str, records: Sequence[Model]) -> bool:
+    """Whether a field fits into a cell in every record, and is not empty in all of them."""
+    values = [getattr(record, name) for record in records]
+    fits = all(isinstance(value, Estimate) or _is_plain(value) for value in values)
+    return fits and any(value is not None and value not in ("", (), {}) for value in values)
 
 
-def _numbers(found: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A row a number."""
-    rows = [
-        (named(key), estimate(number, key), population(number), str(number.get("method") or ""))
-        for key, number in found.items()
+def _table(records: Sequence[Model], columns: Sequence[str]) -> Table:
+    fields = type(records[0]).model_fields
+    heads = tuple(fields[name].title or named(name) for name in columns)
+    rows = tuple(tuple(_record_cell(record, name) for name in columns) for record in records)
+    estimates = [
+        value for record in records for name in columns if isinstance(value := getattr(record, name), Estimate)
     ]
-    return Table(("Measure", "Value (95% interval)", "Of", "Interval by"), rows)
+    methods = "; ".join(dict.fromkeys(each.method for each in estimates if each.method))
+    note = f"95% intervals: {methods}." if methods else ""
+    if len(columns) <= WIDEST or len(records) > FEWEST:
+        return Table(columns=heads, rows=rows, note=note)
+    turned = [(head, *cells) for head, cells in zip(heads, zip(*rows, strict=True), strict=True)]
+    return Table(columns=turned[0], rows=tuple(turned[1:]), note=note)
 
 
-def _crossed(found: Mapping[str, Any]) -> Table:
-    classes = [str(name) for name in found["classes"]]
-    rows = [[name, *map(written, row)] for name, row in zip(classes, found["rows"], strict=True)]
-    return Table(["True, called:", *map(str, found.get("calls") or classes)], rows)
+def _record_cell(record: Model, name: str) -> str:
+    value = getattr(record, name)
+    if not isinstance(value, Estimate):
+        return _cell(value, name)
+    repeated = value.n is None or value.n == getattr(record, "n", None)
+    return str(value) if repeated else f"{value}, n {value.n}"
 
 
-def _fact(key: str, value: Any) -> str:
-    """A plain value beside its key; the name of a metric is written as everywhere else."""
-    return named(value) if key == "metric" and isinstance(value, str) else _cell(value, key)
+def _confusion(matrix: Confusion) -> Table:
+    rows = zip(matrix.classes, matrix.rows, strict=True)
+    return Table(
+        columns=("True, called:", *matrix.calls),
+        rows=tuple((name, *(str(count) for count in counts)) for name, counts in rows),
+    )
 
 
-def _cell(value: Any, key: str = "", record: Mapping[str, Any] | None = None) -> str:
-    if is_number(value):
-        n = value.get("n")
-        told = f", n {n}" if n is not None and (record is None or record.get("n") != n) else ""
-        return estimate(value, key) + told
+def _cell(value: Any, name: str = "") -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_cell(item, str(name))}" for name, item in value.items()) or "–"
-    if isinstance(value, list | tuple):
+        return ", ".join(f"{key} {_cell(item, str(key))}" for key, item in value.items()) or "–"
+    if isinstance(value, tuple):
         return ", ".join(_cell(item) for item in value) or "–"
-    return written(value, key)
+    return written(value, name)
 
 
-def _methods(numbers: Any) -> str:
-    said = dict.fromkeys(str(number["method"]) for number in numbers if number.get("method"))
-    return f"95% intervals: {'; '.join(said)}." if said else ""
+def _name(record: Model, position: int) -> str:
+    """Return the first plain value of a record, which says what it is about."""
+    values = (getattr(record, name) for name in type(record).model_fields)
+    return next((written(value) for value in values if isinstance(value, str | int | float)), str(position + 1))
 
 
-def _gathered(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A record that is itself a number has it in one cell."""
-    if not is_number(record):
-        return record
-    number = {key: record[key] for key in _NUMBER if key in record}
-    return {key: value for key, value in record.items() if key not in _NUMBER or key == "value"} | {"value": number}
+def _rows(value: Any, place: str, label: str, outer: str) -> Iterator[Row]:
+    if isinstance(value, Estimate):
+        yield Row(label, value, place)
+    elif isinstance(value, Model):
+        yield from rows_of(value, place, label)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _rows(item, f"{place}.{key}", _joined(label, named(str(key))), label)
+    elif _records(value):
+        for position, record in enumerate(value):
+            name = outer if len(value) == 1 else _joined(outer, _name(record, position))
+            yield from rows_of(record, f"{place}[{position}]", name)
 
 
-def _said(key: str, value: Any, sentences: bool = False) -> bool:
-    """Whether it is worth a line: not what is empty, nor that every interval is of 95%."""
-    if value is None or value in ("", [], {}) or (key == "level" and isinstance(value, float)):
-        return False
-    return sentences or key not in SENTENCES or not isinstance(value, str)
-
-
-def _name(record: Mapping[str, Any], at: int) -> str:
-    return next((written(record[key]) for key in _NAMES if record.get(key) is not None), str(at + 1))
-
-
-def _flat(value: Any) -> bool:
-    """A word, or so few that they fill a cell."""
-    if isinstance(value, Mapping):
-        return not is_number(value) and len(value) <= _LINE and all(_scalar(item) for item in value.values())
-    if isinstance(value, list | tuple):
-        return len(value) <= _LINE and all(_scalar(item) for item in value)
-    return _scalar(value)
-
-
-def _scalar(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float)
+def _joined(label: str, name: str) -> str:
+    return f"{label}: {name}" if label else name
 
 
 def _records(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(item, Mapping) for item in value)
+    return isinstance(value, tuple) and bool(value) and all(isinstance(item, Model) for item in value)
 
 
-def _nested(value: Any) -> bool:
-    """A group of things, and not the points of a curve."""
-    return isinstance(value, Mapping) and bool(value) and not any(_long(item) for item in value.values())
+def _is_plain(value: Any) -> bool:
+    """Whether it is a word or number, or so few of them that they fill a cell."""
+    if isinstance(value, Mapping):
+        return len(value) <= LONGEST and all(_is_scalar(item) for item in value.values())
+    if isinstance(value, tuple):
+        return len(value) <= LONGEST and all(_is_scalar(item) for item in value)
+    return _is_scalar(value)
 
 
-def _long(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) > _LINE and all(_scalar(item) for item in value)
-
-
-def _matrix(found: Mapping[str, Any]) -> bool:
-    rows = found.get("rows")
-    return "classes" in found and isinstance(rows, list) and all(isinstance(row, list) for row in rows)
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)

@@ -1,0 +1,119 @@
+"""Reports of earlier schemas in the form of today's: every number goes to the field that has its name.
+
+Up to schema 2 a number was a JSON object `{"value", "low", "high", ...}` with its counts beside its value. The models
+of today say which of the old keys are estimates. A key for which there is no field is an error: no number is lost.
+"""
+
+from collections.abc import Callable, Mapping
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from mil.errors import ReportError
+from mil.report.schema import Estimate, Model
+
+Json = dict[str, Any]
+PLAIN = ("value", "low", "high", "level", "method", "p", "folds", "resamples", "unit")
+"""Keys of a number that kept their names."""
+SECOND = ("exact", "plain")
+"""Keys of a number's second interval."""
+REFUSED = "not estimable: "
+RESHAPED: dict[type[Model], Callable[[Json], Json]] = {}
+"""What the old record of a model is turned into first, where names or nesting changed."""
+
+
+def reshapes(model: type[Model]) -> Callable[[Callable[[Json], Json]], Callable[[Json], Json]]:
+    """Register a function that renames the keys of a model's old record."""
+
+    def register(function: Callable[[Json], Json]) -> Callable[[Json], Json]:
+        RESHAPED[model] = function
+        return function
+
+    return register
+
+
+def upgraded(annotation: Any, old: Any, place: str) -> Any:
+    """Return the JSON value of schema 2 as a field of this type expects it.
+
+    Raises:
+        ReportError: the old value has a key without a field.
+    """
+    kind = _bare(annotation)
+    if old is None or kind is Any:
+        return old
+    if get_origin(kind) is tuple and isinstance(old, list):
+        inner = get_args(kind)
+        return [upgraded(inner[min(at, len(inner) - 2)], item, f"{place}[{at}]") for at, item in enumerate(old)]
+    if get_origin(kind) in (dict, Mapping) and isinstance(old, dict):
+        return {key: upgraded(get_args(kind)[1], item, f"{place}.{key}") for key, item in old.items()}
+    if isinstance(kind, type) and isinstance(old, dict):
+        if issubclass(kind, Estimate):
+            return upgraded_estimate(old, place)
+        if issubclass(kind, Model):
+            return _record(kind, old, place)
+    return old
+
+
+def upgraded_estimate(old: Json, place: str) -> Json:
+    """Return a number of schema 2 as an estimate; integers beside it are its counts.
+
+    Raises:
+        ReportError: a key that belongs to no estimate.
+    """
+    new = {key: old[key] for key in PLAIN if old.get(key) is not None}
+    new["value"] = old.get("value")
+    if old.get("reason"):
+        new["reason"] = str(old["reason"]).removeprefix(REFUSED)
+    counts = dict(old.get("counts") or {})
+    for key, value in old.items():
+        if key in SECOND:
+            new["second"] = value
+        elif key not in (*PLAIN, "reason", "counts"):
+            if not isinstance(value, int | None):
+                raise ReportError(f"{place}: {key} of a number has no place in today's report")
+            counts |= {} if value is None else {key: value}
+    first = {key: counts.pop(key) for key in ("n",) if key in counts}
+    return new | {"counts": first | counts}
+
+
+def _record(model: type[Model], old: Json, place: str) -> Json:
+    if model in RESHAPED:
+        old = RESHAPED[model](dict(old))
+    fields = {info.alias or name: info.annotation for name, info in model.model_fields.items()}
+    if "estimate" in fields and "value" in old:
+        rest = {key: value for key, value in old.items() if key not in fields}
+        old = {key: value for key, value in old.items() if key in fields} | {"estimate": rest}
+    if unplaced := [key for key, value in old.items() if key not in fields and value is not None]:
+        raise ReportError(f"{place}: {unplaced[0]} has no place in {model.__name__}")
+    return {key: upgraded(fields[key], value, f"{place}.{key}") for key, value in old.items() if key in fields}
+
+
+def _bare(annotation: Any) -> Any:
+    """Return the type without None and without annotations."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _bare(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        given = [each for each in get_args(annotation) if each is not type(None)]
+        return _bare(given[0]) if len(given) == 1 else Any
+    return annotation
+
+
+def legacy(value: Any) -> Any:
+    """Return a typed value as schema 2 had it; for readers that are not typed yet, and gone with the last of them."""
+    if isinstance(value, Estimate):
+        new = value.model_dump(mode="json", exclude={"counts", "second", "folds"}, exclude_none=True)
+        new = dict.fromkeys(("value", "low", "high")) | new | value.counts
+        new |= {"folds": list(value.folds)} if value.folds else {}
+        if value.second is not None:
+            key = "plain" if value.second.method.startswith("DeLong") else "exact"
+            new[key] = value.second.model_dump(mode="json")
+        return new
+    if isinstance(value, BaseModel):
+        old = {info.alias or name: legacy(getattr(value, name)) for name, info in type(value).model_fields.items()}
+        estimate = old.pop("estimate", {})
+        return old | estimate
+    if isinstance(value, Mapping):
+        return {key: legacy(item) for key, item in value.items()}
+    return [legacy(item) for item in value] if isinstance(value, tuple) else value
