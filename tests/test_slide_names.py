@@ -2,13 +2,14 @@
 
 import csv
 import gzip
+import os
 from pathlib import Path
 
 import pytest
 
 from mil.slide_names import family, patient_of
 
-LABELS = Path(__file__).parents[4] / "shared" / "data" / "tcga_labels" / "clini_slide"
+LABELS = Path(os.environ.get("MIL_REAL_DATA", "no-real-data")) / "tcga_labels" / "clini_slide"
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_a_public_cohorts_ids_tell_the_cohort_and_the_patient(
     assert patient_of(name) == patient
 
 
-@pytest.mark.skipif(not LABELS.is_dir(), reason="no ../shared/data")
+@pytest.mark.skipif(not LABELS.is_dir(), reason="$MIL_REAL_DATA does not name a folder with tcga_labels/")
 def test_the_patients_of_tcgas_own_slide_tables_are_found() -> None:
     for path in sorted(LABELS.glob("*_SLIDE.csv.gz")):
         with gzip.open(path, "rt", encoding="utf-8-sig") as file:

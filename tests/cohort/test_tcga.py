@@ -3,6 +3,7 @@
 import csv
 import gzip
 import logging
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,8 +14,8 @@ from mil.cohort.clinical_table import Cohort
 from mil.errors import CohortError
 from mil.tables import MISSING, read_table
 
-TABLES = Path(__file__).parents[2] / "../shared/data/tcga_labels"
-pytestmark = pytest.mark.skipif(not TABLES.is_dir(), reason="the real tables of ../shared/data are not here")
+TABLES = Path(os.environ.get("MIL_REAL_DATA", "no-real-data")) / "tcga_labels"
+pytestmark = pytest.mark.skipif(not TABLES.is_dir(), reason="$MIL_REAL_DATA does not name a folder with tcga_labels/")
 CDR = TABLES / "tcga_cdr.csv.gz"
 
 COHORTS = {  # with a label that most of its patients have
