@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from mil.endpoints.endpoint import Endpoint, Scores, numbers
 from mil.endpoints.losses import ClassLoss
+from mil.endpoints.question import Question, class_question
 from mil.errors import CohortError, ConfigError, PredictionsError
 from mil.stats.classification_metrics import against_rest, auroc, balanced_accuracy, levelled, macro_auroc
 
@@ -83,6 +84,7 @@ class Binary(Classes):
     """Two classes, one logit: `classes[1]` is the positive one."""
 
     metric: ClassVar[str] = "auroc"
+    called_by: ClassVar[str] = "probability above 0.5"
 
     def __init__(
         self,
@@ -105,6 +107,15 @@ class Binary(Classes):
     def positive(self) -> str:
         """The class whose probability is predicted."""
         return self.classes[1]
+
+    @property
+    def class_columns(self) -> tuple[str, ...]:
+        """The column of the positive class."""
+        return (f"p_{self.positive}",)
+
+    def questions(self) -> list[Question]:
+        """Return one question: whether the patient is positive."""
+        return [Question(self.positive, self.class_columns, self, Tensor.double, *self.classes)]
 
     def encode(self, table: pd.DataFrame) -> Tensor:
         """0 or 1, `(p,)`."""
@@ -157,6 +168,10 @@ class Multiclass(Classes):
         super().__init__(column, classes)
         self.losses = ClassLoss(column, loss, gamma, smoothing=smoothing, kinds=("cross_entropy", "focal"))
         self.out_dim = len(self.classes)
+
+    def questions(self) -> list[Question]:
+        """Return one question per class: whether the patient has it."""
+        return [class_question(self, [name], name, f"not {name}", name) for name in self.classes]
 
     def encode(self, table: pd.DataFrame) -> Tensor:
         """Places among the classes, `(p,)`."""

@@ -1,6 +1,7 @@
 """Several events of which only the first is seen."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from mil.endpoints.endpoint import Scores
 from mil.endpoints.follow_up import FollowUp
 from mil.endpoints.intervals import Intervals
 from mil.endpoints.survival import Survival
+from mil.endpoints.survival_view import SurvivalView
 from mil.errors import ConfigError
 from mil.stats.survival_metrics import competing_c_index
 
@@ -70,6 +72,11 @@ class CompetingRisks(Survival):
     def fitted(self) -> bool:
         """Whether the time is cut."""
         return self.intervals.edges is not None
+
+    @property
+    def survival(self) -> SurvivalView:
+        """Columns, horizons and causes of this endpoint."""
+        return replace(super().survival, causes=self.causes)
 
     def fit(self, target: Tensor, balance: bool = False) -> None:
         """Cuts the time to the training patients.

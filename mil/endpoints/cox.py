@@ -1,9 +1,31 @@
 """Cox's partial likelihood, and the baseline hazard that belongs to it."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 TIES = ("efron", "breslow")
+
+
+class BaselineHazard(NamedTuple):
+    """Cumulative hazard of a patient whose log hazard is zero; it steps up at each time."""
+
+    times: list[float]
+    hazards: list[float]
+    """after each time"""
+
+    def log_survival(self, log_hazard: Tensor, times: Tensor) -> Tensor:
+        """Return the log survival at times `(t,)` of log hazards `(p, 1)`, `(p, t)`."""
+        moments, hazards = (torch.tensor([0.0, *values], dtype=log_hazard.dtype) for values in self)
+        moments[0] = -torch.inf
+        reached = hazards[torch.searchsorted(moments, times, right=True) - 1]  # (t,)
+        return -torch.exp(log_hazard + reached.log())  # in logarithms, zero times infinity is zero
+
+    def at(self, time: float) -> float:
+        """Return the cumulative hazard at a time."""
+        zero = torch.zeros(1, 1, dtype=torch.float64)
+        return -float(self.log_survival(zero, torch.tensor([time], dtype=torch.float64)))
 
 
 def cox_loss(

@@ -1,8 +1,8 @@
-"""What a tool predicts: its target, its loss, its score and its output."""
+"""What a tool predicts: its target, its loss, its score, its output, and what can be reported about it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,73 +10,117 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mil.errors import PredictionsError
+from mil.endpoints.question import Question, class_question
+from mil.endpoints.survival_view import SurvivalView
+from mil.errors import ConfigError, PredictionsError
 
 Scores = dict[str, NDArray[np.float64]]
+
+PROBABILITY_CALIBRATIONS = ("temperature", "platt", "isotonic")
+"""Calibration methods for the probabilities of yes-or-no questions, see `mil.fitted.calibrators`."""
+RISK_CALIBRATIONS = ("baseline", "baseline_slope")
+"""Calibration methods for risks at horizons, see `mil.fitted.risk_calibration`."""
+
+
+class Part(NamedTuple):
+    """One endpoint of a tool of several, with the patients who have its target."""
+
+    name: str
+    endpoint: "Endpoint"
+    known: NDArray[np.bool_]
+    """which patients have its target, `(p,)`"""
+    target: Tensor
+    """of those patients, as the endpoint itself encodes it"""
 
 
 class Endpoint(ABC):
     """Target, loss, score and output of one prediction.
 
     What is fitted to patients (class weights, a baseline hazard) is fitted on training patients only, by `fit` before
-    training and `finish` after it, and travels in the checkpoint's manifest as `state`.
+    training and `finish` after it, and is stored in the checkpoint's manifest as `state`.
+
+    An endpoint also declares what its predictions are: answers to yes-or-no questions, probabilities of exclusive
+    classes or of independent labels, a number, or times to an event. Thresholds, calibration, prediction sets and the
+    sections of the report read these declarations, never the class of the endpoint.
     """
 
     metric: ClassVar[str]
-    """The key of `score` that ranks models; larger is better."""
+    """key of `score` that ranks models; larger is better"""
     task: ClassVar[str] = "other"
-    """What a model hub calls its kind: classification, regression, survival."""
+    """task name on a model hub: classification, regression, survival"""
     partial: ClassVar[bool] = False
-    """True where a patient may lack some of the columns, though not all of them."""
+    """True where a patient may lack some of the columns, though not all of them"""
+    nested_option: ClassVar[str | None] = None
+    """argument of the constructor that takes endpoints by name"""
     columns: tuple[str, ...]
-    """Columns of the cohort that the target is made of."""
+    """columns of the cohort that the target is made of"""
     out_dim: int
-    """Logits a bag, c."""
+    """logits per bag, c"""
     groups: tuple[int, ...] | None = None
-    """Logits of each of several questions in one; none where there is one question."""
+    """logits of each endpoint where there are several in one; else None"""
     alone: bool = True
-    """False where a patient alone has no loss: patients are compared with each other."""
+    """False where the loss compares patients, so that a single patient has none"""
+
+    classes: tuple[str, ...] = ()
+    """mutually exclusive classes, in the order of the target's indices; empty where there are none"""
+    ordered: ClassVar[bool] = False
+    """True where the classes are grades, from the lowest to the highest"""
+    called_by: ClassVar[str] = "likeliest class"
+    """how `call_classes` chooses, in words"""
+    value_column: str | None = None
+    """column of the predictions with a number in the unit of the target; None where no number is predicted"""
+    spread_column: str | None = None
+    """column with the standard deviation of that number; None where none is predicted"""
+    quantile_columns: Mapping[float, str] = {}
+    """columns with quantiles of that number by level, rising; empty where none are predicted"""
+    unit: str | None = None
+    """of the number, or of the times to an event"""
 
     def known(self, table: pd.DataFrame) -> NDArray[np.bool_]:
-        """Which patients have what a target is made of, `(p,)`: every column, or any of them where `partial`."""
+        """Return which patients have a target, `(p,)`: every column is filled, or any of them where `partial`."""
         cells = table[list(self.columns)]
-        there = cells.notna() & cells.astype(str).apply(lambda column: column.str.strip() != "")
-        found = there.any(axis=1) if self.partial else there.all(axis=1)
-        return np.asarray(found, dtype=np.bool_)
+        filled = cells.notna() & cells.astype(str).apply(lambda column: column.str.strip() != "")
+        return np.asarray(filled.any(axis=1) if self.partial else filled.all(axis=1), dtype=np.bool_)
 
     @abstractmethod
     def encode(self, table: pd.DataFrame) -> Tensor:
-        """Targets of `p` patients from their columns, `(p,)` or `(p, k)`.
+        """Return the targets of `p` patients from their columns, `(p,)` or `(p, k)`.
 
         Raises:
-            CohortError: a label that is none of the classes, a time that is not positive, ...
+            CohortError: a value is not a valid target, such as an unknown label or a time that is not positive.
         """
 
     @abstractmethod
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The training loss, `()`, of logits `(b, c)`."""
+        """Return the training loss, `()`, of logits `(b, c)`."""
 
     def membership(self, target: Tensor) -> Tensor | None:
-        """`(b, c)`: 1 where a bag is of a logit's class, 0 where not, NaN where not known; none without classes.
+        """Return whether each bag belongs to the class of each logit, `(b, c)`: 1, 0, or NaN where unknown.
 
-        Models with a loss on tiles of their own need to know which tiles a bag's target speaks of.
+        Models with an auxiliary loss on tiles use it. None for endpoints without classes.
         """
         return None
 
     @abstractmethod
     def score(self, logits: Tensor, target: Tensor, weight: NDArray[np.float64] | None = None) -> Scores:
-        """Metrics of logits `(p, c)`; each `()`, or `(r,)` for `r` rows of patient weights `(r, p)`.
+        """Return the metrics of logits `(p, c)`, NaN where the patients do not define one.
 
-        A bootstrap resample is a row of multiplicities. A metric that its patients do not define is NaN.
+        Args:
+            logits: `(p, c)`.
+            target: As `encode` returns it.
+            weight: Patient weights `(r, p)`; a bootstrap resample is a row of multiplicities.
+
+        Returns:
+            By name, `()` each, or `(r,)` with weights.
         """
 
     @abstractmethod
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
-        """Columns of predictions.csv, each `(p,)`."""
+        """Return the columns of predictions.csv, `(p,)` each."""
 
     @abstractmethod
     def recode(self, table: pd.DataFrame) -> Tensor:
-        """Logits `(p, c)` from the columns that `decode` wrote: scores made elsewhere are evaluated like our own.
+        """Return logits `(p, c)` from the columns that `decode` wrote, so that foreign scores can be evaluated.
 
         Raises:
             PredictionsError: a column is missing or out of its range.
@@ -84,41 +128,142 @@ class Endpoint(ABC):
 
     @property
     def oracle_columns(self) -> tuple[str, ...]:
-        """Columns of a simulated cohort's truth that hold a perfect reader's scores."""
+        """Columns of a simulated cohort's truth that hold the scores of an optimal classifier."""
         return ("oracle",)
 
     def from_oracle(self, scores: Tensor) -> Tensor:
-        """Logits `(p, c)` of a perfect reader from its scores `(p, k)`, one of each of `oracle_columns`."""
+        """Return the logits `(p, c)` of an optimal classifier from its scores `(p, k)`, one per oracle column."""
         return scores
 
     def legend(self) -> str:
-        """What the columns of `decode` mean, in Markdown, for the card."""
+        """Return what the columns of `decode` mean, in Markdown, for the card."""
         return ", ".join(f"`{name}`" for name in self.decode(torch.zeros(1, self.out_dim))) + "."
 
     def counts(self, target: Tensor) -> dict[str, int]:
-        """What every number is printed with: `n` patients, and the positives, classes or events among them."""
+        """Return the counts that every number is printed with: `n`, and positives, classes or events."""
         return {"n": len(target)}
 
     def strata(self, target: Tensor) -> NDArray[np.int64]:
-        """A stratum for each patient `(p,)`, kept in proportion by every split."""
+        """Return the stratum of each patient, `(p,)`; every split keeps the strata in proportion."""
         return np.zeros(len(target), dtype=np.int64)
 
     def fit(self, target: Tensor, balance: bool = False) -> None:
-        """Learns from the training patients' targets before training; `balance` asks for class weights."""
+        """Fit what the loss needs to the targets of the training patients; `balance` asks for class weights."""
 
     def finish(self, logits: Tensor, target: Tensor) -> None:
-        """Learns from the training patients' logits after training."""
+        """Fit what the predictions need to the logits of the training patients, after training."""
 
     def state(self) -> dict[str, Any]:
-        """What was fitted, in plain JSON types."""
+        """Return everything fitted, in plain JSON types."""
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Takes back what `state` gave."""
+        """Restore what `state` returned."""
+
+    def questions(self) -> list[Question]:
+        """Return the yes-or-no questions that the predictions answer; none for survival and regression."""
+        return []
+
+    def joint_question(self, positive: Collection[str]) -> Question:
+        """Return the question in which several classes together count as yes.
+
+        Raises:
+            ConfigError: the endpoint has no columns of classes, or `positive` is none or all of them.
+        """
+        chosen = {str(name) for name in positive}
+        found = ", ".join(map(str, positive)) or "nothing"
+        if len(self.class_columns) < 2:
+            raise ConfigError(f"decision: positive {found}, expected an endpoint of several classes")
+        if not chosen or not chosen < set(self.classes):
+            raise ConfigError(f"decision: positive {found}, expected some of the classes {', '.join(self.classes)}")
+        yes = [name for name in self.classes if name in chosen]
+        no = [name for name in self.classes if name not in chosen]
+        return class_question(self, yes, " or ".join(yes), " or ".join(no), " or ".join(yes))
+
+    @property
+    def class_columns(self) -> tuple[str, ...]:
+        """Columns of the predictions with the probabilities of `classes`; one column where there are two classes."""
+        return tuple(f"p_{name}" for name in self.classes)
+
+    def labels(self, table: pd.DataFrame) -> NDArray[np.int64]:
+        """Return the true class of each patient as its index in `classes`, `(p,)`."""
+        return self.encode(table).long().numpy()
+
+    def class_probabilities(self, table: pd.DataFrame) -> NDArray[np.float64]:
+        """Return the predicted probability of each class, `(p, k)`."""
+        values = table[list(self.class_columns)].to_numpy(np.float64)
+        return np.hstack([1 - values, values]) if values.shape[1] == 1 else values
+
+    def call_classes(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the index of each patient's called class, `(p,)`, from the probabilities of all classes `(p, k)`."""
+        return np.asarray(probabilities.argmax(1), dtype=np.int64)
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """Columns of the cohort with yes-or-no labels that do not exclude each other; empty where there are none."""
+        return ()
+
+    @property
+    def survival(self) -> SurvivalView | None:
+        """Columns, horizons and causes where the target is a time to an event, else None."""
+        return None
+
+    def parts(self) -> Mapping[str, "Endpoint"]:
+        """Return the endpoints within by name, where this is a tool of several; else empty."""
+        return {}
+
+    def part_targets(self, target: Tensor) -> Iterator[Part]:
+        """Yield each endpoint within, with the targets of the patients who have one."""
+        yield from ()
+
+    def events(self, target: Tensor) -> NDArray[np.bool_] | None:
+        """Return whose follow-up ended with an event, `(p,)`; None where patients are not followed."""
+        return None
+
+    def resampling_strata(self, target: Tensor) -> NDArray[np.int64] | None:
+        """Return the strata within which patients are resampled, `(p,)`; None to resample all patients alike."""
+        return self.strata(target) if self.classes else None
+
+    @property
+    def group_score(self) -> str | None:
+        """Column of the predictions that the rule `quantiles` may divide into groups; None where there is none."""
+        return self.value_column if self.survival is None else self.survival.rank_column
+
+    @property
+    def calibration_methods(self) -> tuple[str, ...]:
+        """Calibration methods that a tool may ask for; empty where there is nothing to calibrate."""
+        if self.survival is not None:
+            return RISK_CALIBRATIONS if self.survival.horizons else ()
+        return PROBABILITY_CALIBRATIONS if self.questions() else ()
+
+    @property
+    def sections(self) -> frozenset[str]:
+        """Keys of the report sections that make sense for this endpoint."""
+        keys = {"baseline", "covariates", "oracle"}
+        if self.parts():
+            return frozenset(keys)
+        keys |= {"operating_points", "subgroups", "site"}
+        if self.questions() or self.value_column:
+            keys |= {"discrimination", "calibration", "conformal"}
+        if self.questions() or (self.survival is not None and self.survival.horizons):
+            keys.add("utility")
+        if self.survival is not None:
+            keys |= {"survival", "groups"}
+        if self.survival is not None or len(self.class_columns) == 1:
+            keys.add("added_value")
+        return frozenset(keys)
+
+    @property
+    def prediction_columns(self) -> frozenset[str]:
+        """Every column that `decode` may write, including risks at horizons, which need a fitted baseline."""
+        columns = set(self.decode(torch.zeros(1, self.out_dim)))
+        for risks in self.survival.all_risk_columns() if self.survival is not None else ():
+            columns |= set(risks)
+        return frozenset(columns)
 
 
 def numbers(table: pd.DataFrame, columns: Sequence[str]) -> Tensor:
-    """Columns of a table of predictions, `(p, k)`.
+    """Return columns of a table of predictions, `(p, k)`, in double precision.
 
     Raises:
         PredictionsError: a column is missing.

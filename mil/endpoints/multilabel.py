@@ -1,6 +1,7 @@
 """Several yes-or-no questions of one patient, each of which may have no answer."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from mil.endpoints.classification import logit, places, probabilities, refuse_label
 from mil.endpoints.endpoint import Endpoint, Scores
 from mil.endpoints.losses import ClassLoss
+from mil.endpoints.question import Question
 from mil.errors import CohortError, ConfigError
 from mil.stats.classification_metrics import auroc
 
@@ -50,6 +52,18 @@ class Multilabel(Endpoint):
         self.losses = ClassLoss(", ".join(self.columns), loss, gamma, gamma_positive, margin, smoothing)
         self.out_dim = len(self.columns)
         self.class_weight: list[tuple[float, float]] | None = None
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The labels."""
+        return self.columns
+
+    def questions(self) -> list[Question]:
+        """Return one question per label: whether it is positive."""
+        return [
+            Question(name, (f"p_{name}",), self, partial(_label, index), *words)
+            for index, (name, words) in enumerate(self._labels())
+        ]
 
     def encode(self, table: pd.DataFrame) -> Tensor:
         """1, 0 or NaN, `(p, k)`; an empty cell is not known."""
@@ -158,6 +172,10 @@ class Multilabel(Endpoint):
         """Takes the class weights back."""
         found = state.get("class_weight")
         self.class_weight = found and [(float(negative), float(positive)) for negative, positive in found]
+
+
+def _label(index: int, target: Tensor) -> Tensor:
+    return target[:, index]
 
 
 def _pairs(columns: tuple[str, ...], classes: Sequence[str] | Sequence[Sequence[str]]) -> tuple[tuple[str, str], ...]:

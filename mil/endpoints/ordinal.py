@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from mil.endpoints.classification import Classes, logit, probabilities
 from mil.endpoints.endpoint import Scores
+from mil.endpoints.question import Question, class_question
 from mil.errors import ConfigError
 from mil.stats.classification_metrics import against_rest, auroc, levelled, macro_auroc
 from mil.stats.kappa import quadratic_kappa
@@ -146,6 +147,8 @@ class Ordinal(Classes):
     """Grades, from the lowest to the highest; the grade called is the median of the predicted distribution."""
 
     metric: ClassVar[str] = "qwk"
+    ordered: ClassVar[bool] = True
+    called_by: ClassVar[str] = "median grade"
 
     def __init__(
         self, column: str = "grade", classes: Sequence[str] = ("0", "1", "2"), method: str = "cumulative"
@@ -156,6 +159,19 @@ class Ordinal(Classes):
             raise ConfigError(f"endpoint {column}: method {method!r}, expected one of {', '.join(METHODS)}")
         self.method, self.steps = METHODS[method], len(self.classes) - 1
         self.out_dim = 1 if method == "binomial" else self.steps
+
+    def questions(self) -> list[Question]:
+        """Return one question per boundary: whether the patient's grade lies above it."""
+        return [
+            class_question(self, self.classes[index:], f">= {grade}", f"< {grade}", f">= {grade}")
+            for index, grade in enumerate(self.classes)
+            if index
+        ]
+
+    def call_classes(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the index of the median grade, `(p,)`."""
+        above = np.cumsum(probabilities[:, ::-1], axis=1)[:, -2::-1]  # (p, K - 1)
+        return np.asarray((above > 0.5).sum(1), dtype=np.int64)
 
     def encode(self, table: pd.DataFrame) -> Tensor:
         """Places among the classes, `(p,)`."""

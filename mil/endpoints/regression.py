@@ -54,6 +54,7 @@ class Regression(Endpoint):
 
     metric: ClassVar[str] = "r2"
     task: ClassVar[str] = "regression"
+    unit: str
 
     def __init__(
         self,
@@ -77,6 +78,9 @@ class Regression(Endpoint):
         self.quantiles = _levels(column, quantiles)
         self.out_dim = {"gaussian": 2, "quantile": len(self.quantiles)}.get(loss, 1)
         self.mean, self.spread = 0.0, 1.0
+        self.value_column = "value"
+        self.spread_column = "value_sd" if loss == "gaussian" else None
+        self.quantile_columns = dict(zip(self.quantiles, self._names(), strict=True)) if loss == "quantile" else {}
         if column in self._names():
             raise ConfigError(f"endpoint {column}: the predictions have a column of that name, expected another")
 

@@ -9,23 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mil.endpoints.endpoint import Endpoint, Scores
-from mil.endpoints.survival import Survival
+from mil.endpoints.endpoint import Endpoint, Part, Scores
 from mil.errors import CohortError, ConfigError
 
 FEW = 10
 """Patients below which a stratum cannot be kept in proportion by a usual split."""
-
-
-class Part(NamedTuple):
-    """One of the endpoints, with the patients who have its target."""
-
-    name: str
-    endpoint: Endpoint
-    known: NDArray[np.bool_]
-    """`(p,)`"""
-    target: Tensor
-    """of the known patients, as the endpoint itself encodes it"""
 
 
 class _Place(NamedTuple):
@@ -47,12 +35,13 @@ class Several(Endpoint):
 
     metric: ClassVar[str] = "mean"
     partial: ClassVar[bool] = True
+    nested_option: ClassVar[str | None] = "endpoints"
 
     def __init__(self, endpoints: Mapping[str, Endpoint], weights: Mapping[str, float] | None = None) -> None:
         """`endpoints` by names of one's own; `weights` of their losses, 1 where not said."""
         self.endpoints = {str(name): endpoint for name, endpoint in endpoints.items()}
         for name, endpoint in self.endpoints.items():
-            if not isinstance(endpoint, Endpoint) or isinstance(endpoint, Several):
+            if not isinstance(endpoint, Endpoint) or endpoint.parts():
                 raise ConfigError(f"endpoint {name}: a {type(endpoint).__name__}, expected an endpoint of one question")
         if not self.endpoints:
             raise ConfigError("endpoints: none, expected one or more by name")
@@ -62,7 +51,11 @@ class Several(Endpoint):
         self.out_dim = sum(self.groups)
         self.alone = all(one.alone for one in self.endpoints.values())
         self._places = dict(zip(self.endpoints, _places(self.endpoints.values()), strict=True))
-        _refuse_twice({name: written(one) for name, one in self.endpoints.items()})
+        _refuse_twice({name: one.prediction_columns for name, one in self.endpoints.items()})
+
+    def parts(self) -> Mapping[str, Endpoint]:
+        """Return the endpoints by name."""
+        return self.endpoints
 
     def known(self, table: pd.DataFrame) -> NDArray[np.bool_]:
         """Which patients have the target of one endpoint at least."""
@@ -84,8 +77,18 @@ class Several(Endpoint):
             target[torch.from_numpy(there), place.target] = own.unsqueeze(1) if place.flat else own
         return target
 
-    def parts(self, target: Tensor) -> Iterator[Part]:
-        """Each endpoint with its own patients' targets."""
+    def events(self, target: Tensor) -> NDArray[np.bool_] | None:
+        """Return who had an event of any endpoint, `(p,)`; None where no endpoint follows patients."""
+        happened = None
+        for part in self.part_targets(target):
+            events = part.endpoint.events(part.target)
+            if events is not None:
+                happened = np.zeros(len(target), dtype=np.bool_) if happened is None else happened
+                happened[part.known] |= events
+        return happened
+
+    def part_targets(self, target: Tensor) -> Iterator[Part]:
+        """Yield each endpoint with the targets of the patients who have one."""
         for name, one in self.endpoints.items():
             place = self._places[name]
             own = target[:, place.target]
@@ -99,7 +102,7 @@ class Several(Endpoint):
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """The weighted sum of the endpoints' losses, each on the patients who have its target; zero where none has."""
         total = logits[:, :0].sum()
-        for part in self.parts(target):
+        for part in self.part_targets(target):
             if part.known.any():
                 total = total + self.weights[part.name] * part.endpoint.loss(self._own(part, logits), part.target)
         return total
@@ -108,7 +111,7 @@ class Several(Endpoint):
         """The endpoints' own side by side, NaN for logits of an endpoint without classes; none where none has some."""
         found = torch.full((len(target), self.out_dim), torch.nan, device=target.device)
         classes = False
-        for part in self.parts(target):
+        for part in self.part_targets(target):
             own = part.endpoint.membership(part.target)
             if own is not None:
                 classes = True
@@ -119,7 +122,7 @@ class Several(Endpoint):
     def score(self, logits: Tensor, target: Tensor, weight: NDArray[np.float64] | None = None) -> Scores:
         """The mean of the endpoints' own metrics, whatever their units; then each's metrics as `<name>_<metric>`."""
         own, scores = [], Scores()
-        for part in self.parts(target):
+        for part in self.part_targets(target):
             rows = None if weight is None else weight[:, part.known]
             found = part.endpoint.score(self._own(part, logits), part.target, rows)
             own.append(found[part.endpoint.metric])
@@ -156,7 +159,7 @@ class Several(Endpoint):
     def counts(self, target: Tensor) -> dict[str, int]:
         """Patients; of each endpoint those who have its target, where some have not, and its own counts."""
         found = {"n": len(target)}
-        for part in self.parts(target):
+        for part in self.part_targets(target):
             own = part.endpoint.counts(part.target)
             if own["n"] < len(target):
                 found[f"{part.name} known"] = own["n"]
@@ -165,7 +168,7 @@ class Several(Endpoint):
 
     def strata(self, target: Tensor) -> NDArray[np.int64]:
         """The first endpoint's; who has no target of it is a stratum of their own, or of the largest where few."""
-        first = next(self.parts(target))
+        first = next(self.part_targets(target))
         strata = np.zeros(len(target), dtype=np.int64)
         if not first.known.any():
             return strata
@@ -183,7 +186,7 @@ class Several(Endpoint):
         """
         if balance and not any(one.task == "classification" for one in self.endpoints.values()):
             raise ConfigError("data.balance: no endpoint has classes to balance, expected none")
-        for part in self.parts(target):
+        for part in self.part_targets(target):
             if not part.known.any():
                 raise CohortError(
                     f"endpoint {part.name}: none of {len(target)} training patients has a value in "
@@ -193,7 +196,7 @@ class Several(Endpoint):
 
     def finish(self, logits: Tensor, target: Tensor) -> None:
         """Each endpoint's own, on the training patients who have its target."""
-        for part in self.parts(target):
+        for part in self.part_targets(target):
             part.endpoint.finish(self._own(part, logits), part.target)
 
     def state(self) -> dict[str, Any]:
@@ -204,12 +207,6 @@ class Several(Endpoint):
         """Takes them back."""
         for name, one in self.endpoints.items():
             one.load_state(state.get(name, {}))
-
-
-def written(endpoint: Endpoint) -> set[str]:
-    """Every column that an endpoint may write, risks at horizons among them, which need something fitted."""
-    found = set(endpoint.decode(torch.zeros(1, endpoint.out_dim)))
-    return found | ({f"risk_{name}" for name in endpoint.horizons} if isinstance(endpoint, Survival) else set())
 
 
 def _places(endpoints: Any) -> Iterator[_Place]:
@@ -231,7 +228,7 @@ def _weights(endpoints: Mapping[str, Endpoint], weights: Mapping[str, float]) ->
     return {name: float(weights.get(name, 1.0)) for name in endpoints}
 
 
-def _refuse_twice(columns: Mapping[str, set[str]]) -> None:
+def _refuse_twice(columns: Mapping[str, frozenset[str]]) -> None:
     """Predictions that could not be told apart."""
     seen: dict[str, str] = {}
     for name, own in columns.items():

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 from zlib import crc32
 
@@ -11,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mil.endpoints.cox import TIES, breslow_hazard, cox_loss
+from mil.endpoints.cox import TIES, BaselineHazard, breslow_hazard, cox_loss
 from mil.endpoints.endpoint import Endpoint, Scores, numbers
 from mil.endpoints.follow_up import FollowUp, horizons_in
+from mil.endpoints.survival_view import SurvivalView
 from mil.errors import CohortError, ConfigError
 from mil.stats.survival_metrics import c_index
 
@@ -31,6 +33,7 @@ class Survival(Endpoint):
     """The column of the predictions that orders patients, larger for earlier events."""
     rank_means: ClassVar[str]
     """What that column is, for the card."""
+    unit: str
 
     def __init__(self, follow_up: FollowUp, unit: str, horizons: Mapping[str, float] | None) -> None:
         """`horizons` names times in `unit` at which `decode` gives the risk: `{"5y": 60}` becomes `risk_5y`."""
@@ -42,6 +45,15 @@ class Survival(Endpoint):
     def fitted(self) -> bool:
         """Whether there is what a survival curve needs."""
         return True
+
+    @property
+    def survival(self) -> SurvivalView:
+        """Columns and horizons of this endpoint."""
+        return SurvivalView(self.time, self.event, self.unit, self.horizons, self.rank)
+
+    def events(self, target: Tensor) -> NDArray[np.bool_]:
+        """Return whose follow-up ended with an event, also a competing one, `(p,)`."""
+        return (target[:, 1] > 0).numpy()
 
     @abstractmethod
     def risk(self, logits: Tensor) -> Tensor:
@@ -162,13 +174,18 @@ class Cox(Survival):
         self.ties, self.stratum, self.out_dim = ties, strata, 1
         if strata is not None:
             self.columns = (*self.columns, strata)
-        self.baseline: tuple[list[float], list[float]] | None = None
-        self.baselines: dict[str, tuple[list[float], list[float]]] = {}
+        self.baseline: BaselineHazard | None = None
+        self.baselines: dict[str, BaselineHazard] = {}
 
     @property
     def fitted(self) -> bool:
         """Whether there is a baseline hazard."""
         return self.baseline is not None
+
+    @property
+    def survival(self) -> SurvivalView:
+        """Columns, horizons and the pooled baseline hazard of this endpoint."""
+        return replace(super().survival, baseline=self.baseline)
 
     def encode(self, table: pd.DataFrame) -> Tensor:
         """Time and event, `(p, 2)`, or with strata time, event and stratum, `(p, 3)`."""
@@ -189,20 +206,14 @@ class Cox(Survival):
 
     def log_survival(self, logits: Tensor, times: Tensor) -> Tensor:
         """Minus the cumulative hazard, `(p, t)`, by the pooled baseline."""
-        return self._log_survival(logits, times, self.baseline or ([], []))
+        return (self.baseline or BaselineHazard([], [])).log_survival(logits, times)
 
     def stratum_curve(self, logits: Tensor, times: Sequence[float], stratum: str) -> Tensor:
         """`curve` by the baseline of one stratum, `(p, t)`; by the pooled one where it is not known."""
         baseline = self.baselines.get(str(_code(stratum)))
         if baseline is None:
             return self.curve(logits, times)
-        return self._log_survival(logits.double(), torch.tensor(times, dtype=torch.float64), baseline).exp()
-
-    def _log_survival(self, logits: Tensor, times: Tensor, baseline: tuple[list[float], list[float]]) -> Tensor:
-        moments, hazards = (torch.tensor([0.0, *values], dtype=logits.dtype) for values in baseline)
-        moments[0] = -torch.inf
-        reached = hazards[torch.searchsorted(moments, times, right=True) - 1]  # (t,)
-        return -torch.exp(logits + reached.log())  # in logarithms, zero times infinity is zero
+        return baseline.log_survival(logits.double(), torch.tensor(times, dtype=torch.float64)).exp()
 
     def ranked(self, risk: Tensor) -> Tensor:
         """The log hazard itself; any score that rises with risk will do."""
@@ -229,15 +240,15 @@ class Cox(Survival):
         self.baselines = {name: _pair(*pair) for name, pair in dict(state.get("strata", {})).items()}
 
 
-def _baseline(logits: Tensor, target: Tensor) -> tuple[list[float], list[float]]:
+def _baseline(logits: Tensor, target: Tensor) -> BaselineHazard:
     times, hazards = breslow_hazard(logits.double().squeeze(1), target[:, 0].double(), target[:, 1])
-    return times.tolist(), hazards.tolist()
+    return BaselineHazard(times.tolist(), hazards.tolist())
 
 
-def _pair(times: Sequence[float], hazards: Sequence[float]) -> tuple[list[float], list[float]]:
+def _pair(times: Sequence[float], hazards: Sequence[float]) -> BaselineHazard:
     if len(times) != len(hazards):
         raise ValueError(f"baseline hazard: {len(times)} times and {len(hazards)} hazards, expected as many")
-    return [float(time) for time in times], [float(hazard) for hazard in hazards]
+    return BaselineHazard([float(time) for time in times], [float(hazard) for hazard in hazards])
 
 
 def _code(stratum: object) -> int:

@@ -33,11 +33,11 @@ from sklearn.isotonic import IsotonicRegression
 from mil.endpoints.classification import Classes, Multiclass
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.ordinal import Ordinal
+from mil.endpoints.question import Question
 from mil.endpoints.survival import Survival
 from mil.errors import ConfigError, PredictionsError
 from mil.fitted import risk_calibration
 from mil.fitted.probability_maps import Curve, Floats
-from mil.fitted.questions import Question, questions
 from mil.stats.calibration_metrics import logit
 from mil.stats.logistic import logistic
 
@@ -125,7 +125,7 @@ def methods(endpoint: Endpoint) -> tuple[str, ...]:
     """What an endpoint's probabilities or risks can be calibrated by; nothing where it has none."""
     if isinstance(endpoint, Survival):
         return risk_calibration.METHODS if endpoint.horizons else ()
-    return METHODS if questions(endpoint) else ()
+    return METHODS if endpoint.questions() else ()
 
 
 def check(method: str, endpoint: Endpoint) -> None:
@@ -157,7 +157,7 @@ def fit(method: str, endpoint: Endpoint, select: pd.DataFrame) -> Calibrator:
         names = risk_calibration.columns(endpoint)
         found = risk_calibration.fit(method, endpoint, select)
         return Calibrator(method, tuple(name for own in names for name in own), found, RISKS, len(names[0]))
-    asked = questions(endpoint)
+    asked = endpoint.questions()
     if isinstance(endpoint, Multiclass | Ordinal):
         columns = tuple(f"{RAW}{name}" for name in endpoint.classes)
         joined = GRADES if isinstance(endpoint, Ordinal) else CLASSES

@@ -30,13 +30,13 @@ from mil.endpoints.competing_risks import CompetingRisks
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.ordinal import Ordinal
+from mil.endpoints.question import Question
 from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Survival
 from mil.errors import ConfigError, PredictionsError
 from mil.fitted.calibrators import Calibrator, calibrated_name, either
 from mil.fitted.cutoffs import achieved, choose, two_cuts
 from mil.fitted.decision import ABSTAINED, BETWEEN, Decision, On, apply, recalibrate, total
-from mil.fitted.questions import Question, questions
 from mil.fitted.rule_options import GROUPS, check, check_keys
 
 __all__ = ["STATED", "Decision", "Plan", "aimed", "apply", "fit", "plans", "recalibrate"]
@@ -160,7 +160,7 @@ def plans(decision: Mapping[str, Any] | None, endpoint: Endpoint) -> list[Plan]:
     check_keys(decision, {"questions", "role"}, "questions")
     if not isinstance(decision["questions"], Mapping):
         raise ConfigError(f"decision: questions {decision['questions']!r}, expected a rule for each of them by name")
-    asked = {question.name: question for question in questions(endpoint)}
+    asked = {question.name: question for question in endpoint.questions()}
     rules = {str(name): rule for name, rule in decision["questions"].items()}
     if odd := [name for name in rules if name not in asked]:
         raise ConfigError(f"decision: question {odd[0]!r}, expected some of {', '.join(asked) or '(none)'}")
@@ -187,7 +187,9 @@ def _plans(
 
 def _asked(rule: Mapping[str, Any], endpoint: Endpoint) -> list[Question]:
     positive = rule.get("positive")
-    if asked := questions(endpoint, [positive] if isinstance(positive, str) else positive):
+    if positive is not None:
+        return [endpoint.joint_question([positive] if isinstance(positive, str) else positive)]
+    if asked := endpoint.questions():
         return asked
     others = "quantiles or absolute_risk" if isinstance(endpoint, Survival) else "quantiles"
     raise ConfigError(f"decision {rule['rule']}: {type(endpoint).__name__} asks no question, expected {others}")

@@ -18,12 +18,12 @@ import pandas as pd
 from mil import checkpoint as checkpoints
 from mil.checkpoint import Checkpoint
 from mil.cohort.clinical_table import Cohort
+from mil.endpoints.question import Question
 from mil.errors import ConfigError, PredictionsError
 from mil.features.formats import Reading
 from mil.fitted import calibrators
 from mil.fitted.calibrators import LOCAL, Calibrator, calibrated_name, either
 from mil.fitted.decision_rules import STATED, Decision, aimed, recalibrate
-from mil.fitted.questions import Question, questions
 from mil.inference.conclusions import WITHHELD
 from mil.inference.predict import predict
 from mil.tables import listed
@@ -163,7 +163,7 @@ def _chosen(states: list[Decision], name: str | None, checkpoint: Checkpoint) ->
 def _question(checkpoint: Checkpoint, decision: Decision) -> Question:
     endpoint = checkpoint.endpoint
     positive = decision.rule.get("positive")
-    for one in questions(endpoint, positive):
+    for one in endpoint.questions() if positive is None else [endpoint.joint_question(positive)]:
         if decision.columns in either(one.columns):
             return one
     raise ConfigError(f"{checkpoint.folder}: decision {decision.name} asks no yes-or-no question, expected one")

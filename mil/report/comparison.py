@@ -7,9 +7,9 @@ import numpy as np
 from scipy import stats
 from torch import Tensor
 
+from mil.endpoints.question import Question
 from mil.endpoints.survival import Survival
 from mil.errors import PredictionsError
-from mil.fitted.questions import Question
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
 from mil.report.sections.calls import Called, called

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from mil.endpoints.endpoint import Endpoint
+from mil.endpoints.question import Question
 from mil.endpoints.several import Several
-from mil.fitted.questions import Question, questions
 from mil.report.predictions import checked, report_folds
 from mil.stats.bootstrap import Fold
 
@@ -72,7 +72,7 @@ class Evaluation:
     @cached_property
     def questions(self) -> list[Question]:
         """The yes-or-no questions of the endpoint; none for survival and regression."""
-        return questions(self.endpoint)
+        return self.endpoint.questions()
 
     @cached_property
     def counts(self) -> dict[str, int]:

@@ -18,7 +18,6 @@ from mil import config as conf
 from mil.bags import Bags
 from mil.cohort.covariates import Covariates
 from mil.endpoints.endpoint import Endpoint
-from mil.endpoints.several import written
 from mil.errors import ConfigError, MilError
 from mil.features.encoders import Encoder
 from mil.features.formats import formats
@@ -171,7 +170,7 @@ def endpoint(config: DictConfig) -> Endpoint:
         ConfigError: what its constructor says, or a target column that the predictions have for something else.
     """
     made = cast(Endpoint, make(config.tool.endpoint))
-    if taken := sorted({*OWN_COLUMNS, *written(made)} & set(made.columns)):
+    if taken := sorted({*OWN_COLUMNS, *made.prediction_columns} & set(made.columns)):
         raise ConfigError(f"endpoint: column {taken[0]!r} is one of the predictions' own, expected another name for it")
     return made
 

@@ -41,7 +41,7 @@ def classes_of(endpoint: Endpoint, patients: pd.DataFrame, target: Tensor) -> di
     if isinstance(endpoint, Survival):
         return {endpoint.event: label_findings.words(target[:, 1].numpy(), index)}
     if isinstance(endpoint, Several):
-        parts = [classes_of(one, patients[known], own) for _, one, known, own in endpoint.parts(target)]
+        parts = [classes_of(one, patients[known], own) for _, one, known, own in endpoint.part_targets(target)]
         return {name: words for part in parts for name, words in part.items()}
     if endpoint.partial:
         return {name: label_findings.words(target[:, at].numpy(), index) for at, name in enumerate(endpoint.columns)}

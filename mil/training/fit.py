@@ -9,14 +9,10 @@ import lightning.pytorch as lightning
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 
 from mil import checkpoint, files
-from mil.endpoints.endpoint import Endpoint
-from mil.endpoints.several import Several
-from mil.endpoints.survival import Survival
 from mil.features.batches import TrainOrder, WholeOrder, loader
 from mil.fitted.fitting import Shown
 from mil.fitted.fitting import fit as fit_rest
@@ -115,21 +111,8 @@ def _orders(config: DictConfig, fold: Fold, seed: int, epoch: int) -> tuple[Trai
     if options.balance == "sampling":
         strata = fold.endpoint.strata(data.target)
         weight = 1 / np.bincount(strata)[strata]
-    happened = None if weight is not None else events(fold.endpoint, data.target)
+    happened = None if weight is not None else fold.endpoint.events(data.target)
     return (TrainOrder(sizes, options.batch_bags, options.tiles_per_batch, weight, seed, epoch, happened),)
-
-
-def events(endpoint: Endpoint, target: Tensor) -> NDArray[np.bool_] | None:
-    """Whose follow-up ended with an event, `(b,)`; none where nobody is followed."""
-    if isinstance(endpoint, Survival):
-        return (target[:, 1] > 0).numpy()
-    found = None
-    for part in endpoint.parts(target) if isinstance(endpoint, Several) else ():
-        own = events(part.endpoint, part.target)
-        if own is not None:
-            found = np.zeros(len(target), dtype=np.bool_) if found is None else found
-            found[part.known] |= own
-    return found
 
 
 def _predicted(config: DictConfig, study: Study, model: MILModel, fold: Fold) -> tuple[pd.DataFrame, dict[str, Shown]]:

@@ -9,7 +9,7 @@ from mil.endpoints.classification import Binary, Multiclass
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.regression import Regression
-from mil.endpoints.several import Several, written
+from mil.endpoints.several import Several
 from mil.endpoints.survival import Cox
 from mil.errors import CohortError, ConfigError
 from tests.models.endpoints import ENDPOINTS
@@ -49,7 +49,7 @@ def test_targets_lie_side_by_side_and_missing_ones_are_nan() -> None:
     assert target.shape == (6, 4)
     assert target.dtype == torch.float64
     assert target.isnan().nonzero().tolist() == [[1, 3], [2, 0], [4, 1], [4, 2], [5, 0]]
-    for name, _, known, own in Several(alone()).parts(target):
+    for name, _, known, own in Several(alone()).part_targets(target):
         one = alone()[name]
         assert known.nonzero()[0].tolist() == KNOWN[name]
         assert torch.equal(own, one.encode(TABLE.iloc[KNOWN[name]]))
@@ -104,7 +104,8 @@ def test_predictions_are_all_columns_and_come_back() -> None:
     several.finish(logits, target)
     columns = several.decode(logits)
     assert list(columns) == ["p_1", "log_hazard", "risk_3m", "value"]
-    assert set(columns) == written(several.endpoints["class"]) | written(several.endpoints["outcome"]) | {"value"}
+    within = several.parts()
+    assert set(columns) == within["class"].prediction_columns | within["outcome"].prediction_columns | {"value"}
     table = pd.DataFrame({name: values.numpy() for name, values in columns.items()})
     torch.testing.assert_close(several.recode(table), logits)
 

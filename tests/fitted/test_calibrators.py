@@ -21,7 +21,6 @@ from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox
 from mil.errors import ConfigError, PredictionsError
 from mil.fitted.calibrators import ISOTONIC_LEAST, METHODS, Calibrator, calibrated, fit
-from mil.fitted.questions import questions
 from mil.stats import auroc
 from mil.stats.calibration_metrics import intercept, log_loss, logit, slope
 from mil.stats.weights import Floats
@@ -72,7 +71,7 @@ def again(calibrator: Calibrator) -> Calibrator:
 def test_every_endpoint_and_method_is_nearer_to_the_truth_on_other_patients(kind: str, method: str) -> None:
     endpoint, other = ENDPOINTS[kind], table(kind, seed=1)
     found = fit(method, endpoint, table(kind)).apply(other)
-    for question in questions(endpoint):
+    for question in endpoint.questions():
         truth = question.truth(other)
         before, after = (abs(slope(each.probability(found), truth) - 1) for each in (question, calibrated(question)))
         assert before > 0.3
@@ -204,7 +203,7 @@ def test_labels_that_are_not_known_have_no_part() -> None:
 def test_platt_of_grades_is_right_at_every_boundary() -> None:
     endpoint, other = ENDPOINTS["ordinal"], table("ordinal", 4000, seed=1)
     found = fit("platt", endpoint, table("ordinal", 4000)).apply(other)
-    for question in questions(endpoint):
+    for question in endpoint.questions():
         assert intercept(calibrated(question).probability(found), question.truth(other)) == pytest.approx(0, abs=0.12)
 
 

@@ -17,6 +17,7 @@ import torch
 
 import mil.fitted
 from mil.endpoints.classification import Binary, Multiclass
+from mil.endpoints.cox import BaselineHazard
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.ordinal import Ordinal
@@ -24,7 +25,6 @@ from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox, Survival
 from mil.fitted import calibrators, conformal, decision_rules, fitting
 from mil.fitted.fitting import Shown
-from mil.fitted.questions import questions
 from mil.report.evaluation import Evaluation
 from mil.report.sections import added_value, calibration, clinical_baseline, groups, operating_points, time_to_event
 from mil.report.sections import prediction_sets as conformal_section
@@ -39,7 +39,7 @@ Tool = dict[str, Any]
 
 def with_baseline(endpoint: Cox) -> Cox:
     """As if it had been trained, so that it predicts risks."""
-    endpoint.baseline = ([12.0, 36.0], [0.2, 0.6])
+    endpoint.baseline = BaselineHazard([12.0, 36.0], [0.2, 0.6])
     return endpoint
 
 
@@ -210,7 +210,7 @@ def test_the_clinical_baseline_does_not_know_the_report_patients_outcomes(case: 
         assert covariates is not None
         if isinstance(endpoint, Survival):
             return clinical_baseline.risks(evaluation, covariates, endpoint, 24)
-        return clinical_baseline.answers(evaluation, covariates, questions(endpoint)[0])
+        return clinical_baseline.answers(evaluation, covariates, endpoint.questions()[0])
 
     before = told(table, patients)
     for changed in tampered(table, endpoint):

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mil.fitted.questions import Question
+from mil.endpoints.question import Question
 from mil.report.evaluation import Evaluation
 from mil.report.figures.style import COLOURS, GREY, LINES, interval, panels, shared_legend, short
 from mil.stats.bootstrap import Floats

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mil.fitted.questions import Question
+from mil.endpoints.question import Question
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
 from mil.stats.bootstrap import Floats, Fold, draws

@@ -16,9 +16,9 @@ from scipy.special import expit
 
 from mil.endpoints.classification import Binary, Classes
 from mil.endpoints.endpoint import Scores
+from mil.endpoints.question import Question
 from mil.endpoints.regression import Regression
 from mil.fitted.calibrators import RAW, calibrated, calibrated_name
-from mil.fitted.questions import Question
 from mil.report.evaluation import Evaluation
 from mil.report.sections.pooled import Metrics, bins, curve, grid, number, points, resampled
 from mil.report.sections.recalibration import Recalibrated, recalibrated

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from mil.endpoints.question import Question
 from mil.fitted.decision import ABSTAINED, BETWEEN
 from mil.fitted.decision_rules import Plan, plans
-from mil.fitted.questions import Question
 from mil.report.evaluation import Evaluation
 from mil.report.sections.operating_points import pooled
 from mil.stats.proportions import proportion

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
+from mil.endpoints.question import Question
 from mil.endpoints.survival import Survival
-from mil.fitted.questions import Question
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
 from mil.report.sections.clinical import Clinical

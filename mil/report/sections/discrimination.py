@@ -16,8 +16,8 @@ from torch import Tensor
 from mil.endpoints.classification import Binary, Classes
 from mil.endpoints.endpoint import Endpoint, Scores
 from mil.endpoints.ordinal import Ordinal
+from mil.endpoints.question import Question
 from mil.endpoints.regression import Regression
-from mil.fitted.questions import Question
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
 from mil.report.sections.agreement import agreement

@@ -11,7 +11,6 @@ from mil.endpoints.survival import Survival
 from mil.errors import PredictionsError
 from mil.fitted import risk_calibration
 from mil.fitted.calibrators import calibrated_name
-from mil.fitted.questions import questions
 from mil.report.evaluation import Evaluation
 from mil.report.frozen import calibrator
 from mil.report.predictions import rows_of
@@ -80,4 +79,4 @@ def _columns(endpoint: Endpoint) -> list[str]:
     """What can be calibrated."""
     if isinstance(endpoint, Survival):
         return [name for own in risk_calibration.columns(endpoint) for name in own]
-    return [name for question in questions(endpoint) for name in question.columns]
+    return [name for question in endpoint.questions() for name in question.columns]

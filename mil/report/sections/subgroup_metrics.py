@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mil.endpoints.classification import Multiclass
 from mil.endpoints.multilabel import Multilabel
+from mil.endpoints.question import Question
 from mil.endpoints.survival import Survival
-from mil.fitted.questions import Question
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
 from mil.stats import auroc

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from mil.endpoints.question import Question
 from mil.endpoints.regression import Regression
-from mil.fitted.questions import Question
 from mil.report.comparison import holm
 from mil.report.evaluation import Evaluation
 from mil.report.sections.calls import Called, called

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from mil.endpoints.competing_risks import CompetingRisks
 from mil.endpoints.endpoint import Scores
+from mil.endpoints.question import Question
 from mil.endpoints.survival import Survival
 from mil.errors import ConfigError, PredictionsError
 from mil.fitted.calibrators import calibrated
-from mil.fitted.questions import Question
 from mil.report.evaluation import Evaluation
 from mil.report.sections import clinical_baseline
 from mil.report.sections.clinical import Clinical
