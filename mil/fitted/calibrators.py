@@ -30,18 +30,14 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.isotonic import IsotonicRegression
 
-from mil.endpoints.classification import Classes, Multiclass
 from mil.endpoints.endpoint import Endpoint
-from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.question import Question
-from mil.endpoints.survival import Survival
 from mil.errors import ConfigError, PredictionsError
 from mil.fitted import risk_calibration
 from mil.fitted.probability_maps import Curve, Floats
 from mil.stats.calibration_metrics import logit
 from mil.stats.logistic import logistic
 
-METHODS = ("temperature", "platt", "isotonic")
 ISOTONIC_LEAST = 1000
 RAW, CALIBRATED = "p_", "calibrated_"
 CLASSES, GRADES, RISKS = "classes", "grades", "risks"
@@ -121,24 +117,17 @@ class Calibrator:
         return cls(str(state["method"]), columns, curves, state["joined"], *more)
 
 
-def methods(endpoint: Endpoint) -> tuple[str, ...]:
-    """What an endpoint's probabilities or risks can be calibrated by; nothing where it has none."""
-    if isinstance(endpoint, Survival):
-        return risk_calibration.METHODS if endpoint.horizons else ()
-    return METHODS if endpoint.questions() else ()
-
-
 def check(method: str, endpoint: Endpoint) -> None:
     """Refuses a method that does not exist, or not for this endpoint.
 
     Raises:
         ConfigError: it is refused.
     """
-    known = methods(endpoint)
-    if known and method not in known:
-        raise ConfigError(f"calibration: method {method!r}, expected one of {', '.join(known)} or null")
-    if not known:
-        lacks = "horizons" if isinstance(endpoint, Survival) else "classes"
+    methods = endpoint.calibration_methods
+    if methods and method not in methods:
+        raise ConfigError(f"calibration: method {method!r}, expected one of {', '.join(methods)} or null")
+    if not methods:
+        lacks = "classes" if endpoint.survival is None else "horizons"
         raise ConfigError(f"calibration {method}: endpoint {', '.join(endpoint.columns)} has no {lacks}, expected null")
 
 
@@ -153,14 +142,13 @@ def fit(method: str, endpoint: Endpoint, select: pd.DataFrame) -> Calibrator:
         PredictionsError: too few patients, one class only, or a score that does not rise with the truth.
     """
     check(method, endpoint)
-    if isinstance(endpoint, Survival):
-        names = risk_calibration.columns(endpoint)
+    if endpoint.survival is not None:
+        names = endpoint.survival.all_risk_columns()
         found = risk_calibration.fit(method, endpoint, select)
         return Calibrator(method, tuple(name for own in names for name in own), found, RISKS, len(names[0]))
     asked = endpoint.questions()
-    if isinstance(endpoint, Multiclass | Ordinal):
-        columns = tuple(f"{RAW}{name}" for name in endpoint.classes)
-        joined = GRADES if isinstance(endpoint, Ordinal) else CLASSES
+    if len(endpoint.class_columns) > 1:
+        columns, joined = endpoint.class_columns, GRADES if endpoint.ordered else CLASSES
         if method == "temperature":
             return Calibrator(method, columns, (_temperature(endpoint, columns, select),), joined)
         return Calibrator(method, columns, tuple(_curve_of(method, one, select) for one in asked), joined)
@@ -223,7 +211,7 @@ def _line(values: Floats, target: Floats, method: str) -> tuple[float, float]:
     return (0.0, float(found[0])) if bare else (float(found[0]), float(found[1]))
 
 
-def _temperature(endpoint: Classes, columns: Sequence[str], select: pd.DataFrame) -> Curve:
+def _temperature(endpoint: Endpoint, columns: Sequence[str], select: pd.DataFrame) -> Curve:
     label, classes = endpoint.labels(select), len(columns)
     if len(np.unique(label)) < 2:
         found = f"{len(label)} patients of {len(np.unique(label))} class"

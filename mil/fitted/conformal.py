@@ -24,11 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mil.endpoints.classification import Binary, Classes
 from mil.endpoints.endpoint import Endpoint, numbers
-from mil.endpoints.multilabel import Multilabel
-from mil.endpoints.ordinal import Ordinal
-from mil.endpoints.regression import Regression
 from mil.errors import CheckpointError, ConfigError
 
 Floats = NDArray[np.float64]
@@ -128,13 +124,13 @@ class Interval(BaseModel):
     name: Literal[""] = ""
     method: Literal["absolute", "scaled", "quantiles"]
     columns: tuple[str, ...]
-    """`value`, then the spread, or the lowest and the highest quantile"""
+    """the value, then the spread, or the lowest and the highest quantile"""
     limits: tuple[Limit]
 
     @model_validator(mode="after")
     def _sized(self) -> "Interval":
-        if len(self.columns) != {"absolute": 1, "scaled": 2, "quantiles": 3}[self.method] or self.columns[0] != "value":
-            raise ValueError(f"columns {', '.join(self.columns)}, expected value and what {self.method} needs")
+        if len(self.columns) != {"absolute": 1, "scaled": 2, "quantiles": 3}[self.method]:
+            raise ValueError(f"columns {', '.join(self.columns)}, expected the value and what {self.method} needs")
         return self
 
     def deviations(self, table: pd.DataFrame, true: Floats) -> Floats:
@@ -145,7 +141,7 @@ class Interval(BaseModel):
     def apply(self, table: pd.DataFrame) -> pd.DataFrame:
         """Columns `low` and `high`, in the endpoint's unit; infinite where nothing can be left out."""
         low, high, scale = self._frame(table)
-        value, reach = table["value"].to_numpy(np.float64), self.limits[0].reach
+        value, reach = table[self.columns[0]].to_numpy(np.float64), self.limits[0].reach
         ends = {"low": np.minimum(low - reach * scale, value), "high": np.maximum(high + reach * scale, value)}
         return pd.DataFrame(ends, index=table.index)
 
@@ -261,34 +257,31 @@ def fit(asked: Mapping[str, Any], endpoint: Endpoint, select: pd.DataFrame) -> C
     """
     said = options(asked)
     known = select[endpoint.known(select)]
-    match endpoint:
-        case Regression():
-            parts: Sequence[Sets | Interval] = [_interval(endpoint, known, said.coverage)]
-        case Classes() | Multilabel():
-            unlimited = zip(_sets(endpoint, said), truths(endpoint, known), strict=True)
-            parts = [_limited(sets, truth, known, said) for sets, truth in unlimited]
-        case _:
-            return None
+    if endpoint.value_column is not None:
+        parts: Sequence[Sets | Interval] = [_interval(endpoint, endpoint.value_column, known, said.coverage)]
+    elif endpoint.questions():
+        unlimited = zip(_sets(endpoint, said), truths(endpoint, known), strict=True)
+        parts = [_limited(sets, truth, known, said) for sets, truth in unlimited]
+    else:
+        return None
     return Conformal(coverage=said.coverage, needed=needed(said.coverage), parts=tuple(parts))
 
 
 def truths(endpoint: Endpoint, table: pd.DataFrame) -> list[NDArray[np.int64]]:
     """The true class's place in each of the endpoint's sets, `(p,)` each; -1 where not known."""
-    if isinstance(endpoint, Classes):
+    if endpoint.classes:
         return [endpoint.labels(table)]
-    target = endpoint.encode(table).nan_to_num(nan=-1.0)
-    return [own.long().numpy() for own in target.unbind(1)]
+    return [np.nan_to_num(one.truth(table), nan=-1.0).astype(np.int64) for one in endpoint.questions()]
 
 
-def _sets(endpoint: Classes | Multilabel, said: Options) -> Iterator[Sets]:
-    """Without limits."""
-    shared: dict[str, Any] = {"method": said.method, "ordered": isinstance(endpoint, Ordinal), "limits": ()}
-    if isinstance(endpoint, Multilabel):
-        for name, pair in zip(endpoint.columns, endpoint.words, strict=True):
-            yield Sets(name=name, classes=pair, columns=(f"p_{name}",), **shared)
+def _sets(endpoint: Endpoint, said: Options) -> Iterator[Sets]:
+    """Yield the sets without limits: one for exclusive classes, else one for each question."""
+    shared: dict[str, Any] = {"method": said.method, "ordered": endpoint.ordered, "limits": ()}
+    if endpoint.classes:
+        yield Sets(name="", classes=endpoint.classes, columns=endpoint.class_columns, **shared)
     else:
-        columns = tuple(f"p_{name}" for name in endpoint.classes[isinstance(endpoint, Binary) :])
-        yield Sets(name="", classes=endpoint.classes, columns=columns, **shared)
+        for one in endpoint.questions():
+            yield Sets(name=one.name, classes=(one.negative, one.positive), columns=one.columns, **shared)
 
 
 def _limited(sets: Sets, truth: NDArray[np.int64], table: pd.DataFrame, said: Options) -> Sets:
@@ -302,14 +295,14 @@ def _limited(sets: Sets, truth: NDArray[np.int64], table: pd.DataFrame, said: Op
     return sets.model_copy(update={"limits": tuple(limits)})
 
 
-def _interval(endpoint: Regression, table: pd.DataFrame, coverage: float) -> Interval:
-    names = list(endpoint.decode(endpoint.encode(table).new_zeros(1, endpoint.out_dim)))
+def _interval(endpoint: Endpoint, value: str, table: pd.DataFrame, coverage: float) -> Interval:
+    quantiles = list(endpoint.quantile_columns.values())
     without = Limit(of="value", n=0, cut=None)
-    if endpoint.kind == "gaussian":
-        bare = Interval(method="scaled", columns=("value", "value_sd"), limits=(without,))
-    elif endpoint.kind == "quantile" and len(names) > 1:
-        bare = Interval(method="quantiles", columns=("value", names[0], names[-1]), limits=(without,))
+    if endpoint.spread_column is not None:
+        bare = Interval(method="scaled", columns=(value, endpoint.spread_column), limits=(without,))
+    elif len(quantiles) > 1:
+        bare = Interval(method="quantiles", columns=(value, quantiles[0], quantiles[-1]), limits=(without,))
     else:
-        bare = Interval(method="absolute", columns=("value",), limits=(without,))
+        bare = Interval(method="absolute", columns=(value,), limits=(without,))
     deviations = bare.deviations(table, endpoint.encode(table).double().numpy())
     return bare.model_copy(update={"limits": (limit("value", deviations, coverage),)})

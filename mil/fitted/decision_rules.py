@@ -25,14 +25,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mil.endpoints.classification import Binary, Multiclass
-from mil.endpoints.competing_risks import CompetingRisks
 from mil.endpoints.endpoint import Endpoint
-from mil.endpoints.multilabel import Multilabel
-from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.question import Question
-from mil.endpoints.regression import Regression
-from mil.endpoints.survival import Survival
 from mil.errors import ConfigError, PredictionsError
 from mil.fitted.calibrators import Calibrator, calibrated_name, either
 from mil.fitted.cutoffs import achieved, choose, two_cuts
@@ -180,7 +174,7 @@ def _plans(
         return [_ranked(rule, endpoint)]
     if name == "absolute_risk":
         return [_risk(rule, endpoint)]
-    if name == "argmax" and isinstance(endpoint, Multiclass | Ordinal):
+    if name == "argmax" and len(endpoint.class_columns) > 1:
         return [_likeliest(rule, endpoint, only)]
     return [_question(rule, endpoint, question) for question in ([only] if only else _asked(rule, endpoint))]
 
@@ -191,12 +185,12 @@ def _asked(rule: Mapping[str, Any], endpoint: Endpoint) -> list[Question]:
         return [endpoint.joint_question([positive] if isinstance(positive, str) else positive)]
     if asked := endpoint.questions():
         return asked
-    others = "quantiles or absolute_risk" if isinstance(endpoint, Survival) else "quantiles"
+    others = "quantiles" if endpoint.survival is None else "quantiles or absolute_risk"
     raise ConfigError(f"decision {rule['rule']}: {type(endpoint).__name__} asks no question, expected {others}")
 
 
 def _question(rule: Mapping[str, Any], endpoint: Endpoint, question: Question) -> Plan:
-    no, yes = _words(endpoint, question, "positive" in rule)
+    no, yes = question.negative, question.positive
     calls: tuple[str, ...] = (no, yes)
     if rule["rule"] == "two_cuts":
         calls = (no, BETWEEN, yes)
@@ -205,49 +199,30 @@ def _question(rule: Mapping[str, Any], endpoint: Endpoint, question: Question) -
     return Plan(question.name, rule, endpoint, question.columns, calls, question)
 
 
-def _words(endpoint: Endpoint, question: Question, together: bool) -> tuple[str, str]:
-    """What no and yes are called."""
-    match endpoint:
-        case Binary():
-            return endpoint.classes[0], endpoint.classes[1]
-        case Multilabel():
-            return endpoint.words[endpoint.columns.index(question.name)]
-        case Ordinal() if not together:
-            return question.name.replace(">=", "<", 1), question.name
-        case Ordinal() | Multiclass() if together:
-            others = [name for name in endpoint.classes if f"p_{name}" not in question.columns]
-            return " or ".join(others), question.name
-    return f"not {question.name}", question.name
-
-
-def _likeliest(rule: Mapping[str, Any], endpoint: Multiclass | Ordinal, only: Question | None) -> Plan:
+def _likeliest(rule: Mapping[str, Any], endpoint: Endpoint, only: Question | None) -> Plan:
     if only:
         raise ConfigError(f"decision argmax: question {only.name!r}, expected all classes compared at once")
-    columns = tuple(f"p_{name}" for name in endpoint.classes)
     calls = (*endpoint.classes, ABSTAINED) if "abstain_below" in rule else endpoint.classes
-    return Plan(endpoint.column, rule, endpoint, columns, calls)
+    return Plan(endpoint.columns[0], rule, endpoint, endpoint.class_columns, calls)
 
 
 def _ranked(rule: Mapping[str, Any], endpoint: Endpoint) -> Plan:
-    if not isinstance(endpoint, Survival | Regression):
+    score = endpoint.group_score
+    if score is None:
         raise ConfigError(
             f"decision quantiles: {type(endpoint).__name__}, expected an endpoint of survival or a number"
         )
-    score = endpoint.rank if isinstance(endpoint, Survival) else "value"
     return Plan(score, rule, endpoint, (score,), GROUPS[len(rule["cuts"])])
 
 
 def _risk(rule: Mapping[str, Any], endpoint: Endpoint) -> Plan:
-    horizon, known = str(rule.get("horizon")), endpoint.horizons if isinstance(endpoint, Survival) else {}
-    if horizon not in known:
-        raise ConfigError(
-            f"decision absolute_risk: horizon {horizon!r}, expected one of {', '.join(known) or '(none)'}"
-        )
-    causes = endpoint.causes if isinstance(endpoint, CompetingRisks) else []
-    cause = str(rule["cause"]) if "cause" in rule else next(iter(causes), None)
-    if cause is not None and cause not in causes:
-        raise ConfigError(f"decision absolute_risk: cause {cause!r}, expected one of {', '.join(causes) or '(none)'}")
-    column = f"risk_{horizon}" if cause is None else f"risk_{cause}_{horizon}"
+    if endpoint.survival is None:
+        raise ConfigError(f"decision absolute_risk: horizon {str(rule.get('horizon'))!r}, expected one of (none)")
+    cause = str(rule["cause"]) if "cause" in rule else None
+    try:
+        column = endpoint.survival.risk_column(str(rule.get("horizon")), cause)
+    except ValueError as error:
+        raise ConfigError(f"decision absolute_risk: {error}") from None
     return Plan(column, rule, endpoint, (column,), GROUPS[len(rule["cuts"])])
 
 

@@ -23,15 +23,14 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import brentq, minimize
 
-from mil.endpoints.competing_risks import CompetingRisks
-from mil.endpoints.survival import Survival
+from mil.endpoints.endpoint import Endpoint
+from mil.endpoints.survival_view import SurvivalView
 from mil.errors import PredictionsError
 from mil.fitted.probability_maps import LOG_LOG, Curve, Floats
 from mil.stats.calibration_metrics import log_log
 from mil.stats.censoring import Censoring
 from mil.stats.net_benefit import incidence_until
 
-METHODS = ("baseline", "baseline_slope")
 FEWEST = 10
 """Events until a horizon, and patients followed that long, below which it is left as it is."""
 _LEAST, _FAR = 1e-3, 60.0
@@ -63,28 +62,27 @@ class _Known:
         return np.where(self.event == 1, (counts[1] + 1) / (counts[1] + 2), 1 / (counts[0] + 2))
 
 
-def columns(endpoint: Survival) -> list[list[str]]:
-    """The columns of risks, a list a cause, each in order of time."""
-    names = sorted(endpoint.horizons, key=endpoint.horizons.__getitem__)
-    causes = [f"{cause}_" for cause in endpoint.causes] if isinstance(endpoint, CompetingRisks) else [""]
-    return [[f"risk_{cause}{name}" for name in names] for cause in causes]
-
-
-def fit(method: str, endpoint: Survival, select: pd.DataFrame) -> tuple[Curve, ...]:
-    """A curve for each cause and horizon that the patients can carry.
+def fit(method: str, endpoint: Endpoint, select: pd.DataFrame) -> tuple[Curve, ...]:
+    """Fit a curve for each cause and horizon for which there are enough patients.
 
     Args:
-        method: One of `METHODS`.
-        endpoint: With horizons.
+        method: One of `RISK_CALIBRATIONS`.
+        endpoint: Of times to an event, with horizons.
         select: Targets and risks, a row a patient.
 
     Raises:
-        PredictionsError: they can carry none, a column is missing, or risks do not rise with what happened.
+        PredictionsError: there are too few patients for any of them, a column is missing, or risks do not rise with
+            what happened.
+        ValueError: the endpoint is not about times to an event.
     """
+    view = endpoint.survival
+    if view is None:
+        raise ValueError(f"endpoint {', '.join(endpoint.columns)}: no times to an event")
+    time, code = view.event_times(endpoint.encode(select)).numpy().T
     found, wrong = list[Curve](), list[PredictionsError]()
-    for code, names in enumerate(columns(endpoint), 1):
+    for cause, names in enumerate(view.all_risk_columns(), 1):
         known = []
-        for one in _looked(method, endpoint, select, code, names):
+        for one in _looked(method, view, select, time, code, cause, names):
             if isinstance(one, PredictionsError):
                 wrong.append(one)
             else:
@@ -113,21 +111,26 @@ def rising(values: Floats, horizons: int) -> Floats:
 
 
 def _looked(
-    method: str, endpoint: Survival, patients: pd.DataFrame, code: int, names: Sequence[str]
+    method: str,
+    view: SurvivalView,
+    patients: pd.DataFrame,
+    time: Floats,
+    ended: Floats,
+    cause: int,
+    names: Sequence[str],
 ) -> Iterator[_Known | PredictionsError]:
-    """What is known of a cause at each horizon, or why it is too little."""
-    time, ended = endpoint.encode(patients)[:, :2].double().numpy().T
-    times = sorted(endpoint.horizons.values())
+    """Yield what is known about a cause at each horizon, or why it is too little."""
+    times = sorted(view.horizons.values())
     for column, at in zip(names, times, strict=True):
         if column not in patients:
             raise PredictionsError(f"calibration {method}: no column {column!r}, found {', '.join(patients.columns)}")
-        event = ((ended == code) & (time <= at)).astype(np.float64)
+        event = ((ended == cause) & (time <= at)).astype(np.float64)
         events, followed = int(event.sum()), int((time >= at).sum())
         if min(events, followed) < FEWEST:
             who = f"calibration {method} of {column}: {len(time)} patients with {events} events by {at:g}"
             yield PredictionsError(f"{who} and {followed} followed as long, expected {FEWEST} of each")
             continue
-        other = np.where(ended == code, 1, np.where(ended > 0, 2, 0))
+        other = np.where(ended == cause, 1, np.where(ended > 0, 2, 0))
         observed = float(incidence_until(time, other, at)[0])
         score = log_log(patients[column].to_numpy(np.float64))
         yield _Known(column.removeprefix("risk_"), column, score, event, _weights(time, ended, at), observed)

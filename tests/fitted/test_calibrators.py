@@ -14,13 +14,13 @@ from scipy.special import expit, log_softmax, softmax
 from sklearn.isotonic import IsotonicRegression
 
 from mil.endpoints.classification import Binary, Multiclass
-from mil.endpoints.endpoint import Endpoint
+from mil.endpoints.endpoint import PROBABILITY_CALIBRATIONS, Endpoint
 from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox
 from mil.errors import ConfigError, PredictionsError
-from mil.fitted.calibrators import ISOTONIC_LEAST, METHODS, Calibrator, calibrated, fit
+from mil.fitted.calibrators import ISOTONIC_LEAST, Calibrator, calibrated, fit
 from mil.stats import auroc
 from mil.stats.calibration_metrics import intercept, log_loss, logit, slope
 from mil.stats.weights import Floats
@@ -66,7 +66,7 @@ def again(calibrator: Calibrator) -> Calibrator:
     return Calibrator.from_state(json.loads(json.dumps(calibrator.state())))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PROBABILITY_CALIBRATIONS)
 @pytest.mark.parametrize("kind", sorted(ENDPOINTS))
 def test_every_endpoint_and_method_is_nearer_to_the_truth_on_other_patients(kind: str, method: str) -> None:
     endpoint, other = ENDPOINTS[kind], table(kind, seed=1)
@@ -78,7 +78,7 @@ def test_every_endpoint_and_method_is_nearer_to_the_truth_on_other_patients(kind
         assert after < (0.35 if method == "isotonic" else 0.25)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PROBABILITY_CALIBRATIONS)
 @pytest.mark.parametrize("kind", sorted(ENDPOINTS))
 def test_probabilities_of_exclusive_classes_sum_to_one_and_all_are_probabilities(kind: str, method: str) -> None:
     found = fit(method, ENDPOINTS[kind], table(kind)).apply(table(kind, 300, seed=1))
@@ -90,7 +90,7 @@ def test_probabilities_of_exclusive_classes_sum_to_one_and_all_are_probabilities
         np.testing.assert_allclose(values.sum(1), 1, rtol=1e-12)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PROBABILITY_CALIBRATIONS)
 @pytest.mark.parametrize("kind", sorted(ENDPOINTS))
 def test_what_was_fitted_comes_back_from_json_to_the_last_bit(kind: str, method: str) -> None:
     fitted, other = fit(method, ENDPOINTS[kind], table(kind)), table(kind, 200, seed=1)

@@ -14,11 +14,12 @@ from scipy.optimize import minimize
 from sksurv.nonparametric import cumulative_incidence_competing_risks
 
 from mil.endpoints.competing_risks import CompetingRisks
+from mil.endpoints.endpoint import RISK_CALIBRATIONS
 from mil.endpoints.survival import Cox
 from mil.errors import ConfigError, PredictionsError
 from mil.fitted import calibrators
 from mil.fitted.calibrators import Calibrator
-from mil.fitted.risk_calibration import FEWEST, METHODS, columns, rising
+from mil.fitted.risk_calibration import FEWEST, rising
 from mil.stats.calibration_metrics import log_log
 from mil.stats.weights import Floats
 
@@ -60,7 +61,7 @@ def again(calibrator: Calibrator) -> Calibrator:
 
 
 @few
-@given(st.integers(0, 10**6), st.sampled_from(METHODS), st.sampled_from([-1.0, 0.0, 0.5]))
+@given(st.integers(0, 10**6), st.sampled_from(RISK_CALIBRATIONS), st.sampled_from([-1.0, 0.0, 0.5]))
 def test_the_mean_risk_becomes_kaplan_and_meiers_at_every_horizon(seed: int, method: str, shift: float) -> None:
     select = cohort(seed, 200, 1.2, shift)
     found = calibrators.fit(method, COX, select).apply(select)
@@ -71,7 +72,7 @@ def test_the_mean_risk_becomes_kaplan_and_meiers_at_every_horizon(seed: int, met
             assert found[f"risk_{name}"].equals(select[f"risk_{name}"])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RISK_CALIBRATIONS)
 def test_the_mean_risk_of_each_cause_becomes_aalen_and_johansens(method: str) -> None:
     select = competing(factor=2.0)
     found = calibrators.fit(method, CAUSES, select).apply(select)
@@ -85,7 +86,7 @@ def test_the_mean_risk_of_each_cause_becomes_aalen_and_johansens(method: str) ->
 
 def test_the_slope_is_found_again_and_other_patients_gain_by_it() -> None:
     select, other = cohort(0, 4000, stretch=2.0, shift=-1.0), cohort(1, 2000, stretch=2.0, shift=-1.0)
-    plain, sloped = (calibrators.fit(method, COX, select) for method in METHODS)
+    plain, sloped = (calibrators.fit(method, COX, select) for method in RISK_CALIBRATIONS)
     assert {curve.slope for curve in plain.curves} == {1.0}
     assert len({curve.slope for curve in sloped.curves}) == 1
     assert sloped.curves[0].slope == pytest.approx(0.5, abs=0.05)
@@ -128,13 +129,13 @@ def test_patients_who_are_censored_early_weigh_on_those_like_them_and_not_as_fre
 def test_follow_up_that_everybody_ends_at_the_horizon_is_follow_up_until_then() -> None:
     select = cohort(2, 300, last=500)
     ended = select.assign(event=np.where(select["time"] > 60, 0, select["event"]), time=select["time"].clip(upper=60))
-    for method in METHODS:
+    for method in RISK_CALIBRATIONS:
         assert [curve.intercept for curve in calibrators.fit(method, COX, ended).curves] == pytest.approx(
             [curve.intercept for curve in calibrators.fit(method, COX, select).curves], abs=1e-9
         )
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RISK_CALIBRATIONS)
 def test_risks_stay_risks_that_rise_with_time_in_the_order_of_patients(method: str) -> None:
     fitted, other = calibrators.fit(method, CAUSES, competing(factor=0.3)), competing(1)
     found = fitted.apply(other)
@@ -165,13 +166,13 @@ def test_curves_that_cross_are_drawn_together(seed: int, causes: int, horizons: 
     np.testing.assert_allclose(rising(fine, horizons), fine, rtol=1e-14)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RISK_CALIBRATIONS)
 def test_what_was_fitted_comes_back_from_json_to_the_last_bit(method: str) -> None:
     for endpoint, table in ((COX, cohort()), (CAUSES, competing())):
         fitted = calibrators.fit(method, endpoint, table)
         assert again(fitted) == fitted
         pd.testing.assert_frame_equal(again(fitted).apply(table), fitted.apply(table), check_exact=True)
-        assert fitted.columns == tuple(name for own in columns(endpoint) for name in own)
+        assert fitted.columns == tuple(name for own in endpoint.survival.all_risk_columns() for name in own)
         assert (fitted.on, fitted.n) == ("select", len(table))
 
 
@@ -184,7 +185,7 @@ def test_a_horizon_that_few_reach_has_no_numbers_and_the_others_have() -> None:
     assert [fitted.answers([f"risk_{name}"]) for name in TIMES] == [True, True, False]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RISK_CALIBRATIONS)
 def test_too_few_events_are_refused_in_one_line(method: str) -> None:
     for table in (cohort(patients=8), cohort().assign(event=0), cohort().head(0)):
         with pytest.raises(

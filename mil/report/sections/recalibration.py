@@ -7,9 +7,7 @@ from typing import Any
 import pandas as pd
 
 from mil.endpoints.endpoint import Endpoint
-from mil.endpoints.survival import Survival
 from mil.errors import PredictionsError
-from mil.fitted import risk_calibration
 from mil.fitted.calibrators import calibrated_name
 from mil.report.evaluation import Evaluation
 from mil.report.frozen import calibrator
@@ -77,6 +75,6 @@ def _method(evaluation: Evaluation) -> str | None:
 
 def _columns(endpoint: Endpoint) -> list[str]:
     """What can be calibrated."""
-    if isinstance(endpoint, Survival):
-        return [name for own in risk_calibration.columns(endpoint) for name in own]
+    if endpoint.survival is not None:
+        return [name for columns in endpoint.survival.all_risk_columns() for name in columns]
     return [name for question in endpoint.questions() for name in question.columns]
