@@ -24,6 +24,10 @@ Change = Callable[[pd.DataFrame], pd.DataFrame]
         (lambda t: t.drop(columns=["fold", "label"]), "no column 'fold', 'label'"),
         (lambda t: t[t["role"] != "report"], "none of 240 rows has role 'report'"),
         (lambda t: pd.concat([t, t.head(2)]), "2 rows repeat a patient of a fold, first 000 of fold 0"),
+        (
+            lambda t: pd.concat([t, t[t["role"] == "train"].head(2).assign(role="report")]),
+            "2 rows repeat a patient of a fold",
+        ),
         (lambda t: t.assign(p_1=t["p_1"].where(t.index > 2)), "3 of 360 values of p_1 are not finite"),
         (lambda t: t.assign(p_1="high"), "360 of 360 values of p_1 are not finite"),
         (lambda t: t.assign(role="test"), "role 'test', expected one of train, select, report"),
