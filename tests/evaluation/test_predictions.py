@@ -88,6 +88,17 @@ def test_an_oracle_finds_its_patients_and_its_classes() -> None:
         np.testing.assert_array_equal(fold.logits.numpy(), expected)
 
 
+def test_an_oracle_may_have_a_row_for_each_slide_of_a_patient() -> None:
+    folds = report_folds(checked(binary(), Binary()), Binary())
+    patients = [f"{number:03}" for number in range(120)]
+    oracle = pd.DataFrame({"patient": patients, "oracle": np.linspace(0.1, 0.9, 120)})
+    per_slide = pd.concat([oracle, oracle.head(50)])
+    for fold, expected in zip(
+        oracle_folds(per_slide, folds, Binary()), oracle_folds(oracle, folds, Binary()), strict=True
+    ):
+        assert fold.logits.equal(expected.logits)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

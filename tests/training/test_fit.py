@@ -26,15 +26,17 @@ def test_the_checkpoint_holds_the_weights_of_the_epoch_with_the_lowest_select_lo
     settings = settings_of(*too_fast, "split.select=0.3")
     study = read_study(settings)
     train(settings, study, split_study(settings, study), tmp_path)
-    epochs = pd.read_csv(tmp_path / "log" / "version_0" / "metrics.csv").groupby("epoch")["select_loss"].max()
+    epochs = (
+        pd.read_csv(tmp_path / "log" / "version_0" / "metrics.csv").groupby("epoch")["select_loss"].max().to_numpy()
+    )
     loaded = checkpoint.load(tmp_path / "checkpoint")
     predictions = pd.read_csv(tmp_path / "predictions.csv", dtype={"patient": str})
     select = predictions[predictions["role"] == "select"].set_index("patient")
     loss = float(loaded.endpoint.loss(loaded.endpoint.recode(select), loaded.endpoint.encode(select)))
     assert loss == pytest.approx(epochs.min(), abs=1e-5)
-    assert epochs.iloc[-1] > epochs.min() + 1e-3
-    assert epochs.iloc[0] > epochs.min() + 1e-3
-    assert loaded.manifest.training["best_epoch"] == epochs.idxmin() + 1
+    assert epochs[-1] > epochs.min() + 1e-3
+    assert epochs[0] > epochs.min() + 1e-3
+    assert loaded.manifest.training["best_epoch"] == epochs.argmin() + 1
 
 
 def test_max_tiles_bounds_the_bags_of_training_patients_alone(tmp_path: Path) -> None:
