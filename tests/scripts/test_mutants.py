@@ -1,7 +1,7 @@
 """The script of mutation tests: which mutations are stale, and which are noticed by the tests of a small project."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -30,7 +30,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write_list(project: Path, *mutations: dict[str, object]) -> None:
+def write_list(project: Path, *mutations: Mapping[str, object]) -> None:
     rows = [{"file": "mil/order.py", "tests": ["tests/test_order.py"], **mutation} for mutation in mutations]
     (project / "tests" / "mutants.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -46,7 +46,7 @@ def write_list(project: Path, *mutations: dict[str, object]) -> None:
     ],
 )
 def test_a_mutation_is_stale_unless_its_text_occurs_exactly_once_and_its_tests_exist(
-    mutation: dict[str, object], code: int, mutants: ModuleType, project: Path, capsys: pytest.CaptureFixture[str]
+    mutation: Mapping[str, object], code: int, mutants: ModuleType, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_list(project, mutation)
     assert mutants.main(["--check", "--root", str(project)]) == code
