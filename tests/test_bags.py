@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -337,3 +338,10 @@ def test_topk_names_tiles_that_are_no_number_at_either_end(largest: bool) -> Non
     found = Bags(torch.zeros(5, 1), (2, 3)).topk(torch.tensor([1, 2, 3, torch.nan, 5]), 2, largest)
     assert found.values[1, 0].isnan()
     assert found.values[0].isfinite().all()
+
+
+def test_each_bag_of_a_batch_has_its_own_covariates() -> None:
+    covariates = normal(0, 3, 2)
+    for number, bag in enumerate(replace(packed([2, 1, 4]), covariates=covariates)):
+        assert bag.covariates is not None
+        assert bag.covariates.equal(covariates[number : number + 1])

@@ -155,6 +155,18 @@ def test_coordinates_follow_their_tiles(store: FeatureStore, max_tiles: int | No
     assert bags.sizes == ((6, 6, 6) if max_tiles else (10, 12, 14))
 
 
+@pytest.mark.parametrize("max_tiles", [None, 6])
+def test_each_tile_keeps_the_index_of_its_slide_in_batches_and_when_tiles_are_drawn(
+    store: FeatureStore, max_tiles: int | None
+) -> None:
+    bags = dataset(store, max_tiles)[[Draw(bag, epoch=3) for bag in range(3)]].bags
+    slide_number = bags.features[:, 2].long()
+    first_slide_of_bag = torch.tensor([0, 2, 3])
+    assert bags.slide is not None
+    assert torch.equal(bags.slide, slide_number - bags.spread(first_slide_of_bag))
+    assert set(bags.slide[bags.bag == 0].tolist()) == set(bags.slide[bags.bag == 2].tolist()) == {0, 1}
+
+
 def test_tiles_are_drawn_anew_each_epoch_and_the_same_again_for_the_same_epoch(store: FeatureStore) -> None:
     data = dataset(store, 6)
 

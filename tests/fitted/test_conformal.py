@@ -160,6 +160,18 @@ def test_intervals_hold_the_value_and_are_as_wide_as_the_patient_is_uncertain(lo
     assert related > 0.9 if loss != "squared" else related < 0.2
 
 
+def test_the_limit_of_gaussian_intervals_counts_multiples_of_each_patients_predicted_spread() -> None:
+    select, table = numbered(0, 19), numbered(1, 5)
+    fitted = conformal.fit({"coverage": 0.9}, Regression(loss="gaussian"), select)
+    assert fitted is not None
+    multiples = np.sort((select["score"] - select["value"]).abs() / select["value_sd"])
+    cut = multiples[17]  # of 19 patients rank ceil(20 * 0.9) = 18
+    assert fitted.parts[0].limits[0].cut == pytest.approx(cut, abs=1e-12)
+    intervals = fitted.apply(table)
+    np.testing.assert_allclose(intervals["low"], table["value"] - cut * table["value_sd"], atol=1e-12)
+    np.testing.assert_allclose(intervals["high"], table["value"] + cut * table["value_sd"], atol=1e-12)
+
+
 def test_a_survival_endpoint_has_no_sets() -> None:
     assert (
         conformal.fit({"coverage": 0.9}, Cox(), pd.DataFrame({"time": [1.0], "event": [1], "log_hazard": [0]})) is None

@@ -15,6 +15,7 @@ from mil.errors import CohortError, ConfigError, PredictionsError
 from mil.fitted.calibrators import Calibrator
 from mil.fitted.decision_rules import STATED, Decision, fit
 from mil.fitted.guarantee import needed
+from mil.fitted.novelty import Novelty
 from mil.inference.external import Labelled, labelled, put_right, recalibrated
 from mil.inference.predict import predict
 from mil.report.assemble import evaluate
@@ -78,6 +79,26 @@ def test_nothing_is_fitted_to_the_cohort(found: Labelled, stored: Checkpoint) ->
         assert report["external"]
     called = found.table["p_MSI-H"] >= frozen.cuts[0]
     assert (found.table["call"] == called.map({True: "MSI-H", False: "MSS"})).all()
+
+
+def test_patients_whose_result_is_withheld_are_counted_and_not_scored(abroad: Path, stored: Checkpoint) -> None:
+    def withholding(min_tiles: int) -> Checkpoint:
+        novelty = Novelty(min_tiles=min_tiles, min_tiles_on="stated beforehand", train=50, features=None)
+        fitted = {**stored.manifest.fitted, "novelty": novelty.state()}
+        return replace(stored, manifest=stored.manifest.model_copy(update={"fitted": fitted}))
+
+    scores = predict(stored, abroad / "features", abroad / "cohort.csv")
+    min_tiles = int(scores["tiles"].median())
+    judged = predict(withholding(min_tiles), abroad / "features", abroad / "cohort.csv")
+    withheld = set(judged.loc[judged["withheld"] != "", "patient"])
+    assert 0 < len(withheld) < len(judged)
+    table, _, withheld_count = labelled(withholding(min_tiles), abroad / "features", abroad / "cohort.csv")
+    assert set(table["patient"]) == set(judged["patient"]) - withheld
+    assert withheld_count == len(withheld)
+    assert "withheld" not in table
+    assert table["p_MSI-H"].notna().all()
+    with pytest.raises(PredictionsError, match="all 120 patients with a label are withheld"):
+        labelled(withholding(10**6), abroad / "features", abroad / "cohort.csv")
 
 
 def test_known_positives_set_the_cut_and_nobody_else_does(found: Labelled, stored: Checkpoint, tmp_path: Path) -> None:

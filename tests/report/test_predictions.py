@@ -24,6 +24,10 @@ Change = Callable[[pd.DataFrame], pd.DataFrame]
         (lambda t: t.drop(columns=["fold", "label"]), "no column 'fold', 'label'"),
         (lambda t: t[t["role"] != "report"], "none of 240 rows has role 'report'"),
         (lambda t: pd.concat([t, t.head(2)]), "2 rows repeat a patient of a fold, first 000 of fold 0"),
+        (
+            lambda t: pd.concat([t, t[t["role"] == "train"].head(2).assign(role="report")]),
+            "2 rows repeat a patient of a fold",
+        ),
         (lambda t: t.assign(p_1=t["p_1"].where(t.index > 2)), "3 of 360 values of p_1 are not finite"),
         (lambda t: t.assign(p_1="high"), "360 of 360 values of p_1 are not finite"),
         (lambda t: t.assign(role="test"), "role 'test', expected one of train, select, report"),
@@ -82,6 +86,17 @@ def test_an_oracle_finds_its_patients_and_its_classes() -> None:
         assert fold.patients is not None
         expected = np.array([int(name) for name in fold.patients])[:, None] + [0, 100, 200]
         np.testing.assert_array_equal(fold.logits.numpy(), expected)
+
+
+def test_an_oracle_may_have_a_row_for_each_slide_of_a_patient() -> None:
+    folds = report_folds(checked(binary(), Binary()), Binary())
+    patients = [f"{number:03}" for number in range(120)]
+    oracle = pd.DataFrame({"patient": patients, "oracle": np.linspace(0.1, 0.9, 120)})
+    per_slide = pd.concat([oracle, oracle.head(50)])
+    for fold, expected in zip(
+        oracle_folds(per_slide, folds, Binary()), oracle_folds(oracle, folds, Binary()), strict=True
+    ):
+        assert fold.logits.equal(expected.logits)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,15 @@ def test_each_site_is_reported_once_and_small_ones_together(caplog: pytest.LogCa
         LeaveOneSiteOut(smallest=30)(names, strata, columns, 0)
 
 
+def test_a_site_with_exactly_the_smallest_number_of_patients_has_a_fold_of_its_own() -> None:
+    names = [f"P{number:03}" for number in range(40)]
+    columns = pd.DataFrame({"patient": names, "site": np.repeat(["exact", "large", "larger"], [10, 14, 16])})
+    split = LeaveOneSiteOut(smallest=10, small="refuse")(names, np.arange(40) % 2, columns, 0)
+    assert [sites_in(split, fold, "report", columns) for fold in split.folds] == [{"exact"}, {"large"}, {"larger"}]
+    with pytest.raises(SplitError, match="1 sites have under 11 patients or one class: 'exact'"):
+        LeaveOneSiteOut(smallest=11, small="refuse")(names, np.arange(40) % 2, columns, 0)
+
+
 def test_sites_that_share_a_patient_are_one() -> None:
     columns = pd.DataFrame({"patient": ["a", "a", "b", "c", "d"], "site": ["X", "Y", "Y", "X", "Z"]})
     assert sites_of(["a", "b", "c", "d"], columns).tolist() == ["X + Y", "X + Y", "X + Y", "Z"]

@@ -35,3 +35,11 @@ def test_sides_of_one_class_are_warned_of_but_for_those_that_train() -> None:
     (found,) = of_one_class(given, strata)
     assert (found.severity, found.message.startswith("fold 0: all 1 select patients")) == ("warning", True)
     assert of_one_class(given, strata * 0) == [], "of one class in all there is nothing to say of sides"
+
+
+def test_a_report_role_of_one_class_is_warned_of() -> None:
+    given = split(p1="train", p2="train", p3="select", p4="select", p5="report", p6="report")
+    strata = pd.Series([0, 1, 0, 1, 1, 1], [f"p{number}" for number in range(1, 7)])
+    (warning,) = of_one_class(given, strata)
+    assert (warning.severity, warning.code) == ("warning", "one-class")
+    assert warning.message.startswith("fold 0: all 2 report patients are of one class")

@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from mil import checkpoint, files
 from mil.cards import card
+from mil.fitted.novelty import Novelty
+from mil.fitted.novelty import fit as fit_novelty
 from mil.runs.run import open_run
 from mil.zoo.gates import GATES, Evidence, gates, lines
 
@@ -131,6 +134,32 @@ def test_a_cut_set_on_report_patients_is_found(evidence: Evidence) -> None:
 
 def test_a_tool_that_withholds_nothing_is_said(evidence: Evidence) -> None:
     assert judged(fitted(evidence, novelty=None), 7)[0] is False
+
+
+@pytest.fixture(scope="module")
+def novelty() -> Novelty:
+    """Fitted to mean features of eight channels that differ in location."""
+    rng = np.random.default_rng(0)
+    train, select = (rng.normal(size=(bags, 8)) + np.arange(8) * 5 for bags in (80, 120))
+    return fit_novelty({"min_tiles": 50}, np.full(80, 200), train, select)
+
+
+def test_a_tool_that_withholds_every_stand_in_passes_the_gate_of_unlike_inputs(
+    evidence: Evidence, novelty: Novelty
+) -> None:
+    holds, sentence = judged(fitted(evidence, novelty=novelty.state()), 7)
+    assert (holds, sentence.split(";")[0]) == (True, "4 of 4 stand-ins withheld")
+
+
+def test_a_tool_that_lets_a_stand_in_pass_fails_the_gate_of_unlike_inputs(evidence: Evidence, novelty: Novelty) -> None:
+    assert novelty.features is not None
+    lenient = novelty.model_copy(update={"features": novelty.features.model_copy(update={"cut": 1e6})})
+    holds, sentence = judged(fitted(evidence, novelty=lenient.state()), 7)
+    assert holds is False
+    assert sentence.startswith("2 of 4 stand-ins withheld, not channels in another order, features 8 standard ")
+    tiles_only = novelty.model_copy(update={"features": None})
+    holds, sentence = judged(fitted(evidence, novelty=tiles_only.state()), 7)
+    assert (holds, sentence.split(";")[0]) == (False, "1 of 1 stand-ins withheld")
 
 
 def test_lost_blocks_changed_numbers_and_silence_do_not_hold(evidence: Evidence) -> None:

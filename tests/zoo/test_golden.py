@@ -57,6 +57,23 @@ def test_on_another_platform_they_may_differ_a_little_and_here_not_at_all(
         golden.check(loaded)
 
 
+def test_logits_that_are_not_numbers_are_refused_on_another_platform_too(
+    loaded: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(golden, "here", lambda: {"machine": "another"})
+    intact = [weight.clone() for weight in loaded.model.parameters()]
+    for weight in loaded.model.parameters():
+        weight.data.fill_(torch.nan)
+    with pytest.raises(CheckpointError, match="differ by nan, expected at most 1e-05 on another platform"):
+        golden.check(loaded)
+    for weight, values in zip(loaded.model.parameters(), intact, strict=True):
+        weight.data.copy_(values)
+    change(loaded, "logits", torch.nan)
+    monkeypatch.setattr(golden, "here", lambda: {"machine": "a third"})
+    with pytest.raises(CheckpointError, match="differ by nan, expected at most 1e-05 on another platform"):
+        golden.check(loaded)
+
+
 @pytest.mark.parametrize("name", ["features", "logits"])
 def test_what_was_not_kept_so_is_refused(name: str, loaded: Checkpoint) -> None:
     change(loaded, name, 0.5)

@@ -12,6 +12,7 @@ from mil import checkpoint, files
 from mil.zoo import golden
 from mil.zoo.release import release
 from mil.zoo.verify import differences, recomputed, verify, verify_all
+from tests.conftest import Mil
 from tests.zoo.checkpoints import reseal
 
 Break = Callable[[Path], object]
@@ -105,6 +106,11 @@ def test_a_changed_extra_or_missing_file_is_named(spoil: Break, name: str, copy:
             "report.json: gates[1].holds is true": reported(lambda said: said["gates"][1].update(holds=True)),
             'report.json: fitted[0].on is "nobody"': reported(lambda said: said["fitted"][0].update(on="nobody")),
         },
+        {
+            "README.md: line ": replaced("README.md", "\n\n", "\n \n"),
+            "model_card.xml: line ": replaced("model_card.xml", "\n", "\n\n"),
+            "report.html: line ": replaced("report.html", " ", "  "),
+        },
         {"the stored predictions give": reported(lambda said: said.update(seed=9))},
         {"extra.py is no part of a release": lambda folder: (folder / "extra.py").write_text("")},
         {"figures/x.js is no part of a release": lambda folder: (folder / "figures" / "x.js").write_text("")},
@@ -177,6 +183,19 @@ def test_a_release_made_again_is_the_same_to_the_last_byte(crc_run: Path, crc_re
 def test_several_are_verified_in_order(crc_release: Path, copy: Path) -> None:
     (copy / "extra.py").write_text("")
     assert [len(problems) for _, problems in verify_all([copy, crc_release], 1)] == [1, 0]
+
+
+@pytest.mark.parametrize("broken_first", [True, False])
+def test_the_command_fails_wherever_the_broken_folder_stands(
+    broken_first: bool, crc_release: Path, copy: Path, mil: Mil
+) -> None:
+    (copy / "extra.py").write_text("")
+    folders = [copy, crc_release] if broken_first else [crc_release, copy]
+    result = mil("zoo", "verify", *folders, "--processes", 1)
+    broken_line, sound_line = sorted(result.out.splitlines(), key=lambda line: "sound" in line)
+    assert result.code == 1
+    assert "extra.py is not in the manifest" in broken_line
+    assert sound_line == f"{crc_release.name}: sound (unsigned)"
 
 
 @pytest.mark.slow

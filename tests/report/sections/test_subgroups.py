@@ -122,6 +122,33 @@ def test_where_a_fold_has_too_few_of_a_level_percentile_ranks_are_pooled() -> No
     assert row["value"]["value"] == pytest.approx(roc_auc_score(reported["label"][own], ranks[own]), abs=1e-12)
 
 
+def counted(*folds: tuple[int, int]) -> Evaluation:
+    """Reported patients of folds with so many positives and negatives each, and one score for all folds."""
+    rng = np.random.default_rng(0)
+    label = np.concatenate([np.repeat([1, 0], fold) for fold in folds])
+    fold = np.repeat(range(len(folds)), [sum(fold) for fold in folds])
+    table = pd.DataFrame({"patient": names(len(label)), "fold": fold, "role": "report", "label": label})
+    return Evaluation.of(table.assign(p_1=(label + rng.random(len(label))) / 2), Binary())
+
+
+def test_three_positives_are_too_few_however_many_negatives_there_are() -> None:
+    drawn, row = main_measure(counted((3, 60))).of(names(63), 20, 0)
+    assert drawn is None
+    assert row == {
+        "value": None,
+        "reason": "not estimable: 3 positives and 60 negatives, expected 20 positives and 20 negatives",
+        "positives": 3,
+        "negatives": 60,
+    }
+
+
+def test_one_small_fold_among_large_ones_pools_them_all() -> None:
+    _, pooled = main_measure(counted((30, 30), (30, 30), (5, 30))).of(names(155), 20, 0)
+    assert pooled["method"] == RANKS
+    _, within = main_measure(counted((30, 30), (30, 30), (10, 30))).of(names(160), 20, 0)
+    assert within["method"] != RANKS
+
+
 def test_pooling_takes_no_notice_of_what_a_fold_adds_to_its_scores() -> None:
     shifted = survival(patients=200, folds=20)
     found, alike = (

@@ -1,0 +1,70 @@
+"""The epoch whose weights are kept, and the epoch after which training stops early."""
+
+from types import SimpleNamespace
+from typing import cast
+
+import lightning.pytorch as lightning
+import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mil.config import compose
+from mil.study import build
+from mil.training.callbacks import Best
+from tests.training.test_whole import trainer_of
+
+
+class Scripted(lightning.LightningModule):
+    """Learns nothing; its loss on the select patients is given for each epoch."""
+
+    def __init__(self, select_losses: list[float]) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.select_losses = select_losses
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return self.weight.sum()
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        self.log("select_loss", self.select_losses[self.current_epoch])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+def epochs_trained(select_losses: list[float], *callbacks: lightning.Callback) -> int:
+    trainer = trainer_of(*callbacks, max_epochs=len(select_losses))
+    batches: DataLoader[Tensor] = DataLoader(cast("torch.utils.data.Dataset[Tensor]", [torch.zeros(1)]))
+    trainer.fit(Scripted(select_losses), batches, batches)
+    return trainer.current_epoch
+
+
+@pytest.mark.parametrize("losses", [[3, 1, 2], [1, 2, 3], [3, 2, 1], [2, 1, 1]])
+def test_the_weights_of_the_first_epoch_with_the_lowest_select_loss_are_kept(losses: list[float]) -> None:
+    best, network = Best(), torch.nn.Linear(1, 1)
+    for epoch, loss in enumerate(losses):
+        torch.nn.init.constant_(network.weight, epoch)
+        trainer = SimpleNamespace(callback_metrics={"select_loss": torch.tensor(loss)}, current_epoch=epoch)
+        best.on_validation_end(cast(lightning.Trainer, trainer), cast(lightning.LightningModule, network))
+    lowest = losses.index(min(losses))
+    assert (best.epoch, best.loss) == (lowest, min(losses))
+    assert best.weights["weight"].item() == lowest
+
+
+def test_an_epoch_whose_select_loss_is_not_a_number_is_never_the_best() -> None:
+    best = Best()
+    epochs_trained([2.0, float("nan"), 1.0, float("nan")], best)
+    assert (best.epoch, best.loss) == (2, 1.0)
+
+
+def test_training_stops_early_where_the_select_loss_rises_and_goes_on_where_it_falls() -> None:
+    def stopping() -> EarlyStopping:
+        callback: EarlyStopping = build.make(compose([]).callbacks.early_stopping)
+        return callback
+
+    patience = stopping().patience
+    falling = [1 - epoch / 100 for epoch in range(patience + 6)]
+    assert epochs_trained(falling, stopping()) == len(falling)
+    assert epochs_trained(falling[::-1], stopping()) == 1 + patience

@@ -1,0 +1,50 @@
+"""A fold's checkpoint holds the best epoch's weights, and its select and report patients are read whole."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mil import checkpoint
+from mil.config import compose
+from mil.features.batches import Draw
+from mil.study import build
+from mil.study.pipeline import read_study, split_study
+from mil.training.fold import cut
+from mil.training.run import train
+from tests.conftest import TINY
+
+HOLDOUT = [*(word for word in TINY if word != "split.folds=2"), "split=holdout", "baseline=false"]
+
+
+def settings_of(*words: str) -> Any:
+    return compose(build.prepared([*HOLDOUT, *words]))
+
+
+def test_the_checkpoint_holds_the_weights_of_the_epoch_with_the_lowest_select_loss(tmp_path: Path) -> None:
+    too_fast = ["optimizer.lr=0.1", "trainer.max_epochs=5", "trainer.precision=32-true", "callbacks=none"]
+    settings = settings_of(*too_fast, "split.select=0.3")
+    study = read_study(settings)
+    train(settings, study, split_study(settings, study), tmp_path)
+    epochs = (
+        pd.read_csv(tmp_path / "log" / "version_0" / "metrics.csv").groupby("epoch")["select_loss"].max().to_numpy()
+    )
+    loaded = checkpoint.load(tmp_path / "checkpoint")
+    predictions = pd.read_csv(tmp_path / "predictions.csv", dtype={"patient": str})
+    select = predictions[predictions["role"] == "select"].set_index("patient")
+    loss = float(loaded.endpoint.loss(loaded.endpoint.recode(select), loaded.endpoint.encode(select)))
+    assert loss == pytest.approx(epochs.min(), abs=1e-5)
+    assert epochs[-1] > epochs.min() + 1e-3
+    assert epochs[0] > epochs.min() + 1e-3
+    assert loaded.manifest.training["best_epoch"] == epochs.argmin() + 1
+
+
+def test_max_tiles_bounds_the_bags_of_training_patients_alone(tmp_path: Path) -> None:
+    settings = settings_of("data.max_tiles=5")
+    study = read_study(settings)
+    fold = cut(settings, study, split_study(settings, study), 0, tmp_path)
+    for role, bags in fold.data.items():
+        draws = [Draw(number, epoch=0) for number in range(len(bags))]
+        assert min(bags.sizes) > 5
+        assert bags[draws].bags.sizes == (tuple([5] * len(bags)) if role == "train" else tuple(bags.sizes))

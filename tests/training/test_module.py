@@ -1,0 +1,25 @@
+"""The loss and scores of an epoch come from the select patients' logits of that epoch alone."""
+
+import pytest
+import torch
+
+from mil.features.batches import WholeOrder, loader
+from mil.training.module import MILModule
+from mil.training.schedule import Constant
+from tests.training.test_whole import JUDGES, OPTIMIZER, dataset, network, trainer_of
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_the_select_loss_of_the_second_epoch_equals_a_fresh_computation(name: str) -> None:
+    endpoint, target = JUDGES[name]
+    data = dataset(target)
+    module = MILModule(network(endpoint.out_dim, covariates=False), endpoint, OPTIMIZER, Constant(), 5)
+    trainer = trainer_of(max_epochs=2)
+    trainer.fit(module, loader(data, WholeOrder(data.sizes, 4)), loader(data))
+    model = module.model.eval()
+    with torch.no_grad():
+        logits = torch.cat([model(batch.bags).logits for batch in loader(data)])
+    scores = {name: float(value) for name, value in endpoint.score(logits, target).items()}
+    fresh = {"loss": float(endpoint.loss(logits, target)), **scores}
+    logged = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("select_")}
+    assert logged == {f"select_{key}": pytest.approx(value, abs=1e-6) for key, value in fresh.items()}
