@@ -4,13 +4,25 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 from scipy import stats
 
 from mil.report.evaluation import Evaluation
+from mil.report.schema import Estimate, Model, Number
 from mil.stats.bootstrap import Floats
 from mil.stats.bootstrap_intervals import intervals
 
 LEVEL = 0.95
+
+
+class BlandAltman(Model):
+    """Bias of the predicted values, and the limits between which 95% of the differences are expected."""
+
+    n: int
+    sd: Number = Field(title="Standard deviation of the differences")
+    bias: Estimate
+    lower: Estimate = Field(title="Lower limit of agreement")
+    upper: Estimate = Field(title="Upper limit of agreement")
 
 
 def agreement(evaluation: Evaluation) -> dict[str, Any]:

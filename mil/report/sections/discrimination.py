@@ -5,12 +5,13 @@ patient, and counted.
 """
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from mil.endpoints.classification import Binary, Classes
@@ -20,13 +21,60 @@ from mil.endpoints.question import Question
 from mil.endpoints.regression import Regression
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
-from mil.report.sections.agreement import agreement
+from mil.report.schema import Confusion, Estimate, Model, Number, Section
+from mil.report.sections.agreement import BlandAltman, agreement
 from mil.stats import auroc, average_precision, balanced_accuracy, delong, macro_auroc, quadratic_kappa
 from mil.stats.bootstrap import Floats, Fold, Score
 from mil.stats.bootstrap_intervals import Interval, intervals
 from mil.stats.proportions import proportion
 
 _REASON = "no fold has every class that this is about"
+
+
+class QuestionAreas(Model):
+    """How well the probability of one yes-or-no question separates positives from negatives."""
+
+    name: str
+    n: int
+    positives: int
+    prevalence: Number
+    auroc: Estimate
+    auroc_delong: Estimate
+    auprc: Estimate
+
+
+class ClassCalls(Model):
+    """How often a class is recognised, and how often its call is right."""
+
+    name: str
+    n: int
+    recall: Estimate
+    precision: Estimate
+
+
+class Discrimination(Section):
+    """How well the predictions separate classes whatever threshold is chosen, or agree with true values."""
+
+    key: ClassVar[str] = "discrimination"
+    title: ClassVar[str] = "Discrimination"
+    explanation: ClassVar[str] = "How well the predictions separate patients with and without the finding."
+    not_applicable: ClassVar[str] = "The endpoint is a time to an event; see Survival."
+    position: ClassVar[int] = 10
+
+    questions: tuple[QuestionAreas, ...] = ()
+    macro_auroc: Estimate | None = None
+    balanced_accuracy: Estimate | None = None
+    quadratic_kappa: Estimate | None = None
+    called: str | None = None
+    """how a class is called, in words"""
+    accuracy: Estimate | None = None
+    classes: tuple[ClassCalls, ...] = ()
+    confusion: Confusion | None = None
+    metrics: dict[str, Estimate] = Field(default={}, title="Agreement")
+    """of a predicted value: the metrics of the endpoint"""
+    bland_altman: BlandAltman | None = Field(default=None, title="Differences, predicted minus true")
+
+
 _MEANS = ("macro_auroc", "balanced_accuracy", "quadratic_kappa")
 
 

@@ -10,11 +10,12 @@ import logging
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field, JsonValue
 
 from mil.endpoints.classification import Classes
 from mil.errors import ConfigError, PredictionsError
@@ -23,11 +24,104 @@ from mil.fitted.decision_rules import Plan, plans
 from mil.report import frozen
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
-from mil.stats.proportions import Estimate, likelihood_ratio, predictive_value, proportion, wilson
+from mil.report.schema import Confusion, Estimate, Model, Number, Section
+from mil.stats.proportions import Estimate as Bounds3
+from mil.stats.proportions import likelihood_ratio, predictive_value, proportion, wilson
 
 LEVEL = 0.95
 RATIO, BAYES = "logarithm, Simel 1991", "Bayes' rule, logit, Mercaldo 2007"
 logger = logging.getLogger(__name__)
+
+
+class FittedCuts(Model):
+    """The cuts of one fold, and the patients who set them."""
+
+    fold: int | str
+    columns: tuple[str, ...] | None = None
+    """summed into the score that is cut"""
+    cuts: tuple[float, ...] | None = None
+    """None where these patients cannot set them; `reason` says why"""
+    on: str | None = None
+    n: int | None = None
+    positives: int | None = None
+    achieved: dict[str, Number] = Field(default={})
+    """rates of the patients who set the cuts"""
+    note: str | None = None
+    reason: str | None = None
+
+
+class CallRate(Model):
+    """Of 1,000 patients, how many are positive (or negative) and get this call."""
+
+    call: str
+    positive: bool
+    estimate: Estimate = Field(title="Of 1,000 patients")
+
+
+class AtPrevalence(Model):
+    """Predictive values, were `prevalence` the proportion of positives."""
+
+    prevalence: float
+    ppv: Estimate
+    npv: Estimate
+    per_1000: tuple[CallRate, ...]
+
+
+class GroupCounts(Model):
+    """Patients with one call."""
+
+    name: str
+    counts: dict[str, int]
+
+
+class OperatingPoint(Model):
+    """One decision and what it did to the reported patients.
+
+    A decision about a yes-or-no question has `sensitivity` and what belongs to it, the choice of the likeliest class
+    has `accuracy` and `recall`, groups by risk or score have `groups`.
+    """
+
+    name: str
+    rule: dict[str, JsonValue]
+    role: str | None = None
+    calls: tuple[str, ...]
+    cuts: tuple[tuple[float, ...] | None, ...] = Field(title="Cuts by fold")
+    fitted: tuple[FittedCuts, ...] = Field(default=(), title="Who set the cuts")
+    undecided_patients: int | None = None
+    n: int | None = None
+    positives: int | None = None
+    negatives: int | None = None
+    primary_interval: str | None = None
+    confusion: Confusion | None = None
+    prevalence: Estimate | None = None
+    sensitivity: Estimate | None = None
+    specificity: Estimate | None = None
+    ppv: Estimate | None = None
+    npv: Estimate | None = None
+    lr_positive: Estimate | None = None
+    lr_negative: Estimate | None = None
+    ruled_out: Estimate | None = None
+    ruled_in: Estimate | None = None
+    indeterminate: Estimate | None = None
+    accuracy: Estimate | None = None
+    recall: dict[str, Estimate] = Field(default={})
+    abstained: Estimate | None = None
+    coverage: Estimate | None = None
+    per_1000: tuple[CallRate, ...] = ()
+    at_prevalence: tuple[AtPrevalence, ...] = ()
+    groups: tuple[GroupCounts, ...] = ()
+
+
+class OperatingPoints(Section):
+    """What the tool's frozen decisions did to the reported patients."""
+
+    key: ClassVar[str] = "operating_points"
+    title: ClassVar[str] = "Operating points"
+    explanation: ClassVar[str] = "What the frozen decisions did; their cuts were set without these patients."
+    not_applicable: ClassVar[str] = "The tool states no decision rule."
+    position: ClassVar[int] = 20
+
+    decisions: tuple[OperatingPoint, ...]
 
 
 def section(evaluation: Evaluation) -> dict[str, Any] | None:
@@ -220,7 +314,7 @@ def _likeliest(call: NDArray[np.object_], label: NDArray[np.int64], endpoint: Cl
     }
 
 
-def _number(estimate: Estimate, method: str, n: int) -> dict[str, Any]:
+def _number(estimate: Bounds3, method: str, n: int) -> dict[str, Any]:
     """As a report has it; what is not finite is None, with the reason where that is the value."""
     value, low, high = (each if math.isfinite(each) else None for each in estimate)
     found = {"value": value, "low": low, "high": high, "level": LEVEL, "method": method, "n": n}
