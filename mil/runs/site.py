@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from mil import checkpoint
 from mil.errors import ConfigError
 from mil.inference.embeddings import Embedded, embedded
+from mil.report.as_dict import site_as_dict
 from mil.report.sections.site_effects import section
 from mil.runs.designs import split_of
 from mil.runs.run import Run, by_patient, checkpoints_in
@@ -128,8 +129,8 @@ def _told(site: list[str], label: NDArray[np.float64], found: Embedded, drawn: t
     numbers = {"encoder": found.encoder.numpy(), "embedding": found.bag.numpy()}
     every = {"label": label, **numbers}
     return {
-        "told_by": {name: site_predictability(values, site, *drawn) for name, values in every.items()},
-        "beyond_label": {name: beyond(values, label, site, *drawn) for name, values in numbers.items()},
+        "told_by": {name: site_as_dict(site_predictability(values, site, *drawn)) for name, values in every.items()},
+        "beyond_label": {name: site_as_dict(beyond(values, label, site, *drawn)) for name, values in numbers.items()},
     }
 
 

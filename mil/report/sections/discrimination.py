@@ -4,7 +4,6 @@ Areas, balanced accuracy and kappa are computed within folds and averaged; calls
 patient, and counted.
 """
 
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,13 +18,14 @@ from mil.endpoints.endpoint import Endpoint, Scores
 from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.question import Question
 from mil.endpoints.regression import Regression
+from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
 from mil.report.schema import Confusion, Estimate, Model, Number, Section
 from mil.report.sections.agreement import BlandAltman, agreement
 from mil.stats import auroc, average_precision, balanced_accuracy, delong, macro_auroc, quadratic_kappa
 from mil.stats.bootstrap import Floats, Fold, Score
-from mil.stats.bootstrap_intervals import Interval, intervals
+from mil.stats.bootstrap_intervals import intervals
 from mil.stats.proportions import proportion
 
 _REASON = "no fold has every class that this is about"
@@ -168,7 +168,7 @@ def _overall(
 
 
 def _question(
-    evaluation: Evaluation, folds: list[Fold], at: int, question: Question, scored: dict[str, Interval]
+    evaluation: Evaluation, folds: list[Fold], at: int, question: Question, scored: dict[str, Estimate]
 ) -> dict[str, Any]:
     truth = question.truth(evaluation.reported)
     counts = {"n": int((~np.isnan(truth)).sum()), "positives": int((truth == 1).sum())}
@@ -176,10 +176,10 @@ def _question(
     return {
         "name": question.name,
         **counts,
-        "prevalence": prevalence["value"],
+        "prevalence": prevalence.value,
         "auroc": _number(scored[f"auroc {at}"], **counts),
-        "auroc_delong": delong.stated(_delong(folds, at)) | counts,
-        "auprc": _number(scored[f"auprc {at}"], **counts) | {"prevalence": prevalence["value"]},
+        "auroc_delong": as_dict(_delong(folds, at).estimate(counts)),
+        "auprc": _number(scored[f"auprc {at}"], **counts) | {"prevalence": prevalence.value},
     }
 
 
@@ -198,15 +198,15 @@ def _calls(reported: pd.DataFrame, endpoint: Classes) -> dict[str, Any]:
     label, calls = endpoint.labels(reported), called(endpoint, _shares(reported, endpoint))
     amount = len(endpoint.classes)
     counts = np.bincount(label * amount + calls, minlength=amount**2).reshape(amount, amount)  # true, called
-    found = {"called": called_by(endpoint), "accuracy": proportion(int(np.trace(counts)), len(label))}
+    found = {"called": called_by(endpoint), "accuracy": as_dict(proportion(int(np.trace(counts)), len(label)))}
     if isinstance(endpoint, Binary):
         return found
     classes = [
         {
             "name": name,
             "n": int(counts[at].sum()),
-            "recall": proportion(int(counts[at, at]), int(counts[at].sum())),
-            "precision": proportion(int(counts[at, at]), int(counts[:, at].sum())),
+            "recall": as_dict(proportion(int(counts[at, at]), int(counts[at].sum()))),
+            "precision": as_dict(proportion(int(counts[at, at]), int(counts[:, at].sum()))),
         }
         for at, name in enumerate(endpoint.classes)
     ]
@@ -221,8 +221,8 @@ def _shares(table: pd.DataFrame, endpoint: Classes) -> Floats:
     return table[[f"p_{name}" for name in endpoint.classes]].to_numpy(np.float64)
 
 
-def _number(interval: Interval, n: int, **counts: int) -> dict[str, Any]:
-    found = asdict(interval) | {"n": n} | counts
-    if np.isfinite(interval.value):
+def _number(interval: Estimate, n: int, **counts: int) -> dict[str, Any]:
+    found = as_dict(interval) | {"n": n} | counts
+    if interval.value is not None:
         return found
     return found | dict.fromkeys(("value", "low", "high")) | {"reason": _REASON}

@@ -19,13 +19,15 @@ from mil.endpoints.competing_risks import CompetingRisks
 from mil.endpoints.survival import Survival
 from mil.errors import PredictionsError
 from mil.fitted import decision_rules
+from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.frozen import decided
 from mil.report.predictions import rows_of
 from mil.report.schema import Estimate, Model, Number, Section
 from mil.report.sections.operating_points import FittedCuts
 from mil.stats import cox_regression
-from mil.stats.cox_regression import LEVEL, NotEstimableError
+from mil.stats.cox_regression import NotEstimableError
+from mil.stats.estimate import LEVEL
 from mil.stats.observed_risk import restricted_mean, risk_at, survival_at
 
 MEDIAN = {"rule": "quantiles", "cuts": [0.5]}
@@ -195,7 +197,7 @@ def _until(patients: pd.DataFrame, times: Sequence[float]) -> float:
 def _fared(name: str, patients: pd.DataFrame, times: Sequence[float], competing: bool) -> dict[str, Any]:
     time, code = patients["time"].to_numpy(), patients["code"].to_numpy()
     observed = risk_at if competing else survival_at
-    curve = [{"time": at} | observed(time, code, at) for at in times]
+    curve = [{"time": at} | as_dict(observed(time, code, at)) for at in times]
     counts = {"n": len(patients), "events": int(patients["event"].sum())}
     return {"name": name} | counts | {"incidence" if competing else "survival": curve}
 
@@ -224,7 +226,7 @@ def hazards(patients: pd.DataFrame, names: Sequence[str]) -> dict[str, Any]:
     elif with_events:
         try:
             model = cox_regression.fit(dummies, own["time"].to_numpy(), own["event"].to_numpy())
-            ratios |= {name: model.ratio(name) for name in with_events}
+            ratios |= {name: as_dict(model.ratio(name)) for name in with_events}
             moving = model.proportionality()
         except NotEstimableError as reason:
             ratios |= {name: _none(str(reason), patients) for name in with_events}

@@ -7,7 +7,6 @@ were not ruled in, so that with two cuts they are the sensitivity of the lower a
 """
 
 import logging
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,14 +21,12 @@ from mil.errors import ConfigError, PredictionsError
 from mil.fitted.decision import ABSTAINED
 from mil.fitted.decision_rules import Plan, plans
 from mil.report import frozen
+from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
 from mil.report.schema import Confusion, Estimate, Model, Number, Section
-from mil.stats.proportions import Estimate as Bounds3
-from mil.stats.proportions import likelihood_ratio, predictive_value, proportion, wilson
+from mil.stats.proportions import UNDEFINED, likelihood_ratio, predictive_value, proportion, wilson
 
-LEVEL = 0.95
-RATIO, BAYES = "logarithm, Simel 1991", "Bayes' rule, logit, Mercaldo 2007"
 logger = logging.getLogger(__name__)
 
 
@@ -246,19 +243,23 @@ def yes_no(counts: Counts, prevalences: Sequence[float] = ()) -> dict[str, Any]:
             "calls": list(counts.calls),
             "rows": [[side[name] for name in counts.calls] for side in (counts.negatives, counts.positives)],
         },
-        "prevalence": proportion(positives, n),
-        "sensitivity": proportion(positives - missed, positives),
-        "specificity": proportion(negatives - false, negatives),
-        "ppv": proportion(found, found + false),
-        "npv": proportion(cleared, cleared + missed),
-        "lr_positive": _number(likelihood_ratio(found, positives, false, negatives), RATIO, n),
-        "lr_negative": _number(likelihood_ratio(missed, positives, cleared, negatives), RATIO, n),
-        "ruled_out": proportion(missed + cleared, n),
-        "ruled_in": proportion(found + false, n),
-        **({"indeterminate": proportion(unsure, n), "coverage": proportion(n - unsure, n)} if between else {}),
+        "prevalence": as_dict(proportion(positives, n)),
+        "sensitivity": as_dict(proportion(positives - missed, positives)),
+        "specificity": as_dict(proportion(negatives - false, negatives)),
+        "ppv": as_dict(proportion(found, found + false)),
+        "npv": as_dict(proportion(cleared, cleared + missed)),
+        "lr_positive": as_dict(likelihood_ratio(found, positives, false, negatives)),
+        "lr_negative": as_dict(likelihood_ratio(missed, positives, cleared, negatives)),
+        "ruled_out": as_dict(proportion(missed + cleared, n)),
+        "ruled_in": as_dict(proportion(found + false, n)),
+        **(_undecided(unsure, n) if between else {}),
         "per_1000": _thousand(counts),
         "at_prevalence": [_at(counts, share) for share in prevalences],
     }
+
+
+def _undecided(unsure: int, n: int) -> dict[str, Any]:
+    return {"indeterminate": as_dict(proportion(unsure, n)), "coverage": as_dict(proportion(n - unsure, n))}
 
 
 def _at(counts: Counts, prevalence: float) -> dict[str, Any]:
@@ -266,13 +267,12 @@ def _at(counts: Counts, prevalence: float) -> dict[str, Any]:
     out, into = counts.outer
     found, positives, false, negatives = counts.with_call(into)
     missed, _, cleared, _ = counts.with_call(out)
-    n = positives + negatives
     ppv = predictive_value(found, positives, false, negatives, prevalence)
     npv = predictive_value(cleared, negatives, missed, positives, 1 - prevalence)
     return {
         "prevalence": prevalence,
-        "ppv": _number(ppv, BAYES, n),
-        "npv": _number(npv, BAYES, n),
+        "ppv": as_dict(ppv),
+        "npv": as_dict(npv),
         "per_1000": _thousand(counts, prevalence),
     }
 
@@ -288,8 +288,8 @@ def _thousand(counts: Counts, prevalence: float | None = None) -> list[dict[str,
         for name in counts.calls:
             low, high = (1000 * weight * bound for bound in wilson(side[name], whole))
             share = 1000 * weight * side[name] / whole if whole else float("nan")
-            cell = _number((share, low, high), "Wilson", whole)
-            cells.append({"call": name, "positive": positive} | cell)
+            cell = Estimate(value=share, low=low, high=high, method="Wilson", counts={"n": whole})
+            cells.append({"call": name, "positive": positive} | as_dict(cell.explained(UNDEFINED)))
     return cells
 
 
@@ -299,7 +299,7 @@ def _likeliest(call: NDArray[np.object_], label: NDArray[np.int64], endpoint: Cl
     decided = call != ABSTAINED
     right = (call == truth) & decided
     recall = {
-        name: proportion(int(right[truth == name].sum()), int(decided[truth == name].sum()))
+        name: as_dict(proportion(int(right[truth == name].sum()), int(decided[truth == name].sum())))
         for name in endpoint.classes
     }
     rows = [[int(((truth == name) & (call == said)).sum()) for said in plan.calls] for name in endpoint.classes]
@@ -307,18 +307,8 @@ def _likeliest(call: NDArray[np.object_], label: NDArray[np.int64], endpoint: Cl
         "n": len(call),
         "primary_interval": "Wilson",
         "confusion": {"classes": list(endpoint.classes), "calls": list(plan.calls), "rows": rows},
-        "accuracy": proportion(int(right.sum()), int(decided.sum())),
+        "accuracy": as_dict(proportion(int(right.sum()), int(decided.sum()))),
         "recall": recall,
-        "abstained": proportion(int((~decided).sum()), len(call)),
-        "coverage": proportion(int(decided.sum()), len(call)),
+        "abstained": as_dict(proportion(int((~decided).sum()), len(call))),
+        "coverage": as_dict(proportion(int(decided.sum()), len(call))),
     }
-
-
-def _number(estimate: Bounds3, method: str, n: int) -> dict[str, Any]:
-    """As a report has it; what is not finite is None, with the reason where that is the value."""
-    value, low, high = (each if math.isfinite(each) else None for each in estimate)
-    found = {"value": value, "low": low, "high": high, "level": LEVEL, "method": method, "n": n}
-    if value is not None:
-        return found
-    reason = "a class is absent or nobody has the call" if math.isnan(estimate[0]) else "no negative has the call"
-    return found | {"reason": reason}

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from pydantic import Field
 
+from mil.report.as_dict import as_dict, site_as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.schema import Estimate, Model, Section
 from mil.report.sections.subgroup_metrics import main_measure
@@ -117,7 +118,7 @@ def _mean(drawn: list[Sampled]) -> dict[str, Any]:
         }
     value = float(np.mean([one.value for one in drawn]))
     mean = Sampled(value, np.mean([one.samples for one in drawn], axis=0))
-    return mean.interval(WITHIN) | {"sites": len(drawn)}
+    return as_dict(mean.interval(WITHIN)) | {"sites": len(drawn)}
 
 
 def _told(evaluation: Evaluation, site: "pd.Series[str]") -> dict[str, Any]:
@@ -130,6 +131,6 @@ def _told(evaluation: Evaluation, site: "pd.Series[str]") -> dict[str, Any]:
     inputs = {"score": score, "label": label, "score_and_label": np.concatenate([score, label], 1)}
     names = site.fillna("").tolist()
     return {
-        name: site_predictability(values, names, evaluation.resamples, evaluation.seed)
+        name: site_as_dict(site_predictability(values, names, evaluation.resamples, evaluation.seed))
         for name, values in inputs.items()
     }

@@ -15,6 +15,7 @@ from scipy import stats
 
 from mil.endpoints.question import Question
 from mil.endpoints.regression import Regression
+from mil.report.as_dict import as_dict
 from mil.report.comparison import holm
 from mil.report.evaluation import Evaluation
 from mil.report.schema import Estimate, Model, Number, Section
@@ -29,7 +30,8 @@ from mil.report.sections.subgroup_metrics import (
     observed_expected,
     question_measure,
 )
-from mil.stats.bootstrap_intervals import LEVEL, Sampled
+from mil.stats.bootstrap_intervals import Sampled
+from mil.stats.estimate import LEVEL
 
 Members = list[str]
 GAP = "percentile, of the best level minus the worst, both chosen by the data: too large on average"
@@ -290,7 +292,7 @@ def _gap(drawn: Mapping[str, Sampled]) -> dict[str, Any] | None:
     if len(drawn) < 2:
         return None
     best, worst = (choose(drawn, key=lambda name: drawn[name].value) for choose in (max, min))
-    return {"best": best, "worst": worst} | drawn[best].minus(drawn[worst]).interval(GAP)
+    return {"best": best, "worst": worst} | as_dict(drawn[best].minus(drawn[worst]).interval(GAP))
 
 
 def _extreme(summaries: Sequence[Mapping[str, Any]], key: str, smallest: bool = False) -> dict[str, Any] | None:
