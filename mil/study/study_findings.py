@@ -3,7 +3,6 @@
 import copy
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from mil.cohort.clinical_table import Cohort
@@ -11,13 +10,14 @@ from mil.endpoints.endpoint import Endpoint
 from mil.errors import MilError
 from mil.splits.folds import Split
 from mil.study import encoder_findings, label_findings, split_findings
+from mil.study.config import RunConfig
 from mil.study.findings import Finding
 from mil.study.pipeline import Study
 
 
-def of_study(settings: DictConfig, study: Study, split: Split) -> list[Finding]:
+def of_study(settings: RunConfig, study: Study, split: Split) -> list[Finding]:
     """All of it, without a look at the files."""
-    called = OmegaConf.select(settings, "data.name")
+    called = settings.data.name
     return [
         *encoder_findings.seen(study.encoder, list(study.cohort.table["slide"]), called),
         *of_labels(study.endpoint, study.patients, study.target),
@@ -49,7 +49,7 @@ def classes_of(endpoint: Endpoint, patients: pd.DataFrame, target: Tensor) -> di
 
 
 def of_split(
-    settings: DictConfig,
+    settings: RunConfig,
     endpoint: Endpoint,
     cohort: Cohort,
     patients: pd.DataFrame,
