@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-import yaml
+from omegaconf import OmegaConf
 
 from mil.errors import MilError
 from mil.features.packing import pack
@@ -84,9 +84,10 @@ class Lab:
         """The configuration for these features, with the cohort's own table."""
         self.features("trident")
         cohort = self.root / "trident" / "cohort.csv"
-        given = [f"data.cohort={cohort}", f"data.features={features}", *(word for word in words if word != UNKNOWN)]
-        values = {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in given)}
-        return self.composed[UNKNOWN in words].replaced(values)
+        options = OmegaConf.from_dotlist([word for word in words if word != UNKNOWN]).get("data", {})
+        values = {f"data.{key}": value for key, value in options.items()}
+        given = {"data.cohort": str(cohort), "data.features": str(features)}
+        return self.composed[UNKNOWN in words].replaced(values | given)
 
     def learnt(self, features: Path, words: Sequence[str] = ()) -> Learnt:
         """What training on these features ends in."""

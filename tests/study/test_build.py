@@ -182,10 +182,8 @@ def test_a_cohort_without_features_is_refused_and_the_other_way_round() -> None:
     ],
 )
 def test_a_bad_option_of_a_constructor_is_found_before_any_work(word: str, said: str) -> None:
-    settings = compose([*TINY, word])
-    study = read_study(settings)
     with pytest.raises(ConfigError, match=said) as error:
-        rehearse(settings, study)
+        rehearse(settings := compose([*TINY, word]), read_study(settings))
     assert "\n" not in str(error.value)
 
 
