@@ -28,7 +28,6 @@ from mil import files
 from mil.cohort.columns import Words
 from mil.cohort.covariates import Covariates
 from mil.endpoints.endpoint import Endpoint
-from mil.endpoints.several import Several
 from mil.errors import CheckpointError, MilError
 from mil.features.encoders import Encoder
 from mil.features.formats import Reading
@@ -152,19 +151,20 @@ def load(folder: Path, allow: Collection[str] = ()) -> Checkpoint:
     return Checkpoint(folder, manifest, model.eval(), endpoint, encoder, geometry, reading, covariates, words)
 
 
-def endpoint_of(said: Part, allow: Collection[str], folder: Path) -> Endpoint:
-    """The endpoint as its options make it, nothing fitted yet.
+def endpoint_of(part: Part, allow: Collection[str], folder: Path) -> Endpoint:
+    """Return the endpoint that a manifest describes, with nothing fitted.
 
-    By the same list of classes within as without: an endpoint of several is given theirs, made.
+    Endpoints within another one are made first, from the same list of allowed classes.
 
     Raises:
-        CheckpointError: a class that is none of this package's, or options that it does not take.
+        CheckpointError: the class is not one of this package, or does not take these options.
     """
-    if said.name == f"{Several.__module__}.{Several.__qualname__}":
-        within = _validated(dict[str, Part], said.options.get("endpoints"), "endpoint.options.endpoints", folder)
-        made = {name: _instance(one, mil.endpoints, Endpoint, allow, folder) for name, one in within.items()}
-        said = said.model_copy(update={"options": {**said.options, "endpoints": made}})
-    return cast(Endpoint, _instance(said, mil.endpoints, Endpoint, allow, folder))
+    option = _class(part.name, mil.endpoints, Endpoint, allow, folder).nested_option
+    if option is not None:
+        nested = _validated(dict[str, Part], part.options.get(option), f"endpoint.options.{option}", folder)
+        made = {name: _instance(inner, mil.endpoints, Endpoint, allow, folder) for name, inner in nested.items()}
+        part = part.model_copy(update={"options": {**part.options, option: made}})
+    return cast(Endpoint, _instance(part, mil.endpoints, Endpoint, allow, folder))
 
 
 def _covariates(said: Clinical, folder: Path) -> Covariates:
@@ -246,17 +246,22 @@ def _verify_file(folder: Path, name: str, digest: str) -> None:
 
 
 def _instance(part: Part, package: ModuleType, base: type[Any], allow: Collection[str], folder: Path) -> Any:
-    known = dict(_classes(package, base))
-    if part.name in allow:
-        known[part.name] = _allowed(part.name, base, folder)
-    if part.name not in known:
-        raise CheckpointError(
-            f"{folder}: {part.name!r} is no {base.__name__} of this package; --allow {part.name} trusts it all the same"
-        )
+    cls = _class(part.name, package, base, allow, folder)
     try:
-        return known[part.name](**part.options)
+        return cls(**part.options)
     except (TypeError, ValueError, AttributeError, RuntimeError, MilError) as error:
         raise CheckpointError(f"{folder}: {part.name} cannot be made of its options: {_line(error)}") from None
+
+
+def _class(name: str, package: ModuleType, base: type[Any], allow: Collection[str], folder: Path) -> type[Any]:
+    if name in allow:
+        return _allowed(name, base, folder)
+    classes = dict(_classes(package, base))
+    if name not in classes:
+        raise CheckpointError(
+            f"{folder}: {name!r} is no {base.__name__} of this package; --allow {name} trusts it all the same"
+        )
+    return classes[name]
 
 
 def _allowed(name: str, base: type[Any], folder: Path) -> type[Any]:

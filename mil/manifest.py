@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json
 
 from mil.endpoints.endpoint import Endpoint
-from mil.endpoints.several import Several
 from mil.features.encoders import Encoder
 
 
@@ -68,12 +67,13 @@ def part(instance: object, options: Mapping[str, Any]) -> Part:
 
 
 def endpoint_part(endpoint: Endpoint, options: Mapping[str, Any]) -> Part:
-    """How a manifest names an endpoint, from the options of a yaml; endpoints within are named in the same way."""
-    if not isinstance(endpoint, Several):
+    """Return the record of an endpoint from the options of a yaml, including the endpoints within it."""
+    option = endpoint.nested_option
+    if option is None:
         return part(endpoint, options)
-    said = {name: {k: v for k, v in node.items() if k != "_target_"} for name, node in options["endpoints"].items()}
-    within = {name: part(endpoint.endpoints[name], own).model_dump() for name, own in said.items()}
-    return part(endpoint, {**options, "endpoints": within})
+    nodes = {name: {k: v for k, v in node.items() if k != "_target_"} for name, node in options[option].items()}
+    nested = {name: part(endpoint.parts()[name], node).model_dump() for name, node in nodes.items()}
+    return part(endpoint, {**options, option: nested})
 
 
 def encoder_record(encoder: Encoder, verified: bool) -> dict[str, Any]:

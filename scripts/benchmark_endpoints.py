@@ -23,6 +23,7 @@ from commands import mil
 from mil import config
 from mil.files import read_json, write
 from mil.study import build
+from mil.study.compose import compose
 
 ROOT = Path(__file__).resolve().parents[1]
 CUSTOM = "custom"
@@ -84,7 +85,7 @@ def _row(tool: str, seed: int, asked: argparse.Namespace) -> list[str]:
 def _permute(folder: Path, tool: str, seed: int) -> None:
     """The clinical table with the targets of whole patients changed about."""
     table = pd.read_csv(folder / "cohort" / "cohort.csv", dtype=str, keep_default_na=False)
-    columns = list(build.endpoint(config.compose([f"tool={tool}"])).columns)
+    columns = list(build.endpoint(compose([f"tool={tool}"])).columns)
     patients = table.drop_duplicates("patient").set_index("patient")[columns]
     shuffled = patients.sample(frac=1, random_state=np.random.RandomState(seed)).set_axis(patients.index)
     table[columns] = shuffled.loc[table["patient"]].to_numpy()

@@ -20,6 +20,7 @@ from pathlib import Path
 from hydra.utils import get_class
 
 from mil import checkpoint, config, files
+from mil.study.compose import compose
 from mil.zoo.index import write_index
 
 ROOT = Path(__file__).parents[1]
@@ -110,7 +111,7 @@ def build(tool: str, job: Build) -> float:
 
 def _small(tool: str) -> list[str]:
     """The model's widths, where it has them."""
-    known = signature(get_class(config.compose([f"tool={tool}"]).model._target_)).parameters
+    known = signature(get_class(compose([f"tool={tool}"]).model.target)).parameters
     return [f"++model.{name}={width}" for name, width in SMALL.items() if name in known]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mil import config
+from mil.study import compose
 
 QUICK = ["experiment=quick", "data.workers=0", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]
 """A run of seconds."""
@@ -80,19 +81,19 @@ def _cache(shared: Path) -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _composed_once() -> Iterator[None]:
     """The same words are composed once: Hydra takes a quarter of a second for it, and every command begins so."""
-    compose = config._composed
+    composed = compose._compose
     known: dict[tuple[object, ...], Any] = {}
 
-    def remembered(words: Sequence[str], extra: Path | None, whole: bool = False) -> Any:
-        if extra or whole:  # another folder of choices, and the time of day
-            return compose(words, extra, whole)
+    def remembered(words: Sequence[str], extra: Path | None, with_hydra: bool = False) -> Any:
+        if extra or with_hydra:  # another folder of choices, and the time of day
+            return composed(words, extra, with_hydra)
         key = (config.conf_dir(), *words)
         if key not in known:
-            known[key] = compose(words, extra)
+            known[key] = composed(words, extra)
         return copy.deepcopy(known[key])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "_composed", remembered)
+        patch.setattr(compose, "_compose", remembered)
         yield
 
 

@@ -3,11 +3,11 @@
 from itertools import combinations
 
 import pytest
-from omegaconf import OmegaConf
 
 from mil import config
 from mil.features.encoders import Encoder, folded
 from mil.study import build
+from mil.study.compose import compose
 
 OPEN = {"auto", "custom", "simulated"}
 WIDTHS = {
@@ -110,7 +110,7 @@ def known() -> dict[str, Encoder]:
 
 @pytest.mark.parametrize("name", sorted(set(config.choices("encoder")) - OPEN))
 def test_an_encoder_says_its_width_its_licence_and_what_it_has_seen(name: str) -> None:
-    encoder = build.make(config.compose([f"encoder={name}"]).encoder)
+    encoder = build.make(compose([f"encoder={name}"]).encoder)
     assert encoder.name == name
     assert encoder.dim == WIDTHS[name]
     assert encoder.licence
@@ -125,7 +125,7 @@ def test_every_encoder_is_listed_and_the_open_ones_compose(known: dict[str, Enco
     assert set(known) == set(WIDTHS)
     for name in sorted(OPEN):
         words = ["encoder.name=ours", "encoder.dim=8"] if name == "custom" else []
-        assert OmegaConf.to_container(config.compose([f"encoder={name}", *words]).encoder, resolve=True)
+        assert compose([f"encoder={name}", *words]).encoder.options.name
 
 
 def test_no_two_encoders_of_one_width_answer_to_the_same_name(known: dict[str, Encoder]) -> None:

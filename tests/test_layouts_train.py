@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
-from mil import config
 from mil.errors import MilError
 from mil.features.packing import pack
 from mil.features.store import FeatureStore
 from mil.simulation.layouts import LAYOUTS
 from mil.simulation.simulated_cohort import write
 from mil.study import build
+from mil.study.compose import compose
+from mil.study.config import RunConfig
 from mil.study.pipeline import read_study, split_study
 from mil.training.run import train
 from tests.conftest import TINY
@@ -64,10 +64,7 @@ class Lab:
         self.root = root
         words = [word for word in TINY if not word.startswith("split.")]
         # composing takes longer than training, and is done once for each choice of an encoder
-        self.composed = {
-            own: config.compose(build.prepared([*words, *SMALLER, *([UNKNOWN] if own else [])]))
-            for own in (False, True)
-        }
+        self.composed = {own: compose([*words, *SMALLER, *([UNKNOWN] if own else [])]) for own in (False, True)}
         self.cohort = build.simulation(self.composed[False])
 
     def features(self, layout: str) -> Path:
@@ -83,14 +80,14 @@ class Lab:
         pack(FeatureStore(self.features(layout)), out, dtype=dtype)
         return out
 
-    def settings(self, features: Path, words: Sequence[str] = ()) -> Any:
+    def settings(self, features: Path, words: Sequence[str] = ()) -> RunConfig:
         """The configuration for these features, with the cohort's own table."""
         self.features("trident")
-        composed = self.composed[UNKNOWN in words]
-        settings: Any = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
-        settings.merge_with_dotlist([word for word in words if word != UNKNOWN])
-        settings.data.cohort, settings.data.features = str(self.root / "trident" / "cohort.csv"), str(features)
-        return settings
+        cohort = self.root / "trident" / "cohort.csv"
+        options = OmegaConf.from_dotlist([word for word in words if word != UNKNOWN]).get("data", {})
+        values = {f"data.{key}": value for key, value in options.items()}
+        given = {"data.cohort": str(cohort), "data.features": str(features)}
+        return self.composed[UNKNOWN in words].replaced(values | given)
 
     def learnt(self, features: Path, words: Sequence[str] = ()) -> Learnt:
         """What training on these features ends in."""

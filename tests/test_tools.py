@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from omegaconf import DictConfig
 
 from mil import config
 from mil.endpoints.endpoint import Endpoint
@@ -20,6 +19,8 @@ from mil.endpoints.survival import Survival
 from mil.fitted import decision_rules, fitting
 from mil.simulation.simulated_cohort import draw_patients
 from mil.study import build
+from mil.study.compose import compose
+from mil.study.config import RunConfig
 from tests.intended_tools import TOOLS as INTENDED
 
 CATEGORIES = ("workflow", "biomarker", "outcome")
@@ -40,19 +41,25 @@ every_tool = pytest.mark.parametrize("name", TOOLS)
 
 
 @cache
-def settings(name: str) -> DictConfig:
-    return build.checked(config.compose([f"tool={name}"]))
+def settings(name: str) -> RunConfig:
+    return compose([f"tool={name}"])
+
+
+@cache
+def simulated(name: str) -> Any:
+    """The parameters of a tool's simulated cohort; targets have no common type."""
+    return build.simulation(settings(name))
 
 
 @cache
 def tool(name: str) -> dict[str, Any]:
-    return build.plain(settings(name).tool)
+    return settings(name).tool.plain()
 
 
 def read(name: str, patients: int) -> tuple[Endpoint, pd.DataFrame, torch.Tensor]:
     """A tool's fitted endpoint, simulated patients, and a perfect reader's logits of them."""
     endpoint = build.endpoint(settings(name))
-    drawn = draw_patients(replace(build.simulation(settings(name)), patients=patients))
+    drawn = draw_patients(replace(simulated(name), patients=patients))
     endpoint.fit(target := endpoint.encode(drawn.clinic))
     logits = endpoint.from_oracle(torch.tensor(drawn.oracle[list(endpoint.oracle_columns)].to_numpy()))
     endpoint.finish(logits, target)
@@ -92,8 +99,8 @@ def test_a_tool_says_everything_in_full(name: str) -> None:
 
 @every_tool
 def test_a_tool_s_columns_and_frequencies_are_those_of_its_simulation(name: str) -> None:
-    said, simulation = tool(name), settings(name).simulation
-    assert set(build.simulation(settings(name)).target.columns) == set(build.endpoint(settings(name)).columns)
+    said, simulation = tool(name), simulated(name)
+    assert set(simulation.target.columns) == set(build.endpoint(settings(name)).columns)
     assert set(said["subgroups"]) <= SIMULATED
     assert {*said["clinical"]["numeric"], *said["clinical"]["categorical"]} <= SIMULATED
     assert all(0 < share < 1 for share in said["prevalences"])
@@ -133,7 +140,7 @@ def test_the_facts_are_one_line_in_english_and_in_french(name: str) -> None:
 
 @every_tool
 def test_what_a_tool_fits_can_be_fitted_on_its_own_cohort(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    endpoint, clinic, logits = read(name, settings(name).simulation.patients)
+    endpoint, clinic, logits = read(name, simulated(name).patients)
     scores = pd.DataFrame({column: own.numpy() for column, own in endpoint.decode(logits).items()})
     table = pd.concat([clinic, scores], axis=1)
     train, select = table.iloc[: len(table) // 2], table.iloc[len(table) // 2 :]
@@ -160,7 +167,7 @@ def test_the_tools_are_the_intended_ones() -> None:
 
 @every_tool
 def test_a_tool_simulates_what_is_intended(name: str) -> None:
-    intended, said, simulation = INTENDED[name], tool(name), settings(name).simulation
+    intended, said, simulation = INTENDED[name], tool(name), simulated(name)
     target = simulation.target
     assert said["category"] == intended.category
     assert said["median_tiles"] == intended.median_tiles
@@ -177,7 +184,7 @@ def test_a_tool_simulates_what_is_intended(name: str) -> None:
 
 
 def test_the_competing_event_is_half_as_common_as_the_event() -> None:
-    target = settings("rlapsrisk-bc").simulation.target
+    target = simulated("rlapsrisk-bc").target
     assert (target.event_rate, target.competing_rate) == (0.10, 0.05)
     assert target.horizon == pytest.approx(60, abs=1)
 

@@ -6,8 +6,6 @@ from mil.cards.card_facts import MANIFEST, Facts, shortened
 from mil.cards.content import Block, Field, Part, Table, absent
 from mil.cards.measured import below, interval, population
 from mil.cards.tier import by_site
-from mil.endpoints.competing_risks import CompetingRisks
-from mil.endpoints.survival import Survival
 
 DESIGNS = {
     "HoldOut": "one part of the patients was held back for the report, at random within classes",
@@ -109,20 +107,20 @@ def _classes(facts: Facts) -> str:
 
 
 def _times(facts: Facts) -> list[Field]:
-    endpoint = facts.endpoint
-    if not isinstance(endpoint, Survival):
+    survival = None if facts.endpoint is None else facts.endpoint.survival
+    if survival is None:
         return [Field("Time, events and censoring", absent("the endpoint is no time to an event"))]
-    horizons = ", ".join(f"{name} ({time:g} {endpoint.unit})" for name, time in endpoint.horizons.items())
-    causes = ", ".join(endpoint.causes[1:]) if isinstance(endpoint, CompetingRisks) else ""
+    horizons = ", ".join(f"{name} ({time:g} {survival.unit})" for name, time in survival.horizons.items())
+    causes = ", ".join(survival.causes[1:])
     follow = (facts.whole.get("survival") or {}).get("median_follow_up")
     key = below(below(facts.source, "survival"), "median_follow_up")
-    told = f"{interval(follow)} {endpoint.unit}, {population(follow)}" if follow else facts.missing("survival")
+    told = f"{interval(follow)} {survival.unit}, {population(follow)}" if follow else facts.missing("survival")
     return [
         Field("Time zero", facts.said("time_zero", "see the assay above; the tool has no field of its own for it")),
-        Field("Event", str(endpoint.event), f"{MANIFEST}endpoint.options"),
+        Field("Event", survival.event_column, f"{MANIFEST}endpoint.options"),
         Field("Competing events", causes or absent("the endpoint has one kind of event")),
         Field("Censoring", "at the last contact, right-censored"),
-        Field("Unit", str(endpoint.unit)),
+        Field("Unit", survival.unit),
         Field("Horizons", horizons or absent("the endpoint states none"), f"{MANIFEST}endpoint.options.horizons"),
         Field("Median follow-up", told, key if follow else ""),
     ]

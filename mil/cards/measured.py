@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mil.cards.content import Table
-from mil.report.page.words import counted, estimate, is_number, named
+from mil.report.page.words import estimate, is_number, named
 from mil.report.page.words import population as told
+from mil.stats.estimate import format_count
 
 HEADS = ("Measure", "Value (95% interval)", "Patients", "Source")
 NAMES = ("name", "horizon", "variable", "group", "class", "site", "call", "label", "time")
@@ -95,7 +96,7 @@ def below(source: str, key: str) -> str:
 def population(found: Mapping[str, Any]) -> str:
     """Whom a number is of: `n 200, MSS 170, MSI-H 30`."""
     if "counts" in found:
-        return ", ".join(counted(name, amount) for name, amount in found["counts"].items())
+        return ", ".join(format_count(name, amount) for name, amount in found["counts"].items())
     keys = ("n", "positives", "negatives", "events")
     return ", ".join(f"{key} {found[key]}" for key in keys if found.get(key) is not None)
 

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +17,7 @@ from mil.splits.folds import Split
 from mil.splits.roles import ROLES
 from mil.study import split_file_findings
 from mil.study.cohort_facts import facts, rows
+from mil.study.config import RunConfig
 from mil.study.findings import Finding
 from mil.study.inspection import inspect
 from mil.study.log_findings import diverted
@@ -25,7 +25,7 @@ from mil.study.pipeline import Study
 from mil.study.study_findings import of_study
 
 
-def check(settings: DictConfig, deep: bool = False, as_json: bool = False, workers: int = 2) -> int:
+def check(settings: RunConfig, deep: bool = False, as_json: bool = False, workers: int = 2) -> int:
     """Reads the cohort, every file's header or whole file, and the split, and prints what was found.
 
     Returns:
@@ -72,7 +72,7 @@ def check_split(path: Path, column: str | None, as_json: bool = False) -> int:
     return _ended(findings)
 
 
-def before_training(settings: DictConfig, study: Study, split: Split) -> list[Finding]:
+def before_training(settings: RunConfig, study: Study, split: Split) -> list[Finding]:
     """What the run's log should say of its study.
 
     Raises:
@@ -83,7 +83,7 @@ def before_training(settings: DictConfig, study: Study, split: Split) -> list[Fi
     return findings
 
 
-def explained(settings: DictConfig, error: MilError) -> MilError:
+def explained(settings: RunConfig, error: MilError) -> MilError:
     """The error that a study could not be made for; where it is not the only one, with how to see the others."""
     try:
         with diverted(logging.NOTSET):

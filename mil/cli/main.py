@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from mil.cli.complete import group_or_value, groups_help
 from mil.cli.error_lines import told
 from mil.cli.evaluate_command import Slides, evaluate
 from mil.errors import MilError
+
+if TYPE_CHECKING:
+    from mil.study.config import RunConfig
 
 app = typer.Typer(
     name="mil",
@@ -285,8 +288,7 @@ def release(
     zoo_commands.release(run, version, out, fold, note, date)
 
 
-def _composed(words: Sequence[str] | None, config_dir: Path | None) -> Any:
-    from mil import config
-    from mil.study import build
+def _composed(words: Sequence[str] | None, config_dir: Path | None) -> "RunConfig":
+    from mil.study.compose import compose
 
-    return config.compose(build.prepared(list(words or ()), config_dir), config_dir)
+    return compose(words or (), config_dir)

@@ -28,13 +28,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from mil.checkpoint import WEIGHTS, Checkpoint
+from mil.endpoints.cox import BaselineHazard
 from mil.endpoints.endpoint import Endpoint
-from mil.endpoints.several import Several
-from mil.endpoints.survival import Cox
 from mil.errors import CheckpointError
 from mil.features.formats import Reading
 from mil.inference.conclusions import WITHHELD, withhold
@@ -113,8 +111,10 @@ def combined(endpoints: Sequence[Endpoint], tables: Sequence[pd.DataFrame]) -> p
         shifted = values + shifts.get(name, np.zeros(len(tables)))[:, None]  # (m, p)
         out[name] = _mean(shifted)
         out[f"{SPREAD}{name}"] = np.sqrt(_variance(shifted, 1))
-    if "value_sd" in scores:
-        out["value_sd"] = np.sqrt(_mean(scores["value_sd"] ** 2) + _variance(scores["value"]))
+    for part in _parts(endpoints[0]):
+        value, spread = part.value_column, part.spread_column
+        if value in scores and spread in scores:
+            out[spread] = np.sqrt(_mean(scores[spread] ** 2) + _variance(scores[value]))
     for name in (one for one in map(str, first) if one == "call" or one.startswith("call_")):
         votes = [_vote(row) for row in zip(*(table[name] for table in tables), strict=True)]
         out[name], out[name.replace("call", AGREEMENT, 1)] = (list(column) for column in zip(*votes, strict=True))
@@ -142,27 +142,29 @@ def _variance(values: Floats, fewer: int = 0) -> Floats:
 
 
 def _shifts(endpoints: Sequence[Endpoint]) -> Mapping[str, Floats]:
-    """What makes log hazards comparable, by column, `(m,)`; zero in the mean."""
-    parts = zip(*(_parts(endpoint) for endpoint in endpoints), strict=True)
-    for members in parts:
-        baselines = [one.baseline for one in members if isinstance(one, Cox) and one.baseline is not None]
+    """Return what to add to the log hazards of each member so that they are comparable, `(m,)`, by column.
+
+    The shifts have a mean of zero.
+    """
+    for members in zip(*map(_parts, endpoints), strict=True):
+        views = [view for member in members if (view := member.survival) is not None]
+        baselines = [view.baseline for view in views if view.baseline is not None]
         if len(baselines) == len(endpoints):
-            return {Cox.rank: _log_baselines(members, baselines)}
+            return {views[0].rank_column: _log_baselines(baselines)}
     return {}
 
 
-def _log_baselines(members: Sequence[Any], baselines: Sequence[tuple[list[float], list[float]]]) -> Floats:
-    """Logarithm of each member's baseline hazard, cumulated to the median time of all, less the mean over them."""
-    times = [np.asarray(moments) for moments, _ in baselines]
-    moment = max(float(np.median(np.concatenate(times))), *(float(own.min()) for own in times))
-    at = torch.tensor([moment], dtype=torch.float64)
-    zero = torch.zeros(1, 1, dtype=torch.float64)
-    found = np.array([math.log(-float(one.log_survival(zero, at))) for one in members])
-    return np.asarray(found - found.mean())
-
-
 def _parts(endpoint: Endpoint) -> list[Endpoint]:
-    return list(endpoint.endpoints.values()) if isinstance(endpoint, Several) else [endpoint]
+    """Return the endpoints within a tool of several, or the endpoint itself."""
+    return list(endpoint.parts().values()) or [endpoint]
+
+
+def _log_baselines(baselines: Sequence[BaselineHazard]) -> Floats:
+    """Return the log of each member's cumulative baseline hazard at the median event time, less the members' mean."""
+    times = [np.asarray(baseline.times) for baseline in baselines]
+    moment = max(float(np.median(np.concatenate(times))), *(float(own.min()) for own in times))
+    logs = np.array([math.log(baseline.at(moment)) for baseline in baselines])
+    return np.asarray(logs - logs.mean())
 
 
 def _vote(calls: Sequence[object]) -> tuple[str, float]:

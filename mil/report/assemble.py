@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pandas as pd
 
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.several import Several
+from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import checked, oracle_folds, report_folds, same_patients
 from mil.report.sections import (
@@ -26,7 +26,7 @@ from mil.report.sections import (
     utility,
 )
 from mil.stats.bootstrap import Fold
-from mil.stats.bootstrap_intervals import Interval, difference, intervals
+from mil.stats.bootstrap_intervals import difference, intervals
 
 SCHEMA = 2
 BASELINE, CLINICAL = "mean pooling, linear", "clinical covariates alone, linear"
@@ -79,7 +79,7 @@ def evaluate(
         "seed": evaluation.seed,
         "folds": len(folds),
         "patients": evaluation.counts,
-        "metrics": {name: asdict(interval) | {"counts": evaluation.counts} for name, interval in scored.items()},
+        "metrics": {name: as_dict(interval) | {"counts": evaluation.counts} for name, interval in scored.items()},
         **{name: None if several else section(evaluation) for name, section in SECTIONS.items()},
         **{
             key: None if other is None else _beside(name, other, folds, endpoint, *drawn)
@@ -110,8 +110,8 @@ def _beside(
     gained = difference(endpoint.score, folds, others, resamples, seed)
     return {
         "name": name,
-        "metrics": {name: asdict(interval) | {"counts": counts} for name, interval in scored.items()},
-        "difference": {name: asdict(interval) | {"counts": counts} for name, interval in gained.items()},
+        "metrics": {name: as_dict(interval) | {"counts": counts} for name, interval in scored.items()},
+        "difference": {name: as_dict(interval) | {"counts": counts} for name, interval in gained.items()},
     }
 
 
@@ -119,8 +119,8 @@ def _oracle(
     oracle: pd.DataFrame, folds: list[Fold], endpoint: Endpoint, counts: dict[str, int], resamples: int, seed: int
 ) -> dict[str, Any]:
     scored = intervals(endpoint.score, oracle_folds(oracle, folds, endpoint), resamples, seed)
-    interval: Interval = scored[endpoint.metric]
-    return {endpoint.metric: asdict(interval) | {"counts": counts}}
+    interval = scored[endpoint.metric]
+    return {endpoint.metric: as_dict(interval) | {"counts": counts}}
 
 
 def _plain(value: Any) -> Any:

@@ -10,12 +10,14 @@ from torch import Tensor
 from mil.endpoints.question import Question
 from mil.endpoints.survival import Survival
 from mil.errors import PredictionsError
+from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
 from mil.report.sections.calls import Called, called
 from mil.stats import delong
 from mil.stats.bootstrap import Fold
-from mil.stats.bootstrap_intervals import LEVEL, sampled
+from mil.stats.bootstrap_intervals import sampled
+from mil.stats.estimate import LEVEL
 
 BOOTSTRAP = "percentile, paired: the same patients drawn for both, within folds"
 ALPHA = 0.05
@@ -44,8 +46,8 @@ def compare(a: Evaluation, b: Evaluation, names: tuple[str, str] = ("A", "B")) -
     metrics = {}
     for name in (name for name in one if name in other):
         gained = one[name].minus(other[name])
-        own = {key: each[name].interval(BOOTSTRAP)["value"] for key, each in (("a", one), ("b", other))}
-        metrics[name] = own | gained.interval(BOOTSTRAP) | {"p": gained.p, "n": len(shared), "counts": counts}
+        own = {key: each[name].interval(BOOTSTRAP).value for key, each in (("a", one), ("b", other))}
+        metrics[name] = own | as_dict(gained.interval(BOOTSTRAP)) | {"p": gained.p, "n": len(shared), "counts": counts}
     found = {
         "names": list(names),
         "metric": a.endpoint.metric,
@@ -196,7 +198,7 @@ def _stated(ours: delong.Area, theirs: delong.Area) -> dict[str, Any]:
     if len(ours.influence) != len(theirs.influence):
         return nothing | {"reason": "a fold lacks positives or negatives, and its patients have no area"}
     paired = delong.difference(ours, theirs)
-    if not np.isfinite(paired.p):
+    if paired.p is None:
         return nothing | {"reason": "a class has too few patients in a fold for a variance"}
     own = {"value": paired.value, "low": paired.low, "high": paired.high, "p": paired.p}
     return own | {"level": paired.level, "method": paired.method}

@@ -7,7 +7,6 @@ by listing that package, so that a new one is a new file and nothing else.
 
 import importlib
 import pkgutil
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self, TypeVar
@@ -121,9 +120,9 @@ class Section(Model):
     """sections are read in rising order"""
 
     @classmethod
-    @abstractmethod
     def compute(cls, evaluation: "Evaluation") -> Self | None:
         """Return the section, or None where it does not apply to this endpoint or these data."""
+        raise NotImplementedError(f"{cls.__name__}.compute")
 
     def block(self) -> Block:
         """Return what the page shows below the title; by default every field by its type."""
@@ -156,8 +155,10 @@ def _modules() -> None:
 def section_classes() -> tuple[type[Section], ...]:
     """Return the sections of a report in a reader's order."""
     _modules()
-    classes = [cls for cls in Section.__subclasses__() if getattr(cls, "key", None)]
-    return tuple(sorted(classes, key=lambda cls: cls.position))
+    classes = list(Section.__subclasses__())
+    for cls in classes:
+        classes += cls.__subclasses__()
+    return tuple(sorted((cls for cls in classes if hasattr(cls, "key")), key=lambda cls: cls.position))
 
 
 class About(Model):

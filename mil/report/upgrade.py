@@ -1,36 +1,63 @@
-"""Reports of earlier schemas in the form of today's: every number goes to the field that has its name.
+"""Reports of schemas 1 and 2 as reports of today: every number goes to the field that has its name.
 
 Up to schema 2 a number was a JSON object `{"value", "low", "high", ...}` with its counts beside its value. The models
 of today say which of the old keys are estimates. A key for which there is no field is an error: no number is lost.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
 from mil.errors import ReportError
-from mil.report.schema import Estimate, Model
+from mil.report.reshape import RESHAPED, Json, from_schema_1
+from mil.report.schema import SCHEMA_VERSION, About, Estimate, Model, Report, section_classes
 
-Json = dict[str, Any]
 PLAIN = ("value", "low", "high", "level", "method", "p", "folds", "resamples", "unit")
 """Keys of a number that kept their names."""
 SECOND = ("exact", "plain")
 """Keys of a number's second interval."""
 REFUSED = "not estimable: "
-RESHAPED: dict[type[Model], Callable[[Json], Json]] = {}
-"""What the old record of a model is turned into first, where names or nesting changed."""
+KEPT = ("seed", "resamples", "folds", "patients", "looks")
+"""Keys of a report whose values did not change."""
+PENDING = ("calibration", "utility", "survival", "added_value", "conformal")
+"""Sections that have no model yet."""
 
 
-def reshapes(model: type[Model]) -> Callable[[Callable[[Json], Json]], Callable[[Json], Json]]:
-    """Register a function that renames the keys of a model's old record."""
+def upgrade(old: Json) -> Report:
+    """Return a report of any schema as a report of today.
 
-    def register(function: Callable[[Json], Json]) -> Callable[[Json], Json]:
-        RESHAPED[model] = function
-        return function
+    Args:
+        old: What a report.json holds.
 
-    return register
+    Raises:
+        ReportError: the schema is unknown, or a key has no place in today's report.
+        ValidationError: a value has the wrong type.
+    """
+    if old.get("schema_version") == SCHEMA_VERSION:
+        return Report.model_validate(old)
+    if old.get("schema") not in (1, 2):
+        raise ReportError(f"report: schema {old.get('schema', old.get('schema_version'))!r}, expected 1, 2 or 3")
+    return Report.model_validate(_report(from_schema_1(old) if old["schema"] == 1 else old))
+
+
+def _report(old: Json) -> Json:
+    about = {key: old[key] for key in About.model_fields if old.get(key) is not None}
+    classes = {section.key: section for section in section_classes()}
+    new = {key: old[key] for key in KEPT if old.get(key) is not None} | {"about": about}
+    new["metrics"] = {name: upgraded_estimate(number, f"metrics.{name}") for name, number in old["metrics"].items()}
+    new["sections"] = {
+        key: upgraded(section, old[key], key) for key, section in classes.items() if old.get(key) is not None
+    }
+    for key in ("fitted", "gates"):
+        new[key] = upgraded(Report.model_fields[key].annotation, old.get(key) or [], key)
+    new["parts"] = {name: _report(part) for name, part in (old.get("parts") or {}).items()}
+    new["run"] = _report(old["run"]) if old.get("run") else None
+    placed = {*about, *new, *classes, *PENDING, "schema"}
+    if unplaced := [key for key, value in old.items() if key not in placed and value is not None]:
+        raise ReportError(f"report: {unplaced[0]} has no place in today's report")
+    return new
 
 
 def upgraded(annotation: Any, old: Any, place: str) -> Any:

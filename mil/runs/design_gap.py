@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import PredictionsError
+from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.stats.bootstrap import METHOD, Floats, Fold, Score
 from mil.stats.bootstrap_intervals import sampled
@@ -35,11 +36,11 @@ def gap(random: Evaluation, preserved: Evaluation) -> dict[str, Any]:
     found = sampled([(score, folds) for folds in designs], random.resamples, random.seed)
     first, second = (own[""] for own in found)
     method = f"{METHOD}, {'the same for both designs' if paired else 'apart for each design'}"
-    difference = first.minus(second).interval(method) | {"n": amounts[0] if paired else sum(amounts)}
+    difference = as_dict(first.minus(second).interval(method)) | {"n": amounts[0] if paired else sum(amounts)}
     return {
         "metric": random.endpoint.metric,
-        "random": first.interval(METHOD) | {"n": amounts[0]},
-        "preserved": second.interval(METHOD) | {"n": amounts[1]},
+        "random": as_dict(first.interval(METHOD)) | {"n": amounts[0]},
+        "preserved": as_dict(second.interval(METHOD)) | {"n": amounts[1]},
         "difference": difference,
         "paired": paired,
         "words": _words(random.endpoint.metric, difference),

@@ -8,7 +8,6 @@ from mil.errors import ConfigError
 from mil.runs.design_gap import gap
 from mil.runs.run import Run
 from mil.splits import by_site, folds
-from mil.study import build
 
 DESIGNS = {
     f"{one.__module__}.{one.__qualname__}": design
@@ -39,11 +38,11 @@ def side_by_side(run: Run, other: Run, resamples: int | None = None) -> dict[str
 
 def split_of(run: Run) -> str:
     """The class of its split, in one word."""
-    return "none" if run.config is None else str(run.config.split._target_).rpartition(".")[2]
+    return "none" if run.config is None else run.config.split.target.rpartition(".")[2]
 
 
 def _design(run: Run) -> str:
-    target = "" if run.config is None else str(run.config.split._target_)
+    target = "" if run.config is None else run.config.split.target
     if target not in DESIGNS:
         known = ", ".join(one.rpartition(".")[2] for one in DESIGNS)
         raise ConfigError(f"{run.folder}: its split {split_of(run)} says nothing of sites, expected one of {known}")
@@ -70,7 +69,7 @@ def _refuse_other(run: Run, other: Run) -> None:
 
 
 def _model(run: Run) -> str:
-    said = {} if run.config is None else build.plain(run.config.model)
+    said = {} if run.config is None else run.config.model.plain()
     options = " ".join(f"{key}={value}" for key, value in said.items() if key != "_target_")
     return f"{run.model.rpartition('.')[2]} {options}".strip()
 

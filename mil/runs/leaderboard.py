@@ -10,6 +10,7 @@ import pandas as pd
 from mil.report.comparison import BOOTSTRAP, adjusted, compare, targets
 from mil.report.evaluation import Evaluation
 from mil.stats.bootstrap_intervals import Sampled, sampled
+from mil.stats.estimate import Estimate
 
 BASELINE = "mean pooling, linear"
 COLUMNS = (
@@ -126,8 +127,8 @@ def _drawn(group: Sequence[Entry], resamples: int) -> list[tuple[Sampled, Sample
 
 def _flat(name: str, drawn: Sampled | None) -> dict[str, Any]:
     """Value and bounds as columns, and of a difference whether zero is left out."""
-    shown = {} if drawn is None else drawn.interval(BOOTSTRAP)
-    value, low, high = (shown.get(key) for key in ("value", "low", "high"))
+    estimate = Estimate(value=None) if drawn is None else drawn.interval(BOOTSTRAP)
+    value, low, high = estimate.value, estimate.low, estimate.high
     if not name:
         return {"value": value, "low": low, "high": high}
     excluded = None if low is None or high is None else bool(low > 0 or high < 0)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 
 from mil import files
 from mil.cards import BESIDE
@@ -19,6 +18,8 @@ from mil.report.evaluation import Evaluation
 from mil.report.prediction_files import read
 from mil.runs.leaderboard import Entry
 from mil.study import build
+from mil.study.compose import read_config
+from mil.study.config import RunConfig
 from mil.tables import MISSING, read_table
 
 PATIENTS = "patients.csv"
@@ -44,7 +45,7 @@ class Run:
     """`predictions`, and where the run has them `baseline`, `covariates` and `oracle`"""
     patients: pd.DataFrame | None
     """the clinical table, text cells, indexed by patient; none where it is not at hand"""
-    config: DictConfig | None = None
+    config: RunConfig | None = None
     """all options; none of a released folder, which has a manifest in their place"""
 
     @property
@@ -55,7 +56,7 @@ class Run:
     @property
     def figures(self) -> bool:
         """Whether the user wants them drawn."""
-        return self.config is None or bool(OmegaConf.select(self.config, "figures", default=True))
+        return self.config is None or self.config.figures
 
     def evaluation(self, name: str = "predictions", resamples: int | None = None) -> Evaluation:
         """What sections and comparisons read, of the model's predictions or of those of a model beside it.
@@ -87,15 +88,13 @@ def open_run(folder: Path) -> Run:
     for name in ("config.yaml", "predictions.csv"):
         if not (folder / name).is_file():
             raise ConfigError(f"{folder}: holds no {name}, expected a finished run")
-    config = OmegaConf.load(folder / "config.yaml")
-    if not isinstance(config, DictConfig):
-        raise ConfigError(f"{folder / 'config.yaml'}: holds a list, expected the options of a run")
+    config = read_config(folder / "config.yaml")
     endpoint = build.endpoint(config)
     return Run(
         folder,
-        build.plain(config.tool),
+        config.tool.plain(),
         endpoint,
-        str(config.model._target_),
+        config.model.target,
         _encoder(folder, config),
         config.data.cohort is None,
         config.resamples,
@@ -127,36 +126,35 @@ def by_patient(table: pd.DataFrame) -> pd.DataFrame:
     return rows.fillna("")
 
 
-def _model(config: DictConfig) -> str:
+def _model(config: RunConfig) -> str:
     """The choice of `conf/model/` that says the most of what the run's options say, else the name of the class."""
-    own = build.plain(config)["model"]
+    own = config.model.plain()
     fits = {
         name: len(said)
         for name, said in described("model").items()
         if all(own.get(key) == value for key, value in said.items())
     }
-    return max(fits, key=lambda name: fits[name]) if fits else str(own["_target_"]).rpartition(".")[2]
+    return max(fits, key=lambda name: fits[name]) if fits else config.model.target.rpartition(".")[2]
 
 
-def _encoder(folder: Path, config: DictConfig) -> str:
+def _encoder(folder: Path, config: RunConfig) -> str:
     """What the feature files were, as the first checkpoint knows it, where the options leave it to them."""
     manifest = next(iter(sorted(folder.glob("**/checkpoint/manifest.json"))), None)
-    if config.encoder.name != "auto" or manifest is None:
-        return str(config.encoder.name)
+    if config.encoder.options.name != "auto" or manifest is None:
+        return config.encoder.options.name
     return str(files.read_json(manifest)["encoder"]["name"])
 
 
-def _patients(folder: Path, config: DictConfig) -> pd.DataFrame | None:
+def _patients(folder: Path, config: RunConfig) -> pd.DataFrame | None:
     """From the run's own copy, else from the cohort's table where that still lies where it was."""
     own = folder / PATIENTS
     if own.is_file():
         return by_patient(read_table(own))
-    given = OmegaConf.select(config, "data.cohort")
-    path = None if given is None else Path(str(given)).expanduser()
+    path = None if config.data.cohort is None else Path(config.data.cohort).expanduser()
     if path is None or not path.is_file():
         logger.info("%s: no %s, and the cohort's table is not at hand: no subgroups", folder, PATIENTS)
         return None
-    columns = Columns(**OmegaConf.select(config, "data.columns", default={}))
+    columns = Columns(**config.data.columns.plain())
     return by_patient(identified(path, read_table(path), columns, ("patient",), set()))
 
 

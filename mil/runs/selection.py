@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 
 from mil import files
 from mil.cards import BESIDE
 from mil.errors import ConfigError
 from mil.runs.run import PATIENTS, Run, open_run
 from mil.runs.sweep_choice import assembled, choose, chosen_by_part
+from mil.study.compose import read_config, write_config
+from mil.study.config import RunConfig
 
 FOLDER = "selected"
 SAME = ("tool.endpoint", "tool.name", "data.cohort", "seed")
@@ -48,7 +49,7 @@ def select(sweep: Path) -> Path:
     for name in ("oracle.csv", PATIENTS):
         if (first.folder / name).is_file():
             files.write(out / name, (first.folder / name).read_bytes())
-    files.write(out / "config.yaml", OmegaConf.to_yaml(_together(runs.values()), resolve=True))
+    write_config(out / "config.yaml", _together(runs.values()))
     return out
 
 
@@ -60,16 +61,13 @@ def _runs(sweep: Path) -> dict[str, Run]:
     return {path.name: open_run(path) for path in sorted(found, key=lambda path: (len(path.name), path.name))}
 
 
-def _config(run: Run) -> DictConfig:
-    config = OmegaConf.load(run.folder / "config.yaml")
-    if not isinstance(config, DictConfig):
-        raise ConfigError(f"{run.folder / 'config.yaml'}: holds a list, expected the options of a run")
-    return config
+def _config(run: Run) -> RunConfig:
+    return read_config(run.folder / "config.yaml")
 
 
 def _differing(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
     """Each job's options that are not the same in all."""
-    flat = {name: dict(_leaves(OmegaConf.to_container(_config(run), resolve=True))) for name, run in runs.items()}
+    flat = {name: dict(_leaves(_config(run).plain())) for name, run in runs.items()}
     keys = sorted({key for own in flat.values() for key in own})
     apart = [key for key in keys if len({repr(own.get(key)) for own in flat.values()}) > 1]
     return {name: {key: own[key] for key in apart if key in own} for name, own in flat.items()}
@@ -94,14 +92,11 @@ def _line(options: Mapping[str, Any]) -> str:
     return " ".join(f"{key}={value}" for key, value in options.items())
 
 
-def _together(runs: Iterable[Run]) -> DictConfig:
+def _together(runs: Iterable[Run]) -> RunConfig:
     """The first configuration; where the models differ, their names in the place of one."""
     configs = [_config(run) for run in runs]
-    models = dict.fromkeys(str(config.model._target_).rpartition(".")[2] for config in configs)
-    together: DictConfig = configs[0].copy()
-    if len(models) > 1:
-        together.model = {"_target_": " or ".join(models)}
-    return together
+    models = dict.fromkeys(config.model.target.rpartition(".")[2] for config in configs)
+    return configs[0].replaced({"model": {"_target_": " or ".join(models)}}) if len(models) > 1 else configs[0]
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:

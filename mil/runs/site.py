@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
 
 from mil import checkpoint
 from mil.errors import ConfigError
 from mil.inference.embeddings import Embedded, embedded
+from mil.report.as_dict import site_as_dict
 from mil.report.sections.site_effects import section
 from mil.runs.designs import split_of
 from mil.runs.run import Run, by_patient, checkpoints_in
 from mil.splits.sites import sites_of
 from mil.stats.site_signature import NAMES, PARTS, beyond, site_predictability
 from mil.study import build
+from mil.study.config import RunConfig
 from mil.study.pipeline import Study, read_study
 from mil.tables import listed
 
@@ -57,7 +58,7 @@ def audit(run: Run, features: Path | None = None, resamples: int | None = None) 
     if not places:
         raise ConfigError(f"{run.folder}: holds no checkpoint, expected a run with its models")
     fold, place = next(iter(places.items()))
-    loaded = checkpoint.load(place, (run.model, str(config.tool.endpoint._target_)))
+    loaded = checkpoint.load(place, (run.model, config.tool.endpoint.target))
     study = read_study(config)
     everybody, source = _sites(run, study)
     site = everybody[everybody != ""]
@@ -82,13 +83,10 @@ def audit(run: Run, features: Path | None = None, resamples: int | None = None) 
     }
 
 
-def _options(run: Run, features: Path | None) -> DictConfig:
+def _options(run: Run, features: Path | None) -> RunConfig:
     if run.config is None:
         raise ConfigError(f"{run.folder}: holds no options, expected a run that was trained here")
-    config = run.config.copy()
-    if features is not None:
-        OmegaConf.update(config, "data.features", str(features))
-    return config
+    return run.config if features is None else run.config.replaced({"data.features": str(features)})
 
 
 def _sites(run: Run, study: Study) -> "tuple[pd.Series[str], str]":
@@ -128,8 +126,8 @@ def _told(site: list[str], label: NDArray[np.float64], found: Embedded, drawn: t
     numbers = {"encoder": found.encoder.numpy(), "embedding": found.bag.numpy()}
     every = {"label": label, **numbers}
     return {
-        "told_by": {name: site_predictability(values, site, *drawn) for name, values in every.items()},
-        "beyond_label": {name: beyond(values, label, site, *drawn) for name, values in numbers.items()},
+        "told_by": {name: site_as_dict(site_predictability(values, site, *drawn)) for name, values in every.items()},
+        "beyond_label": {name: site_as_dict(beyond(values, label, site, *drawn)) for name, values in numbers.items()},
     }
 
 
@@ -140,7 +138,7 @@ def _within(run: Run, site: "pd.Series[str]", resamples: int) -> dict[str, Any] 
     return section(replace(run.evaluation(resamples=resamples), patients=pd.DataFrame({"site": site})))
 
 
-def _head(run: Run, config: DictConfig) -> dict[str, Any]:
+def _head(run: Run, config: RunConfig) -> dict[str, Any]:
     return {
         "schema": 1,
         "run": run.folder.resolve().name,
@@ -148,7 +146,7 @@ def _head(run: Run, config: DictConfig) -> dict[str, Any]:
         "model": run.model,
         "encoder": run.encoder,
         "simulated": run.simulated,
-        "cohort": OmegaConf.select(config, "data.name"),
+        "cohort": config.data.name,
         "split": split_of(run),
     }
 

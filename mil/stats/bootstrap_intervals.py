@@ -1,29 +1,15 @@
 """Metrics of one or several sets of patients on the same resamples: intervals, and differences that are paired."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from mil.stats.bootstrap import METHOD, STRATIFIED, Floats, Fold, Score, draws
+from mil.stats.estimate import LEVEL, Estimate
 
-LEVEL = 0.95
 Part = tuple[Score, Sequence[Fold]]
 """A score with the folds that it is averaged over."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A metric's value over the folds, and what resampling the patients says of it; NaN where nobody defines it."""
-
-    value: float
-    low: float
-    high: float
-    resamples: int
-    folds: tuple[float, ...] = ()
-    level: float = LEVEL
-    method: str = METHOD
 
 
 class Sampled(NamedTuple):
@@ -66,20 +52,30 @@ class Sampled(NamedTuple):
         low, high = np.quantile(self.defined, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
 
-    def interval(self, method: str) -> dict[str, Any]:
-        """`value`, `low`, `high`, `level`, `method`; the bounds are None where no resample defines the metric."""
-        found: dict[str, Any] = {"value": None, "low": None, "high": None, "level": LEVEL, "method": method}
-        if np.isfinite(self.value):
-            found["value"] = self.value
-        if np.isfinite(self.value) and len(self.defined):
-            found["low"], found["high"] = self.bounds()
-        return found
+    def interval(self, method: str, counts: Mapping[str, int] | None = None, level: float = LEVEL) -> Estimate:
+        """Return the value with its percentile interval; both None where no resample defines the metric."""
+        low, high = self.bounds(level) if np.isfinite(self.value) else (None, None)
+        return Estimate(
+            value=self.value,
+            low=low,
+            high=high,
+            level=level,
+            method=method,
+            counts=dict(counts or {}),
+            folds=self.folds,
+            resamples=len(self.samples),
+        )
 
 
 def intervals(
-    score: Score, folds: Sequence[Fold], resamples: int = 2000, seed: int = 0, level: float = LEVEL
-) -> dict[str, Interval]:
-    """Every metric that `score` gives, with its interval.
+    score: Score,
+    folds: Sequence[Fold],
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = LEVEL,
+    counts: Mapping[str, int] | None = None,
+) -> dict[str, Estimate]:
+    """Return every metric that `score` gives, with its interval.
 
     Args:
         score: `Endpoint.score` or any function like it.
@@ -87,9 +83,10 @@ def intervals(
         resamples: How often the patients are drawn anew.
         seed: Of the draws.
         level: Of the interval.
+        counts: Of every estimate.
     """
-    [found] = sampled([(score, folds)], resamples, seed)
-    return {name: _interval(one, folds, level) for name, one in found.items()}
+    [metrics] = sampled([(score, folds)], resamples, seed)
+    return {name: metric.interval(_method(folds), counts, level) for name, metric in metrics.items()}
 
 
 def difference(
@@ -99,8 +96,9 @@ def difference(
     resamples: int = 2000,
     seed: int = 0,
     level: float = LEVEL,
-) -> dict[str, Interval]:
-    """Every metric of `folds` minus the same of `others`, paired: both are scored on the same resamples.
+    counts: Mapping[str, int] | None = None,
+) -> dict[str, Estimate]:
+    """Return every metric of `folds` minus the same of `others`, paired: both are scored on the same resamples.
 
     Args:
         score: `Endpoint.score` or any function like it.
@@ -109,9 +107,10 @@ def difference(
         resamples: How often the patients are drawn anew.
         seed: Of the draws; the same seed gives `intervals` the same resamples.
         level: Of the interval.
+        counts: Of every estimate.
     """
     ours, theirs = sampled([(score, folds), (score, others)], resamples, seed, drawn=folds)
-    return {name: _interval(one.minus(theirs[name]), folds, level) for name, one in ours.items()}
+    return {name: one.minus(theirs[name]).interval(_method(folds), counts, level) for name, one in ours.items()}
 
 
 def sampled(
@@ -166,7 +165,5 @@ def _mean_defined(values: Floats) -> Floats:
     return mean
 
 
-def _interval(found: Sampled, folds: Sequence[Fold], level: float) -> Interval:
-    low, high = found.bounds(level)
-    method = METHOD if any(fold.strata is None for fold in folds) else STRATIFIED
-    return Interval(found.value, low, high, len(found.samples), found.folds, level, method)
+def _method(folds: Sequence[Fold]) -> str:
+    return METHOD if any(fold.strata is None for fold in folds) else STRATIFIED

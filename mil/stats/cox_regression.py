@@ -2,7 +2,6 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,9 +10,9 @@ from lifelines.exceptions import ConvergenceError, ConvergenceWarning
 from lifelines.statistics import proportional_hazard_test
 from numpy.typing import NDArray
 
-LEVEL = 0.95
+from mil.stats.estimate import LEVEL, Estimate
+
 METHOD = "Wald, Cox's model with Efron's ties"
-_BOUNDS = {"value": "coef", "low": "coef lower 95%", "high": "coef upper 95%"}
 
 
 class NotEstimableError(ValueError):
@@ -32,17 +31,21 @@ class Cox:
         """The partial one, at its maximum."""
         return float(self.model.log_likelihood_)
 
-    def coefficient(self, name: str) -> dict[str, Any]:
-        """The logarithm of a covariate's hazard ratio, with Wald's interval and p."""
+    def coefficient(self, name: str) -> Estimate:
+        """Return the logarithm of a covariate's hazard ratio, with Wald's interval and p."""
         row = self.model.summary.loc[name]
-        found = {key: float(row[of]) for key, of in _BOUNDS.items()}
-        counts = {"n": len(self.frame), "events": int(self.frame["event_"].sum())}
-        return found | {"level": LEVEL, "method": METHOD, "p": float(row["p"])} | counts
+        return Estimate(
+            value=float(row["coef"]),
+            low=float(row["coef lower 95%"]),
+            high=float(row["coef upper 95%"]),
+            method=METHOD,
+            p=float(row["p"]),
+            counts={"n": len(self.frame), "events": int(self.frame["event_"].sum())},
+        )
 
-    def ratio(self, name: str) -> dict[str, Any]:
-        """A covariate's hazard ratio, with Wald's interval and p."""
-        found = self.coefficient(name)
-        return found | {key: float(np.exp(found[key])) for key in _BOUNDS}
+    def ratio(self, name: str) -> Estimate:
+        """Return a covariate's hazard ratio, with Wald's interval and p."""
+        return self.coefficient(name).transformed(np.exp)
 
     def proportionality(self) -> dict[str, float]:
         """For each covariate the p of Grambsch and Therneau's test that its hazard ratio does not move with time.

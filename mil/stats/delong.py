@@ -11,16 +11,19 @@ with folds of different patients the variance is the sum of theirs over k square
 report (repeated cross-validation) counts as one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
+from mil.stats.estimate import LEVEL, Bounds, Estimate
+
 Floats = NDArray[np.float64]
 METHOD = {"logit": "DeLong, on the logit scale", "plain": "DeLong"}
+PAIRED = "DeLong, paired"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +43,7 @@ class Area:
         """DeLong's; NaN where it is not defined."""
         return float(self.influence @ self.influence)
 
-    def interval(self, level: float = 0.95, scale: Literal["logit", "plain"] = "logit") -> tuple[float, float]:
+    def interval(self, level: float = LEVEL, scale: Literal["logit", "plain"] = "logit") -> tuple[float, float]:
         """Low and high, NaN where the variance is not known or zero.
 
         On the logit scale the bounds stay between 0 and 1 and cover a large area of few patients better, as its
@@ -55,18 +58,26 @@ class Area:
         middle, half = special.logit(self.value), z * error / (self.value * (1 - self.value))
         return float(special.expit(middle - half)), float(special.expit(middle + half))
 
+    def estimate(self, counts: Mapping[str, int] | None = None, level: float = LEVEL) -> Estimate:
+        """Return the area with the logit interval, and the plain one as its second; a reason where there is none.
 
-@dataclass(frozen=True)
-class Paired:
-    """One model's area minus another's on the same patients; NaN where the influences do not define it."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-    """of no difference, two-sided"""
-    level: float = 0.95
-    method: str = "DeLong, paired"
+        Args:
+            counts: Of the estimate.
+            level: Of both intervals.
+        """
+        counts = dict(counts or {})
+        if np.isnan(self.value):
+            reason = "no fold has positives and negatives"
+            return Estimate(value=None, level=level, method=METHOD["logit"], reason=reason, counts=counts)
+        low, high = self.interval(level)
+        if np.isnan(low):
+            reason = "every positive stands alike to the negatives, or a class has one patient: no variance"
+            return Estimate(value=self.value, level=level, method=METHOD["logit"], reason=reason, counts=counts)
+        plain_low, plain_high = self.interval(level, "plain")
+        second = Bounds(low=plain_low, high=plain_high, method=METHOD["plain"])
+        return Estimate(
+            value=self.value, low=low, high=high, level=level, method=METHOD["logit"], counts=counts, second=second
+        )
 
 
 def area(score: ArrayLike, positive: ArrayLike) -> Area:
@@ -111,30 +122,21 @@ def covariance(one: Area, other: Area) -> float:
     return float(one.influence @ other.influence)
 
 
-def difference(one: Area, other: Area, level: float = 0.95) -> Paired:
-    """One area minus the other; their patients are the same in the same order."""
+def difference(one: Area, other: Area, level: float = LEVEL) -> Estimate:
+    """Return one area minus the other, with p; their patients are the same in the same order.
+
+    Bounds and p are None where the influences do not define them.
+    """
     value = one.value - other.value
     error = Area(value, one.influence - other.influence).variance ** 0.5
     if error == 0 and value == 0:  # the models order the patients alike
-        return Paired(0.0, 0.0, 0.0, 1.0, level)
+        return Estimate(value=0.0, low=0.0, high=0.0, p=1.0, level=level, method=PAIRED)
     if not error > 0:
-        return Paired(value, float("nan"), float("nan"), float("nan"), level)
+        return Estimate(value=value, level=level, method=PAIRED)
     half = float(stats.norm.ppf((1 + level) / 2)) * error
+    low, high = max(-1.0, value - half), min(1.0, value + half)
     p = float(2 * stats.norm.sf(abs(value) / error))
-    return Paired(value, max(-1.0, value - half), min(1.0, value + half), p, level)
-
-
-def stated(found: Area, level: float = 0.95) -> dict[str, Any]:
-    """As a report has it: the logit interval, the plain one beside it; a reason where there is none."""
-    low, high = found.interval(level)
-    least, most = found.interval(level, "plain")
-    entry: dict[str, Any] = {"value": found.value, "low": low, "high": high, "level": level, "method": METHOD["logit"]}
-    if np.isnan(found.value):
-        return entry | dict.fromkeys(("value", "low", "high")) | {"reason": "no fold has positives and negatives"}
-    if np.isnan(low):
-        reason = "every positive stands alike to the negatives, or a class has one patient: no variance"
-        return entry | dict.fromkeys(("low", "high")) | {"reason": reason}
-    return entry | {"plain": {"low": least, "high": most, "method": METHOD["plain"]}}
+    return Estimate(value=value, low=low, high=high, p=p, level=level, method=PAIRED)
 
 
 def _share_below(scores: Floats, others: Floats) -> Floats:

@@ -1,7 +1,7 @@
 """A number with its interval and the patients it was computed from."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -63,6 +63,26 @@ class Estimate(BaseModel):
         """Return an estimate without a value, with the reason."""
         return cls(value=None, reason=reason, counts=dict(counts or {}))
 
+    def with_counts(self, counts: Mapping[str, int]) -> "Estimate":
+        """Return the same estimate with these counts."""
+        return self.model_copy(update={"counts": dict(counts)})
+
+    def explained(self, reason: str) -> "Estimate":
+        """Return the estimate with the reason why there is no value; one with a value stays as it is."""
+        return self if self.value is not None else self.model_copy(update={"reason": reason})
+
+    def transformed(self, function: Callable[[float], float], falling: bool = False) -> "Estimate":
+        """Return the estimate on another scale.
+
+        Args:
+            function: A monotone function of value and bounds.
+            falling: Whether the function falls, so that the bounds change places.
+        """
+        value, low, high = (None if x is None else float(function(x)) for x in (self.value, self.low, self.high))
+        return self.model_copy(
+            update={"value": value, "low": high if falling else low, "high": low if falling else high}
+        )
+
     @property
     def n(self) -> int | None:
         """Patients it was computed from."""
@@ -100,6 +120,6 @@ def format_p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def format_count(name: str, count: int) -> str:
+def format_count(name: str, count: object) -> str:
     """Return `MSI-H 36`; a class whose name is a number is written `class 1: 36`."""
     return f"class {name}: {count}" if name[:1].isdigit() else f"{name} {count}"

@@ -4,16 +4,14 @@ A code says how follow-up ended: 0 censored, 1 the event, more a competing event
 is one minus Kaplan and Meier's survival, with them it is that of Aalen and Johansen, Scand J Stat 5, 1978.
 """
 
-from typing import Any
-
 import numpy as np
 from lifelines import KaplanMeierFitter
 from numpy.typing import NDArray
 from scipy import stats
 
+from mil.stats.estimate import LEVEL, Estimate
 from mil.stats.weights import Floats, as_given, as_rows
 
-LEVEL = 0.95
 _CELLS = 2**21
 """Weights held at once, 16 MiB."""
 
@@ -52,32 +50,31 @@ def pseudo_values(time: Floats, code: Floats, at: float) -> Floats:
     return np.asarray(n * incidence_at(time, code, at) - (n - 1) * np.concatenate(without))
 
 
-def risk_at(time: Floats, code: Floats, at: float) -> dict[str, Any]:
-    """The observed risk at a time with its interval.
+def risk_at(time: Floats, code: Floats, at: float) -> Estimate:
+    """Return the observed risk at a time, with `n`, `events` until then and the patients `at_risk` then.
 
     Kaplan-Meier: Greenwood's variance on the scale of log(-log survival). Competing events: the jackknife's variance of
     the Aalen-Johansen estimate, on the scale of log(-log(1 - incidence)). Where nobody or everybody had the event,
     the exact bound of as many patients as were last at risk.
     """
-    beside = {"n": len(time), "events": int(((code == 1) & (time <= at)).sum()), "at_risk": int((time >= at).sum())}
+    counts = {"n": len(time), "events": int(((code == 1) & (time <= at)).sum()), "at_risk": int((time >= at).sum())}
     if not reaches(time, code, at):
-        return {"value": None, "reason": f"nobody is followed for {at:g}"} | beside
+        return Estimate.missing(f"nobody is followed for {at:g}", counts)
     value = float(incidence_at(time, code, at))
     if value in (0, 1):
-        return _with_interval(value, _certain(value, time, code, at), "exact bound of those last at risk") | beside
-    if (code > 1).any():
+        (low, high), method = _certain(value, time, code, at), "exact bound of those last at risk"
+    elif (code > 1).any():
         spread = float(pseudo_values(time, code, at).std(ddof=1)) / len(time) ** 0.5 if len(time) > 1 else float("nan")
-        return _with_interval(value, _log_log(value, spread), "Aalen-Johansen, jackknife, log-log") | beside
-    bounds = KaplanMeierFitter(alpha=1 - LEVEL).fit(time, code == 1).confidence_interval_.asof(at).to_numpy()
-    return _with_interval(value, (1 - bounds[1], 1 - bounds[0]), "Kaplan-Meier, Greenwood, log-log") | beside
+        (low, high), method = _log_log(value, spread), "Aalen-Johansen, jackknife, log-log"
+    else:
+        bounds = KaplanMeierFitter(alpha=1 - LEVEL).fit(time, code == 1).confidence_interval_.asof(at).to_numpy()
+        (low, high), method = (1 - bounds[1], 1 - bounds[0]), "Kaplan-Meier, Greenwood, log-log"
+    return Estimate(value=value, low=float(low), high=float(high), method=method, counts=counts)
 
 
-def survival_at(time: Floats, code: Floats, at: float) -> dict[str, Any]:
-    """The chance to be without event after a time: `risk_at` turned round."""
-    found = risk_at(time, code, at)
-    if found["value"] is None:
-        return found
-    return found | {"value": 1 - found["value"], "low": 1 - found["high"], "high": 1 - found["low"]}
+def survival_at(time: Floats, code: Floats, at: float) -> Estimate:
+    """Return the chance to be without event after a time: one minus `risk_at`."""
+    return risk_at(time, code, at).transformed(lambda risk: 1 - risk, falling=True)
 
 
 def restricted_mean(time: Floats, event: NDArray[np.bool_], until: float) -> tuple[float, float]:
@@ -96,15 +93,15 @@ def restricted_mean(time: Floats, event: NDArray[np.bool_], until: float) -> tup
     return float(areas.sum()), float(terms.sum())
 
 
-def median_follow_up(time: Floats, code: Floats) -> dict[str, Any]:
-    """Kaplan and Meier's median with follow-up as the event and events as its censoring. Schemper and Smith, 1996."""
+def median_follow_up(time: Floats, code: Floats) -> Estimate:
+    """Return Kaplan and Meier's median with censoring as the event and events as censored. Schemper and Smith, 1996."""
     fit = KaplanMeierFitter(alpha=1 - LEVEL).fit(time, code == 0)
     curve, bounds = fit.survival_function_.to_numpy()[:, 0], fit.confidence_interval_.to_numpy().T
     low, value, high = (_first_below(fit.timeline, line) for line in (bounds[0], curve, bounds[1]))
-    beside = {"n": len(time), "censored": int((code == 0).sum())}
+    counts = {"n": len(time), "censored": int((code == 0).sum())}
     if value is None:
-        return {"value": None, "reason": "more than half of the patients would be followed longer"} | beside
-    return _with_interval(value, (low, high), "reverse Kaplan-Meier, log-log") | beside
+        return Estimate.missing("more than half of the patients would be followed longer", counts)
+    return Estimate(value=value, low=low, high=high, method="reverse Kaplan-Meier, log-log", counts=counts)
 
 
 def _certain(value: float, time: Floats, code: Floats, at: float) -> tuple[float, float]:
@@ -133,8 +130,3 @@ def _log_log(risk: float, spread: float) -> tuple[float, float]:
     hazard = -np.log1p(-risk)
     factor = np.exp(z * spread / ((1 - risk) * hazard))
     return float(-np.expm1(-hazard / factor)), float(-np.expm1(-hazard * factor))
-
-
-def _with_interval(value: float, bounds: tuple[float | None, float | None], method: str) -> dict[str, Any]:
-    low, high = (None if bound is None else float(bound) for bound in bounds)
-    return {"value": value, "low": low, "high": high, "level": LEVEL, "method": method}

@@ -1,7 +1,6 @@
 """Logistic regression of the reported patients with Wald's intervals, or the reason why it has no finite estimate."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,8 @@ from scipy import stats
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from mil.stats.cox_regression import LEVEL, NotEstimableError
+from mil.stats.cox_regression import NotEstimableError
+from mil.stats.estimate import LEVEL, Estimate
 from mil.stats.logistic import logistic
 from mil.stats.weights import Floats
 
@@ -32,13 +32,19 @@ class Odds:
     n: int
     events: int
 
-    def ratio(self, name: str) -> dict[str, Any]:
-        """A covariate's odds ratio, with Wald's interval and p."""
+    def ratio(self, name: str) -> Estimate:
+        """Return a covariate's odds ratio, with Wald's interval and p."""
         place, z = self.names.index(name), float(stats.norm.ppf((1 + LEVEL) / 2))
         middle, error = self.weights[place], self.errors[place]
-        found = {"value": middle, "low": middle - z * error, "high": middle + z * error}
-        beside = {"level": LEVEL, "method": METHOD, "p": float(2 * stats.norm.sf(abs(middle / error)))}
-        return {k: float(np.exp(v)) for k, v in found.items()} | beside | {"n": self.n, "events": self.events}
+        log_odds = Estimate(
+            value=middle,
+            low=middle - z * error,
+            high=middle + z * error,
+            method=METHOD,
+            p=float(2 * stats.norm.sf(abs(middle / error))),
+            counts={"n": self.n, "events": self.events},
+        )
+        return log_odds.transformed(np.exp)
 
     def risk(self, covariates: pd.DataFrame) -> Floats:
         """Log odds of patients `(p,)` against all covariates at zero."""

@@ -1,17 +1,20 @@
 """Intervals from counts: proportions, likelihood ratios, and predictive values at a stated prevalence."""
 
-from typing import Any
-
 import numpy as np
 from scipy import stats
 
-Estimate = tuple[float, float, float]
-"""value, low, high"""
-UNKNOWN = (float("nan"),) * 3
+from mil.stats.estimate import LEVEL, Bounds, Estimate
+
+RATIO, BAYES = "logarithm, Simel 1991", "Bayes' rule, logit, Mercaldo 2007"
+"""Methods of the intervals of likelihood ratios and of predictive values."""
+UNDEFINED = "a class is absent or nobody has the call"
+"""Why a ratio or a predictive value does not exist."""
+_Triple = tuple[float, float, float]
+"""value, low, high; NaN or infinite where they do not exist"""
 
 
-def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion; NaN for none of none. Wilson, JASA 22, 1927."""
+def wilson(successes: float, n: float, level: float = LEVEL) -> tuple[float, float]:
+    """Return Wilson's score interval of a proportion; NaN where n is 0. Wilson, JASA 22, 1927."""
     if n == 0:
         return float("nan"), float("nan")
     z = _z(level)
@@ -21,8 +24,8 @@ def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, floa
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
-def clopper_pearson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a proportion, never too short; NaN for none of none. Biometrika 26, 1934."""
+def clopper_pearson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Return the exact interval of a proportion, which is never too short; NaN where n is 0. Biometrika 26, 1934."""
     if n == 0:
         return float("nan"), float("nan")
     tail = (1 - level) / 2
@@ -31,52 +34,46 @@ def clopper_pearson(successes: int, n: int, level: float = 0.95) -> tuple[float,
     return float(low), float(high)
 
 
-def proportion(successes: int, n: int, level: float = 0.95) -> dict[str, Any]:
-    """A share as a report has it: Wilson's interval, the exact one beside it; value None for none of none."""
+def proportion(successes: int, n: int, level: float = LEVEL) -> Estimate:
+    """Return a proportion with Wilson's interval, and the exact one as its second; without a value where n is 0."""
+    counts = {"n": n, "successes": successes}
     if n == 0:
-        return {"value": None, "successes": 0, "n": 0, "reason": "nobody to take the share of"}
+        return Estimate.missing("nobody to take the share of", counts)
     low, high = wilson(successes, n, level)
-    least, most = clopper_pearson(successes, n, level)
-    return {
-        "value": successes / n,
-        "low": low,
-        "high": high,
-        "level": level,
-        "method": "Wilson",
-        "successes": successes,
-        "n": n,
-        "exact": {"low": least, "high": most, "method": "Clopper-Pearson"},
-    }
+    exact_low, exact_high = clopper_pearson(successes, n, level)
+    return Estimate(
+        value=successes / n,
+        low=low,
+        high=high,
+        level=level,
+        method="Wilson",
+        counts=counts,
+        second=Bounds(low=exact_low, high=exact_high, method="Clopper-Pearson"),
+    )
 
 
-def likelihood_ratio(first: int, positives: int, second: int, negatives: int, level: float = 0.95) -> Estimate:
-    """How many times as often positives get a call as negatives do, with the interval of its logarithm.
+def likelihood_ratio(first: int, positives: int, second: int, negatives: int, level: float = LEVEL) -> Estimate:
+    """Return how many times as often positives get a call as negatives do, with the interval of its logarithm.
 
     Simel, Samsa and Matchar, Journal of Clinical Epidemiology 44, 1991. Where a count is zero, or everyone has the
-    call, the bounds come from counts with one half added; a bound that does not exist is 0 or infinite.
+    call, the bounds come from counts with one half added. An infinite value or bound is None.
 
     Args:
         first: Positives with the call.
-        positives: All of them.
+        positives: All positives.
         second: Negatives with the call.
-        negatives: All of them.
+        negatives: All negatives.
         level: Of the interval.
-
-    Returns:
-        Value, low, high: NaN where nobody has the call or a class is absent, infinite where no negative has it.
     """
-    if min(positives, negatives) == 0 or first + second == 0:
-        return UNKNOWN
-    value = first / positives / (second / negatives) if second else float("inf")
-    plain = min(first, second) > 0 and (first < positives or second < negatives)
-    low, high = _ratio_bounds(first, positives, second, negatives, 0.0 if plain else 0.5, level)
-    return value, low if first else 0.0, high if second else float("inf")
+    triple = _likelihood_ratio(first, positives, second, negatives, level)
+    reason = UNDEFINED if np.isnan(triple[0]) else "no negative has the call"
+    return _estimate(triple, RATIO, positives + negatives, level).explained(reason)
 
 
 def predictive_value(
-    first: int, right: int, second: int, wrong: int, prevalence: float, level: float = 0.95
+    first: int, right: int, second: int, wrong: int, prevalence: float, level: float = LEVEL
 ) -> Estimate:
-    """The share of those with a call for whom it is right, were `prevalence` the share of patients it is right for.
+    """Return the share of patients with a call for whom it is right, at a stated prevalence.
 
     Bayes' rule on the likelihood ratio and its bounds, which is the logit interval for samples in which the prevalence
     is another, as in case-control studies: Mercaldo, Lau and Zhou, Statistics in Medicine 26, 2007. Their adjusted
@@ -84,19 +81,31 @@ def predictive_value(
     covers the NPV in 54% of samples and not in 95%.
 
     Args:
-        first: Those with the call among whom it is right for: positives called positive, for the PPV.
-        right: All whom it is right for.
-        second: Those with the call among the others.
-        wrong: All the others.
-        prevalence: Share of patients whom the call is right for; for the NPV one minus the prevalence of positives.
+        first: Patients with the call for whom it is right: positives called positive, for the PPV.
+        right: All patients for whom the call would be right.
+        second: Patients with the call for whom it is wrong.
+        wrong: All patients for whom the call would be wrong.
+        prevalence: Share of patients for whom the call is right; for the NPV one minus the prevalence of positives.
         level: Of the interval.
-
-    Returns:
-        Value, low, high: NaN where nobody has the call or a class is absent.
     """
     odds = prevalence / (1 - prevalence)
-    value, low, high = (odds * ratio for ratio in likelihood_ratio(first, right, second, wrong, level))
-    return _share(value), _share(low), _share(high)
+    value, low, high = (_share(odds * ratio) for ratio in _likelihood_ratio(first, right, second, wrong, level))
+    return _estimate((value, low, high), BAYES, right + wrong, level).explained(UNDEFINED)
+
+
+def _likelihood_ratio(first: int, positives: int, second: int, negatives: int, level: float) -> _Triple:
+    """Return value, low and high; NaN where nobody has the call or a class is absent."""
+    if min(positives, negatives) == 0 or first + second == 0:
+        return (float("nan"),) * 3
+    value = first / positives / (second / negatives) if second else float("inf")
+    plain = min(first, second) > 0 and (first < positives or second < negatives)
+    low, high = _ratio_bounds(first, positives, second, negatives, 0.0 if plain else 0.5, level)
+    return value, low if first else 0.0, high if second else float("inf")
+
+
+def _estimate(triple: _Triple, method: str, n: int, level: float) -> Estimate:
+    value, low, high = triple
+    return Estimate(value=value, low=low, high=high, level=level, method=method, counts={"n": n})
 
 
 def _share(odds: float) -> float:
@@ -106,8 +115,8 @@ def _share(odds: float) -> float:
 def _ratio_bounds(
     first: int, of_first: int, second: int, of_second: int, added: float, level: float
 ) -> tuple[float, float]:
-    """Bounds of a ratio of two shares, symmetric in its logarithm; `added` goes to successes and to failures."""
-    shares = [(count + added) / (all_ + 2 * added) for count, all_ in ((first, of_first), (second, of_second))]
+    """Return bounds of a ratio of two shares, symmetric in its logarithm; `added` goes to successes and failures."""
+    shares = [(count + added) / (total + 2 * added) for count, total in ((first, of_first), (second, of_second))]
     spread = sum((1 - share) / (n + added) for share, n in zip(shares, (first, second), strict=True)) ** 0.5
     ratio = shares[0] / shares[1]
     return ratio * float(np.exp(-_z(level) * spread)), ratio * float(np.exp(_z(level) * spread))

@@ -4,7 +4,6 @@ import statistics
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
 from mil.splits.roles import ROLES
 from mil.study import table_findings
@@ -18,7 +17,7 @@ def facts(found: Inspection) -> dict[str, Any]:
     """Everything that `mil check` says beside what is wrong; None and nothing where it could not be read."""
     tool, data, store = found.settings.tool, found.settings.data, found.store
     return {
-        "tool": {"name": tool.name, "question": OmegaConf.select(tool, "question")},
+        "tool": {"name": tool.name, "question": tool.question},
         "cohort": None if data.cohort is None else str(data.cohort),
         "features": None if store is None else str(store.folder),
         "patients": _patients(found),

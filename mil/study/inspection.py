@@ -8,7 +8,6 @@ from typing import TypeVar, cast
 
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from mil import config
@@ -24,6 +23,7 @@ from mil.features.packing import Progress
 from mil.features.store import FeatureStore
 from mil.splits.folds import KFold, Split
 from mil.study import build, content_findings, encoder_findings, file_findings, label_findings, table_findings
+from mil.study.config import RunConfig
 from mil.study.findings import Finding, softened
 from mil.study.log_findings import diverted, finding_of, quiet
 from mil.study.pipeline import Study, Tables, carried, covariates_of, rehearse, store_of, tables_of
@@ -36,7 +36,7 @@ T = TypeVar("T")
 class Inspection:
     """What was read, what is wrong with it, and what could not be looked at; None is what a stage did not give."""
 
-    settings: DictConfig
+    settings: RunConfig
     endpoint: Endpoint
     covariates: Covariates | None = None
     findings: list[Finding] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Inspection:
             return None
 
 
-def inspect(settings: DictConfig, deep: bool = False, workers: int = 2, advance: Progress | None = None) -> Inspection:
+def inspect(settings: RunConfig, deep: bool = False, workers: int = 2, advance: Progress | None = None) -> Inspection:
     """Everything that `mil train` would stumble over, and what it would not see.
 
     Args:
@@ -78,7 +78,6 @@ def inspect(settings: DictConfig, deep: bool = False, workers: int = 2, advance:
     Raises:
         ConfigError: Options that cannot be, before anything is read.
     """
-    build.checked(settings)
     found = Inspection(settings, build.endpoint(settings), covariates_of(settings))
     places = tables_of(settings)
     with diverted() as told:
@@ -97,7 +96,7 @@ def inspect(settings: DictConfig, deep: bool = False, workers: int = 2, advance:
 def _read(found: Inspection, places: Tables) -> None:
     """The table, as it stands and as it is checked."""
     data, wanted = found.settings.data, found.endpoint.columns
-    columns, words = Columns(**data.columns), build.plain(data.labels)
+    columns, words = Columns(**data.columns.plain()), data.labels
     given = (wanted, carried(found.settings, found.covariates))
     known = found.endpoint.known
     read = partial(Cohort.read, places.cohort, columns, *given, slides=places.slides, words=words, known=known)
@@ -175,7 +174,7 @@ def _resolve(found: Inspection) -> None:
             told = Finding("error", "geometry", str(error))
             found.findings += [told] if all(one.message != told.message for one in found.findings) else []
         return
-    called = OmegaConf.select(found.settings, "data.name")
+    called = found.settings.data.name
     found.findings += encoder_findings.seen(found.encoder, list(headers), called)
 
 
@@ -201,7 +200,7 @@ def _make(found: Inspection, places: Tables, known: Encoder) -> None:
     if model is None:
         return
     placeless = file_findings.without_positions(
-        found.headers, found.settings.model._target_ if model.needs_coords else None
+        found.headers, found.settings.model.target if model.needs_coords else None
     )
     found.findings += placeless
     study = _study(found, places, known)
@@ -217,17 +216,18 @@ class Unmade:
         """Takes what the other would."""
 
 
-def _light(settings: DictConfig) -> DictConfig:
+def _light(settings: RunConfig) -> RunConfig:
     """The settings, without what is one of `conf/` as it stands, which tests have made, and slow to make.
 
     Lightning and torch's optimisers each take as long to load as a thousand headers to read.
     """
-    light = settings.copy()
+    values, unmade = settings.plain(), {"_target_": f"{__name__}.{Unmade.__name__}"}
     for group in ("optimizer", "trainer", "callbacks"):
-        if build.plain(settings[group]) in config.described(group).values():
-            for node in light[group].values() if group == "callbacks" else [light[group]]:
-                node["_target_"] = f"{__name__}.{Unmade.__name__}"
-    return light
+        if values[group] in config.described(group).values():
+            nodes = values[group].values() if group == "callbacks" else [values[group]]
+            for node in nodes:
+                node.update(unmade)
+    return RunConfig.parse(values)
 
 
 def _encoded(found: Inspection, patients: pd.DataFrame) -> Tensor | None:

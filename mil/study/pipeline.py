@@ -6,7 +6,6 @@ from typing import cast
 
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from mil.bags import Bags
@@ -24,6 +23,7 @@ from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
 from mil.splits.folds import Split
 from mil.study import build
+from mil.study.config import RunConfig
 from mil.tables import listed
 
 
@@ -54,22 +54,21 @@ class Study:
         return bags, self.target[self.patients.index.get_indexer(pd.Index(bags["patient"]))]
 
 
-def read_study(config: DictConfig) -> Study:
+def read_study(config: RunConfig) -> Study:
     """Reads the cohort, finds its features, and checks both against the tool.
 
     Raises:
         MilError: whatever is wrong with them, before any work is done.
     """
-    build.checked(config)
     tables = tables_of(config)
     wanted, beside = build.endpoint(config), covariates_of(config)
     cohort = Cohort.read(
         tables.cohort,
-        Columns(**config.data.columns),
+        Columns(**config.data.columns.plain()),
         labels=wanted.columns,
         covariates=carried(config, beside),
         slides=tables.slides,
-        words=build.plain(config.data.labels),
+        words=config.data.labels,
         known=wanted.known,
     )
     store = store_of(config, tables.features)
@@ -88,7 +87,7 @@ def read_study(config: DictConfig) -> Study:
     return Study(cohort, store, encoder, wanted, patients, target, bags, tables.cohort, tables.truth, beside)
 
 
-def covariates_of(config: DictConfig) -> Covariates | None:
+def covariates_of(config: RunConfig) -> Covariates | None:
     """What the tool reads of the clinical table beside the slides, unfitted.
 
     Raises:
@@ -97,31 +96,28 @@ def covariates_of(config: DictConfig) -> Covariates | None:
     beside = build.covariates(config)
     if beside is None:
         return None
-    build.fusion(config)
     if told := sorted(set(beside.columns) & set(build.endpoint(config).columns)):
         raise ConfigError(f"tool.covariates: column {told[0]!r} is what is to be predicted, expected another one")
     return beside
 
 
-def carried(config: DictConfig, beside: Covariates | None) -> list[str]:
+def carried(config: RunConfig, beside: Covariates | None) -> list[str]:
     """Columns of the clinical table that go along, each once."""
     return list(dict.fromkeys([*config.data.covariates, *(beside.columns if beside else ())]))
 
 
-def store_of(config: DictConfig, features: Path) -> FeatureStore:
+def store_of(config: RunConfig, features: Path) -> FeatureStore:
     """The feature files, read as the user says and the encoder and the tool expect."""
-    given = None if config.encoder.name == "auto" else build.make(config.encoder)
+    given = None if config.encoder.options.name == "auto" else build.make(config.encoder)
     reading = Reading(config.data.layout, config.data.batch_axis, config.data.slide_mpp)
     return FeatureStore(features, given, build.known_encoders(), reading, _expected(config))
 
 
-def _expected(config: DictConfig) -> Expected | None:
-    tiles = OmegaConf.select(config, "tool.tiles") or {}
-    if odd := sorted(set(map(str, tiles)) - {"mpp", "tile_px"}):
-        raise ConfigError(f"tool.tiles.{odd[0]} does not exist, expected mpp or tile_px")
-    if not tiles:
+def _expected(config: RunConfig) -> Expected | None:
+    tiles = config.tool.tiles
+    if tiles is None:
         return None
-    return Expected(tiles.get("mpp"), tiles.get("tile_px"), f"tool '{config.tool.name}'", "tool.tiles")
+    return Expected(tiles.mpp, tiles.tile_px, f"tool '{config.tool.name}'", "tool.tiles")
 
 
 def _refuse_empty(store: FeatureStore, slides: list[str]) -> None:
@@ -132,20 +128,20 @@ def _refuse_empty(store: FeatureStore, slides: list[str]) -> None:
         )
 
 
-def split_study(config: DictConfig, study: Study) -> Split:
+def split_study(config: RunConfig, study: Study) -> Split:
     """Who trains, selects and reports in each fold."""
     strategy = build.make(config.split)
     strata = study.endpoint.strata(study.target)
     return cast(Split, strategy(list(study.patients.index), strata, study.cohort.table, config.seed))
 
 
-def rehearse(config: DictConfig, study: Study) -> None:
+def rehearse(config: RunConfig, study: Study) -> None:
     """Makes everything that a fit is made of, without weights, so that a bad option is found before any work.
 
     Raises:
         ConfigError: what one of them says of its options, or the model of the endpoint or of tiles without places.
     """
-    fitting.check(build.plain(config.tool), study.endpoint)
+    fitting.check(config.tool.plain(), study.endpoint)
     _refuse_batches(config, study)
     with torch.device("meta"):
         network = build.network(config, study.encoder.dim, study.endpoint)
@@ -153,17 +149,17 @@ def rehearse(config: DictConfig, study: Study) -> None:
     try:
         build.optimizer(config)(network.parameters())
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{config.optimizer._target_}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{config.optimizer.target}: {' '.join(str(error).split())}") from error
     _rehearse_loss(config, study)
     build.make(config.schedule)
-    for node in config.callbacks.values():
-        build.make(node)
-    options = build.plain(config.trainer)
-    precision = "32-true" if options.get("precision") == "auto" else options.get("precision")
-    build.make(options | {"precision": precision}, logger=False, enable_checkpointing=False)
+    for callback in config.callbacks.values():
+        build.make(callback)
+    precision = config.trainer.options.precision
+    precision = "32-true" if precision == "auto" else precision
+    build.make(config.trainer, precision=precision, logger=False, enable_checkpointing=False)
 
 
-def _refuse_batches(config: DictConfig, study: Study) -> None:
+def _refuse_batches(config: RunConfig, study: Study) -> None:
     """Batches of which an endpoint that compares patients learns nothing, or that are no batches."""
     if config.data.batch_bags == 1 and not study.endpoint.alone and not config.data.whole_cohort:
         raise ConfigError(
@@ -174,23 +170,23 @@ def _refuse_batches(config: DictConfig, study: Study) -> None:
         return
     if config.data.balance == "sampling":
         raise ConfigError("data.balance=sampling: data.whole_cohort=true takes every bag once, expected none or loss")
-    if (amount := config.trainer.accumulate_grad_batches) != 1:
+    if (amount := config.trainer.options.accumulate_grad_batches) != 1:
         raise ConfigError(
             f"trainer.accumulate_grad_batches={amount}: data.whole_cohort=true gathers the whole cohort, expected 1"
         )
 
 
-def _refuse_whole(config: DictConfig, network: MILModel) -> None:
+def _refuse_whole(config: RunConfig, network: MILModel) -> None:
     """Models whose loss is more than the endpoint's of the logits: it cannot be put together from logits alone."""
     inner = network.inner if isinstance(network, Fused) else network
     if config.data.whole_cohort and type(inner).loss is not MILModel.loss:
         raise ConfigError(
-            f"{config.model._target_}: has a loss of its own beside the endpoint's, which data.whole_cohort=true "
+            f"{config.model.target}: has a loss of its own beside the endpoint's, which data.whole_cohort=true "
             "cannot divide, expected a model without one or data.whole_cohort=false"
         )
 
 
-def _rehearse_loss(config: DictConfig, study: Study) -> None:
+def _rehearse_loss(config: RunConfig, study: Study) -> None:
     """The loss of two bags of one tile: a model may refuse an endpoint, or tiles without coordinates."""
     placed = all(study.store.header(slide).has_coords for slide in study.cohort.table["slide"])
     beside = None if study.covariates is None else torch.zeros(2, study.covariates.width)
@@ -201,7 +197,7 @@ def _rehearse_loss(config: DictConfig, study: Study) -> None:
         try:
             network.loss(network(bags), study.target[:2], study.endpoint)
         except ValueError as error:
-            raise ConfigError(f"{config.model._target_}: {' '.join(str(error).split())}") from error
+            raise ConfigError(f"{config.model.target}: {' '.join(str(error).split())}") from error
 
 
 @dataclass(frozen=True)
@@ -216,26 +212,26 @@ class Tables:
     """a table of slides, where the cohort has one row a patient"""
 
 
-def tables_of(config: DictConfig) -> Tables:
+def tables_of(config: RunConfig) -> Tables:
     """The files that the options name, or those of the tool's simulated cohort, made now if it is not there.
 
     Raises:
         ConfigError: half of what is needed.
     """
     cohort, features = config.data.cohort, config.data.features
-    if (cohort is None) != (features is None):
+    slides = None if config.data.slides is None else Path(config.data.slides).expanduser()
+    if cohort is not None and features is not None:
+        return Tables(Path(cohort).expanduser(), Path(features).expanduser(), slides=slides)
+    if cohort is not None or features is not None:
         given, missing = ("data.cohort", "data.features") if features is None else ("data.features", "data.cohort")
         raise ConfigError(f"{given} is given without {missing}, expected both (real data) or neither (simulated)")
-    slides = None if config.data.slides is None else Path(config.data.slides).expanduser()
-    if cohort is not None:
-        return Tables(Path(cohort).expanduser(), Path(features).expanduser(), slides=slides)
     if slides is not None:
         raise ConfigError("data.slides is given without data.cohort, expected the clinical table beside it")
     folder = _simulated(config)
     return Tables(folder / "cohort.csv", folder / "features", folder)
 
 
-def _simulated(config: DictConfig) -> Path:
+def _simulated(config: RunConfig) -> Path:
     from mil.simulation.simulated_cohort import cached
 
     return cached(build.simulation(config), build.cache_dir() / "simulated")

@@ -3,23 +3,21 @@
 import copy
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from mil.cohort.clinical_table import Cohort
 from mil.endpoints.endpoint import Endpoint
-from mil.endpoints.several import Several
-from mil.endpoints.survival import Survival
 from mil.errors import MilError
 from mil.splits.folds import Split
 from mil.study import encoder_findings, label_findings, split_findings
+from mil.study.config import RunConfig
 from mil.study.findings import Finding
 from mil.study.pipeline import Study
 
 
-def of_study(settings: DictConfig, study: Study, split: Split) -> list[Finding]:
+def of_study(settings: RunConfig, study: Study, split: Split) -> list[Finding]:
     """All of it, without a look at the files."""
-    called = OmegaConf.select(settings, "data.name")
+    called = settings.data.name
     return [
         *encoder_findings.seen(study.encoder, list(study.cohort.table["slide"]), called),
         *of_labels(study.endpoint, study.patients, study.target),
@@ -38,20 +36,20 @@ def of_labels(endpoint: Endpoint, patients: pd.DataFrame, target: Tensor) -> lis
 def classes_of(endpoint: Endpoint, patients: pd.DataFrame, target: Tensor) -> dict[str, "pd.Series[str]"]:
     """What patients are told apart by, each a word a patient; of survival the event."""
     index = patients.index
-    if isinstance(endpoint, Survival):
-        return {endpoint.event: label_findings.words(target[:, 1].numpy(), index)}
-    if isinstance(endpoint, Several):
+    if endpoint.survival is not None:
+        return {endpoint.survival.event_column: label_findings.words(target[:, 1].numpy(), index)}
+    if endpoint.parts():
         parts = [classes_of(one, patients[known], own) for _, one, known, own in endpoint.part_targets(target)]
         return {name: words for part in parts for name, words in part.items()}
-    if endpoint.partial:
-        return {name: label_findings.words(target[:, at].numpy(), index) for at, name in enumerate(endpoint.columns)}
-    if endpoint.task == "classification":
+    if labels := endpoint.label_columns:
+        return {name: label_findings.words(target[:, at].numpy(), index) for at, name in enumerate(labels)}
+    if endpoint.classes:
         return {endpoint.columns[0]: patients[endpoint.columns[0]]}
     return {", ".join(endpoint.columns): label_findings.words(endpoint.strata(target), index)}
 
 
 def of_split(
-    settings: DictConfig,
+    settings: RunConfig,
     endpoint: Endpoint,
     cohort: Cohort,
     patients: pd.DataFrame,
@@ -67,6 +65,6 @@ def of_split(
             copy.deepcopy(endpoint).fit(target[rows], balance=settings.data.balance == "loss")
         except MilError as error:
             found.append(Finding("error", "fold", f"fold {fold}: {error}", len(rows)))
-    if endpoint.task == "classification" and not endpoint.partial:
+    if endpoint.classes:
         found += split_findings.of_one_class(split, pd.Series(endpoint.strata(target), patients.index))
     return found

@@ -9,7 +9,6 @@ import lightning.pytorch as lightning
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 
 from mil import checkpoint, files
@@ -20,6 +19,7 @@ from mil.inference.predict import logits, mean, per_patient
 from mil.models.mil_model import MILModel
 from mil.splits.folds import Split
 from mil.study import build
+from mil.study.config import RunConfig
 from mil.study.pipeline import Study
 from mil.training.callbacks import Best, Last, Progress
 from mil.training.fold import Fold, predictions
@@ -30,17 +30,17 @@ from mil.training.whole import WholeModule
 logger = logging.getLogger(__name__)
 
 
-def precision(asked: str) -> str:
-    """What `auto` means here: bfloat16 where the hardware multiplies it natively, else single precision."""
-    if asked != "auto":
-        return asked
+def precision(option: str | int | None) -> str | int | None:
+    """Resolve `auto` to bfloat16 where the hardware multiplies it natively, else to single precision."""
+    if option != "auto":
+        return option
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     native = torch.cpu.get_capabilities()
     return "bf16-mixed" if native.get("avx512_bf16") or native.get("amx_bf16") else "32-true"
 
 
-def fit(config: DictConfig, study: Study, split: Split, fold: Fold) -> None:
+def fit(config: RunConfig, study: Study, split: Split, fold: Fold) -> None:
     """Trains, then writes the checkpoint, then `predictions.csv`: a fold that has those is finished."""
     last = fold.folder / "state" / "last.ckpt"
     seed = config.seed + fold.number
@@ -64,30 +64,28 @@ def fit(config: DictConfig, study: Study, split: Split, fold: Fold) -> None:
         "precision": str(trainer.precision),
     }
     train_rows, select = (table[table["role"] == role] for role in ("train", "select"))
-    fitted = fit_rest(build.plain(config.tool), fold.endpoint, train_rows, select, bags)
+    fitted = fit_rest(config.tool.plain(), fold.endpoint, train_rows, select, bags)
     done = manifest(config, study, split, fold, model, fitted=fitted, outcome=outcome)
     checkpoint.save(fold.folder / "checkpoint", model.cpu().eval(), done)
     files.write(fold.folder / "predictions.csv", table.to_csv(index=False))
     shutil.rmtree(last.parent)
 
 
-def _readers(config: DictConfig, study: Study) -> int:
+def _readers(config: RunConfig, study: Study) -> int:
     """Processes that read ahead: none of what stays in memory."""
     return 0 if study.store.keeps else build.workers(config)
 
 
-def _trainer(
-    config: DictConfig, fold: Fold, best: Best, last: Path, accumulate: int | None = None
-) -> lightning.Trainer:
+def _trainer(config: RunConfig, fold: Fold, best: Best, last: Path, accumulate: int | None = None) -> lightning.Trainer:
     """`accumulate` batches a step, or as many as the user says."""
-    chosen = [build.make(node) for node in config.callbacks.values()]
-    options = build.plain(config.trainer)
-    if accumulate is not None:
-        options["accumulate_grad_batches"] = accumulate
-    bar = options["enable_progress_bar"] and sys.stdout.isatty()  # a file or a pipe has the log's lines
+    callbacks = [build.make(callback) for callback in config.callbacks.values()]
+    options = config.trainer.options
     trainer: lightning.Trainer = build.make(
-        options | {"precision": precision(options["precision"]), "enable_progress_bar": bar},
-        callbacks=[*chosen, best, Progress(), Last(last)],
+        config.trainer,
+        precision=precision(options.precision),
+        accumulate_grad_batches=accumulate or options.accumulate_grad_batches,
+        enable_progress_bar=options.enable_progress_bar and sys.stdout.isatty(),  # a file or a pipe has the log's lines
+        callbacks=[*callbacks, best, Progress(), Last(last)],
         logger=build.make(config.logger, save_dir=str(fold.folder / "log")),
         default_root_dir=str(fold.folder),
     )
@@ -100,7 +98,7 @@ def _epochs_done(last: Path) -> int:
     return int(torch.load(last, weights_only=True, map_location="cpu")["epoch"]) + 1
 
 
-def _orders(config: DictConfig, fold: Fold, seed: int, epoch: int) -> tuple[TrainOrder] | tuple[WholeOrder, WholeOrder]:
+def _orders(config: RunConfig, fold: Fold, seed: int, epoch: int) -> tuple[TrainOrder] | tuple[WholeOrder, WholeOrder]:
     """Whose batches are trained on; of the whole cohort at once those of all passes, then those of a survey."""
     data, options = fold.data["train"], config.data
     sizes = np.minimum(data.sizes, options.max_tiles or np.inf).astype(int).tolist()
@@ -115,7 +113,7 @@ def _orders(config: DictConfig, fold: Fold, seed: int, epoch: int) -> tuple[Trai
     return (TrainOrder(sizes, options.batch_bags, options.tiles_per_batch, weight, seed, epoch, happened),)
 
 
-def _predicted(config: DictConfig, study: Study, model: MILModel, fold: Fold) -> tuple[pd.DataFrame, dict[str, Shown]]:
+def _predicted(config: RunConfig, study: Study, model: MILModel, fold: Fold) -> tuple[pd.DataFrame, dict[str, Shown]]:
     """Predictions of every patient, and what the bags that they were fitted on looked like.
 
     The report patients are seen here for the first and only time.

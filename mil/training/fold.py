@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from omegaconf import DictConfig
 from torch import Tensor
 
 from mil.cohort.covariates import Covariates
@@ -14,6 +13,7 @@ from mil.endpoints.endpoint import Endpoint
 from mil.features.batches import BagDataset
 from mil.inference.predict import decoded, per_patient
 from mil.splits.folds import Split
+from mil.study.config import RunConfig
 from mil.study.pipeline import Study
 
 ROLES = ("train", "select", "report")
@@ -32,7 +32,7 @@ class Fold:
     """fitted to the training patients"""
 
 
-def cut(config: DictConfig, study: Study, split: Split, number: int, folder: Path) -> Fold:
+def cut(config: RunConfig, study: Study, split: Split, number: int, folder: Path) -> Fold:
     """One fold of a split, with endpoint and covariates fitted to its training patients alone.
 
     Raises:

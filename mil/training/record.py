@@ -1,13 +1,13 @@
 """What a checkpoint's manifest says of the fit that made it."""
 
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 
 import mil
 from mil import files
@@ -17,6 +17,7 @@ from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
 from mil.splits.folds import Split
 from mil.study import build
+from mil.study.config import RunConfig
 from mil.study.pipeline import Study
 from mil.training.fold import Fold
 
@@ -25,7 +26,7 @@ PRIVATE = ("cohort", "slides", "features", "file")
 
 
 def manifest(
-    config: DictConfig,
+    config: RunConfig,
     study: Study,
     split: Split,
     fold: Fold,
@@ -41,9 +42,9 @@ def manifest(
     bare = model.inner if isinstance(model, Fused) else model
     widths = build.sizes(config, study.encoder.dim, fold.endpoint)
     return Manifest(
-        tool=build.plain(config.tool),
-        model=manifests.part(bare, widths | build.options(config.model)),
-        endpoint=manifests.endpoint_part(fold.endpoint, build.options(config.tool.endpoint)),
+        tool=config.tool.plain(),
+        model=manifests.part(bare, widths | config.model.options.keywords()),
+        endpoint=manifests.endpoint_part(fold.endpoint, config.tool.endpoint.options.keywords()),
         covariates=_clinical(fold, model),
         fitted={"endpoint": fold.endpoint.state(), "endpoint_on": "train", **fitted},
         encoder=manifests.encoder_record(study.encoder, study.store.verified),
@@ -52,30 +53,30 @@ def manifest(
     )
 
 
-def _data(config: DictConfig, study: Study, split: Split, fold: Fold) -> dict[str, object]:
+def _data(config: RunConfig, study: Study, split: Split, fold: Fold) -> dict[str, object]:
     simulated = study.truth is not None
     slides = config.data.slides
     return {
         "simulated": simulated,
-        "simulation": build.plain(config.simulation) if simulated else None,
+        "simulation": config.simulation.plain() if simulated else None,
         "cohort_sha256": files.sha256(study.source),
         "slides_sha256": None if slides is None else files.sha256(Path(slides).expanduser()),
         "patients": {role: fold.endpoint.counts(data.target) for role, data in fold.data.items()},
         "bag": config.data.bag,
         "geometry": asdict(study.store.geometry),
         "reading": asdict(study.store.reading),
-        "split": {"strategy": _public(config.split), "sha256": split.digest(), "fold": fold.number},
+        "split": {"strategy": _public(config.split.plain()), "sha256": split.digest(), "fold": fold.number},
     }
 
 
-def _training(config: DictConfig, model: MILModel) -> dict[str, object]:
+def _training(config: RunConfig, model: MILModel) -> dict[str, object]:
     return {
         "seed": config.seed,
         "threads": torch.get_num_threads(),
         "parameters": sum(weight.numel() for weight in model.parameters()),
-        "optimizer": build.plain(config.optimizer),
-        "schedule": build.plain(config.schedule),
-        "data": _public(config.data),
+        "optimizer": config.optimizer.plain(),
+        "schedule": config.schedule.plain(),
+        "data": _public(config.data.plain()),
         "versions": {
             "mil-zoo": mil.__version__,
             "torch": torch.__version__,
@@ -98,5 +99,5 @@ def _clinical(fold: Fold, model: MILModel) -> Clinical | None:
     )
 
 
-def _public(node: DictConfig) -> dict[str, object]:
-    return {key: value for key, value in build.plain(node).items() if key not in PRIVATE}
+def _public(options: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in options.items() if key not in PRIVATE}

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 
 from mil import files
 from mil.report.prediction_files import read
 from mil.splits.folds import Split
+from mil.study.config import RunConfig
 from mil.study.pipeline import Study
 from mil.training.baseline import linear_logits, mean_features
 from mil.training.fit import fit
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 GIB = 2**30
 
 
-def train(config: DictConfig, study: Study, split: Split, folder: Path) -> None:
+def train(config: RunConfig, study: Study, split: Split, folder: Path) -> None:
     """Fits every fold and writes `predictions.csv`, with `baseline.csv` beside it where the baseline is asked for.
 
     Where models read covariates, `covariates.csv` is a baseline of these alone.
@@ -51,9 +51,9 @@ def train(config: DictConfig, study: Study, split: Split, folder: Path) -> None:
         files.write(folder / "predictions.csv", table.to_csv(index=False))
 
 
-def _keep(config: DictConfig, study: Study) -> None:
+def _keep(config: RunConfig, study: Study) -> None:
     """Small cohorts stay in memory: opening a file costs more than training on its few tiles."""
-    slides, room = study.cohort.table["slide"], config.data.get("memory", 0)  # a run begun before there was a choice
+    slides, room = study.cohort.table["slide"], config.data.memory
     if not config.data.workers and room and not study.store.keep(slides, room * GIB):
         logger.info("features of %d slides are larger than data.memory=%d GiB: read anew each epoch", len(slides), room)
 

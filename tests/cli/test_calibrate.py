@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mil import config
 from mil.simulation.simulated_cohort import write
 from mil.study import build
+from mil.study.compose import compose
 from tests.conftest import Mil
 
 RELEASED = Path(__file__).parents[1] / "zoo" / "released" / "schema_1"
@@ -17,7 +17,7 @@ RELEASED = Path(__file__).parents[1] / "zoo" / "released" / "schema_1"
 def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hospital") / "cohort"
     words = ["simulation.width=8", "simulation.patients=120", "simulation.tiles=20", "simulation.seed=3"]
-    write(build.simulation(config.compose(["tool=surv-crc", *words, "simulation.target.event_rate=0.6"])), folder)
+    write(build.simulation(compose(["tool=surv-crc", *words, "simulation.target.event_rate=0.6"])), folder)
     return folder
 
 

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from mil import config
-from mil.study import build, content_findings
+from mil.study import content_findings
+from mil.study.compose import compose
 from mil.study.inspection import inspect
 from mil.study.pipeline import read_study, split_study
 from tests.conftest import HOSPITAL, Mil, Said
@@ -138,7 +139,7 @@ def test_slides_left_out_on_request_are_warnings_and_the_rest_is_looked_at(
     assert said.code == 1
     assert codes(said, "warning") == {"no-file": 1, "unreadable": 1}
     found = document(said)
-    study = read_study(config.compose(build.prepared(words)))
+    study = read_study(compose(words))
     assert found["patients"]["n"] == len(study.patients) == 22
     for slide in table["slide"].drop_duplicates():
         (copy / "features" / f"{slide}.h5").write_bytes(b"no HDF5")
@@ -154,7 +155,7 @@ OFTEN = ("msi-crc", "multilabel", "several", "survival")
 )
 def test_what_is_checked_is_what_is_trained_on(tool: str) -> None:
     words = ["simulation.patients=80", "simulation.tiles=20", "simulation.width=8", "simulation.slides=1"]
-    settings = config.compose(build.prepared([f"tool={tool}", *words, "split=holdout"]))
+    settings = compose([f"tool={tool}", *words, "split=holdout"])
     found, study = inspect(settings), read_study(settings)
     assert found.of("error") == []
     assert found.target is not None

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
 
 from mil import checkpoint, files
 from mil.report.prediction_files import read
+from mil.study.compose import read_config
 from mil.study.pipeline import read_study
 from tests.conftest import HOSPITAL, QUICK, SMALL, Mil, run_quietly
 
@@ -115,8 +115,8 @@ def test_several_questions_are_learnt_scored_and_reported_together(several_run: 
 
 
 def test_a_checkpoint_of_several_predicts_the_runs_own_numbers(several_run: Path, mil: Mil, tmp_path: Path) -> None:
-    settings = OmegaConf.load(several_run / "config.yaml")
-    cohort = read_study(settings).source  # type: ignore[arg-type]  # a mapping
+    settings = read_config(several_run / "config.yaml")
+    cohort = read_study(settings).source
     words = ["--cohort", cohort, "--features", cohort.parent / "features", "--out", tmp_path / "s.csv"]
     assert mil("predict", several_run / "checkpoint", *words).code == 0
     found, own = (read(at).set_index("patient") for at in (tmp_path / "s.csv", several_run / "predictions.csv"))

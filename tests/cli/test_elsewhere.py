@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from mil import checkpoint, config, files
+from mil import checkpoint, files
 from mil.fitted.decision import Decision
 from mil.models.pooling import Pooling
 from mil.simulation.simulated_cohort import write
 from mil.study import build
+from mil.study.compose import compose
 from tests.conftest import Mil
 from tests.report.tables import binary
 from tests.runs.test_run import folder_of
@@ -28,7 +29,7 @@ def abroad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another hospital's cohort.csv and features, with thirty known positives."""
     folder = tmp_path_factory.mktemp("abroad") / "cohort"
     size = ["simulation.width=8", "simulation.patients=80", "simulation.tiles=20", "simulation.seed=5"]
-    write(build.simulation(config.compose(["tool=msi-crc", *size, "simulation.target.prevalence=0.5"])), folder)
+    write(build.simulation(compose(["tool=msi-crc", *size, "simulation.target.prevalence=0.5"])), folder)
     table = pd.read_csv(folder / "cohort.csv", dtype=str)
     positive = table.loc[table["MSI"] == "MSI-H", "patient"].unique()
     kept = ~table["patient"].isin(positive[POSITIVES:])

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
 
-from mil import config, files
+from mil import files
+from mil.study.compose import compose, read_config, write_config
 from tests.conftest import HOSPITAL, Mil, run_quietly
 
 COHORT = ["patients=60", "tiles=25", "width=16", "sites=3"]
@@ -28,18 +28,16 @@ def moved(trained: tuple[Path, Path], folder: Path) -> tuple[Path, Path]:
     cohort, run = trained
     shutil.copytree(run, folder / "run")
     shutil.copy(cohort / "cohort.csv", folder / "cohort.csv")
-    said = OmegaConf.load(run / "config.yaml")
-    said.data.cohort = str(folder / "cohort.csv")
-    files.write(folder / "run" / "config.yaml", OmegaConf.to_yaml(said))
+    config = read_config(run / "config.yaml").replaced({"data.cohort": str(folder / "cohort.csv")})
+    write_config(folder / "run" / "config.yaml", config)
     return folder / "cohort.csv", folder / "run"
 
 
 def redesigned(run: Path, folder: Path, split: str) -> Path:
     """The same run under another design's name."""
     shutil.copytree(run, folder)
-    said = OmegaConf.load(run / "config.yaml")
-    said.split = config.compose([f"split={split}"]).split
-    files.write(folder / "config.yaml", OmegaConf.to_yaml(said))
+    config = read_config(run / "config.yaml").replaced({"split": compose([f"split={split}"]).split.plain()})
+    write_config(folder / "config.yaml", config)
     return folder
 
 
@@ -95,9 +93,8 @@ def test_features_that_have_moved_are_found_where_the_user_says(
     trained: tuple[Path, Path], mil: Mil, tmp_path: Path
 ) -> None:
     _, run = moved(trained, tmp_path)
-    said = OmegaConf.load(run / "config.yaml")
-    said.data.features = str(tmp_path / "gone")
-    files.write(run / "config.yaml", OmegaConf.to_yaml(said))
+    config = read_config(run / "config.yaml").replaced({"data.features": str(tmp_path / "gone")})
+    write_config(run / "config.yaml", config)
     lost = mil("site", run, "--resamples", "5")
     assert (lost.code, lost.err.count("\n")) == (2, 1)
     assert "gone" in lost.err

@@ -6,9 +6,9 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from mil import config, files
+from mil import files
 from mil.errors import ConfigError
-from mil.study import build
+from mil.study.compose import compose
 from mil.study.pipeline import read_study
 from tests.conftest import HOSPITAL, Mil
 
@@ -37,7 +37,7 @@ def test_a_workbook_with_a_table_of_slides_is_the_same_study_as_one_table(
     features = f"data.features={hospital}/features"
     meanings = ["+data.labels.MSI.dMMR=MSI-H", "+data.labels.MSI.pMMR=MSS"]
     one, two = (
-        read_study(config.compose(build.prepared([*HOSPITAL, features, *words])))
+        read_study(compose([*HOSPITAL, features, *words]))
         for words in ([f"data.cohort={hospital}/cohort.csv"], [*stamp(tmp_path, table), *meanings])
     )
     pd.testing.assert_frame_equal(two.patients, one.patients[two.patients.columns])
@@ -75,4 +75,4 @@ def test_words_that_no_class_of_the_tool_has_are_refused_by_their_row(
 
 def test_a_table_of_slides_without_a_clinical_one_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"data\.slides is given without data\.cohort"):
-        read_study(config.compose(["data.slides=x"]))
+        read_study(compose(["data.slides=x"]))

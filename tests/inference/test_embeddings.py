@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from mil import checkpoint
 from mil.bags import Bags
 from mil.errors import CheckpointError, EncoderError
 from mil.inference.embeddings import embedded
 from mil.models.mil_model import MILModel, Output
+from mil.study.compose import read_config
 from mil.study.pipeline import Study, read_study
 
 Reader = Callable[..., Study]
@@ -24,10 +24,8 @@ def study(real_run: Path) -> Reader:
     """The run's study, with other options."""
 
     def read(**data: str) -> Study:
-        config = OmegaConf.load(real_run / "config.yaml")
-        assert isinstance(config, DictConfig)
-        config.data.update(data)
-        return read_study(config)
+        config = read_config(real_run / "config.yaml")
+        return read_study(config.replaced({f"data.{name}": value for name, value in data.items()}))
 
     return read
 

@@ -121,11 +121,10 @@ def test_half_of_the_members_withhold_and_fewer_do_not() -> None:
 
 
 def test_folds_of_a_run_predict_together(surv_run: Path, crc_run: Path) -> None:
-    from omegaconf import OmegaConf
-
+    from mil.study.compose import read_config
     from mil.study.pipeline import read_study
 
-    source = read_study(OmegaConf.load(surv_run / "config.yaml")).source  # type: ignore[arg-type]  # a mapping
+    source = read_study(read_config(surv_run / "config.yaml")).source
     members = [checkpoint.load(surv_run / f"fold_{fold}" / "checkpoint") for fold in (0, 1)]
     found = ensemble(members, source.parent / "features", source)
     own = [predict(one, source.parent / "features", source) for one in members]
@@ -155,13 +154,12 @@ def test_members_of_other_kinds_are_refused(crc_run: Path) -> None:
 
 
 def test_a_checkpoint_with_everything_fitted_concludes_in_predict(crc_run: Path) -> None:
-    from omegaconf import OmegaConf
-
     from mil.fitted import novelty
+    from mil.study.compose import read_config
     from mil.study.pipeline import read_study
     from mil.training.baseline import mean_features
 
-    study = read_study(OmegaConf.load(crc_run / "config.yaml"))  # type: ignore[arg-type]  # a mapping
+    study = read_study(read_config(crc_run / "config.yaml"))
     one = checkpoint.load(crc_run / "fold_0" / "checkpoint")
     means = mean_features(study.store, list(study.bags["slides"])).numpy()
     known = novelty.fit({"min_tiles": 1, "quantile": 0.5}, np.full(len(means), 9), means)

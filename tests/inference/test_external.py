@@ -9,7 +9,6 @@ import pytest
 from lifelines import KaplanMeierFitter
 
 from mil import checkpoint as checkpoints
-from mil import config
 from mil.checkpoint import Checkpoint
 from mil.errors import CohortError, ConfigError, PredictionsError
 from mil.fitted.calibrators import Calibrator
@@ -22,6 +21,7 @@ from mil.report.assemble import evaluate
 from mil.runs.describe import external
 from mil.simulation.simulated_cohort import write
 from mil.study import build
+from mil.study.compose import compose
 
 RELEASED = Path(__file__).parents[1] / "zoo" / "released" / "schema_1" / "msi-crc"
 OUTCOME = RELEASED.with_name("surv-crc")
@@ -32,7 +32,7 @@ def abroad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another hospital's cohort, of the width that the stored checkpoint reads."""
     folder = tmp_path_factory.mktemp("abroad") / "cohort"
     words = ["simulation.width=8", "simulation.patients=120", "simulation.tiles=20", "simulation.seed=5"]
-    write(build.simulation(config.compose(["tool=msi-crc", *words])), folder)
+    write(build.simulation(compose(["tool=msi-crc", *words])), folder)
     return folder
 
 
@@ -147,7 +147,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another hospital's patients with their outcomes."""
     folder = tmp_path_factory.mktemp("followed") / "cohort"
     words = ["simulation.width=8", "simulation.patients=160", "simulation.tiles=20", "simulation.seed=7"]
-    write(build.simulation(config.compose(["tool=surv-crc", *words, "simulation.target.event_rate=0.6"])), folder)
+    write(build.simulation(compose(["tool=surv-crc", *words, "simulation.target.event_rate=0.6"])), folder)
     return folder
 
 

@@ -51,11 +51,10 @@ def test_a_patients_scores_do_not_depend_on_who_else_is_in_the_table(name: str) 
 
 
 def test_a_survival_checkpoint_predicts_the_runs_own_numbers(surv_run: Path, mil: Mil, tmp_path: Path) -> None:
-    from omegaconf import OmegaConf
-
+    from mil.study.compose import read_config
     from mil.study.pipeline import read_study
 
-    cohort = read_study(OmegaConf.load(surv_run / "config.yaml")).source  # type: ignore[arg-type]  # a mapping
+    cohort = read_study(read_config(surv_run / "config.yaml")).source
     words = ["--cohort", cohort, "--features", cohort.parent / "features", "--out", tmp_path / "scores.csv"]
     assert mil("predict", surv_run / "fold_1" / "checkpoint", *words).code == 0
     found = read(tmp_path / "scores.csv").set_index("patient")

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from mil.bags import Bags
 from mil.models.fusion import FUSIONS, Fused
@@ -103,9 +102,8 @@ def test_the_loss_is_the_inner_models_under_logits_that_are_shifted(name: str, e
 
 def test_it_is_built_from_a_tools_declaration_with_the_width_that_the_model_shows() -> None:
     for name in NAMES:
-        settings = composed(name).copy()
-        said = {"numeric": ["age"], "categorical": {"sex": ["F", "M"]}, "fusion": "gated"}
-        OmegaConf.update(settings, "tool.covariates", said, force_add=True)
+        inputs = {"numeric": ["age"], "categorical": {"sex": ["F", "M"]}, "fusion": "gated"}
+        settings = composed(name).replaced({"tool.covariates": inputs})
         endpoint = build.endpoint(settings)
         with torch.device("meta"):
             network = build.network(settings, IN_DIM, endpoint)

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mil import config
 from mil.errors import ConfigError
 from mil.models.pooling import Pooling, log_mean_exp
 from mil.study import build
+from mil.study.compose import compose
 
 from .zoo import IN_DIM, composed, simulated
 
@@ -63,10 +63,10 @@ def test_sharpness_of_the_model_is_its_option() -> None:
 
 def test_another_pooling_is_refused_in_one_line() -> None:
     with pytest.raises(ConfigError, match="pooling by 'median', expected one of mean, max, lse"):
-        build.model(config.compose(["model=max", "model.by=median"]), IN_DIM, 1)
+        build.model(compose(["model=max", "model.by=median"]), IN_DIM, 1)
 
 
 def test_options_that_only_the_constructor_knows_are_taken() -> None:
-    narrow = config.compose(build.prepared(["model=abmil", "model.embed_dim=9"]))
+    narrow = compose(["model=abmil", "model.embed_dim=9"])
     assert "embed_dim" not in composed("abmil").model
     assert build.model(narrow, IN_DIM, 2)(simulated((3,))).embedding.shape == (1, 9)

@@ -10,6 +10,7 @@ from mil import config
 from mil.bags import Bags
 from mil.models.mil_model import MILModel
 from mil.study import build
+from mil.study.compose import compose
 
 NAMES = config.choices("model")
 IN_DIM = 12
@@ -17,7 +18,7 @@ IN_DIM = 12
 
 @cache
 def composed(name: str) -> Any:
-    return config.compose(build.prepared([f"model={name}"]))
+    return compose([f"model={name}"])
 
 
 def built(name: str, out_dim: int = 1, seed: int = 0) -> MILModel:

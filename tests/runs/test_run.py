@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
 
-from mil import config, files
+from mil import files
 from mil.errors import ConfigError
 from mil.runs.run import PATIENTS, by_patient, open_run, titles
+from mil.study.compose import compose, write_config
 from tests.report.tables import binary, names
 
 
 def folder_of(path: Path, *words: str, table: pd.DataFrame | None = None) -> Path:
     """What training leaves of a run, without its models."""
-    files.write(path / "config.yaml", OmegaConf.to_yaml(config.compose(["tool=binary", "resamples=30", *words])))
+    write_config(path / "config.yaml", compose(["tool=binary", "resamples=30", *words]))
     files.write(path / "predictions.csv", (binary() if table is None else table).to_csv(index=False))
     return path
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
 
 from mil import files
 from mil.report.prediction_files import read
 from mil.runs.run import open_run
 from mil.runs.site import _words, audit
+from mil.study.compose import read_config, write_config
 
 
 def told(value: float, low: float, high: float) -> dict[str, Any]:
@@ -41,9 +41,8 @@ def beside(run: Path, folder: Path, table: pd.DataFrame, predictions: pd.DataFra
     """The run with other tables of patients; models do not know their names."""
     table.to_csv(folder / "cohort.csv", index=False)
     files.write(folder / "predictions.csv", predictions.to_csv(index=False))
-    config = OmegaConf.load(run / "config.yaml")
-    config.data.cohort = str(folder / "cohort.csv")
-    files.write(folder / "config.yaml", OmegaConf.to_yaml(config))
+    config = read_config(run / "config.yaml").replaced({"data.cohort": str(folder / "cohort.csv")})
+    write_config(folder / "config.yaml", config)
     shutil.copytree(run / "checkpoint", folder / "checkpoint")
     return folder
 

@@ -20,7 +20,7 @@ def test_one_part_has_the_interval_of_the_report(table: pd.DataFrame, endpoint: 
     (found,) = sampled([(endpoint.score, evaluation.folds)], 200, seed=3)
     for name, expected in intervals(endpoint.score, evaluation.folds, 200, seed=3).items():
         shown = found[name].interval("any")
-        assert [shown[key] for key in ("value", "low", "high")] == pytest.approx(
+        assert [shown.value, shown.low, shown.high] == pytest.approx(
             [expected.value, expected.low, expected.high], abs=1e-12
         )
 
@@ -31,7 +31,7 @@ def test_two_parts_of_the_same_folds_have_the_paired_difference() -> None:
     one, other = sampled([(score, ours), (score, theirs)], 200, seed=5)
     expected = difference(score, ours, theirs, 200, seed=5)["auroc"]
     shown = one["auroc"].minus(other["auroc"]).interval("any")
-    assert [shown["value"], shown["low"], shown["high"]] == pytest.approx(
+    assert [shown.value, shown.low, shown.high] == pytest.approx(
         [expected.value, expected.low, expected.high], abs=1e-12
     )
 
@@ -60,5 +60,6 @@ def test_p_is_small_where_resamples_agree_and_one_where_they_are_balanced() -> N
 
 def test_what_no_resample_defines_has_no_bounds() -> None:
     nothing = Sampled(float("nan"), np.full(5, np.nan))
-    assert nothing.interval("any") == {"value": None, "low": None, "high": None, "level": 0.95, "method": "any"}
+    found = nothing.interval("any")
+    assert (found.value, found.low, found.high, found.level, found.method) == (None, None, None, 0.95, "any")
     assert np.isnan(nothing.error)

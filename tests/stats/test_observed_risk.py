@@ -10,6 +10,7 @@ from lifelines import KaplanMeierFitter
 from lifelines.utils import median_survival_times, restricted_mean_survival_time
 from sksurv.nonparametric import cumulative_incidence_competing_risks
 
+from mil.stats.estimate import Estimate
 from mil.stats.observed_risk import (
     incidence_at,
     median_follow_up,
@@ -19,6 +20,7 @@ from mil.stats.observed_risk import (
     risk_at,
     survival_at,
 )
+from tests.estimates import holds, triple
 from tests.report.followed import Floats, follow_up
 
 few = settings(deadline=None, max_examples=30)
@@ -80,31 +82,27 @@ def test_the_interval_of_a_risk_is_that_of_lifelines() -> None:
     time, code = follow_up(1, 80, 30)
     fit = KaplanMeierFitter().fit(time, code == 1)
     found, low_high = risk_at(time, code, 12), fit.confidence_interval_.loc[12].to_numpy()
-    assert [found["value"], found["low"], found["high"]] == pytest.approx([1 - fit.predict(12), *(1 - low_high[::-1])])
-    assert (found["n"], found["events"]) == (80, int(((code == 1) & (time <= 12)).sum()))
+    assert [found.value, found.low, found.high] == pytest.approx([1 - fit.predict(12), *(1 - low_high[::-1])])
+    assert (found.n, found.counts["events"]) == (80, int(((code == 1) & (time <= 12)).sum()))
     turned = survival_at(time, code, 12)
-    assert [turned["value"], turned["low"], turned["high"]] == pytest.approx([fit.predict(12), *low_high])
+    assert [turned.value, turned.low, turned.high] == pytest.approx([fit.predict(12), *low_high])
 
 
 def test_a_risk_beyond_follow_up_is_not_invented() -> None:
     time, code = np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 0.0])
     assert not reaches(time, code, 4)
-    assert risk_at(time, code, 4) == {
-        "value": None,
-        "reason": "nobody is followed for 4",
-        "n": 3,
-        "events": 2,
-        "at_risk": 0,
-    }
-    assert survival_at(time, np.ones(3), 4)["value"] == 0  # all have ended: nothing is left to know
+    counts = {"n": 3, "events": 2, "at_risk": 0}
+    assert risk_at(time, code, 4) == Estimate(value=None, reason="nobody is followed for 4", counts=counts)
+    assert survival_at(time, code, 4) == risk_at(time, code, 4)
+    assert survival_at(time, np.ones(3), 4).value == 0  # all have ended: nothing is left to know
     assert not reaches(time[:0], code[:0], 1)
 
 
 def test_nobody_or_everybody_with_the_event_still_has_an_interval() -> None:
     nobody, everybody = risk_at(np.full(30, 9.0), np.zeros(30), 5), risk_at(np.full(30, 3.0), np.ones(30), 5)
     bound = 0.025 ** (1 / 30)
-    assert (nobody["value"], nobody["low"], nobody["high"]) == (0, 0, pytest.approx(1 - bound))
-    assert (everybody["value"], everybody["low"], everybody["high"]) == (1, pytest.approx(bound), 1)
+    assert triple(nobody) == pytest.approx((0, 0, 1 - bound))
+    assert triple(everybody) == pytest.approx((1, bound, 1))
 
 
 def test_the_exact_bound_of_a_risk_of_0_or_100_percent_counts_only_patients_still_at_risk() -> None:
@@ -146,8 +144,8 @@ def test_the_median_follow_up_is_the_reverse_kaplan_meiers() -> None:
     fit = KaplanMeierFitter().fit(time, code == 0)
     low, high = median_survival_times(fit.confidence_interval_).to_numpy()[0]
     found = median_follow_up(time, code)
-    assert (found["value"], found["low"], found["high"]) == (fit.median_survival_time_, low, high)
-    assert median_follow_up(time, np.ones(90))["value"] is None
+    assert (found.value, found.low, found.high) == (fit.median_survival_time_, low, high)
+    assert median_follow_up(time, np.ones(90)).value is None
 
 
 @pytest.mark.slow
@@ -159,7 +157,7 @@ def test_intervals_of_a_risk_hold_the_truth_as_often_as_they_say(causes: int) ->
         ends, left = rng.exponential(1 / causes, 80), rng.uniform(0, 2.5, 80)
         code = np.where(ends <= left, rng.integers(1, causes + 1, 80), 0).astype(float)
         found = risk_at(np.minimum(ends, left), code, 0.5)
-        held += found["low"] <= truth <= found["high"]
+        held += holds(found, truth)
     assert 0.93 <= held / runs <= 0.975
 
 

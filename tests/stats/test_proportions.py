@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from mil.stats.proportions import clopper_pearson, likelihood_ratio, predictive_value, proportion, wilson
+from tests.estimates import ends, triple
 
 few = settings(deadline=None, max_examples=60)
 
@@ -25,36 +26,40 @@ def test_intervals_of_a_proportion_are_scipys(n: int, share: float, level: float
 def test_nobody_has_no_proportion() -> None:
     assert np.isnan(wilson(0, 0)).all()
     assert np.isnan(clopper_pearson(0, 0)).all()
-    assert proportion(0, 0)["value"] is None
-    assert proportion(0, 0)["reason"]
+    assert proportion(0, 0).value is None
+    assert proportion(0, 0).reason
 
 
 def test_a_proportion_has_both_intervals_and_its_counts() -> None:
     found = proportion(28, 30)
-    assert (found["value"], found["successes"], found["n"], found["method"]) == (28 / 30, 28, 30, "Wilson")
-    assert (found["low"], found["high"]) == wilson(28, 30)
-    exact = found["exact"]
-    assert (round(exact["low"], 2), round(exact["high"], 2)) == (0.78, 0.99)  # Clopper and Pearson's chart
+    assert (found.value, found.counts, found.method) == (28 / 30, {"n": 30, "successes": 28}, "Wilson")
+    assert (found.low, found.high) == wilson(28, 30)
+    assert found.second is not None
+    assert (found.second.low, found.second.high) == clopper_pearson(28, 30)
+    assert [round(bound, 2) for bound in clopper_pearson(28, 30)] == [0.78, 0.99]  # Clopper and Pearson's chart
 
 
 def test_likelihood_ratios_are_those_of_simel_and_others() -> None:
-    value, low, high = likelihood_ratio(40, 50, 30, 150)
+    value, low, high = triple(likelihood_ratio(40, 50, 30, 150))
     spread = math.sqrt(1 / 40 - 1 / 50 + 1 / 30 - 1 / 150)
     assert value == pytest.approx(4)
     assert (low, high) == pytest.approx((4 * math.exp(-1.959964 * spread), 4 * math.exp(1.959964 * spread)), rel=1e-6)
 
 
 def test_likelihood_ratios_at_the_edge_have_the_bounds_that_exist() -> None:
-    value, low, high = likelihood_ratio(10, 20, 0, 30)
-    assert (value, high) == (math.inf, math.inf)
-    assert 1 < low < math.inf
-    value, low, high = likelihood_ratio(0, 50, 20, 30)
+    infinite = likelihood_ratio(10, 20, 0, 30)
+    assert (infinite.value, infinite.high, infinite.reason) == (None, None, "no negative has the call")
+    assert infinite.low is not None
+    assert 1 < infinite.low < math.inf
+    value, low, high = triple(likelihood_ratio(0, 50, 20, 30))
     assert (value, low) == (0, 0)
     assert 0 < high < 1
-    low, high = likelihood_ratio(20, 20, 30, 30)[1:]
+    _, low, high = triple(likelihood_ratio(20, 20, 30, 30))
     assert low < 1 < high
     for counts in ((0, 20, 0, 30), (0, 0, 5, 30), (5, 20, 0, 0)):
-        assert np.isnan(likelihood_ratio(*counts)).all()
+        absent = likelihood_ratio(*counts)
+        assert (absent.value, absent.low, absent.high) == (None, None, None)
+        assert absent.reason == "a class is absent or nobody has the call"
 
 
 @few
@@ -63,18 +68,19 @@ def test_predictive_values_follow_bayes_and_lie_in_their_interval(
     right: int, wrong: int, some: float, others: float, prevalence: float
 ) -> None:
     first, second = round(some * right), round(others * wrong)
-    value, low, high = predictive_value(first, right, second, wrong, prevalence)
+    found = predictive_value(first, right, second, wrong, prevalence)
     if first + second == 0:
-        assert math.isnan(value)
+        assert found.value is None
         return
+    value, low, high = triple(found)
     yes, no = prevalence * first / right, (1 - prevalence) * second / wrong
     assert value == pytest.approx(yes / (yes + no))
     assert 0 <= low <= value <= high <= 1
 
 
 def test_at_the_samples_own_prevalence_predictive_values_are_the_observed_ones() -> None:
-    assert predictive_value(40, 50, 30, 150, 0.25)[0] == pytest.approx(40 / 70)
-    assert predictive_value(120, 150, 10, 50, 0.75)[0] == pytest.approx(120 / 130)
+    assert predictive_value(40, 50, 30, 150, 0.25).value == pytest.approx(40 / 70)
+    assert predictive_value(120, 150, 10, 50, 0.75).value == pytest.approx(120 / 130)
 
 
 @pytest.mark.slow
@@ -91,10 +97,10 @@ def test_the_intervals_cover_what_they_say(found: float, false: float, positives
         bounds = {
             "wilson": wilson(hit, positives),
             "exact": clopper_pearson(hit, positives),
-            "positive": likelihood_ratio(hit, positives, alarm, negatives)[1:],
-            "negative": likelihood_ratio(missed, positives, cleared, negatives)[1:],
-            "ppv": predictive_value(hit, positives, alarm, negatives, 0.1)[1:],
-            "npv": predictive_value(cleared, negatives, missed, positives, 0.9)[1:],
+            "positive": ends(likelihood_ratio(hit, positives, alarm, negatives)),
+            "negative": ends(likelihood_ratio(missed, positives, cleared, negatives)),
+            "ppv": ends(predictive_value(hit, positives, alarm, negatives, 0.1)),
+            "npv": ends(predictive_value(cleared, negatives, missed, positives, 0.9)),
         }
         return [low <= true[name] <= high for name, (low, high) in bounds.items()]
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mil.stats.site_signature import beyond, site_predictability
+from tests.estimates import triple
 
 SITE = np.repeat(["A", "B", "C", "few", ""], [40, 40, 30, 4, 2]).tolist()
 
@@ -14,16 +15,17 @@ def test_the_difference_is_of_the_two_values_and_paired() -> None:
     label = rng.normal(size=(len(SITE), 2)) + np.eye(6)[code][:, :2]
     signed = rng.normal(size=(len(SITE), 20)) + 3 * rng.normal(size=(6, 20))[code]
     found = beyond(signed, label, SITE, 200)
-    assert (found["n"], found["sites"], found["left_out"]) == (110, 3, 6)
+    assert (found.n, found.sites, found.left_out, found.chance) == (110, 3, 6, {})
+    of_signed, of_label = (site_predictability(values, SITE, 200) for values in (signed, label))
+    assert of_signed.chance == {"balanced_accuracy": 1 / 3, "macro_auroc": 0.5}
     for metric in ("balanced_accuracy", "macro_auroc"):
-        one, other = (site_predictability(values, SITE, 200)[metric] for values in (signed, label))
-        assert found[metric]["value"] == pytest.approx(one["value"] - other["value"])
-        assert 0 < found[metric]["low"] < found[metric]["value"] < found[metric]["high"]
-        assert "chance" not in found[metric]
-    again = beyond(signed, signed, SITE, 50)["balanced_accuracy"]
-    assert (again["value"], again["low"], again["high"]) == (0, 0, 0)
+        gained, one, other = (triple(getattr(result, metric)) for result in (found, of_signed, of_label))
+        assert gained[0] == pytest.approx(one[0] - other[0])
+        assert 0 < gained[1] < gained[0] < gained[2]
+    again = beyond(signed, signed, SITE, 50).balanced_accuracy
+    assert triple(again) == (0, 0, 0)
 
 
 def test_without_two_sites_there_is_a_reason() -> None:
     numbers = np.zeros((6, 2))
-    assert beyond(numbers, numbers, ["A"] * 6)["reason"] == "sites of 5 patients or more: 1, expected two"
+    assert beyond(numbers, numbers, ["A"] * 6).reason == "sites of 5 patients or more: 1, expected two"

@@ -15,6 +15,7 @@ from mil.errors import ConfigError, EncoderError
 from mil.features.formats import Reading
 from mil.features.geometry import Geometry
 from mil.study import build
+from mil.study.compose import Composed, compose, compose_run, prepare, quoted
 from mil.study.pipeline import read_study, rehearse
 from tests.conftest import TINY
 from tests.features.conftest import random_features, write_stamp
@@ -27,14 +28,14 @@ KINDS = {str(node["tool"]["endpoint"]["_target_"]): name for name, node in confi
 def refused(*words: str) -> str:
     """What is said of these words, in one line."""
     with pytest.raises(ConfigError) as error:
-        build.checked(config.compose(build.prepared(list(words))))
+        compose(list(words))
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 @cache
 def endpoint_of(tool: str) -> Endpoint:
-    return build.endpoint(build.checked(config.compose([f"tool={tool}"])))
+    return build.endpoint(compose([f"tool={tool}"]))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -49,7 +50,7 @@ def test_every_model_builds_for_every_endpoint(tool: str, model: str) -> None:
 
 def test_a_model_that_cannot_learn_the_endpoint_says_so_before_any_work() -> None:
     words = [word for word in TINY if not word.startswith(("model.", "simulation.target."))]
-    settings = config.compose(build.prepared([*words, "tool=surv-crc", "model=clam_sb"]))
+    settings = compose([*words, "tool=surv-crc", "model=clam_sb"])
     study = read_study(settings)
     with pytest.raises(ConfigError, match="CLAM: CLAM teaches tiles the classes of their bag, this endpoint has none"):
         rehearse(settings, study)
@@ -57,20 +58,20 @@ def test_a_model_that_cannot_learn_the_endpoint_says_so_before_any_work() -> Non
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_every_tool_can_be_simulated_with_the_columns_it_reads(tool: str) -> None:
-    settings = config.compose([f"tool={tool}"])
+    settings = compose([f"tool={tool}"])
     simulation = build.simulation(settings)
     assert set(simulation.target.columns) == set(build.endpoint(settings).columns)
-    several = settings.simulation.target.get("targets")
-    targets = [settings.simulation.target] if several is None else list(several.values())
-    assert all(0.5 < each < 1 for target in targets for each in np.ravel(target.attainable))
+    target = settings.simulation.options.keywords()["target"]
+    targets = list(target.get("targets", {"alone": target}).values())
+    assert all(0.5 < each < 1 for target in targets for each in np.ravel(target["attainable"]))
 
 
 @pytest.mark.parametrize("optimizer", config.choices("optimizer"))
 @pytest.mark.parametrize("schedule", config.choices("schedule"))
 def test_every_optimizer_and_schedule_builds(optimizer: str, schedule: str) -> None:
-    settings = config.compose([f"optimizer={optimizer}", f"schedule={schedule}"])
+    settings = compose([f"optimizer={optimizer}", f"schedule={schedule}"])
     weight = torch.nn.Parameter(torch.ones(1))
-    assert build.optimizer(settings)([weight]).param_groups[0]["lr"] == settings.optimizer.lr
+    assert build.optimizer(settings)([weight]).param_groups[0]["lr"] == settings.optimizer.options.lr
     assert 0 < build.make(settings.schedule)(0, 10) <= 1
 
 
@@ -81,10 +82,9 @@ def test_encoders_with_a_width_are_known_by_name() -> None:
 
 
 def test_an_option_that_only_the_constructor_knows_is_taken() -> None:
-    settings = config.compose(build.prepared(["model.dropout=0.1", "model=mean", "optimizer.eps=1e-6"]))
-    assert settings.model.dropout == 0.1
-    assert settings.optimizer.eps == 1e-6
-    assert settings.model.by == "mean"
+    settings = compose(["model.dropout=0.1", "model=mean", "optimizer.eps=1e-6"])
+    assert settings.model.options.keywords() == {"by": "mean", "dropout": 0.1}
+    assert settings.optimizer.options.keywords()["eps"] == 1e-6
 
 
 @pytest.mark.parametrize(
@@ -146,16 +146,16 @@ def test_the_users_word_on_files_and_tiles_reaches_the_store(tmp_path: Path) -> 
     (tmp_path / "cohort.csv").write_text("patient,slide,label\np1,a,0\np2,b.svs,1\n")
     given = ["tool=binary", f"data.cohort={tmp_path}/cohort.csv", f"data.features={tmp_path}/features"]
     with pytest.raises(EncoderError, match=r"encoder=uni encoder.mpp=1.143 accepts it"):
-        read_study(config.compose(given))
+        read_study(compose(given))
     accepted = [*given, "encoder=uni", "encoder.mpp=1.143", "data.slide_mpp=0.25", "data.layout=stamp"]
-    store = read_study(config.compose(build.prepared(accepted))).store
+    store = read_study(compose(accepted)).store
     assert store.reading == Reading("stamp", False, 0.25)
     assert store.geometry == Geometry(256 / 224, 224.0, True, True)
     assert store.header("a").has_coords
     with pytest.raises(EncoderError, match=r"tool 'binary' expects 0.25 .*tool.tiles.mpp=1.143 accepts it"):
-        read_study(config.compose(build.prepared([*accepted, "+tool.tiles.mpp=0.25"])))
-    with pytest.raises(ConfigError, match=r"tool.tiles.mppx does not exist"):
-        read_study(config.compose([*given, "+tool.tiles.mppx=0.25"]))
+        read_study(compose([*accepted, "+tool.tiles.mpp=0.25"]))
+    with pytest.raises(ConfigError, match=r"option 'tool.tiles.mppx' does not exist"):
+        read_study(compose([*given, "+tool.tiles.mppx=0.25"]))
 
 
 def test_what_has_to_be_given_is_asked_for() -> None:
@@ -167,7 +167,7 @@ def test_what_has_to_be_given_is_asked_for() -> None:
 def test_a_cohort_without_features_is_refused_and_the_other_way_round() -> None:
     for given, missing in (("cohort", "features"), ("features", "cohort")):
         with pytest.raises(ConfigError, match=f"data.{given} is given without data.{missing}, expected both"):
-            read_study(config.compose([f"data.{given}=x"]))
+            read_study(compose([f"data.{given}=x"]))
 
 
 @pytest.mark.parametrize(
@@ -182,24 +182,21 @@ def test_a_cohort_without_features_is_refused_and_the_other_way_round() -> None:
     ],
 )
 def test_a_bad_option_of_a_constructor_is_found_before_any_work(word: str, said: str) -> None:
-    settings = config.compose(build.prepared([*TINY, word]))
-    study = read_study(settings)
     with pytest.raises(ConfigError, match=said) as error:
-        rehearse(settings, study)
+        rehearse(settings := compose([*TINY, word]), read_study(settings))
     assert "\n" not in str(error.value)
 
 
 def test_paths_are_quoted_where_hydra_would_read_them_as_something_else(tmp_path: Path) -> None:
     odd = tmp_path / 'it\'s a=b, "ü"'
     odd.mkdir()
-    words = build.prepared([f"data.cohort={odd}", f"hydra.run.dir={odd}/new", "data.features=a,b", "split.folds=3"])
-    assert words[0] == f"data.cohort={config.quoted(str(odd))}"
-    assert words[1] == f"hydra.run.dir={config.quoted(f'{odd}/new')}"
-    assert words[2:] == ["data.features=a,b", "split.folds=3"], "a sweep over two folders stays one"
-    settings, folder = config.compose_run(words[:2])
-    assert (settings, folder) == (config.compose(words[:2]), odd / "new")
-    assert config.compose(words[:1]).data.cohort == str(odd)
-    assert build.prepared(words[:2]) == words[:2], "what is quoted is not quoted again"
+    words = prepare([f"data.cohort={odd}", f"hydra.run.dir={odd}/new", "data.features=a,b", "split.folds=3"])
+    assert words[0] == f"++data.cohort={quoted(str(odd))}"
+    assert words[1] == f"hydra.run.dir={quoted(f'{odd}/new')}"
+    assert words[2:] == ["++data.features=a,b", "++split.folds=3"], "a sweep over two folders stays one"
+    assert compose_run(words[:2]) == Composed(compose(words[:2]), odd / "new")
+    assert compose(words[:1]).data.cohort == str(odd)
+    assert prepare(words[:2]) == words[:2], "what is quoted is not quoted again"
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -207,7 +204,7 @@ def test_a_bare_model_is_the_one_that_the_command_line_builds(name: str) -> None
     torch.manual_seed(0)
     bare = mil.create_model(name, in_dim=6, out_dim=2)
     torch.manual_seed(0)
-    built = build.model(config.compose([f"model={name}"]), 6, 2)
+    built = build.model(compose([f"model={name}"]), 6, 2)
     assert type(bare) is type(built)
     assert {key: value.tolist() for key, value in bare.state_dict().items()} == {
         key: value.tolist() for key, value in built.state_dict().items()
@@ -235,20 +232,20 @@ def test_a_bare_model_takes_the_options_of_its_constructor() -> None:
 )
 def test_a_target_that_would_be_its_own_prediction_is_refused(words: list[str], column: str) -> None:
     with pytest.raises(ConfigError, match=f"column '{column}' is one of the predictions' own") as error:
-        build.endpoint(config.compose(words))
+        build.endpoint(compose(words))
     assert "\n" not in str(error.value)
 
 
 def test_a_loss_that_compares_patients_needs_some_in_a_batch_or_the_whole_cohort() -> None:
     words = [word for word in TINY if not word.startswith(("data.batch_bags", "simulation.target."))]
     words = [*words, "tool=survival", "data.batch_bags=1"]
-    settings = config.compose(build.prepared(words))
+    settings = compose(words)
     study = read_study(settings)
     with pytest.raises(ConfigError, match=r"expected data.batch_bags=16 or data.whole_cohort=true"):
         rehearse(settings, study)
-    settings.data.whole_cohort = True
+    settings = settings.replaced({"data.whole_cohort": True})
     rehearse(settings, study)
-    settings.trainer.accumulate_grad_batches = 2
+    settings = settings.replaced({"trainer.accumulate_grad_batches": 2})
     with pytest.raises(ConfigError, match=r"trainer.accumulate_grad_batches=2: .*, expected 1"):
         rehearse(settings, study)
 
@@ -256,20 +253,18 @@ def test_a_loss_that_compares_patients_needs_some_in_a_batch_or_the_whole_cohort
 @pytest.mark.parametrize("model", ["dsmil", "acmil", "dtfd", "abmil_aem"])
 def test_a_model_with_a_loss_of_its_own_is_refused_for_the_whole_cohort(model: str) -> None:
     words = [word for word in TINY if not word.startswith(("model.", "simulation.target."))]
-    settings = config.compose(build.prepared([*words, "tool=survival", f"model={model}", "data.whole_cohort=true"]))
+    settings = compose([*words, "tool=survival", f"model={model}", "data.whole_cohort=true"])
     with pytest.raises(ConfigError, match=r"mil.models.*has a loss of its own beside the endpoint's"):
         rehearse(settings, read_study(settings))
 
 
 def test_queries_of_a_decoder_are_the_endpoints_of_several() -> None:
-    settings = config.compose(["tool=several", "model=decoder"])
+    settings = compose(["tool=several", "model=decoder"])
     endpoint = build.endpoint(settings)
     assert build.sizes(settings, 8, endpoint) == {"in_dim": 8, "out_dim": 3, "groups": [1, 1, 1]}
-    assert "groups" not in build.sizes(config.compose(["tool=several"]), 8, endpoint)
-    settings.tool.endpoint.endpoints["class"] = {
-        "_target_": "mil.endpoints.classification.Multiclass",
-        "classes": ["a", "b", "c"],
-    }
+    assert "groups" not in build.sizes(compose(["tool=several"]), 8, endpoint)
+    classes = {"_target_": "mil.endpoints.classification.Multiclass", "classes": ["a", "b", "c"]}
+    settings = settings.replaced({"tool.endpoint.endpoints.class": classes})
     network = build.network(settings, 8, build.endpoint(settings))
     assert network.groups == (3, 1, 1)
 
@@ -277,7 +272,7 @@ def test_queries_of_a_decoder_are_the_endpoints_of_several() -> None:
 @pytest.mark.parametrize(
     ("said", "refusal"),
     [
-        ("{numeric: [age], sorts: {}}", "tool.covariates.sorts does not exist"),
+        ("{numeric: [age], sorts: {}}", "option 'tool.covariates.sorts' does not exist"),
         ("{numeric: [age], fusion: early}", "tool.covariates.fusion=early, expected late or gated"),
         ("{numeric: [age, age]}", "expected one or more different ones"),
         ("{categorical: {sex: [F, f]}}", "covariate sex: levels"),
@@ -286,7 +281,7 @@ def test_queries_of_a_decoder_are_the_endpoints_of_several() -> None:
 )
 def test_covariates_that_cannot_be_are_refused(said: str, refusal: str) -> None:
     with pytest.raises(ConfigError, match=refusal) as error:
-        read_study(config.compose(build.prepared([*TINY, f"+tool.covariates={said}"])))
+        read_study(compose([*TINY, f"+tool.covariates={said}"]))
     assert "\n" not in str(error.value)
 
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from mil.config import compose
 from mil.features import formats
 from mil.features.formats import Slide
-from mil.study import build
+from mil.study.compose import compose
 from mil.study.pipeline import Study, read_study, split_study
 from mil.training.run import train
 from tests.conftest import TINY
@@ -22,7 +21,7 @@ ALL_TRAIN = ["split=none", "baseline=false"]
 
 
 def trained(folder: Path, *words: str) -> Study:
-    settings: Any = compose(build.prepared([*WORDS, *words]))
+    settings: Any = compose([*WORDS, *words])
     study = read_study(settings)
     train(settings, study, split_study(settings, study), folder)
     return study

@@ -7,16 +7,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
 
 from mil import files
 from mil.cli.select_command import select
-from mil.config import compose
 from mil.errors import ConfigError
 from mil.report.evaluation import Evaluation
 from mil.report.prediction_files import read
 from mil.runs.sweep_choice import chosen_by_part
 from mil.study import build
+from mil.study.compose import compose, read_config, write_config
 from mil.study.pipeline import read_study, split_study
 from mil.training.run import train
 from tests.conftest import HOSPITAL, TINY
@@ -29,21 +28,18 @@ ONCE = ["trainer.max_epochs=1", "model.embed_dim=8", "resamples=5"]
 def sweep(tmp_path_factory: pytest.TempPathFactory, _cache: None) -> Path:
     """A job in two outer parts of two inner folds, and one of another model, whose scores are made up."""
     folder = tmp_path_factory.mktemp("sweep")
-    settings: Any = compose(
-        build.prepared([*NESTED, *ONCE, "model=mean", "split=nested", "split.folds=2", "split.inner=2"])
-    )
+    settings = compose([*NESTED, *ONCE, "model=mean", "split=nested", "split.folds=2", "split.inner=2"])
     study, job, other = read_study(settings), folder / "0", folder / "1"
     split = split_study(settings, study)
     train(settings, study, split, job)
     split.write(job / "split.csv")
     files.write(job / "oracle.csv", (Path(str(study.truth)) / "truth.csv").read_bytes())
-    OmegaConf.save(settings, job / "config.yaml", resolve=True)
+    write_config(job / "config.yaml", settings)
     shutil.copytree(job, other)
     table = read(job / "predictions.csv", study.endpoint.columns)
     score = next(str(name) for name in table if str(name).startswith("p_"))
     table.assign(**{score: np.random.default_rng(0).random(len(table))}).to_csv(other / "predictions.csv", index=False)
-    settings.model._target_ = "mil.models.abmil.ABMIL"
-    OmegaConf.save(settings, other / "config.yaml", resolve=True)
+    write_config(other / "config.yaml", settings.replaced({"model._target_": "mil.models.abmil.ABMIL"}))
     return folder
 
 
@@ -68,8 +64,8 @@ def test_a_sweep_becomes_one_run_in_which_every_patient_is_reported_once(
         expected = own.groupby("patient")[score].mean()
         found = report[report["fold"] == outer].set_index("patient")[score]
         assert found.to_dict() == pytest.approx(expected.to_dict(), abs=1e-12)
-    config: Any = OmegaConf.load(out / "config.yaml")
-    assert config.model._target_ == "Pooling or ABMIL"
+    config = read_config(out / "config.yaml")
+    assert config.model.target == "Pooling or ABMIL"
     evaluation = Evaluation.of(table, build.endpoint(config))
     assert len(evaluation.folds) == 2
     assert len(evaluation.reported) == 24
@@ -88,9 +84,8 @@ def test_jobs_that_are_not_of_one_question_are_refused(sweep: Path, tmp_path: Pa
     with pytest.raises(ConfigError, match="holds 0 runs, expected two or more"):
         select(tmp_path)
     shutil.copytree(sweep, tmp_path / "sweep", ignore=shutil.ignore_patterns("selected", "fold_*"))
-    config: Any = OmegaConf.load(tmp_path / "sweep" / "1" / "config.yaml")
-    config.tool.endpoint.loss = "focal"
-    OmegaConf.save(config, tmp_path / "sweep" / "1" / "config.yaml")
+    path = tmp_path / "sweep" / "1" / "config.yaml"
+    write_config(path, read_config(path).replaced({"tool.endpoint.loss": "focal"}))
     with pytest.raises(ConfigError, match=r"jobs differ in tool\.endpoint\.loss"):
         select(tmp_path / "sweep")
     (tmp_path / "sweep" / "1" / "predictions.csv").unlink()
@@ -114,7 +109,7 @@ def fitted(hospital: Path, cohort: Path, roles: Path, folder: Path) -> tuple[byt
     """Weights, everything that the manifest says was fitted, and predictions."""
     given = [f"data.cohort={cohort}", f"data.features={hospital / 'features'}", f"split.file={roles}"]
     asked = ["++tool.calibration=platt", "++tool.conformal={coverage: 0.8}", "data.balance=loss"]
-    settings = compose(build.prepared([*HOSPITAL, "split=fixed", *given, "baseline=false", *asked]))
+    settings = compose([*HOSPITAL, "split=fixed", *given, "baseline=false", *asked])
     study = read_study(settings)
     train(settings, study, split_study(settings, study), folder)
     manifest = files.read_json(folder / "checkpoint" / "manifest.json")

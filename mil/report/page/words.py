@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mil.stats.estimate import format_count, format_number, format_p
+
 _KNOWN = {
     "median_follow_up": "Median follow-up",
     "at_prevalence": "At assumed prevalences",
@@ -71,8 +73,8 @@ def written(value: Any, key: str = "") -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         if key == "p" or key.endswith(("_p", "p_value")):
-            return "< 0.001" if value < 0.001 else f"{value:.3f}"
-        return _decimals(value)
+            return format_p(value)
+        return format_number(value)
     return str(value)
 
 
@@ -94,11 +96,6 @@ def population(found: Mapping[str, Any]) -> str:
     return ", ".join(_told(key, value) for key, value in several.items() if key not in _APART and _short(value))
 
 
-def counted(name: str, amount: object) -> str:
-    """`MSI-H 36`; of a class that is called by a number, `class 1: 36`."""
-    return f"class {name}: {amount}" if name[:1].isdigit() else f"{name} {amount}"
-
-
 def verdict(report: Mapping[str, Any], metric: str) -> str:
     """Whether the model beats what it is compared with, in words."""
     others = [report[key] for key in ("baseline", "covariates") if report.get(key)]
@@ -113,12 +110,6 @@ def _compared(other: Mapping[str, Any], metric: str) -> str:
     return f"The model {shown} {name}: difference in {named(metric)} {estimate(gain)}, paired."
 
 
-def _decimals(value: float) -> str:
-    if 1e-9 < abs(value) < 0.001:
-        return f"{value:.2g}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
-
-
 def _short(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(isinstance(item, int | float | str) for item in value.values())
@@ -131,7 +122,7 @@ def _told(key: str, value: Any) -> str:
     if isinstance(value, Mapping):
         if {"low", "high", "method"} <= set(value):
             return f"{value['method']} {written(value['low'])} to {written(value['high'])}"
-        inside = ", ".join(counted(str(name), written(item, str(name))) for name, item in value.items())
+        inside = ", ".join(format_count(str(name), written(item, str(name))) for name, item in value.items())
         return inside if key == "counts" else f"{named(key).lower()} {inside}"
     words = "/".join(map(written, value)) if isinstance(value, list | tuple) else written(value, key)
     label = named(key)  # a class keeps its letters

@@ -6,7 +6,7 @@ taken together. Does it order patients better? Models that were fitted before: c
 patients, and both together on its select patients, whose scores did not train the weights; refitted ones would flatter.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from mil.endpoints.classification import Binary
 from mil.endpoints.competing_risks import CompetingRisks
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.survival import Survival
+from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
 from mil.report.sections.clinical import Clinical, without_certain
@@ -124,15 +125,15 @@ def _models(
     statistic = max(0.0, 2 * (both.log_likelihood - without.log_likelihood))
     rows = [
         {"name": name, "reference": references.get(name.partition("=")[0]), "with_level": counts.get(name)}
-        | {"with_score": both.ratio(name), "without_score": without.ratio(name)}
+        | {"with_score": as_dict(both.ratio(name)), "without_score": as_dict(without.ratio(name))}
         for name in map(str, design)
     ]
     test = {"statistic": statistic, "freedom": 1, "p": float(stats.chi2.sf(statistic, 1))}
     return {
         "score": {
             "per": "standard deviation of the fold's reported patients",
-            "alone": alone.ratio(SCORE),
-            "adjusted": both.ratio(SCORE),
+            "alone": as_dict(alone.ratio(SCORE)),
+            "adjusted": as_dict(both.ratio(SCORE)),
         },
         "rows": rows,
         "likelihood_ratio": test | {"n": len(score), "events": int(outcome.event.sum())},
@@ -174,7 +175,7 @@ def gained(evaluation: Evaluation, clinical: Clinical) -> dict[str, Any]:
         folds.append(fold._replace(logits=torch.from_numpy(scores), target=target))
         fitted.append({"fold": name} | said)
     found = intervals(_compared(endpoint), folds, evaluation.resamples, evaluation.seed)
-    numbers = {name: asdict(interval) | evaluation.counts for name, interval in found.items()}
+    numbers = {name: as_dict(interval) | evaluation.counts for name, interval in found.items()}
     return {"metric": endpoint.metric, "fitted": fitted} | numbers
 
 

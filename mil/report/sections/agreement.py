@@ -1,23 +1,35 @@
 """How well predicted numbers agree with the true ones."""
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 from scipy import stats
 
+from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
+from mil.report.schema import Estimate, Model, Number
 from mil.stats.bootstrap import Floats
 from mil.stats.bootstrap_intervals import intervals
 
 LEVEL = 0.95
 
 
+class BlandAltman(Model):
+    """Bias of the predicted values, and the limits between which 95% of the differences are expected."""
+
+    n: int
+    sd: Number = Field(title="Standard deviation of the differences")
+    bias: Estimate
+    lower: Estimate = Field(title="Lower limit of agreement")
+    upper: Estimate = Field(title="Upper limit of agreement")
+
+
 def agreement(evaluation: Evaluation) -> dict[str, Any]:
     """The endpoint's metrics with resampled intervals, within folds and averaged, and Bland-Altman's limits, pooled."""
     endpoint, reported = evaluation.endpoint, evaluation.reported
     scored = intervals(endpoint.score, evaluation.folds, evaluation.resamples, evaluation.seed)
-    metrics = {name: _number(asdict(interval), len(reported)) for name, interval in scored.items()}
+    metrics = {name: _number(as_dict(interval), len(reported)) for name, interval in scored.items()}
     true = endpoint.encode(reported).double().numpy()
     return metrics | {"bland_altman": bland_altman(reported["value"].to_numpy(np.float64) - true)}
 
@@ -49,6 +61,6 @@ def _between(value: float, half: float, n: int, method: str) -> dict[str, Any]:
 
 
 def _number(found: dict[str, Any], n: int) -> dict[str, Any]:
-    if np.isfinite(found["value"]):
+    if found["value"] is not None:
         return found | {"n": n}
     return found | dict.fromkeys(("value", "low", "high")) | {"n": n, "reason": "values or true values do not vary"}

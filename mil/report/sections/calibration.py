@@ -6,7 +6,6 @@ resamples' turned about the estimate (basic bootstrap), and what chance alone wo
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from mil.report.sections.recalibration import Recalibrated, recalibrated
 from mil.report.sections.value_calibration import of_values
 from mil.stats import calibration_metrics as metrics
 from mil.stats.bootstrap import Floats
-from mil.stats.bootstrap_intervals import Interval
+from mil.stats.estimate import Estimate
 from mil.stats.logistic import knots, logistic, spline
 from mil.stats.proportions import wilson
 
@@ -139,9 +138,11 @@ def _metrics(probability: Floats, truth: Floats, at: Floats) -> Metrics:
     return of
 
 
-def _ece(found: Interval, probability: Floats, counts: Mapping[str, int]) -> dict[str, Any]:
-    low, high = (max(0.0, 2 * found.value - bound) for bound in (found.high, found.low))
-    turned = number(replace(found, low=low, high=high), _ONE_SIDED, **counts)
+def _ece(found: Estimate, probability: Floats, counts: Mapping[str, int]) -> dict[str, Any]:
+    if found.value is not None and found.low is not None and found.high is not None:
+        low, high = (max(0.0, 2 * found.value - bound) for bound in (found.high, found.low))
+        found = found.model_copy(update={"low": low, "high": high})
+    turned = number(found, _ONE_SIDED, **counts)
     return turned | {"method": BASIC, "by_chance": metrics.ece_if_calibrated(probability)}
 
 

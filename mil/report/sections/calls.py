@@ -9,6 +9,7 @@ import pandas as pd
 from mil.endpoints.question import Question
 from mil.fitted.decision import ABSTAINED, BETWEEN
 from mil.fitted.decision_rules import Plan, plans
+from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.sections.operating_points import pooled
 from mil.stats.proportions import proportion
@@ -49,12 +50,12 @@ class Called:
         calls = self.calls.loc[patients]
         undecided = int(calls.isin([BETWEEN, ABSTAINED, NOBODY]).sum())
         found: dict[str, Any] = {"calls": calls.value_counts().sort_index().to_dict()}
-        found["undecided"] = proportion(undecided, len(calls))
+        found["undecided"] = as_dict(proportion(undecided, len(calls)))
         if self.truth is not None:
             for key, positive in (("sensitivity", True), ("specificity", False)):
                 right = self.right(positive)
                 own = right[right.index.isin(patients)]
-                found[key] = proportion(int(own.sum()), len(own))
+                found[key] = as_dict(proportion(int(own.sum()), len(own)))
         return found
 
 

@@ -4,13 +4,13 @@ Areas, balanced accuracy and kappa are computed within folds and averaged; calls
 patient, and counted.
 """
 
-from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from mil.endpoints.classification import Binary, Classes
@@ -18,15 +18,63 @@ from mil.endpoints.endpoint import Endpoint, Scores
 from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.question import Question
 from mil.endpoints.regression import Regression
+from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
-from mil.report.sections.agreement import agreement
+from mil.report.schema import Confusion, Estimate, Model, Number, Section
+from mil.report.sections.agreement import BlandAltman, agreement
 from mil.stats import auroc, average_precision, balanced_accuracy, delong, macro_auroc, quadratic_kappa
 from mil.stats.bootstrap import Floats, Fold, Score
-from mil.stats.bootstrap_intervals import Interval, intervals
+from mil.stats.bootstrap_intervals import intervals
 from mil.stats.proportions import proportion
 
 _REASON = "no fold has every class that this is about"
+
+
+class QuestionAreas(Model):
+    """How well the probability of one yes-or-no question separates positives from negatives."""
+
+    name: str
+    n: int
+    positives: int
+    prevalence: Number
+    auroc: Estimate
+    auroc_delong: Estimate
+    auprc: Estimate
+
+
+class ClassCalls(Model):
+    """How often a class is recognised, and how often its call is right."""
+
+    name: str
+    n: int
+    recall: Estimate
+    precision: Estimate
+
+
+class Discrimination(Section):
+    """How well the predictions separate classes whatever threshold is chosen, or agree with true values."""
+
+    key: ClassVar[str] = "discrimination"
+    title: ClassVar[str] = "Discrimination"
+    explanation: ClassVar[str] = "How well the predictions separate patients with and without the finding."
+    not_applicable: ClassVar[str] = "The endpoint is a time to an event; see Survival."
+    position: ClassVar[int] = 10
+
+    questions: tuple[QuestionAreas, ...] = ()
+    macro_auroc: Estimate | None = None
+    balanced_accuracy: Estimate | None = None
+    quadratic_kappa: Estimate | None = None
+    called: str | None = None
+    """how a class is called, in words"""
+    accuracy: Estimate | None = None
+    classes: tuple[ClassCalls, ...] = ()
+    confusion: Confusion | None = None
+    metrics: dict[str, Estimate] = Field(default={}, title="Agreement")
+    """of a predicted value: the metrics of the endpoint"""
+    bland_altman: BlandAltman | None = Field(default=None, title="Differences, predicted minus true")
+
+
 _MEANS = ("macro_auroc", "balanced_accuracy", "quadratic_kappa")
 
 
@@ -120,7 +168,7 @@ def _overall(
 
 
 def _question(
-    evaluation: Evaluation, folds: list[Fold], at: int, question: Question, scored: dict[str, Interval]
+    evaluation: Evaluation, folds: list[Fold], at: int, question: Question, scored: dict[str, Estimate]
 ) -> dict[str, Any]:
     truth = question.truth(evaluation.reported)
     counts = {"n": int((~np.isnan(truth)).sum()), "positives": int((truth == 1).sum())}
@@ -128,10 +176,10 @@ def _question(
     return {
         "name": question.name,
         **counts,
-        "prevalence": prevalence["value"],
+        "prevalence": prevalence.value,
         "auroc": _number(scored[f"auroc {at}"], **counts),
-        "auroc_delong": delong.stated(_delong(folds, at)) | counts,
-        "auprc": _number(scored[f"auprc {at}"], **counts) | {"prevalence": prevalence["value"]},
+        "auroc_delong": as_dict(_delong(folds, at).estimate(counts)),
+        "auprc": _number(scored[f"auprc {at}"], **counts) | {"prevalence": prevalence.value},
     }
 
 
@@ -150,15 +198,15 @@ def _calls(reported: pd.DataFrame, endpoint: Classes) -> dict[str, Any]:
     label, calls = endpoint.labels(reported), called(endpoint, _shares(reported, endpoint))
     amount = len(endpoint.classes)
     counts = np.bincount(label * amount + calls, minlength=amount**2).reshape(amount, amount)  # true, called
-    found = {"called": called_by(endpoint), "accuracy": proportion(int(np.trace(counts)), len(label))}
+    found = {"called": called_by(endpoint), "accuracy": as_dict(proportion(int(np.trace(counts)), len(label)))}
     if isinstance(endpoint, Binary):
         return found
     classes = [
         {
             "name": name,
             "n": int(counts[at].sum()),
-            "recall": proportion(int(counts[at, at]), int(counts[at].sum())),
-            "precision": proportion(int(counts[at, at]), int(counts[:, at].sum())),
+            "recall": as_dict(proportion(int(counts[at, at]), int(counts[at].sum()))),
+            "precision": as_dict(proportion(int(counts[at, at]), int(counts[:, at].sum()))),
         }
         for at, name in enumerate(endpoint.classes)
     ]
@@ -173,8 +221,8 @@ def _shares(table: pd.DataFrame, endpoint: Classes) -> Floats:
     return table[[f"p_{name}" for name in endpoint.classes]].to_numpy(np.float64)
 
 
-def _number(interval: Interval, n: int, **counts: int) -> dict[str, Any]:
-    found = asdict(interval) | {"n": n} | counts
-    if np.isfinite(interval.value):
+def _number(interval: Estimate, n: int, **counts: int) -> dict[str, Any]:
+    found = as_dict(interval) | {"n": n} | counts
+    if interval.value is not None:
         return found
     return found | dict.fromkeys(("value", "low", "high")) | {"reason": _REASON}

@@ -8,27 +8,102 @@ censoring, and what is observed by a time is the incidence of Aalen and Johansen
 import logging
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 from lifelines.statistics import multivariate_logrank_test
+from pydantic import Field, JsonValue
 from scipy import stats
 
 from mil.endpoints.competing_risks import CompetingRisks
 from mil.endpoints.survival import Survival
 from mil.errors import PredictionsError
 from mil.fitted import decision_rules
+from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.frozen import decided
 from mil.report.predictions import rows_of
+from mil.report.schema import Estimate, Model, Number, Section
+from mil.report.sections.operating_points import FittedCuts
 from mil.stats import cox_regression
-from mil.stats.cox_regression import LEVEL, NotEstimableError
+from mil.stats.cox_regression import NotEstimableError
+from mil.stats.estimate import LEVEL
 from mil.stats.observed_risk import restricted_mean, risk_at, survival_at
 
 MEDIAN = {"rule": "quantiles", "cuts": [0.5]}
 """Where a tool states no rule of groups."""
 RULES = ("quantiles", "absolute_risk")
 logger = logging.getLogger(__name__)
+
+
+class AtTime(Model):
+    """What is observed by a time."""
+
+    time: float
+    estimate: Estimate
+
+
+class RiskGroup(Model):
+    """The patients of one group, and what became of them."""
+
+    name: str
+    n: int
+    events: int
+    survival: tuple[AtTime, ...] = Field(default=(), title="Free of the event")
+    incidence: tuple[AtTime, ...] = Field(default=(), title="Cumulative incidence")
+    """in place of `survival` where causes compete"""
+
+
+class LogRank(Model):
+    """The test that all groups have the same hazard."""
+
+    statistic: float
+    freedom: int = Field(title="Degrees of freedom")
+    p: float
+
+
+class GroupContrast(Model):
+    """A group compared with a group of lower risk."""
+
+    group: str
+    reference: str
+    estimate: Estimate
+
+
+class GroupMean(Model):
+    """The mean of one group."""
+
+    group: str
+    estimate: Estimate
+
+
+class RestrictedMean(Model):
+    """Mean time without the event up to a time."""
+
+    until: float
+    groups: tuple[GroupMean, ...]
+    differences: tuple[GroupContrast, ...]
+
+
+class RiskGroups(Section):
+    """How patients fare in the groups of risk that frozen cuts make."""
+
+    key: ClassVar[str] = "groups"
+    title: ClassVar[str] = "Risk groups"
+    explanation: ClassVar[str] = "How patients fare in the groups that frozen cuts make."
+    not_applicable: ClassVar[str] = "The endpoint is not a time to an event, or no fold could set a cut."
+    position: ClassVar[int] = 60
+
+    rule: dict[str, JsonValue]
+    fitted: tuple[FittedCuts, ...] = Field(default=(), title="Who set the cuts")
+    n: int
+    events: int
+    groups: tuple[RiskGroup, ...]
+    log_rank_p: Number = None
+    log_rank: LogRank | None = None
+    hazard_ratios: tuple[GroupContrast, ...] = ()
+    proportional_hazards_p: dict[str, Number] | None = None
+    restricted_mean: RestrictedMean | None = None
 
 
 def assign(
@@ -122,7 +197,7 @@ def _until(patients: pd.DataFrame, times: Sequence[float]) -> float:
 def _fared(name: str, patients: pd.DataFrame, times: Sequence[float], competing: bool) -> dict[str, Any]:
     time, code = patients["time"].to_numpy(), patients["code"].to_numpy()
     observed = risk_at if competing else survival_at
-    curve = [{"time": at} | observed(time, code, at) for at in times]
+    curve = [{"time": at} | as_dict(observed(time, code, at)) for at in times]
     counts = {"n": len(patients), "events": int(patients["event"].sum())}
     return {"name": name} | counts | {"incidence" if competing else "survival": curve}
 
@@ -151,7 +226,7 @@ def hazards(patients: pd.DataFrame, names: Sequence[str]) -> dict[str, Any]:
     elif with_events:
         try:
             model = cox_regression.fit(dummies, own["time"].to_numpy(), own["event"].to_numpy())
-            ratios |= {name: model.ratio(name) for name in with_events}
+            ratios |= {name: as_dict(model.ratio(name)) for name in with_events}
             moving = model.proportionality()
         except NotEstimableError as reason:
             ratios |= {name: _none(str(reason), patients) for name in with_events}

@@ -16,15 +16,17 @@ from torch import Tensor
 from mil.endpoints.competing_risks import CompetingRisks
 from mil.endpoints.survival import Survival
 from mil.errors import PredictionsError
+from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.sections.recalibration import Recalibrated, recalibrated
 from mil.stats import cox_regression
 from mil.stats.bootstrap import Fold
-from mil.stats.bootstrap_intervals import Interval, intervals
+from mil.stats.bootstrap_intervals import intervals
 from mil.stats.calibration_metrics import log_log
 from mil.stats.cox_regression import NotEstimableError
+from mil.stats.estimate import LEVEL, Estimate
 from mil.stats.logistic import spline
-from mil.stats.observed_risk import LEVEL, pseudo_values, reaches, risk_at
+from mil.stats.observed_risk import pseudo_values, reaches, risk_at
 from mil.stats.weights import Floats, as_rows
 
 KNOTS = (0.1, 0.5, 0.9)
@@ -103,7 +105,7 @@ def at_horizon(
         resamples: of the bootstrap.
         seed: of the bootstrap.
     """
-    observed = risk_at(time, code, at)
+    observed = as_dict(risk_at(time, code, at))
     return {
         "n": len(risk),
         "events": observed["events"],
@@ -120,7 +122,11 @@ def quintiles(risk: Floats, time: Floats, code: Floats, at: float) -> list[dict[
     cuts = np.quantile(risk, np.arange(1, _BINS) / _BINS)
     place = np.searchsorted(cuts, risk, side="left")
     return [
-        {"n": int(own.sum()), "predicted": float(risk[own].mean()), "observed": risk_at(time[own], code[own], at)}
+        {
+            "n": int(own.sum()),
+            "predicted": float(risk[own].mean()),
+            "observed": as_dict(risk_at(time[own], code[own], at)),
+        }
         for own in (place == fifth for fifth in np.unique(place))
     ]
 
@@ -140,7 +146,7 @@ def _slope(risk: Floats, time: Floats, code: Floats, at: float) -> dict[str, Any
         fit = cox_regression.fit(covariate, np.minimum(time, at), (code == 1) & (time <= at))
     except NotEstimableError as reason:
         return {"value": None, "reason": str(reason), "n": len(risk)}
-    return fit.coefficient("score")
+    return as_dict(fit.coefficient("score"))
 
 
 def _competing_slope(risk: Floats, time: Floats, code: Floats, at: float) -> dict[str, Any]:
@@ -224,5 +230,5 @@ def _quantile(values: Floats, rows: Floats, share: float) -> Floats:
     return np.asarray(np.take_along_axis(np.take_along_axis(values, order, 1), first[:, None], 1)[:, 0])
 
 
-def _number(found: Interval) -> dict[str, Any]:
+def _number(found: Estimate) -> dict[str, Any]:
     return {"value": found.value, "low": found.low, "high": found.high, "level": found.level, "method": _SMOOTH}

@@ -7,27 +7,118 @@ were not ruled in, so that with two cuts they are the sensitivity of the lower a
 """
 
 import logging
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field, JsonValue
 
 from mil.endpoints.classification import Classes
 from mil.errors import ConfigError, PredictionsError
 from mil.fitted.decision import ABSTAINED
 from mil.fitted.decision_rules import Plan, plans
 from mil.report import frozen
+from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
-from mil.stats.proportions import Estimate, likelihood_ratio, predictive_value, proportion, wilson
+from mil.report.schema import Confusion, Estimate, Model, Number, Section
+from mil.stats.proportions import UNDEFINED, likelihood_ratio, predictive_value, proportion, wilson
 
-LEVEL = 0.95
-RATIO, BAYES = "logarithm, Simel 1991", "Bayes' rule, logit, Mercaldo 2007"
 logger = logging.getLogger(__name__)
+
+
+class FittedCuts(Model):
+    """The cuts of one fold, and the patients who set them."""
+
+    fold: int | str
+    columns: tuple[str, ...] | None = None
+    """summed into the score that is cut"""
+    cuts: tuple[float, ...] | None = None
+    """None where these patients cannot set them; `reason` says why"""
+    on: str | None = None
+    n: int | None = None
+    positives: int | None = None
+    achieved: dict[str, Number] = Field(default={})
+    """rates of the patients who set the cuts"""
+    note: str | None = None
+    reason: str | None = None
+
+
+class CallRate(Model):
+    """Of 1,000 patients, how many are positive (or negative) and get this call."""
+
+    call: str
+    positive: bool
+    estimate: Estimate = Field(title="Of 1,000 patients")
+
+
+class AtPrevalence(Model):
+    """Predictive values, were `prevalence` the proportion of positives."""
+
+    prevalence: float
+    ppv: Estimate
+    npv: Estimate
+    per_1000: tuple[CallRate, ...]
+
+
+class GroupCounts(Model):
+    """Patients with one call."""
+
+    name: str
+    counts: dict[str, int]
+
+
+class OperatingPoint(Model):
+    """One decision and what it did to the reported patients.
+
+    A decision about a yes-or-no question has `sensitivity` and what belongs to it, the choice of the likeliest class
+    has `accuracy` and `recall`, groups by risk or score have `groups`.
+    """
+
+    name: str
+    rule: dict[str, JsonValue]
+    role: str | None = None
+    calls: tuple[str, ...]
+    cuts: tuple[tuple[float, ...] | None, ...] = Field(title="Cuts by fold")
+    fitted: tuple[FittedCuts, ...] = Field(default=(), title="Who set the cuts")
+    undecided_patients: int | None = None
+    n: int | None = None
+    positives: int | None = None
+    negatives: int | None = None
+    primary_interval: str | None = None
+    confusion: Confusion | None = None
+    prevalence: Estimate | None = None
+    sensitivity: Estimate | None = None
+    specificity: Estimate | None = None
+    ppv: Estimate | None = None
+    npv: Estimate | None = None
+    lr_positive: Estimate | None = None
+    lr_negative: Estimate | None = None
+    ruled_out: Estimate | None = None
+    ruled_in: Estimate | None = None
+    indeterminate: Estimate | None = None
+    accuracy: Estimate | None = None
+    recall: dict[str, Estimate] = Field(default={})
+    abstained: Estimate | None = None
+    coverage: Estimate | None = None
+    per_1000: tuple[CallRate, ...] = ()
+    at_prevalence: tuple[AtPrevalence, ...] = ()
+    groups: tuple[GroupCounts, ...] = ()
+
+
+class OperatingPoints(Section):
+    """What the tool's frozen decisions did to the reported patients."""
+
+    key: ClassVar[str] = "operating_points"
+    title: ClassVar[str] = "Operating points"
+    explanation: ClassVar[str] = "What the frozen decisions did; their cuts were set without these patients."
+    not_applicable: ClassVar[str] = "The tool states no decision rule."
+    position: ClassVar[int] = 20
+
+    decisions: tuple[OperatingPoint, ...]
 
 
 def section(evaluation: Evaluation) -> dict[str, Any] | None:
@@ -152,19 +243,23 @@ def yes_no(counts: Counts, prevalences: Sequence[float] = ()) -> dict[str, Any]:
             "calls": list(counts.calls),
             "rows": [[side[name] for name in counts.calls] for side in (counts.negatives, counts.positives)],
         },
-        "prevalence": proportion(positives, n),
-        "sensitivity": proportion(positives - missed, positives),
-        "specificity": proportion(negatives - false, negatives),
-        "ppv": proportion(found, found + false),
-        "npv": proportion(cleared, cleared + missed),
-        "lr_positive": _number(likelihood_ratio(found, positives, false, negatives), RATIO, n),
-        "lr_negative": _number(likelihood_ratio(missed, positives, cleared, negatives), RATIO, n),
-        "ruled_out": proportion(missed + cleared, n),
-        "ruled_in": proportion(found + false, n),
-        **({"indeterminate": proportion(unsure, n), "coverage": proportion(n - unsure, n)} if between else {}),
+        "prevalence": as_dict(proportion(positives, n)),
+        "sensitivity": as_dict(proportion(positives - missed, positives)),
+        "specificity": as_dict(proportion(negatives - false, negatives)),
+        "ppv": as_dict(proportion(found, found + false)),
+        "npv": as_dict(proportion(cleared, cleared + missed)),
+        "lr_positive": as_dict(likelihood_ratio(found, positives, false, negatives)),
+        "lr_negative": as_dict(likelihood_ratio(missed, positives, cleared, negatives)),
+        "ruled_out": as_dict(proportion(missed + cleared, n)),
+        "ruled_in": as_dict(proportion(found + false, n)),
+        **(_undecided(unsure, n) if between else {}),
         "per_1000": _thousand(counts),
         "at_prevalence": [_at(counts, share) for share in prevalences],
     }
+
+
+def _undecided(unsure: int, n: int) -> dict[str, Any]:
+    return {"indeterminate": as_dict(proportion(unsure, n)), "coverage": as_dict(proportion(n - unsure, n))}
 
 
 def _at(counts: Counts, prevalence: float) -> dict[str, Any]:
@@ -172,13 +267,12 @@ def _at(counts: Counts, prevalence: float) -> dict[str, Any]:
     out, into = counts.outer
     found, positives, false, negatives = counts.with_call(into)
     missed, _, cleared, _ = counts.with_call(out)
-    n = positives + negatives
     ppv = predictive_value(found, positives, false, negatives, prevalence)
     npv = predictive_value(cleared, negatives, missed, positives, 1 - prevalence)
     return {
         "prevalence": prevalence,
-        "ppv": _number(ppv, BAYES, n),
-        "npv": _number(npv, BAYES, n),
+        "ppv": as_dict(ppv),
+        "npv": as_dict(npv),
         "per_1000": _thousand(counts, prevalence),
     }
 
@@ -194,8 +288,8 @@ def _thousand(counts: Counts, prevalence: float | None = None) -> list[dict[str,
         for name in counts.calls:
             low, high = (1000 * weight * bound for bound in wilson(side[name], whole))
             share = 1000 * weight * side[name] / whole if whole else float("nan")
-            cell = _number((share, low, high), "Wilson", whole)
-            cells.append({"call": name, "positive": positive} | cell)
+            cell = Estimate(value=share, low=low, high=high, method="Wilson", counts={"n": whole})
+            cells.append({"call": name, "positive": positive} | as_dict(cell.explained(UNDEFINED)))
     return cells
 
 
@@ -205,7 +299,7 @@ def _likeliest(call: NDArray[np.object_], label: NDArray[np.int64], endpoint: Cl
     decided = call != ABSTAINED
     right = (call == truth) & decided
     recall = {
-        name: proportion(int(right[truth == name].sum()), int(decided[truth == name].sum()))
+        name: as_dict(proportion(int(right[truth == name].sum()), int(decided[truth == name].sum())))
         for name in endpoint.classes
     }
     rows = [[int(((truth == name) & (call == said)).sum()) for said in plan.calls] for name in endpoint.classes]
@@ -213,18 +307,8 @@ def _likeliest(call: NDArray[np.object_], label: NDArray[np.int64], endpoint: Cl
         "n": len(call),
         "primary_interval": "Wilson",
         "confusion": {"classes": list(endpoint.classes), "calls": list(plan.calls), "rows": rows},
-        "accuracy": proportion(int(right.sum()), int(decided.sum())),
+        "accuracy": as_dict(proportion(int(right.sum()), int(decided.sum()))),
         "recall": recall,
-        "abstained": proportion(int((~decided).sum()), len(call)),
-        "coverage": proportion(int(decided.sum()), len(call)),
+        "abstained": as_dict(proportion(int((~decided).sum()), len(call))),
+        "coverage": as_dict(proportion(int(decided.sum()), len(call))),
     }
-
-
-def _number(estimate: Estimate, method: str, n: int) -> dict[str, Any]:
-    """As a report has it; what is not finite is None, with the reason where that is the value."""
-    value, low, high = (each if math.isfinite(each) else None for each in estimate)
-    found = {"value": value, "low": low, "high": high, "level": LEVEL, "method": method, "n": n}
-    if value is not None:
-        return found
-    reason = "a class is absent or nobody has the call" if math.isnan(estimate[0]) else "no negative has the call"
-    return found | {"reason": reason}

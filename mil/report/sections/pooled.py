@@ -5,7 +5,6 @@ net benefit are about: holding it fixed, as for ranks, makes their intervals too
 intercept's hold the truth in 0.80 of samples, without classes in 0.93).
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +17,8 @@ from torch import Tensor
 from mil.endpoints.endpoint import Scores
 from mil.report.evaluation import Evaluation
 from mil.stats.bootstrap import Floats, Fold
-from mil.stats.bootstrap_intervals import Interval, intervals
+from mil.stats.bootstrap_intervals import intervals
+from mil.stats.estimate import Estimate
 
 METHOD = "percentile, patients resampled over all folds"
 _POINTS, _BINS, _IN_A_BIN = 50, 10, 10
@@ -27,7 +27,7 @@ Metrics = Callable[[Floats | None], Scores]
 """From multiplicities `(r, p)`, or none, to numbers `(r,)` or `()`"""
 
 
-def resampled(metrics: Metrics, patients: int, evaluation: Evaluation) -> dict[str, Interval]:
+def resampled(metrics: Metrics, patients: int, evaluation: Evaluation) -> dict[str, Estimate]:
     """Each metric of these patients with its interval, all on the same resamples."""
 
     def score(logits: Tensor, target: Tensor, weight: Floats | None) -> Scores:
@@ -37,11 +37,16 @@ def resampled(metrics: Metrics, patients: int, evaluation: Evaluation) -> dict[s
     return intervals(score, [Fold(nobody[:, None], nobody)], evaluation.resamples, evaluation.seed)
 
 
-def number(interval: Interval, reason: str, **counts: int) -> dict[str, Any]:
+def number(interval: Estimate, reason: str, **counts: int) -> dict[str, Any]:
     """A number as a report has it; `reason` stands beside one that could not be estimated."""
-    value, low, high = (one if math.isfinite(one) else None for one in (interval.value, interval.low, interval.high))
-    found = {"value": value, "low": low, "high": high, "level": interval.level, "method": METHOD} | counts
-    return found if value is not None else found | {"reason": reason}
+    found = {
+        "value": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        "level": interval.level,
+        "method": METHOD,
+    } | counts
+    return found if interval.value is not None else found | {"reason": reason}
 
 
 def points(values: Floats, name: str) -> Scores:
@@ -49,14 +54,13 @@ def points(values: Floats, name: str) -> Scores:
     return {f"{name} {at}": column for at, column in enumerate(values.T)}
 
 
-def band(found: Mapping[str, Interval], name: str) -> dict[str, list[float | None]]:
+def band(found: Mapping[str, Estimate], name: str) -> dict[str, list[float | None]]:
     """`value`, `low` and `high` of every point, a list each; null where it is not known."""
     own = [found[f"{name} {at}"] for at in range(sum(key.startswith(f"{name} ") for key in found))]
-    sides = {side: [getattr(one, side) for one in own] for side in ("value", "low", "high")}
-    return {side: [value if math.isfinite(value) else None for value in values] for side, values in sides.items()}
+    return {side: [getattr(one, side) for one in own] for side in ("value", "low", "high")}
 
 
-def curve(found: Mapping[str, Interval], at: Floats) -> dict[str, Any]:
+def curve(found: Mapping[str, Estimate], at: Floats) -> dict[str, Any]:
     """The points of a smooth calibration curve, with its pointwise band."""
     sides = band(found, "curve")
     shape = {"predicted": at.tolist(), "observed": sides["value"], "low": sides["low"], "high": sides["high"]}

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mil.fitted import conformal
 from mil.fitted.conformal import Conformal, Interval, Sets
+from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.frozen import limits
 from mil.report.predictions import rows_of
@@ -97,15 +98,15 @@ def _part(part: Sets | Interval, held: _Held, asked: float, evaluation: Evaluati
     ]
     sizes = {
         "mean_size": _mean(held.size, evaluation),
-        "singletons": proportion(one, len(held.size)),
-        "empty": proportion(none, len(held.size)),
+        "singletons": as_dict(proportion(one, len(held.size))),
+        "empty": as_dict(proportion(none, len(held.size))),
         "by_class": by_class,
     }
     return {"name": part.name or None, "kind": "sets", "classes": list(part.classes)} | found | sizes
 
 
 def _covered(right: NDArray[np.bool_]) -> dict[str, Any]:
-    return proportion(int(right.sum()), len(right))
+    return as_dict(proportion(int(right.sum()), len(right)))
 
 
 def verdict(coverage: Mapping[str, Any], asked: float) -> str:

@@ -1,18 +1,74 @@
 """Whether a result is the tissue's or the site's: the metric within sites, and how well scores tell the site."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import Field
 
+from mil.report.as_dict import as_dict, site_as_dict
 from mil.report.evaluation import Evaluation
+from mil.report.schema import Estimate, Model, Section
 from mil.report.sections.subgroup_metrics import main_measure
 from mil.stats.bootstrap_intervals import Sampled
 from mil.stats.site_signature import site_predictability
 from mil.tables import MISSING
 
 WITHIN = "percentile, patients resampled within sites; mean over the sites"
+
+
+class SiteMetric(Model):
+    """The metric among the reported patients of one site."""
+
+    site: str
+    counts: dict[str, int]
+    """all reported patients of the site: `n`, and the positives, classes or events among them"""
+    estimate: Estimate = Field(title="Metric")
+
+
+class WithinSites(Model):
+    """The mean of the metric over the sites where it can be estimated."""
+
+    sites: int
+    estimate: Estimate
+
+
+class AgainstChance(Model):
+    """An estimate, and the value that guessing gives."""
+
+    chance: float
+    estimate: Estimate
+
+
+class SitePrediction(Model):
+    """How well the site is predicted by a linear model, in cross-validation."""
+
+    n: int
+    sites: int
+    left_out: int
+    """patients whose site is unknown or has too few patients"""
+    balanced_accuracy: AgainstChance | None = None
+    macro_auroc: AgainstChance | None = None
+    reason: str | None = None
+    """why there is no estimate"""
+
+
+class Sites(Section):
+    """The metric within each site, and how well the site can be predicted from score and label."""
+
+    key: ClassVar[str] = "site"
+    title: ClassVar[str] = "Sites"
+    explanation: ClassVar[str] = "The metric within each site, and how well the site can be predicted from the score."
+    not_applicable: ClassVar[str] = "There is no clinical table with two or more sites."
+    position: ClassVar[int] = 100
+
+    metric: str
+    sites: tuple[SiteMetric, ...]
+    missing: int
+    """reported patients whose site is unknown"""
+    within_sites: WithinSites
+    told_by: dict[str, SitePrediction] = Field(title="How well the site can be predicted from")
 
 
 def section(evaluation: Evaluation) -> dict[str, Any] | None:
@@ -62,7 +118,7 @@ def _mean(drawn: list[Sampled]) -> dict[str, Any]:
         }
     value = float(np.mean([one.value for one in drawn]))
     mean = Sampled(value, np.mean([one.samples for one in drawn], axis=0))
-    return mean.interval(WITHIN) | {"sites": len(drawn)}
+    return as_dict(mean.interval(WITHIN)) | {"sites": len(drawn)}
 
 
 def _told(evaluation: Evaluation, site: "pd.Series[str]") -> dict[str, Any]:
@@ -75,6 +131,6 @@ def _told(evaluation: Evaluation, site: "pd.Series[str]") -> dict[str, Any]:
     inputs = {"score": score, "label": label, "score_and_label": np.concatenate([score, label], 1)}
     names = site.fillna("").tolist()
     return {
-        name: site_predictability(values, names, evaluation.resamples, evaluation.seed)
+        name: site_as_dict(site_predictability(values, names, evaluation.resamples, evaluation.seed))
         for name, values in inputs.items()
     }

@@ -13,6 +13,7 @@ from mil.endpoints.classification import Multiclass
 from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.question import Question
 from mil.endpoints.survival import Survival
+from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
 from mil.stats import auroc
@@ -59,7 +60,7 @@ class Measure:
         within = METHOD if together.strata is None else STRATIFIED
         (found,) = sampled([(self.score, [together] if whole else cells)], resamples, seed)
         drawn = found[""]
-        return drawn, drawn.interval(self.pooled if whole else within) | sizes
+        return drawn, as_dict(drawn.interval(self.pooled if whole else within)) | sizes
 
 
 def main_measure(evaluation: Evaluation) -> Measure:

@@ -5,17 +5,20 @@ its metric.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 from scipy import stats
 
 from mil.endpoints.question import Question
 from mil.endpoints.regression import Regression
+from mil.report.as_dict import as_dict
 from mil.report.comparison import holm
 from mil.report.evaluation import Evaluation
+from mil.report.schema import Estimate, Model, Number, Section
 from mil.report.sections.calls import Called, called
 from mil.report.sections.gaps import equalised_odds, proportion_gap
 from mil.report.sections.levels import levels, order
@@ -27,10 +30,142 @@ from mil.report.sections.subgroup_metrics import (
     observed_expected,
     question_measure,
 )
-from mil.stats.bootstrap_intervals import LEVEL, Sampled
+from mil.stats.bootstrap_intervals import Sampled
+from mil.stats.estimate import LEVEL
 
 Members = list[str]
 GAP = "percentile, of the best level minus the worst, both chosen by the data: too large on average"
+
+
+class MeanCalibration(Model):
+    """Whether predictions are right on average: observed over expected positives, or true minus predicted value."""
+
+    observed: Number = None
+    """positives"""
+    expected: Number = None
+    """sum of their probabilities"""
+    estimate: Estimate
+
+
+class SubgroupResult(Model):
+    """What is measured in one subgroup, about the endpoint or about one of its questions."""
+
+    metric: str
+    value: Estimate
+    calibration: MeanCalibration | None = None
+    sensitivity: Estimate | None = None
+    specificity: Estimate | None = None
+    undecided: Estimate | None = None
+    calls: dict[str, int] | None = None
+
+
+class Named(Model):
+    """Something about one question."""
+
+    name: str
+
+
+class Subgroup(Model):
+    """The reported patients of one level of one variable, such as sex, female."""
+
+    variable: str
+    level: str
+    n: int
+    counts: dict[str, int]
+
+
+class QuestionResult(SubgroupResult, Named):
+    """What is measured about one question in one subgroup."""
+
+
+class SubgroupRow(SubgroupResult, Subgroup):
+    """What is measured in one subgroup, and about each question where there are several."""
+
+    questions: tuple[QuestionResult, ...] = ()
+
+
+class LevelValue(Model):
+    """The metric of the level where it is lowest."""
+
+    variable: str | None = None
+    group: str
+    estimate: Estimate
+
+
+class Gap(Model):
+    """The difference between the best and the worst level."""
+
+    variable: str | None = None
+    best: str
+    worst: str
+    estimate: Estimate
+
+
+class Heterogeneity(Model):
+    """The test that the metric is the same at all levels."""
+
+    test: str
+    statistic: float
+    freedom: int = Field(title="Degrees of freedom")
+    p: float
+    p_holm: float | None = Field(default=None, title="p, Holm")
+
+
+class Spread(Model):
+    """How far apart the levels of a variable lie."""
+
+    worst: LevelValue | None = None
+    gap: Gap | None = None
+    heterogeneity: Heterogeneity | None = None
+    sensitivity_gap: Gap | None = None
+    specificity_gap: Gap | None = None
+    equalised_odds: Estimate | None = None
+
+
+class Variable(Model):
+    """A variable and the number of its levels."""
+
+    variable: str
+    levels: int
+
+
+class QuestionSpread(Spread, Named):
+    """How far apart the levels lie by one question."""
+
+
+class VariableSpread(Spread, Variable):
+    """How far apart the levels of one variable lie, and by each question where there are several."""
+
+    questions: tuple[QuestionSpread, ...] = ()
+
+
+class VariableEstimate(Model):
+    """The variable where an estimate is largest."""
+
+    variable: str
+    estimate: Estimate
+
+
+class Subgroups(Section):
+    """How the tool does in every subgroup of a fixed table."""
+
+    key: ClassVar[str] = "subgroups"
+    title: ClassVar[str] = "Subgroups"
+    explanation: ClassVar[str] = "Every subgroup is shown; in small ones the metric cannot be estimated."
+    not_applicable: ClassVar[str] = "There is no clinical table, or it has none of the variables."
+    position: ClassVar[int] = 80
+
+    metric: str
+    least: int = Field(title="Fewest positives, negatives or events")
+    rows: tuple[SubgroupRow, ...]
+    absent: tuple[str, ...]
+    """variables that the clinical table does not have"""
+    variables: tuple[VariableSpread, ...]
+    worst: LevelValue | None = None
+    largest_gap: Gap | None = None
+    largest_sensitivity_gap: Gap | None = None
+    largest_specificity_gap: Gap | None = None
+    equalised_odds_difference: VariableEstimate | None = None
 
 
 def section(evaluation: Evaluation) -> dict[str, Any] | None:
@@ -157,7 +292,7 @@ def _gap(drawn: Mapping[str, Sampled]) -> dict[str, Any] | None:
     if len(drawn) < 2:
         return None
     best, worst = (choose(drawn, key=lambda name: drawn[name].value) for choose in (max, min))
-    return {"best": best, "worst": worst} | drawn[best].minus(drawn[worst]).interval(GAP)
+    return {"best": best, "worst": worst} | as_dict(drawn[best].minus(drawn[worst]).interval(GAP))
 
 
 def _extreme(summaries: Sequence[Mapping[str, Any]], key: str, smallest: bool = False) -> dict[str, Any] | None:

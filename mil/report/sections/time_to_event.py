@@ -9,7 +9,7 @@ others has a part of its own, by their risks.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mil.endpoints.competing_risks import CompetingRisks
 from mil.endpoints.survival import Survival
+from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
 from mil.report.sections.horizon import calibration, columns
@@ -108,10 +109,12 @@ def section(evaluation: Evaluation) -> dict[str, Any] | None:
     return {
         **evaluation.counts,
         "unit": evaluation.endpoint.unit,
-        "median_follow_up": median_follow_up(time, code),
+        "median_follow_up": as_dict(median_follow_up(time, code)),
         "tau": tau,
         "reference": "training patients" if trained else "reported patients, in folds without training rows",
-        "times": [{"name": name, "time": at, "observed": risk_at(time, code, at)} for name, at in plan.times.items()],
+        "times": [
+            {"name": name, "time": at, "observed": as_dict(risk_at(time, code, at))} for name, at in plan.times.items()
+        ],
         **_discrimination(numbers, plan),
         **_errors(numbers, plan),
         "calibration": calibration(evaluation),
@@ -149,7 +152,9 @@ def _others(evaluation: Evaluation, first: Plan) -> Iterator[dict[str, Any]]:
         time, code = plan.codes(endpoint.encode(evaluation.reported)).numpy().T
         counts = {"n": len(time), "events": int((code == 1).sum())}
         numbers = _measured(evaluation, plan, counts)
-        observed = [{"name": label, "time": at, "observed": risk_at(time, code, at)} for label, at in times.items()]
+        observed = [
+            {"name": label, "time": at, "observed": as_dict(risk_at(time, code, at))} for label, at in times.items()
+        ]
         found = _discrimination(numbers, plan) | _errors(numbers, plan)
         yield {"name": name, **counts, "score": plan.rank, "times": observed, **found}
 
@@ -158,7 +163,7 @@ def _measured(evaluation: Evaluation, plan: Plan, counts: dict[str, int]) -> dic
     """Every metric of a cause."""
     references = [_reference(evaluation, plan, fold) for fold, _ in rows_of(evaluation.table, "report")]
     found = intervals(_score(plan, references), _folds(evaluation, plan), evaluation.resamples, evaluation.seed)
-    return {name: asdict(interval) | counts for name, interval in found.items()}
+    return {name: as_dict(interval) | counts for name, interval in found.items()}
 
 
 def _reference(evaluation: Evaluation, plan: Plan, fold: Hashable) -> Reference:
@@ -278,7 +283,7 @@ def _errors(numbers: Mapping[str, dict[str, Any]], plan: Plan) -> dict[str, Any]
 
 def _explained(number: dict[str, Any]) -> dict[str, Any]:
     """With the reason where no fold defines it."""
-    if np.isfinite(number["value"]):
+    if number["value"] is not None:
         return number
     reason = "no fold has events and patients without one on both sides of the time, within the reference's follow-up"
     return number | {"value": None, "reason": reason}

@@ -8,6 +8,7 @@ from scipy.stats import norm, t
 
 from mil.endpoints.endpoint import Scores
 from mil.endpoints.regression import Regression
+from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.sections.pooled import bins, curve, grid, number, points, resampled
 from mil.stats.bootstrap import Floats
@@ -93,4 +94,4 @@ def _opposite(level: float, bounds: dict[float, Floats]) -> float | None:
 
 
 def _share(name: str, asked: float, inside: Any) -> dict[str, Any]:
-    return {"name": name, "asked": asked} | proportion(int(inside.sum()), len(inside))
+    return {"name": name, "asked": asked} | as_dict(proportion(int(inside.sum()), len(inside)))

@@ -1,7 +1,6 @@
 """One small evaluated table of every kind of endpoint, with the report that its sections make."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +17,7 @@ from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox
+from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.figures import draw, threshold_curves
 from mil.report.sections import calibration, discrimination, groups, operating_points, subgroups, time_to_event, utility
@@ -139,6 +139,6 @@ def reported(evaluation: Evaluation) -> dict[str, Any]:
     """A report of what figures and page read."""
     scored = intervals(evaluation.endpoint.score, evaluation.folds, evaluation.resamples, evaluation.seed)
     head = {"schema": 2, "seed": 0, "folds": len(evaluation.folds), "patients": evaluation.counts}
-    metrics = {name: asdict(found) | {"counts": evaluation.counts} for name, found in scored.items()}
+    metrics = {name: as_dict(found) | {"counts": evaluation.counts} for name, found in scored.items()}
     beside = {"oracle": None, "baseline": None, "covariates": None}
     return head | beside | {"metrics": metrics} | {name: of(evaluation) for name, of in _SECTIONS.items()}

@@ -184,7 +184,7 @@ def test_columns_that_are_not_there_are_named_and_without_any_there_is_no_sectio
 def test_without_training_rows_nothing_is_compared_and_it_says_why() -> None:
     table = with_risks()
     report = found(table[table["role"] == "report"])
-    assert np.isnan(report["discrimination"]["both"]["value"])
+    assert report["discrimination"]["both"]["value"] is None
     assert "no training patients" in report["discrimination"]["fitted"][0]["reason"]
     assert report["score"]["adjusted"]["value"] > 1
 

@@ -18,6 +18,7 @@ from mil.fitted import calibrators
 from mil.report.evaluation import Evaluation
 from mil.report.sections.operating_points import section
 from mil.stats.proportions import clopper_pearson, likelihood_ratio, predictive_value, wilson
+from tests.estimates import triple
 from tests.report.tables import binary, multiclass, survival
 
 RULE_OUT = {"rule": "sensitivity", "at_least": 0.9, "role": "rule-out"}
@@ -53,10 +54,10 @@ def test_a_cut_is_counted_as_scikit_learn_counts() -> None:
         assert (found[name]["low"], found[name]["high"]) == wilson(hit, among)
         assert tuple(found[name]["exact"][side] for side in ("low", "high")) == clopper_pearson(hit, among)
     for name, counts in (("lr_positive", (tp, tp + fn, fp, tn + fp)), ("lr_negative", (fn, tp + fn, tn, tn + fp))):
-        assert tuple(found[name][side] for side in ("value", "low", "high")) == likelihood_ratio(*counts)
+        assert tuple(found[name][side] for side in ("value", "low", "high")) == triple(likelihood_ratio(*counts))
     (rare,) = found["at_prevalence"]
-    assert rare["ppv"]["value"] == predictive_value(tp, tp + fn, fp, tn + fp, 0.05)[0]
-    assert rare["npv"]["value"] == predictive_value(tn, tn + fp, fn, tp + fn, 0.95)[0]
+    assert rare["ppv"]["value"] == predictive_value(tp, tp + fn, fp, tn + fp, 0.05).value
+    assert rare["npv"]["value"] == predictive_value(tn, tn + fp, fn, tp + fn, 0.95).value
     assert (found["name"], found["role"], found["rule"]) == ("1", "rule-out", RULE_OUT)
 
 

@@ -16,6 +16,7 @@ from mil.report.sections.site_effects import section
 from mil.runs.design_gap import gap
 from mil.stats.bootstrap_intervals import difference
 from mil.stats.site_signature import site_predictability
+from tests.estimates import triple, value_of
 from tests.report.tables import binary, multiclass, names, survival
 
 
@@ -87,18 +88,19 @@ def test_embeddings_with_a_signature_tell_the_site_and_others_do_not() -> None:
     site = np.repeat(["A", "B", "C", "tiny", ""], [50, 40, 30, 3, 2])
     noise = rng.normal(size=(125, 200))
     blank = site_predictability(noise, site.tolist(), 200)
-    assert (blank["n"], blank["sites"], blank["left_out"]) == (120, 3, 5)
-    assert blank["macro_auroc"]["low"] < 0.5 < blank["macro_auroc"]["high"]
-    assert blank["balanced_accuracy"]["low"] < 1 / 3 < blank["balanced_accuracy"]["high"]
+    assert (blank.n, blank.sites, blank.left_out) == (120, 3, 5)
+    for estimate, chance in ((blank.macro_auroc, 0.5), (blank.balanced_accuracy, 1 / 3)):
+        _, low, high = triple(estimate)
+        assert low < chance < high
     signature = {"A": 0, "B": 1, "C": 2, "tiny": 3, "": 4}
     shifted = noise + 2 * rng.normal(size=(5, 200))[[signature[name] for name in site]]
     told = site_predictability(shifted, site.tolist(), 200)
-    assert told["macro_auroc"]["value"] > 0.95
-    assert told["balanced_accuracy"]["low"] > 0.8
+    assert value_of(told.macro_auroc) > 0.95
+    assert triple(told.balanced_accuracy)[1] > 0.8
     assert told == site_predictability(shifted, site.tolist(), 200)
     nothing = site_predictability(noise[:3], ["A", "B", "C"])
-    assert nothing["value"] is None
-    assert "sites of 5 patients or more: 0" in nothing["reason"]
+    assert (nothing.balanced_accuracy, nothing.macro_auroc) == (None, None)
+    assert "sites of 5 patients or more: 0" in str(nothing.reason)
 
 
 def test_the_gap_of_a_run_to_itself_is_none_and_to_another_is_the_paired_difference() -> None:

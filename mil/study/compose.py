@@ -1,0 +1,210 @@
+"""From `conf/` and the words of a command line, or from a run's `config.yaml`, to a `RunConfig`.
+
+Hydra composes once. Its own containers (`DictConfig`) do not leave this module and `mil.cli.train_command`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mil import files
+from mil.config import choices, conf_dir, groups, nearest, roots
+from mil.errors import ConfigError
+from mil.study.build import parameters
+from mil.study.config import TARGET, RunConfig
+
+_PATHS = ("data.cohort", "data.slides", "data.features", "split.file", "hydra.run.dir", "hydra.sweep.dir")
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A configuration, and the folder that a run with it goes to."""
+
+    config: RunConfig
+    folder: Path
+
+
+def compose(words: Sequence[str] = (), extra: Path | None = None) -> RunConfig:
+    """Return the configuration under the words of a command line, such as `["tool=msi-crc", "model.dropout=0.1"]`.
+
+    Args:
+        words: Options as `mil train` takes them; later ones win.
+        extra: A folder of the user's own, laid out like `conf/`.
+
+    Raises:
+        ConfigError: A word that names no option, or a value that an option cannot have; one line.
+    """
+    return validated(_compose(prepare(words, extra), extra), words)
+
+
+def compose_run(words: Sequence[str] = (), extra: Path | None = None) -> Composed:
+    """Return the configuration as `compose` does, and the run folder that `hydra.run.dir` names."""
+    node = _compose(prepare(words, extra), extra, with_hydra=True)
+    try:
+        folder = Path(str(node.hydra.run.dir)).absolute()
+    except OmegaConfBaseException as error:
+        raise in_one_line(error) from None
+    del node["hydra"]
+    return Composed(validated(node, words), folder)
+
+
+def read_config(path: Path) -> RunConfig:
+    """Read the `config.yaml` of a run folder.
+
+    Raises:
+        ConfigError: The file is missing, no yaml, or holds options that do not exist.
+    """
+    try:
+        node = OmegaConf.load(path)
+    except (OSError, ValueError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path}: cannot be read: {_line(error)}") from None
+    if not isinstance(node, DictConfig):
+        raise ConfigError(f"{path}: holds a list, expected the options of a run")
+    try:
+        return validated(node)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def write_config(path: Path, config: RunConfig) -> None:
+    """Write a configuration as yaml, every value resolved."""
+    files.write(path, to_yaml(config))
+
+
+def to_yaml(config: RunConfig) -> str:
+    """Return a configuration as yaml, every value resolved."""
+    return OmegaConf.to_yaml(OmegaConf.create(config.plain()))
+
+
+def validated(node: DictConfig, words: Sequence[str] = ()) -> RunConfig:
+    """Return Hydra's configuration as a `RunConfig`.
+
+    Args:
+        node: As Hydra composed it.
+        words: The command line's; options of constructors among them are checked by name.
+
+    Raises:
+        ConfigError: An option without a value, an option that does not exist, or a value out of range.
+    """
+    try:
+        if missing := sorted(OmegaConf.missing_keys(node)):
+            raise ConfigError(f"{missing[0]} has no value: give {missing[0]}=...")
+        values = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+    except OmegaConfBaseException as error:
+        raise in_one_line(error) from None
+    config = RunConfig.parse(values)
+    for word in words:
+        key = word.partition("=")[0].lstrip("+~")
+        if "." in key and not key.startswith("hydra."):
+            _refuse_unknown_argument(key, values)
+    return config
+
+
+def _refuse_unknown_argument(key: str, values: Mapping[str, Any]) -> None:
+    """Check that a constructor on the way to an option takes it; others would say so only when they are called."""
+    names = key.split(".")
+    node: Any = values
+    for place, name in enumerate(names):
+        if not isinstance(node, Mapping):
+            return
+        if TARGET in node and not name.startswith("_"):
+            takes = parameters(str(node[TARGET]), ".".join(names[:place]))
+            if name not in takes and not any(each.kind is each.VAR_KEYWORD for each in takes.values()):
+                prefix = ".".join(names[:place])
+                near = nearest(name, sorted({*map(str, node), *takes} - {"self", TARGET, name}), f"{prefix}.")
+                raise ConfigError(f"option {'.'.join(names[: place + 1])!r} does not exist{near}")
+        node = node.get(name)
+
+
+def prepare(words: Sequence[str], extra: Path | None = None) -> list[str]:
+    """Return words as Hydra takes them: paths quoted, and `++` before options.
+
+    A yaml states what differs from the constructor's defaults; with `++` Hydra takes every option, and those that do
+    not exist are refused afterwards (`validated`). Hydra's grammar would read commas, equal signs and quotes in a path.
+
+    Raises:
+        ConfigError: A choice that does not exist, such as `model=abmill`.
+    """
+    words = [_with_path_quoted(word) for word in words]
+    try:
+        overrides = OverridesParser.create().parse_overrides(words)
+    except HydraException as error:
+        raise in_one_line(error) from None
+    known_groups = groups(extra)
+    prepared = []
+    for word, override in zip(words, overrides, strict=True):
+        key = override.key_or_group
+        if key in known_groups:
+            _refuse_unknown_choice(override, extra)
+        elif not override.is_delete() and not key.startswith("hydra.") and "/" not in key:
+            if "." not in key and key not in RunConfig.model_fields:
+                raise ConfigError(
+                    f"option {key!r} does not exist{nearest(key, [*RunConfig.model_fields, *known_groups])}"
+                )
+            word = f"++{word.lstrip('+')}"
+        prepared.append(word)
+    return prepared
+
+
+def _refuse_unknown_choice(override: Override, extra: Path | None) -> None:
+    group = override.key_or_group
+    chosen = override.sweep_string_iterator() if override.is_choice_sweep() else [override.value()]
+    for name in chosen:
+        if not isinstance(name, str) or "$" in name:  # several files of the group, or an interpolation: Hydra's own
+            continue
+        if not any((root / group / f"{name}.yaml").is_file() for root in roots(extra)):
+            names = choices(group, extra)
+            raise ConfigError(f"{group}={name} does not exist{nearest(name, names)}; there is {', '.join(names)}")
+
+
+def _compose(words: Sequence[str], extra: Path | None, with_hydra: bool = False) -> DictConfig:
+    """Compose by Hydra; a Hydra application that calls this finds its own state afterwards."""
+    search = [f"hydra.searchpath=[{quoted(f'file://{extra.absolute()}')}]"] if extra else []
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            node = hydra.compose("train", [*search, *words], return_hydra_config=with_hydra)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise in_one_line(error) from None
+    finally:
+        GlobalHydra.instance().hydra = outer
+    OmegaConf.set_struct(node, False)
+    return node
+
+
+def quoted(value: str) -> str:
+    """Return a value in quotes of Hydra's grammar: paths with spaces, commas, equal signs and quotes.
+
+    A backslash is doubled before a quote and at the end, and stands for itself elsewhere.
+    """
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
+
+
+def _with_path_quoted(word: str) -> str:
+    key, _, value = word.partition("=")
+    plain = re.fullmatch(r"[\w./~+:@%-]*", value, re.ASCII) or "${" in value or value[:1] in ("'", '"', "[")
+    if key.lstrip("+") not in _PATHS or plain:
+        return word
+    sweeps = "," in value and not key.startswith("hydra.") and not Path(value).exists()
+    return word if sweeps else f"{key}={quoted(value)}"
+
+
+def in_one_line(error: Exception) -> ConfigError:
+    """Return an error of Hydra or OmegaConf as one of ours, in one line."""
+    return ConfigError(f"configuration: {_line(error)}")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

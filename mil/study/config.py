@@ -1,0 +1,323 @@
+"""The configuration of a run, typed and validated: everything that `conf/train.yaml` composes.
+
+A `RunConfig` is made from the command line (`mil.study.compose.compose`), from keyword arguments (`mil.fit`) or from
+the `config.yaml` of a run folder (`mil.study.compose.read_config`). It never changes; `replaced` returns a changed
+copy.
+
+Parts of a run that are chosen by class (model, optimizer, split, ...) are a `Component`: the class's import path and
+the keyword arguments of its constructor. In yaml a component is a mapping with the key `_target_`, as Hydra has it.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from mil.config import groups, nearest
+from mil.errors import ConfigError
+from mil.features.formats import formats
+
+TARGET = "_target_"
+"""The key of a component's class in yaml."""
+
+
+def _positive(value: object) -> object:
+    """Check a positive, finite number; an integer stays an integer."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        raise PydanticCustomError("positive", "a positive number")
+    return value
+
+
+def _layout(value: str) -> str:
+    if value not in formats():
+        raise PydanticCustomError("layout", "{names}", {"names": " or ".join(("null", *formats()))})
+    return value
+
+
+Positive = Annotated[float, PlainValidator(_positive)]
+Natural = Annotated[int, Field(strict=True, ge=0)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+AtLeastTwo = Annotated[int, Field(strict=True, ge=2)]
+Flag = Annotated[bool, Field(strict=True)]
+Layout = Annotated[str, AfterValidator(_layout)]
+
+
+class Config(BaseModel):
+    """A group of options with fixed names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def plain(self) -> dict[str, Any]:
+        """Return the options that were given, as plain containers for a yaml or JSON file."""
+        return self.model_dump(exclude_unset=True)
+
+
+class Options(BaseModel):
+    """Keyword arguments of a component's constructor. Subclasses declare those that are checked before it is called."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    def keywords(self) -> dict[str, Any]:
+        """Return the arguments that were given, as plain containers."""
+        return self.model_dump(exclude_unset=True)
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+class Component(BaseModel, Generic[OptionsT]):
+    """A class by its import path, with keyword arguments for its constructor; `mil.study.build.make` calls it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: str
+    options: OptionsT
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_yaml(cls, node: object) -> object:
+        if not isinstance(node, Mapping) or set(node) == {"target", "options"}:
+            return node
+        target = {"target": node[TARGET]} if TARGET in node else {}
+        return target | {"options": {key: value for key, value in node.items() if key != TARGET}}
+
+    @model_serializer
+    def plain(self) -> dict[str, Any]:
+        """Return the component as yaml has it: `_target_` and the arguments side by side."""
+        return {TARGET: self.target, **self.options.keywords()}
+
+
+class SplitOptions(Options):
+    """Arguments of `mil.splits` strategies that have a range."""
+
+    folds: AtLeastTwo = 5
+    inner: AtLeastTwo = 4
+    repeats: Count = 1
+    smallest: Count = 20
+    select: Positive = 0.2
+    report: Positive = 0.25
+    file: str | None = None
+    column: str | None = None
+
+
+class OptimizerOptions(Options):
+    """Arguments of torch optimizers that have a range."""
+
+    lr: Positive | None = None
+
+
+class TrainerOptions(Options):
+    """Arguments of `lightning.pytorch.Trainer` that have a range or that training reads."""
+
+    max_epochs: Count = 1000
+    accumulate_grad_batches: Count = 1
+    gradient_clip_val: Positive | None = None
+    precision: str | int | None = None
+    enable_progress_bar: bool = True
+
+
+class EncoderOptions(Options):
+    """Arguments of `mil.features.encoders.Encoder`; `auto` takes the encoder from the feature files."""
+
+    name: str
+    dim: Count | None = None
+    mpp: Positive | None = None
+    tile_px: Positive | None = None
+
+
+class EncoderComponent(Component[EncoderOptions]):
+    """The encoder that made the features."""
+
+    target: str = "mil.features.encoders.Encoder"
+
+
+class ColumnNames(Config):
+    """What the tables call their ids; None looks for a common name."""
+
+    patient: str | None = None
+    slide: str | None = None
+    site: str | None = None
+
+
+class DataConfig(Config):
+    """`conf/data/default.yaml`: where the cohort is, how its files are read, and how batches are made of it."""
+
+    cohort: str | None = None
+    slides: str | None = None
+    features: str | None = None
+    layout: Layout | None = None
+    batch_axis: Flag = False
+    slide_mpp: Positive | None = None
+    name: str | None = None
+    columns: ColumnNames = ColumnNames()
+    labels: dict[str, Any] = {}
+    covariates: list[str] = []
+    bag: Literal["patient", "slide"] = "patient"
+    batch_bags: Count = 4
+    tiles_per_batch: Count | None = None
+    whole_cohort: Flag = False
+    passes: Count = 1
+    max_tiles: Count | None = None
+    balance: Literal["none", "loss", "sampling"] = "none"
+    on_missing: Literal["error", "skip"] = "error"
+    on_bad_bag: Literal["error", "skip"] = "error"
+    memory: Natural = 0  # runs made before the option existed read every epoch anew
+    workers: Natural | None = None
+
+
+class TileSize(Config):
+    """The size of tiles that a tool expects."""
+
+    mpp: Positive | None = None
+    tile_px: Positive | None = None
+
+
+class ClinicalInputs(Config):
+    """Columns of the clinical table that the model reads together with the tiles."""
+
+    numeric: list[str] | None = None
+    categorical: dict[str, list[Any]] | None = None
+    fusion: Literal["late", "gated"] = "late"
+
+
+class Tool(BaseModel):
+    """`conf/tool/*.yaml`: the question, its endpoint, and everything that the report and the card say of it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+    question: str | None = None
+    endpoint: Component[Options]
+    tiles: TileSize | None = None
+    covariates: ClinicalInputs | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Return the options that were given, as plain containers for a yaml or JSON file."""
+        return self.model_dump(exclude_unset=True)
+
+
+class RunConfig(Config):
+    """Every option of a run.
+
+    Attributes:
+        seed: Seed of weights, order of batches, dropout, tile sampling and folds.
+        baseline: Whether a linear model on mean features is fitted on the same folds.
+        resamples: Bootstrap resamples of every interval.
+        figures: Whether figures are drawn after training.
+        simulation: The cohort that is simulated where `data.cohort` is not given.
+        model: The network; `in_dim` and `out_dim` are filled in from features and endpoint.
+        encoder: The encoder that made the features.
+        data: Files, columns, batches.
+        split: How patients are divided into training, model selection and final test.
+        optimizer: The optimizer, without its parameters.
+        schedule: The factor of the learning rate at each step.
+        trainer: Lightning's trainer.
+        logger: Lightning's logger; `save_dir` is filled in.
+        callbacks: Further callbacks of the trainer, by a name of one's choice.
+        tool: The question, its endpoint, and what the card says.
+    """
+
+    seed: Natural
+    baseline: Flag
+    resamples: Count
+    figures: Flag = True
+    simulation: Component[Options]
+    model: Component[Options]
+    encoder: EncoderComponent
+    data: DataConfig
+    split: Component[SplitOptions]
+    optimizer: Component[OptimizerOptions]
+    schedule: Component[Options]
+    trainer: Component[TrainerOptions]
+    logger: Component[Options]
+    callbacks: dict[str, Component[Options]] = {}
+    tool: Tool
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Validate nested options.
+
+        Raises:
+            ConfigError: An option that does not exist, has no value or a value out of its range; one line with its
+                name, the value found, and what was expected.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise _explain(error.errors(include_url=False)[0], values) from None
+
+    def replaced(self, values: Mapping[str, object]) -> Self:
+        """Return a copy with some options changed.
+
+        Args:
+            values: New values by dotted name, such as `{"data.features": "features/"}`.
+
+        Raises:
+            ConfigError: As `parse`.
+        """
+        changed = self.plain()
+        for key, value in values.items():
+            *parents, name = key.split(".")
+            node = changed
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[name] = value
+        return self.parse(changed)
+
+
+def dotted_keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted name of every option, outer ones first."""
+    for key, value in values.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from dotted_keys(value, f"{prefix}{key}.")
+
+
+def unknown_option(key: str, values: Mapping[str, Any]) -> ConfigError:
+    """Return the error for an option that does not exist, with the nearest name that does."""
+    names = [
+        name
+        for name in (*dotted_keys(values), *groups())
+        if not (f"{name}.".startswith(f"{key}.") or key.startswith(f"{name}."))
+    ]
+    return ConfigError(f"option {key!r} does not exist{nearest(key, names)}")
+
+
+def _explain(error: ErrorDetails, values: Mapping[str, Any]) -> ConfigError:
+    """Return pydantic's error in the words of the command line."""
+    names = [TARGET if part == "target" else str(part) for part in error["loc"] if part != "options"]
+    key, value = ".".join(names), error["input"]
+    if error["type"] == "missing" or (len(names) == 1 and value is None):
+        return ConfigError(f"{key} has no value: give {key}=...")
+    if error["type"] == "extra_forbidden":
+        return unknown_option(key, values)
+    as_yaml = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return ConfigError(f"{key}={as_yaml}, expected {_expected(error)}")
+
+
+def _expected(error: ErrorDetails) -> str:
+    limits = error.get("ctx", {})
+    match error["type"]:
+        case "int_type" | "int_parsing" | "int_from_float":
+            return "a whole number"
+        case "greater_than_equal":
+            return f"a whole number of at least {limits['ge']}"
+        case "bool_type":
+            return "true or false"
+        case "literal_error":
+            return str(limits["expected"]).replace("'", "")
+        case "positive" | "layout":
+            return error["msg"]
+        case _:
+            return error["msg"].removeprefix("Input should be ")
