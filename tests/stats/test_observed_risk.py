@@ -107,11 +107,11 @@ def test_nobody_or_everybody_with_the_event_still_has_an_interval() -> None:
 
 def test_the_exact_bound_of_a_risk_of_0_or_100_percent_counts_only_patients_still_at_risk() -> None:
     no_event = risk_at(np.repeat([1.0, 9.0], [10, 20]), np.zeros(30), 5)
-    assert (no_event["value"], no_event["low"]) == (0, 0)
-    assert no_event["high"] == pytest.approx(1 - 0.025 ** (1 / 20))
+    assert (no_event.value, no_event.low) == (0, 0)
+    assert no_event.high == pytest.approx(1 - 0.025 ** (1 / 20))
     all_events = risk_at(np.repeat([1.0, 2.0, 3.0], [10, 15, 5]), np.repeat([0.0, 1.0], [10, 20]), 5)
-    assert (all_events["value"], all_events["high"]) == (1, 1)
-    assert all_events["low"] == pytest.approx(0.025 ** (1 / 5))
+    assert (all_events.value, all_events.high) == (1, 1)
+    assert all_events.low == pytest.approx(0.025 ** (1 / 5))
 
 
 @few

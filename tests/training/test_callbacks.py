@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mil.config import compose
 from mil.study import build
+from mil.study.compose import compose
 from mil.training.callbacks import Best
 from tests.training.test_whole import trainer_of
 

@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 
 from mil import checkpoint
-from mil.config import compose
 from mil.features.batches import Draw
-from mil.study import build
+from mil.study.compose import compose
 from mil.study.pipeline import read_study, split_study
 from mil.training.fold import cut
 from mil.training.run import train
@@ -19,7 +18,7 @@ HOLDOUT = [*(word for word in TINY if word != "split.folds=2"), "split=holdout",
 
 
 def settings_of(*words: str) -> Any:
-    return compose(build.prepared([*HOLDOUT, *words]))
+    return compose([*HOLDOUT, *words])
 
 
 def test_the_checkpoint_holds_the_weights_of_the_epoch_with_the_lowest_select_loss(tmp_path: Path) -> None:
