@@ -1,10 +1,12 @@
 """Neighbour graphs against tables of all distances."""
 
+import tracemalloc
+from collections import OrderedDict
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from mil.bags import Bags
 from mil.layers import neighbours
@@ -62,13 +64,20 @@ def test_the_nearest_are_those_of_the_table_of_all_distances(
         assert (found.index[tile][~found.valid[tile]] == tile).all()
 
 
-@pytest.mark.parametrize("pairs", [1, 50])
-def test_looking_at_few_pairs_at_a_time_changes_nothing(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slide_seen_again_is_not_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
     places = scattered(80, 2, 40, 0)
-    expected, touching = nearest(places, 6), adjacent(places)
-    monkeypatch.setattr(neighbours, "PAIRS", pairs)
-    assert torch.equal(nearest(places, 6).index, expected.index)
-    assert torch.equal(adjacent(places), touching)
+    first, touching_first = nearest(places, 6), adjacent(places)
+    monkeypatch.setattr(neighbours, "cKDTree", None)
+    assert torch.equal(nearest(places, 6).index, first.index)
+    assert torch.equal(adjacent(places), touching_first)
+
+
+def test_the_least_recently_used_graphs_are_dropped_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "_cache", OrderedDict())
+    monkeypatch.setattr(neighbours, "CACHE_BYTES", 3 * 20 * 4 * 8)
+    for seed in range(5):
+        nearest(scattered(20, 1, 30, seed), 4)
+    assert len(neighbours._cache) == 3
 
 
 def test_inside_a_grid_the_eight_nearest_are_the_eight_around() -> None:
@@ -177,16 +186,11 @@ def test_bags_without_coordinates_are_refused_in_one_line() -> None:
         Places.of(Bags(torch.zeros(2, 1), (2,)))
 
 
-def test_twenty_thousand_tiles_need_no_table_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    places, seen = placed(grid(160, 125)), []
-    pairs = neighbours._Cells.pairs
-
-    def counted(cells: neighbours._Cells, tiles: Tensor) -> tuple[Tensor, Tensor]:
-        found = pairs(cells, tiles)
-        seen.append(len(found[0]))
-        return found
-
-    monkeypatch.setattr(neighbours._Cells, "pairs", counted)
+def test_twenty_thousand_tiles_need_no_table_of_all_pairs() -> None:
+    places = placed(grid(160, 125))
+    tracemalloc.start()
     nearest(places, 8)
-    assert sum(seen) < 40 * 20_000
     assert adjacent(places).shape[1] == 8 * 20_000 - 6 * (160 + 125) + 4
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000**2, "bytes: a table of all pairs has 400 million entries"
