@@ -61,7 +61,7 @@ def test_an_epoch_whose_select_loss_is_not_a_number_is_never_the_best() -> None:
 
 def test_training_stops_early_where_the_select_loss_rises_and_goes_on_where_it_falls() -> None:
     def stopping() -> EarlyStopping:
-        callback: EarlyStopping = build.make(compose([]).callbacks.early_stopping)
+        callback: EarlyStopping = build.make(compose([]).callbacks["early_stopping"])
         return callback
 
     patience = stopping().patience
