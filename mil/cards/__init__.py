@@ -1,8 +1,8 @@
 """The model card: generated from manifest and report, never edited by hand.
 
-Front matter is Hugging Face's (`model-index`). What a pathologist reads first stands on one screen; below it are 25
-numbered blocks, each field of which is filled or says why it is not. Every number stands with its interval, its
-patients, and the file and key that it comes from.
+The front matter follows Hugging Face (`model-index`). What a pathologist reads first fits on one screen; 25 numbered
+blocks follow, in which every field is filled or says why it is empty. Every number has its interval, its patients, and
+the file and key that it comes from.
 """
 
 import re
@@ -23,17 +23,18 @@ from mil.cards import (
     trust,
 )
 from mil.cards.card_facts import RESEARCH, SIMULATED, Facts
-from mil.cards.content import Block, Field, Reference, Table
+from mil.cards.content import CardBlock, Field, Reference
 from mil.cards.front_matter import front_matter
 from mil.cards.measured import interval, population
-from mil.cards.performance import BESIDE
+from mil.cards.performance import COMPARATORS
 from mil.cards.shortfalls import shortfalls
 from mil.endpoints.endpoint import Endpoint
 from mil.manifest import Manifest
+from mil.report.schema import Table
 
-__all__ = ["BESIDE", "BLOCKS", "RESEARCH", "SIMULATED", "Facts", "card", "interval", "population"]
+__all__ = ["BLOCKS", "COMPARATORS", "RESEARCH", "SIMULATED", "Facts", "card", "interval", "population"]
 
-BLOCKS: Sequence[Callable[[Facts], Block]] = (
+BLOCKS: Sequence[Callable[[Facts], CardBlock]] = (
     purpose.identity,
     purpose.facts_box,
     purpose.intended,
@@ -60,20 +61,20 @@ BLOCKS: Sequence[Callable[[Facts], Block]] = (
     evidence.reading,
     evidence.changes,
 )
-"""Of a card, by number."""
+"""The blocks of a card, by number."""
 
 
 def card(
     manifest: Manifest, endpoint: Endpoint, report: Mapping[str, Any], figures: Sequence[str], changelog: str = ""
 ) -> str:
-    """The whole README.md of a checkpoint: of the same arguments the same bytes.
+    """Return the README.md of a checkpoint; the same arguments give the same bytes.
 
     Args:
-        manifest: Of the checkpoint; the tool's yaml is in it.
+        manifest: Manifest of the checkpoint, with the tool's yaml.
         endpoint: What is predicted.
-        report: What report.json holds.
+        report: Report of the checkpoint.
         figures: Names of the files in `figures/`.
-        changelog: What changed in each version, a line each.
+        changelog: What changed in each version, one line each.
     """
     facts = Facts(manifest, report, endpoint, figures, changelog)
     environment = Environment(
@@ -83,12 +84,12 @@ def card(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"md": markdown.escaped, "code": markdown.code, "anchor": markdown.anchor, "said": _said}
-    environment.tests |= {"lines": lambda found: not isinstance(found, str)}
+    environment.filters |= {"md": markdown.escaped, "code": markdown.code, "anchor": markdown.anchor, "line": _line}
+    environment.tests |= {"lines": lambda text: not isinstance(text, str)}
     text = environment.get_template("card.md.j2").render(
         front_matter=front_matter(facts),
         facts=facts,
-        first=_first(facts),
+        first=_at_a_glance(facts),
         short=shortfalls(facts),
         outputs=purpose.outputs(facts),
         blocks=[block(facts) for block in BLOCKS],
@@ -97,12 +98,12 @@ def card(
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 
-def _first(facts: Facts) -> list[Field]:
-    """What is read before anything else."""
-    lines = facts.tool.get("facts") or {}
+def _at_a_glance(facts: Facts) -> list[Field]:
+    """Return what is read before anything else."""
+    summary = facts.tool.get("facts") or {}
     return [
-        Field("In short", str(lines.get("en") or facts.said("question"))),
-        *([Field("En bref", str(lines["fr"]))] if lines.get("fr") else []),
+        Field("In short", str(summary.get("en") or facts.text("question"))),
+        *([Field("En bref", str(summary["fr"]))] if summary.get("fr") else []),
         facts.main(),
         facts.oracle(),
         facts.verdict(),
@@ -111,13 +112,13 @@ def _first(facts: Facts) -> list[Field]:
     ]
 
 
-def _said(found: str | Reference) -> str:
-    return markdown.link(found.text, found.address) if isinstance(found, Reference) else markdown.escaped(found)
+def _line(line: str | Reference) -> str:
+    return markdown.link(line.text, line.address) if isinstance(line, Reference) else markdown.escaped(line)
 
 
 def _row(table: Table, row: Sequence[str]) -> str:
-    """Cells, the last of them a source where the table has sources."""
+    """Return a row as Markdown; the last cell is code if the table has a column of sources."""
     cells = [markdown.escaped(cell) for cell in row]
-    if table.heads[-1] == "Source":
+    if table.columns[-1] == "Source":
         cells[-1] = markdown.code(row[-1])
     return f"| {' | '.join(cells)} |"

@@ -11,7 +11,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from mil.cards import Facts, cohort_blocks, evidence, fairness, purpose, technical, trust
-from mil.cards.content import ABSENT, Block, Field, Reference, absent
+from mil.cards.content import ABSENT, CardBlock, Field, Reference, absent
 from mil.cards.measured import interval, population
 from mil.endpoints.endpoint import Endpoint
 from mil.manifest import Manifest
@@ -52,7 +52,7 @@ def _card(facts: Facts) -> Node:
     tool, stage = facts.tool, f"{facts.banner}: {'demonstration' if facts.simulated else 'research'}"
     return {
         "BasicInfo": {
-            "ModelName": f"{facts.said('title')} ({tool['name']})",
+            "ModelName": f"{facts.text('title')} ({tool['name']})",
             "ModelDeveloper": "The mil zoo developers",
             "DeveloperContact": _said(purpose.identity(facts), "Contact"),
         },
@@ -65,7 +65,7 @@ def _card(facts: Facts) -> Node:
             "RegulatoryApproval": evidence.POSTURE,
         },
         "ModelSummary": {
-            "Summary": f"{facts.banner}. {_line(facts)} {facts.main().said}",
+            "Summary": f"{facts.banner}. {_line(facts)} {facts.main().text}",
             "Keywords": {"Keyword": purpose.tags(facts)},
         },
         "UsesAndDirections": _uses(facts),
@@ -80,10 +80,10 @@ def _card(facts: Facts) -> Node:
 def _uses(facts: Facts) -> Node:
     purposes = purpose.intended(facts)
     return {
-        "IntendedUseAndWorkflow": f"{facts.said('intended_use')} {facts.said('pathway', 'no pathway is named')}",
-        "PrimaryIntendedUsers": facts.said("users"),
+        "IntendedUseAndWorkflow": f"{facts.text('intended_use')} {facts.text('pathway', 'no pathway is named')}",
+        "PrimaryIntendedUsers": facts.text("users"),
         "HowToUse": f"{_said(evidence.reproduction(facts), 'Use')}. {_all(technical.results(facts))}",
-        "TargetedPatientPopulation": f"{facts.said('organ')}; {facts.said('specimen')}; "
+        "TargetedPatientPopulation": f"{facts.text('organ')}; {facts.text('specimen')}; "
         f"{_said(purposes, 'Population')}",
         "CautionedOutOfScopeSettings": _all(purpose.outside(facts)),
     }
@@ -102,7 +102,7 @@ def _system(facts: Facts) -> Node:
         "OutcomesAndOutputs": purpose.legend(facts),
         "ModelType": _said(technical.model(facts), "Aggregator"),
         "FoundationModels": _said(purpose.identity(facts), "Base model (encoder)"),
-        "InputDataSource": facts.said("specimen"),
+        "InputDataSource": facts.text("specimen"),
         "OutputAndInputDataTypes": _all(technical.inputs(facts)),
         "DevelopmentDataCharacterization": f"{_all(cohort_blocks.data(facts))} {_all(cohort_blocks.partition(facts))}",
         "BiasMitigationApproaches": _said(fairness.subgroups(facts), "Mitigation"),
@@ -122,16 +122,16 @@ def _transparency(facts: Facts) -> Node:
 
 
 def _metrics(facts: Facts) -> Node:
-    main = None if facts.metric is None else facts.whole["metrics"][facts.metric]
-    baseline = (facts.whole.get("baseline") or {}).get("difference") or {}
-    useful = [(f"{named(name)}", found) for name, found in facts.whole["metrics"].items()]
+    main = None if facts.metric is None else facts.all_folds["metrics"][facts.metric]
+    baseline = (facts.all_folds.get("baseline") or {}).get("difference") or {}
+    useful = [(f"{named(name)}", found) for name, found in facts.all_folds["metrics"].items()]
     useful += [(f"{named(name)} minus that of mean pooling", found) for name, found in baseline.items()]
     return {
         "UsefulnessUsabilityEfficacy": _metric(
             facts,
             "To tell patients apart better than a simple model does",
             useful,
-            str(facts.verdict().said),
+            str(facts.verdict().text),
         ),
         "FairnessEquity": _metric(
             facts,
@@ -163,17 +163,17 @@ def _metric(facts: Facts, goal: str, found: Sequence[tuple[str, Mapping[str, Any
 
 
 def _fair(facts: Facts) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for row in (facts.whole.get("subgroups") or {}).get("rows", ()):
+    for row in (facts.all_folds.get("subgroups") or {}).get("rows", ()):
         if row["variable"] != "all":
             yield f"{named(row['metric'])}, {row['variable']} {row['level']}", row["value"]
 
 
 def _safe(facts: Facts) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for one in (facts.whole.get("operating_points") or {}).get("decisions", ()):
+    for one in (facts.all_folds.get("operating_points") or {}).get("decisions", ()):
         for key in ("sensitivity", "specificity", "ppv", "npv", "accuracy", "abstained"):
             if key in one:
                 yield f"{named(key)}, {one['name']}", one[key]
-    for one in (facts.whole.get("calibration") or {}).get("questions", ()):
+    for one in (facts.all_folds.get("calibration") or {}).get("questions", ()):
         if "slope" in one:
             yield f"Calibration slope, {one['name']}", one["slope"]
 
@@ -194,18 +194,18 @@ def _json(found: Mapping[str, Any]) -> str:
 
 
 def _line(facts: Facts) -> str:
-    return str((facts.tool.get("facts") or {}).get("en") or facts.said("question"))
+    return str((facts.tool.get("facts") or {}).get("en") or facts.text("question"))
 
 
-def _all(block: Block) -> str:
+def _all(block: CardBlock) -> str:
     return " ".join(f"{field.name}: {_flat(field)}." for field in block.fields)
 
 
-def _said(block: Block, name: str) -> str:
+def _said(block: CardBlock, name: str) -> str:
     return next(_flat(field) for field in block.fields if field.name == name)
 
 
 def _flat(field: Field) -> str:
-    if isinstance(field.said, str):
-        return field.said
-    return "; ".join(f"{one.text} ({one.address})" if isinstance(one, Reference) else one for one in field.said)
+    if isinstance(field.text, str):
+        return field.text
+    return "; ".join(f"{one.text} ({one.address})" if isinstance(one, Reference) else one for one in field.text)

@@ -1,14 +1,16 @@
-"""What a card is made of, before it is Markdown: all of it plain text."""
+"""What a card is made of before it is rendered as Markdown: plain text in fields, tables and figures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from mil.report.schema import Table
 
 ABSENT = "not available: "
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Something published."""
+    """A publication."""
 
     text: str
     address: str | None = None
@@ -17,39 +19,30 @@ class Reference:
 
 @dataclass(frozen=True)
 class Field:
-    """One thing that a card is asked for."""
+    """One item of a card with its text, or with a list of lines."""
 
     name: str
-    said: str | Sequence[str | Reference]
+    text: str | Sequence[str | Reference]
     source: str = ""
-    """the file and the key of a number"""
+    """file and key of a number, such as `report.json: metrics.auroc`"""
 
     @property
     def missing(self) -> bool:
-        """Whether it says no more than why it is not there."""
-        return isinstance(self.said, str) and self.said.startswith(ABSENT)
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells; the last cell of each is where it comes from."""
-
-    heads: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
+        """Whether the text only says why the item is missing."""
+        return isinstance(self.text, str) and self.text.startswith(ABSENT)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture beside the card."""
+    """A picture in the folder `figures`."""
 
     name: str
     caption: str
 
 
 @dataclass(frozen=True)
-class Part:
-    """What stands under a heading within a block."""
+class Subsection:
+    """A heading within a block, with sentences, tables and figures."""
 
     heading: str
     sentences: Sequence[str] = ()
@@ -58,20 +51,20 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Block:
+class CardBlock:
     """One of the card's numbered blocks."""
 
     number: int
     heading: str
     fields: Sequence[Field] = ()
-    parts: Sequence[Part] = field(default=())
+    subsections: Sequence[Subsection] = ()
 
     @property
     def title(self) -> str:
-        """As the card's contents have it."""
+        """Number and heading."""
         return f"{self.number}. {self.heading}"
 
 
 def absent(reason: str) -> str:
-    """That a thing is missing, and why."""
+    """Return the text for a missing item, with the reason."""
     return f"{ABSENT}{reason}"

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mil.cards.card_facts import Facts
-from mil.cards.content import Block, Field, Part, Table, absent
+from mil.cards.content import CardBlock, Field, Subsection, absent
 from mil.cards.measured import HEADS, below, interval, population
-from mil.cards.section_tables import pictures, reports, titled
+from mil.cards.section_tables import endpoint_reports, figures_of, with_endpoint
 from mil.report.page.words import named
+from mil.report.schema import Table
 
 _SUBGROUPS = ("Group", "Patients", "Metric", "Sensitivity", "Specificity", "Undecided", "Observed/expected", "Source")
 
@@ -21,25 +22,25 @@ _EXTREMES = (
 )
 
 
-def subgroups(facts: Facts) -> Block:
+def subgroups(facts: Facts) -> CardBlock:
     """The fixed table, and what a real cohort would have to add."""
-    wanted = facts.items("subgroups_wanted")
+    wanted = facts.lines_or_reason("subgroups_wanted")
     fields = [
         Field("Subgroups that a real cohort must show", wanted),
-        Field("Ancestry", facts.either("simulated patients have none", "not recorded")),
+        Field("Ancestry", facts.absent("simulated patients have none", "not recorded")),
         Field("Mitigation", absent("none was taken: the model is trained alike on all patients")),
     ]
     parts = []
-    for name, report, source in reports(facts):
+    for name, report, source in endpoint_reports(facts):
         found = report.get("subgroups")
         if found:
             parts.append(_subgroups(name, found, below(source, "subgroups"), facts))
         else:
-            parts.append(Part(titled("By subgroup", name), [facts.missing("subgroups")]))
-    return Block(12, "Subgroups and fairness", fields, parts)
+            parts.append(Subsection(with_endpoint("By subgroup", name), [facts.missing("subgroups")]))
+    return CardBlock(12, "Subgroups and fairness", fields, parts)
 
 
-def _subgroups(name: str, found: Mapping[str, Any], source: str, facts: Facts) -> Part:
+def _subgroups(name: str, found: Mapping[str, Any], source: str, facts: Facts) -> Subsection:
     least = found["least"]
     sentences = [
         f"A group with fewer than {least} positives or {least} negatives ({least} events, {2 * least} patients where a "
@@ -59,15 +60,17 @@ def _subgroups(name: str, found: Mapping[str, Any], source: str, facts: Facts) -
         (_extreme(key, one), interval(one), population(one) or "see the rows", below(source, key))
         for key, one in extremes.items()
     ]
-    tables = [_filled(rows, named(found["metric"])), *([Table(HEADS, worst)] if worst else [])]
-    return Part(titled("By subgroup", name), sentences, tables, pictures(facts, ("subgroups",)) if not name else [])
+    tables = [_filled(rows, named(found["metric"])), *([Table(columns=HEADS, rows=tuple(worst))] if worst else [])]
+    return Subsection(
+        with_endpoint("By subgroup", name), sentences, tables, figures_of(facts, ("subgroups",)) if not name else []
+    )
 
 
 def _filled(rows: Sequence[tuple[str, ...]], metric: str) -> Table:
     """Without the columns that nothing is known of."""
     kept = [at for at in range(len(_SUBGROUPS)) if any(row[at] != "–" for row in rows)]
     heads = [metric if head == "Metric" else head for head in _SUBGROUPS]
-    return Table([heads[at] for at in kept], [[row[at] for at in kept] for row in rows])
+    return Table(columns=tuple(heads[at] for at in kept), rows=tuple(tuple(row[at] for at in kept) for row in rows))
 
 
 def _extreme(key: str, one: Mapping[str, Any]) -> str:

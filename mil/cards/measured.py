@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mil.cards.content import Table
 from mil.report.page.words import estimate, is_number, named
 from mil.report.page.words import population as told
+from mil.report.schema import Table
 from mil.stats.estimate import format_count
 
 HEADS = ("Measure", "Value (95% interval)", "Patients", "Source")
@@ -73,7 +73,7 @@ def numbers(found: Any, source: str) -> Table | None:
     rows = list(measured(found, source))
     methods = dict.fromkeys(row.method for row in rows if row.method)
     note = f"95% intervals: {'; '.join(methods)}." if methods else ""
-    return Table(HEADS, [row[:4] for row in rows], note) if rows else None
+    return Table(columns=HEADS, rows=tuple(row[:4] for row in rows), note=note) if rows else None
 
 
 def interval(found: Mapping[str, Any]) -> str:

@@ -3,36 +3,37 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mil.cards.card_facts import MANIFEST, REPORT, Facts, built
-from mil.cards.content import Block, Field, Part, Table, absent
+from mil.cards.card_facts import MANIFEST, REPORT, Facts, component
+from mil.cards.content import CardBlock, Field, Subsection, absent
 from mil.cards.measured import below, interval, numbers, population
-from mil.cards.section_tables import confusion, reports, shown, titled
+from mil.cards.section_tables import confusion, endpoint_reports, figures_only, with_endpoint
 from mil.report.page.words import written
+from mil.report.schema import Table
 
 _FEW = 4
 """Decisions on the first screen."""
 
 
-def operating(facts: Facts) -> Block:
+def operating(facts: Facts) -> CardBlock:
     """Cuts: who set them, and what they did."""
     parts = [
-        Part(titled("At the frozen cuts", name), list(_undecided(found)), list(_decided(found, source)))
-        for name, report, source in reports(facts)
+        Subsection(with_endpoint("At the frozen cuts", name), list(_undecided(found)), list(_decided(found, source)))
+        for name, report, source in endpoint_reports(facts)
         for found, source in [(report.get("operating_points"), below(source, "operating_points"))]
         if found
     ]
-    return Block(
+    return CardBlock(
         10,
         "Operating point",
         _frozen(facts),
-        [Part("Who set what", tables=_fitted(facts)), *parts, *shown(facts, "operating_points")],
+        [Subsection("Who set what", tables=_fitted(facts)), *parts, *figures_only(facts, "operating_points")],
     )
 
 
 def at_the_cut(facts: Facts) -> list[Field]:
     """Sensitivity and specificity at the frozen cuts, for the reader's first screen."""
     fields: list[Field] = []
-    for name, report, source in reports(facts):
+    for name, report, source in endpoint_reports(facts):
         for at, one in enumerate((report.get("operating_points") or {}).get("decisions") or []):
             key = "sensitivity" if "sensitivity" in one else "accuracy" if "accuracy" in one else None
             if key is None or len(fields) == _FEW:
@@ -77,7 +78,7 @@ def _frozen(facts: Facts) -> list[Field]:
 
 def _rule(rule: Mapping[str, Any]) -> str:
     """As a tool's yaml has it, on one line."""
-    return built({"_target_": rule.get("rule"), **{key: value for key, value in rule.items() if key != "rule"}})
+    return component({"_target_": rule.get("rule"), **{key: value for key, value in rule.items() if key != "rule"}})
 
 
 def _fitted(facts: Facts) -> list[Table]:
@@ -92,8 +93,8 @@ def _fitted(facts: Facts) -> list[Table]:
         for at, one in enumerate(facts.report.get("fitted") or [])
     ]
     if not rows:
-        return [Table(("What",), [(absent("this report has none"),)])]
-    return [Table(("What was fitted or chosen", "On", "Patients", "Fold", "Source"), rows)]
+        return [Table(columns=("What",), rows=((absent("this report has none"),),))]
+    return [Table(columns=("What was fitted or chosen", "On", "Patients", "Fold", "Source"), rows=tuple(rows))]
 
 
 def _undecided(found: Mapping[str, Any]) -> Iterator[str]:
@@ -109,8 +110,8 @@ def _decided(found: Mapping[str, Any], source: str) -> Iterator[Table]:
         place = f"{source}.decisions[{at}]"
         table = numbers({key: value for key, value in one.items() if key != "name"}, place)
         if table:
-            heads = (f"{one['name']}, at the frozen cut", *table.heads[1:])
-            yield Table(heads, table.rows, table.note)
+            heads = (f"{one['name']}, at the frozen cut", *table.columns[1:])
+            yield Table(columns=heads, rows=table.rows, note=table.note)
         if one.get("confusion"):
             yield confusion(one["confusion"], place)
         if one.get("groups"):
@@ -129,7 +130,7 @@ def _grouped(groups: Sequence[Mapping[str, Any]], place: str) -> Table:
         )
         for at, one in enumerate(groups)
     ]
-    return Table(("Group", "Patients", "Source"), rows)
+    return Table(columns=("Group", "Patients", "Source"), rows=tuple(rows))
 
 
 def _thousand(one: Mapping[str, Any], place: str) -> Table | None:
@@ -153,7 +154,7 @@ def _thousand(one: Mapping[str, Any], place: str) -> Table | None:
         f"The columns of 1,000 patients are rounded; from {population(one)}. An assumed prevalence is an example, no "
         "finding: PPV and NPV follow from sensitivity and specificity by Bayes' rule."
     )
-    return Table(("Prevalence", "PPV", "NPV", *heads, "Source"), rows, note)
+    return Table(columns=("Prevalence", "PPV", "NPV", *heads, "Source"), rows=tuple(rows), note=note)
 
 
 def _stated(one: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mil.cards.card_facts import REPORT, Facts
-from mil.cards.content import Block, Field, Part, Table, absent
+from mil.cards.content import CardBlock, Field, Subsection, absent
 from mil.cards.measured import HEADS, below, interval, numbers, population
-from mil.cards.section_tables import confusion, pictures, reports, shown, titled
+from mil.cards.section_tables import confusion, endpoint_reports, figures_of, figures_only, with_endpoint
 from mil.report.page.words import named, written
+from mil.report.schema import Table
 
-BESIDE = ("baseline", "covariates")
+COMPARATORS = ("baseline", "covariates")
 """Parts of a report that are about another model of the same patients."""
 MEASURED = {
     "discrimination": "Discrimination: are patients with and without the finding told apart?",
@@ -24,7 +25,7 @@ _PLACES = 5
 """Thresholds of a decision curve that a table shows."""
 
 
-def performance(facts: Facts) -> Block:
+def performance(facts: Facts) -> CardBlock:
     """Every metric, every comparison."""
     fields = [
         Field("Cohort of these numbers", facts.cohort),
@@ -33,22 +34,24 @@ def performance(facts: Facts) -> Block:
         Field("External validation", "no external validation"),
         Field("Failures looked at", absent("no pathologist has looked at the patients whom it got wrong")),
     ]
-    return Block(11, "Performance", fields, [*_tables(facts), *_sections(facts), *shown(facts, "baseline", "further")])
+    return CardBlock(
+        11, "Performance", fields, [*_tables(facts), *_sections(facts), *figures_only(facts, "baseline", "further")]
+    )
 
 
-def _tables(facts: Facts) -> Iterator[Part]:
+def _tables(facts: Facts) -> Iterator[Subsection]:
     """Metrics of this model and of those beside it: over all folds, and of these weights alone."""
-    if not facts.whole["metrics"]:
-        yield Part("Metrics", [absent("no patient was held back to report on")])
+    if not facts.all_folds["metrics"]:
+        yield Subsection("Metrics", [absent("no patient was held back to report on")])
         return
     if facts.report.get("run"):
-        folds = f"Mean over {facts.whole['folds']} folds; scores of different folds are never compared."
-        heading = f"Cross-validation of the run ({facts.whole['folds']} folds)"
-        yield Part(heading, [folds], [_metrics(facts.whole, f"{REPORT}run")])
+        folds = f"Mean over {facts.all_folds['folds']} folds; scores of different folds are never compared."
+        heading = f"Cross-validation of the run ({facts.all_folds['folds']} folds)"
+        yield Subsection(heading, [folds], [_metrics(facts.all_folds, f"{REPORT}run")])
         fold = f"Fold {facts.manifest.data['split']['fold']}, of which these weights are."
-        yield Part("These weights on their own report patients", [fold], [_metrics(facts.report, REPORT)])
+        yield Subsection("These weights on their own report patients", [fold], [_metrics(facts.report, REPORT)])
         return
-    yield Part("Metrics", (), [_metrics(facts.report, REPORT)])
+    yield Subsection("Metrics", (), [_metrics(facts.report, REPORT)])
 
 
 def _metrics(report: Mapping[str, Any], source: str) -> Table:
@@ -65,28 +68,30 @@ def _metrics(report: Mapping[str, Any], source: str) -> Table:
         for name, found in metrics.items()
     ]
     methods = dict.fromkeys(str(one.get("method") or "bootstrap of patients") for one in report["metrics"].values())
-    return Table(("Model", "Metric", *HEADS[1:]), rows, f"95% intervals: {'; '.join(methods)}.")
+    return Table(
+        columns=("Model", "Metric", *HEADS[1:]), rows=tuple(rows), note=f"95% intervals: {'; '.join(methods)}."
+    )
 
 
 def _there(report: Mapping[str, Any]) -> list[str]:
-    return [key for key in BESIDE if report.get(key)]
+    return [key for key in COMPARATORS if report.get(key)]
 
 
-def _sections(facts: Facts) -> Iterator[Part]:
+def _sections(facts: Facts) -> Iterator[Subsection]:
     """What was measured beside the metrics; what was not, and why, comes last."""
     missing = []
-    for name, report, source in reports(facts):
+    for name, report, source in endpoint_reports(facts):
         for key, heading in MEASURED.items():
             found, place = report.get(key), below(source, key)
             if not found:
-                missing.append(f"{titled(heading.partition(':')[0], name)}: {facts.missing(key)}.")
+                missing.append(f"{with_endpoint(heading.partition(':')[0], name)}: {facts.missing(key)}.")
                 continue
-            figures = pictures(facts, (key,)) if not name else []
+            figures = figures_of(facts, (key,)) if not name else []
             unit = (report.get("survival") or {}).get("unit") if key == "groups" else None
             told = [*([f"Times and restricted means are in {unit}."] if unit else []), *_sentences(found)]
-            yield Part(titled(heading, name), told, list(_section(key, found, place)), figures)
+            yield Subsection(with_endpoint(heading, name), told, list(_section(key, found, place)), figures)
     if missing:
-        yield Part("Not in this report", missing)
+        yield Subsection("Not in this report", missing)
 
 
 def _section(key: str, found: Mapping[str, Any], place: str) -> Iterator[Table]:
@@ -152,7 +157,9 @@ def _curves(found: Mapping[str, Any], place: str) -> Iterator[Table]:
             for k in places
         ]
         heads = (f"Threshold ({one['name']})", "Net benefit", "Of treating all", "Gain over all or none", *HEADS[2:])
-        yield Table(heads, rows, f"95% intervals: {one['method']}." if one.get("method") else "")
+        yield Table(
+            columns=heads, rows=tuple(rows), note=f"95% intervals: {one['method']}." if one.get("method") else ""
+        )
 
 
 def _point(curve: Mapping[str, Any], k: int) -> str:

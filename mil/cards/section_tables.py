@@ -4,23 +4,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mil.cards.card_facts import Facts
-from mil.cards.content import Figure, Part, Table
+from mil.cards.content import Figure, Subsection
 from mil.cards.measured import below
 from mil.report.page.html import CAPTIONS, HOMES
 from mil.report.page.words import named
+from mil.report.schema import Table
 
 
-def reports(facts: Facts) -> Iterator[tuple[str, Mapping[str, Any], str]]:
+def endpoint_reports(facts: Facts) -> Iterator[tuple[str, Mapping[str, Any], str]]:
     """The report of all folds, or of a tool of several endpoints that of each, with its name and its place."""
-    parts = facts.whole.get("parts")
+    parts = facts.all_folds.get("parts")
     if not parts:
-        yield "", facts.whole, facts.source
+        yield "", facts.all_folds, facts.source
         return
     for name, found in parts.items():
         yield name, found, below(below(facts.source, "parts"), name)
 
 
-def pictures(facts: Facts, keys: Sequence[str]) -> list[Figure]:
+def figures_of(facts: Facts, keys: Sequence[str]) -> list[Figure]:
     """The figures that belong to any of these sections; of the report of these weights."""
     order = list(HOMES)
     own = [name for name in facts.figures if _home(facts, name.rpartition(".")[0]) in keys]
@@ -30,10 +31,10 @@ def pictures(facts: Facts, keys: Sequence[str]) -> list[Figure]:
     return [Figure(name, CAPTIONS.get(name.rpartition(".")[0], named(name)) + more) for name in own]
 
 
-def shown(facts: Facts, *keys: str) -> list[Part]:
+def figures_only(facts: Facts, *keys: str) -> list[Subsection]:
     """Figures that no table stands beside."""
-    figures = pictures(facts, keys)
-    return [Part("Figures", figures=figures)] if figures else []
+    figures = figures_of(facts, keys)
+    return [Subsection("Figures", figures=figures)] if figures else []
 
 
 def confusion(found: Mapping[str, Any], place: str) -> Table:
@@ -43,10 +44,10 @@ def confusion(found: Mapping[str, Any], place: str) -> Table:
         (f"truly {name}", *map(str, row), f"{place}.confusion.rows[{at}]")
         for at, (name, row) in enumerate(zip(found["classes"], found["rows"], strict=True))
     ]
-    return Table(("Patients", *calls, "Source"), rows)
+    return Table(columns=("Patients", *calls, "Source"), rows=tuple(rows))
 
 
-def titled(heading: str, name: str) -> str:
+def with_endpoint(heading: str, name: str) -> str:
     """A heading, with the endpoint where there are several."""
     return f"{name}: {heading}" if name else heading
 

@@ -6,8 +6,8 @@ from typing import Any
 from mil.cards.card_facts import REPORT, Facts
 from mil.cards.content import Field
 from mil.cards.measured import below, interval, population
-from mil.cards.performance import BESIDE
-from mil.cards.section_tables import reports
+from mil.cards.performance import COMPARATORS
+from mil.cards.section_tables import endpoint_reports
 from mil.report.page.words import named
 from mil.report.sections.calibration import ACCEPTABLE
 
@@ -19,20 +19,22 @@ MOST = 0.5
 
 def shortfalls(facts: Facts) -> list[Field]:
     """What a reader must not overlook, each with its numbers; from the same report as the rest of the card."""
-    found = [one for name, report, source in reports(facts) for one in _of(name, report, source)]
+    found = [one for name, report, source in endpoint_reports(facts) for one in _of(name, report, source)]
     return [*_beside(facts), *found, *_gates(facts)]
 
 
 def _beside(facts: Facts) -> Iterator[Field]:
     """Models that are better, and a best possible one that the intervals show to be out of reach."""
     metric = facts.metric
-    for key in BESIDE:
-        gain = ((facts.whole.get(key) or {}).get("difference") or {}).get(metric)
+    for key in COMPARATORS:
+        gain = ((facts.all_folds.get(key) or {}).get("difference") or {}).get(metric)
         if gain and gain["high"] is not None and gain["high"] < 0:
-            said = f"worse than {facts.whole[key]['name']}: difference in {named(str(metric))} {interval(gain)}, "
+            said = f"worse than {facts.all_folds[key]['name']}: difference in {named(str(metric))} {interval(gain)}, "
             source = below(below(below(facts.source, key), "difference"), str(metric))
             yield Field("Simpler model", said + population(gain), source)
-    own, best = (facts.whole[key].get(metric) if facts.whole.get(key) else None for key in ("metrics", "oracle"))
+    own, best = (
+        facts.all_folds[key].get(metric) if facts.all_folds.get(key) else None for key in ("metrics", "oracle")
+    )
     if own and best and own["high"] is not None and best["low"] is not None and own["high"] < best["low"]:
         said = f"{named(str(metric))} {interval(own)} where {interval(best)} could be reached, {population(own)}"
         yield Field("Best possible", said, below(below(facts.source, "oracle"), str(metric)))
@@ -140,7 +142,7 @@ def _curves(ahead: str, report: Mapping[str, Any], source: str) -> Iterator[Fiel
 
 
 def _gates(facts: Facts) -> Iterator[Field]:
-    for at, one in enumerate(facts.report.get("gates") or []):
-        if one["holds"] is False:
-            name = f"Release gate {one['number']}, {one['name']}"
-            yield Field(name, f"does not hold: {one['said']}", f"{REPORT}gates[{at}]")
+    for at, gate in enumerate(facts.gates):
+        if gate.holds is False:
+            name = f"Release gate {gate.number}, {gate.name}"
+            yield Field(name, f"does not hold: {gate.sentence}", f"{REPORT}gates[{at}]")

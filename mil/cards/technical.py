@@ -1,11 +1,11 @@
-"""Blocks 4, 5 and 9: what goes in, what comes out, and the model between."""
+"""Blocks 4, 5 and 9: inputs, outputs, and the model."""
 
 from typing import Any
 
-from mil.cards.card_facts import MANIFEST, Facts, built, shortened
-from mil.cards.content import Block, Field, Part, absent
+from mil.cards.card_facts import MANIFEST, Facts, component, short_digest
+from mil.cards.content import CardBlock, Field, Subsection, absent
 from mil.cards.purpose import legend, outputs
-from mil.cards.section_tables import pictures
+from mil.cards.section_tables import figures_of
 
 METHODS = {
     "platt": "Platt's scaling (a logistic regression of the truth on the score)",
@@ -14,45 +14,47 @@ METHODS = {
     "baseline": "one shift of all risks of a horizon (a new baseline)",
     "baseline_slope": "one shift of all risks of a horizon and one factor for their spread",
 }
-"""Of calibration, in words."""
+"""Methods of calibration, in words."""
 ONE_RUN = "one model was trained in one run"
 
 
-def inputs(facts: Facts) -> Block:
+def inputs(facts: Facts) -> CardBlock:
     """What the tool reads."""
     manifest, encoder = facts.manifest, facts.manifest.encoder
     tiles, data = manifest.data.get("geometry") or {}, manifest.training.get("data") or {}
-    known = "said by every feature file" if encoder["verified"] else "not verified: some feature files do not name it"
-    most = data.get("max_tiles")
+    verified = (
+        "named by every feature file" if encoder["verified"] else "not verified: some feature files do not name it"
+    )
+    max_tiles = data.get("max_tiles")
     fields = [
-        Field("Encoder", f"{encoder['name']}, {encoder['dim']} numbers a tile; {known}", f"{MANIFEST}encoder"),
-        Field("Which encoder one would use", facts.said("encoder_note")),
+        Field("Encoder", f"{encoder['name']}, {encoder['dim']} features per tile; {verified}", f"{MANIFEST}encoder"),
+        Field("Which encoder one would use", facts.text("encoder_note")),
         Field("Tile size", _size(tiles.get("tile_px"), "px"), f"{MANIFEST}data.geometry.tile_px"),
-        Field("Resolution", _size(tiles.get("mpp"), "µm a pixel"), f"{MANIFEST}data.geometry.mpp"),
+        Field("Resolution", _size(tiles.get("mpp"), "µm per pixel"), f"{MANIFEST}data.geometry.mpp"),
         Field("Fewest tiles", _fewest(facts), f"{MANIFEST}fitted.novelty.min_tiles"),
-        Field("Most tiles", "no limit" if most is None else f"{most} in training, drawn anew each epoch; none after"),
+        Field("Most tiles", _most_tiles(max_tiles)),
         Field(
-            "Tissue or tumour detection", facts.either("no slide was segmented", "done by whoever made the features")
+            "Tissue or tumour detection", facts.absent("no slide was segmented", "done by whoever made the features")
         ),
         Field(
             "Feature files",
-            "features (n, d) of n tiles, and their coordinates (n, 2) in pixels of the full resolution; no images",
+            "features (n, d) of n tiles, and coordinates (n, 2) in pixels of the full resolution; no images",
         ),
-        Field("Specimen and stain", facts.said("specimen")),
+        Field("Specimen and stain", facts.text("specimen")),
         Field("Formats", "those of TRIDENT, CLAM, STAMP and other producers of features; see the repository's README"),
         Field("Quality gate", _gate(facts), f"{MANIFEST}fitted.novelty"),
         Field("On too few tiles", "the result is withheld, with the reason" if _novelty(facts) else absent(_NO_GATE)),
         Field("Several slides of a patient", _bag(manifest.data["bag"]), f"{MANIFEST}data.bag"),
         Field("Clinical variables", _clinical(facts), f"{MANIFEST}covariates"),
     ]
-    return Block(4, "Inputs", fields)
+    return CardBlock(4, "Inputs", fields)
 
 
-def results(facts: Facts) -> Block:
-    """What the tool gives."""
+def results(facts: Facts) -> CardBlock:
+    """What the tool returns."""
     fitted, table = facts.manifest.fitted, outputs(facts)
-    calibrated = fitted.get("calibration") or {}
-    method = calibrated.get("method")
+    calibration = fitted.get("calibration") or {}
+    method = calibration.get("method")
     coverage = (fitted.get("conformal") or {}).get("coverage")
     calls = [f"{name}: {when}" for name, when, _ in table.rows] if table else [absent("the tool makes no call")]
     sets = f"a set or an interval that should hold the truth with probability {coverage}"
@@ -60,52 +62,64 @@ def results(facts: Facts) -> Block:
         Field("Scores, their direction and unit", legend(facts)),
         Field(
             "Calibrated probability",
-            f"by {METHODS.get(method, method)}, fitted on {calibrated.get('on', 'select')} patients"
+            f"by {METHODS.get(method, method)}, fitted on {calibration.get('on', 'select')} patients"
             if method
             else absent(_uncalibrated(facts)),
             f"{MANIFEST}fitted.calibration" if method else "",
         ),
         Field("Category", calls, f"{MANIFEST}fitted.decisions" if table else ""),
         Field("Abstention", _abstention(facts)),
-        Field("Uncertainty of one result", sets if coverage else absent("one model gives no spread, and no set"), ""),
-        Field("Tiles shown", absent("the command line writes scores, no tiles; attention is not evidence")),
-        Field("Errors", "one line a file or slide that cannot be read, and an exit status that is not zero"),
+        Field(
+            "Uncertainty of one result",
+            sets if coverage else absent("one model gives no spread, and no prediction set was asked for"),
+            "",
+        ),
+        Field("Tiles shown", absent("the command line writes scores, no tiles; attention is no evidence")),
+        Field("Errors", "one line per file or slide that cannot be read, and an exit status other than zero"),
         Field("How to read it", "see What to do with each output, on this card's first screen"),
     ]
-    return Block(5, "Outputs", fields)
+    return CardBlock(5, "Outputs", fields)
 
 
-def model(facts: Facts) -> Block:
+def model(facts: Facts) -> CardBlock:
     """What was trained, and how."""
     manifest, training = facts.manifest, facts.manifest.training
-    best, source = training.get("best_epoch"), f"{MANIFEST}training"
-    kept = f"of epoch {best}, the lowest loss on the select patients" if best else "of the last epoch: no validation"
+    epoch, source = training.get("best_epoch"), f"{MANIFEST}training"
+    chosen = (
+        f"of epoch {epoch}, the lowest loss on the select patients" if epoch else "of the last epoch: no validation"
+    )
     weights = manifest.files.get("weights.safetensors")
     threads = f"{training['threads']} thread{'s' if training['threads'] != 1 else ''}"
     fields = [
-        Field("Aggregator", built({"_target_": manifest.model.name, **manifest.model.options}), f"{MANIFEST}model"),
-        Field("Why this one", facts.said("model_note")),
+        Field("Aggregator", component({"_target_": manifest.model.name, **manifest.model.options}), f"{MANIFEST}model"),
+        Field("Why this one", facts.text("model_note")),
         Field("Parameters", f"{training['parameters']:,}", f"{source}.parameters"),
         Field("Loss", f"that of {manifest.endpoint.name}", f"{MANIFEST}endpoint"),
-        Field("Optimiser", built(training.get("optimizer")) or absent("not recorded"), f"{source}.optimizer"),
-        Field("Schedule", built(training.get("schedule")) or absent("none was used"), f"{source}.schedule"),
+        Field("Optimiser", component(training.get("optimizer")) or absent("not recorded"), f"{source}.optimizer"),
+        Field("Schedule", component(training.get("schedule")) or absent("none was used"), f"{source}.schedule"),
         Field("Search over settings", absent("not recorded; the settings used are in this block")),
-        Field("Early stopping", f"weights {kept}, of {training['epochs']} epochs", f"{source}.best_epoch"),
+        Field("Early stopping", f"weights {chosen}, of {training['epochs']} epochs", f"{source}.best_epoch"),
         Field("Seed", str(training["seed"]), f"{source}.seed"),
         Field("Ensemble", absent(f"{ONE_RUN}; these are the weights of one fold")),
         Field("Hardware", f"precision {training['precision']}, {threads}", f"{source}.precision, threads"),
         Field("Time and energy", absent("not measured: they would differ from one build to the next")),
-        Field("Weights", shortened(weights) if weights else absent("not sealed yet"), f"{MANIFEST}files"),
+        Field("Weights", short_digest(weights) if weights else absent("not sealed yet"), f"{MANIFEST}files"),
         Field("Federated learning", absent("not used: all training patients were in one place")),
     ]
-    figures = pictures(facts, ("fitted",))
-    parts = [Part("How the training went", figures=figures)] if figures else []
-    return Block(9, "Model and training", fields, parts)
+    figures = figures_of(facts, ("fitted",))
+    subsections = [Subsection("Course of the training", figures=figures)] if figures else []
+    return CardBlock(9, "Model and training", fields, subsections)
 
 
 def _uncalibrated(facts: Facts) -> str:
-    asked = facts.tool.get("calibration")
-    return f"{asked} was asked for, the select patients could not set it" if asked else "the tool asks for none"
+    method = facts.tool.get("calibration")
+    return f"{method} could not be fitted to the select patients" if method else "the tool asks for none"
+
+
+def _most_tiles(max_tiles: int | None) -> str:
+    if max_tiles is None:
+        return "no limit"
+    return f"{max_tiles} in training, drawn anew each epoch; no limit in prediction"
 
 
 _NO_GATE = "the tool asks for no check of novelty"
@@ -116,41 +130,40 @@ def _novelty(facts: Facts) -> dict[str, Any]:
 
 
 def _fewest(facts: Facts) -> str:
-    found = _novelty(facts)
-    return str(found["min_tiles"]) if found else absent(_NO_GATE)
+    novelty = _novelty(facts)
+    return str(novelty["min_tiles"]) if novelty else absent(_NO_GATE)
 
 
 def _gate(facts: Facts) -> str:
-    found = _novelty(facts)
-    if not found:
+    novelty = _novelty(facts)
+    if not novelty:
         return absent(_NO_GATE)
-    seen = found.get("features")
-    tiles = f"fewer than {found['min_tiles']} tiles"
-    far = f", or features too far from those of {found['train']} training bags" if seen else ""
-    return f"a result is withheld for {tiles}{far}; blur, pen and folds are for the producer of the features to find"
+    tiles = f"fewer than {novelty['min_tiles']} tiles"
+    far = f", or features too far from those of {novelty['train']} training bags" if novelty.get("features") else ""
+    return f"a result is withheld for {tiles}{far}; whoever made the features must detect blur, pen and folds"
 
 
 def _abstention(facts: Facts) -> str:
-    between = [name for one in facts.manifest.fitted.get("decisions") or [] for name in one["calls"]]
-    found = [name for name in ("indeterminate", "abstained") if name in between]
+    calls = [call for decision in facts.manifest.fitted.get("decisions") or [] for call in decision["calls"]]
+    abstentions = [name for name in ("indeterminate", "abstained") if name in calls]
     if _novelty(facts):
-        found.append("withheld")
-    return ", ".join(found) or absent("the rule calls every patient, and there is no check of novelty")
+        abstentions.append("withheld")
+    return ", ".join(abstentions) or absent("the rule calls every patient, and there is no check of novelty")
 
 
 def _bag(bag: str) -> str:
     if bag == "patient":
-        return "their tiles are one bag"
+        return "the tiles of all slides form one bag"
     return "each slide is scored; a patient's scores are averaged"
 
 
 def _clinical(facts: Facts) -> str:
-    found = facts.manifest.covariates
-    if found is None:
+    covariates = facts.manifest.covariates
+    if covariates is None:
         return absent("the model reads tiles alone")
-    how = "added to the logits" if found.fusion == "late" else "they also gate the bag's embedding"
-    names = ", ".join([*found.numeric, *found.categorical])
-    return f"{names}; {how}; numbers standardised on training patients, what is missing is told to the model"
+    how = "added to the logits" if covariates.fusion == "late" else "they also gate the bag's embedding"
+    names = ", ".join([*covariates.numeric, *covariates.categorical])
+    return f"{names}; {how}; numbers are standardised on training patients, missing values have an indicator"
 
 
 def _size(value: float | None, unit: str) -> str:

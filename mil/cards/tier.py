@@ -1,7 +1,7 @@
-"""The tier of a release's evidence: one rule, which its gates, its card and its tags all read.
+"""The tier of a release's evidence: one rule, used by its gates, its card and its tags.
 
-A tool's yaml states the best tier that its question could reach by published work. A release reaches it only where its
-own main metric is better than chance at sites that it was not trained on.
+A tool's yaml states the best tier that published work could support for its question. A release reaches that tier only
+if its own main metric is better than chance at sites that it was not trained on.
 """
 
 from collections.abc import Mapping
@@ -11,40 +11,40 @@ from mil.manifest import Manifest
 from mil.report.page.words import named
 
 CHANCE = {"auroc": 0.5, "macro_auroc": 0.5, "c_index": 0.5, "qwk": 0.0, "r2": 0.0}
-"""What each endpoint's metric is worth without any knowledge."""
+"""Value of each endpoint's metric for predictions that know nothing."""
 BY_SITE = ("SitePreserved", "LeaveOneSiteOut")
 LOWEST = 3
 
 
 def by_site(manifest: Manifest) -> bool:
-    """Whether whole sites were held back."""
+    """Return whether all patients of a site were held back together."""
     strategy = str(manifest.data["split"]["strategy"].get("_target_"))
     return strategy.rpartition(".")[2] in BY_SITE
 
 
-def at_new_sites(manifest: Manifest, whole: Mapping[str, Any], metric: str | None) -> tuple[bool, str]:
-    """Whether the metric is better than chance at sites that were not trained on, and why or why not.
+def new_site_performance(manifest: Manifest, all_folds: Mapping[str, Any], metric: str | None) -> tuple[bool, str]:
+    """Return whether the metric is better than chance at sites that were not trained on, and the reason.
 
     Args:
-        manifest: Of the checkpoint.
-        whole: The report of all folds.
-        metric: The endpoint's main one.
+        manifest: Manifest of the checkpoint.
+        all_folds: The report of all folds.
+        metric: The endpoint's main metric.
     """
-    found = whole["metrics"].get(metric)
-    if metric is None or found is None or found["low"] is None or metric not in CHANCE:
+    estimate = all_folds["metrics"].get(metric)
+    if metric is None or estimate is None or estimate["low"] is None or metric not in CHANCE:
         return False, f"no interval of {named(str(metric or 'a metric'))} could be compared with chance"
-    said = f"lower bound of {named(metric)} {found['low']:.3f}, chance {CHANCE[metric]:g}"
+    text = f"lower bound of {named(metric)} {estimate['low']:.3f}, chance {CHANCE[metric]:g}"
     if not by_site(manifest):
-        return False, f"{said}, but sites were not kept apart"
-    return found["low"] > CHANCE[metric], f"{said}, whole sites held back"
+        return False, f"{text}, but sites were not kept apart"
+    return estimate["low"] > CHANCE[metric], f"{text}, whole sites held back"
 
 
-def tier(manifest: Manifest, whole: Mapping[str, Any], metric: str | None) -> tuple[int | None, str]:
-    """The release's tier, and in words why it is not the one that the question could reach; none if none is stated."""
+def tier(manifest: Manifest, all_folds: Mapping[str, Any], metric: str | None) -> tuple[int | None, str]:
+    """Return the tier of a release and why it is not the stated one; None if the tool states no tier."""
     stated = (manifest.tool.get("evidence") or {}).get("tier")
     if stated is None:
         return None, ""
-    holds, _ = at_new_sites(manifest, whole, metric)
-    if holds or stated == LOWEST:
+    better, _ = new_site_performance(manifest, all_folds, metric)
+    if better or stated == LOWEST:
         return int(stated), ""
     return LOWEST, "not shown to beat chance at new sites" if by_site(manifest) else "sites were not kept apart"

@@ -1,37 +1,40 @@
-"""Blocks 13 to 20: what may go wrong, who watches, and who was asked."""
+"""Blocks 13 to 20: what may go wrong, who supervises the tool, security, ethics."""
 
 from mil.cards.card_facts import Facts
-from mil.cards.content import Block, Field, Part, absent
+from mil.cards.content import CardBlock, Field, Subsection, absent
 from mil.cards.measured import below, numbers
-from mil.cards.section_tables import reports
+from mil.cards.section_tables import endpoint_reports, with_endpoint
 from mil.cards.technical import ONE_RUN
 
 NOBODY = "no patient exists; the tool is for research on software"
 UNDONE = "it was not examined"
 _BY_SITE = (
-    "The metric within each site, and how well the site is told from score, label or both; chance is one divided by "
-    "the number of sites."
+    "The metric within each site, and how well the site can be predicted from score, label or both; chance is one "
+    "divided by the number of sites."
 )
 
 
-def robustness(facts: Facts) -> Block:
-    """What changes when the slide does."""
-    one = "simulated slides were made once; nothing was scanned"
+def robustness(facts: Facts) -> CardBlock:
+    """Robustness to other scanners, stains and tiles."""
+    never_scanned = "simulated slides were made once; nothing was scanned"
     fields = [
-        Field("Between scanners", facts.either(one, UNDONE)),
-        Field("Scanned again", facts.either(one, UNDONE)),
+        Field("Between scanners", facts.absent(never_scanned, UNDONE)),
+        Field("Scanned again", facts.absent(never_scanned, UNDONE)),
         Field("Fewer tiles of a slide", absent(UNDONE)),
         Field("Other seeds", absent(f"{ONE_RUN}; see block 9 for its seed")),
-        Field("Stain", facts.either("simulated slides have no stain", UNDONE)),
-        Field("Another block of the tumour", facts.either("simulated patients have no blocks", UNDONE)),
-        Field("Share of tumour", facts.either("the share of telling tiles was drawn, its effect not examined", UNDONE)),
+        Field("Stain", facts.absent("simulated slides have no stain", UNDONE)),
+        Field("Another block of the tumour", facts.absent("simulated patients have no blocks", UNDONE)),
+        Field(
+            "Share of tumour",
+            facts.absent("the share of informative tiles was drawn, its effect was not examined", UNDONE),
+        ),
         Field("Missing clinical variables", _missing(facts)),
     ]
-    return Block(13, "Robustness", fields)
+    return CardBlock(13, "Robustness", fields)
 
 
-def explanation(facts: Facts) -> Block:
-    """What can be seen of the model's reasons."""
+def explanation(facts: Facts) -> CardBlock:
+    """Explanations of single results."""
     fields = [
         Field("Method", absent("no heatmap is released with the weights")),
         Field(
@@ -39,29 +42,29 @@ def explanation(facts: Facts) -> Block:
         ),
         Field("Reviewed by pathologists", "no"),
         Field("Sanity checks", absent(UNDONE)),
-        Field("Limits", "the weight that a model gives a tile is not evidence of what is seen there"),
+        Field("Limits", "the attention that a model gives a tile is no evidence of what the tile shows"),
     ]
-    return Block(14, "Explainability", fields)
+    return CardBlock(14, "Explainability", fields)
 
 
-def confounders(facts: Facts) -> Block:
-    """What could stand behind the result instead of the tissue."""
+def confounders(facts: Facts) -> CardBlock:
+    """What else than the tissue could explain the result."""
     fields = [
-        Field("Known confounders", facts.items("confounders")),
-        Field("Within strata of known proxies", facts.either("the simulated cohort has no proxies", UNDONE)),
+        Field("Known confounders", facts.lines_or_reason("confounders")),
+        Field("Within strata of known proxies", facts.absent("the simulated cohort has no proxies", UNDONE)),
         Field("Labels permuted", absent("no run with permuted labels is part of this release")),
     ]
-    parts = []
-    for name, report, source in reports(facts):
-        found, heading = report.get("site"), f"{name}: By site" if name else "By site"
-        table = numbers(found, below(source, "site")) if found else None
-        words = _BY_SITE if table else facts.missing("site")
-        parts.append(Part(heading, [words], [table] if table else []))
-    return Block(15, "Confounders and failure modes", fields, parts)
+    subsections = []
+    for name, report, source in endpoint_reports(facts):
+        section = report.get("site")
+        table = numbers(section, below(source, "site")) if section else None
+        text = _BY_SITE if table else facts.missing("site")
+        subsections.append(Subsection(with_endpoint("By site", name), [text], [table] if table else []))
+    return CardBlock(15, "Confounders and failure modes", fields, subsections)
 
 
-def oversight(facts: Facts) -> Block:
-    """Who decides."""
+def oversight(facts: Facts) -> CardBlock:
+    """Human oversight."""
     fields = [
         Field(
             "Who confirms",
@@ -70,14 +73,14 @@ def oversight(facts: Facts) -> Block:
         Field("Override", "always: nothing follows from a result by itself"),
         Field("Automation bias", "read the slide before the score; a score seen first is hard to forget"),
         Field("Fallback", "without a result, or where it is withheld: the standard pathway"),
-        Field("Logging", "mil predict writes one row a patient or slide; keep it with the version of the tool"),
+        Field("Logging", "mil predict writes one row per patient or slide; keep it with the version of the tool"),
         Field("Training of users", absent(NOBODY) if facts.simulated else absent("none is offered")),
     ]
-    return Block(16, "Human oversight and workflow", fields)
+    return CardBlock(16, "Human oversight and workflow", fields)
 
 
-def risk(facts: Facts) -> Block:
-    """Hazards."""
+def risk(facts: Facts) -> CardBlock:
+    """Risks for patients."""
     fields = [
         Field("If a positive is missed", f"the finding goes unseen unless the standard test is done; {_path(facts)}"),
         Field("If a negative is called", f"a test, a reading or worry that was not needed; {_path(facts)}"),
@@ -89,11 +92,11 @@ def risk(facts: Facts) -> Block:
         Field("Remaining limits", _limits(facts)),
         Field("Report of incidents", absent("no use is allowed that could cause one")),
     ]
-    return Block(17, "Risk and safety", fields)
+    return CardBlock(17, "Risk and safety", fields)
 
 
-def monitoring(facts: Facts) -> Block:
-    """What to watch after release."""
+def monitoring(facts: Facts) -> CardBlock:
+    """What to monitor after release."""
     fields = [
         Field("Watch", "distribution of scores, share of positives, of withheld results and of unreadable slides"),
         Field("Set the cut anew when", "the scanner, stain, laboratory or encoder changes"),
@@ -104,44 +107,44 @@ def monitoring(facts: Facts) -> Block:
         Field("Expiry", absent("none is set; a newer version replaces this one")),
         Field("Deployed anywhere", "not known to be" if not facts.simulated else "no"),
     ]
-    return Block(18, "Monitoring, updating, retirement", fields)
+    return CardBlock(18, "Monitoring, updating, retirement", fields)
 
 
-def security(facts: Facts) -> Block:
-    """Files and privacy."""
+def security(facts: Facts) -> CardBlock:
+    """Security of the files, and privacy."""
     fields = [
         Field("File format", "safetensors and JSON; nothing in the folder is executed when it is loaded"),
-        Field("Checksums", "manifest.json counts the sha256 of every other file; loading verifies them"),
+        Field("Checksums", "manifest.json lists the sha256 of every other file; loading verifies them"),
         Field(
             "Signature", absent("the card is part of what would be signed; mil zoo verify says whether the folder is")
         ),
-        Field("Membership inference", facts.told("no patient stands behind these weights", absent(UNDONE))),
+        Field("Membership inference", facts.choose("no patient stands behind these weights", absent(UNDONE))),
         Field(
             "Personal data in the files",
-            facts.told("none: no patient exists", "no name, no path, no table of patients"),
+            facts.choose("none: no patient exists", "no name, no path, no table of patients"),
         ),
     ]
-    return Block(19, "Security and privacy", fields)
+    return CardBlock(19, "Security and privacy", fields)
 
 
-def ethics(facts: Facts) -> Block:
-    """People."""
+def ethics(facts: Facts) -> CardBlock:
+    """Ethics, equity and funding."""
     reason = NOBODY if facts.simulated else "the training site has not stated it"
     fields = [
         Field("Ethics approval", absent(reason)),
-        Field("Equity", "see block 12" + facts.told("; simulated groups differ as the simulation drew them", "")),
+        Field("Equity", "see block 12" + facts.choose("; simulated groups differ as the simulation drew them", "")),
         Field("Patients involved", absent(reason)),
         Field("Stakeholders consulted", absent(reason)),
         Field("Funding", absent("the authors state none")),
         Field("Conflicts of interest", absent("the authors state none")),
     ]
-    return Block(20, "Ethics, equity, involvement, funding", fields)
+    return CardBlock(20, "Ethics, equity, involvement, funding", fields)
 
 
 def _missing(facts: Facts) -> str:
     if facts.manifest.covariates is None:
         return absent("the model reads tiles alone")
-    return absent("what is missing is told to the model; its effect was not examined")
+    return absent("the model is told which variables are missing; the effect was not examined")
 
 
 def _path(facts: Facts) -> str:
@@ -149,5 +152,5 @@ def _path(facts: Facts) -> str:
 
 
 def _limits(facts: Facts) -> list[str]:
-    said = ["no external validation", "no prospective use", "one encoder, one split"]
-    return ["the numbers say that the software works, nothing about patients", *said] if facts.simulated else said
+    limits = ["no external validation", "no prospective use", "one encoder, one split"]
+    return ["the numbers show that the software works, nothing about patients", *limits] if facts.simulated else limits

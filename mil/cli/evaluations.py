@@ -14,7 +14,7 @@ from mil.errors import ConfigError
 from mil.report.assemble import evaluate as reported
 from mil.report.evaluation import Evaluation
 from mil.runs.describe import FIGURES, describe, describe_run, headline
-from mil.runs.looks import FILE, looked
+from mil.runs.looks import FILE, count_look
 
 logger = logging.getLogger(__name__)
 OF_PROBABILITIES = ("calibration", "utility", "conformal")
@@ -99,7 +99,7 @@ def of_checkpoint(place: Path, features: Path, cohort: Path, slides: Path | None
     found = labelled(loaded, features, cohort, slides)
     evaluation, report = external(loaded, found, resamples)
     files.write(out / "predictions.csv", found.table.to_csv(index=False))
-    report |= {"looks": looked(out, "evaluate --cohort")}
+    report |= {"looks": count_look(out, "evaluate --cohort")}
     shutil.rmtree(out / FIGURES, ignore_errors=True)
     describe(evaluation, report, out, f"{loaded.manifest.tool['title']}, on {cohort.name}")
     for line in (*headline(report), f"withheld: {found.withheld}", out):

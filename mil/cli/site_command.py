@@ -13,7 +13,7 @@ from mil.cli.compare_command import WIDTH
 from mil.report.figures.site_plot import draw_site
 from mil.report.figures.style import save, styled
 from mil.report.page.words import estimate, named
-from mil.runs.designs import side_by_side
+from mil.runs.designs import compare_designs
 from mil.runs.run import open_run
 from mil.runs.site import audit
 from mil.stats.site_signature import NAMES
@@ -39,7 +39,7 @@ def site(
         MilError: a folder that is no such run, a cohort or features that are not as then, or fewer than two sites.
     """
     opened = open_run(run)
-    designs = None if preserved is None else side_by_side(opened, open_run(preserved), resamples)
+    designs = None if preserved is None else compare_designs(opened, open_run(preserved), resamples)
     found = audit(opened, features, resamples) | {"designs": designs}
     console = Console(width=max(WIDTH, Console().width), soft_wrap=True)
     for table in _tables(found):

@@ -152,10 +152,10 @@ def _logged(folder: Path) -> Iterator[None]:
 def _begin(config: RunConfig, study: Study, split: Split, folder: Path) -> None:
     """Writes what the run is of; config.yaml last, so that a folder with one has the rest."""
     from mil.report.sections.levels import wanted
-    from mil.runs.run import PATIENTS, by_patient
+    from mil.runs.run import PATIENTS, one_row_per_patient
 
     split.write(folder / "split.csv")
-    clinic = by_patient(study.cohort.table)
+    clinic = one_row_per_patient(study.cohort.table)
     kept = clinic[wanted(clinic.columns, config.tool.plain())]
     files.write(folder / PATIENTS, kept.to_csv())
     if study.truth is not None:

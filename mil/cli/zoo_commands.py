@@ -112,12 +112,12 @@ def release(run: Path, version: str, out: Path, fold: int, note: str | None, dat
     Raises:
         MilError: what stands against a release.
     """
-    from mil.zoo.gates import lines
-    from mil.zoo.release import outcome
+    from mil.zoo.gates import gate_lines
     from mil.zoo.release import release as publish
+    from mil.zoo.release import stored_gates
 
     place = publish(run, version, out, fold, note, date)
-    for line in lines(outcome(place)):
+    for line in gate_lines(stored_gates(place)):
         typer.echo(line)
     typer.echo(str(place))
 

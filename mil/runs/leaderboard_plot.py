@@ -1,4 +1,4 @@
-"""The leaderboard as a picture: a point a run with its interval, best first, baselines as open squares."""
+"""Draw the leaderboard: one point per run with its interval, best first, baselines as open squares."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,14 +11,14 @@ from mil.report.comparison import NAMES
 from mil.report.figures.style import COLOURS, GREY, canvas, interval, short
 
 _LINE = 0.26
-"""Inches a row."""
+"""Inches per row."""
 
 
 def draw_leaderboard(table: pd.DataFrame) -> Figure:
-    """Runs from the best down, a panel for each group of the same patients; call it within `style.styled()`.
+    """Draw runs from the best down, one panel per group of the same patients; call it within `style.styled()`.
 
     Args:
-        table: What `leaderboard` gave.
+        table: The table of `leaderboard`.
     """
     groups = [rows for _, rows in table.groupby("group", sort=True)]
     heights = [_LINE * len(rows) + 0.75 for rows in groups]
@@ -43,22 +43,22 @@ def _draw_group(axes: Axes, rows: pd.DataFrame) -> None:
     metric, counts = str(records[0]["metric"]), str(records[0]["counts"])
     note = "; square: mean pooling on the same patients" if rows["over_baseline"].notna().any() else ""
     axes.set_xlabel(f"{NAMES.get(metric, metric)}, 95% interval{note}")
-    people = ", ".join([f"n {records[0]['n']}", *([counts] if counts else [])])
-    axes.set_title(f"{short(str(records[0]['tool']), 40)}: {short(people, 60)}")
+    patients = ", ".join([f"n {records[0]['n']}", *([counts] if counts else [])])
+    axes.set_title(f"{short(str(records[0]['tool']), 40)}: {short(patients, 60)}")
 
 
 def _draw_run(axes: Axes, at: int, row: Mapping[Any, Any]) -> None:
-    known, bounded = pd.notna(row["value"]), pd.notna(row["low"])
-    colour = GREY if not known else COLOURS[0] if row["rank"] == 1 else "black"
+    estimable, bounded = pd.notna(row["value"]), pd.notna(row["low"])
+    colour = GREY if not estimable else COLOURS[0] if row["rank"] == 1 else "black"
     if bounded:
         axes.plot([row["low"], row["high"]], [at, at], color=colour, linewidth=1.3, solid_capstyle="butt")
     if pd.notna(row["over_baseline"]):
         axes.plot(row["value"] - row["over_baseline"], at, "s", color=GREY, markersize=4, fillstyle="none")
-    if known:
+    if estimable:
         axes.plot(row["value"], at, "o", color=colour, markersize=5)
-    shown = interval({key: row[key] if bounded else None for key in ("low", "high")} | {"value": _known(row)}, 3)
+    shown = interval(
+        {key: row[key] if bounded else None for key in ("low", "high")}
+        | {"value": float(row["value"]) if estimable else None},
+        3,
+    )
     axes.text(1.02, at, shown, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=colour)
-
-
-def _known(row: Mapping[Any, Any]) -> float | None:
-    return None if pd.isna(row["value"]) else float(row["value"])

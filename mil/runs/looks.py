@@ -1,9 +1,9 @@
-"""How often the report patients of a run were looked at: each look is one more chance to choose by them."""
+"""Count how often the report patients of a run were looked at: each look is one more chance to choose by them."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from mil import __version__, files
 from mil.errors import PredictionsError
@@ -11,49 +11,56 @@ from mil.errors import PredictionsError
 FILE = "looks.json"
 
 
-def looked(folder: Path, what: str) -> int:
-    """Notes a look, and says at how many tables of predictions there was one, this among them.
+class Look(BaseModel):
+    """One look at the report patients."""
 
-    Who evaluates the same predictions again has nothing new to choose by; every look is in the file all the same.
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
-    The file is replaced whole: of two processes at the same moment one look may go uncounted, none spoils the file.
+    when: str | None = None
+    what: str | None = None
+    """the command that looked"""
+    version: str | None = None
+    predictions_sha256: str | None = None
+
+
+_LOOKS = TypeAdapter(list[Look])
+
+
+def count_look(folder: Path, what: str) -> int:
+    """Record a look and return at how many different tables of predictions there was one.
+
+    Evaluating the same predictions again gives nothing new to choose by; every look is still recorded. The file is
+    replaced as a whole: if two processes look at the same moment one look may be lost, but the file stays intact.
 
     Args:
-        folder: Of the run, with its `predictions.csv`.
-        what: The verb that looks.
+        folder: Folder of the run, with its `predictions.csv`.
+        what: The command that looks.
 
     Raises:
-        PredictionsError: the file holds something else than looks.
+        PredictionsError: if the file holds something else than looks.
     """
-    found = looks(folder)
     predictions = folder / "predictions.csv"
-    found.append(
-        {
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "what": what,
-            "version": __version__,
-            "predictions_sha256": files.sha256(predictions) if predictions.is_file() else None,
-        }
+    look = Look(
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        what=what,
+        version=__version__,
+        predictions_sha256=files.sha256(predictions) if predictions.is_file() else None,
     )
-    files.write_json(folder / FILE, found)
-    return len({look.get("predictions_sha256") for look in found})
+    recorded = [*read_looks(folder), look]
+    files.write_json(folder / FILE, _LOOKS.dump_python(recorded))
+    return len({look.predictions_sha256 for look in recorded})
 
 
-def looks(folder: Path) -> list[dict[str, Any]]:
-    """All looks noted, in order.
+def read_looks(folder: Path) -> list[Look]:
+    """Return all recorded looks, in order.
 
     Raises:
-        PredictionsError: the file holds something else.
+        PredictionsError: if the file holds something else.
     """
     path = folder / FILE
     if not path.exists():
         return []
     try:
-        found = files.read_json(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PredictionsError(
-            f"{path}: is no JSON ({' '.join(str(error).split())}), expected a list of looks"
-        ) from None
-    if not isinstance(found, list) or not all(isinstance(look, dict) for look in found):
-        raise PredictionsError(f"{path}: a {type(found).__name__}, expected a list of looks")
-    return found
+        return _LOOKS.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise PredictionsError(f"{path}: {error.errors()[0]['msg']}, expected a list of looks") from None

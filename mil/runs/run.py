@@ -1,4 +1,4 @@
-"""A finished run's folder, opened: its configuration, its tables of predictions, and what is known of its patients."""
+"""Open a finished run's folder: its configuration, its tables of predictions, and its table of patients."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from mil import files
-from mil.cards import BESIDE
+from mil.cards import COMPARATORS
 from mil.cohort.columns import Columns, identified
 from mil.config import described
 from mil.endpoints.endpoint import Endpoint
@@ -23,67 +23,76 @@ from mil.study.config import RunConfig
 from mil.tables import MISSING, read_table
 
 PATIENTS = "patients.csv"
-"""The clinical table as the run read it, one row a patient; older runs have none."""
+"""The clinical table as the run read it, one row per patient; older runs have none."""
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What a run folder holds."""
+    """What a run folder, or a released folder, holds.
+
+    Attributes:
+        folder: Where it lies.
+        tool: The tool's yaml.
+        endpoint: What is predicted; not fitted.
+        model: Class of the model.
+        encoder: Name of the encoder.
+        simulated: Whether the cohort is simulated.
+        resamples: Bootstrap resamples of its reports.
+        seed: Seed of the bootstrap.
+        tables: `predictions`, and as far as the folder has them `baseline`, `covariates` and `oracle`.
+        patients: The clinical table, text cells, indexed by patient; None if it is not available.
+        config: All options; None for a released folder, which has a manifest instead.
+    """
 
     folder: Path
     tool: Mapping[str, Any]
-    """its yaml, in plain types"""
     endpoint: Endpoint
     model: str
-    """the class, as the options or the manifest have it"""
     encoder: str
     simulated: bool
     resamples: int
     seed: int
     tables: Mapping[str, pd.DataFrame]
-    """`predictions`, and where the run has them `baseline`, `covariates` and `oracle`"""
     patients: pd.DataFrame | None
-    """the clinical table, text cells, indexed by patient; none where it is not at hand"""
     config: RunConfig | None = None
-    """all options; none of a released folder, which has a manifest in their place"""
 
     @property
     def reports(self) -> bool:
-        """Whether any patient is reported."""
+        """Whether any patient has the role `report`."""
         return bool((self.tables["predictions"]["role"] == "report").any())
 
     @property
     def figures(self) -> bool:
-        """Whether the user wants them drawn."""
+        """Whether the options ask for figures."""
         return self.config is None or self.config.figures
 
     def evaluation(self, name: str = "predictions", resamples: int | None = None) -> Evaluation:
-        """What sections and comparisons read, of the model's predictions or of those of a model beside it.
+        """Return what sections and comparisons read, for one of the tables.
 
         Raises:
-            PredictionsError: a table that cannot be evaluated.
+            PredictionsError: if the table cannot be evaluated.
         """
-        amount = self.resamples if resamples is None else resamples
-        return Evaluation.of(self.tables[name], self.endpoint, self.tool, self.patients, amount, self.seed)
+        resamples = self.resamples if resamples is None else resamples
+        return Evaluation.of(self.tables[name], self.endpoint, self.tool, self.patients, resamples, self.seed)
 
     def entry(self, name: str, resamples: int | None = None) -> Entry:
-        """The run as a leaderboard's row."""
+        """Return the run as an entry of a leaderboard."""
         return Entry(
             name,
             self.evaluation(resamples=resamples),
-            model=self.model.rpartition(".")[2] if self.config is None else _model(self.config),
+            model=self.model.rpartition(".")[2] if self.config is None else _model_name(self.config),
             encoder=self.encoder,
             baseline=self.evaluation("baseline", resamples) if "baseline" in self.tables else None,
         )
 
 
 def open_run(folder: Path) -> Run:
-    """Reads a run's folder; writes nothing.
+    """Read a run's folder without writing to it.
 
     Raises:
-        ConfigError: no finished run lies there.
-        PredictionsError: a file that is no table of predictions.
+        ConfigError: if the folder holds no finished run.
+        PredictionsError: if a file is no table of predictions.
     """
     for name in ("config.yaml", "predictions.csv"):
         if not (folder / name).is_file():
@@ -91,54 +100,54 @@ def open_run(folder: Path) -> Run:
     config = read_config(folder / "config.yaml")
     endpoint = build.endpoint(config)
     return Run(
-        folder,
-        config.tool.plain(),
-        endpoint,
-        config.model.target,
-        _encoder(folder, config),
-        config.data.cohort is None,
-        config.resamples,
-        config.seed,
-        tables_in(folder, endpoint),
-        _patients(folder, config),
-        config,
+        folder=folder,
+        tool=config.tool.plain(),
+        endpoint=endpoint,
+        model=config.model.target,
+        encoder=_encoder_name(folder, config),
+        simulated=config.data.cohort is None,
+        resamples=config.resamples,
+        seed=config.seed,
+        tables=read_tables(folder, endpoint),
+        patients=_patients(folder, config),
+        config=config,
     )
 
 
 def checkpoints_in(folder: Path) -> dict[int, Path]:
-    """Where each fold's checkpoint lies, in order; empty where a run was chosen out of several."""
-    found = {int(path.parent.name.removeprefix("fold_")): path for path in folder.glob("fold_*/checkpoint")}
-    alone = folder / "checkpoint"
-    return dict(sorted(found.items())) or ({0: alone} if alone.is_dir() else {})
+    """Return the checkpoint folder of each fold, in order; empty for a run that was selected from a sweep."""
+    by_fold = {int(path.parent.name.removeprefix("fold_")): path for path in folder.glob("fold_*/checkpoint")}
+    single = folder / "checkpoint"
+    return dict(sorted(by_fold.items())) or ({0: single} if single.is_dir() else {})
 
 
-def tables_in(folder: Path, endpoint: Endpoint) -> dict[str, pd.DataFrame]:
-    """A folder's tables of predictions, by name."""
-    found = {name: folder / f"{name}.csv" for name in ("predictions", *BESIDE, "oracle")}
-    return {name: read(path, endpoint.columns) for name, path in found.items() if path.is_file()}
+def read_tables(folder: Path, endpoint: Endpoint) -> dict[str, pd.DataFrame]:
+    """Return a folder's tables of predictions, by name."""
+    paths = {name: folder / f"{name}.csv" for name in ("predictions", *COMPARATORS, "oracle")}
+    return {name: read(path, endpoint.columns) for name, path in paths.items() if path.is_file()}
 
 
-def by_patient(table: pd.DataFrame) -> pd.DataFrame:
-    """A clinical table with one row a patient, indexed by it: the first value of each column that says anything."""
-    known = table.drop(columns="slide", errors="ignore").astype(str)
-    said = known.mask(known.apply(lambda column: column.str.strip().str.casefold().isin(MISSING)))
-    rows = said.assign(patient=known["patient"]).groupby("patient", sort=True).first()
+def one_row_per_patient(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a clinical table indexed by patient, with the first value of each column that is not missing."""
+    cells = table.drop(columns="slide", errors="ignore").astype(str)
+    stated = cells.mask(cells.apply(lambda column: column.str.strip().str.casefold().isin(MISSING)))
+    rows = stated.assign(patient=cells["patient"]).groupby("patient", sort=True).first()
     return rows.fillna("")
 
 
-def _model(config: RunConfig) -> str:
-    """The choice of `conf/model/` that says the most of what the run's options say, else the name of the class."""
-    own = config.model.plain()
-    fits = {
-        name: len(said)
-        for name, said in described("model").items()
-        if all(own.get(key) == value for key, value in said.items())
+def _model_name(config: RunConfig) -> str:
+    """Return the choice of `conf/model/` that agrees with most options of the run, otherwise the class name."""
+    options = config.model.plain()
+    agreeing = {
+        name: len(choice)
+        for name, choice in described("model").items()
+        if all(options.get(key) == value for key, value in choice.items())
     }
-    return max(fits, key=lambda name: fits[name]) if fits else config.model.target.rpartition(".")[2]
+    return max(agreeing, key=lambda name: agreeing[name]) if agreeing else config.model.target.rpartition(".")[2]
 
 
-def _encoder(folder: Path, config: RunConfig) -> str:
-    """What the feature files were, as the first checkpoint knows it, where the options leave it to them."""
+def _encoder_name(folder: Path, config: RunConfig) -> str:
+    """Return the encoder of the options; if they leave it to the feature files, that of the first checkpoint."""
     manifest = next(iter(sorted(folder.glob("**/checkpoint/manifest.json"))), None)
     if config.encoder.options.name != "auto" or manifest is None:
         return config.encoder.options.name
@@ -146,24 +155,24 @@ def _encoder(folder: Path, config: RunConfig) -> str:
 
 
 def _patients(folder: Path, config: RunConfig) -> pd.DataFrame | None:
-    """From the run's own copy, else from the cohort's table where that still lies where it was."""
-    own = folder / PATIENTS
-    if own.is_file():
-        return by_patient(read_table(own))
+    """Read the run's own copy of the clinical table, otherwise the cohort's table if it still exists."""
+    copy = folder / PATIENTS
+    if copy.is_file():
+        return one_row_per_patient(read_table(copy))
     path = None if config.data.cohort is None else Path(config.data.cohort).expanduser()
     if path is None or not path.is_file():
-        logger.info("%s: no %s, and the cohort's table is not at hand: no subgroups", folder, PATIENTS)
+        logger.info("%s: no %s and no table of the cohort: no subgroups", folder, PATIENTS)
         return None
     columns = Columns(**config.data.columns.plain())
-    return by_patient(identified(path, read_table(path), columns, ("patient",), set()))
+    return one_row_per_patient(identified(path, read_table(path), columns, ("patient",), set()))
 
 
 def titles(folders: list[Path]) -> Iterator[str]:
-    """A short name for each run: the part of its path that tells it from the others."""
-    parts = [folder.resolve().parts for folder in folders]
+    """Yield a short name for each run: its path without the folders that all runs share."""
+    paths = [folder.resolve().parts for folder in folders]
+    distinct = set(paths)
     shared = 0
-    while len(set(parts)) > 1 and len({part[: shared + 1] for part in parts}) == 1:
+    while len(distinct) > 1 and len({path[: shared + 1] for path in paths}) == 1:
         shared += 1
-    alike = set(parts)
-    for part in parts:
-        yield "/".join(part[shared:]) if len(alike) > 1 else part[-1]
+    for path in paths:
+        yield "/".join(path[shared:]) if len(distinct) > 1 else path[-1]

@@ -1,4 +1,4 @@
-"""From a finished sweep to one run: in each outer part the configuration that the select patients chose."""
+"""Turn a finished sweep into one run: for each outer fold the configuration that its select patients chose."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -7,70 +7,71 @@ from typing import Any
 import pandas as pd
 
 from mil import files
-from mil.cards import BESIDE
+from mil.cards import COMPARATORS
 from mil.errors import ConfigError
 from mil.runs.run import PATIENTS, Run, open_run
-from mil.runs.sweep_choice import assembled, choose, chosen_by_part
+from mil.runs.sweep_choice import choose, chosen_by_outer_fold, combine
 from mil.study.compose import read_config, write_config
 from mil.study.config import RunConfig
 
 FOLDER = "selected"
-SAME = ("tool.endpoint", "tool.name", "data.cohort", "seed")
-"""Options that all jobs have to share: one question about the same patients in the same folds."""
+SHARED_OPTIONS = ("tool.endpoint", "tool.name", "data.cohort", "seed")
+"""Options that all jobs must share, so that they answer one question about the same patients in the same folds."""
 
 
 def select(sweep: Path) -> Path:
-    """Chooses among the jobs of a sweep and writes what was chosen to `selected` beside them, as a run without models.
+    """Choose among the jobs of a sweep and write the result to the folder `selected` in it, as a run without models.
 
-    It holds `selection.csv` (outer part, configuration, its metric among the select patients, chosen or not),
-    `predictions.csv` with a fold an outer part, the baselines put together in the same way, what the jobs know of the
-    patients, and the configuration of the first job with the models of all.
+    It holds `selection.csv` (outer fold, configuration, its metric among the select patients, chosen or not),
+    `predictions.csv` with one fold per outer fold, the baselines combined in the same way, the oracle and the table of
+    patients of the first job, and the configuration of the first job with the names of all models.
 
     Raises:
-        ConfigError: a folder without two finished jobs, or jobs of different questions.
-        PredictionsError: jobs with different splits, or without a metric.
+        ConfigError: if the folder has fewer than two finished jobs, or they answer different questions.
+        PredictionsError: if jobs have different splits, or no metric can be computed.
     """
-    runs = _runs(sweep)
+    runs = _jobs(sweep)
     first = next(iter(runs.values()))
-    differing = _differing(runs)
-    _refuse_questions(sweep, differing)
+    options = _differing_options(runs)
+    _check_shared_options(sweep, options)
     tables = {name: run.tables["predictions"] for name, run in runs.items()}
     selection = choose(tables, first.endpoint)
-    by_part = chosen_by_part(selection)
+    chosen = chosen_by_outer_fold(selection)
     out = sweep / FOLDER
-    _write(out / "selection.csv", selection.assign(options=selection["config"].map(differing).map(_line)))
-    found = assembled(tables, by_part, first.endpoint)
-    _write(out / "predictions.csv", found)
-    _write(out / "split.csv", found[["patient", "fold", "role"]])
-    for name in BESIDE:
+    _write(out / "selection.csv", selection.assign(options=selection["config"].map(options).map(_options_line)))
+    predictions = combine(tables, chosen, first.endpoint)
+    _write(out / "predictions.csv", predictions)
+    _write(out / "split.csv", predictions[["patient", "fold", "role"]])
+    for name in COMPARATORS:
         if all(name in run.tables for run in runs.values()):
-            beside = assembled({name: first.tables[name]}, dict.fromkeys(by_part, name), first.endpoint)
-            _write(out / f"{name}.csv", beside)
+            _write(
+                out / f"{name}.csv", combine({name: first.tables[name]}, dict.fromkeys(chosen, name), first.endpoint)
+            )
     for name in ("oracle.csv", PATIENTS):
         if (first.folder / name).is_file():
             files.write(out / name, (first.folder / name).read_bytes())
-    write_config(out / "config.yaml", _together(runs.values()))
+    write_config(out / "config.yaml", _combined_config(runs.values()))
     return out
 
 
-def _runs(sweep: Path) -> dict[str, Run]:
-    """The jobs by name, in the sweep's order."""
-    found = [path.parent for path in sweep.glob("*/config.yaml") if path.parent.name != FOLDER]
-    if len(found) < 2:
-        raise ConfigError(f"{sweep}: holds {len(found)} runs, expected two or more, as mil train -m makes them")
-    return {path.name: open_run(path) for path in sorted(found, key=lambda path: (len(path.name), path.name))}
+def _jobs(sweep: Path) -> dict[str, Run]:
+    """Open the jobs by name, in the sweep's order."""
+    folders = [path.parent for path in sweep.glob("*/config.yaml") if path.parent.name != FOLDER]
+    if len(folders) < 2:
+        raise ConfigError(f"{sweep}: holds {len(folders)} runs, expected two or more, as made by mil train -m")
+    return {path.name: open_run(path) for path in sorted(folders, key=lambda path: (len(path.name), path.name))}
 
 
 def _config(run: Run) -> RunConfig:
     return read_config(run.folder / "config.yaml")
 
 
-def _differing(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
-    """Each job's options that are not the same in all."""
-    flat = {name: dict(_leaves(_config(run).plain())) for name, run in runs.items()}
-    keys = sorted({key for own in flat.values() for key in own})
-    apart = [key for key in keys if len({repr(own.get(key)) for own in flat.values()}) > 1]
-    return {name: {key: own[key] for key in apart if key in own} for name, own in flat.items()}
+def _differing_options(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
+    """Return the options of each job that are not the same in all jobs, by dotted name."""
+    jobs = {name: dict(_leaves(_config(run).plain())) for name, run in runs.items()}
+    keys = sorted({key for options in jobs.values() for key in options})
+    differing = [key for key in keys if len({repr(options.get(key)) for options in jobs.values()}) > 1]
+    return {name: {key: options[key] for key in differing if key in options} for name, options in jobs.items()}
 
 
 def _leaves(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -81,19 +82,21 @@ def _leaves(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, node
 
 
-def _refuse_questions(sweep: Path, differing: Mapping[str, Mapping[str, Any]]) -> None:
-    shared = tuple(f"{key}." for key in SAME)
-    odd = sorted({key for own in differing.values() for key in own if f"{key}.".startswith(shared)})
-    if odd:
-        raise ConfigError(f"{sweep}: jobs differ in {odd[0]}, expected one question about the same patients in all")
+def _check_shared_options(sweep: Path, options_by_job: Mapping[str, Mapping[str, Any]]) -> None:
+    shared = tuple(f"{key}." for key in SHARED_OPTIONS)
+    differing = sorted({key for job in options_by_job.values() for key in job if f"{key}.".startswith(shared)})
+    if differing:
+        raise ConfigError(
+            f"{sweep}: jobs differ in {differing[0]}, expected one question about the same patients in all"
+        )
 
 
-def _line(options: Mapping[str, Any]) -> str:
+def _options_line(options: Mapping[str, Any]) -> str:
     return " ".join(f"{key}={value}" for key, value in options.items())
 
 
-def _together(runs: Iterable[Run]) -> RunConfig:
-    """The first configuration; where the models differ, their names in the place of one."""
+def _combined_config(runs: Iterable[Run]) -> RunConfig:
+    """Return the configuration of the first job; if the models differ, with the names of all as its model."""
     configs = [_config(run) for run in runs]
     models = dict.fromkeys(config.model.target.rpartition(".")[2] for config in configs)
     return configs[0].replaced({"model": {"_target_": " or ".join(models)}}) if len(models) > 1 else configs[0]

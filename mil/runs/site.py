@@ -15,8 +15,8 @@ from mil.errors import ConfigError
 from mil.inference.embeddings import Embedded, embedded
 from mil.report.as_dict import site_as_dict
 from mil.report.sections.site_effects import section
-from mil.runs.designs import split_of
-from mil.runs.run import Run, by_patient, checkpoints_in
+from mil.runs.designs import split_name
+from mil.runs.run import Run, checkpoints_in, one_row_per_patient
 from mil.splits.sites import sites_of
 from mil.stats.site_signature import NAMES, PARTS, beyond, site_predictability
 from mil.study import build
@@ -94,7 +94,7 @@ def _sites(run: Run, study: Study) -> "tuple[pd.Series[str], str]":
     patients, table = _patients(run, study), study.cohort.table
     if "site" not in table:
         return pd.Series(sites_of(patients, table), index=patients), "the TCGA barcodes"
-    return by_patient(table)["site"].reindex(patients).str.strip(), "the clinical table's column 'site'"
+    return one_row_per_patient(table)["site"].reindex(patients).str.strip(), "the clinical table's column 'site'"
 
 
 def _patients(run: Run, study: Study) -> list[str]:
@@ -147,7 +147,7 @@ def _head(run: Run, config: RunConfig) -> dict[str, Any]:
         "encoder": run.encoder,
         "simulated": run.simulated,
         "cohort": config.data.name,
-        "split": split_of(run),
+        "split": split_name(run),
     }
 
 

@@ -1,172 +1,169 @@
-"""The ten gates of a release: what a reader may rely on, each with the number that it rests on.
+"""The ten gates of a release: conditions that a reader may rely on, each with the number that it rests on.
 
-A gate that does not hold stops no release. It is written into the report and the card, and printed by `mil release`.
+A gate that does not hold does not stop a release. It is written into the report and the card, and printed by
+`mil release`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mil.cards.tier import LOWEST, at_new_sites, by_site, tier
+from mil.cards.tier import LOWEST, by_site, new_site_performance, tier
 from mil.fitted.novelty import Novelty
 from mil.manifest import Manifest
 from mil.report.page.words import verdict
+from mil.report.schema import GateResult
 from mil.runs.run import Run
 
 _FAR = 8.0
+"""Standard deviations between a stand-in's features and the mean of the training bags."""
 Verdict = tuple[bool | None, str]
-
-
-@dataclass(frozen=True)
-class Gate:
-    """One gate's outcome."""
-
-    number: int
-    name: str
-    holds: bool | None
-    """none: it does not apply"""
-    said: str
-    """one sentence, with the number that it rests on"""
-
-    @property
-    def line(self) -> str:
-        """For a terminal."""
-        word = {True: "holds", False: "does not hold", None: "does not apply"}[self.holds]
-        return f"gate {self.number:>2}  {word:<14}  {self.name}: {self.said}"
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What the gates look at."""
+    """What the gates judge.
+
+    Attributes:
+        run: The run or the released folder, with its tables.
+        manifest: Manifest of the checkpoint.
+        report: Report of the checkpoint, without gates.
+        card: The README as it would be without gates.
+        missing_blocks: Numbers of the blocks that the card lacks.
+        differing: Numbers of the report that could not be recomputed from its predictions, one line each.
+    """
 
     run: Run
     manifest: Manifest
     report: Mapping[str, Any]
-    """without gates"""
     card: str
-    """the README as it would be without them"""
-    missing: list[str]
-    """blocks that the card lacks"""
-    differing: list[str]
-    """numbers of the report that its predictions do not give again"""
+    missing_blocks: Sequence[str]
+    differing: Sequence[str]
 
     @property
-    def whole(self) -> Mapping[str, Any]:
-        """The report of all folds."""
-        found: Mapping[str, Any] = self.report.get("run") or self.report
-        return found
+    def all_folds(self) -> Mapping[str, Any]:
+        """The report of all folds of the run."""
+        report: Mapping[str, Any] = self.report.get("run") or self.report
+        return report
+
+    @property
+    def endpoint_reports(self) -> Sequence[Mapping[str, Any]]:
+        """The report of all folds; of a tool of several endpoints also the report of each."""
+        return [self.all_folds, *(self.all_folds.get("parts") or {}).values()]
 
 
-def gates(evidence: Evidence) -> list[dict[str, Any]]:
-    """All ten, in order, as `report.json` keeps them."""
-    return [asdict(Gate(number, name, *judge(evidence))) for number, (name, judge) in enumerate(GATES.items(), 1)]
+def gates(evidence: Evidence) -> list[GateResult]:
+    """Judge all gates, in order."""
+    results = []
+    for number, (name, judge) in enumerate(GATES.items(), 1):
+        holds, sentence = judge(evidence)
+        results.append(GateResult(number=number, name=name, holds=holds, sentence=sentence))
+    return results
 
 
-def lines(found: list[dict[str, Any]]) -> Iterator[str]:
-    """Kept gates for a terminal."""
-    for one in found:
-        yield Gate(**one).line
+def gate_lines(results: Sequence[GateResult]) -> Iterator[str]:
+    """Yield a line per gate for a terminal."""
+    words = {True: "holds", False: "does not hold", None: "does not apply"}
+    for gate in results:
+        yield f"gate {gate.number:>2}  {words[gate.holds]:<14}  {gate.name}: {gate.sentence}"
 
 
 def _leakage(evidence: Evidence) -> Verdict:
     table = evidence.run.tables["predictions"]
     shared = int((table.groupby(["fold", "patient"])["role"].nunique() > 1).sum())
     patients, folds = table["patient"].nunique(), table["fold"].nunique()
-    known = "said by every feature file" if evidence.manifest.encoder.get("verified") else "not said by every file"
-    apart = "kept apart" if by_site(evidence.manifest) else "not kept apart (see gate 2)"
+    verified = bool(evidence.manifest.encoder.get("verified"))
+    encoder = "named by every feature file" if verified else "not named by every feature file"
+    sites = "kept apart" if by_site(evidence.manifest) else "not kept apart (see gate 2)"
     split = "the split" if folds == 1 else f"one of {folds} splits"
-    said = f"{shared} of {patients} patients in two roles of {split}; encoder {known}; sites {apart}."
-    return not shared and bool(evidence.manifest.encoder.get("verified")), said
+    sentence = f"{shared} of {patients} patients have two roles in {split}; encoder {encoder}; sites {sites}."
+    return not shared and verified, sentence
 
 
-def _detectable(evidence: Evidence) -> Verdict:
+def _better_than_chance(evidence: Evidence) -> Verdict:
     metric = evidence.run.endpoint.metric
-    holds, said = at_new_sites(evidence.manifest, evidence.whole, metric)
-    reached, _ = tier(evidence.manifest, evidence.whole, metric)
-    told = "" if reached is None else f"; evidence of tier {reached} (1 the most, {LOWEST} the least)"
-    return holds, f"{said}{told}."
+    holds, sentence = new_site_performance(evidence.manifest, evidence.all_folds, metric)
+    reached, _ = tier(evidence.manifest, evidence.all_folds, metric)
+    grade = "" if reached is None else f"; evidence of tier {reached} (1 the most, {LOWEST} the least)"
+    return holds, f"{sentence}{grade}."
 
 
-def _baselines(evidence: Evidence) -> Verdict:
-    whole = evidence.whole
-    missing = [] if whole.get("baseline") else ["mean pooling with a linear model"]
-    missing += [] if whole.get("added_value") or whole.get("covariates") else ["the clinical variables"]
-    said = verdict(whole, evidence.run.endpoint.metric)
-    return not missing, (f"not compared with {' and '.join(missing)}. " if missing else "") + said
+def _simple_models(evidence: Evidence) -> Verdict:
+    report = evidence.all_folds
+    missing = [] if report.get("baseline") else ["mean pooling with a linear model"]
+    missing += [] if report.get("added_value") or report.get("covariates") else ["the clinical variables"]
+    comparison = verdict(report, evidence.run.endpoint.metric)
+    return not missing, (f"not compared with {' and '.join(missing)}. " if missing else "") + comparison
 
 
 def _calibration(evidence: Evidence) -> Verdict:
-    parts = [evidence.whole, *(evidence.whole.get("parts") or {}).values()]
-    found = [part for part in parts if part.get("calibration") or part.get("survival")]
-    if not found:
-        return False, "the report says nothing of calibration."
-    return True, f"reported on {found[0]['patients'].get('n')} patients."
+    calibrated = [report for report in evidence.endpoint_reports if report.get("calibration") or report.get("survival")]
+    if not calibrated:
+        return False, "0 reports contain a calibration."
+    return True, f"reported on {calibrated[0]['patients'].get('n')} patients."
 
 
-def _frozen(evidence: Evidence) -> Verdict:
-    fitted = [evidence.whole.get("fitted") or [], evidence.report.get("fitted") or []]
-    seen = [one for part in fitted for one in part if "report" in str(one.get("on"))]
-    if seen:
-        return False, f"{seen[0]['what']} was set on report patients, {len(seen)} such."
-    if not evidence.manifest.fitted.get("decisions"):
-        return None, "the tool has no cut that could be frozen."
-    amounts = [f"{one['name']} on {one['n']} {one['on']} patients" for one in evidence.manifest.fitted["decisions"]]
-    return (
-        True,
-        f"fitted before the report patients were predicted: {', '.join(amounts)}.",
-    )
+def _frozen_thresholds(evidence: Evidence) -> Verdict:
+    fitted = [row for report in (evidence.all_folds, evidence.report) for row in report.get("fitted") or []]
+    late = [row for row in fitted if "report" in str(row.get("on"))]
+    if late:
+        return False, f"{late[0]['what']} was set on report patients, {len(late)} such."
+    decisions = evidence.manifest.fitted.get("decisions")
+    if not decisions:
+        return None, "the tool has no threshold that could be frozen."
+    sizes = [f"{decision['name']} on {decision['n']} {decision['on']} patients" for decision in decisions]
+    return True, f"fitted before the report patients were predicted: {', '.join(sizes)}."
 
 
 def _subgroups(evidence: Evidence) -> Verdict:
-    parts = [evidence.whole, *(evidence.whole.get("parts") or {}).values()]
-    found = next((part["subgroups"] for part in parts if part.get("subgroups")), None)
-    if found is None:
-        return False, "no table of subgroups: no clinical table was at hand."
-    rows = found["rows"]
-    return True, f"{len(rows)} rows, {sum(map(_known, rows))} of them estimable."
+    section = next((report["subgroups"] for report in evidence.endpoint_reports if report.get("subgroups")), None)
+    if section is None:
+        return False, "0 rows of subgroups: there was no clinical table."
+    rows = section["rows"]
+    estimable = sum((row.get("value") or {}).get("value") is not None for row in rows)
+    return True, f"{len(rows)} rows, {estimable} of them estimable."
 
 
-def _known(row: Mapping[str, Any]) -> bool:
-    return (row.get("value") or {}).get("value") is not None
+def _novelty(evidence: Evidence) -> Verdict:
+    state = evidence.manifest.fitted.get("novelty")
+    if not state:
+        return False, "0 inputs are withheld: the tool does not ask for this check."
+    novelty = Novelty.from_state(state)
+    inputs = dict(_stand_ins(novelty))
+    passed = [name for name, (mean, tiles) in inputs.items() if novelty.judge(mean, tiles) is None]
+    withheld = f"{len(inputs) - len(passed)} of {len(inputs)} stand-ins withheld"
+    exceptions = f", not {', '.join(passed)}" if passed else ""
+    untried = "neither blurred slides nor slides of another organ were tried"
+    return not passed and len(inputs) > 1, f"{withheld}{exceptions}; {untried}."
 
 
-def _unlike(evidence: Evidence) -> Verdict:
-    """Stand-ins for inputs that the tool must withhold: what a mean over tiles of other content would be."""
-    said = evidence.manifest.fitted.get("novelty")
-    if not said:
-        return False, "0 inputs are withheld: the tool asks for no such check."
-    known = Novelty.from_state(said)
-    tried = dict(_stand_ins(known))
-    caught = [name for name, (means, tiles) in tried.items() if known.judge(means, tiles) is not None]
-    passed = [name for name in tried if name not in caught]
-    told = f"{len(caught)} of {len(tried)} stand-ins withheld" + (f", not {', '.join(passed)}" if passed else "")
-    return not passed and len(tried) > 1, f"{told}; neither blurred slides nor slides of another organ were tried."
+def _stand_ins(novelty: Novelty) -> Iterator[tuple[str, tuple[NDArray[np.float64] | None, int]]]:
+    """Yield mean features and number of tiles of artificial inputs that the tool must withhold, by name."""
+    if novelty.min_tiles > 1:
+        yield "too few tiles", (None, novelty.min_tiles - 1)
+    if novelty.features is not None:
+        space = novelty.features.space()
+        yield "empty features", (np.zeros_like(space.mean), novelty.min_tiles)
+        yield "channels in another order", (np.roll(space.mean + space.scale, 1), novelty.min_tiles)
+        yield f"features {_FAR:g} standard deviations away", (space.mean + _FAR * space.scale, novelty.min_tiles)
 
 
-def _stand_ins(known: Novelty) -> Iterator[tuple[str, tuple[NDArray[np.float64] | None, int]]]:
-    if known.min_tiles > 1:
-        yield "too few tiles", (None, known.min_tiles - 1)
-    if known.features is not None:
-        space = known.features.space()
-        yield "empty features", (np.zeros_like(space.mean), known.min_tiles)
-        yield "channels in another order", (np.roll(space.mean + space.scale, 1), known.min_tiles)
-        yield f"features {_FAR:g} standard deviations away", (space.mean + _FAR * space.scale, known.min_tiles)
-
-
-def _valid(evidence: Evidence) -> Verdict:
-    lost = evidence.missing
-    return not lost, f"{len(lost)} of the card's blocks missing" + (f": {', '.join(lost)}." if lost else ".")
+def _card_complete(evidence: Evidence) -> Verdict:
+    missing = evidence.missing_blocks
+    return not missing, f"{len(missing)} of the card's blocks missing" + (
+        f": {', '.join(missing)}." if missing else "."
+    )
 
 
 def _regenerates(evidence: Evidence) -> Verdict:
-    amount, lost = _amount(evidence.report), evidence.differing
-    if lost:
-        return False, f"{len(lost)} of {amount} numbers differ, first {lost[0]}."
-    where = "mil zoo verify" if evidence.run.simulated else "mil evaluate RUN where the patients are"
-    return True, f"{amount} numbers came again from the stored predictions ({where})."
+    numbers, differing = _count_numbers(evidence.report), evidence.differing
+    if differing:
+        return False, f"{len(differing)} of {numbers} numbers differ, first {differing[0]}."
+    how = "mil zoo verify" if evidence.run.simulated else "mil evaluate RUN where the patients are"
+    return True, f"{numbers} numbers were recomputed from the stored predictions ({how})."
 
 
 def _external(evidence: Evidence) -> Verdict:
@@ -177,22 +174,22 @@ def _external(evidence: Evidence) -> Verdict:
 
 GATES: Mapping[str, Callable[[Evidence], Verdict]] = {
     "no leakage of patients, sites or encoder": _leakage,
-    "better than chance at sites it has not seen": _detectable,
-    "compared with simple models": _baselines,
+    "better than chance at sites it has not seen": _better_than_chance,
+    "compared with simple models": _simple_models,
     "calibration reported": _calibration,
-    "cuts frozen beforehand": _frozen,
+    "thresholds frozen beforehand": _frozen_thresholds,
     "subgroups reported": _subgroups,
-    "unlike inputs withheld": _unlike,
-    "card complete": _valid,
+    "unlike inputs withheld": _novelty,
+    "card complete": _card_complete,
     "numbers regenerate": _regenerates,
-    "external cohort, or said that there is none": _external,
+    "external cohort, or a statement that there is none": _external,
 }
 
 
-def _amount(node: Any) -> int:
-    """Numbers in a document."""
+def _count_numbers(node: Any) -> int:
+    """Count the numbers in a JSON document."""
     if isinstance(node, Mapping):
-        return sum(map(_amount, node.values()))
+        return sum(map(_count_numbers, node.values()))
     if isinstance(node, list):
-        return sum(map(_amount, node))
+        return sum(map(_count_numbers, node))
     return isinstance(node, int | float) and not isinstance(node, bool)

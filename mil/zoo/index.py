@@ -94,8 +94,8 @@ def _table(tools: list[Facts]) -> str:
 def _row(facts: Facts) -> list[str]:
     tool, metric = facts.tool, facts.metric
     name = str(tool["name"])
-    main = None if metric is None else facts.whole["metrics"][metric]
-    oracle = (facts.whole.get("oracle") or {}).get(metric)
+    main = None if metric is None else facts.all_folds["metrics"][metric]
+    oracle = (facts.all_folds.get("oracle") or {}).get(metric)
     evidence = tool.get("evidence") or {}
     return [
         f"[{escaped(tool['title'])}]({name}/README.md)<br>{escaped(name)}",
@@ -121,7 +121,7 @@ def _endpoint(facts: Facts) -> str:
 
 
 def _beats(facts: Facts) -> str:
-    gain = ((facts.whole.get("baseline") or {}).get("difference") or {}).get(facts.metric)
+    gain = ((facts.all_folds.get("baseline") or {}).get("difference") or {}).get(facts.metric)
     if not gain or gain["low"] is None:
         return "not available"
     word = "yes" if gain["low"] > 0 else "no, worse" if gain["high"] < 0 else "not shown"
@@ -131,22 +131,22 @@ def _beats(facts: Facts) -> str:
 def _box(facts: Facts) -> Iterator[Field]:
     tool, lines, table = facts.tool, facts.tool.get("facts") or {}, outputs(facts)
     yield Field("Tool", f"{tool['name']} {tool['version']}, {tool['title']}")
-    yield Field("In short", str(lines.get("en") or facts.said("question")))
+    yield Field("In short", str(lines.get("en") or facts.text("question")))
     if lines.get("fr"):
         yield Field("En bref", str(lines["fr"]))
     yield facts.main()
-    yield Field("Oracle", facts.oracle().said)
-    yield Field("Compared", facts.verdict().said)
+    yield Field("Oracle", facts.oracle().text)
+    yield Field("Compared", facts.verdict().text)
     yield from at_the_cut(facts)
     if table:
         yield Field("Outputs", "; ".join(f"{row[0]}: {row[1]}" for row in table.rows))
-    yield Field("What to do", facts.said("pathway"))
-    yield Field("Not for", "; ".join(facts.listed("out_of_scope")))
+    yield Field("What to do", facts.text("pathway"))
+    yield Field("Not for", "; ".join(facts.lines("out_of_scope")))
     yield Field("Evidence", facts.evidence())
 
 
 def _lines(field: Field) -> list[str]:
-    text = "".join(letter if letter.isprintable() else " " for letter in str(field.said))
+    text = "".join(letter if letter.isprintable() else " " for letter in str(field.text))
     body = textwrap.wrap(text, WIDTH - _MARGIN) or [""]
     name = textwrap.shorten(field.name, _MARGIN - 1, placeholder="…")
     return [f"{name if at == 0 else '':<{_MARGIN}}{line}" for at, line in enumerate(body)]

@@ -1,4 +1,4 @@
-"""Released tools from Python: `mil.load("msi-crc").predict(features)`."""
+"""Use a released tool from Python: `mil.load("msi-crc").predict(features)`."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ class Predictor:
 
     >>> import mil, numpy as np
     >>> tool = mil.load("msi-crc")
-    >>> tiles = np.random.default_rng(0).standard_normal((300, tool.width))  # a bag: one row a tile
+    >>> tiles = np.random.default_rng(0).standard_normal((300, tool.width))  # a bag: one row per tile
     >>> tool.predict(tiles)  # a row of scores and calls, or the reason why they are withheld
     """
 
@@ -39,17 +39,17 @@ class Predictor:
 
     @property
     def manifest(self) -> Manifest:
-        """What the tool is, as data."""
+        """The tool's manifest."""
         return self.checkpoint.manifest
 
     @property
     def card(self) -> str:
-        """Its model card, Markdown."""
+        """The tool's model card, as Markdown."""
         return (self.checkpoint.folder / CARD).read_text(encoding="utf-8")
 
     @property
     def width(self) -> int:
-        """Of a tile's features."""
+        """Number of features per tile."""
         return self.checkpoint.encoder.dim
 
     def __repr__(self) -> str:
@@ -59,95 +59,98 @@ class Predictor:
     def predict(
         self, features: Arrays, coords: Arrays | None = None, covariates: pd.DataFrame | None = None
     ) -> pd.DataFrame:
-        """Scores of bags, each the tiles of one patient: the same numbers as of the same features in files.
+        """Predict bags, each with the tiles of one patient; the numbers equal those for the same features in files.
 
         Args:
-            features: `(n, d)` of one bag, or a list of these.
+            features: Features of one bag, `(n, d)`, or a list with one array per bag.
             coords: Level-0 pixels of the tiles' top-left corners, `(n, 2)` or a list; some models need them.
-            covariates: One row a bag, where the tool reads some; columns as in its training table.
+            covariates: One row per bag, if the tool reads covariates; columns as in its training table.
 
         Returns:
-            `bag`, `tiles`, scores, and what follows from them, one row a bag.
+            One row per bag: `bag`, `tiles`, scores, and calls.
 
         Raises:
-            FeatureError: features of another width, none, not finite, or without coordinates that are needed.
-            CohortError: covariates that do not fit.
+            FeatureError: if features have another width, are empty or not finite, or coordinates are missing.
+            CohortError: if the covariates do not fit.
         """
-        bags, places = _listed(features), None if coords is None else _listed(coords)
-        if places is not None and len(places) != len(bags):
-            raise FeatureError(f"coords of {len(places)} bags, expected {len(bags)}")
-        made = [self._bag(at, bag, None if places is None else places[at]) for at, bag in enumerate(bags)]
-        beside = self._covariates(covariates, len(made))
-        logits = torch.cat([self._logits(bag, beside, at) for at, bag in enumerate(made)])  # (b, c)
-        sizes = np.array([bag.sizes[0] for bag in made])
+        arrays, coords_by_bag = _as_list(features), None if coords is None else _as_list(coords)
+        if coords_by_bag is not None and len(coords_by_bag) != len(arrays):
+            raise FeatureError(f"coords of {len(coords_by_bag)} bags, expected {len(arrays)}")
+        bags = [
+            self._bag(at, array, None if coords_by_bag is None else coords_by_bag[at])
+            for at, array in enumerate(arrays)
+        ]
+        encoded = self._covariates(covariates, len(bags))
+        logits = torch.cat([self._logits(bag, encoded, at) for at, bag in enumerate(bags)])  # (b, c)
+        sizes = np.array([bag.sizes[0] for bag in bags])
         scores = inference.decoded(self.checkpoint.endpoint, logits)
-        out = pd.DataFrame({"tiles": sizes.astype(float)}).assign(**scores)
-        means = torch.stack([inference.mean(bag) for bag in made]).numpy()
-        seen = Seen(np.arange(len(made)), [f"bag {at}" for at in range(len(made))], sizes, means)
-        found = concluded(self.manifest.fitted, out, seen)
-        found.insert(0, "bag", seen.row)  # kept where a result is withheld
-        return found
+        table = pd.DataFrame({"tiles": sizes.astype(float)}).assign(**scores)
+        means = torch.stack([inference.mean(bag) for bag in bags]).numpy()
+        seen = Seen(np.arange(len(bags)), [f"bag {at}" for at in range(len(bags))], sizes, means)
+        predictions = concluded(self.manifest.fitted, table, seen)
+        predictions.insert(0, "bag", seen.row)  # also for rows whose result is withheld
+        return predictions
 
     def predict_files(self, folder: str | Path, cohort: str | Path | None = None) -> pd.DataFrame:
-        """Scores of a folder of feature files: a row a slide, or with a table of patients and slides a row a patient.
+        """Predict a folder of feature files: one row per slide, or with a table of patients one row per patient.
 
         Raises:
-            MilError: as `mil predict`.
+            MilError: if files or table cannot be read or do not fit the tool.
         """
         return inference.predict(self.checkpoint, Path(folder), None if cohort is None else Path(cohort))
 
-    def _bag(self, at: int, given: Array, coords: Array | None) -> Bags:
-        tiles = _tensor(given).float()
+    def _bag(self, at: int, features: Array, coords: Array | None) -> Bags:
+        tiles = _tensor(features).float()
         if tiles.ndim != 2 or tiles.shape[1] != self.width or not len(tiles):
             raise FeatureError(
                 f"bag {at}: features are {tuple(tiles.shape)}, expected (n, {self.width}) with n above 0"
             )
         if not tiles.isfinite().all():
             raise FeatureError(f"bag {at}: features are not finite")
-        places = None if coords is None else _tensor(coords)
-        if places is not None and places.shape != (len(tiles), 2):
-            raise FeatureError(f"bag {at}: coords are {tuple(places.shape)}, expected ({len(tiles)}, 2)")
-        if places is None and self.checkpoint.model.needs_coords:
-            raise FeatureError(f"bag {at}: no coords, expected them: {self.manifest.model.name} reads tiles' places")
-        return Bags(tiles, (len(tiles),), places)
+        positions = None if coords is None else _tensor(coords)
+        if positions is not None and positions.shape != (len(tiles), 2):
+            raise FeatureError(f"bag {at}: coords are {tuple(positions.shape)}, expected ({len(tiles)}, 2)")
+        if positions is None and self.checkpoint.model.needs_coords:
+            raise FeatureError(f"bag {at}: coords are missing, and {self.manifest.model.name} needs them")
+        return Bags(tiles, (len(tiles),), positions)
 
-    def _covariates(self, table: pd.DataFrame | None, amount: int) -> Tensor | None:
-        known = self.checkpoint.covariates
-        if known is None:
+    def _covariates(self, table: pd.DataFrame | None, bags: int) -> Tensor | None:
+        covariates = self.checkpoint.covariates
+        if covariates is None:
             return None
-        if table is None or len(table) != amount or set(known.columns) - set(table.columns):
-            found = "none" if table is None else f"{len(table)} rows of {', '.join(map(str, table.columns))}"
-            raise CohortError(f"covariates: {found}, expected {amount} rows of {', '.join(known.columns)}")
+        if table is None or len(table) != bags or set(covariates.columns) - set(table.columns):
+            given = "none" if table is None else f"{len(table)} rows of {', '.join(map(str, table.columns))}"
+            raise CohortError(f"covariates: {given}, expected {bags} rows of {', '.join(covariates.columns)}")
         text = table.astype(object).where(table.notna(), "").astype(str)
-        known.check(text)
-        return known.encode(text)
+        covariates.check(text)
+        return covariates.encode(text)
 
     def _logits(self, bag: Bags, covariates: Tensor | None, at: int) -> Tensor:
-        beside = None if covariates is None else covariates[at : at + 1]
-        place = inference.device()
-        whole = Bags(bag.features, bag.sizes, bag.coords, covariates=beside).to(place)
+        row = None if covariates is None else covariates[at : at + 1]
+        device = inference.device()
+        inputs = Bags(bag.features, bag.sizes, bag.coords, covariates=row).to(device)
         with torch.inference_mode():
-            output: Output = self.checkpoint.model.to(place)(whole)
+            output: Output = self.checkpoint.model.to(device)(inputs)
             return output.logits.cpu()  # (1, c)
 
 
 def load(name: str | Path, allow: Collection[str] = ()) -> Predictor:
-    """A released tool, by name (`msi-crc`, `msi-crc@1.0.0`) or folder, verified.
+    """Load and verify a released tool, given by name (`msi-crc`, `msi-crc@1.0.0`) or folder.
 
     Args:
-        name: Of a tool that comes with the package or was pulled, or a checkpoint folder.
+        name: Name of a tool that comes with the package or was pulled, or a checkpoint folder.
         allow: Classes outside this package that the checkpoint may use.
 
     Raises:
-        ConfigError: no such tool.
-        CheckpointError: the folder is not what its manifest says.
+        ConfigError: if there is no such tool.
+        CheckpointError: if the folder does not match its manifest.
     """
     return Predictor(checkpoints.load(resolve(name), allow))
 
 
-def _listed(given: Arrays) -> list[Array]:
-    return [given] if isinstance(given, np.ndarray | Tensor) else list(given)
+def _as_list(arrays: Arrays) -> list[Array]:
+    return [arrays] if isinstance(arrays, np.ndarray | Tensor) else list(arrays)
 
 
-def _tensor(given: Array) -> Tensor:
-    return given.detach().cpu() if isinstance(given, Tensor) else torch.from_numpy(np.ascontiguousarray(given))
+def _tensor(array: Array) -> Tensor:
+    return array.detach().cpu() if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))

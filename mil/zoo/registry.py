@@ -1,9 +1,9 @@
-"""Released tools, found by name: those that come with the package, those pulled, and registries elsewhere.
+"""Find released tools by name: those that come with the package, those already pulled, and those in registries.
 
-A registry holds `<tool>/<version>/<files>`, and beside a version that is signed `<tool>/<version>.sig`. It is a local
-folder, any address that fsspec knows, or `hf://owner/repo` on the Hugging Face Hub. Nothing that it sends is trusted:
-the manifest is read as data, every other file must have the digest that the manifest gives before anything reads it.
-Files are kept by their digest, so that a pull that was broken off goes on where it ended and no file comes twice.
+A registry holds `<tool>/<version>/<files>`, and for a signed version also `<tool>/<version>.sig`. It is a local folder,
+any address that fsspec supports, or `hf://owner/repo` on the Hugging Face Hub. Nothing that it sends is trusted: the
+manifest is read as data, and every other file must have the digest that the manifest gives before anything reads it.
+Downloaded files are cached by digest, so that an interrupted pull continues and no file is fetched twice.
 """
 
 import logging
@@ -31,22 +31,22 @@ logger = logging.getLogger(__name__)
 
 
 def built_in() -> Path:
-    """The folder of tools that come with the package: within it in a wheel, beside it in a checkout."""
+    """Return the folder of tools that come with the package: inside it in a wheel, next to it in a checkout."""
     package = Path(mil.__file__).parent
-    inside, beside = package / "model_cards", package.parent / "model_cards"
-    return inside if inside.is_dir() else beside
+    in_wheel, in_checkout = package / "model_cards", package.parent / "model_cards"
+    return in_wheel if in_wheel.is_dir() else in_checkout
 
 
 def pulled() -> Path:
-    """Where pulled tools lie, as `<tool>/<version>`."""
+    """Return the folder of pulled tools, `<tool>/<version>` below it."""
     return build.cache_dir() / "zoo"
 
 
 def local() -> Iterator[tuple[str, str, Path]]:
-    """Name, version and folder of every tool at hand: the package's own, then pulled ones from new to old.
+    """Yield name, version and folder of every local tool: the package's own, then pulled ones, newest first.
 
     Raises:
-        CheckpointError: a folder there has a manifest that is none.
+        CheckpointError: if a manifest cannot be read.
     """
     for path in sorted(built_in().glob(f"*/{checkpoint.MANIFEST}")):
         yield path.parent.name, str(_manifest(path.read_bytes(), str(path)).tool["version"]), path.parent
@@ -55,89 +55,91 @@ def local() -> Iterator[tuple[str, str, Path]]:
 
 
 def resolve(name: str | Path) -> Path:
-    """The folder of a checkpoint: a path, or `msi-crc` or `msi-crc@1.0.0` where a tool at hand has that name.
+    """Return the folder of a checkpoint, given as a path, a tool's name (`msi-crc`), or name and version
+    (`msi-crc@1.0.0`).
 
     Raises:
-        ConfigError: neither a folder nor a tool at hand.
+        ConfigError: if it is neither a folder nor a local tool.
     """
     path = Path(name).expanduser()
     if (path / checkpoint.MANIFEST).exists() or os.sep in str(name):
         return path
     tool, _, version = str(name).partition("@")
-    there = list(local())
-    for own, release, folder in there:
-        if own == tool and version in ("", release):
+    released = list(local())
+    for tool_name, release, folder in released:
+        if tool_name == tool and version in ("", release):
             return folder
     if path.is_dir():
         return path
-    known = list(dict.fromkeys(own for own, _, _ in there))
-    if tool in known:
-        said = ", ".join(release for own, release, _ in there if own == tool)
-        raise ConfigError(f"{tool}: version {version} is not here, expected {said} (mil zoo pull fetches others)")
-    raise ConfigError(f"{name}: neither a checkpoint folder nor a released tool{nearest(tool, known)}")
+    names = list(dict.fromkeys(tool_name for tool_name, _, _ in released))
+    if tool in names:
+        versions = ", ".join(release for tool_name, release, _ in released if tool_name == tool)
+        raise ConfigError(f"{tool}: no local version {version}, expected {versions} (mil zoo pull fetches others)")
+    raise ConfigError(f"{name}: neither a checkpoint folder nor a released tool{nearest(tool, names)}")
 
 
 def listed(address: str) -> list[tuple[str, str]]:
-    """Tools and versions of a registry, versions from old to new.
+    """Return tools and versions of a registry, versions from old to new.
 
     Raises:
-        ConfigError: an address that cannot be read.
+        ConfigError: if the address cannot be read.
     """
-    found = set()
+    releases = set()
     for path in store(address).names():
-        parts = PurePosixPath(path).parts
-        if len(parts) == 3 and parts[2] == checkpoint.MANIFEST and _is_version(parts[1]):
-            found.add((parts[0], parts[1]))
-    return sorted(found, key=lambda one: (one[0], parse(one[1])))
+        tool, _, rest = path.partition("/")
+        version, _, file = rest.partition("/")
+        if file == checkpoint.MANIFEST and _is_version(version):
+            releases.add((tool, version))
+    return sorted(releases, key=lambda release: (release[0], parse(release[1])))
 
 
 def pull(address: str, name: str, out: Path | None = None, key: Path | None = None) -> Path:
-    """Fetches `tool` or `tool@version`, the newest where none is named; gives its folder.
+    """Download `tool` or `tool@version` (by default the newest) and return its folder.
 
     Args:
-        address: Of the registry.
-        name: Of the tool.
-        out: The folder to make; among the pulled tools where left out.
-        key: Public key of whoever has to have signed it.
+        address: Address of the registry.
+        name: Name of the tool.
+        out: Folder to create; by default among the pulled tools.
+        key: Public key of the expected signer.
 
     Raises:
-        ConfigError: no such tool there, or something else lies at `out`.
-        CheckpointError: what comes is not what its manifest or its signature says.
+        ConfigError: if the registry has no such tool, or `out` exists with other content.
+        CheckpointError: if a file does not match the manifest, or the folder its signature.
     """
     tool, version = _chosen(address, name)
     source, root = store(address), f"{tool}/{version}"
     place = out or pulled() / tool / version
     content = source.read(f"{root}/{checkpoint.MANIFEST}", checkpoint.MANIFEST_LIMIT)
     manifest = _manifest(content, f"{address}: {root}")
-    _refuse_other(manifest, tool, version, f"{address}: {root}")
+    _check_identity(manifest, tool, version, f"{address}: {root}")
     if place.exists():
-        return _present(place, content, key)
+        return _existing(place, content, key)
     place.parent.mkdir(parents=True, exist_ok=True)
-    fresh = place.with_name(f".{place.name}.{uuid4().hex}")
+    draft = place.with_name(f".{place.name}.{uuid4().hex}")
     try:
-        for own, digest in manifest.files.items():
-            blob = _blob(source, f"{root}/{own}", digest)
-            (fresh / own).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(blob, fresh / own)
-        files.write(fresh / checkpoint.MANIFEST, content)
-        checkpoint.read_manifest(fresh)
-        signature = _signature(source, f"{root}{signing.SUFFIX}", fresh)
-        _say(signing.verify(fresh, key), f"{tool}@{version}")
+        for file, digest in manifest.files.items():
+            blob = _cached_file(source, f"{root}/{file}", digest)
+            (draft / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(blob, draft / file)
+        files.write(draft / checkpoint.MANIFEST, content)
+        checkpoint.read_manifest(draft)
+        signature = _download_signature(source, f"{root}{signing.SUFFIX}", draft)
+        _log_signature(signing.verify(draft, key), f"{tool}@{version}")
         if signature is not None:
-            signature.replace(signing.beside(place))
-        fresh.rename(place)
+            signature.replace(signing.signature_path(place))
+        draft.rename(place)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        signing.beside(fresh).unlink(missing_ok=True)
+        shutil.rmtree(draft, ignore_errors=True)
+        signing.signature_path(draft).unlink(missing_ok=True)
     return place
 
 
 def push(folder: Path, address: str) -> str:
-    """Puts a released folder into a registry, its manifest last; gives `tool/version`.
+    """Upload a released folder to a registry, its manifest last, and return `tool/version`.
 
     Raises:
-        CheckpointError: the folder is not what its manifest says.
-        ConfigError: the registry has other content under this version.
+        CheckpointError: if the folder does not match its manifest.
+        ConfigError: if the registry holds this version with other content.
     """
     manifest = checkpoint.read_manifest(folder)
     tool, version = str(manifest.tool["name"]), str(manifest.tool["version"])
@@ -146,93 +148,99 @@ def push(folder: Path, address: str) -> str:
     path = f"{root}/{checkpoint.MANIFEST}"
     if path in set(target.names()):
         if target.read(path, checkpoint.MANIFEST_LIMIT) != content:
-            raise ConfigError(f"{address}: {root} is there with other content, expected a new version")
+            raise ConfigError(f"{address}: {root} exists with other content, expected a new version")
         return root
     target.put(folder, root, [*sorted(manifest.files), checkpoint.MANIFEST])
-    if (signature := signing.beside(folder)).is_file():
+    if (signature := signing.signature_path(folder)).is_file():
         target.put(folder.parent, tool, [signature.name], [f"{version}{signing.SUFFIX}"])
     return root
 
 
 def _chosen(address: str, name: str) -> tuple[str, str]:
     tool, _, version = name.partition("@")
-    there = listed(address)
-    versions = [release for own, release in there if own == tool]
+    releases = listed(address)
+    versions = [release for tool_name, release in releases if tool_name == tool]
     if not versions:
-        known = list(dict.fromkeys(own for own, _ in there))
-        raise ConfigError(f"{address}: holds no {tool!r}{nearest(tool, known)}")
+        names = list(dict.fromkeys(tool_name for tool_name, _ in releases))
+        raise ConfigError(f"{address}: holds no {tool!r}{nearest(tool, names)}")
     if version and version not in versions:
         raise ConfigError(f"{address}: holds no {tool} {version}, expected {', '.join(versions)}")
     return tool, version or versions[-1]
 
 
 def _manifest(content: bytes, where: str) -> Manifest:
-    """Read as data; names of files must stay within their folder."""
+    """Parse a manifest as data and check that its file names stay within the folder."""
     try:
         manifest = parsed(content)
     except (ValidationError, ValueError) as error:
         raise CheckpointError(f"{where}: manifest: {' '.join(str(error).split())[:200]}") from None
     if len(manifest.files) > FILES_LIMIT:
-        raise CheckpointError(f"{where}: counts {len(manifest.files)} files, expected at most {FILES_LIMIT}")
+        raise CheckpointError(f"{where}: lists {len(manifest.files)} files, expected at most {FILES_LIMIT}")
     for name, digest in manifest.files.items():
-        parts = PurePosixPath(name).parts
-        if not parts or name != "/".join(parts) or parts[0] == "/" or ".." in parts or "\\" in name or ":" in name:
+        if not _is_plain_path(name):
             raise CheckpointError(f"{where}: file {name!r} leads out of the folder, expected a plain name")
         if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
             raise CheckpointError(f"{where}: file {name!r} has no sha256")
     return manifest
 
 
-def _refuse_other(manifest: Manifest, tool: str, version: str, where: str) -> None:
-    found = (manifest.tool.get("name"), manifest.tool.get("version"))
-    if found != (tool, version):
-        raise CheckpointError(f"{where}: is {found[0]} {found[1]} by its manifest")
+def _is_plain_path(name: str) -> bool:
+    """Return whether a file name is relative, normalised, and the same on every system."""
+    steps = PurePosixPath(name).parts
+    relative = bool(steps) and name == "/".join(steps) and steps[0] != "/" and ".." not in steps
+    return relative and "\\" not in name and ":" not in name
 
 
-def _present(place: Path, content: bytes, key: Path | None) -> Path:
-    """What lies there already, where it is the same."""
+def _check_identity(manifest: Manifest, tool: str, version: str, where: str) -> None:
+    identity = (manifest.tool.get("name"), manifest.tool.get("version"))
+    if identity != (tool, version):
+        raise CheckpointError(f"{where}: is {identity[0]} {identity[1]} by its manifest")
+
+
+def _existing(place: Path, content: bytes, key: Path | None) -> Path:
+    """Return the folder that exists already, after checking that it is the same release."""
     path = place / checkpoint.MANIFEST
     if not path.is_file() or path.read_bytes() != content:
-        raise ConfigError(f"{place}: something else is there already, expected a new folder")
+        raise ConfigError(f"{place}: exists with other content, expected a new folder")
     checkpoint.read_manifest(place)
-    _say(signing.verify(place, key), place.name)
+    _log_signature(signing.verify(place, key), place.name)
     return place
 
 
-def _blob(source: Store, path: str, digest: str) -> Path:
-    """A file's content, kept under its digest; fetched where it is not there whole."""
+def _cached_file(source: Store, path: str, digest: str) -> Path:
+    """Return the cached file with this digest, downloading it if it is missing or damaged."""
     place = build.cache_dir() / "blobs" / digest
     if place.is_file() and files.sha256(place) == digest:
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = place.with_name(f".{digest}.{uuid4().hex}")
-    found = sha256()
+    received = sha256()
     try:
         with draft.open("wb") as file:
-            for piece in source.stream(path, FILE_LIMIT):
-                found.update(piece)
-                file.write(piece)
-        if found.hexdigest() != digest:
-            raise CheckpointError(f"{path} is not the file that the manifest counts (sha256 differs)")
+            for chunk in source.stream(path, FILE_LIMIT):
+                received.update(chunk)
+                file.write(chunk)
+        if received.hexdigest() != digest:
+            raise CheckpointError(f"{path} is not the file that the manifest lists (sha256 differs)")
         draft.replace(place)
     finally:
         draft.unlink(missing_ok=True)
     return place
 
 
-def _signature(source: Store, path: str, fresh: Path) -> Path | None:
+def _download_signature(source: Store, path: str, folder: Path) -> Path | None:
     if path not in set(source.names()):
         return None
-    place = signing.beside(fresh)
+    place = signing.signature_path(folder)
     files.write(place, source.read(path, SIGNATURE_LIMIT))
     return place
 
 
-def _say(known: str, name: str) -> None:
-    if known == "signed":
-        logger.info("%s: signed, and the signature fits", name)
+def _log_signature(state: str, name: str) -> None:
+    if state == "signed":
+        logger.info("%s: signed, and the signature matches", name)
     else:
-        logger.warning("%s: %s; its files are whole, but nobody vouches for them", name, known)
+        logger.warning("%s: %s; its files are intact, but their origin is not proven", name, state)
 
 
 def _is_version(text: str) -> bool:

@@ -1,75 +1,76 @@
 """Optional signatures of released folders, by `model-signing` (extra `sign`).
 
-A signature lies beside the folder as `<folder>.sig`: the folder itself holds what its manifest counts and nothing more.
-It is made with a private elliptic-curve key and checked with the public one, without any service.
+The signature is the file `<folder>.sig` next to the folder, since the folder itself may hold only files that its
+manifest lists. It is made with a private elliptic-curve key and checked with the public key, without any service.
 """
 
 import importlib
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from mil.errors import CheckpointError, ConfigError
 
 SUFFIX = ".sig"
 
 
-def beside(folder: Path) -> Path:
-    """Where a folder's signature lies."""
+def signature_path(folder: Path) -> Path:
+    """Return the path of a folder's signature."""
     return folder.with_name(f"{folder.name}{SUFFIX}")
 
 
 def sign(folder: Path, private_key: Path) -> Path:
-    """Signs every file of a folder; gives the signature's path.
+    """Sign every file of a folder and return the path of the signature.
 
     Raises:
-        ConfigError: `model-signing` is not installed, or the key cannot be used.
+        ConfigError: if `model-signing` is not installed or the key cannot be used.
     """
-    signing = _part("signing")
-    _refuse_no_file(private_key)
+    signing = _library_module("signing")
+    _check_key_exists(private_key)
+    path = signature_path(folder)
     try:
-        signing.Config().use_elliptic_key_signer(private_key=private_key).sign(folder, beside(folder))
+        signing.Config().use_elliptic_key_signer(private_key=private_key).sign(folder, path)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{private_key}: {' '.join(str(error).split())}, expected a private key") from None
-    return beside(folder)
+    return path
 
 
 def verify(folder: Path, public_key: Path | None, signature: Path | None = None) -> str:
-    """Says what is known of a folder's signature: `unsigned`, `signed, not checked`, or `signed`.
+    """Check a folder's signature and return its state: `unsigned`, `signed, not checked`, or `signed`.
 
     Args:
-        folder: Released.
-        public_key: Of whom the signature has to be; with it, an unsigned folder is refused.
-        signature: Where it lies; beside the folder where left out.
+        folder: A released folder.
+        public_key: Key of the expected signer; if given, an unsigned folder is an error.
+        signature: Path of the signature; by default next to the folder.
 
     Raises:
-        CheckpointError: the folder is not what was signed, by another key, or not at all where a key is given.
-        ConfigError: `model-signing` is not installed.
+        CheckpointError: if the signature does not match the folder or the key, or a key is given and there is no
+            signature.
+        ConfigError: if `model-signing` is not installed.
     """
-    path = signature or beside(folder)
+    path = signature or signature_path(folder)
     if not path.is_file():
         if public_key is not None:
-            raise CheckpointError(f"{folder}: unsigned, expected a signature that {public_key} vouches for")
+            raise CheckpointError(f"{folder}: unsigned, expected a signature that {public_key} verifies")
         return "unsigned"
     if public_key is None:
         return "signed, not checked"
-    verifying = _part("verifying")
-    _refuse_no_file(public_key)
+    verifying = _library_module("verifying")
+    _check_key_exists(public_key)
     try:
         verifying.Config().use_elliptic_key_verifier(public_key=public_key).verify(folder, path)
     except (ValueError, TypeError, KeyError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{folder}: the signature does not fit ({said})") from None
+        message = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{folder}: the signature does not match ({message})") from None
     return "signed"
 
 
-def _part(name: str) -> Any:
-    """A module of a library that is not always there."""
+def _library_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(f"model_signing.{name}")
     except ImportError:
         raise ConfigError("signatures need model-signing: pip install 'mil-zoo[sign]'") from None
 
 
-def _refuse_no_file(key: Path) -> None:
+def _check_key_exists(key: Path) -> None:
     if not key.is_file():
-        raise ConfigError(f"{key} is no file, expected a key in PEM")
+        raise ConfigError(f"{key}: no such file, expected a key in PEM format")

@@ -1,10 +1,9 @@
-"""Where a registry keeps its files: a folder, whatever fsspec reaches, or the Hugging Face Hub."""
+"""Where a registry keeps its files: a folder, any address that fsspec supports, or the Hugging Face Hub."""
 
-import io
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import fsspec
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
@@ -13,50 +12,46 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from mil.errors import CheckpointError, ConfigError
 
 HUB = "hf://"
-_PIECE = 2**20
+_CHUNK_BYTES = 2**20
 
 
-class Store(Protocol):
-    """Files by path, `/` between the parts."""
+class Store(ABC):
+    """Files by path, with `/` as the separator."""
 
+    address: str
+
+    @abstractmethod
     def names(self) -> list[str]:
-        """Every file's path."""
+        """Return the path of every file."""
 
+    @abstractmethod
     def stream(self, path: str, limit: int) -> Iterator[bytes]:
-        """A file's content in pieces; one above `limit` bytes is refused as soon as that shows."""
+        """Yield the content of a file in chunks.
+
+        Raises:
+            CheckpointError: as soon as the file turns out to have more than `limit` bytes.
+        """
+
+    @abstractmethod
+    def put(self, folder: Path, root: str, names: Sequence[str], targets: Sequence[str] | None = None) -> None:
+        """Upload files of a folder in the given order to `root/<name>`, or to `root/<target>` if `targets` is given."""
 
     def read(self, path: str, limit: int) -> bytes:
-        """The same at once."""
-
-    def put(self, folder: Path, root: str, names: Sequence[str], targets: Sequence[str] | None = None) -> None:
-        """Writes files of a folder to `root/<name>`, the last one last; under other names where `targets` has them."""
+        """Return the content of a file of at most `limit` bytes."""
+        return b"".join(self.stream(path, limit))
 
 
 def store(address: str) -> Store:
-    """The store at an address: a path, `hf://owner/repo`, or what fsspec knows (`s3://...`, `memory://...`).
+    """Return the store at an address: a path, `hf://owner/repo`, or what fsspec supports (`s3://...`, `memory://...`).
 
     Raises:
-        ConfigError: nothing that fsspec knows, or whose library is not installed.
+        ConfigError: if fsspec does not support the address or its library is not installed.
     """
-    return Hub(address.removeprefix(HUB)) if address.startswith(HUB) else Anywhere(address)
+    return HubStore(address.removeprefix(HUB)) if address.startswith(HUB) else FileStore(address)
 
 
-class _Whole:
-    """What can be streamed can be read."""
-
-    def stream(self, path: str, limit: int) -> Iterator[bytes]:
-        raise NotImplementedError
-
-    def read(self, path: str, limit: int) -> bytes:
-        """A whole file."""
-        whole = io.BytesIO()
-        for piece in self.stream(path, limit):
-            whole.write(piece)
-        return whole.getvalue()
-
-
-class Anywhere(_Whole):
-    """An address of fsspec's; a plain path is a local folder."""
+class FileStore(Store):
+    """An address of fsspec; a plain path is a local folder."""
 
     def __init__(self, address: str) -> None:
         try:
@@ -66,69 +61,69 @@ class Anywhere(_Whole):
         self.address = address
 
     def names(self) -> list[str]:
-        """Every file's path below the address."""
-        with _told(self.address):
+        """Return the path of every file below the address."""
+        with _errors_of(self.address):
             self.files.invalidate_cache()
-            found = self.files.find(self.root) if self.files.exists(self.root) else []
-        return [str(path).removeprefix(self.root).lstrip("/") for path in found]
+            paths = self.files.find(self.root) if self.files.exists(self.root) else []
+        return [str(path).removeprefix(self.root).lstrip("/") for path in paths]
 
     def stream(self, path: str, limit: int) -> Iterator[bytes]:
-        """In pieces."""
-        amount = 0
-        with _told(self.address), self.files.open(f"{self.root}/{path}", "rb") as file:
-            while piece := file.read(_PIECE):
-                amount += len(piece)
-                _refuse_large(path, amount, limit)
-                yield piece
+        """Yield the content of a file in chunks."""
+        size = 0
+        with _errors_of(self.address), self.files.open(f"{self.root}/{path}", "rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                size += len(chunk)
+                _check_size(path, size, limit)
+                yield chunk
 
     def put(self, folder: Path, root: str, names: Sequence[str], targets: Sequence[str] | None = None) -> None:
-        """One after the other."""
-        with _told(self.address):
+        """Upload the files one after the other."""
+        with _errors_of(self.address):
             for name, target in zip(names, targets or names, strict=True):
-                place = f"{self.root}/{root}/{target}"
-                self.files.makedirs(place.rpartition("/")[0], exist_ok=True)
-                self.files.put_file(str(folder / name), place)
+                path = f"{self.root}/{root}/{target}"
+                self.files.makedirs(path.rpartition("/")[0], exist_ok=True)
+                self.files.put_file(str(folder / name), path)
 
 
-class Hub(_Whole):
+class HubStore(Store):
     """A model repository on the Hugging Face Hub."""
 
     def __init__(self, repository: str) -> None:
         self.repository, self.address = repository, f"{HUB}{repository}"
 
     def names(self) -> list[str]:
-        """Every file's path in the repository."""
-        with _told(self.address):
+        """Return the path of every file in the repository."""
+        with _errors_of(self.address):
             return HfApi().list_repo_files(self.repository)
 
     def stream(self, path: str, limit: int) -> Iterator[bytes]:
-        """In pieces, from what the hub's own cache fetched."""
-        with _told(self.address):
-            info = HfApi().get_paths_info(self.repository, [path])
-            _refuse_large(path, max((getattr(one, "size", 0) for one in info), default=0), limit)
-            place = Path(hf_hub_download(self.repository, path))
-        with place.open("rb") as file:
-            while piece := file.read(_PIECE):
-                yield piece
+        """Yield the content of a file in chunks, from the hub's own cache."""
+        with _errors_of(self.address):
+            infos = HfApi().get_paths_info(self.repository, [path])
+            _check_size(path, max((getattr(info, "size", 0) for info in infos), default=0), limit)
+            local_path = Path(hf_hub_download(self.repository, path))
+        with local_path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
 
     def put(self, folder: Path, root: str, names: Sequence[str], targets: Sequence[str] | None = None) -> None:
-        """In one commit: a reader sees all of it or nothing."""
-        added = [
+        """Upload the files in one commit, so that a reader sees all of them or none."""
+        operations = [
             CommitOperationAdd(path_in_repo=f"{root}/{target}", path_or_fileobj=str(folder / name))
             for name, target in zip(names, targets or names, strict=True)
         ]
-        with _told(self.address):
-            HfApi().create_commit(self.repository, added, commit_message=f"{root}: {len(added)} files")
+        with _errors_of(self.address):
+            HfApi().create_commit(self.repository, operations, commit_message=f"{root}: {len(operations)} files")
 
 
-def _refuse_large(path: str, amount: int, limit: int) -> None:
-    if amount > limit:
-        raise CheckpointError(f"{path} has {amount} bytes or more, expected at most {limit}")
+def _check_size(path: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise CheckpointError(f"{path} has {size} bytes or more, expected at most {limit}")
 
 
 @contextmanager
-def _told(address: str) -> Iterator[None]:
-    """What goes wrong on the way, as one line."""
+def _errors_of(address: str) -> Iterator[None]:
+    """Turn errors of the network and of the file system into one line that names the registry."""
     try:
         yield
     except (OSError, HfHubHTTPError, HFValidationError) as error:

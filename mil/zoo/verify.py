@@ -1,4 +1,4 @@
-"""Whether a released folder is what it says it is: files, weights, predictions, numbers and texts."""
+"""Verify that a released folder is consistent: files, weights, predictions, numbers and texts."""
 
 import json
 import math
@@ -14,143 +14,150 @@ import torch
 from mil import checkpoint, files
 from mil.checkpoint import Checkpoint
 from mil.errors import MilError
-from mil.runs.describe import CARD, REPORT, reported
-from mil.runs.run import PATIENTS, Run, by_patient, tables_in
+from mil.runs.describe import CARD, REPORT, run_report
+from mil.runs.run import PATIENTS, Run, one_row_per_patient, read_tables
 from mil.tables import read_table
 from mil.zoo import golden
 from mil.zoo.gates import Evidence, gates
 from mil.zoo.released import misplaced, missing_blocks, texts
 
 T = TypeVar("T", dict[str, Any], list[dict[str, Any]])
-KEPT = ("looks", "gates", "run")
-"""Of a report: what is not of the predictions alone."""
+NOT_RECOMPUTED = ("looks", "gates", "run")
+"""Keys of a report that do not follow from the predictions of its own fold."""
 TOLERANCE = 1e-6
-"""Relative, on another platform than the one that made the release."""
+"""Relative; on another platform than the one that made the release."""
 
 
 def verify(folder: Path) -> list[str]:
-    """Everything that is wrong with a released folder, each as one line that names the file; nothing if it is sound.
+    """Return everything that is wrong with a released folder, one line each that names the file.
 
-    Files against the manifest, weights, golden predictions, every number of the report against the stored predictions,
-    and the card, its XML and the page of the report, byte for byte, against manifest and report.
+    Checks the files against the manifest, the weights, the golden predictions, every number of the report against the
+    stored predictions, and the card, its XML and the report page byte for byte against manifest and report.
     """
     try:
         loaded = checkpoint.load(folder)
-        if wrong := misplaced(loaded.manifest):
-            return wrong
+        if problems := misplaced(loaded.manifest):
+            return problems
         golden.check(loaded)
         stored = files.read_json(folder / REPORT)
-        return [*_numbers(loaded, stored), *_written(loaded, stored)]
+        return [*_wrong_numbers(loaded, stored), *_wrong_texts(loaded, stored)]
     except (MilError, OSError) as error:
         return [str(error)]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:  # of a report.json that is no report
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # report.json holds something else
         return [f"{folder / REPORT}: {type(error).__name__}: {' '.join(str(error).split())}"]
 
 
 def recomputed(folder: Path) -> dict[str, Any] | None:
-    """report.json of a released folder, anew from its stored predictions; none where these stayed at their site.
+    """Return the report of a released folder, recomputed from its stored predictions.
+
+    None if the folder holds no predictions, since they belong to real patients.
 
     Raises:
-        MilError: what the folder holds cannot be read or evaluated.
+        MilError: if the folder cannot be read or evaluated.
     """
     loaded = checkpoint.load(folder)
     if not loaded.manifest.data["simulated"]:
         return None
     stored = files.read_json(folder / REPORT)
-    return regenerated(opened(loaded, stored), loaded, stored)
+    return recompute(released_run(loaded, stored), loaded, stored)
 
 
-def opened(loaded: Checkpoint, stored: Mapping[str, Any]) -> Run:
-    """A released folder as a run: its tables, its tool and endpoint."""
+def released_run(loaded: Checkpoint, stored: Mapping[str, Any]) -> Run:
+    """Return a released folder as a run, with its tables, tool and endpoint."""
     folder, manifest = loaded.folder, loaded.manifest
-    endpoint = checkpoint.endpoint_of(manifest.endpoint, (), folder)  # not fitted, as of a run's report
+    endpoint = checkpoint.endpoint_of(manifest.endpoint, (), folder)  # not fitted, as in the report of a run
+    patients = folder / PATIENTS
     return Run(
-        folder,
-        manifest.tool,
-        endpoint,
-        manifest.model.name,
-        manifest.encoder["name"],
-        manifest.data["simulated"],
-        stored["resamples"],
-        stored.get("seed", manifest.training["seed"]),
-        tables_in(folder, endpoint),
-        by_patient(read_table(folder / PATIENTS)) if (folder / PATIENTS).is_file() else None,
+        folder=folder,
+        tool=manifest.tool,
+        endpoint=endpoint,
+        model=manifest.model.name,
+        encoder=manifest.encoder["name"],
+        simulated=manifest.data["simulated"],
+        resamples=stored["resamples"],
+        seed=stored.get("seed", manifest.training["seed"]),
+        tables=read_tables(folder, endpoint),
+        patients=one_row_per_patient(read_table(patients)) if patients.is_file() else None,
     )
 
 
-def regenerated(run: Run, loaded: Checkpoint, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's report, from the tables of its run; looks, gates and what other folds fitted are taken over."""
+def recompute(run: Run, loaded: Checkpoint, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint's report, recomputed from the tables of its run.
+
+    Looks, gates and what the other folds fitted are taken from the stored report.
+    """
     manifest = loaded.manifest
-    kept = {key: stored[key] for key in KEPT if key in stored}
+    copied = {key: stored[key] for key in NOT_RECOMPUTED if key in stored}
     if "run" not in stored:
-        return _plain(reported(run, [manifest]) | kept)
-    whole = {key: stored["run"][key] for key in ("looks", "fitted") if key in stored["run"]}
-    own = reported(run, [manifest], manifest.data["split"]["fold"])
-    return _plain(own | kept | {"run": reported(run, [manifest]) | whole})
+        return _as_json(run_report(run, [manifest]) | copied)
+    copied_of_run = {key: stored["run"][key] for key in ("looks", "fitted") if key in stored["run"]}
+    fold = run_report(run, [manifest], manifest.data["split"]["fold"])
+    return _as_json(fold | copied | {"run": run_report(run, [manifest]) | copied_of_run})
 
 
-def differences(stored: Any, found: Any, exact: bool, where: str = "") -> Iterator[str]:
-    """Each place where two documents differ: `metrics.auroc.low is 0.8, the stored predictions give 0.7`."""
-    if isinstance(stored, dict) and isinstance(found, dict):
-        for key in dict.fromkeys([*stored, *found]):
-            yield from differences(stored.get(key), found.get(key), exact, f"{where}.{key}" if where else str(key))
-    elif isinstance(stored, list) and isinstance(found, list) and len(stored) == len(found):
-        for at, (one, other) in enumerate(zip(stored, found, strict=True)):
-            yield from differences(one, other, exact, f"{where}[{at}]")
-    elif not _same(stored, found, exact):
-        yield f"{where} is {_short(stored)}, the stored predictions give {_short(found)}"
+def differences(stored: Any, computed: Any, exact: bool, where: str = "") -> Iterator[str]:
+    """Yield each difference of two documents: `metrics.auroc.low is 0.8, the stored predictions give 0.7`."""
+    if isinstance(stored, dict) and isinstance(computed, dict):
+        for key in dict.fromkeys([*stored, *computed]):
+            yield from differences(stored.get(key), computed.get(key), exact, f"{where}.{key}" if where else str(key))
+    elif isinstance(stored, list) and isinstance(computed, list) and len(stored) == len(computed):
+        for at, (old, new) in enumerate(zip(stored, computed, strict=True)):
+            yield from differences(old, new, exact, f"{where}[{at}]")
+    elif not _same(stored, computed, exact):
+        yield f"{where} is {_shortened(stored)}, the stored predictions give {_shortened(computed)}"
 
 
-def _numbers(loaded: Checkpoint, stored: dict[str, Any]) -> Iterator[str]:
+def _wrong_numbers(loaded: Checkpoint, stored: dict[str, Any]) -> Iterator[str]:
     if not loaded.manifest.data["simulated"]:
         return
-    run, exact = opened(loaded, stored), golden.made_here(loaded.folder)
-    found = list(differences(stored, regenerated(run, loaded, stored), exact))
-    yield from (f"{REPORT}: {one}" for one in found)
-    bare = {key: value for key, value in stored.items() if key != "gates"}
-    text = texts(loaded.folder, loaded.manifest, loaded.endpoint, bare)[CARD]
-    judged = gates(Evidence(run, loaded.manifest, bare, text, missing_blocks(text), found))
-    yield from (f"{REPORT}: {one}" for one in differences(stored.get("gates"), _plain(judged), exact, "gates"))
+    run, exact = released_run(loaded, stored), golden.made_here(loaded.folder)
+    differing = list(differences(stored, recompute(run, loaded, stored), exact))
+    yield from (f"{REPORT}: {line}" for line in differing)
+    without_gates = {key: value for key, value in stored.items() if key != "gates"}
+    card = texts(loaded.folder, loaded.manifest, loaded.endpoint, without_gates)[CARD]
+    evidence = Evidence(run, loaded.manifest, without_gates, card, missing_blocks(card), differing)
+    judged = _as_json([gate.model_dump() for gate in gates(evidence)])
+    yield from (f"{REPORT}: {line}" for line in differences(stored.get("gates"), judged, exact, "gates"))
 
 
-def _written(loaded: Checkpoint, stored: Mapping[str, Any]) -> Iterator[str]:
-    for name, wanted in texts(loaded.folder, loaded.manifest, loaded.endpoint, stored).items():
-        found = (loaded.folder / name).read_text(encoding="utf-8")
-        if found != wanted:
-            line = _first_line(found, wanted)
+def _wrong_texts(loaded: Checkpoint, stored: Mapping[str, Any]) -> Iterator[str]:
+    for name, expected in texts(loaded.folder, loaded.manifest, loaded.endpoint, stored).items():
+        text = (loaded.folder / name).read_text(encoding="utf-8")
+        if text != expected:
+            line = _first_different_line(text, expected)
             yield f"{name}: line {line} is not what manifest.json and report.json give"
     card = (loaded.folder / CARD).read_text(encoding="utf-8")
-    yield from (f"{CARD}: block {name} is missing" for name in missing_blocks(card))
+    yield from (f"{CARD}: block {number} is missing" for number in missing_blocks(card))
 
 
-def _first_line(found: str, wanted: str) -> int:
-    pairs = zip_longest(found.split("\n"), wanted.split("\n"))
-    return next((number for number, (one, other) in enumerate(pairs, 1) if one != other), 0)
+def _first_different_line(text: str, expected: str) -> int:
+    pairs = zip_longest(text.split("\n"), expected.split("\n"))
+    return next((number for number, (line, expected_line) in enumerate(pairs, 1) if line != expected_line), 0)
 
 
-def _same(stored: Any, found: Any, exact: bool) -> bool:
-    numbers = isinstance(stored, int | float) and isinstance(found, int | float)
-    if exact or not numbers or bool in (type(stored), type(found)):
-        return type(stored) is type(found) and bool(stored == found)
-    return math.isclose(stored, found, rel_tol=TOLERANCE, abs_tol=TOLERANCE**2)
+def _same(stored: Any, computed: Any, exact: bool) -> bool:
+    numbers = isinstance(stored, int | float) and isinstance(computed, int | float)
+    if exact or not numbers or bool in (type(stored), type(computed)):
+        return type(stored) is type(computed) and bool(stored == computed)
+    return math.isclose(stored, computed, rel_tol=TOLERANCE, abs_tol=TOLERANCE**2)
 
 
-def _short(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def _plain(report: T) -> T:
-    """As it comes back from a file."""
-    plain: T = json.loads(json.dumps(report, allow_nan=False))
+def _as_json(document: T) -> T:
+    """Return the document as it would be read back from a file."""
+    plain: T = json.loads(json.dumps(document, allow_nan=False))
     return plain
 
 
 def verify_all(folders: Sequence[Path], processes: int = 2) -> Iterator[tuple[Path, list[str]]]:
-    """`verify` of several folders, in order, in so many processes of one thread each."""
+    """Yield each folder with the result of `verify`, in order, using this many processes of one thread each."""
     if len(folders) < 2 or processes < 2:
         yield from ((folder, verify(folder)) for folder in folders)
         return
-    fresh = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads half-alive
-    with ProcessPoolExecutor(min(processes, len(folders)), fresh, torch.set_num_threads, (1,)) as pool:
+    context = multiprocessing.get_context("spawn")  # a forked process would inherit torch's threads in a broken state
+    with ProcessPoolExecutor(min(processes, len(folders)), context, torch.set_num_threads, (1,)) as pool:
         yield from zip(folders, pool.map(verify, folders), strict=True)

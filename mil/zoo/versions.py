@@ -2,12 +2,12 @@
 
 `MAJOR.MINOR.PATCH`, after semver.org:
 
-- major: a reader of the scores has to think anew. Another endpoint, encoder or covariates, another question, ground
-  truth or decision rule.
+- major: the scores mean something else. Another endpoint, encoder or covariates; another question, ground truth,
+  decision rule or calibration method.
 - minor: the same question answered by other weights. Retrained, other data, another model, anything fitted anew.
-- patch: the same weights. The card, its report or its figures alone.
+- patch: the same weights. Only the card, its report or its figures changed.
 
-Below 1.0.0 nothing is promised yet, and a minor bump does for what later needs a major one.
+Below 1.0.0 nothing is promised yet: a minor version is enough for a change that would need a major one.
 """
 
 import re
@@ -19,15 +19,15 @@ from mil.errors import ConfigError
 from mil.manifest import Manifest
 
 CHANGELOG = "CHANGELOG.md"
+HEAD = "# Changes\n\n"
 Version = tuple[int, int, int]
 _SEMANTIC = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MEANING = ("question", "ground_truth", "decision", "calibration")
-HEAD = "# Changes\n\n"
 
 
 class Change(IntEnum):
-    """Of two versions, the part of the number that differs."""
+    """The first part of the version number that differs between two versions."""
 
     PATCH = 0
     MINOR = 1
@@ -35,88 +35,88 @@ class Change(IntEnum):
 
 
 def parse(version: str) -> Version:
-    """`1.2.3` as numbers.
+    """Return `1.2.3` as three numbers.
 
     Raises:
-        ConfigError: it is no such thing.
+        ConfigError: if the version does not have this form.
     """
-    found = _SEMANTIC.fullmatch(version)
-    if not found:
+    match = _SEMANTIC.fullmatch(version)
+    if not match:
         raise ConfigError(f"version {version!r}, expected X.Y.Z")
-    major, minor, patch = map(int, found.groups())
+    major, minor, patch = map(int, match.groups())
     return major, minor, patch
 
 
 def change(old: Manifest, new: Manifest) -> tuple[Change, str]:
-    """The least change of version that the new one needs, and what of it differs."""
-    for kind, differences in ((Change.MAJOR, _meanings), (Change.MINOR, _fits)):
-        if what := next(differences(old, new), None):
-            return kind, what
+    """Return the smallest change of version that the new manifest needs, and the first thing that differs."""
+    for kind, differences in ((Change.MAJOR, _changes_of_meaning), (Change.MINOR, _changes_of_fit)):
+        if difference := next(differences(old, new), None):
+            return kind, difference
     return Change.PATCH, "card"
 
 
-def _meanings(old: Manifest, new: Manifest) -> Iterator[str]:
+def _changes_of_meaning(old: Manifest, new: Manifest) -> Iterator[str]:
     if old.endpoint != new.endpoint:
         yield "endpoint"
     if any(old.encoder.get(key) != new.encoder.get(key) for key in ("name", "dim", "tile_px", "mpp")):
         yield "encoder"
-    if _read(old) != _read(new):
+    if _covariate_columns(old) != _covariate_columns(new):
         yield "covariates"
     yield from (f"tool.{key}" for key in _MEANING if old.tool.get(key) != new.tool.get(key))
 
 
-def _read(manifest: Manifest) -> tuple[list[str], dict[str, list[str]]] | None:
-    said = manifest.covariates
-    return None if said is None else (said.numeric, said.categorical)
+def _covariate_columns(manifest: Manifest) -> tuple[list[str], dict[str, list[str]]] | None:
+    covariates = manifest.covariates
+    return None if covariates is None else (covariates.numeric, covariates.categorical)
 
 
-def _fits(old: Manifest, new: Manifest) -> Iterator[str]:
+def _changes_of_fit(old: Manifest, new: Manifest) -> Iterator[str]:
     if old.files.get(WEIGHTS) != new.files.get(WEIGHTS):
         yield "weights"
     names = ("model", "covariates", "fitted", "data", "training")
     yield from (name for name in names if getattr(old, name) != getattr(new, name))
 
 
-def refuse_too_small(old: Manifest, new: Manifest, version: str, place: str) -> None:
-    """Holds a new version to what changed since the one before.
+def check_version(old: Manifest, new: Manifest, version: str, place: str) -> None:
+    """Check that a new version number is high enough for what changed since the released one.
 
     Raises:
-        ConfigError: not above the old version, or too small a bump.
+        ConfigError: if it is not above the old version, or too small a step.
     """
-    before, after = parse(str(old.tool["version"])), parse(version)
-    told = str(old.tool["version"])
+    old_version = str(old.tool["version"])
+    before, after = parse(old_version), parse(version)
     if after <= before:
-        raise ConfigError(f"{place}: version {version} after {told}, expected a higher one")
-    kind, what = change(old, new)
+        raise ConfigError(f"{place}: version {version} after {old_version}, expected a higher one")
+    kind, difference = change(old, new)
     if kind is Change.MAJOR and before[0] == after[0] == 0:
         kind = Change.MINOR
-    if _bump(before, after) < kind:
+    if _step(before, after) < kind:
         least = {Change.MAJOR: (before[0] + 1, 0, 0), Change.MINOR: (before[0], before[1] + 1, 0)}[kind]
         raise ConfigError(
-            f"{place}: version {version} after {told}, but {what} differs: a {kind.name.lower()} change, "
+            f"{place}: version {version} after {old_version}, but {difference} differs: a {kind.name.lower()} change, "
             f"expected {'.'.join(map(str, least))} or above"
         )
 
 
-def _bump(before: Version, after: Version) -> Change:
+def _step(before: Version, after: Version) -> Change:
     return Change.MAJOR if after[0] > before[0] else Change.MINOR if after[1] > before[1] else Change.PATCH
 
 
 def changelog(before: str, version: str, note: str, date: str | None = None) -> str:
-    """The changelog with this version on top, a line a version.
+    """Return the changelog with a line for this version on top.
 
     Args:
-        before: As it was; empty for a first release.
-        version: Released now.
+        before: The changelog so far; empty for a first release.
+        version: The version to be released.
         note: What changed, in one line.
-        date: Of the release, where one is to be given.
+        date: Date of the release, YYYY-MM-DD; left out if None.
 
     Raises:
-        ConfigError: a note of several lines, or a date that is none.
+        ConfigError: if the note is empty or has several lines, or the date has another form.
     """
     if "\n" in note.strip() or not note.strip():
         raise ConfigError(f"note {note!r}, expected one line")
     if date is not None and not _DATE.fullmatch(date):
         raise ConfigError(f"date {date!r}, expected YYYY-MM-DD")
-    named = f"{version} ({date})" if date else version
-    return f"{HEAD}- {named}: {note.strip()}\n{before.removeprefix(HEAD)}"
+    title = f"{version} ({date})" if date else version
+    return f"{HEAD}- {title}: {note.strip()}\n{before.removeprefix(HEAD)}"

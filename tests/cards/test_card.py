@@ -330,8 +330,8 @@ def test_the_changelog_is_in_the_card() -> None:
     ("contrast", "told"),
     [
         (None, None),
-        (1.0, "the simulated encoder takes some tiles for another tissue"),
-        (2.0, "the simulated encoder holds tissues 2 times as far apart as usual"),
+        (1.0, "the simulated encoder mistakes some tiles for another tissue"),
+        (2.0, "the simulated encoder separates tissues 2 times as far as usual"),
     ],
 )
 def test_how_clearly_a_simulated_encoder_sees_is_told(contrast: float | None, told: str | None) -> None:

@@ -34,7 +34,7 @@ def told(gates: list[Node] | None = None, **sections: Any) -> list[str]:
     """The shortfalls of a report that has these sections and no other, a line each."""
     endpoint = CASES["binary"]().endpoint
     found = shortfalls(Facts(manifest(endpoint), {"metrics": {}, "gates": gates} | sections, endpoint))
-    return [f"{one.name}: {line}" for one in found for line in ([one.said] if isinstance(one.said, str) else one.said)]
+    return [f"{one.name}: {line}" for one in found for line in ([one.text] if isinstance(one.text, str) else one.text)]
 
 
 GOOD = cut(share(290, 300, 0.951, 0.98), share(150, 300, 0.44, 0.56), share(160, 600, 0.23, 0.3), (0.07, 0.04, 0.12))
@@ -44,7 +44,7 @@ def test_a_report_that_reaches_what_was_asked_has_no_shortfall() -> None:
     slope = {"value": 1.0, "low": 0.9, "high": 1.1, "n": 300}
     calibration = {"questions": [{"name": "BRAF", "n": 300, "slope": slope}]}
     utility = {"questions": [{"name": "BRAF", "n": 300, "thresholds": [0.1], "gain": {"low": [0.02]}}]}
-    gates = [{"number": 1, "name": "no leakage", "holds": True, "said": "0 of 9."}]
+    gates = [{"number": 1, "name": "no leakage", "holds": True, "sentence": "0 of 9."}]
     assert told(gates, operating_points={"decisions": [GOOD]}, calibration=calibration, utility=utility) == []
 
 
@@ -118,7 +118,7 @@ def test_calibrated_probabilities_are_judged_where_there_are_any_and_risks_as_we
 
 def test_a_decision_curve_that_gains_nothing_and_a_gate_that_does_not_hold_are_named() -> None:
     utility = {"horizons": [{"name": "risk_5y", "n": 240, "thresholds": [0.1, 0.2], "gain": {"low": [-0.1, None]}}]}
-    gates = [{"number": 2, "name": "unseen sites", "holds": False, "said": "chance 0.5."}]
+    gates = [{"number": 2, "name": "unseen sites", "holds": False, "sentence": "chance 0.5."}]
     first, second = told(gates, utility=utility)
     assert first.startswith("Decision curve: risk_5y: at no threshold")
     assert second == "Release gate 2, unseen sites: does not hold: chance 0.5."
@@ -143,7 +143,7 @@ def test_a_simpler_model_that_is_better_and_a_best_one_out_of_reach_are_named() 
 
 def test_the_card_shows_them_before_anything_else_is_explained() -> None:
     evaluation, report = evaluated("binary")
-    gates = [{"number": 2, "name": "unseen sites", "holds": False, "said": "chance 0.5."}]
+    gates = [{"number": 2, "name": "unseen sites", "holds": False, "sentence": "chance 0.5."}]
     text = card(manifest(evaluation.endpoint), evaluation.endpoint, report | {"gates": gates}, [])
     section = text.split("## Where it falls short\n")[1].split("\n## ")[0]
     assert "- **Release gate 2, unseen sites**: does not hold: chance 0.5. (`report.json: gates[0]`)" in section

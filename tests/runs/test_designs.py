@@ -6,7 +6,7 @@ import pytest
 
 from mil.errors import ConfigError
 from mil.runs.design_gap import gap
-from mil.runs.designs import side_by_side
+from mil.runs.designs import compare_designs
 from mil.runs.run import open_run
 from tests.report.tables import binary
 from tests.runs.test_run import folder_of
@@ -17,8 +17,8 @@ def test_the_gap_is_that_of_the_two_tables_in_either_order(tmp_path: Path) -> No
     worse = binary(noise=3.0)
     for split in ("site_preserved", "leave_one_site_out"):
         whole = open_run(folder_of(tmp_path / split, f"split={split}", table=worse))
-        found = side_by_side(whole, random)
-        assert found == side_by_side(random, whole)
+        found = compare_designs(whole, random)
+        assert found == compare_designs(random, whole)
         assert (found["random_run"], found["preserved_run"]) == ("random", split)
         assert {"random_run": "random", "preserved_run": split, **gap(random.evaluation(), whole.evaluation())} == found
         assert found["words"].startswith("random folds flatter")
@@ -31,8 +31,8 @@ def test_what_is_no_pair_of_designs_is_refused(tmp_path: Path) -> None:
     fewer = binary().query("patient > '019'")
     for name, options, table, said in (
         ("same", ["split=holdout"], None, "both have KFold and HoldOut, expected one of random folds"),
-        ("given", ["split=fixed"], None, "its split Fixed says nothing of sites"),
-        ("silent", [words], binary().assign(role="train"), "reports nobody"),
+        ("given", ["split=fixed"], None, "split Fixed has no known design"),
+        ("silent", [words], binary().assign(role="train"), "no patient has the role report"),
         ("model", [words, "model=mean"], None, "model Pooling .*, expected ABMIL"),
         ("encoder", [words, "encoder=uni"], None, "encoder uni, expected auto"),
         ("tool", [words, "tool=msi-crc"], None, "tool msi-crc, expected binary"),
@@ -43,4 +43,4 @@ def test_what_is_no_pair_of_designs_is_refused(tmp_path: Path) -> None:
             table = binary().rename(columns={"label": "MSI", "p_1": "p_MSI-H"})
         found = open_run(folder_of(tmp_path / name, *options, table=table))
         with pytest.raises(ConfigError, match=said):
-            side_by_side(random, found)
+            compare_designs(random, found)

@@ -7,21 +7,21 @@ import pytest
 
 from mil import __version__, files
 from mil.errors import PredictionsError
-from mil.runs.looks import FILE, looked, looks
+from mil.runs.looks import FILE, count_look, read_looks
 
 
 def test_each_look_is_noted_with_what_was_looked_at(tmp_path: Path) -> None:
     (tmp_path / "predictions.csv").write_text("patient\n1\n")
-    assert looks(tmp_path) == []
-    assert [looked(tmp_path, "train"), looked(tmp_path, "evaluate")] == [1, 1], "the same predictions"
+    assert read_looks(tmp_path) == []
+    assert [count_look(tmp_path, "train"), count_look(tmp_path, "evaluate")] == [1, 1], "the same predictions"
     (tmp_path / "predictions.csv").write_text("patient\n2\n")
-    assert looked(tmp_path, "evaluate") == 2
-    found = looks(tmp_path)
-    assert [look["what"] for look in found] == ["train", "evaluate", "evaluate"]
-    assert found[0]["predictions_sha256"] == found[1]["predictions_sha256"] != found[2]["predictions_sha256"]
-    assert found[2]["predictions_sha256"] == files.sha256(tmp_path / "predictions.csv")
-    assert {look["version"] for look in found} == {__version__}
-    assert abs((datetime.now(UTC) - datetime.fromisoformat(found[0]["when"])).total_seconds()) < 60
+    assert count_look(tmp_path, "evaluate") == 2
+    found = read_looks(tmp_path)
+    assert [look.what for look in found] == ["train", "evaluate", "evaluate"]
+    assert found[0].predictions_sha256 == found[1].predictions_sha256 != found[2].predictions_sha256
+    assert found[2].predictions_sha256 == files.sha256(tmp_path / "predictions.csv")
+    assert {look.version for look in found} == {__version__}
+    assert abs((datetime.now(UTC) - datetime.fromisoformat(found[0].when or "")).total_seconds()) < 60
     assert sorted(path.name for path in tmp_path.iterdir()) == [FILE, "predictions.csv"]
 
 
@@ -29,6 +29,6 @@ def test_each_look_is_noted_with_what_was_looked_at(tmp_path: Path) -> None:
 def test_a_file_of_something_else_is_refused_and_kept(content: str, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(content)
     with pytest.raises(PredictionsError, match=r"looks\.json: .*expected a list of looks") as raised:
-        looked(tmp_path, "evaluate")
+        count_look(tmp_path, "evaluate")
     assert "\n" not in str(raised.value)
     assert (tmp_path / FILE).read_text() == content

@@ -7,7 +7,7 @@ import pytest
 
 from mil import files
 from mil.errors import ConfigError
-from mil.runs.run import PATIENTS, by_patient, open_run, titles
+from mil.runs.run import PATIENTS, one_row_per_patient, open_run, titles
 from mil.study.compose import compose, write_config
 from tests.report.tables import binary, names
 
@@ -65,7 +65,7 @@ def test_patients_are_read_from_the_run_or_from_the_cohorts_table(tmp_path: Path
 
 
 def test_what_is_known_of_no_slide_of_a_patient_is_empty() -> None:
-    found = by_patient(pd.DataFrame({"patient": ["a", "a", "b"], "slide": "s", "sex": ["", "m", "unknown"]}))
+    found = one_row_per_patient(pd.DataFrame({"patient": ["a", "a", "b"], "slide": "s", "sex": ["", "m", "unknown"]}))
     assert found["sex"].to_dict() == {"a": "m", "b": ""}
 
 

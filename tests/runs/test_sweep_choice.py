@@ -11,7 +11,7 @@ from mil.endpoints.survival import Cox
 from mil.errors import PredictionsError
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import report_folds
-from mil.runs.sweep_choice import assembled, choose, chosen_by_part, outer_parts
+from mil.runs.sweep_choice import choose, chosen_by_outer_fold, combine, outer_folds
 from mil.splits.folds import Nested
 
 PATIENTS, OUTER, INNER = 120, 3, 2
@@ -47,7 +47,7 @@ def test_no_outer_patients_target_or_score_changes_the_choice_for_them(kind: str
     before = choose(tables, endpoint)
     scores = [str(name) for name in tables["0"] if str(name).startswith("p_") or name == "log_hazard"]
     rng = np.random.default_rng(1)
-    for outer, folds in enumerate(outer_parts(tables["0"])):
+    for outer, folds in enumerate(outer_folds(tables["0"])):
         other = {}
         for name, table in tables.items():
             mine = table["fold"].isin(folds) & (table["role"] == "report")
@@ -95,7 +95,7 @@ def test_of_equals_the_first_is_chosen() -> None:
 def test_every_patient_is_predicted_once_by_the_mean_of_the_chosen_models() -> None:
     tables, endpoint = sweep("binary")
     chosen = {0: "2", 1: "0", 2: "1"}
-    found = assembled(tables, chosen, endpoint)
+    found = combine(tables, chosen, endpoint)
     assert sorted(found.loc[found["role"] == "report", "patient"]) == sorted(set(found["patient"]))
     for outer, folds in enumerate([[0, 1], [2, 3], [4, 5]]):
         source = tables[chosen[outer]]
@@ -112,10 +112,10 @@ def test_every_patient_is_predicted_once_by_the_mean_of_the_chosen_models() -> N
 
 def test_hazards_without_an_origin_are_brought_to_one_before_they_are_averaged() -> None:
     tables, endpoint = sweep("survival")
-    found = assembled(tables, {0: "0", 1: "0", 2: "0"}, endpoint)
+    found = combine(tables, {0: "0", 1: "0", 2: "0"}, endpoint)
     # a shift of one fold's model is nobody's risk
     shifted = {name: table.assign(log_hazard=table["log_hazard"] + 7 * table["fold"]) for name, table in tables.items()}
-    again = assembled(shifted, {0: "0", 1: "0", 2: "0"}, endpoint)
+    again = combine(shifted, {0: "0", 1: "0", 2: "0"}, endpoint)
     np.testing.assert_allclose(found["log_hazard"], again["log_hazard"], atol=1e-9)
     assert abs(found["log_hazard"].mean()) < 1
 
@@ -125,7 +125,7 @@ def test_an_ordinary_cross_validation_keeps_its_rows() -> None:
     single = {
         name: table[table["fold"] % INNER == 0].assign(fold=table["fold"] // INNER) for name, table in tables.items()
     }
-    found = assembled(single, {0: "0", 1: "1", 2: "0"}, endpoint)
+    found = combine(single, {0: "0", 1: "1", 2: "0"}, endpoint)
     expected = pd.concat([single[name][single[name]["fold"] == fold] for fold, name in enumerate("010")])
     pd.testing.assert_frame_equal(found, expected.sort_values(["fold", "patient"], ignore_index=True))
 
@@ -137,10 +137,10 @@ def test_what_cannot_be_chosen_from_is_refused() -> None:
     with pytest.raises(PredictionsError, match="1 has other patients, folds or roles than 0"):
         choose({"0": tables["0"], "1": tables["1"].iloc[1:]}, endpoint)
     single = {name: table[table["role"] != "select"] for name, table in tables.items()}
-    with pytest.raises(PredictionsError, match="fold 0 has nobody who reports or who selects"):
+    with pytest.raises(PredictionsError, match="fold 0 has no report or no select patients"):
         choose(single, endpoint)
     one_class = {name: table.assign(label=0) for name, table in tables.items()}
-    with pytest.raises(PredictionsError, match="outer part 0: the select patients define no auroc"):
+    with pytest.raises(PredictionsError, match="outer fold 0: the select patients define no auroc"):
         choose(one_class, endpoint)
 
 
@@ -153,7 +153,7 @@ def test_the_chosen_configuration_is_scored_without_its_luck() -> None:
         guesses = {name: table.assign(p_1=rng.random(len(table))) for name, table in tables.items()}
         selection = choose(guesses, endpoint)
         lucky.append(selection.loc[selection["chosen"], "value"].mean())
-        folds = report_folds(assembled(guesses, chosen_by_part(selection), endpoint), endpoint)
+        folds = report_folds(combine(guesses, chosen_by_outer_fold(selection), endpoint), endpoint)
         nested.append(np.mean([endpoint.score(fold.logits, fold.target)["auroc"] for fold in folds]))
     assert np.mean(lucky) > 0.53
     assert abs(np.mean(nested) - 0.5) < 0.06

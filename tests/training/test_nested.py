@@ -13,7 +13,7 @@ from mil.cli.select_command import select
 from mil.errors import ConfigError
 from mil.report.evaluation import Evaluation
 from mil.report.prediction_files import read
-from mil.runs.sweep_choice import chosen_by_part
+from mil.runs.sweep_choice import chosen_by_outer_fold
 from mil.study import build
 from mil.study.compose import compose, read_config, write_config
 from mil.study.pipeline import read_study, split_study
@@ -58,7 +58,7 @@ def test_a_sweep_becomes_one_run_in_which_every_patient_is_reported_once(
     report = table[table["role"] == "report"]
     assert sorted(report["patient"]) == sorted(set(table["patient"]))
     score = next(str(name) for name in table if str(name).startswith("p_"))
-    for outer, name in chosen_by_part(selection).items():
+    for outer, name in chosen_by_outer_fold(selection).items():
         source = read(jobs[name] / "predictions.csv")
         own = source[source["fold"].isin([2 * outer, 2 * outer + 1]) & (source["role"] == "report")]
         expected = own.groupby("patient")[score].mean()

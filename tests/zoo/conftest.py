@@ -29,4 +29,4 @@ def real_release(real_run: Path, shared: Path) -> Path:
 @pytest.fixture
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take longer than all the rest of a release, and not every test is of them."""
-    monkeypatch.setattr(module, "drawn", lambda *_: None)
+    monkeypatch.setattr(module, "draw_figures", lambda *_: None)

@@ -16,7 +16,7 @@ from mil.cards import card
 from mil.fitted.novelty import Novelty
 from mil.fitted.novelty import fit as fit_novelty
 from mil.runs.run import open_run
-from mil.zoo.gates import GATES, Evidence, gates, lines
+from mil.zoo.gates import GATES, Evidence, gate_lines, gates
 
 Node = dict[str, Any]
 
@@ -31,8 +31,8 @@ def evidence(crc_run: Path) -> Evidence:
 
 def judged(evidence: Evidence, number: int) -> tuple[bool | None, str]:
     found = gates(evidence)[number - 1]
-    assert found["number"] == number
-    return found["holds"], found["said"]
+    assert found.number == number
+    return found.holds, found.sentence
 
 
 def told(evidence: Evidence, change: Callable[[Node], object]) -> Evidence:
@@ -50,13 +50,13 @@ def fitted(evidence: Evidence, **changes: Any) -> Evidence:
 
 def test_there_are_ten_gates_and_each_rests_on_a_number(evidence: Evidence) -> None:
     found = gates(evidence)
-    assert [one["number"] for one in found] == list(range(1, 11))
+    assert [one.number for one in found] == list(range(1, 11))
     assert len(GATES) == 10
-    for one, line in zip(found, lines(found), strict=True):
-        assert re.search(r"\d", one["said"]), one
-        assert one["said"].endswith(".")
+    for one, line in zip(found, gate_lines(found), strict=True):
+        assert re.search(r"\d", one.sentence), one
+        assert one.sentence.endswith(".")
         assert "\n" not in line
-        assert one["name"] in line
+        assert one.name in line
 
 
 def test_a_patient_in_two_roles_is_a_leak(evidence: Evidence) -> None:
@@ -163,7 +163,7 @@ def test_a_tool_that_lets_a_stand_in_pass_fails_the_gate_of_unlike_inputs(eviden
 
 
 def test_lost_blocks_changed_numbers_and_silence_do_not_hold(evidence: Evidence) -> None:
-    assert judged(replace(evidence, missing=["12"]), 8) == (False, "1 of the card's blocks missing: 12.")
+    assert judged(replace(evidence, missing_blocks=["12"]), 8) == (False, "1 of the card's blocks missing: 12.")
     assert judged(replace(evidence, differing=["metrics.auroc.low is 0"]), 9)[0] is False
     assert judged(replace(evidence, card="validated everywhere"), 10)[0] is False
     assert judged(evidence, 10)[0] is True

@@ -88,7 +88,7 @@ def test_what_is_pushed_is_listed_and_pulled_byte_for_byte(toy: Path, address: s
 def test_a_version_is_pushed_once_and_never_overwritten(toy: Path, address: str, tmp_path: Path) -> None:
     push(toy, address)
     push(toy, address)
-    with pytest.raises(ConfigError, match="is there with other content, expected a new version"):
+    with pytest.raises(ConfigError, match="exists with other content, expected a new version"):
         push(made(tmp_path / "other", seed=1), address)
     assert content(pull(address, "toy")) == content(toy)
 
@@ -113,7 +113,7 @@ def test_a_file_with_another_digest_is_refused_before_anything_reads_it(
 
     monkeypatch.setattr(checkpoint, "load", never)
     monkeypatch.setattr(checkpoint, "read_manifest", never)
-    with pytest.raises(CheckpointError, match=rf"{name} is not the file that the manifest counts"):
+    with pytest.raises(CheckpointError, match=rf"{name} is not the file that the manifest lists"):
         pull(str(address), "toy")
     assert [path for path in pulled().rglob("*") if path.is_file()] == []
     assert not list((build.cache_dir() / "blobs").glob(".*"))
@@ -125,16 +125,16 @@ def test_a_pull_that_broke_off_goes_on_where_it_ended(
     address = str(tmp_path / "registry")
     push(toy, address)
     fetched: list[str] = []
-    stream = stores.Anywhere.stream
+    stream = stores.FileStore.stream
 
-    def counted(self: stores.Anywhere, path: str, limit: int) -> Iterator[bytes]:
+    def counted(self: stores.FileStore, path: str, limit: int) -> Iterator[bytes]:
         fetched.append(path.rpartition("/")[2])
         if fetched.count(checkpoint.WEIGHTS) == 1 and path.endswith(checkpoint.WEIGHTS):
             yield b"the first bytes"
             raise ConfigError("the line is cut")
         yield from stream(self, path, limit)
 
-    monkeypatch.setattr(stores.Anywhere, "stream", counted)
+    monkeypatch.setattr(stores.FileStore, "stream", counted)
     with pytest.raises(ConfigError, match="cut"):
         pull(address, "toy")
     assert not (pulled() / "toy" / "1.0.0").exists()
@@ -196,7 +196,7 @@ def test_something_else_where_a_tool_would_go_stays(toy: Path, tmp_path: Path) -
     push(toy, address)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ConfigError, match="something else is there"):
+    with pytest.raises(ConfigError, match="exists with other content"):
         pull(address, "toy", tmp_path / "mine")
     assert content(tmp_path / "mine") == {"thesis.txt": b"years of work"}
 
@@ -260,20 +260,20 @@ def test_a_signature_goes_along_and_is_checked(
     signing.sign(toy, key)
     push(toy, address)
     place = pull(address, "toy", key=key)
-    assert "signed, and the signature fits" in caplog.text
+    assert "signed, and the signature matches" in caplog.text
     assert signing.verify(place, key) == "signed"
     assert signing.verify(place, None) == "signed, not checked"
     assert pull(address, "toy", key=key) == place
     theirs = tmp_path / "theirs.pem"
     theirs.write_text("theirs")
     for again in (None, tmp_path / "fresh"):
-        with pytest.raises(CheckpointError, match="the signature does not fit"):
+        with pytest.raises(CheckpointError, match="the signature does not match"):
             pull(address, "toy", again, theirs)
     assert not (tmp_path / "fresh").exists()
     assert not (tmp_path / "fresh.sig").exists()
     (place / "README.md").write_text("another card")
     reseal(place)
-    with pytest.raises(CheckpointError, match=r"the signature does not fit \(Signature mismatch: several lines\)"):
+    with pytest.raises(CheckpointError, match=r"the signature does not match \(Signature mismatch: several lines\)"):
         signing.verify(place, key)
 
 
@@ -293,7 +293,7 @@ def test_without_the_library_signing_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "model_signing", None)
     (tmp_path / "key.pem").write_text("x")
-    signing.beside(toy).write_text("a signature")
+    signing.signature_path(toy).write_text("a signature")
     with pytest.raises(ConfigError, match=r"pip install 'mil-zoo\[sign\]'"):
         signing.sign(toy, tmp_path / "key.pem")
     with pytest.raises(ConfigError, match=r"pip install 'mil-zoo\[sign\]'"):

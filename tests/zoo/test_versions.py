@@ -5,7 +5,7 @@ import pytest
 from mil.checkpoint import WEIGHTS
 from mil.errors import ConfigError
 from mil.manifest import Manifest
-from mil.zoo.versions import HEAD, Change, change, changelog, parse, refuse_too_small
+from mil.zoo.versions import HEAD, Change, change, changelog, check_version, parse
 from tests.zoo.checkpoints import described
 
 BEFORE = described("1.2.3", files={WEIGHTS: "a"})
@@ -41,24 +41,24 @@ def test_what_changed_needs_its_part_of_the_version(after: Manifest, kind: Chang
     versions = {Change.PATCH: "1.2.4", Change.MINOR: "1.3.0", Change.MAJOR: "2.0.0"}
     for bump, version in versions.items():
         if bump >= kind:
-            refuse_too_small(BEFORE, after, version, "place")
+            check_version(BEFORE, after, version, "place")
         else:
             with pytest.raises(ConfigError, match=f"{what} differs: a .* change, expected {versions[kind]} or above"):
-                refuse_too_small(BEFORE, after, version, "place")
+                check_version(BEFORE, after, version, "place")
 
 
 @pytest.mark.parametrize("version", ["1.2.3", "1.2.2", "0.9.9"])
 def test_a_version_goes_up(version: str) -> None:
     with pytest.raises(ConfigError, match="expected a higher one"):
-        refuse_too_small(BEFORE, BEFORE, version, "place")
+        check_version(BEFORE, BEFORE, version, "place")
 
 
 def test_below_one_a_minor_bump_is_enough_for_everything() -> None:
     early = described("0.2.0", files={WEIGHTS: "a"})
     other = early.model_copy(update={"encoder": early.encoder | {"dim": 9}})
-    refuse_too_small(early, other, "0.3.0", "place")
+    check_version(early, other, "0.3.0", "place")
     with pytest.raises(ConfigError, match=r"expected 0\.3\.0 or above"):
-        refuse_too_small(early, other, "0.2.1", "place")
+        check_version(early, other, "0.2.1", "place")
 
 
 def test_the_changelog_has_the_newest_version_on_top_a_line_each() -> None:
