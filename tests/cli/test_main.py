@@ -14,7 +14,20 @@ from mil.cli.error_lines import told
 from mil.errors import FeatureError
 from tests.conftest import Mil
 
-HEAVY = ("torch", "pandas", "numpy", "hydra", "omegaconf", "lightning", "h5py", "sklearn", "matplotlib", "scipy")
+HEAVY = (
+    "torch",
+    "pandas",
+    "numpy",
+    "hydra",
+    "omegaconf",
+    "lightning",
+    "h5py",
+    "sklearn",
+    "matplotlib",
+    "scipy",
+    "wandb",
+    "pydantic",
+)
 ROOT = Path(__file__).parents[2]
 
 
@@ -82,9 +95,33 @@ def test_list_of_models_says_what_each_needs_and_costs(mil: Mil) -> None:
         assert rows[name].rstrip().endswith(f" {model.cost}")
 
 
-def test_the_package_itself_loads_no_heavy_library() -> None:
-    done = python(f"import sys, mil; sys.exit(','.join(set({HEAVY}) & set(sys.modules)) or None)")
+def test_the_package_itself_loads_no_heavy_library_and_sets_no_environment_variable() -> None:
+    done = python(
+        "import os, sys; before = dict(os.environ); import mil; assert dict(os.environ) == before; "
+        f"sys.exit(','.join(set({HEAVY}) & set(sys.modules)) or None)"
+    )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_command_limits_the_kernel_cache_before_torch_starts() -> None:
+    code = """
+import os, sys
+sys.argv = ["mil", "--version"]
+from mil.cli.main import main
+try:
+    main()
+except SystemExit:
+    pass
+assert "torch" not in sys.modules
+print(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], os.environ["LRU_CACHE_CAPACITY"])
+"""
+    unset = {name: "" for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")}
+    assert python(f"import os\n[os.environ.pop(name) for name in {list(unset)}]\n{code}", **unset).stdout.split()[
+        -2:
+    ] == [
+        "128",
+        "16",
+    ]
 
 
 def test_list_of_something_else_is_refused(mil: Mil) -> None:

@@ -1,5 +1,9 @@
 """Where each epoch's numbers go: nothing leaves the machine unless it is asked to."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -32,3 +36,28 @@ def test_wandb_stays_offline_unless_told(tmp_path: Path, mil: Mil) -> None:
     said = mil(*WORDS, "logger=wandb", f"hydra.run.dir={tmp_path}")
     assert said.code == 0, said.err
     assert list((tmp_path / "log").rglob("offline-run-*/*.wandb"))
+
+
+def test_training_with_the_default_logger_imports_no_wandb_and_opens_no_connection(tmp_path: Path) -> None:
+    code = """
+import json, socket, sys
+connections = []
+def connect(self, address):
+    if self.family in (socket.AF_INET, socket.AF_INET6):
+        connections.append(repr(address))
+    raise ConnectionRefusedError
+socket.socket.connect = socket.socket.connect_ex = connect
+from mil.cli.main import main
+try:
+    main()
+finally:
+    with open("network.json", "w") as file:
+        json.dump({"connections": connections, "wandb": "wandb" in sys.modules}, file)
+"""
+    words = [*WORDS, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}/run"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "network.json").read_text()) == {"connections": [], "wandb": False}
