@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mil.cli.prediction_columns import Columns
-from mil.endpoints.classification import Binary, Multiclass, places
+from mil.endpoints.classification import Binary, Multiclass, class_indices
 from mil.endpoints.competing_risks import CompetingRisks
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.follow_up import CENSORED
@@ -121,8 +121,8 @@ class _Source:
         """The other one of two labels; an empty cell is none."""
         require(self.path, self.raw, [column], PredictionsError)
         labels = self.raw[column]
-        others = sorted(set(labels[places(labels, [positive]) < 0]) - {""})
-        if not others or (places(pd.Series(others), others[:1]) < 0).any():
+        others = sorted(set(labels[class_indices(labels, [positive]) < 0]) - {""})
+        if not others or (class_indices(pd.Series(others), others[:1]) < 0).any():
             found = ", ".join(map(repr, others[:5])) or "nothing"
             raise PredictionsError(f"column {column}: beside {positive!r} found {found}, expected one label")
         return str(others[0])

@@ -1,4 +1,4 @@
-"""Classes of patients: binary and multiclass."""
+"""Exclusive classes of patients: binary and multiclass."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,36 +19,36 @@ from mil.stats.classification_metrics import against_rest, auroc, balanced_accur
 
 
 class Classes(Endpoint):
-    """What endpoints of one column of declared words share: its labels, and weights that balance them."""
+    """Base of endpoints whose target is one column of class names: labels, and weights that balance the classes."""
 
     task: ClassVar[str] = "classification"
 
     def __init__(self, column: str, classes: Sequence[str]) -> None:
-        """`classes` in the order of the logits, as the cohort's table writes them."""
+        """Create the endpoint; `classes` are in the order of the logits and spelled as in the cohort's table."""
         self.column, self.columns = column, (column,)
         self.classes = tuple(str(name) for name in classes)
-        if len({_folded(name) for name in self.classes}) != len(self.classes) or len(self.classes) < 2:
+        if len({_normalised(name) for name in self.classes}) != len(self.classes) or len(self.classes) < 2:
             raise ConfigError(f"endpoint {column}: classes {list(self.classes)}, expected two or more different ones")
         self.class_weight: list[float] | None = None
 
     def labels(self, table: pd.DataFrame) -> NDArray[np.int64]:
-        """Each patient's class, as its place among the classes, `(p,)`."""
-        found = places(table[self.column], self.classes)
-        if (found < 0).any():
-            refuse_label(table[self.column], int((found < 0).argmax()), self.classes)
-        return found
+        """Return the index of each patient's class, `(p,)`."""
+        indices = class_indices(table[self.column], self.classes)
+        if (indices < 0).any():
+            refuse_label(table[self.column], int((indices < 0).argmax()), self.classes)
+        return indices
 
     def counts(self, target: Tensor) -> dict[str, int]:
-        """Patients, and those of each class."""
+        """Return the number of patients, and of patients in each class."""
         amounts = np.bincount(target.long().numpy(), minlength=len(self.classes))
         return {"n": len(target)} | dict(zip(self.classes, map(int, amounts), strict=True))
 
     def strata(self, target: Tensor) -> NDArray[np.int64]:
-        """The class itself."""
+        """Return the index of each patient's class, `(p,)`."""
         return target.long().numpy()
 
     def fit(self, target: Tensor, balance: bool = False) -> None:
-        """Weights `n / (k n_class)`, so that every class weighs the same in the loss.
+        """Set the class weights `n / (k n_class)`, with which every class contributes equally to the loss.
 
         Raises:
             CohortError: fewer than two classes among the training patients.
@@ -56,32 +56,32 @@ class Classes(Endpoint):
         amounts = self.counts(target)
         present = [name for name in self.classes if amounts[name]]
         if len(present) < 2:
-            found = present[0] if present else "missing"
+            only = present[0] if present else "missing"
             raise CohortError(
-                f"column {self.column}: all {len(target)} training patients are {found!r}, "
+                f"column {self.column}: all {len(target)} training patients are {only!r}, "
                 f"expected two classes or more of {', '.join(self.classes)}"
             )
         weights = [len(target) / (len(present) * amounts[name]) if amounts[name] else 0.0 for name in self.classes]
         self.class_weight = weights if balance else None
 
     def state(self) -> dict[str, Any]:
-        """The class weights in force."""
+        """Return the class weights, None where the loss is not balanced."""
         return {"class_weight": self.class_weight}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Takes the class weights back."""
+        """Restore the class weights."""
         self.class_weight = state.get("class_weight")
 
     def _weights(self, like: Tensor) -> Tensor:
         return torch.tensor(self.class_weight or [1.0] * len(self.classes), dtype=like.dtype, device=like.device)
 
-    def _weighed(self, losses: Tensor, target: Tensor) -> Tensor:
-        """The mean of `weight[class] * loss` over patients."""
+    def _weighted_mean(self, losses: Tensor, target: Tensor) -> Tensor:
+        """Return the mean of `weight[class] * loss` over patients, `()`."""
         return (self._weights(losses)[target.long()] * losses).mean()
 
 
 class Binary(Classes):
-    """Two classes, one logit: `classes[1]` is the positive one."""
+    """Two classes, one logit: `classes[1]` is the positive class."""
 
     metric: ClassVar[str] = "auroc"
     called_by: ClassVar[str] = "probability above 0.5"
@@ -96,7 +96,17 @@ class Binary(Classes):
         margin: float = 0.05,
         smoothing: float = 0.0,
     ) -> None:
-        """`classes`: negative, then positive; the others are `ClassLoss`'s."""
+        """Create the endpoint.
+
+        Args:
+            column: Column of the labels.
+            classes: Negative, then positive.
+            loss: As `kind` in `ClassLoss`; the arguments below are explained there too.
+            gamma: Focusing exponent.
+            gamma_positive: Focusing exponent of positives.
+            margin: Probability below which negatives cost nothing.
+            smoothing: Label smoothing.
+        """
         super().__init__(column, classes)
         self.losses = ClassLoss(column, loss, gamma, gamma_positive, margin, smoothing)
         if len(self.classes) != 2:
@@ -118,19 +128,19 @@ class Binary(Classes):
         return [Question(self.positive, self.class_columns, self, Tensor.double, *self.classes)]
 
     def encode(self, table: pd.DataFrame) -> Tensor:
-        """0 or 1, `(p,)`."""
+        """Return 0 for negative and 1 for positive, `(p,)`."""
         return torch.from_numpy(self.labels(table)).float()
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy, focal or asymmetric loss, weighted by class where balanced."""
-        return self._weighed(self.losses.binary(logits.squeeze(1), target), target)
+        """Return the cross-entropy, focal or asymmetric loss, weighted by class where balanced, `()`."""
+        return self._weighted_mean(self.losses.binary(logits.squeeze(1), target), target)
 
     def membership(self, target: Tensor) -> Tensor:
-        """1 for the positive class, `(b, 1)`."""
+        """Return 1 for bags of the positive class, `(b, 1)`."""
         return target.unsqueeze(1)
 
     def score(self, logits: Tensor, target: Tensor, weight: NDArray[np.float64] | None = None) -> Scores:
-        """AUROC; balanced accuracy at probability one half."""
+        """Return the AUROC, and the balanced accuracy at probability one half."""
         values, label = logits.double().squeeze(1).numpy(), target.long().numpy()
         return {
             "auroc": auroc(values, label == 1, weight),
@@ -138,21 +148,24 @@ class Binary(Classes):
         }
 
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
-        """`p_<positive>`, in double precision: logits to 16 come back from a file to 1e-9, above 36 all are one."""
+        """Return `p_<positive>`, `(p,)`.
+
+        In double precision logits up to 16 survive a round trip to 1e-9; probabilities of logits above 36 are all 1.
+        """
         return {f"p_{self.positive}": logits.double().squeeze(1).sigmoid()}
 
     def recode(self, table: pd.DataFrame) -> Tensor:
-        """Logit of `p_<positive>`."""
+        """Return the logits of `p_<positive>`, `(p, 1)`."""
         return logit(probabilities(table, [f"p_{self.positive}"]))
 
     def legend(self) -> str:
-        """The probability, uncalibrated."""
+        """Return what the uncalibrated probability means."""
         raw = "It is as the model gives it, before any calibration."
         return f"`p_{self.positive}` rises with the probability of {self.positive}. {raw}"
 
 
 class Multiclass(Classes):
-    """Classes that exclude each other, a logit each."""
+    """Classes that exclude each other, one logit each."""
 
     metric: ClassVar[str] = "macro_auroc"
 
@@ -164,7 +177,15 @@ class Multiclass(Classes):
         gamma: float | None = None,
         smoothing: float = 0.0,
     ) -> None:
-        """`classes` in the order of the logits; the others are `ClassLoss`'s."""
+        """Create the endpoint.
+
+        Args:
+            column: Column of the labels.
+            classes: In the order of the logits.
+            loss: cross_entropy or focal, see `ClassLoss`.
+            gamma: Focusing exponent.
+            smoothing: Label smoothing.
+        """
         super().__init__(column, classes)
         self.losses = ClassLoss(column, loss, gamma, smoothing=smoothing, kinds=("cross_entropy", "focal"))
         self.out_dim = len(self.classes)
@@ -174,20 +195,20 @@ class Multiclass(Classes):
         return [class_question(self, [name], name, f"not {name}", name) for name in self.classes]
 
     def encode(self, table: pd.DataFrame) -> Tensor:
-        """Places among the classes, `(p,)`."""
+        """Return the index of each patient's class, `(p,)`."""
         return torch.from_numpy(self.labels(table))
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy or focal loss; where balanced, the mean of `weight[class] * loss` over patients."""
-        return self._weighed(self.losses.exclusive(logits, target), target)
+        """Return the mean cross-entropy or focal loss, weighted by class where balanced, `()`."""
+        return self._weighted_mean(self.losses.exclusive(logits, target), target)
 
     def membership(self, target: Tensor) -> Tensor:
-        """1 for the bag's own class, `(b, c)`."""
+        """Return 1 for the class of each bag and 0 for the others, `(b, c)`."""
         return functional.one_hot(target, len(self.classes)).float()
 
     def score(self, logits: Tensor, target: Tensor, weight: NDArray[np.float64] | None = None) -> Scores:
-        """One-vs-rest AUROC of the probabilities, mean over classes; balanced accuracy of the likeliest class."""
-        # a constant added to a patient's logits says nothing, yet would move the patient among the others
+        """Return the mean one-vs-rest AUROC, and the balanced accuracy of the likeliest class."""
+        # normalised first: a constant added to all logits of a patient means nothing, but would change their rank
         values, label = logits.double().log_softmax(1).numpy(), target.numpy()
         return {
             "macro_auroc": macro_auroc(levelled(against_rest(values)), label, weight),
@@ -195,49 +216,52 @@ class Multiclass(Classes):
         }
 
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
-        """`p_<class>` for each class; they sum to one."""
-        shares = logits.double().softmax(1).unbind(1)
-        return {f"p_{name}": values for name, values in zip(self.classes, shares, strict=True)}
+        """Return `p_<class>` of each class, `(p,)` each; they sum to one."""
+        columns = logits.double().softmax(1).unbind(1)
+        return {f"p_{name}": values for name, values in zip(self.classes, columns, strict=True)}
 
     def recode(self, table: pd.DataFrame) -> Tensor:
-        """Logarithms of the probabilities."""
+        """Return the logarithms of the probabilities, `(p, c)`."""
         return probabilities(table, [f"p_{name}" for name in self.classes]).clamp(min=1e-300).log()
 
     @property
     def oracle_columns(self) -> tuple[str, ...]:
-        """A class each."""
+        """One column per class."""
         return tuple(f"oracle_{name}" for name in self.classes)
 
     def legend(self) -> str:
-        """The probabilities, uncalibrated."""
+        """Return what the uncalibrated probabilities mean."""
         names = ", ".join(f"`p_{name}`" for name in self.classes)
         return f"{names}: probabilities that sum to one. They are as the model gives them, before any calibration."
 
 
-def places(values: "pd.Series[str]", classes: Sequence[str]) -> NDArray[np.int64]:
-    """Each value's place among the classes, `(p,)`; -1 for what is none of them."""
-    known = {_folded(name): place for place, name in enumerate(classes)}
-    return np.array([known.get(_folded(value), -1) for value in values], dtype=np.int64)
+def class_indices(values: "pd.Series[str]", classes: Sequence[str]) -> NDArray[np.int64]:
+    """Return the index of each value among the classes, `(p,)`; -1 for values that are not a class."""
+    indices = {_normalised(name): index for index, name in enumerate(classes)}
+    return np.array([indices.get(_normalised(value), -1) for value in values], dtype=np.int64)
 
 
 def refuse_label(values: "pd.Series[str]", row: int, classes: Sequence[str]) -> NoReturn:
-    """Says that this row's value is none of the classes."""
-    who, value = values.index[row], str(values.iloc[row])
-    known = ", ".join(classes)
-    raise CohortError(f"column {values.name}, row of {who}: label {value!r}, expected one of {known}")
+    """Raise the error that the value in this row is not one of the classes.
+
+    Raises:
+        CohortError: always.
+    """
+    patient, value = values.index[row], str(values.iloc[row])
+    raise CohortError(f"column {values.name}, row of {patient}: label {value!r}, expected one of {', '.join(classes)}")
 
 
 def logit(probability: Tensor) -> Tensor:
-    """Logits of probabilities, all finite."""
-    # doubles are far finer near zero than near one: certain negatives keep their order, certain positives tie
+    """Return finite logits of probabilities in [0, 1]."""
+    # doubles are much denser near zero than near one: tiny probabilities stay ordered, those near one become ties
     return probability.clamp(1e-300, 1 - 2**-53).logit()
 
 
 def probabilities(table: pd.DataFrame, columns: Sequence[str]) -> Tensor:
-    """Columns of a table `(p, k)`.
+    """Return columns of a table as probabilities, `(p, k)`.
 
     Raises:
-        PredictionsError: a column is missing, or holds what is no probability.
+        PredictionsError: a column is missing, or has a value outside [0, 1].
     """
     values = numbers(table, columns)
     outside = ~((values >= 0) & (values <= 1)).all(1)
@@ -246,8 +270,8 @@ def probabilities(table: pd.DataFrame, columns: Sequence[str]) -> Tensor:
     return values
 
 
-def _folded(value: object) -> str:
-    """`1`, `1.0` and `01.0` are one class, whatever wrote the table."""
+def _normalised(value: object) -> str:
+    """Return one spelling for `1`, `1.0` and `01.0`, so that a class matches whichever software wrote the table."""
     text = str(value).strip()
     try:
         number = float(text)

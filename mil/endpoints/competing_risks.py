@@ -1,4 +1,4 @@
-"""Several events of which only the first is seen."""
+"""Several competing events, of which only the first is observed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,11 +20,11 @@ from mil.stats.survival_metrics import competing_c_index
 
 
 class CompetingRisks(Survival):
-    """Cause-specific hazards in intervals of time, a logit for each cause and interval; the first cause is ranked.
+    """Cause-specific hazards in intervals of time, one logit per cause and interval; patients are ranked by the first.
 
-    The likelihood is DeepHit's (Lee et al., AAAI 2018, equation 2) of probabilities that are made of hazards instead of
-    one softmax over all of time; `ranking` adds its equation 3 with that weight, a mean over comparable pairs. A target
-    is `(p, 2)`: time and, from 1, the cause, 0 for censored.
+    The likelihood is that of DeepHit (Lee et al., AAAI 2018, equation 2), with probabilities made from hazards instead
+    of one softmax over all times; `ranking` is the weight of its equation 3, taken as a mean over comparable pairs. A
+    target is `(p, 2)`: the time, and the cause from 1 on or 0 for censored.
     """
 
     rank_means: ClassVar[str] = "the chance of the first cause until the end of an interval, mean over the intervals"
@@ -43,20 +43,20 @@ class CompetingRisks(Survival):
         status: Mapping[str, Sequence[object] | object] | None = None,
         shortest: float | None = None,
     ) -> None:
-        """Names columns and causes.
+        """Create the endpoint.
 
         Args:
-            time: as in `FollowUp`, and so are `event`, `unit`, `status` and `shortest`.
-            event: column of the words for censored and each cause.
-            causes: two or more; the first is the one that the tool is about.
-            unit: of time.
-            horizons: times in `unit` at which each cause's cumulative incidence is a column `risk_<cause>_<horizon>`.
-            intervals: as in `Intervals`, and so is `cuts`.
-            cuts: quantiles or equal.
-            ranking: weight of DeepHit's ranking loss.
-            sigma: difference of incidences at which that loss has fallen to 1/e.
-            status: words of the states.
-            shortest: least time.
+            time: Column of follow-up times.
+            event: Column of how follow-up ended: censored, or one of the causes.
+            causes: Two or more; the first is the one that the tool is about.
+            unit: Of times: days, months or years.
+            horizons: Times by name; the cumulative incidence of each cause becomes `risk_<cause>_<horizon>`.
+            intervals: Number of intervals, see `Intervals`.
+            cuts: How the time is cut: quantiles or equal.
+            ranking: Weight of DeepHit's ranking loss.
+            sigma: Difference of incidences at which that loss has fallen to 1/e.
+            status: Words for each state, see `FollowUp`.
+            shortest: Minimum time, see `FollowUp`.
         """
         super().__init__(FollowUp(time, event, causes, status, unit, shortest), unit, horizons)
         self.causes = self.follow_up.causes
@@ -70,7 +70,7 @@ class CompetingRisks(Survival):
 
     @property
     def fitted(self) -> bool:
-        """Whether the time is cut."""
+        """Whether the intervals have been cut."""
         return self.intervals.edges is not None
 
     @property
@@ -79,62 +79,66 @@ class CompetingRisks(Survival):
         return replace(super().survival, causes=self.causes)
 
     def fit(self, target: Tensor, balance: bool = False) -> None:
-        """Cuts the time to the training patients.
+        """Cut the intervals to the training patients.
 
         Raises:
-            CohortError: no first event, or too few different times of events.
-            ConfigError: balance asked for.
+            CohortError: the first cause never occurs, or there are too few different times of events.
+            ConfigError: class weights are requested.
         """
         super().fit(target, balance)
         self.intervals.fit(target)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Negative log likelihood a patient, and the ranking loss where it has a weight."""
+        """Return the mean negative log likelihood, plus the weighted ranking loss, `()`."""
         likelihood = self.intervals.loss(logits, target)
         return likelihood + self.ranking * self._ranking(logits, target) if self.ranking else likelihood
 
     def _ranking(self, logits: Tensor, target: Tensor) -> Tensor:
-        """`exp((F_k(t_i | j) - F_k(t_i | i)) / sigma)`, mean over events i of cause k and all j followed longer, `()`.
+        """Return the mean of `exp((F_k(t_i | j) - F_k(t_i | i)) / sigma)`, `()`.
 
-        Incidences are taken at the end of the interval that holds `t_i`.
+        It runs over all events i of any cause k and all patients j followed longer. Incidences are taken at the end of
+        the interval that contains `t_i`.
         """
         incidence = self.intervals.at_edges(logits.to(torch.promote_types(logits.dtype, torch.float32)))  # (b, k, m)
         patient, cause, interval = self.intervals.ended(target).nonzero().unbind(1)  # (e,)
-        then = incidence[:, cause, interval].T  # (e, b), everyone's at the times of the events
-        own = then[torch.arange(len(patient), device=then.device), patient].unsqueeze(1)
+        at_events = incidence[:, cause, interval].T  # (e, b), all patients at the times of the events
+        of_patient = at_events[torch.arange(len(patient), device=at_events.device), patient].unsqueeze(1)
         longer = target[patient, :1] < target[:, 0]  # (e, b)
-        worst = torch.exp((then - own) / self.sigma) * longer
-        return (worst.sum() / longer.sum().clamp(min=1)).to(logits.dtype)
+        penalties = torch.exp((at_events - of_patient) / self.sigma) * longer
+        return (penalties.sum() / longer.sum().clamp(min=1)).to(logits.dtype)
 
     def risk(self, logits: Tensor) -> Tensor:
-        """Incidence of the first cause until the end of an interval, mean over the intervals, `(p,)`."""
+        """Return the incidence of the first cause until the end of an interval, mean over the intervals, `(p,)`."""
         return self.intervals.risk(logits)
 
     def log_survival(self, logits: Tensor, times: Tensor) -> Tensor:
-        """Of being without any event, `(p, t)`."""
+        """Return the log probability of no event of any cause by each time, `(p, t)`."""
         return self.intervals.log_survival(logits, times)
 
     def incidence(self, logits: Tensor, times: Sequence[float]) -> Tensor:
-        """Cumulative incidence of each cause at times in `unit`, `(p, k, t)`; with `curve` they sum to one."""
+        """Return the cumulative incidence of each cause at times in `unit`, `(p, k, t)`.
+
+        Together with `curve` they sum to one.
+        """
         return self.intervals.incidence(logits.double(), torch.tensor(times, dtype=torch.float64))
 
     def risks(self, logits: Tensor) -> dict[str, Tensor]:
-        """`risk_<cause>_<horizon>`, the chance that this event comes first and until then, each `(p,)`."""
-        found = self.incidence(logits, list(self.horizons.values())).flatten(1)  # (p, k h)
+        """Return `risk_<cause>_<horizon>`, the probability that this event comes first and by then, `(p,)` each."""
+        incidences = self.incidence(logits, list(self.horizons.values())).flatten(1)  # (p, k h)
         names = [f"risk_{cause}_{name}" for cause, name in product(self.causes, self.horizons)]
-        return dict(zip(names, found.unbind(1), strict=True))
+        return dict(zip(names, incidences.unbind(1), strict=True))
 
     def score(self, logits: Tensor, target: Tensor, weight: NDArray[np.float64] | None = None) -> Scores:
-        """C-index of the first cause; who had another event first counts as never having it."""
+        """Return the C-index of the first cause; patients with another event count as never having it."""
         time, code = target.double().numpy().T
         return {"c_index": competing_c_index(self.risk(logits.double()).numpy(), time, code, weight)}
 
     def ranked(self, risk: Tensor) -> Tensor:
-        """Logits of a risk of the first cause from 0 to 1, `(p, k m)`."""
+        """Return logits `(p, k m)` for which `risk` returns these values, 0 to 1."""
         return self.intervals.ranked(risk)
 
     def legend(self) -> str:
-        """The column that orders patients, then the incidences."""
+        """Return what the ranking column and the incidences mean."""
         ordered = f"`risk` rises with the risk of {self.causes[0]} (column `{self.event}`): {self.rank_means}."
         risks = (
             f"`risk_{cause}_{name}` is the probability of {cause} as the first event within {time:g} {self.unit}."
@@ -143,14 +147,14 @@ class CompetingRisks(Survival):
         return " ".join([ordered, *risks])
 
     def counts(self, target: Tensor) -> dict[str, int]:
-        """Patients, events of the first cause, and those of the others by name."""
-        others = {name: int((target[:, 1] == code).sum()) for code, name in enumerate(self.causes[1:], 2)}
-        return super().counts(target) | others
+        """Return the number of patients, of events of the first cause, and of events of each other cause."""
+        competing = {name: int((target[:, 1] == code).sum()) for code, name in enumerate(self.causes[1:], 2)}
+        return super().counts(target) | competing
 
     def state(self) -> dict[str, Any]:
-        """Intervals and offsets."""
+        """Return intervals and offsets."""
         return self.intervals.state()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Takes intervals and offsets back."""
+        """Restore intervals and offsets."""
         self.intervals.load_state(state)

@@ -1,4 +1,4 @@
-"""Cox's partial likelihood, and the baseline hazard that belongs to it."""
+"""Cox's partial likelihood and the matching baseline hazard."""
 
 from typing import NamedTuple
 
@@ -31,14 +31,19 @@ class BaselineHazard(NamedTuple):
 def cox_loss(
     log_hazard: Tensor, time: Tensor, event: Tensor, ties: str = "efron", stratum: Tensor | None = None
 ) -> Tensor:
-    """Negative log partial likelihood a mean event, `()`, of log hazards `(p,)`, times `(p,)` and events `(p,)`.
+    """Return the negative log partial likelihood per event, `()`.
 
-    With a `stratum (p,)` patients are compared within their own stratum only.
+    Tied event times use Breslow's or Efron's approximation (Efron, JASA 72, 1977, equation 5.5). Sums of exponentials
+    are computed in logarithms, so that no hazard overflows. Half precisions compute in float32, because rounding could
+    make a risk set smaller than the deaths in it, whose difference has no logarithm. Without events the loss is zero
+    with a gradient of zero.
 
-    Breslow's and Efron's approximation for tied event times (Efron, JASA 72, 1977, equation 5.5), in the dtype of
-    `log_hazard`, with sums of exponentials kept in logarithms, so that no hazard overflows. Half precisions compute in
-    float32: a risk set rounded below its own deaths would have no logarithm. Without an event the loss is zero and its
-    gradient exists and is zero.
+    Args:
+        log_hazard: `(p,)`; the loss has its dtype.
+        time: `(p,)`.
+        event: `(p,)`, 1 or true for events.
+        ties: efron or breslow.
+        stratum: `(p,)`; patients are compared within their stratum only.
 
     Raises:
         ValueError: `ties` is neither "efron" nor "breslow".
@@ -64,29 +69,36 @@ def cox_loss(
 def _mean_over_strata(log_hazard: Tensor, time: Tensor, event: Tensor, ties: str, stratum: Tensor) -> Tensor:
     total = log_hazard.sum() * 0
     for code in sorted(set(stratum.tolist())):
-        own = stratum == code
-        total = total + cox_loss(log_hazard[own], time[own], event[own], ties) * event[own].sum()
+        members = stratum == code
+        total = total + cox_loss(log_hazard[members], time[members], event[members], ties) * event[members].sum()
     return (total / event.sum().clamp(min=1)).to(log_hazard.dtype)
 
 
 def _efron(hazard: Tensor, moment: Tensor, at_risk: Tensor, moments: int) -> Tensor:
-    """`log(1 - rank / ties * dying / at_risk)` for each event, ranked within its moment from zero, `(e,)`."""
+    """Return `log(1 - rank / ties * dying / at_risk)` of each event, `(e,)`.
+
+    Args:
+        hazard: Log hazards of the patients with events, `(e,)`.
+        moment: Index of the event time of each event, `(e,)`; events are ranked from zero within their event time.
+        at_risk: Log of the summed hazards at risk, `(e,)`.
+        moments: Number of event times, t.
+    """
     ties = torch.bincount(moment, minlength=moments)  # (t,)
     first = ties.cumsum(0) - ties
     rank = torch.arange(len(moment), device=moment.device) - first[moment]
     share = rank.to(hazard.dtype) / ties[moment]
-    # relative to the risk set each term is at most one: nothing overflows, and a sum over a moment's deaths suffices
+    # relative to the risk set each term is at most one, so that their sum at one event time cannot overflow
     dying = hazard.new_zeros(moments).index_add(0, moment, (hazard - at_risk).exp())
     return torch.log1p(-share * dying[moment])
 
 
 def breslow_hazard(log_hazard: Tensor, time: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
-    """Breslow's cumulative baseline hazard after each event time: times `(t,)` and hazards `(t,)`, increasing."""
+    """Return the event times and Breslow's cumulative baseline hazard after each, `(t,)` both, increasing."""
     order = torch.argsort(time, descending=True, stable=True)
     hazard, time, event = log_hazard[order], time[order], event[order]
     moments, moment, size = torch.unique_consecutive(time, return_inverse=True, return_counts=True)
     at_risk = torch.logcumsumexp(hazard, 0)[size.cumsum(0) - 1]
     deaths = torch.zeros_like(at_risk).index_add(0, moment, event.to(at_risk.dtype))
     steps = (deaths * torch.exp(-at_risk)).flip(0)
-    kept = deaths.flip(0) > 0
-    return moments.flip(0)[kept], steps.cumsum(0)[kept]
+    with_deaths = deaths.flip(0) > 0
+    return moments.flip(0)[with_deaths], steps.cumsum(0)[with_deaths]

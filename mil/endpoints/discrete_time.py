@@ -14,7 +14,7 @@ from mil.endpoints.survival import Survival
 
 
 class DiscreteTime(Survival):
-    """A hazard for each interval of time, one logit each; hazards need not be proportional."""
+    """A hazard in each interval of time, one logit per interval; hazards need not be proportional."""
 
     rank_means: ClassVar[str] = "the chance of an event until the end of an interval, mean over the intervals"
 
@@ -29,46 +29,46 @@ class DiscreteTime(Survival):
         status: Mapping[str, Sequence[object] | object] | None = None,
         shortest: float | None = None,
     ) -> None:
-        """`intervals` and `cuts` are those of `Intervals`; `unit`, `status` and `shortest` those of `FollowUp`."""
+        """Create the endpoint; `intervals` and `cuts` are those of `Intervals`, the others those of `FollowUp`."""
         super().__init__(FollowUp(time, event, status=status, unit=unit, shortest=shortest), unit, horizons)
         self.intervals = Intervals(intervals, cuts)
         self.out_dim = self.intervals.width
 
     @property
     def fitted(self) -> bool:
-        """Whether the time is cut."""
+        """Whether the intervals have been cut."""
         return self.intervals.edges is not None
 
     def fit(self, target: Tensor, balance: bool = False) -> None:
-        """Cuts the time to the training patients.
+        """Cut the intervals to the training patients.
 
         Raises:
-            CohortError: no event, or too few different times of events.
-            ConfigError: balance asked for.
+            CohortError: there is no event, or too few different times of events.
+            ConfigError: class weights are requested.
         """
         super().fit(target, balance)
         self.intervals.fit(target)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Equation 3 of the paper, a patient."""
+        """Return equation 3 of the paper, per patient, `()`."""
         return self.intervals.loss(logits, target)
 
     def risk(self, logits: Tensor) -> Tensor:
-        """Chance of an event until the end of an interval, mean over the intervals, `(p,)`."""
+        """Return the probability of an event until the end of an interval, mean over the intervals, `(p,)`."""
         return self.intervals.risk(logits)
 
     def log_survival(self, logits: Tensor, times: Tensor) -> Tensor:
-        """`(p, t)`, linear within an interval."""
+        """Return the log probability of no event by each time, `(p, t)`, linear within an interval."""
         return self.intervals.log_survival(logits, times)
 
     def ranked(self, risk: Tensor) -> Tensor:
-        """Logits of a risk from 0 to 1, `(p, m)`."""
+        """Return logits `(p, m)` for which `risk` returns these values, 0 to 1."""
         return self.intervals.ranked(risk)
 
     def state(self) -> dict[str, Any]:
-        """Intervals and offsets."""
+        """Return intervals and offsets."""
         return self.intervals.state()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Takes intervals and offsets back."""
+        """Restore intervals and offsets."""
         self.intervals.load_state(state)

@@ -27,7 +27,7 @@ class Part(NamedTuple):
 
     name: str
     endpoint: "Endpoint"
-    known: NDArray[np.bool_]
+    mask: NDArray[np.bool_]
     """which patients have its target, `(p,)`"""
     target: Tensor
     """of those patients, as the endpoint itself encodes it"""
@@ -171,11 +171,11 @@ class Endpoint(ABC):
             ConfigError: the endpoint has no columns of classes, or `positive` is none or all of them.
         """
         chosen = {str(name) for name in positive}
-        found = ", ".join(map(str, positive)) or "nothing"
+        names = ", ".join(map(str, positive)) or "nothing"
         if len(self.class_columns) < 2:
-            raise ConfigError(f"decision: positive {found}, expected an endpoint of several classes")
+            raise ConfigError(f"decision: positive {names}, expected an endpoint of several classes")
         if not chosen or not chosen < set(self.classes):
-            raise ConfigError(f"decision: positive {found}, expected some of the classes {', '.join(self.classes)}")
+            raise ConfigError(f"decision: positive {names}, expected some of the classes {', '.join(self.classes)}")
         yes = [name for name in self.classes if name in chosen]
         no = [name for name in self.classes if name not in chosen]
         return class_question(self, yes, " or ".join(yes), " or ".join(no), " or ".join(yes))

@@ -1,4 +1,4 @@
-"""Discrete hazards of one or several competing events, on intervals of time cut to training patients."""
+"""Discrete hazards of one or several competing events, in intervals of time cut to the training patients."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,20 +11,29 @@ from mil.errors import CohortError, ConfigError, PredictionsError
 
 CUTS = ("quantiles", "equal")
 _NEVER = -700.0
-"""A logit whose probability is not zero but 1e-304."""
+"""a logit with probability 1e-304, not zero"""
 
 
 class Intervals:
-    """What logits `(b, k m)` say of `k` causes in `m` intervals.
+    """Hazards of `k` causes in `m` intervals from logits `(b, k m)`.
 
-    In interval `j` a patient still at risk has the event of a cause, or none, with the probabilities of a multinomial
-    logit whose reference is none (Tutz and Schmid, Modeling Discrete Time-to-Event Data, 2016, section 8.1). With one
-    cause that is the logistic hazard of Brown (1975). Logits are offsets from the training patients' own hazards, so
-    that a network that says zero says what is known without it. Within an interval the hazard is constant.
+    A patient still at risk in an interval has the event of one cause, or no event, with the probabilities of a
+    multinomial logit model whose reference is no event (Tutz and Schmid, Modeling Discrete Time-to-Event Data, 2016,
+    section 8.1). With one cause that is the logistic hazard of Brown (1975). Logits are relative to the mean hazards of
+    the training patients, so that logits of zero predict these. Within an interval the hazard is constant.
     """
 
     def __init__(self, amount: int, cuts: str, causes: int = 1) -> None:
-        """`amount` is m; `cuts` is quantiles, as many events in each interval, or equal, as much time in each."""
+        """Create intervals that are not cut yet.
+
+        Args:
+            amount: Number of intervals, m.
+            cuts: quantiles for as many events in each interval, equal for as much time in each.
+            causes: Number of competing causes, k.
+
+        Raises:
+            ConfigError: an argument is out of its range.
+        """
         if type(amount) is not int or amount < 1:
             raise ConfigError(f"intervals: {amount!r}, expected a whole number of at least 1")
         if cuts not in CUTS:
@@ -35,10 +44,10 @@ class Intervals:
         self.offset = torch.zeros(causes, amount, dtype=torch.float64)
 
     def fit(self, target: Tensor) -> None:
-        """Cuts the time, and counts each cause in each interval, among training patients, `(p, 2)`.
+        """Cut the intervals, and set the offsets to the hazards of the training patients, targets `(p, 2)`.
 
         Raises:
-            CohortError: too few different times of events.
+            CohortError: there are too few different times of events.
         """
         target = target.double()
         self.edges = cut(target[target[:, 1] > 0, 0], self.amount, self.cuts)
@@ -47,56 +56,60 @@ class Intervals:
         self.offset = torch.log((events + 0.5) / (without + 0.5))
 
     def lived(self, target: Tensor) -> Tensor:
-        """1 where a patient got through an interval without event, `(p, m)`.
+        """Return 1 where a patient passed an interval without event, `(p, m)`.
 
-        A censored patient counts as through where at least half of the interval was seen (Gensheimer and Narasimhan,
-        PeerJ 2019, section 2.2). An interval ends with its upper edge, where theirs begins with its lower.
+        A censored patient counts as having passed an interval if at least half of it was observed (Gensheimer and
+        Narasimhan, PeerJ 2019, section 2.2). Here an interval includes its upper edge, there its lower edge.
         """
-        time, starts, ends = target[:, :1], *self._sides(target)
+        time, starts, ends = target[:, :1], *self._bounds(target)
         through = torch.where(target[:, 1:2] > 0, time > ends, time >= (starts + ends) / 2)
         return through.to(target.dtype)
 
     def ended(self, target: Tensor) -> Tensor:
-        """1 where a patient had the event of a cause in an interval, `(p, k, m)`; after the last edge nobody has."""
-        time, starts, ends = target[:, :1], *self._sides(target)
+        """Return 1 where a patient had the event of a cause in an interval, `(p, k, m)`.
+
+        Events after the last interval do not count.
+        """
+        time, starts, ends = target[:, :1], *self._bounds(target)
         inside = (time > starts) & (time <= ends)  # (p, m)
         codes = torch.arange(1, self.causes + 1, device=target.device)
         return (inside.unsqueeze(1) & (target[:, 1:2] == codes).unsqueeze(2)).to(target.dtype)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Negative log likelihood a patient, `()`; half precisions compute in float32."""
+        """Return the negative log likelihood per patient, `()`; half precisions compute in float32."""
         wide = torch.promote_types(logits.dtype, torch.float32)
         log_none, log_cause = self.log_hazards(logits.to(wide))
-        known = (self.lived(target).to(wide) * log_none).sum() + (self.ended(target).to(wide) * log_cause).sum()
-        return (-known / len(logits)).to(logits.dtype)
+        passed = (self.lived(target).to(wide) * log_none).sum()
+        log_likelihood = passed + (self.ended(target).to(wide) * log_cause).sum()
+        return (-log_likelihood / len(logits)).to(logits.dtype)
 
     def log_hazards(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Logarithms of the chance of no event `(b, m)` and of each cause `(b, k, m)`, in an interval once reached."""
+        """Return the log probabilities of no event `(b, m)` and of each cause `(b, k, m)` of patients at risk."""
         scores = self._scores(logits)
-        every = torch.cat([torch.zeros_like(scores[:, :1]), scores], 1).log_softmax(1)  # (b, 1 + k, m)
-        return every[:, 0], every[:, 1:]
+        outcomes = torch.cat([torch.zeros_like(scores[:, :1]), scores], 1).log_softmax(1)  # (b, 1 + k, m)
+        return outcomes[:, 0], outcomes[:, 1:]
 
     def log_survival(self, logits: Tensor, times: Tensor) -> Tensor:
-        """`(p, t)`; after the last edge it stays as it is there."""
+        """Return the log probability of no event by each time, `(p, t)`; constant after the last interval."""
         return self.log_hazards(logits)[0] @ self._passed(times).T
 
     def incidence(self, logits: Tensor, times: Tensor) -> Tensor:
-        """Chance that each cause's event comes first and before each time, `(p, k, t)`."""
+        """Return the probability that the event of each cause comes first and by each time, `(p, k, t)`."""
         return self._incidence(logits, self._passed(times))
 
     def at_edges(self, logits: Tensor) -> Tensor:
-        """`incidence` at the ends of the intervals, `(p, k, m)`; it needs no times."""
+        """Return the incidence at the end of each interval, `(p, k, m)`; it does not depend on the times."""
         return self._incidence(logits, torch.ones(self.amount, self.amount, dtype=logits.dtype).tril())
 
     def risk(self, logits: Tensor) -> Tensor:
-        """The first cause's incidence, mean over the ends of the intervals, `(p,)`, 0 to 1."""
+        """Return the incidence of the first cause, mean over the ends of the intervals, `(p,)`, 0 to 1."""
         return self.at_edges(logits)[:, 0].mean(1)
 
     def ranked(self, risk: Tensor) -> Tensor:
-        """Logits `(p, k m)` of which `risk` gives this back: all of it lies in the first interval.
+        """Return logits `(p, k m)` for which `risk` returns these values; all events fall in the first interval.
 
         Raises:
-            PredictionsError: a risk outside [0, 1].
+            PredictionsError: a risk is outside [0, 1].
         """
         if outside := int((~((risk >= 0) & (risk <= 1))).sum()):
             raise PredictionsError(f"predictions: {outside} of {len(risk)} values of risk are outside [0, 1]")
@@ -105,11 +118,15 @@ class Intervals:
         return (scores - self.offset).flatten(1)
 
     def state(self) -> dict[str, Any]:
-        """Ends of the intervals, in the endpoint's unit, and the offsets `(k, m)`."""
+        """Return the ends of the intervals, in the endpoint's unit, and the offsets `(k, m)`."""
         return {} if self.edges is None else {"edges": self.edges, "offset": self.offset.tolist()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Takes back what `state` gave."""
+        """Restore what `state` returned.
+
+        Raises:
+            ValueError: the edges do not rise from zero, or are not as many as the intervals.
+        """
         self.edges = [float(edge) for edge in state["edges"]] if state else None
         self.offset = torch.zeros(self.causes, self.amount, dtype=torch.float64)
         if state:
@@ -121,37 +138,42 @@ class Intervals:
     def _scores(self, logits: Tensor) -> Tensor:
         return logits.reshape(-1, self.causes, self.amount) + self.offset.to(logits)
 
-    def _sides(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Starts and ends of the intervals, `(m,)` each."""
+    def _bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return starts and ends of the intervals, `(m,)` each."""
         if self.edges is None:
             raise ValueError("intervals are not cut yet, expected a fit to training patients")
         ends = torch.tensor(self.edges, dtype=like.dtype, device=like.device)
         return torch.cat([ends.new_zeros(1), ends[:-1]]), ends
 
     def _passed(self, times: Tensor) -> Tensor:
-        """Which share of each interval has passed at each time, `(t, m)`."""
-        starts, ends = self._sides(times)
+        """Return the fraction of each interval that has passed at each time, `(t, m)`."""
+        starts, ends = self._bounds(times)
         return ((times.unsqueeze(1) - starts) / (ends - starts)).clamp(0, 1)
 
     def _incidence(self, logits: Tensor, passed: Tensor) -> Tensor:
         log_none = self.log_hazards(logits)[0]
-        gone = passed * log_none.unsqueeze(1)  # (p, t, m), what each interval adds to the log survival
-        reached = (gone.cumsum(2) - gone).exp()
-        lost = -torch.expm1(gone) * reached
-        return torch.einsum("pkm,ptm->pkt", self._scores(logits).softmax(1), lost)
+        steps = passed * log_none.unsqueeze(1)  # (p, t, m), contribution of each interval to the log survival
+        reached = (steps.cumsum(2) - steps).exp()
+        ended = -torch.expm1(steps) * reached
+        return torch.einsum("pkm,ptm->pkt", self._scores(logits).softmax(1), ended)
 
 
 def cut(events: Tensor, amount: int, cuts: str) -> list[float]:
-    """Ends of so many intervals from zero to the last of these times of events.
+    """Return the ends of `amount` intervals from zero to the last event time.
+
+    Args:
+        events: Times of events, `(e,)`.
+        amount: Number of intervals.
+        cuts: quantiles or equal.
 
     Raises:
-        CohortError: too few different times.
+        CohortError: there are too few different times.
     """
     last = float(events.max()) if len(events) else 0.0
     if cuts == "equal":
-        return [last * part / amount for part in range(1, amount + 1)]
-    parts = np.arange(1, amount + 1) / amount
-    edges = np.unique(np.quantile(events.numpy(), parts, method="inverted_cdf")) if len(events) else np.empty(0)
+        return [last * number / amount for number in range(1, amount + 1)]
+    levels = np.arange(1, amount + 1) / amount
+    edges = np.unique(np.quantile(events.numpy(), levels, method="inverted_cdf")) if len(events) else np.empty(0)
     if len(edges) < amount:
         raise CohortError(
             f"intervals: the {len(events)} events of the training patients fill {len(edges)}, expected {amount}: "

@@ -1,8 +1,8 @@
-"""Losses of classes: cross-entropy, focal and asymmetric, with labels smoothed where asked.
+"""Classification losses: cross-entropy, focal and asymmetric, optionally with label smoothing.
 
-Focal loss: Lin et al., ICCV 2017, equation 4; asymmetric loss: Ridnik et al., ICCV 2021, section 2. Both are
-stated for hard labels; a smoothed label `t` (Szegedy et al., CVPR 2016, section 7) takes `t` of what a positive would
-cost and `1 - t` of a negative's. Lin's alpha is the endpoint's class weights.
+Focal loss: Lin et al., ICCV 2017, equation 4; asymmetric loss: Ridnik et al., ICCV 2021, section 2. Both are defined
+for hard labels; a smoothed label `t` (Szegedy et al., CVPR 2016, section 7) costs `t` times the loss of a positive and
+`1 - t` times the loss of a negative. Lin's alpha corresponds to the endpoint's class weights.
 """
 
 from dataclasses import dataclass
@@ -19,19 +19,20 @@ _FOCUS = {"focal": 2.0, "asymmetric": 4.0}
 
 @dataclass(frozen=True)
 class ClassLoss:
-    """A loss of classes, one value an item; half precisions compute in float32.
+    """A classification loss without reduction; half precisions compute in float32.
 
     Args:
-        column: Named in errors.
-        kind: One of `KINDS`; classes that exclude each other have no asymmetric loss.
-        gamma: How much less an item counts the better it is predicted, zero is cross-entropy; of `asymmetric`, this is
-            said of negatives. None: 2 for focal, 4 for asymmetric.
-        gamma_positive: The same of positives, `asymmetric` only.
-        margin: Negatives predicted below this probability cost nothing, `asymmetric` only.
-        smoothing: Share of each label that is spread evenly over the classes.
+        column: Target column, for error messages.
+        kind: One of `kinds`.
+        gamma: Focusing exponent: the larger, the less well-predicted items count; zero is cross-entropy. For
+            `asymmetric` it applies to negatives. None: 2 for focal, 4 for asymmetric.
+        gamma_positive: Focusing exponent of positives, for `asymmetric` only.
+        margin: Negatives with a predicted probability below this cost nothing, for `asymmetric` only.
+        smoothing: Fraction of each label that is spread evenly over the classes.
+        kinds: Losses to choose from; exclusive classes have no asymmetric loss.
 
     Raises:
-        ConfigError: an unknown kind, or a parameter out of its range.
+        ConfigError: the kind is unknown, or a parameter is out of its range.
     """
 
     column: str
@@ -53,16 +54,16 @@ class ClassLoss:
             if not 0 <= getattr(self, name) < 1:
                 self._refuse(name, getattr(self, name), "a number from 0 to below 1")
 
-    def _refuse(self, name: str, found: object, expected: str) -> None:
-        raise ConfigError(f"endpoint {self.column}: {name} {found!r}, expected {expected}")
+    def _refuse(self, name: str, value: object, expected: str) -> None:
+        raise ConfigError(f"endpoint {self.column}: {name} {value!r}, expected {expected}")
 
     @property
     def focus(self) -> float:
-        """The exponent in force."""
+        """The focusing exponent: `gamma`, or the default of the loss."""
         return _FOCUS.get(self.kind, 0.0) if self.gamma is None else self.gamma
 
     def binary(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Losses of logits and targets in [0, 1] of one shape, each item a question of its own."""
+        """Return the loss of each yes-or-no item; logits and targets in [0, 1] have the same shape."""
         target = target.to(logits.dtype) * (1 - self.smoothing) + self.smoothing / 2
         if self.kind == "cross_entropy":
             return functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
@@ -73,24 +74,24 @@ class ClassLoss:
         return (target * positive + (1 - target) * negative).to(logits.dtype)
 
     def exclusive(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Losses `(b,)` of logits `(b, c)` whose classes exclude each other, of targets `(b,)`."""
+        """Return the loss of each bag `(b,)` for exclusive classes, of logits `(b, c)` and class indices `(b,)`."""
         if self.kind == "cross_entropy":
             return functional.cross_entropy(logits, target, reduction="none", label_smoothing=self.smoothing)
-        log_share = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(1)  # (b, c)
-        hard = functional.one_hot(target, logits.shape[1]).to(log_share.dtype)
+        log_probability = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(1)  # (b, c)
+        hard = functional.one_hot(target, logits.shape[1]).to(log_probability.dtype)
         label = hard * (1 - self.smoothing) + self.smoothing / logits.shape[1]
-        # below one, the power's slope at zero is infinite: a class that is certain is held a rounding error off
-        rest = torch.expm1(log_share).neg().clamp(min=torch.finfo(log_share.dtype).eps)
-        return (label * rest**self.focus * -log_share).sum(1).to(logits.dtype)
+        # x**focus with focus < 1 has an infinite slope at x = 0, so 1 - p is at least one rounding error
+        complement = torch.expm1(log_probability).neg().clamp(min=torch.finfo(log_probability.dtype).eps)
+        return (label * complement**self.focus * -log_probability).sum(1).to(logits.dtype)
 
 
 def _powered(log_base: Tensor, exponent: float) -> Tensor:
-    """`base^exponent` from the base's logarithm, with a gradient at zero."""
+    """Return `base ** exponent` from the logarithm of the base; its gradient is finite where the base is zero."""
     return torch.exp(exponent * log_base)
 
 
 def _negative(logits: Tensor, focus: float, margin: float) -> Tensor:
-    """What a negative costs: of the probability less the margin, where that is positive."""
+    """Return the loss of negatives: of the probability minus the margin, where that is positive."""
     if margin == 0:
         return _powered(functional.logsigmoid(logits), focus) * functional.softplus(logits)
     shifted = (logits.sigmoid() - margin).clamp(min=torch.finfo(logits.dtype).tiny)

@@ -1,4 +1,4 @@
-"""Several yes-or-no questions of one patient, each of which may have no answer."""
+"""Several yes-or-no labels per patient, each of which may be unknown."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -10,21 +10,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mil.endpoints.classification import logit, places, probabilities, refuse_label
+from mil.endpoints.classification import class_indices, logit, probabilities, refuse_label
 from mil.endpoints.endpoint import Endpoint, Scores
 from mil.endpoints.losses import ClassLoss
 from mil.endpoints.question import Question
 from mil.errors import CohortError, ConfigError
 from mil.stats.classification_metrics import auroc
 
-FEW = 10
-"""Patients below which a stratum cannot be kept in proportion by a usual split."""
+SMALLEST_STRATUM = 10
+"""patients that a stratum needs for a usual split to keep it in proportion"""
 
 
 class Multilabel(Endpoint):
-    """A logit a label; a target `(p, k)` is 1, 0, or NaN where a patient's label is not known.
+    """One logit per label; a target `(p, k)` is 1, 0, or NaN where a patient's label is unknown.
 
-    What is not known has no part in loss, weights and scores. Only a patient of whom no label is known has no target.
+    Unknown labels are left out of loss, weights and scores. A patient has no target only if all labels are unknown.
     """
 
     metric: ClassVar[str] = "auroc"
@@ -41,9 +41,16 @@ class Multilabel(Endpoint):
         margin: float = 0.05,
         smoothing: float = 0.0,
     ) -> None:
-        """`columns` are the labels; `classes` negative, then positive, a pair for all of them or one for each.
+        """Create the endpoint.
 
-        The others are `ClassLoss`'s.
+        Args:
+            columns: Columns of the labels.
+            classes: Negative, then positive: one pair for all labels, or one pair per label.
+            loss: As `kind` in `ClassLoss`; the arguments below are explained there too.
+            gamma: Focusing exponent.
+            gamma_positive: Focusing exponent of positives.
+            margin: Probability below which negatives cost nothing.
+            smoothing: Label smoothing.
         """
         self.columns = tuple(str(name) for name in columns)
         if not self.columns or len(set(self.columns)) < len(self.columns):
@@ -66,11 +73,11 @@ class Multilabel(Endpoint):
         ]
 
     def encode(self, table: pd.DataFrame) -> Tensor:
-        """1, 0 or NaN, `(p, k)`; an empty cell is not known."""
+        """Return 1, 0, or NaN for empty cells, `(p, k)`."""
         target = np.stack([self._column(table[name], pair) for name, pair in self._labels()], 1)
-        if (nothing := np.isnan(target).all(1)).any():
-            who = table.index[int(nothing.argmax())]
-            raise CohortError(f"columns {', '.join(self.columns)}, row of {who}: no label, expected one or more")
+        if (unlabelled := np.isnan(target).all(1)).any():
+            patient = table.index[int(unlabelled.argmax())]
+            raise CohortError(f"columns {', '.join(self.columns)}, row of {patient}: no label, expected one or more")
         return torch.from_numpy(target).float()
 
     def _labels(self) -> list[tuple[str, tuple[str, str]]]:
@@ -78,100 +85,106 @@ class Multilabel(Endpoint):
 
     @staticmethod
     def _column(values: "pd.Series[str]", pair: tuple[str, str]) -> NDArray[np.float64]:
-        known = (values.notna() & (values.astype(str).str.strip() != "")).to_numpy()
-        found = places(values, pair)
-        if (wrong := known & (found < 0)).any():
+        filled = (values.notna() & (values.astype(str).str.strip() != "")).to_numpy()
+        indices = class_indices(values, pair)
+        if (wrong := filled & (indices < 0)).any():
             refuse_label(values, int(wrong.argmax()), pair)
-        return np.where(known, found, np.nan)
+        return np.where(filled, indices, np.nan)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The mean over the labels that are known, weighted by class where balanced; zero where none is."""
-        known = ~target.isnan()
-        label = torch.where(known, target, 0)  # a NaN would reach the gradients of known labels
+        """Return the mean over all labels that are not NaN, weighted by class where balanced, `()`; zero if all are."""
+        labelled = ~target.isnan()
+        label = torch.where(labelled, target, 0)  # a NaN would spread to the gradients of the other labels
         losses = self.losses.binary(logits, label) * self._weights(logits, label)
-        return torch.where(known, losses, 0).sum() / known.sum().clamp(min=1)
+        return torch.where(labelled, losses, 0).sum() / labelled.sum().clamp(min=1)
 
     def _weights(self, logits: Tensor, label: Tensor) -> Tensor:
         pairs = torch.tensor(self.class_weight or [(1.0, 1.0)] * self.out_dim, dtype=logits.dtype, device=logits.device)
         return torch.where(label == 1, pairs[:, 1], pairs[:, 0])  # (b, k)
 
     def membership(self, target: Tensor) -> Tensor:
-        """The target itself, `(b, k)`."""
+        """Return the target itself, `(b, k)`."""
         return target
 
     def score(self, logits: Tensor, target: Tensor, weight: NDArray[np.float64] | None = None) -> Scores:
-        """Mean over the labels of their AUROC, then each label's own among the patients whose label is known."""
+        """Return the mean AUROC over the labels, and the AUROC of each label among the patients who have it."""
         values, label = logits.double().numpy(), target.double().numpy()
         areas = {}
-        for at, name in enumerate(self.columns):
-            known = ~np.isnan(label[:, at])
-            own = None if weight is None else weight[:, known]
-            areas[f"auroc_{name}"] = auroc(values[known, at], label[known, at] == 1, own)
+        for index, name in enumerate(self.columns):
+            rows = ~np.isnan(label[:, index])
+            row_weight = None if weight is None else weight[:, rows]
+            areas[f"auroc_{name}"] = auroc(values[rows, index], label[rows, index] == 1, row_weight)
         return {"auroc": np.asarray(np.mean(list(areas.values()), axis=0))} | areas
 
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
-        """`p_<label>`, in double precision."""
-        return {f"p_{name}": own.sigmoid() for name, own in zip(self.columns, logits.double().unbind(1), strict=True)}
+        """Return `p_<label>` of each label, in double precision, `(p,)` each."""
+        columns = zip(self.columns, logits.double().unbind(1), strict=True)
+        return {f"p_{name}": values.sigmoid() for name, values in columns}
 
     def recode(self, table: pd.DataFrame) -> Tensor:
-        """Logits of `p_<label>`."""
+        """Return the logits of `p_<label>`, `(p, k)`."""
         return logit(probabilities(table, [f"p_{name}" for name in self.columns]))
 
     @property
     def oracle_columns(self) -> tuple[str, ...]:
-        """A label each."""
+        """One column per label."""
         return tuple(f"oracle_{name}" for name in self.columns)
 
     def legend(self) -> str:
-        """The probabilities, uncalibrated."""
-        said = [f"`p_{name}` rises with the probability of {name} being {pair[1]}." for name, pair in self._labels()]
-        return " ".join([*said, "They are as the model gives them, before any calibration, and do not sum to one."])
+        """Return what the uncalibrated probabilities mean."""
+        labels = [f"`p_{name}` rises with the probability of {name} being {pair[1]}." for name, pair in self._labels()]
+        return " ".join([*labels, "They are as the model gives them, before any calibration, and do not sum to one."])
 
     def counts(self, target: Tensor) -> dict[str, int]:
-        """Patients; of each label those who are known, where some are not, and the positive ones."""
-        found = {"n": len(target)}
-        for (name, (_, positive)), own in zip(self._labels(), target.unbind(1), strict=True):
-            if own.isnan().any():
-                found[f"{name} known"] = int((~own.isnan()).sum())
-            found[f"{name} {positive}"] = int((own == 1).sum())
-        return found
+        """Return the number of patients, and for each label the known ones, where not all are, and the positives."""
+        counts = {"n": len(target)}
+        for (name, (_, positive)), labels in zip(self._labels(), target.unbind(1), strict=True):
+            if labels.isnan().any():
+                counts[f"{name} known"] = int((~labels.isnan()).sum())
+            counts[f"{name} {positive}"] = int((labels == 1).sum())
+        return counts
 
     def strata(self, target: Tensor) -> NDArray[np.int64]:
-        """The rarest label that a patient is positive for, from 1 on, else 0; strata of a few patients are merged."""
+        """Return the rarest positive label of each patient, from 1 on, or 0 without one, `(p,)`.
+
+        Strata of fewer than `SMALLEST_STRATUM` patients are merged with others.
+        """
         positive = (target == 1).numpy()  # (p, k)
         stratum = np.zeros(len(target), dtype=np.int64)
         for label in positive.sum(0).argsort(kind="stable"):
-            fresh = positive[:, label] & (stratum == 0)
-            if fresh.sum() >= FEW:
-                stratum[fresh] = label + 1
-        if (stratum == 0).sum() < FEW:
+            unassigned = positive[:, label] & (stratum == 0)
+            if unassigned.sum() >= SMALLEST_STRATUM:
+                stratum[unassigned] = label + 1
+        if (stratum == 0).sum() < SMALLEST_STRATUM:
             stratum[stratum == 0] = np.bincount(stratum).argmax()
         return stratum
 
     def fit(self, target: Tensor, balance: bool = False) -> None:
-        """Weights `n / (2 n_class)` within each label, so that both its classes weigh the same in the loss.
+        """Set the class weights `n / (2 n_class)` of each label, with which both classes contribute equally.
 
         Raises:
-            CohortError: a label of which the training patients have one class only.
+            CohortError: the training patients have only one class of a label.
         """
         weights = []
-        for (name, pair), own in zip(self._labels(), target.unbind(1), strict=True):
-            amounts = [int((own == at).sum()) for at in (0, 1)]
+        for (name, pair), labels in zip(self._labels(), target.unbind(1), strict=True):
+            amounts = [int((labels == answer).sum()) for answer in (0, 1)]
             if 0 in amounts:
-                known = " and ".join(f"{amount} {word}" for amount, word in zip(amounts, pair, strict=True))
-                raise CohortError(f"column {name}: {known} among {len(own)} training patients, expected some of both")
+                counts = " and ".join(f"{amount} {word}" for amount, word in zip(amounts, pair, strict=True))
+                raise CohortError(
+                    f"column {name}: {counts} among {len(labels)} training patients, expected some of both"
+                )
             negative, positive = (sum(amounts) / (2 * amount) for amount in amounts)
             weights.append((negative, positive))
         self.class_weight = weights if balance else None
 
     def state(self) -> dict[str, Any]:
-        """The class weights in force, negative and positive of each label."""
+        """Return the class weights, negative and positive of each label, None where the loss is not balanced."""
         return {"class_weight": self.class_weight and [list(pair) for pair in self.class_weight]}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Takes the class weights back."""
-        found = state.get("class_weight")
-        self.class_weight = found and [(float(negative), float(positive)) for negative, positive in found]
+        """Restore the class weights."""
+        pairs = state.get("class_weight")
+        self.class_weight = pairs and [(float(negative), float(positive)) for negative, positive in pairs]
 
 
 def _label(index: int, target: Tensor) -> Tensor:
@@ -179,14 +192,14 @@ def _label(index: int, target: Tensor) -> Tensor:
 
 
 def _pairs(columns: tuple[str, ...], classes: Sequence[str] | Sequence[Sequence[str]]) -> tuple[tuple[str, str], ...]:
-    """Negative and positive word of each column."""
+    """Return the negative and the positive word of each column."""
     shared = all(not isinstance(word, list | tuple) for word in classes)
-    given = [classes] * len(columns) if shared else list(classes)
-    if len(given) != len(columns):
-        raise ConfigError(f"endpoint: classes of {len(given)} labels, expected one pair for all or {len(columns)}")
+    by_label = [classes] * len(columns) if shared else list(classes)
+    if len(by_label) != len(columns):
+        raise ConfigError(f"endpoint: classes of {len(by_label)} labels, expected one pair for all or {len(columns)}")
     pairs = []
-    for name, pair in zip(columns, given, strict=True):
-        if len(words := [str(word) for word in pair]) != 2 or places(pd.Series(words), words[:1])[1] == 0:
+    for name, pair in zip(columns, by_label, strict=True):
+        if len(words := [str(word) for word in pair]) != 2 or class_indices(pd.Series(words), words[:1])[1] == 0:
             raise ConfigError(f"endpoint {name}: classes {words}, expected two different ones: negative, then positive")
         pairs.append((words[0], words[1]))
     return tuple(pairs)

@@ -1,12 +1,13 @@
 """Grades: classes with an order.
 
-Of K classes a method reads its logits as the probabilities of being above each of the K - 1 boundaries, `P(y > k)`,
-which fall from boundary to boundary, so that class probabilities, their differences, are never negative:
+With K classes, each method turns its logits into the probabilities `P(y > k)` of lying above each of the K - 1
+boundaries. These fall from boundary to boundary, so that the class probabilities, their differences, are never
+negative:
 
-- `cumulative`, K - 1 logits: the first boundary's logit, and for each further one what it lies lower, through softplus.
-  The loss is CORAL's (Cao et al., Pattern Recognition Letters 140, 2020). CORAL's head has one score and
-  K - 1 thresholds shared by all patients; here the model's head gives the distances too, so that they may differ
-  between patients: proportional odds are what it finds where the weights of the distances are zero.
+- `cumulative`, K - 1 logits: the logit of the first boundary, and for each further one its distance below the previous
+  one, through softplus. The loss is that of CORAL (Cao et al., Pattern Recognition Letters 140, 2020). CORAL's head has
+  one score and K - 1 thresholds shared by all patients; here the distances too are outputs of the model and may differ
+  between patients. With zero weights for the distances it is a proportional odds model.
 - `corn`, K - 1 logits: `P(y > k | y > k - 1)`, multiplied along the chain (Shi et al., Pattern Analysis and
   Applications 26, 2023).
 - `binomial`, one logit: `y ~ Binomial(K - 1, sigmoid)`, unimodal for every logit (da Costa et al., Neural Networks 21,
@@ -30,37 +31,38 @@ from mil.errors import ConfigError
 from mil.stats.classification_metrics import against_rest, auroc, levelled, macro_auroc
 from mil.stats.kappa import quadratic_kappa
 
-_LEAST = 1e-300
+_SMALLEST = 1e-300
 
 
 class Method(NamedTuple):
-    """How logits `(b, c)` are read, with K - 1 boundaries."""
+    """How logits `(b, c)` are turned into probabilities; the last argument is the number of boundaries, K - 1."""
 
     losses: Callable[[Tensor, Tensor, int], Tensor]
-    """Of logits and grades `(b,)`, `(b,)`."""
+    """from logits and grades `(b,)` to losses `(b,)`"""
     above: Callable[[Tensor, int], Tensor]
-    """`log P(y > k)` and `log P(y <= k)`, `(2, b, K - 1)`."""
+    """from logits to `log P(y > k)` and `log P(y <= k)`, `(2, b, K - 1)`"""
     classes: Callable[[Tensor, int], Tensor]
-    """Logarithms of the class probabilities, `(b, K)`."""
+    """from logits to log probabilities of the classes, `(b, K)`"""
     logits: Callable[[Tensor], Tensor]
-    """Logits from class probabilities `(b, K)`."""
+    """from class probabilities `(b, K)` to logits"""
 
 
 def boundaries(logits: Tensor) -> Tensor:
-    """Logits of `P(y > k)`, falling in k, from those of the cumulative method, `(b, K - 1)` both."""
+    """Return the logits of `P(y > k)`, falling in k, from the logits of the cumulative method, `(b, K - 1)` both."""
     return torch.cat([logits[:, :1], -functional.softplus(logits[:, 1:])], 1).cumsum(1)
 
 
 def cumulative_losses(logits: Tensor, grade: Tensor, steps: int) -> Tensor:
-    """Mean over the boundaries of the cross-entropy of lying above them, `(b,)`."""
+    """Return the cross-entropy of lying above a boundary, mean over the boundaries, `(b,)`."""
     above = _exceeds(grade, steps).to(logits.dtype)
     return functional.binary_cross_entropy_with_logits(boundaries(logits), above, reduction="none").mean(1)
 
 
 def corn_losses(logits: Tensor, grade: Tensor, steps: int) -> Tensor:
-    """Sum over the boundaries that a patient comes to of the cross-entropy of passing them, `(b,)`.
+    """Return the cross-entropy of passing a boundary, summed over the boundaries that a patient reaches, `(b,)`.
 
-    This is the negative log likelihood of the class; CORN divides each boundary's sum by its own number of patients.
+    This is the negative log likelihood of the class; CORN divides the sum at each boundary by the number of patients
+    who reach it.
     """
     above = _exceeds(grade, steps)
     reached = torch.cat([torch.ones_like(above[:, :1]), above[:, :-1]], 1)
@@ -69,32 +71,32 @@ def corn_losses(logits: Tensor, grade: Tensor, steps: int) -> Tensor:
 
 
 def binomial_losses(logits: Tensor, grade: Tensor, steps: int) -> Tensor:
-    """Negative log likelihood of a grade that is a number of successes in K - 1 trials, `(b,)`."""
+    """Return the negative log likelihood of the grade as the number of successes in K - 1 trials, `(b,)`."""
     return -_binomial(logits, steps).gather(1, grade.long().unsqueeze(1)).squeeze(1)
 
 
 def _exceeds(grade: Tensor, steps: int) -> Tensor:
-    """Whether each boundary lies below the grade, `(b, K - 1)`."""
+    """Return whether each boundary lies below the grade, `(b, K - 1)`."""
     return grade.unsqueeze(1) > torch.arange(steps, device=grade.device)
 
 
 def _cumulative_above(logits: Tensor, steps: int) -> Tensor:
-    at = boundaries(logits)
-    return torch.stack([functional.logsigmoid(at), functional.logsigmoid(-at)])
+    boundary = boundaries(logits)
+    return torch.stack([functional.logsigmoid(boundary), functional.logsigmoid(-boundary)])
 
 
 def _cumulative_classes(logits: Tensor, steps: int) -> Tensor:
     above, below = _cumulative_above(logits, steps)
-    # sigma(a) - sigma(b) = sigma(a) sigma(-b) (1 - exp(b - a)): no digit is lost where both are near one
+    # sigma(a) - sigma(b) = sigma(a) sigma(-b) (1 - exp(b - a)) has no cancellation where both are near one
     gap = functional.softplus(logits[:, 1:])
     between = above[:, :-1] + below[:, 1:] + torch.log(-torch.expm1(-gap))
     return torch.cat([below[:, :1], between, above[:, -1:]], 1)
 
 
-def _cumulative_logits(share: Tensor) -> Tensor:
-    at = logit(_above(share))
-    gap = (at[:, :-1] - at[:, 1:]).clamp(min=_LEAST)
-    return torch.cat([at[:, :1], gap + torch.log(-torch.expm1(-gap))], 1)  # softplus inverted
+def _cumulative_logits(probability: Tensor) -> Tensor:
+    boundary = logit(_above(probability))
+    gap = (boundary[:, :-1] - boundary[:, 1:]).clamp(min=_SMALLEST)
+    return torch.cat([boundary[:, :1], gap + torch.log(-torch.expm1(-gap))], 1)  # inverse softplus
 
 
 def _corn_above(logits: Tensor, steps: int) -> Tensor:
@@ -108,32 +110,35 @@ def _corn_classes(logits: Tensor, steps: int) -> Tensor:
     return passed + stopped
 
 
-def _corn_logits(share: Tensor) -> Tensor:
-    above = _above(share).clamp(min=_LEAST)
-    return above.log() - share[:, :-1].clamp(min=_LEAST).log()
+def _corn_logits(probability: Tensor) -> Tensor:
+    above = _above(probability).clamp(min=_SMALLEST)
+    return above.log() - probability[:, :-1].clamp(min=_SMALLEST).log()
 
 
 def _binomial(logits: Tensor, steps: int) -> Tensor:
+    """Return the log probabilities of 0 to K - 1 successes, `(b, K)`."""
     grade = torch.arange(steps + 1, dtype=logits.dtype, device=logits.device)
     ways = torch.lgamma(grade.new_tensor(steps + 1.0)) - torch.lgamma(grade + 1) - torch.lgamma(steps - grade + 1)
     return ways + grade * functional.logsigmoid(logits) + (steps - grade) * functional.logsigmoid(-logits)
 
 
 def _binomial_above(logits: Tensor, steps: int) -> Tensor:
-    share = _binomial(logits, steps)
-    return torch.stack([share.flip(1).logcumsumexp(1).flip(1)[:, 1:], share.logcumsumexp(1)[:, :-1]])
+    log_probability = _binomial(logits, steps)
+    above = log_probability.flip(1).logcumsumexp(1).flip(1)[:, 1:]
+    return torch.stack([above, log_probability.logcumsumexp(1)[:, :-1]])
 
 
-def _binomial_logits(share: Tensor) -> Tensor:
-    # the mean is what a binomial distribution is fitted by, and gives its own logit back
-    up = share @ torch.arange(share.shape[1], dtype=share.dtype)
-    down = share @ torch.arange(share.shape[1] - 1, -1, -1, dtype=share.dtype)
-    return (up.clamp(min=_LEAST).log() - down.clamp(min=_LEAST).log()).unsqueeze(1)
+def _binomial_logits(probability: Tensor) -> Tensor:
+    # the mean determines a binomial distribution, so that its own probabilities return the same logit
+    classes = probability.shape[1]
+    up = probability @ torch.arange(classes, dtype=probability.dtype)
+    down = probability @ torch.arange(classes - 1, -1, -1, dtype=probability.dtype)
+    return (up.clamp(min=_SMALLEST).log() - down.clamp(min=_SMALLEST).log()).unsqueeze(1)
 
 
-def _above(share: Tensor) -> Tensor:
-    """`P(y > k)` from class probabilities, `(b, K - 1)`."""
-    return share.flip(1).cumsum(1).flip(1)[:, 1:].clamp(max=1)
+def _above(probability: Tensor) -> Tensor:
+    """Return `P(y > k)` from class probabilities, `(b, K - 1)`."""
+    return probability.flip(1).cumsum(1).flip(1)[:, 1:].clamp(max=1)
 
 
 METHODS = {
@@ -144,7 +149,7 @@ METHODS = {
 
 
 class Ordinal(Classes):
-    """Grades, from the lowest to the highest; the grade called is the median of the predicted distribution."""
+    """Grades, from the lowest to the highest; the called grade is the median of the predicted distribution."""
 
     metric: ClassVar[str] = "qwk"
     ordered: ClassVar[bool] = True
@@ -153,7 +158,13 @@ class Ordinal(Classes):
     def __init__(
         self, column: str = "grade", classes: Sequence[str] = ("0", "1", "2"), method: str = "cumulative"
     ) -> None:
-        """`classes` from the lowest to the highest; `method` as this module's docstring says."""
+        """Create the endpoint.
+
+        Args:
+            column: Column of the grades.
+            classes: From the lowest to the highest.
+            method: cumulative, corn or binomial, see the docstring of this module.
+        """
         super().__init__(column, classes)
         if method not in METHODS:
             raise ConfigError(f"endpoint {column}: method {method!r}, expected one of {', '.join(METHODS)}")
@@ -174,49 +185,49 @@ class Ordinal(Classes):
         return np.asarray((above > 0.5).sum(1), dtype=np.int64)
 
     def encode(self, table: pd.DataFrame) -> Tensor:
-        """Places among the classes, `(p,)`."""
+        """Return the index of each patient's grade, `(p,)`."""
         return torch.from_numpy(self.labels(table))
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The method's loss, weighted by class where balanced; half precisions compute in float32."""
+        """Return the mean loss of the method, weighted by class where balanced; half precisions compute in float32."""
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return self._weighed(self.method.losses(wide, target, self.steps), target).to(logits.dtype)
+        return self._weighted_mean(self.method.losses(wide, target, self.steps), target).to(logits.dtype)
 
     def score(self, logits: Tensor, target: Tensor, weight: NDArray[np.float64] | None = None) -> Scores:
-        """Quadratic weighted kappa, macro AUROC of the class probabilities, and the AUROC of each boundary."""
+        """Return the quadratic weighted kappa, the macro AUROC of the classes, and the AUROC of each boundary."""
         wide, label = logits.double(), target.numpy()
-        above, below = (part.numpy() for part in self.method.above(wide, self.steps))  # (p, K - 1)
+        above, below = (side.numpy() for side in self.method.above(wide, self.steps))  # (p, K - 1)
         called, names = (above > below).sum(1), self.classes[1:]
         odds = levelled(above - below)
-        shares = levelled(against_rest(self.method.classes(wide, self.steps).numpy()))
+        probability = levelled(against_rest(self.method.classes(wide, self.steps).numpy()))
         return {
             "qwk": quadratic_kappa(called, label, len(self.classes), weight),
-            "macro_auroc": macro_auroc(shares, label, weight),
+            "macro_auroc": macro_auroc(probability, label, weight),
         } | {f"auroc_from_{name}": auroc(odds[:, k], label > k, weight) for k, name in enumerate(names)}
 
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
-        """`p_<class>` for each class, summing to one, and `expected`: the mean place among the classes, from zero."""
-        share = self.method.classes(logits.double(), self.steps).exp()  # (p, K)
-        expected = share @ torch.arange(len(self.classes), dtype=share.dtype)
-        columns = {f"p_{name}": own for name, own in zip(self.classes, share.unbind(1), strict=True)}
+        """Return `p_<class>` of each class, which sum to one, and `expected`, the mean index of the class."""
+        probability = self.method.classes(logits.double(), self.steps).exp()  # (p, K)
+        expected = probability @ torch.arange(len(self.classes), dtype=probability.dtype)
+        columns = {f"p_{name}": values for name, values in zip(self.classes, probability.unbind(1), strict=True)}
         return columns | {"expected": expected}
 
     def recode(self, table: pd.DataFrame) -> Tensor:
-        """The method's logits from `p_<class>`; a binomial has those of the same mean."""
+        """Return the method's logits from `p_<class>`; those of a binomial reproduce the mean only."""
         return self.method.logits(probabilities(table, [f"p_{name}" for name in self.classes]))
 
     @property
     def oracle_columns(self) -> tuple[str, ...]:
-        """A class each: its probability."""
+        """One column per class, its probability."""
         return tuple(f"oracle_{name}" for name in self.classes)
 
     def from_oracle(self, scores: Tensor) -> Tensor:
-        """The method's logits of these class probabilities `(p, K)`."""
+        """Return the method's logits from class probabilities `(p, K)`."""
         return self.method.logits(scores)
 
     def legend(self) -> str:
-        """The probabilities, uncalibrated, and the grade they expect."""
+        """Return what the uncalibrated probabilities and the expected grade mean."""
         names = ", ".join(f"`p_{name}`" for name in self.classes)
         ends = f"from 0 ({self.classes[0]}) to {self.steps} ({self.classes[-1]})"
-        shares = f"{names}: probabilities that sum to one. They are as the model gives them, before any calibration."
-        return f"{shares} `expected` is the mean grade, {ends}."
+        raw = f"{names}: probabilities that sum to one. They are as the model gives them, before any calibration."
+        return f"{raw} `expected` is the mean grade, {ends}."

@@ -15,42 +15,46 @@ from mil.errors import CohortError, ConfigError, PredictionsError
 from mil.stats.value_metrics import concordance, mean_absolute_error, pearson, r2
 
 LOSSES = ("squared", "gaussian", "huber", "quantile")
-_LEAST_VARIANCE = 1e-6
-_LEAST_GAP = 1e-12
-_STRATA, _FEW = 4, 10
+_SMALLEST_VARIANCE = 1e-6
+_SMALLEST_GAP = 1e-12
+_STRATA = 4
+_SMALLEST_STRATUM = 10
 
 
 def gaussian_loss(mean: Tensor, raw_variance: Tensor, target: Tensor) -> Tensor:
-    """Negative log likelihood of a normal distribution whose variance is a softplus, `(b,)` of three `(b,)`.
+    """Return the negative log likelihood of a normal distribution whose variance is a softplus, `(b,)`.
 
-    Nix & Weigend, ICNN 1994; the softplus and its floor are Lakshminarayanan et al.'s, NeurIPS 2017, section 2.2.1.
+    Nix & Weigend, ICNN 1994; the softplus and its lower bound are those of Lakshminarayanan et al., NeurIPS 2017,
+    section 2.2.1. All arguments are `(b,)`.
     """
     variance = _variance(raw_variance)
     return ((target - mean) ** 2 / variance + torch.log(2 * torch.pi * variance)) / 2
 
 
 def pinball_loss(values: Tensor, target: Tensor, levels: Tensor) -> Tensor:
-    """Mean over the levels `(q,)` of the quantiles' `(b, q)` loss, `(b,)`. Koenker & Bassett, Econometrica 46, 1978."""
+    """Return the pinball loss of quantiles `(b, q)`, mean over their levels `(q,)`, `(b,)`.
+
+    Koenker & Bassett, Econometrica 46, 1978.
+    """
     missed = target.unsqueeze(1) - values  # (b, q)
     return torch.maximum(levels * missed, (levels - 1) * missed).mean(1)
 
 
 def rising(logits: Tensor) -> Tensor:
-    """Quantiles that cannot cross `(b, q)`: the first, and for each further one what it lies higher, by softplus."""
+    """Return quantiles that cannot cross, `(b, q)`: the first logit, then distances upwards, through softplus."""
     return torch.cat([logits[:, :1], functional.softplus(logits[:, 1:])], 1).cumsum(1)
 
 
 def _variance(raw: Tensor) -> Tensor:
-    return functional.softplus(raw) + _LEAST_VARIANCE
+    return functional.softplus(raw) + _SMALLEST_VARIANCE
 
 
-def _unsoft(values: Tensor) -> Tensor:
-    """Softplus inverted."""
+def _inverse_softplus(values: Tensor) -> Tensor:
     return values + torch.log(-torch.expm1(-values))
 
 
 class Regression(Endpoint):
-    """A number, learnt in standard deviations of the training patients about their mean, given back in its unit."""
+    """A number, standardised by the training patients for learning and predicted in its unit."""
 
     metric: ClassVar[str] = "r2"
     task: ClassVar[str] = "regression"
@@ -64,10 +68,18 @@ class Regression(Endpoint):
         delta: float = 1.0,
         quantiles: Sequence[float] = (0.1, 0.5, 0.9),
     ) -> None:
-        """Logits are one, the value; with `gaussian` its variance beside; with `quantile` one for each of them.
+        """Create the endpoint.
 
-        `delta` is where Huber's loss turns from square to straight, in standard deviations. `quantiles` rise and hold
-        the median, which is the value. `unit` is for the card.
+        Args:
+            column: Column of the number.
+            unit: Of the number, for report and card.
+            loss: squared or huber, with one logit, the value; gaussian, with two, value and variance; or quantile, with
+                one per quantile.
+            delta: Where Huber's loss changes from quadratic to linear, in standard deviations.
+            quantiles: Rising levels that include 0.5, the median, which is the value.
+
+        Raises:
+            ConfigError: an argument is out of its range.
         """
         if loss not in LOSSES:
             raise ConfigError(f"endpoint {column}: loss {loss!r}, expected one of {', '.join(LOSSES)}")
@@ -85,33 +97,33 @@ class Regression(Endpoint):
             raise ConfigError(f"endpoint {column}: the predictions have a column of that name, expected another")
 
     def encode(self, table: pd.DataFrame) -> Tensor:
-        """The numbers themselves, `(p,)` in double precision."""
+        """Return the numbers, `(p,)`, in double precision."""
         values = pd.to_numeric(table[self.column], errors="coerce").to_numpy(np.float64)
         if (wrong := ~np.isfinite(values)).any():
             row = int(wrong.argmax())
-            others = f" (and {wrong.sum() - 1} more)" if wrong.sum() > 1 else ""
-            found, who = str(table[self.column].iloc[row]), table.index[row]
-            raise CohortError(f"column {self.column}, row of {who}{others}: found {found!r}, expected a number")
+            more = f" (and {wrong.sum() - 1} more)" if wrong.sum() > 1 else ""
+            value, patient = str(table[self.column].iloc[row]), table.index[row]
+            raise CohortError(f"column {self.column}, row of {patient}{more}: found {value!r}, expected a number")
         return torch.from_numpy(values.copy())
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The mean over patients of the loss in standard deviations; half precisions compute in float32."""
+        """Return the mean loss of the standardised number, `()`; half precisions compute in float32."""
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        aim = ((target - self.mean) / self.spread).to(wide.dtype)
-        return self._losses(wide, aim).mean().to(logits.dtype)
+        standardised = ((target - self.mean) / self.spread).to(wide.dtype)
+        return self._losses(wide, standardised).mean().to(logits.dtype)
 
-    def _losses(self, logits: Tensor, aim: Tensor) -> Tensor:
+    def _losses(self, logits: Tensor, standardised: Tensor) -> Tensor:
         match self.kind:
             case "gaussian":
-                return gaussian_loss(logits[:, 0], logits[:, 1], aim)
+                return gaussian_loss(logits[:, 0], logits[:, 1], standardised)
             case "quantile":
-                return pinball_loss(rising(logits), aim, logits.new_tensor(self.quantiles))
+                return pinball_loss(rising(logits), standardised, logits.new_tensor(self.quantiles))
             case "huber":
-                return functional.huber_loss(logits[:, 0], aim, reduction="none", delta=self.delta)
-        return (logits[:, 0] - aim) ** 2 / 2
+                return functional.huber_loss(logits[:, 0], standardised, reduction="none", delta=self.delta)
+        return (logits[:, 0] - standardised) ** 2 / 2
 
     def score(self, logits: Tensor, target: Tensor, weight: NDArray[np.float64] | None = None) -> Scores:
-        """R², Pearson's and Lin's correlations, and the mean absolute error in the unit, where smaller is better."""
+        """Return R², Pearson's and Lin's correlations, and the mean absolute error in the unit (smaller is better)."""
         value, true = self.decode(logits)["value"].numpy(), target.double().numpy()
         return {
             "r2": r2(value, true, weight),
@@ -121,7 +133,7 @@ class Regression(Endpoint):
         }
 
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
-        """`value` in the unit; beside it `value_sd` (gaussian), or each other quantile, `value_q10` (quantile)."""
+        """Return `value` in the unit, with `value_sd` (gaussian) or the other quantiles, such as `value_q10`."""
         logits = logits.double()
         if self.kind == "gaussian":
             sd = self.spread * _variance(logits[:, 1]).sqrt()
@@ -135,70 +147,74 @@ class Regression(Endpoint):
         return ["value", "value_sd"] if self.kind == "gaussian" else ["value"]
 
     def recode(self, table: pd.DataFrame) -> Tensor:
-        """Logits from the columns that `decode` wrote; quantiles have to rise."""
-        found = numbers(table, self._names())
-        if not found.isfinite().all():
-            wrong = int((~found.isfinite()).any(1).sum())
+        """Return logits from the columns that `decode` wrote.
+
+        Raises:
+            PredictionsError: a column is missing or not finite, or quantiles fall.
+        """
+        values = numbers(table, self._names())
+        if not values.isfinite().all():
+            wrong = int((~values.isfinite()).any(1).sum())
             raise PredictionsError(f"predictions: {wrong} rows of {', '.join(self._names())} are not finite numbers")
-        value = (found[:, :1] - self.mean) / self.spread
+        value = (values[:, :1] - self.mean) / self.spread
         if self.kind == "gaussian":
-            variance = (found[:, 1:] / self.spread) ** 2 - _LEAST_VARIANCE
-            return torch.cat([value, _unsoft(variance.clamp(min=_LEAST_GAP))], 1)
-        gaps = found.diff(dim=1)
+            variance = (values[:, 1:] / self.spread) ** 2 - _SMALLEST_VARIANCE
+            return torch.cat([value, _inverse_softplus(variance.clamp(min=_SMALLEST_GAP))], 1)
+        gaps = values.diff(dim=1)
         if (gaps < 0).any():
             wrong = int((gaps < 0).any(1).sum())
             raise PredictionsError(f"predictions: {wrong} rows of {', '.join(self._names())} fall, expected to rise")
-        return torch.cat([value, _unsoft((gaps / self.spread).clamp(min=_LEAST_GAP))], 1)
+        return torch.cat([value, _inverse_softplus((gaps / self.spread).clamp(min=_SMALLEST_GAP))], 1)
 
     def from_oracle(self, scores: Tensor) -> Tensor:
-        """Logits of the values `(p, 1)`, without spread about them."""
+        """Return logits of the values `(p, 1)`, with no spread around them."""
         flat = dict.fromkeys(self._names(), scores[:, 0].numpy()) | {"value_sd": np.zeros(len(scores))}
         return self.recode(pd.DataFrame(flat))
 
     def legend(self) -> str:
-        """The unit, and what stands beside the value."""
+        """Return what the value and the columns of its spread mean, with the unit."""
         unit = f" in {self.unit}" if self.unit else ""
         if self.kind == "gaussian":
             return f"`value` is the expected {self.column}{unit}, `value_sd` the standard deviation about it."
         if self.kind == "quantile":
-            others = ", ".join(f"`{name}`" for name in self._names() if name != "value")
-            return f"`value` is the median of {self.column}{unit}; its other quantiles: {others or 'none'}."
+            quantiles = ", ".join(f"`{name}`" for name in self._names() if name != "value")
+            return f"`value` is the median of {self.column}{unit}; its other quantiles: {quantiles or 'none'}."
         return f"`value` is the predicted {self.column}{unit}."
 
     def strata(self, target: Tensor) -> NDArray[np.int64]:
-        """Quarters by rank, or fewer parts of few patients."""
-        parts = max(1, min(_STRATA, len(target) // _FEW))
+        """Return the quarter of each patient by rank, `(p,)`; fewer strata where there are few patients."""
+        amount = max(1, min(_STRATA, len(target) // _SMALLEST_STRATUM))
         ranks = target.argsort(stable=True).argsort(stable=True).numpy()
-        return np.asarray(ranks * parts // max(1, len(target)), dtype=np.int64)
+        return np.asarray(ranks * amount // max(1, len(target)), dtype=np.int64)
 
     def fit(self, target: Tensor, balance: bool = False) -> None:
-        """Mean and standard deviation of the training patients.
+        """Set mean and standard deviation to those of the training patients.
 
         Raises:
-            CohortError: they all have one value.
-            ConfigError: balance asked for, which numbers do not have.
+            CohortError: all patients have the same value.
+            ConfigError: class weights are requested.
         """
         if balance:
             raise ConfigError("data.balance: a regression has no classes to balance, expected none")
         if len(target) == 0 or target.min() == target.max():
-            found = f"{target[0]:g}" if len(target) else "missing"
+            value = f"{target[0]:g}" if len(target) else "missing"
             raise CohortError(
-                f"column {self.column}: all {len(target)} training patients are {found}, expected different numbers"
+                f"column {self.column}: all {len(target)} training patients are {value}, expected different numbers"
             )
         self.mean, self.spread = float(target.double().mean()), float(target.double().std(correction=0))
 
     def state(self) -> dict[str, Any]:
-        """Mean and standard deviation, in the unit."""
+        """Return mean and standard deviation, in the unit."""
         return {"mean": self.mean, "sd": self.spread}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Takes mean and standard deviation back."""
+        """Restore mean and standard deviation."""
         self.mean, self.spread = float(state.get("mean", 0.0)), float(state.get("sd", 1.0))
 
 
 def _levels(column: str, quantiles: Sequence[float]) -> tuple[float, ...]:
     levels = tuple(float(level) for level in quantiles)
-    rising_ones = all(low < high for low, high in zip((0.0, *levels), (*levels, 1.0), strict=True))
-    if 0.5 not in levels or not rising_ones:
+    sorted_within = all(low < high for low, high in zip((0.0, *levels), (*levels, 1.0), strict=True))
+    if 0.5 not in levels or not sorted_within:
         raise ConfigError(f"endpoint {column}: quantiles {list(levels)}, expected numbers that rise, 0.5 among them")
     return levels

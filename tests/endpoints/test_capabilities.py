@@ -149,8 +149,8 @@ def test_several_endpoints_name_those_within_and_divide_the_targets() -> None:
         {"MSI": ["MSS", "", "MSI-H"], "time": [3, 5, ""], "event": [1, 0, ""], "score": [0.5, 1, 2]}, dtype=object
     )
     target = SEVERAL.encode(table)
-    known = {part.name: part.known.tolist() for part in SEVERAL.part_targets(target)}
-    assert known == {"msi": [True, False, True], "outcome": [True, True, False], "score": [True, True, True]}
+    masks = {part.name: part.mask.tolist() for part in SEVERAL.part_targets(target)}
+    assert masks == {"msi": [True, False, True], "outcome": [True, True, False], "score": [True, True, True]}
     events = SEVERAL.events(target)
     assert events is not None
     assert events.tolist() == [True, False, False]
