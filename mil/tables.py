@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from mil.errors import CohortError, MilError
+from mil.findings import Checked
 
 _WORDS = ["na", "n/a", "#n/a", "nan", "none", "null", "nil", "missing", "unknown", "-", ".", "?"]
 _TCGA = ("not available", "[not available]", "[not applicable]", "[not evaluated]", "[discrepancy]", "[unknown]")
@@ -23,7 +24,16 @@ _ZIP, _OLD_EXCEL = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 
 
 def read_table(path: Path, error: type[MilError] = CohortError) -> pd.DataFrame:
-    """A table as stripped text, so that `001` and `1E5` stay: CSV (comma, semicolon or tab; plain or `.gz`) or XLSX.
+    """Return a table as `checked_table` reads it, and log its warnings.
+
+    Raises:
+        error: As in `checked_table`.
+    """
+    return checked_table(path, error).require()
+
+
+def checked_table(path: Path, error: type[MilError] = CohortError) -> Checked[pd.DataFrame]:
+    """Read a table as stripped text, so that `001` and `1E5` stay: CSV (comma, semicolon, tab; also `.gz`) or XLSX.
 
     A byte order mark, any line ends, quotes, blank lines and empty columns after the last one are taken as they come.
     Of a workbook the first sheet is read.
@@ -38,10 +48,11 @@ def read_table(path: Path, error: type[MilError] = CohortError) -> pd.DataFrame:
     if raw.startswith(_ZIP):
         from mil.workbook import rows
 
-        found = rows(path, raw, error)
+        cells = rows(path, raw, error)
     else:
-        found = _rows(path, _text(path, raw, error), error)
-    return _framed(path, [row for row in ([_one_line(field) for field in row] for row in found) if any(row)], error)
+        cells = Checked(_rows(path, _text(path, raw, error), error))
+    lines = ([_one_line(field) for field in row] for row in cells.value or [])
+    return Checked(_framed(path, [row for row in lines if any(row)], error), cells.findings)
 
 
 def require(path: Path, table: pd.DataFrame, columns: Sequence[str], error: type[MilError] = CohortError) -> None:

@@ -1,7 +1,6 @@
 """The first sheet of an XLSX workbook, as the text that its cells show."""
 
 import io
-import logging
 import re
 import zipfile
 import zlib
@@ -14,8 +13,7 @@ from openpyxl import load_workbook
 from openpyxl.utils.exceptions import InvalidFileException
 
 from mil.errors import MilError
-
-_log = logging.getLogger(__name__)
+from mil.findings import Checked, Finding
 
 _LARGEST = 1 << 30
 """Bytes that a workbook may unpack to; far above any clinical table, far below a memory."""
@@ -38,8 +36,8 @@ class _Cell(Protocol):
     def coordinate(self) -> str: ...
 
 
-def rows(path: Path, raw: bytes, error: type[MilError]) -> list[list[str]]:
-    """The first sheet's rows as text, all of one length.
+def rows(path: Path, raw: bytes, error: type[MilError]) -> Checked[list[list[str]]]:
+    """Return the first sheet's rows as text, all of one length, with a warning where there are further sheets.
 
     Numbers are written in the shortest form that reads back the same, with the leading zeros their format shows;
     dates as `2024-05-01`, with their time where they have one.
@@ -48,14 +46,14 @@ def rows(path: Path, raw: bytes, error: type[MilError]) -> list[list[str]]:
         error: A broken workbook, one with a password, one that unpacks to more than 1 GiB, or a cell with a formula.
     """
     try:
-        found = _first_sheet(path, raw, error)
+        texts, warnings = _first_sheet(path, raw, error)
     except _BROKEN as wrong:
         raise error(f"{path} cannot be read as a workbook: {' '.join(str(wrong).split())}") from wrong
-    width = max(map(len, found), default=0)
-    return [row + [""] * (width - len(row)) for row in found]
+    width = max(map(len, texts), default=0)
+    return Checked([row + [""] * (width - len(row)) for row in texts], warnings)
 
 
-def _first_sheet(path: Path, raw: bytes, error: type[MilError]) -> list[list[str]]:
+def _first_sheet(path: Path, raw: bytes, error: type[MilError]) -> tuple[list[list[str]], tuple[Finding, ...]]:
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
         if (size := sum(entry.file_size for entry in archive.infolist())) > _LARGEST:
             raise error(f"{path} unpacks to {size / 2**30:.1f} GiB, expected a table of less than 1 GiB")
@@ -63,10 +61,12 @@ def _first_sheet(path: Path, raw: bytes, error: type[MilError]) -> list[list[str
     if not book.worksheets:
         raise error(f"{path} has no sheet, expected a table in the first one")
     sheet = book.worksheets[0]
+    warnings: tuple[Finding, ...] = ()
     if len(book.worksheets) > 1:
-        _log.warning("%s has %d sheets, the first is read: '%s'", path, len(book.worksheets), sheet.title)
+        message = f"{path} has {len(book.worksheets)} sheets, the first is read: '{sheet.title}'"
+        warnings = (Finding("warning", "sheets", message, len(book.worksheets)),)
     sheet.reset_dimensions()  # some writers declare a wrong size, and rows beyond it would be lost
-    return [_row(path, cells, error) for cells in sheet.iter_rows()]
+    return [_row(path, cells, error) for cells in sheet.iter_rows()], warnings
 
 
 def _row(path: Path, cells: Iterable[_Cell], error: type[MilError]) -> list[str]:

@@ -49,7 +49,7 @@ def test_a_workbook_is_the_same_table_as_a_csv_whatever_the_file_is_called(tmp_p
 
 
 def test_a_cohort_is_read_from_a_workbook(tmp_path: Path) -> None:
-    cohort = Cohort.read(write(tmp_path, content([*ROWS, ["2", "c.svs", "x"]])), labels=["label"])
+    cohort = Cohort.read(write(tmp_path, content([*ROWS, ["2", "c.svs", "x"]])), labels=["label"]).require()
     assert cohort.patients["label"].to_dict() == {"001": "1E5", "2": "x"}
 
 

@@ -16,13 +16,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mil import files
-from mil.cli import check_command
 from mil.config import conf_dir
 from mil.errors import ConfigError, MilError
+from mil.findings import log_warnings
 from mil.splits.folds import Split
 from mil.study.compose import compose_run, in_one_line, prepare, read_config, validated, write_config
 from mil.study.config import RunConfig
-from mil.study.pipeline import Study, read_study, rehearse, split_study
+from mil.study.pipeline import prepare_study
+from mil.study.study import Study
 
 logger = logging.getLogger("mil")
 
@@ -88,15 +89,13 @@ def _run(config: RunConfig, folder: Path) -> float | None:
     begun = (folder / "config.yaml").exists()
     if begun:
         _refuse_other(config, folder)
-    study, split = _studied(config, folder / "split.csv" if begun else None)
-    findings = [] if begun else check_command.before_training(config, study, split)
+    study, split = prepare_study(config, folder / "split.csv" if begun else None)
     with _made(folder), files.locked(folder) as free:
         if not free:
             raise ConfigError(f"{folder} is in use by another process, expected a folder of its own for each run")
         with _logged(folder):
-            for finding in findings:
-                logger.warning("%s", finding.line)
             if not begun:
+                log_warnings([*study.findings, *split.findings])
                 _begin(config, study, split, folder)
             train(config, study, split, folder)
             value = describe_run(folder)
@@ -120,19 +119,6 @@ def _made(folder: Path) -> Iterator[None]:
                     break
                 parent.rmdir()
         raise
-
-
-def _studied(config: RunConfig, given: Path | None) -> tuple[Study, Split]:
-    """What is trained on, and who is where: as `given`, where the run has begun."""
-    try:
-        study = read_study(config)
-        rehearse(config, study)
-        patients = list(study.patients.index)
-        return study, Split.read(given, patients) if given else split_study(config, study)
-    except ConfigError:
-        raise
-    except MilError as error:
-        raise check_command.explained(config, error) from None
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The clinical table: who the patients are, which slides they have, and what is known of them."""
 
-import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,12 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mil.cohort.columns import Columns, Words, identified, translated
+from mil.cohort.columns import Columns, Words
+from mil.cohort.slide_rows import known_values, read_rows
 from mil.errors import CohortError, ConfigError, FeatureError
-from mil.slide_names import slide_id
-from mil.tables import MISSING, listed, read_table, require
+from mil.findings import Checked, Finding, severity_where
+from mil.tables import listed
 
-_log = logging.getLogger(__name__)
+LabelsSuffice = Callable[[pd.DataFrame], NDArray[np.bool_]]
+"""Says, of rows in which a missing label is None, which have labels enough, `(rows,)`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,39 +43,68 @@ class Cohort:
         covariates: Sequence[str] = (),
         slides: Path | None = None,
         words: Words | None = None,
-        known: Callable[[pd.DataFrame], NDArray[np.bool_]] | None = None,
-    ) -> "Cohort":
+        known: LabelsSuffice | None = None,
+    ) -> Checked["Cohort"]:
         """Read and check a table with one row a slide, or one with a row a patient and another with a row a slide.
 
         A slide is a bare id or a file's name, with or without folders and endings. A label given for one slide of a
-        patient holds for all; patients without one (see `MISSING`) are left out, and a warning counts them. A
-        covariate's value is the patient's first.
+        patient holds for all; patients without one (see `MISSING`) are left out with a warning. A covariate's value is
+        the patient's first.
 
         Args:
             path: The table; with `slides`, the clinical one.
-            columns: What the tables call their ids; what is left open is found under a common name.
+            columns: What the tables call their ids; None looks for common names.
             labels: Columns that every patient needs exactly one value of.
             covariates: Further columns to carry along.
-            slides: A table of slides, joined on the patient; patients and slides without a counterpart are left out,
-                and a warning counts them. A column of both tables is the clinical one's.
+            slides: A table of slides, joined on the patient; patients and slides without a counterpart are left out
+                with a warning. A column of both tables is taken from the clinical one.
             words: What the words of labels and covariates mean, `{column: {word: class}}`; others stay as they are.
-            known: Which rows have labels enough, None being no label; those with all of them where left out.
+            known: Says which rows have labels enough, where a missing label is None; by default those with all labels.
 
-        Raises:
-            CohortError: No such table or column, an id that is empty or twice, labels that differ within a patient,
-                or no patient left.
-            ConfigError: `words` of another column.
+        Returns:
+            The cohort; None where the findings hold an error: no such table or column, an id that is empty or twice,
+            labels that differ within a patient, no patient left, or `words` of a column that is no label or covariate.
         """
-        path, asked, columns = Path(path), {*labels, *covariates}, columns or Columns()
-        table = _slides(path, columns, asked) if slides is None else _joined(path, Path(slides), columns, asked)
-        if columns.site is not None and "site" not in table:
-            require(path, table, [columns.site])
-        require(path, table, [*labels, *covariates])
-        table = translated(path, table, words or {}, asked)
-        _warn_of_sites(table)
+        path = Path(path)
+        rows = read_rows(path, columns, labels, covariates, None if slides is None else Path(slides), words)
+        if rows.errors:
+            return Checked(None, rows.findings)
+        return rows.then(lambda table: cls.from_rows(path, table, labels, covariates, known))
+
+    @classmethod
+    def from_rows(
+        cls,
+        path: Path,
+        rows: pd.DataFrame,
+        labels: Sequence[str],
+        covariates: Sequence[str] = (),
+        known: LabelsSuffice | None = None,
+    ) -> Checked["Cohort"]:
+        """Return the cohort of rows that `read_rows` found no error in; patients without labels are left out.
+
+        Args:
+            path: Where the rows were read from, for messages.
+            rows: One row a slide.
+            labels: As in `read`.
+            covariates: As in `read`.
+            known: As in `read`.
+        """
+        table = rows.copy()
         for label in labels:
-            table[label] = _settled(path, table, label)
-        return cls(_labelled(path, table, labels, known), tuple(labels), tuple(covariates))
+            table[label] = _label_of_patient(rows, label)
+        bare = table[list(labels)].isna()
+        missing = bare.any(axis=1) if known is None else pd.Series(~known(table), table.index)
+        lost = sorted(set(table.loc[missing, "patient"]))
+        if missing.all():
+            message = f"{path}: no patient has a value in {listed(labels)} ({len(lost)} patients)"
+            return Checked(None, (Finding("error", "cohort", message, len(lost), raises=CohortError),))
+        cohort = cls(table[~missing].reset_index(drop=True), tuple(labels), tuple(covariates))
+        if not lost:
+            return Checked(cohort)
+        lacking = {name: table.loc[bare[name] & missing, "patient"].nunique() for name in labels}
+        counts = ", ".join(f"{name} {count}" for name, count in lacking.items() if count)
+        message = f"{len(lost)} of {rows['patient'].nunique()} patients are left out as they lack a label ({counts})"
+        return Checked(cohort, (Finding.of_items("warning", "no-label", message, lost),))
 
     @cached_property
     def patients(self) -> pd.DataFrame:
@@ -102,136 +132,37 @@ class Cohort:
         alone = [(slide,) for slide in table["slide"]]
         return pd.DataFrame({"bag": table["slide"], "patient": table["patient"], "slides": alone})
 
-    def having(
-        self,
-        slides: Collection[str],
-        on_missing: Literal["error", "skip"] = "error",
-        lack: str = "no feature file",
-    ) -> "Cohort":
-        """This cohort with those of its slides only that have features.
-
-        Args:
-            slides: Ids with features.
-            on_missing: What slides without features are: an error, or left out with a warning that counts them.
-            lack: What the other slides have, in the words of the message.
-
-        Raises:
-            FeatureError: Slides have no features (up to ten are named), or none has.
-            ConfigError: Another `on_missing`.
-        """
-        if on_missing not in ("error", "skip"):
-            raise ConfigError(f"on_missing is '{on_missing}', expected error or skip")
-        there = self.table["slide"].isin(set(slides))
-        absent = sorted(self.table.loc[~there, "slide"])
-        if not there.any():
-            raise FeatureError(
-                f"none of {len(absent)} slides has a feature file: the table names {listed(absent[:2])}, "
-                f"the files {listed(sorted(slides)[:2]) or 'nothing'}"
-            )
-        if absent and on_missing == "error":
-            raise FeatureError(f"{len(absent)} of {len(there)} slides have {lack}: {listed(absent)}")
-        if not absent:
-            return self
-        table = self.table[there].reset_index(drop=True)
-        lost = self.table["patient"].nunique() - table["patient"].nunique()
-        _log.warning(
-            "%d of %d slides have %s and are left out, and with them %d patients: %s",
-            *(len(absent), len(there), lack, lost, listed(absent)),
-        )
+    def only(self, slides: Collection[str]) -> "Cohort":
+        """Return the cohort of those of its slides that are among the given ones."""
+        table = self.table[self.table["slide"].isin(set(slides))].reset_index(drop=True)
         return Cohort(table, self.labels, self.covariates)
 
 
-def _slides(path: Path, columns: Columns, asked: set[str]) -> pd.DataFrame:
-    """One row a slide, by its bare id."""
-    table = identified(path, read_table(path), columns, ("patient", "slide"), asked)
-    _refuse_empty(path, table, ("patient", "slide"))
-    table["slide"] = table["slide"].map(slide_id)
-    _refuse_doubled(path, table, "slide")
-    return table
+def without_files(
+    rows: pd.DataFrame, files: Collection[str], on_missing: Literal["error", "skip"] = "error"
+) -> list[Finding]:
+    """Return what is wrong with slides that have no feature file.
 
-
-def _joined(path: Path, slides: Path, columns: Columns, asked: set[str]) -> pd.DataFrame:
-    """The slides of a table of slides, each with its patient's row of the clinical table."""
-    clinical = identified(path, read_table(path), columns, ("patient",), asked).drop(columns="slide", errors="ignore")
-    _refuse_empty(path, clinical, ("patient",))
-    _refuse_doubled(path, clinical, "patient")
-    listing = _slides(slides, columns, asked)
-    own = [name for name in listing if name == "patient" or name not in clinical]
-    table = listing[own].merge(clinical, on="patient", how="inner")
-    _warn_of_strangers(path, clinical["patient"], slides, listing["patient"])
-    return table
-
-
-def _warn_of_strangers(path: Path, patients: "pd.Series[str]", slides: Path, owners: "pd.Series[str]") -> None:
-    bare = sorted(set(patients) - set(owners))
-    strange = owners[~owners.isin(set(patients))]
-    if len(strange) == len(owners):
-        raise CohortError(
-            f"{slides} and {path} have no patient in common: {listed(sorted(set(strange))[:2])} and {listed(bare[:2])}"
+    Args:
+        rows: One row a slide, with `slide`.
+        files: Ids of the slides that have a feature file.
+        on_missing: What slides without one are: an error, or a warning; where none has one it is always an error.
+    """
+    slides = set(rows["slide"])
+    absent = sorted(slides - set(files))
+    if not absent:
+        return []
+    if len(absent) == len(slides):
+        message = (
+            f"none of {len(absent)} slides has a feature file: the table names {listed(absent[:2])}, "
+            f"the files {listed(sorted(files)[:2]) or 'nothing'}"
         )
-    if bare:
-        _log.warning(
-            "%d of %d patients of %s have no slide in %s and are left out: %s",
-            *(len(bare), len(patients), path, slides, listed(bare)),
-        )
-    if len(strange):
-        whose = sorted(set(strange))
-        _log.warning(
-            "%d of %d slides of %s are of %d patients that are not in %s and are left out: %s",
-            *(len(strange), len(owners), slides, len(whose), path, listed(whose)),
-        )
+        return [Finding("error", "no-file", message, len(absent), raises=FeatureError)]
+    message = f"{len(absent)} of {len(slides)} slides have no feature file"
+    return [Finding.of_items(severity_where(on_missing), "no-file", message, absent, FeatureError)]
 
 
-def _refuse_empty(path: Path, table: pd.DataFrame, ids: Sequence[str]) -> None:
-    for column in ids:
-        empty = table.index[table[column] == ""]
-        if len(empty):
-            raise CohortError(f"{path}, row {empty[0] + 1}: no {column} id ({len(empty)} rows without one)")
-
-
-def _refuse_doubled(path: Path, table: pd.DataFrame, column: str) -> None:
-    doubled = sorted(set(table.loc[table[column].duplicated(), column]))
-    if doubled:
-        raise CohortError(f"{path}: {len(doubled)} {column}s have several rows, expected one each: {listed(doubled)}")
-
-
-def _warn_of_sites(table: pd.DataFrame) -> None:
-    if "site" in table:
-        several = table.groupby("patient")["site"].nunique().loc[lambda count: count > 1]
-        if len(several):
-            _log.warning("%d patients have slides of several sites: %s", len(several), listed(list(several.index)))
-
-
-def _settled(path: Path, table: pd.DataFrame, label: str) -> "pd.Series[str]":
-    """Each slide's label as its patient's; None where no slide of the patient has one."""
-    known = table[label].where(~table[label].str.casefold().isin(MISSING))
-    values = {patient: sorted(set(own)) for patient, own in known.dropna().groupby(table["patient"])}
-    differing = [patient for patient, own in values.items() if len(own) > 1]
-    if differing:
-        raise CohortError(
-            f"{path}: '{label}' differs between slides of {len(differing)} patients, expected one value each: "
-            f"patient '{differing[0]}' has {listed(values[differing[0]])}"
-        )
-    return table["patient"].map({patient: own[0] for patient, own in values.items()})
-
-
-def _labelled(
-    path: Path,
-    table: pd.DataFrame,
-    labels: Sequence[str],
-    known: Callable[[pd.DataFrame], NDArray[np.bool_]] | None,
-) -> pd.DataFrame:
-    bare = table[list(labels)].isna()
-    missing = bare.any(axis=1) if known is None else pd.Series(~known(table), table.index)
-    count = table.loc[missing, "patient"].nunique()
-    if missing.all():
-        raise CohortError(f"{path}: no patient has a value in {listed(labels)} ({count} patients)")
-    if count:
-        without = ", ".join(
-            f"{name} {table.loc[bare[name] & missing, 'patient'].nunique()}"
-            for name in labels
-            if (bare[name] & missing).any()
-        )
-        total = table["patient"].nunique()
-        _log.warning("%d of %d patients are left out as they lack a label (%s)", count, total, without)
-    return table[~missing].reset_index(drop=True)
+def _label_of_patient(rows: pd.DataFrame, label: str) -> "pd.Series[str]":
+    """Return each slide's label as its patient's; None where no slide of the patient has one."""
+    values = known_values(rows[label]).dropna()
+    return rows["patient"].map(values.groupby(rows["patient"]).first().to_dict())

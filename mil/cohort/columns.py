@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from mil.errors import CohortError, ConfigError
+from mil.findings import Checked, Finding
 from mil.tables import listed, require
 
 _log = logging.getLogger(__name__)
@@ -39,8 +40,10 @@ class Columns:
 
 def identified(
     path: Path, raw: pd.DataFrame, columns: Columns, needed: Collection[str], asked: set[str]
-) -> pd.DataFrame:
-    """The table with its ids first, as `patient`, `slide` and `site`, so far as it has them.
+) -> Checked[pd.DataFrame]:
+    """Return the table with its ids first, as `patient`, `slide` and `site`, so far as it has them.
+
+    Columns that may be the site are warned of where there are several, and none is taken.
 
     Args:
         path: Its file, for messages.
@@ -52,69 +55,77 @@ def identified(
     Raises:
         CohortError: A needed column is not there, or several may be it.
     """
-    found = {own: _theirs(path, raw, own, getattr(columns, own), own in needed) for own in _SPELLINGS}
-    names = {own: theirs for own, theirs in found.items() if theirs is not None}
-    ids = {own: raw[theirs] for own, theirs in names.items()}
+    warnings: list[Finding] = []
+    names: dict[str, str] = {}
+    for name in _SPELLINGS:
+        if (column := _id_column(path, raw, name, getattr(columns, name), name in needed, warnings)) is not None:
+            names[name] = column
+    ids = {name: raw[column] for name, column in names.items()}
     # A column the user calls something else gives way to the id of that name, unless it is asked for as well.
     others = [name for name in raw.columns if name not in names and (name not in names.values() or name in asked)]
-    return pd.DataFrame({**ids, **{name: raw[name] for name in others}})
+    return Checked(pd.DataFrame({**ids, **{name: raw[name] for name in others}}), tuple(warnings))
 
 
-def translated(path: Path, table: pd.DataFrame, words: Words, asked: Collection[str]) -> pd.DataFrame:
-    """The table with the words of its labels and covariates replaced by what they mean; other words stay.
+def translated(path: Path, table: pd.DataFrame, words: Words, asked: Collection[str]) -> Checked[pd.DataFrame]:
+    """Return the table with the words of its labels and covariates replaced by what they mean; other words stay.
 
-    Words are compared without regard to case. One that no row holds is warned of, as it is likely a slip.
+    Words are compared without regard to case. A word that no row holds is warned of, as it is likely a slip.
 
     Raises:
         ConfigError: Words for a column that is neither a label nor a covariate.
     """
+    warnings = []
     for column, meanings in words.items():
         if column not in asked:
             near = difflib.get_close_matches(column, list(asked), n=1)
             hint = f", did you mean '{near[0]}'?" if near else f", expected one of {listed(sorted(asked)) or 'none'}"
             raise ConfigError(f"data.labels.{column}: '{column}' is neither a label nor a covariate{hint}")
-        told = {str(word).strip().casefold(): "" if value is None else str(value) for word, value in meanings.items()}
+        classes = {str(word).strip().casefold(): "" if name is None else str(name) for word, name in meanings.items()}
         written = table[column].str.casefold()
-        if unheard := sorted(set(told) - set(written)):
-            _log.warning("%s: no row has %s in '%s', which data.labels tells of", path, listed(unheard), column)
-        table = table.assign(**{column: written.map(told).where(written.isin(list(told)), table[column])})
-    return table
+        if unused := sorted(set(classes) - set(written)):
+            message = f"{path}: no row has {listed(unused)} in '{column}', which data.labels translates"
+            warnings.append(Finding("warning", "unused-word", message, len(unused)))
+        table = table.assign(**{column: written.map(classes).where(written.isin(list(classes)), table[column])})
+    return Checked(table, tuple(warnings))
 
 
-def _theirs(path: Path, table: pd.DataFrame, own: str, given: str | None, needed: bool) -> str | None:
+def _id_column(
+    path: Path, table: pd.DataFrame, name: str, given: str | None, needed: bool, warnings: list[Finding]
+) -> str | None:
     if given is not None:
         if needed:
             require(path, table, [given])
         return given if given in table else None
-    if own in table:
-        return own
-    candidates = [str(name) for name in table.columns if _folded(str(name)) in _known(own)]
+    if name in table:
+        return name
+    candidates = [str(column) for column in table.columns if _folded(str(column)) in _known(name)]
     if len(candidates) == 1:
-        _log.info("%s: column '%s' is taken for the %s", path, candidates[0], own)
+        _log.info("%s: column '%s' is taken for the %s", path, candidates[0], name)
         return candidates[0]
     if not needed:
         if candidates:
-            _log.warning("%s: %s may be the %s, none is taken; %s", path, listed(candidates), own, _how(own))
+            message = f"{path}: {listed(candidates)} may be the {name}, none is taken; {_how(name)}"
+            warnings.append(Finding("warning", f"which-{name}", message, len(candidates)))
         return None
     if candidates:
-        raise CohortError(f"{path}: {listed(candidates)} may be the {own}, expected one; {_how(own)}")
-    if own == "slide":
-        has = listed([str(name) for name in table.columns])
+        raise CohortError(f"{path}: {listed(candidates)} may be the {name}, expected one; {_how(name)}")
+    if name == "slide":
+        has = listed([str(column) for column in table.columns])
         raise CohortError(
-            f"{path} has no column for the slide, it has {has}; {_how(own)}, or beside it a table of slides, "
+            f"{path} has no column for the slide, it has {has}; {_how(name)}, or beside it a table of slides, "
             "data.slides=..."
         )
-    require(path, table, [own])
-    return own
+    require(path, table, [name])
+    return name
 
 
-def _how(own: str) -> str:
-    return f"give data.columns.{own}=..."
+def _how(name: str) -> str:
+    return f"give data.columns.{name}=..."
 
 
-def _known(own: str) -> set[str]:
-    composed = {_folded(name + suffix) for name in _SPELLINGS[own] for suffix in _SUFFIXES[own]}
-    return composed | set(map(_folded, _WHOLE[own]))
+def _known(name: str) -> set[str]:
+    composed = {_folded(spelling + suffix) for spelling in _SPELLINGS[name] for suffix in _SUFFIXES[name]}
+    return composed | set(map(_folded, _WHOLE[name]))
 
 
 def _folded(name: str) -> str:

@@ -1,7 +1,6 @@
 """What a clinic knows of a patient beside the slides, as numbers that a model reads."""
 
 import copy
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -13,9 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mil.errors import CohortError, ConfigError
+from mil.findings import Finding
 from mil.tables import MISSING, listed
-
-_log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 
@@ -48,22 +46,25 @@ class Covariates:
         words = [f"{n}={level}" for n, levels in self.categorical.items() for level in (*levels, "unknown", "missing")]
         return numbers + words
 
-    def check(self, table: pd.DataFrame) -> None:
-        """Warns of words that are none of the declared levels, and counts them.
+    def check(self, table: pd.DataFrame) -> list[Finding]:
+        """Return warnings that count words outside the declared levels.
 
         Raises:
             CohortError: what should be a number is none.
         """
         for name in self.numeric:
             _numbers(table[name])
+        findings = []
         for name, levels in self.categorical.items():
             place = _places(table[name], levels)
             if (strange := place == len(levels)).any():
                 words = sorted(set(table.loc[strange, name]))
-                _log.warning(
-                    "covariate %s: %d of %d patients have %s, none of %s, and count as unknown",
-                    *(name, strange.sum(), len(table), listed(words), ", ".join(levels)),
+                message = (
+                    f"covariate {name}: {strange.sum()} of {len(table)} patients have {listed(words)}, none of "
+                    f"{', '.join(levels)}, and count as unknown"
                 )
+                findings.append(Finding("warning", "unknown-level", message, int(strange.sum())))
+        return findings
 
     def fit(self, table: pd.DataFrame) -> Self:
         """Mean and standard deviation of each number among the patients of a table, who have to be training ones."""

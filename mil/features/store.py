@@ -1,7 +1,6 @@
 """Slides' features, wherever a producer wrote them."""
 
 import difflib
-import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,8 +18,8 @@ from mil.features.packed import Packed
 from mil.features.processes import Progress
 from mil.features.slide_files import listing
 from mil.features.survey import survey
+from mil.findings import Checked, Finding
 
-_log = logging.getLogger(__name__)
 _BYTES = {"float16": 2, "bfloat16": 2}
 _PLACE = 16
 """bytes of a tile's two coordinates"""
@@ -184,14 +183,15 @@ class FeatureStore:
             _refuse_not_finite(path, found.features)
         return found
 
-    def sound(self, slides: Iterable[str]) -> list[str]:
-        """Those of these slides that can be read whole, have tiles, and are finite; a warning counts the others."""
-        asked = list(slides)
-        reasons = {slide: reason for slide in asked if (reason := self._unsound(slide))}
-        if reasons:
-            first = next(iter(reasons.values()))
-            _log.warning("%d of %d slides cannot be used; the first: %s", len(reasons), len(asked), first)
-        return [slide for slide in asked if slide not in reasons]
+    def sound(self, slides: Iterable[str]) -> Checked[list[str]]:
+        """Return the slides that can be read whole, have tiles and are finite, and count the others in a warning."""
+        ids = list(slides)
+        reasons = {slide: reason for slide in ids if (reason := self._unsound(slide))}
+        usable = [slide for slide in ids if slide not in reasons]
+        if not reasons:
+            return Checked(usable)
+        message = f"{len(reasons)} of {len(ids)} slides cannot be used; the first: {next(iter(reasons.values()))}"
+        return Checked(usable, (Finding("warning", "unusable", message, len(reasons)),))
 
     def _unsound(self, slide: str) -> str:
         try:
@@ -200,10 +200,10 @@ class FeatureStore:
             return str(error)
         return ""
 
-    def resolve(self, slides: Iterable[str]) -> Encoder:
-        """The one encoder of these slides; it stays with the store, and `verified` says whether the files named it.
+    def resolve(self, slides: Iterable[str]) -> Checked[Encoder]:
+        """Return the one encoder of these slides; it stays with the store, as does `geometry`, the size of their tiles.
 
-        So does `geometry`, the size of their tiles.
+        `verified` says whether every file named the encoder. Files that do not, and float64 features, are warned of.
 
         Raises:
             EncoderError: Files of several encoders, widths or sizes of tiles, or of other ones than were given, or no
@@ -211,7 +211,7 @@ class FeatureStore:
             FeatureError: A file that is missing or broken.
         """
         headers = self._sound_headers(slides)
-        _warn_of_doubles(headers)
+        warnings = _doubles(headers)
         # Empty slides do not always know their width.
         width = self._only_width({slide: said for slide, said in headers.items() if said.width})
         named = {slide: said.encoder for slide, said in headers.items() if said.encoder}
@@ -221,10 +221,11 @@ class FeatureStore:
         self.verified = len(named) == len(headers)
         if named and not self.verified:
             silent = len(headers) - len(named)
-            _log.warning("%d of %d slides do not say their encoder, taken as '%s'", silent, len(headers), encoder.name)
+            message = f"{silent} of {len(headers)} slides do not say their encoder, taken as '{encoder.name}'"
+            warnings.append(Finding("warning", "encoder-unnamed", message, silent))
         self.geometry = settled(headers, self.expected or _of(encoder), self.folder)
         self.encoder = encoder
-        return encoder
+        return Checked(encoder, tuple(warnings))
 
     def _sound_headers(self, slides: Iterable[str]) -> dict[str, Header]:
         headers: dict[str, Header] = {}
@@ -289,10 +290,10 @@ def _of(encoder: Encoder) -> Expected:
     return Expected(encoder.mpp, encoder.tile_px, f"encoder '{encoder.name}'", f"encoder={encoder.name} encoder")
 
 
-def _warn_of_doubles(headers: dict[str, Header]) -> None:
-    doubles = sum(said.dtype == "float64" for said in headers.values())
-    if doubles:
-        _log.warning("%d of %d slides hold float64 features, read as float32", doubles, len(headers))
+def _doubles(headers: dict[str, Header]) -> list[Finding]:
+    count = sum(header.dtype == "float64" for header in headers.values())
+    message = f"{count} of {len(headers)} slides hold float64 features, read as float32"
+    return [Finding("warning", "float64", message, count)] if count else []
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

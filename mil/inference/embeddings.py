@@ -12,7 +12,7 @@ from mil.errors import CheckpointError, EncoderError
 from mil.features.batches import BagDataset
 from mil.inference.predict import mean, outputs, per_patient
 from mil.models.mil_model import Output
-from mil.study.pipeline import Study
+from mil.study.study import Study
 
 
 class Embedded(NamedTuple):

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from mil.bags import Bags
 from mil.checkpoint import Checkpoint
-from mil.cohort.clinical_table import Cohort
+from mil.cohort.clinical_table import Cohort, without_files
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import CheckpointError
 from mil.features.batches import BagDataset, loader
 from mil.features.formats import Reading
 from mil.features.geometry import Expected
 from mil.features.store import FeatureStore
+from mil.findings import log_warnings, raise_first_error
 from mil.inference.conclusions import Seen, concluded
 from mil.models.mil_model import MILModel, Output
 
@@ -95,7 +96,7 @@ def predict(
     """
     store = FeatureStore(features, checkpoint.encoder, (), reading or checkpoint.reading, _expected(checkpoint))
     table = _cohort(store, cohort, slides, checkpoint)
-    store.resolve(list(table.table["slide"]))
+    store.resolve(list(table.table["slide"])).require()
     bags = table.bags(checkpoint.manifest.data.get("bag", "patient"))
     known = checkpoint.covariates
     beside = None if known is None else known.encode(table.patients.loc[bags["patient"]])
@@ -136,9 +137,10 @@ def _cohort(store: FeatureStore, path: Path | None, slides: Path | None, checkpo
     if path is not None:
         columns = () if beside is None else beside.columns
         words = checkpoint.words_of(columns)
-        cohort = Cohort.read(path, covariates=columns, slides=slides, words=words).having(store.slides, "error")
+        cohort = Cohort.read(path, covariates=columns, slides=slides, words=words).require()
+        raise_first_error(without_files(cohort.table, store.slides))
         if beside is not None:
-            beside.check(cohort.patients)
+            log_warnings(beside.check(cohort.patients))
         return cohort
     if beside is not None:
         raise CheckpointError(

@@ -164,7 +164,7 @@ def _patients(folder: Path, config: RunConfig) -> pd.DataFrame | None:
         logger.info("%s: no %s and no table of the cohort: no subgroups", folder, PATIENTS)
         return None
     columns = Columns(**config.data.columns.plain())
-    return one_row_per_patient(identified(path, read_table(path), columns, ("patient",), set()))
+    return one_row_per_patient(identified(path, read_table(path), columns, ("patient",), set()).require())
 
 
 def titles(folders: list[Path]) -> Iterator[str]:

@@ -21,7 +21,8 @@ from mil.splits.sites import sites_of
 from mil.stats.site_signature import NAMES, PARTS, beyond, site_predictability
 from mil.study import build
 from mil.study.config import RunConfig
-from mil.study.pipeline import Study, read_study
+from mil.study.pipeline import read_study
+from mil.study.study import Study
 from mil.tables import listed
 
 logger = logging.getLogger(__name__)

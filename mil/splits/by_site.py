@@ -1,6 +1,5 @@
 """Splits that keep a site's patients together: slides tell their site, and sites differ in who comes to them."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,13 +8,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mil.errors import SplitError
+from mil.findings import Finding
 from mil.splits.assignment import Assignment, assign
 from mil.splits.roles import Split
 from mil.splits.sites import sites_of
 from mil.splits.strata import chosen_of, fold_table, ordered, refuse_share, seeded
 from mil.tables import listed
-
-_log = logging.getLogger(__name__)
 
 UNEVEN = 0.2
 """Relative deviation from the even share of a class, beyond which a fold is warned of."""
@@ -53,13 +51,13 @@ class SitePreserved:
         if len(names) < self.folds:
             raise SplitError(f"{len(names)} sites ({listed(names.tolist())}) are too few for {self.folds} folds")
         found = assign(_counts(place, groups), self.folds, seeded(seed, 0))
-        _warn_of_uneven(found, np.unique(groups))
+        warnings = _uneven(found, np.unique(groups))
         parts = found.parts[place]
         tables = [
-            fold_table(ids, fold, _roles(parts == fold, sites, groups, self.select, seeded(seed, fold + 1)))
+            fold_table(ids, fold, _roles(parts == fold, sites, groups, self.select, seeded(seed, fold + 1), warnings))
             for fold in range(self.folds)
         ]
-        return Split(pd.concat(tables))
+        return Split(pd.concat(tables), tuple(warnings))
 
 
 @dataclass(frozen=True)
@@ -90,15 +88,17 @@ class LeaveOneSiteOut:
         if self.small not in ("pool", "refuse"):
             raise SplitError(f"split.small is '{self.small}', expected pool or refuse")
         sites = sites_of(ids.tolist(), columns)
-        reported = self._reported(sites, groups)
+        reported, warnings = self._reported(sites, groups)
         tables = [
-            fold_table(ids, fold, _roles(np.isin(sites, own), sites, groups, self.select, seeded(seed, fold)))
-            for fold, own in enumerate(reported)
+            fold_table(
+                ids, fold, _roles(np.isin(sites, names), sites, groups, self.select, seeded(seed, fold), warnings)
+            )
+            for fold, names in enumerate(reported)
         ]
-        return Split(pd.concat(tables))
+        return Split(pd.concat(tables), tuple(warnings))
 
-    def _reported(self, sites: Names, groups: Strata) -> list[list[str]]:
-        """The sites that each fold reports."""
+    def _reported(self, sites: Names, groups: Strata) -> tuple[list[list[str]], list[Finding]]:
+        """Return the sites that each fold reports, with a warning where small ones are reported together."""
         names, place = np.unique(sites, return_inverse=True)
         counts = _counts(place, groups)  # (s, k)
         alone = (counts.sum(1) >= self.smallest) & ((counts > 0).sum(1) > min(1, counts.shape[1] - 1))
@@ -111,10 +111,13 @@ class LeaveOneSiteOut:
                 f"{int(alone.sum())} of {len(names)} sites have {self.smallest} patients of more than one class, "
                 "expected two or more, or one and others to pool"
             )
-        if pooled:
-            message = "%d sites under %d patients or of one class are reported together, as fold %d: %s"
-            _log.warning(message, len(pooled), self.smallest, len(found) - 1, listed(pooled))
-        return found
+        if not pooled:
+            return found, []
+        message = (
+            f"{len(pooled)} sites under {self.smallest} patients or of one class are reported together, as fold "
+            f"{len(found) - 1}"
+        )
+        return found, [Finding.of_items("warning", "sites-pooled", message, pooled)]
 
 
 def _counts(place: NDArray[np.intp], groups: Strata) -> NDArray[np.int64]:
@@ -125,12 +128,16 @@ def _counts(place: NDArray[np.intp], groups: Strata) -> NDArray[np.int64]:
     return counts
 
 
-def _roles(report: NDArray[np.bool_], sites: Names, groups: Strata, share: float, seed: int) -> Names:
-    """Each patient's role, where `report` is settled."""
+def _roles(
+    report: NDArray[np.bool_], sites: Names, groups: Strata, share: float, seed: int, warnings: list[Finding]
+) -> Names:
+    """Return each patient's role, where `report` is settled."""
     roles = np.where(report, "report", "train").astype("U6")
     rest = np.flatnonzero(~report)
     chosen = _whole_sites(sites[rest], groups[rest], share, seed)
-    roles[rest[chosen_of(groups[rest], share, seed) if chosen is None else chosen]] = "select"
+    if chosen is None:
+        chosen = chosen_of(groups[rest], share, seed, warnings)
+    roles[rest[chosen]] = "select"
     return roles
 
 
@@ -150,13 +157,17 @@ def _whole_sites(sites: Names, groups: Strata, share: float, seed: int) -> NDArr
     return np.flatnonzero(found.parts[place] == best) if near else None
 
 
-def _warn_of_uneven(found: Assignment, classes: NDArray[np.integer]) -> None:
-    """A deviation below one patient is as even as can be."""
+def _uneven(found: Assignment, classes: NDArray[np.integer]) -> list[Finding]:
+    """Return warnings of classes that some fold has too many or too few of; less than one patient does not count."""
+    warnings = []
     for kind, even in enumerate(found.even):
         off = found.deviation[:, kind]
         fold = int(np.abs(off).argmax())
         if abs(off[fold]) >= 1 and abs(off[fold]) > UNEVEN * even:
-            _log.warning(
-                "class %s is not balanced by site: fold %d reports %d patients of it, %.1f would be even",
-                *(classes[kind], fold, round(off[fold] + even), even),
+            count = round(off[fold] + even)
+            message = (
+                f"class {classes[kind]} is not balanced by site: fold {fold} reports {count} patients of it, "
+                f"{even:.1f} would be even"
             )
+            warnings.append(Finding("warning", "sites-uneven", message, count))
+    return warnings

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
 from mil.errors import SplitError
+from mil.findings import Finding
 from mil.splits.roles import Split, roles_from_column, roles_from_file
 from mil.splits.strata import fold_table, line, ordered, refuse_folds, refuse_share, roles_of, seeded
 
@@ -56,14 +57,15 @@ class KFold:
         ids, groups = ordered(patients, strata)
         refuse_share("select", self.select)
         refuse_folds(self.folds, self.repeats, groups)
-        tables = []
+        tables, warnings = [], list[Finding]()
         for repeat in range(self.repeats):
             cut = StratifiedKFold(self.folds, shuffle=True, random_state=seeded(seed, repeat))
             for part, (rest, report) in enumerate(cut.split(ids, groups)):
                 fold = repeat * self.folds + part
-                roles = roles_of(len(ids), report, rest, groups, self.select, seeded(seed, repeat, part + 1))
+                chance = seeded(seed, repeat, part + 1)
+                roles = roles_of(len(ids), report, rest, groups, self.select, chance, warnings)
                 tables.append(fold_table(ids, fold, roles))
-        return Split(pd.concat(tables))
+        return Split(pd.concat(tables), tuple(warnings))
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,9 @@ class HoldOut:
             rest, report = next(cut.split(ids, groups))
         except ValueError as error:
             raise SplitError(f"{len(ids)} patients cannot be held out by class: {line(error)}") from error
-        return Split(fold_table(ids, 0, roles_of(len(ids), report, rest, groups, self.select, seeded(seed, 1))))
+        warnings: list[Finding] = []
+        roles = roles_of(len(ids), report, rest, groups, self.select, seeded(seed, 1), warnings)
+        return Split(fold_table(ids, 0, roles), tuple(warnings))
 
 
 @dataclass(frozen=True)
@@ -161,15 +165,24 @@ class Fixed:
             given = Split(roles_from_file(Path(self.file), ids.tolist()))
         else:
             given = Split(roles_from_column(str(self.column), ids.tolist(), columns))
-        return Split(pd.concat([self._with_select(given, fold, ids, groups, seed) for fold in given.folds]))
+        warnings: list[Finding] = []
+        tables = [self._with_select(given, fold, ids, groups, seed, warnings) for fold in given.folds]
+        return Split(pd.concat(tables), tuple(warnings))
 
     def _with_select(
-        self, given: Split, fold: int, ids: NDArray[np.str_], groups: NDArray[np.integer], seed: int
+        self,
+        given: Split,
+        fold: int,
+        ids: NDArray[np.str_],
+        groups: NDArray[np.integer],
+        seed: int,
+        warnings: list[Finding],
     ) -> pd.DataFrame:
         if given.patients(fold, "select"):
             return given.table[given.table["fold"] == fold]
         train, report = (np.flatnonzero(np.isin(ids, given.patients(fold, role))) for role in ("train", "report"))
-        return fold_table(ids, fold, roles_of(len(ids), report, train, groups, self.select, seeded(seed, fold)))
+        roles = roles_of(len(ids), report, train, groups, self.select, seeded(seed, fold), warnings)
+        return fold_table(ids, fold, roles)
 
 
 @dataclass(frozen=True)
@@ -191,6 +204,6 @@ class AllTrain:
         ids, groups = ordered(patients, strata)
         refuse_share("select", self.select)
         nobody = np.empty(0, dtype=np.intp)
-        return Split(
-            fold_table(ids, 0, roles_of(len(ids), nobody, np.arange(len(ids)), groups, self.select, seeded(seed, 0)))
-        )
+        warnings: list[Finding] = []
+        roles = roles_of(len(ids), nobody, np.arange(len(ids)), groups, self.select, seeded(seed, 0), warnings)
+        return Split(fold_table(ids, 0, roles), tuple(warnings))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from mil.errors import SplitError
+from mil.findings import Finding
 from mil.tables import listed, read_table, require
 
 ROLES = ("train", "select", "report")
@@ -31,6 +32,7 @@ class Split:
 
     Attributes:
         table: `patient`, `fold` (int) and `role`, sorted by fold and patient.
+        findings: Warnings of the strategy that made it.
 
     Raises:
         SplitError: A role that is none, a patient with two roles in a fold (naming who), a fold in which nobody
@@ -38,6 +40,7 @@ class Split:
     """
 
     table: pd.DataFrame
+    findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
         table = self.table[["patient", "fold", "role"]].astype({"patient": str, "fold": int, "role": str})

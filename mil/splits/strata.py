@@ -1,6 +1,5 @@
 """Parts of the patients that keep the strata's shares: what every way to split is made of."""
 
-import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,9 +8,8 @@ from numpy.typing import NDArray
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
 from mil.errors import SplitError
+from mil.findings import Finding
 from mil.tables import listed
-
-_log = logging.getLogger(__name__)
 
 
 def ordered(patients: Sequence[str], strata: NDArray[np.integer]) -> tuple[NDArray[np.str_], NDArray[np.integer]]:
@@ -67,16 +65,17 @@ def roles_of(
     groups: NDArray[np.integer],
     share: float,
     seed: int,
+    warnings: list[Finding],
 ) -> NDArray[np.str_]:
-    """Each patient's role: `report` as given, and of the `rest` a stratified share selects."""
+    """Return each patient's role: `report` as given, and of the `rest` a stratified share selects."""
     roles = np.full(count, "", dtype="U6")
     roles[report], roles[rest] = "report", "train"
-    roles[rest[chosen_of(groups[rest], share, seed)]] = "select"
+    roles[rest[chosen_of(groups[rest], share, seed, warnings)]] = "select"
     return roles
 
 
-def chosen_of(groups: NDArray[np.integer], share: float, seed: int) -> NDArray[np.intp]:
-    """Places of a share of the patients that keeps the strata's shares, or, with a warning, of any.
+def chosen_of(groups: NDArray[np.integer], share: float, seed: int, warnings: list[Finding]) -> NDArray[np.intp]:
+    """Return the places of a share of the patients that keeps the strata's shares, or, with a warning, of any.
 
     Raises:
         SplitError: Fewer than two patients.
@@ -87,7 +86,8 @@ def chosen_of(groups: NDArray[np.integer], share: float, seed: int) -> NDArray[n
     try:
         chosen: NDArray[np.intp] = next(by_class.split(groups, groups))[1]
     except ValueError as error:
-        _log.warning("which of %d patients select is chosen without regard to class: %s", len(groups), line(error))
+        message = f"which of {len(groups)} patients select is chosen without regard to class: {line(error)}"
+        warnings.append(Finding("warning", "select-unstratified", message, len(groups)))
         size = min(max(round(share * len(groups)), 1), len(groups) - 1)
         chosen = next(ShuffleSplit(1, test_size=size, random_state=seed).split(groups))[1]
     return chosen

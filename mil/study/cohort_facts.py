@@ -1,132 +1,233 @@
 """What a cohort is, in numbers: for programs as they are, for people as rows."""
 
 import statistics
-from typing import Any
+from dataclasses import dataclass
 
 import pandas as pd
 
+from mil.cohort.slide_rows import patients_without
 from mil.splits.roles import ROLES
-from mil.study import table_findings
-from mil.study.inspection import Inspection
-from mil.study.study_findings import classes_of
+from mil.study.label_findings import classes_of
+from mil.study.pipeline import StudyCheck
+from mil.study.reader import StudyReader
 
 _MOST_CLASSES = 12
+"""Labels with more classes are not counted by site."""
 
 
-def facts(found: Inspection) -> dict[str, Any]:
-    """Everything that `mil check` says beside what is wrong; None and nothing where it could not be read."""
-    tool, data, store = found.settings.tool, found.settings.data, found.store
-    return {
-        "tool": {"name": tool.name, "question": tool.question},
-        "cohort": None if data.cohort is None else str(data.cohort),
-        "features": None if store is None else str(store.folder),
-        "patients": _patients(found),
-        "slides": _slides(found),
-        "bags": _bags(found),
-        "labels": _labels(found),
-        "sites": _sites(found),
-        "encoder": _encoder(found),
-        "geometry": _geometry(found),
-        "split": _split(found),
-    }
+@dataclass(frozen=True)
+class ToolFacts:
+    """The tool that the cohort is checked against."""
+
+    name: str
+    question: str | None
 
 
-def rows(told: dict[str, Any]) -> dict[str, str]:
-    """The same for people, without the sites."""
-    tool, bags, coder = told["tool"], told["bags"], told["encoder"]
-    found = {
-        "tool": ": ".join(word for word in tool.values() if word),
-        "cohort": told["cohort"] or f"{told['features']} (simulated)",
-        "patients": ", ".join(f"{name} {amount}" for name, amount in told["patients"].items()),
-        "slides": str(told["slides"]["table"]),
+@dataclass(frozen=True)
+class SlideFacts:
+    """Numbers of slides: rows of the table, feature files, and slides of the table with a readable file with tiles."""
+
+    table: int
+    files: int
+    with_tiles: int
+
+
+@dataclass(frozen=True)
+class BagFacts:
+    """The number of bags, and the smallest, median and largest number of tiles in one."""
+
+    n: int
+    min: int
+    median: float
+    max: int
+
+
+@dataclass(frozen=True)
+class LabelFacts:
+    """Numbers of patients with and without a value of a label."""
+
+    known: int
+    missing: int
+
+
+@dataclass(frozen=True)
+class EncoderFacts:
+    """The encoder of the features, and whether all files name it."""
+
+    name: str
+    dim: int
+    verified: bool
+
+
+@dataclass(frozen=True)
+class TileFacts:
+    """The size of the tiles, and whether all files state it."""
+
+    mpp: float | None
+    tile_px: float | None
+    mpp_verified: bool
+    tile_px_verified: bool
+
+
+@dataclass(frozen=True)
+class CohortFacts:
+    """Everything that `mil check` shows besides problems; None or empty where it could not be read.
+
+    Attributes:
+        tool: The tool.
+        cohort: Path of the clinical table; None for a simulated cohort.
+        features: Path of the features.
+        patients: Number of patients, and of each class or of events.
+        slides: Numbers of slides.
+        bags: Sizes of the bags.
+        labels: Of each label.
+        sites: Patients of each class, by site.
+        encoder: The encoder.
+        geometry: The size of the tiles.
+        split: Of each fold, its number and how many patients have each role.
+    """
+
+    tool: ToolFacts
+    cohort: str | None
+    features: str | None
+    patients: dict[str, int]
+    slides: SlideFacts
+    bags: BagFacts | None
+    labels: dict[str, LabelFacts]
+    sites: dict[str, dict[str, int]]
+    encoder: EncoderFacts | None
+    geometry: TileFacts | None
+    split: list[dict[str, int]]
+
+
+def facts(check: StudyCheck) -> CohortFacts:
+    """Return the numbers of a cohort that was checked."""
+    tool, cohort, reader = check.config.tool, check.config.data.cohort, check.reader
+    return CohortFacts(
+        tool=ToolFacts(tool.name, tool.question),
+        cohort=cohort,
+        features=None if reader.features.value is None else str(reader.features.value.folder),
+        patients=_patients(reader),
+        slides=_slides(reader),
+        bags=_bags(reader),
+        labels=_labels(reader),
+        sites=_sites(reader),
+        encoder=_encoder(reader),
+        geometry=_geometry(reader),
+        split=_split(check),
+    )
+
+
+def rows(numbers: CohortFacts) -> dict[str, str]:
+    """Return the same for people, by heading, without the sites."""
+    lines = {
+        "tool": ": ".join(word for word in (numbers.tool.name, numbers.tool.question) if word),
+        "cohort": numbers.cohort or f"{numbers.features} (simulated)",
+        "patients": ", ".join(f"{name} {count}" for name, count in numbers.patients.items()),
+        "slides": str(numbers.slides.table),
         "labels": "; ".join(
-            f"{name}: {own['known']} known, {own['missing']} missing" for name, own in told["labels"].items()
+            f"{name}: {label.known} known, {label.missing} missing" for name, label in numbers.labels.items()
         ),
     }
-    if bags:
-        sizes = " / ".join(f"{bags[name]:.0f}" for name in ("min", "median", "max"))
-        found["bags"] = f"{bags['n']}, tiles {sizes} (min, median, max)"
-    if coder:
-        said = "the files say so" if coder["verified"] else "not said by all files"
-        found["encoder"] = f"{coder['name']}, {coder['dim']} wide ({said})"
-        found["tiles"] = _tiles(told["geometry"])
-    if told["split"]:
-        found["split"] = "; ".join(
-            f"fold {one['fold']}: " + ", ".join(f"{role} {one[role]}" for role in ROLES) for one in told["split"]
+    if bags := numbers.bags:
+        lines["bags"] = f"{bags.n}, tiles {bags.min} / {bags.median:.0f} / {bags.max} (min, median, max)"
+    if encoder := numbers.encoder:
+        lines["encoder"] = f"{encoder.name}, {encoder.dim} wide ({_verified(encoder.verified)})"
+    if numbers.geometry:
+        lines["tiles"] = _tile_size(numbers.geometry)
+    if numbers.split:
+        lines["split"] = "; ".join(
+            f"fold {fold['fold']}: " + ", ".join(f"{role} {fold[role]}" for role in ROLES) for fold in numbers.split
         )
-    return found
+    return lines
 
 
-def _tiles(geometry: dict[str, Any]) -> str:
-    parts = []
-    for name, unit in (("tile_px", "pixels wide"), ("mpp", "micrometres a pixel")):
-        if geometry[name] is not None:
-            said = "the files say so" if geometry[f"{name}_verified"] else "not said by all files"
-            parts.append(f"{geometry[name]:.4g} {unit} ({said})")
-    return ", ".join(parts) or "of unknown size"
+def _tile_size(tiles: TileFacts) -> str:
+    sizes = []
+    if tiles.tile_px is not None:
+        sizes.append(f"{tiles.tile_px:.4g} pixels wide ({_verified(tiles.tile_px_verified)})")
+    if tiles.mpp is not None:
+        sizes.append(f"{tiles.mpp:.4g} micrometres a pixel ({_verified(tiles.mpp_verified)})")
+    return ", ".join(sizes) or "of unknown size"
 
 
-def _patients(found: Inspection) -> dict[str, int]:
-    if found.target is not None:
-        return found.endpoint.counts(found.target)
-    table = found.raw if found.cohort is None else found.cohort.table
+def _verified(verified: bool) -> str:
+    return "the files say so" if verified else "not said by all files"
+
+
+def _slide_rows(reader: StudyReader) -> pd.DataFrame | None:
+    cohort = reader.remaining.value
+    return reader.rows.value if cohort is None else cohort.table
+
+
+def _patients(reader: StudyReader) -> dict[str, int]:
+    if reader.labels.value is not None:
+        return reader.source.endpoint.counts(reader.labels.value.target)
+    table = _slide_rows(reader)
     return {} if table is None else {"n": table["patient"].nunique()}
 
 
-def _slides(found: Inspection) -> dict[str, int]:
-    table = found.raw if found.cohort is None else found.cohort.table
-    files = 0 if found.store is None else len(found.store)
-    return {"table": 0 if table is None else len(table), "files": files, "with_tiles": len(found.headers)}
+def _slides(reader: StudyReader) -> SlideFacts:
+    table, store, headers = _slide_rows(reader), reader.features.value, reader.headers.value
+    return SlideFacts(
+        table=0 if table is None else len(table),
+        files=0 if store is None else len(store),
+        with_tiles=0 if headers is None else len(headers),
+    )
 
 
-def _bags(found: Inspection) -> dict[str, float]:
-    if found.cohort is None or not found.headers:
-        return {}
+def _bags(reader: StudyReader) -> BagFacts | None:
+    cohort, headers = reader.remaining.value, reader.headers.value
+    if cohort is None or not headers:
+        return None
     sizes = [
-        sum(found.headers[slide].tiles for slide in slides if slide in found.headers)
-        for slides in found.cohort.bags(found.settings.data.bag)["slides"]
+        sum(headers[slide].tiles for slide in slides if slide in headers)
+        for slides in cohort.bags(reader.source.bag)["slides"]
     ]
-    return {"n": len(sizes), "min": min(sizes), "median": statistics.median(sizes), "max": max(sizes)}
+    return BagFacts(len(sizes), min(sizes), statistics.median(sizes), max(sizes))
 
 
-def _labels(found: Inspection) -> dict[str, dict[str, int]]:
-    if found.raw is None:
+def _labels(reader: StudyReader) -> dict[str, LabelFacts]:
+    table = reader.rows.value
+    if table is None:
         return {}
-    patients = found.raw["patient"].nunique()
-    lacking = table_findings.lacking(found.raw, found.endpoint.columns)
-    return {name: {"known": patients - len(own), "missing": len(own)} for name, own in lacking.items()}
+    count = table["patient"].nunique()
+    without = patients_without(table, reader.source.endpoint.columns)
+    return {name: LabelFacts(count - len(patients), len(patients)) for name, patients in without.items()}
 
 
-def _sites(found: Inspection) -> dict[str, dict[str, int]]:
-    """How many patients of each site are of each class."""
-    patients, target = found.patients, found.target
-    if patients is None or target is None or "site" not in patients:
+def _sites(reader: StudyReader) -> dict[str, dict[str, int]]:
+    """Return how many patients of each site are of each class."""
+    labels = reader.labels.value
+    if labels is None or "site" not in labels.patients:
         return {}
-    counted: dict[str, dict[str, int]] = {}
-    classes = classes_of(found.endpoint, patients, target)
-    for name, own in classes.items():
-        if own.nunique() <= _MOST_CLASSES:
-            for site, row in pd.crosstab(patients["site"], own).iterrows():
-                called = {f"{name} {word}" if len(classes) > 1 else str(word): int(n) for word, n in row.items()}
-                counted.setdefault(str(site), {}).update(called)
-    return counted
+    counts: dict[str, dict[str, int]] = {}
+    classes = classes_of(reader.source.endpoint, labels.patients, labels.target)
+    for name, words in classes.items():
+        if words.nunique() <= _MOST_CLASSES:
+            for site, row in pd.crosstab(labels.patients["site"], words).iterrows():
+                by_class = {f"{name} {word}" if len(classes) > 1 else str(word): int(n) for word, n in row.items()}
+                counts.setdefault(str(site), {}).update(by_class)
+    return counts
 
 
-def _encoder(found: Inspection) -> dict[str, Any]:
-    if found.encoder is None or found.store is None:
-        return {}
-    return {"name": found.encoder.name, "dim": found.encoder.dim, "verified": found.store.verified}
+def _encoder(reader: StudyReader) -> EncoderFacts | None:
+    encoder, store = reader.encoder.value, reader.features.value
+    if encoder is None or store is None:
+        return None
+    return EncoderFacts(encoder.name, encoder.dim, store.verified)
 
 
-def _geometry(found: Inspection) -> dict[str, Any]:
-    if found.encoder is None or found.store is None:
-        return {}
-    known = found.store.geometry
-    return {name: getattr(known, name) for name in ("mpp", "tile_px", "mpp_verified", "tile_px_verified")}
+def _geometry(reader: StudyReader) -> TileFacts | None:
+    store = reader.features.value
+    if reader.encoder.value is None or store is None:
+        return None
+    tiles = store.geometry
+    return TileFacts(tiles.mpp, tiles.tile_px, tiles.mpp_verified, tiles.tile_px_verified)
 
 
-def _split(found: Inspection) -> list[dict[str, int]]:
-    if found.split is None:
+def _split(check: StudyCheck) -> list[dict[str, int]]:
+    split = check.split
+    if split is None:
         return []
-    split = found.split
     return [{"fold": fold} | {role: len(split.patients(fold, role)) for role in ROLES} for fold in split.folds]

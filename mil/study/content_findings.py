@@ -1,4 +1,4 @@
-"""What is in the feature files: digests, values that cannot be, tiles that are where no tile can be."""
+"""What is in the feature files: digests, unusable values, and coordinates that cannot be right."""
 
 import hashlib
 from collections import defaultdict
@@ -9,13 +9,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from mil.errors import FeatureError
+from mil.errors import FeatureError, SplitError
 from mil.features.formats import Slide
 from mil.features.packed import as_bytes
 from mil.features.processes import Progress, judged
 from mil.features.store import FeatureStore
+from mil.findings import Finding, Severity
 from mil.splits.folds import Split
-from mil.study.findings import Finding, Severity, finding
 from mil.study.split_findings import apart
 
 _OFF_GRID = 0.1
@@ -28,9 +28,9 @@ class Places:
     """What is wrong with a slide's coordinates.
 
     Attributes:
-        negative: Tiles at negative ones.
-        doubled: Tiles at those of another.
-        off_grid: Share of tiles whose neighbour in the row is no whole number of steps away.
+        negative: Tiles at negative coordinates.
+        doubled: Tiles at the coordinates of another tile.
+        off_grid: Share of tiles whose neighbour in the row is not a whole number of steps away.
         crowded: Whether steps are less than a quarter of a tile, as where the unit is not level-0 pixels.
     """
 
@@ -42,16 +42,16 @@ class Places:
 
 @dataclass(frozen=True)
 class Content:
-    """What was found in a slide's file.
+    """What is in a slide's file.
 
     Attributes:
-        wrong: Why it cannot be read; the rest is then empty.
-        sha256: Of the features as stored.
-        tiles: How many there are.
+        wrong: Why it cannot be read; the other attributes are then empty.
+        sha256: Digest of the features as stored.
+        tiles: Number of tiles.
         not_finite: Tiles with a NaN or infinite value.
         zero: Tiles that are zero throughout.
-        constant: Whether all of several tiles are the same.
-        places: What is wrong with their coordinates.
+        constant: Whether several tiles are all the same.
+        places: What is wrong with the coordinates.
     """
 
     wrong: str = ""
@@ -62,16 +62,21 @@ class Content:
     constant: bool = False
     places: Places = Places()
 
+    @property
+    def usable(self) -> bool:
+        """Whether training can use the slide."""
+        return not self.wrong and not self.not_finite
+
 
 def contents(
     store: FeatureStore, slides: list[str], workers: int = 2, progress: Progress | None = None
 ) -> dict[str, Content]:
-    """What is in these slides' files, read in several processes."""
+    """Return what is in the files of these slides, read in several processes."""
     return judged(slides, partial(content, store), partial(_died, store), workers, progress)
 
 
 def content(store: FeatureStore, slide: str) -> Content:
-    """What is in one slide's file."""
+    """Return what is in the file of one slide."""
     try:
         return examined(store.read(slide, check=False))
     except FeatureError as error:
@@ -79,7 +84,7 @@ def content(store: FeatureStore, slide: str) -> Content:
 
 
 def examined(slide: Slide) -> Content:
-    """What a slide that was read holds."""
+    """Return what a slide that was read holds."""
     values = slide.features.float().numpy()  # (n, d); numpy has no bfloat16
     extremes = np.stack([values.min(1), values.max(1)])  # (2, n); NaN where a tile has one
     finite = np.isfinite(extremes).all(0)
@@ -98,7 +103,7 @@ def _died(store: FeatureStore, slide: str) -> Content:
 
 
 def placed(coords: NDArray[np.int64], extent: float | None) -> Places:
-    """What is wrong with coordinates `(n, 2)` of tiles that are `extent` pixels wide."""
+    """Return what is wrong with coordinates `(n, 2)` of tiles that are `extent` pixels wide."""
     order = np.lexsort((coords[:, 0], coords[:, 1]))
     steps = np.diff(coords[order], axis=0)  # (n - 1, 2), along the rows
     row = steps[steps[:, 1] == 0, 0]
@@ -113,53 +118,67 @@ def placed(coords: NDArray[np.int64], extent: float | None) -> Places:
 
 
 _Kind = tuple[Severity, str, str, Callable[[Content], bool]]
+"""Severity, code, message with places for the number of slides and of all, and whether a slide has the problem."""
 
-
-def problems(found: Mapping[str, Content], severity: Severity = "error") -> list[Finding]:
-    """What each file's own content shows; `severity` is of slides that cannot be used."""
-    rows = {name: sum(getattr(one, name) for one in found.values()) for name in ("tiles", "not_finite", "zero")}
-    of = f"of {rows['tiles']} tiles, in {{}} of {{}} slides, have"
-    bad = f"{rows['not_finite']} {of} NaN or infinite values"
-    zero = f"{rows['zero']} {of} zeros only, as of a failed extraction"
-    kinds: list[_Kind] = [
-        (severity, "not-finite", bad, lambda one: one.not_finite > 0),
-        ("warning", "zero", zero, lambda one: one.zero > 0),
-        ("warning", "constant", "{} of {} slides have one and the same tile throughout", lambda one: one.constant),
-        *_PLACES,
-    ]
-    findings = _broken(found, severity)
-    for how, code, message, wrong in kinds:
-        if ids := [slide for slide, one in found.items() if wrong(one)]:
-            findings.append(finding(how, code, message.format(len(ids), len(found)), ids))
-    return findings
-
-
-_PLACES: list[_Kind] = [
-    ("warning", f"coords-{code}", f"{{}} of {{}} slides have {message}", wrong)
-    for code, message, wrong in (
-        ("negative", "tiles at negative coordinates", lambda one: one.places.negative > 0),
-        ("doubled", "several tiles at one place", lambda one: one.places.doubled > 0),
-        ("off-grid", "tiles on no common grid", lambda one: one.places.off_grid > _OFF_GRID),
-        ("unit", "steps far below their tiles' extent", lambda one: one.places.crowded),
+_COORDINATES: list[_Kind] = [
+    ("warning", f"coords-{code}", f"{{}} of {{}} slides have {message}", has_problem)
+    for code, message, has_problem in (
+        ("negative", "tiles at negative coordinates", lambda content: content.places.negative > 0),
+        ("doubled", "several tiles at one place", lambda content: content.places.doubled > 0),
+        ("off-grid", "tiles on no common grid", lambda content: content.places.off_grid > _OFF_GRID),
+        ("unit", "steps far below their tiles' extent", lambda content: content.places.crowded),
     )
 ]
 
 
-def _broken(found: Mapping[str, Content], severity: Severity) -> list[Finding]:
-    wrong = {slide: one.wrong for slide, one in found.items() if one.wrong}
-    if len(wrong) < 2:
-        return [Finding(severity, "unreadable", line) for line in wrong.values()]
-    message = f"{len(wrong)} of {len(found)} feature files cannot be read (the first: {next(iter(wrong.values()))})"
-    return [finding(severity, "unreadable", message, wrong)]
+def problems(contents: Mapping[str, Content], severity: Severity = "error") -> list[Finding]:
+    """Return what is wrong within the files, each problem once; `severity` is that of slides that cannot be used."""
+    tiles = sum(content.tiles for content in contents.values())
+    where = f"of {tiles} tiles, in {{}} of {{}} slides, have"
+    not_finite = f"{sum(content.not_finite for content in contents.values())} {where} NaN or infinite values"
+    zero = f"{sum(content.zero for content in contents.values())} {where} zeros only, as of a failed extraction"
+    kinds: list[_Kind] = [
+        (severity, "not-finite", not_finite, lambda content: content.not_finite > 0),
+        ("warning", "zero", zero, lambda content: content.zero > 0),
+        (
+            "warning",
+            "constant",
+            "{} of {} slides have one and the same tile throughout",
+            lambda content: content.constant,
+        ),
+        *_COORDINATES,
+    ]
+    findings = _unreadable(contents, severity)
+    for severity_of_kind, code, message, has_problem in kinds:
+        if slides := [slide for slide, content in contents.items() if has_problem(content)]:
+            text = message.format(len(slides), len(contents))
+            findings.append(Finding.of_items(severity_of_kind, code, text, slides, FeatureError))
+    return findings
 
 
-def copies(found: Mapping[str, Content], split: Split | None, owner: Mapping[str, str]) -> list[Finding]:
-    """Slides of which one is the other byte for byte: an error where they stand on two sides of the split."""
-    alike: dict[str, list[str]] = defaultdict(list)
-    for slide, one in found.items():
-        if one.sha256 and one.tiles:
-            alike[one.sha256].append(slide)
-    groups = [sorted(slides) for slides in alike.values() if len(slides) > 1]
+def _unreadable(contents: Mapping[str, Content], severity: Severity) -> list[Finding]:
+    errors = {slide: content.wrong for slide, content in contents.items() if content.wrong}
+    if len(errors) < 2:
+        return [Finding(severity, "unreadable", line, raises=FeatureError) for line in errors.values()]
+    message = (
+        f"{len(errors)} of {len(contents)} feature files cannot be read (the first: {next(iter(errors.values()))})"
+    )
+    return [Finding.of_items(severity, "unreadable", message, errors, FeatureError)]
+
+
+def copies(contents: Mapping[str, Content], split: Split | None, owner: Mapping[str, str]) -> list[Finding]:
+    """Return slides with the same features byte for byte: an error where they stand on two sides of the split.
+
+    Args:
+        contents: What is in the files.
+        split: Who is where; None where it could not be made.
+        owner: Each slide's patient.
+    """
+    slides_by_digest: dict[str, list[str]] = defaultdict(list)
+    for slide, content in contents.items():
+        if content.sha256 and content.tiles:
+            slides_by_digest[content.sha256].append(slide)
+    groups = [sorted(slides) for slides in slides_by_digest.values() if len(slides) > 1]
     across = apart(groups, split, owner)
     within = [slides for slides in groups if slides not in across]
     return [
@@ -172,4 +191,4 @@ def _copies(severity: Severity, groups: list[list[str]], where: str) -> list[Fin
     if not groups:
         return []
     message = f"{sum(map(len, groups))} slides have the features of another, byte for byte{where}"
-    return [finding(severity, "copies", message, map(" = ".join, groups))]
+    return [Finding.of_items(severity, "copies", message, map(" = ".join, groups), SplitError)]

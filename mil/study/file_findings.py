@@ -1,59 +1,50 @@
-"""Slides and files that do not find each other, and what the files' headers show."""
+"""Feature files of unknown slides, and what is wrong with files by their headers."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from mil.errors import FeatureError
+from mil.errors import ConfigError, FeatureError
 from mil.features.formats import Header
-from mil.study.findings import Finding, Severity, finding
-from mil.tables import listed
-
-
-def without_files(slides: Collection[str], files: Collection[str], severity: Severity = "error") -> list[Finding]:
-    """Slides of the cohort that have no feature file."""
-    absent = sorted(set(slides) - set(files))
-    if not absent:
-        return []
-    if len(absent) == len(set(slides)):
-        told = f"the table names {listed(absent[:2])}, the files {listed(sorted(files)[:2]) or 'nothing'}"
-        return [Finding("error", "no-file", f"none of {len(absent)} slides has a feature file: {told}", len(absent))]
-    return [finding(severity, "no-file", f"{len(absent)} of {len(set(slides))} slides have no feature file", absent)]
+from mil.findings import Finding, Severity
 
 
 def without_slides(files: Collection[str], slides: Collection[str], folder: Path) -> list[Finding]:
-    """Feature files that no row of the cohort names."""
-    strange = sorted(set(files) - set(slides))
-    if not strange or len(strange) == len(set(files)):  # of none in common the slides are told already
+    """Return a warning of feature files that no row of the cohort names."""
+    unnamed = sorted(set(files) - set(slides))
+    if not unnamed or len(unnamed) == len(set(files)):  # `without_files` reports it where none fits
         return []
-    message = f"{len(strange)} of {len(set(files))} feature files under {folder} are of slides that the cohort lacks"
-    return [finding("warning", "no-slide", message, strange)]
+    message = f"{len(unnamed)} of {len(set(files))} feature files under {folder} are of slides that the cohort lacks"
+    return [Finding.of_items("warning", "no-slide", message, unnamed)]
 
 
 def unreadable(headers: Mapping[str, Header | FeatureError], severity: Severity = "error") -> list[Finding]:
-    """Files that are broken, foreign, of another type than floats, or whose coordinates do not fit their features."""
-    wrong = {slide: str(said) for slide, said in headers.items() if isinstance(said, FeatureError)}
-    if not wrong:
+    """Return files that are broken, foreign, not of floats, or whose coordinates do not fit their features."""
+    errors = {slide: header for slide, header in headers.items() if isinstance(header, FeatureError)}
+    if not errors:
         return []
-    first = next(iter(wrong.values()))
-    if len(wrong) == 1:
-        return [Finding(severity, "unreadable", first)]
-    message = f"{len(wrong)} of {len(headers)} feature files cannot be used (the first: {first})"
-    return [finding(severity, "unreadable", message, wrong)]
+    first = next(iter(errors.values()))
+    if len(errors) == 1:
+        return [Finding(severity, "unreadable", str(first), raises=type(first))]
+    message = f"{len(errors)} of {len(headers)} feature files cannot be used (the first: {first})"
+    return [Finding.of_items(severity, "unreadable", message, errors, FeatureError)]
 
 
 def empty(headers: Mapping[str, Header], severity: Severity = "error") -> list[Finding]:
-    """Slides without a tile."""
-    bare = [slide for slide, said in headers.items() if said.tiles == 0]
-    message = f"{len(bare)} of {len(headers)} slides have zero tiles, expected at least one"
-    return [finding(severity, "empty", message, bare)] if bare else []
+    """Return slides without a tile."""
+    empty_slides = [slide for slide, header in headers.items() if header.tiles == 0]
+    hint = " (data.on_bad_bag=skip leaves them out)" if severity == "error" else ""
+    message = f"{len(empty_slides)} of {len(headers)} slides have zero tiles, expected at least one{hint}"
+    return [Finding.of_items(severity, "empty", message, empty_slides, FeatureError)] if empty_slides else []
 
 
 def without_positions(headers: Mapping[str, Header], needed_by: str | None = None) -> list[Finding]:
-    """Slides whose tiles have no positions: an error under a model that needs them, else a warning if only some do."""
-    bare = [slide for slide, said in headers.items() if said.tiles and not said.has_coords]
+    """Return slides whose tiles have no positions: an error if the model needs them, else a warning if only some do."""
+    bare = [slide for slide, header in headers.items() if header.tiles and not header.has_coords]
     if not bare or (needed_by is None and len(bare) == len(headers)):
         return []
     if needed_by is None:
-        return [finding("warning", "no-coords", f"{len(bare)} of {len(headers)} slides have no coordinates", bare)]
+        return [
+            Finding.of_items("warning", "no-coords", f"{len(bare)} of {len(headers)} slides have no coordinates", bare)
+        ]
     message = f"{len(bare)} of {len(headers)} slides have no coordinates, which {needed_by} needs"
-    return [finding("error", "no-coords", message, bare)]
+    return [Finding.of_items("error", "no-coords", message, bare, ConfigError)]

@@ -1,4 +1,4 @@
-"""What the labels are, and what goes along with them."""
+"""Labels that the site gives away, and classes with too few patients."""
 
 import math
 
@@ -6,25 +6,52 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import chi2_contingency
+from torch import Tensor
 
-from mil.study.findings import Finding, finding
+from mil.endpoints.endpoint import Endpoint
+from mil.errors import SplitError
+from mil.findings import Finding
 
 CHANCE = 0.01
-"""Associations that chance makes less often are told."""
+"""An association is reported where its p-value is below this."""
 STRENGTH = 0.3
-"""Cramér's V from which on they are: Cohen's medium effect (Statistical Power Analysis, 1988, section 7.2).
+"""An association is reported from this Cramér's V on, Cohen's medium effect (Power Analysis, 1988, section 7.2).
 
 In a large cohort the slightest association has a small p-value, and sites always differ a little in their patients.
 """
 
 
-def association(one: "pd.Series[str]", other: "pd.Series[str]") -> tuple[float, float]:
-    """Cramér's V of two columns of words, and the p-value of Pearson's test; (0, 1) where one of them is constant.
+def of_labels(endpoint: Endpoint, patients: pd.DataFrame, target: Tensor) -> list[Finding]:
+    """Return warnings of labels that are associated with the site."""
+    if "site" not in patients:
+        return []
+    classes = classes_of(endpoint, patients, target)
+    return [finding for name, words in classes.items() for finding in confounded(name, words, patients["site"])]
+
+
+def classes_of(endpoint: Endpoint, patients: pd.DataFrame, target: Tensor) -> dict[str, "pd.Series[str]"]:
+    """Return, by the name of the label, each patient's class as a word; of survival the event."""
+    index = patients.index
+    if endpoint.survival is not None:
+        return {endpoint.survival.event_column: codes_as_words(target[:, 1].numpy(), index)}
+    if endpoint.parts():
+        parts = endpoint.part_targets(target)
+        by_part = [classes_of(part, patients[has_label], own_target) for _, part, has_label, own_target in parts]
+        return {name: words for classes in by_part for name, words in classes.items()}
+    if labels := endpoint.label_columns:
+        return {name: codes_as_words(target[:, place].numpy(), index) for place, name in enumerate(labels)}
+    if endpoint.classes:
+        return {endpoint.columns[0]: patients[endpoint.columns[0]]}
+    return {", ".join(endpoint.columns): codes_as_words(endpoint.strata(target), index)}
+
+
+def association(first: "pd.Series[str]", second: "pd.Series[str]") -> tuple[float, float]:
+    """Return Cramér's V of two columns of words and the p-value of Pearson's test; (0, 1) where one is constant.
 
     V is corrected for its bias, without which many small sites alone make it large (Bergsma, Journal of the Korean
     Statistical Society 2013, equations 5 to 7).
     """
-    counts = pd.crosstab(one, other).to_numpy()
+    counts = pd.crosstab(first, second).to_numpy()
     rows, columns, n = *counts.shape, counts.sum()
     if min(rows, columns) < 2:
         return 0.0, 1.0
@@ -36,12 +63,12 @@ def association(one: "pd.Series[str]", other: "pd.Series[str]") -> tuple[float, 
 
 
 def confounded(name: str, classes: "pd.Series[str]", sites: "pd.Series[str]") -> list[Finding]:
-    """Whether the site alone tells the label, so that a model may learn the site.
+    """Return a warning where the label is associated with the site, so that a model may learn the site instead.
 
     Args:
-        name: The label's.
+        name: Of the label.
         classes: Each patient's class, by patient.
-        sites: Each patient's site, by patient; empty where unknown. Others than those with a class do not matter.
+        sites: Each patient's site, by patient; empty where unknown. Patients without a class are ignored.
     """
     sites = sites.reindex(classes.index)
     known = sites.notna() & (sites != "") & classes.notna()
@@ -56,28 +83,28 @@ def confounded(name: str, classes: "pd.Series[str]", sites: "pd.Series[str]") ->
 
 
 def too_few(strata: "pd.Series[int]", names: pd.DataFrame, folds: int) -> list[Finding]:
-    """Classes with fewer patients than folds, of which some fold would have none.
+    """Return an error for each class with fewer patients than folds, as some fold would have none of it.
 
     Args:
         strata: Each patient's stratum, by patient.
-        names: Their labels, by patient; a stratum is called by those that all its patients share.
-        folds: How many there are to be.
+        names: Their labels, by patient; a stratum is named by the labels that all its patients share.
+        folds: Number of folds.
     """
-    found = []
-    for stratum, own in strata.groupby(strata):
-        if len(own) < folds:
-            called = _called(names.loc[own.index]) or f"stratum {stratum}"
-            message = f"class {called} has {len(own)} patients, expected at least {folds} for {folds} folds"
-            found.append(finding("error", "few", message, sorted(own.index)))
-    return found
+    findings = []
+    for stratum, patients in strata.groupby(strata):
+        if len(patients) < folds:
+            name = _shared_labels(names.loc[patients.index]) or f"stratum {stratum}"
+            message = f"class {name} has {len(patients)} patients, expected at least {folds} for {folds} folds"
+            findings.append(Finding.of_items("error", "few", message, sorted(patients.index), SplitError))
+    return findings
 
 
-def _called(labels: pd.DataFrame) -> str:
+def _shared_labels(labels: pd.DataFrame) -> str:
     shared = [name for name in labels if labels[name].nunique() == 1]
     return " and ".join(f"'{labels[name].iloc[0]}' of {name}" for name in shared)
 
 
-def words(codes: NDArray[np.generic], patients: "pd.Index[str]") -> "pd.Series[str]":
-    """Numbers as words, by patient; NaN stays missing."""
+def codes_as_words(codes: NDArray[np.generic], patients: "pd.Index[str]") -> "pd.Series[str]":
+    """Return numbers as words, by patient; NaN stays missing."""
     values = pd.Series(np.asarray(codes, dtype=np.float64), index=patients)
     return values.map("{:g}".format).where(values.notna())

@@ -15,9 +15,9 @@ import pandas as pd
 
 from mil.cohort.columns import Columns, identified
 from mil.errors import SplitError
+from mil.findings import Finding
 from mil.slide_names import patient_of, slide_id
 from mil.splits.roles import ROLES, role_of
-from mil.study.findings import Finding, finding
 from mil.tables import listed, read_table, require
 
 _TRUE, _FALSE = ("true", "1", "1.0"), ("false", "0", "0.0", "")
@@ -66,7 +66,7 @@ def findings(folds: Iterable[Sides]) -> list[Finding]:
         if who:
             pairs = ", ".join(f"{pair} {len(shared)}" for pair, shared in fold.both.items())
             message = f"fold {fold.fold}: {len(who)} patients stand on both sides ({pairs})"
-            found.append(finding("error", "two-sides", message, who))
+            found.append(Finding.of_items("error", "two-sides", message, who, SplitError))
     return found
 
 
@@ -134,7 +134,7 @@ def _items(path: Path, table: pd.DataFrame, column: str | None) -> Iterator[Row]
 def _items_of(path: Path, table: pd.DataFrame, column: str | None) -> str:
     if column is not None:
         return column
-    ids = identified(path, table, Columns(), (), set())
+    ids = identified(path, table, Columns(), (), set()).require()
     if "patient" not in ids:
         has = listed([str(name) for name in table])
         raise SplitError(f"{path} has {has}, of which none is known to name patients: give --id COLUMN")

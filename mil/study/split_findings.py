@@ -1,43 +1,99 @@
-"""What a split does to the patients, beyond what `Split` itself refuses."""
+"""What is wrong with a split beyond what `Split` itself refuses: people on two sides, folds that teach nothing."""
 
+import copy
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
+from mil.cohort.clinical_table import Cohort
+from mil.endpoints.endpoint import Endpoint
+from mil.errors import MilError, SplitError
+from mil.findings import Checked, Finding, attempt
 from mil.slide_names import patient_of
-from mil.splits.folds import Split
-from mil.study.findings import Finding, finding
+from mil.splits.folds import KFold, Split, Strategy
+from mil.study.label_findings import too_few
+from mil.study.study import Labels
+
+
+def check_split(
+    strategy: Strategy,
+    seed: int,
+    endpoint: Endpoint,
+    cohort: Cohort,
+    labels: Labels,
+    balanced: bool,
+    learnable: bool = True,
+) -> Checked[Split]:
+    """Split the patients, and look at what that does to them.
+
+    Args:
+        strategy: Decides who trains, selects and reports.
+        seed: Of the random choice.
+        endpoint: What is to be learnt from the patients who train.
+        cohort: The patients' slides.
+        labels: The patients and their targets.
+        balanced: Whether the loss balances classes.
+        learnable: Whether all patients together can be learnt from; where not, folds are not tried.
+    """
+    patients, target = labels.patients, labels.target
+    strata = endpoint.strata(target)
+    if isinstance(strategy, KFold):
+        few = too_few(pd.Series(strata, patients.index), patients[list(cohort.labels)], strategy.folds)
+        if few:
+            return Checked(None, tuple(few))
+    made = attempt("split", lambda: strategy(list(patients.index), strata, cohort.table, seed))
+    if made.value is None:
+        return made
+    split = made.value
+    findings = [*split.findings, *same_person(split, cohort.table)]
+    if learnable:
+        findings += unlearnable_folds(split, endpoint, labels, balanced)
+    if endpoint.classes:
+        findings += of_one_class(split, pd.Series(strata, patients.index))
+    return Checked(split, tuple(findings))
+
+
+def unlearnable_folds(split: Split, endpoint: Endpoint, labels: Labels, balanced: bool) -> list[Finding]:
+    """Return an error for each fold from whose training patients the endpoint cannot be fitted."""
+    findings = []
+    for fold in split.folds:
+        rows = labels.patients.index.get_indexer(pd.Index(split.patients(fold, "train")))
+        try:
+            copy.deepcopy(endpoint).fit(labels.target[rows], balance=balanced)
+        except MilError as error:
+            findings.append(Finding("error", "fold", f"fold {fold}: {error}", len(rows), raises=type(error)))
+    return findings
 
 
 def same_person(split: Split, table: pd.DataFrame) -> list[Finding]:
-    """People who, by the barcodes of public cohorts, stand on two sides of a fold under several patient ids.
+    """Return people who, by the barcodes of public cohorts, stand on two sides of a fold under several patient ids.
 
     Args:
         split: Who is where.
         table: The cohort's, one row a slide.
     """
     person = {patient: patient_of(patient) for patient in table["patient"]}
-    person |= {patient: told for patient, slide in _rows(table) if (told := patient_of(slide))}
-    found = []
+    person |= {patient: barcode for patient, slide in _rows(table) if (barcode := patient_of(slide))}
+    findings = []
     for fold, roles in _roles(split).items():
-        sides: dict[str, set[str]] = defaultdict(set)
+        roles_of_person: dict[str, set[str]] = defaultdict(set)
         for patient, role in roles.items():
-            if told := person.get(patient):
-                sides[told].add(role)
-        both = sorted(who for who, stands in sides.items() if len(stands) > 1)
+            if barcode := person.get(patient):
+                roles_of_person[barcode].add(role)
+        both = sorted(barcode for barcode, sides in roles_of_person.items() if len(sides) > 1)
         if both:
             message = f"fold {fold}: {len(both)} patients, by their slides' barcodes, stand on two sides"
-            found.append(finding("error", "two-sides", message, both))
-    return found
+            findings.append(Finding.of_items("error", "two-sides", message, both, SplitError))
+    return findings
 
 
 def apart(groups: Iterable[Iterable[str]], split: Split | None, owner: Mapping[str, str]) -> list[list[str]]:
-    """Those groups of slides whose patients stand on two sides of some fold.
+    """Return the groups of slides whose patients stand on two sides of some fold.
 
     Args:
         groups: Slides that are the same.
-        split: Who is where; None where there is none to be had.
+        split: Who is where; None where it could not be made.
         owner: Each slide's patient.
     """
     if split is None:
@@ -51,15 +107,15 @@ def apart(groups: Iterable[Iterable[str]], split: Split | None, owner: Mapping[s
 
 
 def of_one_class(split: Split, strata: "pd.Series[int]") -> list[Finding]:
-    """Folds whose selecting or reporting patients are all of one class; of those training, fitting says it."""
-    found = []
+    """Return folds whose selecting or reporting patients are all of one class; `unlearnable_folds` covers training."""
+    findings = []
     for fold in split.folds:
         for role in ("select", "report"):
             patients = split.patients(fold, role)
             if patients and strata[patients].nunique() == 1 < strata.nunique():
                 message = f"fold {fold}: all {len(patients)} {role} patients are of one class, which metrics cannot use"
-                found.append(Finding("warning", "one-class", message, len(patients)))
-    return found
+                findings.append(Finding("warning", "one-class", message, len(patients)))
+    return findings
 
 
 def _rows(table: pd.DataFrame) -> Iterable[tuple[str, str]]:
@@ -68,5 +124,6 @@ def _rows(table: pd.DataFrame) -> Iterable[tuple[str, str]]:
 
 def _roles(split: Split) -> dict[int, dict[str, str]]:
     return {
-        int(str(fold)): dict(zip(own["patient"], own["role"], strict=True)) for fold, own in split.table.groupby("fold")
+        int(str(fold)): dict(zip(rows["patient"], rows["role"], strict=True))
+        for fold, rows in split.table.groupby("fold")
     }

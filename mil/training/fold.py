@@ -14,7 +14,7 @@ from mil.features.batches import BagDataset
 from mil.inference.predict import decoded, per_patient
 from mil.splits.folds import Split
 from mil.study.config import RunConfig
-from mil.study.pipeline import Study
+from mil.study.study import Study
 
 ROLES = ("train", "select", "report")
 

@@ -18,7 +18,7 @@ from mil.models.mil_model import MILModel
 from mil.splits.folds import Split
 from mil.study import build
 from mil.study.config import RunConfig
-from mil.study.pipeline import Study
+from mil.study.study import Study
 from mil.training.fold import Fold
 
 PRIVATE = ("cohort", "slides", "features", "file")

@@ -11,7 +11,7 @@ from mil import files
 from mil.report.prediction_files import read
 from mil.splits.folds import Split
 from mil.study.config import RunConfig
-from mil.study.pipeline import Study
+from mil.study.study import Study
 from mil.training.baseline import linear_logits, mean_features
 from mil.training.fit import fit
 from mil.training.fold import Fold, cut, encoded, predictions

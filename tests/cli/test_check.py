@@ -15,8 +15,7 @@ import pytest
 from mil import config
 from mil.study import content_findings
 from mil.study.compose import compose
-from mil.study.inspection import inspect
-from mil.study.pipeline import read_study, split_study
+from mil.study.pipeline import check_study, read_study, split_study
 from tests.conftest import HOSPITAL, Mil, Said
 from tests.features.conftest import random_features, write_trident
 
@@ -137,7 +136,7 @@ def test_slides_left_out_on_request_are_warnings_and_the_rest_is_looked_at(
     words = [*HOLDOUT, *given(copy), "data.on_missing=skip", "data.on_bad_bag=skip"]
     said = mil("check", *words, "--json")
     assert said.code == 1
-    assert codes(said, "warning") == {"no-file": 1, "unreadable": 1}
+    assert codes(said, "warning") == {"no-file": 1, "unreadable": 1, "left-out": 2}
     found = document(said)
     study = read_study(compose(words))
     assert found["patients"]["n"] == len(study.patients) == 22
@@ -156,14 +155,13 @@ OFTEN = ("msi-crc", "multilabel", "several", "survival")
 def test_what_is_checked_is_what_is_trained_on(tool: str) -> None:
     words = ["simulation.patients=80", "simulation.tiles=20", "simulation.width=8", "simulation.slides=1"]
     settings = compose([f"tool={tool}", *words, "split=holdout"])
-    found, study = inspect(settings), read_study(settings)
-    assert found.of("error") == []
-    assert found.target is not None
-    assert found.split is not None
-    assert found.patients is not None
-    assert found.target.equal(study.target) or found.target.isnan().equal(study.target.isnan())
-    pd.testing.assert_frame_equal(found.patients, study.patients)
-    assert found.split.digest() == split_study(settings, study).digest()
+    result, study = check_study(settings), read_study(settings)
+    assert result.errors == []
+    labels = result.reader.labels.value_or_raise()
+    assert result.split is not None
+    assert labels.target.equal(study.target) or labels.target.isnan().equal(study.target.isnan())
+    pd.testing.assert_frame_equal(labels.patients, study.patients)
+    assert result.split.digest() == split_study(settings, study).digest()
 
 
 def test_contents_are_read_where_that_is_asked_for(copy: Path, mil: Mil, table: pd.DataFrame) -> None:
@@ -256,7 +254,7 @@ def test_training_tells_the_first_error_and_where_the_others_are_told(
     (copy / "features" / f"{table['slide'][1]}.h5").write_bytes(b"no HDF5")
     said = mil("train", *words)
     assert (said.code, said.err.count("\n")) == (2, 1)
-    assert said.err.endswith(" (mil check with the same words shows all 2 errors)\n")
+    assert said.err.endswith(" (the first of 2 errors; mil check with the same words shows all)\n")
     assert not (copy / "new").exists()
 
 

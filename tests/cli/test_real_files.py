@@ -231,7 +231,7 @@ def test_a_slide_without_tiles_is_refused_before_any_work(
 ) -> None:
     features, _, empty = spoilt
     found = refusal(mil, *given(hospital, features=features))
-    assert f"slides have zero tiles, expected at least one: '{empty}'" in found
+    assert f"slides have zero tiles, expected at least one (data.on_bad_bag=skip leaves them out): '{empty}'" in found
 
 
 def test_unusable_slides_are_left_out_with_a_count_where_that_is_asked_for(

@@ -4,9 +4,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mil.cohort.clinical_table import Cohort
+from mil.cohort.clinical_table import Cohort, without_files
 from mil.cohort.columns import Columns
 from mil.errors import CohortError, ConfigError, FeatureError
+from mil.findings import raise_first_error
 
 TABLE = """\
 patient,slide,site,label,age
@@ -22,7 +23,7 @@ def read(
 ) -> Cohort:
     path = folder / "cohort.csv"
     path.write_text(content)
-    return Cohort.read(path, columns, labels, [name for name in ("age",) if name in content])
+    return Cohort.read(path, columns, labels, [name for name in ("age",) if name in content]).require()
 
 
 def refusal(folder: Path, content: str, labels: tuple[str, ...] = ("label",)) -> str:
@@ -113,7 +114,7 @@ def test_20_patients_without_a_label_are_left_out_and_counted(
     cohort = read(tmp_path, content)
     assert list(cohort.patients.index) == ["001", "1E5"]
     assert set(cohort.table["patient"]) == {"001", "1E5"}
-    assert caplog.messages == ["1 of 3 patients are left out as they lack a label (label 1)"]
+    assert caplog.messages == ["1 of 3 patients are left out as they lack a label (label 1): '10'"]
 
 
 def test_a_label_given_for_one_slide_holds_for_the_patient(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -128,33 +129,30 @@ def test_a_cohort_without_any_label_is_refused(tmp_path: Path) -> None:
 
 def test_a_patient_in_two_sites_is_only_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cohort = read(tmp_path, TABLE.replace("001-a,A", "001-a,B"))
-    assert caplog.messages == ["1 patients have slides of several sites: '001'"]
+    assert caplog.messages == ["1 patients have slides of several sites, the first one's counts: '001'"]
     assert len(cohort.table) == 4
 
 
 def test_25_slides_without_files_are_refused_listing_ten(tmp_path: Path) -> None:
     rows = "".join(f"p{number:02},s{number:02},1\n" for number in range(15))
-    cohort = read(tmp_path, "patient,slide,label\n" + rows)
+    table = read(tmp_path, "patient,slide,label\n" + rows).table
+    (absent,) = without_files(table, ["s12", "s13", "s14", "other"])
     with pytest.raises(FeatureError, match=r"12 of 15 slides have no feature file: 's00', .*'s09' and 2 more$"):
-        cohort.having(["s12", "s13", "s14", "other"])
-    assert cohort.having(cohort.table["slide"].tolist()) is cohort
+        raise_first_error([absent])
+    assert without_files(table, table["slide"].tolist()) == []
 
 
-def test_25_slides_without_files_are_skipped_and_counted_where_asked(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    cohort = read(tmp_path).having({"001-a", "x"}, on_missing="skip")
-    assert cohort.bags()["slides"].tolist() == [("001-a",), ("x",)]
-    assert caplog.messages == [
-        "2 of 4 slides have no feature file and are left out, and with them 1 patients: '001-b', 'y'"
-    ]
+def test_25_slides_without_files_are_a_warning_and_can_be_left_out_where_asked(tmp_path: Path) -> None:
+    cohort, files = read(tmp_path), {"001-a", "x"}
+    (absent,) = without_files(cohort.table, files, on_missing="skip")
+    assert (absent.severity, absent.count, absent.first) == ("warning", 2, ("001-b", "y"))
+    assert cohort.only(files).bags()["slides"].tolist() == [("001-a",), ("x",)]
 
 
 def test_a_folder_of_other_slides_is_refused_with_an_example_of_both(tmp_path: Path) -> None:
+    (absent,) = without_files(read(tmp_path).table, ["x.svs"], on_missing="skip")
     with pytest.raises(FeatureError, match=r"none of 4 slides .* names '001-a', '001-b', the files 'x.svs'"):
-        read(tmp_path).having(["x.svs"], on_missing="skip")
-    with pytest.raises(ConfigError, match="'drop', expected error or skip"):
-        read(tmp_path).having(["x"], on_missing="drop")  # type: ignore[arg-type] # what a user may write
+        raise_first_error([absent])
 
 
 def test_slides_may_be_files_with_folders_and_endings(tmp_path: Path) -> None:
@@ -190,7 +188,9 @@ def read_two(
 ) -> Cohort:
     (folder / "clini.csv").write_text(clinical)
     (folder / "slide.csv").write_text(slides)
-    return Cohort.read(folder / "clini.csv", columns, ["label"], ["age"], slides=folder / "slide.csv", words=words)
+    return Cohort.read(
+        folder / "clini.csv", columns, ["label"], ["age"], slides=folder / "slide.csv", words=words
+    ).require()
 
 
 def test_a_clinical_table_and_one_of_slides_are_joined_on_the_patient(
@@ -207,7 +207,7 @@ def test_a_clinical_table_and_one_of_slides_are_joined_on_the_patient(
     assert caplog.messages == [
         f"1 of 4 patients of {clini} have no slide in {slide} and are left out: '99'",
         f"2 of 6 slides of {slide} are of 1 patients that are not in {clini} and are left out: '7'",
-        "1 of 3 patients are left out as they lack a label (label 1)",
+        "1 of 3 patients are left out as they lack a label (label 1): '1E5'",
     ]
 
 
@@ -245,11 +245,13 @@ def test_a_site_that_is_given_must_be_in_one_of_the_tables(tmp_path: Path) -> No
 def test_words_are_translated_before_labels_are_compared(tmp_path: Path) -> None:
     content = TABLE.replace("001-a,A,1", "001-a,A,positive")
     assert "'label' differs" in refusal(tmp_path, content)
-    cohort = Cohort.read(tmp_path / "cohort.csv", labels=["label"], words={"label": {"Positive": "1", "0": None}})
+    cohort = Cohort.read(
+        tmp_path / "cohort.csv", labels=["label"], words={"label": {"Positive": "1", "0": None}}
+    ).require()
     assert cohort.patients["label"].to_dict() == {"001": "1", "10": "1"}
 
 
 def test_an_empty_word_of_a_label_is_a_missing_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     read(tmp_path)
-    Cohort.read(tmp_path / "cohort.csv", labels=["label"], words={"label": {"0": None}})
-    assert caplog.messages == ["1 of 3 patients are left out as they lack a label (label 1)"]
+    Cohort.read(tmp_path / "cohort.csv", labels=["label"], words={"label": {"0": None}}).require()
+    assert caplog.messages == ["1 of 3 patients are left out as they lack a label (label 1): '1E5'"]

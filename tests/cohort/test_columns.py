@@ -17,7 +17,7 @@ def table(header: str) -> pd.DataFrame:
 
 
 def ids(header: str, columns: Columns | None = None) -> list[str]:
-    found = identified(PATH, table(header), columns or Columns(), BOTH, set())
+    found = identified(PATH, table(header), columns or Columns(), BOTH, set()).require()
     return [name for name in found if name in ("patient", "slide", "site")]
 
 
@@ -37,7 +37,7 @@ def test_common_names_of_ids_are_found_and_told_of(
     header: str, taken: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        found = identified(PATH, table(header), Columns(), BOTH, set())
+        found = identified(PATH, table(header), Columns(), BOTH, set()).require()
     for theirs, own in taken.items():
         assert found[own].tolist() == [f"{theirs} 0", f"{theirs} 1"]
         assert f"{PATH}: column '{theirs}' is taken for the {own}" in caplog.messages
@@ -46,7 +46,7 @@ def test_common_names_of_ids_are_found_and_told_of(
 
 
 def test_a_name_that_is_given_wins_over_what_could_be_found() -> None:
-    found = identified(PATH, table("patient,case_id,slide"), Columns(patient="case_id"), BOTH, set())
+    found = identified(PATH, table("patient,case_id,slide"), Columns(patient="case_id"), BOTH, set()).require()
     assert found["patient"].tolist() == ["case_id 0", "case_id 1"]
     assert list(found) == ["patient", "slide"]
     with pytest.raises(CohortError, match="no column 'PATEINT', it has PATIENT, FILENAME; the nearest is 'PATIENT'"):
@@ -77,22 +77,22 @@ MSI = pd.DataFrame({"MSI": ["High", "low", "MSS", "", "unclear"], "age": ["1", "
 
 def test_words_become_what_they_mean_and_others_stay() -> None:
     words: dict[str, dict[str, str | None]] = {"MSI": {"high": "MSI-H", "LOW": "MSS", "unclear": None}}
-    found = translated(PATH, MSI, words, {"MSI"})
+    found = translated(PATH, MSI, words, {"MSI"}).require()
     assert found["MSI"].tolist() == ["MSI-H", "MSS", "MSS", "", ""]
     assert MSI["MSI"].tolist()[0] == "High"
-    pd.testing.assert_frame_equal(translated(PATH, MSI, {}, {"MSI"}), MSI)
+    pd.testing.assert_frame_equal(translated(PATH, MSI, {}, {"MSI"}).require(), MSI)
 
 
 def test_two_words_can_change_places() -> None:
-    swapped = translated(PATH, MSI, {"age": {"1": "2", "2": "1"}}, {"MSI", "age"})
+    swapped = translated(PATH, MSI, {"age": {"1": "2", "2": "1"}}, {"MSI", "age"}).require()
     assert swapped["age"].tolist() == ["2", "1", "3", "4", "5"]
 
 
 def test_a_word_that_no_row_holds_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    translated(PATH, MSI, {"MSI": {"hihg": "MSI-H", "low": "MSS"}}, {"MSI"})
-    assert caplog.messages == ["cohort.csv: no row has 'hihg' in 'MSI', which data.labels tells of"]
+    translated(PATH, MSI, {"MSI": {"hihg": "MSI-H", "low": "MSS"}}, {"MSI"}).require()
+    assert caplog.messages == ["cohort.csv: no row has 'hihg' in 'MSI', which data.labels translates"]
 
 
 def test_words_of_a_column_that_nobody_asked_for_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"data\.labels\.MIS: .* neither a label nor a covariate, did you mean 'MSI'"):
-        translated(PATH, MSI, {"MIS": {"high": "MSI-H"}}, {"MSI", "age"})
+        translated(PATH, MSI, {"MIS": {"high": "MSI-H"}}, {"MSI", "age"}).require()

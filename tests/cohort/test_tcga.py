@@ -61,7 +61,7 @@ def expected(clinical: list[Row], slides: list[Row], who: str, label: str) -> tu
 
 
 def check(path: Path, slides: Path, who: str, label: str) -> Cohort:
-    cohort = Cohort.read(path, labels=[label], slides=slides)
+    cohort = Cohort.read(path, labels=[label], slides=slides).require()
     labels, owned = expected(rows(path), rows(slides), who, label)
     assert cohort.patients[label].to_dict() == labels
     assert {patient: set(own) for patient, own in cohort.patients["slides"].items()} == owned
@@ -84,7 +84,7 @@ def test_clinical_tables_and_tables_of_slides_are_joined_as_they_come(
 
 def test_the_counts_of_one_cohort_are_those_told_by_hand(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        cohort = Cohort.read(clini("CRC"), labels=["MSIStatus"], slides=slide("CRC"))
+        cohort = Cohort.read(clini("CRC"), labels=["MSIStatus"], slides=slide("CRC")).require()
     assert (len(cohort.patients), len(cohort.table)) == (443, 1357)
     assert cohort.patients["MSIStatus"].value_counts().to_dict() == {"MSS": 308, "MSI-L": 71, "MSI-H": 64}
     assert "14 of 628 patients of" in caplog.text
@@ -102,11 +102,11 @@ def test_the_three_kidney_tables_of_slides_fit_the_one_clinical_table(part: str)
 def test_a_clinical_table_alone_asks_for_its_slides() -> None:
     assert len(read_table(clini("CHOL"))) == len(rows(clini("CHOL"))) == 48
     with pytest.raises(CohortError, match=r"CHOL.*no column for the slide.*data\.slides="):
-        Cohort.read(clini("CHOL"), labels=["IDH1_driver"])
+        Cohort.read(clini("CHOL"), labels=["IDH1_driver"]).require()
 
 
 def test_a_table_of_slides_alone_is_a_cohort_without_labels() -> None:
-    cohort = Cohort.read(slide("KICH"))
+    cohort = Cohort.read(slide("KICH")).require()
     found = rows(slide("KICH"))
     assert cohort.patients["slides"].map(len).to_dict() == Counter(row["PATIENT"] for row in found)
     assert len(cohort.table) == len({row["FILENAME"] for row in found}) == 3182
@@ -115,7 +115,7 @@ def test_a_table_of_slides_alone_is_a_cohort_without_labels() -> None:
 @pytest.mark.parametrize("endpoint", ["OS", "DSS", "DFI", "PFI"])
 def test_the_clinical_data_resource_gives_follow_up_to_a_cohorts_slides(endpoint: str) -> None:
     time, event = f"{endpoint}.time", endpoint
-    cohort = Cohort.read(CDR, labels=[time, event], slides=slide("BRCA"))
+    cohort = Cohort.read(CDR, labels=[time, event], slides=slide("BRCA")).require()
     slides = rows(slide("BRCA"))
     times, _ = expected(rows(CDR), slides, "bcr_patient_barcode", time)
     events, _ = expected(rows(CDR), slides, "bcr_patient_barcode", event)
@@ -148,7 +148,7 @@ def test_slide_tasks_with_sites_are_read_as_they_come(
 ) -> None:
     path = TABLES / "slide_tasks" / f"{name}.csv.gz"
     with caplog.at_level(logging.WARNING):
-        cohort = Cohort.read(path, labels=[label])
+        cohort = Cohort.read(path, labels=[label]).require()
     plain = rows(path)
     assert len(cohort.table) == slides
     assert cohort.patients[label].value_counts().to_dict() == counts

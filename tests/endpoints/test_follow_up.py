@@ -124,7 +124,7 @@ def test_horizons_named_by_a_time_agree_with_the_unit() -> None:
 def test_the_pan_cancer_outcomes_of_tcga_are_read(outcome: str) -> None:
     path, who = TCGA / "tcga_cdr.csv.gz", "bcr_patient_barcode"
     endpoint = Cox(f"{outcome}.time", outcome, unit="days", horizons={"5y": 1826}, shortest=0.5)
-    cohort = Cohort.read(path, Columns(patient=who, slide=who), labels=endpoint.columns)
+    cohort = Cohort.read(path, Columns(patient=who, slide=who), labels=endpoint.columns).require()
     target = endpoint.encode(cohort.patients)
     raw = pd.read_csv(path, usecols=[outcome, f"{outcome}.time"]).dropna()
     assert endpoint.counts(target) == {"n": len(raw), "events": int(raw[outcome].sum())}

@@ -79,7 +79,7 @@ def test_the_store_reads_a_packed_file_as_it_reads_the_folder(folder: Path, file
         assert one.features.dtype == other.features.dtype == torch.float16
         assert (one.coords is None) == (other.coords is None) == (slide == "d")
         assert one.coords is None or (other.coords is not None and torch.equal(one.coords, other.coords))
-    assert here.resolve(here.slides) == there.resolve(there.slides) == Encoder("simulated", 8)
+    assert here.resolve(here.slides).require() == there.resolve(there.slides).require() == Encoder("simulated", 8)
     assert (here.geometry, here.verified) == (there.geometry, there.verified)
 
 

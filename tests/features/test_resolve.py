@@ -33,41 +33,41 @@ def test_files_that_agree_by_name_or_alias_name_the_encoder(
     tmp_path: Path, trident: Write, given: Encoder | None
 ) -> None:
     store = FeatureStore(fill(tmp_path, trident, {"a": "uni_v1", "b": "UNI"}), given, known=[PHIKON, UNI])
-    assert store.resolve(store.slides) == UNI
+    assert store.resolve(store.slides).require() == UNI
     assert store.encoder == UNI
     assert store.verified
 
 
 def test_a_name_nobody_knows_is_an_encoder_as_it_is_said(tmp_path: Path, trident: Write) -> None:
     store = FeatureStore(fill(tmp_path, trident, {"a": "In-House", "b": "in_house"}), known=[UNI])
-    assert store.resolve(store.slides) == Encoder("In-House", 8)
+    assert store.resolve(store.slides).require() == Encoder("In-House", 8)
 
 
 def test_files_of_two_encoders_are_refused_naming_both(tmp_path: Path, trident: Write) -> None:
     store = FeatureStore(fill(tmp_path, trident, {"a": "uni", "b": "phikonv2", "c": "uni"}), known=[UNI, PHIKON])
     with pytest.raises(EncoderError, match=r"'uni' \(2, e.g. slide 'a'\) and 'phikon_v2' \(1, e.g. slide 'b'\)"):
-        store.resolve(store.slides)
-    assert store.resolve(["a", "c"]) == UNI
+        store.resolve(store.slides).require()
+    assert store.resolve(["a", "c"]).require() == UNI
 
 
 def test_files_of_two_widths_are_refused_naming_both(tmp_path: Path, trident: Write) -> None:
     fill(tmp_path, trident, {"a": "uni"})
     store = FeatureStore(fill(tmp_path, trident, {"b": "uni"}, width=4))
     with pytest.raises(EncoderError, match=r"'8' \(1, e.g. slide 'a'\) and '4' \(1, e.g. slide 'b'\)"):
-        store.resolve(store.slides)
+        store.resolve(store.slides).require()
 
 
 def test_files_that_do_not_say_ask_for_the_encoder(tmp_path: Path, clam: Write) -> None:
     clam(tmp_path / "a.h5")
     store = FeatureStore(tmp_path, known=[UNI, VIRCHOW2, PHIKON])
     with pytest.raises(EncoderError, match=r"give encoder=\.\.\., such as uni, phikon_v2"):
-        store.resolve(store.slides)
+        store.resolve(store.slides).require()
 
 
 def test_the_users_word_is_taken_but_not_verified(tmp_path: Path, clam: Write) -> None:
     clam(tmp_path / "a.h5")
     store = FeatureStore(tmp_path, UNI)
-    assert store.resolve(store.slides) == UNI
+    assert store.resolve(store.slides).require() == UNI
     assert not store.verified
 
 
@@ -75,7 +75,7 @@ def test_files_that_only_partly_say_are_taken_with_a_counted_warning(
     tmp_path: Path, trident: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = FeatureStore(fill(tmp_path, trident, {"a": None, "b": "uni", "c": None}), known=[UNI])
-    assert store.resolve(store.slides) == UNI
+    assert store.resolve(store.slides).require() == UNI
     assert not store.verified
     assert caplog.messages == ["2 of 3 slides do not say their encoder, taken as 'uni'"]
 
@@ -83,7 +83,7 @@ def test_files_that_only_partly_say_are_taken_with_a_counted_warning(
 def test_features_of_another_encoder_of_the_same_width_are_refused_naming_both(tmp_path: Path, trident: Write) -> None:
     store = FeatureStore(fill(tmp_path, trident, {"a": "uni", "b": "phikon_v2"}), UNI)
     with pytest.raises(EncoderError, match=r"'phikon_v2' \(1, e.g. slide 'b'\), expected encoder 'uni'"):
-        store.resolve(store.slides)
+        store.resolve(store.slides).require()
 
 
 @pytest.mark.parametrize(("said", "given"), [("uni", UNI), ("uni", None), (None, UNI)])
@@ -92,7 +92,7 @@ def test_features_narrower_than_their_encoder_are_refused_naming_both(
 ) -> None:
     store = FeatureStore(fill(tmp_path, trident, {"a": said}, width=4), given, known=[UNI])
     with pytest.raises(EncoderError, match=r"features of 'a' are 4 wide.*, encoder 'uni' has 8"):
-        store.resolve(store.slides)
+        store.resolve(store.slides).require()
 
 
 def test_an_empty_slide_does_not_speak_for_the_width(tmp_path: Path, trident: Write) -> None:
@@ -102,9 +102,9 @@ def test_an_empty_slide_does_not_speak_for_the_width(tmp_path: Path, trident: Wr
         file["features"] = np.empty(0, "f4")
         file["features"].attrs["encoder"] = "uni"
     store = FeatureStore(tmp_path, known=[UNI])
-    assert store.resolve(["b", "a"]) == UNI
+    assert store.resolve(["b", "a"]).require() == UNI
     with pytest.raises(FeatureError, match="no slide with tiles"):
-        store.resolve(["b"])
+        store.resolve(["b"]).require()
 
 
 # Which tiles
@@ -114,7 +114,7 @@ UNI_TILES = replace(UNI, mpp=0.5, tile_px=256)
 
 def test_tiles_as_the_encoder_wants_them_are_verified(tmp_path: Path, trident: Write) -> None:
     store = FeatureStore(fill(tmp_path, trident, {"a": "uni", "b": "uni"}), known=[UNI_TILES])
-    store.resolve(store.slides)
+    store.resolve(store.slides).require()
     assert store.geometry == Geometry(0.5, 256.0, True, True)
 
 
@@ -123,9 +123,9 @@ def test_tiles_of_another_resolution_than_the_encoders_are_refused_unless_the_us
 ) -> None:
     stamp(tmp_path / "a.h5", random_features(), extractor="uni")
     with pytest.raises(EncoderError, match=r"mpp 1.143, encoder 'uni' expects 0.5.*encoder=uni encoder.mpp=1.143"):
-        FeatureStore(tmp_path, known=[UNI_TILES]).resolve(["a"])
+        FeatureStore(tmp_path, known=[UNI_TILES]).resolve(["a"]).require()
     store = FeatureStore(tmp_path, replace(UNI_TILES, mpp=1.143))
-    store.resolve(["a"])
+    store.resolve(["a"]).require()
     assert store.geometry == Geometry(256 / 224, 224.0, True, True)
 
 
@@ -133,15 +133,15 @@ def test_what_a_tool_expects_of_tiles_counts_more_than_the_encoder(tmp_path: Pat
     fill(tmp_path, trident, {"a": "uni"})
     coarse = Expected(1.0, 256, "tool 'coarse'", "tool.tiles")
     with pytest.raises(EncoderError, match=r"tool 'coarse' expects 1 .*tool.tiles.mpp=0.5 accepts it"):
-        FeatureStore(tmp_path, UNI_TILES, expected=coarse).resolve(["a"])
+        FeatureStore(tmp_path, UNI_TILES, expected=coarse).resolve(["a"]).require()
     fine = FeatureStore(tmp_path, replace(UNI_TILES, mpp=1.0), expected=replace(coarse, mpp=0.5))
-    assert fine.resolve(["a"]).name == "uni"
+    assert fine.resolve(["a"]).require().name == "uni"
 
 
 def test_tiles_of_silent_files_are_as_the_encoder_wants_them_unverified(tmp_path: Path, clam: Write) -> None:
     clam(tmp_path / "a.h5")
     store = FeatureStore(tmp_path, UNI_TILES)
-    store.resolve(["a"])
+    store.resolve(["a"]).require()
     assert store.geometry == Geometry(0.5, 256, False, False)
 
 
@@ -149,11 +149,11 @@ def test_slides_of_two_scanners_make_one_cohort_and_two_resolutions_do_not(tmp_p
     trident(tmp_path / "a.h5", extent=512)
     trident(tmp_path / "b.h5", extent=256)
     store = FeatureStore(tmp_path, known=[UNI_TILES])
-    assert store.resolve(store.slides) == UNI_TILES
+    assert store.resolve(store.slides).require() == UNI_TILES
     with h5py.File(trident(tmp_path / "c.h5"), "r+") as file:
         file["coords"].attrs["target_magnification"] = 40
     with pytest.raises(EncoderError, match=r"differ in mpp: 0.5 \(2\) and 0.25 \(1, e.g. slide 'c'\)"):
-        FeatureStore(tmp_path, known=[UNI_TILES]).resolve(["a", "b", "c"])
+        FeatureStore(tmp_path, known=[UNI_TILES]).resolve(["a", "b", "c"]).require()
 
 
 def test_of_two_encoders_that_producers_write_alike_the_width_decides(tmp_path: Path, trident: Write) -> None:
@@ -162,5 +162,5 @@ def test_of_two_encoders_that_producers_write_alike_the_width_decides(tmp_path: 
         folder = tmp_path / str(width)
         folder.mkdir()
         store = FeatureStore(fill(folder, trident, {"a": "virchow2"}, width), known=[VIRCHOW2, token])
-        assert store.resolve(store.slides) == expected
+        assert store.resolve(store.slides).require() == expected
         assert store.verified

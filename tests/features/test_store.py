@@ -194,7 +194,7 @@ def test_13_integers_are_refused_and_doubles_read_with_a_counted_warning(
     store = FeatureStore(tmp_path)
     assert store.read("b").features.dtype is torch.float32
     with caplog.at_level(logging.WARNING):
-        store.resolve(["b", "c"])
+        store.resolve(["b", "c"]).require()
     assert caplog.messages == ["1 of 2 slides hold float64 features, read as float32"]
 
 
@@ -223,7 +223,7 @@ def test_no_file_stays_open(tmp_path: Path, trident: Write) -> None:
 def test_a_store_travels_to_a_worker(tmp_path: Path, trident: Write) -> None:
     trident(tmp_path / "a.h5")
     store = FeatureStore(tmp_path, known=[UNI])
-    store.resolve(["a"])
+    store.resolve(["a"]).require()
     other = pickle.loads(pickle.dumps(store))
     assert other.encoder == UNI
     assert torch.equal(other.read("a").features, store.read("a").features)
@@ -283,7 +283,11 @@ def test_a_packed_file_is_a_store_like_the_folder_it_came_from(tmp_path: Path, t
     assert store.slides == ["a", "b"]
     assert store.path("a") == tmp_path / "all.h5"
     assert store.headers(["b", "a"]) == source.headers(["b", "a"])
-    assert (store.resolve(["a"]), store.verified, store.geometry) == (UNI, True, Geometry(0.5, 256.0, True, True))
+    assert (store.resolve(["a"]).require(), store.verified, store.geometry) == (
+        UNI,
+        True,
+        Geometry(0.5, 256.0, True, True),
+    )
     for slide in ("a", "b"):
         read, wanted = pickle.loads(pickle.dumps(store)).read(slide), source.read(slide)
         assert torch.equal(read.features, wanted.features)

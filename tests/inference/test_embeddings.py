@@ -14,7 +14,8 @@ from mil.errors import CheckpointError, EncoderError
 from mil.inference.embeddings import embedded
 from mil.models.mil_model import MILModel, Output
 from mil.study.compose import read_config
-from mil.study.pipeline import Study, read_study
+from mil.study.pipeline import read_study
+from mil.study.study import Study
 
 Reader = Callable[..., Study]
 

@@ -168,7 +168,7 @@ def test_our_readers_find_them_too_and_the_table_joins_with_them(cohorts: dict[s
     store = FeatureStore(cohorts[layout] / "features", reading=Reading(slide_mpp=0.25))
     tiles = slides(cohorts[layout])
     assert store.slides == sorted(tiles)
-    table = Cohort.read(cohorts[layout] / "cohort.csv", labels=["msi"]).having(store.slides).table
+    table = Cohort.read(cohorts[layout] / "cohort.csv", labels=["msi"]).require().table
     assert sorted(table["slide"]) == store.slides
     for slide, own in tiles.items():
         said, found = store.header(slide), store.read(slide)

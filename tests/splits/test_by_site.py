@@ -91,18 +91,17 @@ def test_another_seed_deals_otherwise() -> None:
     assert one.digest() != other.digest()
 
 
-def test_a_class_that_sites_cannot_balance_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_class_that_sites_cannot_balance_is_warned_of() -> None:
     names = [f"P{at:03}" for at in range(40)]
     columns = pd.DataFrame({"patient": names, "site": np.repeat(["A", "B", "C", "D"], 10)})
     strata = np.repeat([1, 0, 0, 0], 10)
-    SitePreserved(2)(names, strata, columns, 0)
-    assert [line for line in caplog.messages if line.startswith("class 1 is not balanced by site")]
-    caplog.clear()
-    SitePreserved(2)(names, np.tile([1, 0], 20), columns, 0)
-    assert not caplog.messages
+    uneven = SitePreserved(2)(names, strata, columns, 0)
+    assert [finding for finding in uneven.findings if finding.line.startswith("class 1 is not balanced by site")]
+    even = SitePreserved(2)(names, np.tile([1, 0], 20), columns, 0)
+    assert not even.findings
 
 
-def test_each_site_is_reported_once_and_small_ones_together(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_site_is_reported_once_and_small_ones_together() -> None:
     names = [f"P{at:03}" for at in range(66)]
     site = np.repeat(["big", "large", "one-class", "tiny"], [25, 25, 12, 4])
     strata = np.where(site == "one-class", 0, np.arange(66) % 2)
@@ -110,7 +109,7 @@ def test_each_site_is_reported_once_and_small_ones_together(caplog: pytest.LogCa
     split = LeaveOneSiteOut(smallest=10)(names, strata, columns, 0)
     reported = [sites_in(split, fold, "report", columns) for fold in split.folds]
     assert reported == [{"big"}, {"large"}, {"one-class", "tiny"}]
-    assert "2 sites under 10 patients or of one class are reported together, as fold 2" in caplog.messages[0]
+    assert "2 sites under 10 patients or of one class are reported together, as fold 2" in split.findings[0].line
     for fold in split.folds:
         assert not reported[fold] & sites_in(split, fold, "train", columns)
     with pytest.raises(SplitError, match="2 sites have under 10 patients or one class: 'one-class', 'tiny'"):

@@ -134,12 +134,12 @@ def test_a_patient_given_twice_and_strata_of_another_length_are_refused() -> Non
         KFold(2)(["a", "b", "c"], np.zeros(4, int), NONE, 0)
 
 
-def test_a_class_too_small_to_select_by_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_class_too_small_to_select_by_is_warned_of() -> None:
     patients, strata = cohort([20, 2])
     split = KFold(2)(patients, strata, NONE, 0)
     assert [len(split.patients(fold, "select")) for fold in split.folds] == [2, 2]
-    assert len(caplog.messages) == 2
-    assert caplog.messages[0].startswith("which of 11 patients select is chosen without regard to class")
+    assert len(split.findings) == 2
+    assert split.findings[0].line.startswith("which of 11 patients select is chosen without regard to class")
 
 
 def table(**roles: str) -> pd.DataFrame:

@@ -16,7 +16,8 @@ from mil.features.formats import Reading
 from mil.features.geometry import Geometry
 from mil.study import build
 from mil.study.compose import Composed, compose, compose_run, prepare, quoted
-from mil.study.pipeline import read_study, rehearse
+from mil.study.pipeline import read_study
+from mil.study.rehearsal import rehearse
 from tests.conftest import TINY
 from tests.features.conftest import random_features, write_stamp
 

@@ -1,35 +1,46 @@
 """Slides and files against each other."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+import pandas as pd
 import pytest
 
+from mil.cohort.clinical_table import without_files
 from mil.errors import FeatureError
 from mil.features.formats import Header
+from mil.findings import Finding
 from mil.study import file_findings
 
 HEADER = Header(5, 8, "float16", "uni", "TRIDENT", 512, 0.5, True)
 MANY = [f"s{number:02d}" for number in range(30)]
 
 
+def missing(
+    slides: Sequence[str], files: Sequence[str], on_missing: Literal["error", "skip"] = "error"
+) -> list[Finding]:
+    return without_files(pd.DataFrame({"slide": list(slides)}), files, on_missing)
+
+
 def test_slides_and_files_that_match_are_no_finding() -> None:
-    assert file_findings.without_files(MANY, MANY) == []
+    assert missing(MANY, MANY) == []
     assert file_findings.without_slides(MANY, MANY, Path("x")) == []
 
 
 def test_what_is_missing_on_either_side_is_counted_and_the_first_ten_are_named() -> None:
-    (found,) = file_findings.without_files(MANY, MANY[:18])
+    (found,) = missing(MANY, MANY[:18])
     assert (found.severity, found.code, found.count, found.first) == ("error", "no-file", 12, tuple(MANY[18:28]))
     assert found.message == "12 of 30 slides have no feature file"
     assert found.line.endswith("'s27' and 2 more")
     (found,) = file_findings.without_slides(MANY, MANY[:18], Path("x"))
     assert (found.severity, found.count, found.first) == ("warning", 12, tuple(MANY[18:28]))
-    assert file_findings.without_files(MANY, MANY[:18], "warning")[0].severity == "warning"
+    assert missing(MANY, MANY[:18], "skip")[0].severity == "warning"
 
 
 def test_none_in_common_is_an_error_that_shows_both_sides_once() -> None:
-    (found,) = file_findings.without_files(["a", "b"], ["x"], "warning")
+    (found,) = missing(["a", "b"], ["x"], "skip")
     assert (found.severity, found.line) == (
         "error",
         "none of 2 slides has a feature file: the table names 'a', 'b', the files 'x'",

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import contingency
 
-from mil.study.label_findings import STRENGTH, association, confounded, too_few, words
+from mil.study.label_findings import STRENGTH, association, codes_as_words, confounded, too_few
 
 
 def columns(counts: list[list[int]]) -> tuple["pd.Series[str]", "pd.Series[str]"]:
@@ -73,6 +73,6 @@ def test_a_class_with_fewer_patients_than_folds_is_named_by_its_label() -> None:
 
 
 def test_codes_become_words_and_unknown_ones_stay_unknown() -> None:
-    found = words(np.array([0.0, 1.0, np.nan]), pd.Index(["a", "b", "c"]))
+    found = codes_as_words(np.array([0.0, 1.0, np.nan]), pd.Index(["a", "b", "c"]))
     assert found.tolist()[:2] == ["0", "1"]
     assert found.isna().tolist() == [False, False, True]

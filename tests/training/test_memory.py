@@ -11,7 +11,8 @@ import pytest
 from mil.features import formats
 from mil.features.formats import Slide
 from mil.study.compose import compose
-from mil.study.pipeline import Study, read_study, split_study
+from mil.study.pipeline import read_study, split_study
+from mil.study.study import Study
 from mil.training.run import train
 from tests.conftest import TINY
 

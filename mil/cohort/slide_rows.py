@@ -1,0 +1,179 @@
+"""The clinical table as it stands: one row a slide, and every contradiction between its rows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mil.cohort.columns import Columns, Words, identified, translated
+from mil.errors import CohortError, MilError
+from mil.findings import Checked, Finding
+from mil.slide_names import slide_id
+from mil.tables import MISSING, checked_table, listed, require
+
+
+def read_rows(
+    path: Path,
+    columns: Columns | None = None,
+    labels: Sequence[str] = (),
+    covariates: Sequence[str] = (),
+    slides: Path | None = None,
+    words: Words | None = None,
+) -> Checked[pd.DataFrame]:
+    """Read a table with one row a slide, or one with a row a patient and another with a row a slide.
+
+    Args:
+        path: The table; with `slides`, the clinical one.
+        columns: What the tables call their ids; None looks for common names.
+        labels: Columns that must be there.
+        covariates: Further columns that must be there.
+        slides: A table of slides, joined on the patient; patients and slides without a counterpart are left out with
+            a warning. A column of both tables is taken from the clinical one.
+        words: What the words of labels and covariates mean.
+
+    Returns:
+        One row a slide, all text: `patient`, `slide`, `site` where known, then the table's other columns; None where
+        a file cannot be read or has no ids. Rows without ids, repeated slides, absent columns and labels that differ
+        within a patient are errors among the findings, several sites within a patient a warning.
+    """
+    columns, needed = columns or Columns(), [*labels, *covariates]
+    try:
+        if slides is None:
+            rows, findings = _slide_table(path, columns, set(needed))
+        else:
+            rows, findings = _joined_tables(path, slides, columns, set(needed))
+        if rows.empty:
+            return Checked(None, tuple(findings))
+        site = [columns.site] if columns.site is not None and "site" not in rows else []
+        findings += _absent(path, rows, [*site, *needed])
+        present = {
+            column: meanings for column, meanings in (words or {}).items() if column in rows or column not in needed
+        }
+        table = translated(path, rows, present, set(needed))
+    except MilError as error:
+        return Checked(None, (Finding.of_error("cohort", error),))
+    return table.then(
+        lambda rows: Checked(rows, (*findings, *_several_sites(rows), *_differing_labels(path, rows, labels)))
+    )
+
+
+def patients_without(rows: pd.DataFrame, labels: Sequence[str]) -> dict[str, list[str]]:
+    """Return, for each label that the rows have, the patients without a value of it."""
+    without = {}
+    for label in (name for name in labels if name in rows):
+        values = known_values(rows[label]).groupby(rows["patient"]).count()
+        without[label] = sorted(values.index[values == 0])
+    return without
+
+
+def known_values(values: "pd.Series[str]") -> "pd.Series[str]":
+    """Return the values with NaN in place of the words for a missing one."""
+    return values.where(~values.str.casefold().isin(MISSING))
+
+
+def _identified(
+    path: Path, columns: Columns, ids: Sequence[str], labels_and_covariates: set[str]
+) -> tuple[pd.DataFrame, list[Finding]]:
+    raw = checked_table(path)
+    table = identified(path, raw.value_or_raise(), columns, ids, labels_and_covariates)
+    rows = table.value_or_raise()
+    return rows, [*raw.findings, *table.findings, *_without_ids(path, rows, ids)]
+
+
+def _slide_table(path: Path, columns: Columns, labels_and_covariates: set[str]) -> tuple[pd.DataFrame, list[Finding]]:
+    rows, findings = _identified(path, columns, ("patient", "slide"), labels_and_covariates)
+    rows["slide"] = rows["slide"].map(slide_id)
+    return rows, [*findings, *_repeated(path, rows, "slide")]
+
+
+def _joined_tables(
+    path: Path, slides: Path, columns: Columns, labels_and_covariates: set[str]
+) -> tuple[pd.DataFrame, list[Finding]]:
+    """Return the rows of a table of slides, each with its patient's row of the clinical table."""
+    patients, patient_findings = _identified(path, columns, ("patient",), labels_and_covariates)
+    patients = patients.drop(columns="slide", errors="ignore")
+    rows, slide_findings = _slide_table(slides, columns, labels_and_covariates)
+    names = [name for name in rows if name == "patient" or name not in patients]
+    findings = [
+        *patient_findings,
+        *_repeated(path, patients, "patient"),
+        *slide_findings,
+        *_unmatched(path, patients["patient"], slides, rows["patient"]),
+    ]
+    return rows[names].merge(patients.drop_duplicates("patient"), on="patient", how="inner"), findings
+
+
+def _absent(path: Path, rows: pd.DataFrame, columns: Sequence[str]) -> list[Finding]:
+    findings = []
+    for column in columns:
+        try:
+            require(path, rows, [column])
+        except CohortError as error:
+            findings.append(Finding.of_error("cohort", error))
+    return findings
+
+
+def _without_ids(path: Path, rows: pd.DataFrame, ids: Sequence[str]) -> list[Finding]:
+    findings = []
+    for column in ids:
+        empty = rows.index[rows[column] == ""]
+        if len(empty):
+            message = f"{path}, row {empty[0] + 1}: no {column} id ({len(empty)} rows without one)"
+            findings.append(Finding("error", "no-id", message, len(empty), raises=CohortError))
+    return findings
+
+
+def _repeated(path: Path, rows: pd.DataFrame, column: str) -> list[Finding]:
+    repeated = sorted(set(rows.loc[rows[column].duplicated() & (rows[column] != ""), column]))
+    message = f"{path}: {len(repeated)} {column}s have several rows, expected one each"
+    return [Finding.of_items("error", f"doubled-{column}", message, repeated, CohortError)] if repeated else []
+
+
+def _unmatched(path: Path, patients: "pd.Series[str]", slides: Path, owners: "pd.Series[str]") -> list[Finding]:
+    """Return findings on patients without a slide, and on slides of patients without a row."""
+    without_slides = sorted(set(patients) - set(owners) - {""})
+    foreign = owners[~owners.isin(set(patients)) & (owners != "")]
+    unknown = sorted(set(foreign))
+    if len(foreign) == len(owners):
+        message = (
+            f"{slides} and {path} have no patient in common: {listed(unknown[:2])} and {listed(without_slides[:2])}"
+        )
+        return [Finding("error", "no-patient", message, len(unknown), raises=CohortError)]
+    findings = []
+    if without_slides:
+        message = (
+            f"{len(without_slides)} of {len(patients)} patients of {path} have no slide in {slides} and are left out"
+        )
+        findings.append(Finding.of_items("warning", "no-slides", message, without_slides))
+    if unknown:
+        message = (
+            f"{len(foreign)} of {len(owners)} slides of {slides} are of {len(unknown)} patients that are not in {path} "
+            "and are left out"
+        )
+        findings.append(Finding.of_items("warning", "no-patient", message, unknown))
+    return findings
+
+
+def _several_sites(rows: pd.DataFrame) -> list[Finding]:
+    if "site" not in rows:
+        return []
+    sites = rows["site"].where(rows["site"] != "").groupby(rows["patient"]).nunique()
+    several = sorted(sites.index[sites > 1])
+    message = f"{len(several)} patients have slides of several sites, the first one's counts"
+    return [Finding.of_items("warning", "several-sites", message, several)] if several else []
+
+
+def _differing_labels(path: Path, rows: pd.DataFrame, labels: Sequence[str]) -> list[Finding]:
+    findings = []
+    for label in (name for name in labels if name in rows):
+        values = known_values(rows[label])
+        counts = values.groupby(rows["patient"]).nunique()
+        differing = sorted(counts.index[counts > 1])
+        if differing:
+            example = listed(sorted(set(values[rows["patient"] == differing[0]].dropna())))
+            message = (
+                f"{path}: '{label}' differs between slides of {len(differing)} patients, expected one value each "
+                f"(patient '{differing[0]}' has {example})"
+            )
+            findings.append(Finding.of_items("error", "label-differs", message, differing, CohortError))
+    return findings

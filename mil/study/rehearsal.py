@@ -1,0 +1,122 @@
+"""Builds everything that a fit is made of, without weights, so that a bad option is found before any work."""
+
+from collections.abc import Mapping
+
+import torch
+
+from mil import config as conf
+from mil.bags import Bags
+from mil.errors import ConfigError
+from mil.findings import Checked, attempt
+from mil.fitted import fitting
+from mil.models.fusion import Fused
+from mil.models.mil_model import MILModel
+from mil.study import build, file_findings
+from mil.study.config import Component, Options, RunConfig
+from mil.study.reader import StudyReader
+from mil.study.study import Study
+
+
+def check_model(config: RunConfig, reader: StudyReader) -> Checked[MILModel]:
+    """Return the model without weights, with what is wrong with it, the tiles or any other option of the fit.
+
+    Where the labels could not be read, the model alone is built.
+    """
+    encoder, endpoint = reader.encoder.value, reader.source.endpoint
+    if encoder is None:
+        return Checked(None)
+    with torch.device("meta"):
+        model = attempt("model", lambda: build.network(config, encoder.dim, endpoint))
+    if model.value is None:
+        return model
+    needed_by = config.model.target if model.value.needs_coords else None
+    findings = file_findings.without_positions(reader.usable, needed_by)
+    study = reader.study().value
+    if study is not None and not any(finding.severity == "error" for finding in findings):
+        findings += attempt("options", lambda: rehearse(config, study)).findings
+    return Checked(model.value, tuple(findings))
+
+
+def rehearse(config: RunConfig, study: Study) -> None:
+    """Build model, loss, optimiser, schedule, callbacks and trainer of a configuration.
+
+    Optimisers, callbacks and trainers that stand in `conf/` as they are have been built by the tests; they are left
+    out here, as torch's optimisers and Lightning take as long to load as a thousand headers to read.
+
+    Raises:
+        ConfigError: An option that one of them refuses, or a model that does not fit the endpoint or the tiles.
+    """
+    fitting.check(config.tool.plain(), study.endpoint)
+    _refuse_batches(config, study)
+    with torch.device("meta"):
+        network = build.network(config, study.encoder.dim, study.endpoint)
+    _refuse_whole(config, network)
+    if not _is_shipped("optimizer", config.optimizer.plain()):
+        _build_optimizer(config, network)
+    _compute_loss(config, study)
+    build.make(config.schedule)
+    for callback in config.callbacks.values():
+        if not _is_shipped_callback(callback):
+            build.make(callback)
+    if not _is_shipped("trainer", config.trainer.plain()):
+        precision = config.trainer.options.precision
+        precision = "32-true" if precision == "auto" else precision
+        build.make(config.trainer, precision=precision, logger=False, enable_checkpointing=False)
+
+
+def _is_shipped(group: str, component: Mapping[str, object]) -> bool:
+    """Return whether a component is one of the choices of `conf/`, unchanged."""
+    return component in conf.described(group).values()
+
+
+def _is_shipped_callback(callback: Component[Options]) -> bool:
+    choices = conf.described("callbacks").values()
+    return any(callback.plain() in shipped.values() for shipped in choices)
+
+
+def _build_optimizer(config: RunConfig, network: MILModel) -> None:
+    try:
+        build.optimizer(config)(network.parameters())
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{config.optimizer.target}: {' '.join(str(error).split())}") from error
+
+
+def _refuse_batches(config: RunConfig, study: Study) -> None:
+    """Refuse batches of one patient where the loss compares patients, and options that whole-cohort losses exclude."""
+    if config.data.batch_bags == 1 and not study.endpoint.alone and not config.data.whole_cohort:
+        raise ConfigError(
+            "data.batch_bags=1: the loss compares patients and one alone has none, expected data.batch_bags=16 or "
+            "data.whole_cohort=true"
+        )
+    if not config.data.whole_cohort:
+        return
+    if config.data.balance == "sampling":
+        raise ConfigError("data.balance=sampling: data.whole_cohort=true takes every bag once, expected none or loss")
+    if (amount := config.trainer.options.accumulate_grad_batches) != 1:
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches={amount}: data.whole_cohort=true gathers the whole cohort, expected 1"
+        )
+
+
+def _refuse_whole(config: RunConfig, network: MILModel) -> None:
+    """Refuse models with a loss of their own under whole-cohort losses, which are computed from logits alone."""
+    inner = network.inner if isinstance(network, Fused) else network
+    if config.data.whole_cohort and type(inner).loss is not MILModel.loss:
+        raise ConfigError(
+            f"{config.model.target}: has a loss of its own beside the endpoint's, which data.whole_cohort=true "
+            "cannot divide, expected a model without one or data.whole_cohort=false"
+        )
+
+
+def _compute_loss(config: RunConfig, study: Study) -> None:
+    """Compute the loss of two bags of one tile: a model may refuse an endpoint, or tiles without coordinates."""
+    placed = all(study.store.header(slide).has_coords for slide in study.cohort.table["slide"])
+    covariates = None if study.covariates is None else torch.zeros(2, study.covariates.width)
+    places = torch.zeros(2, 2) if placed else None
+    bags = Bags(torch.zeros(2, study.encoder.dim), (1, 1), places, covariates=covariates)
+    with torch.random.fork_rng(devices=()):
+        network = build.network(config, study.encoder.dim, study.endpoint)
+        try:
+            network.loss(network(bags), study.target[:2], study.endpoint)
+        except ValueError as error:
+            raise ConfigError(f"{config.model.target}: {' '.join(str(error).split())}") from error

@@ -1,0 +1,103 @@
+"""Rows that contradict each other: all are counted, and the first is what `Cohort.read` refuses the table for."""
+
+from pathlib import Path
+
+import pytest
+
+from mil.cohort.clinical_table import Cohort
+from mil.cohort.slide_rows import patients_without, read_rows
+from mil.errors import CohortError, ConfigError
+from mil.findings import Checked
+
+CLEAN = "patient,slide,site,MSI\np1,a,x,low\np1,b,x,low\np2,c.svs,y,high\n"
+
+
+def written(folder: Path, text: str, name: str = "cohort.csv") -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def codes(result: Checked[object]) -> list[str]:
+    return [finding.code for finding in result.findings]
+
+
+def test_a_clean_table_has_no_finding(tmp_path: Path) -> None:
+    path = written(tmp_path, CLEAN)
+    result = read_rows(path, labels=["MSI"])
+    assert result.findings == ()
+    rows = result.value_or_raise()
+    assert patients_without(rows, ["MSI"]) == {"MSI": []}
+    assert (
+        rows["slide"].tolist() == Cohort.read(path, labels=["MSI"]).require().table["slide"].tolist() == ["a", "b", "c"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "code", "count", "first"),
+    [
+        ("p3,,x,low\np4,,x,low\n", "no-id", 2, ()),
+        ("p3,a.h5,x,low\np3,c,x,low\n", "doubled-slide", 2, ("a", "c")),
+        ("p1,d,x,high\np2,e,y,low\n", "label-differs", 2, ("p1", "p2")),
+    ],
+)
+def test_contradictions_are_counted_in_the_words_of_the_error_that_stops_a_run(
+    rows: str, code: str, count: int, first: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = written(tmp_path, CLEAN + rows)
+    result = read_rows(path, labels=["MSI"])
+    (finding,) = result.findings
+    assert (finding.severity, finding.code, finding.count, finding.first) == ("error", code, count, first)
+    assert result.value is not None
+    with pytest.raises(CohortError) as error:
+        Cohort.read(path, labels=["MSI"]).require()
+    assert str(error.value) == finding.line
+
+
+def test_several_contradictions_are_all_found(tmp_path: Path) -> None:
+    path = written(tmp_path, CLEAN + "p1,a,z,high\n,e,y,low\n")
+    result = read_rows(path, labels=["MSI", "age"])
+    assert codes(result) == ["no-id", "doubled-slide", "cohort", "several-sites", "label-differs"]
+    assert "no column 'age'" in result.findings[2].message
+    sites = result.findings[3]
+    assert (sites.severity, sites.first) == ("warning", ("p1",))
+    assert Cohort.read(path, labels=["MSI", "age"]).value is None
+
+
+def test_missing_words_and_those_declared_missing_count_as_missing(tmp_path: Path) -> None:
+    path = written(tmp_path, CLEAN + "p3,d,x,n/a\np4,e,x,unclear\np5,f,x,\np5,g,x,low\n")
+    rows = read_rows(path, labels=["MSI"], words={"MSI": {"unclear": None}}).require()
+    assert patients_without(rows, ["MSI", "absent"]) == {"MSI": ["p3", "p4"]}
+    cohort = Cohort.from_rows(path, rows, ["MSI"])
+    (left_out,) = cohort.findings
+    assert (left_out.severity, left_out.first) == ("warning", ("p3", "p4"))
+    assert left_out.message == "2 of 5 patients are left out as they lack a label (MSI 2)"
+    assert sorted(cohort.require().patients.index) == ["p1", "p2", "p5"]
+
+
+def test_two_tables_are_joined_and_tell_whom_the_other_lacks(tmp_path: Path) -> None:
+    clinical = written(tmp_path, "PATIENT,MSI\np1,low\np2,high\np9,low\n")
+    slides = written(tmp_path, "PATIENT,FILENAME\np1,a.h5\np2,b.h5\np7,c.h5\n", "slides.csv")
+    result = read_rows(clinical, labels=["MSI"], slides=slides)
+    rows = result.value_or_raise()
+    assert rows[["patient", "slide", "MSI"]].to_numpy().tolist() == [["p1", "a", "low"], ["p2", "b", "high"]]
+    without_slides, unknown = result.findings
+    assert (without_slides.code, without_slides.first) == ("no-slides", ("p9",))
+    assert (unknown.code, unknown.first) == ("no-patient", ("p7",))
+
+
+def test_a_repeated_slide_is_reported_with_the_table_that_repeats_it(tmp_path: Path) -> None:
+    clinical = written(tmp_path, "PATIENT,MSI\np1,low\np1,low\np2,high\n")
+    slides = written(tmp_path, "PATIENT,FILENAME\np1,a.h5\np2,b.h5\np2,b.svs\n", "slides.csv")
+    patient, slide = read_rows(clinical, labels=["MSI"], slides=slides).errors
+    assert patient.line == f"{clinical}: 1 patients have several rows, expected one each: 'p1'"
+    assert slide.line == f"{slides}: 1 slides have several rows, expected one each: 'b'"
+
+
+def test_a_table_that_cannot_be_read_has_no_rows_and_keeps_the_class_of_its_error(tmp_path: Path) -> None:
+    absent = read_rows(tmp_path / "absent.csv")
+    assert (absent.value, codes(absent)) == (None, ["cohort"])
+    with pytest.raises(CohortError, match=r"absent\.csv cannot be read"):
+        absent.require()
+    path = written(tmp_path, CLEAN)
+    with pytest.raises(ConfigError, match=r"data\.labels\.MIS: 'MIS' is neither a label nor a covariate"):
+        read_rows(path, labels=["MSI"], words={"MIS": {"low": "MSS"}}).require()
