@@ -1,6 +1,7 @@
 """`mil check`: what is in a cohort and what is wrong with it, as a table for people or as JSON for programs."""
 
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -27,6 +28,8 @@ def check(config: RunConfig, deep: bool = False, as_json: bool = False, workers:
     Raises:
         MilError: The first error, after all were printed.
     """
+    # the logger of "GPU available: ..."; importing Lightning sets the levels of its other loggers, not of this one
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     with bars() as advance:
         result = check_study(config, deep, workers, advance)
     numbers = facts(result)
