@@ -1,4 +1,4 @@
-"""Patients for the tests of endpoints of survival."""
+"""Patients for the tests of survival endpoints."""
 
 import numpy as np
 import pandas as pd
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def table(**columns: list[object]) -> pd.DataFrame:
-    """A cohort's patients, named p0, p1, ..."""
+    """Return a table of patients named p0, p1, ..."""
     rows = len(next(iter(columns.values())))
     return pd.DataFrame(columns, index=pd.Index([f"p{row}" for row in range(rows)], name="patient"), dtype=object)
 
 
 def followed(seed: int = 0, patients: int = 80, causes: int = 1, step: float = 0.01) -> Tensor:
-    """Targets `(p, 2)`: times of 0.01 to 60 months, the more ties the larger the step, and 0 or the cause."""
+    """Return targets `(p, 2)`: times from 0.01 to 60 months, multiples of `step`, and 0 or the cause."""
     rng = np.random.default_rng(seed)
     ends = np.stack([rng.uniform(1, 60, patients), *rng.exponential(40, (causes, patients))])  # (1 + k, p)
     time = np.ceil(ends.min(0) / step) * step

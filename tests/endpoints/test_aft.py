@@ -20,7 +20,7 @@ both = pytest.mark.parametrize("kind", [Weibull, LogNormal])
 
 
 def logits_of(endpoint: AcceleratedFailure, location: Any, scale: float) -> Tensor:
-    """The logits that mean these parameters."""
+    """Return the logits with these parameters."""
     log_scale = WIDEST * math.atanh(math.log(scale) / WIDEST)
     location = torch.as_tensor(np.asarray(location)) - endpoint.typical
     return torch.stack([location, torch.full_like(location, log_scale)], 1)
@@ -34,7 +34,7 @@ def clinical(seed: int = 0, patients: int = 150) -> pd.DataFrame:
 
 
 def parameters(kind: type[AcceleratedFailure], table: pd.DataFrame) -> tuple[Any, Any, float]:
-    """The fit of lifelines, and of it each patient's location, and the scale."""
+    """Return the fit of lifelines with the location of each patient and the scale."""
     if kind is Weibull:
         fitted = WeibullAFTFitter().fit(table, "time", "event")
         names, scale = ("lambda_", "rho_"), math.exp(-fitted.params_["rho_", "Intercept"])
@@ -62,7 +62,7 @@ def test_likelihood_curves_and_medians_are_those_of_lifelines(kind: type[Acceler
 
 
 @both
-def test_the_loss_is_least_where_lifelines_finds_its_coefficients(kind: type[AcceleratedFailure]) -> None:
+def test_the_loss_is_minimal_at_the_coefficients_of_lifelines(kind: type[AcceleratedFailure]) -> None:
     table = clinical(1)
     _, location, scale = parameters(kind, table)
     endpoint = kind()
@@ -76,14 +76,14 @@ def test_the_loss_is_least_where_lifelines_finds_its_coefficients(kind: type[Acc
 @both
 def test_the_loss_is_that_of_scipys_distributions(kind: type[AcceleratedFailure]) -> None:
     target, endpoint, scale, location = followed(2, 30), kind(), 0.7, 2.5
-    known = stats.weibull_min(1 / scale, scale=math.exp(location))
+    distribution = stats.weibull_min(1 / scale, scale=math.exp(location))
     if kind is LogNormal:
-        known = stats.lognorm(scale, scale=math.exp(location))
+        distribution = stats.lognorm(scale, scale=math.exp(location))
     time, event = target.numpy().T
-    expected = -np.where(event == 1, known.logpdf(time), known.logsf(time)).mean()
+    expected = -np.where(event == 1, distribution.logpdf(time), distribution.logsf(time)).mean()
     logits = logits_of(endpoint, np.full(30, location), scale)
     assert endpoint.loss(logits, target).item() == pytest.approx(expected, rel=1e-10)
-    np.testing.assert_allclose(endpoint.curve(logits[:1], [1.0, 20.0])[0], known.sf([1.0, 20.0]), rtol=1e-10)
+    np.testing.assert_allclose(endpoint.curve(logits[:1], [1.0, 20.0])[0], distribution.sf([1.0, 20.0]), rtol=1e-10)
 
 
 @both
@@ -92,7 +92,7 @@ def test_times_stretched_by_a_factor_move_locations_by_its_logarithm(kind: type[
     logits = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 2)))
     stretched = target * torch.tensor([7.0, 1.0])
     moved = logits + torch.tensor([math.log(7), 0.0])
-    extra = math.log(7) * target[:, 1].mean().item()  # densities are of another unit
+    extra = math.log(7) * target[:, 1].mean().item()  # the unit of the densities changes
     assert endpoint.loss(moved, stretched).item() == pytest.approx(endpoint.loss(logits, target).item() + extra)
     endpoint.fit(target)
     before = endpoint.typical
@@ -101,7 +101,7 @@ def test_times_stretched_by_a_factor_move_locations_by_its_logarithm(kind: type[
 
 
 @both
-def test_no_scale_shrinks_around_one_patient_without_end(kind: type[AcceleratedFailure]) -> None:
+def test_scales_are_bounded_for_extreme_logits(kind: type[AcceleratedFailure]) -> None:
     alone, endpoint = torch.tensor([[10.0, 1.0]], dtype=torch.float64), kind()
     exact = [endpoint.loss(torch.tensor([[math.log(10), -scale]]), alone).item() for scale in (10.0, 1e3, 1e6)]
     assert exact[0] == pytest.approx(exact[2], abs=1e-4)

@@ -32,7 +32,7 @@ SEVERAL = Several({"msi": Binary("MSI", ["MSS", "MSI-H"]), "outcome": Cox(), "sc
 
 
 @pytest.mark.parametrize("endpoint", [BINARY, MULTICLASS, ORDINAL])
-def test_each_exclusive_class_has_a_probability_and_the_index_of_a_label_is_its_place(endpoint: Endpoint) -> None:
+def test_each_exclusive_class_has_a_probability_and_labels_are_indices_of_classes(endpoint: Endpoint) -> None:
     logits = torch.randn(6, endpoint.out_dim, generator=torch.Generator().manual_seed(0))
     table = pd.DataFrame({name: column.numpy() for name, column in endpoint.decode(logits).items()})
     table[endpoint.columns[0]] = [endpoint.classes[row % len(endpoint.classes)] for row in range(6)]
@@ -65,14 +65,13 @@ def test_the_likeliest_class_and_the_median_grade_are_called() -> None:
 
 
 def test_both_answers_of_a_question_have_a_name() -> None:
-    names = {type(endpoint): endpoint.questions() for endpoint in (BINARY, MULTICLASS, ORDINAL, MULTILABEL)}
-    assert [(one.negative, one.positive) for one in names[Binary]] == [("MSS", "MSI-H")]
-    assert [(one.negative, one.positive) for one in names[Multiclass]] == [(f"not {name}", name) for name in "abc"]
-    assert [(one.negative, one.positive) for one in names[Ordinal]] == [
-        ("< middle", ">= middle"),
-        ("< high", ">= high"),
-    ]
-    assert [(one.negative, one.positive) for one in names[Multilabel]] == [("neg", "pos")] * 2
+    def answers(endpoint: Endpoint) -> list[tuple[str, str]]:
+        return [(question.negative, question.positive) for question in endpoint.questions()]
+
+    assert answers(BINARY) == [("MSS", "MSI-H")]
+    assert answers(MULTICLASS) == [("not a", "a"), ("not b", "b"), ("not c", "c")]
+    assert answers(ORDINAL) == [("< middle", ">= middle"), ("< high", ">= high")]
+    assert answers(MULTILABEL) == [("neg", "pos"), ("neg", "pos")]
     joint = ORDINAL.joint_question(["high", "middle"])
     assert (joint.name, joint.negative, joint.positive) == ("middle or high", "low", "middle or high")
 
@@ -142,7 +141,7 @@ def test_the_baseline_hazard_is_that_of_log_hazard_zero() -> None:
     assert survival[0].tolist() == pytest.approx(np.exp([0, -0.2, -0.6]))
 
 
-def test_several_endpoints_name_those_within_and_divide_the_targets() -> None:
+def test_a_tool_of_several_names_its_endpoints_and_divides_the_targets() -> None:
     assert list(SEVERAL.parts()) == ["msi", "outcome", "score"]
     assert BINARY.parts() == {}
     table = pd.DataFrame(

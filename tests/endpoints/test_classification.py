@@ -27,7 +27,7 @@ def table(labels: list[Any]) -> pd.DataFrame:
 
 
 def patients(seed: int, classes: int, count: int = 60) -> tuple[Tensor, Tensor]:
-    """Logits `(p, c)`, one logit of two classes, that know something of the classes `(p,)`, all of them present."""
+    """Return informative logits `(p, c)`, one for two classes, and classes `(p,)`, each of which occurs."""
     rng = np.random.default_rng(seed)
     label = np.concatenate([np.arange(classes), rng.integers(0, classes, count - classes) // rng.integers(1, 3)])
     logits = rng.normal(size=(count, classes)) + np.eye(classes)[label]
@@ -40,12 +40,12 @@ def endpoint(classes: int) -> Classes:
 
 
 def probabilities(judge: Classes, logits: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """`(p, k)` as scikit-learn takes them."""
-    found = torch.stack(list(judge.decode(logits).values()), 1).numpy()
-    return np.hstack([1 - found, found]) if found.shape[1] == 1 else found
+    """Return probabilities `(p, k)` as scikit-learn expects them."""
+    columns = torch.stack(list(judge.decode(logits).values()), 1).numpy()
+    return np.hstack([1 - columns, columns]) if columns.shape[1] == 1 else columns
 
 
-def test_labels_become_places_among_the_classes() -> None:
+def test_labels_become_indices_of_classes() -> None:
     assert Binary(classes=("wild", "mutant")).encode(table(["mutant", "wild", " mutant "])).tolist() == [1, 0, 1]
     places = Multiclass(classes=WORDS).encode(table(["unclear", "wild", "mutant"]))
     assert places.tolist() == [2, 0, 1]
@@ -54,7 +54,7 @@ def test_labels_become_places_among_the_classes() -> None:
 
 @pytest.mark.parametrize("label", ["1", "1.0", "01", " 1 ", 1, 1.0, np.int64(1), np.float64(1)])
 @pytest.mark.parametrize("declared", [("0", "1"), ("0.0", "1.0"), (0, 1)])
-def test_numbers_are_the_same_class_however_they_are_written(label: object, declared: Any) -> None:
+def test_spellings_of_the_same_number_are_one_class(label: object, declared: Any) -> None:
     assert Binary(classes=declared).encode(table([label, "0"])).tolist() == [1, 0]
 
 
@@ -63,8 +63,8 @@ def test_numbers_are_the_same_class_however_they_are_written(label: object, decl
 def test_an_unknown_label_is_an_error_naming_row_and_classes(label: object, judge: Classes) -> None:
     with pytest.raises(CohortError) as error:
         judge.encode(table([judge.classes[0], label, judge.classes[1]]))
-    known = ", ".join(judge.classes)
-    assert str(error.value) == f"column label, row of p1: label {str(label)!r}, expected one of {known}"
+    class_names = ", ".join(judge.classes)
+    assert str(error.value) == f"column label, row of p1: label {str(label)!r}, expected one of {class_names}"
 
 
 @pytest.mark.parametrize("classes", [("a",), ("a", "a"), ("1", "1.0"), ("a", " a"), ()])
@@ -78,7 +78,7 @@ def test_a_binary_endpoint_has_no_third_class() -> None:
         Binary(classes=WORDS)
 
 
-def test_logits_are_as_many_as_the_endpoint_says() -> None:
+def test_the_number_of_logits_follows_from_the_classes() -> None:
     assert Binary().out_dim == 1
     assert Multiclass(classes=WORDS).out_dim == 3
     assert Binary(column="msi").columns == ("msi",)
@@ -97,7 +97,7 @@ def test_the_loss_is_scikit_learns(classes: int, balance: bool, seed: int) -> No
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_a_batch_is_weighed_by_the_cohorts_classes_and_not_by_its_own(classes: int) -> None:
+def test_class_weights_come_from_the_cohort_and_not_from_the_batch(classes: int) -> None:
     judge, (logits, target) = endpoint(classes), patients(0, classes)
     judge.fit(target, balance=True)
     halves = [judge.loss(logits[rows], target[rows]) for rows in (slice(30), slice(30, 60))]
@@ -107,7 +107,7 @@ def test_a_batch_is_weighed_by_the_cohorts_classes_and_not_by_its_own(classes: i
 @pytest.mark.parametrize("classes", [2, 4])
 @few
 @given(seed=seeds)
-def test_balanced_every_class_weighs_the_same_and_all_weigh_as_many_as_they_are(classes: int, seed: int) -> None:
+def test_balanced_classes_have_equal_weight_and_the_weights_sum_to_the_patients(classes: int, seed: int) -> None:
     judge, (_, target) = endpoint(classes), patients(seed, classes)
     judge.fit(target, balance=True)
     assert judge.class_weight is not None
@@ -115,14 +115,14 @@ def test_balanced_every_class_weighs_the_same_and_all_weigh_as_many_as_they_are(
     np.testing.assert_allclose(totals, len(target) / classes, rtol=1e-12)
 
 
-def test_a_class_without_training_patients_weighs_nothing() -> None:
+def test_a_class_without_training_patients_has_weight_zero() -> None:
     judge = Multiclass(classes=WORDS)
     judge.fit(torch.tensor([0, 0, 0, 2]), balance=True)
     assert judge.class_weight == [pytest.approx(2 / 3), 0, 2]
 
 
 @pytest.mark.parametrize("judge", [Binary(), Multiclass(classes=WORDS)])
-def test_one_class_alone_cannot_be_learnt(judge: Classes) -> None:
+def test_training_patients_of_one_class_are_refused(judge: Classes) -> None:
     with pytest.raises(
         CohortError, match=f"column label: all 3 training patients are '{judge.classes[1]}', expected two"
     ):
@@ -175,7 +175,7 @@ def test_scores_of_predictions_read_back_are_those_of_the_logits(classes: int, s
 
 @few
 @given(seed=seeds)
-def test_a_constant_added_to_a_patients_logits_moves_no_multiclass_score(seed: int) -> None:
+def test_a_constant_added_to_all_logits_of_a_patient_changes_no_multiclass_score(seed: int) -> None:
     judge, (logits, target) = endpoint(3), patients(seed, 3)
     shift = torch.tensor(np.random.default_rng(seed).normal(size=(60, 1)) * 5)
     for name, value in judge.score(logits, target).items():
@@ -219,13 +219,13 @@ def read_back(columns: dict[str, Tensor]) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("certain", [0.0, 1.0])
-def test_certainties_made_elsewhere_are_finite_logits(certain: float) -> None:
+def test_foreign_probabilities_of_zero_and_one_are_finite_logits(certain: float) -> None:
     for judge, names in ((Binary(), ["p_1"]), (Multiclass(), ["p_0", "p_1", "p_2"])):
         assert judge.recode(pd.DataFrame({name: [certain, 0.5] for name in names})).isfinite().all()
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])
-def test_what_is_no_probability_is_refused(wrong: float) -> None:
+def test_a_value_that_is_not_a_probability_is_refused(wrong: float) -> None:
     with pytest.raises(PredictionsError, match=r"predictions: 1 rows of p_1 outside \[0, 1\]"):
         Binary().recode(pd.DataFrame({"p_1": [0.5, wrong]}))
 
@@ -237,12 +237,12 @@ def test_a_missing_column_of_probabilities_is_named_with_those_found() -> None:
 
 @pytest.mark.parametrize("balance", [True, False])
 def test_class_weights_survive_a_json_document(balance: bool) -> None:
-    judge, other, (logits, target) = endpoint(3), endpoint(3), patients(0, 3)
+    judge, restored, (logits, target) = endpoint(3), endpoint(3), patients(0, 3)
     judge.fit(target, balance)
-    other.fit(target, not balance)
-    other.load_state(json.loads(json.dumps(judge.state(), allow_nan=False)))
-    assert other.class_weight == judge.class_weight
-    assert torch.equal(other.loss(logits, target), judge.loss(logits, target))
+    restored.fit(target, not balance)
+    restored.load_state(json.loads(json.dumps(judge.state(), allow_nan=False)))
+    assert restored.class_weight == judge.class_weight
+    assert torch.equal(restored.loss(logits, target), judge.loss(logits, target))
 
 
 def test_patients_are_counted_and_stratified_by_class() -> None:
@@ -259,6 +259,6 @@ def test_probabilities_that_tie_in_a_table_tie_after_logarithms_and_back() -> No
     label = np.array([rng.choice(3, p=row) for row in shares])
     table = pd.DataFrame(shares, columns=["p_a", "p_b", "p_c"]).assign(label=np.array(list("abc"))[label])
     endpoint = Multiclass("label", list("abc"))
-    found = endpoint.score(endpoint.recode(table), endpoint.encode(table))["macro_auroc"]
+    score = endpoint.score(endpoint.recode(table), endpoint.encode(table))["macro_auroc"]
     expected = np.mean([roc_auc_score(label == at, shares[:, at]) for at in range(3)])
-    assert float(found) == pytest.approx(expected, abs=1e-12)
+    assert float(score) == pytest.approx(expected, abs=1e-12)

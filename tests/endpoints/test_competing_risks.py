@@ -35,14 +35,14 @@ def drawn(seed: int, patients: int = 50) -> tuple[CompetingRisks, torch.Tensor, 
 def first_hits(endpoint: CompetingRisks, logits: torch.Tensor) -> NDArray[np.float64]:
     """DeepHit's probability of each cause in each interval, `(p, k, m)`, by loops over the definition."""
     scores = (logits.reshape(-1, 3, 4) + endpoint.intervals.offset).numpy()
-    found: NDArray[np.float64] = np.zeros_like(scores)
-    for row, own in enumerate(scores):
+    expected: NDArray[np.float64] = np.zeros_like(scores)
+    for row, patient_scores in enumerate(scores):
         left = 1.0
         for at in range(4):
-            odds = np.exp(own[:, at])
-            found[row, :, at] = left * odds / (1 + odds.sum())
+            odds = np.exp(patient_scores[:, at])
+            expected[row, :, at] = left * odds / (1 + odds.sum())
             left *= 1 / (1 + odds.sum())
-    return found
+    return expected
 
 
 @few
@@ -73,7 +73,7 @@ def test_incidences_add_up_with_survival_to_one_and_rise(seed: int) -> None:
     np.testing.assert_allclose(at_edges, first_hits(endpoint, logits).cumsum(2), rtol=1e-10)
 
 
-def test_with_the_hazards_of_a_life_table_incidences_are_aalen_johansens() -> None:
+def test_incidences_with_the_hazards_of_a_life_table_are_those_of_aalen_and_johansen() -> None:
     rng = np.random.default_rng(1)
     time, code = rng.integers(1, 9, 300), rng.integers(0, 4, 300)
     target = torch.from_numpy(np.stack([time, code], 1).astype(float))
@@ -82,11 +82,11 @@ def test_with_the_hazards_of_a_life_table_incidences_are_aalen_johansens() -> No
     events, without = endpoint.intervals.ended(target).sum(0), endpoint.intervals.lived(target).sum(0)
     logits = (torch.log(events / without) - endpoint.intervals.offset).flatten()[None]
     moments, expected = cumulative_incidence_competing_risks(code, time)
-    found = endpoint.incidence(logits, [float(moment) for moment in moments])[0]
-    np.testing.assert_allclose(found, expected[1:], rtol=1e-9)
+    incidences = endpoint.incidence(logits, [float(moment) for moment in moments])[0]
+    np.testing.assert_allclose(incidences, expected[1:], rtol=1e-9)
 
 
-def test_one_cause_that_never_competes_is_discrete_time() -> None:
+def test_without_competing_events_it_equals_discrete_time() -> None:
     target = followed(4, 60)
     endpoint, single = CompetingRisks(intervals=4), DiscreteTime(intervals=4)
     single.fit(target)
@@ -102,29 +102,29 @@ def test_the_ranking_loss_is_a_mean_over_comparable_pairs() -> None:
     endpoint, logits, target = drawn(5, 25)
     ranked = fitted(target, ranking=2.0, sigma=0.3)
     incidence = first_hits(endpoint, logits).cumsum(2)
-    found = []
+    penalties = []
     for i, (time, code) in enumerate(target.tolist()):
         for j in range(25):
             if code and time < target[j, 0]:
                 at = np.searchsorted(endpoint.intervals.edges or [], time)
-                found.append(math.exp((incidence[j, int(code) - 1, at] - incidence[i, int(code) - 1, at]) / 0.3))
+                penalties.append(math.exp((incidence[j, int(code) - 1, at] - incidence[i, int(code) - 1, at]) / 0.3))
     gained = ranked.loss(logits, target) - endpoint.loss(logits, target)
-    assert gained.item() == pytest.approx(2 * np.mean(found), rel=1e-9)
+    assert gained.item() == pytest.approx(2 * np.mean(penalties), rel=1e-9)
 
 
-def test_a_cause_alone_has_its_columns_for_each_horizon() -> None:
+def test_each_cause_has_a_column_for_each_horizon() -> None:
     target = followed(0, 60, causes=2)
     endpoint = CompetingRisks(causes=("relapse", "death"), intervals=3, horizons={"1y": 12, "3y": 36})
     assert list(endpoint.decode(torch.zeros(2, 6))) == ["risk"]
     endpoint.fit(target)
-    found = endpoint.decode(torch.zeros(2, 6))
+    columns = endpoint.decode(torch.zeros(2, 6))
     names = ["risk_relapse_1y", "risk_relapse_3y", "risk_death_1y", "risk_death_3y"]
-    assert list(found) == ["risk", *names]
+    assert list(columns) == ["risk", *names]
     values = endpoint.incidence(torch.zeros(2, 6), [12.0, 36.0])
-    torch.testing.assert_close(torch.stack([found[name] for name in names], 1), values.flatten(1))
+    torch.testing.assert_close(torch.stack([columns[name] for name in names], 1), values.flatten(1))
 
 
-def test_words_of_causes_are_codes_in_their_order() -> None:
+def test_causes_are_coded_in_their_order() -> None:
     target = CompetingRisks(causes=CAUSES).encode(table(time=[1, 2, 3, 4], event=["death", "censored", "Relapse", "3"]))
     assert target[:, 1].tolist() == [2, 0, 1, 3]
 
@@ -136,7 +136,7 @@ def test_counts_name_the_other_causes_and_each_has_a_stratum() -> None:
     assert endpoint.strata(target).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_what_cannot_compete_is_refused() -> None:
+def test_invalid_causes_and_ranking_options_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"causes \['relapse'\], expected two or more"):
         CompetingRisks(causes=("relapse",))
     with pytest.raises(ConfigError, match=r"ranking -1 and sigma 0\.1"):

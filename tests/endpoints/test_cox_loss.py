@@ -36,7 +36,7 @@ cohorts = st.builds(simulated, st.integers(0, 2**32 - 1), st.integers(1, 30), st
 
 
 def terms(cohort: Cohort, ties: str) -> Iterator[float]:
-    """What each event adds to the negative log partial likelihood, from the definition."""
+    """Return the contribution of each event to the negative log partial likelihood, from the definition."""
     patients = list(zip(*(values.tolist() for values in cohort), strict=True))
     for moment in sorted({time for _, time, event in patients if event}):
         at_risk = sum(math.exp(hazard) for hazard, time, _ in patients if time >= moment)
@@ -49,8 +49,8 @@ def terms(cohort: Cohort, ties: str) -> Iterator[float]:
 def gradient(cohort: Cohort, ties: str) -> Tensor:
     hazard, time, event = cohort
     hazard = hazard.clone().requires_grad_()
-    (found,) = torch.autograd.grad(cox_loss(hazard, time, event, ties), hazard)
-    return found
+    (derivative,) = torch.autograd.grad(cox_loss(hazard, time, event, ties), hazard)
+    return derivative
 
 
 @both
@@ -63,7 +63,7 @@ def test_the_loss_is_the_mean_over_the_events_of_the_definition(ties: str, cohor
 
 
 def clinical(seed: int, moments: int, patients: int = 120) -> pd.DataFrame:
-    """Two covariates that matter, times in `moments` steps."""
+    """Return patients with two prognostic covariates and `moments` different times."""
     rng = np.random.default_rng(seed)
     covariates = rng.normal(size=(patients, 2))
     death = rng.exponential(np.exp(-covariates @ [0.8, -0.5]))
@@ -88,7 +88,7 @@ def test_the_loss_is_the_log_likelihood_of_lifelines(ties: str, moments: int) ->
 
 @both
 @pytest.mark.parametrize("moments", [5, 30])
-def test_the_loss_is_least_where_scikit_survival_finds_its_coefficients(ties: str, moments: int) -> None:
+def test_the_loss_is_minimal_at_the_coefficients_of_scikit_survival(ties: str, moments: int) -> None:
     table = clinical(1, moments)
     covariates = table[["a", "b"]].to_numpy()
     fitted = CoxPHSurvivalAnalysis(ties=ties, tol=1e-14).fit(covariates, Surv.from_dataframe("event", "time", table))
@@ -140,18 +140,18 @@ def test_only_the_order_of_times_counts(ties: str, cohort: Cohort) -> None:
 @both
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("moments", [1, 4, 10**6])
-def test_any_precision_is_kept_and_no_hazard_overflows(ties: str, dtype: torch.dtype, moments: int) -> None:
+def test_the_dtype_is_preserved_and_no_hazard_overflows(ties: str, dtype: torch.dtype, moments: int) -> None:
     hazard = torch.linspace(-80, 80, 50).to(dtype)
     _, time, event = simulated(0, 50, moments)
     loss = cox_loss(hazard, time, event, ties)
     assert loss.dtype == dtype
-    found = gradient((hazard, time, event), ties)
-    assert found.dtype == dtype
+    precise = gradient((hazard, time, event), ties)
+    assert precise.dtype == dtype
     exact = (hazard.double(), time, event)
     close = 4 * torch.finfo(dtype).eps
     torch.testing.assert_close(loss.double(), cox_loss(*exact, ties=ties), rtol=max(close, 1e-12), atol=0)
     torch.testing.assert_close(
-        found.double(), gradient(exact, ties), rtol=max(close, 1e-5), atol=max(close / 50, 1e-12)
+        precise.double(), gradient(exact, ties), rtol=max(close, 1e-5), atol=max(close / 50, 1e-12)
     )
 
 
@@ -175,13 +175,13 @@ def test_without_events_the_loss_is_zero_and_so_is_its_gradient(ties: str, patie
 
 
 @both
-def test_one_patient_has_nobody_to_be_compared_with(ties: str) -> None:
+def test_a_single_patient_has_a_loss_of_zero(ties: str) -> None:
     alone = (torch.tensor([3.0]), torch.tensor([2.0]), torch.tensor([1]))
     assert cox_loss(*alone, ties=ties).item() == 0
     assert gradient(alone, ties).tolist() == [0]
 
 
-def test_other_ties_are_refused() -> None:
+def test_an_unknown_method_for_ties_is_refused() -> None:
     with pytest.raises(ValueError, match="ties 'exact', expected one of efron, breslow"):
         cox_loss(*simulated(0, 3, 3), ties="exact")
 

@@ -26,18 +26,18 @@ def fitted(target: torch.Tensor, **options: object) -> DiscreteTime:
 
 
 def periods(endpoint: DiscreteTime, target: torch.Tensor) -> list[list[tuple[int, int]]]:
-    """For each patient the intervals it was seen in, and whether the event was there, by the paper's words."""
+    """Return for each patient the intervals at risk, and whether the event was in them, as the paper defines it."""
     edges = [0.0, *(endpoint.intervals.edges or [])]
-    found = []
+    by_patient = []
     for time, event in target.tolist():
-        seen = []
+        at_risk = []
         for at, (start, end) in enumerate(pairwise(edges)):
             if event and start < time <= end:
-                seen.append((at, 1))
+                at_risk.append((at, 1))
             elif time > end or (not event and time >= (start + end) / 2):
-                seen.append((at, 0))
-        found.append(seen)
-    return found
+                at_risk.append((at, 0))
+        by_patient.append(at_risk)
+    return by_patient
 
 
 @few
@@ -47,13 +47,14 @@ def test_the_loss_is_the_log_loss_of_person_periods(seed: int, step: float, cuts
     endpoint = fitted(target, intervals=3, cuts=cuts)
     logits = torch.from_numpy(np.random.default_rng(seed).normal(size=(50, 3)))
     hazards = (logits + endpoint.intervals.offset).sigmoid().tolist()
-    pairs = [(hazards[row][at], event) for row, own in enumerate(periods(endpoint, target)) for at, event in own]
+    by_patient = zip(hazards, periods(endpoint, target), strict=True)
+    pairs = [(of_patient[index], event) for of_patient, at_risk in by_patient for index, event in at_risk]
     chance, event = zip(*pairs, strict=True)
     expected = log_loss(event, chance, labels=[0, 1], normalize=False) / 50
     assert endpoint.loss(logits, target).item() == pytest.approx(expected, rel=1e-10)
 
 
-def test_with_the_hazards_of_a_life_table_the_curve_is_kaplan_meiers() -> None:
+def test_curves_with_the_hazards_of_a_life_table_are_those_of_kaplan_and_meier() -> None:
     rng = np.random.default_rng(0)
     time, event = rng.integers(1, 9, 200), rng.random(200) < 0.6
     target = torch.from_numpy(np.stack([time, event], 1).astype(float))
@@ -65,10 +66,10 @@ def test_with_the_hazards_of_a_life_table_the_curve_is_kaplan_meiers() -> None:
     np.testing.assert_allclose(endpoint.curve(logits, moments)[0], expected, rtol=1e-9)
     logits.requires_grad_()
     (slope,) = torch.autograd.grad(endpoint.loss(logits.expand(200, 8), target), logits)
-    assert slope.abs().max().item() < 1e-12  # and it is the likeliest one
+    assert slope.abs().max().item() < 1e-12  # it is the maximum of the likelihood
 
 
-def test_each_interval_has_as_many_events_of_the_training_patients() -> None:
+def test_each_interval_has_the_same_number_of_training_events() -> None:
     target = followed(3, 400)
     endpoint = fitted(target, intervals=5)
     events = endpoint.intervals.ended(target).sum((0, 1))
@@ -77,7 +78,7 @@ def test_each_interval_has_as_many_events_of_the_training_patients() -> None:
     assert (endpoint.intervals.edges or [0])[-1] == target[target[:, 1] == 1, 0].max()
 
 
-def test_intervals_are_cut_to_the_patients_of_fit_alone() -> None:
+def test_intervals_depend_on_the_patients_given_to_fit_only() -> None:
     endpoint = fitted(followed(0, 60), intervals=4)
     before = endpoint.state()
     endpoint.loss(torch.zeros(90, 4, dtype=torch.float64), followed(1, 90))
@@ -97,12 +98,12 @@ def test_too_few_times_of_events_are_refused() -> None:
     ("options", "message"),
     [({"intervals": 0}, "intervals: 0"), ({"intervals": 2.5}, "intervals: 2.5"), ({"cuts": "x"}, "cuts: 'x'")],
 )
-def test_intervals_that_cannot_be_are_refused(options: dict[str, object], message: str) -> None:
+def test_invalid_interval_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         DiscreteTime(**options)  # type: ignore[arg-type]  # options are of many types
 
 
-def test_after_the_last_event_a_curve_stays_and_within_an_interval_the_hazard_is_constant() -> None:
+def test_curves_are_flat_after_the_last_event_and_hazards_constant_within_an_interval() -> None:
     endpoint = fitted(followed(0, 60), intervals=4)
     edges = endpoint.intervals.edges or []
     logits = torch.tensor([[0.3, -1.0, 0.5, 2.0]])

@@ -1,4 +1,4 @@
-"""Times and states as clinical tables write them."""
+"""Times and events as clinical tables spell them."""
 
 from pathlib import Path
 
@@ -19,32 +19,32 @@ USUAL = "0, no, false, censored, alive, living (censored) or 1, yes, true, event
 
 
 def read(*words: object, **options: object) -> list[float]:
-    """Codes of these words."""
+    """Return the codes of these words."""
     follow_up = FollowUp("time", "event", **options)  # type: ignore[arg-type]  # options are of many types
     return follow_up.read(table(time=[1.0] * len(words), event=list(words)))[:, 1].tolist()
 
 
 @pytest.mark.parametrize("text", [True, False])
 def test_times_and_events_are_read_as_text_or_numbers(text: bool) -> None:
-    known = table(os=[3.5, 12, 1e3], dead=[1, 0, 1.0])
-    target = FollowUp("os", "dead").read(known.astype(str) if text else known)
+    patients = table(os=[3.5, 12, 1e3], dead=[1, 0, 1.0])
+    target = FollowUp("os", "dead").read(patients.astype(str) if text else patients)
     assert target.tolist() == [[3.5, 1], [12, 0], [1000, 1]]
 
 
-def test_the_usual_words_are_known_in_any_case() -> None:
+def test_the_usual_words_are_read_in_upper_and_lower_case() -> None:
     assert read("1", 1.0, "YES", "True", True, "event", "Dead", " DECEASED ", "01") == [1] * 9
     assert read("0", 0, "No", "FALSE", False, "Censored", "alive", "LIVING", "0.0") == [0] * 9
     assert read("1:Recurred/Progressed", "0:DiseaseFree", "1:DECEASED", "0:LIVING") == [1, 0, 1, 0]
 
 
-def test_declared_words_take_the_place_of_the_usual_ones() -> None:
+def test_declared_words_replace_the_usual_ones() -> None:
     status = {"event": ["relapse", 2], "censored": "NED"}
     assert read("Relapse", "ned", "2.0", status=status) == [1, 0, 1]
     with pytest.raises(CohortError, match=r"found '1', expected ned \(censored\) or relapse, 2 \(event\)$"):
         read("ned", "1", status=status)
 
 
-def test_causes_are_their_names_or_their_numbers() -> None:
+def test_causes_are_read_by_name_or_number() -> None:
     causes = ["relapse", "Death"]
     assert read("relapse", "death", "1", "2", "0", "censored", "2:DEAD", causes=causes) == [1, 2, 1, 2, 0, 0, 2]
     with pytest.raises(CohortError, match=r"found '3', expected .* or 1, relapse \(relapse\) or 2, death \(Death\)$"):
@@ -52,19 +52,19 @@ def test_causes_are_their_names_or_their_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    "found", [0, 0.0, -2.5, float("nan"), float("inf"), "0", "-1", "", "nan", "inf", "12 months", None]
+    "value", [0, 0.0, -2.5, float("nan"), float("inf"), "0", "-1", "", "nan", "inf", "12 months", None]
 )
-def test_a_time_that_is_not_positive_is_an_error_naming_column_and_row(found: object) -> None:
+def test_a_time_that_is_not_positive_is_an_error_naming_column_and_row(value: object) -> None:
     with pytest.raises(CohortError) as error:
-        FollowUp("time", "event").read(table(time=[1, found, 3], event=[1, 0, 1]))
-    assert str(error.value) == f"column time, row of p1: found {str(found)!r}, expected a positive number"
+        FollowUp("time", "event").read(table(time=[1, value, 3], event=[1, 0, 1]))
+    assert str(error.value) == f"column time, row of p1: found {str(value)!r}, expected a positive number"
 
 
-@pytest.mark.parametrize("found", [2, -1, 0.5, float("nan"), "2", "", "gone", "1 of 2", None])
-def test_another_word_is_an_error_naming_column_and_row(found: object) -> None:
+@pytest.mark.parametrize("value", [2, -1, 0.5, float("nan"), "2", "", "gone", "1 of 2", None])
+def test_an_unknown_word_is_an_error_naming_column_and_row(value: object) -> None:
     with pytest.raises(CohortError) as error:
-        FollowUp("time", "event").read(table(time=["1", "2", "3"], event=["0", "1", found]))
-    assert str(error.value) == f"column event, row of p2: found {str(found)!r}, expected {USUAL}"
+        FollowUp("time", "event").read(table(time=["1", "2", "3"], event=["0", "1", value]))
+    assert str(error.value) == f"column event, row of p2: found {str(value)!r}, expected {USUAL}"
 
 
 def test_further_wrong_rows_are_counted_in_the_same_line() -> None:
@@ -72,14 +72,14 @@ def test_further_wrong_rows_are_counted_in_the_same_line() -> None:
         FollowUp("time", "event").read(table(time=["a", "b", "c", "1"], event=[1, 1, 1, 1]))
 
 
-@pytest.mark.parametrize("found", [1.0, np.float64(-1), np.int64(0)])
-def test_errors_show_values_and_not_how_numpy_writes_them(found: object) -> None:
+@pytest.mark.parametrize("value", [1.0, np.float64(-1), np.int64(0)])
+def test_errors_show_values_and_not_how_numpy_writes_them(value: object) -> None:
     with pytest.raises(MilError) as error:
-        FollowUp("time", "event").read(table(time=[found], event=[3]))
+        FollowUp("time", "event").read(table(time=[value], event=[3]))
     assert "np." not in str(error.value)
 
 
-def test_no_follow_up_counts_as_the_shortest_where_one_is_declared() -> None:
+def test_times_below_the_declared_shortest_are_raised_to_it() -> None:
     follow_up = FollowUp("time", "event", unit="days", shortest=0.5)
     assert follow_up.read(table(time=["0", 0.2, 3], event=[1, 0, 1]))[:, 0].tolist() == [0.5, 0.5, 3]
     with pytest.raises(CohortError, match="found '-1', expected a positive number"):
@@ -98,7 +98,7 @@ def test_no_follow_up_counts_as_the_shortest_where_one_is_declared() -> None:
         ({"causes": ["dead", "alive"]}, "status 'alive' stands for two states"),
     ],
 )
-def test_what_columns_cannot_mean_is_refused(options: dict[str, object], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         FollowUp("time", "event", **options)  # type: ignore[arg-type]  # options are of many types
 
@@ -116,7 +116,7 @@ def test_horizons_named_by_a_time_agree_with_the_unit() -> None:
         Cox(unit="days", horizons={"5y": 60})
     for wrong in (-1.0, float("nan"), "60", True):
         with pytest.raises(ConfigError, match=r"horizon h: .* expected a number of months from 0"):
-            Cox(horizons={"h": wrong})  # type: ignore[dict-item]  # that is the point
+            Cox(horizons={"h": wrong})  # type: ignore[dict-item]  # a wrong type on purpose
 
 
 @pytest.mark.skipif(not TCGA.is_dir(), reason=f"{TCGA} is not there")
@@ -140,6 +140,6 @@ def test_the_words_of_cbioportal_are_read() -> None:
         ("Progress Free Survival (Months)", "Progression Free Status"),
         ("Months of disease-specific survival", "Disease-specific Survival status"),
     ):
-        known = raw.dropna(subset=[time, event])
-        codes = FollowUp(time, event, shortest=0.01).read(known)[:, 1]
-        assert int(codes.sum()) == known[event].str.startswith("1:").sum() > 0
+        complete = raw.dropna(subset=[time, event])
+        codes = FollowUp(time, event, shortest=0.01).read(complete)[:, 1]
+        assert int(codes.sum()) == complete[event].str.startswith("1:").sum() > 0

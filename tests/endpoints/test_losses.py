@@ -22,20 +22,20 @@ shares = st.sampled_from([0.0, 0.05, 0.3])
 
 
 def drawn(seed: int, classes: int = 1, count: int = 12) -> tuple[Tensor, Tensor]:
-    """Logits `(b, c)` and targets `(b,)`; of one logit 0 or 1."""
+    """Return logits `(b, c)` and targets `(b,)`, 0 or 1 where there is one logit."""
     rng = np.random.default_rng(seed)
     return torch.tensor(3 * rng.normal(size=(count, classes))), torch.tensor(rng.integers(0, max(2, classes), count))
 
 
 def plainly(p: float, t: float, positive: float, negative: float, margin: float) -> float:
-    """Ridnik's loss of one probability and one label, as the paper prints it."""
+    """Return Ridnik's loss of one probability and one label, as printed in the paper."""
     shifted = max(p - margin, 0.0)
     return float(-t * (1 - p) ** positive * np.log(p) - (1 - t) * shifted**negative * np.log(1 - shifted))
 
 
 @few
 @given(seeds, gammas, gammas, shares, shares)
-def test_the_asymmetric_loss_is_the_papers(
+def test_the_asymmetric_loss_is_that_of_the_paper(
     seed: int, positive: float, negative: float, margin: float, smoothing: float
 ) -> None:
     logits, target = drawn(seed)
@@ -50,7 +50,7 @@ def test_the_asymmetric_loss_is_the_papers(
 
 @few
 @given(seeds, gammas, shares)
-def test_the_focal_loss_is_the_papers(seed: int, gamma: float, smoothing: float) -> None:
+def test_the_focal_loss_is_that_of_the_paper(seed: int, gamma: float, smoothing: float) -> None:
     logits, target = drawn(seed)
     expected = ClassLoss("y", "asymmetric", gamma, gamma, 0.0, smoothing).binary(logits[:, 0], target)
     torch.testing.assert_close(
@@ -59,13 +59,13 @@ def test_the_focal_loss_is_the_papers(seed: int, gamma: float, smoothing: float)
     many, places = drawn(seed, 4)
     label = np.eye(4)[places] * (1 - smoothing) + smoothing / 4
     p: NDArray[np.float64] = many.softmax(1).numpy()
-    found = ClassLoss("y", "focal", gamma, smoothing=smoothing).exclusive(many, places)
-    np.testing.assert_allclose(found, (label * (1 - p) ** gamma * -np.log(p)).sum(1), rtol=1e-9, atol=1e-14)
+    losses = ClassLoss("y", "focal", gamma, smoothing=smoothing).exclusive(many, places)
+    np.testing.assert_allclose(losses, (label * (1 - p) ** gamma * -np.log(p)).sum(1), rtol=1e-9, atol=1e-14)
 
 
 @few
 @given(seeds, shares)
-def test_without_focus_every_loss_is_torchs_cross_entropy(seed: int, smoothing: float) -> None:
+def test_every_loss_with_gamma_zero_is_the_cross_entropy_of_torch(seed: int, smoothing: float) -> None:
     logits, target = drawn(seed)
     soft = target.double() * (1 - smoothing) + smoothing / 2
     binary = functional.binary_cross_entropy_with_logits(logits[:, 0], soft, reduction="none")
@@ -79,7 +79,7 @@ def test_without_focus_every_loss_is_torchs_cross_entropy(seed: int, smoothing: 
 
 @few
 @given(seeds, gammas)
-def test_two_exclusive_classes_are_one_binary_question(seed: int, gamma: float) -> None:
+def test_two_exclusive_classes_equal_one_binary_logit(seed: int, gamma: float) -> None:
     logits, target = drawn(seed)
     loss = ClassLoss("y", "focal", gamma, smoothing=0.1)
     both = torch.cat([torch.zeros_like(logits), logits], 1)
@@ -88,7 +88,7 @@ def test_two_exclusive_classes_are_one_binary_question(seed: int, gamma: float) 
 
 @few
 @given(seeds, gammas)
-def test_turned_logits_and_labels_have_the_same_focal_loss(seed: int, gamma: float) -> None:
+def test_negated_logits_and_labels_have_the_same_focal_loss(seed: int, gamma: float) -> None:
     logits, target = drawn(seed)
     loss = ClassLoss("y", "focal", gamma)
     torch.testing.assert_close(loss.binary(-logits[:, 0], 1 - target), loss.binary(logits[:, 0], target))
@@ -114,14 +114,14 @@ def test_certain_predictions_have_finite_losses_and_gradients(kind: str, gamma: 
     logits = torch.tensor([[-400.0, 0, 400], [400, 0, -400], [-3, 0, 0]], dtype=dtype).requires_grad_()
     losses = [loss.binary(logits[:, at], torch.tensor([0, 1, 1])) for at in (0, 1, 2)]
     losses += [loss.exclusive(logits, torch.tensor([at, 1, 2])) for at in (0, 2)] if kind == "focal" else []
-    total = torch.stack([one.sum() for one in losses]).sum()
+    total = torch.stack([loss.sum() for loss in losses]).sum()
     (gradient,) = torch.autograd.grad(total, logits)
     assert total.dtype == gradient.dtype == dtype
     assert total.isfinite()
     assert gradient.isfinite().all()
 
 
-def test_negatives_below_the_margin_cost_nothing_and_pull_nothing() -> None:
+def test_negatives_below_the_margin_have_neither_loss_nor_gradient() -> None:
     logits = torch.tensor([-4.0, -2.0], dtype=torch.float64, requires_grad=True)  # p = 0.018 and 0.119
     loss = ClassLoss("y", "asymmetric", margin=0.05).binary(logits, torch.zeros(2))
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
@@ -131,7 +131,7 @@ def test_negatives_below_the_margin_cost_nothing_and_pull_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"loss": "focals"}, "loss 'focals', expected one of cross_entropy, focal, asymmetric"),
         ({"gamma": 2.0}, "gamma 2.0, expected zero or more, with loss=focal or asymmetric"),
@@ -141,19 +141,19 @@ def test_negatives_below_the_margin_cost_nothing_and_pull_nothing() -> None:
         ({"smoothing": -0.1}, "smoothing -0.1, expected a number from 0 to below 1"),
     ],
 )
-def test_a_parameter_out_of_range_is_refused_by_its_name(options: dict[str, Any], said: str) -> None:
+def test_an_error_names_the_parameter_that_is_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         Binary("msi", **options)
-    assert str(error.value) == f"endpoint msi: {said}"
+    assert str(error.value) == f"endpoint msi: {message}"
 
 
-def test_classes_that_exclude_each_other_have_no_asymmetric_loss() -> None:
+def test_exclusive_classes_have_no_asymmetric_loss() -> None:
     with pytest.raises(ConfigError, match=r"loss 'asymmetric', expected one of cross_entropy, focal$"):
         Multiclass("type", loss="asymmetric")
 
 
 @pytest.mark.parametrize("judge", [Binary(loss="focal"), Binary(loss="asymmetric"), Multiclass(loss="focal")])
-def test_balanced_losses_are_weighed_by_class(judge: Binary | Multiclass) -> None:
+def test_balanced_losses_are_weighted_by_class(judge: Binary | Multiclass) -> None:
     logits, target = drawn(0, judge.out_dim if judge.out_dim > 1 else 1, 30)
     judge.fit(target, balance=True)
     assert judge.class_weight is not None

@@ -1,4 +1,4 @@
-"""Several labels a patient, some unknown: what is unknown changes nothing that is known."""
+"""Several labels per patient, some of them unknown: unknown labels change no loss, weight or score."""
 
 import json
 from typing import Any
@@ -27,7 +27,7 @@ def endpoint(**options: Any) -> Multilabel:
 
 
 def patients(seed: int, count: int = 40, missing: float = 0.3) -> tuple[Tensor, Tensor]:
-    """Logits and targets `(p, 3)`; of every label both classes are known, of every patient a label."""
+    """Return logits and targets `(p, 3)`: each label has both classes, each patient at least one label."""
     rng = np.random.default_rng(seed)
     target = rng.integers(0, 2, (count, 3)).astype(float)
     target[:2] = [[0, 0, 0], [1, 1, 1]]
@@ -65,7 +65,7 @@ def test_an_unknown_word_and_a_patient_without_any_label_are_errors_that_name_th
         {"columns": ["a"], "classes": [["0", "1", "2"]]},
     ],
 )
-def test_labels_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
+def test_invalid_columns_and_classes_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"^endpoint.*: .*expected"):
         Multilabel(**options)
 
@@ -75,29 +75,29 @@ def test_labels_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
 def test_the_loss_is_scikit_learns_over_the_known_labels(seed: int, balance: bool) -> None:
     judge, (logits, target) = endpoint(), patients(seed)
     judge.fit(target, balance)
-    known = ~target.isnan().numpy()
+    labelled = ~target.isnan().numpy()
     weight = np.ones((len(target), 3))
     if balance:
         assert judge.class_weight is not None
         for at, pair in enumerate(judge.class_weight):
-            weight[known[:, at], at] = np.array(pair)[target[known[:, at], at].long()]
+            weight[labelled[:, at], at] = np.array(pair)[target[labelled[:, at], at].long()]
     total = log_loss(
-        target.numpy()[known], logits.sigmoid().numpy()[known], sample_weight=weight[known], normalize=False
+        target.numpy()[labelled], logits.sigmoid().numpy()[labelled], sample_weight=weight[labelled], normalize=False
     )
-    assert judge.loss(logits, target).item() == pytest.approx(total / known.sum(), rel=1e-10)
+    assert judge.loss(logits, target).item() == pytest.approx(total / labelled.sum(), rel=1e-10)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal", "asymmetric"])
 @few
 @given(seed=seeds)
-def test_a_logit_of_an_unknown_label_moves_nothing(loss: str, seed: int) -> None:
+def test_the_logit_of_an_unknown_label_changes_neither_loss_nor_gradient(loss: str, seed: int) -> None:
     judge, (logits, target) = endpoint(loss=loss, smoothing=0.1), patients(seed)
     judge.fit(target, balance=True)
     unknown = target.isnan()
     moved = torch.where(unknown, 1000 * logits, logits).requires_grad_()
-    found = judge.loss(moved, target)
-    (gradient,) = torch.autograd.grad(found, moved)
-    torch.testing.assert_close(found, judge.loss(logits, target))
+    loss_value = judge.loss(moved, target)
+    (gradient,) = torch.autograd.grad(loss_value, moved)
+    torch.testing.assert_close(loss_value, judge.loss(logits, target))
     assert (gradient[unknown] == 0).all()
     assert gradient.isfinite().all()
     before, after = judge.score(logits, target), judge.score(moved.detach(), target)
@@ -112,11 +112,12 @@ def test_gradients_are_those_of_finite_differences(loss: str) -> None:
 
 
 def test_one_label_is_a_binary_endpoint() -> None:
-    many, one, (logits, target) = Multilabel(["label"]), Binary(), patients(0, missing=0)
-    for judge in (many, one):
-        judge.fit(target[:, :1] if judge is many else target[:, 0], balance=True)
-    torch.testing.assert_close(many.loss(logits[:, :1], target[:, :1]), one.loss(logits[:, :1], target[:, 0]))
-    assert many.score(logits[:, :1], target[:, :1])["auroc"] == one.score(logits[:, :1], target[:, 0])["auroc"]
+    multilabel, binary, (logits, target) = Multilabel(["label"]), Binary(), patients(0, missing=0)
+    logits, column = logits[:, :1], target[:, :1]
+    multilabel.fit(column, balance=True)
+    binary.fit(column[:, 0], balance=True)
+    torch.testing.assert_close(multilabel.loss(logits, column), binary.loss(logits, column[:, 0]))
+    assert multilabel.score(logits, column)["auroc"] == binary.score(logits, column[:, 0])["auroc"]
 
 
 @few
@@ -125,8 +126,8 @@ def test_scores_are_scikit_learns_among_the_patients_who_are_known(seed: int) ->
     judge, (logits, target) = endpoint(), patients(seed)
     scores, areas = judge.score(logits, target), []
     for at, name in enumerate(NAMES):
-        known = ~target[:, at].isnan()
-        areas.append(roc_auc_score(target[known, at], logits[known, at]))
+        labelled = ~target[:, at].isnan()
+        areas.append(roc_auc_score(target[labelled, at], logits[labelled, at]))
         assert scores[f"auroc_{name}"] == pytest.approx(areas[-1], abs=1e-12)
     assert scores["auroc"] == pytest.approx(np.mean(areas), abs=1e-12)
 
@@ -156,16 +157,16 @@ def test_balanced_both_classes_of_a_label_weigh_the_same_among_its_known_patient
     judge, (_, target) = endpoint(), patients(3)
     judge.fit(target, balance=True)
     assert judge.class_weight is not None
-    for (negative, positive), own in zip(judge.class_weight, target.unbind(1), strict=True):
-        known = own[~own.isnan()]
-        assert negative * (known == 0).sum() == pytest.approx(len(known) / 2)
-        assert positive * (known == 1).sum() == pytest.approx(len(known) / 2)
-    other = endpoint()
-    other.load_state(json.loads(json.dumps(judge.state())))
-    assert other.class_weight == judge.class_weight
+    for (negative, positive), labels in zip(judge.class_weight, target.unbind(1), strict=True):
+        present = labels[~labels.isnan()]
+        assert negative * (present == 0).sum() == pytest.approx(len(present) / 2)
+        assert positive * (present == 1).sum() == pytest.approx(len(present) / 2)
+    restored = endpoint()
+    restored.load_state(json.loads(json.dumps(judge.state())))
+    assert restored.class_weight == judge.class_weight
 
 
-def test_a_label_of_one_class_cannot_be_learnt() -> None:
+def test_a_label_with_one_class_among_training_patients_is_refused() -> None:
     target = torch.tensor([[0, 1.0, 1], [1, float("nan"), 0], [1, 1, 0]])
     with pytest.raises(CohortError, match=r"^column EBV: 0 negative and 2 positive among 3 training patients"):
         endpoint().fit(target)
@@ -187,7 +188,7 @@ def test_counts_say_who_is_positive_and_who_is_known() -> None:
 
 @few
 @given(seeds, st.integers(1, 200))
-def test_no_stratum_is_so_small_that_folds_cannot_share_it(seed: int, count: int) -> None:
+def test_every_stratum_has_enough_patients_for_the_folds(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     strata = endpoint().strata(torch.tensor((rng.random((count, 3)) < [0.02, 0.5, 0.6]).astype(float)))
     _, amounts = np.unique(strata, return_counts=True)

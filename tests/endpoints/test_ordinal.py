@@ -39,7 +39,7 @@ def shares(judge: Ordinal, logits: Tensor) -> Tensor:
 @every
 @few
 @given(seed=seeds, scale=st.sampled_from([0.1, 3.0, 100.0]))
-def test_class_probabilities_are_none_below_zero_and_sum_to_one(method: str, seed: int, scale: float) -> None:
+def test_class_probabilities_are_not_negative_and_sum_to_one(method: str, seed: int, scale: float) -> None:
     judge, logits, _ = drawn(method, seed, scale=scale)
     share = shares(judge, logits)
     assert (share >= 0).all()
@@ -93,8 +93,8 @@ def test_the_corn_chain_multiplies_conditional_probabilities(seed: int) -> None:
 @given(seed=seeds)
 def test_the_loss_is_the_negative_log_likelihood(method: str, seed: int) -> None:
     judge, logits, grade = drawn(method, seed)
-    own = shares(judge, logits).gather(1, grade[:, None])
-    assert judge.loss(logits, grade).item() == pytest.approx(-own.log().mean().item(), rel=1e-9)
+    likelihood = shares(judge, logits).gather(1, grade[:, None])
+    assert judge.loss(logits, grade).item() == pytest.approx(-likelihood.log().mean().item(), rel=1e-9)
 
 
 @every
@@ -154,7 +154,7 @@ def test_expected_is_the_mean_grade(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["cumulative", "corn"])
-def test_probabilities_made_elsewhere_are_scored_as_they_are(method: str) -> None:
+def test_foreign_probabilities_are_scored_unchanged(method: str) -> None:
     judge, rng = Ordinal(classes=GRADES, method=method), np.random.default_rng(0)
     made = torch.tensor(rng.dirichlet(np.ones(5), 30))
     again = judge.recode(pd.DataFrame({f"p_{name}": made[:, k] for k, name in enumerate(GRADES)}))
@@ -162,7 +162,7 @@ def test_probabilities_made_elsewhere_are_scored_as_they_are(method: str) -> Non
     torch.testing.assert_close(judge.from_oracle(made), again)
 
 
-def test_probabilities_made_elsewhere_keep_their_mean_as_a_binomial() -> None:
+def test_a_binomial_keeps_the_mean_of_foreign_probabilities() -> None:
     judge, made = Ordinal(classes=GRADES, method="binomial"), torch.tensor([[0.5, 0, 0, 0.3, 0.2]]).double()
     again = judge.decode(judge.recode(pd.DataFrame({f"p_{name}": made[:, k] for k, name in enumerate(GRADES)})))
     assert again["expected"].item() == pytest.approx(1.7)
@@ -173,22 +173,22 @@ def test_logits_are_as_many_as_the_method_needs(method: str, wide: int) -> None:
     assert Ordinal(classes=GRADES, method=method).out_dim == wide
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_an_unknown_method_and_invalid_classes_are_refused() -> None:
     with pytest.raises(ConfigError, match="endpoint grade: method 'coral', expected one of cumulative, corn, binomial"):
         Ordinal(method="coral")
     with pytest.raises(PredictionsError, match=r"no column 'p_2', found p_0, p_1$"):
         Ordinal().recode(pd.DataFrame({"p_0": [0.5], "p_1": [0.5]}))
 
 
-def test_grades_are_read_counted_weighed_and_stratified_as_classes() -> None:
+def test_grades_are_encoded_counted_weighted_and_stratified_like_classes() -> None:
     judge: Any = Ordinal("isup", GRADES)
     target = judge.encode(pd.DataFrame({"isup": ["1.0", "benign", "4", "1"]}))
     assert target.tolist() == [1, 0, 4, 1]
     assert judge.counts(target) == {"n": 4, "benign": 1, "1": 2, "2": 0, "3": 0, "4": 1}
     judge.fit(target, balance=True)
-    other = Ordinal("isup", GRADES)
-    other.load_state(json.loads(json.dumps(judge.state())))
-    assert other.class_weight == judge.class_weight == [4 / 3, 2 / 3, 0, 0, 4 / 3]
+    restored = Ordinal("isup", GRADES)
+    restored.load_state(json.loads(json.dumps(judge.state())))
+    assert restored.class_weight == judge.class_weight == [4 / 3, 2 / 3, 0, 0, 4 / 3]
 
 
 @pytest.mark.parametrize("method", ["cumulative", "corn"])
@@ -198,10 +198,10 @@ def test_probabilities_that_tie_in_a_table_tie_at_every_boundary(method: str) ->
     grade = np.array([rng.choice(3, p=row) for row in shares])
     table = pd.DataFrame(shares, columns=["p_0", "p_1", "p_2"]).assign(grade=grade)
     endpoint = Ordinal("grade", ["0", "1", "2"], method)
-    found = endpoint.score(endpoint.recode(table), endpoint.encode(table))
+    scores = endpoint.score(endpoint.recode(table), endpoint.encode(table))
     above = shares[:, ::-1].cumsum(1)[:, ::-1].round(9)
     for at in (1, 2):
         expected = roc_auc_score(grade >= at, above[:, at])
-        assert float(found[f"auroc_from_{at}"]) == pytest.approx(expected, abs=1e-12)
+        assert float(scores[f"auroc_from_{at}"]) == pytest.approx(expected, abs=1e-12)
     classes = np.mean([roc_auc_score(grade == at, shares[:, at]) for at in range(3)])
-    assert float(found["macro_auroc"]) == pytest.approx(classes, abs=1e-12)
+    assert float(scores["macro_auroc"]) == pytest.approx(classes, abs=1e-12)

@@ -1,4 +1,4 @@
-"""Numbers with a unit: losses against scipy and scikit-learn, and the unit that comes back."""
+"""Numbers with a unit: losses and scores against scipy and scikit-learn."""
 
 import json
 from typing import Any
@@ -38,21 +38,21 @@ def drawn(loss: str, seed: int, count: int = 40, scale: float = 1.0) -> tuple[Re
 
 
 def numbers(judge: Regression, logits: Tensor) -> pd.DataFrame:
-    return pd.DataFrame({name: own.numpy() for name, own in judge.decode(logits).items()})
+    return pd.DataFrame({name: values.numpy() for name, values in judge.decode(logits).items()})
 
 
 @every
 @few
 @given(seed=seeds)
-def test_the_loss_is_the_libraries_in_standard_deviations(loss: str, seed: int) -> None:
+def test_the_loss_in_standard_deviations_is_that_of_scipy_and_scikit_learn(loss: str, seed: int) -> None:
     judge, logits, target = drawn(loss, seed)
-    found, y, sd = numbers(judge, logits), target.numpy(), target.numpy().std()
+    values, y, sd = numbers(judge, logits), target.numpy(), target.numpy().std()
     expected = {
-        "squared": lambda: np.mean((found["value"] - y) ** 2) / 2 / sd**2,
-        "gaussian": lambda: -norm.logpdf(y / sd, found["value"] / sd, found["value_sd"] / sd).mean(),
-        "huber": lambda: huber(1.0, (found["value"] - y) / sd).mean(),
+        "squared": lambda: np.mean((values["value"] - y) ** 2) / 2 / sd**2,
+        "gaussian": lambda: -norm.logpdf(y / sd, values["value"] / sd, values["value_sd"] / sd).mean(),
+        "huber": lambda: huber(1.0, (values["value"] - y) / sd).mean(),
         "quantile": lambda: np.mean(
-            [mean_pinball_loss(y, found[name], alpha=a) / sd for name, a in zip(found, (0.1, 0.5, 0.9), strict=True)]
+            [mean_pinball_loss(y, values[name], alpha=a) / sd for name, a in zip(values, (0.1, 0.5, 0.9), strict=True)]
         ),
     }
     assert judge.loss(logits, target).item() == pytest.approx(expected[loss](), rel=1e-9)
@@ -69,10 +69,10 @@ def test_gradients_are_those_of_finite_differences(loss: str) -> None:
 def test_losses_are_finite_with_a_gradient_in_any_precision(loss: str, dtype: torch.dtype) -> None:
     judge, logits, target = drawn(loss, 0, scale=80)
     extreme = logits.to(dtype).requires_grad_()
-    found = judge.loss(extreme, target)
-    (gradient,) = torch.autograd.grad(found, extreme)
-    assert found.dtype == gradient.dtype == dtype
-    assert found.isfinite()
+    loss_value = judge.loss(extreme, target)
+    (gradient,) = torch.autograd.grad(loss_value, extreme)
+    assert loss_value.dtype == gradient.dtype == dtype
+    assert loss_value.isfinite()
     assert gradient.isfinite().all()
 
 
@@ -83,10 +83,10 @@ def test_another_unit_changes_the_output_and_not_what_is_learnt(
     loss: str, seed: int, shift: float, scale: float
 ) -> None:
     judge, logits, target = drawn(loss, seed)
-    other = Regression("ki67", "permille", loss)
-    other.fit(shift + scale * target)
-    torch.testing.assert_close(other.loss(logits, shift + scale * target), judge.loss(logits, target))
-    before, after = numbers(judge, logits), numbers(other, logits)
+    permille = Regression("ki67", "permille", loss)
+    permille.fit(shift + scale * target)
+    torch.testing.assert_close(permille.loss(logits, shift + scale * target), judge.loss(logits, target))
+    before, after = numbers(judge, logits), numbers(permille, logits)
     for name in before:
         moved = scale * before[name] + (0 if name == "value_sd" else shift)
         np.testing.assert_allclose(after[name], moved, rtol=1e-9, atol=1e-9)
@@ -105,7 +105,7 @@ def test_scores_are_scikit_learns_of_the_value_in_its_unit(loss: str, seed: int,
 @every
 @few
 @given(seed=seeds)
-def test_an_endpoint_that_was_not_fitted_scores_a_table_alike(loss: str, seed: int) -> None:
+def test_an_unfitted_endpoint_scores_a_table_like_a_fitted_one(loss: str, seed: int) -> None:
     judge, logits, target = drawn(loss, seed)
     table, bare = numbers(judge, logits), Regression("ki67", loss=loss)
     assert list(table) == COLUMNS[loss] == list(bare.decode(logits))
@@ -141,12 +141,12 @@ def test_quantiles_of_no_information_are_those_of_the_patients() -> None:
         return loss
 
     solver.step(closure)  # type: ignore[no-untyped-call]  # likewise
-    found = torch.cat(list(judge.decode(logits.detach()).values()))
-    np.testing.assert_allclose(found, np.quantile(target, [0.1, 0.5, 0.9]), atol=0.3)
+    predicted = torch.cat(list(judge.decode(logits.detach()).values()))
+    np.testing.assert_allclose(predicted, np.quantile(target, [0.1, 0.5, 0.9]), atol=0.3)
 
 
 @every
-def test_a_perfect_reader_gives_values(loss: str) -> None:
+def test_the_oracle_predicts_the_values(loss: str) -> None:
     judge, _, target = drawn(loss, 0)
     scores = judge.score(judge.from_oracle(target.unsqueeze(1) + 1), target)
     assert scores["mae"] == pytest.approx(1)
@@ -155,24 +155,24 @@ def test_a_perfect_reader_gives_values(loss: str) -> None:
 
 def test_mean_and_deviation_survive_a_json_document() -> None:
     judge, logits, target = drawn("gaussian", 0)
-    other = Regression("ki67", loss="gaussian")
-    other.load_state(json.loads(json.dumps(judge.state(), allow_nan=False)))
+    restored = Regression("ki67", loss="gaussian")
+    restored.load_state(json.loads(json.dumps(judge.state(), allow_nan=False)))
     assert judge.state() == {"mean": pytest.approx(target.mean()), "sd": pytest.approx(target.numpy().std())}
-    pd.testing.assert_frame_equal(numbers(other, logits), numbers(judge, logits))
+    pd.testing.assert_frame_equal(numbers(restored, logits), numbers(judge, logits))
 
 
-@pytest.mark.parametrize("found", ["", "high", None, float("inf")])
-def test_what_is_no_number_is_an_error_naming_the_row(found: Any) -> None:
-    table = pd.DataFrame({"ki67": pd.Series([1, found, "3.5", found], index=["p0", "p1", "p2", "p3"], dtype=object)})
+@pytest.mark.parametrize("value", ["", "high", None, float("inf")])
+def test_a_value_that_is_not_a_number_is_an_error_naming_the_row(value: Any) -> None:
+    table = pd.DataFrame({"ki67": pd.Series([1, value, "3.5", value], index=["p0", "p1", "p2", "p3"], dtype=object)})
     with pytest.raises(CohortError) as error:
         Regression("ki67").encode(table)
-    said = f"column ki67, row of p1 (and 1 more): found {str(found)!r}, expected a number"
-    assert str(error.value) == said
+    message = f"column ki67, row of p1 (and 1 more): found {str(value)!r}, expected a number"
+    assert str(error.value) == message
     assert Regression("ki67").encode(table.iloc[[0, 2]]).tolist() == [1, 3.5]
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"loss": "l2"}, "endpoint ki67: loss 'l2', expected one of squared, gaussian, huber, quantile"),
         ({"delta": 0.0}, "endpoint ki67: delta 0.0, expected a positive number"),
@@ -181,28 +181,28 @@ def test_what_is_no_number_is_an_error_naming_the_row(found: Any) -> None:
         ({"quantiles": [0, 0.5]}, "endpoint ki67: quantiles [0.0, 0.5], expected numbers that rise, 0.5 among them"),
     ],
 )
-def test_an_option_out_of_range_is_refused(options: dict[str, Any], said: str) -> None:
+def test_an_option_out_of_range_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         Regression("ki67", **options)
-    assert str(error.value) == said
+    assert str(error.value) == message
 
 
-def test_a_target_may_not_be_called_what_its_prediction_is() -> None:
-    """The prediction would take its place in the table, and be perfect."""
+def test_the_target_may_not_have_the_name_of_a_prediction_column() -> None:
+    """The prediction would overwrite the target in the table, and look perfect."""
     with pytest.raises(ConfigError, match="endpoint value: the predictions have a column of that name"):
         Regression("value")
     with pytest.raises(ConfigError, match="endpoint value_q10: "):
         Regression("value_q10", loss="quantile")
 
 
-def test_what_cannot_be_learnt_is_refused() -> None:
+def test_equal_values_and_class_weights_are_refused() -> None:
     with pytest.raises(CohortError, match="column ki67: all 3 training patients are 2, expected different numbers"):
         Regression("ki67").fit(torch.full((3,), 2.0))
     with pytest.raises(ConfigError, match=r"data\.balance"):
         Regression("ki67").fit(torch.arange(3.0), balance=True)
 
 
-def test_what_is_no_prediction_is_refused() -> None:
+def test_invalid_predictions_are_refused() -> None:
     with pytest.raises(PredictionsError, match="no column 'value_sd', found value"):
         Regression(loss="gaussian").recode(pd.DataFrame({"value": [1.0]}))
     with pytest.raises(PredictionsError, match="1 rows of value are not finite numbers"):
@@ -211,18 +211,18 @@ def test_what_is_no_prediction_is_refused() -> None:
         Regression(loss="quantile").recode(pd.DataFrame([[1, 2, 3], [1, 0, 3]], columns=COLUMNS["quantile"]))
 
 
-@pytest.mark.parametrize(("count", "parts"), [(5, 1), (25, 2), (100, 4)])
-def test_strata_are_parts_of_the_order_that_folds_can_share(count: int, parts: int) -> None:
+@pytest.mark.parametrize(("count", "amount"), [(5, 1), (25, 2), (100, 4)])
+def test_strata_divide_the_patients_by_rank(count: int, amount: int) -> None:
     target = torch.randperm(count).double()
     strata = Regression().strata(target)
-    assert len(set(strata)) == parts
+    assert len(set(strata)) == amount
     assert (np.diff(strata[target.argsort()]) >= 0).all()
     assert np.bincount(strata).min() >= min(10, count)
 
 
-def test_the_normal_loss_is_lowest_at_the_spread_that_is_there() -> None:
+def test_the_normal_loss_is_minimal_at_the_true_spread() -> None:
     judge, _, target = drawn("gaussian", 0, 2000)
     spreads = [0.5, 1.0, 2.0]
     logits = [torch.tensor([[0.0, np.log(np.expm1(spread))]]).double().expand(2000, 2) for spread in spreads]
-    losses = [judge.loss(one, target).item() for one in logits]
+    losses = [judge.loss(row, target).item() for row in logits]
     assert losses[1] == min(losses)

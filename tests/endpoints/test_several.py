@@ -1,4 +1,4 @@
-"""Several endpoints are what each of them is on the patients it knows, and nothing else."""
+"""Several endpoints in one: each equals the same endpoint alone on the patients who have its target."""
 
 import numpy as np
 import pandas as pd
@@ -37,7 +37,7 @@ def drawn(patients: int = 6, width: int = 3) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_no_patients_have_targets_of_the_same_width_and_kind(name: str) -> None:
-    """By this an endpoint's place among the others is known before any patient is."""
+    """The layout of the joint target is made from such an empty target."""
     endpoint, target = ENDPOINTS[name]
     empty = endpoint.encode(pd.DataFrame({column: pd.Series(dtype=object) for column in endpoint.columns}))
     assert empty.shape == (0, *target.shape[1:])
@@ -49,23 +49,24 @@ def test_targets_lie_side_by_side_and_missing_ones_are_nan() -> None:
     assert target.shape == (6, 4)
     assert target.dtype == torch.float64
     assert target.isnan().nonzero().tolist() == [[1, 3], [2, 0], [4, 1], [4, 2], [5, 0]]
-    for name, _, known, own in Several(alone()).part_targets(target):
-        one = alone()[name]
-        assert known.nonzero()[0].tolist() == KNOWN[name]
-        assert torch.equal(own, one.encode(TABLE.iloc[KNOWN[name]]))
-        assert own.dtype == one.encode(TABLE.iloc[KNOWN[name]]).dtype
+    for part in Several(alone()).part_targets(target):
+        expected = alone()[part.name].encode(TABLE.iloc[KNOWN[part.name]])
+        assert part.mask.nonzero()[0].tolist() == KNOWN[part.name]
+        assert torch.equal(part.target, expected)
+        assert part.target.dtype == expected.dtype
 
 
-def test_the_loss_is_the_weighted_sum_over_those_who_have_it() -> None:
+def test_the_loss_is_the_weighted_sum_over_the_patients_who_have_each_target() -> None:
     several, logits = Several(alone(), {"outcome": 0.25}), drawn().requires_grad_()
     target = several.encode(TABLE)
     several.fit(target)
     expected = torch.zeros(())
-    for at, (name, one) in enumerate(alone().items()):
+    for index, (name, endpoint) in enumerate(alone().items()):
         rows = KNOWN[name]
-        own = one.encode(TABLE.iloc[rows])
-        one.fit(own)
-        expected = expected + (0.25 if name == "outcome" else 1) * one.loss(logits[rows, at : at + 1], own)
+        part_target = endpoint.encode(TABLE.iloc[rows])
+        endpoint.fit(part_target)
+        loss = endpoint.loss(logits[rows, index : index + 1], part_target)
+        expected = expected + (0.25 if name == "outcome" else 1) * loss
     torch.testing.assert_close(several.loss(logits, target), expected.double())
     (gradient,) = torch.autograd.grad(several.loss(logits, target), logits)
     assert gradient.isfinite().all()
@@ -73,7 +74,7 @@ def test_the_loss_is_the_weighted_sum_over_those_who_have_it() -> None:
     assert gradient[4, 1] == gradient[1, 2] == 0
 
 
-def test_an_endpoint_nobody_has_adds_nothing_and_keeps_the_path_of_the_gradient() -> None:
+def test_a_batch_without_any_target_has_a_loss_of_zero_with_a_gradient() -> None:
     several, logits = Several(alone()), drawn(2).requires_grad_()
     target = torch.full((2, 4), torch.nan, dtype=torch.float64)
     loss = several.loss(logits, target)
@@ -81,23 +82,24 @@ def test_an_endpoint_nobody_has_adds_nothing_and_keeps_the_path_of_the_gradient(
     assert (float(loss.detach()), gradient.abs().sum().item()) == (0, 0)
 
 
-def test_scores_are_each_endpoints_own_and_their_mean() -> None:
+def test_scores_are_those_of_each_endpoint_and_the_mean_of_their_metrics() -> None:
     several, logits = Several(alone()), drawn()
     target = several.encode(TABLE)
     weight = np.random.default_rng(0).integers(0, 3, (5, 6)).astype(float)
     for rows in (None, weight):
-        found, own = several.score(logits, target, rows), []
-        for at, (name, one) in enumerate(alone().items()):
-            kept = KNOWN[name]
-            values = one.encode(TABLE.iloc[kept])
-            expected = one.score(logits[kept, at : at + 1], values, None if rows is None else rows[:, kept])
-            own.append(expected[one.metric])
+        scores, ranking = several.score(logits, target, rows), []
+        for index, (name, endpoint) in enumerate(alone().items()):
+            patients = KNOWN[name]
+            values = endpoint.encode(TABLE.iloc[patients])
+            part_weight = None if rows is None else rows[:, patients]
+            expected = endpoint.score(logits[patients, index : index + 1], values, part_weight)
+            ranking.append(expected[endpoint.metric])
             for key, value in expected.items():
-                np.testing.assert_array_equal(found[f"{name}_{key}"], value)
-        np.testing.assert_array_equal(found[several.metric], np.mean(own, axis=0))
+                np.testing.assert_array_equal(scores[f"{name}_{key}"], value)
+        np.testing.assert_array_equal(scores[several.metric], np.mean(ranking, axis=0))
 
 
-def test_predictions_are_all_columns_and_come_back() -> None:
+def test_predictions_hold_the_columns_of_all_endpoints_and_are_read_back() -> None:
     several, logits = Several(alone()), drawn()
     target = several.encode(TABLE)
     several.fit(target)
@@ -110,18 +112,18 @@ def test_predictions_are_all_columns_and_come_back() -> None:
     torch.testing.assert_close(several.recode(table), logits)
 
 
-def test_what_was_fitted_travels_by_name() -> None:
-    several, other, logits = Several(alone()), Several(alone()), drawn()
+def test_fitted_state_is_restored_by_the_name_of_the_endpoint() -> None:
+    several, restored, logits = Several(alone()), Several(alone()), drawn()
     target = several.encode(TABLE)
     several.fit(target)
     several.finish(logits, target)
     assert set(several.state()) == set(alone())
-    other.load_state(several.state())
+    restored.load_state(several.state())
     for name, values in several.decode(logits).items():
-        assert torch.equal(other.decode(logits)[name], values)
+        assert torch.equal(restored.decode(logits)[name], values)
 
 
-def test_counts_strata_and_membership_are_of_those_who_are_known() -> None:
+def test_counts_strata_and_membership_leave_out_patients_without_the_target() -> None:
     several = Several(alone() | {"labels": Multilabel(("label", "event"))})
     target = several.encode(TABLE)
     counts = several.counts(target)
@@ -135,7 +137,7 @@ def test_counts_strata_and_membership_are_of_those_who_are_known() -> None:
     assert Several({"outcome": Cox()}).membership(target[:, 1:3]) is None
 
 
-def test_who_has_one_target_is_a_patient_and_who_has_none_is_not() -> None:
+def test_a_patient_needs_the_target_of_one_endpoint_at_least() -> None:
     bare = TABLE.copy()
     bare.loc["p1"] = None
     several = Several(alone())
@@ -146,12 +148,12 @@ def test_who_has_one_target_is_a_patient_and_who_has_none_is_not() -> None:
         several.fit(several.encode(TABLE.iloc[[2]]))
 
 
-def test_a_patient_alone_will_do_unless_one_endpoint_compares() -> None:
+def test_a_single_patient_has_a_loss_unless_an_endpoint_compares_patients() -> None:
     assert not Several(alone()).alone
     assert Several({"a": Binary(), "b": Regression()}).alone
 
 
-def test_classes_are_balanced_and_other_endpoints_left_alone() -> None:
+def test_class_weights_are_fitted_for_endpoints_with_classes_only() -> None:
     several = Several(alone())
     several.fit(several.encode(TABLE.iloc[:4]), balance=True)
     assert several.state()["class"]["class_weight"] == [1.5, 0.75]
@@ -160,7 +162,7 @@ def test_classes_are_balanced_and_other_endpoints_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("endpoints", "weights", "said"),
+    ("endpoints", "weights", "message"),
     [
         ({}, None, "none, expected one or more"),
         ({"a": Binary(), "b": Binary("other")}, None, "endpoints a and b: both predict a column 'p_1'"),
@@ -170,8 +172,8 @@ def test_classes_are_balanced_and_other_endpoints_left_alone() -> None:
         ({"a": "Binary"}, None, "endpoint a: a str, expected"),
     ],
 )
-def test_endpoints_that_cannot_stand_together_are_refused(
-    endpoints: dict[str, Endpoint], weights: dict[str, float] | None, said: str
+def test_endpoints_that_cannot_be_combined_are_refused(
+    endpoints: dict[str, Endpoint], weights: dict[str, float] | None, message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         Several(endpoints, weights)

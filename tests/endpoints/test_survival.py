@@ -35,23 +35,23 @@ def finished(seed: int = 0) -> Cox:
     return endpoint
 
 
-def test_a_cohort_without_events_is_refused() -> None:
+def test_training_patients_without_events_are_refused() -> None:
     with pytest.raises(CohortError, match="column dead: all 3 training patients are censored, expected events"):
         Cox(event="dead").fit(torch.tensor([[1.0, 0], [2, 0], [3, 0]]))
 
 
-def test_hazards_have_no_classes_to_balance() -> None:
+def test_class_weights_are_refused() -> None:
     with pytest.raises(ConfigError, match="no classes to balance"):
         Cox().fit(patients()[1], balance=True)
 
 
-def test_other_ties_are_refused() -> None:
+def test_an_unknown_method_for_ties_is_refused() -> None:
     with pytest.raises(ConfigError, match="ties 'exact', expected one of efron, breslow"):
         Cox(ties="exact")
 
 
 @pytest.mark.parametrize("ties", ["efron", "breslow"])
-def test_the_loss_is_the_partial_likelihood_with_the_ties_chosen(ties: str) -> None:
+def test_the_loss_is_the_partial_likelihood_with_the_chosen_ties(ties: str) -> None:
     logits, target = patients()
     assert torch.equal(Cox(ties=ties).loss(logits, target), cox_loss(logits[:, 0], target[:, 0], target[:, 1], ties))
 
@@ -93,12 +93,12 @@ def test_risks_are_probabilities_that_rise_with_the_horizon_and_the_hazard(hazar
 
 def test_risks_are_one_minus_the_survival_of_lifelines() -> None:
     logits, target = patients()
-    known = pd.DataFrame({"x": logits[:, 0].double(), "time": target[:, 0], "event": target[:, 1]})
-    fitted = CoxPHFitter().fit(known, "time", "event")
+    cohort = pd.DataFrame({"x": logits[:, 0].double(), "time": target[:, 0], "event": target[:, 1]})
+    fitted = CoxPHFitter().fit(cohort, "time", "event")
     endpoint = Cox(horizons=HORIZONS)
-    fitted_logits = torch.tensor(fitted.predict_log_partial_hazard(known).to_numpy())[:, None]
+    fitted_logits = torch.tensor(fitted.predict_log_partial_hazard(cohort).to_numpy())[:, None]
     endpoint.finish(fitted_logits, target)
-    survival = fitted.predict_survival_function(known, times=[12.0, 36.0, 60.0]).to_numpy()
+    survival = fitted.predict_survival_function(cohort, times=[12.0, 36.0, 60.0]).to_numpy()
     columns = endpoint.decode(fitted_logits)
     for row, name in enumerate(("1y", "3y", "5y")):
         np.testing.assert_allclose(columns[f"risk_{name}"], 1 - survival[row], rtol=1e-9, atol=1e-12)
@@ -117,16 +117,16 @@ def test_without_a_baseline_there_are_no_risks() -> None:
 
 
 def test_the_baseline_survives_a_json_document() -> None:
-    endpoint, other = finished(), Cox(horizons=HORIZONS)
-    other.load_state(json.loads(json.dumps(endpoint.state(), allow_nan=False)))
+    endpoint, restored = finished(), Cox(horizons=HORIZONS)
+    restored.load_state(json.loads(json.dumps(endpoint.state(), allow_nan=False)))
     logits, _ = patients(1)
     for name, values in endpoint.decode(logits).items():
-        assert torch.equal(other.decode(logits)[name], values)
-    assert other.baseline is not None
+        assert torch.equal(restored.decode(logits)[name], values)
+    assert restored.baseline is not None
     times, hazards = breslow_hazard(patients()[0].double()[:, 0], *patients()[1].T)
-    assert other.baseline == (times.tolist(), hazards.tolist())
-    other.load_state(json.loads(json.dumps(Cox().state())))
-    assert other.baseline is None  # what was never fitted takes the place of what was
+    assert restored.baseline == (times.tolist(), hazards.tolist())
+    restored.load_state(json.loads(json.dumps(Cox().state())))
+    assert restored.baseline is None  # an unfitted state replaces a fitted one
 
 
 @few
@@ -161,49 +161,49 @@ def by_site(seed: int, patients: int = 90) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     site, x = rng.integers(0, 3, patients), rng.normal(size=patients)
     death, leaving = rng.exponential(20 * (1 + site) * np.exp(-x)), rng.uniform(2, 60, patients)
-    known = {"x": x, "time": np.ceil(np.minimum(death, leaving)), "event": (death <= leaving).astype(int)}
-    return pd.DataFrame(known | {"site": np.array(["Utrecht", "Lyon", "Oslo"])[site]})
+    columns = {"x": x, "time": np.ceil(np.minimum(death, leaving)), "event": (death <= leaving).astype(int)}
+    return pd.DataFrame(columns | {"site": np.array(["Utrecht", "Lyon", "Oslo"])[site]})
 
 
 def test_strata_are_those_of_lifelines_in_likelihood_and_baselines() -> None:
-    known = by_site(0)
-    fitted = CoxPHFitter(strata=["site"]).fit(known, "time", "event", fit_options={"precision": 1e-12})
-    logits = torch.tensor(fitted.predict_log_partial_hazard(known).loc[known.index].to_numpy())[:, None]
+    cohort = by_site(0)
+    fitted = CoxPHFitter(strata=["site"]).fit(cohort, "time", "event", fit_options={"precision": 1e-12})
+    logits = torch.tensor(fitted.predict_log_partial_hazard(cohort).loc[cohort.index].to_numpy())[:, None]
     endpoint = Cox(strata="site")
-    target = endpoint.encode(known)
+    target = endpoint.encode(cohort)
     assert endpoint.columns == ("time", "event", "site")
-    total = endpoint.loss(logits, target).item() * known["event"].sum()
+    total = endpoint.loss(logits, target).item() * cohort["event"].sum()
     assert -total == pytest.approx(fitted.log_likelihood_, rel=1e-9)
     endpoint.finish(logits, target)
-    other = Cox(strata="site")
-    other.load_state(json.loads(json.dumps(endpoint.state())))
-    for name, rows in known.groupby("site"):
-        moments = sorted(rows.loc[rows["event"] == 1, "time"].unique())  # between events lifelines interpolates
+    restored = Cox(strata="site")
+    restored.load_state(json.loads(json.dumps(endpoint.state())))
+    for name, rows in cohort.groupby("site"):
+        moments = sorted(rows.loc[rows["event"] == 1, "time"].unique())  # lifelines interpolates between events
         hazard = fitted.baseline_cumulative_hazard_[name].loc[moments].to_numpy()
-        found = other.stratum_curve(torch.zeros(1, 1), moments, str(name))[0]
-        np.testing.assert_allclose(-torch.log(found), hazard, rtol=1e-9, atol=1e-12)
+        curve = restored.stratum_curve(torch.zeros(1, 1), moments, str(name))[0]
+        np.testing.assert_allclose(-torch.log(curve), hazard, rtol=1e-9, atol=1e-12)
 
 
 @few
 @given(st.integers(0, 99))
 def test_within_each_stratum_a_shift_changes_nothing_and_residuals_sum_to_zero(seed: int) -> None:
-    known = by_site(seed, 30)
-    endpoint, logits = Cox(strata="site"), torch.tensor(known[["x"]].to_numpy(), requires_grad=True)
-    target = endpoint.encode(known)
+    cohort = by_site(seed, 30)
+    endpoint, logits = Cox(strata="site"), torch.tensor(cohort[["x"]].to_numpy(), requires_grad=True)
+    target = endpoint.encode(cohort)
     loss = endpoint.loss(logits, target)
     (gradient,) = torch.autograd.grad(loss, logits)
-    shift = torch.tensor(known["site"].map({"Utrecht": 3.0, "Lyon": -50.0, "Oslo": 0.5}).to_numpy())[:, None]
+    shift = torch.tensor(cohort["site"].map({"Utrecht": 3.0, "Lyon": -50.0, "Oslo": 0.5}).to_numpy())[:, None]
     torch.testing.assert_close(endpoint.loss(logits + shift, target), loss, rtol=1e-10, atol=1e-12)
-    for site in set(known["site"]):
-        assert gradient[(known["site"] == site).to_numpy()].sum().item() == pytest.approx(0, abs=1e-12)
-    assert torch.equal(endpoint.encode(known.iloc[5:9]), target[5:9])  # codes do not depend on who else is there
+    for site in set(cohort["site"]):
+        assert gradient[(cohort["site"] == site).to_numpy()].sum().item() == pytest.approx(0, abs=1e-12)
+    assert torch.equal(endpoint.encode(cohort.iloc[5:9]), target[5:9])  # codes do not depend on the other patients
 
 
-def test_one_stratum_is_no_stratum_and_an_unknown_one_has_the_pooled_baseline() -> None:
-    known = by_site(1).assign(site="Lyon")
-    logits = torch.tensor(known[["x"]].to_numpy())
+def test_a_single_stratum_changes_nothing_and_an_unknown_one_has_the_pooled_baseline() -> None:
+    cohort = by_site(1).assign(site="Lyon")
+    logits = torch.tensor(cohort[["x"]].to_numpy())
     plain, endpoint = Cox(), Cox(strata="site")
-    assert endpoint.loss(logits, endpoint.encode(known)) == pytest.approx(plain.loss(logits, plain.encode(known)))
+    assert endpoint.loss(logits, endpoint.encode(cohort)) == pytest.approx(plain.loss(logits, plain.encode(cohort)))
     several = by_site(2)
     endpoint.finish(logits, endpoint.encode(several))
     plain.finish(logits, plain.encode(several))

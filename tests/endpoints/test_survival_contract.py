@@ -1,4 +1,4 @@
-"""What every endpoint of survival keeps, whatever its model of time."""
+"""Properties that every endpoint of times to an event has, whatever its model."""
 
 import io
 import json
@@ -66,8 +66,8 @@ def test_the_order_of_patients_does_not_matter(name: str, seed: int) -> None:
     endpoint, logits, target = made(name)
     order = torch.randperm(len(target), generator=torch.Generator().manual_seed(seed))
     torch.testing.assert_close(endpoint.loss(logits[order], target[order]), endpoint.loss(logits, target))
-    found, moved = endpoint.decode(logits), endpoint.decode(logits[order])
-    for column, values in found.items():
+    moved = endpoint.decode(logits[order])
+    for column, values in endpoint.decode(logits).items():
         torch.testing.assert_close(moved[column], values[order])
     assert c_of(endpoint, logits[order], target[order]) == pytest.approx(c_of(endpoint, logits, target))
 
@@ -78,10 +78,10 @@ def test_a_change_of_unit_changes_no_risk(name: str) -> None:
     days, _, _ = made(name, unit="days")
     in_days = target * torch.tensor([DAY, 1.0])
     assert c_of(days, logits, in_days) == pytest.approx(c_of(months, logits, target))
-    found, other = months.decode(logits), days.decode(logits)
-    for column in found:
+    columns_in_days = days.decode(logits)
+    for column, values in months.decode(logits).items():
         if column != months.rank:
-            torch.testing.assert_close(other[column], found[column], rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(columns_in_days[column], values, rtol=1e-9, atol=1e-12)
 
 
 @every
@@ -105,7 +105,7 @@ def test_losses_of_lower_precision_are_near_and_finite_for_any_logits(name: str,
 @every
 @few
 @given(seed=st.integers(0, 99))
-def test_curves_fall_from_one_and_risks_are_what_they_leave(name: str, seed: int) -> None:
+def test_curves_fall_from_one_and_risks_are_one_minus_the_curve(name: str, seed: int) -> None:
     endpoint, logits, _ = made(name, seed)
     times = [0.0, 0.3, 1.0, 5.0, 12.0, 36.0, 59.0, 1e9]
     curve = endpoint.curve(3 * logits, times)
@@ -150,15 +150,15 @@ def test_an_oracle_is_scored_by_its_order(name: str) -> None:
 
 
 @every
-def test_what_was_fitted_survives_a_json_document(name: str) -> None:
+def test_fitted_state_survives_a_json_document(name: str) -> None:
     endpoint, logits, target = made(name)
-    other = MAKERS[name]("months", HORIZONS)
-    other.load_state(json.loads(json.dumps(endpoint.state(), allow_nan=False)))
-    assert torch.equal(other.loss(logits, target), endpoint.loss(logits, target))
+    restored = MAKERS[name]("months", HORIZONS)
+    restored.load_state(json.loads(json.dumps(endpoint.state(), allow_nan=False)))
+    assert torch.equal(restored.loss(logits, target), endpoint.loss(logits, target))
     for column, values in endpoint.decode(logits).items():
-        assert torch.equal(other.decode(logits)[column], values)
-    other.load_state({})
-    assert other.rank in other.decode(logits)
+        assert torch.equal(restored.decode(logits)[column], values)
+    restored.load_state({})
+    assert restored.rank in restored.decode(logits)
 
 
 @every
@@ -177,19 +177,19 @@ def test_patients_without_events_and_balance_are_refused(name: str) -> None:
 
 
 @every
-def test_strata_tell_states_apart_and_counts_name_them(name: str) -> None:
+def test_each_state_has_strata_and_counts_of_its_own(name: str) -> None:
     endpoint, _, target = made(name, patients=80)
     strata = endpoint.strata(target)
     for code in set(target[:, 1].tolist()):
-        own = strata[target[:, 1] == code]
-        assert not set(own.tolist()) & set(strata[target[:, 1] != code].tolist())
+        members = strata[target[:, 1] == code]
+        assert not set(members.tolist()) & set(strata[target[:, 1] != code].tolist())
     counts = endpoint.counts(target)
     assert counts["n"] == 80
     assert sum(counts.values()) - 80 == int((target[:, 1] > 0).sum())
 
 
 @pytest.mark.parametrize("name", ["discrete", "weibull", "lognormal", "competing"])
-def test_logits_of_zero_say_what_is_true_of_the_training_patients_on_average(name: str) -> None:
+def test_logits_of_zero_predict_the_mean_of_the_training_patients(name: str) -> None:
     endpoint, logits, target = made(name, patients=400)
     shifted = [endpoint.loss(torch.full_like(logits, shift), target) for shift in (-0.7, 0.0, 0.7)]
     assert shifted[1] == min(shifted)
