@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+
 def __getattr__(name: str) -> Any:
     """`mil.create_model` and `mil.load`, imported once they are asked for: `import mil` loads no torch."""
     if name == "create_model":

@@ -1,7 +1,9 @@
 """What a tool predicts: its target, its loss, its score, its output, and what can be reported about it."""
 
+import functools
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -20,6 +22,19 @@ PROBABILITY_CALIBRATIONS = ("temperature", "platt", "isotonic")
 """Calibration methods for the probabilities of yes-or-no questions, see `mil.fitted.calibrators`."""
 RISK_CALIBRATIONS = ("baseline", "baseline_slope")
 """Calibration methods for risks at horizons, see `mil.fitted.risk_calibration`."""
+
+
+def _recording(constructor: Callable[..., None]) -> Callable[..., None]:
+    """Return the constructor, which also sets `arguments` where no constructor of a subclass has done so."""
+
+    @functools.wraps(constructor)
+    def recorded(self: "Endpoint", *positional: Any, **named: Any) -> None:
+        if "arguments" not in vars(self):
+            self.arguments = named | dict(zip(list(signature.parameters)[1:], positional, strict=False))
+        constructor(self, *positional, **named)
+
+    signature = inspect.signature(constructor)
+    return recorded
 
 
 class Part(NamedTuple):
@@ -44,6 +59,8 @@ class Endpoint(ABC):
     sections of the report read these declarations, never the class of the endpoint.
     """
 
+    arguments: Mapping[str, Any] = {}
+    """what the constructor was called with, by parameter, without defaults: enough to build the endpoint anew"""
     metric: ClassVar[str]
     """key of `score` that ranks models; larger is better"""
     task: ClassVar[str] = "other"
@@ -75,6 +92,12 @@ class Endpoint(ABC):
     """columns with quantiles of that number by level, rising; empty where none are predicted"""
     unit: str | None = None
     """of the number, or of the times to an event"""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let constructors record their arguments, so that an endpoint made in Python can be written to a config."""
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            type.__setattr__(cls, "__init__", _recording(vars(cls)["__init__"]))
 
     def known(self, table: pd.DataFrame) -> NDArray[np.bool_]:
         """Return which patients have a target, `(p,)`: every column is filled, or any of them where `partial`."""

@@ -3,7 +3,8 @@
 import importlib
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +20,7 @@ from mil.features.encoders import Encoder
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel, Output
 from mil.simulation.simulated_cohort import Simulation
-from mil.study.config import Component, Options, RunConfig
+from mil.study.config import TARGET, Component, Options, RunConfig
 
 PREDICTION_COLUMNS = ("patient", "fold", "role")
 """Columns of every table of predictions, next to targets and scores."""
@@ -46,6 +47,36 @@ def make(component: Component[Any], **extra: object) -> Any:
         if isinstance(cause, MilError):
             raise cause from None
         raise ConfigError(f"{component.target}: {' '.join(str(cause or error).split())}") from error
+
+
+def describe(instance: object) -> dict[str, Any]:
+    """Return an endpoint or a dataclass as the yaml of the component that builds it anew.
+
+    Raises:
+        ConfigError: An object of another kind, which does not tell its arguments.
+    """
+    if isinstance(instance, Endpoint):
+        arguments = dict(instance.arguments)
+    elif is_dataclass(instance):
+        arguments = {field.name: getattr(instance, field.name) for field in fields(instance) if field.init}
+    else:
+        raise ConfigError(f"{instance!r}: expected an endpoint of mil.endpoints or a strategy of mil.splits")
+    kind = type(instance)
+    return {
+        TARGET: f"{kind.__module__}.{kind.__qualname__}",
+        **{name: _plain(value) for name, value in arguments.items()},
+    }
+
+
+def _plain(value: object) -> object:
+    """Return a value of yaml: mappings, lists, strings and numbers."""
+    if isinstance(value, Endpoint) or is_dataclass(value):
+        return describe(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def parameters(target: str, key: str) -> Mapping[str, inspect.Parameter]:

@@ -58,6 +58,23 @@ def compose_run(words: Sequence[str] = (), extra: Path | None = None) -> Compose
     return Composed(validated(node, words), folder)
 
 
+def configure(choices: Mapping[str, str], values: Mapping[str, object]) -> RunConfig:
+    """Return the configuration under keyword arguments of Python rather than the words of a command line.
+
+    Args:
+        choices: Files of `conf/` by group, such as `{"model": "abmil"}`.
+        values: Options by dotted name, such as `{"model.dropout": 0.1}`; they win over the files.
+
+    Raises:
+        ConfigError: As `compose`.
+    """
+    words = [f"{group}={choice}" for group, choice in choices.items()]
+    config = validated(_compose(prepare(words, None), None)).replaced(values)
+    for key in values:
+        _refuse_unknown_argument(key, config.plain())
+    return config
+
+
 def read_config(path: Path) -> RunConfig:
     """Read the `config.yaml` of a run folder.
 
