@@ -1,4 +1,4 @@
-"""The verbs, and what happens to errors: one line on stderr, exit code 2."""
+"""The commands of `mil`: their options and help texts. Each calls the Python API and prints what it returns."""
 
 import logging
 import os
@@ -31,12 +31,16 @@ app.add_typer(zoo_commands.app)
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="options, as in conf/", autocompletion=group_or_value),
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="options of conf/, such as tool=msi-crc", autocompletion=group_or_value
+    ),
 ]
-Layout = Annotated[str | None, typer.Option(help="the producer's layout, where the content leaves it open")]
-BatchAxis = Annotated[bool, typer.Option("--batch-axis", help="accept features [1, tiles, width]")]
-SlideMpp = Annotated[float | None, typer.Option(help="micrometres a level-0 pixel, where positions are in micrometres")]
-ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="a folder of your own beside conf/")]
+Layout = Annotated[str | None, typer.Option(help="layout of the feature files, where their content does not tell")]
+BatchAxis = Annotated[bool, typer.Option("--batch-axis", help="accept features of shape (1, tiles, width)")]
+SlideMpp = Annotated[
+    float | None, typer.Option(help="micrometres per level-0 pixel, for tile positions in micrometres")
+]
+ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="a folder of your own, laid out like conf/")]
 
 
 def main() -> None:
@@ -78,8 +82,8 @@ class _Lines(logging.Formatter):
         return f"warning: {line}" if record.levelno >= logging.WARNING else line
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(__version__)
         raise typer.Exit
 
@@ -87,7 +91,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="print it and stop")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and exit")
     ] = False,
 ) -> None:
     pass
@@ -95,9 +99,9 @@ def _root(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="tools, models, encoders or endpoints; all where left out")] = "",
+    what: Annotated[str, typer.Argument(help="tools, models, encoders or endpoints; default: all")] = "",
 ) -> None:
-    """What the zoo holds."""
+    """List the tools, models, encoders and endpoints."""
     from mil.cli.list_command import show
 
     show(what)
@@ -109,7 +113,7 @@ def simulate(
     words: Words = None,
     config_dir: ConfigDir = None,
 ) -> None:
-    """Make a simulated cohort: feature files in a producer's real layout, cohort.csv, truth.csv."""
+    """Simulate a cohort: feature files as a real extractor writes them, cohort.csv and truth.csv."""
     from mil.simulation.simulated_cohort import write
     from mil.study import build
 
@@ -122,25 +126,25 @@ def check(
     words: Words = None,
     config_dir: ConfigDir = None,
     deep: Annotated[
-        bool, typer.Option("--deep", help="read the features too: NaN, zeros, copies, coordinates")
+        bool, typer.Option("--deep", help="also read the features: NaN, zeros, copies, coordinates")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document instead of tables")] = False,
     workers: Annotated[int, typer.Option(min=1, help="processes that read files")] = 2,
     split: Annotated[
-        Path | None, typer.Option(help="look at a split file alone, or a folder of splits_0.csv, ...")
+        Path | None, typer.Option(help="check only a split file, or a folder of splits_0.csv, ...")
     ] = None,
-    column: Annotated[str | None, typer.Option("--id", help="its column of patients")] = None,
+    column: Annotated[str | None, typer.Option("--id", help="column of patients in the split file")] = None,
 ) -> None:
-    """Try cohort, features and split against a tool; writes nothing.
+    """Check cohort, features and split for a tool; writes nothing.
 
-    Ends with 0 where nothing is wrong, 1 after warnings, 2 after errors.
+    Exit code 0: no findings; 1: warnings; 2: errors.
     """
     from mil.cli import check_command
 
     if split is None and column is not None:
-        raise typer.BadParameter("--id goes with --split")
+        raise typer.BadParameter("--id needs --split")
     if split is not None and (words or deep):
-        raise typer.BadParameter("--split looks at a file alone, without options and --deep")
+        raise typer.BadParameter("--split checks a file alone, expected no options and no --deep")
     if split is not None:
         raise typer.Exit(check_command.check_split(split, column, as_json))
     raise typer.Exit(check_command.check(_composed(words, config_dir), deep, as_json, workers))
@@ -148,15 +152,17 @@ def check(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="a folder of feature files, of any producer")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="a folder of feature files")],
     out: Annotated[Path, typer.Argument(help="the packed file to write, .h5")],
-    dtype: Annotated[str | None, typer.Option(help="float16, float32 or bfloat16; as stored where left out")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave unreadable slides out, counted")] = False,
+    dtype: Annotated[str | None, typer.Option(help="float16, float32 or bfloat16; default: as stored")] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="leave out unreadable slides and report their number")
+    ] = False,
     layout: Layout = None,
     batch_axis: BatchAxis = False,
     slide_mpp: SlideMpp = None,
 ) -> None:
-    """Pack any readable folder of features into one file that opens in milliseconds; data.features takes it."""
+    """Pack a folder of feature files into one file that opens in milliseconds; use it as data.features."""
     from mil.cli import convert_command
     from mil.features.formats import Reading
 
@@ -166,13 +172,13 @@ def convert(
 @app.command(context_settings=PASS_ON, epilog=groups_help())
 def train(
     words: Words = None,
-    resume: Annotated[Path | None, typer.Option(help="go on with a run folder that was stopped")] = None,
+    resume: Annotated[Path | None, typer.Option(help="continue a run that was stopped")] = None,
     config_dir: ConfigDir = None,
 ) -> None:
-    """Fit one split or all folds, evaluate, write the card; prints the run folder last.
+    """Train on one split or all folds, evaluate, and write report and card; the last line printed is the run folder.
 
-    With no words: the default tool on its simulated cohort. -m sweeps over comma-separated values (model=abmil,mean);
-    --cfg job prints the configuration; these and all other flags are Hydra's own.
+    Without options: the default tool on its simulated cohort. -m sweeps over comma-separated values (model=abmil,mean),
+    --cfg job prints the configuration; these and all other flags are Hydra's.
     """
     from mil.cli import train_command
 
@@ -189,9 +195,9 @@ app.command()(evaluate)
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="run folders")],
     out: Annotated[Path | None, typer.Option(help="folder for leaderboard.csv, comparison.json and a figure")] = None,
-    resamples: Annotated[int | None, typer.Option(min=1, help="bootstrap resamples; as the runs have them")] = None,
+    resamples: Annotated[int | None, typer.Option(min=1, help="bootstrap resamples; default: as the runs")] = None,
 ) -> None:
-    """Runs beside each other on the same patients: who leads, and whether the difference is one."""
+    """Compare runs on the same patients, with intervals of their differences."""
     from mil.cli import compare_command
 
     compare_command.compare(runs, out, resamples)
@@ -201,21 +207,21 @@ def compare(
 def site(
     run: Annotated[Path, typer.Argument(help="a run folder")],
     preserved: Annotated[
-        Path | None, typer.Option(help="a run of the same tool and cohort, its folds of whole sites")
+        Path | None, typer.Option(help="a run of the same tool and cohort whose folds are whole sites")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder for site.json and a figure")] = None,
-    features: Annotated[Path | None, typer.Option(help="the feature files, where they have moved")] = None,
-    resamples: Annotated[int | None, typer.Option(min=1, help="bootstrap resamples; as the run has them")] = None,
+    features: Annotated[Path | None, typer.Option(help="the feature files, if they have moved since")] = None,
+    resamples: Annotated[int | None, typer.Option(min=1, help="bootstrap resamples; default: as the run")] = None,
 ) -> None:
-    """Is it the tissue's or the site's: how well label, score, encoder and bag embedding tell the site of a patient."""
+    """Measure how well the site can be predicted from label, score, tile features and bag embedding."""
     from mil.cli import site_command as audit
 
     audit.site(run, preserved, out, features, resamples)
 
 
 @app.command()
-def select(sweep: Annotated[Path, typer.Argument(help="folder of a sweep with split=nested")]) -> None:
-    """Choose a configuration for each outer part by its inner folds; the outer patients are predicted by that one."""
+def select(sweep: Annotated[Path, typer.Argument(help="folder of a sweep (mil train -m ... split=nested)")]) -> None:
+    """Select the configuration of each outer fold by its inner folds, for a sweep with split=nested."""
     from mil.cli import select_command
 
     select_command.select(sweep)
@@ -224,22 +230,22 @@ def select(sweep: Annotated[Path, typer.Argument(help="folder of a sweep with sp
 @app.command()
 def calibrate(
     checkpoint: Annotated[str, typer.Argument(help="a checkpoint folder or a released tool")],
-    cohort: Annotated[Path, typer.Option(help="a table with known positives, or outcomes, of the new place")],
+    cohort: Annotated[Path, typer.Option(help="a table of patients of the new site whose outcome is known")],
     features: Annotated[Path, typer.Option(help="their feature files")],
-    out: Annotated[Path, typer.Option(help="folder of the checkpoint with its new cut or calibration")],
+    out: Annotated[Path, typer.Option(help="folder for the recalibrated checkpoint")],
     slides: Slides = None,
-    decision: Annotated[str | None, typer.Option(help="which, of a tool with several")] = None,
-    sensitivity: Annotated[float | None, typer.Option(help="to promise; as the tool has it where left out")] = None,
-    confidence: Annotated[float, typer.Option(help="how often the promise holds")] = 0.95,
+    decision: Annotated[str | None, typer.Option(help="the decision to change, for a tool with several")] = None,
+    sensitivity: Annotated[float | None, typer.Option(help="sensitivity to guarantee; default: the tool's")] = None,
+    confidence: Annotated[float, typer.Option(help="confidence of the guarantee")] = 0.95,
     method: Annotated[
         str | None,
         typer.Option(
             "--calibration",
-            help="put probabilities (platt, temperature, isotonic) or risks (baseline, baseline_slope) right instead",
+            help="recalibrate probabilities (platt, temperature, isotonic) or risks (baseline, baseline_slope) instead",
         ),
     ] = None,
 ) -> None:
-    """Set a checkpoint's cut by known positives, and say what they promise; or its calibration by what is known."""
+    """Set a checkpoint's threshold, or its calibration, by patients of a new site whose outcome is known."""
     from mil.cli import calibrate_command
     from mil.zoo.registry import resolve
 
@@ -250,22 +256,24 @@ def calibrate(
 
 @app.command()
 def predict(
-    checkpoint: Annotated[list[str], typer.Argument(help="checkpoint folders or released tools; of several the mean")],
+    checkpoint: Annotated[
+        list[str], typer.Argument(help="checkpoint folders or released tools; several predict together")
+    ],
     features: Annotated[Path, typer.Option(help="folder of feature files")],
-    out: Annotated[Path, typer.Option(help="the table to write, CSV")],
+    out: Annotated[Path, typer.Option(help="the CSV file to write")],
     cohort: Annotated[
-        Path | None, typer.Option(help="table patient, slide: slides of a patient are scored together")
+        Path | None, typer.Option(help="table with columns patient and slide: slides of a patient are scored together")
     ] = None,
     slides: Slides = None,
-    tiles: Annotated[Path | None, typer.Option(help="folder for a table a slide: x, y, attention")] = None,
+    tiles: Annotated[Path | None, typer.Option(help="folder for one table per slide: x, y, attention")] = None,
     layout: Layout = None,
     batch_axis: BatchAxis = False,
     slide_mpp: SlideMpp = None,
     allow: Annotated[
-        list[str] | None, typer.Option(help="a class outside this package that the checkpoint may use")
+        list[str] | None, typer.Option(help="a class outside this package that the checkpoint may import")
     ] = None,
 ) -> None:
-    """Score slides without labels; files that leave something open are read as in training, unless told otherwise."""
+    """Predict slides without labels."""
     from mil import checkpoint as checkpoints
     from mil import files
     from mil.features.formats import Reading
@@ -291,13 +299,11 @@ def release(
     run: Annotated[Path, typer.Argument(help="a run folder")],
     version: Annotated[str, typer.Option(help="X.Y.Z")],
     out: Annotated[Path, typer.Option(help="folder of released tools")] = Path("model_cards"),
-    fold: Annotated[
-        int, typer.Option(help="which fold's checkpoint, of a run with several; never chosen by its score")
-    ] = 0,
+    fold: Annotated[int, typer.Option(help="fold whose checkpoint is released; not chosen by its score")] = 0,
     note: Annotated[str | None, typer.Option(help="what changed, for the changelog")] = None,
     date: Annotated[str | None, typer.Option(help="YYYY-MM-DD, for the changelog")] = None,
 ) -> None:
-    """A checkpoint folder with its card, under a version; says which release gates hold."""
+    """Release a checkpoint with its card under a version; prints which release gates pass."""
     zoo_commands.release(run, version, out, fold, note, date)
 
 

@@ -9,14 +9,14 @@ import typer
 app = typer.Typer(name="zoo", help="Released tools: list, show, pull, push, verify.", no_args_is_help=True)
 Registry = Annotated[
     str | None,
-    typer.Option(envvar="MIL_REGISTRY", help="a folder, an address of fsspec's, or hf://owner/repo"),
+    typer.Option(envvar="MIL_REGISTRY", help="a folder, an fsspec URL, or hf://owner/repo"),
 ]
-Key = Annotated[Path | None, typer.Option(help="public key (PEM) of whoever has to have signed it")]
+Key = Annotated[Path | None, typer.Option(help="public key (PEM) of the required signer")]
 
 
 @app.command("list")
 def list_(registry: Registry = None) -> None:
-    """The tools at hand, or those of a registry."""
+    """List the installed and pulled tools, or those of a registry."""
     from rich.console import Console
     from rich.table import Table
 
@@ -36,7 +36,7 @@ def list_(registry: Registry = None) -> None:
 
 @app.command()
 def show(tool: Annotated[str, typer.Argument(help="msi-crc, msi-crc@1.0.0, or a folder")]) -> None:
-    """The facts of a tool: what it predicts, for whom, how well, and what not to use it for."""
+    """Show what a tool predicts, for whom, how well, and what it must not be used for."""
     from mil import checkpoint, files
     from mil.runs.describe import REPORT
     from mil.zoo.index import facts_box
@@ -50,12 +50,12 @@ def show(tool: Annotated[str, typer.Argument(help="msi-crc, msi-crc@1.0.0, or a 
 
 @app.command()
 def pull(
-    tool: Annotated[str, typer.Argument(help="msi-crc, the newest, or msi-crc@1.0.0")],
+    tool: Annotated[str, typer.Argument(help="msi-crc (the newest version) or msi-crc@1.0.0")],
     registry: Registry = None,
-    out: Annotated[Path | None, typer.Option(help="the folder to make; else among the pulled tools")] = None,
+    out: Annotated[Path | None, typer.Option(help="the folder to write; default: the cache of pulled tools")] = None,
     key: Key = None,
 ) -> None:
-    """Fetch a tool; nothing of it is read before its digest is right."""
+    """Download a tool; its digest is checked before any of it is read."""
     from mil.zoo.registry import pull as fetch
 
     typer.echo(str(fetch(_named(registry), tool, out, key)))
@@ -65,9 +65,9 @@ def pull(
 def push(
     folder: Annotated[Path, typer.Argument(help="a released folder")],
     registry: Registry = None,
-    sign: Annotated[Path | None, typer.Option(help="private key (PEM) to sign it with first")] = None,
+    sign: Annotated[Path | None, typer.Option(help="private key (PEM) to sign with")] = None,
 ) -> None:
-    """Put a released folder into a registry; a version there is never overwritten."""
+    """Upload a released folder to a registry; an existing version is never overwritten."""
     from mil.zoo import signing
     from mil.zoo.registry import push as put
 
@@ -79,13 +79,15 @@ def push(
 
 @app.command()
 def verify(
-    folders: Annotated[list[str] | None, typer.Argument(help="folders or names; all at hand where left out")] = None,
+    folders: Annotated[
+        list[str] | None, typer.Argument(help="folders or names; default: all installed and pulled tools")
+    ] = None,
     key: Key = None,
-    processes: Annotated[int, typer.Option(min=1, help="at the same time")] = 2,
+    processes: Annotated[int, typer.Option(min=1, help="processes that verify in parallel")] = 2,
 ) -> None:
     """Check files, weights, golden predictions, and every number of the cards against the stored predictions.
 
-    Prints a line a tool and ends with 1 where one of them is not what it says it is.
+    Prints one line per tool. Exit code 1 if any of them fails.
     """
     from mil.errors import CheckpointError
     from mil.zoo import signing
@@ -107,10 +109,10 @@ def verify(
 
 
 def release(run: Path, version: str, out: Path, fold: int, note: str | None, date: str | None) -> None:
-    """Releases a run and says which gates hold; the folder is printed last.
+    """Release a run and print which gates pass, then the folder.
 
     Raises:
-        MilError: what stands against a release.
+        MilError: The run cannot be released.
     """
     from mil.zoo.gates import gate_lines
     from mil.zoo.release import release as publish
