@@ -67,7 +67,7 @@ def evaluate(
     out: Out = None,
     resamples: Resamples = None,
 ) -> None:
-    """Evaluate a run, a checkpoint on a new cohort, or predictions of any software: metrics with intervals and a report.
+    """Evaluate a run, a checkpoint on a new cohort, or predictions of any software.
 
     Nothing of a checkpoint is fitted to the new cohort. The columns that are named determine the kind of prediction.
     """
