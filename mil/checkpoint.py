@@ -86,7 +86,7 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         CheckpointError: no checkpoint, another schema, or a file changed, missing or added.
     """
-    manifest = _parsed(folder)
+    manifest = unverified(folder)
     _verify(folder, manifest)
     return manifest
 
@@ -97,14 +97,19 @@ def reopened(folder: Path) -> Manifest:
     Raises:
         CheckpointError: no checkpoint, another schema, or other weights than the manifest counts.
     """
-    manifest = _parsed(folder)
+    manifest = unverified(folder)
     for path in folder.glob(".*"):  # temporary files of `files.write`
         path.unlink()
     _verify_weights(folder, manifest)
     return manifest
 
 
-def _parsed(folder: Path) -> Manifest:
+def unverified(folder: Path) -> Manifest:
+    """Return the manifest alone; the files that it counts are not read.
+
+    Raises:
+        CheckpointError: no checkpoint, or another schema.
+    """
     path = folder / MANIFEST
     if path.is_symlink() or not path.is_file():
         raise CheckpointError(f"{folder} is no checkpoint: it holds no {MANIFEST}")
@@ -131,7 +136,7 @@ def load(folder: Path, allow: Collection[str] = ()) -> Checkpoint:
     endpoint = endpoint_of(manifest.endpoint, allow, folder)
     covariates = None if manifest.covariates is None else _covariates(manifest.covariates, folder)
     try:
-        endpoint.load_state(manifest.fitted.get("endpoint", {}))
+        endpoint.load_state(manifest.fitted.endpoint)
         endpoint.decode(torch.zeros(1, endpoint.out_dim))
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{folder / MANIFEST}: fitted.endpoint: {_line(error)}") from None

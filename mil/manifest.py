@@ -1,4 +1,4 @@
-"""What a released model says of itself, as data: every version of it that was ever written is still read."""
+"""The manifest of a checkpoint: everything that is not a weight. Manifests of every earlier schema are still read."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -9,6 +9,7 @@ from pydantic_core import from_json
 
 from mil.endpoints.endpoint import Endpoint
 from mil.features.encoders import Encoder
+from mil.fitted.state import FittedState
 
 
 class Part(BaseModel):
@@ -40,14 +41,13 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     tool: dict[str, Any]
     """the tool's yaml, as it was"""
     model: Part
     endpoint: Part
-    fitted: dict[str, Any]
-    """`endpoint`, its state; and as far as the tool asks for them `decisions` (a list), `calibration`, `conformal` and
-    `novelty`: each says on whom it was fitted"""
+    fitted: FittedState
+    """fitted once, at the end of training; whoever predicts or reports applies it"""
     encoder: dict[str, Any]
     """name and width as in `conf/encoder/`, and whether every feature file said so itself"""
     data: dict[str, Any]
@@ -82,37 +82,46 @@ def encoder_record(encoder: Encoder, verified: bool) -> dict[str, Any]:
 
 
 def parsed(content: bytes) -> Manifest:
-    """A manifest of any schema, brought to the present one.
+    """Return the manifest in a file of any schema, brought to the present one.
 
     Raises:
-        ValidationError: it is none.
+        ValidationError: it is not a manifest.
         ValueError: not JSON.
     """
     raw = from_json(content)
     if isinstance(raw, dict) and raw.get("schema_version") == 1:
         raw = _from_1(raw)
+    if isinstance(raw, dict) and raw.get("schema_version") == 2:
+        raw = _from_2(raw)
     return Manifest.model_validate(raw)
 
 
 def _from_1(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Schema 1 knew one cut of a binary score, fitted on select patients, and where no cut was asked for, none."""
+    """Schema 1 had at most one cut, of a binary score, fitted on select patients."""
     fitted = raw.get("fitted")
     if not isinstance(fitted, dict):
         return {**raw, "schema_version": 2}
-    old = ("threshold", "threshold_rule", "threshold_on")
-    kept = {key: value for key, value in fitted.items() if key not in old}
     cut, classes = fitted.get("threshold"), raw.get("endpoint", {}).get("options", {}).get("classes")
-    if cut is None or not isinstance(classes, list):
-        return {**raw, "schema_version": 2, "fitted": kept}
-    select = raw.get("data", {}).get("patients", {}).get("select", {})
-    decision = {
-        "name": classes[-1],
-        "columns": [f"p_{classes[-1]}"],
-        "rule": fitted.get("threshold_rule") or {},
-        "cuts": [cut],
-        "calls": classes,
-        "on": "select",
-        "n": select.get("n", 0),
-        "positives": select.get(classes[-1]),
-    }
-    return {**raw, "schema_version": 2, "fitted": {**kept, "decisions": [decision]}}
+    upgraded = {key: value for key, value in fitted.items() if not key.startswith("threshold")}
+    if cut is not None and isinstance(classes, list):
+        select = raw.get("data", {}).get("patients", {}).get("select", {})
+        decision = {
+            "name": classes[-1],
+            "columns": [f"p_{classes[-1]}"],
+            "rule": fitted.get("threshold_rule") or {},
+            "cuts": [cut],
+            "calls": classes,
+            "on": "select",
+            "n": select.get("n", 0),
+            "positives": select.get(classes[-1]),
+        }
+        upgraded["decisions"] = [decision]
+    return {**raw, "schema_version": 2, "fitted": upgraded}
+
+
+def _from_2(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Schema 2 had no risk groups for tools that state none, no reasons, and null in place of no decisions."""
+    fitted = raw.get("fitted")
+    if not isinstance(fitted, dict):
+        return {**raw, "schema_version": 3}
+    return {**raw, "schema_version": 3, "fitted": {**fitted, "decisions": fitted.get("decisions") or []}}

@@ -16,6 +16,7 @@ from mil.endpoints.classification import Binary
 from mil.endpoints.several import Several
 from mil.endpoints.survival import Cox
 from mil.errors import CheckpointError
+from mil.fitted.state import FittedState
 from mil.models.abmil import ABMIL
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
@@ -31,7 +32,7 @@ def saved(folder: Path, model: MILModel, options: Node | None = None) -> Path:
         tool={"name": "msi-crc", "version": "0.1.0"},
         model=manifests.part(model, {"in_dim": 8, "out_dim": 1} | (options or {})),
         endpoint=manifests.part(endpoint, {"column": "MSI", "classes": ["MSS", "MSI-H"]}),
-        fitted={"endpoint": endpoint.state(), "decisions": []},
+        fitted=FittedState(endpoint=endpoint.state()),
         encoder={"name": "uni", "dim": 8, "aliases": ["UNI"], "verified": True},
         data={"bag": "patient"},
         training={"seed": 0},
@@ -99,7 +100,7 @@ def with_covariates(folder: Path, fusion: str = "gated") -> tuple[Path, Fused, S
         tool={"name": "several", "version": "0.1.0"},
         model=manifests.part(model.inner, {"in_dim": 8, "out_dim": 2, "embed_dim": 6, "attention_dim": 4}),
         endpoint=manifests.endpoint_part(endpoint, said | {"weights": {"outcome": 0.5}}),
-        fitted={"endpoint": endpoint.state()},
+        fitted=FittedState(endpoint=endpoint.state()),
         encoder={"name": "uni", "dim": 8, "aliases": ["UNI"], "verified": True},
         data={"bag": "patient"},
         training={"seed": 0},

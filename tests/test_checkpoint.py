@@ -50,7 +50,7 @@ def test_what_is_saved_comes_back(folder: Path) -> None:
     assert not found.model.training
     assert isinstance(found.endpoint, Binary)
     assert found.endpoint.positive == "MSI-H"
-    assert found.manifest.fitted["decisions"] == []
+    assert found.manifest.fitted.decisions == ()
     assert (found.encoder.name, found.encoder.dim, found.encoder.aliases) == ("uni", 8, ("UNI",))
     assert set(found.manifest.files) == {WEIGHTS, "README.md"}
 

@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda node: node.update(schema_version=3),
+        lambda node: node.update(schema_version=4),
         lambda node: node.update(surprise=1),
         lambda node: node["model"].update(_target_="os.system"),
         lambda node: node.pop("encoder"),

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from mil.fitted.decision_rules import Decision
 from mil.manifest import parsed
 
 STORED = Path(__file__).parent / "zoo" / "released" / "schema_1"
@@ -15,11 +14,11 @@ STORED = Path(__file__).parent / "zoo" / "released" / "schema_1"
 def test_the_cut_of_schema_1_is_a_decision_now() -> None:
     before = json.loads((STORED / "msi-crc" / "manifest.json").read_text())
     manifest = parsed(json.dumps(before).encode())
-    (decision,) = (Decision.from_state(one) for one in manifest.fitted["decisions"])
+    (decision,) = manifest.fitted.decisions
     assert decision.cuts == (before["fitted"]["threshold"],)
     assert (decision.calls, decision.columns, decision.on) == (("MSS", "MSI-H"), ("p_MSI-H",), "select")
     assert decision.n == before["data"]["patients"]["select"]["n"]
-    assert manifest.schema_version == 2
+    assert manifest.schema_version == 3
     assert {key: value for key, value in before.items() if key not in ("fitted", "schema_version")}.keys() <= set(
         manifest.model_dump()
     )
@@ -28,11 +27,11 @@ def test_the_cut_of_schema_1_is_a_decision_now() -> None:
 def test_a_manifest_without_a_cut_keeps_the_rest() -> None:
     before = json.loads((STORED / "surv-crc" / "manifest.json").read_text())
     manifest = parsed(json.dumps(before).encode())
-    assert manifest.fitted["endpoint"] == before["fitted"]["endpoint"]
-    assert "decisions" not in manifest.fitted
+    assert manifest.fitted.endpoint == before["fitted"]["endpoint"]
+    assert manifest.fitted.decisions == ()
 
 
-@pytest.mark.parametrize("content", [b"{}", b"[]", b'{"schema_version": 1}', b'{"schema_version": 3}'])
+@pytest.mark.parametrize("content", [b"{}", b"[]", b'{"schema_version": 1}', b'{"schema_version": 4}'])
 def test_what_is_no_manifest_is_refused(content: bytes) -> None:
     with pytest.raises(ValidationError):
         parsed(content)

@@ -16,7 +16,8 @@ import torch
 from mil import config
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.survival import Survival
-from mil.fitted import decision_rules, fitting
+from mil.fitted import decision_rules, requests
+from mil.fitted.state import BagSummaries, FittedState
 from mil.simulation.simulated_cohort import draw_patients
 from mil.study import build
 from mil.study.compose import compose
@@ -144,16 +145,16 @@ def test_what_a_tool_fits_can_be_fitted_on_its_own_cohort(name: str, caplog: pyt
     scores = pd.DataFrame({column: own.numpy() for column, own in endpoint.decode(logits).items()})
     table = pd.concat([clinic, scores], axis=1)
     train, select = table.iloc[: len(table) // 2], table.iloc[len(table) // 2 :]
-    shown = fitting.Shown(np.full(len(train), 200), np.random.default_rng(0).normal(size=(len(train), 8)))
-    fitting.check(tool(name), endpoint)
+    shown = BagSummaries(np.full(len(train), 200), np.random.default_rng(0).normal(size=(len(train), 8)))
+    requests.check(tool(name), endpoint)
     with caplog.at_level(logging.WARNING):
-        found = fitting.fit(tool(name), endpoint, train, select, {"train": shown})
+        found = FittedState.fit(tool(name), endpoint, train, select, {"train": shown})
     assert not caplog.records
-    assert len(found["decisions"]) == len(decision_rules.plans(tool(name)["decision"], endpoint))
-    assert bool(found["decisions"]) == (tool(name)["decision"] is not None)
-    assert (found["conformal"] is None) == isinstance(endpoint, Survival)
-    assert (found["calibration"] is None) == (tool(name)["calibration"] is None)
-    assert found["novelty"] is not None
+    assert len(found.decisions) == len(decision_rules.plans(tool(name)["decision"], endpoint))
+    assert bool(found.decisions) == (tool(name)["decision"] is not None)
+    assert (found.conformal is None) == isinstance(endpoint, Survival)
+    assert (found.calibration is None) == (tool(name)["calibration"] is None)
+    assert found.novelty is not None
 
 
 @every_tool

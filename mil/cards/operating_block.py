@@ -47,25 +47,24 @@ def at_the_cut(facts: Facts) -> list[Field]:
 
 
 def _frozen(facts: Facts) -> list[Field]:
-    decisions = facts.manifest.fitted.get("decisions") or []
+    decisions = facts.manifest.fitted.decisions
     if not decisions:
         said = "the tool asks for no decision" if not facts.tool.get("decision") else "no patients could set the cuts"
         return [Field("Cut", absent(said))]
     fields = []
     for at, one in enumerate(decisions):
-        cuts = ", ".join(f"{cut:.6g}" for cut in one["cuts"]) or "none: the likeliest class"
-        whom = f"{one['n']} {one['on']} patients" if one["n"] else one["on"]
-        whom += f", {one['positives']} positive" if one.get("positives") is not None and one["n"] else ""
-        said = f"{_rule(one['rule'])}; cuts {cuts}; set on {whom}"
-        fields.append(Field(f"Rule and cuts of {one['name']}", said, f"{MANIFEST}fitted.decisions[{at}]"))
-        promise = one.get("guarantee")
-        if promise:
-            said = f"sensitivity at least {promise['lower']:.3f} with confidence {promise['confidence']:.0%}"
-            said += f", set on {promise['positives']} known positives"
+        cuts = ", ".join(f"{cut:.6g}" for cut in one.cuts) or "none: the likeliest class"
+        whom = f"{one.n} {one.on} patients" if one.n else str(one.on)
+        whom += f", {one.positives} positive" if one.positives is not None and one.n else ""
+        said = f"{_rule(one.rule)}; cuts {cuts}; set on {whom}"
+        fields.append(Field(f"Rule and cuts of {one.name}", said, f"{MANIFEST}fitted.decisions[{at}]"))
+        if (promise := one.guarantee) is not None:
+            said = f"sensitivity at least {promise.lower:.3f} with confidence {promise.confidence:.0%}"
+            said += f", set on {promise.positives} known positives"
             fields.append(Field("Guarantee", said, f"{MANIFEST}fitted.decisions[{at}].guarantee"))
-    on = " and ".join(dict.fromkeys(str(one["on"]) for one in decisions if one["n"])) or "no"
+    on = " and ".join(dict.fromkeys(str(one.on) for one in decisions if one.n)) or "no"
     none = absent(f"the cuts were set on {on} patients of the training cohort, not on known positives of a new site")
-    if not any(one.get("guarantee") for one in decisions):
+    if not any(one.guarantee for one in decisions):
         fields.append(Field("Statistical guarantee", none))
     return [
         *fields,

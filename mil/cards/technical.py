@@ -1,7 +1,5 @@
 """Blocks 4, 5 and 9: inputs, outputs, and the model."""
 
-from typing import Any
-
 from mil.cards.card_facts import MANIFEST, Facts, component, short_digest
 from mil.cards.content import CardBlock, Field, Subsection, absent
 from mil.cards.purpose import legend, outputs
@@ -43,7 +41,10 @@ def inputs(facts: Facts) -> CardBlock:
         Field("Specimen and stain", facts.text("specimen")),
         Field("Formats", "those of TRIDENT, CLAM, STAMP and other producers of features; see the repository's README"),
         Field("Quality gate", _gate(facts), f"{MANIFEST}fitted.novelty"),
-        Field("On too few tiles", "the result is withheld, with the reason" if _novelty(facts) else absent(_NO_GATE)),
+        Field(
+            "On too few tiles",
+            "the result is withheld, with the reason" if facts.manifest.fitted.novelty else absent(_NO_GATE),
+        ),
         Field("Several slides of a patient", _bag(manifest.data["bag"]), f"{MANIFEST}data.bag"),
         Field("Clinical variables", _clinical(facts), f"{MANIFEST}covariates"),
     ]
@@ -53,19 +54,18 @@ def inputs(facts: Facts) -> CardBlock:
 def results(facts: Facts) -> CardBlock:
     """What the tool returns."""
     fitted, table = facts.manifest.fitted, outputs(facts)
-    calibration = fitted.get("calibration") or {}
-    method = calibration.get("method")
-    coverage = (fitted.get("conformal") or {}).get("coverage")
+    calibration = fitted.calibration
+    coverage = None if fitted.conformal is None else fitted.conformal.coverage
     calls = [f"{name}: {when}" for name, when, _ in table.rows] if table else [absent("the tool makes no call")]
     sets = f"a set or an interval that should hold the truth with probability {coverage}"
     fields = [
         Field("Scores, their direction and unit", legend(facts)),
         Field(
             "Calibrated probability",
-            f"by {METHODS.get(method, method)}, fitted on {calibration.get('on', 'select')} patients"
-            if method
+            f"by {METHODS.get(calibration.method, calibration.method)}, fitted on {calibration.on} patients"
+            if calibration
             else absent(_uncalibrated(facts)),
-            f"{MANIFEST}fitted.calibration" if method else "",
+            f"{MANIFEST}fitted.calibration" if calibration else "",
         ),
         Field("Category", calls, f"{MANIFEST}fitted.decisions" if table else ""),
         Field("Abstention", _abstention(facts)),
@@ -125,28 +125,24 @@ def _most_tiles(max_tiles: int | None) -> str:
 _NO_GATE = "the tool asks for no check of novelty"
 
 
-def _novelty(facts: Facts) -> dict[str, Any]:
-    return facts.manifest.fitted.get("novelty") or {}
-
-
 def _fewest(facts: Facts) -> str:
-    novelty = _novelty(facts)
-    return str(novelty["min_tiles"]) if novelty else absent(_NO_GATE)
+    novelty = facts.manifest.fitted.novelty
+    return absent(_NO_GATE) if novelty is None else str(novelty.min_tiles)
 
 
 def _gate(facts: Facts) -> str:
-    novelty = _novelty(facts)
-    if not novelty:
+    novelty = facts.manifest.fitted.novelty
+    if novelty is None:
         return absent(_NO_GATE)
-    tiles = f"fewer than {novelty['min_tiles']} tiles"
-    far = f", or features too far from those of {novelty['train']} training bags" if novelty.get("features") else ""
+    tiles = f"fewer than {novelty.min_tiles} tiles"
+    far = f", or features too far from those of {novelty.train} training bags" if novelty.features else ""
     return f"a result is withheld for {tiles}{far}; whoever made the features must detect blur, pen and folds"
 
 
 def _abstention(facts: Facts) -> str:
-    calls = [call for decision in facts.manifest.fitted.get("decisions") or [] for call in decision["calls"]]
-    abstentions = [name for name in ("indeterminate", "abstained") if name in calls]
-    if _novelty(facts):
+    calls = [call for decision in facts.manifest.fitted.decisions for call in decision.calls]
+    abstentions: list[str] = [name for name in ("indeterminate", "abstained") if name in calls]
+    if facts.manifest.fitted.novelty:
         abstentions.append("withheld")
     return ", ".join(abstentions) or absent("the rule calls every patient, and there is no check of novelty")
 

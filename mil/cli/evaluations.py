@@ -116,7 +116,8 @@ def of_table(path: Path, columns: Columns, out: Path | None, resamples: int) -> 
         PredictionsError: the table lacks a column, or has values that cannot be scored.
     """
     found = read(path, columns)
-    evaluation = Evaluation.of(found.table, found.endpoint, {"decision": found.decision}, found.patients, resamples)
+    tool = {"decision": found.decision}
+    evaluation = Evaluation.refitted(found.table, found.endpoint, tool, found.patients, resamples)
     head: dict[str, Any] = {"tool": path.name, "simulated": False, "model": "not ours", "resamples": resamples}
     report = head | reported(evaluation)
     if found.ranks is not None:

@@ -18,14 +18,13 @@ Classes are recalibrated each against the rest and divided by their sum, which m
 recalibrated boundary by boundary, and a boundary may not be likelier than the one below.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from dataclasses import replace as replaced
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.isotonic import IsotonicRegression
@@ -46,9 +45,10 @@ _LEAST, _MOST = 1e-3, 1e3
 """Of the inverse temperature."""
 
 
-@dataclass(frozen=True)
-class Calibrator:
-    """What was fitted to select patients, and says for every later one what the probabilities should be."""
+class Calibrator(BaseModel):
+    """Calibration curves fitted to select patients, and how they are applied to later ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str
     columns: tuple[str, ...]
@@ -100,22 +100,6 @@ class Calibrator:
         above = np.minimum.accumulate(values, axis=1)
         return -np.diff(above, axis=1, prepend=1.0, append=0.0)
 
-    def state(self) -> dict[str, Any]:
-        """All of it in plain JSON types."""
-        found = {"method": self.method, "columns": list(self.columns), "joined": self.joined, "on": self.on}
-        return found | {"curves": [curve.state() for curve in self.curves], "horizons": self.horizons}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> "Calibrator":
-        """Takes back what `state` gave; older ones speak of select patients, and of no horizons.
-
-        Raises:
-            KeyError: something is missing.
-        """
-        curves = tuple(map(Curve.from_state, state["curves"]))
-        columns, more = tuple(map(str, state["columns"])), (int(state.get("horizons", 0)), str(state.get("on", SELECT)))
-        return cls(str(state["method"]), columns, curves, state["joined"], *more)
-
 
 def check(method: str, endpoint: Endpoint) -> None:
     """Refuses a method that does not exist, or not for this endpoint.
@@ -143,17 +127,20 @@ def fit(method: str, endpoint: Endpoint, select: pd.DataFrame) -> Calibrator:
     """
     check(method, endpoint)
     if endpoint.survival is not None:
-        names = endpoint.survival.all_risk_columns()
         found = risk_calibration.fit(method, endpoint, select)
-        return Calibrator(method, tuple(name for own in names for name in own), found, RISKS, len(names[0]))
+        columns = tuple(name for names in endpoint.survival.all_risk_columns() for name in names)
+        horizons = len(endpoint.survival.horizons)
+        return Calibrator(method=method, columns=columns, curves=found, joined=RISKS, horizons=horizons)
     asked = endpoint.questions()
     if len(endpoint.class_columns) > 1:
         columns, joined = endpoint.class_columns, GRADES if endpoint.ordered else CLASSES
         if method == "temperature":
-            return Calibrator(method, columns, (_temperature(endpoint, columns, select),), joined)
-        return Calibrator(method, columns, tuple(_curve_of(method, one, select) for one in asked), joined)
+            curves: tuple[Curve, ...] = (_temperature(endpoint, columns, select),)
+        else:
+            curves = tuple(_curve_of(method, one, select) for one in asked)
+        return Calibrator(method=method, columns=columns, curves=curves, joined=joined)
     curves = _those_that_fit(method, asked, select)
-    return Calibrator(method, tuple(one.columns[0] for one in asked), curves)
+    return Calibrator(method=method, columns=tuple(one.columns[0] for one in asked), curves=curves)
 
 
 def calibrated_name(column: str) -> str:
@@ -163,7 +150,7 @@ def calibrated_name(column: str) -> str:
 
 def calibrated(question: Question) -> Question:
     """The same question, answered by the calibrated columns."""
-    return replaced(question, columns=tuple(map(calibrated_name, question.columns)))
+    return replace(question, columns=tuple(map(calibrated_name, question.columns)))
 
 
 def either(columns: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -191,15 +178,15 @@ def _curve_of(method: str, question: Question, select: pd.DataFrame) -> Curve:
     who = f"calibration {method} of {question.name}: {n} patients with {positives} positives"
     if not 0 < positives < n:
         raise PredictionsError(f"{who}, expected both positives and negatives")
-    blank = Curve(question.name, question.columns, n, positives)
+    blank = Curve(name=question.name, columns=question.columns, n=n, positives=positives)
     if method == "isotonic":
         if n < ISOTONIC_LEAST:
             raise PredictionsError(f"{who}, expected {ISOTONIC_LEAST} or more patients; platt needs fewer")
-        return replaced(blank, corners=_isotonic(probability, positive))
+        return blank.model_copy(update={"corners": _isotonic(probability, positive)})
     intercept, slope = _line(logit(probability), _smoothed(positive.astype(np.int64), 2)[:, 1], method)
     if not slope > _LEAST:
         raise PredictionsError(f"{who}, whose score has a slope of {slope:.3g}, expected one that rises with the truth")
-    return replaced(blank, intercept=intercept, slope=slope)
+    return blank.model_copy(update={"intercept": intercept, "slope": slope})
 
 
 def _line(values: Floats, target: Floats, method: str) -> tuple[float, float]:
@@ -226,7 +213,13 @@ def _temperature(endpoint: Endpoint, columns: Sequence[str], select: pd.DataFram
     if inverse < 2 * _LEAST:
         found = f"{len(label)} patients whose probabilities do not rise with their classes"
         raise PredictionsError(f"calibration temperature: {found}, expected some that do")
-    return Curve(", ".join(endpoint.classes), tuple(columns), len(label), int(np.bincount(label).min()), slope=inverse)
+    return Curve(
+        name=", ".join(endpoint.classes),
+        columns=tuple(columns),
+        n=len(label),
+        positives=int(np.bincount(label).min()),
+        slope=inverse,
+    )
 
 
 def _isotonic(probability: Floats, positive: NDArray[np.bool_]) -> tuple[tuple[float, ...], tuple[float, ...]]:

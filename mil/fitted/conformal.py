@@ -22,10 +22,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mil.endpoints.endpoint import Endpoint, numbers
-from mil.errors import CheckpointError, ConfigError
+from mil.errors import ConfigError
 
 Floats = NDArray[np.float64]
 METHODS = ("lac", "aps")
@@ -180,24 +180,6 @@ class Conformal(BaseModel):
             for limit in part.limits
             if limit.cut is None
         ]
-
-    def state(self) -> dict[str, Any]:
-        """In plain JSON types."""
-        return self.model_dump(mode="json")
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> "Conformal":
-        """Takes back what `state` gave.
-
-        Raises:
-            CheckpointError: it is no such thing.
-        """
-        try:
-            return cls.model_validate(state)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
-            raise CheckpointError(f"conformal: {where}: {first['msg']}, expected what `fit` gives") from None
 
 
 class Options(NamedTuple):

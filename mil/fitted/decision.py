@@ -6,10 +6,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from mil.endpoints.endpoint import numbers
-from mil.errors import CheckpointError, ConfigError, PredictionsError
+from mil.errors import ConfigError, PredictionsError
 from mil.fitted.guarantee import Guarantee, cut_from_positives
 
 ABSTAINED, BETWEEN = "abstained", "indeterminate"
@@ -55,24 +55,6 @@ class Decision(BaseModel):
     def likeliest(self) -> bool:
         """Whether classes are compared, and no score is cut."""
         return self.rule.get("rule") == "argmax"
-
-    def state(self) -> dict[str, Any]:
-        """In plain JSON types."""
-        return self.model_dump(mode="json")
-
-    @classmethod
-    def from_state(cls, state: Any) -> "Decision":
-        """Takes back what `state` gave.
-
-        Raises:
-            CheckpointError: it is no such thing.
-        """
-        try:
-            return cls.model_validate(state)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
-            raise CheckpointError(f"decision: {where}: {first['msg']}, expected what a tool's rule gives") from None
 
     def score(self, table: pd.DataFrame) -> NDArray[np.float64]:
         """What is cut, `(p,)`.

@@ -33,9 +33,12 @@ from mil.fitted.cutoffs import achieved, choose, two_cuts
 from mil.fitted.decision import ABSTAINED, BETWEEN, Decision, On, apply, recalibrate, total
 from mil.fitted.rule_options import GROUPS, check, check_keys
 
-__all__ = ["STATED", "Decision", "Plan", "aimed", "apply", "fit", "plans", "recalibrate"]
+__all__ = ["MEDIAN", "STATED", "Decision", "Plan", "aimed", "apply", "fit", "group_plan", "plans", "recalibrate"]
 
 STATED: On = "stated beforehand"
+MEDIAN = {"rule": "quantiles", "cuts": [0.5]}
+"""Rule of risk groups where a tool states none."""
+GROUP_RULES = ("quantiles", "absolute_risk")
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,21 @@ def plans(decision: Mapping[str, Any] | None, endpoint: Endpoint) -> list[Plan]:
         raise ConfigError(f"decision: question {odd[0]!r}, expected some of {', '.join(asked) or '(none)'}")
     role = {"role": decision["role"]} if "role" in decision else {}
     return [plan for name, rule in rules.items() if rule for plan in _plans(rule, endpoint, asked[name], role)]
+
+
+def group_plan(decision: Mapping[str, Any] | None, endpoint: Endpoint) -> Plan | None:
+    """Return the plan of risk groups for an endpoint of survival: the tool's own rule, else the training median.
+
+    None for endpoints without times to an event.
+
+    Raises:
+        ConfigError: a rule with keys, shares or horizons that do not exist.
+    """
+    if endpoint.survival is None:
+        return None
+    states_groups = decision is not None and decision.get("rule") in GROUP_RULES
+    [plan] = plans(decision if states_groups else MEDIAN, endpoint)
+    return plan
 
 
 def _plans(

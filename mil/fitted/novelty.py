@@ -25,9 +25,9 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
-from mil.errors import CheckpointError, ConfigError
+from mil.errors import ConfigError
 
 Floats = NDArray[np.float64]
 COMPONENTS, PER_COMPONENT, PARTS = 16, 5, 5
@@ -154,24 +154,6 @@ class Novelty(BaseModel):
             f"Its features are too far from those of the {self.train} training bags: {found:.2f} standard deviations "
             f"beyond their usual distance, where {known.expected:.1%} of bags like them lie beyond {known.cut:.2f}."
         )
-
-    def state(self) -> dict[str, Any]:
-        """In plain JSON types."""
-        return self.model_dump(mode="json")
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> "Novelty":
-        """Takes back what `state` gave.
-
-        Raises:
-            CheckpointError: it is no such thing.
-        """
-        try:
-            return cls.model_validate(state)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
-            raise CheckpointError(f"novelty: {where}: {first['msg']}, expected what `fit` gives") from None
 
 
 def options(asked: Mapping[str, Any]) -> Options:

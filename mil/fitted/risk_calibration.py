@@ -17,7 +17,7 @@ who applies the curves draws them together (`rising`).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -177,5 +177,12 @@ def _curve(one: _Known, slope: float) -> Curve:
 
     reach = _FAR * (1 + slope)
     found = brentq(above, -reach, reach, xtol=1e-13, rtol=1e-14)
-    blank = Curve(one.name, (one.column,), len(one.score), one.events, scale=LOG_LOG)
-    return replace(blank, intercept=float(found), slope=slope)
+    return Curve(
+        name=one.name,
+        columns=(one.column,),
+        n=len(one.score),
+        positives=one.events,
+        intercept=float(found),
+        slope=slope,
+        scale=LOG_LOG,
+    )

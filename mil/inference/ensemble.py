@@ -35,7 +35,7 @@ from mil.endpoints.cox import BaselineHazard
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import CheckpointError
 from mil.features.formats import Reading
-from mil.inference.conclusions import WITHHELD, withhold
+from mil.fitted.withholding import WITHHELD, withhold
 from mil.inference.predict import predict
 from mil.stats.weights import ratio
 

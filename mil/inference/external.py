@@ -7,8 +7,7 @@ of patients of the new place.
 
 import logging
 import shutil
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
@@ -24,11 +23,13 @@ from mil.features.formats import Reading
 from mil.fitted import calibrators
 from mil.fitted.calibrators import LOCAL, Calibrator, calibrated_name, either
 from mil.fitted.decision_rules import STATED, Decision, aimed, recalibrate
-from mil.inference.conclusions import WITHHELD
+from mil.fitted.withholding import WITHHELD
 from mil.inference.predict import predict
 from mil.tables import listed
 
 logger = logging.getLogger(__name__)
+EXTERNAL_FOLD = 0
+"""The fold of a cohort that the checkpoint was not trained on."""
 
 
 class Labelled(NamedTuple):
@@ -61,7 +62,7 @@ def labelled(
     if kept.empty:
         raise PredictionsError(f"{cohort}: all {len(scores)} patients with a label are withheld, expected some results")
     targets = known.patients.loc[kept["patient"], list(endpoint.columns)].reset_index(drop=True)
-    head = kept[["patient"]].assign(fold=0, role="report")
+    head = kept[["patient"]].assign(fold=EXTERNAL_FOLD, role="report")
     table = pd.concat([head, targets, kept.drop(columns=["patient", WITHHELD], errors="ignore")], axis=1)
     clinic = known.table.drop(columns="slide").drop_duplicates("patient").set_index("patient")
     return Labelled(table, clinic, int(out.sum()))
@@ -92,14 +93,14 @@ def recalibrated(
     if out.exists():
         raise ConfigError(f"{out}: is there already, expected a new folder")
     manifest = checkpoint.manifest
-    states = [Decision.from_state(one) for one in manifest.fitted.get("decisions") or []]
+    states = manifest.fitted.decisions
     chosen = _chosen(states, decision, checkpoint)
     question = _question(checkpoint, chosen)
     positives = found.table[question.truth(found.table.set_index("patient")) == 1]
     asked = sensitivity or float(chosen.rule.get("at_least") or chosen.rule.get("out", {}).get("sensitivity") or 0.95)
     fresh = recalibrate(chosen, chosen.score(positives), asked, confidence)
-    decisions = [(fresh if one.name == chosen.name else one).state() for one in states]
-    changed = manifest.model_copy(update={"fitted": {**manifest.fitted, "decisions": decisions}})
+    decisions = tuple(fresh if one.name == chosen.name else one for one in states)
+    changed = manifest.model_copy(update={"fitted": manifest.fitted.model_copy(update={"decisions": decisions})})
     _copied(checkpoint, out, lambda place: checkpoints.seal(place, changed))
     return fresh
 
@@ -122,16 +123,19 @@ def put_right(checkpoint: Checkpoint, found: Labelled, out: Path, method: str) -
     if out.exists():
         raise ConfigError(f"{out}: is there already, expected a new folder")
     manifest = checkpoint.manifest
-    fresh = replace(calibrators.fit(method, checkpoint.endpoint, found.table.set_index("patient")), on=LOCAL)
-    states = [Decision.from_state(one) for one in manifest.fitted.get("decisions") or []]
+    fresh = calibrators.fit(method, checkpoint.endpoint, found.table.set_index("patient")).model_copy(
+        update={"on": LOCAL}
+    )
+    states = manifest.fitted.decisions
     for one in states:
         if one.on != STATED and set(one.columns) & set(map(calibrated_name, fresh.columns)):
             raise ConfigError(
                 f"{checkpoint.folder}: decision {one.name} was cut by {one.on} on the calibration that it has, "
                 "expected a checkpoint whose calibration is set before its cut"
             )
-    decisions = [aimed(one, fresh).state() for one in states]
-    fitted = {**manifest.fitted, "decisions": decisions, "calibration": fresh.state()}
+    decisions = tuple(aimed(one, fresh) for one in states)
+    groups = tuple(aimed(one, fresh) for one in manifest.fitted.risk_groups)
+    fitted = manifest.fitted.model_copy(update={"decisions": decisions, "calibration": fresh, "risk_groups": groups})
     changed = manifest.model_copy(update={"fitted": fitted})
     _copied(checkpoint, out, lambda place: checkpoints.seal(place, changed))
     return fresh
@@ -150,7 +154,7 @@ def _copied(checkpoint: Checkpoint, out: Path, finish: Callable[[Path], None]) -
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _chosen(states: list[Decision], name: str | None, checkpoint: Checkpoint) -> Decision:
+def _chosen(states: Sequence[Decision], name: str | None, checkpoint: Checkpoint) -> Decision:
     names = listed([one.name for one in states]) or "none"
     if name is None and len(states) == 1:
         return states[0]

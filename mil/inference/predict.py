@@ -23,7 +23,7 @@ from mil.features.formats import Reading
 from mil.features.geometry import Expected
 from mil.features.store import FeatureStore
 from mil.findings import log_warnings, raise_first_error
-from mil.inference.conclusions import Seen, concluded
+from mil.fitted.withholding import RowBags
 from mil.models.mil_model import MILModel, Output
 
 Watch = Callable[[int, Bags, Output], object]
@@ -82,7 +82,7 @@ def predict(
 ) -> pd.DataFrame:
     """A table of scores: one row a patient of the cohort, or one a slide where there is no cohort.
 
-    What was fitted with the model adds its columns, see `mil.inference.conclusions`.
+    What was fitted with the model adds its columns, see `FittedState.apply`.
 
     `slides` names the slides of a cohort that has one row a patient. `tiles` names a folder for one table a slide: each
     tile's level-0 coordinates and attention, its share of the bag. `reading` is what the user says of files that leave
@@ -103,14 +103,14 @@ def predict(
     dataset = BagDataset(store, list(bags["slides"]), torch.zeros(len(bags)), covariates=beside)
     means: list[Tensor] = []
     watches = [] if tiles is None else [_tile_writer(dataset, tiles, checkpoint)]
-    if checkpoint.manifest.fitted.get("novelty") is not None:
+    if checkpoint.manifest.fitted.novelty is not None:
         watches.append(lambda index, bags, output: means.append(mean(bags)))
     found = logits(checkpoint.model, dataset, workers, lambda *passing: [watch(*passing) for watch in watches])
     patients = table.patients.index
     out = pd.DataFrame({"slide" if cohort is None else "patient": patients})
     out["tiles"] = per_patient(torch.tensor(dataset.sizes).double().unsqueeze(1), bags["patient"], patients).numpy()
     out = out.assign(**decoded(checkpoint.endpoint, per_patient(found, bags["patient"], patients)))
-    return concluded(checkpoint.manifest.fitted, out, _seen(dataset, bags, patients, means))
+    return checkpoint.manifest.fitted.apply(out, _row_bags(dataset, bags, patients, means))
 
 
 def mean(bags: Bags) -> Tensor:
@@ -118,8 +118,8 @@ def mean(bags: Bags) -> Tensor:
     return (bags.features.sum(0).double() / len(bags.features)).cpu()
 
 
-def _seen(dataset: BagDataset, bags: pd.DataFrame, patients: pd.Index, means: list[Tensor]) -> Seen:
-    return Seen(
+def _row_bags(dataset: BagDataset, bags: pd.DataFrame, patients: pd.Index, means: list[Tensor]) -> RowBags:
+    return RowBags(
         row=patients.get_indexer(pd.Index(bags["patient"])),
         names=[", ".join(slides) for slides in dataset.slides],
         tiles=np.asarray(dataset.sizes, dtype=np.int64),

@@ -1,6 +1,6 @@
 """What every section of a report reads: one checked table of predictions and what is known beside it."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -10,6 +10,7 @@ import pandas as pd
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.question import Question
 from mil.endpoints.several import Several
+from mil.fitted.state import FittedState, refit
 from mil.report.predictions import checked, report_folds
 from mil.stats.bootstrap import Fold
 
@@ -25,8 +26,7 @@ class Evaluation:
         patients: What the clinical table says of each patient, by name; none where it is not at hand.
         resamples: Of every bootstrap.
         seed: Of every bootstrap.
-        frozen: `fitted` of a checkpoint's manifest, where a cohort is evaluated that it was not trained on: nothing is
-            fitted to that. None where each fold's own train and select patients are in the table.
+        states: What was fitted with each fold's model, by fold; sections apply it and fit none of it again.
     """
 
     table: pd.DataFrame
@@ -35,7 +35,7 @@ class Evaluation:
     patients: pd.DataFrame | None = None
     resamples: int = 2000
     seed: int = 0
-    frozen: Mapping[str, Any] | None = None
+    states: Mapping[Hashable, FittedState] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -46,14 +46,40 @@ class Evaluation:
         patients: pd.DataFrame | None = None,
         resamples: int = 2000,
         seed: int = 0,
-        frozen: Mapping[str, Any] | None = None,
+        states: Mapping[Hashable, FittedState] | None = None,
     ) -> "Evaluation":
-        """With the table checked.
+        """Return an evaluation of a table that has been checked.
 
         Raises:
             PredictionsError: a table that cannot be evaluated.
         """
-        return cls(checked(predictions, endpoint), endpoint, dict(tool or {}), patients, resamples, seed, frozen)
+        table = checked(predictions, endpoint)
+        return cls(table, endpoint, dict(tool or {}), patients, resamples, seed, dict(states or {}))
+
+    @classmethod
+    def refitted(
+        cls,
+        predictions: pd.DataFrame,
+        endpoint: Endpoint,
+        tool: Mapping[str, Any] | None = None,
+        patients: pd.DataFrame | None = None,
+        resamples: int = 2000,
+        seed: int = 0,
+    ) -> "Evaluation":
+        """Return an evaluation whose states are fitted to the table's own training and selection rows.
+
+        For predictions that no checkpoint stands behind.
+
+        Raises:
+            PredictionsError: a table that cannot be evaluated.
+            ConfigError: the tool asks for something that does not exist.
+        """
+        bare = cls.of(predictions, endpoint, tool, patients, resamples, seed)
+        return replace(bare, states=refit(bare.table, endpoint, bare.tool))
+
+    def state(self, fold: Hashable) -> FittedState:
+        """Return what was fitted with a fold's model; an empty state where no checkpoint of the fold is at hand."""
+        return self.states.get(fold, FittedState())
 
     @cached_property
     def folds(self) -> list[Fold]:
@@ -88,5 +114,6 @@ class Evaluation:
             known = self.table[one.known(self.table)].reset_index(drop=True)
             if (known["role"] == "report").any():
                 tool = {**self.tool, "decision": decisions.get(name)}
-                found[name] = replace(self, table=known, endpoint=one, tool=tool)
+                states = {fold: state.of_endpoint(name) for fold, state in self.states.items()}
+                found[name] = replace(self, table=known, endpoint=one, tool=tool, states=states)
         return found

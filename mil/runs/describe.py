@@ -10,8 +10,7 @@ import pandas as pd
 from mil import checkpoint, files
 from mil.cards import COMPARATORS, RESEARCH, SIMULATED, card, interval, population
 from mil.checkpoint import Checkpoint
-from mil.fitted.calibrators import Calibrator
-from mil.inference.external import Labelled
+from mil.inference.external import EXTERNAL_FOLD, Labelled
 from mil.manifest import Manifest
 from mil.report.assemble import SCHEMA, evaluate
 from mil.report.evaluation import Evaluation
@@ -19,7 +18,8 @@ from mil.report.figures import draw, draw_learning
 from mil.report.page.html import html
 from mil.report.schema import FittedOn
 from mil.runs.looks import count_look
-from mil.runs.run import Run, checkpoints_in, open_run
+from mil.runs.run import Run, open_run
+from mil.runs.states import checkpoints_in
 
 TOOL_KEYS = ("title", "question", "specimen", "ground_truth", "intended_use", "out_of_scope")
 """What a report repeats from its tool."""
@@ -69,7 +69,12 @@ def external(loaded: Checkpoint, cohort: Labelled, resamples: int) -> tuple[Eval
     """
     manifest = loaded.manifest
     evaluation = Evaluation.of(
-        cohort.table, loaded.endpoint, manifest.tool, cohort.patients, resamples, frozen=manifest.fitted
+        cohort.table,
+        loaded.endpoint,
+        manifest.tool,
+        cohort.patients,
+        resamples,
+        states={EXTERNAL_FOLD: manifest.fitted},
     )
     head = {"tool": manifest.tool["name"], "simulated": False, "model": manifest.model.name, "resamples": resamples}
     tail = {"external": True, "withheld": cohort.withheld, "fitted": _as_json(fitted_on(manifest))}
@@ -108,7 +113,9 @@ def run_report(run: Run, manifests: Iterable[Manifest], fold: int | None = None)
 
 def evaluation(run: Run, tables: Mapping[str, pd.DataFrame]) -> Evaluation:
     """Return what sections and figures read, for the tables of a run or of one fold."""
-    return Evaluation.of(tables["predictions"], run.endpoint, run.tool, run.patients, run.resamples, run.seed)
+    return Evaluation.of(
+        tables["predictions"], run.endpoint, run.tool, run.patients, run.resamples, run.seed, run.states
+    )
 
 
 def tables_of_fold(tables: Mapping[str, pd.DataFrame], fold: int | None) -> dict[str, pd.DataFrame]:
@@ -129,24 +136,19 @@ def fitted_on(manifest: Manifest) -> Iterator[FittedOn]:
     yield row("weights", "train")
     if epoch := manifest.training.get("best_epoch"):
         yield row("epoch", "select" if "select" in sizes else "train", epoch)
-    if state := [key.replace("_", " ") for key, value in fitted.get("endpoint", {}).items() if value is not None]:
+    if state := [key.replace("_", " ") for key, value in fitted.endpoint.items() if value is not None]:
         yield row(f"endpoint: {', '.join(state)}", "train")
     if manifest.covariates is not None:
         yield row("means and spreads of the clinical covariates", "train")
-    for decision in fitted.get("decisions") or []:
-        yield FittedOn(
-            fold=fold,
-            what=f"decision {decision['name']}",
-            on=decision["on"],
-            n=decision["n"],
-            value=tuple(decision["cuts"]),
-        )
-    if fitted.get("calibration"):
-        calibrator = Calibrator.from_state(fitted["calibration"])
+    for what, decisions in (("decision", fitted.decisions), ("risk groups by", fitted.risk_groups)):
+        for decision in decisions:
+            name = f"{what} {decision.name}"
+            yield FittedOn(fold=fold, what=name, on=decision.on, n=decision.n, value=decision.cuts)
+    if (calibrator := fitted.calibration) is not None:
         yield FittedOn(fold=fold, what=f"calibration by {calibrator.method}", on=calibrator.on, n=calibrator.n)
-    if fitted.get("conformal"):
-        yield row(f"sets of coverage {fitted['conformal']['coverage']}", "select")
-    if fitted.get("novelty"):
+    if fitted.conformal is not None:
+        yield row(f"sets of coverage {fitted.conformal.coverage}", "select")
+    if fitted.novelty is not None:
         yield row("what is too far from the training slides", "train and select")
 
 

@@ -1,7 +1,7 @@
 """Open a finished run's folder: its configuration, its tables of predictions, and its table of patients."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from mil.cohort.columns import Columns, identified
 from mil.config import described
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import ConfigError
+from mil.fitted.state import FittedState
 from mil.report.evaluation import Evaluation
 from mil.report.prediction_files import read
 from mil.runs.leaderboard import Entry
+from mil.runs.states import read_states
 from mil.study import build
 from mil.study.compose import read_config
 from mil.study.config import RunConfig
@@ -42,6 +44,7 @@ class Run:
         seed: Seed of the bootstrap.
         tables: `predictions`, and as far as the folder has them `baseline`, `covariates` and `oracle`.
         patients: The clinical table, text cells, indexed by patient; None if it is not available.
+        states: What was fitted with each fold's model, by fold; reports apply it.
         config: All options; None for a released folder, which has a manifest instead.
     """
 
@@ -55,6 +58,7 @@ class Run:
     seed: int
     tables: Mapping[str, pd.DataFrame]
     patients: pd.DataFrame | None
+    states: Mapping[Hashable, FittedState]
     config: RunConfig | None = None
 
     @property
@@ -70,11 +74,14 @@ class Run:
     def evaluation(self, name: str = "predictions", resamples: int | None = None) -> Evaluation:
         """Return what sections and comparisons read, for one of the tables.
 
+        Baselines have no fitted state: their scores are compared, they make no calls.
+
         Raises:
             PredictionsError: if the table cannot be evaluated.
         """
         resamples = self.resamples if resamples is None else resamples
-        return Evaluation.of(self.tables[name], self.endpoint, self.tool, self.patients, resamples, self.seed)
+        states = self.states if name == "predictions" else {}
+        return Evaluation.of(self.tables[name], self.endpoint, self.tool, self.patients, resamples, self.seed, states)
 
     def entry(self, name: str, resamples: int | None = None) -> Entry:
         """Return the run as an entry of a leaderboard."""
@@ -110,15 +117,9 @@ def open_run(folder: Path) -> Run:
         seed=config.seed,
         tables=read_tables(folder, endpoint),
         patients=_patients(folder, config),
+        states=read_states(folder),
         config=config,
     )
-
-
-def checkpoints_in(folder: Path) -> dict[int, Path]:
-    """Return the checkpoint folder of each fold, in order; empty for a run that was selected from a sweep."""
-    by_fold = {int(path.parent.name.removeprefix("fold_")): path for path in folder.glob("fold_*/checkpoint")}
-    single = folder / "checkpoint"
-    return dict(sorted(by_fold.items())) or ({0: single} if single.is_dir() else {})
 
 
 def read_tables(folder: Path, endpoint: Endpoint) -> dict[str, pd.DataFrame]:

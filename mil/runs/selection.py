@@ -9,7 +9,9 @@ import pandas as pd
 from mil import files
 from mil.cards import COMPARATORS
 from mil.errors import ConfigError
+from mil.fitted.state import refit
 from mil.runs.run import PATIENTS, Run, open_run
+from mil.runs.states import write_states
 from mil.runs.sweep_choice import choose, chosen_by_outer_fold, combine
 from mil.study.compose import read_config, write_config
 from mil.study.config import RunConfig
@@ -50,6 +52,7 @@ def select(sweep: Path) -> Path:
     for name in ("oracle.csv", PATIENTS):
         if (first.folder / name).is_file():
             files.write(out / name, (first.folder / name).read_bytes())
+    write_states(out, refit(predictions, first.endpoint, first.tool))
     write_config(out / "config.yaml", _combined_config(runs.values()))
     return out
 

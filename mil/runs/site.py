@@ -16,7 +16,8 @@ from mil.inference.embeddings import Embedded, embedded
 from mil.report.as_dict import site_as_dict
 from mil.report.sections.site_effects import section
 from mil.runs.designs import split_name
-from mil.runs.run import Run, checkpoints_in, one_row_per_patient
+from mil.runs.run import Run, one_row_per_patient
+from mil.runs.states import checkpoints_in
 from mil.splits.sites import sites_of
 from mil.stats.site_signature import NAMES, PARTS, beyond, site_predictability
 from mil.study import build

@@ -8,7 +8,7 @@ from mil import config as conf
 from mil.bags import Bags
 from mil.errors import ConfigError
 from mil.findings import Checked, attempt
-from mil.fitted import fitting
+from mil.fitted import requests
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
 from mil.study import build, file_findings
@@ -46,7 +46,7 @@ def rehearse(config: RunConfig, study: Study) -> None:
     Raises:
         ConfigError: An option that one of them refuses, or a model that does not fit the endpoint or the tiles.
     """
-    fitting.check(config.tool.plain(), study.endpoint)
+    requests.check(config.tool.plain(), study.endpoint)
     _refuse_batches(config, study)
     with torch.device("meta"):
         network = build.network(config, study.encoder.dim, study.endpoint)

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from mil import checkpoint, files
 from mil.features.batches import TrainOrder, WholeOrder, loader
-from mil.fitted.fitting import Shown
-from mil.fitted.fitting import fit as fit_rest
+from mil.fitted.state import BagSummaries, FittedState
 from mil.inference.predict import logits, mean, per_patient
 from mil.models.mil_model import MILModel
 from mil.splits.folds import Split
@@ -64,7 +63,7 @@ def fit(config: RunConfig, study: Study, split: Split, fold: Fold) -> None:
         "precision": str(trainer.precision),
     }
     train_rows, select = (table[table["role"] == role] for role in ("train", "select"))
-    fitted = fit_rest(config.tool.plain(), fold.endpoint, train_rows, select, bags)
+    fitted = FittedState.fit(config.tool.plain(), fold.endpoint, train_rows, select, bags)
     done = manifest(config, study, split, fold, model, fitted=fitted, outcome=outcome)
     checkpoint.save(fold.folder / "checkpoint", model.cpu().eval(), done)
     files.write(fold.folder / "predictions.csv", table.to_csv(index=False))
@@ -113,19 +112,21 @@ def _orders(config: RunConfig, fold: Fold, seed: int, epoch: int) -> tuple[Train
     return (TrainOrder(sizes, options.batch_bags, options.tiles_per_batch, weight, seed, epoch, happened),)
 
 
-def _predicted(config: RunConfig, study: Study, model: MILModel, fold: Fold) -> tuple[pd.DataFrame, dict[str, Shown]]:
+def _predicted(
+    config: RunConfig, study: Study, model: MILModel, fold: Fold
+) -> tuple[pd.DataFrame, dict[str, BagSummaries]]:
     """Predictions of every patient, and what the bags that they were fitted on looked like.
 
     The report patients are seen here for the first and only time.
     """
     raw: dict[str, Tensor] = {}
-    bags: dict[str, Shown] = {}
+    bags: dict[str, BagSummaries] = {}
     readers = _readers(config, study)
     for role, data in fold.data.items():
         means: list[Tensor] = []
         raw[role] = logits(model, data, readers, lambda _, seen, __, kept=means: kept.append(mean(seen)))  # type: ignore[misc]
         if role != "report":
-            bags[role] = Shown(np.asarray(data.sizes), torch.stack(means).numpy())
+            bags[role] = BagSummaries(np.asarray(data.sizes), torch.stack(means).numpy())
     patients = pd.Index(sorted(set(fold.bags["train"]["patient"])))
     trained = per_patient(raw["train"], fold.bags["train"]["patient"], patients)
     fold.endpoint.finish(trained, study.target[study.patients.index.get_indexer(patients)])

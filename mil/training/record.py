@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import mil
 from mil import files
 from mil import manifest as manifests
+from mil.fitted.state import FittedState
 from mil.manifest import Clinical, Manifest
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
@@ -32,12 +32,12 @@ def manifest(
     fold: Fold,
     model: MILModel,
     *,
-    fitted: dict[str, Any],
+    fitted: FittedState,
     outcome: dict[str, object],
 ) -> Manifest:
     """The manifest, but for the files' digests.
 
-    `fitted` is what was frozen beside the endpoint, `outcome` what only the finished fit knows of itself.
+    `outcome` is what only the finished fit knows of itself.
     """
     bare = model.inner if isinstance(model, Fused) else model
     widths = build.sizes(config, study.encoder.dim, fold.endpoint)
@@ -46,7 +46,7 @@ def manifest(
         model=manifests.part(bare, widths | config.model.options.keywords()),
         endpoint=manifests.endpoint_part(fold.endpoint, config.tool.endpoint.options.keywords()),
         covariates=_clinical(fold, model),
-        fitted={"endpoint": fold.endpoint.state(), "endpoint_on": "train", **fitted},
+        fitted=fitted,
         encoder=manifests.encoder_record(study.encoder, study.store.verified),
         data=_data(config, study, split, fold),
         training=outcome | _training(config, model),

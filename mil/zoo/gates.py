@@ -111,10 +111,10 @@ def _frozen_thresholds(evidence: Evidence) -> Verdict:
     late = [row for row in fitted if "report" in str(row.get("on"))]
     if late:
         return False, f"{late[0]['what']} was set on report patients, {len(late)} such."
-    decisions = evidence.manifest.fitted.get("decisions")
+    decisions = evidence.manifest.fitted.decisions
     if not decisions:
         return None, "the tool has no threshold that could be frozen."
-    sizes = [f"{decision['name']} on {decision['n']} {decision['on']} patients" for decision in decisions]
+    sizes = [f"{decision.name} on {decision.n} {decision.on} patients" for decision in decisions]
     return True, f"fitted before the report patients were predicted: {', '.join(sizes)}."
 
 
@@ -128,10 +128,9 @@ def _subgroups(evidence: Evidence) -> Verdict:
 
 
 def _novelty(evidence: Evidence) -> Verdict:
-    state = evidence.manifest.fitted.get("novelty")
-    if not state:
+    novelty = evidence.manifest.fitted.novelty
+    if novelty is None:
         return False, "0 inputs are withheld: the tool does not ask for this check."
-    novelty = Novelty.from_state(state)
     inputs = dict(_stand_ins(novelty))
     passed = [name for name, (mean, tiles) in inputs.items() if novelty.judge(mean, tiles) is None]
     withheld = f"{len(inputs) - len(passed)} of {len(inputs)} stand-ins withheld"

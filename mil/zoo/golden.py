@@ -20,7 +20,6 @@ from mil import files
 from mil.bags import Bags
 from mil.checkpoint import Checkpoint
 from mil.errors import CheckpointError
-from mil.fitted.novelty import Novelty
 
 GOLDEN = "golden.safetensors"
 SIZES = (5, 12, 23, 40)
@@ -89,8 +88,8 @@ def _random_bags(checkpoint: Checkpoint) -> Bags:
     """Draw features around the mean of the training bags if the checkpoint stores it, otherwise around zero."""
     rng, total = np.random.default_rng(0), sum(SIZES)
     features = rng.standard_normal((total, checkpoint.encoder.dim))
-    novelty = checkpoint.manifest.fitted.get("novelty")
-    reference = Novelty.from_state(novelty).features if novelty else None
+    novelty = checkpoint.manifest.fitted.novelty
+    reference = None if novelty is None else novelty.features
     if reference is not None:
         space = reference.space()
         features = space.mean + features * space.scale

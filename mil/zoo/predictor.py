@@ -14,8 +14,8 @@ from mil import checkpoint as checkpoints
 from mil.bags import Bags
 from mil.checkpoint import Checkpoint
 from mil.errors import CohortError, FeatureError
+from mil.fitted.withholding import RowBags
 from mil.inference import predict as inference
-from mil.inference.conclusions import Seen, concluded
 from mil.manifest import Manifest
 from mil.models.mil_model import Output
 from mil.runs.describe import CARD
@@ -86,9 +86,9 @@ class Predictor:
         scores = inference.decoded(self.checkpoint.endpoint, logits)
         table = pd.DataFrame({"tiles": sizes.astype(float)}).assign(**scores)
         means = torch.stack([inference.mean(bag) for bag in bags]).numpy()
-        seen = Seen(np.arange(len(bags)), [f"bag {at}" for at in range(len(bags))], sizes, means)
-        predictions = concluded(self.manifest.fitted, table, seen)
-        predictions.insert(0, "bag", seen.row)  # also for rows whose result is withheld
+        row_bags = RowBags(np.arange(len(bags)), [f"bag {at}" for at in range(len(bags))], sizes, means)
+        predictions = self.manifest.fitted.apply(table, row_bags)
+        predictions.insert(0, "bag", row_bags.row)  # also for rows whose result is withheld
         return predictions
 
     def predict_files(self, folder: str | Path, cohort: str | Path | None = None) -> pd.DataFrame:

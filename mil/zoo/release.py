@@ -16,7 +16,8 @@ from mil.errors import CheckpointError, ConfigError
 from mil.manifest import Manifest
 from mil.report.schema import GateResult
 from mil.runs.describe import CARD, FIGURES, REPORT, draw_figures
-from mil.runs.run import checkpoints_in, open_run
+from mil.runs.run import open_run
+from mil.runs.states import checkpoints_in, read_states, write_states
 from mil.zoo import golden
 from mil.zoo.gates import Evidence, gates
 from mil.zoo.released import TABLES, missing_blocks, texts
@@ -67,6 +68,7 @@ def release(
         golden.write(loaded, draft)
         if manifest.data["simulated"]:
             _copy_tables(run, draft, loaded.endpoint)
+            _copy_states(run, draft, int(manifest.data["split"]["fold"]))
         describe_release(run, draft, loaded, manifest)
         checkpoint.seal(draft, manifest)
         _replace(draft, place)
@@ -134,6 +136,13 @@ def _copy_tables(run: Path, draft: Path, endpoint: Endpoint) -> None:
     if (draft / "oracle.csv").is_file():
         truth = pd.read_csv(draft / "oracle.csv", dtype=str)
         files.write(draft / "oracle.csv", truth[["patient", *endpoint.oracle_columns]].to_csv(index=False))
+
+
+def _copy_states(run: Path, draft: Path, fold: int) -> None:
+    """Copy what the run's other folds fitted, with which the report of all folds is made."""
+    others = {number: state for number, state in read_states(run).items() if number != fold}
+    if others:
+        write_states(draft, others)
 
 
 def stored_gates(place: Path) -> Sequence[GateResult]:

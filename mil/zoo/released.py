@@ -11,6 +11,7 @@ from mil.cards.chai import chai
 from mil.endpoints.endpoint import Endpoint
 from mil.manifest import Manifest
 from mil.runs.describe import CARD, FIGURES, PAGE, REPORT, figure_names, page, page_title
+from mil.runs.states import STATES
 from mil.zoo.golden import GOLDEN
 from mil.zoo.versions import CHANGELOG, HEAD
 
@@ -44,7 +45,7 @@ def misplaced(manifest: Manifest) -> list[str]:
     """Return a line for each file that a release lacks and for each that does not belong in it."""
     simulated = manifest.data["simulated"]
     required = {*ALWAYS, *(("predictions.csv", "patients.csv") if simulated else ())}
-    allowed = {*required, *(TABLES if simulated else ())}
+    allowed = {*required, *((*TABLES, STATES) if simulated else ())}
     listed = set(manifest.files)
     missing = [f"{name} is missing" for name in sorted(required - listed)]
     return missing + [f"{name} is no part of a release" for name in sorted(listed - allowed) if not _is_figure(name)]

@@ -16,6 +16,7 @@ from mil.checkpoint import Checkpoint
 from mil.errors import MilError
 from mil.runs.describe import CARD, REPORT, run_report
 from mil.runs.run import PATIENTS, Run, one_row_per_patient, read_tables
+from mil.runs.states import read_states
 from mil.tables import read_table
 from mil.zoo import golden
 from mil.zoo.gates import Evidence, gates
@@ -78,6 +79,7 @@ def released_run(loaded: Checkpoint, stored: Mapping[str, Any]) -> Run:
         seed=stored.get("seed", manifest.training["seed"]),
         tables=read_tables(folder, endpoint),
         patients=one_row_per_patient(read_table(patients)) if patients.is_file() else None,
+        states=read_states(folder) | {manifest.data["split"]["fold"]: manifest.fitted},
     )
 
 

@@ -17,6 +17,10 @@ from mil.cards.content import ABSENT
 from mil.cards.markdown import anchor, escaped
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.several import Several
+from mil.fitted.calibrators import Calibrator
+from mil.fitted.decision import Decision
+from mil.fitted.probability_maps import Curve
+from mil.fitted.state import FittedState
 from mil.manifest import Manifest, Part, part
 from mil.report.assemble import evaluate
 from tests.report.figures.cases import CASES, HOSTILE, evaluated
@@ -24,16 +28,21 @@ from tests.report.figures.cases import CASES, HOSTILE, evaluated
 FIGURES = ["calibration.png", "kaplan_meier.png", "leaderboard.png", "learning_curve.png", "odd.png", "roc.png"]
 FACTS = {"en": "Finds what is sought.", "fr": "Trouve ce qui est cherché."}
 COUNTS = {"n": 30, "MSS": 20, "MSI-H": 10}
-DECISION = {
-    "name": "MSI-H",
-    "columns": ["p_MSI-H"],
-    "rule": {"rule": "sensitivity", "at_least": 0.95, "role": "rule-out"},
-    "cuts": [0.123456],
-    "calls": ["MSS", "MSI-H"],
-    "on": "select",
-    "n": 30,
-    "positives": 10,
-}
+DECISION = Decision(
+    name="MSI-H",
+    columns=("p_MSI-H",),
+    rule={"rule": "sensitivity", "at_least": 0.95, "role": "rule-out"},
+    cuts=(0.123456,),
+    calls=("MSS", "MSI-H"),
+    on="select",
+    n=30,
+    positives=10,
+)
+PLATT = Calibrator(
+    method="platt",
+    columns=("p_MSI-H",),
+    curves=(Curve(name="MSI-H", columns=("p_MSI-H",), n=30, positives=10, intercept=0.1, slope=0.9),),
+)
 
 
 def tool(**more: Any) -> dict[str, Any]:
@@ -72,7 +81,7 @@ def manifest(endpoint: Endpoint, simulated: bool = True, **more: Any) -> Manifes
         tool=tool(**more),
         model=Part(name="mil.models.abmil.ABMIL", options={"in_dim": 32, "gated": True}),
         endpoint=part(endpoint, {"classes": ["MSS", "MSI-H"]}),
-        fitted={"endpoint": {}, "decisions": [DECISION], "calibration": {"method": "platt"}, "novelty": None},
+        fitted=FittedState(decisions=(DECISION,), calibration=PLATT),
         encoder=encoder | {"verified": True, "pretrained_on": ["GTEx"]},
         data={
             "simulated": simulated,
@@ -217,7 +226,7 @@ def test_cards_of_tools_that_say_little_of_themselves_are_whole() -> None:
     evaluation, report = evaluated("survival")
     whole = manifest(evaluation.endpoint)
     bare = {key: whole.tool[key] for key in ("name", "version", "title", "category", "question")}
-    text = card(whole.model_copy(update={"tool": bare, "fitted": {}}), evaluation.endpoint, report, [])
+    text = card(whole.model_copy(update={"tool": bare, "fitted": FittedState()}), evaluation.endpoint, report, [])
     assert list(blocks(text)) == list(range(25))
     assert text.count("not available: the tool does not say") >= 10
     assert "The tool gives scores and makes no call." in text

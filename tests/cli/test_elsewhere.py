@@ -61,8 +61,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def decision(folder: Path) -> Decision:
-    (one,) = checkpoint.load(folder).manifest.fitted["decisions"]
-    return Decision.from_state(one)
+    (decision,) = checkpoint.load(folder).manifest.fitted.decisions
+    return decision
 
 
 @pytest.mark.usefixtures("undrawn")

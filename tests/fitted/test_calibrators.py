@@ -1,6 +1,5 @@
 """Recalibration: what it finds, what it keeps, what it refuses."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -63,7 +62,7 @@ def _graded(rng: np.random.Generator, patients: int, steepness: float) -> tuple[
 
 
 def again(calibrator: Calibrator) -> Calibrator:
-    return Calibrator.from_state(json.loads(json.dumps(calibrator.state())))
+    return Calibrator.model_validate_json(calibrator.model_dump_json())
 
 
 @pytest.mark.parametrize("method", PROBABILITY_CALIBRATIONS)

@@ -1,6 +1,5 @@
 """Risks put right: the mean is what was observed, the slope is found again, and what they have to keep is kept."""
 
-import json
 from functools import partial
 from typing import Any
 
@@ -57,7 +56,7 @@ def competing(seed: int = 0, patients: int = 500, factor: float = 1.0) -> pd.Dat
 
 
 def again(calibrator: Calibrator) -> Calibrator:
-    return Calibrator.from_state(json.loads(json.dumps(calibrator.state(), allow_nan=False)))
+    return Calibrator.model_validate_json(calibrator.model_dump_json())
 
 
 @few

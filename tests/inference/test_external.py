@@ -11,7 +11,6 @@ from lifelines import KaplanMeierFitter
 from mil import checkpoint as checkpoints
 from mil.checkpoint import Checkpoint
 from mil.errors import CohortError, ConfigError, PredictionsError
-from mil.fitted.calibrators import Calibrator
 from mil.fitted.decision_rules import STATED, Decision, fit
 from mil.fitted.guarantee import needed
 from mil.fitted.novelty import Novelty
@@ -69,7 +68,7 @@ def test_the_words_that_training_was_told_are_understood_elsewhere(
 
 
 def test_nothing_is_fitted_to_the_cohort(found: Labelled, stored: Checkpoint) -> None:
-    (frozen,) = (Decision.from_state(one) for one in stored.manifest.fitted["decisions"])
+    (frozen,) = stored.manifest.fitted.decisions
     turned = found.table.assign(MSI=found.table["MSI"].map({"MSS": "MSI-H", "MSI-H": "MSS"}))
     for table in (found.table, turned):
         evaluation, report = external(stored, found._replace(table=table), resamples=20)
@@ -113,7 +112,7 @@ def test_known_positives_set_the_cut_and_nobody_else_does(found: Labelled, store
     )
     assert again == fresh
     reloaded = checkpoints.load(tmp_path / "one")
-    assert [Decision.from_state(one) for one in reloaded.manifest.fitted["decisions"]] == [fresh]
+    assert reloaded.manifest.fitted.decisions == (fresh,)
     for name, tensor in reloaded.model.state_dict().items():
         assert tensor.equal(stored.model.state_dict()[name])
 
@@ -153,7 +152,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def with_decision(checkpoint: Checkpoint, decision: Decision) -> Checkpoint:
     """As if its tool had asked for this one."""
-    fitted = {**checkpoint.manifest.fitted, "decisions": [decision.state()]}
+    fitted = checkpoint.manifest.fitted.model_copy(update={"decisions": (decision,)})
     changed = {"fitted": fitted, "tool": {**checkpoint.manifest.tool, "decision": decision.rule}}
     return replace(checkpoint, manifest=checkpoint.manifest.model_copy(update=changed))
 
@@ -175,8 +174,8 @@ def test_outcomes_of_a_new_hospital_put_the_risks_right_and_the_stated_cut_is_of
     fresh = put_right(stored, there, tmp_path / "here", "baseline")
     assert (fresh.on, fresh.n, fresh.method) == ("local cohort", len(there.table), "baseline")
     reloaded = checkpoints.load(tmp_path / "here")
-    assert Calibrator.from_state(reloaded.manifest.fitted["calibration"]) == fresh
-    (decision,) = (Decision.from_state(one) for one in reloaded.manifest.fitted["decisions"])
+    assert reloaded.manifest.fitted.calibration == fresh
+    (decision,) = reloaded.manifest.fitted.decisions
     assert (decision.columns, decision.cuts, decision.on) == (("calibrated_risk_3y",), (0.5,), STATED)
     said = predict(reloaded, followed / "features", followed / "cohort.csv")
     time, event = there.table["time"].astype(float), there.table["event"].astype(int)
@@ -214,9 +213,9 @@ def test_probabilities_are_put_right_by_known_labels_and_cuts_of_patients_stay(
     fresh = put_right(stored, rising(found), tmp_path / "out", "platt")
     assert fresh.curves[0].positives == (found.table["MSI"] == "MSI-H").sum()
     reloaded = checkpoints.load(tmp_path / "out")
-    before, after = (one.manifest.fitted["decisions"] for one in (stored, reloaded))
-    assert list(map(Decision.from_state, after)) == list(map(Decision.from_state, before))
-    assert reloaded.manifest.fitted["calibration"] == fresh.state()
+    before, after = (one.manifest.fitted.decisions for one in (stored, reloaded))
+    assert after == before
+    assert reloaded.manifest.fitted.calibration == fresh
 
 
 def test_what_cannot_be_put_right_is_refused_and_nothing_is_written(
@@ -226,7 +225,7 @@ def test_what_cannot_be_put_right_is_refused_and_nothing_is_written(
         put_right(stored, found, tmp_path / "out", "baseline")
     with pytest.raises(PredictionsError, match="expected 1000 or more"):
         put_right(stored, found, tmp_path / "out", "isotonic")
-    (held,) = (Decision.from_state(one) for one in stored.manifest.fitted["decisions"])
+    (held,) = stored.manifest.fitted.decisions
     cut = held.model_copy(update={"columns": ("calibrated_MSI-H",), "on": "known positives"})
     with pytest.raises(ConfigError, match="was cut by known positives on the calibration that it has"):
         put_right(with_decision(stored, cut), rising(found), tmp_path / "out", "platt")

@@ -30,7 +30,7 @@ CLASSES = Multiclass(classes=("a", "b", "c"))
 def evaluate(
     table: pd.DataFrame, endpoint: Endpoint, decision: Any = None, resamples: int = 50, **beside: pd.DataFrame
 ) -> dict[str, Any]:
-    return evaluated(Evaluation.of(table, endpoint, {"decision": decision}, resamples=resamples), **beside)
+    return evaluated(Evaluation.refitted(table, endpoint, {"decision": decision}, resamples=resamples), **beside)
 
 
 def cut(table: pd.DataFrame, **options: Any) -> dict[str, Any]:

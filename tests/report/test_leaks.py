@@ -23,8 +23,8 @@ from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox, Survival
-from mil.fitted import calibrators, conformal, decision_rules, fitting
-from mil.fitted.fitting import Shown
+from mil.fitted import calibrators, conformal, decision_rules
+from mil.fitted.state import BagSummaries, FittedState
 from mil.report.evaluation import Evaluation
 from mil.report.sections import added_value, calibration, clinical_baseline, groups, operating_points, time_to_event
 from mil.report.sections import prediction_sets as conformal_section
@@ -132,8 +132,11 @@ def state(table: pd.DataFrame, endpoint: Endpoint, tool: Tool) -> str:
     """What a manifest would keep, as it is written."""
     train, select = parts(table)
     means = np.random.default_rng(3).normal(size=(PATIENTS, 4))
-    bags = {"train": Shown(np.full(120, 50), means[:120]), "select": Shown(np.full(60, 50), means[120:180])}
-    return json.dumps(fitting.fit(asked(tool, endpoint), endpoint, train, select, bags), sort_keys=True)
+    bags = {
+        "train": BagSummaries(np.full(120, 50), means[:120]),
+        "select": BagSummaries(np.full(60, 50), means[120:180]),
+    }
+    return FittedState.fit(asked(tool, endpoint), endpoint, train, select, bags).model_dump_json()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -177,12 +180,12 @@ def watched(table: pd.DataFrame, endpoint: Endpoint, tool: Tool, patients: pd.Da
     spy = Spy()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            decision_rules.Plan, "fit", spy.watch("decision", decision_rules.Plan.fit, lambda made: made.state())
+            decision_rules.Plan, "fit", spy.watch("decision", decision_rules.Plan.fit, lambda made: made.model_dump())
         )
-        patch.setattr(calibrators, "fit", spy.watch("calibration", calibrators.fit, lambda made: made.state()))
-        patch.setattr(conformal, "fit", spy.watch("conformal", conformal.fit, lambda made: made and made.state()))
+        patch.setattr(calibrators, "fit", spy.watch("calibration", calibrators.fit, lambda made: made.model_dump()))
+        patch.setattr(conformal, "fit", spy.watch("conformal", conformal.fit, lambda made: made and made.model_dump()))
         patch.setattr(Censoring, "fit", spy.watch("censoring", Censoring.fit, vars))
-        evaluation = Evaluation.of(table, endpoint, asked(tool, endpoint), patients, resamples=5)
+        evaluation = Evaluation.refitted(table, endpoint, asked(tool, endpoint), patients, resamples=5)
         for module in SECTIONS:
             module.section(evaluation)
     return spy
@@ -205,7 +208,7 @@ def test_the_clinical_baseline_does_not_know_the_report_patients_outcomes(case: 
     table, patients = predicted(endpoint), clinic()
 
     def told(rows: pd.DataFrame, known: pd.DataFrame) -> "pd.Series[float]":
-        evaluation = Evaluation.of(rows, endpoint, tool | {"clinical": CLINICAL}, known, resamples=5)
+        evaluation = Evaluation.refitted(rows, endpoint, tool | {"clinical": CLINICAL}, known, resamples=5)
         covariates = Clinical.of(evaluation)
         assert covariates is not None
         if isinstance(endpoint, Survival):

@@ -16,7 +16,7 @@ from tests.report.tables import binary, survival
 
 def entry(name: str, table: pd.DataFrame, baseline: pd.DataFrame | None = None) -> Entry:
     def of(one: pd.DataFrame) -> Evaluation:
-        return Evaluation.of(one, Binary(), {"name": "msi"}, resamples=100)
+        return Evaluation.refitted(one, Binary(), {"name": "msi"}, resamples=100)
 
     return Entry(name, of(table), "abmil", "uni", None if baseline is None else of(baseline))
 
@@ -77,7 +77,7 @@ def test_the_order_of_the_runs_changes_no_number() -> None:
 
 
 def test_every_run_is_in_the_figure_with_its_interval() -> None:
-    other = Entry("$c$", Evaluation.of(survival(), Cox(), {"name": "surv"}, resamples=20))
+    other = Entry("$c$", Evaluation.refitted(survival(), Cox(), {"name": "surv"}, resamples=20))
     nobody = entry("none", binary().assign(label=0))
     with styled():
         figure = draw_leaderboard(leaderboard([*RUNS, other, nobody]))

@@ -106,7 +106,7 @@ def test_every_patient_is_predicted_once_by_the_mean_of_the_chosen_models() -> N
         inside = own[own["role"] != "report"]
         assert inside["p_1"].to_dict() == unseen.to_dict(), "no row is of a model that trained on its patient"
         assert set(inside["role"]) == {"train", "select"}
-    evaluation = Evaluation.of(found, endpoint)
+    evaluation = Evaluation.refitted(found, endpoint)
     assert (len(evaluation.folds), evaluation.counts["n"]) == (OUTER, PATIENTS)
 
 

@@ -66,7 +66,7 @@ def test_a_sweep_becomes_one_run_in_which_every_patient_is_reported_once(
         assert found.to_dict() == pytest.approx(expected.to_dict(), abs=1e-12)
     config = read_config(out / "config.yaml")
     assert config.model.target == "Pooling or ABMIL"
-    evaluation = Evaluation.of(table, build.endpoint(config))
+    evaluation = Evaluation.refitted(table, build.endpoint(config))
     assert len(evaluation.folds) == 2
     assert len(evaluation.reported) == 24
     assert (out / "oracle.csv").is_file()

@@ -8,6 +8,7 @@ import torch
 from mil import checkpoint
 from mil import manifest as manifests
 from mil.endpoints.classification import Binary
+from mil.fitted.state import FittedState
 from mil.manifest import Manifest
 from mil.models.pooling import Pooling
 
@@ -19,7 +20,7 @@ def described(version: str = "1.0.0", name: str = "toy", **changes: Any) -> Mani
         tool={"name": name, "version": version, "title": "Toy", "category": "biomarker", "question": "Is it?"},
         model=manifests.Part(name="mil.models.pooling.Pooling", options={"in_dim": 8, "out_dim": 1, "embed_dim": 4}),
         endpoint=manifests.part(endpoint, {"column": "MSI", "classes": ["MSS", "MSI-H"]}),
-        fitted={"endpoint": endpoint.state(), "decisions": []},
+        fitted=FittedState(endpoint=endpoint.state()),
         encoder={"name": "uni", "dim": 8, "aliases": ["UNI"], "verified": True},
         data={"bag": "patient", "simulated": True, "split": {"fold": 0}},
         training={"seed": 0},

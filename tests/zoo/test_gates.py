@@ -45,7 +45,9 @@ def told(evidence: Evidence, change: Callable[[Node], object]) -> Evidence:
 def fitted(evidence: Evidence, **changes: Any) -> Evidence:
     """With other things fitted."""
     manifest = evidence.manifest
-    return replace(evidence, manifest=manifest.model_copy(update={"fitted": manifest.fitted | changes}))
+    return replace(
+        evidence, manifest=manifest.model_copy(update={"fitted": manifest.fitted.model_copy(update=changes)})
+    )
 
 
 def test_there_are_ten_gates_and_each_rests_on_a_number(evidence: Evidence) -> None:

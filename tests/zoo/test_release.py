@@ -190,6 +190,6 @@ def test_an_undefined_metric_is_null_in_the_report_and_not_estimable_in_the_card
     from mil.report.evaluation import Evaluation
 
     frame = pd.DataFrame({"patient": ["a", "b"], "fold": 0, "role": "report", "MSI": "MSS", "p_MSI-H": [0.1, 0.2]})
-    report = evaluate(Evaluation.of(frame, Binary("MSI", ["MSS", "MSI-H"]), resamples=5))
+    report = evaluate(Evaluation.refitted(frame, Binary("MSI", ["MSS", "MSI-H"]), resamples=5))
     assert report["metrics"]["auroc"]["value"] is None
     assert interval(report["metrics"]["auroc"]) == "not estimable"

@@ -49,7 +49,7 @@ def draw(
         report: What `evaluate` gave; a section that it lacks is not drawn.
         folder: Made where it does not exist.
     """
-    evaluation = predictions if isinstance(predictions, Evaluation) else Evaluation.of(predictions, endpoint)
+    evaluation = predictions if isinstance(predictions, Evaluation) else Evaluation.refitted(predictions, endpoint)
     with styled():
         if "parts" in report:
             each = evaluation.parts().items()

@@ -19,6 +19,8 @@ def incidence(evaluation: Evaluation, report: Mapping[str, Any]) -> Figure | Non
     if not isinstance(endpoint, CompetingRisks):
         return None
     groups = risk_groups(evaluation, report)
+    if not groups:
+        return None
     figure = canvas(4.6)
     axes = figure.add_subplot()
     for group in groups:

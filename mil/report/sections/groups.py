@@ -6,7 +6,7 @@ censoring, and what is observed by a time is the incidence of Aalen and Johansen
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -18,10 +18,9 @@ from scipy import stats
 from mil.endpoints.competing_risks import CompetingRisks
 from mil.endpoints.survival import Survival
 from mil.errors import PredictionsError
-from mil.fitted import decision_rules
+from mil.fitted.decision_rules import GROUP_RULES, MEDIAN, group_plan
 from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
-from mil.report.frozen import decided
 from mil.report.predictions import rows_of
 from mil.report.schema import Estimate, Model, Number, Section
 from mil.report.sections.operating_points import FittedCuts
@@ -30,9 +29,6 @@ from mil.stats.cox_regression import NotEstimableError
 from mil.stats.estimate import LEVEL
 from mil.stats.observed_risk import restricted_mean, risk_at, survival_at
 
-MEDIAN = {"rule": "quantiles", "cuts": [0.5]}
-"""Where a tool states no rule of groups."""
-RULES = ("quantiles", "absolute_risk")
 logger = logging.getLogger(__name__)
 
 
@@ -106,53 +102,36 @@ class RiskGroups(Section):
     restricted_mean: RestrictedMean | None = None
 
 
-def assign(
-    table: pd.DataFrame,
-    endpoint: Survival,
-    decision: Mapping[str, Any] | None = None,
-    frozen: Mapping[str, Any] | None = None,
-    calibration: str | None = None,
-) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Reported patients with `group, time, event, code`, and what was fitted for each fold.
+def assigned(evaluation: Evaluation) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """Return the reported patients with `group, time, event, code`, and what was fitted for each fold.
 
     A group is one of an ordered category, low before high. A patient whom several folds report counts once, as its
-    first fold has it; a fold that cannot set its cuts assigns nobody, and is listed with the reason.
-
-    Args:
-        table: Checked predictions, training rows among them.
-        endpoint: Names the columns of time and event.
-        decision: A tool's rule `quantiles` or `absolute_risk`; another, or none, is the median.
-        frozen: What a checkpoint's manifest has fitted, where the table holds a cohort that is new to it.
-        calibration: The tool's method: a stated risk is compared with calibrated ones.
+    first fold has it; a fold without cuts assigns nobody, and is listed with the reason.
 
     Raises:
         ConfigError: a rule with keys or shares that do not exist.
     """
-    rule = decision if decision and decision.get("rule") in RULES else MEDIAN
-    evaluation = Evaluation(table, endpoint, {"calibration": calibration}, frozen=frozen)
-    [plan] = decision_rules.plans(rule, endpoint)
-    parts, fitted, names = [], list[dict[str, Any]](), list[str]()
-    for fold, reported in rows_of(table, "report"):
+    endpoint = evaluation.endpoint
+    plan = group_plan(evaluation.tool.get("decision"), endpoint)
+    if plan is None or not isinstance(endpoint, Survival):
+        raise ValueError(f"{type(endpoint).__name__} has no risk groups")
+    tables, fitted, names = [], list[dict[str, Any]](), list[str]()
+    for fold, reported in rows_of(evaluation.table, "report"):
+        state = evaluation.state(fold)
         try:
-            found, rows = decided(evaluation, plan, fold, reported)
+            decision = state.decision(plan)
+            calls = decision.call(state.calibrated(reported))
         except PredictionsError as error:
             logger.warning("fold %s: %s", fold, error)
             fitted.append({"fold": fold, "cuts": None, "reason": str(error)})
             continue
-        names = list(found.calls)
-        cut = {"cuts": list(found.cuts), "columns": list(found.columns)}
-        fitted.append({"fold": fold, **cut, "on": found.on, "n": found.n})
-        parts.append(rows.assign(group=decision_rules.apply([found], rows)["call"].to_numpy()))
-    pooled = pd.concat(parts) if parts else table.head(0).assign(group=[])
+        names = list(decision.calls)
+        cut = {"cuts": list(decision.cuts), "columns": list(decision.columns)}
+        fitted.append({"fold": fold, **cut, "on": decision.on, "n": decision.n})
+        tables.append(reported.assign(group=calls))
+    pooled = pd.concat(tables) if tables else evaluation.table.head(0).assign(group=[])
     ordered = pd.Categorical(pooled["group"], names, ordered=True)
     return outcomes(pooled.assign(group=ordered), endpoint), fitted
-
-
-def assigned(evaluation: Evaluation) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """`assign` of an evaluation's patients by its tool's rule."""
-    endpoint, tool = evaluation.endpoint, evaluation.tool
-    assert isinstance(endpoint, Survival)
-    return assign(evaluation.table, endpoint, tool.get("decision"), evaluation.frozen, tool.get("calibration"))
 
 
 def outcomes(rows: pd.DataFrame, endpoint: Survival) -> pd.DataFrame:
@@ -177,7 +156,7 @@ def section(evaluation: Evaluation) -> dict[str, Any] | None:
     names = [name for name in patients["group"].cat.categories if (patients["group"] == name).any()]
     until = _until(patients, times)
     return {
-        "rule": dict(decision) if decision and decision.get("rule") in RULES else MEDIAN,
+        "rule": dict(decision) if decision and decision.get("rule") in GROUP_RULES else MEDIAN,
         "fitted": fitted,
         "n": len(patients),
         "events": int(patients["event"].sum()),

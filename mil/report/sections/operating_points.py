@@ -20,7 +20,6 @@ from mil.endpoints.classification import Classes
 from mil.errors import ConfigError, PredictionsError
 from mil.fitted.decision import ABSTAINED
 from mil.fitted.decision_rules import Plan, plans
-from mil.report import frozen
 from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
@@ -150,8 +149,9 @@ def _fold(
     evaluation: Evaluation, plan: Plan, fold: Hashable, rows: pd.DataFrame
 ) -> tuple[dict[str, Any], NDArray[np.object_] | None]:
     try:
-        decision, rows = frozen.decided(evaluation, plan, fold, rows)
-        calls = decision.call(rows)
+        state = evaluation.state(fold)
+        decision = state.decision(plan)
+        calls = decision.call(state.calibrated(rows))
     except PredictionsError as error:
         logger.warning("fold %s: %s", fold, error)
         return {

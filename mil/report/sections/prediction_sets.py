@@ -18,7 +18,6 @@ from mil.fitted import conformal
 from mil.fitted.conformal import Conformal, Interval, Sets
 from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
-from mil.report.frozen import limits
 from mil.report.predictions import rows_of
 from mil.stats.bootstrap import Fold
 from mil.stats.bootstrap_intervals import intervals
@@ -48,8 +47,6 @@ def section(evaluation: Evaluation) -> dict[str, Any] | None:
     Raises:
         ConfigError: what the tool asks cannot be.
     """
-    if not evaluation.tool.get("conformal"):
-        return None
     fitted = _fitted(evaluation)
     if not fitted:
         return None
@@ -65,7 +62,7 @@ def section(evaluation: Evaluation) -> dict[str, Any] | None:
 
 
 def _fitted(evaluation: Evaluation) -> dict[Hashable, Conformal]:
-    each = ((fold, limits(evaluation, fold)) for fold, _ in rows_of(evaluation.table, "report"))
+    each = ((fold, evaluation.state(fold).conformal) for fold, _ in rows_of(evaluation.table, "report"))
     return {fold: own for fold, own in each if own is not None}
 
 

@@ -122,7 +122,7 @@ def evaluated(name: str) -> tuple[Evaluation, dict[str, Any]]:
     people = table["patient"].unique()
     sex = np.where(np.arange(len(people)) % 8 == 0, "", np.where(np.arange(len(people)) % 2, "female", "male"))
     patients = pd.DataFrame({"sex": sex, "site": np.where(np.arange(len(people)) < 70, HOSTILE, "B")}, index=people)
-    evaluation = Evaluation.of(table, endpoint, tool, patients, resamples=10)
+    evaluation = Evaluation.refitted(table, endpoint, tool, patients, resamples=10)
     return evaluation, reported(evaluation)
 
 

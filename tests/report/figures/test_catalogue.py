@@ -70,7 +70,7 @@ def test_what_cannot_be_scored_is_drawn_as_not_estimable(tmp_path: Path) -> None
         (classes, tables.multiclass().assign(label="a")),
     ]
     for endpoint, table in cases:
-        evaluation = Evaluation.of(table, endpoint, resamples=5)
+        evaluation = Evaluation.refitted(table, endpoint, resamples=5)
         report = reported(evaluation) | {"metrics": {endpoint.metric: {"value": None, "low": None, "high": None}}}
         first, *_ = (path for path in draw(evaluation, endpoint, report, tmp_path) if path.suffix == ".svg")
         assert "not estimable" in first.read_text()

@@ -45,7 +45,7 @@ def test_the_legend_says_hazard_ratios_and_log_rank() -> None:
 
 
 def test_without_groups_one_curve_of_all_patients_is_drawn() -> None:
-    evaluation = Evaluation.of(survival().query("role == 'report'"), Cox(), resamples=5)
+    evaluation = Evaluation.refitted(survival().query("role == 'report'"), Cox(), resamples=5)
     figure = kaplan_meier(evaluation, reported(evaluation) | {"groups": None})
     assert figure is not None
     assert [text.get_text() for text in figure.axes[0].texts][:3] == ["at risk", "all patients", "120"]

@@ -29,7 +29,7 @@ def test_roc_curves_are_scikit_learns_and_their_area_the_reported_one() -> None:
 
 
 def test_precision_at_a_recall_is_that_of_the_first_cut_that_reaches_it() -> None:
-    evaluation = Evaluation.of(binary().round({"p_1": 1}), Binary())  # many ties
+    evaluation = Evaluation.refitted(binary().round({"p_1": 1}), Binary())  # many ties
     folds = asked(evaluation, evaluation.questions[0])
     found = threshold_curves.curves(folds, PRECISION_RECALL)
     assert found is not None
@@ -53,7 +53,7 @@ def test_patients_whose_answer_is_not_known_have_no_part() -> None:
 
 def test_a_fold_with_one_answer_draws_no_curve() -> None:
     table = binary()
-    evaluation = Evaluation.of(table.assign(label=table["label"].where(table["fold"] > 0, 0)), Binary())
+    evaluation = Evaluation.refitted(table.assign(label=table["label"].where(table["fold"] > 0, 0)), Binary())
     folds = asked(evaluation, evaluation.questions[0])
     found = threshold_curves.curves(folds, ROC)
     assert found is not None

@@ -31,7 +31,7 @@ def found(
     patients: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     known = clinic() if patients is None else patients
-    result = section(Evaluation.of(table, endpoint, TOOL if tool is None else tool, known, resamples=50))
+    result = section(Evaluation.refitted(table, endpoint, TOOL if tool is None else tool, known, resamples=50))
     assert result is not None
     return result
 
@@ -174,11 +174,11 @@ def test_columns_that_are_not_there_are_named_and_without_any_there_is_no_sectio
     assert report["covariates"]["absent"] == ["grade"]
     assert [row["name"] for row in report["rows"] if row["reference"]] == ["stage=II", "stage=unknown", "stage=missing"]
     table = with_risks()
-    assert section(Evaluation.of(table, ENDPOINT, {"clinical": {"numeric": ["grade"]}}, clinic())) is None
-    assert section(Evaluation.of(table, ENDPOINT, {}, clinic())) is None
-    assert section(Evaluation.of(table, ENDPOINT, TOOL)) is None
+    assert section(Evaluation.refitted(table, ENDPOINT, {"clinical": {"numeric": ["grade"]}}, clinic())) is None
+    assert section(Evaluation.refitted(table, ENDPOINT, {}, clinic())) is None
+    assert section(Evaluation.refitted(table, ENDPOINT, TOOL)) is None
     numbers = table.assign(target=table["time"], value=table["log_hazard"])
-    assert section(Evaluation.of(numbers, Regression("target"), TOOL, clinic())) is None
+    assert section(Evaluation.refitted(numbers, Regression("target"), TOOL, clinic())) is None
 
 
 def test_without_training_rows_nothing_is_compared_and_it_says_why() -> None:
@@ -212,7 +212,7 @@ def test_the_likelihood_ratio_test_is_right_about_scores_without_worth() -> None
     for seed in range(runs):
         table = with_risks(seed)
         noise = table.assign(log_hazard=np.random.default_rng(seed + 10**6).normal(size=len(table)))
-        evaluation = Evaluation.of(noise, ENDPOINT, TOOL, clinic(seed))
+        evaluation = Evaluation.refitted(noise, ENDPOINT, TOOL, clinic(seed))
         known = Clinical.of(evaluation)
         assert known is not None
         rejected += adjusted(evaluation, known)["likelihood_ratio"]["p"] < 0.05

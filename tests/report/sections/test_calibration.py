@@ -17,7 +17,8 @@ from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox
 from mil.errors import ConfigError
-from mil.fitted.calibrators import fit
+from mil.fitted.calibrators import LOCAL, fit
+from mil.fitted.state import FittedState
 from mil.report.assemble import _plain
 from mil.report.evaluation import Evaluation
 from mil.report.sections.calibration import section, verdict
@@ -45,7 +46,7 @@ def told(
 
 
 def of(table: pd.DataFrame, endpoint: Endpoint, tool: dict[str, Any] | None = None, resamples: int = 100) -> Any:
-    found = section(Evaluation.of(table, endpoint, tool, resamples=resamples))
+    found = section(Evaluation.refitted(table, endpoint, tool, resamples=resamples))
     json.dumps(_plain(found), allow_nan=False)
     return found
 
@@ -106,7 +107,11 @@ def test_recalibration_is_fitted_to_select_rows_of_each_fold_and_mends_the_slope
     table = table.sort_values("patient")
     for fold, one in enumerate(fitted["folds"]):
         select = table[(table["fold"] == fold) & (table["role"] == "select")]
-        assert one == {"fold": fold, "n": len(select), "parameters": fit(method, Binary(), select).state()}
+        assert one == {
+            "fold": fold,
+            "n": len(select),
+            "parameters": fit(method, Binary(), select).model_dump(mode="json"),
+        }
 
 
 def test_report_rows_change_nothing_that_was_fitted() -> None:
@@ -129,14 +134,17 @@ def test_a_fold_that_cannot_be_calibrated_is_listed_with_its_reason() -> None:
     assert nobody == {"method": "platt", "n": 0, "reason": "no fold could be calibrated"}
 
 
-def test_calibrated_columns_of_a_released_tool_are_taken_as_they_are() -> None:
-    table = told(3.0).assign(calibrated_1=lambda rows: rows["p_1"] / 2)
-    report = of(table[table["role"] == "report"], Binary(), {"calibration": "platt"})
-    assert report["fitted"]["folds"] == []
-    assert report["fitted"]["on"].startswith("frozen before")
+def test_the_calibration_of_a_released_tool_is_applied_as_it_is() -> None:
+    table = told(3.0)
+    reported, elsewhere = table[table["role"] == "report"].assign(fold=0), told(1.0, seed=1)
+    calibrator = fit("platt", Binary(), elsewhere[elsewhere["role"] == "select"])
+    state = FittedState(calibration=calibrator.model_copy(update={"on": LOCAL}))
+    report = section(Evaluation.of(reported, Binary(), {"calibration": "temperature"}, states={0: state}, resamples=20))
+    assert report is not None
+    assert (report["fitted"]["method"], report["fitted"]["on"]) == ("platt", LOCAL)
     found = report["questions"][0]["calibrated"]
-    reported = table[table["role"] == "report"]
-    assert found["brier"]["value"] == pytest.approx(float(brier(reported["p_1"] / 2, reported["label"])))
+    applied = calibrator.apply(reported)["calibrated_1"]
+    assert found["brier"]["value"] == pytest.approx(float(brier(applied, reported["label"])))
 
 
 def test_few_positives_have_numbers_and_no_curve_and_one_class_has_a_reason() -> None:

@@ -26,7 +26,7 @@ GRADES = ("a", "b", "c")
 
 
 def evaluation(table: pd.DataFrame, endpoint: Endpoint, resamples: int = 50) -> Evaluation:
-    return Evaluation.of(table, endpoint, resamples=resamples)
+    return Evaluation.refitted(table, endpoint, resamples=resamples)
 
 
 def found(table: pd.DataFrame, endpoint: Endpoint) -> dict:  # type: ignore[type-arg]  # a tree of JSON
@@ -201,7 +201,7 @@ def test_intervals_of_areas_cover_the_truth() -> None:
     for seed in range(400):
         score, positive = sampled(rng, 200)
         table = pd.DataFrame({"patient": tables.names(200), "fold": 0, "role": "report", "label": positive.astype(int)})
-        one = section(Evaluation.of(table.assign(p_1=score), Binary(), resamples=400, seed=seed))["questions"][0]  # type: ignore[index]  # binary has one
+        one = section(Evaluation.refitted(table.assign(p_1=score), Binary(), resamples=400, seed=seed))["questions"][0]  # type: ignore[index]  # binary has one
         for name, value in truth.items():
             inside[name].append(one[name]["low"] <= value <= one[name]["high"])
     covered = {name: float(np.mean(hits)) for name, hits in inside.items()}

@@ -13,14 +13,22 @@ from sksurv.compare import compare_survival
 from sksurv.util import Surv
 
 from mil.endpoints.classification import Binary
-from mil.endpoints.survival import Cox
+from mil.endpoints.survival import Cox, Survival
 from mil.errors import ConfigError
 from mil.fitted import calibrators
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import checked
-from mil.report.sections.groups import assign, hazards, section
+from mil.report.sections.groups import assigned, hazards, section
 from tests.report.followed import COMPETING, ENDPOINT, competed, with_risks
 from tests.report.tables import binary, survival
+
+
+def assign(
+    rows: pd.DataFrame, endpoint: Survival, decision: dict[str, Any] | None = None, calibration: str | None = None
+) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """Groups by a rule that is fitted to the table's own rows."""
+    return assigned(Evaluation.refitted(rows, endpoint, {"decision": decision, "calibration": calibration}))
+
 
 THIRDS = {"rule": "quantiles", "cuts": [0.3333, 0.6667]}
 ABSOLUTE: dict[str, Any] = {"rule": "absolute_risk", "horizon": "5y", "cuts": [0.5, 0.9]}
@@ -31,7 +39,7 @@ def table(**options: int) -> pd.DataFrame:
 
 
 def found(rows: pd.DataFrame | None = None, decision: dict[str, Any] | None = None) -> dict[str, Any]:
-    result = section(Evaluation.of(table() if rows is None else rows, ENDPOINT, {"decision": decision}))
+    result = section(Evaluation.refitted(table() if rows is None else rows, ENDPOINT, {"decision": decision}))
     assert result is not None
     return result
 
@@ -153,8 +161,8 @@ def test_a_patient_of_several_folds_counts_once() -> None:
 def test_without_training_rows_there_are_no_groups_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
     rows = table()
     with caplog.at_level(logging.WARNING):
-        assert section(Evaluation.of(rows[rows["role"] == "report"], ENDPOINT)) is None
-    assert caplog.text.count("0 train patients") == 3
+        assert section(Evaluation.refitted(rows[rows["role"] == "report"], ENDPOINT)) is None
+    assert [f"fold {fold}: decision log_hazard: 0 train patients" in caplog.text for fold in (0, 1, 2)] == [True] * 3
 
 
 def test_a_fold_without_training_rows_is_listed_with_its_reason() -> None:
@@ -193,7 +201,7 @@ def test_one_group_alone_has_no_test() -> None:
 
 def test_groups_of_competing_risks_show_incidences_and_hazards_of_the_first_cause() -> None:
     rows = checked(competed(), COMPETING)
-    report, (patients, _) = section(Evaluation.of(rows, COMPETING)), assign(rows, COMPETING)
+    report, (patients, _) = section(Evaluation.refitted(rows, COMPETING)), assign(rows, COMPETING)
     assert report is not None
     first = rows.drop_duplicates("patient").set_index("patient")["event"] == "relapse"
     assert (patients["event"] == first.loc[patients.index]).all()
@@ -205,5 +213,5 @@ def test_groups_of_competing_risks_show_incidences_and_hazards_of_the_first_caus
 
 
 def test_only_survival_has_groups() -> None:
-    assert section(Evaluation.of(binary(), Binary())) is None
-    assert section(Evaluation.of(survival(), Cox())) is not None
+    assert section(Evaluation.refitted(binary(), Binary())) is None
+    assert section(Evaluation.refitted(survival(), Cox())) is not None

@@ -26,7 +26,7 @@ def simulated(seed: int, patients: int, stretch: float = 1.0, causes: int = 1) -
 
 
 def found(table: pd.DataFrame, **options: Any) -> list[dict[str, Any]]:
-    return calibration(Evaluation.of(table, ENDPOINT, resamples=50, **options))
+    return calibration(Evaluation.refitted(table, ENDPOINT, resamples=50, **options))
 
 
 def test_right_risks_look_right() -> None:
@@ -116,7 +116,7 @@ def test_only_risks_from_0_to_1_are_risks() -> None:
 
 
 def test_of_competing_causes_the_first_is_calibrated() -> None:
-    evaluation = Evaluation.of(competed(), COMPETING, resamples=20)
+    evaluation = Evaluation.refitted(competed(), COMPETING, resamples=20)
     assert columns(evaluation) == {"3y": "risk_relapse_3y"}
     (report,) = calibration(evaluation)
     assert report["observed"]["method"].startswith("Aalen-Johansen")

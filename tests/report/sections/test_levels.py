@@ -18,7 +18,7 @@ def text(*cells: str) -> "pd.Series[str]":
 
 
 def evaluated(patients: pd.DataFrame | None, **tool: object) -> Evaluation:
-    return Evaluation.of(binary(patients=30), Binary(), tool, patients)
+    return Evaluation.refitted(binary(patients=30), Binary(), tool, patients)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ CLASSES = Multiclass(classes=("a", "b", "c"))
 
 
 def decisions(table: pd.DataFrame, endpoint: Endpoint, decision: Any, **tool: Any) -> list[dict[str, Any]]:
-    found = section(Evaluation.of(table, endpoint, {"decision": decision, **tool}))
+    found = section(Evaluation.refitted(table, endpoint, {"decision": decision, **tool}))
     assert found is not None
     assert json.loads(json.dumps(found, default=float, allow_nan=False))
     listed: list[dict[str, Any]] = found["decisions"]
@@ -158,7 +158,7 @@ def test_where_select_patients_carry_no_calibration_the_models_own_probability_i
     with caplog.at_level(logging.WARNING):
         (found,) = decisions(kept, Binary(), rule, calibration="platt")
     assert [each["columns"] for each in found["fitted"]] == [["calibrated_1"], ["p_1"], ["calibrated_1"]]
-    assert "fold 1: cut as the model gives it: calibration platt" in caplog.text
+    assert caplog.text.count("no calibration: calibration platt of 1: 0 patients") == 1
     assert found["n"] == 120
 
 
@@ -202,10 +202,10 @@ def test_scores_that_are_not_there_decide_nobody(caplog: pytest.LogCaptureFixtur
 
 @pytest.mark.parametrize("decision", [None, {"rule": None}])
 def test_without_a_rule_there_is_no_section(decision: Any) -> None:
-    assert section(Evaluation.of(binary(), Binary(), {"decision": decision})) is None
+    assert section(Evaluation.refitted(binary(), Binary(), {"decision": decision})) is None
 
 
 @pytest.mark.parametrize("wrong", [5, 1, "0.1"])
 def test_a_prevalence_that_is_none_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigError, match="prevalences"):
-        section(Evaluation.of(binary(), Binary(), {"decision": RULE_OUT, "prevalences": [wrong]}))
+        section(Evaluation.refitted(binary(), Binary(), {"decision": RULE_OUT, "prevalences": [wrong]}))

@@ -13,6 +13,7 @@ from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox
 from mil.fitted import conformal as fitting
+from mil.fitted.state import FittedState
 from mil.report.evaluation import Evaluation
 from mil.report.sections.prediction_sets import section
 from tests.report import tables
@@ -21,7 +22,7 @@ ASKED: dict[str, Any] = {"conformal": {"coverage": 0.8}}
 
 
 def of(table: pd.DataFrame, endpoint: Endpoint, tool: dict[str, Any] = ASKED) -> dict[str, Any]:
-    found = section(Evaluation.of(table, endpoint, tool, resamples=50))
+    found = section(Evaluation.refitted(table, endpoint, tool, resamples=50))
     assert found is not None
     return found
 
@@ -77,11 +78,11 @@ def test_frozen_limits_are_applied_and_never_fitted_anew() -> None:
     known = fitting.fit({"coverage": 0.8}, Binary(), table[table["role"] == "train"])
     assert known is not None
     rows = table[table["fold"] == 0].assign(role="report")
-    found = section(Evaluation.of(rows, Binary(), ASKED, resamples=50, frozen={"conformal": known.state()}))
+    found = section(Evaluation.of(rows, Binary(), ASKED, resamples=50, states={0: FittedState(conformal=known)}))
     assert found is not None
     said = [{key: one[key] for key in ("of", "n", "cut")} for one in found["parts"][0]["fitted"]]
     assert said == [one.model_dump() for one in known.parts[0].limits]
-    assert section(Evaluation.of(rows, Binary(), ASKED, frozen={})) is None
+    assert section(Evaluation.of(rows, Binary(), ASKED)) is None
 
 
 def test_labels_have_parts_of_their_own() -> None:
@@ -125,4 +126,4 @@ def test_a_model_that_promises_too_much_is_told() -> None:
 def test_where_none_is_asked_or_possible_there_is_no_section(
     table: pd.DataFrame, endpoint: Endpoint, tool: dict[str, Any]
 ) -> None:
-    assert section(Evaluation.of(table, endpoint, tool)) is None
+    assert section(Evaluation.refitted(table, endpoint, tool)) is None

@@ -31,7 +31,7 @@ def test_a_result_that_is_the_sites_is_gone_within_sites() -> None:
     label = (rng.random(400) < np.where(site == "A", 0.8, 0.2)).astype(int)
     score = 1 / (1 + np.exp(-np.where(site == "A", 1, -1) - rng.normal(size=400) / 2))
     table = pd.DataFrame({"patient": names(400), "fold": 0, "role": "report", "label": label, "p_1": score})
-    evaluation = Evaluation.of(table, Binary(), patients=clinic(400, site), resamples=200)
+    evaluation = Evaluation.refitted(table, Binary(), patients=clinic(400, site), resamples=200)
     found = section(evaluation)
     assert found is not None
     assert roc_auc_score(label, score) > 0.7
@@ -51,7 +51,7 @@ def test_a_site_with_few_positives_keeps_its_row_without_a_metric() -> None:
     site = np.where(np.arange(200) < 12, "small", np.where(np.arange(200) % 2, "B", "C"))
     patients = clinic(200, site)
     patients.loc[["197", "198", "199"], "site"] = ["", "unknown", None]
-    found = section(Evaluation.of(table, Binary(), patients=patients, resamples=50))
+    found = section(Evaluation.refitted(table, Binary(), patients=patients, resamples=50))
     assert found is not None
     assert [row["site"] for row in found["sites"]] == ["B", "C", "small"]
     small = found["sites"][2]
@@ -71,7 +71,7 @@ def test_a_site_with_few_positives_keeps_its_row_without_a_metric() -> None:
 def test_every_endpoint_has_its_own_metric_by_site(endpoint: Endpoint, table: pd.DataFrame) -> None:
     patients = clinic(table["patient"].nunique(), "A")
     patients.iloc[::2] = "B"
-    found = section(Evaluation.of(table, endpoint, patients=patients, resamples=30))
+    found = section(Evaluation.refitted(table, endpoint, patients=patients, resamples=30))
     assert found is not None
     assert found["metric"] == endpoint.metric
     assert all(row["low"] <= row["value"] <= row["high"] for row in found["sites"])
@@ -80,7 +80,7 @@ def test_every_endpoint_has_its_own_metric_by_site(endpoint: Endpoint, table: pd
 def test_nothing_is_said_without_sites() -> None:
     table = binary()
     for patients in (None, clinic(120, "A").drop(columns="site"), clinic(120, "A"), clinic(120, "")):
-        assert section(Evaluation.of(table, Binary(), patients=patients, resamples=10)) is None
+        assert section(Evaluation.refitted(table, Binary(), patients=patients, resamples=10)) is None
 
 
 def test_embeddings_with_a_signature_tell_the_site_and_others_do_not() -> None:
@@ -107,7 +107,7 @@ def test_the_gap_of_a_run_to_itself_is_none_and_to_another_is_the_paired_differe
     table = binary(noise=0.5)
     rng = np.random.default_rng(5)
     worse = table.assign(p_1=1 / (1 + np.exp(-np.log(table["p_1"] / (1 - table["p_1"])) - 3 * rng.normal(size=360))))
-    random, preserved = (Evaluation.of(one, Binary(), resamples=300) for one in (table, worse))
+    random, preserved = (Evaluation.refitted(one, Binary(), resamples=300) for one in (table, worse))
     none = gap(random, random)
     assert (none["difference"]["value"], none["difference"]["low"], none["difference"]["high"]) == (0, 0, 0)
     assert none["words"].startswith("no gap is shown")
@@ -123,11 +123,11 @@ def test_the_gap_of_a_run_to_itself_is_none_and_to_another_is_the_paired_differe
 def test_other_patients_are_drawn_apart_and_other_questions_refused() -> None:
     table = binary()
     fewer = table[table["patient"] != "000"]
-    one, other = (Evaluation.of(rows, Binary(), resamples=100) for rows in (table, fewer))
+    one, other = (Evaluation.refitted(rows, Binary(), resamples=100) for rows in (table, fewer))
     found = gap(one, other)
     assert not found["paired"]
     assert found["difference"]["n"] == 239
     width = found["difference"]["high"] - found["difference"]["low"]
     assert width > found["random"]["high"] - found["random"]["low"], "nothing cancels out"
     with pytest.raises(PredictionsError, match="gap: Cox of time, event, expected Binary of label"):
-        gap(one, Evaluation.of(survival(), Cox(), resamples=10))
+        gap(one, Evaluation.refitted(survival(), Cox(), resamples=10))

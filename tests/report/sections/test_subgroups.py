@@ -51,7 +51,7 @@ def regression(patients: int = 240) -> pd.DataFrame:
 
 
 def evaluated(table: pd.DataFrame, endpoint: Endpoint, patients: pd.DataFrame, **tool: object) -> Evaluation:
-    return Evaluation.of(table, endpoint, tool, patients, resamples=30)
+    return Evaluation.refitted(table, endpoint, tool, patients, resamples=30)
 
 
 def row_of(found: dict[str, Any], variable: str, level: str) -> dict[str, Any]:
@@ -256,8 +256,8 @@ def test_a_site_where_the_model_guesses_is_the_worst_and_the_gap_shows_it() -> N
 
 
 def test_without_a_clinical_table_there_is_no_section() -> None:
-    assert section(Evaluation.of(binary(), Binary())) is None
-    assert section(Evaluation.of(binary(), Binary(), patients=pd.DataFrame({"x": "1"}, index=names(120)))) is None
+    assert section(Evaluation.refitted(binary(), Binary())) is None
+    assert section(Evaluation.refitted(binary(), Binary(), patients=pd.DataFrame({"x": "1"}, index=names(120)))) is None
 
 
 def test_newcombes_interval_is_that_of_his_paper() -> None:
@@ -308,7 +308,7 @@ def test_intervals_of_rows_cover_the_true_area_within_folds_and_pooled() -> None
             ]
             table = pd.DataFrame({"patient": names(100), "fold": fold, "role": "report", "label": label})
             table["p_1"] = 1 / (1 + np.exp(-score))
-            _, row = main_measure(Evaluation.of(table, Binary())).of(names(100), 300, 0)
+            _, row = main_measure(Evaluation.refitted(table, Binary())).of(names(100), 300, 0)
             covered[folds] += row["low"] <= true <= row["high"]
     assert 0.91 <= covered[2] / 250 <= 0.98
     assert 0.91 <= covered[4] / 250 <= 0.98

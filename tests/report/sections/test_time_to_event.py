@@ -29,7 +29,7 @@ TIMES = list(map(float, HORIZONS.values()))
 def found(table: pd.DataFrame | None = None, **options: Any) -> dict[str, Any]:
     if table is None and not options:
         return plain()
-    evaluation = Evaluation.of(with_risks() if table is None else table, ENDPOINT, resamples=20, **options)
+    evaluation = Evaluation.refitted(with_risks() if table is None else table, ENDPOINT, resamples=20, **options)
     result = section(evaluation)
     assert result is not None
     return result
@@ -116,7 +116,7 @@ def test_tau_is_the_last_stated_time_or_where_a_tenth_is_at_risk() -> None:
     stated = found(tool={"times": [12, 24]})["tau"]
     assert (stated["value"], stated["set_by"]) == (24, "the last stated time")
     table = survival(patients=150)
-    plain = section(Evaluation.of(table, Cox(), resamples=20))
+    plain = section(Evaluation.refitted(table, Cox(), resamples=20))
     assert plain is not None
     time = table.drop_duplicates("patient")["time"]
     assert plain["tau"]["at_risk"] == (time >= plain["tau"]["value"]).sum()
@@ -176,7 +176,7 @@ def test_a_score_that_only_knows_the_site_is_worth_nothing_within_sites() -> Non
 
 def test_competing_causes_have_their_own_concordance_and_brier_score() -> None:
     table = competed()
-    report = section(Evaluation.of(table, COMPETING, resamples=20))
+    report = section(Evaluation.refitted(table, COMPETING, resamples=20))
     assert report is not None
     for fold, value in enumerate(report["c_index"]["folds"]):
         rows = table[(table["fold"] == fold) & (table["role"] == "report")]
@@ -194,9 +194,9 @@ def test_competing_causes_have_their_own_concordance_and_brier_score() -> None:
 def test_every_cause_is_measured_by_its_own_risk_with_weights_of_its_folds_training_patients() -> None:
     table = competed()
     risk = 1 - table["risk_relapse_3y"] / 2
-    report = section(Evaluation.of(table.assign(risk_death_3y=risk), COMPETING, resamples=20))
+    report = section(Evaluation.refitted(table.assign(risk_death_3y=risk), COMPETING, resamples=20))
     assert report is not None
-    first = section(Evaluation.of(table, COMPETING, resamples=20))
+    first = section(Evaluation.refitted(table, COMPETING, resamples=20))
     assert first is not None
     assert first["other_causes"] == [], "without a risk there is nothing to measure"
     assert first["uno_c"] == report["uno_c"]
@@ -223,7 +223,7 @@ def test_recalibrated_risks_stand_beside_the_models_and_are_right_on_the_whole()
     assert (report["recalibration"]["method"], report["recalibration"]["on"]) == ("baseline_slope", "select")
     for fold, one in enumerate(report["recalibration"]["folds"]):
         select = table[(table["fold"] == fold) & (table["role"] == "select")].set_index("patient")
-        assert one["parameters"] == calibrators.fit("baseline_slope", ENDPOINT, select).state()
+        assert one["parameters"] == calibrators.fit("baseline_slope", ENDPOINT, select).model_dump(mode="json")
     for horizon in report["calibration"]:
         after = horizon["calibrated"]
         assert after["column"] == f"calibrated_{horizon['column']}"
@@ -237,7 +237,7 @@ def test_recalibrated_risks_stand_beside_the_models_and_are_right_on_the_whole()
 
 
 def test_other_endpoints_have_no_such_section() -> None:
-    assert section(Evaluation.of(binary(), Binary(), resamples=20)) is None
+    assert section(Evaluation.refitted(binary(), Binary(), resamples=20)) is None
 
 
 @pytest.mark.slow
@@ -247,7 +247,7 @@ def test_intervals_of_concordances_hold_the_truth_as_often_as_they_say() -> None
     truth = np.mean([c_index(part["log_hazard"], part["time"], part["event"]) for _, part in rows.groupby("fold")])
     held, runs = 0, 100
     for seed in range(runs):
-        report = section(Evaluation.of(survival(seed, 150), Cox(), resamples=200))
+        report = section(Evaluation.refitted(survival(seed, 150), Cox(), resamples=200))
         assert report is not None
         held += report["c_index"]["low"] <= truth <= report["c_index"]["high"]
     assert 0.88 <= held / runs <= 0.99

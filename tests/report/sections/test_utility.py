@@ -32,7 +32,7 @@ def of(
     patients: pd.DataFrame | None = None,
     resamples: int = 100,
 ) -> Any:
-    found = section(Evaluation.of(table, endpoint, tool, patients, resamples=resamples))
+    found = section(Evaluation.refitted(table, endpoint, tool, patients, resamples=resamples))
     json.dumps(_plain(found), allow_nan=False)
     return found
 
@@ -124,7 +124,7 @@ def test_report_labels_do_not_move_the_clinical_baseline() -> None:
     patients, tool, answered = clinic(table, 1.0), {"clinical": {"numeric": ["age"]}}, []
     for flip in (0, 1):
         table.loc[table["role"] == "report", "label"] ^= flip
-        evaluation = Evaluation.of(table, Binary(), tool, patients)
+        evaluation = Evaluation.refitted(table, Binary(), tool, patients)
         clinical = Clinical.of(evaluation)
         assert clinical is not None
         answered.append(answers(evaluation, clinical, evaluation.questions[0]))
@@ -154,9 +154,9 @@ def test_classes_are_questions_and_values_have_no_curve() -> None:
     asked = of(multiclass(), Multiclass(classes=("a", "b", "c")))["questions"]
     assert [one["name"] for one in asked] == ["a", "b", "c"]
     table = pd.DataFrame({"patient": ["a", "b"], "fold": 0, "role": "report", "score": [1.0, 2.0], "value": [1.0, 2.0]})
-    assert section(Evaluation.of(table, Regression())) is None
-    assert section(Evaluation.of(survival(), Cox())) is None
-    assert section(Evaluation.of(survival(), Cox(horizons={"5y": 60}))) is None
+    assert section(Evaluation.refitted(table, Regression())) is None
+    assert section(Evaluation.refitted(survival(), Cox())) is None
+    assert section(Evaluation.refitted(survival(), Cox(horizons={"5y": 60}))) is None
 
 
 def at_horizon(patients: int = 200) -> pd.DataFrame:
@@ -232,7 +232,7 @@ def test_bands_hold_the_true_net_benefit_nineteen_times_in_twenty() -> None:
     true = (called * (truth - (1 - truth) * at / (1 - at))).mean(0)
     held = []
     for _ in range(300):
-        found = section(Evaluation.of(sample(200), Binary(), {"thresholds": at.tolist()}, resamples=500))
+        found = section(Evaluation.refitted(sample(200), Binary(), {"thresholds": at.tolist()}, resamples=500))
         assert found is not None
         band = found["questions"][0]["model"]
         held.append((np.array(band["low"]) <= true) & (true <= np.array(band["high"])))

@@ -1,0 +1,222 @@
+"""Everything that is fitted once a model has its weights, and how it is applied to scores.
+
+It is fitted at the end of training (`FittedState.fit`), stored in the checkpoint's manifest, and applied unchanged by
+predictions, reports and cards. `refit` is for tables of predictions that no checkpoint stands behind.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Hashable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from mil.endpoints.endpoint import Endpoint
+from mil.endpoints.several import Several
+from mil.errors import ConfigError, PredictionsError
+from mil.fitted import calibrators, conformal, decision_rules, novelty
+from mil.fitted.calibrators import Calibrator, either
+from mil.fitted.conformal import Conformal
+from mil.fitted.decision_rules import Decision, Plan, group_plan, plans
+from mil.fitted.novelty import Novelty
+from mil.fitted.requests import decision_requests
+from mil.fitted.withholding import RowBags, reasons, withhold
+
+logger = logging.getLogger(__name__)
+Fitted = TypeVar("Fitted")
+
+
+class BagSummaries(NamedTuple):
+    """Size and mean features of one role's bags."""
+
+    tiles: NDArray[np.int64]
+    """number of tiles, `(b,)`"""
+    means: NDArray[np.float64]
+    """mean features, `(b, d)`"""
+
+
+class FittedState(BaseModel):
+    """What was fitted beside a model's weights: endpoint, decisions, calibration, prediction sets, novelty."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint: dict[str, JsonValue] = {}
+    """class weights, baseline hazards and the like, as `Endpoint.state` returns them"""
+    endpoint_on: str = "train"
+    """role of the patients that the endpoint was fitted to"""
+    decisions: tuple[Decision, ...] = ()
+    """decisions of the tool; of several endpoints each begins with its endpoint's name and a space"""
+    calibration: Calibrator | None = None
+    conformal: Conformal | None = None
+    novelty: Novelty | None = None
+    risk_groups: tuple[Decision, ...] = ()
+    """for reports on survival, where the tool has no rule of risk groups: groups cut at the training median"""
+    left_out: dict[str, str] = {}
+    """what was asked for and could not be fitted (`calibration`, `conformal`, `decision <name>`), with the reason"""
+
+    @classmethod
+    def fit(
+        cls,
+        tool: Mapping[str, Any],
+        endpoint: Endpoint,
+        train: pd.DataFrame,
+        select: pd.DataFrame,
+        bags: Mapping[str, BagSummaries] | None = None,
+    ) -> "FittedState":
+        """Fit what the tool's `decision`, `calibration`, `conformal` and `novelty` ask for.
+
+        What these patients cannot support is left out, with the reason in `left_out` and a warning.
+
+        Args:
+            tool: The tool's configuration. With several endpoints, `decision` holds one rule by endpoint name.
+            endpoint: What is predicted; its own state is stored as it is now.
+            train: Targets and scores of the training patients.
+            select: Targets and scores of the patients of model selection.
+            bags: Summaries of the bags of `train` and, where there are some, `select`; without them novelty is not
+                fitted.
+
+        Raises:
+            ConfigError: the tool asks for something that does not exist.
+        """
+        method, sets, flags = (tool.get(key) for key in ("calibration", "conformal", "novelty"))
+        if isinstance(endpoint, Several) and (method or sets):
+            raise ConfigError(f"tool.{'calibration' if method else 'conformal'}: several endpoints, expected null")
+        attempts = _Attempts()
+        calibrator = None
+        if method is not None:
+            calibrator = attempts.make("calibration", partial(calibrators.fit, str(method), endpoint, select))
+        decisions, risk_groups = list[Decision](), list[Decision]()
+        for prefix, rule, single in decision_requests(tool.get("decision"), endpoint):
+            known = train[single.known(train)], select[single.known(select)]
+            asked = plans(rule, single)
+            for plan in asked:
+                decisions += attempts.decision(prefix, partial(plan.fit, *known, calibrator), plan)
+            if not asked and (groups := group_plan(None, single)) is not None:
+                risk_groups += attempts.decision(prefix, partial(groups.fit, *known, calibrator), groups)
+        return cls(
+            endpoint=endpoint.state(),
+            decisions=tuple(decisions),
+            calibration=calibrator,
+            conformal=attempts.make("conformal", partial(conformal.fit, sets, endpoint, select)) if sets else None,
+            novelty=None if flags is None or bags is None else _novelty(flags, bags),
+            risk_groups=tuple(risk_groups),
+            left_out=attempts.reasons,
+        )
+
+    def apply(self, table: pd.DataFrame, bags: RowBags | None = None) -> pd.DataFrame:
+        """Add what follows from scores: `calibrated_*`, `call*`, `set*` or `low` and `high`, and `withheld`.
+
+        A column that the table has already is not replaced.
+
+        Args:
+            table: Scores, one row a patient or slide.
+            bags: The bags behind the rows; without them no result is withheld.
+
+        Raises:
+            CheckpointError: features of another width than in training.
+            PredictionsError: a column of scores that is needed is missing.
+        """
+        out = self.calibrated(table)
+        if self.decisions:
+            out = _joined(out, decision_rules.apply(self.decisions, out))
+        if self.conformal is not None:
+            out = _joined(out, self.conformal.apply(table))
+        if self.novelty is not None and bags is not None:
+            out = withhold(out, reasons(self.novelty, bags, len(out)))
+        return out
+
+    def calibrated(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Add the calibrated columns, where a calibration was fitted.
+
+        Raises:
+            PredictionsError: a column of scores is missing.
+        """
+        return table if self.calibration is None else _joined(table, self.calibration.apply(table))
+
+    def decision(self, plan: Plan) -> Decision:
+        """Return the fitted decision of a plan.
+
+        Raises:
+            PredictionsError: it was not fitted; with the reason, where that is known.
+        """
+        for fitted in (*self.decisions, *self.risk_groups):
+            if fitted.columns in either(plan.columns):
+                return fitted
+        missing = f"decision {plan.name}: the checkpoint holds none, expected one that was fitted with it"
+        raise PredictionsError(self.left_out.get(f"decision {plan.name}", missing))
+
+    def of_endpoint(self, name: str) -> "FittedState":
+        """Return what was fitted for one of several endpoints: its decisions, by the names it gives them."""
+        start = f"{name} "
+        reasons_of = {key.removeprefix("decision "): reason for key, reason in self.left_out.items()}
+        return FittedState(
+            decisions=_of_endpoint(self.decisions, start),
+            risk_groups=_of_endpoint(self.risk_groups, start),
+            left_out={
+                f"decision {key.removeprefix(start)}": reason
+                for key, reason in reasons_of.items()
+                if key.startswith(start)
+            },
+        )
+
+
+def refit(table: pd.DataFrame, endpoint: Endpoint, tool: Mapping[str, Any]) -> dict[Hashable, FittedState]:
+    """Fit a state to each fold's own training and selection rows of a table of predictions.
+
+    For predictions that no checkpoint stands behind: those of other software, and those of a nested selection.
+
+    Args:
+        table: Columns `fold` and `role`, targets and scores; rows of the final test are not read.
+        endpoint: What was predicted.
+        tool: As in `FittedState.fit`.
+
+    Raises:
+        ConfigError: the tool asks for something that does not exist.
+    """
+    states = dict[Hashable, FittedState]()
+    for fold, rows in table.groupby("fold"):
+        by_patient = rows.set_index("patient")
+        train, select = (by_patient[by_patient["role"] == role] for role in ("train", "select"))
+        states[fold] = FittedState.fit(tool, endpoint, train, select)
+    return states
+
+
+class _Attempts:
+    """Fits that patients may be too few for; remembers the reasons."""
+
+    def __init__(self) -> None:
+        self.reasons = dict[str, str]()
+
+    def make(self, what: str, fit: Callable[[], Fitted]) -> Fitted | None:
+        """Return what was fitted, or None, with a warning."""
+        try:
+            return fit()
+        except PredictionsError as error:
+            logger.warning("no %s: %s", what.partition(" ")[0], error)
+            self.reasons[what] = str(error)
+            return None
+
+    def decision(self, prefix: str, fit: Callable[[], Decision], plan: Plan) -> Collection[Decision]:
+        """Return the fitted decision under its endpoint's name, or nothing."""
+        fitted = self.make(f"decision {prefix}{plan.name}", fit)
+        return [] if fitted is None else [fitted.model_copy(update={"name": f"{prefix}{fitted.name}"})]
+
+
+def _novelty(options: Mapping[str, Any], bags: Mapping[str, BagSummaries]) -> Novelty:
+    train, select = bags["train"], bags.get("select")
+    return novelty.fit(options, train.tiles, train.means, None if select is None else select.means)
+
+
+def _of_endpoint(decisions: Collection[Decision], start: str) -> tuple[Decision, ...]:
+    return tuple(
+        fitted.model_copy(update={"name": fitted.name.removeprefix(start)})
+        for fitted in decisions
+        if fitted.name.startswith(start)
+    )
+
+
+def _joined(table: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(**{str(name): new[name] for name in new if name not in table})
