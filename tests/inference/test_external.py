@@ -83,7 +83,7 @@ def test_nothing_is_fitted_to_the_cohort(found: Labelled, stored: Checkpoint) ->
 def test_patients_whose_result_is_withheld_are_counted_and_not_scored(abroad: Path, stored: Checkpoint) -> None:
     def withholding(min_tiles: int) -> Checkpoint:
         novelty = Novelty(min_tiles=min_tiles, min_tiles_on="stated beforehand", train=50, features=None)
-        fitted = {**stored.manifest.fitted, "novelty": novelty.state()}
+        fitted = stored.manifest.fitted.model_copy(update={"novelty": novelty})
         return replace(stored, manifest=stored.manifest.model_copy(update={"fitted": fitted}))
 
     scores = predict(stored, abroad / "features", abroad / "cohort.csv")

@@ -149,18 +149,18 @@ def novelty() -> Novelty:
 def test_a_tool_that_withholds_every_stand_in_passes_the_gate_of_unlike_inputs(
     evidence: Evidence, novelty: Novelty
 ) -> None:
-    holds, sentence = judged(fitted(evidence, novelty=novelty.state()), 7)
+    holds, sentence = judged(fitted(evidence, novelty=novelty), 7)
     assert (holds, sentence.split(";")[0]) == (True, "4 of 4 stand-ins withheld")
 
 
 def test_a_tool_that_lets_a_stand_in_pass_fails_the_gate_of_unlike_inputs(evidence: Evidence, novelty: Novelty) -> None:
     assert novelty.features is not None
     lenient = novelty.model_copy(update={"features": novelty.features.model_copy(update={"cut": 1e6})})
-    holds, sentence = judged(fitted(evidence, novelty=lenient.state()), 7)
+    holds, sentence = judged(fitted(evidence, novelty=lenient), 7)
     assert holds is False
     assert sentence.startswith("2 of 4 stand-ins withheld, not channels in another order, features 8 standard ")
     tiles_only = novelty.model_copy(update={"features": None})
-    holds, sentence = judged(fitted(evidence, novelty=tiles_only.state()), 7)
+    holds, sentence = judged(fitted(evidence, novelty=tiles_only), 7)
     assert (holds, sentence.split(";")[0]) == (False, "1 of 1 stand-ins withheld")
 
 
