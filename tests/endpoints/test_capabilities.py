@@ -199,3 +199,11 @@ def test_risks_are_among_the_columns_of_predictions_before_a_baseline_is_fitted(
     assert COMPETING.prediction_columns == {"risk"} | {
         f"risk_{cause}_{horizon}" for cause in ("relapse", "death") for horizon in ("1y", "5y")
     }
+
+
+def test_an_event_of_any_endpoint_counts_as_an_event_of_the_patient() -> None:
+    columns = {"os": [3, 5, 7, 9], "dead": [1, 0, 0, 1], "pfs": [2, 4, 6, 8], "relapsed": [0, 1, 0, 1]}
+    several = Several({"death": Cox("os", "dead"), "relapse": DiscreteTime("pfs", "relapsed")})
+    events = several.events(several.encode(pd.DataFrame(columns, dtype=object)))
+    assert events is not None
+    assert events.tolist() == [True, True, False, True]
