@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mil.endpoints.endpoint import Endpoint
-from mil.endpoints.several import Several
 from mil.errors import ConfigError
 from mil.fitted import calibrators, conformal, decision_rules, novelty
 
@@ -33,11 +32,12 @@ def decision_requests(
     Raises:
         ConfigError: a rule for an endpoint that does not exist.
     """
-    if not isinstance(endpoint, Several):
+    parts = endpoint.parts()
+    if not parts:
         yield "", decision, endpoint
         return
     rules = decision or {}
-    if unknown := sorted(set(rules) - set(endpoint.endpoints)):
-        raise ConfigError(f"tool.decision.{unknown[0]}: expected a rule for some of {', '.join(endpoint.endpoints)}")
-    for name, single in endpoint.endpoints.items():
+    if unknown := sorted(set(rules) - set(parts)):
+        raise ConfigError(f"tool.decision.{unknown[0]}: expected a rule for some of {', '.join(parts)}")
+    for name, single in parts.items():
         yield f"{name} ", rules.get(name), single

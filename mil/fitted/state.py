@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from mil.endpoints.endpoint import Endpoint
-from mil.endpoints.several import Several
 from mil.errors import ConfigError, PredictionsError
 from mil.fitted import calibrators, conformal, decision_rules, novelty
 from mil.fitted.calibrators import Calibrator, either
@@ -82,7 +81,7 @@ class FittedState(BaseModel):
             ConfigError: the tool asks for something that does not exist.
         """
         method, sets, flags = (tool.get(key) for key in ("calibration", "conformal", "novelty"))
-        if isinstance(endpoint, Several) and (method or sets):
+        if endpoint.parts() and (method or sets):
             raise ConfigError(f"tool.{'calibration' if method else 'conformal'}: several endpoints, expected null")
         attempts = _Attempts()
         calibrator = None
