@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mil.bags import Bags
+from mil.features.formats import Header
 from mil.features.store import FeatureStore
 
 
@@ -79,7 +80,12 @@ class BagDataset(Dataset[Batch]):
     @property
     def sizes(self) -> list[int]:
         """Tiles of each bag, from the files' headers."""
-        return [sum(self.store.header(slide).tiles for slide in bag) for bag in self.slides]
+        headers = self.read_headers()
+        return [sum(headers[slide].tiles for slide in bag) for bag in self.slides]
+
+    def read_headers(self) -> dict[str, Header]:
+        """Read the headers of all slides, so that the store knows them before worker processes start."""
+        return self.store.valid_headers(slide for bag in self.slides for slide in bag)
 
     def __getitem__(self, draws: Sequence[Draw]) -> Batch:
         parts = [self._read(draw) for draw in draws]
@@ -204,6 +210,8 @@ def _cut(order: Iterable[int], sizes: Sequence[int], bags: int, tiles: int | Non
 def loader(dataset: BagDataset, order: Sampler[list[Draw]] | None = None, workers: int = 0) -> DataLoader[Batch]:
     """A loader over the batches of `order`, or over whole bags one by one, in their own order."""
     alone = [[Draw(bag)] for bag in range(len(dataset))]
+    if workers:
+        dataset.read_headers()  # worker processes may not start the process that reads a header
     return DataLoader(
         dataset,
         batch_size=None,

@@ -1,81 +1,116 @@
-"""Many slides judged in processes of their own: a foreign file may end the process that reads it."""
+"""Slides judged in separate processes: a foreign file can crash the process that reads it, or hang it for ever."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing import Pipe, Process
+from multiprocessing.connection import Connection, wait
+from typing import Generic, TypeVar, cast
 
 import torch
 
+from mil.errors import MilError
+
 Progress = Callable[[int, int], None]
-"""Called with how many were read, of how many."""
+"""Called with how many slides are done, of how many."""
 T = TypeVar("T")
-_CHUNKS = 64  # what judges carries the store along, and is sent to a process with each
 
 
 def judged(
     slides: Sequence[str],
     judge: Callable[[str], T],
-    died: Callable[[str], T],
+    failed: Callable[[str, str], T],
     workers: int = 2,
     progress: Progress | None = None,
+    seconds: float | None = None,
 ) -> dict[str, T]:
-    """What `judge` says of each slide, in their order; `died` speaks for one whose process does not come back.
+    """Return what `judge` returns for each slide, in the order of the slides.
 
     Args:
-        slides: Their ids.
-        judge: Called in another process; it and what it gives can be pickled.
-        died: Called here.
-        workers: Processes.
-        progress: Is told how many slides are done, of how many.
+        slides: Ids of the slides.
+        judge: Called in another process; it and its results must be picklable. A `MilError` that it raises is raised
+            here.
+        failed: Called here with a slide and the reason, where the process dies or takes too long over the slide.
+        workers: Number of processes.
+        progress: Called after each slide.
+        seconds: Time limit for one slide; None sets none.
     """
-    found: dict[str, T] = {}
-    for part in _together(slides, judge, died, max(1, workers)):
-        found |= part
-        if progress is not None:
-            progress(len(found), len(slides))
-    return {slide: found[slide] for slide in slides}
+    results: dict[str, T] = {}
+    count = min(max(1, workers), len(slides))
+    everyone = [_Worker(judge, slides[start::count], seconds) for start in range(count)]
+    running = everyone
+    try:
+        while running:
+            for worker in _ready(running):
+                slide = worker.slides.popleft()
+                results[slide] = worker.result(failed, slide)
+                if progress is not None:
+                    progress(len(results), len(slides))
+            running = [worker for worker in running if worker.slides]
+    finally:
+        for worker in everyone:
+            worker.stop()
+    return {slide: results[slide] for slide in slides}
 
 
-def _together(
-    slides: Sequence[str], judge: Callable[[str], T], died: Callable[[str], T], workers: int
-) -> Iterator[dict[str, T]]:
-    size = max(1, -(-len(slides) // _CHUNKS))
-    chunks = [slides[start : start + size] for start in range(0, len(slides), size)]
-    jobs: dict[Future[list[T]], Sequence[str]] = {}
-    lost: list[str] = []
-    with _pool(workers) as pool:
-        for chunk in chunks:
-            try:
-                jobs[pool.submit(_all, judge, chunk)] = chunk
-            except BrokenProcessPool:
-                lost += chunk
-        for job in as_completed(jobs):
-            try:
-                yield dict(zip(jobs[job], job.result(), strict=True))
-            except BrokenProcessPool:
-                lost += jobs[job]
-    yield from _one_by_one(lost, judge, died)
+class _Worker(Generic[T]):
+    """A process that works through its slides and sends each result as soon as it has it."""
+
+    def __init__(self, judge: Callable[[str], T], slides: Sequence[str], seconds: float | None) -> None:
+        self.judge = judge
+        self.slides = deque(slides)
+        self.seconds = seconds
+        self._start()
+
+    def _start(self) -> None:
+        self.connection, theirs = Pipe(duplex=False)
+        self.process = Process(target=_work, args=(theirs, self.judge, list(self.slides)))
+        self.process.start()
+        theirs.close()  # so that the end of the process ends the connection
+        self.deadline = self._deadline()
+
+    def _deadline(self) -> float | None:
+        return None if self.seconds is None else time.monotonic() + self.seconds
+
+    def result(self, failed: Callable[[str, str], T], slide: str) -> T:
+        """Return the result for `slide`; where there is none, start another process for the remaining slides."""
+        reason = f"reading it takes longer than {self.seconds} s"
+        if self.connection.poll():
+            reason = "the process that reads it dies"
+            with suppress(EOFError, ConnectionError):
+                result, error = self.connection.recv()
+                if error is not None:
+                    raise error
+                self.deadline = self._deadline()
+                return cast(T, result)
+        self.stop()
+        if self.slides:
+            self._start()
+        return failed(slide, reason)
+
+    def stop(self) -> None:
+        """End the process, whatever it is doing."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
 
 
-def _one_by_one(slides: Sequence[str], judge: Callable[[str], T], died: Callable[[str], T]) -> Iterator[dict[str, T]]:
-    """Of these slides one ended its process, and so all that were waiting: each is judged for itself."""
-    waiting = list(slides)
-    while waiting:
-        with _pool(1) as pool:
-            while waiting:
-                slide = waiting.pop(0)
-                try:
-                    yield {slide: pool.submit(judge, slide).result()}
-                except BrokenProcessPool:
-                    yield {slide: died(slide)}
-                    break
+def _ready(workers: Sequence[_Worker[T]]) -> list[_Worker[T]]:
+    """Wait for a worker that has a result, has died, or is past its deadline."""
+    deadlines = [worker.deadline for worker in workers if worker.deadline is not None]
+    timeout = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+    connections = wait([worker.connection for worker in workers], timeout)
+    now = time.monotonic()
+    late = [worker for worker in workers if worker.deadline is not None and worker.deadline <= now]
+    return [worker for worker in workers if worker.connection in connections or worker in late]
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    # a forked process does not have its parent's threads, which torch would wait for
-    return ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-
-
-def _all(judge: Callable[[str], T], slides: Sequence[str]) -> list[T]:
-    return [judge(slide) for slide in slides]
+def _work(connection: Connection, judge: Callable[[str], T], slides: Sequence[str]) -> None:
+    torch.set_num_threads(1)  # a forked process does not have its parent's threads, which torch would wait for
+    for slide in slides:
+        try:
+            connection.send((judge(slide), None))
+        except MilError as error:
+            connection.send((None, error))
+            return

@@ -17,7 +17,7 @@ from mil.features.geometry import Expected, Geometry, settled
 from mil.features.packed import Packed
 from mil.features.processes import Progress
 from mil.features.slide_files import listing
-from mil.features.survey import survey
+from mil.features.survey import SECONDS, survey
 from mil.findings import Checked, Finding
 
 _BYTES = {"float16": 2, "bfloat16": 2}
@@ -38,6 +38,7 @@ class FeatureStore:
         known: Encoders whose names and aliases are recognised.
         reading: What the user says of files that leave it open.
         expected: The tiles that are asked for; None asks for the encoder's.
+        header_seconds: Time limit for reading the header of one file.
 
     Attributes:
         encoder: As given, or as `resolve` found it.
@@ -55,12 +56,14 @@ class FeatureStore:
         known: Sequence[Encoder] = (),
         reading: Reading = DETECTED,
         expected: Expected | None = None,
+        header_seconds: float = SECONDS,
     ) -> None:
         self.folder = Path(folder)
         self.encoder = encoder
         self.known = tuple(known)
         self.reading = reading
         self.expected = expected
+        self.header_seconds = header_seconds
         self.verified = False
         self.geometry = Geometry()
         self._packed = Packed(self.folder) if self.folder.is_file() else None
@@ -102,11 +105,9 @@ class FeatureStore:
             FeatureError: Missing, broken, or of no known layout.
         """
         if slide not in self._headers:
-            path = self.path(slide)
-            if self._packed is not None:
-                self._headers[slide] = self._packed.header(slide)
-            else:
-                self._layouts[slide], self._headers[slide] = formats.examine(path, self.reading)
+            header = self.headers([slide])[slide]
+            if isinstance(header, FeatureError):
+                raise header
         return self._headers[slide]
 
     def headers(
@@ -122,25 +123,39 @@ class FeatureStore:
         Raises:
             FeatureError: A slide that is not in the store.
         """
-        asked = {slide: self.path(slide) for slide in slides}
+        paths = {slide: self.path(slide) for slide in slides}
+        unread = {slide: path for slide, path in paths.items() if slide not in self._headers}
+        errors: dict[str, FeatureError] = {}
         if self._packed is not None:
-            return {slide: self.header(slide) for slide in asked}
-        new = {slide: path for slide, path in asked.items() if slide not in self._headers}
-        wrong: dict[str, FeatureError] = {}
-        for slide, found in survey(new, self.reading, workers, progress).items():
-            if isinstance(found, FeatureError):
-                wrong[slide] = found
+            self._headers |= {slide: self._packed.header(slide) for slide in unread}
+            unread = {}
+        for slide, examined in survey(unread, self.reading, workers, progress, self.header_seconds).items():
+            if isinstance(examined, FeatureError):
+                errors[slide] = examined
             else:
-                self._layouts[slide], self._headers[slide] = found
-        return {slide: wrong.get(slide) or self._headers[slide] for slide in asked}
+                self._layouts[slide], self._headers[slide] = examined
+        return {slide: errors.get(slide) or self._headers[slide] for slide in paths}
+
+    def valid_headers(self, slides: Iterable[str]) -> dict[str, Header]:
+        """Return the headers of the given slides.
+
+        Raises:
+            FeatureError: A file that is missing or broken; of several the first.
+        """
+        headers: dict[str, Header] = {}
+        for slide, header in self.headers(slides).items():
+            if isinstance(header, FeatureError):
+                raise header
+            headers[slide] = header
+        return headers
 
     def keep(self, slides: Iterable[str], room: int) -> bool:
         """Has `read` keep what it reads from now on, if these slides fit into so many bytes together; says whether.
 
         All or nothing: of a cohort that does not fit, a part in memory would hardly be met again in a shuffled epoch.
         """
-        headers = [self.header(slide) for slide in slides]
-        needed = sum(said.tiles * (said.width * _BYTES.get(said.dtype, 4) + _PLACE) for said in headers)
+        headers = self.valid_headers(slides).values()
+        needed = sum(header.tiles * (header.width * _BYTES.get(header.dtype, 4) + _PLACE) for header in headers)
         self._kept = {} if needed <= room else None
         return self.keeps
 
@@ -210,7 +225,7 @@ class FeatureStore:
                 encoder is known.
             FeatureError: A file that is missing or broken.
         """
-        headers = self._sound_headers(slides)
+        headers = self.valid_headers(slides)
         warnings = _doubles(headers)
         # Empty slides do not always know their width.
         width = self._only_width({slide: said for slide, said in headers.items() if said.width})
@@ -226,14 +241,6 @@ class FeatureStore:
         self.geometry = settled(headers, self.expected or _of(encoder), self.folder)
         self.encoder = encoder
         return Checked(encoder, tuple(warnings))
-
-    def _sound_headers(self, slides: Iterable[str]) -> dict[str, Header]:
-        headers: dict[str, Header] = {}
-        for slide, said in self.headers(slides).items():
-            if isinstance(said, FeatureError):
-                raise said
-            headers[slide] = said
-        return headers
 
     def _only_width(self, headers: dict[str, Header]) -> int:
         if not headers:

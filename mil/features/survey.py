@@ -1,4 +1,4 @@
-"""Many files' headers at once, in processes of their own: a foreign file may end the process that reads it."""
+"""Headers of many files, read in separate processes and within a time limit for each file."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -8,33 +8,34 @@ from mil.errors import FeatureError
 from mil.features.formats import Header, Reading, examine
 from mil.features.processes import Progress, judged
 
-Found = tuple[str, Header] | FeatureError
+Examined = tuple[str, Header] | FeatureError
 """A file's layout and header, or what is wrong with it."""
 
-FEW = 200
-"""So many files are read sooner than processes start."""
+SECONDS = 20.0
+"""Time limit for the header of one file."""
 
 
 def survey(
-    paths: Mapping[str, Path], asked: Reading, workers: int = 2, progress: Progress | None = None
-) -> dict[str, Found]:
-    """What each slide's file says of itself, in the order of `paths`; a broken file is an error in its place."""
-    if workers >= 2 and len(paths) >= FEW:
-        return judged(list(paths), partial(_examined, paths, asked), partial(_died, paths), workers, progress)
-    found: dict[str, Found] = {}
-    for slide in paths:
-        found[slide] = _examined(paths, asked, slide)
-        if progress is not None:
-            progress(len(found), len(paths))
-    return found
+    paths: Mapping[str, Path],
+    reading: Reading,
+    workers: int = 2,
+    progress: Progress | None = None,
+    seconds: float = SECONDS,
+) -> dict[str, Examined]:
+    """Return the layout and header of each slide's file, in the order of `paths`; an error in place of a broken one.
+
+    The HDF5 library (2.0) never returns from reading a text attribute whose heap is broken in a certain way, so no
+    header is read in the calling process.
+    """
+    return judged(list(paths), partial(_examine, paths, reading), partial(_failed, paths), workers, progress, seconds)
 
 
-def _examined(paths: Mapping[str, Path], asked: Reading, slide: str) -> Found:
+def _examine(paths: Mapping[str, Path], reading: Reading, slide: str) -> Examined:
     try:
-        return examine(paths[slide], asked)
+        return examine(paths[slide], reading)
     except FeatureError as error:
         return error
 
 
-def _died(paths: Mapping[str, Path], slide: str) -> Found:
-    return FeatureError(f"{paths[slide]} cannot be read: the process that reads it dies")
+def _failed(paths: Mapping[str, Path], slide: str, reason: str) -> FeatureError:
+    return FeatureError(f"{paths[slide]} cannot be read: {reason}")

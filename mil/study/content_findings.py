@@ -98,8 +98,8 @@ def examined(slide: Slide) -> Content:
     )
 
 
-def _died(store: FeatureStore, slide: str) -> Content:
-    return Content(wrong=f"{store.path(slide)} cannot be read: the process that reads it dies")
+def _died(store: FeatureStore, slide: str, reason: str) -> Content:
+    return Content(wrong=f"{store.path(slide)} cannot be read: {reason}")
 
 
 def placed(coords: NDArray[np.int64], extent: float | None) -> Places:

@@ -18,7 +18,6 @@ from mil.report.prediction_files import read
 from tests.conftest import HOSPITAL, Mil
 from tests.features.conftest import grid, random_features, write_trident
 
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 HOLDOUT = [*HOSPITAL, "split=holdout"]
 ONE = "P0000-1"
 

@@ -19,7 +19,6 @@ from mil.study.pipeline import check_study, read_study, split_study
 from tests.conftest import HOSPITAL, Mil, Said
 from tests.features.conftest import random_features, write_trident
 
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 HOLDOUT = [*HOSPITAL, "split=holdout"]
 
 

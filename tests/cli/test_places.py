@@ -10,7 +10,6 @@ import pytest
 
 from tests.conftest import HOSPITAL, Mil
 
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 HOLDOUT = [*HOSPITAL, "split=holdout"]
 Place = Callable[[Path, Path], Path]
 

@@ -212,7 +212,6 @@ def spoilt(hospital: Path, table: pd.DataFrame, tmp_path: Path) -> tuple[Path, s
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 def test_a_slide_with_nan_stops_the_run_in_one_line_that_names_it(
     workers: int, hospital: Path, spoilt: tuple[Path, str, str], mil: Mil, tmp_path: Path
 ) -> None:

@@ -289,7 +289,6 @@ def test_a_users_own_folder_of_choices_and_odd_paths_work_from_training_to_resum
     assert "tool=outs does not exist, did you mean 'ours'?" in refused.err
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 def test_several_classes_and_a_process_that_reads_ahead_work(mil: Mil, tmp_path: Path) -> None:
     words = ["tool=multiclass", "split=holdout", "data.workers=1", "trainer.max_epochs=1", "baseline=false"]
     said = mil("train", *QUICK[1:], *SMALL, *words, f"hydra.run.dir={tmp_path}/run")

@@ -188,7 +188,6 @@ def test_evaluation_sees_every_bag_whole_and_in_order(store: FeatureStore) -> No
     assert [batch.bags.sizes for batch in batches] == [(10,), (12,), (14,)]
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 def test_worker_processes_give_the_same_batches(store: FeatureStore) -> None:
     def found(workers: int) -> list[tuple[list[int], list[list[float]]]]:
         order = TrainOrder([6, 6, 6], 2, seed=5, epoch=2)

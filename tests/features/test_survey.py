@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 
 from mil.errors import ConfigError, FeatureError
-from mil.features import survey as module
 from mil.features.formats import DETECTED, Reading, examine, formats
 from mil.features.survey import survey
 
 Write = Callable[..., Path]
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 
 
 @pytest.fixture
@@ -28,12 +26,6 @@ def paths(tmp_path: Path, trident: Write) -> dict[str, Path]:
     return found
 
 
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FEW", 10)
-
-
-@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_processes_find_what_one_finds_in_the_same_order(paths: dict[str, Path], workers: int) -> None:
     told: list[tuple[int, int]] = []
@@ -50,14 +42,12 @@ def test_processes_find_what_one_finds_in_the_same_order(paths: dict[str, Path],
             assert one == examine(path)
 
 
-@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_wrong_word_of_the_users_is_no_files_fault(paths: dict[str, Path], workers: int) -> None:
     with pytest.raises(ConfigError, match="layout=nope"):
         survey(paths, Reading(layout="nope"), workers)
 
 
-@pytest.mark.usefixtures("at_once")
 def test_a_file_that_ends_the_process_reading_it_is_named_and_the_others_are_read(
     paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

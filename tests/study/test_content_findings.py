@@ -1,8 +1,6 @@
 """What is in the files, found by reading them."""
 
-import os
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,14 +10,12 @@ import pytest
 import torch
 
 from mil.features.formats import Header, Slide
-from mil.features.processes import judged
 from mil.features.store import FeatureStore
 from mil.splits.folds import Split
 from mil.study.content_findings import Content, contents, copies, examined, problems
 from tests.features.conftest import grid, random_features
 
 Write = Callable[..., Path]
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 
 
 def slide(features: torch.Tensor, coords: torch.Tensor | None = None, extent: float | None = 512) -> Slide:
@@ -134,19 +130,3 @@ def test_copies_are_an_error_across_the_split_and_a_warning_within_a_side(store:
         (told,) = copies(found, given, owner)
         assert (told.severity, told.code, told.first) == (severity, "copies", ("copy = s0",))
     assert copies({name: one for name, one in found.items() if name != "copy"}, None, owner) == []
-
-
-def _judge(slide: str) -> str:
-    if slide.startswith("deadly"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return slide.upper()
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_a_process_that_dies_is_told_of_its_slide_alone(workers: int) -> None:
-    slides = [f"s{number}" for number in range(12)]
-    slides[3], slides[9] = "deadly 3", "deadly 9"
-    found = judged(slides, _judge, "{} died".format, workers)
-    expected = {slide: f"{slide} died" if slide.startswith("deadly") else slide.upper() for slide in slides}
-    assert found == expected
-    assert list(found) == slides

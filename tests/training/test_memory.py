@@ -48,7 +48,6 @@ def test_a_run_reads_each_file_once_and_learns_what_it_learnt_from_files_read_an
         assert (tmp_path / "kept" / name).read_bytes() == (tmp_path / "anew" / name).read_bytes()
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 def test_processes_that_read_ahead_were_asked_for_and_keep_nothing(tmp_path: Path) -> None:
     assert not trained(tmp_path, "data.workers=1", *ALL_TRAIN).store.keeps
 

@@ -5,13 +5,11 @@ terabytes in a kilobyte, and ask for filter plug-ins. `dataset` refuses all of i
 `opened` turns whatever h5py raises on a broken file into one line.
 """
 
-import io
 import math
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +30,6 @@ _FILTERS = {
 }
 _RATIO = 1100  # deflate cannot shrink by more than 1032
 _ATTRIBUTE_BYTES = 65_536
-_HEAP_BYTES = 2**24
 _LINKS = 10_000  # a producer writes a handful of top-level names
 
 
@@ -50,16 +47,13 @@ def opened(path: Path, bulk: bool = False) -> Iterator[File]:
 
     Args:
         path: The file.
-        bulk: Read by HDF5 itself, faster where there are many chunks. Only for datasets: attributes are safe to read
-            where every block passes through `_Watched`.
+        bulk: Makes no difference here: values are read when a dataset is asked for.
 
     Raises:
         FeatureError: Whatever is wrong with the file, at opening or while it is read.
     """
     try:
-        with ExitStack() as stack:
-            source = path if bulk else stack.enter_context(_Watched(path))
-            file = stack.enter_context(File(source))
+        with File(path) as file:
             if file.id.get_create_plist().get_sizes() != (8, 8):
                 raise RefusalError("offsets and lengths are not of 8 bytes, as HDF5 writes them")
             yield file
@@ -71,36 +65,6 @@ def opened(path: Path, bulk: bool = False) -> Iterator[File]:
 
 class RefusalError(ValueError):
     """What is wrong with a file; `opened` adds which file it is."""
-
-
-class _Watched(io.FileIO):
-    """A file as HDF5 reads it block by block, refusing text heaps on which the library would never return.
-
-    Text attributes lie in heaps whose objects each name their size; where a broken size leads to zeros, HDF5 2.0 walks
-    on the spot, holding the interpreter.
-    """
-
-    def readinto(self, buffer: Any, /) -> int | None:
-        place = self.tell()
-        count = super().readinto(buffer)
-        if bytes(buffer[:4]) == b"GCOL":
-            _refuse_endless(self, place)
-        return count
-
-
-def _refuse_endless(file: io.FileIO, place: int) -> None:
-    length = int.from_bytes(os.pread(file.fileno(), 16, place)[8:], "little")
-    heap = os.pread(file.fileno(), min(length, _HEAP_BYTES + 1), place)
-    if length > len(heap) or length > _HEAP_BYTES:
-        raise OSError(f"(a text heap of {length} bytes)")
-    at = 16
-    while at + 16 <= length:  # index (2), references (2), nothing (4), size (8), then the object, padded to 8
-        index = int.from_bytes(heap[at : at + 2], "little")
-        size = int.from_bytes(heap[at + 8 : at + 16], "little")
-        step = 16 + -(-size // 8) * 8 if index else size  # index 0 is the free rest, its head counted in
-        if step < 16 or at + step > length:
-            raise OSError("(broken text heap)")
-        at += step
 
 
 def keys(file: File) -> list[str]:
@@ -229,37 +193,38 @@ def _pairs(stored: h5py.Dataset) -> tuple[int, int]:
 
 
 def text(item: h5py.Dataset | File, name: str) -> str | None:
-    """A text attribute; None where it is absent, empty, no text, or the word `None`."""
-    value = _attribute(item, name)
+    """Return a text attribute; None where it is absent, empty, not text, or the word `None`.
+
+    On a broken file the HDF5 library may never return from this, so call it only in a process with a time limit.
+    """
+    attribute = _attribute(item, name)
+    if attribute is None or (attribute.dtype.kind != "S" and h5py.check_string_dtype(attribute.dtype) is None):
+        return None
+    value = item.attrs[name]
     if isinstance(value, bytes):
         value = value.decode("utf-8", errors="replace")
     return str(value) if isinstance(value, str) and value not in ("", "None") else None
 
 
 def number(item: h5py.Dataset | File, name: str) -> float | None:
-    """A positive numeric attribute, the first where it has one for each axis; None where it is absent or no number."""
-    value = np.atleast_1d(np.asarray(_attribute(item, name)))
-    if value.size == 0 or value.dtype.kind not in "iuf":
+    """Return a positive numeric attribute, the first where there is one for each axis; None where there is none."""
+    attribute = _attribute(item, name)
+    if attribute is None or attribute.dtype.kind not in "iuf":
         return None
-    first = float(value.flat[0])
+    values = np.empty(attribute.shape, attribute.dtype)
+    attribute.read(values)
+    first = float(values.flat[0]) if values.size else 0.0
     return first if math.isfinite(first) and first > 0 else None
 
 
-def _attribute(item: h5py.Dataset | File, name: str) -> object:
+def _attribute(item: h5py.Dataset | File, name: str) -> h5py.h5a.AttrID | None:
     try:
-        stored = item.attrs.get_id(name)
+        attribute = item.attrs.get_id(name)
     except KeyError:
         return None
-    if math.prod(stored.shape) * stored.dtype.itemsize > _ATTRIBUTE_BYTES:
+    if math.prod(attribute.shape) * attribute.dtype.itemsize > _ATTRIBUTE_BYTES:
         raise RefusalError(f"{_named(item)}: attribute '{name}' is larger than {_ATTRIBUTE_BYTES} bytes")
-    if stored.dtype.kind in "iuf":
-        value = np.empty(stored.shape, stored.dtype)
-        stored.read(value)
-        return value
-    if stored.dtype.kind != "S" and h5py.check_string_dtype(stored.dtype) is None:
-        return None  # neither text nor a number: HDF5 can take for ever over a broken list of lists
-    text: object = item.attrs[name]
-    return text
+    return attribute
 
 
 def _refuse_elsewhere(file: File, key: str, found: h5py.Dataset) -> None:
