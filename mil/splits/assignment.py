@@ -1,7 +1,7 @@
-"""Whole sites dealt out to folds so that every fold has its share of every stratum.
+"""Assign whole sites to folds so that every fold has its share of every stratum.
 
 F. M. Howard, J. Dolezal, S. Kochanny et al.: The impact of site-specific digital histology signatures on deep learning
-model accuracy and bias. Nature Communications 12:4423, 2021: no site on two sides of a fold, classes balanced, there by
+model accuracy and bias. Nature Communications 12:4423, 2021: no site in two folds, classes balanced, there by
 quadratic programming with a commercial solver. Here the objective is linear, the sum over the strata (and all patients
 together) of the largest relative deviation of a fold from its even share, and HiGHS solves the mixed-integer programme.
 """
@@ -18,11 +18,11 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 Places = NDArray[np.intp]
 
-MOST = 60
-"""Sites up to which the programme is solved; more are dealt out by exchange alone, which then comes close."""
+MOST = 30
+"""Sites up to which the programme is solved; for more, the best of many greedy assignments is as good, and faster."""
 _NODES = 400
 _GAP = 0.02
-_SWEEPS = 50
+_ORDERS = 200
 _log = logging.getLogger(__name__)
 
 
@@ -31,155 +31,90 @@ class Assignment:
     """Sites in folds.
 
     Attributes:
-        parts: The fold of each site, `(s,)`.
+        fold_of_site: The fold of each site, `(s,)`.
         deviation: Each fold's count of each stratum less its even share, in patients, `(f, k)`.
         even: The even shares, `(k,)`.
     """
 
-    parts: Places
+    fold_of_site: Places
     deviation: Floats
     even: Floats
 
-    @property
-    def cost(self) -> float:
-        """What is minimised; zero where every fold has its share of everything."""
-        return _cost(self.deviation, self.even)
-
 
 def assign(counts: Counts, folds: int, seed: int, exact: bool = True) -> Assignment:
-    """Deals sites out to folds.
+    """Assign sites to folds.
 
-    An exchange of sites from several starts gives a good assignment; up to `MOST` sites the programme is solved too,
-    and the better of both is taken. The solver is stopped by a number of nodes, not of seconds, so that the same seed
-    gives the same folds on any machine.
+    The best of many greedy assignments is taken; up to `MOST` sites the programme is solved too, and the better of both
+    is taken. The solver is stopped by a number of nodes, not of seconds, so that the same seed gives the same folds on
+    any machine.
 
     Args:
-        counts: Patients of each site and stratum, `(s, k)`.
-        folds: How many, at most as many as sites.
-        seed: Of the order in which sites are tried, and so of the choice among equals.
+        counts: Patients of each site and stratum, `(s, k)`; every site has some.
+        folds: Number of folds, at most as many as sites.
+        seed: Seed of the orders in which sites are assigned, and of the numbers of the folds.
         exact: Solve the programme.
     """
-    table = np.column_stack([counts, counts.sum(1)]).astype(np.float64)  # (s, k + 1)
-    table = table[:, table.sum(0) > 0]
-    even = table.sum(0) / folds
+    patients = np.column_stack([counts, counts.sum(1)]).astype(np.float64)  # (s, k + 1)
+    patients = patients[:, patients.sum(0) > 0]
+    shares = patients * folds / patients.sum(0)  # of a fold's even share
     rng = np.random.default_rng(seed)
-    order = np.lexsort([rng.random(len(table)), -table[:, -1]])
-    placed = table[order]
-    found = [_exchanged(_dealt(placed, folds, even), placed, folds, even)]
-    starts = 8 if len(placed) <= MOST else 2
-    found += [_exchanged(rng.integers(0, folds, len(placed)), placed, folds, even) for _ in range(starts)]
-    if exact and len(placed) <= MOST:
-        found += [_exchanged(parts, placed, folds, even) for parts in _solved(placed, folds, even)]
-    filled = [parts for parts in found if len(np.unique(parts)) == folds] or found[:1]
-    best = min(filled, key=lambda parts: _cost(_deviation(parts, placed, folds, even), even))
-    parts = np.empty(len(table), dtype=np.intp)
-    parts[order] = rng.permutation(folds)[best]
-    deviation = _deviation(parts, counts.astype(np.float64), folds, counts.sum(0) / folds)
-    return Assignment(parts, deviation, counts.sum(0) / folds)
+    sizes = patients[:, -1]
+    orders = [np.argsort(-sizes * rng.lognormal(0, 0.3, len(sizes)), kind="stable") for _ in range(_ORDERS)]
+    candidates = [_greedy(shares, folds, order) for order in (np.argsort(-sizes, kind="stable"), *orders)]
+    if exact and len(sizes) <= MOST:
+        candidates += _solved(shares, folds)
+    best = min(candidates, key=lambda fold_of_site: np.abs(_sums(fold_of_site, shares, folds) - 1).max(0).sum())
+    fold_of_site = rng.permutation(folds)[best]
+    even = counts.sum(0) / folds
+    return Assignment(fold_of_site, _sums(fold_of_site, counts, folds) - even, even)
 
 
-def _deviation(parts: Places, table: Floats, folds: int, even: Floats) -> Floats:
+def _sums(fold_of_site: Places, table: Floats | Counts, folds: int) -> Floats:
+    """Each fold's sum of the rows of its sites, `(f, k)`."""
     sums = np.zeros((folds, table.shape[1]))
-    np.add.at(sums, parts, table)
-    return sums - even
+    np.add.at(sums, fold_of_site, table)
+    return sums
 
 
-def _cost(deviation: Floats, even: Floats) -> float:
-    there = even > 0
-    return float((np.abs(deviation[..., there]) / even[there]).max(0).sum())
+def _greedy(shares: Floats, folds: int, order: Places) -> Places:
+    """Assign site after site to the fold that it brings nearest to even in squares; empty folds come first."""
+    sums, fold_of_site = np.zeros((folds, shares.shape[1])), np.zeros(len(shares), dtype=np.intp)
+    for site in order:
+        increase = ((sums + shares[site] - 1) ** 2).sum(1) - ((sums - 1) ** 2).sum(1)
+        fold_of_site[site] = increase.argmin()
+        sums[fold_of_site[site]] += shares[site]
+    return fold_of_site
 
 
-def _dealt(table: Floats, folds: int, even: Floats) -> Places:
-    """Sites from the largest on, each to the fold that it leaves nearest to even, empty ones first."""
-    sums, parts = np.zeros((folds, table.shape[1])), np.zeros(len(table), dtype=np.intp)
-    for site, own in enumerate(table):
-        # squares prefer to fill what lacks most
-        loss = (((sums + own - even) / even) ** 2).sum(1) - (((sums - even) / even) ** 2).sum(1)
-        parts[site] = int(loss.argmin())
-        sums[parts[site]] += own
-    return parts
-
-
-def _exchanged(parts: Places, table: Floats, folds: int, even: Floats) -> Places:
-    """Moves a site or swaps two as long as it helps; the best of all changes each time."""
-    parts = parts.copy()
-    for _ in range(_SWEEPS * len(table)):
-        now = _deviation(parts, table, folds, even)
-        moves = [*_moved(parts, table, now, even), *_swapped(parts, table, now, even)]
-        if not moves or min(moves)[0] >= _cost(now, even) - 1e-9:
-            break
-        _, site, other, fold = min(moves)
-        if other >= 0:
-            parts[site], parts[other] = parts[other], parts[site]
-        else:
-            parts[site] = fold
-    return parts
-
-
-Change = tuple[float, int, int, int]
-"""Cost after it, the site, the site it is swapped with or -1, the fold it goes to."""
-
-
-def _moved(parts: Places, table: Floats, now: Floats, even: Floats) -> list[Change]:
-    """The best move of each site."""
-    folds, found = len(now), list[Change]()
-    kept = np.bincount(parts, minlength=folds) > 1
-    for site, own in enumerate(table):
-        if not kept[parts[site]]:
-            continue
-        after = np.repeat(now[None], folds, 0)  # (f, f, k)
-        after[:, parts[site]] -= own
-        after[np.arange(folds), np.arange(folds)] += own
-        costs = (np.abs(after) / even).max(1).sum(1)
-        costs[parts[site]] = np.inf
-        to = int(costs.argmin())
-        found.append((float(costs[to]), site, -1, to))
-    return found
-
-
-def _swapped(parts: Places, table: Floats, now: Floats, even: Floats) -> list[Change]:
-    """The best swap of each site with one of another fold."""
-    found = list[Change]()
-    for site, own in enumerate(table[:-1]):
-        others = np.flatnonzero(parts[site + 1 :] != parts[site]) + site + 1
-        if not len(others):
-            continue
-        change = table[others] - own  # (m, k), what the site's own fold gains
-        after = np.repeat(now[None], len(others), 0)
-        after[:, parts[site]] += change
-        after[np.arange(len(others)), parts[others]] -= change
-        costs = (np.abs(after) / even).max(1).sum(1)
-        best = int(costs.argmin())
-        found.append((float(costs[best]), site, int(others[best]), -1))
-    return found
-
-
-def _solved(table: Floats, folds: int, even: Floats) -> list[Places]:
-    """The programme's assignment; none where the solver has found none within its nodes.
+def _solved(shares: Floats, folds: int) -> list[Places]:
+    """Return the programme's assignment; nothing where the solver has found none within its nodes.
 
     Variables are `x[s, f]`, 1 where site s is in fold f, and `t[k]`, the largest relative deviation of stratum k. Folds
-    are alike, so site s, in the order given, goes to one of the first s + 1.
+    are interchangeable, so site s, from the largest on, goes to one of the first s + 1.
     """
-    sites, strata = table.shape
+    sites, strata = shares.shape
+    order = np.argsort(-shares[:, -1], kind="stable")
     x = np.arange(sites * folds).reshape(sites, folds)
     upper = np.ones(sites * folds + strata)
     upper[x[np.triu_indices(sites, 1, folds)]] = 0
     upper[sites * folds :] = np.inf
-    found: OptimizeResult = milp(
+    solution: OptimizeResult = milp(
         np.append(np.zeros(sites * folds), np.ones(strata)),
         integrality=np.append(np.ones(sites * folds), np.zeros(strata)),
         bounds=Bounds(0, upper),
-        constraints=[_once(x, strata), _filled(x, strata), *_within(x, table / even)],
+        constraints=[_once(x, strata), _filled(x, strata), *_within(x, shares[order])],
         options={"node_limit": _NODES, "mip_rel_gap": _GAP},
     )
-    if found.x is None:
-        _log.debug("no assignment of %d sites within %d nodes: %s", sites, _NODES, found.message)
+    if solution.x is None:
+        _log.debug("no assignment of %d sites within %d nodes: %s", sites, _NODES, solution.message)
         return []
-    return [found.x[x].argmax(1)]
+    fold_of_site = np.empty(sites, dtype=np.intp)
+    fold_of_site[order] = solution.x[x].argmax(1)
+    return [fold_of_site]
 
 
 def _once(x: Places, strata: int) -> LinearConstraint:
-    """Every site has one fold."""
+    """Every site has exactly one fold."""
     rows = np.repeat(np.arange(len(x)), x.shape[1])
     return LinearConstraint(coo_array((np.ones(x.size), (rows, x.ravel())), (len(x), x.size + strata)), 1, 1)
 
@@ -190,13 +125,13 @@ def _filled(x: Places, strata: int) -> LinearConstraint:
     return LinearConstraint(coo_array((np.ones(x.size), (rows, x.T.ravel())), (x.shape[1], x.size + strata)), 1, np.inf)
 
 
-def _within(x: Places, share: Floats) -> list[LinearConstraint]:
-    """`|sum_s share[s, k] x[s, f] - 1| <= t[k]` for every stratum and fold."""
-    sites, strata = share.shape
+def _within(x: Places, shares: Floats) -> list[LinearConstraint]:
+    """`|sum_s shares[s, k] x[s, f] - 1| <= t[k]` for every stratum and fold."""
+    sites, strata = shares.shape
     folds = x.shape[1]
     row = np.arange(strata * folds).reshape(strata, folds)
     at = np.broadcast_to(row[:, None, :], (strata, sites, folds))
-    values = np.broadcast_to(share.T[:, :, None], at.shape)
+    values = np.broadcast_to(shares.T[:, :, None], at.shape)
     columns = np.broadcast_to(x[None], at.shape)
     bound = np.repeat(x.size + np.arange(strata), folds)
     where = (np.append(at.ravel(), row.ravel()), np.append(columns.ravel(), bound))

@@ -52,7 +52,7 @@ class SitePreserved:
             raise SplitError(f"{len(names)} sites ({listed(names.tolist())}) are too few for {self.folds} folds")
         found = assign(_counts(place, groups), self.folds, seeded(seed, 0))
         warnings = _uneven(found, np.unique(groups))
-        parts = found.parts[place]
+        parts = found.fold_of_site[place]
         tables = [
             fold_table(ids, fold, _roles(parts == fold, sites, groups, self.select, seeded(seed, fold + 1), warnings))
             for fold in range(self.folds)
@@ -154,7 +154,7 @@ def _whole_sites(sites: Names, groups: Strata, share: float, seed: int) -> NDArr
     best = int(np.abs(taken / wanted - 1).max(1).argmin())
     off = np.abs(taken[best] - wanted)
     near = (off <= np.maximum(1, UNEVEN * wanted)).all() and (taken[best] > 0).all()
-    return np.flatnonzero(found.parts[place] == best) if near else None
+    return np.flatnonzero(found.fold_of_site[place] == best) if near else None
 
 
 def _uneven(found: Assignment, classes: NDArray[np.integer]) -> list[Finding]:

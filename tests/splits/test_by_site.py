@@ -47,7 +47,7 @@ def test_few_sites_are_dealt_out_as_well_as_can_be(seed: int, sites: int, folds:
     counts = np.random.default_rng(seed).integers(1, 30, (sites, strata))
     found = assign(counts, folds, seed)
     table = np.column_stack([counts, counts.sum(1)])
-    sums = np.array([table[found.parts == fold].sum(0) for fold in range(folds)])
+    sums = np.array([table[found.fold_of_site == fold].sum(0) for fold in range(folds)])
     cost = float((np.abs(sums / (table.sum(0) / folds) - 1)).max(0).sum())
     assert cost == pytest.approx(naive(counts, folds), abs=0.021 * folds + 1e-9)
     np.testing.assert_allclose(sums[:, :-1] - found.even, found.deviation, atol=1e-9)
