@@ -1,11 +1,15 @@
 """The options of `mil evaluate`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mil.cli.prediction_columns import Columns
+from mil.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mil.report.prediction_columns import PredictionColumns
+
 
 Slides = Annotated[Path | None, typer.Option(help="table of slides, for a cohort with one row per patient")]
 Run = Annotated[Path | None, typer.Argument(help="a run folder; with --cohort a checkpoint")]
@@ -71,9 +75,9 @@ def evaluate(
 
     Nothing of a checkpoint is fitted to the new cohort. The columns that are named determine the kind of prediction.
     """
-    from mil.cli import evaluations
+    from mil.report.prediction_columns import PredictionColumns
 
-    columns = Columns(
+    columns = PredictionColumns(
         target=target or (),
         score=score or (),
         positive=positive,
@@ -91,4 +95,61 @@ def evaluate(
         sensitivity=sensitivity,
         specificity=specificity,
     )
-    evaluations.evaluate(run, evaluations.Elsewhere(cohort, features, slides), predictions, columns, out, resamples)
+    external = _given(cohort=cohort, features=features, slides=slides)
+    if (run is None) == (predictions is None):
+        raise ConfigError("mil evaluate: expected a run folder, a checkpoint or --predictions, one of them")
+    if predictions is not None:
+        _refuse(external, "goes with a checkpoint, not with --predictions")
+        _evaluate_table(predictions, columns, out, resamples)
+        return
+    assert run is not None
+    _refuse(columns.given, "is of a table, expected --predictions FILE")
+    if cohort is None:
+        _refuse(
+            [*external, *_given(out=out, resamples=resamples)], "goes with --cohort or --predictions; a run has its own"
+        )
+        _evaluate_run(run)
+        return
+    if features is None or out is None:
+        raise ConfigError("--cohort: expected --features and --out beside it")
+    _evaluate_checkpoint(run, cohort, features, slides, out, resamples)
+
+
+def _given(**options: object) -> list[str]:
+    return [name for name, value in options.items() if value is not None]
+
+
+def _refuse(options: list[str], reason: str) -> None:
+    if options:
+        raise ConfigError(f"--{options[0]}: {reason}")
+
+
+def _evaluate_run(folder: Path) -> None:
+    from mil.runs.describe import headline
+    from mil.runs.evaluate import evaluate_run
+
+    _print(*headline(evaluate_run(folder)))
+
+
+def _evaluate_checkpoint(
+    folder: Path, cohort: Path, features: Path, slides: Path | None, out: Path, resamples: int | None
+) -> None:
+    from mil import checkpoint
+    from mil.runs.describe import headline
+    from mil.runs.evaluate import RESAMPLES, evaluate_checkpoint
+
+    report = evaluate_checkpoint(checkpoint.load(folder), cohort, features, slides, out, resamples or RESAMPLES)
+    _print(*headline(report), f"withheld: {report['withheld']}", str(out))
+
+
+def _evaluate_table(path: Path, columns: "PredictionColumns", out: Path | None, resamples: int | None) -> None:
+    from mil.runs.describe import headline
+    from mil.runs.evaluate import RESAMPLES, evaluate_table
+
+    evaluated = evaluate_table(path, columns, out, resamples or RESAMPLES)
+    _print(*evaluated.notes, *headline(evaluated.report))
+
+
+def _print(*lines: str) -> None:
+    for line in lines:
+        typer.echo(line)

@@ -1,6 +1,6 @@
-"""A table of predictions made elsewhere, as ours would be.
+"""Read a table of any software's predictions into the columns of `predictions.csv`.
 
-Which options are given says what was predicted; what is taken from the labels is said.
+The columns that are named determine what was predicted; what is taken from the labels is told to the user.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mil.cli.prediction_columns import Columns
 from mil.endpoints.classification import Binary, Multiclass, class_indices
 from mil.endpoints.competing_risks import CompetingRisks
 from mil.endpoints.endpoint import Endpoint
@@ -21,6 +20,7 @@ from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox
 from mil.errors import ConfigError, PredictionsError
+from mil.report.prediction_columns import PredictionColumns
 from mil.tables import listed, read_table, require
 
 ROUNDED, EXACT = 1e-3, 1e-9
@@ -64,7 +64,7 @@ class _Source:
 
     path: Path
     raw: pd.DataFrame
-    columns: Columns
+    columns: PredictionColumns
 
     @property
     def target(self) -> str:
@@ -128,7 +128,7 @@ class _Source:
         return str(others[0])
 
 
-def read(path: Path, columns: Columns) -> Foreign:
+def read(path: Path, columns: PredictionColumns) -> Foreign:
     """A table of predictions, checked as far as its columns go.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The options of `mil evaluate --predictions`: what a table of predictions calls its columns, and so what it is of."""
+"""The columns of a table of predictions, which determine what was predicted."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -21,8 +21,28 @@ TAKES: Mapping[str, Collection[str]] = {
 
 
 @dataclass(frozen=True)
-class Columns:
-    """What a foreign table calls its columns; what was not given is none."""
+class PredictionColumns:
+    """What a table of any software's predictions calls its columns; each is an option of `mil evaluate`.
+
+    Attributes:
+        target: Column of labels (`label`); for several labels `NAME=COLUMN` for each.
+        score: Column of scores (`score`), larger for the positive class or the higher risk; `CLASS=COLUMN` for each
+            class, `NAME=COLUMN` for each label or cause.
+        positive: The positive label (`1`).
+        ordered: Whether classes are grades, the lowest first.
+        value: Column of predicted numbers; `target` names the true ones.
+        time: Column of times to an event.
+        event: Column of events (`event`): 0 or 1, or 0 and codes of causes.
+        unit: Unit of time: days, months or years (`months`).
+        risk: `TIME=COLUMN` for each risk of an event until a time.
+        cause: `NAME=CODE` for each competing cause; the first is ranked.
+        horizon: Time until which the scores of causes are risks.
+        patient: Column of patients (`patient`).
+        group: Column of folds; scores of different folds are not compared.
+        role: Column of roles: train, select, report.
+        sensitivity: Of a threshold that is set on select rows.
+        specificity: Of a threshold that is set on select rows.
+    """
 
     target: Sequence[str] = ()
     score: Sequence[str] = ()
@@ -43,7 +63,7 @@ class Columns:
 
     @property
     def given(self) -> list[str]:
-        """The options that were, by name."""
+        """The names of the columns that were given."""
         return [one.name for one in fields(self) if getattr(self, one.name) not in (None, False, (), [])]
 
     def kind(self, found: Collection[str]) -> str:

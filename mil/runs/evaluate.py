@@ -1,0 +1,139 @@
+"""Evaluate a run again, a checkpoint on a new cohort, or a table of any software's predictions."""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mil import files
+from mil.checkpoint import Checkpoint
+from mil.endpoints.endpoint import Endpoint
+from mil.errors import ConfigError
+from mil.inference.external import labelled
+from mil.report.assemble import evaluate
+from mil.report.evaluation import Evaluation
+from mil.report.foreign_predictions import read
+from mil.report.prediction_columns import PredictionColumns
+from mil.runs.describe import FIGURES, REPORT, describe, describe_run, external
+from mil.runs.looks import FILE, count_look
+
+logger = logging.getLogger(__name__)
+OF_PROBABILITIES = ("calibration", "utility", "conformal")
+"""Sections that mean nothing where a score only orders patients."""
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class EvaluatedTable:
+    """The report of a table, and how its columns were understood.
+
+    Attributes:
+        report: The report.
+        notes: Sentences for the user: the kind of prediction, the classes, what was rescaled.
+    """
+
+    report: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def evaluate_run(folder: Path) -> dict[str, Any]:
+    """Evaluate a run's stored predictions again and rewrite its report, figures and cards.
+
+    Raises:
+        ConfigError: The folder holds no finished run.
+    """
+    describe_run(folder, "evaluate")
+    report: dict[str, Any] = files.read_json(folder / REPORT)
+    return report
+
+
+def evaluate_checkpoint(
+    checkpoint: Checkpoint, cohort: Path, features: Path, slides: Path | None, out: Path, resamples: int = RESAMPLES
+) -> dict[str, Any]:
+    """Evaluate a checkpoint on a cohort that it was not trained on; nothing is fitted to the cohort.
+
+    An earlier evaluation in the same folder is replaced and counted as a look: the checkpoint itself cannot count them.
+
+    Args:
+        checkpoint: Loaded.
+        cohort: Clinical table with labels.
+        features: Feature files of the cohort.
+        slides: Table of slides, if the cohort has one row per patient.
+        out: Folder for predictions.csv, report.json, report.html and figures.
+        resamples: Bootstrap resamples.
+
+    Raises:
+        MilError: `out` holds something else, or checkpoint, features and cohort do not fit.
+    """
+    if out.exists() and not (out / FILE).is_file():
+        raise ConfigError(f"{out}: is there already, expected a new folder, or one of an earlier look")
+    predictions = labelled(checkpoint, features, cohort, slides)
+    evaluation, report = external(checkpoint, predictions, resamples)
+    files.write(out / "predictions.csv", predictions.table.to_csv(index=False))
+    report |= {"looks": count_look(out, "evaluate --cohort")}
+    shutil.rmtree(out / FIGURES, ignore_errors=True)
+    describe(evaluation, report, out, f"{checkpoint.manifest.tool['title']}, on {cohort.name}")
+    return report
+
+
+def evaluate_table(
+    path: Path, columns: PredictionColumns, out: Path | None = None, resamples: int = RESAMPLES
+) -> EvaluatedTable:
+    """Evaluate a table of any software's predictions; every further column may be a subgroup.
+
+    Of scores that are not probabilities only the ranks are used.
+
+    Args:
+        path: CSV or Excel file.
+        columns: What its columns are.
+        out: Folder for report.json, report.html and figures; None writes nothing.
+        resamples: Bootstrap resamples.
+
+    Raises:
+        ConfigError: Columns that do not go together.
+        PredictionsError: A column is missing, or holds values that cannot be scored.
+    """
+    table = read(path, columns)
+    tool = {"decision": table.decision}
+    evaluation = Evaluation.of(table.table, table.endpoint, tool, table.patients, resamples)
+    head: dict[str, Any] = {"tool": path.name, "simulated": False, "model": "not ours", "resamples": resamples}
+    report = head | evaluate(evaluation)
+    if table.ranks is not None:
+        logger.warning("scores of %s are not all in [0, 1]: only their ranks are reported on", table.ranks)
+        report |= dict.fromkeys(OF_PROBABILITIES)
+        report["metrics"] = {table.endpoint.metric: report["metrics"][table.endpoint.metric]}
+        report["discrimination"] = {"questions": report["discrimination"]["questions"]}
+    if out is not None:
+        describe(evaluation, report, out, f"Predictions in {path.name}")
+    return EvaluatedTable(report, tuple(table.said))
+
+
+def evaluate_predictions(
+    predictions: pd.DataFrame,
+    endpoint: Endpoint,
+    patients: pd.DataFrame | None = None,
+    out: Path | None = None,
+    resamples: int = RESAMPLES,
+) -> dict[str, Any]:
+    """Evaluate a table as `predictions.csv` has it.
+
+    Args:
+        predictions: patient, the endpoint's targets and scores; `fold` (0) and `role` (report) may be absent.
+        endpoint: What the scores predict.
+        patients: Clinical table indexed by patient, for subgroups.
+        out: Folder for report.json, report.html and figures; None writes nothing.
+        resamples: Bootstrap resamples.
+
+    Raises:
+        PredictionsError: A column is missing, or holds values that cannot be scored.
+    """
+    absent = {"fold": 0, "role": "report"}
+    table = predictions.assign(**{name: value for name, value in absent.items() if name not in predictions})
+    evaluation = Evaluation.of(table, endpoint, {"decision": None}, patients, resamples)
+    report = {"simulated": False, "model": "not ours", "resamples": resamples} | evaluate(evaluation)
+    if out is not None:
+        describe(evaluation, report, out, "Predictions")
+    return report
