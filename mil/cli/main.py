@@ -274,22 +274,21 @@ def predict(
     ] = None,
 ) -> None:
     """Predict slides without labels."""
-    from mil import checkpoint as checkpoints
-    from mil import files
-    from mil.features.formats import Reading
-    from mil.inference.ensemble import ensemble
-    from mil.inference.predict import predict as score
-    from mil.zoo.registry import resolve
+    from mil import api, files
 
-    loaded = [checkpoints.load(resolve(place), allow or ()) for place in checkpoint]
-    said = loaded[0].reading
-    reading = Reading(layout or said.layout, batch_axis or said.batch_axis, slide_mpp or said.slide_mpp)
-    if len(loaded) > 1 and tiles is not None:
+    if len(checkpoint) > 1 and tiles is not None:
         raise typer.BadParameter("--tiles is one checkpoint's attention, expected one checkpoint")
-    if len(loaded) > 1:
-        table = ensemble(loaded, features, cohort, slides=slides, reading=reading)
-    else:
-        table = score(loaded[0], features, cohort, slides=slides, tiles=tiles, reading=reading)
+    table = api.predict(
+        checkpoint,
+        features,
+        cohort,
+        slides=slides,
+        tiles=tiles,
+        layout=layout,
+        batch_axis=batch_axis,
+        slide_mpp=slide_mpp,
+        allow=allow or (),
+    )
     files.write(out, table.to_csv(index=False))
     typer.echo(str(out))
 

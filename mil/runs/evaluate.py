@@ -130,8 +130,9 @@ def evaluate_predictions(
     Raises:
         PredictionsError: A column is missing, or holds values that cannot be scored.
     """
-    absent = {"fold": 0, "role": "report"}
-    table = predictions.assign(**{name: value for name, value in absent.items() if name not in predictions})
+    table = predictions.copy()
+    table["fold"] = predictions.get("fold", 0)
+    table["role"] = predictions.get("role", "report")
     evaluation = Evaluation.of(table, endpoint, {"decision": None}, patients, resamples)
     report = {"simulated": False, "model": "not ours", "resamples": resamples} | evaluate(evaluation)
     if out is not None:

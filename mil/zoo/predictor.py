@@ -57,12 +57,13 @@ class Predictor:
         return f"<{tool['name']} {tool['version']}: {self.width} features a tile of {self.checkpoint.encoder.name}>"
 
     def predict(
-        self, features: Arrays, coords: Arrays | None = None, covariates: pd.DataFrame | None = None
+        self, features: Arrays | str | Path, coords: Arrays | None = None, covariates: pd.DataFrame | None = None
     ) -> pd.DataFrame:
         """Predict bags, each with the tiles of one patient; the numbers equal those for the same features in files.
 
         Args:
-            features: Features of one bag, `(n, d)`, or a list with one array per bag.
+            features: Features of one bag, `(n, d)`, or a list with one array per bag; or a folder of feature files, as
+                `predict_files` takes it.
             coords: Level-0 pixels of the tiles' top-left corners, `(n, 2)` or a list; some models need them.
             covariates: One row per bag, if the tool reads covariates; columns as in its training table.
 
@@ -73,6 +74,8 @@ class Predictor:
             FeatureError: if features have another width, are empty or not finite, or coordinates are missing.
             CohortError: if the covariates do not fit.
         """
+        if isinstance(features, str | Path):
+            return self.predict_files(features)
         arrays, coords_by_bag = _as_list(features), None if coords is None else _as_list(coords)
         if coords_by_bag is not None and len(coords_by_bag) != len(arrays):
             raise FeatureError(f"coords of {len(coords_by_bag)} bags, expected {len(arrays)}")
