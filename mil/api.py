@@ -37,7 +37,7 @@ from mil.runs.evaluate import (
     evaluate_table,
 )
 from mil.runs.fit_run import CONFIG, fit_run
-from mil.runs.run import checkpoints_in
+from mil.runs.states import checkpoints_in
 from mil.splits.folds import Strategy
 from mil.study import study as studies
 from mil.study.build import create_model as create_model

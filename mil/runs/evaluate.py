@@ -98,7 +98,7 @@ def evaluate_table(
     """
     table = read(path, columns)
     tool = {"decision": table.decision}
-    evaluation = Evaluation.of(table.table, table.endpoint, tool, table.patients, resamples)
+    evaluation = Evaluation.refitted(table.table, table.endpoint, tool, table.patients, resamples)
     head: dict[str, Any] = {"tool": path.name, "simulated": False, "model": "not ours", "resamples": resamples}
     report = head | evaluate(evaluation)
     if table.ranks is not None:
@@ -133,7 +133,7 @@ def evaluate_predictions(
     table = predictions.copy()
     table["fold"] = predictions.get("fold", 0)
     table["role"] = predictions.get("role", "report")
-    evaluation = Evaluation.of(table, endpoint, {"decision": None}, patients, resamples)
+    evaluation = Evaluation.refitted(table, endpoint, {"decision": None}, patients, resamples)
     report = {"simulated": False, "model": "not ours", "resamples": resamples} | evaluate(evaluation)
     if out is not None:
         describe(evaluation, report, out, "Predictions")
