@@ -93,7 +93,7 @@ class FittedState(BaseModel):
             asked = plans(rule, single)
             for plan in asked:
                 decisions += attempts.decision(prefix, partial(plan.fit, *known, calibrator), plan)
-            if not asked and (groups := group_plan(None, single)) is not None:
+            if not asked and len(known[0]) and (groups := group_plan(None, single)) is not None:
                 risk_groups += attempts.decision(prefix, partial(groups.fit, *known, calibrator), groups)
         return cls(
             endpoint=endpoint.state(),
