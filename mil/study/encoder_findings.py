@@ -8,7 +8,7 @@ from mil.findings import Finding
 from mil.slide_names import family
 
 
-def seen(encoder: Encoder, slides: Collection[str], name: str | None = None) -> list[Finding]:
+def pretrained_on(encoder: Encoder, slides: Collection[str], name: str | None = None) -> list[Finding]:
     """Return warnings of slides of cohorts that the encoder was pretrained on: results on them are not external.
 
     Args:

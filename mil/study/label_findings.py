@@ -35,8 +35,10 @@ def classes_of(endpoint: Endpoint, patients: pd.DataFrame, target: Tensor) -> di
     if endpoint.survival is not None:
         return {endpoint.survival.event_column: codes_as_words(target[:, 1].numpy(), index)}
     if endpoint.parts():
-        parts = endpoint.part_targets(target)
-        by_part = [classes_of(part, patients[has_label], own_target) for _, part, has_label, own_target in parts]
+        by_part = [
+            classes_of(part, patients[has_label], part_target)
+            for _, part, has_label, part_target in endpoint.part_targets(target)
+        ]
         return {name: words for classes in by_part for name, words in classes.items()}
     if labels := endpoint.label_columns:
         return {name: codes_as_words(target[:, place].numpy(), index) for place, name in enumerate(labels)}
@@ -71,15 +73,15 @@ def confounded(name: str, classes: "pd.Series[str]", sites: "pd.Series[str]") ->
         sites: Each patient's site, by patient; empty where unknown. Patients without a class are ignored.
     """
     sites = sites.reindex(classes.index)
-    known = sites.notna() & (sites != "") & classes.notna()
-    strength, p = association(classes[known], sites[known])
+    has_both = sites.notna() & (sites != "") & classes.notna()
+    strength, p = association(classes[has_both], sites[has_both])
     if p >= CHANCE or strength < STRENGTH:
         return []
     message = (
-        f"'{name}' goes along with the site of {known.sum()} patients (Cramér's V {strength:.2f}, p {p:.1g}): a model "
-        "can learn to tell sites apart instead"
+        f"'{name}' goes along with the site of {has_both.sum()} patients (Cramér's V {strength:.2f}, p {p:.1g}): "
+        "a model can learn to tell sites apart instead"
     )
-    return [Finding("warning", "site", message, int(known.sum()))]
+    return [Finding("warning", "site", message, int(has_both.sum()))]
 
 
 def too_few(strata: "pd.Series[int]", names: pd.DataFrame, folds: int) -> list[Finding]:

@@ -80,8 +80,10 @@ class StudyReader:
         source, rows = self.source, self.rows
         if rows.errors:
             return Checked(None, rows.findings)
-        labels, carried, known = source.endpoint.columns, source.clinical_columns, source.endpoint.known
-        return rows.then(lambda table: Cohort.from_rows(source.cohort, table, labels, carried, known))
+        endpoint, covariates = source.endpoint, source.clinical_columns
+        return rows.then(
+            lambda table: Cohort.from_rows(source.cohort, table, endpoint.columns, covariates, endpoint.known)
+        )
 
     @cached_property
     def features(self) -> Checked[FeatureStore]:
@@ -169,7 +171,9 @@ class StudyReader:
             encoder = store.resolve(slides)
         except MilError as error:
             return Checked(None, (Finding.of_error("encoder", error), *self._geometry_errors(store, str(error))))
-        return encoder.then(lambda known: Checked(known, tuple(encoder_findings.seen(known, slides, self.source.name))))
+        return encoder.then(
+            lambda value: Checked(value, tuple(encoder_findings.pretrained_on(value, slides, self.source.name)))
+        )
 
     def _geometry_errors(self, store: FeatureStore, encoder_error: str) -> list[Finding]:
         """Return what is wrong with the tiles' size where the encoder could not be resolved."""

@@ -1,6 +1,7 @@
 """Builds everything that a fit is made of, without weights, so that a bad option is found before any work."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -12,9 +13,12 @@ from mil.fitted import requests
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
 from mil.study import build, file_findings
-from mil.study.config import Component, Options, RunConfig
+from mil.study.config import Component, RunConfig
 from mil.study.reader import StudyReader
 from mil.study.study import Study
+
+RANGE_IS_CHECKED = ("lr", "max_epochs", "accumulate_grad_batches", "gradient_clip_val", "enable_progress_bar")
+"""Options of optimisers and trainers that every value which `mil.study.config` lets through is right for."""
 
 
 def check_model(config: RunConfig, reader: StudyReader) -> Checked[MILModel]:
@@ -40,8 +44,9 @@ def check_model(config: RunConfig, reader: StudyReader) -> Checked[MILModel]:
 def rehearse(config: RunConfig, study: Study) -> None:
     """Build model, loss, optimiser, schedule, callbacks and trainer of a configuration.
 
-    Optimisers, callbacks and trainers that stand in `conf/` as they are have been built by the tests; they are left
-    out here, as torch's optimisers and Lightning take as long to load as a thousand headers to read.
+    Optimisers, callbacks and trainers that stand in `conf/` as they are have been built by the tests, and `RunConfig`
+    has checked the range of some options. They are left out here, as torch's optimisers and Lightning take as long to
+    load as a thousand headers to read.
 
     Raises:
         ConfigError: An option that one of them refuses, or a model that does not fit the endpoint or the tiles.
@@ -51,27 +56,28 @@ def rehearse(config: RunConfig, study: Study) -> None:
     with torch.device("meta"):
         network = build.network(config, study.encoder.dim, study.endpoint)
     _refuse_whole(config, network)
-    if not _is_shipped("optimizer", config.optimizer.plain()):
+    if not _is_shipped(config.optimizer, "optimizer"):
         _build_optimizer(config, network)
     _compute_loss(config, study)
     build.make(config.schedule)
     for callback in config.callbacks.values():
-        if not _is_shipped_callback(callback):
+        if not _is_shipped(callback, "callbacks"):
             build.make(callback)
-    if not _is_shipped("trainer", config.trainer.plain()):
+    if not _is_shipped(config.trainer, "trainer"):
         precision = config.trainer.options.precision
         precision = "32-true" if precision == "auto" else precision
         build.make(config.trainer, precision=precision, logger=False, enable_checkpointing=False)
 
 
-def _is_shipped(group: str, component: Mapping[str, object]) -> bool:
-    """Return whether a component is one of the choices of `conf/`, unchanged."""
-    return component in conf.described(group).values()
+def _is_shipped(component: Component[Any], group: str) -> bool:
+    """Return whether a component is one of the choices of `conf/` but for options whose range has been checked."""
+    choices = conf.described(group).values()
+    shipped = [node for choice in choices for node in (choice.values() if group == "callbacks" else [choice])]
+    return _without_checked(component.plain()) in [_without_checked(node) for node in shipped]
 
 
-def _is_shipped_callback(callback: Component[Options]) -> bool:
-    choices = conf.described("callbacks").values()
-    return any(callback.plain() in shipped.values() for shipped in choices)
+def _without_checked(node: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in node.items() if value is None or name not in RANGE_IS_CHECKED}
 
 
 def _build_optimizer(config: RunConfig, network: MILModel) -> None:

@@ -31,7 +31,7 @@ class StudySource:
         covariates: Clinical columns that models read beside the tiles, unfitted.
         carried: Further clinical columns that go along, for subgroups.
         encoder: What made the features; None takes what the files say.
-        known_encoders: Encoders whose names and aliases are recognised.
+        known_encoders: Encoders whose names and aliases are recognised; by default those of `conf/encoder/`.
         reading: What the user says of feature files that leave something open.
         tiles: The tiles that the tool expects; None expects the encoder's.
         name: What the user calls the cohort.
@@ -51,7 +51,7 @@ class StudySource:
     covariates: Covariates | None = None
     carried: tuple[str, ...] = ()
     encoder: Encoder | None = None
-    known_encoders: tuple[Encoder, ...] = ()
+    known_encoders: tuple[Encoder, ...] = field(default_factory=lambda: tuple(build.known_encoders()))
     reading: Reading = DETECTED
     tiles: Expected | None = None
     name: str | None = None
@@ -104,7 +104,6 @@ def source_of(config: RunConfig) -> StudySource:
         covariates=covariates,
         carried=tuple(data.covariates),
         encoder=None if config.encoder.options.name == "auto" else build.make(config.encoder),
-        known_encoders=tuple(build.known_encoders()),
         reading=Reading(data.layout, data.batch_axis, data.slide_mpp),
         tiles=None if tiles is None else Expected(tiles.mpp, tiles.tile_px, f"tool '{config.tool.name}'", "tool.tiles"),
         name=data.name,

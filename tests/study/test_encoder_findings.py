@@ -3,14 +3,14 @@
 import pytest
 
 from mil.features.encoders import Encoder
-from mil.study.encoder_findings import seen
+from mil.study.encoder_findings import pretrained_on
 
 TCGA = [f"TCGA-AA-{number:04d}-01Z-00-DX1" for number in range(4)]
 OWN = ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
-    ("pretrained", "slides", "name", "count"),
+    ("cohorts", "slides", "name", "count"),
     [
         (["TCGA"], TCGA + OWN, None, 4),
         (["TCGA-COAD"], TCGA, None, 4),
@@ -23,8 +23,8 @@ OWN = ["1", "2", "3"]
     ],
 )
 def test_slides_of_a_cohort_that_the_encoder_has_seen_are_counted(
-    pretrained: list[str], slides: list[str], name: str | None, count: int | None
+    cohorts: list[str], slides: list[str], name: str | None, count: int | None
 ) -> None:
-    found = seen(Encoder("e", 8, pretrained_on=tuple(pretrained)), slides, name)
-    assert [one.count for one in found] == ([] if count is None else [count])
-    assert all(one.severity == "warning" and "pretrained on" in one.message for one in found)
+    findings = pretrained_on(Encoder("e", 8, pretrained_on=tuple(cohorts)), slides, name)
+    assert [finding.count for finding in findings] == ([] if count is None else [count])
+    assert all(finding.severity == "warning" and "pretrained on" in finding.message for finding in findings)

@@ -1,0 +1,132 @@
+"""Stages of reading a study: one that fails leaves independent ones alone, and nothing is read twice."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mil.cohort.clinical_table import Cohort
+from mil.cohort.covariates import Covariates
+from mil.endpoints.classification import Binary
+from mil.errors import ConfigError, FeatureError, SplitError
+from mil.features.store import FeatureStore
+from mil.splits.folds import HoldOut, KFold
+from mil.study.pipeline import read_source, split_by
+from mil.study.reader import StudyReader
+from mil.study.source import StudySource
+
+
+@pytest.fixture
+def source(hospital: Path, tmp_path: Path) -> StudySource:
+    """Where a copy of the cohort can be read from, named from Python alone."""
+    folder = shutil.copytree(hospital, tmp_path / "site")
+    return StudySource(folder / "cohort.csv", folder / "features", Binary("MSI", classes=["MSS", "MSI-H"]))
+
+
+def slide_file(source: StudySource, place: int) -> Path:
+    """Return the file of a slide that is its patient's only one."""
+    table = pd.read_csv(source.cohort, dtype=str)
+    return source.features / f"{table.loc[~table['patient'].duplicated(keep=False), 'slide'].iloc[place]}.h5"
+
+
+def counted(name: str, method: Callable[..., object], calls: list[str]) -> Callable[..., object]:
+    """Return the method, which writes its name to `calls` whenever it is called."""
+
+    def call(*arguments: object, **options: object) -> object:
+        calls.append(name)
+        return method(*arguments, **options)
+
+    return call
+
+
+def untried(reader: StudyReader) -> list[str]:
+    return [name for name, stage in reader.stages() if stage.untried]
+
+
+def test_a_study_is_read_and_split_from_python_without_a_configuration(source: StudySource) -> None:
+    study = read_source(source)
+    assert study.findings == ()
+    assert len(study.patients) == len(study.target) == len(study.bags) == 24
+    assert list(study.patients.index) == sorted(study.patients.index)
+    split = split_by(HoldOut(), study, seed=0)
+    assert sorted(set(split.table["role"])) == ["report", "select", "train"]
+    with pytest.raises(SplitError, match=r"class 'MSS' of MSI has 14 patients, expected at least 20 for 20 folds"):
+        split_by(KFold(20), study, seed=0)
+
+
+def test_a_table_that_cannot_be_read_leaves_the_files_to_be_checked(source: StudySource) -> None:
+    slide_file(source, 0).write_bytes(b"no HDF5")
+    source.cohort.unlink()
+    reader = StudyReader(source)
+    codes = {name: [finding.code for finding in stage.errors] for name, stage in reader.stages()}
+    assert codes == {"cohort": ["cohort"], "features": [], "headers": ["unreadable"], "encoder": [], "labels": []}
+    assert untried(reader) == ["labels"]
+    assert reader.encoder.value_or_raise().name == "simulated"
+
+
+def test_features_that_are_not_there_leave_the_labels_to_be_checked(source: StudySource, tmp_path: Path) -> None:
+    reader = StudyReader(replace(source, features=tmp_path / "absent"))
+    assert [finding.code for finding in reader.features.errors] == ["features"]
+    assert untried(reader) == ["headers", "encoder"]
+    assert len(reader.labels.value_or_raise().patients) == 24
+    with pytest.raises(FeatureError, match="absent"):
+        reader.study().require()
+
+
+def test_all_problems_of_one_stage_are_in_it(source: StudySource) -> None:
+    slide_file(source, 0).unlink()
+    slide_file(source, 1).write_bytes(b"no HDF5")
+    reader = StudyReader(source)
+    assert [finding.code for finding in reader.headers.errors] == ["no-file", "unreadable"]
+    assert len(reader.labels.value_or_raise().patients) == 24
+    with pytest.raises(FeatureError, match=r"no feature file.*the first of 2 errors; mil check with the same words"):
+        read_source(source)
+
+
+def test_slides_that_may_be_left_out_leave_the_study_with_counted_warnings(source: StudySource) -> None:
+    slide_file(source, 0).unlink()
+    slide_file(source, 1).write_bytes(b"no HDF5")
+    study = read_source(replace(source, on_missing="skip", on_bad_bag="skip"))
+    counts = {finding.code: finding.count for finding in study.findings}
+    assert counts == {"no-file": 1, "unreadable": 1, "left-out": 2}
+    assert len(study.patients) == len(study.target) == len(study.bags) == 22
+    with pytest.raises(FeatureError, match="cannot be read as HDF5"):
+        read_source(replace(source, on_missing="skip"))
+
+
+def test_nothing_left_is_an_error(source: StudySource) -> None:
+    for file in source.features.rglob("*.h5"):
+        file.write_bytes(b"no HDF5")
+    reader = StudyReader(replace(source, on_bad_bag="skip"))
+    assert [finding.code for finding in reader.labels.errors] == ["nothing-left"]
+    assert untried(reader) == ["encoder"]
+
+
+def test_each_stage_runs_once(source: StudySource, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    for owner, name in ((Cohort, "from_rows"), (FeatureStore, "resolve"), (FeatureStore, "headers")):
+        monkeypatch.setattr(owner, name, counted(name, getattr(owner, name), calls))
+    reader = StudyReader(source)
+    list(reader.stages())
+    reader.study()
+    assert sorted(calls) == ["from_rows", "headers", "headers", "resolve"], "resolve itself asks for the headers read"
+
+
+def test_a_label_that_is_refused_names_its_patients(source: StudySource) -> None:
+    table = pd.read_csv(source.cohort, dtype=str)
+    patients = table["patient"].unique()[:2]
+    table.assign(MSI=table["MSI"].mask(table["patient"].isin(patients), "low")).to_csv(source.cohort, index=False)
+    (error,) = StudyReader(source).labels.errors
+    assert (error.code, error.count, error.first) == ("label", 2, tuple(patients))
+
+
+def test_covariates_outside_their_levels_are_warned_of_and_the_label_is_no_covariate(source: StudySource) -> None:
+    table = pd.read_csv(source.cohort, dtype=str)
+    table.assign(sex=["F", "X"] + ["M"] * (len(table) - 2)).to_csv(source.cohort, index=False)
+    labels = StudyReader(replace(source, covariates=Covariates(categorical={"sex": ["F", "M"]}))).labels
+    assert [finding.code for finding in labels.findings] == ["unknown-level"]
+    with pytest.raises(ConfigError, match="column 'MSI' is what is to be predicted"):
+        replace(source, covariates=Covariates(numeric=["MSI"]))
