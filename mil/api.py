@@ -27,7 +27,6 @@ from mil.report.files import read_report
 from mil.report.prediction_columns import PredictionColumns
 from mil.report.prediction_files import read
 from mil.report.schema import Report
-from mil.report.upgrade import upgrade
 from mil.runs.describe import REPORT
 from mil.runs.evaluate import (
     RESAMPLES,
@@ -333,18 +332,17 @@ def evaluate(
     """
     if isinstance(subject, Run) or (isinstance(subject, str | Path) and (Path(subject) / CONFIG).is_file()):
         folder = subject.folder if isinstance(subject, Run) else Path(subject)
-        return upgrade(evaluate_run(folder))
+        return evaluate_run(folder)
     if cohort is not None and not isinstance(subject, pd.DataFrame):
         if features is None or out is None:
             raise ConfigError("evaluate: a cohort needs features and out")
         checkpoint = _checkpoint(subject)
-        report = evaluate_checkpoint(checkpoint, Path(cohort), Path(features), _path(slides), Path(out), resamples)
-        return upgrade(report)
+        return evaluate_checkpoint(checkpoint, Path(cohort), Path(features), _path(slides), Path(out), resamples)
     if columns is not None and isinstance(subject, str | Path):
-        return upgrade(evaluate_table(Path(subject), columns, _path(out), resamples).report)
+        return evaluate_table(Path(subject), columns, _path(out), resamples).report
     if endpoint is not None and not isinstance(subject, Predictor):
         table = subject if isinstance(subject, pd.DataFrame) else read(Path(subject), endpoint.columns)
-        return upgrade(evaluate_predictions(table, endpoint, patients, _path(out), resamples))
+        return evaluate_predictions(table, endpoint, patients, _path(out), resamples)
     raise ConfigError(
         f"evaluate: found {type(subject).__name__} alone, expected a run, a tool with a cohort, or a table with an "
         "endpoint or columns"

@@ -6,8 +6,7 @@ the file and key that it comes from.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -25,14 +24,12 @@ from mil.cards import (
 from mil.cards.card_facts import RESEARCH, SIMULATED, Facts
 from mil.cards.content import CardBlock, Field, Reference
 from mil.cards.front_matter import front_matter
-from mil.cards.measured import interval, population
-from mil.cards.performance import COMPARATORS
 from mil.cards.shortfalls import shortfalls
 from mil.endpoints.endpoint import Endpoint
 from mil.manifest import Manifest
-from mil.report.schema import Table
+from mil.report.schema import Report, Table
 
-__all__ = ["BLOCKS", "COMPARATORS", "RESEARCH", "SIMULATED", "Facts", "card", "interval", "population"]
+__all__ = ["BLOCKS", "RESEARCH", "SIMULATED", "Facts", "card"]
 
 BLOCKS: Sequence[Callable[[Facts], CardBlock]] = (
     purpose.identity,
@@ -64,9 +61,7 @@ BLOCKS: Sequence[Callable[[Facts], CardBlock]] = (
 """The blocks of a card, by number."""
 
 
-def card(
-    manifest: Manifest, endpoint: Endpoint, report: Mapping[str, Any], figures: Sequence[str], changelog: str = ""
-) -> str:
+def card(manifest: Manifest, endpoint: Endpoint, report: Report, figures: Sequence[str], changelog: str = "") -> str:
     """Return the README.md of a checkpoint; the same arguments give the same bytes.
 
     Args:

@@ -6,16 +6,17 @@ from functools import cached_property
 from typing import Any
 
 from mil.cards.content import Field, absent
-from mil.cards.measured import below, interval, population
 from mil.cards.tier import LOWEST, tier
 from mil.endpoints.endpoint import Endpoint
 from mil.manifest import Manifest
-from mil.report.page.html import ABSENT as REASONS
-from mil.report.page.words import named, verdict
-from mil.report.schema import GateResult
+from mil.report.page.words import below, named
+from mil.report.schema import Estimate, Report, Section
+from mil.report.sections.comparator import comparators, verdict
+from mil.report.sections.oracle import Oracle
 
 SIMULATED = "SIMULATED DATA, NO CLINICAL MEANING, RESEARCH USE ONLY"
 RESEARCH = "RESEARCH USE ONLY, NOT A MEDICAL DEVICE"
+NOBODY_REPORTED = "no patient was held back to report on"
 NOT_STATED = "the tool does not say"
 MANIFEST, REPORT = "manifest.json: ", "report.json: "
 
@@ -33,7 +34,7 @@ class Facts:
     """
 
     manifest: Manifest
-    report: Mapping[str, Any]
+    report: Report
     endpoint: Endpoint | None = None
     figures: Sequence[str] = ()
     changelog: str = field(default="", repr=False)
@@ -54,32 +55,25 @@ class Facts:
         return SIMULATED if self.simulated else RESEARCH
 
     @property
-    def all_folds(self) -> Mapping[str, Any]:
+    def all_folds(self) -> Report:
         """The report of all folds of the run."""
-        report: Mapping[str, Any] = self.report.get("run") or self.report
-        return report
+        return self.report.run or self.report
 
     @property
     def source(self) -> str:
         """File and key of that report."""
-        return f"{REPORT}run" if self.report.get("run") else REPORT
+        return f"{REPORT}run" if self.report.run else REPORT
 
-    @cached_property
+    @property
     def metric(self) -> str | None:
         """The metric that ranks models; None if no patient was reported."""
-        metrics = self.all_folds["metrics"]
-        return self.endpoint.metric if self.endpoint and self.endpoint.metric in metrics else next(iter(metrics), None)
-
-    @cached_property
-    def gates(self) -> Sequence[GateResult]:
-        """The results of the release gates; empty in a run."""
-        return [GateResult.model_validate(gate) for gate in self.report.get("gates") or ()]
+        return next(iter(self.all_folds.metrics), None)
 
     @property
     def cohort(self) -> str:
         """Which patients the numbers are computed from."""
         cohort = f"the simulated cohort of {self.tool['name']}" if self.simulated else "the training site's cohort"
-        folds = int(self.all_folds.get("folds") or 1)
+        folds = self.all_folds.folds
         return f"patients of {cohort} held back from training" + (f", mean of {folds} folds" if folds > 1 else "")
 
     @property
@@ -112,40 +106,34 @@ class Facts:
         """Return why an item is missing, for simulated or for real patients."""
         return absent(self.choose(simulated, real))
 
-    def missing(self, key: str) -> str:
-        """Return why the report has no such section."""
-        none = "this report has none"
-        return absent(none if key not in self.all_folds else REASONS.get(key, none))
-
     def main(self) -> Field:
         """Return the main result."""
         if self.metric is None:
-            return Field("Main result", absent("no patient was held back to report on"))
-        estimate = self.all_folds["metrics"][self.metric]
-        text = f"{named(self.metric)} {interval(estimate)}, {population(estimate)}; {self.cohort}"
-        return Field("Main result", text, below(below(self.source, "metrics"), self.metric))
+            return Field("Main result", absent(NOBODY_REPORTED))
+        text = f"{named(self.metric)} {self.all_folds.metrics[self.metric].described}; {self.cohort}"
+        return Field("Main result", text, below(self.source, "metrics", self.metric))
 
     def oracle(self) -> Field:
         """Return the result of a perfect reader of the same tiles."""
-        name = "Best possible (oracle)"
-        oracle = self.all_folds.get("oracle") or {}
-        best = None if self.metric is None else oracle.get(self.metric)
-        if best is None:
+        name, section = "Best possible (oracle)", self.all_folds.section(Oracle)
+        if self.metric is None or section is None:
             return Field(name, self.absent("this report has none", "it exists for simulated cohorts alone"))
-        metric = str(self.metric)
-        text = f"{named(metric)} {interval(best)}, {population(best)}; a reader who knows which tiles count"
-        shortfall = _distance_to_oracle(self.all_folds["metrics"][metric], best)
-        return Field(name, f"{text}. {shortfall}", below(below(self.source, "oracle"), metric))
+        best = section.metrics[self.metric]
+        text = f"{named(self.metric)} {best.described}; a reader who knows which tiles count"
+        shortfall = _distance_to_oracle(self.all_folds.metrics[self.metric], best)
+        return Field(name, f"{text}. {shortfall}", below(self.source, "sections", Oracle.key, "metrics", self.metric))
 
     def verdict(self) -> Field:
         """Return in words whether the model beats simpler models."""
         name = "Against simpler models"
         if self.metric is None:
-            return Field(name, absent("no patient was held back to report on"))
-        compared = [key for key in ("baseline", "covariates") if self.all_folds.get(key)]
-        sources = [below(below(below(self.source, key), "difference"), self.metric) for key in compared]
-        patients = f" Of {population(self.all_folds['metrics'][self.metric])}." if compared else ""
-        return Field(name, verdict(self.all_folds, self.metric) + patients, "; ".join(sources))
+            return Field(name, absent(NOBODY_REPORTED))
+        sources = [
+            below(self.source, "sections", section.key, "difference", self.metric)
+            for section in comparators(self.all_folds)
+        ]
+        patients = f" Of {self.all_folds.metrics[self.metric].population}." if sources else ""
+        return Field(name, verdict(self.all_folds) + patients, "; ".join(sources))
 
     def hub(self) -> str | None:
         """Return the encoder's id on a model hub, if it is known."""
@@ -171,17 +159,23 @@ class Facts:
         return f"{text} ({note})"
 
 
-def _distance_to_oracle(metric: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+def missing(section: type[Section]) -> str:
+    """Return why a report does not have a section."""
+    reason = section.not_applicable
+    return absent(reason[:1].lower() + reason[1:].rstrip("."))
+
+
+def _distance_to_oracle(metric: Estimate, best: Estimate) -> str:
     """Say how far a model is from the best possible value; the difference has no interval."""
-    if metric["value"] is None or best["value"] is None:
+    if metric.value is None or best.value is None:
         return "How far this model is from it is not estimable"
-    gap = best["value"] - metric["value"]
+    gap = best.value - metric.value
     if gap <= 0:
         return "This model reaches it"
     text = f"This model is {gap:.3f} short of it"
-    if metric["high"] is None or best["low"] is None:
+    if metric.high is None or best.low is None:
         return text
-    return f"{text}; their intervals {'overlap' if metric['high'] >= best['low'] else 'do not overlap'}"
+    return f"{text}; their intervals {'overlap' if metric.high >= best.low else 'do not overlap'}"
 
 
 def component(node: Mapping[str, Any] | None) -> str:

@@ -1,30 +1,34 @@
 """model_card.xml: the Applied Model Card of the Coalition for Health AI (CHAI), version 0.2.
 
-Written from the element list of https://mc.chai.org/v0.2/schema.xsd: every element is there, in its order, filled or
-`Not available: …`. The texts are those of the card beside it.
+Written from the element list of https://mc.chai.org/v0.2/schema.xsd: every element is present, in its order, filled or
+`Not available: …`. The texts are those of the card.
 """
 
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 from xml.etree import ElementTree as ET
 
-from mil.cards import Facts, cohort_blocks, evidence, fairness, purpose, technical, trust
+from mil.cards import cohort_blocks, evidence, fairness, purpose, technical, trust
+from mil.cards.card_facts import NOBODY_REPORTED, Facts
 from mil.cards.content import ABSENT, CardBlock, Field, Reference, absent
-from mil.cards.measured import interval, population
 from mil.endpoints.endpoint import Endpoint
 from mil.manifest import Manifest
 from mil.report.page.words import named
+from mil.report.schema import Estimate, Report
+from mil.report.sections.baseline import Baseline
+from mil.report.sections.calibration import Calibration
+from mil.report.sections.operating_points import OperatingPoints
+from mil.report.sections.subgroups import Subgroups
 
 NAMESPACE = "https://mc.chai.org/v0.2/schema.xsd"
-Node = Mapping[str, Any]
+Node = Mapping[str, object]
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_VALUES = ("value", "low", "high", "level", "method", "counts", "n")
+_VALUES = {"value", "low", "high", "level", "method", "counts"}
 
 
-def chai(manifest: Manifest, endpoint: Endpoint, report: Mapping[str, Any]) -> str:
-    """The document: of the same arguments the same bytes."""
+def chai(manifest: Manifest, endpoint: Endpoint, report: Report) -> str:
+    """Return the document; the same arguments give the same bytes."""
     facts = Facts(manifest, report, endpoint)
     root = ET.Element("AppliedModelCard", xmlns=NAMESPACE)
     _fill(root, _card(facts))
@@ -33,18 +37,18 @@ def chai(manifest: Manifest, endpoint: Endpoint, report: Mapping[str, Any]) -> s
 
 
 def _fill(parent: ET.Element, node: Node) -> None:
-    """Elements by name; a list repeats its element."""
-    for name, found in node.items():
-        for one in found if isinstance(found, list) else [found]:
+    """Add the elements of a node by name; for a list the element is repeated."""
+    for name, content in node.items():
+        for item in content if isinstance(content, list) else [content]:
             child = ET.SubElement(parent, name)
-            if isinstance(one, Mapping):
-                _fill(child, one)
+            if isinstance(item, Mapping):
+                _fill(child, item)
             else:
-                child.text = _text(one)
+                child.text = _text(item)
 
 
-def _text(found: object) -> str:
-    text = _NO_XML.sub(" ", str(found)).strip()
+def _text(content: object) -> str:
+    text = _NO_XML.sub(" ", str(content)).strip()
     return f"Not{text.removeprefix(ABSENT[:3])}" if text.startswith(ABSENT) else text
 
 
@@ -54,18 +58,18 @@ def _card(facts: Facts) -> Node:
         "BasicInfo": {
             "ModelName": f"{facts.text('title')} ({tool['name']})",
             "ModelDeveloper": "The mil zoo developers",
-            "DeveloperContact": _said(purpose.identity(facts), "Contact"),
+            "DeveloperContact": _field(purpose.identity(facts), "Contact"),
         },
         "ReleaseInfo": {
             "ReleaseStage": stage,
-            "ReleaseDate": _said(purpose.identity(facts), "Date"),
+            "ReleaseDate": _field(purpose.identity(facts), "Date"),
             "ReleaseVersion": tool["version"],
             "GlobalAvailability": "Research use only, wherever the licence of the weights allows it",
             "EHRCompatibility": {"EHR": absent("it is connected to no health record")},
             "RegulatoryApproval": evidence.POSTURE,
         },
         "ModelSummary": {
-            "Summary": f"{facts.banner}. {_line(facts)} {facts.main().text}",
+            "Summary": f"{facts.banner}. {_summary(facts)} {facts.main().text}",
             "Keywords": {"Keyword": purpose.tags(facts)},
         },
         "UsesAndDirections": _uses(facts),
@@ -73,7 +77,7 @@ def _card(facts: Facts) -> Node:
         "TrustIngredients": {"AISystemFacts": _system(facts), "TransparencyInformation": _transparency(facts)},
         "KeyMetrics": _metrics(facts),
         "Resources": _resources(facts),
-        "Bibliography": _said(evidence.reading(facts), "References"),
+        "Bibliography": _field(evidence.reading(facts), "References"),
     }
 
 
@@ -82,130 +86,133 @@ def _uses(facts: Facts) -> Node:
     return {
         "IntendedUseAndWorkflow": f"{facts.text('intended_use')} {facts.text('pathway', 'no pathway is named')}",
         "PrimaryIntendedUsers": facts.text("users"),
-        "HowToUse": f"{_said(evidence.reproduction(facts), 'Use')}. {_all(technical.results(facts))}",
+        "HowToUse": f"{_field(evidence.reproduction(facts), 'Use')}. {_all_fields(technical.results(facts))}",
         "TargetedPatientPopulation": f"{facts.text('organ')}; {facts.text('specimen')}; "
-        f"{_said(purposes, 'Population')}",
-        "CautionedOutOfScopeSettings": _all(purpose.outside(facts)),
+        f"{_field(purposes, 'Population')}",
+        "CautionedOutOfScopeSettings": _all_fields(purpose.outside(facts)),
     }
 
 
 def _warnings(facts: Facts) -> Node:
     return {
-        "KnownRisksAndLimitations": _all(trust.risk(facts)),
-        "KnownBiasesOrEthicalConsiderations": f"{_all(trust.confounders(facts))} {_all(trust.ethics(facts))}",
-        "ClinicalRiskLevel": _said(trust.risk(facts), "Clinical risk level"),
+        "KnownRisksAndLimitations": _all_fields(trust.risk(facts)),
+        "KnownBiasesOrEthicalConsiderations": _all_fields(trust.confounders(facts), trust.ethics(facts)),
+        "ClinicalRiskLevel": _field(trust.risk(facts), "Clinical risk level"),
     }
 
 
 def _system(facts: Facts) -> Node:
     return {
         "OutcomesAndOutputs": purpose.legend(facts),
-        "ModelType": _said(technical.model(facts), "Aggregator"),
-        "FoundationModels": _said(purpose.identity(facts), "Base model (encoder)"),
+        "ModelType": _field(technical.model(facts), "Aggregator"),
+        "FoundationModels": _field(purpose.identity(facts), "Base model (encoder)"),
         "InputDataSource": facts.text("specimen"),
-        "OutputAndInputDataTypes": _all(technical.inputs(facts)),
-        "DevelopmentDataCharacterization": f"{_all(cohort_blocks.data(facts))} {_all(cohort_blocks.partition(facts))}",
-        "BiasMitigationApproaches": _said(fairness.subgroups(facts), "Mitigation"),
-        "OngoingMaintenance": _all(trust.monitoring(facts)),
-        "Security": _all(trust.security(facts)),
-        "Transparency": "The card, README.md beside this file, and report.json, which every number comes from",
+        "OutputAndInputDataTypes": _all_fields(technical.inputs(facts)),
+        "DevelopmentDataCharacterization": _all_fields(cohort_blocks.data(facts), cohort_blocks.partition(facts)),
+        "BiasMitigationApproaches": _field(fairness.subgroups(facts), "Mitigation"),
+        "OngoingMaintenance": _all_fields(trust.monitoring(facts)),
+        "Security": _all_fields(trust.security(facts)),
+        "Transparency": "The card (README.md) and report.json in this folder, from which every number comes",
     }
 
 
 def _transparency(facts: Facts) -> Node:
     ethics = trust.ethics(facts)
     return {
-        "FundingSource": _said(ethics, "Funding"),
+        "FundingSource": _field(ethics, "Funding"),
         "ThirdPartyInformation": absent("nobody else has examined it"),
-        "StakeholdersConsulted": _said(ethics, "Stakeholders consulted"),
+        "StakeholdersConsulted": _field(ethics, "Stakeholders consulted"),
     }
 
 
 def _metrics(facts: Facts) -> Node:
-    main = None if facts.metric is None else facts.all_folds["metrics"][facts.metric]
-    baseline = (facts.all_folds.get("baseline") or {}).get("difference") or {}
-    useful = [(f"{named(name)}", found) for name, found in facts.all_folds["metrics"].items()]
-    useful += [(f"{named(name)} minus that of mean pooling", found) for name, found in baseline.items()]
+    report = facts.all_folds
+    useful = [(named(name), estimate) for name, estimate in report.metrics.items()]
+    if (baseline := report.section(Baseline)) is not None:
+        useful += [(f"{named(name)} minus that of mean pooling", gain) for name, gain in baseline.difference.items()]
     return {
         "UsefulnessUsabilityEfficacy": _metric(
             facts,
-            "To tell patients apart better than a simple model does",
+            "To separate patients better than a simple model does",
             useful,
             str(facts.verdict().text),
         ),
         "FairnessEquity": _metric(
             facts,
             "To do as well in every group of patients",
-            list(_fair(facts)),
-            absent("nobody was reported") if main is None else "Block 12 of the card has every group, small ones too",
+            list(_by_subgroup(report)),
+            "Block 12 of the card has every group, small ones too" if report.metrics else absent(NOBODY_REPORTED),
         ),
         "SafetyReliability": _metric(
             facts,
             "To miss no more patients at the frozen cut than was asked, with probabilities that mean what they say",
-            list(_safe(facts)),
+            list(_safety(report)),
             "Blocks 10 and 11 of the card have all of these with their sources",
         ),
     }
 
 
-def _metric(facts: Facts, goal: str, found: Sequence[tuple[str, Mapping[str, Any]]], means: str) -> Node:
+def _metric(facts: Facts, goal: str, estimates: Sequence[tuple[str, Estimate]], interpretation: str) -> Node:
     results = [
-        {"Label": f"{label}: {interval(one)}, {population(one)}", "ValueJson": _json(one)} for label, one in found
+        {"Label": f"{label}: {estimate.described}", "ValueJson": _json(estimate)} for label, estimate in estimates
     ]
     return {
         "MetricGoal": goal,
         "Results": {"MetricResult": results or [{"Label": absent("this report has none"), "ValueJson": "null"}]},
-        "Interpretation": means,
+        "Interpretation": interpretation,
         "TestType": "Internal validation; no external validation",
         "TestingDataDescription": facts.cohort,
-        "ValidationProcessAndJustification": _all(cohort_blocks.partition(facts)),
+        "ValidationProcessAndJustification": _all_fields(cohort_blocks.partition(facts)),
     }
 
 
-def _fair(facts: Facts) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for row in (facts.all_folds.get("subgroups") or {}).get("rows", ()):
-        if row["variable"] != "all":
-            yield f"{named(row['metric'])}, {row['variable']} {row['level']}", row["value"]
+def _by_subgroup(report: Report) -> Iterator[tuple[str, Estimate]]:
+    section = report.section(Subgroups)
+    for row in () if section is None else section.rows:
+        if row.variable != "all":
+            yield f"{named(row.metric)}, {row.variable} {row.level}", row.value
 
 
-def _safe(facts: Facts) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for one in (facts.all_folds.get("operating_points") or {}).get("decisions", ()):
-        for key in ("sensitivity", "specificity", "ppv", "npv", "accuracy", "abstained"):
-            if key in one:
-                yield f"{named(key)}, {one['name']}", one[key]
-    for one in (facts.all_folds.get("calibration") or {}).get("questions", ()):
-        if "slope" in one:
-            yield f"Calibration slope, {one['name']}", one["slope"]
+def _safety(report: Report) -> Iterator[tuple[str, Estimate]]:
+    points = report.section(OperatingPoints)
+    for point in () if points is None else points.decisions:
+        for name in ("sensitivity", "specificity", "ppv", "npv", "accuracy", "abstained"):
+            if (estimate := getattr(point, name)) is not None:
+                yield f"{named(name)}, {point.name}", estimate
+    calibration = report.section(Calibration)
+    for question in () if calibration is None else calibration.questions:
+        if question.slope is not None:
+            yield f"Calibration slope, {question.name}", question.slope
 
 
 def _resources(facts: Facts) -> Node:
     level = evidence.level(facts)
     return {
-        "EvaluationReferences": _said(level, "Published results of comparable tools, not of this one"),
+        "EvaluationReferences": _field(level, "Published results of comparable tools, not of this one"),
         "ClinicalTrial": absent("none was registered or done"),
         "PeerReviewedPublications": absent("none is about this tool"),
         "ReimbursementStatus": absent("not a product"),
-        "PatientConsentOrDisclosure": _said(cohort_blocks.data(facts), "Legal basis and consent"),
+        "PatientConsentOrDisclosure": _field(cohort_blocks.data(facts), "Legal basis and consent"),
     }
 
 
-def _json(found: Mapping[str, Any]) -> str:
-    return json.dumps({key: found[key] for key in _VALUES if key in found}, ensure_ascii=False, allow_nan=False)
+def _json(estimate: Estimate) -> str:
+    return json.dumps(estimate.model_dump(mode="json", include=_VALUES), ensure_ascii=False, allow_nan=False)
 
 
-def _line(facts: Facts) -> str:
+def _summary(facts: Facts) -> str:
     return str((facts.tool.get("facts") or {}).get("en") or facts.text("question"))
 
 
-def _all(block: CardBlock) -> str:
-    return " ".join(f"{field.name}: {_flat(field)}." for field in block.fields)
+def _all_fields(*blocks: CardBlock) -> str:
+    return " ".join(f"{field.name}: {_flat(field)}." for block in blocks for field in block.fields)
 
 
-def _said(block: CardBlock, name: str) -> str:
+def _field(block: CardBlock, name: str) -> str:
     return next(_flat(field) for field in block.fields if field.name == name)
 
 
 def _flat(field: Field) -> str:
     if isinstance(field.text, str):
         return field.text
-    return "; ".join(f"{one.text} ({one.address})" if isinstance(one, Reference) else one for one in field.text)
+    return "; ".join(f"{line.text} ({line.address})" if isinstance(line, Reference) else line for line in field.text)

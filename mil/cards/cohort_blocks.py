@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from mil.cards.card_facts import MANIFEST, Facts, short_digest
+from mil.cards.card_facts import MANIFEST, Facts, missing, short_digest
 from mil.cards.content import CardBlock, Field, Subsection, absent
-from mil.cards.measured import below, interval, population
 from mil.cards.tier import by_site
+from mil.report.page.words import below
 from mil.report.schema import Table
+from mil.report.sections.time_to_event import TimeToEvent
+from mil.stats.estimate import format_counts
 
 DESIGNS = {
     "HoldOut": "a random fraction of the patients of each class was held back for the report",
@@ -87,7 +89,7 @@ def data(facts: Facts) -> CardBlock:
 
 def partition(facts: Facts) -> CardBlock:
     """The split."""
-    split, looks = facts.manifest.data["split"], facts.report.get("looks")
+    split, looks = facts.manifest.data["split"], facts.report.looks
     strategy = split["strategy"]
     how = ", ".join(f"{key} {value}" for key, value in strategy.items() if key != "_target_")
     name = str(strategy.get("_target_", "given")).rpartition(".")[2]
@@ -120,9 +122,10 @@ def _times(facts: Facts) -> list[Field]:
         return [Field("Time, events and censoring", absent("the endpoint is not a time to an event"))]
     horizons = ", ".join(f"{name} ({time:g} {survival.unit})" for name, time in survival.horizons.items())
     causes = ", ".join(survival.causes[1:])
-    follow_up = (facts.all_folds.get("survival") or {}).get("median_follow_up")
-    key = below(below(facts.source, "survival"), "median_follow_up")
-    median = f"{interval(follow_up)} {survival.unit}, {population(follow_up)}" if follow_up else None
+    section = facts.all_folds.section(TimeToEvent)
+    follow_up = None if section is None else section.median_follow_up
+    median = f"{follow_up} {survival.unit}, {follow_up.population}" if follow_up else missing(TimeToEvent)
+    key = below(facts.source, "sections", TimeToEvent.key, "median_follow_up") if follow_up else ""
     return [
         Field("Time zero", facts.text("time_zero", "see the assay above; the tool has no field of its own for it")),
         Field("Event", survival.event_column, f"{MANIFEST}endpoint.options"),
@@ -130,7 +133,7 @@ def _times(facts: Facts) -> list[Field]:
         Field("Censoring", "at the last contact, right-censored"),
         Field("Unit", survival.unit),
         Field("Horizons", horizons or absent("the endpoint states none"), f"{MANIFEST}endpoint.options.horizons"),
-        Field("Median follow-up", median or facts.missing("survival"), key if median else ""),
+        Field("Median follow-up", median, key),
     ]
 
 
@@ -150,11 +153,11 @@ def _simulated(simulation: dict[str, Any], key: str, unit: str) -> str:
 
 def _roles(facts: Facts) -> Table:
     rows = [
-        (role, population({"counts": counts}), f"{MANIFEST}data.patients.{role}")
+        (role, format_counts(counts), f"{MANIFEST}data.patients.{role}")
         for role, counts in facts.manifest.data["patients"].items()
     ]
     return Table(columns=("Role", "Patients", "Source"), rows=tuple(rows))
 
 
-def _looks(looks: Any) -> str:
+def _looks(looks: int | None) -> str:
     return absent("this report does not count them") if looks is None else str(looks)

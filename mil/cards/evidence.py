@@ -59,15 +59,16 @@ def reproduction(facts: Facts) -> CardBlock:
     """How to reproduce the numbers."""
     manifest = facts.manifest
     versions = ", ".join(f"{name} {version}" for name, version in manifest.training["versions"].items())
-    resamples, seed = facts.all_folds.get("resamples"), facts.all_folds.get("seed")
-    bootstrap = f"{resamples} resamples, seed {seed}" if resamples is not None else absent("this report does not say")
+    bootstrap = f"{facts.all_folds.resamples} resamples, seed {facts.all_folds.seed}"
     command = (
         f"mil train tool={facts.tool['name']}, then mil release"
         if facts.simulated
         else ("mil train on the same cohort table and features, then mil release")
     )
     holds = {True: "holds", False: "DOES NOT HOLD", None: "not applicable"}
-    gates = [f"{gate.number}, {gate.name}: {holds[gate.holds]} ({gate.sentence.rstrip('.')})" for gate in facts.gates]
+    gates = [
+        f"{gate.number}, {gate.name}: {holds[gate.holds]} ({gate.sentence.rstrip('.')})" for gate in facts.report.gates
+    ]
     fields = [
         Field("Code", f"mil-zoo {manifest.training['versions']['mil-zoo']}", f"{MANIFEST}training.versions"),
         Field("Commit", absent("the version of the code stands above; a commit is not in an installed package")),

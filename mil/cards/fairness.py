@@ -1,95 +1,107 @@
-"""Block 12: in whom it does worse."""
+"""Block 12: results in subgroups."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from mil.cards.card_facts import Facts
+from mil.cards.card_facts import Facts, missing
 from mil.cards.content import CardBlock, Field, Subsection, absent
-from mil.cards.measured import HEADS, below, interval, population
-from mil.cards.section_tables import endpoint_reports, figures_of, with_endpoint
+from mil.cards.section_parts import HEADS, EndpointReport, endpoint_reports, figures_of
 from mil.report.page.words import named
-from mil.report.schema import Table
+from mil.report.schema import Estimate, Table
+from mil.report.sections.subgroups import SubgroupRow, Subgroups
+from mil.stats.estimate import format_counts
 
-_SUBGROUPS = ("Group", "Patients", "Metric", "Sensitivity", "Specificity", "Undecided", "Observed/expected", "Source")
-
-
-_EXTREMES = (
-    "worst",
-    "largest_gap",
-    "largest_sensitivity_gap",
-    "largest_specificity_gap",
-    "equalised_odds_difference",
-)
+_COLUMNS = ("Group", "Patients", "Metric", "Sensitivity", "Specificity", "Undecided", "Observed/expected", "Source")
+_NONE = "–"
 
 
 def subgroups(facts: Facts) -> CardBlock:
-    """The fixed table, and what a real cohort would have to add."""
-    wanted = facts.lines_or_reason("subgroups_wanted")
+    """The fixed table of subgroups, and what a real cohort would have to add."""
     fields = [
-        Field("Subgroups that a real cohort must show", wanted),
+        Field("Subgroups that a real cohort must show", facts.lines_or_reason("subgroups_wanted")),
         Field("Ancestry", facts.absent("simulated patients have none", "not recorded")),
         Field("Mitigation", absent("none was taken: the model is trained alike on all patients")),
     ]
-    parts = []
-    for name, report, source in endpoint_reports(facts):
-        found = report.get("subgroups")
-        if found:
-            parts.append(_subgroups(name, found, below(source, "subgroups"), facts))
+    subsections = []
+    for part in endpoint_reports(facts):
+        section = part.report.section(Subgroups)
+        if section is None:
+            subsections.append(Subsection(part.headed("By subgroup"), [missing(Subgroups)]))
         else:
-            parts.append(Subsection(with_endpoint("By subgroup", name), [facts.missing("subgroups")]))
-    return CardBlock(12, "Subgroups and fairness", fields, parts)
+            subsections.append(_by_subgroup(facts, part, section))
+    return CardBlock(12, "Subgroups and fairness", fields, subsections)
 
 
-def _subgroups(name: str, found: Mapping[str, Any], source: str, facts: Facts) -> Subsection:
-    least = found["least"]
-    sentences = [
-        f"A group with fewer than {least} positives or {least} negatives ({least} events, {2 * least} patients where a "
-        f"number is predicted) is not estimable for {named(found['metric'])}, and keeps its row. Sensitivity and "
-        "specificity, where they stand, are those of the frozen cut."
-    ]
-    if found.get("absent"):
-        sentences.append(f"Not recorded in this cohort: {', '.join(found['absent'])}.")
-    if any(row.get("questions") for row in found["rows"]):
-        sentences.append(f"The same of each class or label: {source}.rows[…].questions.")
-    if all((row.get("undecided") or {}).get("value") == 0 for row in found["rows"]):
-        sentences.append("In no group was a patient left undecided.")
-        found = {**found, "rows": [{**row, "undecided": None} for row in found["rows"]]}
-    rows = [_subgroup(row, f"{source}.rows[{at}]") for at, row in enumerate(found["rows"])]
-    extremes = {key: found[key] for key in _EXTREMES if found.get(key)}
-    worst = [
-        (_extreme(key, one), interval(one), population(one) or "see the rows", below(source, key))
-        for key, one in extremes.items()
-    ]
-    tables = [_filled(rows, named(found["metric"])), *([Table(columns=HEADS, rows=tuple(worst))] if worst else [])]
-    return Subsection(
-        with_endpoint("By subgroup", name), sentences, tables, figures_of(facts, ("subgroups",)) if not name else []
+def _by_subgroup(facts: Facts, part: EndpointReport, section: Subgroups) -> Subsection:
+    source = part.section_source(section)
+    tables = [_rows_table(section, source)]
+    if extremes := tuple(_extremes(section, source)):
+        tables.append(Table(columns=HEADS, rows=extremes))
+    figures = [] if part.name else figures_of(facts, Subgroups)
+    return Subsection(part.headed("By subgroup"), list(_sentences(section, source)), tables, figures)
+
+
+def _sentences(section: Subgroups, source: str) -> Iterator[str]:
+    least = section.least
+    yield (
+        f"The metric of a group with fewer than {least} positives or {least} negatives ({least} events, {2 * least} "
+        f"patients if a number is predicted) is not estimable; the group keeps its row. Sensitivity and specificity "
+        "are those at the frozen cut."
     )
+    if section.absent:
+        yield f"Not recorded in this cohort: {', '.join(section.absent)}."
+    if any(row.questions for row in section.rows):
+        yield f"The same for each class or label: {source}.rows[…].questions."
+    if _nobody_undecided(section):
+        yield "In no group was a patient left undecided."
 
 
-def _filled(rows: Sequence[tuple[str, ...]], metric: str) -> Table:
-    """Without the columns that nothing is known of."""
-    kept = [at for at in range(len(_SUBGROUPS)) if any(row[at] != "–" for row in rows)]
-    heads = [metric if head == "Metric" else head for head in _SUBGROUPS]
-    return Table(columns=tuple(heads[at] for at in kept), rows=tuple(tuple(row[at] for at in kept) for row in rows))
+def _nobody_undecided(section: Subgroups) -> bool:
+    return all(row.undecided is not None and row.undecided.value == 0 for row in section.rows)
 
 
-def _extreme(key: str, one: Mapping[str, Any]) -> str:
-    who = one.get("group") or " against ".join(str(one[end]) for end in ("best", "worst") if one.get(end))
-    return f"{named(key)}: {one['variable']}" + (f", {who}" if who else "")
+def _rows_table(section: Subgroups, source: str) -> Table:
+    """Return a row per subgroup, without the columns that are empty."""
+    hide_undecided = _nobody_undecided(section)
+    rows = [_cells(row, hide_undecided, f"{source}.rows[{at}]") for at, row in enumerate(section.rows)]
+    filled = [at for at in range(len(_COLUMNS)) if any(row[at] != _NONE for row in rows)]
+    heads = [named(section.metric) if head == "Metric" else head for head in _COLUMNS]
+    return Table(columns=_pick(heads, filled), rows=tuple(_pick(row, filled) for row in rows))
 
 
-def _subgroup(row: Mapping[str, Any], source: str) -> tuple[str, ...]:
-    group = "all" if row["variable"] == "all" else f"{row['variable']}: {row['level']}"
-    keys = ("sensitivity", "specificity", "undecided", "calibration")
-    others = [_share(row.get(key)) for key in keys]
-    value = "not estimable" if row["value"]["value"] is None else interval(row["value"])  # why is said above the table
-    return (group, population(row), value, *others, source)
+def _pick(cells: Sequence[str], columns: Sequence[int]) -> tuple[str, ...]:
+    return tuple(cells[at] for at in columns)
 
 
-def _share(found: Mapping[str, Any] | None) -> str:
-    if not found:
-        return "–"
-    if found["value"] is None:
+def _cells(row: SubgroupRow, hide_undecided: bool, source: str) -> tuple[str, ...]:
+    group = "all" if row.variable == "all" else f"{row.variable}: {row.level}"
+    undecided = None if hide_undecided else row.undecided
+    calibration = None if row.calibration is None else row.calibration.estimate
+    rates = [_cell(estimate) for estimate in (row.sensitivity, row.specificity, undecided, calibration)]
+    value = "not estimable" if row.value.value is None else str(row.value)  # the reason is stated above the table
+    return group, format_counts(row.counts), value, *rates, source
+
+
+def _cell(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return _NONE
+    if estimate.value is None:
         return "not estimable"
-    n = found.get("n")
-    return interval(found) + (f", n {n}" if n is not None else "")
+    return str(estimate) if estimate.n is None else f"{estimate}, n {estimate.n}"
+
+
+def _extremes(section: Subgroups, source: str) -> Iterator[tuple[str, ...]]:
+    """Yield the worst group and the largest differences between groups."""
+    extremes: list[tuple[str, str, Estimate]] = []
+    if (worst := section.worst) is not None:
+        extremes.append(("worst", f"{worst.variable}, {worst.group}", worst.estimate))
+    for key, gap in (
+        ("largest_gap", section.largest_gap),
+        ("largest_sensitivity_gap", section.largest_sensitivity_gap),
+        ("largest_specificity_gap", section.largest_specificity_gap),
+    ):
+        if gap is not None:
+            extremes.append((key, f"{gap.variable}, {gap.best} against {gap.worst}", gap.estimate))
+    if (odds := section.equalised_odds_difference) is not None:
+        extremes.append(("equalised_odds_difference", odds.variable, odds.estimate))
+    for key, groups, estimate in extremes:
+        yield f"{named(key)}: {groups}", str(estimate), estimate.population or "see the rows", f"{source}.{key}"

@@ -1,6 +1,6 @@
 """The card's front matter, as the Hugging Face Hub reads it."""
 
-from typing import Any
+from collections.abc import Iterator
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -8,12 +8,13 @@ from mil.cards.card_facts import Facts
 from mil.cards.purpose import LICENCE, tags
 
 METRICS = {"auroc": "roc_auc", "macro_auroc": "roc_auc", "mae": "mae", "pearson": "pearsonr"}
-"""Of ours, those that the Hub has names for."""
+"""The Hub's names of our metrics, as far as it has one."""
 TASKS = {"classification": "image-classification", "regression": "tabular-regression"}
+_INTERVAL = {"low", "high", "level", "method", "counts", "resamples"}
 
 
 def front_matter(facts: Facts) -> str:
-    """YAML between the lines of dashes; intervals and counts are in the metrics' `args`."""
+    """Return the YAML between the lines of dashes; intervals and counts are in the metrics' `args`."""
     tool = facts.tool
     results = list(_results(facts))
     data = ModelCardData(
@@ -31,26 +32,19 @@ def front_matter(facts: Facts) -> str:
     return str(data.to_yaml()).rstrip()
 
 
-def _results(facts: Facts) -> list[EvalResult]:
+def _results(facts: Facts) -> Iterator[EvalResult]:
     task = getattr(facts.endpoint, "task", "other")
     cohort = f"simulated cohort of {facts.tool['name']}" if facts.simulated else "cohort of the training site"
-    return [
-        EvalResult(
-            task_type=TASKS.get(task, "other"),
-            task_name=str(facts.tool["title"]),
-            dataset_type="simulated" if facts.simulated else "private",
-            dataset_name=cohort,
-            dataset_split=f"report patients of fold {facts.manifest.data['split']['fold']}",
-            metric_type=METRICS.get(name, name),
-            metric_name=name,
-            metric_value=found["value"],
-            metric_args=_args(found),
-        )
-        for name, found in facts.report["metrics"].items()
-        if found["value"] is not None
-    ]
-
-
-def _args(found: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: found[key] for key in found if key not in ("value", "folds")}
-    return {"n": found["counts"]["n"]} | kept
+    for name, estimate in facts.report.metrics.items():
+        if estimate.value is not None:
+            yield EvalResult(
+                task_type=TASKS.get(task, "other"),
+                task_name=str(facts.tool["title"]),
+                dataset_type="simulated" if facts.simulated else "private",
+                dataset_name=cohort,
+                dataset_split=f"report patients of fold {facts.manifest.data['split']['fold']}",
+                metric_type=METRICS.get(name, name),
+                metric_name=name,
+                metric_value=estimate.value,
+                metric_args={"n": estimate.n, **estimate.model_dump(mode="json", include=_INTERVAL)},
+            )

@@ -1,160 +1,154 @@
-"""Block 10: the frozen cuts, who set them, and what they did."""
+"""Block 10: the frozen cuts, on whom they were set, and what they did."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mil.cards.card_facts import MANIFEST, REPORT, Facts, component
 from mil.cards.content import CardBlock, Field, Subsection, absent
-from mil.cards.measured import below, interval, numbers, population
-from mil.cards.section_tables import confusion, endpoint_reports, figures_only, with_endpoint
+from mil.cards.section_parts import EndpointReport, confusion_table, endpoint_reports, estimates_table, figures_of
+from mil.fitted.decision import Decision
+from mil.report.page.outline import rows_of
 from mil.report.page.words import written
 from mil.report.schema import Table
+from mil.report.sections.operating_point import CallRate, OperatingPoint
+from mil.report.sections.operating_points import OperatingPoints
+from mil.stats.estimate import Estimate, format_counts
 
-_FEW = 4
+_MOST = 4
 """Decisions on the first screen."""
 
 
 def operating(facts: Facts) -> CardBlock:
-    """Cuts: who set them, and what they did."""
-    parts = [
-        Subsection(with_endpoint("At the frozen cuts", name), list(_undecided(found)), list(_decided(found, source)))
-        for name, report, source in endpoint_reports(facts)
-        for found, source in [(report.get("operating_points"), below(source, "operating_points"))]
-        if found
-    ]
-    return CardBlock(
-        10,
-        "Operating point",
-        _frozen(facts),
-        [Subsection("Who set what", tables=_fitted(facts)), *parts, *figures_only(facts, "operating_points")],
-    )
+    """The cuts: on whom they were set, and what they did."""
+    subsections = [Subsection("Fitted on whom", tables=[_fitted(facts)])]
+    for part, section in _sections(facts):
+        tables = [
+            table
+            for at, point in enumerate(section.decisions)
+            for table in _tables(point, f"{part.section_source(section)}.decisions[{at}]")
+        ]
+        figures = [] if part.name else figures_of(facts, OperatingPoints)
+        subsections.append(Subsection(part.headed("At the frozen cuts"), list(_undecided(section)), tables, figures))
+    return CardBlock(10, "Operating point", _frozen(facts), subsections)
 
 
 def at_the_cut(facts: Facts) -> list[Field]:
-    """Sensitivity and specificity at the frozen cuts, for the reader's first screen."""
+    """Return sensitivity and specificity at the frozen cuts, for the first screen."""
     fields: list[Field] = []
-    for name, report, source in endpoint_reports(facts):
-        for at, one in enumerate((report.get("operating_points") or {}).get("decisions") or []):
-            key = "sensitivity" if "sensitivity" in one else "accuracy" if "accuracy" in one else None
-            if key is None or len(fields) == _FEW:
-                continue
-            both = [key, "specificity"] if key == "sensitivity" else [key, "abstained"]
-            said = ", ".join(f"{key} {interval(one[key])} of {one[key]['n']}" for key in both)
-            title = f"{name}: {one['name']}" if name else str(one["name"])
-            place = f"{below(source, 'operating_points')}.decisions[{at}]"
-            fields.append(Field(f"At the cut, {title}", said, place))
+    for part, section in _sections(facts):
+        for at, point in enumerate(section.decisions):
+            text = ", ".join(f"{name} {estimate}, {estimate.population}" for name, estimate in _headline(point))
+            if text and len(fields) < _MOST:
+                source = f"{part.section_source(section)}.decisions[{at}]"
+                fields.append(Field(f"At the cut, {part.headed(point.name)}", text, source))
     return fields
+
+
+def _sections(facts: Facts) -> Iterator[tuple[EndpointReport, OperatingPoints]]:
+    for part in endpoint_reports(facts):
+        if (section := part.report.section(OperatingPoints)) is not None:
+            yield part, section
+
+
+def _headline(point: OperatingPoint) -> Iterator[tuple[str, Estimate]]:
+    if point.sensitivity is not None and point.specificity is not None:
+        yield "sensitivity", point.sensitivity
+        yield "specificity", point.specificity
+    elif point.accuracy is not None and point.abstained is not None:
+        yield "accuracy", point.accuracy
+        yield "abstained", point.abstained
 
 
 def _frozen(facts: Facts) -> list[Field]:
     decisions = facts.manifest.fitted.decisions
     if not decisions:
-        said = "the tool asks for no decision" if not facts.tool.get("decision") else "no patients could set the cuts"
-        return [Field("Cut", absent(said))]
+        reason = "no patients could set the cuts" if facts.tool.get("decision") else "the tool asks for no decision"
+        return [Field("Cut", absent(reason))]
     fields = []
-    for at, one in enumerate(decisions):
-        cuts = ", ".join(f"{cut:.6g}" for cut in one.cuts) or "none: the likeliest class"
-        whom = f"{one.n} {one.on} patients" if one.n else str(one.on)
-        whom += f", {one.positives} positive" if one.positives is not None and one.n else ""
-        said = f"{_rule(one.rule)}; cuts {cuts}; set on {whom}"
-        fields.append(Field(f"Rule and cuts of {one.name}", said, f"{MANIFEST}fitted.decisions[{at}]"))
-        if (promise := one.guarantee) is not None:
-            said = f"sensitivity at least {promise.lower:.3f} with confidence {promise.confidence:.0%}"
-            said += f", set on {promise.positives} known positives"
-            fields.append(Field("Guarantee", said, f"{MANIFEST}fitted.decisions[{at}].guarantee"))
-    on = " and ".join(dict.fromkeys(str(one.on) for one in decisions if one.n)) or "no"
-    none = absent(f"the cuts were set on {on} patients of the training cohort, not on known positives of a new site")
-    if not any(one.guarantee for one in decisions):
-        fields.append(Field("Statistical guarantee", none))
+    for at, decision in enumerate(decisions):
+        source = f"{MANIFEST}fitted.decisions[{at}]"
+        cuts = ", ".join(f"{cut:.6g}" for cut in decision.cuts) or "none: the likeliest class"
+        text = f"{_rule(decision.rule)}; cuts {cuts}; set on {_patients(decision)}"
+        fields.append(Field(f"Rule and cuts of {decision.name}", text, source))
+        if (guarantee := decision.guarantee) is not None:
+            text = f"sensitivity at least {guarantee.lower:.3f} with confidence {guarantee.confidence:.0%}"
+            text += f", set on {guarantee.positives} known positives"
+            fields.append(Field("Guarantee", text, f"{source}.guarantee"))
+    if not any(decision.guarantee for decision in decisions):
+        roles = " and ".join(dict.fromkeys(str(decision.on) for decision in decisions if decision.n)) or "no"
+        reason = f"the cuts were set on {roles} patients of the training cohort, not on known positives of a new site"
+        fields.append(Field("Statistical guarantee", absent(reason)))
+    frozen = "left out, so that the same commit gives the same files; frozen before the report"
     return [
         *fields,
-        Field(
-            "Date frozen", absent("left out, so that the same commit gives the same files; frozen before the report")
-        ),
+        Field("Date frozen", absent(frozen)),
         Field("At a new site or scanner", "set the cut anew on its own known positives before any use"),
     ]
 
 
+def _patients(decision: Decision) -> str:
+    if not decision.n:
+        return str(decision.on)
+    positives = "" if decision.positives is None else f", {decision.positives} positive"
+    return f"{decision.n} {decision.on} patients{positives}"
+
+
 def _rule(rule: Mapping[str, Any]) -> str:
-    """As a tool's yaml has it, on one line."""
+    """Return a rule as in a tool's yaml, on one line."""
     return component({"_target_": rule.get("rule"), **{key: value for key, value in rule.items() if key != "rule"}})
 
 
-def _fitted(facts: Facts) -> list[Table]:
+def _fitted(facts: Facts) -> Table:
     rows = [
-        (
-            str(one["what"]),
-            str(one["on"]),
-            str(one.get("n") if one.get("n") is not None else "–"),
-            str(one["fold"]),
-            f"{REPORT}fitted[{at}]",
-        )
-        for at, one in enumerate(facts.report.get("fitted") or [])
+        (row.what, row.on, "–" if row.n is None else str(row.n), str(row.fold), f"{REPORT}fitted[{at}]")
+        for at, row in enumerate(facts.report.fitted)
     ]
     if not rows:
-        return [Table(columns=("What",), rows=((absent("this report has none"),),))]
-    return [Table(columns=("What was fitted or chosen", "On", "Patients", "Fold", "Source"), rows=tuple(rows))]
+        return Table(columns=("What",), rows=((absent("this report has none"),),))
+    return Table(columns=("What was fitted or chosen", "On", "Patients", "Fold", "Source"), rows=tuple(rows))
 
 
-def _undecided(found: Mapping[str, Any]) -> Iterator[str]:
-    """Folds whose patients could not set the cuts."""
-    for one in found["decisions"]:
-        for fold in one["fitted"]:
-            if fold.get("reason"):
-                yield f"{one['name']}, fold {fold['fold']}: nobody was decided, {fold['reason']}."
+def _undecided(section: OperatingPoints) -> Iterator[str]:
+    """Yield the folds whose patients could not set the cuts."""
+    for point in section.decisions:
+        for fold in point.fitted:
+            if fold.reason:
+                yield f"{point.name}, fold {fold.fold}: no patient was called, {fold.reason}."
 
 
-def _decided(found: Mapping[str, Any], source: str) -> Iterator[Table]:
-    for at, one in enumerate(found["decisions"]):
-        place = f"{source}.decisions[{at}]"
-        table = numbers({key: value for key, value in one.items() if key != "name"}, place)
-        if table:
-            heads = (f"{one['name']}, at the frozen cut", *table.columns[1:])
-            yield Table(columns=heads, rows=table.rows, note=table.note)
-        if one.get("confusion"):
-            yield confusion(one["confusion"], place)
-        if one.get("groups"):
-            yield _grouped(one["groups"], place)
-        thousand = _thousand(one, place)
-        if thousand:
-            yield thousand
-
-
-def _grouped(groups: Sequence[Mapping[str, Any]], place: str) -> Table:
-    rows = [
-        (
-            str(one["name"]),
-            population({"counts": {k: v for k, v in one.items() if k != "name"}}),
-            f"{place}.groups[{at}]",
+def _tables(point: OperatingPoint, source: str) -> Iterator[Table]:
+    if table := estimates_table(rows_of(point), source):
+        heads = (f"{point.name}, at the frozen cut", *table.columns[1:])
+        yield table.model_copy(update={"columns": heads})
+    if point.confusion is not None:
+        yield confusion_table(point.confusion, f"{source}.confusion")
+    if point.groups:
+        rows = tuple(
+            (group.name, format_counts(group.counts), f"{source}.groups[{at}]") for at, group in enumerate(point.groups)
         )
-        for at, one in enumerate(groups)
-    ]
-    return Table(columns=("Group", "Patients", "Source"), rows=tuple(rows))
+        yield Table(columns=("Group", "Patients", "Source"), rows=rows)
+    if point.per_1000:
+        yield _per_1000(point, source)
 
 
-def _thousand(one: Mapping[str, Any], place: str) -> Table | None:
-    """Of 1,000 patients, as observed and at each prevalence that the tool assumes."""
-    rows = []
-    stated = [(f"{at['prevalence']:g} (assumed)", at, f"{place}.at_prevalence[{k}]") for k, at in _stated(one)]
-    observed = one.get("prevalence") or {}
-    for name, found, source in [(f"{written(observed.get('value'))} (observed)", one, place), *stated]:
-        if not found.get("per_1000"):
-            continue
-        ppv, npv = (interval(found[key]) for key in ("ppv", "npv"))
-        cells = ["–" if cell["value"] is None else f"{cell['value']:.0f}" for cell in found["per_1000"]]
-        rows.append((name, ppv, npv, *cells, source))
-    if not rows:
-        return None
-    heads = [
-        f"Truly {'positive' if cell['positive'] else 'negative'}, called {cell['call']}" for cell in one["per_1000"]
+def _per_1000(point: OperatingPoint, source: str) -> Table:
+    """Return what happens to 1,000 patients at the observed prevalence and at each that the tool assumes."""
+    observed = None if point.prevalence is None else point.prevalence.value
+    cases = [(f"{written(observed)} (observed)", point.ppv, point.npv, point.per_1000, source)]
+    cases += [
+        (f"{case.prevalence:g} (assumed)", case.ppv, case.npv, case.per_1000, f"{source}.at_prevalence[{at}]")
+        for at, case in enumerate(point.at_prevalence)
     ]
+    rows = [(name, str(ppv), str(npv), *map(_rounded, rates), place) for name, ppv, npv, rates, place in cases if rates]
+    heads = [f"Truly {'positive' if rate.positive else 'negative'}, called {rate.call}" for rate in point.per_1000]
     heads[0] = f"Of 1,000: {heads[0][0].lower()}{heads[0][1:]}"
+    patients = format_counts({"n": point.n or 0, "positives": point.positives or 0, "negatives": point.negatives or 0})
     note = (
-        f"The columns of 1,000 patients are rounded; from {population(one)}. An assumed prevalence is an example, no "
+        f"The columns of 1,000 patients are rounded; from {patients}. An assumed prevalence is an example, not a "
         "finding: PPV and NPV follow from sensitivity and specificity by Bayes' rule."
     )
     return Table(columns=("Prevalence", "PPV", "NPV", *heads, "Source"), rows=tuple(rows), note=note)
 
 
-def _stated(one: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
-    return list(enumerate(one.get("at_prevalence") or []))
+def _rounded(rate: CallRate) -> str:
+    return "–" if rate.estimate.value is None else f"{rate.estimate.value:.0f}"

@@ -1,148 +1,171 @@
-"""Where a tool falls short, in words made from its report: what was asked of it and not reached, or not shown."""
+"""Where a tool falls short, in sentences made from its report: targets that were not reached, or not shown."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+
+from pydantic import JsonValue
 
 from mil.cards.card_facts import REPORT, Facts
 from mil.cards.content import Field
-from mil.cards.measured import below, interval, population
-from mil.cards.performance import COMPARATORS
-from mil.cards.section_tables import endpoint_reports
-from mil.report.page.words import named
-from mil.report.sections.calibration import ACCEPTABLE
+from mil.cards.section_parts import EndpointReport, endpoint_reports
+from mil.report.page.words import below, named
+from mil.report.schema import Estimate
+from mil.report.sections.calibration import ACCEPTABLE, Calibration, QuestionCalibration
+from mil.report.sections.comparator import comparators
+from mil.report.sections.horizon import HorizonCalibration
+from mil.report.sections.operating_point import OperatingPoint
+from mil.report.sections.operating_points import OperatingPoints
+from mil.report.sections.oracle import Oracle
+from mil.report.sections.time_to_event import TimeToEvent
+from mil.report.sections.utility import Utility
 
 FEW = 0.1
-"""A cut that decides for a smaller share of the patients saves next to no work."""
+"""A cut that decides for a smaller share of the patients saves hardly any work."""
 MOST = 0.5
-"""Of a rule that may leave patients undecided: those whom it must decide to be of use to most."""
+"""Share of the patients that a rule with abstention must decide to be useful for most of them."""
 
 
 def shortfalls(facts: Facts) -> list[Field]:
-    """What a reader must not overlook, each with its numbers; from the same report as the rest of the card."""
-    found = [one for name, report, source in endpoint_reports(facts) for one in _of(name, report, source)]
-    return [*_beside(facts), *found, *_gates(facts)]
+    """Return what a reader must not overlook, with the numbers."""
+    fields = list(_compared(facts))
+    for part in endpoint_reports(facts):
+        fields += [*_decisions(part), *_calibration(part), *_decision_curves(part)]
+    return [*fields, *_gates(facts)]
 
 
-def _beside(facts: Facts) -> Iterator[Field]:
-    """Models that are better, and a best possible one that the intervals show to be out of reach."""
-    metric = facts.metric
-    for key in COMPARATORS:
-        gain = ((facts.all_folds.get(key) or {}).get("difference") or {}).get(metric)
-        if gain and gain["high"] is not None and gain["high"] < 0:
-            said = f"worse than {facts.all_folds[key]['name']}: difference in {named(str(metric))} {interval(gain)}, "
-            source = below(below(below(facts.source, key), "difference"), str(metric))
-            yield Field("Simpler model", said + population(gain), source)
-    own, best = (
-        facts.all_folds[key].get(metric) if facts.all_folds.get(key) else None for key in ("metrics", "oracle")
-    )
-    if own and best and own["high"] is not None and best["low"] is not None and own["high"] < best["low"]:
-        said = f"{named(str(metric))} {interval(own)} where {interval(best)} could be reached, {population(own)}"
-        yield Field("Best possible", said, below(below(facts.source, "oracle"), str(metric)))
+def _compared(facts: Facts) -> Iterator[Field]:
+    """Yield simpler models that are better, and a best possible model that is better beyond the intervals."""
+    metric, report = facts.metric, facts.all_folds
+    if metric is None:
+        return
+    for section in comparators(report):
+        gain = section.difference[metric]
+        if gain.high is not None and gain.high < 0:
+            text = f"worse than {section.name}: difference in {named(metric)} {gain.described}"
+            yield Field("Simpler model", text, below(facts.source, "sections", section.key, "difference", metric))
+    oracle, value = report.section(Oracle), report.metrics[metric]
+    best = None if oracle is None else oracle.metrics[metric]
+    if best is not None and value.high is not None and best.low is not None and value.high < best.low:
+        text = f"{named(metric)} {value} where {best} could be reached, {value.population}"
+        yield Field("Best possible", text, below(facts.source, "sections", Oracle.key, "metrics", metric))
 
 
-def _of(name: str, report: Mapping[str, Any], source: str) -> Iterator[Field]:
-    ahead = f"{name}: " if name else ""
-    points = below(source, "operating_points")
-    for at, one in enumerate((report.get("operating_points") or {}).get("decisions") or []):
-        if said := [*_targets(one), *_use(one)]:
-            yield Field(f"{ahead}Cut of {one['name']}", said, f"{points}.decisions[{at}]")
-    yield from _calibration(ahead, report, source)
-    yield from _curves(ahead, report, source)
+def _decisions(part: EndpointReport) -> Iterator[Field]:
+    if (section := part.report.section(OperatingPoints)) is None:
+        return
+    for at, point in enumerate(section.decisions):
+        if lines := [*_missed_targets(point), *_usefulness(point)]:
+            yield Field(part.headed(f"Cut of {point.name}"), lines, f"{part.section_source(section)}.decisions[{at}]")
 
 
-def _targets(one: Mapping[str, Any]) -> Iterator[str]:
-    """Measures that the rule asks for by a number."""
-    for measure, least in _asked(one.get("rule") or {}):
-        found = one.get(measure)
-        if not found or found["value"] is None:
+def _missed_targets(point: OperatingPoint) -> Iterator[str]:
+    """Yield the measures for which the rule asks for a number that is not reached."""
+    reached = {
+        "sensitivity": point.sensitivity,
+        "specificity": point.specificity,
+        "ppv": point.ppv,
+        "npv": point.npv,
+    }
+    for measure, target in _targets(point.rule):
+        estimate = reached.get(measure)
+        if estimate is None or estimate.value is None:
             continue
         name = named(measure) if named(measure).isupper() else measure
-        said = f"{name} of at least {least:g} was asked, {interval(found)} was reached, {_counted(found)}"
-        if found["value"] < least:
-            yield f"{said}: not reached"
-        elif found["low"] is not None and found["low"] < least:
-            yield f"{said}: reached, but not shown by so few patients"
+        text = f"{name} of at least {target:g} was asked, {estimate} was reached, {estimate.population}"
+        if estimate.value < target:
+            yield f"{text}: not reached"
+        elif estimate.low is not None and estimate.low < target:
+            yield f"{text}: reached, but not shown by so few patients"
 
 
-def _asked(rule: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _targets(rule: Mapping[str, JsonValue]) -> Iterator[tuple[str, float]]:
     if rule.get("rule") in ("sensitivity", "specificity"):
-        yield str(rule["rule"]), float(rule["at_least"])
+        yield str(rule["rule"]), float(str(rule["at_least"]))
     for side in ("out", "in"):
-        wanted = rule.get(side)
-        if isinstance(wanted, Mapping):
-            yield from ((str(measure), float(least)) for measure, least in wanted.items())
+        targets = rule.get(side)
+        if isinstance(targets, Mapping):
+            yield from ((measure, float(str(target))) for measure, target in targets.items())
 
 
-def _use(one: Mapping[str, Any]) -> Iterator[str]:
-    """Whether the cut decides for enough patients, and whether what it leaves out differs from the rest."""
-    rule = (one.get("rule") or {}).get("rule")
-    side, ratio = ("ruled_in", "lr_positive") if rule == "specificity" else ("ruled_out", "lr_negative")
-    share, decided = one.get(side), one.get("coverage")
-    words = side.replace("_", " ")
-    if share and share["value"] is not None and share["value"] < FEW:
-        other = "sensitivity" if rule == "specificity" else "specificity"
-        found = one[other]
+def _usefulness(point: OperatingPoint) -> Iterator[str]:
+    """Say whether the cut decides for few patients, and whether those it rules out (or in) differ from the rest."""
+    if point.rule.get("rule") == "specificity":
+        words, share, odds_name, odds = "ruled in", point.ruled_in, "lr_positive", point.lr_positive
+        other_name, other = "sensitivity", point.sensitivity
+    else:
+        words, share, odds_name, odds = "ruled out", point.ruled_out, "lr_negative", point.lr_negative
+        other_name, other = "specificity", point.specificity
+    if share is not None and share.value is not None and share.value < FEW and other is not None:
+        yield f"few are {words}: {share} of all patients, {share.population}; {other_name} {other.described}"
+    decided = point.coverage
+    if decided is not None and decided.value is not None and decided.value < MOST:
+        yield f"fewer than half of the patients are decided: {decided.described}"
+    if odds is not None and odds.low is not None and odds.high is not None and odds.low <= 1 <= odds.high:
         yield (
-            f"few are {words}: {interval(share)} of all patients, {_counted(share)}; {other} {interval(found)}, "
-            f"{_counted(found)}"
+            f"those {words} are not shown to differ from the rest: {named(odds_name)} {odds.described}, where 1 is "
+            "uninformative"
         )
-    if decided and decided["value"] is not None and decided["value"] < MOST:
-        yield f"fewer than half of the patients are decided: {interval(decided)}, {_counted(decided)}"
-    odds = one.get(ratio)
-    if odds and odds["value"] is not None and odds["low"] is not None and odds["low"] <= 1 <= odds["high"]:
-        said = f"{named(ratio)} {interval(odds)}, n {odds['n']}"
-        yield f"those {words} are not shown to differ from the rest: {said}, where 1 tells nothing"
 
 
-def _counted(found: Mapping[str, Any]) -> str:
-    return f"{found['successes']} of {found['n']}" if "successes" in found else f"n {found.get('n', '–')}"
+def _calibration(part: EndpointReport) -> Iterator[Field]:
+    """Yield probabilities and risks whose spread is wrong; if they are recalibrated, only those are judged."""
+    if (section := part.report.section(Calibration)) is not None:
+        questions = {question.name: question for question in section.questions}
+        yield from _wrong_slopes(part, questions, "probabilities", f"{part.section_source(section)}.questions")
+    if (survival := part.report.section(TimeToEvent)) is not None:
+        horizons = {horizon.horizon: horizon for horizon in survival.calibration}
+        yield from _wrong_slopes(part, horizons, "risks", f"{part.section_source(survival)}.calibration")
 
 
-def _calibration(ahead: str, report: Mapping[str, Any], source: str) -> Iterator[Field]:
-    """Probabilities and risks whose spread is wrong; of calibrated ones these alone, since they are what one reads."""
-    for section, key, what in (("calibration", "questions", "probabilities"), ("survival", "calibration", "risks")):
-        records = (report.get(section) or {}).get(key) or []
-        judged = [(str(one.get("name") or one.get("horizon")), _slope(one)) for one in records]
-        wrong = [f"{name} {interval(slope)}" for name, slope in judged if slope and not _acceptable(slope)]
-        if not wrong:
-            continue
-        whom = records[0].get("n") or (records[0].get("slope") or {}).get("n")
-        kind = f"{what}, calibrated where they could be," if any(one.get("calibrated") for one in records) else what
-        least, most = ACCEPTABLE
-        said = (
-            f"{kind} of {len(wrong)} of {len(judged)} are for ranking only: slope outside {least:g} to {most:g} "
-            f"(n {whom}): {'; '.join(wrong)}"
-        )
-        yield Field(f"{ahead}Calibration", said, below(below(source, section), key))
-
-
-def _slope(one: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Of the calibrated numbers where they have one, else of those that the model gives."""
-    known = [found.get("slope") or {} for found in (one.get("calibrated") or {}, one)]
-    return next((found for found in known if found.get("value") is not None), None)
-
-
-def _acceptable(slope: Mapping[str, Any]) -> bool:
+def _wrong_slopes(
+    part: EndpointReport,
+    records: Mapping[str, QuestionCalibration | HorizonCalibration],
+    what: str,
+    source: str,
+) -> Iterator[Field]:
     least, most = ACCEPTABLE
-    return bool(least <= slope["value"] <= most)
+    slopes = {name: _slope(record) for name, record in records.items()}
+    wrong = {
+        name: slope
+        for name, slope in slopes.items()
+        if slope is not None and slope.value is not None and not least <= slope.value <= most
+    }
+    if not wrong:
+        return
+    patients = next(iter(records.values())).n
+    recalibrated = any(record.calibrated is not None for record in records.values())
+    kind = f"{what}, calibrated where they could be," if recalibrated else what
+    text = (
+        f"{kind} of {len(wrong)} of {len(records)} are for ranking only: slope outside {least:g} to {most:g} "
+        f"(n {patients}): {'; '.join(f'{name} {slope}' for name, slope in wrong.items())}"
+    )
+    yield Field(part.headed("Calibration"), text, source)
 
 
-def _curves(ahead: str, report: Mapping[str, Any], source: str) -> Iterator[Field]:
-    """Decision curves that lie nowhere above acting on all or on none."""
-    utility = report.get("utility") or {}
-    key = "horizons" if "horizons" in utility else "questions"
-    drawn = [one for one in utility.get(key) or [] if one.get("thresholds")]
-    vain = [str(one["name"]) for one in drawn if not any((low or 0) > 0 for low in one["gain"]["low"])]
-    if vain:
-        said = (
-            f"{', '.join(vain)}: at no threshold is acting on the tool shown to be worth more than acting on all "
-            f"patients or on none (n {drawn[0].get('n', '–')})"
+def _slope(record: QuestionCalibration | HorizonCalibration) -> Estimate | None:
+    """Return the slope of the recalibrated numbers if it is defined, otherwise that of the model's own numbers."""
+    after = None if record.calibrated is None else record.calibrated.slope
+    return after if after is not None and after.value is not None else record.slope
+
+
+def _decision_curves(part: EndpointReport) -> Iterator[Field]:
+    """Yield decision curves that are nowhere shown to be above acting on all patients or on none."""
+    if (section := part.report.section(Utility)) is None:
+        return
+    key = "horizons" if section.horizons else "questions"
+    curves = [curve for curve in section.horizons or section.questions if curve.thresholds and curve.gain is not None]
+    useless = [
+        curve for curve in curves if curve.gain is not None and not any((low or 0) > 0 for low in curve.gain.low)
+    ]
+    if useless:
+        text = (
+            f"{', '.join(curve.name for curve in useless)}: at no threshold is acting on the tool shown to be worth "
+            f"more than acting on all patients or on none (n {curves[0].n})"
         )
-        yield Field(f"{ahead}Decision curve", said, below(below(source, "utility"), key))
+        yield Field(part.headed("Decision curve"), text, f"{part.section_source(section)}.{key}")
 
 
 def _gates(facts: Facts) -> Iterator[Field]:
-    for at, gate in enumerate(facts.gates):
+    for at, gate in enumerate(facts.report.gates):
         if gate.holds is False:
             name = f"Release gate {gate.number}, {gate.name}"
             yield Field(name, f"does not hold: {gate.sentence}", f"{REPORT}gates[{at}]")

@@ -3,7 +3,7 @@
 from mil.cards.card_facts import MANIFEST, Facts, component, short_digest
 from mil.cards.content import CardBlock, Field, Subsection, absent
 from mil.cards.purpose import legend, outputs
-from mil.cards.section_tables import figures_of
+from mil.cards.section_parts import training_figures
 
 METHODS = {
     "platt": "Platt's scaling (a logistic regression of the truth on the score)",
@@ -106,7 +106,7 @@ def model(facts: Facts) -> CardBlock:
         Field("Weights", short_digest(weights) if weights else absent("not sealed yet"), f"{MANIFEST}files"),
         Field("Federated learning", absent("not used: all training patients were in one place")),
     ]
-    figures = figures_of(facts, ("fitted",))
+    figures = training_figures(facts)
     subsections = [Subsection("Course of the training", figures=figures)] if figures else []
     return CardBlock(9, "Model and training", fields, subsections)
 

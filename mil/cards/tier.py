@@ -4,11 +4,9 @@ A tool's yaml states the best tier that published work could support for its que
 if its own main metric is better than chance at sites that it was not trained on.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from mil.manifest import Manifest
 from mil.report.page.words import named
+from mil.report.schema import Report
 
 CHANCE = {"auroc": 0.5, "macro_auroc": 0.5, "c_index": 0.5, "qwk": 0.0, "r2": 0.0}
 """Value of each endpoint's metric for predictions that know nothing."""
@@ -22,7 +20,7 @@ def by_site(manifest: Manifest) -> bool:
     return strategy.rpartition(".")[2] in BY_SITE
 
 
-def new_site_performance(manifest: Manifest, all_folds: Mapping[str, Any], metric: str | None) -> tuple[bool, str]:
+def new_site_performance(manifest: Manifest, all_folds: Report, metric: str | None) -> tuple[bool, str]:
     """Return whether the metric is better than chance at sites that were not trained on, and the reason.
 
     Args:
@@ -30,16 +28,16 @@ def new_site_performance(manifest: Manifest, all_folds: Mapping[str, Any], metri
         all_folds: The report of all folds.
         metric: The endpoint's main metric.
     """
-    estimate = all_folds["metrics"].get(metric)
-    if metric is None or estimate is None or estimate["low"] is None or metric not in CHANCE:
+    estimate = None if metric is None else all_folds.metrics.get(metric)
+    if metric is None or estimate is None or estimate.low is None or metric not in CHANCE:
         return False, f"no interval of {named(str(metric or 'a metric'))} could be compared with chance"
-    text = f"lower bound of {named(metric)} {estimate['low']:.3f}, chance {CHANCE[metric]:g}"
+    text = f"lower bound of {named(metric)} {estimate.low:.3f}, chance {CHANCE[metric]:g}"
     if not by_site(manifest):
         return False, f"{text}, but sites were not kept apart"
-    return estimate["low"] > CHANCE[metric], f"{text}, whole sites held back"
+    return estimate.low > CHANCE[metric], f"{text}, whole sites held back"
 
 
-def tier(manifest: Manifest, all_folds: Mapping[str, Any], metric: str | None) -> tuple[int | None, str]:
+def tier(manifest: Manifest, all_folds: Report, metric: str | None) -> tuple[int | None, str]:
     """Return the tier of a release and why it is not the stated one; None if the tool states no tier."""
     stated = (manifest.tool.get("evidence") or {}).get("tier")
     if stated is None:

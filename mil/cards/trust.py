@@ -1,10 +1,10 @@
 """Blocks 13 to 20: what may go wrong, who supervises the tool, security, ethics."""
 
-from mil.cards.card_facts import Facts
+from mil.cards.card_facts import Facts, missing
 from mil.cards.content import CardBlock, Field, Subsection, absent
-from mil.cards.measured import below, numbers
-from mil.cards.section_tables import endpoint_reports, with_endpoint
+from mil.cards.section_parts import endpoint_reports, estimates_table
 from mil.cards.technical import ONE_RUN
+from mil.report.sections.site_effects import Sites
 
 NOBODY = "no patient exists; the tool is for research on software"
 UNDONE = "it was not examined"
@@ -55,11 +55,11 @@ def confounders(facts: Facts) -> CardBlock:
         Field("Labels permuted", absent("no run with permuted labels is part of this release")),
     ]
     subsections = []
-    for name, report, source in endpoint_reports(facts):
-        section = report.get("site")
-        table = numbers(section, below(source, "site")) if section else None
-        text = _BY_SITE if table else facts.missing("site")
-        subsections.append(Subsection(with_endpoint("By site", name), [text], [table] if table else []))
+    for part in endpoint_reports(facts):
+        section = part.report.section(Sites)
+        table = None if section is None else estimates_table(section.card_rows(), part.section_source(section))
+        text = missing(Sites) if table is None else _BY_SITE
+        subsections.append(Subsection(part.headed("By site"), [text], [] if table is None else [table]))
     return CardBlock(15, "Confounders and failure modes", fields, subsections)
 
 

@@ -139,7 +139,7 @@ def _evaluate_checkpoint(
     from mil.runs.evaluate import RESAMPLES, evaluate_checkpoint
 
     report = evaluate_checkpoint(checkpoint.load(folder), cohort, features, slides, out, resamples or RESAMPLES)
-    _print(*headline(report), f"withheld: {report['withheld']}", str(out))
+    _print(*headline(report), f"withheld: {report.about.withheld}", str(out))
 
 
 def _evaluate_table(path: Path, columns: "PredictionColumns", out: Path | None, resamples: int | None) -> None:

@@ -11,9 +11,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from mil import files
 from mil.config import conf_dir
 from mil.errors import ConfigError
+from mil.report.files import read_report
 from mil.runs.describe import REPORT, headline
 from mil.runs.fit_run import fit_run, resume_run
 from mil.study.compose import compose_run, in_one_line, prepare, validated
@@ -74,5 +74,5 @@ def _job(node: DictConfig, options: Sequence[str]) -> float | None:
 
 def _print_result(folder: Path) -> None:
     """Print the metrics, and last the run folder."""
-    report = files.read_json(folder / REPORT)
+    report = read_report(folder / REPORT)
     sys.stdout.writelines(f"{line}\n" for line in (*headline(report), folder))

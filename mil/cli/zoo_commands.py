@@ -37,14 +37,15 @@ def list_(registry: Registry = None) -> None:
 @app.command()
 def show(tool: Annotated[str, typer.Argument(help="msi-crc, msi-crc@1.0.0, or a folder")]) -> None:
     """Show what a tool predicts, for whom, how well, and what it must not be used for."""
-    from mil import checkpoint, files
+    from mil import checkpoint
+    from mil.report.files import read_report
     from mil.runs.describe import REPORT
     from mil.zoo.index import facts_box
     from mil.zoo.registry import resolve
 
     folder = resolve(tool)
     manifest = checkpoint.read_manifest(folder)
-    typer.echo(facts_box(manifest, files.read_json(folder / REPORT)))
+    typer.echo(facts_box(manifest, read_report(folder / REPORT)))
     typer.echo(str(folder))
 
 
@@ -114,12 +115,13 @@ def release(run: Path, version: str, out: Path, fold: int, note: str | None, dat
     Raises:
         MilError: The run cannot be released.
     """
+    from mil.report.files import read_report
+    from mil.runs.describe import REPORT
     from mil.zoo.gates import gate_lines
     from mil.zoo.release import release as publish
-    from mil.zoo.release import stored_gates
 
     place = publish(run, version, out, fold, note, date)
-    for line in gate_lines(stored_gates(place)):
+    for line in gate_lines(read_report(place / REPORT).gates):
         typer.echo(line)
     typer.echo(str(place))
 

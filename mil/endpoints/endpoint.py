@@ -260,19 +260,18 @@ class Endpoint(ABC):
         return PROBABILITY_CALIBRATIONS if self.questions() else ()
 
     @property
-    def sections(self) -> frozenset[str]:
-        """Keys of the report sections that make sense for this endpoint."""
-        keys = {"baseline", "covariates", "oracle"}
+    def sections_left_out(self) -> frozenset[str]:
+        """Keys of the report sections that make no sense for this endpoint."""
+        keys = set[str]()
         if self.parts():
-            return frozenset(keys)
-        keys |= {"operating_points", "subgroups", "site"}
-        if self.questions() or self.value_column:
+            keys |= {"operating_points", "subgroups", "site"}
+        if not self.questions() and self.value_column is None:
             keys |= {"discrimination", "calibration", "conformal"}
-        if self.questions() or (self.survival is not None and self.survival.horizons):
-            keys.add("utility")
-        if self.survival is not None:
+        if self.survival is None:
             keys |= {"survival", "groups"}
-        if self.survival is not None or len(self.class_columns) == 1:
+        if not self.questions() and (self.survival is None or not self.survival.horizons):
+            keys.add("utility")
+        if self.survival is None and len(self.class_columns) != 1:
             keys.add("added_value")
         return frozenset(keys)
 

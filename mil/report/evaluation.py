@@ -1,4 +1,4 @@
-"""What every section of a report reads: one checked table of predictions and what is known beside it."""
+"""What every section of a report reads: one checked table of predictions, and what it is evaluated with."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,6 @@ import pandas as pd
 
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.question import Question
-from mil.endpoints.several import Several
 from mil.fitted.state import FittedState, refit
 from mil.report.predictions import checked, report_folds
 from mil.stats.bootstrap import Fold
@@ -27,6 +26,8 @@ class Evaluation:
         resamples: Of every bootstrap.
         seed: Of every bootstrap.
         states: What was fitted with each fold's model, by fold; sections apply it and fit none of it again.
+        comparators: Tables of other models' predictions of the same patients, by name: `baseline`, `covariates`, and
+            `oracle` with columns `patient` and the endpoint's `oracle_columns`.
     """
 
     table: pd.DataFrame
@@ -36,6 +37,7 @@ class Evaluation:
     resamples: int = 2000
     seed: int = 0
     states: Mapping[Hashable, FittedState] = field(default_factory=dict)
+    comparators: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -47,14 +49,23 @@ class Evaluation:
         resamples: int = 2000,
         seed: int = 0,
         states: Mapping[Hashable, FittedState] | None = None,
+        comparators: Mapping[str, pd.DataFrame] | None = None,
     ) -> "Evaluation":
         """Return an evaluation of a table that has been checked.
 
         Raises:
             PredictionsError: a table that cannot be evaluated.
         """
-        table = checked(predictions, endpoint)
-        return cls(table, endpoint, dict(tool or {}), patients, resamples, seed, dict(states or {}))
+        return cls(
+            checked(predictions, endpoint),
+            endpoint,
+            dict(tool or {}),
+            patients,
+            resamples,
+            seed,
+            dict(states or {}),
+            dict(comparators or {}),
+        )
 
     @classmethod
     def refitted(
@@ -65,6 +76,7 @@ class Evaluation:
         patients: pd.DataFrame | None = None,
         resamples: int = 2000,
         seed: int = 0,
+        comparators: Mapping[str, pd.DataFrame] | None = None,
     ) -> "Evaluation":
         """Return an evaluation whose states are fitted to the table's own training and selection rows.
 
@@ -74,7 +86,7 @@ class Evaluation:
             PredictionsError: a table that cannot be evaluated.
             ConfigError: the tool asks for something that does not exist.
         """
-        bare = cls.of(predictions, endpoint, tool, patients, resamples, seed)
+        bare = cls.of(predictions, endpoint, tool, patients, resamples, seed, comparators=comparators)
         return replace(bare, states=refit(bare.table, endpoint, bare.tool))
 
     def state(self, fold: Hashable) -> FittedState:
@@ -106,14 +118,14 @@ class Evaluation:
         return self.endpoint.counts(self.endpoint.encode(self.reported))
 
     def parts(self) -> dict[str, "Evaluation"]:
-        """Where the endpoint is several: each one's own patients and decision; not those of whom nobody is known."""
-        if not isinstance(self.endpoint, Several):
-            return {}
-        decisions, found = self.tool.get("decision") or {}, {}
-        for name, one in self.endpoint.endpoints.items():
-            known = self.table[one.known(self.table)].reset_index(drop=True)
-            if (known["role"] == "report").any():
+        """Return an evaluation for each of several endpoints that has reported patients, with its own decision."""
+        endpoints = self.endpoint.parts()
+        decisions, parts = (self.tool.get("decision") or {}) if endpoints else {}, {}
+        for name, endpoint in endpoints.items():
+            table = self.table[endpoint.known(self.table)].reset_index(drop=True)
+            if (table["role"] == "report").any():
                 tool = {**self.tool, "decision": decisions.get(name)}
                 states = {fold: state.of_endpoint(name) for fold, state in self.states.items()}
-                found[name] = replace(self, table=known, endpoint=one, tool=tool, states=states)
-        return found
+                part = replace(self, table=table, endpoint=endpoint, tool=tool, states=states, comparators={})
+                parts[name] = part
+        return parts

@@ -46,6 +46,11 @@ def rows_of(table: pd.DataFrame, role: str) -> Iterator[tuple[Hashable, pd.DataF
         yield fold, table[(table["fold"] == fold) & (table["role"] == role)]
 
 
+def fold_name(fold: Hashable) -> int | str:
+    """Return a fold's name as a report has it: a number where it is one."""
+    return int(fold) if isinstance(fold, int | np.integer) else str(fold)
+
+
 def report_folds(table: pd.DataFrame, endpoint: Endpoint) -> list[Fold]:
     """What each fold reports, from a checked table.
 
@@ -83,8 +88,8 @@ def oracle_folds(table: pd.DataFrame, folds: list[Fold], endpoint: Endpoint) -> 
     return replaced
 
 
-def same_patients(folds: list[Fold], others: list[Fold]) -> None:
-    """Refuses a comparison of models that did not report the same patients in the same folds.
+def same_patients(folds: list[Fold], others: list[Fold], what: str = "baseline") -> None:
+    """Check that two models report the same patients in the same folds; `what` names the other one.
 
     Raises:
         PredictionsError: they differ.
@@ -94,7 +99,7 @@ def same_patients(folds: list[Fold], others: list[Fold]) -> None:
     if ours != theirs:
         shared = len(set(ours) & set(theirs))
         found = f"{len(theirs)} reported rows in {len(others)} folds, {shared} of them the model's"
-        raise PredictionsError(f"baseline: {found}, expected the model's {len(ours)} in {len(folds)}")
+        raise PredictionsError(f"{what}: {found}, expected the model's {len(ours)} in {len(folds)}")
 
 
 def _refuse_missing(table: pd.DataFrame, expected: list[str], what: str) -> None:

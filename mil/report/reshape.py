@@ -3,12 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
-from mil.report.schema import Confusion, GateResult, Model
+from pydantic import BaseModel
+
+from mil.report.schema import Confusion, Curve, GateResult, Model
+from mil.report.sections.added_value import AddedValue, LikelihoodRatio
+from mil.report.sections.calibration import Calibration
 from mil.report.sections.discrimination import Discrimination, QuestionAreas
-from mil.report.sections.operating_points import GroupCounts
+from mil.report.sections.operating_point import GroupCounts
 from mil.report.sections.oracle import Oracle
-from mil.report.sections.site_effects import SitePrediction
+from mil.report.sections.pooled import CalibrationBin
+from mil.report.sections.prediction_sets import ClassCoverage
 from mil.report.sections.subgroups import QuestionResult, SubgroupRow
+from mil.report.sections.time_to_event import IntegratedBrier, OtherCause, TimeToEvent
+from mil.stats.site_signature import SitePredictability
 
 Json = dict[str, Any]
 COUNTED = ("positives", "negatives", "events")
@@ -57,8 +64,12 @@ def _group(old: Json) -> Json:
     return {"name": old.pop("name"), "counts": old}
 
 
-def _site_prediction(old: Json) -> Json:
-    return {key: value for key, value in old.items() if key != "value" or value is not None}
+def _site_predictability(old: Json) -> Json:
+    """What guessing gives stood in each metric; a reason stood beside a missing value."""
+    new = {key: value for key, value in old.items() if key != "value" or value is not None}
+    metrics = {key: dict(value) for key, value in new.items() if isinstance(value, dict)}
+    chance = {key: metric.pop("chance") for key, metric in metrics.items() if "chance" in metric}
+    return new | metrics | {"chance": chance}
 
 
 def _subgroup(old: Json) -> Json:
@@ -74,15 +85,79 @@ def _gate(old: Json) -> Json:
     return {"sentence": old.pop("said"), **old}
 
 
-RESHAPED: dict[type[Model], Callable[[Json], Json]] = {
+def _calibration(old: Json) -> Json:
+    """The calibration of a predicted value stood beside the questions."""
+    return {"predicted_value": old} if "bias" in old else old
+
+
+def _curve(old: Json) -> Json:
+    names = {"predicted": "x", "observed": "y", "low": "low", "high": "high", "level": "level", "method": "method"}
+    return {new: old[key] for key, new in names.items() if key in old}
+
+
+def _bin(old: Json) -> Json:
+    """The interval of an observed share stood beside it."""
+    if isinstance(old["observed"], dict):
+        return old
+    rest = {key: value for key, value in old.items() if key not in ("predicted", "observed")}
+    return {"n": old["n"], "predicted": old["predicted"], "observed": {"value": old["observed"], **rest}}
+
+
+def _counted(old: Json, model: type[Model]) -> Json:
+    """Counts stood beside the other keys."""
+    counts = {key: value for key, value in old.items() if key not in model.model_fields and isinstance(value, int)}
+    return {key: value for key, value in old.items() if key not in counts} | {"counts": counts}
+
+
+def _survival(old: Json) -> Json:
+    return _counted(_uno(old), TimeToEvent)
+
+
+def _other_cause(old: Json) -> Json:
+    return _counted(_uno(old) | {"tau": old["uno_c"]["tau"]}, OtherCause)
+
+
+def _uno(old: Json) -> Json:
+    """Its time and its definition stood in Uno's C."""
+    uno = {key: value for key, value in old["uno_c"].items() if key not in ("tau", "definition")}
+    return old | {"uno_c": uno, "definition": old["uno_c"].get("definition")}
+
+
+def _integrated_brier(old: Json) -> Json:
+    names = {"from": "start", "to": "end"}
+    return {names.get(key, key): value for key, value in old.items() if key != "value"}
+
+
+def _added_value(old: Json) -> Json:
+    return _counted(old, AddedValue)
+
+
+def _likelihood_ratio(old: Json) -> Json:
+    return _counted({key: value for key, value in old.items() if key != "value"}, LikelihoodRatio)
+
+
+def _class_coverage(old: Json) -> Json:
+    return {"name": old["class"], "coverage": old["coverage"]}
+
+
+RESHAPED: dict[type[BaseModel], Callable[[Json], Json]] = {
     Discrimination: _discrimination,
     QuestionAreas: _question,
     Confusion: _confusion,
     GroupCounts: _group,
-    SitePrediction: _site_prediction,
+    SitePredictability: _site_predictability,
     SubgroupRow: _subgroup,
     QuestionResult: _subgroup,
     Oracle: _oracle,
     GateResult: _gate,
+    Calibration: _calibration,
+    Curve: _curve,
+    CalibrationBin: _bin,
+    TimeToEvent: _survival,
+    OtherCause: _other_cause,
+    IntegratedBrier: _integrated_brier,
+    AddedValue: _added_value,
+    LikelihoodRatio: _likelihood_ratio,
+    ClassCoverage: _class_coverage,
 }
 """By the model whose old record it takes; a record may be changed in place."""

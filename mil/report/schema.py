@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEVEL",
+    "PAGE_ONLY",
     "About",
     "Block",
     "Bounds",
@@ -44,6 +45,8 @@ SCHEMA_VERSION: Final = 3
 SENTENCE: Final = "sentence"
 Sentence = Annotated[str, SENTENCE]
 """A full sentence of a model, which the page shows before any table."""
+PAGE_ONLY: Final = "page only"
+"""Marks a field whose estimates the card does not print."""
 
 
 class Model(BaseModel):
@@ -92,9 +95,9 @@ class Drawing(NamedTuple):
     """A figure of a section."""
 
     name: str
-    """of its files, without ending"""
-    caption: str
-    figure: Figure
+    """of its files, without ending; its caption is in `Section.captions`"""
+    figure: Figure | None
+    """None where there is nothing to show"""
 
 
 class Block(Model):
@@ -118,6 +121,8 @@ class Section(Model):
     """what is said where `compute` returns None"""
     position: ClassVar[int]
     """sections are read in rising order"""
+    captions: ClassVar[Mapping[str, str]] = {}
+    """of its figures, by name; a figure of two sections belongs to the later one"""
 
     @classmethod
     def compute(cls, evaluation: "Evaluation") -> Self | None:
@@ -136,8 +141,14 @@ class Section(Model):
 
         return rows_of(self)
 
-    def drawings(self, evaluation: "Evaluation") -> Iterator[Drawing]:
-        """Yield the figures; by default none."""
+    def card_sentences(self) -> Iterator[str]:
+        """Yield what the card says above these rows; by default every sentence."""
+        from mil.report.page.outline import sentences_of
+
+        return sentences_of(self)
+
+    def drawings(self, evaluation: "Evaluation", report: "Report") -> Iterator[Drawing]:
+        """Yield the figures of this section of a report; by default none."""
         yield from ()
 
 
@@ -239,10 +250,14 @@ class Report(Model):
             for key, value in sections.items()
         }
 
+    def ordered_sections(self) -> list[Section]:
+        """Return the sections in a reader's order."""
+        return sorted(self.sections.values(), key=lambda section: section.position)
+
     def section(self, kind: type[SectionType]) -> SectionType | None:
         """Return the section of this class, or None where it does not apply."""
-        found = self.sections.get(kind.key)
-        return found if isinstance(found, kind) else None
+        section = self.sections.get(kind.key)
+        return section if isinstance(section, kind) else None
 
     def __getattr__(self, name: str) -> Any:
         """Return a section by its key, as in `report.discrimination`; None where it does not apply."""

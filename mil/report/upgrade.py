@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from mil.errors import ReportError
 from mil.report.reshape import RESHAPED, Json, from_schema_1
-from mil.report.schema import SCHEMA_VERSION, About, Estimate, Model, Report, section_classes
+from mil.report.schema import SCHEMA_VERSION, About, Estimate, Report, section_classes
 
 PLAIN = ("value", "low", "high", "level", "method", "p", "folds", "resamples", "unit")
 """Keys of a number that kept their names."""
@@ -21,8 +21,6 @@ SECOND = ("exact", "plain")
 REFUSED = "not estimable: "
 KEPT = ("seed", "resamples", "folds", "patients", "looks")
 """Keys of a report whose values did not change."""
-PENDING = ("calibration", "utility", "survival", "added_value", "conformal")
-"""Sections that have no model yet."""
 
 
 def upgrade(old: Json) -> Report:
@@ -54,7 +52,7 @@ def _report(old: Json) -> Json:
         new[key] = upgraded(Report.model_fields[key].annotation, old.get(key) or [], key)
     new["parts"] = {name: _report(part) for name, part in (old.get("parts") or {}).items()}
     new["run"] = _report(old["run"]) if old.get("run") else None
-    placed = {*about, *new, *classes, *PENDING, "schema"}
+    placed = {*about, *new, *classes, "schema"}
     if unplaced := [key for key, value in old.items() if key not in placed and value is not None]:
         raise ReportError(f"report: {unplaced[0]} has no place in today's report")
     return new
@@ -77,7 +75,7 @@ def upgraded(annotation: Any, old: Any, place: str) -> Any:
     if isinstance(kind, type) and isinstance(old, dict):
         if issubclass(kind, Estimate):
             return upgraded_estimate(old, place)
-        if issubclass(kind, Model):
+        if issubclass(kind, BaseModel):
             return _record(kind, old, place)
     return old
 
@@ -104,16 +102,20 @@ def upgraded_estimate(old: Json, place: str) -> Json:
     return new | {"counts": first | counts}
 
 
-def _record(model: type[Model], old: Json, place: str) -> Json:
+def _record(model: type[BaseModel], old: Json, place: str) -> Json:
     if model in RESHAPED:
         old = RESHAPED[model](dict(old))
-    fields = {info.alias or name: info.annotation for name, info in model.model_fields.items()}
+    fields = {info.alias or name: info for name, info in model.model_fields.items()}
     if "estimate" in fields and "value" in old:
         rest = {key: value for key, value in old.items() if key not in fields}
         old = {key: value for key, value in old.items() if key in fields} | {"estimate": rest}
     if unplaced := [key for key, value in old.items() if key not in fields and value is not None]:
         raise ReportError(f"{place}: {unplaced[0]} has no place in {model.__name__}")
-    return {key: upgraded(fields[key], value, f"{place}.{key}") for key, value in old.items() if key in fields}
+    return {
+        key: upgraded(fields[key].annotation, value, f"{place}.{key}")
+        for key, value in old.items()
+        if key in fields and (value is not None or fields[key].is_required())
+    }
 
 
 def _bare(annotation: Any) -> Any:
@@ -125,22 +127,3 @@ def _bare(annotation: Any) -> Any:
         given = [each for each in get_args(annotation) if each is not type(None)]
         return _bare(given[0]) if len(given) == 1 else Any
     return annotation
-
-
-def legacy(value: Any) -> Any:
-    """Return a typed value as schema 2 had it; for readers that are not typed yet, and gone with the last of them."""
-    if isinstance(value, Estimate):
-        new = value.model_dump(mode="json", exclude={"counts", "second", "folds"}, exclude_none=True)
-        new = dict.fromkeys(("value", "low", "high")) | new | value.counts
-        new |= {"folds": list(value.folds)} if value.folds else {}
-        if value.second is not None:
-            key = "plain" if value.second.method.startswith("DeLong") else "exact"
-            new[key] = value.second.model_dump(mode="json")
-        return new
-    if isinstance(value, BaseModel):
-        old = {info.alias or name: legacy(getattr(value, name)) for name, info in type(value).model_fields.items()}
-        estimate = old.pop("estimate", {})
-        return old | estimate
-    if isinstance(value, Mapping):
-        return {key: legacy(item) for key, item in value.items()}
-    return [legacy(item) for item in value] if isinstance(value, tuple) else value

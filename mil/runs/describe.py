@@ -8,21 +8,22 @@ from typing import Any
 import pandas as pd
 
 from mil import checkpoint, files
-from mil.cards import COMPARATORS, RESEARCH, SIMULATED, card, interval, population
+from mil.cards import RESEARCH, SIMULATED, card
 from mil.checkpoint import Checkpoint
 from mil.inference.external import EXTERNAL_FOLD, Labelled
 from mil.manifest import Manifest
-from mil.report.assemble import SCHEMA, evaluate
+from mil.report.assemble import evaluate
 from mil.report.evaluation import Evaluation
 from mil.report.figures import draw, draw_learning
+from mil.report.files import write_report
 from mil.report.page.html import html
-from mil.report.schema import FittedOn
+from mil.report.schema import About, FittedOn, Report
+from mil.report.sections.comparator import comparators
+from mil.report.sections.oracle import Oracle
 from mil.runs.looks import count_look
 from mil.runs.run import Run, open_run
 from mil.runs.states import checkpoints_in
 
-TOOL_KEYS = ("title", "question", "specimen", "ground_truth", "intended_use", "out_of_scope")
-"""What a report repeats from its tool."""
 CARD, REPORT, PAGE, FIGURES = "README.md", "report.json", "report.html", "figures"
 
 
@@ -42,26 +43,25 @@ def describe_run(folder: Path, verb: str = "train") -> float | None:
     places = checkpoints_in(folder)
     manifests = {fold: checkpoint.reopened(place) for fold, place in places.items()}
     looks = count_look(folder, verb) if run.reports else 0
-    report = run_report(run, manifests.values()) | {"looks": looks}
-    files.write_json(folder / REPORT, report)
+    report = run_report(run, manifests.values()).model_copy(update={"looks": looks})
+    write_report(folder / REPORT, report)
     if run.figures or verb != "train":
         draw_figures(run, report, folder)
     files.write(folder / PAGE, page(page_title(run.tool), report, folder))
     for fold, place in places.items():
         _describe_checkpoint(run, report, manifests[fold], fold, place)
-    value = report["metrics"][run.endpoint.metric]["value"] if report["metrics"] else None
-    return None if value is None else float(value)
+    return report.metrics[run.endpoint.metric].value if report.metrics else None
 
 
-def describe(evaluation: Evaluation, report: Mapping[str, Any], folder: Path, title: str) -> None:
+def describe(evaluation: Evaluation, report: Report, folder: Path, title: str) -> None:
     """Write report.json, figures and report.html for predictions that belong to no run."""
-    files.write_json(folder / REPORT, report)
-    if report["metrics"]:
-        draw(evaluation, evaluation.endpoint, report, folder / FIGURES)
+    write_report(folder / REPORT, report)
+    if report.metrics:
+        draw(evaluation, report, folder / FIGURES)
     files.write(folder / PAGE, page(title, report, folder))
 
 
-def external(loaded: Checkpoint, cohort: Labelled, resamples: int) -> tuple[Evaluation, dict[str, Any]]:
+def external(loaded: Checkpoint, cohort: Labelled, resamples: int) -> tuple[Evaluation, Report]:
     """Evaluate a checkpoint's predictions for a cohort that it was not trained on.
 
     Returns:
@@ -76,23 +76,29 @@ def external(loaded: Checkpoint, cohort: Labelled, resamples: int) -> tuple[Eval
         resamples,
         states={EXTERNAL_FOLD: manifest.fitted},
     )
-    head = {"tool": manifest.tool["name"], "simulated": False, "model": manifest.model.name, "resamples": resamples}
-    tail = {"external": True, "withheld": cohort.withheld, "fitted": _as_json(fitted_on(manifest))}
-    return evaluation, head | evaluate(evaluation) | tail
+    about = About(
+        tool=manifest.tool["name"],
+        simulated=False,
+        model=manifest.model.name,
+        external=True,
+        withheld=cohort.withheld,
+    )
+    return evaluation, evaluate(evaluation, about, fitted_on(manifest))
 
 
-def headline(report: Mapping[str, Any]) -> Iterator[str]:
+def headline(report: Report) -> Iterator[str]:
     """Yield the report in a few lines for a terminal."""
-    for name, estimate in report["metrics"].items():
-        yield f"{name}  {interval(estimate)}  {population(estimate)}"
-    for comparator in (report.get(key) or {} for key in COMPARATORS):
-        for name, estimate in comparator.get("metrics", {}).items():
-            yield f"{name} of {comparator['name']}  {interval(estimate)}"
-    for name, estimate in (report.get("oracle") or {}).items():
-        yield f"{name} of the oracle  {interval(estimate)}"
+    for name, estimate in report.metrics.items():
+        yield f"{name}  {estimate}  {estimate.population}"
+    for comparator in comparators(report):
+        for name, estimate in comparator.metrics.items():
+            yield f"{name} of {comparator.name}  {estimate}"
+    if (oracle := report.section(Oracle)) is not None:
+        for name, estimate in oracle.metrics.items():
+            yield f"{name} of the oracle  {estimate}"
 
 
-def run_report(run: Run, manifests: Iterable[Manifest], fold: int | None = None) -> dict[str, Any]:
+def run_report(run: Run, manifests: Iterable[Manifest], fold: int | None = None) -> Report:
     """Return the report on a run, or on one of its folds, computed from its tables.
 
     Args:
@@ -101,20 +107,30 @@ def run_report(run: Run, manifests: Iterable[Manifest], fold: int | None = None)
         fold: Number of the fold; None for all folds.
     """
     tables = tables_of_fold(run.tables, fold)
-    head = {"tool": run.tool["name"], **{key: run.tool[key] for key in TOOL_KEYS if run.tool.get(key)}}
-    head |= {"simulated": run.simulated, "model": run.model, "encoder": run.encoder, "resamples": run.resamples}
-    tail = {"fitted": [row for manifest in manifests for row in _as_json(fitted_on(manifest))]}
+    fitted = tuple(row for manifest in manifests for row in fitted_on(manifest))
     if not (tables["predictions"]["role"] == "report").any():
-        nobody = {"schema": SCHEMA, "folds": 0, "patients": {}, "metrics": {}, "oracle": None}
-        return head | nobody | dict.fromkeys(COMPARATORS) | tail
-    comparators = {key: tables.get(key) for key in (*COMPARATORS, "oracle")}
-    return head | evaluate(evaluation(run, tables), **comparators) | tail
+        return Report(about=_about(run), seed=run.seed, resamples=run.resamples, fitted=fitted)
+    return evaluate(evaluation(run, tables), _about(run), fitted)
+
+
+def _about(run: Run) -> About:
+    stated = {key: run.tool[key] for key in About.model_fields if run.tool.get(key)}
+    facts = {"tool": run.tool["name"], "simulated": run.simulated, "model": run.model, "encoder": run.encoder}
+    return About.model_validate(stated | facts)
 
 
 def evaluation(run: Run, tables: Mapping[str, pd.DataFrame]) -> Evaluation:
     """Return what sections and figures read, for the tables of a run or of one fold."""
+    comparators = {name: table for name, table in tables.items() if name != "predictions"}
     return Evaluation.of(
-        tables["predictions"], run.endpoint, run.tool, run.patients, run.resamples, run.seed, run.states
+        tables["predictions"],
+        run.endpoint,
+        run.tool,
+        run.patients,
+        run.resamples,
+        run.seed,
+        run.states,
+        comparators,
     )
 
 
@@ -152,24 +168,19 @@ def fitted_on(manifest: Manifest) -> Iterator[FittedOn]:
         yield row("what is too far from the training slides", "train and select")
 
 
-def _as_json(rows: Iterable[FittedOn]) -> list[dict[str, Any]]:
-    return [row.model_dump(mode="json") for row in rows]
-
-
-def _describe_checkpoint(run: Run, all_folds: Mapping[str, Any], manifest: Manifest, fold: int, place: Path) -> None:
+def _describe_checkpoint(run: Run, all_folds: Report, manifest: Manifest, fold: int, place: Path) -> None:
     """Write the report and card of one fold.
 
     If the run has several folds, only its own figures are drawn; those of a fold are drawn when it is released.
     """
     shutil.rmtree(place / FIGURES, ignore_errors=True)
-    if all_folds["folds"] < 2:
-        report = dict(all_folds)
-        if (run.folder / FIGURES).is_dir():
-            shutil.copytree(run.folder / FIGURES, place / FIGURES)
-    else:
-        report = run_report(run, [manifest], fold) | {"looks": all_folds["looks"], "run": dict(all_folds)}
-    files.write_json(place / REPORT, report)
-    if all_folds["folds"] < 2:
+    report = all_folds
+    if all_folds.folds > 1:
+        report = run_report(run, [manifest], fold).model_copy(update={"looks": all_folds.looks, "run": all_folds})
+    elif (run.folder / FIGURES).is_dir():
+        shutil.copytree(run.folder / FIGURES, place / FIGURES)
+    write_report(place / REPORT, report)
+    if all_folds.folds < 2:
         files.write(place / PAGE, page(page_title(run.tool), report, place))
     files.write(place / CARD, card(manifest, run.endpoint, report, figure_names(place)))
     checkpoint.seal(place, manifest)
@@ -186,11 +197,11 @@ def figure_names(place: Path) -> list[str]:
     return sorted(path.name for path in (place / FIGURES).glob("*.png"))
 
 
-def draw_figures(run: Run, report: Mapping[str, Any], place: Path, fold: int | None = None) -> None:
+def draw_figures(run: Run, report: Report, place: Path, fold: int | None = None) -> None:
     """Draw the figures of a run, or of one of its folds, into `place/figures`."""
     shutil.rmtree(place / FIGURES, ignore_errors=True)
-    if report["metrics"]:
-        draw(evaluation(run, tables_of_fold(run.tables, fold)), run.endpoint, report, place / FIGURES)
+    if report.metrics:
+        draw(evaluation(run, tables_of_fold(run.tables, fold)), report, place / FIGURES)
     checkpoints = {number: path for number, path in checkpoints_in(run.folder).items() if fold in (None, number)}
     logs = {f"fold {number}": _latest_log(path) for number, path in checkpoints.items()}
     if logs := {name: path for name, path in logs.items() if path.is_file()}:
@@ -202,10 +213,10 @@ def page_title(tool: Mapping[str, Any]) -> str:
     return f"{tool['title']} ({tool['name']})"
 
 
-def page(title: str, report: Mapping[str, Any], place: Path) -> str:
+def page(title: str, report: Report, place: Path) -> str:
     """Return report.html for a folder, made from its report and figures."""
     paths = sorted((place / FIGURES).glob("*.*g"), key=lambda path: (path.stem, path.suffix))
     figures = {path.stem: path for path in paths}  # of a PNG and an SVG of the same name the SVG
-    banner = SIMULATED if report["simulated"] else RESEARCH
+    banner = SIMULATED if report.about.simulated else RESEARCH
     linked = [name for name in (REPORT, "predictions.csv") if (place / name).is_file()]
     return html(report, figures, title, banner, linked)

@@ -4,7 +4,6 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -15,8 +14,11 @@ from mil.errors import ConfigError
 from mil.inference.external import labelled
 from mil.report.assemble import evaluate
 from mil.report.evaluation import Evaluation
+from mil.report.files import read_report
 from mil.report.foreign_predictions import read
 from mil.report.prediction_columns import PredictionColumns
+from mil.report.schema import About, Report
+from mil.report.sections.discrimination import Discrimination
 from mil.runs.describe import FIGURES, REPORT, describe, describe_run, external
 from mil.runs.looks import FILE, count_look
 
@@ -35,24 +37,23 @@ class EvaluatedTable:
         notes: Sentences for the user: the kind of prediction, the classes, what was rescaled.
     """
 
-    report: dict[str, Any]
+    report: Report
     notes: tuple[str, ...]
 
 
-def evaluate_run(folder: Path) -> dict[str, Any]:
+def evaluate_run(folder: Path) -> Report:
     """Evaluate a run's stored predictions again and rewrite its report, figures and cards.
 
     Raises:
         ConfigError: The folder holds no finished run.
     """
     describe_run(folder, "evaluate")
-    report: dict[str, Any] = files.read_json(folder / REPORT)
-    return report
+    return read_report(folder / REPORT)
 
 
 def evaluate_checkpoint(
     checkpoint: Checkpoint, cohort: Path, features: Path, slides: Path | None, out: Path, resamples: int = RESAMPLES
-) -> dict[str, Any]:
+) -> Report:
     """Evaluate a checkpoint on a cohort that it was not trained on; nothing is fitted to the cohort.
 
     An earlier evaluation in the same folder is replaced and counted as a look: the checkpoint itself cannot count them.
@@ -73,7 +74,7 @@ def evaluate_checkpoint(
     predictions = labelled(checkpoint, features, cohort, slides)
     evaluation, report = external(checkpoint, predictions, resamples)
     files.write(out / "predictions.csv", predictions.table.to_csv(index=False))
-    report |= {"looks": count_look(out, "evaluate --cohort")}
+    report = report.model_copy(update={"looks": count_look(out, "evaluate --cohort")})
     shutil.rmtree(out / FIGURES, ignore_errors=True)
     describe(evaluation, report, out, f"{checkpoint.manifest.tool['title']}, on {cohort.name}")
     return report
@@ -99,13 +100,10 @@ def evaluate_table(
     table = read(path, columns)
     tool = {"decision": table.decision}
     evaluation = Evaluation.refitted(table.table, table.endpoint, tool, table.patients, resamples)
-    head: dict[str, Any] = {"tool": path.name, "simulated": False, "model": "not ours", "resamples": resamples}
-    report = head | evaluate(evaluation)
+    report = evaluate(evaluation, About(tool=path.name, simulated=False, model="not ours"))
     if table.ranks is not None:
         logger.warning("scores of %s are not all in [0, 1]: only their ranks are reported on", table.ranks)
-        report |= dict.fromkeys(OF_PROBABILITIES)
-        report["metrics"] = {table.endpoint.metric: report["metrics"][table.endpoint.metric]}
-        report["discrimination"] = {"questions": report["discrimination"]["questions"]}
+        report = _of_ranks(report, table.endpoint.metric)
     if out is not None:
         describe(evaluation, report, out, f"Predictions in {path.name}")
     return EvaluatedTable(report, tuple(table.said))
@@ -117,7 +115,7 @@ def evaluate_predictions(
     patients: pd.DataFrame | None = None,
     out: Path | None = None,
     resamples: int = RESAMPLES,
-) -> dict[str, Any]:
+) -> Report:
     """Evaluate a table as `predictions.csv` has it.
 
     Args:
@@ -134,7 +132,15 @@ def evaluate_predictions(
     table["fold"] = predictions.get("fold", 0)
     table["role"] = predictions.get("role", "report")
     evaluation = Evaluation.refitted(table, endpoint, {"decision": None}, patients, resamples)
-    report = {"simulated": False, "model": "not ours", "resamples": resamples} | evaluate(evaluation)
+    report = evaluate(evaluation, About(simulated=False, model="not ours"))
     if out is not None:
         describe(evaluation, report, out, "Predictions")
     return report
+
+
+def _of_ranks(report: Report, metric: str) -> Report:
+    """Return the report without what needs probabilities."""
+    sections = {key: section for key, section in report.sections.items() if key not in OF_PROBABILITIES}
+    if (areas := report.section(Discrimination)) is not None:
+        sections[Discrimination.key] = Discrimination(questions=areas.questions)
+    return report.model_copy(update={"metrics": {metric: report.metrics[metric]}, "sections": sections})

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from mil.report.comparison import NAMES
 from mil.report.figures.style import COLOURS, GREY, canvas, interval, short
+from mil.stats.estimate import Estimate
 
 _LINE = 0.26
 """Inches per row."""
@@ -57,8 +58,11 @@ def _draw_run(axes: Axes, at: int, row: Mapping[Any, Any]) -> None:
     if estimable:
         axes.plot(row["value"], at, "o", color=colour, markersize=5)
     shown = interval(
-        {key: row[key] if bounded else None for key in ("low", "high")}
-        | {"value": float(row["value"]) if estimable else None},
+        Estimate(
+            value=float(row["value"]) if estimable else None,
+            low=row["low"] if bounded else None,
+            high=row["high"] if bounded else None,
+        ),
         3,
     )
     axes.text(1.02, at, shown, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=colour)

@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from mil import files
-from mil.cards import COMPARATORS
 from mil.cohort.columns import Columns, identified
 from mil.config import described
 from mil.endpoints.endpoint import Endpoint
@@ -24,6 +23,8 @@ from mil.study.compose import read_config
 from mil.study.config import RunConfig
 from mil.tables import MISSING, read_table
 
+COMPARATORS = ("baseline", "covariates")
+"""Names of the tables of simpler models."""
 PATIENTS = "patients.csv"
 """The clinical table as the run read it, one row per patient; older runs have none."""
 logger = logging.getLogger(__name__)

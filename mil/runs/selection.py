@@ -7,10 +7,9 @@ from typing import Any
 import pandas as pd
 
 from mil import files
-from mil.cards import COMPARATORS
 from mil.errors import ConfigError
 from mil.fitted.state import refit
-from mil.runs.run import PATIENTS, Run, open_run
+from mil.runs.run import COMPARATORS, PATIENTS, Run, open_run
 from mil.runs.states import write_states
 from mil.runs.sweep_choice import choose, chosen_by_outer_fold, combine
 from mil.study.compose import read_config, write_config

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from mil import checkpoint
 from mil.errors import ConfigError
 from mil.inference.embeddings import Embedded, embedded
-from mil.report.as_dict import site_as_dict
-from mil.report.sections.site_effects import section
+from mil.report.as_dict import as_dict, site_as_dict
+from mil.report.sections.site_effects import Sites
 from mil.runs.designs import split_name
 from mil.runs.run import Run, one_row_per_patient
 from mil.runs.states import checkpoints_in
@@ -70,7 +70,7 @@ def audit(run: Run, features: Path | None = None, resamples: int | None = None) 
     drawn = (run.resamples if resamples is None else resamples, run.seed)
     within = _within(run, everybody, drawn[0])
     told = _told(site.tolist(), _label(study, site.index), found, drawn)
-    told["told_by"] |= {"score": within["told_by"]["score"]} if within else {}
+    told["told_by"] |= {} if within is None else {"score": site_as_dict(within.told_by["score"])}
     return _head(run, config) | {
         "fold": fold,
         "checkpoint": place.relative_to(run.folder).as_posix(),
@@ -80,7 +80,7 @@ def audit(run: Run, features: Path | None = None, resamples: int | None = None) 
         "seed": drawn[1],
         "method": METHOD,
         **told,
-        "within_sites": {"metric": within["metric"], **within["within_sites"]} if within else None,
+        "within_sites": None if within is None else _within_as_dict(within),
         "words": {name: _words(name, **told) for name in JUDGED},
     }
 
@@ -133,11 +133,16 @@ def _told(site: list[str], label: NDArray[np.float64], found: Embedded, drawn: t
     }
 
 
-def _within(run: Run, site: "pd.Series[str]", resamples: int) -> dict[str, Any] | None:
-    """What the report says of sites, of the sites as they are found here; none where fewer than two are reported."""
+def _within_as_dict(section: Sites) -> dict[str, Any]:
+    within = section.within_sites
+    return {"metric": section.metric, "sites": within.sites, **as_dict(within.estimate)}
+
+
+def _within(run: Run, site: "pd.Series[str]", resamples: int) -> Sites | None:
+    """Return the report's section on sites for these sites; None where fewer than two are reported."""
     if not run.reports:
         return None
-    return section(replace(run.evaluation(resamples=resamples), patients=pd.DataFrame({"site": site})))
+    return Sites.compute(replace(run.evaluation(resamples=resamples), patients=pd.DataFrame({"site": site})))
 
 
 def _head(run: Run, config: RunConfig) -> dict[str, Any]:

@@ -93,14 +93,14 @@ class Estimate(BaseModel):
         if self.value is None:
             return f"not estimable: {self.reason}" if self.reason else "not estimable"
         if self.low is None and self.high is None:
-            return format_number(self.value)
+            return format_number(self.value) + (f" (interval not estimable: {self.reason})" if self.reason else "")
         low, high = ("…" if bound is None else format_number(bound) for bound in (self.low, self.high))
         return f"{format_number(self.value)} ({low} to {high})"
 
     @property
     def population(self) -> str:
-        """The counts in words, such as `n 200, MSS 170, MSI-H 30`."""
-        return ", ".join(format_count(name, count) for name, count in self.counts.items())
+        """The counts in words, such as `n 200, MSS 170, MSI-H 30`; of a proportion `34 of 36`."""
+        return format_counts(self.counts)
 
     @property
     def described(self) -> str:
@@ -118,6 +118,14 @@ def format_number(value: float) -> str:
 def format_p(p: float) -> str:
     """Return a p value with three decimals; it is never written as zero."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def format_counts(counts: Mapping[str, int]) -> str:
+    """Return `n 200, MSS 170, MSI-H 30`; of a proportion `34 of 36`."""
+    if {"n", "successes"} <= set(counts):
+        rest = {name: count for name, count in counts.items() if name not in ("n", "successes")}
+        return ", ".join([f"{counts['successes']} of {counts['n']}", *([format_counts(rest)] if rest else [])])
+    return ", ".join(format_count(name, count) for name, count in counts.items())
 
 
 def format_count(name: str, count: object) -> str:

@@ -14,8 +14,14 @@ from numpy.typing import NDArray
 from mil.cards.tier import LOWEST, by_site, new_site_performance, tier
 from mil.fitted.novelty import Novelty
 from mil.manifest import Manifest
-from mil.report.page.words import verdict
-from mil.report.schema import GateResult
+from mil.report.schema import GateResult, Report
+from mil.report.sections.added_value import AddedValue
+from mil.report.sections.baseline import Baseline
+from mil.report.sections.calibration import Calibration
+from mil.report.sections.comparator import verdict
+from mil.report.sections.covariates import Covariates
+from mil.report.sections.subgroups import Subgroups
+from mil.report.sections.time_to_event import TimeToEvent
 from mil.runs.run import Run
 
 _FAR = 8.0
@@ -38,21 +44,20 @@ class Evidence:
 
     run: Run
     manifest: Manifest
-    report: Mapping[str, Any]
+    report: Report
     card: str
     missing_blocks: Sequence[str]
     differing: Sequence[str]
 
     @property
-    def all_folds(self) -> Mapping[str, Any]:
+    def all_folds(self) -> Report:
         """The report of all folds of the run."""
-        report: Mapping[str, Any] = self.report.get("run") or self.report
-        return report
+        return self.report.run or self.report
 
     @property
-    def endpoint_reports(self) -> Sequence[Mapping[str, Any]]:
+    def endpoint_reports(self) -> Sequence[Report]:
         """The report of all folds; of a tool of several endpoints also the report of each."""
-        return [self.all_folds, *(self.all_folds.get("parts") or {}).values()]
+        return [self.all_folds, *self.all_folds.parts.values()]
 
 
 def gates(evidence: Evidence) -> list[GateResult]:
@@ -93,38 +98,36 @@ def _better_than_chance(evidence: Evidence) -> Verdict:
 
 def _simple_models(evidence: Evidence) -> Verdict:
     report = evidence.all_folds
-    missing = [] if report.get("baseline") else ["mean pooling with a linear model"]
-    missing += [] if report.get("added_value") or report.get("covariates") else ["the clinical variables"]
-    comparison = verdict(report, evidence.run.endpoint.metric)
-    return not missing, (f"not compared with {' and '.join(missing)}. " if missing else "") + comparison
+    missing = [] if report.section(Baseline) else ["mean pooling with a linear model"]
+    missing += [] if report.section(AddedValue) or report.section(Covariates) else ["the clinical variables"]
+    return not missing, (f"not compared with {' and '.join(missing)}. " if missing else "") + verdict(report)
 
 
 def _calibration(evidence: Evidence) -> Verdict:
-    calibrated = [report for report in evidence.endpoint_reports if report.get("calibration") or report.get("survival")]
-    if not calibrated:
-        return False, "0 reports contain a calibration."
-    return True, f"reported on {calibrated[0]['patients'].get('n')} patients."
+    for report in evidence.endpoint_reports:
+        if report.section(Calibration) or report.section(TimeToEvent):
+            return True, f"reported on {report.patients['n']} patients."
+    return False, "0 reports contain a calibration."
 
 
 def _frozen_thresholds(evidence: Evidence) -> Verdict:
-    fitted = [row for report in (evidence.all_folds, evidence.report) for row in report.get("fitted") or []]
-    late = [row for row in fitted if "report" in str(row.get("on"))]
+    fitted = [*evidence.all_folds.fitted, *evidence.report.fitted]
+    late = [row for row in fitted if "report" in row.on]
     if late:
-        return False, f"{late[0]['what']} was set on report patients, {len(late)} such."
+        return False, f"{late[0].what} was set on report patients, {len(late)} such."
     decisions = evidence.manifest.fitted.decisions
     if not decisions:
-        return None, "the tool has no threshold that could be frozen."
+        return None, "the tool has 0 thresholds that could be frozen."
     sizes = [f"{decision.name} on {decision.n} {decision.on} patients" for decision in decisions]
     return True, f"fitted before the report patients were predicted: {', '.join(sizes)}."
 
 
 def _subgroups(evidence: Evidence) -> Verdict:
-    section = next((report["subgroups"] for report in evidence.endpoint_reports if report.get("subgroups")), None)
-    if section is None:
+    sections = [section for report in evidence.endpoint_reports if (section := report.section(Subgroups))]
+    if not sections:
         return False, "0 rows of subgroups: there was no clinical table."
-    rows = section["rows"]
-    estimable = sum((row.get("value") or {}).get("value") is not None for row in rows)
-    return True, f"{len(rows)} rows, {estimable} of them estimable."
+    rows = sections[0].rows
+    return True, f"{len(rows)} rows, {sum(row.value.value is not None for row in rows)} of them estimable."
 
 
 def _novelty(evidence: Evidence) -> Verdict:
@@ -158,7 +161,7 @@ def _card_complete(evidence: Evidence) -> Verdict:
 
 
 def _regenerates(evidence: Evidence) -> Verdict:
-    numbers, differing = _count_numbers(evidence.report), evidence.differing
+    numbers, differing = _count_numbers(evidence.report.model_dump(mode="json")), evidence.differing
     if differing:
         return False, f"{len(differing)} of {numbers} numbers differ, first {differing[0]}."
     how = "mil zoo verify" if evidence.run.simulated else "mil evaluate RUN where the patients are"

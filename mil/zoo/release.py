@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,14 +13,14 @@ from mil.checkpoint import Checkpoint
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import CheckpointError, ConfigError
 from mil.manifest import Manifest
-from mil.report.schema import GateResult
+from mil.report.files import read_report, write_report
 from mil.runs.describe import CARD, FIGURES, REPORT, draw_figures
 from mil.runs.run import open_run
 from mil.runs.states import checkpoints_in, read_states, write_states
 from mil.zoo import golden
 from mil.zoo.gates import Evidence, gates
 from mil.zoo.released import TABLES, missing_blocks, texts
-from mil.zoo.verify import differences, recompute
+from mil.zoo.verify import recompute, report_differences
 from mil.zoo.versions import CHANGELOG, change, changelog, check_version, parse
 
 SCALE, COLOURS = 0.5, 24
@@ -79,16 +78,16 @@ def release(
 
 def describe_release(run_folder: Path, draft: Path, loaded: Checkpoint, manifest: Manifest) -> None:
     """Judge the gates and write report, card, XML and page with their results."""
-    report = files.read_json(draft / REPORT)
+    report = read_report(draft / REPORT)
     run = open_run(run_folder)
     if not (draft / FIGURES).is_dir():
         draw_figures(run, report, draft, int(manifest.data["split"]["fold"]))
     _shrink_figures(draft / FIGURES)
-    differing = list(differences(report, recompute(run, loaded, report), exact=True))
+    differing = report_differences(report, recompute(run, loaded, report), exact=True)
     card = texts(draft, manifest, loaded.endpoint, report)[CARD]
     results = gates(Evidence(run, manifest, report, card, missing_blocks(card), differing))
-    report = report | {"gates": [gate.model_dump() for gate in results]}
-    files.write_json(draft / REPORT, report)
+    report = report.model_copy(update={"gates": tuple(results)})
+    write_report(draft / REPORT, report)
     for name, text in texts(draft, manifest, loaded.endpoint, report).items():
         files.write(draft / name, text)
 
@@ -143,11 +142,6 @@ def _copy_states(run: Path, draft: Path, fold: int) -> None:
     others = {number: state for number, state in read_states(run).items() if number != fold}
     if others:
         write_states(draft, others)
-
-
-def stored_gates(place: Path) -> Sequence[GateResult]:
-    """Return the gate results in the report of a release."""
-    return [GateResult.model_validate(gate) for gate in files.read_json(place / REPORT).get("gates") or []]
 
 
 def _replace(draft: Path, place: Path) -> None:

@@ -1,15 +1,14 @@
 """Which files a released folder holds, and the texts among them that are generated from the others."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mil import checkpoint
 from mil.cards import card
 from mil.cards.chai import chai
 from mil.endpoints.endpoint import Endpoint
 from mil.manifest import Manifest
+from mil.report.schema import Report
 from mil.runs.describe import CARD, FIGURES, PAGE, REPORT, figure_names, page, page_title
 from mil.runs.states import STATES
 from mil.zoo.golden import GOLDEN
@@ -25,7 +24,7 @@ _FIGURE_ENDINGS = (".png", ".svg")
 _BLOCK = re.compile(r"^## (\d+)\. ", re.MULTILINE)
 
 
-def texts(folder: Path, manifest: Manifest, endpoint: Endpoint, report: Mapping[str, Any]) -> dict[str, str]:
+def texts(folder: Path, manifest: Manifest, endpoint: Endpoint, report: Report) -> dict[str, str]:
     """Return card, XML and report page by file name, generated from manifest, report, changelog and figures."""
     changes = (folder / CHANGELOG).read_text(encoding="utf-8").removeprefix(HEAD)
     return {

@@ -3,17 +3,19 @@
 import json
 import math
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-from mil import checkpoint, files
+from mil import checkpoint
 from mil.checkpoint import Checkpoint
 from mil.errors import MilError
+from mil.report.files import read_report
+from mil.report.schema import Report
 from mil.runs.describe import CARD, REPORT, run_report
 from mil.runs.run import PATIENTS, Run, one_row_per_patient, read_tables
 from mil.runs.states import read_states
@@ -22,9 +24,6 @@ from mil.zoo import golden
 from mil.zoo.gates import Evidence, gates
 from mil.zoo.released import misplaced, missing_blocks, texts
 
-T = TypeVar("T", dict[str, Any], list[dict[str, Any]])
-NOT_RECOMPUTED = ("looks", "gates", "run")
-"""Keys of a report that do not follow from the predictions of its own fold."""
 TOLERANCE = 1e-6
 """Relative; on another platform than the one that made the release."""
 
@@ -40,15 +39,13 @@ def verify(folder: Path) -> list[str]:
         if problems := misplaced(loaded.manifest):
             return problems
         golden.check(loaded)
-        stored = files.read_json(folder / REPORT)
+        stored = read_report(folder / REPORT)
         return [*_wrong_numbers(loaded, stored), *_wrong_texts(loaded, stored)]
     except (MilError, OSError) as error:
         return [str(error)]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:  # report.json holds something else
-        return [f"{folder / REPORT}: {type(error).__name__}: {' '.join(str(error).split())}"]
 
 
-def recomputed(folder: Path) -> dict[str, Any] | None:
+def recomputed(folder: Path) -> Report | None:
     """Return the report of a released folder, recomputed from its stored predictions.
 
     None if the folder holds no predictions, since they belong to real patients.
@@ -59,11 +56,11 @@ def recomputed(folder: Path) -> dict[str, Any] | None:
     loaded = checkpoint.load(folder)
     if not loaded.manifest.data["simulated"]:
         return None
-    stored = files.read_json(folder / REPORT)
+    stored = read_report(folder / REPORT)
     return recompute(released_run(loaded, stored), loaded, stored)
 
 
-def released_run(loaded: Checkpoint, stored: Mapping[str, Any]) -> Run:
+def released_run(loaded: Checkpoint, stored: Report) -> Run:
     """Return a released folder as a run, with its tables, tool and endpoint."""
     folder, manifest = loaded.folder, loaded.manifest
     endpoint = checkpoint.endpoint_of(manifest.endpoint, (), folder)  # not fitted, as in the report of a run
@@ -75,26 +72,26 @@ def released_run(loaded: Checkpoint, stored: Mapping[str, Any]) -> Run:
         model=manifest.model.name,
         encoder=manifest.encoder["name"],
         simulated=manifest.data["simulated"],
-        resamples=stored["resamples"],
-        seed=stored.get("seed", manifest.training["seed"]),
+        resamples=stored.resamples,
+        seed=stored.seed,
         tables=read_tables(folder, endpoint),
         patients=one_row_per_patient(read_table(patients)) if patients.is_file() else None,
         states=read_states(folder) | {manifest.data["split"]["fold"]: manifest.fitted},
     )
 
 
-def recompute(run: Run, loaded: Checkpoint, stored: Mapping[str, Any]) -> dict[str, Any]:
+def recompute(run: Run, loaded: Checkpoint, stored: Report) -> Report:
     """Return a checkpoint's report, recomputed from the tables of its run.
 
     Looks, gates and what the other folds fitted are taken from the stored report.
     """
     manifest = loaded.manifest
-    copied = {key: stored[key] for key in NOT_RECOMPUTED if key in stored}
-    if "run" not in stored:
-        return _as_json(run_report(run, [manifest]) | copied)
-    copied_of_run = {key: stored["run"][key] for key in ("looks", "fitted") if key in stored["run"]}
+    copied = {"looks": stored.looks, "gates": stored.gates}
+    if stored.run is None:
+        return run_report(run, [manifest]).model_copy(update=copied)
+    all_folds = run_report(run, [manifest]).model_copy(update={"looks": stored.run.looks, "fitted": stored.run.fitted})
     fold = run_report(run, [manifest], manifest.data["split"]["fold"])
-    return _as_json(fold | copied | {"run": run_report(run, [manifest]) | copied_of_run})
+    return fold.model_copy(update=copied | {"run": all_folds})
 
 
 def differences(stored: Any, computed: Any, exact: bool, where: str = "") -> Iterator[str]:
@@ -109,20 +106,25 @@ def differences(stored: Any, computed: Any, exact: bool, where: str = "") -> Ite
         yield f"{where} is {_shortened(stored)}, the stored predictions give {_shortened(computed)}"
 
 
-def _wrong_numbers(loaded: Checkpoint, stored: dict[str, Any]) -> Iterator[str]:
+def report_differences(stored: Report, computed: Report, exact: bool) -> list[str]:
+    """Return each difference of two reports, one line each."""
+    return list(differences(stored.model_dump(mode="json"), computed.model_dump(mode="json"), exact))
+
+
+def _wrong_numbers(loaded: Checkpoint, stored: Report) -> Iterator[str]:
     if not loaded.manifest.data["simulated"]:
         return
     run, exact = released_run(loaded, stored), golden.made_here(loaded.folder)
-    differing = list(differences(stored, recompute(run, loaded, stored), exact))
+    differing = report_differences(stored, recompute(run, loaded, stored), exact)
     yield from (f"{REPORT}: {line}" for line in differing)
-    without_gates = {key: value for key, value in stored.items() if key != "gates"}
+    without_gates = stored.model_copy(update={"gates": ()})
     card = texts(loaded.folder, loaded.manifest, loaded.endpoint, without_gates)[CARD]
     evidence = Evidence(run, loaded.manifest, without_gates, card, missing_blocks(card), differing)
-    judged = _as_json([gate.model_dump() for gate in gates(evidence)])
-    yield from (f"{REPORT}: {line}" for line in differences(stored.get("gates"), judged, exact, "gates"))
+    judged = stored.model_copy(update={"gates": tuple(gates(evidence))})
+    yield from (f"{REPORT}: {line}" for line in report_differences(stored, judged, exact))
 
 
-def _wrong_texts(loaded: Checkpoint, stored: Mapping[str, Any]) -> Iterator[str]:
+def _wrong_texts(loaded: Checkpoint, stored: Report) -> Iterator[str]:
     for name, expected in texts(loaded.folder, loaded.manifest, loaded.endpoint, stored).items():
         text = (loaded.folder / name).read_text(encoding="utf-8")
         if text != expected:
@@ -147,12 +149,6 @@ def _same(stored: Any, computed: Any, exact: bool) -> bool:
 def _shortened(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
-
-
-def _as_json(document: T) -> T:
-    """Return the document as it would be read back from a file."""
-    plain: T = json.loads(json.dumps(document, allow_nan=False))
-    return plain
 
 
 def verify_all(folders: Sequence[Path], processes: int = 2) -> Iterator[tuple[Path, list[str]]]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from mil.cards import BLOCKS, RESEARCH, SIMULATED, card, interval, population
+from mil.cards import BLOCKS, RESEARCH, SIMULATED, card
 from mil.cards.chai import chai
 from mil.cards.content import ABSENT
 from mil.cards.markdown import anchor, escaped
@@ -23,6 +23,7 @@ from mil.fitted.probability_maps import Curve
 from mil.fitted.state import FittedState
 from mil.manifest import Manifest, Part, part
 from mil.report.assemble import evaluate
+from mil.report.schema import Estimate, Report
 from tests.report.figures.cases import CASES, HOSTILE, evaluated
 
 FIGURES = ["calibration.png", "kaplan_meier.png", "leaderboard.png", "learning_curve.png", "odd.png", "roc.png"]
@@ -109,18 +110,19 @@ def manifest(endpoint: Endpoint, simulated: bool = True, **more: Any) -> Manifes
 
 
 @cache
-def written(name: str, simulated: bool = True) -> tuple[str, dict[str, Any]]:
-    """The card of a kind of endpoint, and the report that it is of."""
+def written(name: str, simulated: bool = True) -> tuple[str, Report]:
+    """The card of a kind of endpoint, and the report that it is made from."""
     evaluation, report = evaluated(name)
-    own = report | {"resamples": 10, "looks": 1, "fitted": []}
-    return card(manifest(evaluation.endpoint, simulated), evaluation.endpoint, own, FIGURES), own
+    report = report.model_copy(update={"looks": 1})
+    return card(manifest(evaluation.endpoint, simulated), evaluation.endpoint, report, FIGURES), report
 
 
-def at(report: Any, path: str) -> Any:
-    """What stands at a card's source."""
+def at(report: Report, path: str) -> Any:
+    """The JSON value at a card's source."""
+    node: Any = report.model_dump(mode="json")
     for key, index, quoted in re.findall(r'([\w]+)|\[(\d+)\]|\["([^"]+)"\]', path):
-        report = report[int(index)] if index else report[quoted or key]
-    return report
+        node = node[int(index)] if index else node[quoted or key]
+    return node
 
 
 def blocks(text: str) -> dict[int, str]:
@@ -159,11 +161,11 @@ def test_every_number_of_every_table_is_at_the_place_that_it_names(name: str) ->
     for value, _, source in rows:
         node = at(report, source)
         if isinstance(node, dict) and isinstance(node.get("value"), int | float | None) and "value" in node:
-            assert value == escaped(interval(node)), source
+            assert value == escaped(Estimate.model_validate(node)), source
             checked += 1
     assert checked >= 10
-    for metric, found in report["metrics"].items():
-        assert f"| {interval(found)} | {escaped(population(found))} | `report.json: metrics.{metric}` |" in text
+    for metric, estimate in report.metrics.items():
+        assert f"| {estimate} | {escaped(estimate.population)} | `report.json: metrics.{metric}` |" in text
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -193,8 +195,7 @@ def test_what_a_pathologist_needs_stands_on_the_first_screen() -> None:
 
 def test_a_mangled_or_missing_report_is_told_and_not_shown_as_numbers() -> None:
     endpoint = CASES["binary"]().endpoint
-    old = {"schema": 1, "folds": 0, "patients": {}, "metrics": {}, "oracle": None, "baseline": None, "covariates": None}
-    text = card(manifest(endpoint), endpoint, old, [])
+    text = card(manifest(endpoint), endpoint, Report(), [])
     assert list(blocks(text)) == list(range(25))
     assert "no patient was held back to report on" in text
     assert "not available: this report has none" in text
@@ -234,21 +235,22 @@ def test_cards_of_tools_that_say_little_of_themselves_are_whole() -> None:
 
 def test_a_fold_of_several_shows_the_whole_run_and_its_own_patients_apart() -> None:
     evaluation, report = evaluated("binary")
-    text = card(manifest(evaluation.endpoint), evaluation.endpoint, report | {"run": report}, ["roc.png"])
+    both = report.model_copy(update={"run": report})
+    text = card(manifest(evaluation.endpoint), evaluation.endpoint, both, ["roc.png"])
     assert "`report.json: run.metrics.auroc`" in text
     assert "`report.json: metrics.auroc`" in text
     assert "(fold 1, the report patients of these weights)](figures/roc.png)" in text
 
 
 def test_a_tool_of_several_endpoints_shows_each_under_its_name() -> None:
-    parts = {"MSI": evaluated("binary"), "outcome": evaluated("survival")}
-    endpoint = Several({name: found.endpoint for name, (found, _) in parts.items()})
-    mean = {"value": 0.7, "low": 0.6, "high": 0.8, "level": 0.95, "counts": {"n": 120}}
-    head = dict.fromkeys(parts["MSI"][1]) | {"schema": 2, "folds": 1, "metrics": {"mean": mean}}
-    text = card(manifest(endpoint), endpoint, head | {"parts": {name: own for name, (_, own) in parts.items()}}, [])
+    cases = {"MSI": evaluated("binary"), "outcome": evaluated("survival")}
+    endpoint = Several({name: evaluation.endpoint for name, (evaluation, _) in cases.items()})
+    mean = Estimate(value=0.7, low=0.6, high=0.8, counts={"n": 120})
+    report = Report(folds=1, metrics={"mean": mean}, parts={name: report for name, (_, report) in cases.items()})
+    text = card(manifest(endpoint), endpoint, report, [])
     assert "### MSI: Discrimination" in text
     assert "### outcome: Survival" in text
-    assert "`report.json: parts.outcome.survival.c_index`" in text
+    assert "`report.json: parts.outcome.sections.survival.c_index`" in text
 
 
 def test_the_front_matter_is_what_a_model_hub_reads(tmp_path: Path) -> None:
@@ -258,10 +260,10 @@ def test_the_front_matter_is_what_a_model_hub_reads(tmp_path: Path) -> None:
     data = ModelCard.load(path).data
     assert data.eval_results
     for result in data.eval_results:
-        found = report["metrics"][result.metric_name]
-        assert result.metric_value == found["value"]
-        assert result.metric_args["n"] == found["counts"]["n"]
-        assert (result.metric_args["low"], result.metric_args["high"]) == (found["low"], found["high"])
+        estimate = report.metrics[result.metric_name]
+        assert result.metric_value == estimate.value
+        assert result.metric_args["n"] == estimate.n
+        assert (result.metric_args["low"], result.metric_args["high"]) == (estimate.low, estimate.high)
         assert result.dataset_type == "simulated"
     assert data.language == ["en", "fr"]
     assert data.base_model == "MahmoodLab/UNI"
@@ -348,6 +350,6 @@ def test_how_clearly_a_simulated_encoder_sees_is_told(contrast: float | None, to
     said = manifest(evaluation.endpoint)
     drawn = {} if contrast is None else {"contrast": contrast}
     known = said.model_copy(update={"data": said.data | {"simulation": said.data["simulation"] | drawn}})
-    text = card(known, evaluation.endpoint, report | {"resamples": 10, "looks": 1, "fitted": []}, FIGURES)
+    text = card(known, evaluation.endpoint, report, FIGURES)
     line = next((line for line in text.splitlines() if line.startswith("- **How clear the features are**")), None)
     assert line == (told and f"- **How clear the features are**: {told} (`manifest.json: data.simulation.contrast`)")

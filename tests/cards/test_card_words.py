@@ -2,10 +2,11 @@
 
 import re
 
-from mil.cards import card, population
-from mil.cards.measured import measured
-from mil.report.page.words import population as told
+from mil.cards import card
+from mil.report.page.outline import rows_of
 from mil.report.page.words import written
+from mil.report.schema import Estimate, Model
+from mil.stats.estimate import format_counts
 from tests.report.figures.cases import evaluated
 
 from .test_card import manifest
@@ -26,17 +27,39 @@ def test_the_report_and_the_predictions_are_one_click_away() -> None:
 
 
 def test_a_class_that_is_called_by_a_number_is_not_taken_for_one() -> None:
-    assert population({"counts": {"n": 9, "0": 4, "low": 5}}) == "n 9, class 0: 4, low 5"
-    assert told({"n": 9, "MSS": 4}) == "n 9, MSS 4", "a class keeps its letters"
+    assert format_counts({"n": 9, "0": 4, "low": 5}) == "n 9, class 0: 4, low 5"
+    assert format_counts({"n": 9, "MSS": 4}) == "n 9, MSS 4", "a class keeps its letters"
 
 
 def test_large_numbers_have_one_decimal_and_small_ones_two_digits() -> None:
     assert [written(value) for value in (72.0, 9.384, 0.15, 0.00012)] == ["72.0", "9.384", "0.150", "0.00012"]
 
 
+class Covered(Model):
+    """Something of which there may be several."""
+
+    name: str
+    coverage: Estimate
+
+
+class AtTime(Model):
+    """An estimate at a time."""
+
+    time: float
+    estimate: Estimate
+
+
+class Parts(Model):
+    """Several of both."""
+
+    parts: tuple[Covered, ...] = ()
+    times: tuple[AtTime, ...] = ()
+
+
 def test_a_record_is_named_only_where_there_are_others_to_tell_it_from() -> None:
-    number = {"value": 0.9, "low": 0.8, "high": 0.95, "level": 0.95, "n": 9}
-    assert [one.label for one in measured([{"coverage": number}], "report.json: parts")] == ["Coverage"]
-    two = [{"coverage": number}, {"coverage": number}]
-    assert [one.label for one in measured(two, "report.json: parts")] == ["1 · Coverage", "2 · Coverage"]
-    assert [one.label for one in measured([number | {"time": 12.0}], "report.json: survival")] == ["at 12"]
+    number = Estimate(value=0.9, low=0.8, high=0.95, counts={"n": 9})
+    single, other = Covered(name="MSI", coverage=number), Covered(name="BRAF", coverage=number)
+    assert [row.label for row in rows_of(Parts(parts=(single,)))] == ["Coverage"]
+    assert [row.label for row in rows_of(Parts(parts=(single, other)))] == ["MSI: Coverage", "BRAF: Coverage"]
+    times = tuple(AtTime(time=time, estimate=number) for time in (12.0, 24.0))
+    assert [row.label for row in rows_of(Parts(times=times))] == ["12", "24"]

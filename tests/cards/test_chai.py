@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from mil.cards.chai import NAMESPACE, chai
+from mil.report.sections.operating_points import OperatingPoints
 from tests.report.figures.cases import CASES, evaluated
 
 from .test_card import FACTS, manifest
@@ -95,10 +96,13 @@ def test_its_numbers_are_the_reports() -> None:
     evaluation, report = evaluated("binary")
     root = ET.fromstring(chai(manifest(evaluation.endpoint), evaluation.endpoint, report))
     values = [json.loads(element.text or "") for element in root.iter(f"{{{NAMESPACE}}}ValueJson")]
-    auroc = report["metrics"]["auroc"]
-    assert {key: auroc[key] for key in ("value", "low", "high")}.items() <= values[0].items()
-    sensitivity = report["operating_points"]["decisions"][0]["sensitivity"]
-    assert any(one.get("value") == sensitivity["value"] and one.get("n") == sensitivity["n"] for one in values)
+    auroc = report.metrics["auroc"]
+    assert {"value": auroc.value, "low": auroc.low, "high": auroc.high}.items() <= values[0].items()
+    points = report.section(OperatingPoints)
+    assert points is not None
+    sensitivity = points.decisions[0].sensitivity
+    assert sensitivity is not None
+    assert any(value["value"] == sensitivity.value and value["counts"] == sensitivity.counts for value in values)
     summary = root.findtext(f".//{{{NAMESPACE}}}Summary") or ""
     assert FACTS["en"] in summary
     assert summary.startswith("SIMULATED DATA")

@@ -39,7 +39,7 @@ def clinical_run(hospital: Path, clinic: Path, tmp_path_factory: pytest.TempPath
 
 def test_a_run_with_covariates_reports_what_these_alone_can_do(clinical_run: Path) -> None:
     report = files.read_json(clinical_run / "report.json")
-    beside = report["covariates"]
+    beside = report["sections"]["covariates"]
     assert beside["name"] == "clinical covariates alone, linear"
     assert set(beside["metrics"]) == set(beside["difference"]) == set(report["metrics"])
     card = (clinical_run / "checkpoint" / "README.md").read_text()
@@ -108,7 +108,7 @@ def test_several_questions_are_learnt_scored_and_reported_together(several_run: 
     assert raw[scores].notna().all(axis=None)
     assert next(iter(report["metrics"])) == "mean"
     assert {"class_auroc", "outcome_c_index", "amount_r2"} < set(report["metrics"])
-    assert report["oracle"]["mean"]["value"] > 0.5
+    assert report["sections"]["oracle"]["metrics"]["mean"]["value"] > 0.5
     assert report["patients"]["n"] >= report["patients"].get("amount known", 0)
     card = (several_run / "checkpoint" / "README.md").read_text()
     assert all(name in card for name in scores)

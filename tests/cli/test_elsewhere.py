@@ -74,7 +74,7 @@ def test_a_checkpoint_is_evaluated_elsewhere_by_what_was_frozen_and_each_look_is
     assert said.code == 0, said.err
     assert said.out.splitlines()[-2:] == ["withheld: 0", str(tmp_path / "out")]
     report = files.read_json(tmp_path / "out" / "report.json")
-    assert report["operating_points"]["decisions"][0]["cuts"] == [list(decision(RELEASED).cuts)]
+    assert report["sections"]["operating_points"]["decisions"][0]["cuts"] == [list(decision(RELEASED).cuts)]
     assert report["patients"]["MSI-H"] == POSITIVES
     assert f"auroc  {report['metrics']['auroc']['value']:.3f}" in said.out
     assert mil(*words).code == 0

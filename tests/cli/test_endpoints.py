@@ -24,9 +24,9 @@ def test_a_tool_is_trained_on_its_own_cohort_and_describes_itself(tool: str, tmp
     said = mil("train", *words, f"hydra.run.dir={tmp_path}/run")
     assert said.code == 0, said.err
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert report["oracle"][metric]["value"] > 0.4
+    assert report["sections"]["oracle"]["metrics"][metric]["value"] > 0.4
     assert metric in report["metrics"]
-    assert metric in report["baseline"]["difference"]
+    assert metric in report["sections"]["baseline"]["difference"]
     card = (tmp_path / "run" / "checkpoint" / "README.md").read_text()
     assert meaning in card
     assert f"- {'regression' if tool == 'regression' else 'classification'}\n" in card

@@ -64,7 +64,7 @@ def test_classes_are_scored_as_scikit_learn_does(mil: Mil, tmp_path: Path) -> No
     assert said.out.splitlines()[0] == "3 classes from --score: low, mid, >=high; called is the likeliest"
     expected = np.mean([roc_auc_score(at == GRADE, SHARES[:, at]) for at in range(3)])
     assert report["metrics"]["macro_auroc"]["value"] == pytest.approx(expected, abs=1e-12)
-    (decision,) = report["operating_points"]["decisions"]
+    (decision,) = report["sections"]["operating_points"]["decisions"]
     found = np.array(decision["confusion"]["rows"])
     assert found.trace() == (SHARES.argmax(1) == GRADE).sum()
     assert (tmp_path / "out" / "figures" / "confusion.png").is_file()
@@ -125,9 +125,9 @@ def test_competing_causes_are_ranked_by_the_first_one(mil: Mil, tmp_path: Path) 
     never = np.where(CAUSE == 2, TIME.max() + 1, TIME)  # who had another event first outlives every relapse
     c_index = concordance_index_censored(CAUSE == 1, never, RISK)[0]
     assert report["metrics"]["c_index"]["value"] == pytest.approx(c_index, abs=1e-12)
-    (horizon,) = report["survival"]["calibration"]
+    (horizon,) = report["sections"]["survival"]["calibration"]
     assert (horizon["column"], horizon["predicted"]) == ("risk_relapse_36", pytest.approx(RISK.mean(), abs=1e-12))
-    assert [one["name"] for one in report["utility"]["horizons"]] == ["risk_relapse_36"]
+    assert [one["name"] for one in report["sections"]["utility"]["horizons"]] == ["risk_relapse_36"]
     assert (tmp_path / "out" / "figures" / "incidence.png").is_file()
 
 
@@ -137,7 +137,7 @@ def test_without_a_horizon_any_score_orders_patients(mil: Mil, tmp_path: Path) -
     never = np.where(CAUSE == 2, TIME.max() + 1, TIME)
     expected = concordance_index_censored(CAUSE == 1, never, RISK)[0]
     assert report["metrics"]["c_index"]["value"] == pytest.approx(expected, abs=1e-12)
-    assert report["survival"]["calibration"] == []
+    assert report["sections"]["survival"]["calibration"] == []
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -146,10 +146,12 @@ def test_risks_at_a_time_are_scored_as_scikit_survival_does(mil: Mil, tmp_path: 
     said, report = scored(mil, tmp_path, *words)
     assert said.out.startswith("survival: risk rises with the risk; months in days\n")
     ends = Surv.from_arrays(CAUSE == 1, TIME)
-    found = report["survival"]
+    found = report["sections"]["survival"]
     c_index = concordance_index_censored(CAUSE == 1, TIME, RISK)[0]
     assert report["metrics"]["c_index"]["value"] == pytest.approx(c_index, abs=1e-12)
-    assert found["auc"][0]["value"] == pytest.approx(cumulative_dynamic_auc(ends, ends, RISK, [36])[0][0], abs=1e-12)
+    assert found["auc"][0]["estimate"]["value"] == pytest.approx(
+        cumulative_dynamic_auc(ends, ends, RISK, [36])[0][0], abs=1e-12
+    )
     brier = brier_score(ends, ends, 1 - RISK[:, None], [36])[1][0]
     assert found["brier"][0]["model"]["value"] == pytest.approx(brier, abs=1e-12)
     assert found["unit"] == "days"
@@ -162,7 +164,7 @@ def test_training_rows_set_the_groups_of_the_log_rank_test(mil: Mil, tmp_path: P
     own, high = TABLE["part"] == "report", np.median(RISK[TABLE["part"] == "train"]) <= RISK
     time, dead = TABLE["months"], TABLE["dead"]
     test = logrank_test(time[own & high], time[own & ~high], dead[own & high], dead[own & ~high])
-    found = report["groups"]["log_rank"]
+    found = report["sections"]["groups"]["log_rank"]
     assert report["patients"]["n"] == own.sum()
     assert (found["statistic"], found["p"]) == pytest.approx((test.test_statistic, test.p_value), abs=1e-12)
 
@@ -173,7 +175,7 @@ def test_select_rows_set_a_cut_that_the_others_are_called_by(mil: Mil, tmp_path:
     said, report = scored(mil, tmp_path, *words)
     assert said.out.startswith("binary: p=low is of MSI being yes, not no\n")
     select = np.sort(TABLE["p=low"][(TABLE["part"] == "select") & (TABLE["MSI"] == "yes")])
-    (decision,) = report["operating_points"]["decisions"]
+    (decision,) = report["sections"]["operating_points"]["decisions"]
     cut = select[len(select) - int(np.ceil(0.8 * len(select)))]
     assert decision["cuts"] == [[pytest.approx(cut, abs=1e-12)]]
     own = (TABLE["part"] == "report") & (TABLE["MSI"] == "yes")

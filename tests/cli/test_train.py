@@ -80,15 +80,19 @@ def test_every_number_of_the_report_has_its_interval_and_its_counts(run: str, re
         counted["events"] = int((reported["event"].astype(float) == 1).sum())
     else:
         counted |= {name: int((reported["MSI"] == name).sum()) for name in ("MSS", "MSI-H")}
-    blocks = [report["metrics"], report["baseline"]["metrics"], report["baseline"]["difference"]]
-    blocks += [] if run == "real_run" else [report["oracle"]]
+    blocks = [
+        report["metrics"],
+        report["sections"]["baseline"]["metrics"],
+        report["sections"]["baseline"]["difference"],
+    ]
+    blocks += [] if run == "real_run" else [report["sections"]["oracle"]["metrics"]]
     for block in blocks:
         assert block
         for found in block.values():
             assert found["counts"] == counted
             assert found["low"] <= found["high"]
             assert found["level"] == 0.95
-    assert report["simulated"] == (run != "real_run")
+    assert report["about"]["simulated"] == (run != "real_run")
     assert report["folds"] == (1 if run == "real_run" else 2)
 
 

@@ -72,10 +72,10 @@ def test_nothing_is_fitted_to_the_cohort(found: Labelled, stored: Checkpoint) ->
     turned = found.table.assign(MSI=found.table["MSI"].map({"MSS": "MSI-H", "MSI-H": "MSS"}))
     for table in (found.table, turned):
         evaluation, report = external(stored, found._replace(table=table), resamples=20)
-        (decision,) = report["operating_points"]["decisions"]
-        assert decision["cuts"] == [list(frozen.cuts)]
-        assert report == {**report, **evaluate(evaluation)}
-        assert report["external"]
+        (decision,) = report.operating_points.decisions
+        assert decision.cuts == (frozen.cuts,)
+        assert report == evaluate(evaluation, report.about, report.fitted)
+        assert report.about.external
     called = found.table["p_MSI-H"] >= frozen.cuts[0]
     assert (found.table["call"] == called.map({True: "MSI-H", False: "MSS"})).all()
 
@@ -185,12 +185,12 @@ def test_outcomes_of_a_new_hospital_put_the_risks_right_and_the_stated_cut_is_of
     assert (said["call"] == np.where(said["calibrated_risk_3y"] >= 0.5, "high", "low")).all()
     found = labelled(reloaded, followed / "features", followed / "cohort.csv")
     _, report = external(reloaded, found, resamples=10)
-    three = report["survival"]["calibration"][0]
-    assert three["calibrated"]["observed_expected"]["value"] == pytest.approx(1, abs=1e-6)
-    assert [one["columns"] for one in report["groups"]["fitted"]] == [["calibrated_risk_3y"]]
-    assert report["operating_points"]["decisions"][0]["fitted"][0]["columns"] == ["calibrated_risk_3y"]
-    (told,) = (one for one in report["fitted"] if one["what"] == "calibration by baseline")
-    assert (told["on"], told["n"]) == ("local cohort", len(there.table))
+    three = report.survival.calibration[0]
+    assert three.calibrated.observed_expected.value == pytest.approx(1, abs=1e-6)
+    assert [fold.columns for fold in report.groups.fitted] == [("calibrated_risk_3y",)]
+    assert report.operating_points.decisions[0].fitted[0].columns == ("calibrated_risk_3y",)
+    (row,) = (row for row in report.fitted if row.what == "calibration by baseline")
+    assert (row.on, row.n) == ("local cohort", len(there.table))
 
 
 def test_a_cohort_that_is_only_evaluated_refits_no_risk(followed: Path, tmp_path: Path) -> None:
@@ -201,9 +201,9 @@ def test_a_cohort_that_is_only_evaluated_refits_no_risk(followed: Path, tmp_path
     found = labelled(reloaded, followed / "features", followed / "cohort.csv")
     turned = found._replace(table=found.table.assign(event=1 - found.table["event"].astype(int)))
     before, after = (external(reloaded, one, resamples=5)[1] for one in (found, turned))
-    assert before["fitted"] == after["fitted"]
-    assert [one["calibrated"]["predicted"] for one in before["survival"]["calibration"]] == [
-        one["calibrated"]["predicted"] for one in after["survival"]["calibration"]
+    assert before.fitted == after.fitted
+    assert [horizon.calibrated.predicted for horizon in before.survival.calibration] == [
+        horizon.calibrated.predicted for horizon in after.survival.calibration
     ]
 
 

@@ -1,6 +1,5 @@
 """report.json: what is scored, on whom, and that it can be written down."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,16 @@ from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.survival import Cox
 from mil.errors import CohortError, ConfigError, PredictionsError
 from mil.fitted.cutoffs import choose
-from mil.report.assemble import SECTIONS
 from mil.report.assemble import evaluate as evaluated
 from mil.report.evaluation import Evaluation
+from mil.report.schema import Report
+from mil.report.sections.baseline import Baseline
+from mil.report.sections.operating_point import OperatingPoint
+from mil.report.sections.operating_points import OperatingPoints
+from mil.report.sections.oracle import Oracle
+from mil.stats.estimate import Estimate
 from mil.stats.proportions import wilson
+from tests.estimates import triple, value_of
 
 from .tables import binary, multiclass, names, survival
 
@@ -28,15 +33,34 @@ CLASSES = Multiclass(classes=("a", "b", "c"))
 
 
 def evaluate(
-    table: pd.DataFrame, endpoint: Endpoint, decision: Any = None, resamples: int = 50, **beside: pd.DataFrame
-) -> dict[str, Any]:
-    return evaluated(Evaluation.refitted(table, endpoint, {"decision": decision}, resamples=resamples), **beside)
+    table: pd.DataFrame, endpoint: Endpoint, decision: Any = None, resamples: int = 50, **comparators: pd.DataFrame
+) -> Report:
+    tool = {"decision": decision}
+    return evaluated(Evaluation.refitted(table, endpoint, tool, resamples=resamples, comparators=comparators))
 
 
-def cut(table: pd.DataFrame, **options: Any) -> dict[str, Any]:
-    """The one decision of a binary endpoint."""
-    (found,) = evaluate(table, Binary(), **options)["operating_points"]["decisions"]
-    return dict(found)
+def cut(table: pd.DataFrame, **options: Any) -> OperatingPoint:
+    """Return the only decision of a binary endpoint."""
+    return decision_of(evaluate(table, Binary(), **options))
+
+
+def decision_of(report: Report) -> OperatingPoint:
+    section = report.section(OperatingPoints)
+    assert section is not None
+    [decision] = section.decisions
+    return decision
+
+
+def baseline_of(report: Report) -> Baseline:
+    section = report.section(Baseline)
+    assert section is not None
+    return section
+
+
+def oracle_of(report: Report) -> dict[str, Estimate]:
+    section = report.section(Oracle)
+    assert section is not None
+    return section.metrics
 
 
 def rows(table: pd.DataFrame, fold: int, role: str) -> pd.DataFrame:
@@ -50,30 +74,29 @@ def test_every_report_has_the_same_shape_and_survives_json(endpoint: Endpoint, t
     oracles = [f"oracle_{name}" for name in "abc"] if endpoint is CLASSES else ["oracle"]
     oracle = pd.DataFrame({"patient": names(120), **{name: np.random.default_rng(0).random(120) for name in oracles}})
     report = evaluate(table, endpoint, baseline=table, oracle=oracle, resamples=50)
-    assert json.loads(json.dumps(report, allow_nan=False)) == report
-    assert list(report) == [
-        *("schema", "seed", "folds", "patients", "metrics", *SECTIONS, "baseline", "covariates", "oracle"),
-    ]
-    assert report["folds"] == 3
-    assert set(report["oracle"]) == {endpoint.metric} <= set(report["metrics"])
-    assert set(report["metrics"]) == set(report["baseline"]["metrics"]) == set(report["baseline"]["difference"])
-    for found in report["metrics"].values():
-        assert report["patients"] == found["counts"]
-        assert found["low"] <= found["value"] <= found["high"]
-        assert found["value"] == pytest.approx(np.mean(found["folds"]))
-        assert (found["level"], found["resamples"]) == (0.95, 50)
+    assert Report.model_validate_json(report.model_dump_json()) == report
+    assert not set(report.sections) & endpoint.sections_left_out
+    assert report.folds == 3
+    assert set(oracle_of(report)) == {endpoint.metric} <= set(report.metrics)
+    assert set(report.metrics) == set(baseline_of(report).metrics) == set(baseline_of(report).difference)
+    for estimate in report.metrics.values():
+        value, low, high = triple(estimate)
+        assert report.patients == estimate.counts
+        assert low <= value <= high
+        assert value == pytest.approx(np.mean(np.asarray(estimate.folds, float)))
+        assert (estimate.level, estimate.resamples) == (0.95, 50)
 
 
 def test_metrics_are_means_over_folds_of_the_libraries_values() -> None:
     table = binary()
     expected = [roc_auc_score(part["label"], part["p_1"]) for part in (rows(table, k, "report") for k in range(3))]
-    found = evaluate(table, Binary(), resamples=20)["metrics"]["auroc"]
-    assert found["folds"] == pytest.approx(expected, abs=1e-12)
+    found = evaluate(table, Binary(), resamples=20).metrics["auroc"]
+    assert found.folds == pytest.approx(expected, abs=1e-12)
     table = survival()
     parts = [rows(table, k, "report") for k in range(3)]
     expected = [concordance_index(part["time"], -part["log_hazard"], part["event"]) for part in parts]
-    found = evaluate(table, Cox(), resamples=20)["metrics"]["c_index"]
-    assert found["folds"] == pytest.approx(expected, abs=1e-12)
+    found = evaluate(table, Cox(), resamples=20).metrics["c_index"]
+    assert found.folds == pytest.approx(expected, abs=1e-12)
 
 
 def test_counts_are_of_patients_even_where_folds_repeat_them() -> None:
@@ -81,11 +104,11 @@ def test_counts_are_of_patients_even_where_folds_repeat_them() -> None:
     repeated = pd.concat([once, once.assign(fold=once["fold"] + 3)])
     alone, twice = evaluate(once, Binary(), decision=DECISION), evaluate(repeated, Binary(), decision=DECISION)
     positives = int(once.drop_duplicates("patient")["label"].sum())
-    assert twice["patients"] == alone["patients"] == {"n": 120, "0": 120 - positives, "1": positives}
-    assert twice["folds"] == 6
+    assert twice.patients == alone.patients == {"n": 120, "0": 120 - positives, "1": positives}
+    assert twice.folds == 6
     first, second = (cut(table, decision=DECISION) for table in (once, repeated))
-    assert second["sensitivity"] == first["sensitivity"]
-    assert second["n"] == 120
+    assert second.sensitivity == first.sensitivity
+    assert second.n == 120
 
 
 def test_rows_in_another_order_give_the_same_report() -> None:
@@ -99,24 +122,27 @@ def test_reported_labels_and_scores_move_no_threshold() -> None:
     changed, reported = table.copy(), table["role"] == "report"
     changed.loc[reported, "p_1"] = 1 - changed.loc[reported, "p_1"]
     ours, theirs = (evaluate(each, Binary(), decision=DECISION, resamples=20) for each in (table, changed))
-    assert cut(table, decision=DECISION)["cuts"] == cut(changed, decision=DECISION)["cuts"]
-    assert ours["metrics"]["auroc"]["value"] == pytest.approx(1 - theirs["metrics"]["auroc"]["value"])
+    assert cut(table, decision=DECISION).cuts == cut(changed, decision=DECISION).cuts
+    assert value_of(ours.metrics["auroc"]) == pytest.approx(1 - value_of(theirs.metrics["auroc"]))
 
 
 def test_the_operating_point_is_chosen_on_select_and_counted_on_report() -> None:
     table = binary()
     found = cut(table, decision=DECISION)
     hits = []
-    for fold, (at,) in enumerate(found["cuts"]):
+    for fold, cuts in enumerate(found.cuts):
+        assert cuts is not None
+        (at,) = cuts
         select, report = rows(table, fold, "select"), rows(table, fold, "report")
         assert at == choose(DECISION, select["p_1"], select["label"])
         hits += (report.loc[report["label"] == 1, "p_1"] >= at).tolist()
-    sensitivity = found["sensitivity"]
-    assert (sensitivity["successes"], sensitivity["n"]) == (sum(hits), len(hits))
-    assert sensitivity["value"] == pytest.approx(np.mean(hits))
-    assert (sensitivity["low"], sensitivity["high"]) == wilson(sum(hits), len(hits))
-    assert found["specificity"]["n"] == 120 - len(hits)
-    assert (found["rule"], found["n"]) == (DECISION, 120)
+    assert found.sensitivity is not None
+    assert found.specificity is not None
+    assert found.sensitivity.counts == {"n": len(hits), "successes": sum(hits)}
+    assert value_of(found.sensitivity) == pytest.approx(np.mean(hits))
+    assert triple(found.sensitivity)[1:] == wilson(sum(hits), len(hits))
+    assert found.specificity.n == 120 - len(hits)
+    assert (found.rule, found.n) == (DECISION, 120)
 
 
 def test_a_fold_without_select_patients_decides_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -125,8 +151,8 @@ def test_a_fold_without_select_patients_decides_nobody(caplog: pytest.LogCapture
         kept = table[(table["role"] != "select") | (table["fold"] != 1)]
         found = cut(kept, decision=DECISION)
         nobody = cut(table[table["role"] == "report"], decision=DECISION)
-    assert found["cuts"][1] is None
-    assert (found["n"], nobody["n"]) == (80, 0)
+    assert found.cuts[1] is None
+    assert (found.n, nobody.n) == (80, 0)
     assert "fold 1: decision sensitivity: 0 positives among 0 select patients" in caplog.text
 
 
@@ -141,32 +167,31 @@ def test_a_better_model_gains_on_its_baseline() -> None:
     table = binary(noise=0.2)
     worse = table.assign(p_1=np.random.default_rng(0).random(len(table)))
     found = evaluate(table, Binary(), baseline=worse.sample(frac=1, random_state=0), resamples=200)
-    beside, gained = found["baseline"], found["baseline"]["difference"]["auroc"]
-    expected = found["metrics"]["auroc"]["value"] - beside["metrics"]["auroc"]["value"]
-    assert gained["value"] == pytest.approx(expected)
-    assert gained["low"] > 0
-    assert beside["name"] == "mean pooling, linear"
-    assert beside["metrics"] == evaluate(worse, Binary(), resamples=200)["metrics"]
+    baseline = baseline_of(found)
+    gain, low, _ = triple(baseline.difference["auroc"])
+    assert gain == pytest.approx(value_of(found.metrics["auroc"]) - value_of(baseline.metrics["auroc"]))
+    assert low > 0
+    assert baseline.name == "mean pooling, linear"
+    assert baseline.metrics == evaluate(worse, Binary(), resamples=200).metrics
 
 
 def test_an_oracle_is_used_as_logits() -> None:
     table = binary()
     label = table.drop_duplicates("patient").set_index("patient")["label"]
     oracle = pd.DataFrame({"patient": label.index, "oracle": 100.0 * label.to_numpy() - 1000})
-    assert evaluate(table, Binary(), oracle=oracle, resamples=20)["oracle"]["auroc"]["value"] == 1
+    assert value_of(oracle_of(evaluate(table, Binary(), oracle=oracle, resamples=20))["auroc"]) == 1
 
 
 def test_what_nobody_defines_is_null() -> None:
     found = evaluate(binary().assign(label=0), Binary(), resamples=20)
-    auroc: dict[str, Any] = found["metrics"]["auroc"]
-    assert (auroc["value"], auroc["low"], auroc["high"], auroc["folds"]) == (None, None, None, [None] * 3)
+    auroc = found.metrics["auroc"]
+    assert (auroc.value, auroc.low, auroc.high, auroc.folds) == (None, None, None, (None,) * 3)
 
 
 def test_a_single_fold_is_a_hold_out() -> None:
     table = binary()
     found = evaluate(table[table["fold"] == 0], Binary(), decision={"rule": "youden"}, resamples=20)
-    (decision,) = found["operating_points"]["decisions"]
-    assert (found["folds"], found["patients"]["n"], decision["n"]) == (1, 40, 40)
+    assert (found.folds, found.patients["n"], decision_of(found).n) == (1, 40, 40)
 
 
 def test_tables_that_cannot_be_evaluated_are_refused() -> None:

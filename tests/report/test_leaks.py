@@ -26,8 +26,8 @@ from mil.endpoints.survival import Cox, Survival
 from mil.fitted import calibrators, conformal, decision_rules
 from mil.fitted.state import BagSummaries, FittedState
 from mil.report.evaluation import Evaluation
-from mil.report.sections import added_value, calibration, clinical_baseline, groups, operating_points, time_to_event
-from mil.report.sections import prediction_sets as conformal_section
+from mil.report.schema import section_classes
+from mil.report.sections import clinical_baseline
 from mil.report.sections.clinical import Clinical
 from mil.stats.censoring import Censoring
 
@@ -70,7 +70,8 @@ CASES |= {
         {"decision": {"rule": "absolute_risk", "horizon": "3y", "cuts": [0.4]}, "calibration": "baseline_slope"},
     ),
 }
-SECTIONS = (operating_points, calibration, groups, time_to_event, conformal_section, added_value)
+FITTING = ("operating_points", "calibration", "groups", "survival", "conformal", "added_value")
+"""Sections that fit something."""
 
 
 def targets(endpoint: Endpoint, signal: np.ndarray) -> dict[str, np.ndarray]:
@@ -186,8 +187,9 @@ def watched(table: pd.DataFrame, endpoint: Endpoint, tool: Tool, patients: pd.Da
         patch.setattr(conformal, "fit", spy.watch("conformal", conformal.fit, lambda made: made and made.model_dump()))
         patch.setattr(Censoring, "fit", spy.watch("censoring", Censoring.fit, vars))
         evaluation = Evaluation.refitted(table, endpoint, asked(tool, endpoint), patients, resamples=5)
-        for module in SECTIONS:
-            module.section(evaluation)
+        for section in section_classes():
+            if section.key in FITTING:
+                section.compute(evaluation)
     return spy
 
 
@@ -211,8 +213,8 @@ def test_the_clinical_baseline_does_not_know_the_report_patients_outcomes(case: 
         evaluation = Evaluation.refitted(rows, endpoint, tool | {"clinical": CLINICAL}, known, resamples=5)
         covariates = Clinical.of(evaluation)
         assert covariates is not None
-        if isinstance(endpoint, Survival):
-            return clinical_baseline.risks(evaluation, covariates, endpoint, 24)
+        if endpoint.survival is not None:
+            return clinical_baseline.risks(evaluation, covariates, endpoint.survival, 24)
         return clinical_baseline.answers(evaluation, covariates, endpoint.questions()[0])
 
     before = told(table, patients)

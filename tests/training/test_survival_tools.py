@@ -39,8 +39,8 @@ def test_a_run_ends_with_predictions_report_and_card(tool: str, tmp_path: Path) 
     assert header[-len(columns) :] == columns
     report = read_json(run / "report.json")
     assert set(report["metrics"]) == {"c_index"}
-    assert report["baseline"]["metrics"]["c_index"]["value"] is not None
-    assert report["oracle"]["c_index"]["value"] > 0.5
+    assert report["sections"]["baseline"]["metrics"]["c_index"]["value"] is not None
+    assert report["sections"]["oracle"]["metrics"]["c_index"]["value"] > 0.5
     assert (run / "figures" / figure).is_file()
     assert all(column in (run / "checkpoint" / "README.md").read_text() for column in columns)
     endpoint = checkpoint.load(run / "checkpoint").endpoint

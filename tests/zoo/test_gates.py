@@ -2,7 +2,6 @@
 
 import copy
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mil import checkpoint, files
+from mil import checkpoint
 from mil.cards import card
 from mil.fitted.novelty import Novelty
 from mil.fitted.novelty import fit as fit_novelty
+from mil.report.files import read_report
+from mil.report.schema import FittedOn, Report
+from mil.report.sections.subgroups import Subgroups
 from mil.runs.run import open_run
 from mil.zoo.gates import GATES, Evidence, gate_lines, gates
-
-Node = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def evidence(crc_run: Path) -> Evidence:
     """Of a run of two folds."""
     place = crc_run / "fold_0" / "checkpoint"
-    report = files.read_json(place / "report.json")
+    report = read_report(place / "report.json")
     return Evidence(open_run(crc_run), checkpoint.read_manifest(place), report, "No external validation.", [], [])
 
 
@@ -35,11 +35,21 @@ def judged(evidence: Evidence, number: int) -> tuple[bool | None, str]:
     return found.holds, found.sentence
 
 
-def told(evidence: Evidence, change: Callable[[Node], object]) -> Evidence:
-    """With another report of the run."""
-    report = copy.deepcopy(dict(evidence.report))
-    change(report["run"])
-    return replace(evidence, report=report)
+def with_run(evidence: Evidence, **changes: Any) -> Evidence:
+    """With another report of all folds."""
+    run = evidence.all_folds.model_copy(update=changes)
+    return replace(evidence, report=evidence.report.model_copy(update={"run": run}))
+
+
+def without(report: Report, *keys: str) -> dict[str, Any]:
+    """The sections of a report but these."""
+    return {key: section for key, section in report.sections.items() if key not in keys}
+
+
+def with_auroc(evidence: Evidence, low: float | None) -> Evidence:
+    """With another lower bound of the AUROC over all folds."""
+    metrics = evidence.all_folds.metrics
+    return with_run(evidence, metrics=metrics | {"auroc": metrics["auroc"].model_copy(update={"low": low})})
 
 
 def fitted(evidence: Evidence, **changes: Any) -> Evidence:
@@ -88,7 +98,7 @@ def test_better_than_chance_counts_at_sites_that_were_not_seen(
     data = copy.deepcopy(evidence.manifest.data)
     data["split"]["strategy"]["_target_"] = f"mil.splits.folds.{target}"
     own = replace(evidence, manifest=evidence.manifest.model_copy(update={"data": data}))
-    own = told(own, lambda run: run["metrics"]["auroc"].update(low=low))
+    own = with_auroc(own, low)
     found, said = judged(own, 2)
     assert found is holds
     assert f"evidence of tier {own.manifest.tool['evidence']['tier'] if holds else 3} " in said
@@ -99,7 +109,7 @@ def test_the_gate_and_the_card_state_one_tier(evidence: Evidence, target: str, l
     data = copy.deepcopy(evidence.manifest.data)
     data["split"]["strategy"]["_target_"] = f"mil.splits.folds.{target}"
     own = replace(evidence, manifest=evidence.manifest.model_copy(update={"data": data}))
-    own = told(own, lambda run: run["metrics"]["auroc"].update(low=low))
+    own = with_auroc(own, low)
     reached = re.findall(r"evidence of tier (\d)", judged(own, 2)[1])
     text = card(own.manifest, own.run.endpoint, own.report, [])
     assert reached == [{"KFold": "3", "SitePreserved": "1" if low > 0.5 else "3"}[target]]
@@ -109,14 +119,17 @@ def test_the_gate_and_the_card_state_one_tier(evidence: Evidence, target: str, l
 
 
 def test_only_groups_of_enough_patients_count_as_estimable(evidence: Evidence) -> None:
-    rows = evidence.report["run"]["subgroups"]["rows"]
-    known = sum(row["value"]["value"] is not None for row in rows)
-    assert known < len(rows), "the small cohort has groups that are too small"
-    assert judged(evidence, 6) == (True, f"{len(rows)} rows, {known} of them estimable.")
+    section = evidence.all_folds.section(Subgroups)
+    assert section is not None
+    rows = section.rows
+    estimable = sum(row.value.value is not None for row in rows)
+    assert estimable < len(rows), "the small cohort has groups that are too small"
+    assert judged(evidence, 6) == (True, f"{len(rows)} rows, {estimable} of them estimable.")
 
 
 def test_simple_models_have_to_be_there(evidence: Evidence) -> None:
-    holds, said = judged(told(evidence, lambda run: run.update(baseline=None, covariates=None, added_value=None)), 3)
+    sections = without(evidence.all_folds, "baseline", "covariates", "added_value")
+    holds, said = judged(with_run(evidence, sections=sections), 3)
     assert holds is False
     assert "mean pooling" in said
     assert "clinical" in said
@@ -124,14 +137,15 @@ def test_simple_models_have_to_be_there(evidence: Evidence) -> None:
 
 @pytest.mark.parametrize(("number", "key"), [(4, "calibration"), (6, "subgroups")])
 def test_what_the_report_lacks_does_not_hold(number: int, key: str, evidence: Evidence) -> None:
-    assert judged(told(evidence, lambda run: run.update({key: None})), number)[0] is False
+    assert judged(with_run(evidence, sections=without(evidence.all_folds, key)), number)[0] is False
 
 
 def test_a_cut_set_on_report_patients_is_found(evidence: Evidence) -> None:
     assert judged(evidence, 5)[0] is True
-    late = told(evidence, lambda run: run["fitted"].append({"what": "decision X", "on": "report", "n": 3}))
+    late_row = FittedOn(fold=0, what="decision X", on="report", n=3)
+    late = with_run(evidence, fitted=(*evidence.all_folds.fitted, late_row))
     assert judged(late, 5) == (False, "decision X was set on report patients, 1 such.")
-    assert judged(fitted(evidence, decisions=[]), 5)[0] is None
+    assert judged(fitted(evidence, decisions=()), 5)[0] is None
 
 
 def test_a_tool_that_withholds_nothing_is_said(evidence: Evidence) -> None:

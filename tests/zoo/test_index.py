@@ -5,24 +5,28 @@ from pathlib import Path
 
 import pytest
 
-from mil import checkpoint, files
-from mil.cards import RESEARCH, SIMULATED, interval, population
+from mil import checkpoint
+from mil.cards import RESEARCH, SIMULATED
 from mil.errors import CheckpointError
+from mil.report.files import write_report
+from mil.report.schema import Estimate, Report
+from mil.report.sections.baseline import Baseline
+from mil.report.sections.oracle import Oracle
 from mil.zoo.index import WIDTH, facts_box, write_index
 from tests.cards.test_card import FACTS, manifest
 from tests.report.figures.cases import CASES, evaluated
 
-METRIC = {"value": 0.9, "low": 0.8, "high": 0.95, "level": 0.95, "counts": {"n": 120, "0": 80, "1": 40}}
+METRIC = Estimate(value=0.9, low=0.8, high=0.95, counts={"n": 120, "0": 80, "1": 40})
 
 
 def put(folder: Path, name: str, gain: float = 0.1, simulated: bool = True, **more: object) -> None:
     """A released folder, as far as the index reads it."""
     place = folder / name
     place.mkdir(parents=True)
-    difference = {"auroc": METRIC | {"value": gain, "low": gain - 0.05, "high": gain + 0.05}}
-    baseline = {"name": "mean pooling, linear", "metrics": {"auroc": METRIC}, "difference": difference}
-    report = {"schema": 2, "folds": 1, "metrics": {"auroc": METRIC}, "oracle": {"auroc": METRIC}, "baseline": baseline}
-    files.write_json(place / "report.json", report)
+    difference = METRIC.model_copy(update={"value": gain, "low": gain - 0.05, "high": gain + 0.05})
+    baseline = Baseline(name="mean pooling, linear", metrics={"auroc": METRIC}, difference={"auroc": difference})
+    sections = {"baseline": baseline, "oracle": Oracle(metrics={"auroc": METRIC})}
+    write_report(place / "report.json", Report(folds=1, metrics={"auroc": METRIC}, sections=sections))
     (place / "weights.safetensors").write_bytes(b"")
     checkpoint.seal(place, manifest(CASES["binary"]().endpoint, simulated, name=name, **more))
 
@@ -42,7 +46,7 @@ def test_every_tool_is_listed_once_in_its_category(tmp_path: Path) -> None:
     assert all((tmp_path / row[0].partition("](")[2].partition(")")[0]).parent.is_dir() for row in rows)
     assert {len(row) for row in rows} == {7}
     assert [row[4].partition(":")[0] for row in rows] == ["yes", "not shown", "no, worse"]
-    assert all(f"{interval(METRIC)}, {population(METRIC)}" in row[2] for row in rows)
+    assert all(METRIC.described in row[2] for row in rows)
     assert "<b>" not in text
     write_index(tmp_path)
     assert (tmp_path / "README.md").read_text() == text
@@ -77,4 +81,4 @@ def test_the_box_fits_a_terminal_and_says_what_the_card_says_first(name: str) ->
     for words in (SIMULATED, *FACTS.values(), "not a Lynch test", "MSS means no test"):
         assert words in joined
     if name != "multiclass":
-        assert interval(report["metrics"][evaluation.endpoint.metric]) in joined
+        assert str(report.metrics[evaluation.endpoint.metric]) in joined

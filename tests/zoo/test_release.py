@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 from huggingface_hub import ModelCard
 
-from mil import checkpoint, files
-from mil.cards import RESEARCH, SIMULATED, interval, population
+from mil import checkpoint
+from mil.cards import RESEARCH, SIMULATED
 from mil.errors import ConfigError
+from mil.report.files import read_report
 from mil.report.prediction_files import read
+from mil.report.schema import Estimate
 from mil.zoo import release as module
 from tests.conftest import Mil
 
@@ -57,14 +59,14 @@ def test_the_card_says_first_what_its_numbers_are_worth(run: str, released: dict
 @RUNS
 def test_the_front_matter_is_what_a_model_hub_reads(run: str, released: dict[str, Path]) -> None:
     loaded = ModelCard.load(released[run] / "README.md").data
-    report = files.read_json(released[run] / "report.json")
+    report = read_report(released[run] / "report.json")
     assert loaded.eval_results
     for result in loaded.eval_results:
-        found = report["metrics"][result.metric_name]
-        assert result.metric_value == found["value"]
-        assert result.metric_args["counts"] == found["counts"]
+        estimate = report.metrics[result.metric_name]
+        assert result.metric_value == estimate.value
+        assert result.metric_args["counts"] == estimate.counts
         assert result.dataset_type == ("private" if run == "real_run" else "simulated")
-    assert len(loaded.eval_results) == len(report["metrics"])
+    assert len(loaded.eval_results) == len(report.metrics)
     assert loaded.library_name == "mil-zoo"
     assert ("simulated-data" in loaded.tags) == (run != "real_run")
 
@@ -73,7 +75,7 @@ def test_the_front_matter_is_what_a_model_hub_reads(run: str, released: dict[str
 def test_every_number_of_the_cards_tables_is_in_the_report_at_the_place_it_names(
     run: str, released: dict[str, Path]
 ) -> None:
-    report = files.read_json(released[run] / "report.json")
+    report = read_report(released[run] / "report.json").model_dump(mode="json")
     text = (released[run] / "README.md").read_text()
     rows = re.findall(r"^\| [^|]+ \| [^|]+ \| ([^|]+) \| (n [^|]+) \| `report\.json: ([\w.]+)` \|$", text, re.MULTILINE)
     assert len(rows) >= (5 if run == "crc_run" else 2)
@@ -81,8 +83,8 @@ def test_every_number_of_the_cards_tables_is_in_the_report_at_the_place_it_names
         node = report
         for key in source.split("."):
             node = node[key]
-        assert value == interval(node)
-        assert counted == population(node)
+        estimate = Estimate.model_validate(node)
+        assert (value, counted) == (str(estimate), estimate.population)
 
 
 @RUNS
@@ -191,5 +193,5 @@ def test_an_undefined_metric_is_null_in_the_report_and_not_estimable_in_the_card
 
     frame = pd.DataFrame({"patient": ["a", "b"], "fold": 0, "role": "report", "MSI": "MSS", "p_MSI-H": [0.1, 0.2]})
     report = evaluate(Evaluation.refitted(frame, Binary("MSI", ["MSS", "MSI-H"]), resamples=5))
-    assert report["metrics"]["auroc"]["value"] is None
-    assert interval(report["metrics"]["auroc"]) == "not estimable"
+    assert report.metrics["auroc"].value is None
+    assert str(report.metrics["auroc"]) == "not estimable"

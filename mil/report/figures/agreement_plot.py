@@ -1,46 +1,49 @@
 """Predicted against true numbers, and their difference against their mean."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mil.endpoints.regression import Regression
 from mil.report.evaluation import Evaluation
 from mil.report.figures.style import COLOURS, GREY, LINES, canvas, folds, interval, minus
+from mil.report.schema import Report
+from mil.report.sections.calibration import Calibration
 from mil.stats.bootstrap import Floats
 
 
-def regression(evaluation: Evaluation, report: Mapping[str, Any]) -> Figure | None:
-    """Scatter, and Bland-Altman with bias and limits of agreement (Lancet 1986); none for other endpoints."""
+def regression(evaluation: Evaluation, report: Report) -> Figure | None:
+    """Return a scatter plot, and one with Bland-Altman's limits of agreement (Lancet 1986); None without values."""
     endpoint = evaluation.endpoint
-    if not isinstance(endpoint, Regression):
+    if endpoint.value_column is None:
         return None
-    value = evaluation.reported["value"].to_numpy(np.float64)
+    [column] = endpoint.columns
+    value = evaluation.reported[endpoint.value_column].to_numpy(np.float64)
     true = endpoint.encode(evaluation.reported).double().numpy()
     unit = f" ({endpoint.unit})" if endpoint.unit else ""
     figure = canvas(3.5)
     left, right = figure.subplots(1, 2)
     draw_scatter(left, value, true, report)
-    left.set(xlabel=f"Predicted {endpoint.column}{unit}", ylabel=f"True {endpoint.column}{unit}")
+    left.set(xlabel=f"Predicted {column}{unit}", ylabel=f"True {column}{unit}")
     draw_agreement(right, value, true)
     right.set(xlabel=f"Mean of predicted and true{unit}", ylabel=f"Predicted − true{unit}")
-    words = f"R² {interval(report['metrics'].get('r2'))}, mean absolute error {interval(report['metrics'].get('mae'))}"
-    figure.suptitle(f"{words}, {report['patients']['n']} patients, {folds(report)}", fontsize=9.5, x=0.01, ha="left")
+    metrics = report.metrics
+    words = f"R² {interval(metrics.get('r2'))}, mean absolute error {interval(metrics.get('mae'))}"
+    figure.suptitle(f"{words}, {report.patients['n']} patients, {folds(report)}", fontsize=9.5, x=0.01, ha="left")
     return figure
 
 
-def draw_scatter(axes: Axes, value: Floats, true: Floats, report: Mapping[str, Any]) -> None:
+def draw_scatter(axes: Axes, value: Floats, true: Floats, report: Report) -> None:
     """A point a patient, the line where both agree, and the smooth calibration where the report has it."""
     ends = [min(value.min(), true.min()), max(value.max(), true.max())]
     axes.plot(ends, ends, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), label="agreement")
     axes.plot(value, true, "o", color=COLOURS[0], markersize=3.5, alpha=0.6, markeredgewidth=0)
-    curve = (report.get("calibration") or {}).get("curve")
-    if curve:
-        axes.plot(curve["predicted"], curve["observed"], color=COLOURS[1], label="calibration, 95% band")
-        axes.fill_between(curve["predicted"], *_band(curve), color=COLOURS[1], alpha=0.18, linewidth=0)
+    section = report.section(Calibration)
+    if section is not None and section.predicted_value is not None and (curve := section.predicted_value.curve):
+        x, y, low, high = (np.asarray(values, np.float64) for values in (curve.x, curve.y, curve.low, curve.high))
+        axes.plot(x, y, color=COLOURS[1], label="calibration, 95% band")
+        axes.fill_between(x, low, high, color=COLOURS[1], alpha=0.18, linewidth=0)
     axes.legend(loc="upper left")
 
 
@@ -58,8 +61,3 @@ def draw_agreement(axes: Axes, value: Floats, true: Floats) -> None:
             f"{name}\n{minus(f'{height:.3g}')}", (1, height), (4, 0), ha="left", va="center", color=COLOURS[1], **place
         )
     axes.margins(y=0.12)
-
-
-def _band(curve: Mapping[str, Any]) -> tuple[Floats, Floats]:
-    low, high = (np.asarray(curve[key], dtype=np.float64) for key in ("low", "high"))
-    return low, high

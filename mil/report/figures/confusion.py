@@ -1,7 +1,7 @@
 """Confusion matrices: what was called of patients of each class."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from mil.report.evaluation import Evaluation
 from mil.report.figures.style import canvas, short
+from mil.report.schema import Confusion, Report
+from mil.report.sections.discrimination import Discrimination
+from mil.report.sections.operating_points import OperatingPoints
 
 
 class Matrix(NamedTuple):
@@ -21,7 +24,7 @@ class Matrix(NamedTuple):
     counts: NDArray[np.float64]
 
 
-def confusion(evaluation: Evaluation, report: Mapping[str, Any]) -> Figure | None:
+def confusion(evaluation: Evaluation, report: Report) -> Figure | None:
     """Counts and shares of each row: at each frozen decision where there are any, else by the likeliest class."""
     found = _matrices(report)
     if not found:
@@ -54,19 +57,18 @@ def draw_matrix(axes: Axes, matrix: Matrix) -> None:
     axes.tick_params(length=0)
 
 
-def _matrices(report: Mapping[str, Any]) -> list[Matrix]:
-    decisions = (report.get("operating_points") or {}).get("decisions") or []
-    decided = [one for one in decisions if one.get("confusion")]
+def _matrices(report: Report) -> list[Matrix]:
+    points, areas = report.section(OperatingPoints), report.section(Discrimination)
+    decisions = () if points is None else points.decisions
+    decided = [(point.name, point.confusion) for point in decisions if point.confusion is not None]
     if len(decided) == 1:
-        return [_read(decided[0]["confusion"], "Calls at the frozen decision")]
+        return [_matrix(decided[0][1], "Calls at the frozen decision")]
     if decided:
-        return [_read(one["confusion"], f"{short(str(one['name']), 16)}: calls") for one in decided]
-    found = (report.get("discrimination") or {}).get("confusion")
-    return [_read(found, "Likeliest class")] if found else []
+        return [_matrix(counts, f"{short(name, 16)}: calls") for name, counts in decided]
+    if areas is None or areas.confusion is None:
+        return []
+    return [_matrix(areas.confusion, "Likeliest class")]
 
 
-def _read(found: Mapping[str, Any], title: str) -> Matrix:
-    """`classes` name the rows; `calls` the columns where they differ."""
-    rows = [str(name) for name in found["classes"]]
-    columns = [str(name) for name in found.get("calls", rows)]
-    return Matrix(title, rows, columns, np.asarray(found["rows"], dtype=np.float64))
+def _matrix(counts: Confusion, title: str) -> Matrix:
+    return Matrix(title, counts.classes, counts.calls, np.asarray(counts.rows, dtype=np.float64))

@@ -1,35 +1,32 @@
 """Kaplan-Meier curves of the groups that a frozen cut makes."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from lifelines import KaplanMeierFitter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mil.endpoints.competing_risks import CompetingRisks
-from mil.endpoints.survival import Survival
 from mil.report.evaluation import Evaluation
 from mil.report.figures.risk_groups import Group, notes, numbers_at_risk, risk_groups
 from mil.report.figures.style import LINES, beside, canvas, folds, interval
+from mil.report.schema import Report
 
 
-def kaplan_meier(evaluation: Evaluation, report: Mapping[str, Any]) -> Figure | None:
+def kaplan_meier(evaluation: Evaluation, report: Report) -> Figure | None:
     """Curves with 95% bands, ticks of censoring and the numbers at risk below; none where causes compete."""
-    endpoint = evaluation.endpoint
-    if not isinstance(endpoint, Survival) or isinstance(endpoint, CompetingRisks):
+    view = evaluation.endpoint.survival
+    if view is None or view.causes:
         return None
     groups = risk_groups(evaluation, report)
     figure = canvas(4.4)
     axes = figure.add_subplot()
     end = max(float(group.patients["time"].max()) for group in groups)
-    axes.set(xlim=(0, end * 1.02), ylim=(0, 1.02), ylabel="Share without event", xlabel=f"Time ({endpoint.unit})")
+    axes.set(xlim=(0, end * 1.02), ylim=(0, 1.02), ylabel="Share without event", xlabel=f"Time ({view.unit})")
     for group, line in zip(groups, LINES, strict=False):
         draw_group(axes, group, line)
     numbers_at_risk(axes, groups)
-    known = report["patients"]
-    counts = f"{known['n']} patients, {known['events']} events, {folds(report)}"
-    axes.set_title(f"C-index {interval(report['metrics'].get('c_index'))}, {counts}")
+    counts = f"{report.patients['n']} patients, {report.patients['events']} events, {folds(report)}"
+    axes.set_title(f"C-index {interval(report.metrics.get('c_index'))}, {counts}")
     beside(axes, notes(report), labelspacing=0.8)
     return figure
 

@@ -1,19 +1,18 @@
 """Precision-recall curves beside the prevalence, which is what calling at random gives."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mil.report.evaluation import Evaluation
 from mil.report.figures.style import COLOURS, GREY, beside, canvas, folds, interval, look, short
 from mil.report.figures.threshold_curves import GRID, PRECISION_RECALL, Curves, asked, curves
+from mil.report.schema import Report
+from mil.report.sections.discrimination import Discrimination
 
 _DOTS = (0, (1, 2))
 
 
-def precision_recall(evaluation: Evaluation, report: Mapping[str, Any]) -> Figure | None:
+def precision_recall(evaluation: Evaluation, report: Report) -> Figure | None:
     """Curve of each question with its prevalence, dotted in the same colour; none without questions."""
     if not evaluation.questions:
         return None
@@ -32,7 +31,7 @@ def precision_recall(evaluation: Evaluation, report: Mapping[str, Any]) -> Figur
         if own is not None:
             axes.plot(GRID, own.mean, label=f"{name}: {own.area:.2f} ({_prevalence(own):.2f})", **look(at))
             axes.axhline(_prevalence(own), color=look(at)["color"], linewidth=0.9, linestyle=_DOTS)
-    axes.set_title(f"Precision and recall, {report['patients']['n']} patients, {folds(report)}")
+    axes.set_title(f"Precision and recall, {report.patients['n']} patients, {folds(report)}")
     beside(axes, ["average precision (prevalence, dotted)"])
     return figure
 
@@ -53,9 +52,9 @@ def _prevalence(found: Curves) -> float:
     return found.positives / found.n
 
 
-def _title(report: Mapping[str, Any], found: Curves | None, name: str) -> str:
+def _title(report: Report, found: Curves | None, name: str) -> str:
     if found is None:
-        return f"Average precision not estimable, {report['patients']['n']} patients"
-    first: Mapping[str, Any] = next(iter((report.get("discrimination") or {}).get("questions") or []), {})
-    words = interval(first["auprc"]) if first.get("auprc") else f"{found.area:.2f}"
+        return f"Average precision not estimable, {report.patients['n']} patients"
+    section = report.section(Discrimination)
+    words = f"{found.area:.2f}" if section is None else interval(section.questions[0].auprc)
     return f"Average precision {words}, {found.n} patients, {found.positives} are {name}, {folds(report)}"

@@ -1,6 +1,5 @@
 """Reported patients by group of risk, and what is written about them beside their curves."""
 
-from collections.abc import Mapping
 from itertools import cycle
 from typing import Any, NamedTuple
 
@@ -8,10 +7,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from mil.endpoints.survival import Survival
 from mil.report.evaluation import Evaluation
 from mil.report.figures.style import COLOURS, compared, interval, p_value, short
-from mil.report.sections.groups import assigned, outcomes
+from mil.report.schema import Report
+from mil.report.sections.groups import RiskGroups, assigned, outcomes
 
 
 class Group(NamedTuple):
@@ -23,13 +22,11 @@ class Group(NamedTuple):
     colour: str
 
 
-def risk_groups(evaluation: Evaluation, report: Mapping[str, Any]) -> list[Group]:
+def risk_groups(evaluation: Evaluation, report: Report) -> list[Group]:
     """From the lowest risk to the highest, or all patients where no cut was set."""
-    endpoint = evaluation.endpoint
-    assert isinstance(endpoint, Survival)
-    if not report.get("groups"):
+    if report.section(RiskGroups) is None:
         rows = evaluation.table[evaluation.table["role"] == "report"]
-        return [Group("all patients", outcomes(rows, endpoint), COLOURS[0])]
+        return [Group("all patients", outcomes(rows, evaluation), COLOURS[0])]
     patients, _ = assigned(evaluation)
     names = list(patients["group"].cat.categories)
     colours = COLOURS if len(names) < 3 else (COLOURS[0], COLOURS[2], COLOURS[1], *COLOURS[3:])
@@ -55,12 +52,11 @@ def numbers_at_risk(axes: Axes, groups: list[Group]) -> None:
             write(str(at_risk), tick, row, "center", colour)
 
 
-def notes(report: Mapping[str, Any]) -> list[str]:
+def notes(report: Report) -> list[str]:
     """Hazard ratios, log-rank p, and the others' C-index, where the report has them."""
-    groups, lines = report.get("groups") or {}, []
-    for ratio in groups.get("hazard_ratios", []):
-        lines += [f"HR {ratio['group']} vs {ratio['reference']}:", f"    {interval(ratio)}"]
-    p = groups.get("log_rank_p")
-    if p is not None:
-        lines.append(f"log-rank {p_value(p)}")
+    section, lines = report.section(RiskGroups), list[str]()
+    for ratio in () if section is None else section.hazard_ratios:
+        lines += [f"HR {ratio.group} vs {ratio.reference}:", f"    {interval(ratio.estimate)}"]
+    if section is not None and section.log_rank_p is not None:
+        lines.append(f"log-rank {p_value(section.log_rank_p)}")
     return lines + compared(report, "c_index", "C-index, ")

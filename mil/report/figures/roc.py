@@ -1,8 +1,5 @@
 """ROC curves: one a fold and their vertical average, or one a question."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,10 +7,12 @@ from matplotlib.figure import Figure
 from mil.report.evaluation import Evaluation
 from mil.report.figures.style import COLOURS, GREY, beside, canvas, compared, folds, interval, look, short
 from mil.report.figures.threshold_curves import GRID, ROC, Curves, asked, curves
+from mil.report.schema import Report
+from mil.report.sections.operating_points import OperatingPoints
 from mil.stats.bootstrap import Floats
 
 
-def roc(evaluation: Evaluation, report: Mapping[str, Any]) -> Figure | None:
+def roc(evaluation: Evaluation, report: Report) -> Figure | None:
     """ROC of each question, with its frozen operating point where the report has one; none without questions."""
     if not evaluation.questions:
         return None
@@ -55,30 +54,31 @@ def _area(found: Curves) -> str:
     return f"{found.area:.2f} ({found.positives}/{found.n})"
 
 
-def _operating_points(axes: Axes, evaluation: Evaluation, report: Mapping[str, Any]) -> None:
+def _operating_points(axes: Axes, evaluation: Evaluation, report: Report) -> None:
     """A diamond a decision, in the colour of its question."""
     names, label = [question.name for question in evaluation.questions], "frozen cut"
-    for point in (report.get("operating_points") or {}).get("decisions") or []:
-        high, wide = ((point.get(key) or {}).get("value") for key in ("sensitivity", "specificity"))
-        if high is None or wide is None:
+    section = report.section(OperatingPoints)
+    for point in () if section is None else section.decisions:
+        rates = [None if rate is None else rate.value for rate in (point.sensitivity, point.specificity)]
+        if rates[0] is None or rates[1] is None:
             continue
-        several = len(names) > 1 and point["name"] in names
-        colour = look(names.index(point["name"]))["color"] if several else "black"
-        axes.plot(1 - wide, high, "D", color=colour, markeredgecolor="black", zorder=5, label=label)
+        several = len(names) > 1 and point.name in names
+        colour = look(names.index(point.name))["color"] if several else "black"
+        axes.plot(1 - rates[1], rates[0], "D", color=colour, markeredgecolor="black", zorder=5, label=label)
         label = "_again"
 
 
-def _title(evaluation: Evaluation, report: Mapping[str, Any], first: Curves | None) -> str:
+def _title(evaluation: Evaluation, report: Report, first: Curves | None) -> str:
     several = len(evaluation.questions) > 1
-    words = f"{'Mean AUROC' if several else 'AUROC'} {interval(report['metrics'].get(_metric(report)))}"
+    words = f"{'Mean AUROC' if several else 'AUROC'} {interval(report.metrics.get(_metric(report)))}"
     alone = "" if several or first is None else f", {first.positives} are {short(evaluation.questions[0].name)}"
-    return f"{words}, {report['patients']['n']} patients{alone}, {folds(report)}"
+    return f"{words}, {report.patients['n']} patients{alone}, {folds(report)}"
 
 
-def _notes(evaluation: Evaluation, report: Mapping[str, Any]) -> list[str]:
+def _notes(evaluation: Evaluation, report: Report) -> list[str]:
     key = ["each against the rest:", "area (positives/patients)"] if len(evaluation.questions) > 1 else []
     return [*compared(report, _metric(report)), *key]
 
 
-def _metric(report: Mapping[str, Any]) -> str:
-    return "auroc" if "auroc" in report["metrics"] else "macro_auroc"
+def _metric(report: Report) -> str:
+    return "auroc" if "auroc" in report.metrics else "macro_auroc"

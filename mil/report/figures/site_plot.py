@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from mil.report.figures.style import COLOURS, GREY, canvas, interval, minus, short
 from mil.report.page.words import named
+from mil.stats.estimate import Estimate
 from mil.stats.site_signature import NAMES
 
 _LINE, _AROUND = 0.3, 0.8
@@ -53,7 +54,7 @@ def _draw_designs(axes: Axes, designs: Mapping[str, Any]) -> None:
     axes.set_xlabel(f"{named(designs['metric'])}, 95% interval")
     gap = designs["difference"]
     sign = "+" if (gap["value"] or 0) > 0 else ""
-    axes.set_title(f"Random folds minus folds of whole sites: {minus(sign + interval(gap, 3))}")
+    axes.set_title(f"Random folds minus folds of whole sites: {minus(sign + interval(_estimate(gap), 3))}")
 
 
 def _draw_row(axes: Axes, at: int, own: Mapping[str, Any], colour: str) -> None:
@@ -62,7 +63,19 @@ def _draw_row(axes: Axes, at: int, own: Mapping[str, Any], colour: str) -> None:
     if own.get("value") is not None:
         axes.plot(own["value"], at, "o", color=colour, markersize=5)
     where = axes.get_yaxis_transform()
-    axes.text(1.02, at, interval(own, 3), transform=where, va="center", fontsize=8, color=colour)
+    axes.text(
+        1.02,
+        at,
+        interval(_estimate(own), 3),
+        transform=where,
+        va="center",
+        fontsize=8,
+        color=colour,
+    )
+
+
+def _estimate(stored: Mapping[str, Any]) -> Estimate:
+    return Estimate(value=stored.get("value"), low=stored.get("low"), high=stored.get("high"))
 
 
 def _named(axes: Axes, names: list[str]) -> None:

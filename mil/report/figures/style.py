@@ -1,6 +1,6 @@
 """One look for every figure: readable in print, safe for colour-blind readers, the same bytes for the same numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,11 @@ from typing import Any
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from mil.report.schema import Report
+from mil.report.sections.comparator import comparators
+from mil.report.sections.oracle import Oracle
+from mil.stats.estimate import Estimate
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, the darker hues first; yellow is left out, it fades on paper."""
@@ -103,11 +108,11 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     return [png, svg]
 
 
-def interval(found: Mapping[str, Any] | None, digits: int = 2) -> str:
-    """`0.91 (0.87–0.95)`, as the text of a figure writes a value and its interval."""
-    value, low, high = ((found or {}).get(key) for key in ("value", "low", "high"))
-    if value is None:
+def interval(estimate: Estimate | None, digits: int = 2) -> str:
+    """Return `0.91 (0.87–0.95)`, as figures write a value and its interval."""
+    if estimate is None or estimate.value is None:
         return "not estimable"
+    value, low, high = estimate.value, estimate.low, estimate.high
     if low is None or high is None:
         return minus(f"{value:.{digits}f}")
     dash = " to " if low < 0 else "–"
@@ -124,17 +129,19 @@ def p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def compared(report: Mapping[str, Any], metric: str, what: str = "") -> list[str]:
-    """The oracle's and the baselines' metric beside the model's, two lines each where the report has them."""
-    oracle = [("oracle", report["oracle"])] if report.get("oracle") else []
-    others = [report[key] for key in ("baseline", "covariates") if report.get(key)]
-    known = [*oracle, *((other["name"], other["metrics"]) for other in others)]
-    return [line for name, found in known for line in (f"{what}{short(name)}:", f"    {interval(found.get(metric))}")]
+def compared(report: Report, metric: str, what: str = "") -> list[str]:
+    """Return the metric of the oracle and of the baselines, two lines each."""
+    oracle = report.section(Oracle)
+    metrics = {} if oracle is None else {"oracle": oracle.metrics}
+    metrics |= {other.name: other.metrics for other in comparators(report)}
+    return [
+        line for name, of in metrics.items() for line in (f"{what}{short(name)}:", f"    {interval(of.get(metric))}")
+    ]
 
 
-def folds(report: Mapping[str, Any]) -> str:
-    """`1 fold`, `5 folds`."""
-    return "1 fold" if report["folds"] == 1 else f"{report['folds']} folds"
+def folds(report: Report) -> str:
+    """Return `1 fold` or `5 folds`."""
+    return "1 fold" if report.folds == 1 else f"{report.folds} folds"
 
 
 def short(text: str, most: int = 28) -> str:

@@ -1,99 +1,31 @@
 """report.html: one file that needs nothing else, read from top to bottom."""
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mil.report.page.untyped_outline import Part, part
-from mil.report.page.words import named, verdict
+from mil.report.page.outline import FACTS, block_of, estimate_table, is_filled, listing
+from mil.report.page.words import named
+from mil.report.schema import Block, Report, Section, Table, section_classes
+from mil.report.sections.comparator import verdict
 
-HEADINGS: Mapping[str, tuple[str, str]] = {
-    "discrimination": ("Discrimination", "How well patients with and without the finding are told apart."),
-    "operating_points": ("Operating points", "What the frozen decision did; its cuts were set without these patients."),
-    "calibration": ("Calibration", "Whether a predicted number means what it says."),
-    "utility": ("Clinical use", "What acting on the model is worth against acting on all, on none, on what is known."),
-    "survival": ("Survival", "How well risks order patients, and whether they come true."),
-    "groups": ("Groups of risk", "How the groups that frozen cuts make fare."),
-    "added_value": ("Added value", "What the score adds to the clinical variables."),
-    "subgroups": ("Subgroups", "Every level is shown; small ones say that they cannot be estimated."),
-    "conformal": ("Conformal prediction", "Sets or intervals that hold the truth as often as was asked."),
-    "site": ("Sites", "The same numbers within each site, and how well the score tells the sites."),
-    "baseline": ("Baseline", "A simple model of the same patients in the same folds."),
-    "covariates": ("Clinical variables", "A model that knows the clinical variables alone."),
-    "oracle": ("Oracle", "A perfect reader of the simulated tiles: what could be reached."),
-    "looks": ("Looks at the report patients", "How often they were evaluated; every look spends some of their worth."),
-}
-"""Of the sections, in the order in which a reviewer reads them."""
-ABSENT = {
-    "discrimination": "the endpoint is a time to an event, see Survival",
-    "operating_points": "the tool states no decision rule",
-    "calibration": "no probability or value is there to be compared with the truth; risks until a time are in Survival",
-    "utility": "the predictions hold no probability, or no risk at a horizon",
-    "survival": "the endpoint is no time to an event",
-    "groups": "the endpoint is no time to an event, or no fold could set a cut",
-    "added_value": "the tool names no clinical variables, or no clinical table was at hand",
-    "subgroups": "no clinical table was at hand, or it holds none of the subgroups",
-    "conformal": "the tool asks for none",
-    "site": "no clinical table with a site was at hand",
-    "baseline": "no baseline was run",
-    "covariates": "no model of the clinical variables was run",
-    "oracle": "it exists for simulated cohorts alone",
-    "looks": "they are counted in run folders alone",
-}
-"""Why a section may be missing."""
-HOMES: Mapping[str, tuple[str, ...]] = {
-    "roc": ("discrimination",),
-    "precision_recall": ("discrimination",),
-    "confusion": ("operating_points", "discrimination"),
-    "regression": ("discrimination",),
-    "kaplan_meier": ("groups", "survival"),
-    "incidence": ("groups", "survival"),
-    "calibration": ("calibration",),
-    "calibration_horizon": ("survival",),
-    "decision_curve": ("utility",),
-    "subgroups": ("subgroups",),
-    "learning_curve": ("fitted",),
-    "leaderboard": ("baseline",),
-}
-"""Sections that a figure stands in: the first of them that the report has."""
-CAPTIONS = {
-    "roc": "ROC curve: share of positives found against share of negatives called, over all cuts",
-    "precision_recall": "Precision against recall over all cuts, with the prevalence",
-    "confusion": "Confusion matrix: patients of each true class by what was called",
-    "regression": "Predicted against true values, and their differences against their means",
-    "kaplan_meier": "Kaplan-Meier curves of the groups of risk, with the numbers at risk",
-    "incidence": "Cumulative incidence of each cause in the groups of risk, with the numbers at risk",
-    "calibration": "Observed against predicted probability, with the distribution of the predictions",
-    "calibration_horizon": "Observed against predicted risk at each horizon",
-    "decision_curve": "Decision curve: net benefit over threshold probabilities",
-    "subgroups": "The main metric in each subgroup, with its interval",
+FURTHER_CAPTIONS: Mapping[str, str] = {
     "learning_curve": "Loss and metric by epoch",
     "leaderboard": "The metric of each run, with its interval",
 }
-BESIDE = {"report.json": "the numbers of this page", "predictions.csv": "the predictions that they are computed from"}
-"""What lies beside the page, in words."""
-_PREDICTED = (
-    "tool",
-    "title",
-    "question",
-    "ground_truth",
-    "intended_use",
-    "out_of_scope",
-    "specimen",
-    "model",
-    "encoder",
-)
-_DESIGN = ("folds", "split", "design")
-_TOP = ("metrics", "fitted", "patients", "run")
+"""Captions of figures that belong to no section."""
+FURTHER = "figures"
+"""Key of the chapter of figures that belong to no other."""
+LINKED = {"report.json": "the numbers of this page", "predictions.csv": "the predictions that they are computed from"}
+"""Files that the page links to, in words."""
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A figure, as the page shows it."""
+class Picture:
+    """A figure as the page shows it."""
 
     name: str
     caption: str
@@ -101,30 +33,30 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Section:
-    """One chapter of the page."""
+class Chapter:
+    """A part of the page."""
 
     key: str
-    intro: str
-    content: Part
-    figures: tuple[Drawn, ...] = ()
+    introduction: str
+    content: Block
+    pictures: tuple[Picture, ...] = ()
 
 
 def html(
-    report: Mapping[str, Any],
+    report: Report,
     figures: Mapping[str, bytes | Path],
     title: str,
     banner: str,
-    beside: Sequence[str] = (),
+    linked: Sequence[str] = (),
 ) -> str:
-    """The page: no script, nothing from outside, every word of the report escaped.
+    """Return the page: no script, nothing from outside, every word of the report escaped.
 
     Args:
-        report: What `report.json` holds.
-        figures: SVG or PNG by name, as `figures.draw` names them; they become images, in which nothing can run.
+        report: What is shown.
+        figures: SVG or PNG by name; they become images, in which nothing can run.
         title: Of the page.
         banner: What stands above everything: simulated data, research use.
-        beside: Files in the page's folder that a reader goes on to, by name.
+        linked: Names of files in the page's folder that the page links to.
     """
     templates = Environment(
         loader=PackageLoader("mil.report.page", "."),
@@ -133,57 +65,89 @@ def html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    drawn = [Drawn(name, CAPTIONS.get(name, named(name)), _uri(image)) for name, image in figures.items()]
-    metric = next(iter(report["metrics"]), None)
+    pictures = [Picture(name, caption(_of_part(name, report)[1]), _uri(image)) for name, image in figures.items()]
+    absent = [cls for cls in section_classes() if cls.key not in report.sections and not report.parts]
     return templates.get_template("report.html.j2").render(
         title=title,
         banner=banner,
-        verdict=None if metric is None else verdict(report, metric),
-        sections=sections(report, drawn),
-        beside=[(name, BESIDE.get(name, name)) for name in beside],
-        absent=[(HEADINGS[key][0], ABSENT[key]) for key in HEADINGS if not report.get(key)],
+        verdict=verdict(report) if report.metrics else None,
+        chapters=chapters(report, pictures),
+        linked=[(name, LINKED.get(name, name)) for name in linked],
+        absent=[(cls.title, cls.not_applicable) for cls in absent],
     )
 
 
-def sections(report: Mapping[str, Any], drawn: list[Drawn]) -> list[Section]:
-    """All chapters that have content, and every figure in one of them."""
-    made = [
-        Section("predicted", "", _facts("What is predicted", report, _PREDICTED, patients=report["patients"])),
-        Section("headline", "", part("Main result", report["metrics"])),
-        Section("design", "", _facts("Design", report, _DESIGN)),
-        Section("fitted", "What was fitted, and on whom.", part("Who set what", report.get("fitted"))),
-        *(Section(key, intro, part(heading, report.get(key))) for key, (heading, intro) in HEADINGS.items()),
-        Section("run", "", part("All folds of the run", (report.get("run") or {}).get("metrics"))),
-        *_further(report),
-        Section("provenance", "", _provenance(report)),
+def caption(figure: str) -> str:
+    """Return the caption of a figure by its name."""
+    captions = [cls.captions for cls in section_classes()] + [FURTHER_CAPTIONS]
+    return next((texts[figure] for texts in captions if figure in texts), named(figure))
+
+
+def figure_section(figure: str, sections: Collection[str]) -> type[Section] | None:
+    """Return the section that a figure belongs to, of the sections with these keys."""
+    declaring = [cls for cls in section_classes() if figure in cls.captions and cls.key in sections]
+    return declaring[-1] if declaring else None
+
+
+def chapters(report: Report, pictures: Sequence[Picture]) -> list[Chapter]:
+    """Return everything that has content, with every figure in one chapter."""
+    homes = {picture.name: _home(picture.name, report) for picture in pictures}
+    at_home = {home: tuple(picture for picture in pictures if homes[picture.name] == home) for home in homes.values()}
+    drafts = [
+        Chapter("predicted", "", block_of("What is predicted", report.about)),
+        Chapter("headline", "", Block(heading="Main result", tables=_metrics(report))),
+        Chapter("design", "", _design(report)),
+        Chapter("fitted", "What was fitted, and on which patients.", listing("Fitted on", report.fitted)),
+        *(
+            Chapter(section.key, section.explanation, section.block(), at_home.get(section.key, ()))
+            for section in report.ordered_sections()
+        ),
+        *(
+            Chapter(f"part-{name}", "", _part(name, part), at_home.get(f"part-{name}", ()))
+            for name, part in report.parts.items()
+        ),
+        Chapter("run", "", Block(heading="All folds of the run", tables=_metrics(report.run) if report.run else ())),
+        Chapter("gates", "", listing("Gates of the release", report.gates)),
+        Chapter(FURTHER, "", Block(heading="Further figures"), at_home.get(FURTHER, ())),
     ]
-    there = {section.key for section in made if section.content}
-    places = {one.name: next((key for key in HOMES.get(one.name, ()) if key in there), "figures") for one in drawn}
-    housed = [
-        Section(one.key, one.intro, one.content, tuple(own for own in drawn if places[own.name] == one.key))
-        for one in made
-    ]
-    others = tuple(own for own in drawn if places[own.name] == "figures")
-    return [one for one in housed if one.content] + (
-        [Section("figures", "", Part("Further figures"), others)] if others else []
-    )
+    return [chapter for chapter in drafts if is_filled(chapter.content) or chapter.pictures]
 
 
-def _facts(heading: str, report: Mapping[str, Any], keys: tuple[str, ...], **more: Any) -> Part:
-    return part(heading, {key: report[key] for key in keys if report.get(key) not in (None, "", [])} | more)
+def _home(figure: str, report: Report) -> str:
+    """Return the key of the chapter that shows a figure."""
+    part, _ = _of_part(figure, report)
+    if part is not None:
+        return f"part-{part}"
+    section = figure_section(figure, report.sections)
+    return FURTHER if section is None else section.key
 
 
-def _further(report: Mapping[str, Any]) -> list[Section]:
-    """Sections that have no place of their own yet."""
-    known = {*HEADINGS, *_PREDICTED, *_DESIGN, *_TOP}
-    rest = {key: found for key, found in report.items() if key not in known and isinstance(found, Mapping | list)}
-    return [Section(key, "", part(named(key), found)) for key, found in rest.items()]
+def _of_part(figure: str, report: Report) -> tuple[str | None, str]:
+    """Return the endpoint that a figure is about, where there are several, and the figure's name without it."""
+    part = next((name for name in report.parts if figure.startswith(f"{name}_")), None)
+    return part, figure if part is None else figure.removeprefix(f"{part}_")
 
 
-def _provenance(report: Mapping[str, Any]) -> Part:
-    known = {*HEADINGS, *_PREDICTED, *_DESIGN, *_TOP}
-    plain = {key: found for key, found in report.items() if key not in known and not isinstance(found, Mapping | list)}
-    return part("Provenance", plain)
+def _part(name: str, part: Report) -> Block:
+    """Return the report of one of several endpoints."""
+    blocks = tuple(section.block() for section in part.ordered_sections())
+    return Block(heading=name, tables=_metrics(part), blocks=blocks)
+
+
+def _metrics(report: Report) -> tuple[Table, ...]:
+    return (estimate_table({named(name): metric for name, metric in report.metrics.items()}),) if report.metrics else ()
+
+
+def _design(report: Report) -> Block:
+    facts = {
+        "Patients": ", ".join(f"{name} {count}" for name, count in report.patients.items()),
+        "Folds": str(report.folds),
+        "Looks at the report patients": "" if report.looks is None else str(report.looks),
+        "Bootstrap resamples": str(report.resamples),
+        "Seed": str(report.seed),
+    }
+    rows = tuple((label, text) for label, text in facts.items() if text)
+    return Block(heading="Design", tables=(Table(columns=FACTS, rows=rows),))
 
 
 def _uri(image: bytes | Path) -> str:

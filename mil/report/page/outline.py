@@ -9,25 +9,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, get_args, get_origin
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from mil.report.page.words import named, written
-from mil.report.schema import SENTENCE, Block, Confusion, Curve, Estimate, Model, Row, Table
+from mil.report.page.words import below, named, written
+from mil.report.schema import PAGE_ONLY, SENTENCE, Block, Confusion, Curve, Estimate, Model, Row, Table
 
 LONGEST = 12
 """Values that fit into one cell; longer lists are left to report.json."""
 WIDEST, FEWEST = 8, 6
 """A table of more columns than the first, and of no more rows than the second, is turned on its side."""
+UNTITLED = ("questions", "decisions", "horizons", "classes", "groups", "rows", "sites", "parts", "times")
+"""Lists whose records say by their names what they are about."""
 FACTS = ("", "")
 ESTIMATES = ("Measure", "Value (95% interval)", "Patients", "Interval by")
 
 
-def block_of(heading: str, model: Model) -> Block:
+def block_of(heading: str, model: BaseModel) -> Block:
     """Return every field of a model as sentences, tables and blocks below this heading."""
     return _Content.of(model).block(heading)
 
 
-def rows_of(model: Model, source: str = "", label: str = "") -> Iterator[Row]:
+def rows_of(model: BaseModel, source: str = "", label: str = "") -> Iterator[Row]:
     """Yield every estimate of a model, also of the models in it.
 
     Args:
@@ -36,9 +39,23 @@ def rows_of(model: Model, source: str = "", label: str = "") -> Iterator[Row]:
         label: What the labels of the rows begin with.
     """
     for name, title, value, info in _fields(model):
+        if PAGE_ONLY in info.metadata:
+            continue
         place = f"{source}.{name}" if source else name
-        alone = name == "estimate" and info.title is None and bool(label)
-        yield from _rows(value, place, label if alone else _joined(label, title), label)
+        untitled = bool(label) and name == "estimate" and info.title is None
+        yield from _rows(value, place, label if untitled or name in UNTITLED else _joined(label, title))
+
+
+def sentences_of(model: Model, label: str = "") -> Iterator[str]:
+    """Yield every sentence of a model, also of the models in it, with the label of what it is about."""
+    for _, title, value, info in _fields(model):
+        if value and _is_sentence(info):
+            yield f"{label}: {value}" if label else f"{value[:1].upper()}{value[1:]}"
+        elif isinstance(value, Model):
+            yield from sentences_of(value, _joined(label, title))
+        elif _records(value):
+            for position, record in enumerate(value):
+                yield from sentences_of(record, _joined(label, _name(record, position)))
 
 
 def estimate_table(estimates: Mapping[str, Estimate]) -> Table:
@@ -47,6 +64,21 @@ def estimate_table(estimates: Mapping[str, Estimate]) -> Table:
         columns=ESTIMATES,
         rows=tuple((label, str(each), each.population, each.method or "") for label, each in estimates.items()),
     )
+
+
+def listing(heading: str, records: Sequence[BaseModel]) -> Block:
+    """Return models of one kind as a table with a row each; a single model is read downwards."""
+    if not records:
+        return Block(heading=heading)
+    if len(records) == 1:
+        return block_of(heading, records[0])
+    columns = [name for name in type(records[0]).model_fields if _is_column(name, records)]
+    tables = [_table(records, columns)] if columns else []
+    blocks = []
+    for position, record in enumerate(records):
+        rest = _Content.of(record, columns).block(_name(record, position))
+        blocks += [rest] if is_filled(rest) else []
+    return Block(heading=heading, tables=tuple(tables), blocks=tuple(blocks))
 
 
 def is_filled(block: Block) -> bool:
@@ -65,7 +97,7 @@ class _Content:
     blocks: list[Block] = field(default_factory=list)
 
     @classmethod
-    def of(cls, model: Model, left_out: Sequence[str] = ()) -> "_Content":
+    def of(cls, model: BaseModel, left_out: Sequence[str] = ()) -> "_Content":
         content = cls()
         for name, title, value, info in _fields(model):
             if name not in left_out and value is not None and value not in ("", (), {}):
@@ -83,12 +115,12 @@ class _Content:
             self.tables.append(value)
         elif _is_plain(value):
             self.facts.append((title, _cell(value, name)))
-        elif isinstance(value, Model) and not isinstance(value, Curve):
+        elif isinstance(value, BaseModel) and not isinstance(value, Curve):
             self._below(block_of(title, value))
         elif isinstance(value, Mapping):
             self._below(_mapping(title, value))
         elif _records(value):
-            self._below(_listing(title, value))
+            self._below(listing(title, value))
 
     def block(self, heading: str) -> Block:
         tables = [Table(columns=FACTS, rows=tuple(self.facts))] if self.facts else []
@@ -104,7 +136,7 @@ class _Content:
         self.blocks += [block] if is_filled(block) else []
 
 
-def _fields(model: Model) -> Iterator[tuple[str, str, Any, FieldInfo]]:
+def _fields(model: BaseModel) -> Iterator[tuple[str, str, Any, FieldInfo]]:
     for name, info in type(model).model_fields.items():
         yield name, info.title or named(name), getattr(model, name), info
 
@@ -122,27 +154,14 @@ def _mapping(heading: str, values: Mapping[str, Any]) -> Block:
     return content.block(heading)
 
 
-def _listing(heading: str, records: Sequence[Model]) -> Block:
-    """Return models of one kind as a table with a row each; one model alone is read downwards."""
-    if len(records) == 1:
-        return block_of(heading, records[0])
-    columns = [name for name in type(records[0]).model_fields if _is_column(name, records)]
-    tables = [_table(records, columns)] if columns else []
-    blocks = []
-    for position, record in enumerate(records):
-        rest = _Content.of(record, columns).block(_name(record, position))
-        blocks += [rest] if is_filled(rest) else []
-    return Block(heading=heading, tables=tuple(tables), blocks=tuple(blocks))
-
-
-def _is_column(name: str, records: Sequence[Model]) -> bool:
+def _is_column(name: str, records: Sequence[BaseModel]) -> bool:
     """Whether a field fits into a cell in every record, and is not empty in all of them."""
     values = [getattr(record, name) for record in records]
     fits = all(isinstance(value, Estimate) or _is_plain(value) for value in values)
     return fits and any(value is not None and value not in ("", (), {}) for value in values)
 
 
-def _table(records: Sequence[Model], columns: Sequence[str]) -> Table:
+def _table(records: Sequence[BaseModel], columns: Sequence[str]) -> Table:
     fields = type(records[0]).model_fields
     heads = tuple(fields[name].title or named(name) for name in columns)
     rows = tuple(tuple(_record_cell(record, name) for name in columns) for record in records)
@@ -157,7 +176,7 @@ def _table(records: Sequence[Model], columns: Sequence[str]) -> Table:
     return Table(columns=turned[0], rows=tuple(turned[1:]), note=note)
 
 
-def _record_cell(record: Model, name: str) -> str:
+def _record_cell(record: BaseModel, name: str) -> str:
     value = getattr(record, name)
     if not isinstance(value, Estimate):
         return _cell(value, name)
@@ -181,23 +200,25 @@ def _cell(value: Any, name: str = "") -> str:
     return written(value, name)
 
 
-def _name(record: Model, position: int) -> str:
-    """Return the first plain value of a record, which says what it is about."""
+def _name(record: BaseModel, position: int) -> str:
+    """Return the first plain value of a record, which says what it is about, and what it is compared with."""
     values = (getattr(record, name) for name in type(record).model_fields)
-    return next((written(value) for value in values if isinstance(value, str | int | float)), str(position + 1))
+    first = next((value for value in values if isinstance(value, str | int | float)), position + 1)
+    name, reference = f"{first:g}" if isinstance(first, float) else str(first), getattr(record, "reference", None)
+    return f"{name} against {reference}" if reference else name
 
 
-def _rows(value: Any, place: str, label: str, outer: str) -> Iterator[Row]:
+def _rows(value: Any, place: str, label: str) -> Iterator[Row]:
     if isinstance(value, Estimate):
         yield Row(label, value, place)
-    elif isinstance(value, Model):
+    elif isinstance(value, BaseModel):
         yield from rows_of(value, place, label)
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _rows(item, f"{place}.{key}", _joined(label, named(str(key))), label)
+            yield from _rows(item, below(place, str(key)), _joined(label, named(str(key))))
     elif _records(value):
         for position, record in enumerate(value):
-            name = outer if len(value) == 1 else _joined(outer, _name(record, position))
+            name = label if len(value) == 1 else _joined(label, _name(record, position))
             yield from rows_of(record, f"{place}[{position}]", name)
 
 
@@ -206,7 +227,7 @@ def _joined(label: str, name: str) -> str:
 
 
 def _records(value: Any) -> bool:
-    return isinstance(value, tuple) and bool(value) and all(isinstance(item, Model) for item in value)
+    return isinstance(value, tuple) and bool(value) and all(isinstance(item, BaseModel) for item in value)
 
 
 def _is_plain(value: Any) -> bool:

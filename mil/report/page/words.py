@@ -60,6 +60,15 @@ def named(key: str) -> str:
     return words[0].upper() + words[1:]
 
 
+def below(source: str, *keys: str) -> str:
+    """Return the source of a value below these keys; a key with unusual characters is quoted."""
+    for key in keys:
+        plain = re.fullmatch(r"\w+", key) is not None
+        dot = "." if plain and not source.endswith(": ") else ""
+        source += f"{dot}{key}" if plain else f'["{key}"]'
+    return source
+
+
 def is_number(found: Any) -> bool:
     """Whether this is one number of a report: a `value`, perhaps null, with what belongs to it."""
     return isinstance(found, Mapping) and "value" in found and isinstance(found["value"], int | float | None)

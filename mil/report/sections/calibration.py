@@ -1,178 +1,292 @@
-"""Whether probabilities and values are what they say, before and after recalibration.
+"""Whether predicted probabilities and values are right, before and after recalibration.
 
 The calibration error is above zero by chance alone and a resample's lies higher still, so its interval is the
-resamples' turned about the estimate (basic bootstrap), and what chance alone would give stands beside it. Simulated,
-200 patients, it holds the truth in 0.87 of samples, the percentile interval in less than 0.01.
+resamples' turned about the estimate (basic bootstrap), and the error that chance alone would give is reported with it.
+Simulated, 200 patients, it contains the truth in 0.87 of samples, the percentile interval in less than 0.01.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from pydantic import Field
 from scipy.special import expit
 
-from mil.endpoints.classification import Binary, Classes
 from mil.endpoints.endpoint import Scores
 from mil.endpoints.question import Question
-from mil.endpoints.regression import Regression
-from mil.fitted.calibrators import RAW, calibrated, calibrated_name
+from mil.fitted.calibrators import calibrated, calibrated_name
 from mil.report.evaluation import Evaluation
-from mil.report.sections.pooled import Metrics, bins, curve, grid, number, points, resampled
-from mil.report.sections.recalibration import Recalibrated, recalibrated
-from mil.report.sections.value_calibration import of_values
+from mil.report.schema import PAGE_ONLY, Curve, Drawing, Estimate, Model, Report, Section, Sentence
+from mil.report.sections.pooled import (
+    CalibrationBin,
+    Metrics,
+    bins,
+    curve,
+    estimate,
+    percentile_grid,
+    points,
+    resampled,
+)
+from mil.report.sections.recalibration import NOT_CALIBRATED, CalibrationFit, Recalibrated, recalibrated
+from mil.report.sections.value_calibration import ValueCalibration, value_calibration
 from mil.stats import calibration_metrics as metrics
 from mil.stats.bootstrap import Floats
-from mil.stats.estimate import Estimate
 from mil.stats.logistic import knots, logistic, spline
 from mil.stats.proportions import wilson
 
 BASIC = "basic bootstrap, patients resampled over all folds"
 ACCEPTABLE = (0.8, 1.2)
-"""Slopes at which probabilities can be read as such."""
+"""Slopes with which probabilities can be taken as they are."""
 FEWEST = 10
 """Positives and negatives below which no curve is drawn."""
 _EDGES = np.linspace(0, 1, 21)
-_OF_QUESTIONS = {
+_QUESTION_METRICS: Mapping[str, Callable[..., Floats]] = {
     "intercept": metrics.intercept,
     "slope": metrics.slope,
     "brier": metrics.brier,
     "scaled_brier": metrics.scaled_brier,
     "ece": metrics.ece,
 }
-_OF_CLASSES = {"brier": metrics.brier, "scaled_brier": metrics.scaled_brier, "log_loss": metrics.log_loss}
-_APART = "the score separates all positives from all negatives, or all scores are one"
-_ONE_SIDED = "positives or negatives are absent"
+_CLASS_METRICS: Mapping[str, Callable[..., Floats]] = {
+    "brier": metrics.brier,
+    "scaled_brier": metrics.scaled_brier,
+    "log_loss": metrics.log_loss,
+}
+_SEPARATED = "the score separates all positives from all negatives, or all scores are one"
+_ONE_CLASS = "positives or negatives are absent"
 
 
-def section(evaluation: Evaluation) -> dict[str, Any] | None:
-    """A part for each question, or for the predicted number; none for survival, whose section has its own.
+class ErrorEstimate(Model):
+    """The calibration error, which is above zero by chance alone."""
 
-    Raises:
-        ConfigError: the tool asks for a calibration that does not exist.
-    """
-    if isinstance(evaluation.endpoint, Regression):
-        return of_values(evaluation)
-    if not evaluation.questions:
-        return None
-    after = recalibrated(evaluation)
-    found: dict[str, Any] = {"questions": [_question(evaluation, one, after) for one in evaluation.questions]}
-    if isinstance(evaluation.endpoint, Classes) and not isinstance(evaluation.endpoint, Binary):
-        found["classes"] = _classes(evaluation, evaluation.endpoint, after)
-    if after is not None:
-        found["fitted"] = {"method": after.method, "on": after.on, "folds": after.fitted}
-    return found
+    estimate: Estimate
+    by_chance: float = Field(title="Expected by chance")
 
 
-def verdict(slope: Mapping[str, Any], intercept: Mapping[str, Any]) -> str:
-    """What the two numbers allow, in words."""
-    if slope["value"] is None:
-        return f"not estimable: {slope['reason']}"
-    value, (least, most) = slope["value"], ACCEPTABLE
-    said = _said("slope", slope)
-    if not least <= value <= most:
-        side = "too extreme" if value < least else "too near to each other"
-        return f"ranking only: {said}, expected {least} to {most}; the probabilities are {side}"
-    low, high = intercept["low"], intercept["high"]
-    if low is not None and not low <= 0 <= high:
-        side = "low" if low > 0 else "high"
-        return f"the slope is acceptable ({said}), but the probabilities are too {side} on the whole: recalibrate"
-    inside = slope["low"] is not None and slope["low"] >= least and slope["high"] <= most
-    return f"acceptable: {said}" if inside else f"acceptable, but not shown by so few patients: {said}"
+class Histogram(Model):
+    """Positives and negatives by predicted probability."""
+
+    edges: tuple[float, ...]
+    positives: tuple[int, ...]
+    negatives: tuple[int, ...]
 
 
-def _said(name: str, found: Mapping[str, Any]) -> str:
-    bounds = "" if found["low"] is None else f" ({found['low']:.2f} to {found['high']:.2f})"
-    return f"{name} {found['value']:.2f}{bounds}"
+class ProbabilityCalibration(Model):
+    """The calibration of one probability; no numbers but counts where `reason` says why."""
+
+    n: int
+    positives: int | None = None
+    reason: str | None = None
+    intercept: Estimate | None = None
+    slope: Estimate | None = None
+    brier: Estimate | None = None
+    scaled_brier: Estimate | None = None
+    ece: ErrorEstimate | None = None
+    curve: Curve | None = None
+    curve_reason: str | None = None
+    """why there is no curve"""
+    bins: Annotated[tuple[CalibrationBin, ...], PAGE_ONLY] = ()
+    histogram: Histogram | None = None
+    verdict: Sentence | None = None
 
 
-def _question(evaluation: Evaluation, question: Question, after: Recalibrated | None) -> dict[str, Any]:
-    found = {"name": question.name} | _numbers(evaluation, question, evaluation.reported)
-    if after is None:
-        return found
-    answered = calibrated(question)
-    fitted = [name for name in answered.columns if name in after.reported]
-    if len(fitted) < len(answered.columns) or after.reported[fitted].isna().all(axis=None):
-        return found | {"calibrated": {"method": after.method, "n": 0, "reason": "no fold could be calibrated"}}
-    kept = after.reported[after.reported[fitted].notna().all(axis=1)]
-    return found | {"calibrated": {"method": after.method} | _numbers(evaluation, answered, kept)}
+class _Method(Model):
+    method: str
+    """of the tool's calibration"""
 
 
-def _numbers(evaluation: Evaluation, question: Question, table: pd.DataFrame) -> dict[str, Any]:
+class _Name(Model):
+    name: str
+
+
+class RecalibratedProbability(ProbabilityCalibration, _Method):  # the fields of the last base come first
+    """The same probability after the tool's calibration, of the patients whose fold has one."""
+
+
+class QuestionCalibration(ProbabilityCalibration, _Name):
+    """The calibration of the probability of one yes-or-no question."""
+
+    calibrated: RecalibratedProbability | None = Field(default=None, title="After recalibration")
+
+
+class ClassErrors(Model):
+    """Errors of the probabilities of all classes together."""
+
+    brier: Estimate
+    scaled_brier: Estimate
+    log_loss: Estimate
+
+
+class RecalibratedErrors(ClassErrors, _Method):
+    """The same after the tool's calibration."""
+
+
+class AllClasses(ClassErrors):
+    """Errors of the probabilities of all classes together, before and after the tool's calibration."""
+
+    calibrated: RecalibratedErrors | None = Field(default=None, title="After recalibration")
+
+
+class Calibration(Section):
+    """Whether predicted probabilities or values are right."""
+
+    key: ClassVar[str] = "calibration"
+    title: ClassVar[str] = "Calibration"
+    explanation: ClassVar[str] = "Whether the predicted probabilities or values are right."
+    not_applicable: ClassVar[str] = "No probability or value is predicted; risks until a time are in Survival."
+    position: ClassVar[int] = 30
+    captions: ClassVar[Mapping[str, str]] = {
+        "calibration": "Observed against predicted probability, with the distribution of the predictions",
+    }
+
+    questions: tuple[QuestionCalibration, ...] = ()
+    classes: AllClasses | None = Field(default=None, title="All classes together")
+    predicted_value: ValueCalibration | None = None
+    fitted: CalibrationFit | None = Field(default=None, title="Recalibration")
+
+    @classmethod
+    def compute(cls, evaluation: Evaluation) -> Self | None:
+        """Return the calibration of each question or of the predicted value; None for survival.
+
+        Raises:
+            ConfigError: the tool asks for a calibration that does not exist.
+        """
+        endpoint = evaluation.endpoint
+        if endpoint.value_column is not None:
+            return cls(predicted_value=value_calibration(evaluation, endpoint.value_column))
+        if not evaluation.questions:
+            return None
+        after = recalibrated(evaluation)
+        return cls(
+            questions=tuple(_question(evaluation, question, after) for question in evaluation.questions),
+            classes=_all_classes(evaluation, after) if len(endpoint.class_columns) > 1 else None,
+            fitted=None if after is None else after.fit,
+        )
+
+    def drawings(self, evaluation: Evaluation, report: Report) -> Iterator[Drawing]:
+        """Yield the figures."""
+        from mil.report.figures.calibration_plot import calibration
+
+        yield Drawing("calibration", calibration(evaluation, report))
+
+
+def calibration_verdict(slope: Estimate, intercept: Estimate) -> str:
+    """Return what slope and intercept allow, in words."""
+    if slope.value is None:
+        return f"not estimable: {slope.reason}"
+    lowest, highest = ACCEPTABLE
+    words = f"slope {slope.value:.2f}"
+    words += "" if slope.low is None else f" ({slope.low:.2f} to {slope.high:.2f})"
+    if not lowest <= slope.value <= highest:
+        side = "too extreme" if slope.value < lowest else "too near to each other"
+        return f"ranking only: {words}, expected {lowest} to {highest}; the probabilities are {side}"
+    if intercept.low is not None and intercept.high is not None and not intercept.low <= 0 <= intercept.high:
+        side = "low" if intercept.low > 0 else "high"
+        return f"the slope is acceptable ({words}), but the probabilities are too {side} on the whole: recalibrate"
+    shown = slope.low is not None and slope.high is not None and slope.low >= lowest and slope.high <= highest
+    return f"acceptable: {words}" if shown else f"acceptable, but not shown by so few patients: {words}"
+
+
+def _question(evaluation: Evaluation, question: Question, after: Recalibrated | None) -> QuestionCalibration:
+    raw = _probability(evaluation, question, evaluation.reported)
+    better = None if after is None else _recalibrated(evaluation, question, after)
+    return QuestionCalibration(name=question.name, **dict(raw), calibrated=better)
+
+
+def _recalibrated(evaluation: Evaluation, question: Question, after: Recalibrated) -> RecalibratedProbability:
+    better = calibrated(question)
+    columns = [column for column in better.columns if column in after.reported]
+    if len(columns) < len(better.columns) or after.reported[columns].isna().all(axis=None):
+        return RecalibratedProbability(method=after.method, n=0, reason=NOT_CALIBRATED)
+    patients = after.reported[after.reported[columns].notna().all(axis=1)]
+    return RecalibratedProbability(method=after.method, **dict(_probability(evaluation, better, patients)))
+
+
+def _probability(evaluation: Evaluation, question: Question, table: pd.DataFrame) -> ProbabilityCalibration:
     truth = question.truth(table)
-    known = ~np.isnan(truth)
-    truth, probability = truth[known], np.clip(question.probability(table)[known], 0, 1)
-    counts = {"n": len(truth), "positives": int(truth.sum())}
-    if not 0 < counts["positives"] < counts["n"]:
-        return counts | {"reason": _ONE_SIDED}
-    drawn = min(counts["positives"], counts["n"] - counts["positives"]) >= FEWEST and np.ptp(probability) > 0
-    at = grid(probability) if drawn else np.zeros(0)
-    scored = resampled(_metrics(probability, truth, at), len(truth), evaluation)
-    found = {name: number(scored[name], _APART, **counts) for name in ("intercept", "slope", "brier", "scaled_brier")}
-    return (
-        counts
-        | found
-        | {
-            "ece": _ece(scored["ece"], probability, counts),
-            "curve": curve(scored, at) if drawn else None,
-            "curve_reason": None if drawn else f"fewer than {FEWEST} positives or negatives, or one score for all",
-            "bins": [_bin(probability[members], truth[members]) for members in bins(probability)],
-            "histogram": _histogram(probability, truth),
-            "verdict": verdict(found["slope"], found["intercept"]),
-        }
+    answered = ~np.isnan(truth)
+    truth, probability = truth[answered], np.clip(question.probability(table)[answered], 0, 1)
+    n, positives = len(truth), int(truth.sum())
+    if not 0 < positives < n:
+        return ProbabilityCalibration(n=n, positives=positives, reason=_ONE_CLASS)
+    has_curve = min(positives, n - positives) >= FEWEST and np.ptp(probability) > 0
+    grid = percentile_grid(probability) if has_curve else np.zeros(0)
+    samples = resampled(_metrics(probability, truth, grid), n, evaluation)
+    counts = {"n": n, "positives": positives}
+    estimates = {name: estimate(samples[name], counts, _SEPARATED) for name in _QUESTION_METRICS}
+    slope, intercept = estimates["slope"], estimates["intercept"]
+    return ProbabilityCalibration(
+        n=n,
+        positives=positives,
+        intercept=intercept,
+        slope=slope,
+        brier=estimates["brier"],
+        scaled_brier=estimates["scaled_brier"],
+        ece=_calibration_error(estimates["ece"], probability),
+        curve=curve(samples, grid) if has_curve else None,
+        curve_reason=None if has_curve else f"fewer than {FEWEST} positives or negatives, or one score for all",
+        bins=tuple(_bin(probability[members], truth[members]) for members in bins(probability)),
+        histogram=_histogram(probability, truth),
+        verdict=calibration_verdict(slope, intercept),
     )
 
 
-def _metrics(probability: Floats, truth: Floats, at: Floats) -> Metrics:
-    values = metrics.logit(probability)
-    inner = knots(values)
-    design, shown = spline(values, inner), spline(metrics.logit(at), inner)
+def _metrics(probability: Floats, truth: Floats, grid: Floats) -> Metrics:
+    logits = metrics.logit(probability)
+    inner = knots(logits)
+    design, grid_design = spline(logits, inner), spline(metrics.logit(grid), inner)
 
-    def of(weight: Floats | None) -> Scores:
-        found = {name: metric(probability, truth, weight) for name, metric in _OF_QUESTIONS.items()}
-        if not len(at):
-            return found
-        return found | points(expit(logistic(design, truth, weight) @ shown.T), "curve")
+    def score(weight: Floats | None) -> Scores:
+        scores = {name: metric(probability, truth, weight) for name, metric in _QUESTION_METRICS.items()}
+        if not len(grid):
+            return scores
+        return scores | points(expit(logistic(design, truth, weight) @ grid_design.T), "curve")
 
-    return of
-
-
-def _ece(found: Estimate, probability: Floats, counts: Mapping[str, int]) -> dict[str, Any]:
-    if found.value is not None and found.low is not None and found.high is not None:
-        low, high = (max(0.0, 2 * found.value - bound) for bound in (found.high, found.low))
-        found = found.model_copy(update={"low": low, "high": high})
-    turned = number(found, _ONE_SIDED, **counts)
-    return turned | {"method": BASIC, "by_chance": metrics.ece_if_calibrated(probability)}
+    return score
 
 
-def _bin(probability: Floats, truth: Floats) -> dict[str, Any]:
-    low, high = wilson(float(truth.sum()), len(truth))
-    observed = {"observed": float(truth.mean()), "low": low, "high": high, "level": 0.95, "method": "Wilson"}
-    return {"predicted": float(probability.mean()), **observed, "n": len(truth), "positives": int(truth.sum())}
+def _calibration_error(percentile: Estimate, probability: Floats) -> ErrorEstimate:
+    """Return the error with the basic bootstrap's interval, which is the percentile interval turned about the value."""
+    value, low, high = percentile.value, percentile.low, percentile.high
+    if value is not None and low is not None and high is not None:
+        low, high = max(0.0, 2 * value - high), max(0.0, 2 * value - low)
+    basic = percentile.model_copy(update={"low": low, "high": high, "method": BASIC})
+    return ErrorEstimate(estimate=basic, by_chance=metrics.ece_if_calibrated(probability))
 
 
-def _histogram(probability: Floats, truth: Floats) -> dict[str, list[float]]:
-    yes, no = (np.histogram(probability[truth == answer], _EDGES)[0].tolist() for answer in (1, 0))
-    return {"edges": _EDGES.tolist(), "positives": yes, "negatives": no}
+def _bin(probability: Floats, truth: Floats) -> CalibrationBin:
+    n, positives = len(truth), int(truth.sum())
+    low, high = wilson(float(truth.sum()), n)
+    observed = Estimate(
+        value=float(truth.mean()), low=low, high=high, method="Wilson", counts={"n": n, "positives": positives}
+    )
+    return CalibrationBin(n=n, predicted=float(probability.mean()), observed=observed)
 
 
-def _classes(evaluation: Evaluation, endpoint: Classes, after: Recalibrated | None) -> dict[str, Any]:
-    """Brier score and log loss of all classes together."""
-    columns = [f"{RAW}{name}" for name in endpoint.classes]
-    found = _together(evaluation, endpoint, evaluation.reported, columns)
-    if after is None or after.reported.empty:
-        return found
-    renamed = [calibrated_name(name) for name in columns]
-    return found | {"calibrated": {"method": after.method} | _together(evaluation, endpoint, after.reported, renamed)}
+def _histogram(probability: Floats, truth: Floats) -> Histogram:
+    positives, negatives = (np.histogram(probability[truth == answer], _EDGES)[0].tolist() for answer in (1, 0))
+    return Histogram(edges=tuple(_EDGES.tolist()), positives=tuple(positives), negatives=tuple(negatives))
 
 
-def _together(evaluation: Evaluation, endpoint: Classes, table: pd.DataFrame, columns: list[str]) -> dict[str, Any]:
-    label: NDArray[np.int64] = endpoint.labels(table)
-    probability, truth = table[columns].to_numpy(np.float64), np.eye(len(columns))[label]
+def _all_classes(evaluation: Evaluation, after: Recalibrated | None) -> AllClasses:
+    endpoint, better = evaluation.endpoint, None
+    if after is not None and not after.reported.empty:
+        columns = [calibrated_name(column) for column in endpoint.class_columns]
+        better = RecalibratedErrors(method=after.method, **dict(_class_errors(evaluation, after.reported, columns)))
+    raw = _class_errors(evaluation, evaluation.reported, endpoint.class_columns)
+    return AllClasses(**dict(raw), calibrated=better)
 
-    def of(weight: Floats | None) -> Scores:
-        return {name: metric(probability, truth, weight) for name, metric in _OF_CLASSES.items()}
 
-    scored = resampled(of, len(label), evaluation)
-    return {name: number(scored[name], "all patients are of one class", n=len(label)) for name in _OF_CLASSES}
+def _class_errors(evaluation: Evaluation, table: pd.DataFrame, columns: Sequence[str]) -> ClassErrors:
+    label = evaluation.endpoint.labels(table)
+    probability, truth = table[list(columns)].to_numpy(np.float64), np.eye(len(columns))[label]
+
+    def score(weight: Floats | None) -> Scores:
+        return {name: metric(probability, truth, weight) for name, metric in _CLASS_METRICS.items()}
+
+    samples = resampled(score, len(label), evaluation)
+    brier, scaled_brier, log_loss = (
+        estimate(samples[name], {"n": len(label)}, "all patients are of one class") for name in _CLASS_METRICS
+    )
+    return ClassErrors(brier=brier, scaled_brier=scaled_brier, log_loss=log_loss)

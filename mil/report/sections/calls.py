@@ -1,26 +1,36 @@
-"""What frozen decisions called each reported patient, beside what is true."""
+"""What frozen decisions called each reported patient, and whether that is right."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from mil.endpoints.question import Question
 from mil.fitted.decision import ABSTAINED, BETWEEN
 from mil.fitted.decision_rules import Plan, plans
-from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
-from mil.report.sections.operating_points import pooled
+from mil.report.schema import Estimate
+from mil.report.sections.applied_cuts import call_patients
 from mil.stats.proportions import proportion
 
-NOBODY = "not decided"
-"""The call where the fold's own patients could not set the cut."""
+UNDECIDED = "not decided"
+"""The call of patients in folds that could not set a cut."""
+
+
+@dataclass(frozen=True)
+class CallRates:
+    """How often each call was made among some patients, and how often it was right; empty without a decision."""
+
+    calls: dict[str, int] | None = None
+    undecided: Estimate | None = None
+    sensitivity: Estimate | None = None
+    """None for groups, which are neither right nor wrong"""
+    specificity: Estimate | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Called:
-    """One decision about the reported patients, each as the first fold that can decide has it."""
+    """One decision about the reported patients; each patient as in the first fold that can decide."""
 
     name: str
     calls: "pd.Series[str]"
@@ -31,55 +41,53 @@ class Called:
     yes: frozenset[str] = frozenset()
     """calls that rule it in"""
     truth: "pd.Series[float] | None" = None
-    """1, 0, or NaN where not known, by patient; none for groups"""
+    """1, 0, or NaN where unknown, by patient; None for groups"""
 
     @property
     def decided(self) -> "pd.Series[bool]":
-        """Who got a call, an indeterminate one too."""
-        return ~self.calls.isin([ABSTAINED, NOBODY])
+        """Which patients got a call, `indeterminate` included."""
+        return ~self.calls.isin([ABSTAINED, UNDECIDED])
 
     def right(self, positive: bool) -> "pd.Series[bool]":
-        """Of the patients with a call who are positive (or negative): whether they were not ruled out (or in)."""
+        """Return, for positives (or negatives) with a call, whether they were not ruled out (or in)."""
         if self.truth is None:
             raise ValueError(f"decision {self.name}: groups are neither right nor wrong")
         among = self.calls[self.decided & (self.truth == float(positive))]
         return ~among.isin(list(self.no if positive else self.yes))
 
-    def counted(self, patients: pd.Index) -> dict[str, Any]:
-        """How often each call was made among these patients, the share without one, sensitivity and specificity."""
+    def rates(self, patients: pd.Index) -> CallRates:
+        """Return how often each call was made among these patients, and how often it was right."""
         calls = self.calls.loc[patients]
-        undecided = int(calls.isin([BETWEEN, ABSTAINED, NOBODY]).sum())
-        found: dict[str, Any] = {"calls": calls.value_counts().sort_index().to_dict()}
-        found["undecided"] = as_dict(proportion(undecided, len(calls)))
-        if self.truth is not None:
-            for key, positive in (("sensitivity", True), ("specificity", False)):
-                right = self.right(positive)
-                own = right[right.index.isin(patients)]
-                found[key] = as_dict(proportion(int(own.sum()), len(own)))
-        return found
+        counts = {str(name): int(count) for name, count in calls.value_counts().sort_index().items()}
+        undecided = proportion(int(calls.isin([BETWEEN, ABSTAINED, UNDECIDED]).sum()), len(calls))
+        if self.truth is None:
+            return CallRates(counts, undecided)
+        sensitivity, specificity = (self._share_right(patients, positive) for positive in (True, False))
+        return CallRates(counts, undecided, sensitivity, specificity)
+
+    def _share_right(self, patients: pd.Index, positive: bool) -> Estimate:
+        right = self.right(positive)
+        among = right[right.index.isin(patients)]
+        return proportion(int(among.sum()), len(among))
 
 
 def called(evaluation: Evaluation) -> list[Called]:
-    """Every decision of the tool, fitted to each fold's own train and select patients; none without a rule.
+    """Return every decision of the tool with the calls of all reported patients; none without a rule.
 
     Raises:
         ConfigError: a rule that does not exist.
     """
-    found = []
-    for plan in plans(evaluation.tool.get("decision"), evaluation.endpoint):
-        calls = _calls(evaluation, plan)
-        found += list(_by_question(evaluation, plan, calls))
-    return found
+    requested = plans(evaluation.tool.get("decision"), evaluation.endpoint)
+    return [each for plan in requested for each in _by_question(evaluation, plan, _calls(evaluation, plan))]
 
 
 def _calls(evaluation: Evaluation, plan: Plan) -> "pd.Series[str]":
-    """The call of every reported patient; `NOBODY` where no fold could decide."""
-    _, decided = pooled(evaluation, plan)
-    return decided["call"].reindex(evaluation.reported.index).fillna(NOBODY).astype(str)
+    _, decided = call_patients(evaluation, plan)
+    return decided["call"].reindex(evaluation.reported.index).fillna(UNDECIDED).astype(str)
 
 
 def _by_question(evaluation: Evaluation, plan: Plan, calls: "pd.Series[str]") -> Iterator[Called]:
-    """The decision itself; of a likeliest class one for each class."""
+    """Yield the decision itself; of the likeliest class one for each class."""
     if plan.question is not None:
         no, yes = plan.outer
         yield _answered(evaluation, plan.question, calls, {no}, {yes})
@@ -96,6 +104,6 @@ def _by_question(evaluation: Evaluation, plan: Plan, calls: "pd.Series[str]") ->
 def _answered(
     evaluation: Evaluation, question: Question, calls: "pd.Series[str]", no: set[str], yes: set[str]
 ) -> Called:
-    people = evaluation.reported
-    truth = pd.Series(question.truth(people), index=people.index)
+    patients = evaluation.reported
+    truth = pd.Series(question.truth(patients), index=patients.index)
     return Called(question.name, calls, question, frozenset(no), frozenset(yes), truth)

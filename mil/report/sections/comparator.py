@@ -1,9 +1,12 @@
 """Another model on the same patients in the same folds: its metrics, and how much better the evaluated model is."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
+from mil.report.evaluation import Evaluation
 from mil.report.page.words import named
-from mil.report.schema import Estimate, Section
+from mil.report.predictions import checked, report_folds, same_patients
+from mil.report.schema import Estimate, Report, Section
+from mil.stats.bootstrap_intervals import difference, intervals
 
 
 class Comparator(Section):
@@ -17,6 +20,27 @@ class Comparator(Section):
     difference: dict[str, Estimate]
     """the evaluated model minus this one, paired"""
 
+    @classmethod
+    def compute(cls, evaluation: Evaluation) -> Self | None:
+        """Return the comparison; None without predictions of the other model.
+
+        Raises:
+            PredictionsError: the other model's table cannot be evaluated, or has other patients in its folds.
+        """
+        table = evaluation.comparators.get(cls.key)
+        if table is None:
+            return None
+        endpoint, folds, counts = evaluation.endpoint, evaluation.folds, evaluation.counts
+        others = report_folds(checked(table, endpoint, cls.key), endpoint)
+        same_patients(folds, others, cls.key)
+        others = [fold._replace(logits=other.logits) for fold, other in zip(folds, others, strict=True)]
+        resamples, seed = evaluation.resamples, evaluation.seed
+        return cls(
+            name=cls.model_name,
+            metrics=intervals(endpoint.score, others, resamples, seed, counts=counts),
+            difference=difference(endpoint.score, folds, others, resamples, seed, counts=counts),
+        )
+
     def verdict(self, metric: str) -> str:
         """Return whether the evaluated model is better by this metric, as a sentence."""
         gain = self.difference.get(metric)
@@ -24,3 +48,14 @@ class Comparator(Section):
             return f"The difference to {self.name} is not estimable."
         shown = "beats" if gain.low > 0 else "is worse than" if gain.high < 0 else "is not shown to beat"
         return f"The model {shown} {self.name}: difference in {named(metric)} {gain}, paired."
+
+
+def comparators(report: Report) -> list[Comparator]:
+    """Return the other models that a report compares its model with."""
+    return [section for section in report.sections.values() if isinstance(section, Comparator)]
+
+
+def verdict(report: Report) -> str:
+    """Return whether the model is better than each model it was compared with, by the first metric."""
+    metric = next(iter(report.metrics))
+    return " ".join(other.verdict(metric) for other in comparators(report)) or "No baseline was run."

@@ -1,27 +1,23 @@
-"""How well a classifier tells classes apart, whatever cut is chosen later, and how often its likeliest class is right.
+"""How well predictions separate classes whatever threshold is chosen, and how often the called class is right.
 
-Areas, balanced accuracy and kappa are computed within folds and averaged; calls are pooled over folds, one row a
+Areas, balanced accuracy and kappa are computed within folds and averaged. Calls are pooled over folds, one row a
 patient, and counted.
 """
 
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Self
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from mil.endpoints.classification import Binary, Classes
 from mil.endpoints.endpoint import Endpoint, Scores
-from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.question import Question
-from mil.endpoints.regression import Regression
-from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
-from mil.report.schema import Confusion, Estimate, Model, Number, Section
+from mil.report.schema import Confusion, Drawing, Estimate, Model, Number, Report, Section
 from mil.report.sections.agreement import BlandAltman, agreement
 from mil.stats import auroc, average_precision, balanced_accuracy, delong, macro_auroc, quadratic_kappa
 from mil.stats.bootstrap import Floats, Fold, Score
@@ -60,6 +56,12 @@ class Discrimination(Section):
     explanation: ClassVar[str] = "How well the predictions separate patients with and without the finding."
     not_applicable: ClassVar[str] = "The endpoint is a time to an event; see Survival."
     position: ClassVar[int] = 10
+    captions: ClassVar[Mapping[str, str]] = {
+        "roc": "ROC curve: sensitivity against false positive rate, over all thresholds",
+        "precision_recall": "Precision against recall over all thresholds, with the prevalence",
+        "regression": "Predicted against true values, and their differences against their means",
+        "confusion": "Confusion matrix: patients of each true class by what was called",
+    }
 
     questions: tuple[QuestionAreas, ...] = ()
     macro_auroc: Estimate | None = None
@@ -74,77 +76,93 @@ class Discrimination(Section):
     """of a predicted value: the metrics of the endpoint"""
     bland_altman: BlandAltman | None = Field(default=None, title="Differences, predicted minus true")
 
+    @classmethod
+    def compute(cls, evaluation: Evaluation) -> Self | None:
+        """Return areas of each question and what the called classes are worth, or the agreement of predicted values.
 
-_MEANS = ("macro_auroc", "balanced_accuracy", "quadratic_kappa")
+        None for endpoints without questions and values. A patient's class is called by the largest probability, a
+        grade by the median of its probabilities; `called` says which.
+        """
+        endpoint, questions = evaluation.endpoint, evaluation.questions
+        if endpoint.value_column is not None:
+            metrics, differences = agreement(evaluation, endpoint.value_column)
+            return cls(metrics=metrics, bland_altman=differences)
+        if not questions:
+            return None
+        folds = folds_of(evaluation)
+        scored = intervals(score_of(endpoint, len(questions)), folds, evaluation.resamples, evaluation.seed)
+        counts = {"n": len(evaluation.reported)}
+        means = {name: metric.with_counts(counts).explained(_REASON) for name, metric in scored.items()}
+        section = cls(
+            questions=tuple(
+                _question(evaluation, folds, at, question, scored) for at, question in enumerate(questions)
+            ),
+            macro_auroc=means.get("macro_auroc"),
+            balanced_accuracy=means.get("balanced_accuracy"),
+            quadratic_kappa=means.get("quadratic_kappa"),
+        )
+        return section._with_calls(evaluation) if endpoint.classes else section
 
+    def _with_calls(self, evaluation: Evaluation) -> Self:
+        """Add how often called classes are right; of two classes only the accuracy, since nobody cuts at one half."""
+        endpoint, reported = evaluation.endpoint, evaluation.reported
+        label, calls = endpoint.labels(reported), endpoint.call_classes(endpoint.class_probabilities(reported))
+        names, size = endpoint.classes, len(endpoint.classes)
+        counts = np.bincount(label * size + calls, minlength=size**2).reshape(size, size)  # true, called
+        fields = {"called": endpoint.called_by, "accuracy": proportion(int(np.trace(counts)), len(label))}
+        if _is_binary(endpoint):
+            return self.model_copy(update=fields)
+        matrix = Confusion(classes=names, calls=names, rows=tuple(tuple(row) for row in counts.tolist()))
+        return self.model_copy(update={**fields, "classes": _class_calls(names, counts), "confusion": matrix})
 
-def section(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Of classes: areas of each question, and what the called classes are worth; of a number: agreement.
+    def drawings(self, evaluation: Evaluation, report: Report) -> Iterator[Drawing]:
+        """Yield the figures."""
+        from mil.report.figures.agreement_plot import regression
+        from mil.report.figures.confusion import confusion
+        from mil.report.figures.precision_recall import precision_recall
+        from mil.report.figures.roc import roc
 
-    None for survival, which has a section of its own. A patient's class is called by the largest probability, a grade
-    by the median of its probabilities, as the endpoint's own kappa has it; `called` says which.
-    """
-    endpoint = evaluation.endpoint
-    if isinstance(endpoint, Regression):
-        return agreement(evaluation)
-    if not evaluation.questions:
-        return None
-    folds = folds_of(evaluation)
-    scored = intervals(score_of(endpoint, len(evaluation.questions)), folds, evaluation.resamples, evaluation.seed)
-    found: dict[str, Any] = {
-        "questions": [_question(evaluation, folds, at, one, scored) for at, one in enumerate(evaluation.questions)]
-    }
-    found |= {name: _number(scored[name], len(evaluation.reported)) for name in _MEANS if name in scored}
-    return found | _calls(evaluation.reported, endpoint) if isinstance(endpoint, Classes) else found
+        yield Drawing("roc", roc(evaluation, report))
+        yield Drawing("precision_recall", precision_recall(evaluation, report))
+        yield Drawing("regression", regression(evaluation, report))
+        if "operating_points" not in report.sections:
+            yield Drawing("confusion", confusion(evaluation, report))
 
 
 def folds_of(evaluation: Evaluation) -> list[Fold]:
-    """What each fold reports as numbers: probability of each question, then of each class; truth of each, then class.
+    """Return each fold's probabilities as logits `(p, q + c)` and truths as targets `(p, q + 1)`.
 
-    Logits are `(p, q + c)` and targets `(p, q + 1)`; labels that do not exclude each other have no classes.
+    The first q columns are about the questions, the others about exclusive classes, where there are some.
     """
     folds = []
     for fold, (_, rows) in zip(evaluation.folds, rows_of(evaluation.table, "report"), strict=True):
         table = rows.set_index("patient")
-        columns = [one.probability(table) for one in evaluation.questions]
-        truth = [one.truth(table) for one in evaluation.questions]
-        if isinstance(evaluation.endpoint, Classes):
-            columns += list(_shares(table, evaluation.endpoint).T)
+        columns = [question.probability(table) for question in evaluation.questions]
+        truth = [question.truth(table) for question in evaluation.questions]
+        if evaluation.endpoint.classes:
+            columns += list(evaluation.endpoint.class_probabilities(table).T)
             truth.append(evaluation.endpoint.labels(table).astype(np.float64))
-        logits, target = (torch.from_numpy(np.stack(found, axis=1)) for found in (columns, truth))
+        logits, target = (torch.from_numpy(np.stack(values, axis=1)) for values in (columns, truth))
         folds.append(fold._replace(logits=logits, target=target))
     return folds
 
 
 def score_of(endpoint: Endpoint, questions: int) -> Score:
-    """Every metric of `folds_of`: `auroc` and `auprc` with the question's place, and those over all classes."""
+    """Return the score of `folds_of`: `auroc <i>` and `auprc <i>` of question i, and the metrics over all classes."""
 
     def score(logits: Tensor, target: Tensor, weight: Floats | None) -> Scores:
         values, truth = logits.numpy(), target.numpy()
-        found: Scores = {}
+        scores: Scores = {}
         for at in range(questions):
-            found |= _areas(at, values[:, at], truth[:, at], weight)
-        own = [found[f"auroc {at}"] for at in range(questions)]
-        if isinstance(endpoint, Classes):
-            return found | _overall(endpoint, own, values[:, questions:], truth[:, questions].astype(np.int64), weight)
-        return found | {"macro_auroc": np.asarray(np.mean(own, axis=0))}
+            scores |= _areas(at, values[:, at], truth[:, at], weight)
+        areas = [scores[f"auroc {at}"] for at in range(questions)]
+        if endpoint.classes:
+            return scores | _overall(
+                endpoint, areas, values[:, questions:], truth[:, questions].astype(np.int64), weight
+            )
+        return scores | {"macro_auroc": np.asarray(np.mean(areas, axis=0))}
 
     return score
-
-
-def called_by(endpoint: Classes) -> str:
-    """How `called` decides, in words."""
-    if isinstance(endpoint, Binary):
-        return "probability above 0.5"
-    return "median grade" if isinstance(endpoint, Ordinal) else "likeliest class"
-
-
-def called(endpoint: Classes, shares: Floats) -> NDArray[np.int64]:
-    """The class of each patient, `(p,)`, from the probabilities of all `(p, c)`."""
-    if isinstance(endpoint, Ordinal):
-        above = np.cumsum(shares[:, ::-1], axis=1)[:, -2::-1]  # (p, c - 1)
-        return np.asarray((above > 0.5).sum(1), dtype=np.int64)
-    return np.asarray(shares.argmax(1), dtype=np.int64)
 
 
 def _areas(at: int, probability: Floats, truth: Floats, weight: Floats | None) -> Scores:
@@ -157,30 +175,30 @@ def _areas(at: int, probability: Floats, truth: Floats, weight: Floats | None) -
 
 
 def _overall(
-    endpoint: Classes, areas: list[Floats], shares: Floats, label: NDArray[np.int64], weight: Floats | None
+    endpoint: Endpoint, areas: list[Floats], shares: Floats, label: NDArray[np.int64], weight: Floats | None
 ) -> Scores:
-    calls, classes = called(endpoint, shares), len(endpoint.classes)
-    found = {"balanced_accuracy": balanced_accuracy(calls, label, classes, weight)}
-    if isinstance(endpoint, Ordinal):  # its questions are boundaries, not classes
+    calls, classes = endpoint.call_classes(shares), len(endpoint.classes)
+    scores = {"balanced_accuracy": balanced_accuracy(calls, label, classes, weight)}
+    if endpoint.ordered:  # its questions are boundaries, not classes
         kappa = quadratic_kappa(calls, label, classes, weight)
-        return found | {"macro_auroc": macro_auroc(shares, label, weight), "quadratic_kappa": kappa}
-    return found if isinstance(endpoint, Binary) else found | {"macro_auroc": np.asarray(np.mean(areas, axis=0))}
+        return scores | {"macro_auroc": macro_auroc(shares, label, weight), "quadratic_kappa": kappa}
+    return scores if _is_binary(endpoint) else scores | {"macro_auroc": np.asarray(np.mean(areas, axis=0))}
 
 
 def _question(
     evaluation: Evaluation, folds: list[Fold], at: int, question: Question, scored: dict[str, Estimate]
-) -> dict[str, Any]:
+) -> QuestionAreas:
     truth = question.truth(evaluation.reported)
     counts = {"n": int((~np.isnan(truth)).sum()), "positives": int((truth == 1).sum())}
-    prevalence = proportion(counts["positives"], counts["n"])
-    return {
-        "name": question.name,
-        **counts,
-        "prevalence": prevalence.value,
-        "auroc": _number(scored[f"auroc {at}"], **counts),
-        "auroc_delong": as_dict(_delong(folds, at).estimate(counts)),
-        "auprc": _number(scored[f"auprc {at}"], **counts) | {"prevalence": prevalence.value},
-    }
+    return QuestionAreas(
+        name=question.name,
+        n=counts["n"],
+        positives=counts["positives"],
+        prevalence=proportion(counts["positives"], counts["n"]).value,
+        auroc=scored[f"auroc {at}"].with_counts(counts).explained(_REASON),
+        auroc_delong=_delong(folds, at).estimate(counts),
+        auprc=scored[f"auprc {at}"].with_counts(counts).explained(_REASON),
+    )
 
 
 def _delong(folds: list[Fold], at: int) -> delong.Area:
@@ -193,36 +211,18 @@ def _delong(folds: list[Fold], at: int) -> delong.Area:
     return delong.mean(areas, names)
 
 
-def _calls(reported: pd.DataFrame, endpoint: Classes) -> dict[str, Any]:
-    """Shares of right calls with Wilson's interval; two classes have no table here, as one half is nobody's cut."""
-    label, calls = endpoint.labels(reported), called(endpoint, _shares(reported, endpoint))
-    amount = len(endpoint.classes)
-    counts = np.bincount(label * amount + calls, minlength=amount**2).reshape(amount, amount)  # true, called
-    found = {"called": called_by(endpoint), "accuracy": as_dict(proportion(int(np.trace(counts)), len(label)))}
-    if isinstance(endpoint, Binary):
-        return found
-    classes = [
-        {
-            "name": name,
-            "n": int(counts[at].sum()),
-            "recall": as_dict(proportion(int(counts[at, at]), int(counts[at].sum()))),
-            "precision": as_dict(proportion(int(counts[at, at]), int(counts[:, at].sum()))),
-        }
-        for at, name in enumerate(endpoint.classes)
-    ]
-    return found | {"classes": classes, "confusion": {"classes": list(endpoint.classes), "rows": counts.tolist()}}
+def _class_calls(names: Sequence[str], counts: NDArray[np.int64]) -> tuple[ClassCalls, ...]:
+    """Return recall and precision of each class, from counts by true and called class `(k, k)`."""
+    return tuple(
+        ClassCalls(
+            name=name,
+            n=int(counts[at].sum()),
+            recall=proportion(int(counts[at, at]), int(counts[at].sum())),
+            precision=proportion(int(counts[at, at]), int(counts[:, at].sum())),
+        )
+        for at, name in enumerate(names)
+    )
 
 
-def _shares(table: pd.DataFrame, endpoint: Classes) -> Floats:
-    """Probability of each class, `(p, c)`."""
-    if isinstance(endpoint, Binary):
-        positive = table[f"p_{endpoint.positive}"].to_numpy(np.float64)
-        return np.stack([1 - positive, positive], axis=1)
-    return table[[f"p_{name}" for name in endpoint.classes]].to_numpy(np.float64)
-
-
-def _number(interval: Estimate, n: int, **counts: int) -> dict[str, Any]:
-    found = as_dict(interval) | {"n": n} | counts
-    if interval.value is not None:
-        return found
-    return found | dict.fromkeys(("value", "low", "high")) | {"reason": _REASON}
+def _is_binary(endpoint: Endpoint) -> bool:
+    return len(endpoint.class_columns) == 1

@@ -1,70 +1,101 @@
-"""How far apart shares of subgroups lie: sensitivity, specificity, and both at once."""
+"""How far apart the levels of a subgroup variable lie: in the metric, sensitivity, specificity, and in the last two."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mil.report.schema import LEVEL, Estimate, Model
+from mil.stats.bootstrap_intervals import Sampled
 from mil.stats.proportions import wilson
 
-LEVEL = 0.95
+Estimates = Mapping[str, Estimate | None]
+"""A proportion by level; None where it is not defined"""
+METRIC_GAP = "percentile, of the best level minus the worst, both chosen by the data: too large on average"
+PROPORTION_GAP = "Newcombe, of the best level minus the worst, both chosen by the data: too large on average"
 
 
-def proportion_gap(rows: Mapping[str, Mapping[str, Any]], key: str, least: int) -> dict[str, Any] | None:
-    """The largest share of any level minus the smallest, with Newcombe's interval; none below two levels.
+class Gap(Model):
+    """The difference between the best and the worst level."""
 
-    Newcombe, Statistics in Medicine 17, 1998, method 10. The two levels are chosen by the data: the gap is too large on
-    average.
+    variable: str | None = None
+    best: str
+    worst: str
+    estimate: Estimate
+
+
+def metric_gap(samples: Mapping[str, Sampled]) -> Gap | None:
+    """Return the largest value of any level minus the smallest; None below two levels."""
+    if len(samples) < 2:
+        return None
+    best, worst = (choose(samples, key=lambda level: samples[level].value) for choose in (max, min))
+    return Gap(best=best, worst=worst, estimate=samples[best].minus(samples[worst]).interval(METRIC_GAP))
+
+
+def proportion_gap(estimates: Estimates, least: int) -> Gap | None:
+    """Return the largest proportion of any level minus the smallest, with Newcombe's interval; None below two levels.
+
+    The two levels are chosen by the data: the gap is too large on average.
 
     Args:
-        rows: By level; `key` of each is a share with `successes` and `n`.
-        key: `sensitivity` or `specificity`.
-        least: Of `n`; smaller levels have no part.
+        estimates: With counts `successes` and `n`.
+        least: Smallest `n` of a level that takes part.
+
+    References:
+        Newcombe, Statistics in Medicine 17, 1998, method 10.
     """
-    shares = _shares(rows, key, least)
-    if len(shares) < 2:
+    counts = _counts(estimates, least)
+    if len(counts) < 2:
         return None
-    best, worst = (choose(shares, key=lambda name: shares[name][0] / shares[name][1]) for choose in (max, min))
-    value, low, high = newcombe(*shares[best], *shares[worst])
-    method = "Newcombe, of the best level minus the worst, both chosen by the data: too large on average"
-    return {"best": best, "worst": worst, "value": value, "low": low, "high": high, "level": LEVEL, "method": method}
+    best, worst = (choose(counts, key=lambda level: counts[level][0] / counts[level][1]) for choose in (max, min))
+    value, low, high = newcombe(*counts[best], *counts[worst])
+    return Gap(best=best, worst=worst, estimate=Estimate(value=value, low=low, high=high, method=PROPORTION_GAP))
 
 
-def newcombe(first: int, of_first: int, second: int, of_second: int) -> tuple[float, float, float]:
-    """Difference of two independent shares with its 95% hybrid score interval. Newcombe 1998, method 10."""
-    one, other = first / of_first, second / of_second
-    (low, high), (under, over) = wilson(first, of_first, LEVEL), wilson(second, of_second, LEVEL)
-    difference = one - other
-    below, above = np.hypot(one - low, over - other), np.hypot(high - one, other - under)
+def newcombe(first: int, n_first: int, second: int, n_second: int) -> tuple[float, float, float]:
+    """Return the difference of two independent proportions with its 95% hybrid score interval.
+
+    References:
+        Newcombe, Statistics in Medicine 17, 1998, method 10.
+    """
+    larger, smaller = first / n_first, second / n_second
+    (low, high), (under, over) = wilson(first, n_first, LEVEL), wilson(second, n_second, LEVEL)
+    difference = larger - smaller
+    below, above = np.hypot(larger - low, over - smaller), np.hypot(high - larger, smaller - under)
     return difference, float(difference - below), float(difference + above)
 
 
 def equalised_odds(
-    rows: Mapping[str, Mapping[str, Any]], least: int, resamples: int, seed: int
-) -> dict[str, Any] | None:
-    """The larger of the gaps in sensitivity and in specificity; none where either is not known of two levels.
+    sensitivities: Estimates, specificities: Estimates, least: int, resamples: int, seed: int
+) -> Estimate | None:
+    """Return the larger of the gaps in sensitivity and in specificity; None where either has fewer than two levels.
 
-    Hardt, Price and Srebro, NeurIPS 2016. The interval is a bootstrap's over all levels: counts are drawn anew within
-    each level and class. It stands above zero for groups that do not differ, as any largest gap does.
+    The interval is from a bootstrap over all levels, with counts drawn anew within each level and class. It lies above
+    zero even for groups that do not differ, as for any largest gap.
+
+    References:
+        Hardt, Price and Srebro, NeurIPS 2016.
     """
-    sides = [_shares(rows, key, least) for key in ("sensitivity", "specificity")]
+    sides = [_counts(estimates, least) for estimates in (sensitivities, specificities)]
     if min(map(len, sides)) < 2:
         return None
     generator = np.random.default_rng(seed)
     value = max(float(np.ptp([k / n for k, n in side.values()])) for side in sides)
-    drawn = [_spread(generator, side, resamples) for side in sides]
-    low, high = np.quantile(np.maximum(*drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    resampled = [_resampled_gaps(generator, side, resamples) for side in sides]
+    low, high = np.quantile(np.maximum(*resampled), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     method = "percentile, calls resampled within levels and classes: never below zero"
-    return {"value": value, "low": float(low), "high": float(high), "level": LEVEL, "method": method}
+    return Estimate(value=value, low=float(low), high=float(high), method=method)
 
 
-def _spread(generator: np.random.Generator, side: Mapping[str, tuple[int, int]], resamples: int) -> NDArray[np.float64]:
+def _resampled_gaps(
+    generator: np.random.Generator, side: Mapping[str, tuple[int, int]], resamples: int
+) -> NDArray[np.float64]:
     counts = np.array(list(side.values()))  # (levels, 2)
-    shares = generator.binomial(counts[:, 1], counts[:, 0] / counts[:, 1], (resamples, len(counts))) / counts[:, 1]
-    return np.asarray(np.ptp(shares, axis=1), dtype=np.float64)
+    rates = generator.binomial(counts[:, 1], counts[:, 0] / counts[:, 1], (resamples, len(counts))) / counts[:, 1]
+    return np.asarray(np.ptp(rates, axis=1), dtype=np.float64)
 
 
-def _shares(rows: Mapping[str, Mapping[str, Any]], key: str, least: int) -> dict[str, tuple[int, int]]:
-    found = {name: row[key] for name, row in rows.items() if row[key]}
-    return {name: (one["successes"], one["n"]) for name, one in found.items() if one["n"] >= least}
+def _counts(estimates: Estimates, least: int) -> dict[str, tuple[int, int]]:
+    """Return successes and n of each level that is large enough."""
+    counts = {level: each.counts for level, each in estimates.items() if each is not None}
+    return {level: (count["successes"], count["n"]) for level, count in counts.items() if count["n"] >= least}

@@ -1,35 +1,29 @@
-"""Patients in groups of risk by a frozen rule: how differently they fare.
+"""Patients in groups of risk by frozen cuts: how differently they fare.
 
-A rule's cuts come from training patients or were stated beforehand. Groups, unlike scores, can be pooled over folds.
-Where causes compete, hazards, the log-rank test and its p are those of the first cause, with the others' events as
-censoring, and what is observed by a time is the incidence of Aalen and Johansen.
+The cuts come from training patients or were stated beforehand. Groups, unlike scores, can be pooled over folds. With
+competing events, hazards and the log-rank test are about the first cause and treat the others as censoring; what is
+observed by a time is the incidence of Aalen and Johansen.
 """
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar, Self
 
 import pandas as pd
 from lifelines.statistics import multivariate_logrank_test
 from pydantic import Field, JsonValue
 from scipy import stats
 
-from mil.endpoints.competing_risks import CompetingRisks
-from mil.endpoints.survival import Survival
-from mil.errors import PredictionsError
-from mil.fitted.decision_rules import GROUP_RULES, MEDIAN, group_plan
-from mil.report.as_dict import as_dict
+from mil.endpoints.survival_view import SurvivalView
+from mil.fitted.decision_rules import Plan, group_plan
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
-from mil.report.schema import Estimate, Model, Number, Section
-from mil.report.sections.operating_points import FittedCuts
+from mil.report.schema import LEVEL, Drawing, Estimate, Model, Number, Report, Section
+from mil.report.sections.applied_cuts import FittedCuts, call_fold
 from mil.stats import cox_regression
 from mil.stats.cox_regression import NotEstimableError
-from mil.stats.estimate import LEVEL
+from mil.stats.estimate import format_counts, format_p
 from mil.stats.observed_risk import restricted_mean, risk_at, survival_at
-
-logger = logging.getLogger(__name__)
 
 
 class AtTime(Model):
@@ -89,154 +83,191 @@ class RiskGroups(Section):
     explanation: ClassVar[str] = "How patients fare in the groups that frozen cuts make."
     not_applicable: ClassVar[str] = "The endpoint is not a time to an event, or no fold could set a cut."
     position: ClassVar[int] = 60
+    captions: ClassVar[Mapping[str, str]] = {
+        "kaplan_meier": "Kaplan-Meier curves of the risk groups, with the numbers at risk",
+        "incidence": "Cumulative incidence of each cause in the risk groups, with the numbers at risk",
+    }
 
     rule: dict[str, JsonValue]
     fitted: tuple[FittedCuts, ...] = Field(default=(), title="Who set the cuts")
     n: int
     events: int
+    unit: str | None = Field(default=None, title="Unit of times")
     groups: tuple[RiskGroup, ...]
     log_rank_p: Number = None
     log_rank: LogRank | None = None
     hazard_ratios: tuple[GroupContrast, ...] = ()
-    proportional_hazards_p: dict[str, Number] | None = None
+    proportional_hazards_p: dict[str, float] | None = None
     restricted_mean: RestrictedMean | None = None
 
+    def card_sentences(self) -> Iterator[str]:
+        """Yield the unit of the times and the log-rank test."""
+        if self.unit is not None:
+            yield f"Times and restricted means are in {self.unit}."
+        if self.log_rank_p is not None:
+            counts = format_counts({"n": self.n, "events": self.events})
+            yield f"Log-rank test between the groups: p {format_p(self.log_rank_p)}, {counts}."
 
-def assigned(evaluation: Evaluation) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Return the reported patients with `group, time, event, code`, and what was fitted for each fold.
+    @classmethod
+    def compute(cls, evaluation: Evaluation) -> Self | None:
+        """Return what becomes of each group, with hazard ratios, log-rank test and mean times; None without groups."""
+        view = evaluation.endpoint.survival
+        if view is None:
+            return None
+        patients, fitted = assigned(evaluation)
+        if patients.empty:
+            return None
+        times = sorted(map(float, evaluation.tool.get("times") or view.horizons.values()))
+        names = [name for name in patients["group"].cat.categories if (patients["group"] == name).any()]
+        log_rank = _log_rank(patients, names)
+        ratios, proportionality = hazards(patients, names)
+        return cls(
+            rule=dict(_plan(evaluation).rule),
+            fitted=fitted,
+            n=len(patients),
+            events=int(patients["event"].sum()),
+            unit=view.unit,
+            groups=tuple(_group(name, patients[patients["group"] == name], times, view) for name in names),
+            log_rank_p=None if log_rank is None else log_rank.p,
+            log_rank=log_rank,
+            hazard_ratios=ratios,
+            proportional_hazards_p=proportionality,
+            restricted_mean=None if view.causes else _means(patients, names, _until(patients, times)),
+        )
 
-    A group is one of an ordered category, low before high. A patient whom several folds report counts once, as its
-    first fold has it; a fold without cuts assigns nobody, and is listed with the reason.
+    def drawings(self, evaluation: Evaluation, report: Report) -> Iterator[Drawing]:
+        """Yield the figures."""
+        from mil.report.figures.incidence import incidence
+        from mil.report.figures.kaplan_meier import kaplan_meier
+
+        yield Drawing("kaplan_meier", kaplan_meier(evaluation, report))
+        yield Drawing("incidence", incidence(evaluation, report))
+
+
+def assigned(evaluation: Evaluation) -> tuple[pd.DataFrame, tuple[FittedCuts, ...]]:
+    """Return the reported patients with `group, time, event, code`, and each fold's cuts.
+
+    `group` is an ordered category, low before high. A patient whom several folds report counts once, as in the first
+    fold; a fold that cannot set its cuts assigns nobody.
 
     Raises:
         ConfigError: a rule with keys or shares that do not exist.
     """
-    endpoint = evaluation.endpoint
-    plan = group_plan(evaluation.tool.get("decision"), endpoint)
-    if plan is None or not isinstance(endpoint, Survival):
-        raise ValueError(f"{type(endpoint).__name__} has no risk groups")
-    tables, fitted, names = [], list[dict[str, Any]](), list[str]()
-    for fold, reported in rows_of(evaluation.table, "report"):
-        state = evaluation.state(fold)
-        try:
-            decision = state.decision(plan)
-            calls = decision.call(state.calibrated(reported))
-        except PredictionsError as error:
-            logger.warning("fold %s: %s", fold, error)
-            fitted.append({"fold": fold, "cuts": None, "reason": str(error)})
-            continue
-        names = list(decision.calls)
-        cut = {"cuts": list(decision.cuts), "columns": list(decision.columns)}
-        fitted.append({"fold": fold, **cut, "on": decision.on, "n": decision.n})
-        tables.append(reported.assign(group=calls))
-    pooled = pd.concat(tables) if tables else evaluation.table.head(0).assign(group=[])
-    ordered = pd.Categorical(pooled["group"], names, ordered=True)
-    return outcomes(pooled.assign(group=ordered), endpoint), fitted
+    plan = _plan(evaluation)
+    tables, fitted, names = list[pd.DataFrame](), list[FittedCuts](), tuple[str, ...]()
+    for fold, rows in rows_of(evaluation.table, "report"):
+        result = call_fold(evaluation, plan, fold, rows)
+        fitted.append(result.fitted)
+        if result.calls is not None:
+            names = result.names
+            tables.append(rows.assign(group=result.calls))
+    pooled = pd.concat(tables or [evaluation.table.head(0).assign(group=[])])
+    ordered = pd.Categorical(pooled["group"], list(names), ordered=True)
+    return outcomes(pooled.assign(group=ordered), evaluation), tuple(fitted)
 
 
-def outcomes(rows: pd.DataFrame, endpoint: Survival) -> pd.DataFrame:
-    """Columns `time`, `event`, `code` and, where the rows have one, `group`; one row a patient."""
-    once = rows.drop_duplicates("patient").set_index("patient")
-    time, code = endpoint.encode(once)[:, :2].double().numpy().T
-    kept = once[["group"]] if "group" in once else once[[]]
-    return kept.assign(time=time, event=code == 1, code=code)
+def _plan(evaluation: Evaluation) -> Plan:
+    plan = group_plan(evaluation.tool.get("decision"), evaluation.endpoint)
+    if plan is None:
+        raise ValueError("the endpoint is not a time to an event")
+    return plan
 
 
-def section(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Counts, curves at the stated times, hazard ratios, log-rank test and mean times; none without groups."""
-    endpoint = evaluation.endpoint
-    if not isinstance(endpoint, Survival):
-        return None
-    decision = evaluation.tool.get("decision")
-    patients, fitted = assigned(evaluation)
-    if patients.empty:
-        return None
-    times = sorted(map(float, evaluation.tool.get("times") or endpoint.horizons.values()))
-    competing = isinstance(endpoint, CompetingRisks)
-    names = [name for name in patients["group"].cat.categories if (patients["group"] == name).any()]
-    until = _until(patients, times)
-    return {
-        "rule": dict(decision) if decision and decision.get("rule") in GROUP_RULES else MEDIAN,
-        "fitted": fitted,
-        "n": len(patients),
-        "events": int(patients["event"].sum()),
-        "groups": [_fared(name, patients[patients["group"] == name], times, competing) for name in names],
-        **_tested(patients, names),
-        **hazards(patients, names),
-        "restricted_mean": None if competing else _means(patients, names, until),
-    }
+def outcomes(rows: pd.DataFrame, evaluation: Evaluation) -> pd.DataFrame:
+    """Return columns `time`, `event`, `code` and, where the rows have one, `group`; one row a patient."""
+    view = evaluation.endpoint.survival
+    if view is None:
+        raise ValueError("the endpoint is not a time to an event")
+    patients = rows.drop_duplicates("patient").set_index("patient")
+    time, code = view.event_times(evaluation.endpoint.encode(patients)).numpy().T
+    columns = patients[["group"]] if "group" in patients else patients[[]]
+    return columns.assign(time=time, event=code == 1, code=code)
+
+
+def hazards(patients: pd.DataFrame, names: Sequence[str]) -> tuple[tuple[GroupContrast, ...], dict[str, float] | None]:
+    """Return each group's hazard ratio against the lowest, and the p of tests whether it is the same at all times.
+
+    Groups without an event have no ratio and are left out of the model, where their hazard would be zero.
+    """
+    reference, higher = names[0], names[1:]
+    has_events = {name: bool(patients.loc[patients["group"] == name, "event"].any()) for name in names}
+    missing = {name: _missing(f"no event in the {name} group", patients) for name in higher}
+    modelled = [name for name in higher if has_events[name]]
+    if not has_events[reference]:
+        return _contrasts(
+            reference, dict.fromkeys(higher, _missing(f"no event in the {reference} group", patients))
+        ), None
+    if not modelled:
+        return _contrasts(reference, missing), None
+    rows = patients[patients["group"].isin([reference, *modelled])]
+    dummies = pd.DataFrame({name: (rows["group"] == name).astype(float) for name in modelled}, index=rows.index)
+    try:
+        model = cox_regression.fit(dummies, rows["time"].to_numpy(), rows["event"].to_numpy())
+        ratios = {name: model.ratio(name) for name in modelled}
+        return _contrasts(reference, missing | ratios), model.proportionality()
+    except NotEstimableError as error:
+        failed = dict.fromkeys(modelled, _missing(str(error), patients))
+        return _contrasts(reference, missing | failed), None
+
+
+def _contrasts(reference: str, estimates: Mapping[str, Estimate]) -> tuple[GroupContrast, ...]:
+    return tuple(
+        GroupContrast(group=name, reference=reference, estimate=estimate) for name, estimate in estimates.items()
+    )
+
+
+def _missing(reason: str, patients: pd.DataFrame) -> Estimate:
+    return Estimate.missing(reason, _counts(patients))
+
+
+def _counts(patients: pd.DataFrame) -> dict[str, int]:
+    return {"n": len(patients), "events": int(patients["event"].sum())}
 
 
 def _until(patients: pd.DataFrame, times: Sequence[float]) -> float:
-    """How long every group is followed, or the last stated time where that is shorter."""
+    """Return how long every group is followed, or the last stated time where that is shorter."""
     followed = float(patients.groupby("group", observed=True)["time"].max().min())
     return min(followed, times[-1]) if times else followed
 
 
-def _fared(name: str, patients: pd.DataFrame, times: Sequence[float], competing: bool) -> dict[str, Any]:
+def _group(name: str, patients: pd.DataFrame, times: Sequence[float], view: SurvivalView) -> RiskGroup:
     time, code = patients["time"].to_numpy(), patients["code"].to_numpy()
-    observed = risk_at if competing else survival_at
-    curve = [{"time": at} | as_dict(observed(time, code, at)) for at in times]
-    counts = {"n": len(patients), "events": int(patients["event"].sum())}
-    return {"name": name} | counts | {"incidence" if competing else "survival": curve}
+    observed = risk_at if view.causes else survival_at
+    curve = tuple(AtTime(time=at, estimate=observed(time, code, at)) for at in times)
+    return RiskGroup(
+        name=name,
+        n=len(patients),
+        events=int(patients["event"].sum()),
+        survival=() if view.causes else curve,
+        incidence=curve if view.causes else (),
+    )
 
 
-def _tested(patients: pd.DataFrame, names: Sequence[str]) -> dict[str, Any]:
+def _log_rank(patients: pd.DataFrame, names: Sequence[str]) -> LogRank | None:
     if len(names) < 2 or not patients["event"].any():
-        return {"log_rank_p": None, "log_rank": None}
+        return None
     test = multivariate_logrank_test(patients["time"], patients["group"].astype(str), patients["event"])
-    p = float(test.p_value)
-    return {"log_rank_p": p, "log_rank": {"statistic": float(test.test_statistic), "freedom": len(names) - 1, "p": p}}
+    return LogRank(statistic=float(test.test_statistic), freedom=len(names) - 1, p=float(test.p_value))
 
 
-def hazards(patients: pd.DataFrame, names: Sequence[str]) -> dict[str, Any]:
-    """Each group's hazard ratio against the lowest, and the p of tests whether it is the same at all times.
-
-    Groups without an event are left out of the model, where they would be infinitely safe, and have no ratio.
-    """
-    reference, others = names[0], names[1:]
-    ratios: dict[str, dict[str, Any]] = {name: _without(patients, name) for name in others}
-    with_events = [name for name in others if patients.loc[patients["group"] == name, "event"].any()]
-    own = patients[patients["group"].isin([reference, *with_events])]
-    dummies = pd.DataFrame({name: (own["group"] == name).astype(float) for name in with_events}, index=own.index)
-    moving: dict[str, float] | None = None
-    if not patients.loc[patients["group"] == reference, "event"].any():
-        ratios = {name: _none(f"no event in the {reference} group", patients) for name in others}
-    elif with_events:
-        try:
-            model = cox_regression.fit(dummies, own["time"].to_numpy(), own["event"].to_numpy())
-            ratios |= {name: as_dict(model.ratio(name)) for name in with_events}
-            moving = model.proportionality()
-        except NotEstimableError as reason:
-            ratios |= {name: _none(str(reason), patients) for name in with_events}
-    found = [{"group": name, "reference": reference} | ratio for name, ratio in ratios.items()]
-    return {"hazard_ratios": found, "proportional_hazards_p": moving}
+def _means(patients: pd.DataFrame, names: Sequence[str], until: float) -> RestrictedMean:
+    """Return the mean time without the event up to a time, and the loss of each group against the next lower one."""
+    groups = {name: patients[patients["group"] == name] for name in names}
+    means = {name: restricted_mean(g["time"].to_numpy(), g["event"].to_numpy(), until) for name, g in groups.items()}
+    differences = []
+    for lower, higher in pairwise(names):
+        counts = {"n": len(groups[higher]) + len(groups[lower])}
+        (value, variance), (base, base_variance) = means[higher], means[lower]
+        estimate = _normal(value - base, variance + base_variance, counts)
+        differences.append(GroupContrast(group=higher, reference=lower, estimate=estimate))
+    return RestrictedMean(
+        until=until,
+        groups=tuple(GroupMean(group=name, estimate=_normal(*means[name], _counts(groups[name]))) for name in names),
+        differences=tuple(differences),
+    )
 
 
-def _without(patients: pd.DataFrame, name: str) -> dict[str, Any]:
-    return _none(f"no event in the {name} group", patients)
-
-
-def _none(reason: str, patients: pd.DataFrame) -> dict[str, Any]:
-    return {"value": None, "reason": reason, "n": len(patients), "events": int(patients["event"].sum())}
-
-
-def _means(patients: pd.DataFrame, names: Sequence[str], until: float) -> dict[str, Any]:
-    """Mean time without event up to a time, and how much each group loses against the one below it in risk."""
-    found = {name: patients[patients["group"] == name] for name in names}
-    means = {name: restricted_mean(g["time"].to_numpy(), g["event"].to_numpy(), until) for name, g in found.items()}
-    counts = {name: {"n": len(group), "events": int(group["event"].sum())} for name, group in found.items()}
-    groups = [{"group": name} | _normal(*means[name]) | counts[name] for name in names]
-    apart = [
-        {"group": higher, "reference": lower}
-        | _normal(means[higher][0] - means[lower][0], means[higher][1] + means[lower][1])
-        | {"n": counts[higher]["n"] + counts[lower]["n"]}
-        for lower, higher in pairwise(names)
-    ]
-    return {"until": until, "groups": groups, "differences": apart}
-
-
-def _normal(value: float, variance: float) -> dict[str, Any]:
-    half = float(stats.norm.ppf((1 + LEVEL) / 2)) * variance**0.5
-    beside = {"level": LEVEL, "method": "area under Kaplan-Meier, Greenwood, normal"}
-    return {"value": value, "low": value - half, "high": value + half} | beside
+def _normal(value: float, variance: float, counts: Mapping[str, int]) -> Estimate:
+    half_width = float(stats.norm.ppf((1 + LEVEL) / 2)) * variance**0.5
+    method = "area under Kaplan-Meier, Greenwood, normal"
+    return Estimate(value=value, low=value - half_width, high=value + half_width, method=method, counts=dict(counts))

@@ -1,30 +1,31 @@
-"""Whether predicted risks at a horizon come true: observed against predicted, slope, smooth curve and its errors.
+"""Whether predicted risks at a horizon are right: observed against predicted, slope, smooth curve and its errors.
 
 Risks are probabilities, so that patients of all folds are taken together, one row a patient.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import Field
 from scipy import stats
 from scipy.optimize import least_squares
 from torch import Tensor
 
-from mil.endpoints.competing_risks import CompetingRisks
-from mil.endpoints.survival import Survival
+from mil.endpoints.survival_view import SurvivalView
 from mil.errors import PredictionsError
-from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
-from mil.report.sections.recalibration import Recalibrated, recalibrated
+from mil.report.schema import PAGE_ONLY, Curve, Estimate, Model
+from mil.report.sections.pooled import CalibrationBin
+from mil.report.sections.recalibration import NOT_CALIBRATED, Recalibrated, recalibrated
 from mil.stats import cox_regression
 from mil.stats.bootstrap import Fold
 from mil.stats.bootstrap_intervals import intervals
 from mil.stats.calibration_metrics import log_log
 from mil.stats.cox_regression import NotEstimableError
-from mil.stats.estimate import LEVEL, Estimate
+from mil.stats.estimate import LEVEL
 from mil.stats.logistic import spline
 from mil.stats.observed_risk import pseudo_values, reaches, risk_at
 from mil.stats.weights import Floats, as_rows
@@ -36,60 +37,106 @@ _BINS, _POINTS = 5, 25
 _SMOOTH = "pseudo-values on a cubic spline of three knots, percentile, patients resampled"
 
 
-def columns(evaluation: Evaluation, cause: int = 1) -> dict[str, str]:
-    """The predictions' column of the risk of a cause, the first one is 1, at each horizon, where there is one.
+class RiskCalibration(Model):
+    """The calibration of risks at a horizon; no numbers where `reason` says why."""
+
+    n: int
+    events: int | None = None
+    """until the horizon"""
+    predicted: float | None = Field(default=None, title="Mean predicted risk")
+    reason: str | None = None
+    observed: Estimate | None = None
+    observed_expected: Estimate | None = None
+    slope: Estimate | None = None
+    ici: Estimate | None = None
+    e50: Estimate | None = None
+    e90: Estimate | None = None
+    curve: Curve | None = None
+    quintiles: Annotated[tuple[CalibrationBin, ...], PAGE_ONLY] = Field(
+        default=(), title="Fifths of the patients by predicted risk"
+    )
+
+
+class _Horizon(Model):
+    horizon: str
+    time: float
+    column: str
+    """of the predictions"""
+
+
+class _Method(Model):
+    method: str
+    column: str | None = None
+    """of the recalibrated risks"""
+
+
+class RecalibratedRisk(RiskCalibration, _Method):  # the fields of the last base come first
+    """The same risk after the tool's calibration, of the patients whose fold has one."""
+
+
+class HorizonCalibration(RiskCalibration, _Horizon):
+    """The calibration of the risk at one horizon."""
+
+    calibrated: RecalibratedRisk | None = Field(default=None, title="After recalibration")
+
+
+def risk_columns(evaluation: Evaluation, view: SurvivalView, cause: str | None = None) -> dict[str, str]:
+    """Return the predictions' columns of the risk by horizon, in order of time, as far as they exist.
+
+    Args:
+        evaluation: Its table holds the predictions.
+        view: Of the endpoint.
+        cause: Of competing ones; without it, the event of interest.
 
     Raises:
-        PredictionsError: a risk that is none from 0 to 1.
+        PredictionsError: a risk is not between 0 and 1.
     """
-    endpoint = evaluation.endpoint
-    assert isinstance(endpoint, Survival)
-    of_cause = f"{endpoint.causes[cause - 1]}_" if isinstance(endpoint, CompetingRisks) else ""
-    named = {name: f"risk_{of_cause}{name}" for name in endpoint.horizons}
-    found = {name: column for name, column in named.items() if column in evaluation.table}
-    for column in found.values():
+    columns = {name: column for name, column in view.risk_columns(cause).items() if column in evaluation.table}
+    for column in columns.values():
         wrong = ~evaluation.table[column].between(0, 1)
         if wrong.any():
             value = evaluation.table.loc[wrong, column].iloc[0]
             raise PredictionsError(f"predictions: {column} is {value} in {wrong.sum()} rows, expected 0 to 1")
-    return found
+    return columns
 
 
-def calibration(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Of each `risk_<horizon>`, in order of time, and of what recalibration made of it; empty where there is none."""
-    endpoint, after = evaluation.endpoint, recalibrated(evaluation)
-    assert isinstance(endpoint, Survival)
-    found = []
-    for name, column in sorted(columns(evaluation).items(), key=lambda item: endpoint.horizons[item[0]]):
-        head = {"horizon": name, "time": endpoint.horizons[name], "column": column}
-        found.append(head | _numbers(evaluation, endpoint, name, evaluation.reported, column))
-        if after is not None:
-            found[-1]["calibrated"] = {"method": after.method} | _after(evaluation, endpoint, name, after, column)
-    return found
+def calibration(evaluation: Evaluation, view: SurvivalView) -> tuple[HorizonCalibration, ...]:
+    """Return the calibration of each predicted risk, in order of time, before and after recalibration."""
+    after = recalibrated(evaluation)
+    return tuple(
+        HorizonCalibration(
+            horizon=name,
+            time=view.horizons[name],
+            column=column,
+            **dict(_of_patients(evaluation, view, name, evaluation.reported, column)),
+            calibrated=None if after is None else _recalibrated(evaluation, view, name, after, column),
+        )
+        for name, column in risk_columns(evaluation, view).items()
+    )
 
 
-def _after(
-    evaluation: Evaluation, endpoint: Survival, horizon: str, after: Recalibrated, column: str
-) -> dict[str, Any]:
-    better, rows = after.answered(column)
-    if rows.empty:
-        return {"n": 0, "reason": "no fold could be calibrated"}
-    return {"column": better} | _numbers(evaluation, endpoint, horizon, rows, better)
+def _recalibrated(
+    evaluation: Evaluation, view: SurvivalView, horizon: str, after: Recalibrated, column: str
+) -> RecalibratedRisk:
+    better, patients = after.risks(column)
+    if patients.empty:
+        return RecalibratedRisk(method=after.method, n=0, reason=NOT_CALIBRATED)
+    numbers = _of_patients(evaluation, view, horizon, patients, better)
+    return RecalibratedRisk(method=after.method, column=better, **dict(numbers))
 
 
-def _numbers(
-    evaluation: Evaluation, endpoint: Survival, horizon: str, rows: pd.DataFrame, column: str
-) -> dict[str, Any]:
-    time, code = endpoint.encode(rows)[:, :2].double().numpy().T
-    risk, at = rows[column].to_numpy(np.float64), endpoint.horizons[horizon]
-    found = at_horizon(risk, time, code, at, evaluation.resamples, evaluation.seed)
-    return {"predicted": float(risk.mean())} | found
+def _of_patients(
+    evaluation: Evaluation, view: SurvivalView, horizon: str, patients: pd.DataFrame, column: str
+) -> RiskCalibration:
+    time, code = view.event_times(evaluation.endpoint.encode(patients)).numpy().T
+    risk = patients[column].to_numpy(np.float64)
+    return at_horizon(risk, time, code, view.horizons[horizon], evaluation.resamples, evaluation.seed)
 
 
 def at_horizon(
     risk: Floats, time: Floats, code: Floats, at: float, resamples: int = 2000, seed: int = 0
-) -> dict[str, Any]:
-    """Risks of an event by `at` against what happened.
+) -> RiskCalibration:
+    """Return the calibration of risks of an event by `at`.
 
     Observed over expected takes the predicted mean as given. The slope is that of log(-log(1 - risk)) in Cox's model
     with follow-up cut at the horizon, or where causes compete in one of pseudo-values: below 1 the risks are too
@@ -101,100 +148,106 @@ def at_horizon(
         risk: `(p,)`, 0 to 1.
         time: `(p,)`.
         code: `(p,)`, 0 censored, 1 the event, more for competing ones.
-        at: the horizon.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        at: The horizon.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
     """
-    observed = as_dict(risk_at(time, code, at))
-    return {
-        "n": len(risk),
-        "events": observed["events"],
-        "observed": observed,
-        "observed_expected": _divided(observed, float(risk.mean())),
-        "slope": _slope(risk, time, code, at),
-        **_smooth(risk, time, code, at, resamples, seed),
-        "quintiles": quintiles(risk, time, code, at),
-    }
+    observed, expected = risk_at(time, code, at), float(risk.mean())
+    errors, curve = _smooth(risk, time, code, at, resamples, seed)
+    return RiskCalibration(
+        n=len(risk),
+        events=observed.counts["events"],
+        predicted=expected,
+        observed=observed,
+        observed_expected=_ratio(observed, expected),
+        slope=_slope(risk, time, code, at),
+        ici=errors["ici"],
+        e50=errors["e50"],
+        e90=errors["e90"],
+        curve=curve,
+        quintiles=quintiles(risk, time, code, at),
+    )
 
 
-def quintiles(risk: Floats, time: Floats, code: Floats, at: float) -> list[dict[str, Any]]:
-    """Predicted and observed risk in fifths of the patients by predicted risk; equal risks stay together."""
+def quintiles(risk: Floats, time: Floats, code: Floats, at: float) -> tuple[CalibrationBin, ...]:
+    """Return predicted and observed risk in fifths of the patients by predicted risk; equal risks stay together."""
     cuts = np.quantile(risk, np.arange(1, _BINS) / _BINS)
-    place = np.searchsorted(cuts, risk, side="left")
-    return [
-        {
-            "n": int(own.sum()),
-            "predicted": float(risk[own].mean()),
-            "observed": as_dict(risk_at(time[own], code[own], at)),
-        }
-        for own in (place == fifth for fifth in np.unique(place))
-    ]
+    fifth = np.searchsorted(cuts, risk, side="left")
+    return tuple(
+        CalibrationBin(
+            n=int(members.sum()),
+            predicted=float(risk[members].mean()),
+            observed=risk_at(time[members], code[members], at),
+        )
+        for members in (fifth == number for number in np.unique(fifth))
+    )
 
 
-def _divided(observed: dict[str, Any], expected: float) -> dict[str, Any]:
-    if observed["value"] is None or not expected:
-        return {"value": None, "reason": observed.get("reason", "the predicted risks are all zero"), "n": observed["n"]}
-    bounds = {key: None if observed[key] is None else observed[key] / expected for key in ("value", "low", "high")}
-    return observed | bounds
+def _ratio(observed: Estimate, expected: float) -> Estimate:
+    if observed.value is None or not expected:
+        counts = {"n": observed.counts["n"]}
+        return Estimate.missing(observed.reason or "the predicted risks are all zero", counts)
+    return observed.transformed(lambda risk: risk / expected)
 
 
-def _slope(risk: Floats, time: Floats, code: Floats, at: float) -> dict[str, Any]:
+def _slope(risk: Floats, time: Floats, code: Floats, at: float) -> Estimate:
     if (code > 1).any():
         return _competing_slope(risk, time, code, at)
     covariate = pd.DataFrame({"score": log_log(risk)})
     try:
         fit = cox_regression.fit(covariate, np.minimum(time, at), (code == 1) & (time <= at))
     except NotEstimableError as reason:
-        return {"value": None, "reason": str(reason), "n": len(risk)}
-    return as_dict(fit.coefficient("score"))
+        return Estimate.missing(str(reason), {"n": len(risk)})
+    return fit.coefficient("score")
 
 
-def _competing_slope(risk: Floats, time: Floats, code: Floats, at: float) -> dict[str, Any]:
-    """Of log(-log(1 - risk)) in a regression of pseudo-values with that link, and the sandwich's interval.
+def _competing_slope(risk: Floats, time: Floats, code: Floats, at: float) -> Estimate:
+    """Return the slope of log(-log(1 - risk)) in a regression of pseudo-values with that link, and the sandwich's CI.
 
     van Geloven et al., BMJ 377, 2022, e069249.
     """
-    counts = {"n": len(risk), "events": int(((code == 1) & (time <= at)).sum())}
-    reason = _unsmoothed(risk, time, code, at)
-    if reason:
-        return {"value": None, "reason": reason} | counts
+    counts = _counts(risk, time, code, at)
+    if reason := _no_curve(risk, time, code, at):
+        return Estimate.missing(reason, counts)
     design, pseudo = np.column_stack([np.ones(len(risk)), log_log(risk)]), pseudo_values(time, code, at)
     fit = least_squares(lambda weights: -np.expm1(-np.exp(design @ weights)) - pseudo, [0.0, 1.0], xtol=1e-12)
     bread = np.linalg.inv(fit.jac.T @ fit.jac)
     error = float(np.sqrt((bread @ (fit.jac.T * fit.fun**2) @ fit.jac @ bread)[1, 1]))
     middle, half = float(fit.x[1]), float(stats.norm.ppf((1 + LEVEL) / 2)) * error
     method = "pseudo-values, log-log link, sandwich"
-    return {"value": middle, "low": middle - half, "high": middle + half, "level": LEVEL, "method": method} | counts
+    return Estimate(value=middle, low=middle - half, high=middle + half, method=method, counts=counts)
 
 
-def _smooth(risk: Floats, time: Floats, code: Floats, at: float, resamples: int, seed: int) -> dict[str, Any]:
-    """ICI, E50, E90 and the curve with its band."""
-    reason = _unsmoothed(risk, time, code, at)
-    if reason:
-        none = {"value": None, "reason": reason, "n": len(risk)}
-        return {"ici": none, "e50": none, "e90": none, "curve": None}
+def _smooth(
+    risk: Floats, time: Floats, code: Floats, at: float, resamples: int, seed: int
+) -> tuple[dict[str, Estimate], Curve | None]:
+    """Return ICI, E50 and E90 by their keys, and the smooth curve with its band."""
+    if reason := _no_curve(risk, time, code, at):
+        return dict.fromkeys(("ici", "e50", "e90"), Estimate.missing(reason, {"n": len(risk)})), None
     # in the risk itself, so that a model without error is among the curves and no smoothing pulls it off the diagonal
     knots, grid = np.quantile(risk, KNOTS), np.quantile(risk, np.linspace(0.01, 0.99, _POINTS))
     target = np.stack([pseudo_values(time, code, at), risk], axis=1)
     patients = Fold(torch.from_numpy(spline(risk, knots)), torch.from_numpy(target))
-    found = intervals(_fitted(spline(grid, knots)), [patients], resamples, seed)
-    counts = {"n": len(risk), "events": int(((code == 1) & (time <= at)).sum())}
-    points = [found[f"{point}"] for point in range(_POINTS)]
-    return {key: _number(found[key]) | counts for key in ("ici", "e50", "e90")} | {
-        "curve": {
-            "predicted": grid.tolist(),
-            "observed": [point.value for point in points],
-            "low": [point.low for point in points],
-            "high": [point.high for point in points],
-            "level": points[0].level,
-            "method": _SMOOTH,
-        }
-        | counts
-    }
+    counts = _counts(risk, time, code, at)
+    metrics = intervals(_spline_score(spline(grid, knots)), [patients], resamples, seed, counts=counts)
+    points = [metrics[str(point)] for point in range(_POINTS)]
+    curve = Curve(
+        x=tuple(grid.tolist()),
+        y=tuple(point.value for point in points),
+        low=tuple(point.low for point in points),
+        high=tuple(point.high for point in points),
+        method=_SMOOTH,
+    )
+    errors = {key: metrics[key].model_copy(update={"method": _SMOOTH, "folds": ()}) for key in ("ici", "e50", "e90")}
+    return errors, curve
 
 
-def _unsmoothed(risk: Floats, time: Floats, code: Floats, at: float) -> str | None:
-    """Why there is no curve."""
+def _counts(risk: Floats, time: Floats, code: Floats, at: float) -> dict[str, int]:
+    return {"n": len(risk), "events": int(((code == 1) & (time <= at)).sum())}
+
+
+def _no_curve(risk: Floats, time: Floats, code: Floats, at: float) -> str | None:
+    """Return why there is no curve, or None where there is one."""
     if not reaches(time, code, at):
         return f"nobody is followed for {at:g}"
     events, without = int(((code == 1) & (time <= at)).sum()), int((time >= at).sum())
@@ -205,8 +258,8 @@ def _unsmoothed(risk: Floats, time: Floats, code: Floats, at: float) -> str | No
     return None
 
 
-def _fitted(grid: Floats) -> Callable[[Tensor, Tensor, Floats | None], dict[str, Floats]]:
-    """A score for `intervals`: its logits are spline terms `(p, k)`, its targets pseudo-values and risks `(p, 2)`."""
+def _spline_score(grid: Floats) -> Callable[[Tensor, Tensor, Floats | None], dict[str, Floats]]:
+    """Return a score for `intervals`; logits are spline terms `(p, k)`, targets pseudo-values and risks `(p, 2)`."""
 
     def score(logits: Tensor, target: Tensor, weight: Floats | None) -> dict[str, Floats]:
         terms, (pseudo, risk) = logits.numpy(), target.numpy().T
@@ -215,20 +268,16 @@ def _fitted(grid: Floats) -> Callable[[Tensor, Tensor, Floats | None], dict[str,
         weights = np.einsum("rkl,rl->rk", np.linalg.pinv(squares, hermitian=True), (rows * pseudo) @ terms)
         error = np.abs(np.clip(weights @ terms.T, 0, 1) - risk)  # (r, p)
         curve = np.clip(weights @ grid.T, 0, 1)
-        found = {"ici": (error * rows).sum(1) / rows.sum(1)}
-        found |= {f"e{share}": _quantile(error, rows, share / 100) for share in (50, 90)}
-        return found | {f"{point}": curve[:, point] for point in range(len(grid))}
+        metrics = {"ici": (error * rows).sum(1) / rows.sum(1)}
+        metrics |= {f"e{share}": _quantile(error, rows, share / 100) for share in (50, 90)}
+        return metrics | {str(point): curve[:, point] for point in range(len(grid))}
 
     return score
 
 
 def _quantile(values: Floats, rows: Floats, share: float) -> Floats:
-    """The least value that a share of the weight does not exceed, `(r,)`."""
+    """Return the least value that a share of the weight does not exceed, `(r,)`."""
     order = np.argsort(values, axis=1)
     reached = np.cumsum(np.take_along_axis(rows, order, 1), axis=1)
     first = (reached < share * reached[:, -1:] * (1 - 1e-12)).sum(axis=1)
     return np.asarray(np.take_along_axis(np.take_along_axis(values, order, 1), first[:, None], 1)[:, 0])
-
-
-def _number(found: Estimate) -> dict[str, Any]:
-    return {"value": found.value, "low": found.low, "high": found.high, "level": found.level, "method": _SMOOTH}

@@ -1,8 +1,11 @@
 """A perfect reader of the simulated tiles."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
+from mil.report.evaluation import Evaluation
+from mil.report.predictions import oracle_folds
 from mil.report.schema import Estimate, Section
+from mil.stats.bootstrap_intervals import intervals
 
 
 class Oracle(Section):
@@ -15,3 +18,17 @@ class Oracle(Section):
     position: ClassVar[int] = 130
 
     metrics: dict[str, Estimate]
+
+    @classmethod
+    def compute(cls, evaluation: Evaluation) -> Self | None:
+        """Return the endpoint's metric of the oracle's scores; None without them.
+
+        Raises:
+            PredictionsError: a column or the score of a reported patient is missing.
+        """
+        table, endpoint = evaluation.comparators.get(cls.key), evaluation.endpoint
+        if table is None:
+            return None
+        folds = oracle_folds(table, evaluation.folds, endpoint)
+        scored = intervals(endpoint.score, folds, evaluation.resamples, evaluation.seed, counts=evaluation.counts)
+        return cls(metrics={endpoint.metric: scored[endpoint.metric]})

@@ -6,7 +6,6 @@ intercept's hold the truth in 0.80 of samples, without classes in 0.93).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +15,9 @@ from torch import Tensor
 
 from mil.endpoints.endpoint import Scores
 from mil.report.evaluation import Evaluation
+from mil.report.schema import Curve, Estimate, Model, Number
 from mil.stats.bootstrap import Floats, Fold
-from mil.stats.bootstrap_intervals import intervals
-from mil.stats.estimate import Estimate
+from mil.stats.bootstrap_intervals import Sampled, sampled
 
 METHOD = "percentile, patients resampled over all folds"
 _POINTS, _BINS, _IN_A_BIN = 50, 10, 10
@@ -27,54 +26,74 @@ Metrics = Callable[[Floats | None], Scores]
 """From multiplicities `(r, p)`, or none, to numbers `(r,)` or `()`"""
 
 
-def resampled(metrics: Metrics, patients: int, evaluation: Evaluation) -> dict[str, Estimate]:
-    """Each metric of these patients with its interval, all on the same resamples."""
+class Band(Model):
+    """Values over a grid that stands elsewhere, with a pointwise band."""
+
+    value: tuple[Number, ...]
+    low: tuple[Number, ...]
+    high: tuple[Number, ...]
+
+
+class CalibrationBin(Model):
+    """Patients with similar predictions."""
+
+    n: int
+    predicted: float
+    """mean of their predictions"""
+    observed: Estimate
+
+
+def resampled(metrics: Metrics, patients: int, evaluation: Evaluation) -> dict[str, Sampled]:
+    """Return each metric of these patients, all on the same resamples."""
 
     def score(logits: Tensor, target: Tensor, weight: Floats | None) -> Scores:
         return metrics(weight)
 
-    nobody = torch.zeros(patients)  # the metrics know their patients; the fold says how many to draw
-    return intervals(score, [Fold(nobody[:, None], nobody)], evaluation.resamples, evaluation.seed)
+    nobody = torch.zeros(patients)  # the metrics hold the data of their patients; the fold gives their number only
+    [samples] = sampled([(score, [Fold(nobody[:, None], nobody)])], evaluation.resamples, evaluation.seed)
+    return {name: metric._replace(folds=()) for name, metric in samples.items()}
 
 
-def number(interval: Estimate, reason: str, **counts: int) -> dict[str, Any]:
-    """A number as a report has it; `reason` stands beside one that could not be estimated."""
-    found = {
-        "value": interval.value,
-        "low": interval.low,
-        "high": interval.high,
-        "level": interval.level,
-        "method": METHOD,
-    } | counts
-    return found if interval.value is not None else found | {"reason": reason}
+def estimate(metric: Sampled, counts: Mapping[str, int], reason: str) -> Estimate:
+    """Return a metric with its percentile interval; `reason` says why there is none."""
+    return metric.interval(METHOD, counts).explained(reason)
 
 
 def points(values: Floats, name: str) -> Scores:
-    """Columns of `(r, k)` as metrics of their own, which `band` puts together again."""
-    return {f"{name} {at}": column for at, column in enumerate(values.T)}
+    """Return the columns of `(r, k)` as metrics of their own, which `band` puts together again."""
+    return {f"{name} {index}": column for index, column in enumerate(values.T)}
 
 
-def band(found: Mapping[str, Estimate], name: str) -> dict[str, list[float | None]]:
-    """`value`, `low` and `high` of every point, a list each; null where it is not known."""
-    own = [found[f"{name} {at}"] for at in range(sum(key.startswith(f"{name} ") for key in found))]
-    return {side: [getattr(one, side) for one in own] for side in ("value", "low", "high")}
+def band(samples: Mapping[str, Sampled], name: str) -> Band:
+    """Return value and bounds of every point; None where one is not defined."""
+    metrics = [samples[f"{name} {index}"] for index in range(sum(key.startswith(f"{name} ") for key in samples))]
+    low, high = zip(*(metric.bounds() for metric in metrics), strict=True)
+    return Band(value=tuple(metric.value for metric in metrics), low=low, high=high)
 
 
-def curve(found: Mapping[str, Estimate], at: Floats) -> dict[str, Any]:
-    """The points of a smooth calibration curve, with its pointwise band."""
-    sides = band(found, "curve")
-    shape = {"predicted": at.tolist(), "observed": sides["value"], "low": sides["low"], "high": sides["high"]}
-    return shape | {"level": 0.95, "method": f"restricted cubic spline; band: {METHOD}"}
+def curve(samples: Mapping[str, Sampled], grid: Floats) -> Curve:
+    """Return a smooth calibration curve, observed (y) over predicted (x), with its pointwise band."""
+    observed = band(samples, "curve")
+    return Curve(
+        x=tuple(grid.tolist()),
+        y=observed.value,
+        low=observed.low,
+        high=observed.high,
+        method=f"restricted cubic spline; band: {METHOD}",
+    )
 
 
-def grid(values: Floats) -> Floats:
-    """Where a curve is drawn: from the first to the ninety-ninth percentile."""
+def percentile_grid(values: Floats) -> Floats:
+    """Return where a curve is drawn: from the first to the ninety-ninth percentile."""
     low, high = np.quantile(values, [0.01, 0.99])
     return np.asarray(np.linspace(float(low), float(high), _POINTS))
 
 
 def bins(values: Floats) -> list[NDArray[np.intp]]:
-    """Members of ten parts of equal size by rising value, of fewer than 100 patients one for ten; ties together."""
+    """Return the members of ten parts of equal size by rising value; ties stay together.
+
+    Fewer than 100 patients have one part for every ten.
+    """
     parts = min(_BINS, max(1, len(values) // _IN_A_BIN))
     place = ((rankdata(values) - 0.5) * parts // max(1, len(values))).astype(np.intp)
     return [np.flatnonzero(place == part) for part in np.unique(place)]

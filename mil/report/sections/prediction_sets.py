@@ -1,130 +1,199 @@
-"""Conformal sets and intervals, of each fold's select patients or frozen: how often they hold the reported truth.
+"""Conformal prediction sets and intervals: how often they contain the reported truth.
 
 Folds are pooled, since a set is a decision. The interval of a coverage is that of these limits on further patients
 like the reported ones; other select patients would give other limits, whose coverage has the spread of a
 Beta(k, n + 1 - k) of its own, k the rank of n select patients.
 """
 
-from collections.abc import Hashable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterator
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from mil.fitted import conformal
 from mil.fitted.conformal import Conformal, Interval, Sets
-from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
-from mil.report.predictions import rows_of
-from mil.stats.bootstrap import Fold
+from mil.report.predictions import fold_name, rows_of
+from mil.report.schema import Estimate, Model, Number, Section
+from mil.stats.bootstrap import Floats, Fold
 from mil.stats.bootstrap_intervals import intervals
+from mil.stats.estimate import Bounds
 from mil.stats.proportions import proportion
 from mil.stats.weights import as_given, as_rows, ratio
 
-Floats = NDArray[np.float64]
+
+class ClassCoverage(Model):
+    """How often the sets of the patients of one class contain that class."""
+
+    name: str
+    coverage: Estimate
 
 
-class _Held(NamedTuple):
-    """One part's sets or intervals of the reported patients of all folds whose truth is known."""
+class FoldLimit(Model):
+    """How far a patient of a fold may deviate to be covered."""
+
+    fold: int | str
+    of: str
+    """the class that the limit is for; `all` for every class, `value` for a number"""
+    n: int
+    """select patients it was fitted to"""
+    cut: Number
+    """None: so few patients that nothing is left out"""
+
+
+class PredictionSet(Model):
+    """The sets of exclusive classes or of one label, or the intervals of a number."""
+
+    name: str | None = None
+    """the label; None where there is one set for each patient"""
+    kind: Literal["sets", "interval"]
+    classes: tuple[str, ...] = ()
+    method: str
+    n: int
+    coverage: Estimate
+    verdict: str
+    mean_width: Estimate | None = None
+    """of intervals"""
+    mean_size: Estimate | None = None
+    """classes in a set"""
+    singletons: Estimate | None = Field(default=None, title="Sets of one class")
+    empty: Estimate | None = Field(default=None, title="Empty sets")
+    by_class: tuple[ClassCoverage, ...] = Field(default=(), title="Coverage by class")
+    fitted: tuple[FoldLimit, ...] = Field(default=(), title="Limits by fold")
+
+
+class PredictionSets(Section):
+    """Coverage and size of conformal sets and intervals, against the coverage that the tool asks for."""
+
+    key: ClassVar[str] = "conformal"
+    title: ClassVar[str] = "Conformal prediction"
+    explanation: ClassVar[str] = "Whether prediction sets or intervals contain the truth as often as was asked."
+    not_applicable: ClassVar[str] = "The tool asks for no prediction sets."
+    position: ClassVar[int] = 90
+
+    coverage_asked: float
+    needed: int = Field(title="Fewest select patients")
+    """below which a limit leaves nothing out"""
+    on: str = Field(title="Fitted on")
+    parts: tuple[PredictionSet, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def compute(cls, evaluation: Evaluation) -> Self | None:
+        """Return the section, or None where the tool asks for no sets or nothing was fitted."""
+        fitted = _fitted(evaluation)
+        if not fitted:
+            return None
+        first = next(iter(fitted.values()))
+        return cls(
+            coverage_asked=first.coverage,
+            needed=first.needed,
+            on=first.on,
+            parts=tuple(_prediction_set(index, fitted, evaluation) for index in range(len(first.parts))),
+            notes=tuple(f"fold {fold}: {note}" for fold, limits in fitted.items() for note in limits.notes()),
+        )
+
+
+class _Covered(NamedTuple):
+    """The sets or intervals of the reported patients of all folds whose truth is known."""
 
     size: Floats
     """classes in the set, or width of the interval, `(p,)`"""
     right: NDArray[np.bool_]
-    """the truth lies within, `(p,)`"""
+    """whether the truth is inside, `(p,)`"""
     truth: NDArray[np.int64]
-    """place of the true class, `(p,)`; zeros of a number"""
-
-
-def section(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Coverage, size and emptiness of sets against what was asked; none where the tool asks for none.
-
-    Keys: `coverage_asked`, `needed`, `on`, and `parts`: one for classes that exclude each other, one a label, or one of
-    a number, each with its limits by fold.
-
-    Raises:
-        ConfigError: what the tool asks cannot be.
-    """
-    fitted = _fitted(evaluation)
-    if not fitted:
-        return None
-    first = next(iter(fitted.values()))
-    parts = []
-    for place, part in enumerate(first.parts):
-        held = [_held(fitted[fold].parts[place], place, rows, evaluation) for fold, rows in _once(evaluation)]
-        pooled = _Held(*(np.concatenate(column) for column in zip(*held, strict=True)))
-        cuts = [{"fold": fold, **one.model_dump()} for fold, own in fitted.items() for one in own.parts[place].limits]
-        parts.append(_part(part, pooled, first.coverage, evaluation) | {"fitted": cuts})
-    notes = [f"fold {fold}: {note}" for fold, own in fitted.items() for note in own.notes()]
-    return {"coverage_asked": first.coverage, "needed": first.needed, "on": first.on, "parts": parts, "notes": notes}
+    """index of the true class, `(p,)`; zeros for a number"""
 
 
 def _fitted(evaluation: Evaluation) -> dict[Hashable, Conformal]:
-    each = ((fold, evaluation.state(fold).conformal) for fold, _ in rows_of(evaluation.table, "report"))
-    return {fold: own for fold, own in each if own is not None}
+    by_fold = ((fold, evaluation.state(fold).conformal) for fold, _ in rows_of(evaluation.table, "report"))
+    return {fold: conformal_limits for fold, conformal_limits in by_fold if conformal_limits is not None}
 
 
-def _once(evaluation: Evaluation) -> Iterator[tuple[Hashable, pd.DataFrame]]:
-    """Each fold's reported patients whom no earlier fold has."""
+def _patients_by_fold(evaluation: Evaluation) -> Iterator[tuple[Hashable, pd.DataFrame]]:
+    """Yield each fold's reported patients whom no earlier fold has."""
     yield from evaluation.reported.groupby("fold", sort=False)
 
 
-def _held(part: Sets | Interval, place: int, rows: pd.DataFrame, evaluation: Evaluation) -> _Held:
-    known = rows[evaluation.endpoint.known(rows)]
-    if isinstance(part, Interval):
-        true = evaluation.endpoint.encode(known).double().numpy()
-        ends = part.apply(known)
-        low, high = ends["low"].to_numpy(), ends["high"].to_numpy()
-        return _Held(high - low, (low <= true) & (true <= high), np.zeros(len(true), dtype=np.int64))
-    truth = conformal.truths(evaluation.endpoint, known)[place]
-    members, there = part.members(known), truth >= 0
-    inside = members[np.arange(len(truth)), truth]
-    return _Held(members.sum(1).astype(np.float64)[there], inside[there], truth[there])
-
-
-def _part(part: Sets | Interval, held: _Held, asked: float, evaluation: Evaluation) -> dict[str, Any]:
-    coverage = _covered(held.right)
-    found = {"method": part.method, "n": len(held.right), "coverage": coverage, "verdict": verdict(coverage, asked)}
-    if isinstance(part, Interval):
-        return {"name": None, "kind": "interval"} | found | {"mean_width": _mean(held.size, evaluation)}
-    one, none = (int((held.size == classes).sum()) for classes in (1, 0))
-    by_class = [
-        {"class": name, "coverage": _covered(held.right[held.truth == at])} for at, name in enumerate(part.classes)
+def _prediction_set(index: int, fitted: dict[Hashable, Conformal], evaluation: Evaluation) -> PredictionSet:
+    """Return what one of the fitted sets or intervals covers."""
+    first = next(iter(fitted.values()))
+    by_fold = [
+        _covered(fitted[fold].parts[index], index, rows, evaluation) for fold, rows in _patients_by_fold(evaluation)
     ]
-    sizes = {
-        "mean_size": _mean(held.size, evaluation),
-        "singletons": as_dict(proportion(one, len(held.size))),
-        "empty": as_dict(proportion(none, len(held.size))),
-        "by_class": by_class,
-    }
-    return {"name": part.name or None, "kind": "sets", "classes": list(part.classes)} | found | sizes
+    covered = _Covered(*(np.concatenate(column) for column in zip(*by_fold, strict=True)))
+    cuts = tuple(
+        FoldLimit(fold=fold_name(fold), **limit.model_dump())
+        for fold, conformal_limits in fitted.items()
+        for limit in conformal_limits.parts[index].limits
+    )
+    part, n, coverage = first.parts[index], len(covered.right), _coverage(covered.right)
+    verdict = coverage_verdict(coverage, first.coverage)
+    mean = _mean(covered.size, evaluation)
+    if isinstance(part, Interval):
+        return PredictionSet(
+            kind="interval", method=part.method, n=n, coverage=coverage, verdict=verdict, mean_width=mean, fitted=cuts
+        )
+    return PredictionSet(
+        name=part.name or None,
+        kind="sets",
+        classes=tuple(part.classes),
+        method=part.method,
+        n=n,
+        coverage=coverage,
+        verdict=verdict,
+        mean_size=mean,
+        singletons=proportion(int((covered.size == 1).sum()), n),
+        empty=proportion(int((covered.size == 0).sum()), n),
+        by_class=tuple(
+            ClassCoverage(name=name, coverage=_coverage(covered.right[covered.truth == index]))
+            for index, name in enumerate(part.classes)
+        ),
+        fitted=cuts,
+    )
 
 
-def _covered(right: NDArray[np.bool_]) -> dict[str, Any]:
-    return as_dict(proportion(int(right.sum()), len(right)))
+def _covered(part: Sets | Interval, index: int, rows: pd.DataFrame, evaluation: Evaluation) -> _Covered:
+    labelled = rows[evaluation.endpoint.known(rows)]
+    if isinstance(part, Interval):
+        true = evaluation.endpoint.encode(labelled).double().numpy()
+        bounds = part.apply(labelled)
+        low, high = bounds["low"].to_numpy(), bounds["high"].to_numpy()
+        return _Covered(high - low, (low <= true) & (true <= high), np.zeros(len(true), dtype=np.int64))
+    truth = conformal.truths(evaluation.endpoint, labelled)[index]
+    members, has_label = part.members(labelled), truth >= 0
+    inside = members[np.arange(len(truth)), truth]
+    return _Covered(members.sum(1).astype(np.float64)[has_label], inside[has_label], truth[has_label])
 
 
-def verdict(coverage: Mapping[str, Any], asked: float) -> str:
-    """What the exact interval of a coverage says of the one asked."""
-    if coverage["value"] is None:
+def _coverage(right: NDArray[np.bool_]) -> Estimate:
+    return proportion(int(right.sum()), len(right))
+
+
+def coverage_verdict(coverage: Estimate, asked: float) -> str:
+    """Return what the exact interval of a coverage says of the coverage that was asked for."""
+    exact = coverage.second or Bounds(low=None, high=None, method="none")
+    if exact.low is None or exact.high is None:
         return "not estimable"
-    if coverage["exact"]["high"] < asked:
+    if exact.high < asked:
         return "below what was asked"
-    return "above what was asked" if coverage["exact"]["low"] > asked else "as asked, within its interval"
+    return "above what was asked" if exact.low > asked else "as asked, within its interval"
 
 
-def _mean(size: Floats, evaluation: Evaluation) -> dict[str, Any]:
-    """With the interval of resampled patients."""
-    endless = int(np.isinf(size).sum())
+def _mean(size: Floats, evaluation: Evaluation) -> Estimate:
+    """Return the mean with the interval of resampled patients."""
+    counts, endless = {"n": len(size)}, int(np.isinf(size).sum())
     if endless or not len(size):
         reason = f"{endless} of {len(size)} intervals have no end." if endless else "No reported patient is known."
-        return {"value": None, "low": None, "high": None, "n": len(size), "reason": reason}
-    one = Fold(torch.from_numpy(size).unsqueeze(1), torch.zeros(len(size)))
-    found = intervals(_weighted_mean, [one], evaluation.resamples, evaluation.seed)["mean"]
-    ends = {"value": found.value, "low": found.low, "high": found.high}
-    return ends | {"level": found.level, "method": "percentile, patients resampled", "n": len(size)}
+        return Estimate.missing(reason, counts)
+    patients = Fold(torch.from_numpy(size).unsqueeze(1), torch.zeros(len(size)))
+    mean = intervals(_weighted_mean, [patients], evaluation.resamples, evaluation.seed, counts=counts)["mean"]
+    return mean.model_copy(update={"method": "percentile, patients resampled", "folds": ()})
 
 
 def _weighted_mean(size: Tensor, target: Tensor, weight: Floats | None) -> dict[str, Floats]:

@@ -1,30 +1,52 @@
-"""The reported patients with the probabilities that their fold's calibration gives them."""
+"""The reported patients with the probabilities or risks that their fold's calibration gives them."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
+from pydantic import JsonValue
 
 from mil.endpoints.endpoint import Endpoint
 from mil.fitted.calibrators import SELECT, calibrated_name
 from mil.report.evaluation import Evaluation
-from mil.report.predictions import rows_of
+from mil.report.predictions import fold_name, rows_of
+from mil.report.schema import Model
+
+NOT_CALIBRATED = "no fold could be calibrated"
+"""Why a question or horizon has no numbers after recalibration."""
+
+
+class FoldCalibration(Model):
+    """What was fitted to the select patients of one fold, or the reason why nothing was."""
+
+    fold: int | str
+    n: int | None = None
+    parameters: dict[str, JsonValue] | None = None
+    reason: str | None = None
+
+
+class CalibrationFit(Model):
+    """A calibration method, and what it was fitted to."""
+
+    method: str
+    on: str
+    folds: tuple[FoldCalibration, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Recalibrated:
-    """What was fitted in each fold, and whom it was applied to."""
+    """The calibration of each fold, applied to its reported patients."""
 
-    method: str
+    fit: CalibrationFit
     reported: pd.DataFrame
-    """One row a patient, indexed by patient, as the first fold with a calibration has it; may be empty."""
-    fitted: list[dict[str, Any]]
-    """A fold each: `fold`, and `n`, `parameters`, or the `reason` why there is none."""
-    on: str
-    """Which patients it was fitted to."""
+    """one row a patient, indexed by patient, as the first fold with a calibration has it; may be empty"""
 
-    def answered(self, column: str) -> tuple[str, pd.DataFrame]:
-        """A risk's calibrated column, and the patients who have a number there."""
+    @property
+    def method(self) -> str:
+        """Name of the calibration method."""
+        return self.fit.method
+
+    def risks(self, column: str) -> tuple[str, pd.DataFrame]:
+        """Return the calibrated column of a risk, and the patients who have a number there."""
         name = calibrated_name(column)
         return name, self.reported[self.reported[name].notna()] if name in self.reported else self.reported.head(0)
 
@@ -36,24 +58,26 @@ def recalibrated(evaluation: Evaluation) -> Recalibrated | None:
     """
     if not _columns(evaluation.endpoint):
         return None
-    tables, fitted, method, on = list[pd.DataFrame](), list[dict[str, Any]](), evaluation.tool.get("calibration"), None
+    method, on = evaluation.tool.get("calibration"), SELECT
+    reported, folds = list[pd.DataFrame](), list[FoldCalibration]()
     for fold, rows in rows_of(evaluation.table, "report"):
         state = evaluation.state(fold)
         if (calibrator := state.calibration) is not None:
-            tables.append(state.calibrated(rows))
+            reported.append(state.calibrated(rows))
             method, on = calibrator.method, calibrator.on  # a checkpoint may have been calibrated again elsewhere
-            fitted.append({"fold": fold, "n": calibrator.n, "parameters": calibrator.model_dump(mode="json")})
+            parameters = calibrator.model_dump(mode="json")
+            folds.append(FoldCalibration(fold=fold_name(fold), n=calibrator.n, parameters=parameters))
         elif (reason := state.left_out.get("calibration")) is not None:
-            fitted.append({"fold": fold, "reason": reason})
-    if method is None or not fitted:
+            folds.append(FoldCalibration(fold=fold_name(fold), reason=reason))
+    if method is None or not folds:
         return None
-    pooled = pd.concat(tables) if tables else evaluation.table.head(0)
-    once = pooled.drop_duplicates("patient").set_index("patient")
-    return Recalibrated(str(method), once, fitted, on or SELECT)
+    pooled = pd.concat(reported) if reported else evaluation.table.head(0)
+    fit = CalibrationFit(method=str(method), on=on, folds=tuple(folds))
+    return Recalibrated(fit, pooled.drop_duplicates("patient").set_index("patient"))
 
 
 def _columns(endpoint: Endpoint) -> list[str]:
-    """What can be calibrated."""
+    """Return the columns that can be calibrated."""
     if endpoint.survival is not None:
-        return [name for columns in endpoint.survival.all_risk_columns() for name in columns]
-    return [name for question in endpoint.questions() for name in question.columns]
+        return [column for risks in endpoint.survival.all_risk_columns() for column in risks]
+    return [column for question in endpoint.questions() for column in question.columns]

@@ -2,20 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from scipy import stats
 from torch import Tensor
 
-from mil.endpoints.classification import Multiclass
-from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.question import Question
 from mil.endpoints.survival import Survival
-from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
+from mil.report.schema import Estimate, Model, Number
 from mil.stats import auroc
 from mil.stats.bootstrap import METHOD, STRATIFIED, Floats, Fold, Score
 from mil.stats.bootstrap_intervals import Sampled, sampled
@@ -31,6 +30,34 @@ Simulated, 33 positives and 67 negatives: intervals within 3 folds cover the are
 """
 RANKS = "percentile, patients resampled; scores as percentile ranks within each fold, pooled"
 VALUES = "percentile, patients resampled; folds pooled"
+
+
+class MeanCalibration(Model):
+    """Whether predictions are right on average: observed over expected positives, or true minus predicted value."""
+
+    observed: Number = None
+    """positives"""
+    expected: Number = None
+    """sum of their probabilities"""
+    estimate: Estimate
+
+
+class Heterogeneity(Model):
+    """The test that the metric is the same at all levels."""
+
+    test: str
+    statistic: float
+    freedom: int = Field(title="Degrees of freedom")
+    p: float
+    p_holm: float | None = Field(default=None, title="p, Holm")
+
+
+class Measured(NamedTuple):
+    """A metric of some patients."""
+
+    samples: Sampled | None
+    """its resamples; None where there are too few patients"""
+    estimate: Estimate
 
 
 @dataclass(frozen=True)
@@ -49,24 +76,25 @@ class Measure:
     pooled: str
     """the method where the folds are pooled"""
 
-    def of(self, members: Sequence[str], resamples: int, seed: int) -> tuple[Sampled | None, dict[str, Any]]:
-        """The metric of these patients: what was drawn, and how a report shows it."""
+    def of(self, members: Sequence[str], resamples: int, seed: int) -> Measured:
+        """Return the metric of these patients."""
         together = _restricted(self.together, members)
         sizes = self.sizes(together.target)
+        counts = {"n": len(members)} | sizes
         if min(sizes.values(), default=0) < self.least:
-            return None, _refused(sizes, self.least)
+            return Measured(None, Estimate.missing(_too_few(sizes, self.least), counts))
         cells = [cell for fold in self.folds if len((cell := _restricted(fold, members)).target)]
-        whole = len(cells) > 1 and any(min(self.sizes(cell.target).values()) < self.cell for cell in cells)
-        within = METHOD if together.strata is None else STRATIFIED
-        (found,) = sampled([(self.score, [together] if whole else cells)], resamples, seed)
-        drawn = found[""]
-        return drawn, as_dict(drawn.interval(self.pooled if whole else within)) | sizes
+        pooled = len(cells) > 1 and any(min(self.sizes(cell.target).values()) < self.cell for cell in cells)
+        within_folds = METHOD if together.strata is None else STRATIFIED
+        [metrics] = sampled([(self.score, [together] if pooled else cells)], resamples, seed)
+        samples = metrics[""]
+        return Measured(samples, samples.interval(self.pooled if pooled else within_folds, counts))
 
 
 def main_measure(evaluation: Evaluation) -> Measure:
     """The endpoint's own metric; of several labels or classes the mean AUROC over them."""
     endpoint = evaluation.endpoint
-    if isinstance(endpoint, Multiclass | Multilabel) or len(evaluation.questions) == 1:
+    if len(evaluation.questions) == 1 or (evaluation.questions and not endpoint.ordered):
         return _areas(evaluation, endpoint.metric, evaluation.questions)
     folds = evaluation.folds
 
@@ -84,51 +112,58 @@ def question_measure(evaluation: Evaluation, question: Question) -> Measure:
     return _areas(evaluation, "auroc", [question])
 
 
-def observed_expected(observed: float, expected: float, n: int) -> dict[str, Any]:
-    """Positives for each that the probabilities promise: calibration in the large, 1 where they are right on average.
+def observed_expected(observed: float, expected: float, n: int) -> MeanCalibration:
+    """Return observed over expected positives: 1 where the probabilities are right on average.
 
-    The interval is that of its logarithm, with standard error `sqrt((1 - observed / n) / observed)`: Debray et al., BMJ
-    356, 2017, appendix.
+    The interval is computed for the logarithm, with standard error `sqrt((1 - observed / n) / observed)`.
 
     Args:
         observed: Positives.
         expected: Sum of the probabilities.
         n: Patients.
+
+    References:
+        Debray et al., BMJ 356, 2017, appendix.
     """
-    counted = {"observed": observed, "expected": expected, "n": n}
+    counts = {"n": n}
     if not n or expected <= 0:
-        return {"value": None, "reason": "nobody whose probability is known"} | counted
-    value, low, high = observed / expected, None, None
+        estimate = Estimate.missing("nobody whose probability is known", counts)
+        return MeanCalibration(observed=observed, expected=expected, estimate=estimate)
+    ratio, low, high = observed / expected, None, None
     if observed > 0:
-        half = float(stats.norm.ppf(0.975)) * ((1 - observed / n) / observed) ** 0.5
-        low, high = value * float(np.exp(-half)), value * float(np.exp(half))
-    return {"value": value, "low": low, "high": high, "level": 0.95, "method": "of the logarithm, Debray"} | counted
+        half_width = float(stats.norm.ppf(0.975)) * ((1 - observed / n) / observed) ** 0.5
+        low, high = ratio * float(np.exp(-half_width)), ratio * float(np.exp(half_width))
+    estimate = Estimate(value=ratio, low=low, high=high, method="of the logarithm, Debray", counts=counts)
+    return MeanCalibration(observed=observed, expected=expected, estimate=estimate)
 
 
-def heterogeneity(drawn: Sequence[Sampled]) -> dict[str, Any] | None:
-    """Cochran's Q: whether the levels' values differ by more than their standard errors allow; none below two levels.
+def heterogeneity(samples: Sequence[Sampled]) -> Heterogeneity | None:
+    """Return Cochran's Q, the test that the levels have the same value; None below two levels.
 
-    Cochran, Biometrics 10, 1954. Standard errors are those of the bootstrap.
+    Standard errors are those of the bootstrap.
+
+    References:
+        Cochran, Biometrics 10, 1954.
     """
-    usable = [one for one in drawn if np.isfinite(one.error) and one.error > 0]
+    usable = [each for each in samples if np.isfinite(each.error) and each.error > 0]
     if len(usable) < 2:
         return None
-    values, weights = np.array([one.value for one in usable]), np.array([one.error for one in usable]) ** -2.0
+    values, weights = np.array([each.value for each in usable]), np.array([each.error for each in usable]) ** -2.0
     q = float((weights * (values - np.average(values, weights=weights)) ** 2).sum())
     freedom = len(usable) - 1
-    return {"test": "Cochran's Q", "statistic": q, "freedom": freedom, "p": float(stats.chi2.sf(q, freedom))}
+    return Heterogeneity(test="Cochran's Q", statistic=q, freedom=freedom, p=float(stats.chi2.sf(q, freedom)))
 
 
-def _areas(evaluation: Evaluation, name: str, asked: Sequence[Question]) -> Measure:
-    """Mean over the questions of their AUROC, among the patients whose answer is known."""
-    folds, alike = [], []
+def _areas(evaluation: Evaluation, name: str, questions: Sequence[Question]) -> Measure:
+    """Return the mean AUROC over the questions, each among the patients whose answer is known."""
+    folds, ranks = [], []
     for fold, (_, rows) in zip(evaluation.folds, rows_of(evaluation.table, "report"), strict=True):
         named = rows.set_index("patient")
-        chances = torch.from_numpy(np.stack([one.probability(named) for one in asked], 1))
-        truth = torch.from_numpy(np.stack([one.truth(named) for one in asked], 1))
+        chances = torch.from_numpy(np.stack([question.probability(named) for question in questions], 1))
+        truth = torch.from_numpy(np.stack([question.truth(named) for question in questions], 1))
         folds.append(fold._replace(logits=chances, target=truth))
-        alike.append(torch.cat([_ranks(column) for column in chances.unbind(1)], 1))
-    return Measure(name, _mean_area, folds, _together(folds, alike), _answers, LEAST, CELL, RANKS)
+        ranks.append(torch.cat([_ranks(column) for column in chances.unbind(1)], 1))
+    return Measure(name, _mean_area, folds, _together(folds, ranks), _answers, LEAST, CELL, RANKS)
 
 
 def _mean_area(logits: Tensor, target: Tensor, weight: Floats | None) -> dict[str, Floats]:
@@ -174,7 +209,6 @@ def _patients(target: Tensor) -> dict[str, int]:
     return {"patients": len(target)}
 
 
-def _refused(sizes: dict[str, int], least: int) -> dict[str, Any]:
-    found = " and ".join(f"{amount} {name}" for name, amount in sizes.items())
-    needed = " and ".join(f"{least} {name}" for name in sizes)
-    return {"value": None, "reason": f"not estimable: {found}, expected {needed}"} | sizes
+def _too_few(sizes: dict[str, int], least: int) -> str:
+    found = " and ".join(f"{count} {name}" for name, count in sizes.items())
+    return f"{found}, expected {' and '.join(f'{least} {name}' for name in sizes)}"

@@ -1,11 +1,11 @@
-"""The fixed table of subgroups: how a tool does by sex, age, stage, site, scanner, specimen and what else it names.
+"""The fixed table of subgroups: how a tool does by sex, age, stage, site, scanner, specimen and a tool's own variables.
 
-No row is left out. One with fewer than 20 positives or 20 negatives (20 events, 40 patients) says so in the place of
-its metric.
+No row is left out. One with fewer than 20 positives or 20 negatives (20 events, 40 patients) says so in place of its
+metric.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar, Self
 from zlib import crc32
 
 import numpy as np
@@ -14,16 +14,16 @@ from pydantic import Field
 from scipy import stats
 
 from mil.endpoints.question import Question
-from mil.endpoints.regression import Regression
-from mil.report.as_dict import as_dict
 from mil.report.comparison import holm
 from mil.report.evaluation import Evaluation
-from mil.report.schema import Estimate, Model, Number, Section
-from mil.report.sections.calls import Called, called
-from mil.report.sections.gaps import equalised_odds, proportion_gap
+from mil.report.schema import LEVEL, Drawing, Estimate, Model, Report, Section
+from mil.report.sections.calls import CallRates, called
+from mil.report.sections.gaps import Gap, equalised_odds, metric_gap, proportion_gap
 from mil.report.sections.levels import levels, order
 from mil.report.sections.subgroup_metrics import (
     LEAST,
+    Heterogeneity,
+    MeanCalibration,
     Measure,
     heterogeneity,
     main_measure,
@@ -31,20 +31,9 @@ from mil.report.sections.subgroup_metrics import (
     question_measure,
 )
 from mil.stats.bootstrap_intervals import Sampled
-from mil.stats.estimate import LEVEL
 
-Members = list[str]
-GAP = "percentile, of the best level minus the worst, both chosen by the data: too large on average"
-
-
-class MeanCalibration(Model):
-    """Whether predictions are right on average: observed over expected positives, or true minus predicted value."""
-
-    observed: Number = None
-    """positives"""
-    expected: Number = None
-    """sum of their probabilities"""
-    estimate: Estimate
+Members = Sequence[str]
+"""Names of patients."""
 
 
 class SubgroupResult(Model):
@@ -92,25 +81,6 @@ class LevelValue(Model):
     estimate: Estimate
 
 
-class Gap(Model):
-    """The difference between the best and the worst level."""
-
-    variable: str | None = None
-    best: str
-    worst: str
-    estimate: Estimate
-
-
-class Heterogeneity(Model):
-    """The test that the metric is the same at all levels."""
-
-    test: str
-    statistic: float
-    freedom: int = Field(title="Degrees of freedom")
-    p: float
-    p_holm: float | None = Field(default=None, title="p, Holm")
-
-
 class Spread(Model):
     """How far apart the levels of a variable lie."""
 
@@ -154,6 +124,9 @@ class Subgroups(Section):
     explanation: ClassVar[str] = "Every subgroup is shown; in small ones the metric cannot be estimated."
     not_applicable: ClassVar[str] = "There is no clinical table, or it has none of the variables."
     position: ClassVar[int] = 80
+    captions: ClassVar[Mapping[str, str]] = {
+        "subgroups": "The main metric in each subgroup, with its interval",
+    }
 
     metric: str
     least: int = Field(title="Fewest positives, negatives or events")
@@ -167,158 +140,176 @@ class Subgroups(Section):
     largest_specificity_gap: Gap | None = None
     equalised_odds_difference: VariableEstimate | None = None
 
+    @classmethod
+    def compute(cls, evaluation: Evaluation) -> Self | None:
+        """Return the rows of the table and their extremes; None where no variable is known of the patients."""
+        found, absent = levels(evaluation)
+        if not found:
+            return None
+        table = _Table(evaluation)
+        rows = [table.row("all", "all", list(evaluation.reported.index))]
+        variables = []
+        for variable, level_of in found.items():
+            members = {level: list(level_of.index[level_of == level]) for level in order(level_of)}
+            rows += [table.row(variable, level, patients) for level, patients in members.items()]
+            variables.append(table.spread(variable, list(members)))
+        return cls(
+            metric=evaluation.endpoint.metric,
+            least=LEAST,
+            rows=tuple(rows),
+            absent=tuple(absent),
+            variables=_adjusted(variables),
+            worst=_worst_of_all(variables),
+            largest_gap=_largest(variables, lambda spread: spread.gap),
+            largest_sensitivity_gap=_largest(variables, lambda spread: spread.sensitivity_gap),
+            largest_specificity_gap=_largest(variables, lambda spread: spread.specificity_gap),
+            equalised_odds_difference=_largest_odds(variables),
+        )
 
-def section(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Rows of the table and what they come to; none where nothing is known of the patients beside the slides."""
-    found, absent = levels(evaluation)
-    if not found:
-        return None
-    table = _Table(evaluation)
-    rows = [table.row("all", "all", list(evaluation.reported.index))]
-    summaries = []
-    for name, kinds in found.items():
-        own = {level: list(kinds.index[kinds == level]) for level in order(kinds)}
-        rows += [table.row(name, level, members) for level, members in own.items()]
-        summaries.append(table.summary(name, list(own)))
-    _adjust(summaries)
-    return {
-        "metric": evaluation.endpoint.metric,
-        "least": LEAST,
-        "rows": rows,
-        "absent": absent,
-        "variables": summaries,
-        "worst": _extreme(summaries, "worst", smallest=True),
-        "largest_gap": _extreme(summaries, "gap"),
-        "largest_sensitivity_gap": _extreme(summaries, "sensitivity_gap"),
-        "largest_specificity_gap": _extreme(summaries, "specificity_gap"),
-        "equalised_odds_difference": _extreme(summaries, "equalised_odds"),
-    }
+    def drawings(self, evaluation: Evaluation, report: Report) -> Iterator[Drawing]:
+        """Yield the figures."""
+        from mil.report.figures.forest_plot import subgroups
+
+        yield Drawing("subgroups", subgroups(evaluation, report))
 
 
 class _Table:
-    """Remembers what was drawn for each row, so that its summaries draw nothing anew."""
+    """Makes the rows, and keeps their resamples for the spread of each variable."""
 
     def __init__(self, evaluation: Evaluation) -> None:
+        questions = evaluation.questions
         self.evaluation = evaluation
-        self.calls = {one.name: one for one in called(evaluation)}
-        asked = evaluation.questions
+        self.decisions = {decision.name: decision for decision in called(evaluation)}
+        self.questions: Mapping[str, Question] = {question.name: question for question in questions}
+        self.only_question = questions[0].name if len(questions) == 1 else None
         self.main = main_measure(evaluation)
-        self.several = [question_measure(evaluation, one) for one in asked] if len(asked) > 1 else []
-        self.asked: Mapping[str, Question] = {one.name: one for one in asked}
-        self.drawn: dict[tuple[str, str, str], Sampled] = {}
-        self.shown: dict[tuple[str, str, str], dict[str, Any]] = {}
+        several = questions if len(questions) > 1 else []
+        self.measures = {question.name: question_measure(evaluation, question) for question in several}
+        self.samples: dict[tuple[str, str, str | None], Sampled] = {}
+        self.results: dict[tuple[str, str, str | None], SubgroupResult] = {}
 
-    def row(self, variable: str, level: str, members: Members) -> dict[str, Any]:
-        """Everything of one level."""
-        evaluation = self.evaluation
-        own = evaluation.reported.loc[members]
-        head = {"variable": variable, "level": level, "n": len(own)}
-        head["counts"] = evaluation.endpoint.counts(evaluation.endpoint.encode(own))
-        alone = next(iter(self.asked)) if len(self.asked) == 1 else None
-        row = head | self._block(variable, level, members, self.main, alone)
-        names = list(self.asked) if self.several else []
-        row["questions"] = [
-            {"name": name} | self._block(variable, level, members, measure, name)
-            for name, measure in zip(names, self.several, strict=True)
-        ]
-        return row
+    def row(self, variable: str, level: str, members: Members) -> SubgroupRow:
+        """Return everything about one level."""
+        endpoint, patients = self.evaluation.endpoint, self.evaluation.reported.loc[list(members)]
+        result = self._result(variable, level, members, self.main, self.only_question)
+        results = {name: self._result(variable, level, members, each, name) for name, each in self.measures.items()}
+        return SubgroupRow(
+            variable=variable,
+            level=level,
+            n=len(patients),
+            counts=endpoint.counts(endpoint.encode(patients)),
+            **dict(result),
+            questions=tuple(QuestionResult(name=name, **dict(each)) for name, each in results.items()),
+        )
 
-    def _block(
+    def _result(
         self, variable: str, level: str, members: Members, measure: Measure, question: str | None
-    ) -> dict[str, Any]:
-        # a seed of its own: levels that share their draws would seem to differ less than they may
+    ) -> SubgroupResult:
+        # each level has its own seed: levels that share their draws would seem to differ less than they may
         seed = self.evaluation.seed + (0 if variable == "all" else crc32(f"{variable}={level}".encode()))
-        drawn, value = measure.of(members, self.evaluation.resamples, seed)
-        own = self.evaluation.reported.loc[members]
-        counted = {key: value[key] for key in ("positives", "negatives", "events") if key in value}
-        block = counted | {"metric": measure.name, "value": value | {"n": len(own)}}
-        block["calibration"] = _calibration(self.evaluation, own, self.asked.get(question or ""))
-        block |= self._decided(question, own)
-        if drawn is not None:
-            self.drawn[variable, level, question or ""] = drawn
-        self.shown[variable, level, question or ""] = block
-        return block
+        samples, value = measure.of(members, self.evaluation.resamples, seed)
+        patients = self.evaluation.reported.loc[list(members)]
+        rates = self._rates(question, patients)
+        result = SubgroupResult(
+            metric=measure.name,
+            value=value,
+            calibration=_calibration(self.evaluation, patients, self.questions.get(question or "")),
+            sensitivity=rates.sensitivity,
+            specificity=rates.specificity,
+            undecided=rates.undecided,
+            calls=rates.calls,
+        )
+        if samples is not None:
+            self.samples[variable, level, question] = samples
+        self.results[variable, level, question] = result
+        return result
 
-    def _decided(self, question: str | None, own: pd.DataFrame) -> dict[str, Any]:
-        """What the frozen decision says of these patients."""
-        nothing: dict[str, Any] = {"sensitivity": None, "specificity": None, "undecided": None, "calls": None}
-        decision = self.calls.get(question or "") or (self._only() if question is None else None)
-        if decision is None:
-            return nothing
-        return nothing | decision.counted(own.index)
+    def _rates(self, question: str | None, patients: pd.DataFrame) -> CallRates:
+        """Return what the decision about a question says of these patients, or the only decision about the endpoint."""
+        decision = self.decisions.get(question or "")
+        if decision is None and question is None and len(self.decisions) == 1:
+            [decision] = self.decisions.values()
+        return CallRates() if decision is None else decision.rates(patients.index)
 
-    def _only(self) -> Called | None:
-        """The decision about the whole endpoint, where there is one: groups of risk, the likeliest class."""
-        return next(iter(self.calls.values())) if len(self.calls) == 1 else None
+    def spread(self, variable: str, names: Sequence[str]) -> VariableSpread:
+        """Return worst level, largest gaps and whether the levels differ, over the levels that can be estimated."""
+        spread = self._spread(variable, names, self.only_question)
+        questions = {name: self._spread(variable, names, name) for name in self.measures}
+        return VariableSpread(
+            variable=variable,
+            levels=len(names),
+            **dict(spread),
+            questions=tuple(QuestionSpread(name=name, **dict(each)) for name, each in questions.items()),
+        )
 
-    def summary(self, variable: str, names: Sequence[str]) -> dict[str, Any]:
-        """Worst level, largest gaps and whether the levels differ, over the levels that can be estimated."""
-        alone = next(iter(self.asked)) if len(self.asked) == 1 else None
-        found = {"variable": variable, "levels": len(names)} | self._summed(variable, names, alone)
-        several = list(self.asked) if self.several else []
-        found["questions"] = [{"name": one} | self._summed(variable, names, one) for one in several]
-        return found
-
-    def _summed(self, variable: str, names: Sequence[str], question: str | None) -> dict[str, Any]:
-        keys = [(variable, name, question or "") for name in names]
-        drawn = {key[1]: self.drawn[key] for key in keys if key in self.drawn and np.isfinite(self.drawn[key].value)}
-        rows = {key[1]: self.shown[key] for key in keys}
+    def _spread(self, variable: str, names: Sequence[str], question: str | None) -> Spread:
+        samples = {name: self.samples.get((variable, name, question)) for name in names}
+        defined = {name: each for name, each in samples.items() if each is not None and np.isfinite(each.value)}
+        results = {name: self.results[variable, name, question] for name in names}
+        sensitivities = {name: result.sensitivity for name, result in results.items()}
+        specificities = {name: result.specificity for name, result in results.items()}
+        worst = min(defined, key=lambda name: defined[name].value, default=None)
         seed = self.evaluation.seed + crc32(variable.encode())
-        return {
-            "worst": _worst(drawn, rows),
-            "gap": _gap(drawn),
-            "heterogeneity": heterogeneity(list(drawn.values())),
-            "sensitivity_gap": proportion_gap(rows, "sensitivity", LEAST),
-            "specificity_gap": proportion_gap(rows, "specificity", LEAST),
-            "equalised_odds": equalised_odds(rows, LEAST, self.evaluation.resamples, seed),
-        }
+        return Spread(
+            worst=None if worst is None else LevelValue(group=worst, estimate=results[worst].value),
+            gap=metric_gap(defined),
+            heterogeneity=heterogeneity(list(defined.values())),
+            sensitivity_gap=proportion_gap(sensitivities, LEAST),
+            specificity_gap=proportion_gap(specificities, LEAST),
+            equalised_odds=equalised_odds(sensitivities, specificities, LEAST, self.evaluation.resamples, seed),
+        )
 
 
-def _adjust(summaries: Sequence[dict[str, Any]]) -> None:
-    """Holm's p beside that of each variable, for as many variables as are tested."""
-    tests = [one["heterogeneity"] for one in summaries if one["heterogeneity"]]
-    for test, p in zip(tests, holm([test["p"] for test in tests]), strict=True):
-        test["p_holm"] = p
+def _adjusted(variables: Sequence[VariableSpread]) -> tuple[VariableSpread, ...]:
+    """Return the variables with Holm's p, for as many variables as are tested."""
+    tests = [each.heterogeneity for each in variables if each.heterogeneity is not None]
+    raised = iter(holm([test.p for test in tests]))
+    return tuple(
+        each
+        if each.heterogeneity is None
+        else each.model_copy(update={"heterogeneity": each.heterogeneity.model_copy(update={"p_holm": next(raised)})})
+        for each in variables
+    )
 
 
-def _worst(drawn: Mapping[str, Sampled], rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    if not drawn:
-        return None
-    level = min(drawn, key=lambda name: drawn[name].value)
-    return {"group": level, **rows[level]["value"]}
+def _worst_of_all(variables: Sequence[VariableSpread]) -> LevelValue | None:
+    worst = [each.worst.model_copy(update={"variable": each.variable}) for each in variables if each.worst is not None]
+    return min(worst, key=lambda level: level.estimate.value or 0.0, default=None)
 
 
-def _gap(drawn: Mapping[str, Sampled]) -> dict[str, Any] | None:
-    if len(drawn) < 2:
-        return None
-    best, worst = (choose(drawn, key=lambda name: drawn[name].value) for choose in (max, min))
-    return {"best": best, "worst": worst} | as_dict(drawn[best].minus(drawn[worst]).interval(GAP))
+def _largest(variables: Sequence[VariableSpread], gap_of: Callable[[Spread], Gap | None]) -> Gap | None:
+    """Return the gap of the variable where it is largest."""
+    gaps = [gap.model_copy(update={"variable": each.variable}) for each in variables if (gap := gap_of(each))]
+    known = [gap for gap in gaps if gap.estimate.value is not None]
+    return max(known, key=lambda gap: gap.estimate.value or 0.0, default=None)
 
 
-def _extreme(summaries: Sequence[Mapping[str, Any]], key: str, smallest: bool = False) -> dict[str, Any] | None:
-    """The variable where this number is largest, or smallest."""
-    found = [{"variable": one["variable"]} | one[key] for one in summaries if one[key]]
-    known = [one for one in found if one["value"] is not None]
-    known.sort(key=lambda one: float(one["value"]), reverse=not smallest)
-    return known[0] if known else None
+def _largest_odds(variables: Sequence[VariableSpread]) -> VariableEstimate | None:
+    odds = [
+        VariableEstimate(variable=each.variable, estimate=each.equalised_odds)
+        for each in variables
+        if each.equalised_odds is not None
+    ]
+    return max(odds, key=lambda each: each.estimate.value or 0.0, default=None)
 
 
-def _calibration(evaluation: Evaluation, own: pd.DataFrame, question: Question | None) -> dict[str, Any] | None:
-    """Observed over expected of a question; of a value in units how far the truth lies above what was predicted."""
+def _calibration(evaluation: Evaluation, patients: pd.DataFrame, question: Question | None) -> MeanCalibration | None:
+    """Return observed over expected of a question; of a predicted value how far the truth lies above it."""
+    endpoint = evaluation.endpoint
     if question is not None:
-        truth, chance = question.truth(own), question.probability(own)
+        truth, probability = question.truth(patients), question.probability(patients)
         known = ~np.isnan(truth)
-        return observed_expected(float(truth[known].sum()), float(chance[known].sum()), int(known.sum()))
-    if isinstance(evaluation.endpoint, Regression) and len(own) > 1:
-        above = evaluation.endpoint.encode(own).double().numpy() - own["value"].to_numpy(np.float64)
-        half = float(stats.t.ppf((1 + LEVEL) / 2, len(above) - 1) * above.std(ddof=1) / len(above) ** 0.5)
-        mean = float(above.mean())
-        return {
-            "value": mean,
-            "low": mean - half,
-            "high": mean + half,
-            "level": LEVEL,
-            "method": "Student's t, true minus predicted",
-            "n": len(above),
-        }
-    return None
+        return observed_expected(float(truth[known].sum()), float(probability[known].sum()), int(known.sum()))
+    if endpoint.value_column is None or len(patients) < 2:
+        return None
+    above = endpoint.encode(patients).double().numpy() - patients[endpoint.value_column].to_numpy(np.float64)
+    half_width = float(stats.t.ppf((1 + LEVEL) / 2, len(above) - 1) * above.std(ddof=1) / len(above) ** 0.5)
+    mean = float(above.mean())
+    estimate = Estimate(
+        value=mean,
+        low=mean - half_width,
+        high=mean + half_width,
+        method="Student's t, true minus predicted",
+        counts={"n": len(above)},
+    )
+    return MeanCalibration(estimate=estimate)

@@ -1,74 +1,170 @@
-"""Decision curves: what acting on the model is worth at each threshold, against all, none and clinical variables.
+"""Decision curves: the net benefit of acting on the model at each threshold, against all, none and clinical variables.
 
 Vickers & Elkin, Medical Decision Making 26, 2006; at a horizon Vickers et al., BMC Medical Informatics and Decision
 Making 8, 2008. Bands are pointwise: no statement is about all thresholds at once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field
 
-from mil.endpoints.competing_risks import CompetingRisks
 from mil.endpoints.endpoint import Scores
 from mil.endpoints.question import Question
-from mil.endpoints.survival import Survival
+from mil.endpoints.survival_view import SurvivalView
 from mil.errors import ConfigError, PredictionsError
 from mil.fitted.calibrators import calibrated
 from mil.report.evaluation import Evaluation
+from mil.report.schema import Drawing, Estimate, Model, Number, Report, Row, Section, Sentence
 from mil.report.sections import clinical_baseline
 from mil.report.sections.clinical import Clinical
-from mil.report.sections.pooled import METHOD, band, points, resampled
+from mil.report.sections.pooled import METHOD, Band, band, points, resampled
 from mil.report.sections.recalibration import Recalibrated, recalibrated
 from mil.stats.bootstrap import Floats
+from mil.stats.estimate import LEVEL
 from mil.stats.net_benefit import censored_net_benefit, incidence_until, net_benefit
 
 _POINTS, _HORIZON_POINTS = 50, 25
+_CARD_POINTS = 5
+"""Thresholds of a curve that the card shows."""
 _Benefit = Callable[[NDArray[np.bool_], Floats, Floats | None], Floats]
 """From who is treated `(p, t)`, the thresholds' odds `(t,)` and weights `(r, p)` to net benefits `(r, t)`."""
 
 
-@dataclass(frozen=True, eq=False)
-class Case:
-    """One probability that patients are treated by."""
+class ClinicalModel(Model):
+    """A model of the clinical variables that the curve is compared with, or the reason why there is none."""
 
+    clinical_variables: tuple[str, ...] = ()
+    clinical_method: str | None = None
+    clinical_absent: tuple[str, ...] = Field(default=(), title="Clinical variables that the table lacks")
+    clinical_reason: str | None = Field(default=None, title="No clinical model, because")
+
+
+class NetBenefits(Model):
+    """Net benefits at each threshold; none where `reason` says why."""
+
+    thresholds: tuple[float, ...] = ()
+    thresholds_from: str | None = None
+    reason: str | None = None
+    model: Band | None = None
+    all: tuple[Number, ...] = ()
+    """of treating everybody"""
+    none: tuple[float, ...] = ()
+    """of treating nobody, which is zero"""
+    clinical: Band | None = None
+    gain: Band | None = None
+    """over the better of treating everybody and nobody"""
+    over_clinical: Band | None = None
+    avoided_per_100: Band | None = None
+    """treatments that the model avoids among 100 patients, at the same true positives"""
+    level: float | None = None
+    method: str | None = None
+    useful: tuple[tuple[float, float], ...] = ()
+    """first and last threshold of each stretch where the band of `gain` is above zero"""
+    verdict: Sentence | None = None
+
+
+class _Treated(Model):
     name: str
-    counts: dict[str, int]
+    n: int
+    positives: int | None = None
+    events: int | None = None
+    prevalence: float
+    horizon: str | None = None
+    time: float | None = None
+    unit: str | None = None
+    calibrated: str | None = None
+    """method, where patients are treated by the recalibrated probability"""
+
+
+class DecisionCurve(NetBenefits, ClinicalModel, _Treated):  # the fields of the last base come first
+    """The decision curve of one question, or of the risk at one horizon."""
+
+
+class Utility(Section):
+    """What acting on the predictions would be worth."""
+
+    key: ClassVar[str] = "utility"
+    title: ClassVar[str] = "Clinical utility"
+    explanation: ClassVar[str] = "The net benefit of acting on the model, against acting on everybody or on nobody."
+    not_applicable: ClassVar[str] = "The predictions contain no probability and no risk at a horizon."
+    position: ClassVar[int] = 40
+    captions: ClassVar[Mapping[str, str]] = {
+        "decision_curve": "Decision curve: net benefit over threshold probabilities",
+    }
+
+    questions: tuple[DecisionCurve, ...] = ()
+    horizons: tuple[DecisionCurve, ...] = ()
+
+    def card_rows(self) -> Iterator[Row]:
+        """Yield each curve at a few of its thresholds."""
+        for key, curves in (("questions", self.questions), ("horizons", self.horizons)):
+            for position, curve in enumerate(curves):
+                yield from _card_rows(curve, f"{key}[{position}]")
+
+    @classmethod
+    def compute(cls, evaluation: Evaluation) -> Self | None:
+        """Return a curve for each question or horizon; None for regression and survival without horizons.
+
+        Raises:
+            ConfigError: `thresholds` of the tool are not between 0 and 1, or its calibration does not exist.
+            PredictionsError: a risk at a horizon is not between 0 and 1.
+        """
+        stated = _stated(evaluation.tool.get("thresholds"))
+        clinical, view = Clinical.of(evaluation), evaluation.endpoint.survival
+        if view is not None:
+            cases = list(_horizon_cases(evaluation, view, clinical))
+            curves = tuple(_curve(case, stated, _HORIZON_POINTS, evaluation) for case in cases)
+            return cls(horizons=curves) if curves else None
+        if not evaluation.questions:
+            return None
+        after = recalibrated(evaluation)
+        cases = [_question_case(evaluation, question, after, clinical) for question in evaluation.questions]
+        return cls(questions=tuple(_curve(case, stated, _POINTS, evaluation) for case in cases))
+
+    def drawings(self, evaluation: Evaluation, report: Report) -> Iterator[Drawing]:
+        """Yield the figures."""
+        from mil.report.figures.decision_curve import decision_curve
+
+        yield Drawing("decision_curve", decision_curve(evaluation, report))
+
+
+def _card_rows(curve: DecisionCurve, source: str) -> Iterator[Row]:
+    last, counts = len(curve.thresholds) - 1, {"n": curve.n}
+    for at in sorted({round(last * step / (_CARD_POINTS - 1)) for step in range(_CARD_POINTS)} if last >= 0 else ()):
+        label = f"{curve.name}, threshold {curve.thresholds[at]:.3f}"
+        for field, words, curve_band in (
+            ("model", "net benefit", curve.model),
+            ("gain", "gain over treating all or none", curve.gain),
+        ):
+            if curve_band is not None:
+                value, low, high = curve_band.value[at], curve_band.low[at], curve_band.high[at]
+                estimate = Estimate(value=value, low=low, high=high, method=curve.method, counts=counts)
+                yield Row(f"{label}: {words}", estimate, f"{source}.{field}.value[{at}]")
+        everybody = Estimate(value=curve.all[at], counts=counts)
+        yield Row(f"{label}: net benefit of treating all", everybody, f"{source}.all[{at}]")
+
+
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """One probability by which patients are treated."""
+
+    treated: _Treated
     probability: Floats
     """`(p,)`"""
-    prevalence: float
     benefit: _Benefit
+    clinical_model: ClinicalModel
     clinical: Floats | None
-    """of the same patients, `(p,)`"""
-    about: dict[str, Any]
-    """what else the report says of it"""
-
-
-def section(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Curves for each question, or each horizon; none for regression and survival without horizons.
-
-    Raises:
-        ConfigError: `thresholds` of the tool are no shares between 0 and 1, or its calibration does not exist.
-        PredictionsError: a risk at a horizon is none.
-    """
-    stated = _stated(evaluation.tool.get("thresholds"))
-    clinical = Clinical.of(evaluation)
-    if isinstance(evaluation.endpoint, Survival):
-        cases = list(_horizons(evaluation, evaluation.endpoint, clinical))
-        return {"horizons": [_curves(case, stated, _HORIZON_POINTS, evaluation) for case in cases]} if cases else None
-    if not evaluation.questions:
-        return None
-    after = recalibrated(evaluation)
-    asked = [_case(evaluation, question, after, clinical) for question in evaluation.questions]
-    return {"questions": [_curves(case, stated, _POINTS, evaluation) for case in asked]}
+    """probability from the clinical variables, of the same patients, `(p,)`"""
 
 
 def thresholds(prevalence: float, count: int = _POINTS) -> Floats:
-    """From a quarter of the prevalence to four times of it, within 0.01 and 0.99."""
+    """Return thresholds from a quarter of the prevalence to four times of it, within 0.01 and 0.99."""
     low, high = np.clip([prevalence / 4, 4 * prevalence], 0.01, 0.99)
     return np.unique(np.linspace(low, high, count).round(4))
 
@@ -77,139 +173,150 @@ def _stated(asked: object) -> Floats | None:
     if asked is None:
         return None
     shares = list(asked) if isinstance(asked, Sequence) and not isinstance(asked, str) else [asked]
-    fine = [isinstance(one, int | float) and not isinstance(one, bool) and 0 < one < 1 for one in shares]
-    if not shares or not all(fine):
+    valid = [isinstance(share, int | float) and not isinstance(share, bool) and 0 < share < 1 for share in shares]
+    if not shares or not all(valid):
         raise ConfigError(f"thresholds: {asked!r}, expected a list of shares between 0 and 1")
     return np.unique(np.asarray(shares, dtype=np.float64))
 
 
-def _case(evaluation: Evaluation, question: Question, after: Recalibrated | None, clinical: Clinical | None) -> Case:
+def _question_case(
+    evaluation: Evaluation, question: Question, after: Recalibrated | None, clinical: Clinical | None
+) -> _Case:
     answered, table, method = question, evaluation.reported, None
     if after is not None:
-        columns = list(calibrated(question).columns)
-        kept = after.reported.reindex(columns=columns).notna().all(axis=1)
-        if kept.any():
-            answered, table, method = calibrated(question), after.reported[kept], after.method
+        better = calibrated(question)
+        complete = after.reported.reindex(columns=list(better.columns)).notna().all(axis=1)
+        if complete.any():
+            answered, table, method = better, after.reported[complete], after.method
     truth = question.truth(table)
     table, truth = table[~np.isnan(truth)], truth[~np.isnan(truth)]
     predict = partial(clinical_baseline.answers, evaluation, question=question)
-    baseline, words = _baseline(clinical, table, predict, "logistic")
-    counts = {"n": len(truth), "positives": int(truth.sum())}
-    prevalence = counts["positives"] / max(1, counts["n"])
-    about = {"calibrated": method} | words
-    return Case(question.name, counts, answered.probability(table), prevalence, _of_truth(truth), baseline, about)
+    probability, clinical_model = _clinical(clinical, table, predict, "logistic")
+    n, positives = len(truth), int(truth.sum())
+    treated = _Treated(
+        name=question.name, n=n, positives=positives, prevalence=positives / max(1, n), calibrated=method
+    )
+    return _Case(treated, answered.probability(table), _truth_benefit(truth), clinical_model, probability)
 
 
-def _horizons(evaluation: Evaluation, endpoint: Survival, clinical: Clinical | None) -> Iterator[Case]:
+def _horizon_cases(evaluation: Evaluation, view: SurvivalView, clinical: Clinical | None) -> Iterator[_Case]:
     after = recalibrated(evaluation)
-    cause = f"{endpoint.causes[0]}_" if isinstance(endpoint, CompetingRisks) else ""
-    alone = None if cause else clinical  # a Cox model of one cause gives no incidence beside others
-    for name, horizon in endpoint.horizons.items():
-        column = f"risk_{cause}{name}"
+    alone = None if view.causes else clinical  # a Cox model of one cause gives no incidence where causes compete
+    for name, horizon in view.horizons.items():
+        column = view.risk_column(name)
         if column not in evaluation.reported:
             continue
         shown, table, method = column, evaluation.reported, None
-        if after is not None and len((better := after.answered(column))[1]):
+        if after is not None and len((better := after.risks(column))[1]):
             shown, table, method = *better, after.method
-        time, code = endpoint.encode(table)[:, :2].double().numpy().T
-        predict = partial(clinical_baseline.risks, evaluation, endpoint=endpoint, horizon=horizon)
-        baseline, words = _baseline(alone, table, predict, "cox")
-        about = {"horizon": name, "time": horizon, "unit": endpoint.unit, "calibrated": method} | words
-        counts = {"n": len(table), "events": int(((code == 1) & (time <= horizon)).sum())}
-        incidence = float(incidence_until(time, code, horizon)[0])
-        benefit = _until(time, code, horizon)
-        yield Case(column, counts, _risk(table, shown), incidence, benefit, baseline, about)
+        time, code = view.event_times(evaluation.endpoint.encode(table)).numpy().T
+        predict = partial(clinical_baseline.risks, evaluation, view=view, horizon=horizon)
+        probability, clinical_model = _clinical(alone, table, predict, "cox")
+        treated = _Treated(
+            name=column,
+            n=len(table),
+            events=int(((code == 1) & (time <= horizon)).sum()),
+            prevalence=float(incidence_until(time, code, horizon)[0]),
+            horizon=name,
+            time=horizon,
+            unit=view.unit,
+            calibrated=method,
+        )
+        benefit = _horizon_benefit(time, code, horizon)
+        yield _Case(treated, _risk(table, shown), benefit, clinical_model, probability)
 
 
-def _of_truth(truth: Floats) -> _Benefit:
+def _truth_benefit(truth: Floats) -> _Benefit:
     return lambda called, odds, weight: net_benefit(called, truth, odds, weight)
 
 
-def _until(time: Floats, code: Floats, horizon: float) -> _Benefit:
+def _horizon_benefit(time: Floats, code: Floats, horizon: float) -> _Benefit:
     return lambda called, odds, weight: censored_net_benefit(called, time, code, horizon, odds, weight)
 
 
 def _risk(table: pd.DataFrame, column: str) -> Floats:
-    found = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64)
-    if (wrong := ~((found >= 0) & (found <= 1))).any():
-        raise PredictionsError(f"predictions: {int(wrong.sum())} of {len(found)} values of {column} outside [0, 1]")
-    return found
+    risk = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64)
+    if (wrong := ~((risk >= 0) & (risk <= 1))).any():
+        raise PredictionsError(f"predictions: {int(wrong.sum())} of {len(risk)} values of {column} outside [0, 1]")
+    return risk
 
 
-def _baseline(
+def _clinical(
     clinical: Clinical | None, table: pd.DataFrame, predict: Callable[[Clinical], "pd.Series[float]"], method: str
-) -> tuple[Floats | None, dict[str, Any]]:
-    """The probabilities of these patients, or the reason why there are none."""
+) -> tuple[Floats | None, ClinicalModel]:
+    """Return the clinical probabilities of these patients and what they are from, or the reason why there are none."""
     if clinical is None:
-        return None, {"clinical_reason": "no clinical variables are stated, or none is at hand"}
-    found = predict(clinical).reindex(table.index)
-    if found.isna().any():
-        missing = int(found.isna().sum())
-        return None, {"clinical_reason": f"no fold's training patients give it for {missing} of {len(found)} patients"}
-    said = {"clinical_method": clinical_baseline.METHODS[method], "clinical_absent": list(clinical.absent)}
-    return np.asarray(found, np.float64), {"clinical_variables": list(clinical.covariates.columns)} | said
+        return None, ClinicalModel(clinical_reason="no clinical variables are stated, or none is at hand")
+    probability = predict(clinical).reindex(table.index)
+    if missing := int(probability.isna().sum()):
+        reason = f"no fold's training patients give it for {missing} of {len(probability)} patients"
+        return None, ClinicalModel(clinical_reason=reason)
+    return np.asarray(probability, np.float64), ClinicalModel(
+        clinical_variables=tuple(clinical.covariates.columns),
+        clinical_method=clinical_baseline.METHODS[method],
+        clinical_absent=clinical.absent,
+    )
 
 
-def _curves(case: Case, stated: Floats | None, count: int, evaluation: Evaluation) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": case.name, **case.counts, "prevalence": case.prevalence, **case.about}
-    if not 0 < case.prevalence < 1:
-        return found | {"thresholds": [], "reason": "positives or negatives are absent"}
-    at = thresholds(case.prevalence, count) if stated is None else stated
-    scored = resampled(_Curves(case, at), len(case.probability), evaluation)
-    gain = band(scored, "gain")
-    useful = _runs(at, gain["low"])
-    compared = {name: band(scored, name) for name in ("clinical", "over_clinical") if case.clinical is not None}
-    return found | {
-        "thresholds": at.tolist(),
-        "thresholds_from": "prevalence" if stated is None else "tool",
-        "model": band(scored, "model"),
-        "all": band(scored, "all")["value"],
-        "none": [0.0] * len(at),
-        "clinical": compared.get("clinical"),
-        "gain": gain,
-        "over_clinical": compared.get("over_clinical"),
-        "avoided_per_100": band(scored, "avoided"),
-        "level": 0.95,
-        "method": f"{METHOD}, pointwise",
-        "useful": useful,
-        "verdict": _verdict(at, useful),
-    }
+def _curve(case: _Case, stated: Floats | None, count: int, evaluation: Evaluation) -> DecisionCurve:
+    treated = {**dict(case.treated), **dict(case.clinical_model)}
+    if not 0 < case.treated.prevalence < 1:
+        return DecisionCurve(**treated, reason="positives or negatives are absent")
+    at = thresholds(case.treated.prevalence, count) if stated is None else stated
+    samples = resampled(_Benefits(case, at), len(case.probability), evaluation)
+    gain = band(samples, "gain")
+    useful = _useful(at, gain)
+    return DecisionCurve(
+        **treated,
+        thresholds=tuple(at.tolist()),
+        thresholds_from="prevalence" if stated is None else "tool",
+        model=band(samples, "model"),
+        all=band(samples, "all").value,
+        none=(0.0,) * len(at),
+        clinical=band(samples, "clinical") if case.clinical is not None else None,
+        gain=gain,
+        over_clinical=band(samples, "over_clinical") if case.clinical is not None else None,
+        avoided_per_100=band(samples, "avoided"),
+        level=LEVEL,
+        method=f"{METHOD}, pointwise",
+        useful=useful,
+        verdict=_verdict(at, useful),
+    )
 
 
-class _Curves:
+class _Benefits:
     """Net benefits and their differences in each resample; `gain` is over the better of treating all and none."""
 
-    def __init__(self, case: Case, at: Floats) -> None:
-        self.case, self.odds = case, at / (1 - at)
-        self.called = case.probability[:, None] >= at
+    def __init__(self, case: _Case, thresholds: Floats) -> None:
+        self.case, self.odds = case, thresholds / (1 - thresholds)
+        self.treated = case.probability[:, None] >= thresholds
         self.everybody = np.ones((len(case.probability), 1), dtype=bool)
-        self.clinical = None if case.clinical is None else case.clinical[:, None] >= at
+        self.clinical = None if case.clinical is None else case.clinical[:, None] >= thresholds
 
     def __call__(self, weight: Floats | None) -> Scores:
-        model = self.case.benefit(self.called, self.odds, weight)
+        model = self.case.benefit(self.treated, self.odds, weight)
         share = self.case.benefit(self.everybody, np.zeros(1), weight)  # (r, 1), the prevalence
         everybody = share - (1 - share) * self.odds
-        found = points(model, "model") | points(everybody, "all")
-        found |= points(model - np.maximum(everybody, 0), "gain")
-        found |= points(100 * (model - everybody) / self.odds, "avoided")
+        benefits = points(model, "model") | points(everybody, "all")
+        benefits |= points(model - np.maximum(everybody, 0), "gain")
+        benefits |= points(100 * (model - everybody) / self.odds, "avoided")
         if self.clinical is None:
-            return found
+            return benefits
         clinical = self.case.benefit(self.clinical, self.odds, weight)
-        return found | points(clinical, "clinical") | points(model - clinical, "over_clinical")
+        return benefits | points(clinical, "clinical") | points(model - clinical, "over_clinical")
 
 
-def _runs(at: Floats, low: Sequence[float | None]) -> list[list[float]]:
-    """First and last threshold of each stretch where the band lies above zero."""
-    above = np.array([value is not None and value > 0 for value in low], dtype=np.int64)
+def _useful(at: Floats, gain: Band) -> tuple[tuple[float, float], ...]:
+    """Return first and last threshold of each stretch where the band is above zero."""
+    above = np.array([low is not None and low > 0 for low in gain.low], dtype=np.int64)
     edges = np.diff(above, prepend=0, append=0)
     pairs = zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True)
-    return [[float(at[first]), float(at[after - 1])] for first, after in pairs]
+    return tuple((float(at[first]), float(at[after - 1])) for first, after in pairs)
 
 
-def _verdict(at: Floats, useful: Sequence[Sequence[float]]) -> str:
+def _verdict(at: Floats, useful: Sequence[tuple[float, float]]) -> str:
     if not useful:
-        return (
-            f"no threshold from {at[0]:.3g} to {at[-1]:.3g} is shown at which the model is worth more than all or none"
-        )
+        span = f"{at[0]:.3g} to {at[-1]:.3g}"
+        return f"no threshold from {span} is shown at which the model is worth more than all or none"
     where = ", ".join(f"{first:.3g}" if first == last else f"{first:.3g} to {last:.3g}" for first, last in useful)
     return f"worth more than treating all or none at thresholds of {where} (pointwise 95% band above zero)"

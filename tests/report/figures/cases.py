@@ -17,24 +17,14 @@ from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox
-from mil.report.as_dict import as_dict
+from mil.report.assemble import evaluate
 from mil.report.evaluation import Evaluation
 from mil.report.figures import draw, threshold_curves
-from mil.report.sections import calibration, discrimination, groups, operating_points, subgroups, time_to_event, utility
-from mil.stats.bootstrap_intervals import intervals
+from mil.report.schema import Report
 from tests.report import tables
 
 HOSTILE = "</td><script>alert('1')</script>\" onload=\"x"
 RULE = {"rule": "sensitivity", "at_least": 0.9}
-_SECTIONS: Mapping[str, Callable[[Evaluation], dict[str, Any] | None]] = {
-    "discrimination": discrimination.section,
-    "operating_points": operating_points.section,
-    "calibration": calibration.section,
-    "utility": utility.section,
-    "survival": time_to_event.section,
-    "groups": groups.section,
-    "subgroups": subgroups.section,
-}
 
 
 class Case(NamedTuple):
@@ -103,27 +93,27 @@ CASES: Mapping[str, Callable[[], Case]] = {
         survival_table(),
         Cox(horizons={"1y": 12, "5y": 60}),
         {"decision": _QUANTILES},
-        ("kaplan_meier", "calibration_horizon", "decision_curve", "subgroups"),
+        ("decision_curve", "calibration_horizon", "kaplan_meier", "subgroups"),
     ),
     "competing_risks": lambda: Case(
         competing(),
         CompetingRisks(causes=("relapse", "death"), horizons={"3y": 36}),
         {},
-        ("incidence", "calibration_horizon", "decision_curve", "subgroups"),
+        ("decision_curve", "calibration_horizon", "incidence", "subgroups"),
     ),
     "regression": lambda: Case(numbers(), Regression(unit="%"), {}, ("regression", "subgroups")),
 }
 
 
 @cache
-def evaluated(name: str) -> tuple[Evaluation, dict[str, Any]]:
+def evaluated(name: str) -> tuple[Evaluation, Report]:
     """The evaluation and the report of a case."""
     table, endpoint, tool, _ = CASES[name]()
     people = table["patient"].unique()
     sex = np.where(np.arange(len(people)) % 8 == 0, "", np.where(np.arange(len(people)) % 2, "female", "male"))
     patients = pd.DataFrame({"sex": sex, "site": np.where(np.arange(len(people)) < 70, HOSTILE, "B")}, index=people)
     evaluation = Evaluation.refitted(table, endpoint, tool, patients, resamples=10)
-    return evaluation, reported(evaluation)
+    return evaluation, evaluate(evaluation)
 
 
 @cache
@@ -131,14 +121,5 @@ def drawn(name: str) -> dict[str, bytes]:
     """The files of a case's figures by their names, in the order in which they are written."""
     evaluation, report = evaluated(name)
     with TemporaryDirectory() as folder, mock.patch.object(threshold_curves, "RESAMPLES", 20):
-        written = draw(evaluation, evaluation.endpoint, report, Path(folder))
+        written = draw(evaluation, report, Path(folder))
         return {path.name: path.read_bytes() for path in written}
-
-
-def reported(evaluation: Evaluation) -> dict[str, Any]:
-    """A report of what figures and page read."""
-    scored = intervals(evaluation.endpoint.score, evaluation.folds, evaluation.resamples, evaluation.seed)
-    head = {"schema": 2, "seed": 0, "folds": len(evaluation.folds), "patients": evaluation.counts}
-    metrics = {name: as_dict(found) | {"counts": evaluation.counts} for name, found in scored.items()}
-    beside = {"oracle": None, "baseline": None, "covariates": None}
-    return head | beside | {"metrics": metrics} | {name: of(evaluation) for name, of in _SECTIONS.items()}

@@ -12,13 +12,15 @@ from mil.endpoints.classification import Binary, Multiclass
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.several import Several
 from mil.endpoints.survival import Cox
+from mil.report.assemble import evaluate
 from mil.report.evaluation import Evaluation
-from mil.report.figures import FIGURES, draw
+from mil.report.figures import draw
 from mil.report.figures.roc import roc
 from mil.report.figures.style import WIDTH, save
+from mil.report.schema import section_classes
 from tests.report import tables
 
-from .cases import CASES, drawn, evaluated, reported
+from .cases import CASES, drawn, evaluated
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -37,15 +39,15 @@ def test_every_kind_of_endpoint_has_its_figures(name: str) -> None:
 
 
 def test_every_figure_belongs_to_a_kind_of_endpoint() -> None:
-    assert set(FIGURES) == {name for case in CASES.values() for name in case().figures}
+    captions = {name for section in section_classes() for name in section.captions}
+    assert captions == {name for case in CASES.values() for name in case().figures}
 
 
 @pytest.mark.parametrize("name", ["competing_risks", "regression"])
 def test_the_same_numbers_give_the_same_bytes(name: str, tmp_path: Path) -> None:
     evaluation, report = evaluated(name)
     before, pyplot = dict(mpl.rcParams), "matplotlib.pyplot" in sys.modules
-    mixed = evaluation.table.sample(frac=1, random_state=0)
-    again = draw(mixed, evaluation.endpoint, report, tmp_path / "another" / "figures")
+    again = draw(evaluation, report, tmp_path / "another" / "figures")
     assert drawn(name) == {path.name: path.read_bytes() for path in again}
     assert dict(mpl.rcParams) == before
     assert ("matplotlib.pyplot" in sys.modules) == pyplot
@@ -71,11 +73,14 @@ def test_what_cannot_be_scored_is_drawn_as_not_estimable(tmp_path: Path) -> None
     ]
     for endpoint, table in cases:
         evaluation = Evaluation.refitted(table, endpoint, resamples=5)
-        report = reported(evaluation) | {"metrics": {endpoint.metric: {"value": None, "low": None, "high": None}}}
-        first, *_ = (path for path in draw(evaluation, endpoint, report, tmp_path) if path.suffix == ".svg")
+        drawn_files = {path.name: path for path in draw(evaluation, evaluate(evaluation), tmp_path)}
+        first = drawn_files["kaplan_meier.svg" if isinstance(endpoint, Cox) else "roc.svg"]
         assert "not estimable" in first.read_text()
 
 
-def test_several_endpoints_at_once_have_no_figure_of_their_own(tmp_path: Path) -> None:
-    table = tables.binary()
-    assert draw(table, Several({"one": Binary()}), {"metrics": {}}, tmp_path) == []
+def test_figures_of_several_endpoints_begin_with_the_endpoints_name(tmp_path: Path) -> None:
+    endpoint = Several({"first": Binary()})
+    evaluation = Evaluation.refitted(tables.binary(), endpoint, resamples=5)
+    names = [path.name for path in draw(evaluation, evaluate(evaluation), tmp_path)]
+    assert "first_roc.svg" in names
+    assert all(name.startswith("first_") for name in names)

@@ -8,13 +8,15 @@ from sksurv.nonparametric import cumulative_incidence_competing_risks
 
 from mil.endpoints.competing_risks import CompetingRisks
 from mil.endpoints.survival import Cox
+from mil.report.assemble import evaluate
 from mil.report.evaluation import Evaluation
 from mil.report.figures.incidence import incidence
 from mil.report.figures.kaplan_meier import kaplan_meier
 from mil.report.figures.risk_groups import risk_groups
+from mil.report.sections.groups import RiskGroups
 from tests.report.tables import survival
 
-from .cases import evaluated, reported
+from .cases import evaluated
 
 
 def test_curves_of_three_groups_are_lifelines_with_the_numbers_at_risk_below() -> None:
@@ -46,7 +48,9 @@ def test_the_legend_says_hazard_ratios_and_log_rank() -> None:
 
 def test_without_groups_one_curve_of_all_patients_is_drawn() -> None:
     evaluation = Evaluation.refitted(survival().query("role == 'report'"), Cox(), resamples=5)
-    figure = kaplan_meier(evaluation, reported(evaluation) | {"groups": None})
+    report = evaluate(evaluation)
+    assert report.section(RiskGroups) is None
+    figure = kaplan_meier(evaluation, report)
     assert figure is not None
     assert [text.get_text() for text in figure.axes[0].texts][:3] == ["at risk", "all patients", "120"]
 

@@ -14,6 +14,10 @@ from mil.report.figures.confusion import confusion
 from mil.report.figures.decision_curve import decision_curve
 from mil.report.figures.forest_plot import subgroups
 from mil.report.figures.learning_curve import learning_curve
+from mil.report.sections.calibration import Calibration
+from mil.report.sections.operating_points import OperatingPoints
+from mil.report.sections.subgroups import Subgroups
+from mil.report.sections.utility import Utility
 
 from .cases import CLASSES, evaluated
 
@@ -22,10 +26,15 @@ def test_the_smooth_calibration_curves_are_the_reports_before_and_after() -> Non
     evaluation, report = evaluated("binary")
     figure = calibration(evaluation, report)
     assert figure is not None
-    found = report["calibration"]["questions"][0]
+    section = report.section(Calibration)
+    assert section is not None
+    [question] = section.questions
+    assert question.curve is not None
+    assert question.calibrated is not None
+    assert question.calibrated.curve is not None
     drawn = {str(line.get_label()): np.asarray(line.get_ydata()) for line in figure.axes[0].lines}
-    np.testing.assert_allclose(drawn["model, 95% band"], found["curve"]["observed"])
-    np.testing.assert_allclose(drawn["after platt"], found["calibrated"]["curve"]["observed"])
+    np.testing.assert_allclose(drawn["model, 95% band"], np.asarray(question.curve.y, float))
+    np.testing.assert_allclose(drawn["after platt"], np.asarray(question.calibrated.curve.y, float))
     bars = sum(abs(bar.get_height()) > 0 for bar in figure.axes[0].patches)  # type: ignore[attr-defined]
     assert bars > 10
 
@@ -42,11 +51,14 @@ def test_net_benefits_are_the_reports() -> None:
     evaluation, report = evaluated("binary")
     figure = decision_curve(evaluation, report)
     assert figure is not None
-    found = report["utility"]["questions"][0]
+    section = report.section(Utility)
+    assert section is not None
+    [curve] = section.questions
+    assert curve.model is not None
     drawn = {str(line.get_label()): line for line in figure.axes[0].lines}
-    np.testing.assert_allclose(np.asarray(drawn["model"].get_xdata()), found["thresholds"])
-    np.testing.assert_allclose(np.asarray(drawn["model"].get_ydata()), found["model"]["value"])
-    np.testing.assert_allclose(np.asarray(drawn["call everybody"].get_ydata()), found["all"])
+    np.testing.assert_allclose(np.asarray(drawn["model"].get_xdata()), curve.thresholds)
+    np.testing.assert_allclose(np.asarray(drawn["model"].get_ydata()), np.asarray(curve.model.value, float))
+    np.testing.assert_allclose(np.asarray(drawn["call everybody"].get_ydata()), np.asarray(curve.all, float))
     assert "clinical variables" not in drawn
 
 
@@ -54,8 +66,10 @@ def test_a_confusion_matrix_has_counts_and_shares_of_rows() -> None:
     evaluation, report = evaluated("multiclass")
     figure = confusion(evaluation, report)
     assert figure is not None
-    found = report["operating_points"]["decisions"][0]["confusion"]
-    rows = np.asarray(found["rows"])
+    section = report.section(OperatingPoints)
+    assert section is not None
+    assert section.decisions[0].confusion is not None
+    rows = np.asarray(section.decisions[0].confusion.rows)
     expected = [f"{n}\n{n / sum(row):.0%}" for row in rows for n in row]
     assert [text.get_text() for text in figure.axes[0].texts] == expected
     assert len(figure.axes[0].get_xticks()) == len(CLASSES) + 1  # abstained
@@ -72,9 +86,11 @@ def test_no_subgroup_is_left_out_of_the_forest() -> None:
     figure = subgroups(evaluation, report)
     assert figure is not None
     said = [text.get_text() for text in figure.axes[0].texts]
-    rows = [row for row in report["subgroups"]["rows"] if row["variable"] != "all"]
-    assert [row["level"] for row in rows if row["level"][:5] not in {word[:5] for word in said}] == []
-    assert said.count("not estimable") == sum(row["value"]["value"] is None for row in rows) > 0
+    section = report.section(Subgroups)
+    assert section is not None
+    rows = [row for row in section.rows if row.variable != "all"]
+    assert [row.level for row in rows if row.level[:5] not in {word[:5] for word in said}] == []
+    assert said.count("not estimable") == sum(row.value.value is None for row in rows) > 0
 
 
 def test_limits_of_agreement_are_those_of_bland_and_altman() -> None:
@@ -113,7 +129,7 @@ def test_a_log_without_epochs_draws_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("of", [calibration, calibration_horizon, decision_curve, confusion, subgroups])
 def test_a_section_that_is_absent_has_no_figure(of: object) -> None:
     evaluation, report = evaluated("binary")
-    bare = {key: report[key] for key in ("metrics", "patients", "folds")}
+    bare = report.model_copy(update={"sections": {}})
     assert callable(of)
     assert of(evaluation, bare) is None
 

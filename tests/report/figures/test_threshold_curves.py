@@ -10,6 +10,8 @@ from mil.report.figures import threshold_curves
 from mil.report.figures.precision_recall import precision_recall
 from mil.report.figures.roc import roc
 from mil.report.figures.threshold_curves import GRID, PRECISION_RECALL, ROC, asked
+from mil.report.sections.operating_points import OperatingPoints
+from tests.estimates import triple, value_of
 from tests.report.tables import binary
 
 from .cases import evaluated
@@ -20,9 +22,9 @@ def test_roc_curves_are_scikit_learns_and_their_area_the_reported_one() -> None:
     folds = asked(evaluation, evaluation.questions[0])
     found = threshold_curves.curves(folds, ROC)
     assert found is not None
-    assert found.area == pytest.approx(report["metrics"]["auroc"]["value"], abs=1e-12)
+    assert found.area == pytest.approx(report.metrics["auroc"].value, abs=1e-12)
     assert (found.low <= found.high).all()
-    assert (found.n, found.positives) == (120, report["patients"]["1"])
+    assert (found.n, found.positives) == (120, report.patients["1"])
     for fold, heights in zip(folds, found.folds, strict=True):
         false, true, _ = roc_curve(fold.target, fold.logits[:, 0])
         np.testing.assert_allclose(heights, np.interp(GRID, false, true))
@@ -66,13 +68,16 @@ def test_a_roc_figure_says_auroc_interval_positives_folds_and_marks_the_frozen_c
     figure = roc(evaluation, report)
     assert figure is not None
     (axes,) = figure.axes
-    metric, positives = report["metrics"]["auroc"], report["patients"]["1"]
-    numbers = f"AUROC {metric['value']:.2f} ({metric['low']:.2f}–{metric['high']:.2f})"
+    positives = report.patients["1"]
+    value, low, high = triple(report.metrics["auroc"])
+    numbers = f"AUROC {value:.2f} ({low:.2f}–{high:.2f})"
     assert axes.get_title(loc="left") == f"{numbers}, 120 patients, {positives} are 1, 3 folds"
-    point = report["operating_points"]["decisions"][0]
+    section = report.section(OperatingPoints)
+    assert section is not None
+    [point] = section.decisions
     (diamond,) = [line for line in axes.lines if line.get_marker() == "D"]
-    assert diamond.get_xdata() == pytest.approx([1 - point["specificity"]["value"]])
-    assert diamond.get_ydata() == pytest.approx([point["sensitivity"]["value"]])
+    assert diamond.get_xdata() == pytest.approx([1 - value_of(point.specificity)])
+    assert diamond.get_ydata() == pytest.approx([value_of(point.sensitivity)])
     assert len(axes.lines) == 1 + 3 + 1 + 1  # chance, folds, mean, cut
 
 
@@ -90,4 +95,4 @@ def test_a_precision_recall_figure_has_the_prevalence_line() -> None:
     figure = precision_recall(evaluation, report)
     assert figure is not None
     heights = [line.get_ydata() for line in figure.axes[0].lines if len(np.asarray(line.get_ydata())) == 2]
-    assert heights == [pytest.approx([report["patients"]["1"] / 120] * 2)]
+    assert heights == [pytest.approx([report.patients["1"] / 120] * 2)]

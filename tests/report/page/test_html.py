@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from mil.report.page.html import ABSENT, CAPTIONS, HEADINGS, HOMES, html
-from mil.report.page.words import estimate
+from mil.report.page.html import caption, figure_section, html
+from mil.report.page.outline import rows_of
+from mil.report.schema import Report, section_classes
+from mil.report.sections.baseline import Baseline
+from mil.report.sections.operating_points import OperatingPoints
+from mil.stats.estimate import Estimate
 from tests.report.figures.cases import CASES, HOSTILE, drawn, evaluated
 
 _VOID = {"meta", "img", "link", "br"}
@@ -74,14 +78,23 @@ def test_what_a_table_calls_its_classes_is_text_and_nothing_else() -> None:
 def test_a_reviewer_finds_every_section_and_why_others_are_missing(name: str) -> None:
     _, report = evaluated(name)
     page = Page(html(report, {}, "title", _BANNER))
-    told = {str(attributes["id"]) for attributes in page.of("section")}
-    assert {key for key in HEADINGS if report.get(key)} <= told
-    absent = [f"{heading}: {ABSENT[key]}." for key, (heading, _) in HEADINGS.items() if not report.get(key)]
-    assert [word for word in page.words if word in absent] == absent
-    for found in report["metrics"].values():
-        assert estimate(found) in page.words
+    chapters = {str(attributes["id"]) for attributes in page.of("section")}
+    assert set(report.sections) <= chapters
+    absent = [f"{cls.title}: {cls.not_applicable}" for cls in section_classes() if cls.key not in report.sections]
+    assert [text for text in page.words if text in absent] == absent
+    for metric in report.metrics.values():
+        assert str(metric) in page.words
     anchors = {str(attributes["href"])[1:] for attributes in page.of("a")}
-    assert anchors == told - {"absent"}
+    assert anchors == chapters - {"absent"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_estimate_of_every_section_is_on_the_page(name: str) -> None:
+    _, report = evaluated(name)
+    text = " ".join(Page(html(report, {}, "title", _BANNER)).words)
+    for section in report.sections.values():
+        missing = [row.source for row in rows_of(section) if str(row.estimate) not in text]
+        assert missing == [], section.key
 
 
 @pytest.mark.parametrize("name", ["binary", "survival"])
@@ -92,7 +105,7 @@ def test_every_figure_stands_in_a_section_with_words_for_who_cannot_see_it(name:
     figures = {path.stem: path for path in sorted(tmp_path.glob("*.svg"))}
     text = html(report, figures, "title", _BANNER)
     images = Page(text).of("img")
-    assert sorted(str(image["alt"]) for image in images) == sorted(CAPTIONS[figure] for figure in figures)
+    assert sorted(str(image["alt"]) for image in images) == sorted(caption(figure) for figure in figures)
     assert all(str(image["src"]).startswith("data:image/svg+xml;base64,") for image in images)
     assert 50_000 < len(text) < 1_000_000
     assert text == html(report, figures, "title", _BANNER)
@@ -115,19 +128,34 @@ def test_every_header_of_a_table_says_what_it_heads() -> None:
 
 def test_a_baseline_is_compared_in_words_at_the_top() -> None:
     _, report = evaluated("binary")
-    gain = {"auroc": {"value": 0.05, "low": 0.01, "high": 0.09}}
-    other = {"name": "mean pooling", "metrics": report["metrics"], "difference": gain}
-    words = Page(html(report | {"baseline": other}, {}, "title", _BANNER)).words
+    words = Page(html(with_baseline(report, Estimate(value=0.05, low=0.01, high=0.09)), {}, "title", _BANNER)).words
     assert "The model beats mean pooling: difference in AUROC 0.050 (0.010 to 0.090), paired." in words
-    worse = other | {"difference": {"auroc": {"value": -0.05, "low": -0.09, "high": -0.01}}}
-    assert "is worse than" in html(report | {"baseline": worse}, {}, "title", _BANNER)
+    worse = with_baseline(report, Estimate(value=-0.05, low=-0.09, high=-0.01))
+    assert "is worse than" in html(worse, {}, "title", _BANNER)
     assert "No baseline was run." in Page(html(report, {}, "title", _BANNER)).words
 
 
-def test_sections_captions_and_homes_name_each_other() -> None:
-    assert set(ABSENT) == set(HEADINGS)
-    assert set(CAPTIONS) == set(HOMES)
-    assert {key for homes in HOMES.values() for key in homes} <= {*HEADINGS, "fitted"}
+def with_baseline(report: Report, gain: Estimate) -> Report:
+    baseline = Baseline(name="mean pooling", metrics=report.metrics, difference={"auroc": gain})
+    return report.model_copy(update={"sections": report.sections | {Baseline.key: baseline}})
+
+
+def test_a_figure_of_two_sections_belongs_to_the_later_one_that_the_report_has() -> None:
+    section = figure_section("confusion", ["discrimination", "operating_points"])
+    assert section is OperatingPoints
+    section = figure_section("confusion", ["discrimination"])
+    assert section is not None
+    assert section.key == "discrimination"
+    assert figure_section("learning_curve", ["discrimination"]) is None
+
+
+def test_the_parts_of_a_report_are_chapters_with_their_own_figures() -> None:
+    _, report = evaluated("binary")
+    parts = Report(parts={"MSI": report, "outcome": report})
+    page = Page(html(parts, {"MSI_roc": b"<svg/>"}, "title", _BANNER))
+    assert {"part-MSI", "part-outcome"} <= {str(attributes["id"]) for attributes in page.of("section")}
+    assert [image["alt"] for image in page.of("img")] == [caption("roc")]
+    assert "Further figures" not in page.words
 
 
 def test_a_printed_page_hides_nothing() -> None:

@@ -83,8 +83,8 @@ def test_every_estimate_is_a_row_that_names_its_place() -> None:
     assert [(row.label, row.source) for row in rows] == [
         ("AUROC", "auroc"),
         ("By class: BRAF", "by_class.BRAF"),
-        ("female: AUROC", "cells[0].estimate"),
-        ("male: AUROC", "cells[1].estimate"),
+        ("Cells: female: AUROC", "cells[0].estimate"),
+        ("Cells: male: AUROC", "cells[1].estimate"),
     ]
     assert [row.estimate for row in rows] == [AUROC, PPV, AUROC, PPV]
 

@@ -16,7 +16,7 @@ from mil.endpoints.classification import Binary
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.regression import Regression
 from mil.report.evaluation import Evaluation
-from mil.report.sections.added_value import adjusted, section
+from mil.report.sections.added_value import AddedValue, adjusted
 from mil.report.sections.clinical import Clinical, without_certain
 from tests.report.followed import COMPETING, ENDPOINT, clinic, competed, with_risks
 from tests.report.tables import binary
@@ -29,15 +29,17 @@ def found(
     endpoint: Endpoint = ENDPOINT,
     tool: dict[str, Any] | None = None,
     patients: pd.DataFrame | None = None,
-) -> dict[str, Any]:
+) -> Any:
     known = clinic() if patients is None else patients
-    result = section(Evaluation.refitted(table, endpoint, TOOL if tool is None else tool, known, resamples=50))
+    result = AddedValue.compute(
+        Evaluation.refitted(table, endpoint, TOOL if tool is None else tool, known, resamples=50)
+    )
     assert result is not None
     return result
 
 
 @cache
-def survived() -> dict[str, Any]:
+def survived() -> Any:
     return found(with_risks())
 
 
@@ -66,17 +68,15 @@ def test_hazard_ratios_and_the_likelihood_ratio_test_are_those_of_lifelines() ->
     without = CoxPHFitter().fit(frame.drop(columns="score"), "time", "event", fit_options=options)
     row = both.summary.loc["score"]
     expected = row[["exp(coef)", "exp(coef) lower 95%", "exp(coef) upper 95%", "p"]].tolist()
-    adjusted = report["score"]["adjusted"]
-    assert [adjusted[key] for key in ("value", "low", "high", "p")] == pytest.approx(expected, rel=1e-7)
-    for shown in report["rows"]:
-        assert shown["with_score"]["value"] == pytest.approx(both.summary.loc[shown["name"], "exp(coef)"], rel=1e-6)
-        assert shown["without_score"]["value"] == pytest.approx(
-            without.summary.loc[shown["name"], "exp(coef)"], rel=1e-6
-        )
+    adjusted = report.score.adjusted
+    assert [adjusted.value, adjusted.low, adjusted.high, adjusted.p] == pytest.approx(expected, rel=1e-7)
+    for shown in report.rows:
+        assert shown.with_score.value == pytest.approx(both.summary.loc[shown.name, "exp(coef)"], rel=1e-6)
+        assert shown.without_score.value == pytest.approx(without.summary.loc[shown.name, "exp(coef)"], rel=1e-6)
     statistic = 2 * (both.log_likelihood_ - without.log_likelihood_)
-    assert report["likelihood_ratio"]["statistic"] == pytest.approx(statistic, rel=1e-8)
-    assert {shown["reference"] for shown in report["rows"]} == {None, "stage=I"}
-    assert (adjusted["n"], report["n"]) == (150, 150)
+    assert report.likelihood_ratio.statistic == pytest.approx(statistic, rel=1e-8)
+    assert {shown.reference for shown in report.rows} == {None, "stage=I"}
+    assert (adjusted.n, report.counts["n"]) == (150, 150)
 
 
 def test_odds_ratios_are_those_of_maximum_likelihood() -> None:
@@ -86,37 +86,37 @@ def test_odds_ratios_are_those_of_maximum_likelihood() -> None:
     label = table.drop_duplicates("patient").set_index("patient")["label"].loc[frame.index]
     fit = LogisticRegression(C=np.inf, tol=1e-10, max_iter=5000).fit(frame, label)
     report = found(table, Binary())
-    assert report["measure"] == "odds_ratio"
-    assert report["score"]["adjusted"]["value"] == pytest.approx(np.exp(fit.coef_[0, -1]), rel=1e-4)
+    assert report.measure == "odds_ratio"
+    assert report.score.adjusted.value == pytest.approx(np.exp(fit.coef_[0, -1]), rel=1e-4)
     share = fit.predict_proba(frame)[:, 1]
     full = np.column_stack([np.ones(len(frame)), frame])
     error = np.sqrt(np.linalg.inv(full.T @ (full * (share * (1 - share))[:, None]))[-1, -1])
-    assert report["score"]["adjusted"]["high"] == pytest.approx(np.exp(fit.coef_[0, -1] + 1.959964 * error), rel=1e-3)
-    assert report["likelihood_ratio"]["p"] < 1e-6
+    assert report.score.adjusted.high == pytest.approx(np.exp(fit.coef_[0, -1] + 1.959964 * error), rel=1e-3)
+    assert report.likelihood_ratio.p < 1e-6
 
 
 def test_discrimination_is_of_models_that_never_saw_the_reported_patients() -> None:
     table, report = with_risks(), survived()
-    gained = report["discrimination"]
-    assert {(fold["clinical_on"], fold["both_on"]) for fold in gained["fitted"]} == {("train", "select")}
-    for fold, value in enumerate(gained["score"]["folds"]):
+    gained = report.discrimination
+    assert {(fold.clinical_on, fold.both_on) for fold in gained.fitted} == {("train", "select")}
+    for fold, value in enumerate(gained.score.folds):
         rows = table[(table["fold"] == fold) & (table["role"] == "report")]
         assert value == pytest.approx(concordance_index(rows["time"], -rows["log_hazard"], rows["event"]), abs=1e-12)
     for pair, (first, second) in {
         "both_minus_clinical": ("both", "clinical"),
         "score_minus_clinical": ("score", "clinical"),
     }.items():
-        expected = gained[first]["value"] - gained[second]["value"]
-        assert gained[pair]["value"] == pytest.approx(expected, abs=1e-12)
+        expected = getattr(gained, first).value - getattr(gained, second).value
+        assert getattr(gained, pair).value == pytest.approx(expected, abs=1e-12)
     reported = table["role"] == "report"
     shifted = table.assign(time=np.where(reported, 200 - table["time"], table["time"]))
-    assert found(shifted)["discrimination"]["fitted"] == gained["fitted"]
+    assert found(shifted).discrimination.fitted == gained.fitted
     # the same weights order other outcomes: reversed times of patients who all had the event give the complement
     events = table.assign(event=np.where(reported, 1, table["event"]), time=table["time"] + table.index % 150 / 1000)
     turned = events.assign(time=np.where(reported, 200 - events["time"], events["time"]))
-    one, other = (found(each)["discrimination"] for each in (events, turned))
+    one, other = (found(each).discrimination for each in (events, turned))
     for name in ("clinical", "both"):
-        assert one[name]["value"] + other[name]["value"] == pytest.approx(1, abs=1e-9)
+        assert getattr(one, name).value + getattr(other, name).value == pytest.approx(1, abs=1e-9)
 
 
 def test_covariates_that_know_the_outcome_leave_nothing_to_add() -> None:
@@ -125,18 +125,18 @@ def test_covariates_that_know_the_outcome_leave_nothing_to_add() -> None:
     known = clinic().assign(age=[f"{value:.6f}" for value in hazard.loc[clinic().index]])
     noise = table.assign(log_hazard=np.random.default_rng(10**6).normal(size=len(table)))
     report = found(noise, patients=known)
-    assert report["likelihood_ratio"]["p"] > 0.01
-    assert report["discrimination"]["both_minus_clinical"]["high"] < 0.1
-    assert report["discrimination"]["score_minus_clinical"]["high"] < 0
+    assert report.likelihood_ratio.p > 0.01
+    assert report.discrimination.both_minus_clinical.high < 0.1
+    assert report.discrimination.score_minus_clinical.high < 0
 
 
 def test_binary_gains_are_differences_of_areas() -> None:
     table = binary(patients=150)
-    gained = found(table, Binary())["discrimination"]
+    gained = found(table, Binary()).discrimination
     parts = [part for _, part in table[table["role"] == "report"].groupby("fold")]
     expected = [roc_auc_score(part["label"], part["p_1"]) for part in parts]
-    assert gained["score"]["folds"] == pytest.approx(expected, abs=1e-12)
-    assert gained["both_minus_clinical"]["low"] > 0  # the covariates are noise
+    assert gained.score.folds == pytest.approx(expected, abs=1e-12)
+    assert gained.both_minus_clinical.low > 0  # the covariates are noise
 
 
 def test_a_level_without_events_is_left_out_and_the_rest_is_its_limit() -> None:
@@ -144,9 +144,9 @@ def test_a_level_without_events_is_left_out_and_the_rest_is_its_limit() -> None:
     safe = table.drop_duplicates("patient").set_index("patient").query("event == 0").index[:8]
     patients.loc[safe, "stage"] = "IV"
     report = found(table, patients=patients)
-    (left,) = report["left_out"]
-    assert (left["name"], left["n"]) == ("stage=IV", 8)
-    assert report["likelihood_ratio"]["n"] == 142
+    (left,) = report.left_out
+    assert (left.name, left.n) == ("stage=IV", 8)
+    assert report.likelihood_ratio.counts["n"] == 142
     frame = design(table, "log_hazard")
     # an indicator with a very low hazard comes close to it
     with_level = frame.assign(iv=frame.index.isin(safe) * 1.0).astype(float)
@@ -155,7 +155,7 @@ def test_a_level_without_events_is_left_out_and_the_rest_is_its_limit() -> None:
     model = CoxPHFitter()
     with pytest.warns(ConvergenceWarning):
         model.fit(with_level, "time", "event")
-    assert report["score"]["adjusted"]["value"] == pytest.approx(np.exp(model.params_["score"]), rel=1e-3)
+    assert report.score.adjusted.value == pytest.approx(np.exp(model.params_["score"]), rel=1e-3)
 
 
 def test_certain_levels_are_found_one_after_another() -> None:
@@ -171,30 +171,32 @@ def test_columns_that_are_not_there_are_named_and_without_any_there_is_no_sectio
     report = found(
         with_risks(), tool={"clinical": {"numeric": ["age", "grade"], "categorical": {"stage": ["III", "II"]}}}
     )
-    assert report["covariates"]["absent"] == ["grade"]
-    assert [row["name"] for row in report["rows"] if row["reference"]] == ["stage=II", "stage=unknown", "stage=missing"]
+    assert report.covariates.absent == ("grade",)
+    assert [row.name for row in report.rows if row.reference] == ["stage=II", "stage=unknown", "stage=missing"]
     table = with_risks()
-    assert section(Evaluation.refitted(table, ENDPOINT, {"clinical": {"numeric": ["grade"]}}, clinic())) is None
-    assert section(Evaluation.refitted(table, ENDPOINT, {}, clinic())) is None
-    assert section(Evaluation.refitted(table, ENDPOINT, TOOL)) is None
+    assert (
+        AddedValue.compute(Evaluation.refitted(table, ENDPOINT, {"clinical": {"numeric": ["grade"]}}, clinic())) is None
+    )
+    assert AddedValue.compute(Evaluation.refitted(table, ENDPOINT, {}, clinic())) is None
+    assert AddedValue.compute(Evaluation.refitted(table, ENDPOINT, TOOL)) is None
     numbers = table.assign(target=table["time"], value=table["log_hazard"])
-    assert section(Evaluation.refitted(numbers, Regression("target"), TOOL, clinic())) is None
+    assert AddedValue.compute(Evaluation.refitted(numbers, Regression("target"), TOOL, clinic())) is None
 
 
 def test_without_training_rows_nothing_is_compared_and_it_says_why() -> None:
     table = with_risks()
     report = found(table[table["role"] == "report"])
-    assert report["discrimination"]["both"]["value"] is None
-    assert "no training patients" in report["discrimination"]["fitted"][0]["reason"]
-    assert report["score"]["adjusted"]["value"] > 1
+    assert report.discrimination.both.value is None
+    assert "no training patients" in report.discrimination.fitted[0].reason
+    assert report.score.adjusted.value > 1
 
 
 def test_too_few_events_have_a_reason() -> None:
     table = with_risks()
     rare = table.assign(event=np.where(table["patient"].astype(int) % 40 == 0, 1, 0))
     report = found(rare)
-    assert (report["score"]["adjusted"]["value"], report["rows"]) == (None, [])
-    assert "too few" in report["likelihood_ratio"]["reason"]
+    assert (report.score.adjusted.value, report.rows) == (None, ())
+    assert "too few" in report.likelihood_ratio.reason
 
 
 def test_of_competing_causes_the_first_has_the_hazard_ratio() -> None:
@@ -202,8 +204,8 @@ def test_of_competing_causes_the_first_has_the_hazard_ratio() -> None:
     report = found(table, COMPETING)
     first = table.assign(event=(table["event"] == "relapse") * 1, log_hazard=table["risk"])
     expected = found(first)
-    assert report["score"]["adjusted"]["value"] == pytest.approx(expected["score"]["adjusted"]["value"], rel=1e-9)
-    assert report["discrimination"]["both"]["value"] != expected["discrimination"]["both"]["value"]
+    assert report.score.adjusted.value == pytest.approx(expected.score.adjusted.value, rel=1e-9)
+    assert report.discrimination.both.value != expected.discrimination.both.value
 
 
 @pytest.mark.slow
@@ -215,5 +217,7 @@ def test_the_likelihood_ratio_test_is_right_about_scores_without_worth() -> None
         evaluation = Evaluation.refitted(noise, ENDPOINT, TOOL, clinic(seed))
         known = Clinical.of(evaluation)
         assert known is not None
-        rejected += adjusted(evaluation, known)["likelihood_ratio"]["p"] < 0.05
+        p = adjusted(evaluation, known).likelihood_ratio.p
+        assert p is not None
+        rejected += p < 0.05
     assert 0.01 <= rejected / runs <= 0.12

@@ -1,6 +1,5 @@
 """The calibration section: what it says of right and wrong models, and how often its intervals hold the truth."""
 
-import json
 import re
 from typing import Any
 
@@ -19,12 +18,19 @@ from mil.endpoints.survival import Cox
 from mil.errors import ConfigError
 from mil.fitted.calibrators import LOCAL, fit
 from mil.fitted.state import FittedState
-from mil.report.assemble import _plain
 from mil.report.evaluation import Evaluation
-from mil.report.sections.calibration import section, verdict
+from mil.report.sections.calibration import (
+    Calibration,
+    QuestionCalibration,
+    RecalibratedProbability,
+    calibration_verdict,
+)
 from mil.stats.calibration_metrics import brier, ece, intercept, scaled_brier, slope
+from mil.stats.estimate import Estimate
+from tests.estimates import value_of
 from tests.report.tables import binary, multiclass, names, roles, survival
 
+NOBODY = RecalibratedProbability(method="platt", n=0, reason="no fold could be calibrated")
 NUMBERS = ("intercept", "slope", "brier", "scaled_brier", "ece")
 
 
@@ -46,33 +52,35 @@ def told(
 
 
 def of(table: pd.DataFrame, endpoint: Endpoint, tool: dict[str, Any] | None = None, resamples: int = 100) -> Any:
-    found = section(Evaluation.refitted(table, endpoint, tool, resamples=resamples))
-    json.dumps(_plain(found), allow_nan=False)
+    found = Calibration.compute(Evaluation.refitted(table, endpoint, tool, resamples=resamples))
+    assert found is not None
+    assert Calibration.model_validate_json(found.model_dump_json()) == found
     return found
 
 
 def test_the_numbers_are_those_of_the_pooled_report_rows() -> None:
     table = told()
     reported = table[table["role"] == "report"].drop_duplicates("patient")
-    found = of(table, Binary())["questions"][0]
+    found = of(table, Binary()).questions[0]
     for name, metric in zip(NUMBERS, (intercept, slope, brier, scaled_brier, ece), strict=True):
-        assert found[name]["value"] == pytest.approx(float(metric(reported["p_1"], reported["label"])), rel=1e-9)
-        assert found[name]["n"] == found["n"] == len(reported) == 400
-        assert found[name]["positives"] == found["positives"] == int(reported["label"].sum())
-    assert sum(one["n"] for one in found["bins"]) == sum(map(sum, list(found["histogram"].values())[1:])) == 400
+        number = found.ece.estimate if name == "ece" else getattr(found, name)
+        assert number.value == pytest.approx(float(metric(reported["p_1"], reported["label"])), rel=1e-9)
+        assert number.counts == {"n": len(reported), "positives": int(reported["label"].sum())}
+        assert (found.n, found.positives) == (400, number.counts["positives"])
+    assert sum(one.n for one in found.bins) == sum(found.histogram.positives + found.histogram.negatives) == 400
 
 
 def test_a_right_model_is_acceptable_and_its_curve_is_the_diagonal() -> None:
-    found = of(told(patients=3000), Binary(), resamples=200)["questions"][0]
-    assert found["intercept"]["low"] < 0 < found["intercept"]["high"]
-    assert found["slope"]["low"] < 1 < found["slope"]["high"]
-    assert found["verdict"].startswith("acceptable: slope ")
-    curve = found["curve"]
-    assert (np.diff(curve["predicted"]) > 0).all()
-    np.testing.assert_allclose(curve["observed"], curve["predicted"], atol=0.08)
-    inside = (np.array(curve["low"]) <= curve["predicted"]) & (curve["predicted"] <= np.array(curve["high"]))
+    found = of(told(patients=3000), Binary(), resamples=200).questions[0]
+    assert found.intercept.low < 0 < found.intercept.high
+    assert found.slope.low < 1 < found.slope.high
+    assert found.verdict.startswith("acceptable: slope ")
+    curve = found.curve
+    assert (np.diff(curve.x) > 0).all()
+    np.testing.assert_allclose(curve.y, curve.x, atol=0.08)
+    inside = (np.array(curve.low) <= curve.x) & (curve.x <= np.array(curve.high))
     assert inside.mean() > 0.8
-    assert found["ece"]["by_chance"] == pytest.approx(found["ece"]["value"], abs=0.02)
+    assert found.ece.by_chance == pytest.approx(found.ece.estimate.value, abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -86,32 +94,32 @@ def test_a_right_model_is_acceptable_and_its_curve_is_the_diagonal() -> None:
 )
 def test_too_sure_too_shy_and_shifted_models_are_told_apart(steepness: float, shift: float, said: str) -> None:
     found = of(told(steepness, shift, 2000), Binary(), resamples=50)
-    assert re.match(said, found["questions"][0]["verdict"])
+    assert re.match(said, found.questions[0].verdict)
 
 
 def test_a_wide_interval_and_no_number_are_said() -> None:
-    sure = {"value": 0.0, "low": -0.1, "high": 0.1}
-    assert "not shown by so few" in verdict({"value": 1.0, "low": 0.5, "high": 1.6}, sure)
-    assert verdict({"value": None, "reason": "apart"}, sure) == "not estimable: apart"
+    sure = Estimate(value=0.0, low=-0.1, high=0.1)
+    assert "not shown by so few" in calibration_verdict(Estimate(value=1.0, low=0.5, high=1.6), sure)
+    assert calibration_verdict(Estimate.missing("apart"), sure) == "not estimable: apart"
 
 
 @pytest.mark.parametrize("method", ["platt", "temperature"])
 def test_recalibration_is_fitted_to_select_rows_of_each_fold_and_mends_the_slope(method: str) -> None:
     table = told(3.0, patients=1200)
     report = of(table, Binary(), {"calibration": method})
-    found, fitted = report["questions"][0], report["fitted"]
-    assert found["calibrated"]["method"] == fitted["method"] == method
-    assert abs(found["calibrated"]["slope"]["value"] - 1) < 0.2 < abs(found["slope"]["value"] - 1)
-    assert found["calibrated"]["brier"]["value"] < found["brier"]["value"]
-    assert found["calibrated"]["n"] == found["n"]
+    found, fitted = report.questions[0], report.fitted
+    assert found.calibrated.method == fitted.method == method
+    assert abs(found.calibrated.slope.value - 1) < 0.2 < abs(found.slope.value - 1)
+    assert found.calibrated.brier.value < found.brier.value
+    assert found.calibrated.n == found.n
     table = table.sort_values("patient")
-    for fold, one in enumerate(fitted["folds"]):
+    for fold, one in enumerate(fitted.folds):
         select = table[(table["fold"] == fold) & (table["role"] == "select")]
-        assert one == {
-            "fold": fold,
-            "n": len(select),
-            "parameters": fit(method, Binary(), select).model_dump(mode="json"),
-        }
+        assert (one.fold, one.n, one.parameters) == (
+            fold,
+            len(select),
+            fit(method, Binary(), select).model_dump(mode="json"),
+        )
 
 
 def test_report_rows_change_nothing_that_was_fitted() -> None:
@@ -119,7 +127,7 @@ def test_report_rows_change_nothing_that_was_fitted() -> None:
     other, report = table.copy(), table["role"] == "report"
     other.loc[report, "label"] = 1 - other.loc[report, "label"]
     other.loc[report, "p_1"] = 0.5
-    one, two = (of(each, Binary(), {"calibration": "platt"}, 20)["fitted"] for each in (table, other))
+    one, two = (of(each, Binary(), {"calibration": "platt"}, 20).fitted for each in (table, other))
     assert one == two
 
 
@@ -127,11 +135,11 @@ def test_a_fold_that_cannot_be_calibrated_is_listed_with_its_reason() -> None:
     table = told(3.0, patients=300)
     table.loc[(table["fold"] == 0) & (table["role"] == "select"), "label"] = 0
     report = of(table, Binary(), {"calibration": "platt"})
-    assert "0 positives" in report["fitted"]["folds"][0]["reason"]
-    assert report["questions"][0]["calibrated"]["n"] == int((table["role"] == "report")[table["fold"] == 1].sum())
+    assert "0 positives" in report.fitted.folds[0].reason
+    assert report.questions[0].calibrated.n == int((table["role"] == "report")[table["fold"] == 1].sum())
     table.loc[table["role"] == "select", "label"] = 0
-    nobody = of(table, Binary(), {"calibration": "platt"})["questions"][0]["calibrated"]
-    assert nobody == {"method": "platt", "n": 0, "reason": "no fold could be calibrated"}
+    nobody = of(table, Binary(), {"calibration": "platt"}).questions[0].calibrated
+    assert nobody == NOBODY
 
 
 def test_the_calibration_of_a_released_tool_is_applied_as_it_is() -> None:
@@ -139,54 +147,55 @@ def test_the_calibration_of_a_released_tool_is_applied_as_it_is() -> None:
     reported, elsewhere = table[table["role"] == "report"].assign(fold=0), told(1.0, seed=1)
     calibrator = fit("platt", Binary(), elsewhere[elsewhere["role"] == "select"])
     state = FittedState(calibration=calibrator.model_copy(update={"on": LOCAL}))
-    report = section(Evaluation.of(reported, Binary(), {"calibration": "temperature"}, states={0: state}, resamples=20))
+    evaluation = Evaluation.of(reported, Binary(), {"calibration": "temperature"}, states={0: state}, resamples=20)
+    report = Calibration.compute(evaluation)
     assert report is not None
-    assert (report["fitted"]["method"], report["fitted"]["on"]) == ("platt", LOCAL)
-    found = report["questions"][0]["calibrated"]
+    assert report.fitted is not None
+    assert (report.fitted.method, report.fitted.on) == ("platt", LOCAL)
+    calibrated = report.questions[0].calibrated
+    assert calibrated is not None
     applied = calibrator.apply(reported)["calibrated_1"]
-    assert found["brier"]["value"] == pytest.approx(float(brier(applied, reported["label"])))
+    assert value_of(calibrated.brier) == pytest.approx(float(brier(applied, reported["label"])))
 
 
 def test_few_positives_have_numbers_and_no_curve_and_one_class_has_a_reason() -> None:
     table = told(patients=60)
     positive = table["label"] == 1
     few = table[~positive | (table["patient"].isin(sorted(table.loc[positive, "patient"].unique())[:4]))]
-    found = of(few, Binary())["questions"][0]
-    assert found["curve"] is None
-    assert found["curve_reason"].startswith("fewer than 10")
-    assert np.isfinite(found["slope"]["value"])
-    none = of(few[few["label"] == 0], Binary())["questions"][0]
-    assert none == {"name": "1", "n": int((~positive & (table["role"] == "report")).sum()), "positives": 0} | {
-        "reason": "positives or negatives are absent"
-    }
+    found = of(few, Binary()).questions[0]
+    assert found.curve is None
+    assert found.curve_reason.startswith("fewer than 10")
+    assert np.isfinite(found.slope.value)
+    none = of(few[few["label"] == 0], Binary()).questions[0]
+    n = int((~positive & (table["role"] == "report")).sum())
+    assert none == QuestionCalibration(name="1", n=n, positives=0, reason="positives or negatives are absent")
 
 
 def test_a_separating_score_has_no_slope_and_says_why() -> None:
     table = told(patients=60).assign(p_1=lambda rows: 0.2 + 0.5 * rows["label"])
-    found = of(table, Binary())["questions"][0]
-    assert found["slope"]["value"] is None
-    assert "separates" in found["slope"]["reason"]
-    assert found["verdict"].startswith("not estimable")
+    found = of(table, Binary()).questions[0]
+    assert found.slope.value is None
+    assert "separates" in found.slope.reason
+    assert found.verdict.startswith("not estimable")
 
 
 def test_every_class_boundary_and_label_is_a_question() -> None:
     words = ("a", "b", "c")
     several = of(multiclass(), Multiclass(classes=words), {"calibration": "temperature"}, 50)
-    assert [one["name"] for one in several["questions"]] == list(words)
-    assert set(several["classes"]) == {"brier", "scaled_brier", "log_loss", "calibrated"}
-    assert several["classes"]["log_loss"]["n"] == 90
+    assert [one.name for one in several.questions] == list(words)
+    assert several.classes.log_loss.n == several.classes.calibrated.log_loss.n == 90
     grades = of(multiclass().rename(columns={"label": "grade"}), Ordinal(classes=words), {"calibration": "platt"}, 50)
-    assert [one["name"] for one in grades["questions"]] == [">= b", ">= c"]
+    assert [one.name for one in grades.questions] == [">= b", ">= c"]
     labels = binary().rename(columns={"label": "MSI", "p_1": "p_MSI"})
     labels["EBV"], labels["p_EBV"] = np.where(labels["patient"].astype(int) % 3, labels["MSI"].astype(str), ""), 0.5
-    asked = of(labels, Multilabel(columns=("MSI", "EBV")), {"calibration": "platt"}, 50)["questions"]
-    assert [one["n"] for one in asked] == [120, 80]
-    assert asked[1]["calibrated"] == {"method": "platt", "n": 0, "reason": "no fold could be calibrated"}
-    assert asked[0]["calibrated"]["n"] == 120
+    asked = of(labels, Multilabel(columns=("MSI", "EBV")), {"calibration": "platt"}, 50).questions
+    assert [one.n for one in asked] == [120, 80]
+    assert asked[1].calibrated == NOBODY
+    assert asked[0].calibrated.n == 120
 
 
 def test_survival_has_its_own_section_and_a_wrong_method_is_refused() -> None:
-    assert section(Evaluation.of(survival(), Cox(), {"calibration": "platt"})) is None
+    assert Calibration.compute(Evaluation.refitted(survival(), Cox(), {"calibration": "platt"})) is None
     with pytest.raises(ConfigError, match="method 'magic'"):
         of(told(patients=60), Binary(), {"calibration": "magic"})
 
@@ -201,26 +210,26 @@ def valued(patients: int = 500, slope_of: float = 1.0, bias: float = 0.0, sd: fl
 
 
 def test_values_have_bias_slope_and_curve() -> None:
-    found = of(valued(slope_of=0.5, bias=3), Regression(unit="points"), resamples=300)
-    assert found["bias"]["low"] < 3 < found["bias"]["high"]
-    assert found["slope"]["low"] < 0.5 < found["slope"]["high"]
-    assert found["unit"] == "points"
-    np.testing.assert_allclose(
-        np.diff(found["curve"]["observed"]) / np.diff(found["curve"]["predicted"]), 0.5, atol=0.35
-    )
-    assert sum(one["n"] for one in found["bins"]) == 500
-    flat = of(valued().assign(value=1.0), Regression(), resamples=20)
-    assert flat["slope"]["value"] is None
-    assert flat["curve"] is None
+    found = of(valued(slope_of=0.5, bias=3), Regression(unit="points"), resamples=300).predicted_value
+    assert found.bias.low < 3 < found.bias.high
+    assert found.slope.low < 0.5 < found.slope.high
+    assert found.unit == "points"
+    np.testing.assert_allclose(np.diff(found.curve.y) / np.diff(found.curve.x), 0.5, atol=0.35)
+    assert sum(one.n for one in found.bins) == 500
+    flat = of(valued().assign(value=1.0), Regression(), resamples=20).predicted_value
+    assert flat.slope.value is None
+    assert flat.curve is None
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "quantile"])
 def test_the_spread_of_values_is_held_against_what_it_promises(kind: str) -> None:
-    right, narrow = (of(valued(sd=sd), Regression(loss=kind), resamples=20)["coverage"] for sd in (2.0, 0.7))
+    right, narrow = (
+        of(valued(sd=sd), Regression(loss=kind), resamples=20).predicted_value.coverage for sd in (2.0, 0.7)
+    )
     assert len(right) == (3 if kind == "gaussian" else 4)
-    assert all(abs(one["value"] - one["asked"]) < 0.05 for one in right)
-    assert all(one["high"] < one["asked"] for one in narrow if one["name"].startswith("central"))
-    assert of(valued(), Regression(), resamples=20)["coverage"] is None
+    assert all(abs(one.estimate.value - one.asked) < 0.05 for one in right)
+    assert all(one.estimate.high < one.asked for one in narrow if one.name.startswith("central"))
+    assert of(valued(), Regression(), resamples=20).predicted_value.coverage == ()
 
 
 @pytest.mark.slow
@@ -232,7 +241,7 @@ def test_intervals_hold_the_truth_nearly_nineteen_times_in_twenty() -> None:
     truth = {name: float(metric(large["p_1"], large["label"])) for name, metric in metrics.items()}
     for _ in range(200):
         table = told(1.5, patients=200, folds=1, seed=int(rng.integers(2**31)))
-        found = of(table, Binary(), resamples=300)["questions"][0]
-        held.append([found[name]["low"] <= truth[name] <= found[name]["high"] for name in truth])
+        found = of(table, Binary(), resamples=300).questions[0]
+        held.append([getattr(found, name).low <= truth[name] <= getattr(found, name).high for name in truth])
     coverage = dict(zip(truth, np.mean(held, axis=0), strict=True))
     assert all(0.88 <= value <= 0.99 for value in coverage.values()), coverage

@@ -16,10 +16,10 @@ from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox
 from mil.report.evaluation import Evaluation
-from mil.report.sections import discrimination
 from mil.report.sections.agreement import bland_altman
-from mil.report.sections.discrimination import section
+from mil.report.sections.discrimination import Discrimination
 from mil.stats.bootstrap_intervals import intervals
+from tests.estimates import holds, triple, value_of
 from tests.report import tables
 
 GRADES = ("a", "b", "c")
@@ -29,8 +29,10 @@ def evaluation(table: pd.DataFrame, endpoint: Endpoint, resamples: int = 50) -> 
     return Evaluation.refitted(table, endpoint, resamples=resamples)
 
 
-def found(table: pd.DataFrame, endpoint: Endpoint) -> dict:  # type: ignore[type-arg]  # a tree of JSON
-    return section(evaluation(table, endpoint)) or {}
+def computed(table: pd.DataFrame, endpoint: Endpoint) -> Discrimination:
+    section = Discrimination.compute(evaluation(table, endpoint))
+    assert section is not None
+    return section
 
 
 def labelled(seed: int = 0, patients: int = 90) -> pd.DataFrame:
@@ -60,99 +62,101 @@ def by_fold(table: pd.DataFrame, metric: Callable[[pd.DataFrame], float]) -> flo
 
 def test_a_binary_question_has_areas_with_two_intervals_and_the_prevalence() -> None:
     table = tables.binary()
-    whole = found(table, Binary())
-    (one,) = whole["questions"]
+    whole = computed(table, Binary())
+    (one,) = whole.questions
     report = table[table["role"] == "report"]
-    assert (one["name"], one["n"], one["positives"]) == ("1", len(report), report["label"].sum())
+    assert (one.name, one.n, one.positives) == ("1", len(report), report["label"].sum())
     expected = by_fold(table, lambda rows: sklearn.roc_auc_score(rows["label"], rows["p_1"]))
-    assert one["auroc"]["value"] == pytest.approx(expected, abs=1e-12)
-    assert one["auroc_delong"]["value"] == pytest.approx(expected, abs=1e-12)
+    assert one.auroc.value == pytest.approx(expected, abs=1e-12)
+    assert one.auroc_delong.value == pytest.approx(expected, abs=1e-12)
     expected = by_fold(table, lambda rows: sklearn.average_precision_score(rows["label"], rows["p_1"]))
-    assert one["auprc"]["value"] == pytest.approx(expected, abs=1e-12)
-    assert one["auprc"]["prevalence"] == one["prevalence"] == report["label"].mean()
-    for name in ("auroc", "auroc_delong", "auprc"):
-        assert one[name]["low"] < one[name]["value"] < one[name]["high"]
-        assert (one[name]["n"], one[name]["positives"]) == (one["n"], one["positives"])
-    assert whole["called"] == "probability above 0.5"
-    assert whole["accuracy"]["successes"] == (report["label"] == (report["p_1"] > 0.5)).sum()
-    assert "confusion" not in whole
-    assert "macro_auroc" not in whole
+    assert one.auprc.value == pytest.approx(expected, abs=1e-12)
+    assert one.prevalence == report["label"].mean()
+    for estimate in (one.auroc, one.auroc_delong, one.auprc):
+        value, low, high = triple(estimate)
+        assert low < value < high
+        assert estimate.counts == {"n": one.n, "positives": one.positives}
+    assert whole.called == "probability above 0.5"
+    assert whole.accuracy is not None
+    assert whole.accuracy.counts["successes"] == (report["label"] == (report["p_1"] > 0.5)).sum()
+    assert whole.confusion is None
+    assert whole.macro_auroc is None
 
 
 def test_classes_are_counted_as_scikit_learn_counts_them() -> None:
     table = tables.multiclass()
-    whole = found(table, Multiclass("label", GRADES))
+    whole = computed(table, Multiclass("label", GRADES))
     report = table[table["role"] == "report"].sort_values("patient")
     calls = report[[f"p_{name}" for name in GRADES]].to_numpy().argmax(1)
     calls = np.array(GRADES)[calls]
-    assert whole["confusion"]["rows"] == sklearn.confusion_matrix(report["label"], calls).tolist()
-    assert whole["confusion"]["classes"] == list(GRADES)
-    assert whole["accuracy"]["value"] == sklearn.accuracy_score(report["label"], calls)
+    assert whole.confusion is not None
+    assert [list(row) for row in whole.confusion.rows] == sklearn.confusion_matrix(report["label"], calls).tolist()
+    assert whole.confusion.classes == whole.confusion.calls == GRADES
+    assert value_of(whole.accuracy) == sklearn.accuracy_score(report["label"], calls)
     recall = sklearn.recall_score(report["label"], calls, average=None)
     precision = sklearn.precision_score(report["label"], calls, average=None)
-    assert [one["recall"]["value"] for one in whole["classes"]] == recall.tolist()
-    assert [one["precision"]["value"] for one in whole["classes"]] == precision.tolist()
-    assert [one["n"] for one in whole["classes"]] == [one["positives"] for one in whole["questions"]]
-    mean = np.mean([one["auroc"]["value"] for one in whole["questions"]])
-    assert whole["macro_auroc"]["value"] == pytest.approx(mean, abs=1e-12)
+    assert [one.recall.value for one in whole.classes] == recall.tolist()
+    assert [one.precision.value for one in whole.classes] == precision.tolist()
+    assert [one.n for one in whole.classes] == [one.positives for one in whole.questions]
+    mean = np.mean([value_of(one.auroc) for one in whole.questions])
+    assert value_of(whole.macro_auroc) == pytest.approx(mean, abs=1e-12)
 
 
 @pytest.mark.parametrize("endpoint", [Binary("label", ("0", "1")), Multiclass("label", GRADES)])
 def test_means_over_classes_are_the_endpoints_own(endpoint: Binary | Multiclass) -> None:
     table = tables.binary() if isinstance(endpoint, Binary) else tables.multiclass()
-    whole, own = found(table, endpoint), evaluation(table, endpoint)
+    whole, own = computed(table, endpoint), evaluation(table, endpoint)
     for name, interval in intervals(endpoint.score, own.folds, 50, 0).items():
-        ours = whole["questions"][0][name] if name == "auroc" else whole[name]
-        assert (ours["value"], ours["low"], ours["high"]) == pytest.approx(
-            (interval.value, interval.low, interval.high), abs=1e-12
-        )
+        ours = whole.questions[0].auroc if name == "auroc" else getattr(whole, name)
+        assert triple(ours) == pytest.approx(triple(interval), abs=1e-12)
 
 
 @pytest.mark.parametrize("method", ["cumulative", "corn"])
 def test_grades_are_called_by_their_median_as_the_endpoint_does(method: str) -> None:
     table, endpoint = tables.multiclass(), Ordinal("label", GRADES, method)
-    whole, own = found(table, endpoint), evaluation(table, endpoint)
+    whole, own = computed(table, endpoint), evaluation(table, endpoint)
     scored = intervals(endpoint.score, own.folds, 50, 0)
-    assert [one["name"] for one in whole["questions"]] == [">= b", ">= c"]
+    assert [one.name for one in whole.questions] == [">= b", ">= c"]
     pairs = {
-        "qwk": whole["quadratic_kappa"],
-        "macro_auroc": whole["macro_auroc"],
-        "auroc_from_b": whole["questions"][0]["auroc"],
-        "auroc_from_c": whole["questions"][1]["auroc"],
+        "qwk": whole.quadratic_kappa,
+        "macro_auroc": whole.macro_auroc,
+        "auroc_from_b": whole.questions[0].auroc,
+        "auroc_from_c": whole.questions[1].auroc,
     }
     for name, ours in pairs.items():
-        assert (ours["value"], ours["high"]) == pytest.approx((scored[name].value, scored[name].high), abs=1e-12)
-    assert whole["called"] == "median grade"
+        assert triple(ours) == pytest.approx(triple(scored[name]), abs=1e-12)
+    assert whole.called == "median grade"
     shares = np.array([[0.4, 0.3, 0.3], [0.2, 0.2, 0.6], [0.6, 0.2, 0.2]])
-    assert discrimination.called(endpoint, shares).tolist() == [1, 2, 0]
-    assert discrimination.called(Multiclass("label", GRADES), shares).tolist() == [0, 2, 0]
+    assert endpoint.call_classes(shares).tolist() == [1, 2, 0]
+    assert Multiclass("label", GRADES).call_classes(shares).tolist() == [0, 2, 0]
 
 
 def test_a_label_is_asked_of_those_of_whom_it_is_known() -> None:
     table = labelled()
-    whole = found(table, Multilabel(("label", "second")))
-    first, second = whole["questions"]
+    whole = computed(table, Multilabel(("label", "second")))
+    first, second = whole.questions
     known = table[(table["second"] != "") & (table["role"] == "report")]
-    assert (first["n"], second["n"]) == (90, len(known))
+    assert (first.n, second.n) == (90, len(known))
     expected = by_fold(
         table[table["second"] != ""], lambda rows: sklearn.roc_auc_score(rows["second"] == "1", rows["p_second"])
     )
-    assert second["auroc"]["value"] == pytest.approx(expected, abs=1e-12)
-    assert second["auroc_delong"]["value"] == pytest.approx(expected, abs=1e-12)
-    mean = (first["auroc"]["value"] + second["auroc"]["value"]) / 2
-    assert whole["macro_auroc"]["value"] == pytest.approx(mean, abs=1e-12)
-    assert "called" not in whole
+    assert second.auroc.value == pytest.approx(expected, abs=1e-12)
+    assert second.auroc_delong.value == pytest.approx(expected, abs=1e-12)
+    mean = (value_of(first.auroc) + value_of(second.auroc)) / 2
+    assert value_of(whole.macro_auroc) == pytest.approx(mean, abs=1e-12)
+    assert whole.called is None
 
 
 def test_what_report_patients_do_not_define_has_a_reason() -> None:
     table = tables.binary()
     table = table[(table["role"] != "report") | (table["label"] == 0)]
-    whole = found(table, Binary())
-    (one,) = whole["questions"]
-    for entry in (one["auroc"], one["auroc_delong"], one["auprc"], whole["balanced_accuracy"]):
-        assert entry["value"] is entry["low"] is entry["high"] is None
-        assert entry["reason"].startswith("no fold has")
-    assert (one["prevalence"], one["positives"]) == (0, 0)
+    whole = computed(table, Binary())
+    (one,) = whole.questions
+    for entry in (one.auroc, one.auroc_delong, one.auprc, whole.balanced_accuracy):
+        assert entry is not None
+        assert entry.value is entry.low is entry.high is None
+        assert str(entry.reason).startswith("no fold has")
+    assert (one.prevalence, one.positives) == (0, 0)
 
 
 def test_only_report_rows_count() -> None:
@@ -161,26 +165,28 @@ def test_only_report_rows_count() -> None:
     changed = table.copy()
     others = changed["role"] != "report"
     changed.loc[others, ["p_a", "p_b", "p_c"]] = [0.2, 0.3, 0.5]
-    assert found(changed, endpoint) == found(table, endpoint)
+    assert computed(changed, endpoint) == computed(table, endpoint)
 
 
 def test_survival_has_a_section_of_its_own() -> None:
-    assert section(evaluation(tables.survival(), Cox())) is None
+    assert Discrimination.compute(evaluation(tables.survival(), Cox())) is None
 
 
 def test_numbers_have_agreement_and_limits() -> None:
     table = valued()
-    whole = found(table, Regression())
+    whole = computed(table, Regression())
     report = table[table["role"] == "report"]
     expected = by_fold(table, lambda rows: sklearn.r2_score(rows["score"], rows["value"]))
-    assert whole["r2"]["value"] == pytest.approx(expected, abs=1e-12)
-    assert {"r2", "pearson", "concordance", "mae", "bland_altman"} == set(whole)
-    gap, limits = report["value"] - report["score"], whole["bland_altman"]
-    assert limits["bias"]["value"] == pytest.approx(gap.mean())
-    assert limits["upper"]["value"] == pytest.approx(gap.mean() + 1.959964 * gap.std(), abs=1e-6)
-    assert limits["lower"]["value"] == pytest.approx(gap.mean() - 1.959964 * gap.std(), abs=1e-6)
-    assert limits["upper"]["low"] < limits["upper"]["value"] < limits["upper"]["high"]
-    assert bland_altman(np.zeros(1))["bias"]["value"] is None
+    assert whole.metrics["r2"].value == pytest.approx(expected, abs=1e-12)
+    assert set(whole.metrics) == {"r2", "pearson", "concordance", "mae"}
+    gap, limits = report["value"] - report["score"], whole.bland_altman
+    assert limits is not None
+    assert limits.bias.value == pytest.approx(gap.mean())
+    assert limits.upper.value == pytest.approx(gap.mean() + 1.959964 * gap.std(), abs=1e-6)
+    assert limits.lower.value == pytest.approx(gap.mean() - 1.959964 * gap.std(), abs=1e-6)
+    value, low, high = triple(limits.upper)
+    assert low < value < high
+    assert bland_altman(np.zeros(1)).bias.value is None
 
 
 def sampled(rng: np.random.Generator, patients: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -201,9 +207,12 @@ def test_intervals_of_areas_cover_the_truth() -> None:
     for seed in range(400):
         score, positive = sampled(rng, 200)
         table = pd.DataFrame({"patient": tables.names(200), "fold": 0, "role": "report", "label": positive.astype(int)})
-        one = section(Evaluation.refitted(table.assign(p_1=score), Binary(), resamples=400, seed=seed))["questions"][0]  # type: ignore[index]  # binary has one
+        section = Discrimination.compute(
+            Evaluation.refitted(table.assign(p_1=score), Binary(), resamples=400, seed=seed)
+        )
+        assert section is not None
         for name, value in truth.items():
-            inside[name].append(one[name]["low"] <= value <= one[name]["high"])
+            inside[name].append(holds(getattr(section.questions[0], name), value))
     covered = {name: float(np.mean(hits)) for name, hits in inside.items()}
     assert min(covered.values()) >= 0.92, covered
     assert max(covered.values()) <= 0.98, covered

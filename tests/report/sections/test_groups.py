@@ -13,22 +13,18 @@ from sksurv.compare import compare_survival
 from sksurv.util import Surv
 
 from mil.endpoints.classification import Binary
-from mil.endpoints.survival import Cox, Survival
+from mil.endpoints.endpoint import Endpoint
+from mil.endpoints.survival import Cox
 from mil.errors import ConfigError
 from mil.fitted import calibrators
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import checked
-from mil.report.sections.groups import assigned, hazards, section
+from mil.report.sections import groups
+from mil.report.sections.applied_cuts import FittedCuts
+from mil.report.sections.groups import RestrictedMean, RiskGroups, hazards
+from tests.estimates import triple, value_of
 from tests.report.followed import COMPETING, ENDPOINT, competed, with_risks
 from tests.report.tables import binary, survival
-
-
-def assign(
-    rows: pd.DataFrame, endpoint: Survival, decision: dict[str, Any] | None = None, calibration: str | None = None
-) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Groups by a rule that is fitted to the table's own rows."""
-    return assigned(Evaluation.refitted(rows, endpoint, {"decision": decision, "calibration": calibration}))
-
 
 THIRDS = {"rule": "quantiles", "cuts": [0.3333, 0.6667]}
 ABSOLUTE: dict[str, Any] = {"rule": "absolute_risk", "horizon": "5y", "cuts": [0.5, 0.9]}
@@ -38,17 +34,30 @@ def table(**options: int) -> pd.DataFrame:
     return checked(with_risks(**options), ENDPOINT)
 
 
-def found(rows: pd.DataFrame | None = None, decision: dict[str, Any] | None = None) -> dict[str, Any]:
-    result = section(Evaluation.refitted(table() if rows is None else rows, ENDPOINT, {"decision": decision}))
-    assert result is not None
-    return result
+def computed(rows: pd.DataFrame | None = None, decision: dict[str, Any] | None = None) -> RiskGroups:
+    section = RiskGroups.compute(
+        Evaluation.refitted(table() if rows is None else rows, ENDPOINT, {"decision": decision})
+    )
+    assert section is not None
+    return section
+
+
+def assign(
+    rows: pd.DataFrame, decision: dict[str, Any] | None = None, endpoint: Endpoint = ENDPOINT, **tool: Any
+) -> tuple[pd.DataFrame, tuple[FittedCuts, ...]]:
+    return groups.assigned(Evaluation.refitted(rows, endpoint, {"decision": decision, **tool}))
+
+
+def means_of(section: RiskGroups) -> RestrictedMean:
+    assert section.restricted_mean is not None
+    return section.restricted_mean
 
 
 def test_without_a_rule_each_fold_is_cut_at_the_median_of_its_own_training_patients() -> None:
     rows = table()
-    patients, fitted = assign(rows, ENDPOINT)
+    patients, fitted = assign(rows)
     medians = rows[rows["role"] == "train"].groupby("fold")["log_hazard"].median()
-    assert [fold["cuts"] for fold in fitted] == [[cut] for cut in medians]
+    assert [fold.cuts for fold in fitted] == [(cut,) for cut in medians]
     reported = rows[rows["role"] == "report"].set_index("patient")
     expected = reported["log_hazard"] >= reported["fold"].map(medians)
     assert (patients["group"] == "high").to_dict() == expected.to_dict()
@@ -59,118 +68,121 @@ def test_reported_patients_move_no_cut() -> None:
     rows = table()
     changed = rows.assign(log_hazard=rows["log_hazard"].where(rows["role"] == "train", 99.0))
     for rule in (None, THIRDS):
-        assert assign(rows, ENDPOINT, rule)[1] == assign(changed, ENDPOINT, rule)[1]
+        assert assign(rows, rule)[1] == assign(changed, rule)[1]
 
 
 def test_a_stated_risk_makes_the_groups_without_training_patients() -> None:
     rows = table()
-    patients, fitted = assign(rows[rows["role"] == "report"], ENDPOINT, ABSOLUTE)
+    patients, fitted = assign(rows[rows["role"] == "report"], ABSOLUTE)
     risk = rows[rows["role"] == "report"].set_index("patient")["risk_5y"]
     assert patients["group"].value_counts().to_dict() == {
         "low": (risk < 0.5).sum(),
         "intermediate": ((risk >= 0.5) & (risk < 0.9)).sum(),
         "high": (risk >= 0.9).sum(),
     }
-    assert [fold["on"] for fold in fitted] == ["stated beforehand"] * 3
-    assert found(decision=ABSOLUTE)["rule"] == ABSOLUTE
+    assert [fold.on for fold in fitted] == ["stated beforehand"] * 3
+    assert computed(decision=ABSOLUTE).rule == ABSOLUTE
     with pytest.raises(ConfigError, match="cuts"):
-        assign(rows, ENDPOINT, {"rule": "quantiles", "cuts": [2]})
+        assign(rows, {"rule": "quantiles", "cuts": [2]})
 
 
 def test_a_stated_risk_is_compared_with_the_calibrated_risk_of_the_fold() -> None:
     rows = checked(with_risks(patients=450, stretch=2.0), ENDPOINT)
-    patients, fitted = assign(rows, ENDPOINT, ABSOLUTE, calibration="baseline")
-    assert [fold["columns"] for fold in fitted] == [["calibrated_risk_5y"]] * 3
+    patients, fitted = assign(rows, ABSOLUTE, calibration="baseline")
+    assert [fold.columns for fold in fitted] == [("calibrated_risk_5y",)] * 3
     for fold in range(3):
         select, own = (rows[(rows["fold"] == fold) & (rows["role"] == role)] for role in ("select", "report"))
         better = calibrators.fit("baseline", ENDPOINT, select.set_index("patient")).apply(own.set_index("patient"))
         expected = np.digitize(better["calibrated_risk_5y"], ABSOLUTE["cuts"])
         assert patients.loc[better.index, "group"].cat.codes.tolist() == expected.tolist()
-    thirds = assign(rows, ENDPOINT, THIRDS, calibration="baseline")[1]
-    assert thirds == assign(rows, ENDPOINT, THIRDS)[1]
-    assert [fold["columns"] for fold in thirds] == [["log_hazard"]] * 3
+    thirds = assign(rows, THIRDS, calibration="baseline")[1]
+    assert thirds == assign(rows, THIRDS)[1]
+    assert [fold.columns for fold in thirds] == [("log_hazard",)] * 3
 
 
 def test_two_groups_have_the_numbers_of_lifelines_and_scikit_survival() -> None:
-    report, (patients, _) = found(), assign(table(), ENDPOINT)
+    report, (patients, _) = computed(), assign(table())
     high = patients["group"] == "high"
     frame = pd.DataFrame({"high": high * 1.0, "time": patients["time"], "event": patients["event"] * 1.0})
     fit = CoxPHFitter().fit(frame, "time", "event", fit_options={"precision": 1e-9})
     expected = fit.summary.loc["high", ["exp(coef)", "exp(coef) lower 95%", "exp(coef) upper 95%", "p"]].tolist()
-    (ratio,) = report["hazard_ratios"]
-    assert [ratio[key] for key in ("value", "low", "high", "p")] == pytest.approx(expected, rel=1e-10)
-    assert (ratio["group"], ratio["reference"], ratio["n"]) == ("high", "low", 150)
+    (ratio,) = report.hazard_ratios
+    assert [*triple(ratio.estimate), ratio.estimate.p] == pytest.approx(expected, rel=1e-10)
+    assert (ratio.group, ratio.reference, ratio.estimate.n) == ("high", "low", 150)
     apart, near = patients[high], patients[~high]
     test = logrank_test(apart["time"], near["time"], apart["event"], near["event"])
-    assert report["log_rank_p"] == pytest.approx(test.p_value, rel=1e-12)
+    assert report.log_rank_p == pytest.approx(test.p_value, rel=1e-12)
     outcome = Surv.from_arrays(patients["event"], patients["time"])
-    assert report["log_rank"]["statistic"] == pytest.approx(compare_survival(outcome, high)[0], rel=1e-12)
+    assert report.log_rank is not None
+    assert report.log_rank.statistic == pytest.approx(compare_survival(outcome, high)[0], rel=1e-12)
     moving = proportional_hazard_test(fit, frame, time_transform="km").p_value[0]
-    assert report["proportional_hazards_p"]["high"] == pytest.approx(moving, rel=1e-6)
-    assert [(group["name"], group["n"]) for group in report["groups"]] == [("low", len(near)), ("high", len(apart))]
-    assert sum(group["events"] for group in report["groups"]) == report["events"] == patients["event"].sum()
+    assert report.proportional_hazards_p is not None
+    assert report.proportional_hazards_p["high"] == pytest.approx(moving, rel=1e-6)
+    assert [(group.name, group.n) for group in report.groups] == [("low", len(near)), ("high", len(apart))]
+    assert sum(group.events for group in report.groups) == report.events == patients["event"].sum()
 
 
 def test_three_groups_have_the_numbers_of_lifelines() -> None:
-    report, (patients, _) = found(decision=THIRDS), assign(table(), ENDPOINT, THIRDS)
+    report, (patients, _) = computed(decision=THIRDS), assign(table(), THIRDS)
     group = patients["group"].astype(str)
     test = multivariate_logrank_test(patients["time"], group, patients["event"])
-    assert report["log_rank_p"] == pytest.approx(test.p_value, rel=1e-12)
+    assert report.log_rank_p == pytest.approx(test.p_value, rel=1e-12)
     expected = compare_survival(Surv.from_arrays(patients["event"], patients["time"]), group.to_numpy())
-    assert report["log_rank"]["statistic"] == pytest.approx(expected[0], rel=1e-10)
-    assert [ratio["group"] for ratio in report["hazard_ratios"]] == ["intermediate", "high"]
-    assert 1 < report["hazard_ratios"][0]["value"] < report["hazard_ratios"][1]["value"]
-    for shown in report["groups"]:
-        own = patients[group == shown["name"]]
+    assert report.log_rank is not None
+    assert report.log_rank.statistic == pytest.approx(expected[0], rel=1e-10)
+    assert [ratio.group for ratio in report.hazard_ratios] == ["intermediate", "high"]
+    first, second = (value_of(ratio.estimate) for ratio in report.hazard_ratios)
+    assert 1 < first < second
+    for shown in report.groups:
+        own = patients[group == shown.name]
         fit = KaplanMeierFitter().fit(own["time"], own["event"])
-        for point in shown["survival"]:
-            if point["value"] is not None:
-                assert point["value"] == pytest.approx(fit.predict(point["time"]), abs=1e-10)
-                assert point["at_risk"] == (own["time"] >= point["time"]).sum()
+        for point in shown.survival:
+            if point.estimate.value is not None:
+                assert point.estimate.value == pytest.approx(fit.predict(point.time), abs=1e-10)
+                assert point.estimate.counts["at_risk"] == (own["time"] >= point.time).sum()
 
 
 def test_mean_times_are_those_of_lifelines_and_differ_by_their_difference() -> None:
-    means, (patients, _) = found()["restricted_mean"], assign(table(), ENDPOINT)
-    assert means["until"] == 60
+    means, (patients, _) = means_of(computed()), assign(table())
+    assert means.until == 60
     values = []
-    for group in means["groups"]:
-        own = patients[patients["group"] == group["group"]]
+    for group in means.groups:
+        own = patients[patients["group"] == group.group]
         fit = KaplanMeierFitter().fit(own["time"], own["event"])
         values.append(restricted_mean_survival_time(fit, t=60))
-        assert group["value"] == pytest.approx(values[-1], rel=1e-10)
-    (apart,) = means["differences"]
-    assert apart["value"] == pytest.approx(values[1] - values[0], rel=1e-10)
-    assert apart["low"] < apart["value"] < apart["high"] < 0
+        assert group.estimate.value == pytest.approx(values[-1], rel=1e-10)
+    (apart,) = means.differences
+    value, low, high = triple(apart.estimate)
+    assert value == pytest.approx(values[1] - values[0], rel=1e-10)
+    assert low < value < high < 0
 
 
 def test_mean_times_end_where_a_group_is_no_longer_followed() -> None:
     rows = table()
     short = rows.assign(time=np.minimum(rows["time"], 30.5))
-    assert found(short)["restricted_mean"]["until"] == 30.5
+    assert means_of(computed(short)).until == 30.5
 
 
 def test_a_patient_of_several_folds_counts_once() -> None:
     once, again = with_risks(), with_risks()
-    repeated = found(checked(pd.concat([once, again.assign(fold=again["fold"] + 3)]), ENDPOINT))
-    assert {key: value for key, value in repeated.items() if key != "fitted"} == {
-        key: value for key, value in found().items() if key != "fitted"
-    }
-    assert len(repeated["fitted"]) == 6
+    repeated = computed(checked(pd.concat([once, again.assign(fold=again["fold"] + 3)]), ENDPOINT))
+    assert repeated.model_dump(exclude={"fitted"}) == computed().model_dump(exclude={"fitted"})
+    assert len(repeated.fitted) == 6
 
 
 def test_without_training_rows_there_are_no_groups_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
     rows = table()
     with caplog.at_level(logging.WARNING):
-        assert section(Evaluation.refitted(rows[rows["role"] == "report"], ENDPOINT)) is None
+        assert RiskGroups.compute(Evaluation.refitted(rows[rows["role"] == "report"], ENDPOINT)) is None
     assert [f"fold {fold}: decision log_hazard: 0 train patients" in caplog.text for fold in (0, 1, 2)] == [True] * 3
 
 
 def test_a_fold_without_training_rows_is_listed_with_its_reason() -> None:
     rows = table()
-    report = found(rows[(rows["fold"] != 1) | (rows["role"] != "train")])
-    assert [fold["cuts"] is None for fold in report["fitted"]] == [False, True, False]
-    assert "0 train patients" in report["fitted"][1]["reason"]
-    assert report["n"] == 100
+    report = computed(rows[(rows["fold"] != 1) | (rows["role"] != "train")])
+    assert [fold.cuts is None for fold in report.fitted] == [False, True, False]
+    assert "0 train patients" in str(report.fitted[1].reason)
+    assert report.n == 100
 
 
 def grouped(time: Any, event: Any) -> pd.DataFrame:
@@ -181,37 +193,38 @@ def grouped(time: Any, event: Any) -> pd.DataFrame:
 def test_a_hazard_ratio_without_a_finite_estimate_has_a_reason() -> None:
     time, every = np.arange(1, 61), np.ones(60, bool)
     names = ["low", "intermediate", "high"]
-    nobody = hazards(grouped(time, np.arange(60) % 3 != 1), names)["hazard_ratios"]
-    assert (nobody[0]["value"], nobody[0]["reason"]) == (None, "no event in the intermediate group")
+    nobody = [ratio.estimate for ratio in hazards(grouped(time, np.arange(60) % 3 != 1), names)[0]]
+    assert (nobody[0].value, nobody[0].reason) == (None, "no event in the intermediate group")
     kept = grouped(time, every)[np.arange(60) % 3 != 1]
     frame = pd.DataFrame({"high": (kept["group"] == "high") * 1.0, "time": kept["time"]})
-    assert nobody[1]["value"] == pytest.approx(np.exp(CoxPHFitter().fit(frame, "time").params_["high"]), rel=1e-6)
-    lowest = hazards(grouped(time, np.arange(60) % 3 != 0), names)["hazard_ratios"]
-    assert [ratio["reason"] for ratio in lowest] == ["no event in the low group"] * 2
-    apart = hazards(grouped(time + 1000 * (np.arange(60) % 3 == 0), every), names)["hazard_ratios"]
-    assert "separated" in apart[0]["reason"]
+    assert nobody[1].value == pytest.approx(np.exp(CoxPHFitter().fit(frame, "time").params_.high), rel=1e-6)
+    lowest = hazards(grouped(time, np.arange(60) % 3 != 0), names)[0]
+    assert [ratio.estimate.reason for ratio in lowest] == ["no event in the low group"] * 2
+    apart = hazards(grouped(time + 1000 * (np.arange(60) % 3 == 0), every), names)[0]
+    assert "separated" in str(apart[0].estimate.reason)
 
 
 def test_one_group_alone_has_no_test() -> None:
     rows = table()
-    report = found(rows.assign(log_hazard=rows["log_hazard"].where(rows["role"] == "train", -99.0)))
-    assert (report["log_rank_p"], report["hazard_ratios"], report["restricted_mean"]["differences"]) == (None, [], [])
-    assert [group["name"] for group in report["groups"]] == ["low"]
+    report = computed(rows.assign(log_hazard=rows["log_hazard"].where(rows["role"] == "train", -99.0)))
+    assert (report.log_rank_p, report.hazard_ratios, means_of(report).differences) == (None, (), ())
+    assert [group.name for group in report.groups] == ["low"]
 
 
 def test_groups_of_competing_risks_show_incidences_and_hazards_of_the_first_cause() -> None:
     rows = checked(competed(), COMPETING)
-    report, (patients, _) = section(Evaluation.refitted(rows, COMPETING)), assign(rows, COMPETING)
+    report, (patients, _) = RiskGroups.compute(Evaluation.refitted(rows, COMPETING)), assign(rows, endpoint=COMPETING)
     assert report is not None
     first = rows.drop_duplicates("patient").set_index("patient")["event"] == "relapse"
     assert (patients["event"] == first.loc[patients.index]).all()
     frame = patients[["time", "event"]].astype(float).assign(high=(patients["group"] == "high") * 1.0)
     fit = CoxPHFitter().fit(frame, "time", "event")
-    assert report["hazard_ratios"][0]["value"] == pytest.approx(np.exp(fit.params_["high"]), rel=1e-6)
-    assert report["restricted_mean"] is None
-    assert report["groups"][0]["incidence"][0]["value"] < report["groups"][1]["incidence"][0]["value"]
+    assert value_of(report.hazard_ratios[0].estimate) == pytest.approx(np.exp(fit.params_.high), rel=1e-6)
+    assert report.restricted_mean is None
+    low, high = (value_of(group.incidence[0].estimate) for group in report.groups)
+    assert low < high
 
 
 def test_only_survival_has_groups() -> None:
-    assert section(Evaluation.refitted(binary(), Binary())) is None
-    assert section(Evaluation.refitted(survival(), Cox())) is not None
+    assert RiskGroups.compute(Evaluation.refitted(binary(), Binary())) is None
+    assert RiskGroups.compute(Evaluation.refitted(survival(), Cox())) is not None

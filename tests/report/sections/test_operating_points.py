@@ -1,7 +1,7 @@
 """Operating points: counted by hand, pooled once a patient, and moved by nothing that is reported."""
 
-import json
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,11 @@ from mil.endpoints.survival import Cox
 from mil.errors import ConfigError
 from mil.fitted import calibrators
 from mil.report.evaluation import Evaluation
-from mil.report.sections.operating_points import section
+from mil.report.sections.operating_point import OperatingPoint
+from mil.report.sections.operating_points import OperatingPoints
+from mil.stats.estimate import Estimate
 from mil.stats.proportions import clopper_pearson, likelihood_ratio, predictive_value, wilson
-from tests.estimates import triple
+from tests.estimates import triple, value_of
 from tests.report.tables import binary, multiclass, survival
 
 RULE_OUT = {"rule": "sensitivity", "at_least": 0.9, "role": "rule-out"}
@@ -26,61 +28,71 @@ ZONES = {"rule": "two_cuts", "out": {"npv": 0.9}, "in": {"ppv": 0.8}}
 CLASSES = Multiclass(classes=("a", "b", "c"))
 
 
-def decisions(table: pd.DataFrame, endpoint: Endpoint, decision: Any, **tool: Any) -> list[dict[str, Any]]:
-    found = section(Evaluation.refitted(table, endpoint, {"decision": decision, **tool}))
-    assert found is not None
-    assert json.loads(json.dumps(found, default=float, allow_nan=False))
-    listed: list[dict[str, Any]] = found["decisions"]
-    return listed
+def decisions(table: pd.DataFrame, endpoint: Endpoint, decision: Any, **tool: Any) -> tuple[OperatingPoint, ...]:
+    section = OperatingPoints.compute(Evaluation.refitted(table, endpoint, {"decision": decision, **tool}))
+    assert section is not None
+    assert OperatingPoints.model_validate_json(section.model_dump_json()) == section
+    return section.decisions
 
 
-def called(table: pd.DataFrame, cuts: list[list[float]]) -> tuple[Any, Any]:
+def matrix(decision: OperatingPoint) -> list[list[int]]:
+    """Return the counts by true class and call."""
+    assert decision.confusion is not None
+    return [list(row) for row in decision.confusion.rows]
+
+
+def called(table: pd.DataFrame, cuts: Sequence[Sequence[float] | None]) -> tuple[Any, Any]:
     """Zone and label of each reported patient, by the cuts of the fold."""
     parts = [part for _, part in table[table["role"] == "report"].groupby("fold")]
-    zones = [np.digitize(part["p_1"], cut) for part, cut in zip(parts, cuts, strict=True)]
+    zones = [np.digitize(part["p_1"], cut or ()) for part, cut in zip(parts, cuts, strict=True)]
     return np.concatenate(zones), np.concatenate([part["label"] for part in parts])
 
 
 def test_a_cut_is_counted_as_scikit_learn_counts() -> None:
     table = binary()
     (found,) = decisions(table, Binary(), RULE_OUT, prevalences=[0.05])
-    zone, label = called(table, found["cuts"])
+    zone, label = called(table, found.cuts)
     (tn, fp), (fn, tp) = expected = confusion_matrix(label, zone)
-    assert found["confusion"] == {"classes": ["0", "1"], "calls": ["0", "1"], "rows": expected.tolist()}
-    assert (found["n"], found["positives"], found["negatives"]) == (120, tp + fn, tn + fp)
+    assert matrix(found) == expected.tolist()
+    assert found.confusion is not None
+    assert found.confusion.classes == found.confusion.calls == ("0", "1")
+    assert (found.n, found.positives, found.negatives) == (120, tp + fn, tn + fp)
     shares = {"sensitivity": (tp, tp + fn), "specificity": (tn, tn + fp), "ppv": (tp, tp + fp), "npv": (tn, tn + fn)}
     for name, (hit, among) in (shares | {"ruled_out": (tn + fn, 120), "ruled_in": (tp + fp, 120)}).items():
-        assert found[name]["value"] == pytest.approx(hit / among)
-        assert (found[name]["low"], found[name]["high"]) == wilson(hit, among)
-        assert tuple(found[name]["exact"][side] for side in ("low", "high")) == clopper_pearson(hit, among)
+        estimate: Estimate = getattr(found, name)
+        assert value_of(estimate) == pytest.approx(hit / among)
+        assert triple(estimate)[1:] == wilson(hit, among)
+        assert estimate.second is not None
+        assert (estimate.second.low, estimate.second.high) == clopper_pearson(hit, among)
     for name, counts in (("lr_positive", (tp, tp + fn, fp, tn + fp)), ("lr_negative", (fn, tp + fn, tn, tn + fp))):
-        assert tuple(found[name][side] for side in ("value", "low", "high")) == triple(likelihood_ratio(*counts))
-    (rare,) = found["at_prevalence"]
-    assert rare["ppv"]["value"] == predictive_value(tp, tp + fn, fp, tn + fp, 0.05).value
-    assert rare["npv"]["value"] == predictive_value(tn, tn + fp, fn, tp + fn, 0.95).value
-    assert (found["name"], found["role"], found["rule"]) == ("1", "rule-out", RULE_OUT)
+        assert triple(getattr(found, name)) == triple(likelihood_ratio(*counts))
+    (rare,) = found.at_prevalence
+    assert rare.ppv.value == predictive_value(tp, tp + fn, fp, tn + fp, 0.05).value
+    assert rare.npv.value == predictive_value(tn, tn + fp, fn, tp + fn, 0.95).value
+    assert (found.name, found.role, found.rule) == ("1", "rule-out", RULE_OUT)
 
 
 def test_two_cuts_leave_some_patients_between() -> None:
     table = binary()
     (found,) = decisions(table, Binary(), ZONES)
-    zone, label = called(table, found["cuts"])
-    assert found["confusion"]["rows"] == [[int(((zone == z) & (label == y)).sum()) for z in range(3)] for y in (0, 1)]
-    assert found["sensitivity"]["value"] == pytest.approx(np.mean(zone[label == 1] > 0))
-    assert found["specificity"]["value"] == pytest.approx(np.mean(zone[label == 0] < 2))
-    assert found["indeterminate"]["value"] == pytest.approx(np.mean(zone == 1))
-    assert found["coverage"]["value"] == pytest.approx(np.mean(zone != 1))
-    assert found["npv"]["value"] == pytest.approx(np.mean(label[zone == 0] == 0))
+    zone, label = called(table, found.cuts)
+    assert matrix(found) == [[int(((zone == z) & (label == y)).sum()) for z in range(3)] for y in (0, 1)]
+    assert value_of(found.sensitivity) == pytest.approx(np.mean(zone[label == 1] > 0))
+    assert value_of(found.specificity) == pytest.approx(np.mean(zone[label == 0] < 2))
+    assert value_of(found.indeterminate) == pytest.approx(np.mean(zone == 1))
+    assert value_of(found.coverage) == pytest.approx(np.mean(zone != 1))
+    assert value_of(found.npv) == pytest.approx(np.mean(label[zone == 0] == 0))
 
 
 @pytest.mark.parametrize("rule", [RULE_OUT, ZONES, {"rule": "argmax", "abstain_below": 0.7}])
 def test_a_thousand_patients_are_a_thousand(rule: dict[str, Any]) -> None:
     (found,) = decisions(binary(), Binary(), rule, prevalences=[0.05, 0.3])
-    for cells in (found["per_1000"], *(each["per_1000"] for each in found["at_prevalence"])):
-        assert sum(cell["value"] for cell in cells) == pytest.approx(1000)
-        assert all(cell["low"] <= cell["value"] <= cell["high"] for cell in cells)
-    rare = found["at_prevalence"][0]
-    assert sum(cell["value"] for cell in rare["per_1000"] if cell["positive"]) == pytest.approx(50)
+    for cells in (found.per_1000, *(each.per_1000 for each in found.at_prevalence)):
+        triples = [triple(cell.estimate) for cell in cells]
+        assert sum(value for value, _, _ in triples) == pytest.approx(1000)
+        assert all(low <= value <= high for value, low, high in triples)
+    rare = found.at_prevalence[0]
+    assert sum(value_of(cell.estimate) for cell in rare.per_1000 if cell.positive) == pytest.approx(50)
 
 
 @pytest.mark.parametrize("rule", [RULE_OUT, ZONES, {"rule": "specificity", "at_least": 0.7}, {"rule": "youden"}])
@@ -91,16 +103,16 @@ def test_nothing_reported_moves_a_cut(rule: dict[str, Any]) -> None:
         label=table["label"].where(~reported, 1 - table["label"]), p_1=table["p_1"].where(~reported, 0.5)
     )
     ours, theirs = (decisions(each, Binary(), rule)[0] for each in (table, changed))
-    assert ours["fitted"] == theirs["fitted"]
-    assert ours["confusion"] != theirs["confusion"]
+    assert ours.fitted == theirs.fitted
+    assert ours.confusion != theirs.confusion
 
 
 def test_a_patient_of_several_folds_counts_once_as_the_first_has_it() -> None:
     once = binary()
     repeated = pd.concat([once, once.assign(fold=once["fold"] + 3, p_1=0.5)])
     (alone,), (twice,) = decisions(once, Binary(), RULE_OUT), decisions(repeated, Binary(), RULE_OUT)
-    assert twice["confusion"] == alone["confusion"]
-    assert len(twice["fitted"]) == 6
+    assert twice.confusion == alone.confusion
+    assert len(twice.fitted) == 6
 
 
 def test_a_fold_that_cannot_set_the_cut_decides_nobody_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
@@ -109,36 +121,37 @@ def test_a_fold_that_cannot_set_the_cut_decides_nobody_and_says_why(caplog: pyte
         kept = table[(table["role"] != "select") | (table["fold"] != 1)]
         (some,) = decisions(kept, Binary(), RULE_OUT)
         (nobody,) = decisions(table[table["role"] == "report"], Binary(), RULE_OUT, prevalences=[0.1])
-    assert some["cuts"][1] is None
-    assert (some["n"], some["undecided_patients"]) == (80, 40)
-    assert "expected both classes" in some["fitted"][1]["reason"]
+    assert some.cuts[1] is None
+    assert (some.n, some.undecided_patients) == (80, 40)
+    assert "expected both classes" in str(some.fitted[1].reason)
     assert "fold 1" in caplog.text
-    assert (nobody["n"], nobody["undecided_patients"]) == (0, 120)
-    for number in (nobody["sensitivity"], nobody["lr_positive"], nobody["at_prevalence"][0]["ppv"]):
-        assert number["value"] is None
-        assert number["reason"]
+    assert (nobody.n, nobody.undecided_patients) == (0, 120)
+    for number in (nobody.sensitivity, nobody.lr_positive, nobody.at_prevalence[0].ppv):
+        assert number is not None
+        assert number.value is None
+        assert number.reason
 
 
 @pytest.mark.parametrize(
     ("rule", "columns"),
     [
-        ({"rule": "two_cuts", "low": 0.2, "high": 0.6}, ["calibrated_1"]),
-        ({"rule": "argmax", "abstain_below": 0.7}, ["calibrated_1"]),
-        (RULE_OUT, ["p_1"]),
-        (ZONES, ["p_1"]),
-        ({"rule": "youden"}, ["p_1"]),
+        ({"rule": "two_cuts", "low": 0.2, "high": 0.6}, ("calibrated_1",)),
+        ({"rule": "argmax", "abstain_below": 0.7}, ("calibrated_1",)),
+        (RULE_OUT, ("p_1",)),
+        (ZONES, ("p_1",)),
+        ({"rule": "youden"}, ("p_1",)),
     ],
 )
 def test_a_stated_probability_is_compared_with_the_calibrated_one_of_the_fold(
-    rule: dict[str, Any], columns: list[str]
+    rule: dict[str, Any], columns: tuple[str, ...]
 ) -> None:
     table = binary()
     table["p_1"] = table["p_1"] ** 3
     (found,) = decisions(table, Binary(), rule, calibration="platt")
-    assert [each["columns"] for each in found["fitted"]] == [columns] * 3
-    if columns == ["p_1"]:
+    assert [each.columns for each in found.fitted] == [columns] * 3
+    if columns == ("p_1",):
         (plain,) = decisions(table, Binary(), rule)
-        assert found["confusion"] == plain["confusion"]
+        assert found.confusion == plain.confusion
         return
     zones = {"two_cuts": (0.2, 0.6), "argmax": (0.3, 0.7)}[rule["rule"]]
     counted = np.zeros((2, 3), int)
@@ -147,7 +160,7 @@ def test_a_stated_probability_is_compared_with_the_calibrated_one_of_the_fold(
         better = calibrators.fit("platt", Binary(), select.set_index("patient")).apply(rows)["calibrated_1"]
         np.add.at(counted, (rows["label"].to_numpy(), np.digitize(better, zones)), 1)
     order = [0, 1, 2] if rule["rule"] == "two_cuts" else [0, 2, 1]  # the calls of argmax are classes, then nobody
-    assert found["confusion"]["rows"] == counted[:, order].tolist()
+    assert matrix(found) == counted[:, order].tolist()
 
 
 def test_where_select_patients_carry_no_calibration_the_models_own_probability_is_cut(
@@ -157,9 +170,9 @@ def test_where_select_patients_carry_no_calibration_the_models_own_probability_i
     kept = table[(table["role"] != "select") | (table["fold"] != 1)]
     with caplog.at_level(logging.WARNING):
         (found,) = decisions(kept, Binary(), rule, calibration="platt")
-    assert [each["columns"] for each in found["fitted"]] == [["calibrated_1"], ["p_1"], ["calibrated_1"]]
+    assert [each.columns for each in found.fitted] == [("calibrated_1",), ("p_1",), ("calibrated_1",)]
     assert caplog.text.count("no calibration: calibration platt of 1: 0 patients") == 1
-    assert found["n"] == 120
+    assert found.n == 120
 
 
 def test_the_likeliest_class_is_counted_among_those_with_a_call() -> None:
@@ -168,11 +181,11 @@ def test_the_likeliest_class_is_counted_among_those_with_a_call() -> None:
     rows = table[table["role"] == "report"]
     shares = rows[["p_a", "p_b", "p_c"]].to_numpy()
     sure, right = shares.max(1) >= 0.6, np.array(list("abc"))[shares.argmax(1)] == rows["label"]
-    assert found["accuracy"]["value"] == pytest.approx(right[sure].mean())
-    assert found["abstained"]["value"] == pytest.approx(1 - sure.mean())
-    assert found["recall"]["b"]["value"] == pytest.approx(right[sure & (rows["label"] == "b")].mean())
-    assert np.sum(found["confusion"]["rows"]) == found["n"] == 90
-    assert found["confusion"]["calls"] == ["a", "b", "c", "abstained"]
+    assert value_of(found.accuracy) == pytest.approx(right[sure].mean())
+    assert value_of(found.abstained) == pytest.approx(1 - sure.mean())
+    assert value_of(found.recall["b"]) == pytest.approx(right[sure & (rows["label"] == "b")].mean())
+    assert np.sum(matrix(found)) == found.n == 90
+    assert found.calls == ("a", "b", "c", "abstained")
 
 
 def test_labels_that_are_not_known_are_not_counted() -> None:
@@ -180,32 +193,34 @@ def test_labels_that_are_not_known_are_not_counted() -> None:
     table = table.assign(p_EBV=1 - table["p_MSI"], EBV=(1 - table["MSI"]).astype(str))
     table["EBV"] = table["EBV"].where(table["patient"] > "040", "")
     first, second = decisions(table, Multilabel(("MSI", "EBV")), {"rule": "youden"})
-    assert (first["name"], first["n"], second["name"]) == ("MSI", 120, "EBV")
-    assert second["n"] == len(table[(table["EBV"] != "") & (table["role"] == "report")]) < 120
+    assert (first.name, first.n, second.name) == ("MSI", 120, "EBV")
+    assert second.n == len(table[(table["EBV"] != "") & (table["role"] == "report")]) < 120
 
 
 def test_groups_of_survival_are_counted_with_their_events() -> None:
     table = survival()
     (found,) = decisions(table, Cox(), {"rule": "quantiles", "cuts": [0.5]})
-    assert [group["name"] for group in found["groups"]] == ["low", "high"]
-    assert sum(group["n"] for group in found["groups"]) == 120
-    assert sum(group["events"] for group in found["groups"]) == table[table["role"] == "report"]["event"].sum()
+    assert [group.name for group in found.groups] == ["low", "high"]
+    assert sum(group.counts["n"] for group in found.groups) == 120
+    assert sum(group.counts["events"] for group in found.groups) == table[table["role"] == "report"]["event"].sum()
 
 
 def test_scores_that_are_not_there_decide_nobody(caplog: pytest.LogCaptureFixture) -> None:
     rule = {"rule": "absolute_risk", "horizon": "5y", "cuts": [0.05]}
     with caplog.at_level(logging.WARNING):
         (found,) = decisions(survival(), Cox(horizons={"5y": 60}), rule)
-    assert "no column 'risk_5y'" in found["fitted"][0]["reason"]
-    assert found["groups"] == [{"name": name, "n": 0, "events": 0} for name in ("low", "high")]
+    assert "no column 'risk_5y'" in str(found.fitted[0].reason)
+    assert [(group.name, group.counts) for group in found.groups] == [
+        (name, {"n": 0, "events": 0}) for name in ("low", "high")
+    ]
 
 
 @pytest.mark.parametrize("decision", [None, {"rule": None}])
 def test_without_a_rule_there_is_no_section(decision: Any) -> None:
-    assert section(Evaluation.refitted(binary(), Binary(), {"decision": decision})) is None
+    assert OperatingPoints.compute(Evaluation.refitted(binary(), Binary(), {"decision": decision})) is None
 
 
 @pytest.mark.parametrize("wrong", [5, 1, "0.1"])
 def test_a_prevalence_that_is_none_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigError, match="prevalences"):
-        section(Evaluation.refitted(binary(), Binary(), {"decision": RULE_OUT, "prevalences": [wrong]}))
+        OperatingPoints.compute(Evaluation.refitted(binary(), Binary(), {"decision": RULE_OUT, "prevalences": [wrong]}))

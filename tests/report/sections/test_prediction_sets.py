@@ -15,14 +15,14 @@ from mil.endpoints.survival import Cox
 from mil.fitted import conformal as fitting
 from mil.fitted.state import FittedState
 from mil.report.evaluation import Evaluation
-from mil.report.sections.prediction_sets import section
+from mil.report.sections.prediction_sets import PredictionSets
 from tests.report import tables
 
 ASKED: dict[str, Any] = {"conformal": {"coverage": 0.8}}
 
 
-def of(table: pd.DataFrame, endpoint: Endpoint, tool: dict[str, Any] = ASKED) -> dict[str, Any]:
-    found = section(Evaluation.refitted(table, endpoint, tool, resamples=50))
+def of(table: pd.DataFrame, endpoint: Endpoint, tool: dict[str, Any] = ASKED) -> Any:
+    found = PredictionSets.compute(Evaluation.refitted(table, endpoint, tool, resamples=50))
     assert found is not None
     return found
 
@@ -50,27 +50,27 @@ def test_every_reported_patient_counts_once_by_the_limits_of_the_own_fold() -> N
         sets = [set(said.split("|")) - {""} for said in limits.apply(report)["set"]]
         hits += [label in own for label, own in zip(report["label"], sets, strict=True)]
         sizes += [len(own) for own in sets]
-    (part,) = found["parts"]
+    (part,) = found.parts
     interval = stats.binomtest(sum(hits), 150).proportion_ci(0.95, "exact")
-    assert part["n"] == 150
-    assert part["coverage"]["value"] == pytest.approx(np.mean(hits))
-    assert part["coverage"]["exact"]["low"] == pytest.approx(interval.low)
-    assert part["mean_size"]["value"] == pytest.approx(np.mean(sizes))
-    assert part["mean_size"]["low"] < np.mean(sizes) < part["mean_size"]["high"]
-    assert part["singletons"]["successes"] == sizes.count(1)
-    assert part["empty"]["successes"] == sizes.count(0)
-    by_class = [one["coverage"] for one in part["by_class"]]
-    assert sum(one["successes"] for one in by_class) == sum(hits)
-    assert [limit["fold"] for limit in part["fitted"]] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert part.n == 150
+    assert part.coverage.value == pytest.approx(np.mean(hits))
+    assert part.coverage.second.low == pytest.approx(interval.low)
+    assert part.mean_size.value == pytest.approx(np.mean(sizes))
+    assert part.mean_size.low < np.mean(sizes) < part.mean_size.high
+    assert part.singletons.counts["successes"] == sizes.count(1)
+    assert part.empty.counts["successes"] == sizes.count(0)
+    by_class = [one.coverage for one in part.by_class]
+    assert sum(one.counts["successes"] for one in by_class) == sum(hits)
+    assert [limit.fold for limit in part.fitted] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
 def test_reported_labels_change_no_limit() -> None:
     table = tables.binary()
     reported = table["role"] == "report"
     other = table.assign(label=table["label"].where(~reported, 1 - table["label"]))
-    ours, theirs = (of(one, Binary())["parts"][0] for one in (table, other))
-    assert ours["fitted"] == theirs["fitted"]
-    assert ours["coverage"] != theirs["coverage"]
+    ours, theirs = (of(one, Binary()).parts[0] for one in (table, other))
+    assert ours.fitted == theirs.fitted
+    assert ours.coverage != theirs.coverage
 
 
 def test_frozen_limits_are_applied_and_never_fitted_anew() -> None:
@@ -78,41 +78,43 @@ def test_frozen_limits_are_applied_and_never_fitted_anew() -> None:
     known = fitting.fit({"coverage": 0.8}, Binary(), table[table["role"] == "train"])
     assert known is not None
     rows = table[table["fold"] == 0].assign(role="report")
-    found = section(Evaluation.of(rows, Binary(), ASKED, resamples=50, states={0: FittedState(conformal=known)}))
+    found = PredictionSets.compute(
+        Evaluation.of(rows, Binary(), ASKED, resamples=50, states={0: FittedState(conformal=known)})
+    )
     assert found is not None
-    said = [{key: one[key] for key in ("of", "n", "cut")} for one in found["parts"][0]["fitted"]]
-    assert said == [one.model_dump() for one in known.parts[0].limits]
-    assert section(Evaluation.of(rows, Binary(), ASKED)) is None
+    limits = [(limit.of, limit.n, limit.cut) for limit in found.parts[0].fitted]
+    assert limits == [(limit.of, limit.n, limit.cut) for limit in known.parts[0].limits]
+    assert PredictionSets.compute(Evaluation.of(rows, Binary(), ASKED)) is None
 
 
 def test_labels_have_parts_of_their_own() -> None:
     table = tables.binary().rename(columns={"p_1": "p_x", "label": "x"})
     table = table.assign(y=1 - table["x"], p_y=1 - table["p_x"]).astype({"x": str, "y": str})
     table.loc[table["patient"] < "010", "y"] = ""
-    parts = of(table, Multilabel(("x", "y")))["parts"]
-    assert [(part["name"], part["n"]) for part in parts] == [("x", 120), ("y", 110)]
+    parts = of(table, Multilabel(("x", "y"))).parts
+    assert [(part.name, part.n) for part in parts] == [("x", 120), ("y", 110)]
 
 
 def test_intervals_have_a_width_and_a_verdict() -> None:
-    (part,) = of(numbers(), Regression())["parts"]
-    assert part["kind"] == "interval"
-    assert 1.5 < part["mean_width"]["value"] < 4
-    assert part["verdict"] == "as asked, within its interval"
+    (part,) = of(numbers(), Regression()).parts
+    assert part.kind == "interval"
+    assert 1.5 < part.mean_width.value < 4
+    assert part.verdict == "as asked, within its interval"
 
 
 def test_limits_that_leave_nothing_out_are_said_and_have_no_width() -> None:
     found = of(numbers(), Regression(), {"conformal": {"coverage": 0.99}})
-    (part,) = found["parts"]
-    assert part["coverage"]["value"] == 1
-    assert (part["mean_width"]["value"], part["mean_width"]["reason"]) == (None, "90 of 90 intervals have no end.")
-    assert len(found["notes"]) == 3
+    (part,) = found.parts
+    assert part.coverage.value == 1
+    assert (part.mean_width.value, part.mean_width.reason) == (None, "90 of 90 intervals have no end.")
+    assert len(found.notes) == 3
 
 
 def test_a_model_that_promises_too_much_is_told() -> None:
     table = numbers(patients=300)
     away = table["value"] + np.where(table["role"] == "report", 5.0, 0)
-    (part,) = of(table.assign(value=away), Regression())["parts"]
-    assert part["verdict"] == "below what was asked"
+    (part,) = of(table.assign(value=away), Regression()).parts
+    assert part.verdict == "below what was asked"
 
 
 @pytest.mark.parametrize(
@@ -126,4 +128,4 @@ def test_a_model_that_promises_too_much_is_told() -> None:
 def test_where_none_is_asked_or_possible_there_is_no_section(
     table: pd.DataFrame, endpoint: Endpoint, tool: dict[str, Any]
 ) -> None:
-    assert section(Evaluation.refitted(table, endpoint, tool)) is None
+    assert PredictionSets.compute(Evaluation.refitted(table, endpoint, tool)) is None

@@ -1,7 +1,5 @@
 """Metrics within sites, how well the site is told, and what random folds owe to it."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,11 +10,11 @@ from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.survival import Cox
 from mil.errors import PredictionsError
 from mil.report.evaluation import Evaluation
-from mil.report.sections.site_effects import section
+from mil.report.sections.site_effects import Sites
 from mil.runs.design_gap import gap
 from mil.stats.bootstrap_intervals import difference
 from mil.stats.site_signature import site_predictability
-from tests.estimates import triple, value_of
+from tests.estimates import holds, triple, value_of
 from tests.report.tables import binary, multiclass, names, survival
 
 
@@ -32,18 +30,18 @@ def test_a_result_that_is_the_sites_is_gone_within_sites() -> None:
     score = 1 / (1 + np.exp(-np.where(site == "A", 1, -1) - rng.normal(size=400) / 2))
     table = pd.DataFrame({"patient": names(400), "fold": 0, "role": "report", "label": label, "p_1": score})
     evaluation = Evaluation.refitted(table, Binary(), patients=clinic(400, site), resamples=200)
-    found = section(evaluation)
+    found = Sites.compute(evaluation)
     assert found is not None
     assert roc_auc_score(label, score) > 0.7
-    assert found["within_sites"]["low"] < 0.5 < found["within_sites"]["high"]
-    assert found["within_sites"]["n"] == 400
-    for row in found["sites"]:
-        own = site == row["site"]
-        assert row["value"] == pytest.approx(roc_auc_score(label[own], score[own]), abs=1e-12)
-        assert (row["n"], row["counts"]["1"]) == (200, label[own].sum())
-    told = {name: own["macro_auroc"]["value"] for name, own in found["told_by"].items()}
+    assert holds(found.within_sites.estimate, 0.5)
+    assert found.within_sites.estimate.n == 400
+    for row in found.sites:
+        own = site == row.site
+        assert row.estimate.value == pytest.approx(roc_auc_score(label[own], score[own]), abs=1e-12)
+        assert (row.counts["n"], row.counts["1"]) == (200, label[own].sum())
+    told = {name: value_of(own.macro_auroc) for name, own in found.told_by.items()}
     assert told["score_and_label"] > told["label"] + 0.1
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert Sites.model_validate_json(found.model_dump_json()) == found
 
 
 def test_a_site_with_few_positives_keeps_its_row_without_a_metric() -> None:
@@ -51,16 +49,16 @@ def test_a_site_with_few_positives_keeps_its_row_without_a_metric() -> None:
     site = np.where(np.arange(200) < 12, "small", np.where(np.arange(200) % 2, "B", "C"))
     patients = clinic(200, site)
     patients.loc[["197", "198", "199"], "site"] = ["", "unknown", None]
-    found = section(Evaluation.refitted(table, Binary(), patients=patients, resamples=50))
+    found = Sites.compute(Evaluation.refitted(table, Binary(), patients=patients, resamples=50))
     assert found is not None
-    assert [row["site"] for row in found["sites"]] == ["B", "C", "small"]
-    small = found["sites"][2]
-    assert small["value"] is None
-    assert small["n"] == 12
-    assert small["reason"].startswith("not estimable: ")
-    assert found["missing"] == 3
-    assert found["within_sites"]["sites"] == 2
-    assert found["within_sites"]["n"] == sum(row["n"] for row in found["sites"][:2])
+    assert [row.site for row in found.sites] == ["B", "C", "small"]
+    small = found.sites[2]
+    assert small.estimate.value is None
+    assert small.estimate.n == small.counts["n"] == 12
+    assert str(small.estimate).startswith("not estimable: ")
+    assert found.missing == 3
+    assert found.within_sites.sites == 2
+    assert found.within_sites.estimate.n == sum(row.counts["n"] for row in found.sites[:2])
 
 
 @pytest.mark.parametrize(
@@ -71,16 +69,18 @@ def test_a_site_with_few_positives_keeps_its_row_without_a_metric() -> None:
 def test_every_endpoint_has_its_own_metric_by_site(endpoint: Endpoint, table: pd.DataFrame) -> None:
     patients = clinic(table["patient"].nunique(), "A")
     patients.iloc[::2] = "B"
-    found = section(Evaluation.refitted(table, endpoint, patients=patients, resamples=30))
+    found = Sites.compute(Evaluation.refitted(table, endpoint, patients=patients, resamples=30))
     assert found is not None
-    assert found["metric"] == endpoint.metric
-    assert all(row["low"] <= row["value"] <= row["high"] for row in found["sites"])
+    assert found.metric == endpoint.metric
+    for row in found.sites:
+        value, low, high = triple(row.estimate)
+        assert low <= value <= high
 
 
 def test_nothing_is_said_without_sites() -> None:
     table = binary()
     for patients in (None, clinic(120, "A").drop(columns="site"), clinic(120, "A"), clinic(120, "")):
-        assert section(Evaluation.refitted(table, Binary(), patients=patients, resamples=10)) is None
+        assert Sites.compute(Evaluation.refitted(table, Binary(), patients=patients, resamples=10)) is None
 
 
 def test_embeddings_with_a_signature_tell_the_site_and_others_do_not() -> None:

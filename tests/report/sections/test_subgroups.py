@@ -1,8 +1,5 @@
 """The fixed table of subgroups: what stands in a row, which rows say that they cannot be estimated, and the gaps."""
 
-import json
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,8 +17,11 @@ from mil.report.evaluation import Evaluation
 from mil.report.sections.calls import called
 from mil.report.sections.gaps import equalised_odds, newcombe
 from mil.report.sections.subgroup_metrics import LEAST, RANKS, heterogeneity, main_measure, observed_expected
-from mil.report.sections.subgroups import section
+from mil.report.sections.subgroups import SubgroupRow, Subgroups
 from mil.stats.bootstrap_intervals import Sampled
+from mil.stats.estimate import Estimate
+from mil.stats.proportions import proportion
+from tests.estimates import holds, triple, value_of
 from tests.report.tables import binary, multiclass, names, roles, survival
 
 DECISION = {"rule": "sensitivity", "at_least": 0.9}
@@ -54,9 +54,14 @@ def evaluated(table: pd.DataFrame, endpoint: Endpoint, patients: pd.DataFrame, *
     return Evaluation.refitted(table, endpoint, tool, patients, resamples=30)
 
 
-def row_of(found: dict[str, Any], variable: str, level: str) -> dict[str, Any]:
-    (row,) = (row for row in found["rows"] if (row["variable"], row["level"]) == (variable, level))
-    return dict(row)
+def row_of(section: Subgroups, variable: str, level: str) -> SubgroupRow:
+    [row] = [row for row in section.rows if (row.variable, row.level) == (variable, level)]
+    return row
+
+
+def successes(estimate: Estimate | None) -> int:
+    assert estimate is not None
+    return estimate.counts["successes"]
 
 
 def table_of(endpoint: Endpoint) -> pd.DataFrame:
@@ -83,43 +88,48 @@ def table_of(endpoint: Endpoint) -> pd.DataFrame:
 )
 def test_every_endpoint_has_a_table_whose_rows_are_all_patients(endpoint: Endpoint) -> None:
     evaluation = evaluated(table_of(endpoint), endpoint, clinic(240))
-    found = section(evaluation)
+    found = Subgroups.compute(evaluation)
     assert found is not None
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found["absent"] == ["stage", "scanner", "specimen"]
+    assert Subgroups.model_validate_json(found.model_dump_json()) == found
+    assert found.absent == ("stage", "scanner", "specimen")
     for variable in ("all", "sex", "age", "site"):
-        rows = [row for row in found["rows"] if row["variable"] == variable]
-        assert sum(row["n"] for row in rows) == 240
-        assert all(row["counts"]["n"] == row["n"] for row in rows)
-    assert row_of(found, "all", "all")["value"]["value"] is not None
-    assert len(row_of(found, "all", "all")["questions"]) == (
+        rows = [row for row in found.rows if row.variable == variable]
+        assert sum(row.n for row in rows) == 240
+        assert all(row.counts["n"] == row.value.n == row.n for row in rows)
+    assert row_of(found, "all", "all").value.value is not None
+    assert len(row_of(found, "all", "all").questions) == (
         len(evaluation.questions) if len(evaluation.questions) > 1 else 0
     )
 
 
 def test_a_row_has_the_mean_of_the_folds_auroc_of_scikit_learn() -> None:
     table, patients = binary(patients=400), clinic(400)
-    found = section(evaluated(table, Binary(), patients))
+    found = Subgroups.compute(evaluated(table, Binary(), patients))
     assert found is not None
     row = row_of(found, "sex", "m")
     own = table[(table["role"] == "report") & table["patient"].map(patients["sex"]).eq("m")]
     areas = [roc_auc_score(part["label"], part["p_1"]) for _, part in own.groupby("fold")]
-    assert row["value"]["value"] == pytest.approx(np.mean(areas), abs=1e-12)
-    assert row["value"]["low"] < row["value"]["value"] < row["value"]["high"]
-    assert (row["positives"], row["negatives"]) == (own["label"].sum(), (1 - own["label"]).sum())
-    assert row["calibration"]["value"] == pytest.approx(own["label"].sum() / own["p_1"].sum())
+    assert row.value.value == pytest.approx(np.mean(areas), abs=1e-12)
+    value, low, high = triple(row.value)
+    assert low < value < high
+    assert (row.value.counts["positives"], row.value.counts["negatives"]) == (
+        own["label"].sum(),
+        (1 - own["label"]).sum(),
+    )
+    assert row.calibration is not None
+    assert row.calibration.estimate.value == pytest.approx(own["label"].sum() / own["p_1"].sum())
 
 
 def test_where_a_fold_has_too_few_of_a_level_percentile_ranks_are_pooled() -> None:
     table = binary(patients=400, folds=20)
-    found = section(evaluated(table, Binary(), clinic(400)))
+    found = Subgroups.compute(evaluated(table, Binary(), clinic(400)))
     assert found is not None
     row = row_of(found, "sex", "f")
     reported = table[table["role"] == "report"]
     ranks = reported.groupby("fold")["p_1"].rank(pct=True)
     own = reported["patient"].map(clinic(400)["sex"]).eq("f")
-    assert row["value"]["method"] == RANKS
-    assert row["value"]["value"] == pytest.approx(roc_auc_score(reported["label"][own], ranks[own]), abs=1e-12)
+    assert row.value.method == RANKS
+    assert row.value.value == pytest.approx(roc_auc_score(reported["label"][own], ranks[own]), abs=1e-12)
 
 
 def counted(*folds: tuple[int, int]) -> Evaluation:
@@ -134,100 +144,105 @@ def counted(*folds: tuple[int, int]) -> Evaluation:
 def test_three_positives_are_too_few_however_many_negatives_there_are() -> None:
     drawn, row = main_measure(counted((3, 60))).of(names(63), 20, 0)
     assert drawn is None
-    assert row == {
-        "value": None,
-        "reason": "not estimable: 3 positives and 60 negatives, expected 20 positives and 20 negatives",
-        "positives": 3,
-        "negatives": 60,
-    }
+    assert row.value is None
+    assert row.reason == "3 positives and 60 negatives, expected 20 positives and 20 negatives"
+    assert row.counts == {"n": 63, "positives": 3, "negatives": 60}
 
 
 def test_one_small_fold_among_large_ones_pools_them_all() -> None:
     _, pooled = main_measure(counted((30, 30), (30, 30), (5, 30))).of(names(155), 20, 0)
-    assert pooled["method"] == RANKS
+    assert pooled.method == RANKS
     _, within = main_measure(counted((30, 30), (30, 30), (10, 30))).of(names(160), 20, 0)
-    assert within["method"] != RANKS
+    assert within.method != RANKS
 
 
 def test_pooling_takes_no_notice_of_what_a_fold_adds_to_its_scores() -> None:
     shifted = survival(patients=200, folds=20)
     found, alike = (
-        section(evaluated(table, Cox(), clinic(200)))
+        Subgroups.compute(evaluated(table, Cox(), clinic(200)))
         for table in (shifted, shifted.assign(log_hazard=shifted["log_hazard"] - 10 * shifted["fold"]))
     )
     assert found is not None
     assert alike is not None
     row = row_of(found, "sex", "m")
-    assert row["value"]["method"] == RANKS
-    assert row["value"]["value"] == pytest.approx(row_of(alike, "sex", "m")["value"]["value"], abs=1e-12)
+    assert row.value.method == RANKS
+    assert row.value.value == pytest.approx(row_of(alike, "sex", "m").value.value, abs=1e-12)
 
 
 def test_survival_and_regression_rows_equal_the_libraries() -> None:
     table, patients = survival(patients=300, folds=1), clinic(300)
     reported = table.assign(role="report")
-    found = section(evaluated(reported, Cox(), patients))
+    found = Subgroups.compute(evaluated(reported, Cox(), patients))
     assert found is not None
     own = reported[reported["patient"].map(patients["sex"]).eq("m")]
     expected = concordance_index(own["time"], -own["log_hazard"], own["event"])
-    assert row_of(found, "sex", "m")["value"]["value"] == pytest.approx(expected, abs=1e-12)
-    assert row_of(found, "sex", "m")["events"] == own["event"].sum()
+    assert row_of(found, "sex", "m").value.value == pytest.approx(expected, abs=1e-12)
+    assert row_of(found, "sex", "m").value.counts["events"] == own["event"].sum()
     reported = regression(300).query("fold == 0").assign(role="report")
-    found = section(evaluated(reported, Regression(), patients))
+    found = Subgroups.compute(evaluated(reported, Regression(), patients))
     assert found is not None
     own = reported[reported["patient"].map(patients["sex"]).eq("m")]
     row = row_of(found, "sex", "m")
-    assert row["value"]["value"] == pytest.approx(r2_score(own["score"], own["value"]), abs=1e-12)
+    assert row.value.value == pytest.approx(r2_score(own["score"], own["value"]), abs=1e-12)
     above = own["score"] - own["value"]
     low, high = stats.t.interval(0.95, len(own) - 1, above.mean(), stats.sem(above))
-    assert [row["calibration"][key] for key in ("value", "low", "high")] == pytest.approx([above.mean(), low, high])
+    assert row.calibration is not None
+    assert triple(row.calibration.estimate) == pytest.approx([above.mean(), low, high])
 
 
 def test_small_rows_stay_and_say_that_they_are_not_estimable() -> None:
-    found = section(evaluated(binary(patients=240), Binary(), clinic(240)))
+    found = Subgroups.compute(evaluated(binary(patients=240), Binary(), clinic(240)))
     assert found is not None
     row = row_of(found, "site", "B")
-    assert min(row["positives"], row["negatives"]) < LEAST
-    assert row["value"]["value"] is None
-    assert row["value"]["reason"].startswith(f"not estimable: {row['positives']} positives and ")
-    assert row["n"] == row["positives"] + row["negatives"] > 0
-    assert row["variable"] in {one["variable"] for one in found["variables"]}
+    positives, negatives = row.value.counts["positives"], row.value.counts["negatives"]
+    assert min(positives, negatives) < LEAST
+    assert row.value.value is None
+    assert str(row.value).startswith(f"not estimable: {positives} positives and ")
+    assert row.n == positives + negatives > 0
+    assert row.variable in {one.variable for one in found.variables}
 
 
 def test_sensitivity_and_specificity_are_those_of_the_frozen_cuts() -> None:
     evaluation = evaluated(binary(patients=400), Binary(), clinic(400), decision=DECISION)
-    found = section(evaluation)
+    found = Subgroups.compute(evaluation)
     assert found is not None
     (decision,) = called(evaluation)
     own = clinic(400)["sex"].eq("m").reindex(decision.calls.index)
     label = evaluation.reported["label"].reindex(decision.calls.index)
     hits, row = decision.calls[own & (label == 1)] == "1", row_of(found, "sex", "m")
-    assert (row["sensitivity"]["successes"], row["sensitivity"]["n"]) == (hits.sum(), len(hits))
-    assert row["specificity"]["n"] == int((own & (label == 0)).sum())
-    assert row["undecided"]["value"] == 0
-    assert sum(row["calls"].values()) == row["n"]
+    assert row.sensitivity is not None
+    assert row.specificity is not None
+    assert (successes(row.sensitivity), row.sensitivity.n) == (hits.sum(), len(hits))
+    assert row.specificity.n == int((own & (label == 0)).sum())
+    assert value_of(row.undecided) == 0
+    assert sum((row.calls or {}).values()) == row.n
 
 
 def test_the_indeterminate_and_the_abstained_are_counted_and_not_hidden() -> None:
     cuts = {"rule": "two_cuts", "low": 0.3, "high": 0.6}
-    found = section(evaluated(binary(patients=240), Binary(), clinic(240), decision=cuts))
+    found = Subgroups.compute(evaluated(binary(patients=240), Binary(), clinic(240), decision=cuts))
     assert found is not None
     row = row_of(found, "all", "all")
-    assert row["undecided"]["successes"] == row["calls"]["indeterminate"] > 0
-    assert row["sensitivity"]["n"] == row["positives"]
+    assert row.calls is not None
+    assert row.sensitivity is not None
+    assert successes(row.undecided) == row.calls["indeterminate"] > 0
+    assert row.sensitivity.n == row.value.counts["positives"]
     likeliest = {"rule": "argmax", "abstain_below": 0.5}
-    found = section(evaluated(multiclass(patients=240), CLASSES, clinic(240), decision=likeliest))
+    found = Subgroups.compute(evaluated(multiclass(patients=240), CLASSES, clinic(240), decision=likeliest))
     assert found is not None
-    for question in row_of(found, "all", "all")["questions"]:
-        assert question["undecided"]["successes"] == question["calls"]["abstained"] > 0
-        assert question["sensitivity"]["n"] < question["positives"]
+    for question in row_of(found, "all", "all").questions:
+        assert question.calls is not None
+        assert question.sensitivity is not None
+        assert successes(question.undecided) == question.calls["abstained"] > 0
+        assert question.sensitivity.counts["n"] < question.value.counts["positives"]
 
 
 def test_a_fold_without_select_patients_leaves_its_own_undecided(caplog: pytest.LogCaptureFixture) -> None:
     table = binary(patients=240)
     kept = table[(table["role"] != "select") | (table["fold"] != 1)]
-    found = section(evaluated(kept, Binary(), clinic(240), decision=DECISION))
+    found = Subgroups.compute(evaluated(kept, Binary(), clinic(240), decision=DECISION))
     assert found is not None
-    assert row_of(found, "all", "all")["undecided"]["successes"] == 80
+    assert successes(row_of(found, "all", "all").undecided) == 80
     assert "fold 1: " in caplog.text
 
 
@@ -236,28 +251,36 @@ def test_a_site_where_the_model_guesses_is_the_worst_and_the_gap_shows_it() -> N
     patients["site"] = np.where(np.arange(600) % 2, "good", "bad")
     bad = table["patient"].map(patients["site"]).eq("bad")
     table.loc[bad, "p_1"] = np.random.default_rng(0).random(int(bad.sum()))
-    found = section(evaluated(table, Binary(), patients, decision=DECISION))
+    found = Subgroups.compute(evaluated(table, Binary(), patients, decision=DECISION))
     assert found is not None
-    assert (found["worst"]["variable"], found["worst"]["group"]) == ("site", "bad")
-    gap = found["largest_gap"]
-    assert (gap["variable"], gap["best"], gap["worst"]) == ("site", "good", "bad")
-    rows = [row_of(found, "site", level)["value"]["value"] for level in ("good", "bad")]
-    assert gap["value"] == pytest.approx(rows[0] - rows[1])
-    assert 0 < gap["low"] < gap["value"] < gap["high"]
-    by_name = {one["variable"]: one for one in found["variables"]}
-    assert by_name["site"]["heterogeneity"]["p_holm"] < 0.001
-    assert by_name["site"]["heterogeneity"]["p"] <= by_name["site"]["heterogeneity"]["p_holm"]
-    assert found["equalised_odds_difference"]["value"] == pytest.approx(
-        max(
-            max(one[key]["value"] for one in (by_name["site"], by_name["sex"], by_name["age"]) if one[key])
-            for key in ("sensitivity_gap", "specificity_gap")
-        )
+    assert found.worst is not None
+    assert (found.worst.variable, found.worst.group) == ("site", "bad")
+    gap = found.largest_gap
+    assert gap is not None
+    assert (gap.variable, gap.best, gap.worst) == ("site", "good", "bad")
+    rows = [value_of(row_of(found, "site", level).value) for level in ("good", "bad")]
+    value, low, high = triple(gap.estimate)
+    assert value == pytest.approx(rows[0] - rows[1])
+    assert 0 < low < value < high
+    by_name = {one.variable: one for one in found.variables}
+    test = by_name["site"].heterogeneity
+    assert test is not None
+    assert test.p_holm is not None
+    assert test.p <= test.p_holm < 0.001
+    spreads = [by_name[variable] for variable in ("site", "sex", "age")]
+    gaps = [each for spread in spreads for each in (spread.sensitivity_gap, spread.specificity_gap)]
+    assert found.equalised_odds_difference is not None
+    assert value_of(found.equalised_odds_difference.estimate) == pytest.approx(
+        max(value_of(each.estimate) for each in gaps if each is not None)
     )
 
 
 def test_without_a_clinical_table_there_is_no_section() -> None:
-    assert section(Evaluation.refitted(binary(), Binary())) is None
-    assert section(Evaluation.refitted(binary(), Binary(), patients=pd.DataFrame({"x": "1"}, index=names(120)))) is None
+    assert Subgroups.compute(Evaluation.refitted(binary(), Binary())) is None
+    assert (
+        Subgroups.compute(Evaluation.refitted(binary(), Binary(), patients=pd.DataFrame({"x": "1"}, index=names(120))))
+        is None
+    )
 
 
 def test_newcombes_interval_is_that_of_his_paper() -> None:
@@ -266,15 +289,13 @@ def test_newcombes_interval_is_that_of_his_paper() -> None:
 
 
 def test_equalised_odds_is_the_larger_gap() -> None:
-    rows = {
-        name: {"sensitivity": {"successes": hit, "n": 100}, "specificity": {"successes": clear, "n": 100}}
-        for name, hit, clear in (("x", 90, 80), ("y", 60, 75), ("z", 80, 60))
-    }
-    found = equalised_odds(rows, 20, 400, 0)
-    assert found is not None
-    assert found["value"] == pytest.approx(0.3)
-    assert found["low"] < 0.3 < found["high"]
-    assert equalised_odds(rows, 101, 400, 0) is None
+    sensitivities = {name: proportion(hits, 100) for name, hits in (("x", 90), ("y", 60), ("z", 80))}
+    specificities = {name: proportion(cleared, 100) for name, cleared in (("x", 80), ("y", 75), ("z", 60))}
+    found = equalised_odds(sensitivities, specificities, 20, 400, 0)
+    assert value_of(found) == pytest.approx(0.3)
+    _, low, high = triple(found)
+    assert low < 0.3 < high
+    assert equalised_odds(sensitivities, specificities, 101, 400, 0) is None
 
 
 def test_heterogeneity_is_the_z_test_of_two_levels() -> None:
@@ -283,16 +304,16 @@ def test_heterogeneity_is_the_z_test_of_two_levels() -> None:
     found = heterogeneity([one, other])
     assert found is not None
     z = (one.value - other.value) / np.hypot(one.error, other.error)
-    assert found["p"] == pytest.approx(2 * stats.norm.sf(z))
+    assert found.p == pytest.approx(2 * stats.norm.sf(z))
     assert heterogeneity([one]) is None
 
 
 def test_observed_over_expected_is_one_where_probabilities_are_right() -> None:
-    found = observed_expected(30, 30.0, 200)
-    assert found["value"] == 1
-    assert found["low"] * found["high"] == pytest.approx(1)
-    assert observed_expected(0, 3.0, 20)["low"] is None
-    assert observed_expected(0, 0.0, 0)["value"] is None
+    value, low, high = triple(observed_expected(30, 30.0, 200).estimate)
+    assert value == 1
+    assert low * high == pytest.approx(1)
+    assert observed_expected(0, 3.0, 20).estimate.low is None
+    assert observed_expected(0, 0.0, 0).estimate.value is None
 
 
 @pytest.mark.slow
@@ -309,7 +330,7 @@ def test_intervals_of_rows_cover_the_true_area_within_folds_and_pooled() -> None
             table = pd.DataFrame({"patient": names(100), "fold": fold, "role": "report", "label": label})
             table["p_1"] = 1 / (1 + np.exp(-score))
             _, row = main_measure(Evaluation.refitted(table, Binary())).of(names(100), 300, 0)
-            covered[folds] += row["low"] <= true <= row["high"]
+            covered[folds] += holds(row, float(true))
     assert 0.91 <= covered[2] / 250 <= 0.98
     assert 0.91 <= covered[4] / 250 <= 0.98
 
@@ -322,6 +343,6 @@ def test_newcombe_and_observed_over_expected_cover_the_truth() -> None:
         hits += low <= 0.1 <= high
         chance = rng.beta(2, 6, 150)
         found = observed_expected(float((rng.random(150) < chance).sum()), float(chance.sum()), 150)
-        ratios += found["low"] <= 1 <= found["high"]
+        ratios += holds(found.estimate, 1)
     assert 0.93 <= hits / 2000 <= 0.98
     assert 0.93 <= ratios / 2000 <= 0.99

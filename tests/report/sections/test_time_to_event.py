@@ -17,26 +17,28 @@ from mil.endpoints.classification import Binary
 from mil.endpoints.survival import Cox
 from mil.fitted import calibrators
 from mil.report.evaluation import Evaluation
-from mil.report.sections.time_to_event import section, within
+from mil.report.sections.survival_scores import within
+from mil.report.sections.time_to_event import TimeToEvent
 from mil.stats.censoring import Censoring
 from mil.stats.survival_metrics import brier_at, c_index, competing_c_index, cumulative_dynamic_auc, uno_c
+from tests.estimates import holds
 from tests.report.followed import COMPETING, ENDPOINT, HORIZONS, clinic, competed, follow_up, with_risks
 from tests.report.tables import binary, survival
 
 TIMES = list(map(float, HORIZONS.values()))
 
 
-def found(table: pd.DataFrame | None = None, **options: Any) -> dict[str, Any]:
+def found(table: pd.DataFrame | None = None, **options: Any) -> Any:
     if table is None and not options:
         return plain()
     evaluation = Evaluation.refitted(with_risks() if table is None else table, ENDPOINT, resamples=20, **options)
-    result = section(evaluation)
+    result: Any = TimeToEvent.compute(evaluation)
     assert result is not None
     return result
 
 
 @cache
-def plain() -> dict[str, Any]:
+def plain() -> Any:
     return found(with_risks())
 
 
@@ -53,34 +55,33 @@ def test_concordances_are_means_over_folds_of_the_libraries_values() -> None:
     report, folds = found(), by_fold(with_risks())
     harrell = [concordance_index(rows["time"], -rows["log_hazard"], rows["event"]) for _, _, rows in folds]
     uno = [metrics.concordance_index_ipcw(train, seen, rows["log_hazard"], 60)[0] for train, seen, rows in folds]
-    assert report["c_index"]["folds"] == pytest.approx(harrell, abs=1e-12)
-    assert report["c_index"]["value"] == pytest.approx(np.mean(harrell), abs=1e-12)
-    assert report["uno_c"]["folds"] == pytest.approx(uno, abs=1e-12)
-    for number in (report["c_index"], report["uno_c"]):
-        assert number["low"] <= number["value"] <= number["high"]
-        assert (number["n"], number["events"]) == (150, report["events"])
+    assert report.c_index.folds == pytest.approx(harrell, abs=1e-12)
+    assert report.c_index.value == pytest.approx(np.mean(harrell), abs=1e-12)
+    assert report.uno_c.folds == pytest.approx(uno, abs=1e-12)
+    for number in (report.c_index, report.uno_c):
+        assert number.low <= number.value <= number.high
+        assert number.counts == report.counts == {"n": 150, "events": report.counts["events"]}
 
 
 def test_areas_at_the_stated_times_are_scikit_survivals() -> None:
     report, folds = found(tool={"times": [36, 20]}), by_fold(with_risks())
     scores = ("log_hazard", "risk_3y")
-    assert [(each["name"], each["score"]) for each in report["auc"]] == [("20", "log_hazard"), ("3y", "risk_3y")]
-    for each, score in zip(report["auc"], scores, strict=True):
+    assert [(each.name, each.score) for each in report.auc] == [("20", "log_hazard"), ("3y", "risk_3y")]
+    for each, score in zip(report.auc, scores, strict=True):
         expected = [
-            metrics.cumulative_dynamic_auc(train, seen, rows[score], [each["time"]])[0][0]
-            for train, seen, rows in folds
+            metrics.cumulative_dynamic_auc(train, seen, rows[score], [each.time])[0][0] for train, seen, rows in folds
         ]
-        assert each["folds"] == pytest.approx(expected, abs=1e-12)
+        assert each.estimate.folds == pytest.approx(expected, abs=1e-12)
 
 
 def test_brier_scores_and_their_integral_are_scikit_survivals() -> None:
     report, folds = found(), by_fold(with_risks())
-    for place, each in enumerate(report["brier"]):
+    for place, each in enumerate(report.brier):
         expected = [
-            metrics.brier_score(train, seen, 1 - rows[[f"risk_{each['name']}"]], [TIMES[place]])[1][0]
+            metrics.brier_score(train, seen, 1 - rows[[f"risk_{each.name}"]], [TIMES[place]])[1][0]
             for train, seen, rows in folds
         ]
-        assert each["model"]["folds"] == pytest.approx(expected, abs=1e-12)
+        assert each.model.folds == pytest.approx(expected, abs=1e-12)
     integrals, nulls = [], []
     for train, seen, rows in folds:
         chances = 1 - rows[[f"risk_{name}" for name in HORIZONS]].to_numpy()
@@ -88,50 +89,50 @@ def test_brier_scores_and_their_integral_are_scikit_survivals() -> None:
         moments, curve = kaplan_meier_estimator(train["event"], train["time"])
         null = np.tile(curve[np.searchsorted(moments, TIMES, side="right") - 1], (len(rows), 1))
         nulls.append(metrics.integrated_brier_score(train, seen, null, TIMES))
-    whole = report["integrated_brier"]
-    assert whole["model"]["folds"] == pytest.approx(integrals, abs=1e-12)
-    assert whole["kaplan_meier"]["folds"] == pytest.approx(nulls, abs=1e-12)
-    assert whole["scaled"]["folds"] == pytest.approx(1 - np.array(integrals) / nulls, abs=1e-12)
-    assert (whole["from"], whole["to"], whole["horizons"]) == (12, 60, ["1y", "3y", "5y"])
+    whole = report.integrated_brier
+    assert whole.model.folds == pytest.approx(integrals, abs=1e-12)
+    assert whole.kaplan_meier.folds == pytest.approx(nulls, abs=1e-12)
+    assert whole.scaled.folds == pytest.approx(1 - np.array(integrals) / nulls, abs=1e-12)
+    assert (whole.start, whole.end, whole.horizons) == (12, 60, ("1y", "3y", "5y"))
 
 
 def test_scores_of_folds_are_never_compared_with_each_other() -> None:
     table = with_risks()
     moved = table.assign(log_hazard=table["log_hazard"] * (1 + table["fold"]) - 1000 * table["fold"])
     for name in ("c_index", "uno_c"):
-        assert found(moved)[name]["value"] == pytest.approx(found()[name]["value"], abs=1e-12)
+        assert getattr(found(moved), name).value == pytest.approx(getattr(found(), name).value, abs=1e-12)
 
 
 def test_what_training_patients_had_sets_the_weights() -> None:
     table = with_risks()
     reported = table["role"] == "report"
     other = found(table.assign(event=np.where(reported | (table["time"] > 20), table["event"], 0)))
-    assert other["uno_c"]["value"] != found()["uno_c"]["value"]
-    assert other["c_index"] == found()["c_index"]
-    assert found()["reference"] == "training patients"
-    assert "without training rows" in found(table[reported])["reference"]
+    assert other.uno_c.value != found().uno_c.value
+    assert other.c_index == found().c_index
+    assert found().reference == "training patients"
+    assert "without training rows" in found(table[reported]).reference
 
 
 def test_tau_is_the_last_stated_time_or_where_a_tenth_is_at_risk() -> None:
-    stated = found(tool={"times": [12, 24]})["tau"]
-    assert (stated["value"], stated["set_by"]) == (24, "the last stated time")
+    stated = found(tool={"times": [12, 24]}).tau
+    assert (stated.value, stated.set_by) == (24, "the last stated time")
     table = survival(patients=150)
-    plain = section(Evaluation.refitted(table, Cox(), resamples=20))
+    plain: Any = TimeToEvent.compute(Evaluation.refitted(table, Cox(), resamples=20))
     assert plain is not None
     time = table.drop_duplicates("patient")["time"]
-    assert plain["tau"]["at_risk"] == (time >= plain["tau"]["value"]).sum()
-    assert 0.1 <= plain["tau"]["at_risk"] / 150 <= 0.13
-    assert (plain["times"], plain["auc"], plain["brier"], plain["calibration"]) == ([], [], [], [])
-    assert plain["integrated_brier"]["value"] is None
+    assert plain.tau.at_risk == (time >= plain.tau.value).sum()
+    assert 0.1 <= plain.tau.at_risk / 150 <= 0.13
+    assert (plain.times, plain.auc, plain.brier, plain.calibration) == ((), (), (), ())
+    assert plain.integrated_brier.model is None
 
 
 def test_a_time_that_nobody_reaches_has_a_reason_and_no_number() -> None:
     report = found(tool={"times": [12, 500]})
-    late = report["auc"][1]
-    assert (late["name"], late["value"]) == ("500", None)
-    assert "no fold" in late["reason"]
-    assert report["times"][1]["observed"]["reason"] == "nobody is followed for 500"
-    assert report["auc"][0]["value"] > 0.5
+    late = report.auc[1]
+    assert (late.name, late.estimate.value) == ("500", None)
+    assert "no fold" in late.estimate.reason
+    assert report.times[1].observed.reason == "nobody is followed for 500"
+    assert report.auc[0].estimate.value > 0.5
 
 
 Strata = tuple[Any, Any, Any]
@@ -168,76 +169,76 @@ def test_a_score_that_only_knows_the_site_is_worth_nothing_within_sites() -> Non
     table, patients = with_risks(), clinic()
     site = (patients["site"] == "A").to_dict()
     report = found(table.assign(log_hazard=table["patient"].map(site).astype(float)), patients=patients)
-    assert report["c_index_within_site"]["value"] == pytest.approx(0.5)
-    assert found()["c_index_within_site"] is None
-    unknown = found(patients=patients.assign(site=""))["c_index_within_site"]
-    assert unknown["value"] is None
+    assert report.c_index_within_site.value == pytest.approx(0.5)
+    assert found().c_index_within_site is None
+    unknown = found(patients=patients.assign(site="")).c_index_within_site
+    assert unknown.value is None
 
 
 def test_competing_causes_have_their_own_concordance_and_brier_score() -> None:
     table = competed()
-    report = section(Evaluation.refitted(table, COMPETING, resamples=20))
+    report: Any = TimeToEvent.compute(Evaluation.refitted(table, COMPETING, resamples=20))
     assert report is not None
-    for fold, value in enumerate(report["c_index"]["folds"]):
+    for fold, value in enumerate(report.c_index.folds):
         rows = table[(table["fold"] == fold) & (table["role"] == "report")]
         code = rows["event"].map({"censored": 0, "relapse": 1, "death": 2})
         assert value == competing_c_index(rows["risk"], rows["time"], code)
-    assert report["uno_c"]["value"] < report["c_index"]["value"] + 0.1
-    assert "Wolbers" in report["uno_c"]["definition"]
-    (score,) = report["brier"]
-    assert 0 < score["model"]["value"] < score["kaplan_meier"]["value"] < 0.27
-    assert report["calibration"][0]["column"] == "risk_relapse_3y"
-    observed = report["times"][0]["observed"]
-    assert observed["method"].startswith("Aalen-Johansen")
+    assert report.uno_c.value < report.c_index.value + 0.1
+    assert "Wolbers" in report.definition
+    (score,) = report.brier
+    assert 0 < score.model.value < score.kaplan_meier.value < 0.27
+    assert report.calibration[0].column == "risk_relapse_3y"
+    observed = report.times[0].observed
+    assert observed.method.startswith("Aalen-Johansen")
 
 
 def test_every_cause_is_measured_by_its_own_risk_with_weights_of_its_folds_training_patients() -> None:
     table = competed()
     risk = 1 - table["risk_relapse_3y"] / 2
-    report = section(Evaluation.refitted(table.assign(risk_death_3y=risk), COMPETING, resamples=20))
+    report: Any = TimeToEvent.compute(Evaluation.refitted(table.assign(risk_death_3y=risk), COMPETING, resamples=20))
     assert report is not None
-    first = section(Evaluation.refitted(table, COMPETING, resamples=20))
+    first: Any = TimeToEvent.compute(Evaluation.refitted(table, COMPETING, resamples=20))
     assert first is not None
-    assert first["other_causes"] == [], "without a risk there is nothing to measure"
-    assert first["uno_c"] == report["uno_c"]
-    (other,) = report["other_causes"]
+    assert first.other_causes == (), "without a risk there is nothing to measure"
+    assert first.uno_c == report.uno_c
+    (other,) = report.other_causes
     counts = table.drop_duplicates("patient")["event"].value_counts()
-    assert (other["name"], other["score"], other["events"]) == ("death", "risk_death_3y", counts["death"])
+    assert (other.name, other.score, other.counts["events"]) == ("death", "risk_death_3y", counts["death"])
     codes = {"relapse": {"censored": 0, "relapse": 1, "death": 2}, "death": {"censored": 0, "relapse": 2, "death": 1}}
     for fold in range(3):
         train, rows = (table[(table["fold"] == fold) & (table["role"] == role)] for role in ("train", "report"))
         censoring = Censoring.fit(train["time"], train["event"] != "censored")
         for name, told, score in (("relapse", report, rows["risk_relapse_3y"]), ("death", other, risk[rows.index])):
             code, time = rows["event"].map(codes[name]).to_numpy(), rows["time"].to_numpy()
-            assert told["uno_c"]["folds"][fold] == pytest.approx(uno_c(score, time, code, 36, censoring))
+            assert told.uno_c.folds[fold] == pytest.approx(uno_c(score, time, code, 36, censoring))
             area = cumulative_dynamic_auc(score, time, code, 36, censoring)
-            assert told["auc"][0]["folds"][fold] == pytest.approx(area)
+            assert told.auc[0].estimate.folds[fold] == pytest.approx(area)
             error = brier_at(1 - score, time, code, 36, censoring)
-            assert told["brier"][0]["model"]["folds"][fold] == pytest.approx(error)
-    assert other["times"][0]["observed"]["method"].startswith("Aalen-Johansen")
+            assert told.brier[0].model.folds[fold] == pytest.approx(error)
+    assert other.times[0].observed.method.startswith("Aalen-Johansen")
 
 
 def test_recalibrated_risks_stand_beside_the_models_and_are_right_on_the_whole() -> None:
     table = with_risks(patients=600, stretch=1.8)
     report = found(table, tool={"calibration": "baseline_slope"})
-    assert (report["recalibration"]["method"], report["recalibration"]["on"]) == ("baseline_slope", "select")
-    for fold, one in enumerate(report["recalibration"]["folds"]):
+    assert (report.recalibration.method, report.recalibration.on) == ("baseline_slope", "select")
+    for fold, one in enumerate(report.recalibration.folds):
         select = table[(table["fold"] == fold) & (table["role"] == "select")].set_index("patient")
-        assert one["parameters"] == calibrators.fit("baseline_slope", ENDPOINT, select).model_dump(mode="json")
-    for horizon in report["calibration"]:
-        after = horizon["calibrated"]
-        assert after["column"] == f"calibrated_{horizon['column']}"
-        assert abs(after["slope"]["value"] - 1) < abs(horizon["slope"]["value"] - 1)
-        assert after["observed_expected"]["low"] < 1 < after["observed_expected"]["high"]
-        assert after["n"] == horizon["n"] == 600
-    assert "calibrated" not in plain()["calibration"][0]
-    assert plain()["recalibration"] is None
-    alone = found(table[table["role"] == "report"], tool={"calibration": "baseline"})["calibration"][0]["calibrated"]
-    assert (alone["n"], alone["reason"]) == (0, "no fold could be calibrated")
+        assert one.parameters == calibrators.fit("baseline_slope", ENDPOINT, select).model_dump(mode="json")
+    for horizon in report.calibration:
+        after = horizon.calibrated
+        assert after.column == f"calibrated_{horizon.column}"
+        assert abs(after.slope.value - 1) < abs(horizon.slope.value - 1)
+        assert after.observed_expected.low < 1 < after.observed_expected.high
+        assert after.n == horizon.n == 600
+    assert plain().calibration[0].calibrated is None
+    assert plain().recalibration is None
+    alone = found(table[table["role"] == "report"], tool={"calibration": "baseline"}).calibration[0].calibrated
+    assert (alone.n, alone.reason) == (0, "no fold could be calibrated")
 
 
 def test_other_endpoints_have_no_such_section() -> None:
-    assert section(Evaluation.refitted(binary(), Binary(), resamples=20)) is None
+    assert TimeToEvent.compute(Evaluation.refitted(binary(), Binary(), resamples=20)) is None
 
 
 @pytest.mark.slow
@@ -247,7 +248,7 @@ def test_intervals_of_concordances_hold_the_truth_as_often_as_they_say() -> None
     truth = np.mean([c_index(part["log_hazard"], part["time"], part["event"]) for _, part in rows.groupby("fold")])
     held, runs = 0, 100
     for seed in range(runs):
-        report = section(Evaluation.refitted(survival(seed, 150), Cox(), resamples=200))
+        report: Any = TimeToEvent.compute(Evaluation.refitted(survival(seed, 150), Cox(), resamples=200))
         assert report is not None
-        held += report["c_index"]["low"] <= truth <= report["c_index"]["high"]
+        held += holds(report.c_index, float(truth))
     assert 0.88 <= held / runs <= 0.99

@@ -1,6 +1,5 @@
 """The decision curves of a report: against their definition, and what is said of them."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,10 @@ from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox
 from mil.errors import ConfigError, PredictionsError
-from mil.report.assemble import _plain
 from mil.report.evaluation import Evaluation
 from mil.report.sections.clinical import Clinical
 from mil.report.sections.clinical_baseline import answers
-from mil.report.sections.utility import section, thresholds
+from mil.report.sections.utility import Utility, thresholds
 from mil.stats.survival_metrics import aalen_johansen
 from tests.report.tables import binary, multiclass, names, survival
 
@@ -32,8 +30,9 @@ def of(
     patients: pd.DataFrame | None = None,
     resamples: int = 100,
 ) -> Any:
-    found = section(Evaluation.refitted(table, endpoint, tool, patients, resamples=resamples))
-    json.dumps(_plain(found), allow_nan=False)
+    found = Utility.compute(Evaluation.refitted(table, endpoint, tool, patients, resamples=resamples))
+    assert found is not None
+    assert Utility.model_validate_json(found.model_dump_json()) == found
     return found
 
 
@@ -48,23 +47,23 @@ def clinic(table: pd.DataFrame, gap: float) -> pd.DataFrame:
 
 def test_the_curve_is_the_definition_at_the_tools_thresholds() -> None:
     table = binary()
-    found = of(table, Binary(), {"thresholds": [0.1, 0.3, 0.5]})["questions"][0]
+    found = of(table, Binary(), {"thresholds": [0.1, 0.3, 0.5]}).questions[0]
     reported = table[table["role"] == "report"]
     score, truth, n = reported["p_1"], reported["label"] == 1, len(reported)
-    assert (found["thresholds"], found["thresholds_from"]) == ([0.1, 0.3, 0.5], "tool")
-    for place, at in enumerate(found["thresholds"]):
+    assert (found.thresholds, found.thresholds_from) == ((0.1, 0.3, 0.5), "tool")
+    for place, at in enumerate(found.thresholds):
         right, wrong = (score[truth] >= at).sum(), (score[~truth] >= at).sum()
         model = right / n - wrong / n * at / (1 - at)
         everybody = truth.mean() - (1 - truth.mean()) * at / (1 - at)
-        assert found["model"]["value"][place] == pytest.approx(model, rel=1e-12)
-        assert found["all"][place] == pytest.approx(everybody, rel=1e-12)
-        assert found["gain"]["value"][place] == pytest.approx(model - max(everybody, 0), abs=1e-12)
+        assert found.model.value[place] == pytest.approx(model, rel=1e-12)
+        assert found.all[place] == pytest.approx(everybody, rel=1e-12)
+        assert found.gain.value[place] == pytest.approx(model - max(everybody, 0), abs=1e-12)
         avoided = 100 * (model - everybody) / (at / (1 - at))
-        assert found["avoided_per_100"]["value"][place] == pytest.approx(avoided, rel=1e-9)
+        assert found.avoided_per_100.value[place] == pytest.approx(avoided, rel=1e-9)
         cleared = (score[~truth] < at).sum() / n - (score[truth] < at).sum() / n * (1 - at) / at
         assert avoided == pytest.approx(100 * cleared, rel=1e-9)
-    assert found["none"] == [0.0] * 3
-    assert (found["n"], found["positives"]) == (n, int(truth.sum()))
+    assert found.none == (0.0,) * 3
+    assert (found.n, found.positives) == (n, int(truth.sum()))
 
 
 def test_thresholds_go_from_a_quarter_to_four_times_the_prevalence() -> None:
@@ -78,29 +77,29 @@ def test_a_model_that_knows_is_useful_and_one_that_guesses_is_not() -> None:
     values = 2 * rng.normal(size=800) - 1
     label = (rng.random(800) < expit(values)).astype(int)
     base = {"patient": names(800), "fold": 0, "role": "report", "label": label}
-    knows = of(pd.DataFrame({**base, "p_1": expit(values)}), Binary())["questions"][0]
-    assert knows["useful"]
-    assert knows["verdict"].startswith("worth more than treating all or none")
-    guesses = of(pd.DataFrame({**base, "p_1": rng.random(800)}), Binary())["questions"][0]
-    assert guesses["useful"] == []
-    assert guesses["verdict"].startswith("no threshold from ")
-    assert max(guesses["gain"]["value"]) <= 0.02
+    knows = of(pd.DataFrame({**base, "p_1": expit(values)}), Binary()).questions[0]
+    assert knows.useful
+    assert knows.verdict.startswith("worth more than treating all or none")
+    guesses = of(pd.DataFrame({**base, "p_1": rng.random(800)}), Binary()).questions[0]
+    assert guesses.useful == ()
+    assert guesses.verdict.startswith("no threshold from ")
+    assert max(guesses.gain.value) <= 0.02
 
 
 def test_the_calibrated_probability_decides_where_it_is_asked_for() -> None:
     table = binary(patients=300).assign(p_1=lambda rows: rows["p_1"] ** 6)  # far too low
-    raw, mended = (of(table, Binary(), tool)["questions"][0] for tool in ({}, {"calibration": "platt"}))
-    assert (raw["calibrated"], mended["calibrated"]) == (None, "platt")
-    assert np.mean(mended["model"]["value"]) > np.mean(raw["model"]["value"])
+    raw, mended = (of(table, Binary(), tool).questions[0] for tool in ({}, {"calibration": "platt"}))
+    assert (raw.calibrated, mended.calibrated) == (None, "platt")
+    assert np.mean(mended.model.value) > np.mean(raw.model.value)
 
 
 def test_clinical_variables_are_fitted_to_training_patients_of_each_fold() -> None:
     table = binary(patients=240)
     patients = clinic(table, 1.5)
     tool = {"clinical": {"numeric": ["age"], "categorical": ["stage", "grade"]}, "thresholds": [0.2, 0.4]}
-    found = of(table, Binary(), tool, patients)["questions"][0]
-    assert found["clinical_variables"] == ["age", "stage"]
-    assert found["clinical_absent"] == ["grade"]
+    found = of(table, Binary(), tool, patients).questions[0]
+    assert found.clinical_variables == ("age", "stage")
+    assert found.clinical_absent == ("grade",)
     expected = np.zeros(2)
     age = pd.to_numeric(patients["age"], errors="coerce")
     for _, rows in table.groupby("fold"):
@@ -114,9 +113,9 @@ def test_clinical_variables_are_fitted_to_training_patients_of_each_fold() -> No
         called = model.predict_proba(by.loc[report.index])[:, 1, None] >= [0.2, 0.4]
         truth = report["label"].to_numpy()[:, None]
         expected += (called * (truth - (1 - truth) * [0.25, 2 / 3])).sum(0) / 240
-    np.testing.assert_allclose(found["clinical"]["value"], expected, atol=1e-3)
-    gap = np.array(found["model"]["value"]) - found["clinical"]["value"]
-    np.testing.assert_allclose(found["over_clinical"]["value"], gap, atol=1e-12)
+    np.testing.assert_allclose(found.clinical.value, expected, atol=1e-3)
+    gap = np.array(found.model.value) - found.clinical.value
+    np.testing.assert_allclose(found.over_clinical.value, gap, atol=1e-12)
 
 
 def test_report_labels_do_not_move_the_clinical_baseline() -> None:
@@ -135,28 +134,28 @@ def test_report_labels_do_not_move_the_clinical_baseline() -> None:
 def test_a_baseline_that_is_not_there_has_a_reason() -> None:
     table = binary()
     patients, tool = clinic(table, 1.0), {"clinical": {"numeric": ["age"]}, "thresholds": [0.3]}
-    assert of(table, Binary(), tool)["questions"][0]["clinical"] is None
-    assert "none is at hand" in of(table, Binary(), tool)["questions"][0]["clinical_reason"]
+    assert of(table, Binary(), tool).questions[0].clinical is None
+    assert "none is at hand" in of(table, Binary(), tool).questions[0].clinical_reason
     table.loc[(table["role"] == "train") & (table["fold"] == 0), "label"] = 0
-    reason = of(table, Binary(), tool, patients)["questions"][0]["clinical_reason"]
+    reason = of(table, Binary(), tool, patients).questions[0].clinical_reason
     assert reason == "no fold's training patients give it for 40 of 120 patients"
 
 
 def test_one_class_and_thresholds_that_are_none_are_said() -> None:
     table = binary()
-    assert "absent" in of(table.assign(label=0), Binary())["questions"][0]["reason"]
+    assert "absent" in of(table.assign(label=0), Binary()).questions[0].reason
     for wrong in ([0.2, 1.0], [], "all", [True], 0):
         with pytest.raises(ConfigError, match=r"^thresholds: .*, expected a list of shares between 0 and 1$"):
             of(table, Binary(), {"thresholds": wrong})
 
 
 def test_classes_are_questions_and_values_have_no_curve() -> None:
-    asked = of(multiclass(), Multiclass(classes=("a", "b", "c")))["questions"]
-    assert [one["name"] for one in asked] == ["a", "b", "c"]
+    asked = of(multiclass(), Multiclass(classes=("a", "b", "c"))).questions
+    assert [one.name for one in asked] == ["a", "b", "c"]
     table = pd.DataFrame({"patient": ["a", "b"], "fold": 0, "role": "report", "score": [1.0, 2.0], "value": [1.0, 2.0]})
-    assert section(Evaluation.refitted(table, Regression())) is None
-    assert section(Evaluation.refitted(survival(), Cox())) is None
-    assert section(Evaluation.refitted(survival(), Cox(horizons={"5y": 60}))) is None
+    assert Utility.compute(Evaluation.refitted(table, Regression())) is None
+    assert Utility.compute(Evaluation.refitted(survival(), Cox())) is None
+    assert Utility.compute(Evaluation.refitted(survival(), Cox(horizons={"5y": 60}))) is None
 
 
 def at_horizon(patients: int = 200) -> pd.DataFrame:
@@ -167,27 +166,27 @@ def at_horizon(patients: int = 200) -> pd.DataFrame:
 
 def test_the_curve_at_a_horizon_is_kaplan_meiers() -> None:
     table = at_horizon()
-    found = of(table, Cox(horizons={"5y": 60}), {"thresholds": [0.3, 0.6]})["horizons"][0]
+    found = of(table, Cox(horizons={"5y": 60}), {"thresholds": [0.3, 0.6]}).horizons[0]
     reported = table[table["role"] == "report"]
     for place, at in enumerate((0.3, 0.6)):
         treated = reported[reported["risk_5y"] >= at]
         alive = KaplanMeierFitter().fit(treated["time"], treated["event"]).predict(60)
         expected = (1 - alive - alive * at / (1 - at)) * len(treated) / len(reported)
-        assert found["model"]["value"][place] == pytest.approx(expected, abs=1e-10)
+        assert found.model.value[place] == pytest.approx(expected, abs=1e-10)
     everybody = KaplanMeierFitter().fit(reported["time"], reported["event"]).predict(60)
-    assert found["prevalence"] == pytest.approx(1 - everybody, abs=1e-12)
-    assert (found["name"], found["horizon"], found["n"]) == ("risk_5y", "5y", 200)
-    assert found["events"] == int(((reported["event"] == 1) & (reported["time"] <= 60)).sum())
+    assert found.prevalence == pytest.approx(1 - everybody, abs=1e-12)
+    assert (found.name, found.horizon, found.n) == ("risk_5y", "5y", 200)
+    assert found.events == int(((reported["event"] == 1) & (reported["time"] <= 60)).sum())
 
 
 def test_the_calibrated_risk_decides_where_it_is_asked_for() -> None:
     table, endpoint = at_horizon(450), Cox(horizons={"5y": 60})
     table["risk_5y"] **= 2
     asked = ({"thresholds": [0.3, 0.6], "calibration": method} for method in (None, "baseline"))
-    [plain], [better] = (of(table, endpoint, tool)["horizons"] for tool in asked)
-    assert (plain["calibrated"], better["calibrated"]) == (None, "baseline")
-    assert (better["name"], better["n"], better["prevalence"]) == (plain["name"], plain["n"], plain["prevalence"])
-    assert better["model"]["value"] != plain["model"]["value"]
+    [plain], [better] = (of(table, endpoint, tool).horizons for tool in asked)
+    assert (plain.calibrated, better.calibrated) == (None, "baseline")
+    assert (better.name, better.n, better.prevalence) == (plain.name, plain.n, plain.prevalence)
+    assert better.model.value != plain.model.value
 
 
 def test_a_clinical_cox_model_stands_beside_the_risks() -> None:
@@ -195,9 +194,9 @@ def test_a_clinical_cox_model_stands_beside_the_risks() -> None:
     hazard = table.groupby("patient")["log_hazard"].first()
     patients = pd.DataFrame({"age": (60 + 5 * hazard).round(1).astype(str)})
     tool = {"clinical": {"numeric": ["age"]}, "thresholds": [0.5]}
-    found = of(table, Cox(horizons={"5y": 60}), tool, patients, resamples=20)["horizons"][0]
-    assert found["clinical_variables"] == ["age"]
-    assert found["clinical"]["value"][0] == pytest.approx(found["model"]["value"][0], abs=0.05)
+    found = of(table, Cox(horizons={"5y": 60}), tool, patients, resamples=20).horizons[0]
+    assert found.clinical_variables == ("age",)
+    assert found.clinical.value[0] == pytest.approx(found.model.value[0], abs=0.05)
 
 
 def test_competing_causes_have_the_first_ones_incidence_and_a_risk_above_one_is_refused() -> None:
@@ -205,11 +204,11 @@ def test_competing_causes_have_the_first_ones_incidence_and_a_risk_above_one_is_
     table["risk"] = table["risk_relapse_5y"]
     endpoint = CompetingRisks(causes=("relapse", "death"), horizons={"5y": 60})
     table["event"] = np.where(table["event"] == 1, 1 + table["patient"].astype(int) % 2, 0)
-    found = of(table, endpoint, resamples=20)["horizons"][0]
-    assert found["name"] == "risk_relapse_5y"
+    found = of(table, endpoint, resamples=20).horizons[0]
+    assert found.name == "risk_relapse_5y"
     reported = table[table["role"] == "report"]
     moments, incidence = aalen_johansen(reported["time"], reported["event"], 2)
-    assert found["prevalence"] == pytest.approx(incidence[0, moments <= 60][-1], abs=1e-12)
+    assert found.prevalence == pytest.approx(incidence[0, moments <= 60][-1], abs=1e-12)
     with pytest.raises(PredictionsError, match="1 of 200 values of risk_relapse_5y outside"):
         of(
             table.assign(risk_relapse_5y=np.where(table.index == table.index[table["role"] == "report"][0], 2, 0.1)),
@@ -232,9 +231,10 @@ def test_bands_hold_the_true_net_benefit_nineteen_times_in_twenty() -> None:
     true = (called * (truth - (1 - truth) * at / (1 - at))).mean(0)
     held = []
     for _ in range(300):
-        found = section(Evaluation.refitted(sample(200), Binary(), {"thresholds": at.tolist()}, resamples=500))
+        found = Utility.compute(Evaluation.refitted(sample(200), Binary(), {"thresholds": at.tolist()}, resamples=500))
         assert found is not None
-        band = found["questions"][0]["model"]
-        held.append((np.array(band["low"]) <= true) & (true <= np.array(band["high"])))
+        band = found.questions[0].model
+        assert band is not None
+        held.append((np.array(band.low) <= true) & (true <= np.array(band.high)))
     coverage = np.mean(held, axis=0)
     assert ((coverage >= 0.91) & (coverage <= 0.98)).all(), coverage  # seen: 0.93 to 0.95
