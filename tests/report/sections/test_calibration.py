@@ -195,7 +195,7 @@ def test_every_class_boundary_and_label_is_a_question() -> None:
 
 
 def test_survival_has_its_own_section_and_a_wrong_method_is_refused() -> None:
-    assert Calibration.compute(Evaluation.refitted(survival(), Cox(), {"calibration": "platt"})) is None
+    assert Calibration.compute(Evaluation.of(survival(), Cox(), {"calibration": "platt"})) is None
     with pytest.raises(ConfigError, match="method 'magic'"):
         of(told(patients=60), Binary(), {"calibration": "magic"})
 
