@@ -23,7 +23,7 @@ Score = Callable[[Tensor, Tensor, Floats | None], Mapping[str, Floats]]
 METHOD = "percentile, patients resampled within folds"
 STRATIFIED = f"{METHOD} and classes"
 _CELLS = 2**20
-"""Multiplicities held at once, 8 MiB."""
+"""Multiplicities in memory at a time, 8 MiB."""
 
 
 class Fold(NamedTuple):
@@ -34,13 +34,13 @@ class Fold(NamedTuple):
     target: Tensor
     """`(p,)` or `(p, k)`"""
     strata: NDArray[np.int64] | None = None
-    """`(p,)`; one stratum where there are none."""
+    """`(p,)`; None: one stratum"""
     patients: NDArray[np.str_] | None = None
-    """Names `(p,)` that tell a patient again in another fold; none: all are different."""
+    """names `(p,)`, by which a patient is recognised in another fold; None: all patients are different"""
 
 
 def draws(folds: Sequence[Fold], resamples: int, seed: int) -> Iterator[list[Floats]]:
-    """Multiplicities of each fold's patients, `(r, p)` a fold, in chunks of resamples that bound the memory."""
+    """Yield multiplicities of each fold's patients, `(r, p)` per fold, in chunks of resamples that bound the memory."""
     strata, places = _population(folds)
     rows = max(1, _CELLS // max(1, len(np.concatenate(strata))))
     generator = np.random.default_rng(seed)
@@ -50,17 +50,17 @@ def draws(folds: Sequence[Fold], resamples: int, seed: int) -> Iterator[list[Flo
 
 
 def _population(folds: Sequence[Fold]) -> tuple[list[Places], list[Places]]:
-    """The members of each stratum among all patients, and each fold's patients among them."""
-    owner = np.concatenate([np.full(len(fold.target), at) for at, fold in enumerate(folds)])
-    kind = np.concatenate([np.zeros(len(f.target), np.int64) if f.strata is None else f.strata for f in folds])
+    """Return the members of each stratum among all patients, and each fold's patients among them."""
+    fold_of = np.concatenate([np.full(len(fold.target), number) for number, fold in enumerate(folds)])
+    stratum_of = np.concatenate([np.zeros(len(f.target), np.int64) if f.strata is None else f.strata for f in folds])
     ends = np.cumsum([len(fold.target) for fold in folds])
     if any(fold.patients is None for fold in folds):
-        names: NDArray[np.generic] = np.arange(len(owner))
+        names: NDArray[np.generic] = np.arange(len(fold_of))
     else:
         names = np.concatenate([np.asarray(fold.patients) for fold in folds])
     _, first, person = np.unique(names, return_index=True, return_inverse=True)
-    _, stratum = np.unique(np.stack([owner[first], kind[first]]), axis=1, return_inverse=True)
-    members = [np.flatnonzero(stratum == at) for at in range(stratum.max() + 1)]
+    _, stratum = np.unique(np.stack([fold_of[first], stratum_of[first]]), axis=1, return_inverse=True)
+    members = [np.flatnonzero(stratum == number) for number in range(stratum.max() + 1)]
     return members, np.split(person, ends[:-1])
 
 

@@ -1,4 +1,4 @@
-"""Metrics of one or several sets of patients on the same resamples: intervals, and differences that are paired."""
+"""Metrics of one or several sets of patients on the same resamples: intervals, and paired differences."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import numpy as np
 from mil.stats.bootstrap import METHOD, STRATIFIED, Floats, Fold, Score, draws
 from mil.stats.estimate import LEVEL, Estimate
 
-Part = tuple[Score, Sequence[Fold]]
+Scored = tuple[Score, Sequence[Fold]]
 """A score with the folds that it is averaged over."""
 
 
@@ -16,21 +16,22 @@ class Sampled(NamedTuple):
     """A metric averaged over folds, and the same in each resample."""
 
     value: float
-    """NaN where no fold defines it."""
+    """NaN where no fold defines it"""
     samples: Floats
     """`(r,)`"""
     folds: tuple[float, ...] = ()
-    """The metric of each fold; empty where the folds are not kept apart."""
+    """the metric of each fold; empty where folds are pooled"""
 
-    def minus(self, other: "Sampled") -> "Sampled":
-        """The difference, resample by resample; fold by fold too where both have the same number."""
-        same = len(self.folds) == len(other.folds)
-        apart = tuple(ours - theirs for ours, theirs in zip(self.folds, other.folds, strict=True)) if same else ()
-        return Sampled(self.value - other.value, self.samples - other.samples, apart)
+    def minus(self, subtrahend: "Sampled") -> "Sampled":
+        """Return the difference by resample, and by fold where both have the same number of folds."""
+        folds: tuple[float, ...] = ()
+        if len(self.folds) == len(subtrahend.folds):
+            folds = tuple(ours - theirs for ours, theirs in zip(self.folds, subtrahend.folds, strict=True))
+        return Sampled(self.value - subtrahend.value, self.samples - subtrahend.samples, folds)
 
     @property
     def defined(self) -> Floats:
-        """The resamples that define the metric."""
+        """The metric in the resamples that define it."""
         return self.samples[np.isfinite(self.samples)]
 
     @property
@@ -40,13 +41,13 @@ class Sampled(NamedTuple):
 
     @property
     def p(self) -> float:
-        """Of no difference, two-sided: twice the smaller share of resamples on either side of zero."""
+        """P value of no difference, two-sided: twice the smaller share of resamples on either side of zero."""
         defined = self.defined
         fewer = min((defined <= 0).sum(), (defined >= 0).sum())
         return float(min(1.0, 2 * (fewer + 1) / (len(defined) + 1)))
 
     def bounds(self, level: float = LEVEL) -> tuple[float, float]:
-        """Of the percentile interval; NaN where no resample defines the metric."""
+        """Return the bounds of the percentile interval; NaN where no resample defines the metric."""
         if not len(self.defined):
             return float("nan"), float("nan")
         low, high = np.quantile(self.defined, [(1 - level) / 2, (1 + level) / 2])
@@ -78,9 +79,9 @@ def intervals(
     """Return every metric that `score` gives, with its interval.
 
     Args:
-        score: `Endpoint.score` or any function like it.
+        score: `Endpoint.score` or a function like it.
         folds: The reported patients of each fold.
-        resamples: How often the patients are drawn anew.
+        resamples: Number of bootstrap resamples.
         seed: Of the draws.
         level: Of the interval.
         counts: Of every estimate.
@@ -101,63 +102,61 @@ def difference(
     """Return every metric of `folds` minus the same of `others`, paired: both are scored on the same resamples.
 
     Args:
-        score: `Endpoint.score` or any function like it.
+        score: `Endpoint.score` or a function like it.
         folds: The reported patients of each fold.
         others: The same patients in the same order with another model's logits.
-        resamples: How often the patients are drawn anew.
+        resamples: Number of bootstrap resamples.
         seed: Of the draws; the same seed gives `intervals` the same resamples.
         level: Of the interval.
         counts: Of every estimate.
     """
     ours, theirs = sampled([(score, folds), (score, others)], resamples, seed, drawn=folds)
-    return {name: one.minus(theirs[name]).interval(_method(folds), counts, level) for name, one in ours.items()}
+    return {name: metric.minus(theirs[name]).interval(_method(folds), counts, level) for name, metric in ours.items()}
 
 
 def sampled(
-    parts: Sequence[Part], resamples: int, seed: int, drawn: Sequence[Fold] | None = None
+    scored: Sequence[Scored], resamples: int, seed: int, drawn: Sequence[Fold] | None = None
 ) -> list[dict[str, Sampled]]:
-    """Every metric of each part, all on the same draws of patients.
+    """Return every metric of each set of patients, all on the same resamples.
 
-    A patient is drawn once a resample for all folds of all parts that name it, whichever partition they are from, so
-    that a difference of two parts is paired.
+    A patient is drawn once a resample for all folds of all sets that name it, so that a difference is paired.
 
     Args:
-        parts: Scores with their folds.
-        resamples: How often the patients are drawn anew.
+        scored: Scores, each with the folds that it is averaged over.
+        resamples: Number of bootstrap resamples.
         seed: Of the draws.
-        drawn: The folds whose patients are drawn, where every part has these same patients in the same order; none:
-            the patients of all parts by their names.
+        drawn: The folds whose patients are drawn, where every set has these same patients in the same order; None:
+            the patients of all sets by their names.
     """
-    every = drawn or [fold for _, folds in parts for fold in folds]
-    amount = sum(len(folds) for _, folds in parts)
-    point = _by_fold(parts, [None] * amount)
-    chunks = [_by_fold(parts, (weights * amount)[:amount]) for weights in draws(every, resamples, seed)]
+    drawn = drawn or [fold for _, folds in scored for fold in folds]
+    count = sum(len(folds) for _, folds in scored)
+    metrics = _by_fold(scored, [None] * count)
+    chunks = [_by_fold(scored, (weights * count)[:count]) for weights in draws(drawn, resamples, seed)]
     return [
         {
             name: Sampled(
                 float(_mean_defined(values)[0]),
-                _mean_defined(np.concatenate([chunk[at][name] for chunk in chunks])),
+                _mean_defined(np.concatenate([chunk[number][name] for chunk in chunks])),
                 tuple(values[0].tolist()),
             )
-            for name, values in found.items()
+            for name, values in by_name.items()
         }
-        for at, found in enumerate(point)
+        for number, by_name in enumerate(metrics)
     ]
 
 
-def _by_fold(parts: Sequence[Part], weights: Sequence[Floats | None]) -> list[dict[str, Floats]]:
-    """Each metric of each part, a row a resample and a column a fold, `(r, f)`."""
-    found, start = [], 0
-    for score, folds in parts:
-        own = weights[start : start + len(folds)]
-        scores = [score(fold.logits, fold.target, weight) for fold, weight in zip(folds, own, strict=True)]
-        found.append({name: np.stack([np.atleast_1d(one[name]) for one in scores], axis=1) for name in scores[0]})
-        start += len(folds)
-    return found
+def _by_fold(scored: Sequence[Scored], weights: Sequence[Floats | None]) -> list[dict[str, Floats]]:
+    """Return each metric of each set, with a row for each resample and a column for each fold, `(r, f)`."""
+    metrics, remaining = [], iter(weights)
+    for score, folds in scored:
+        by_fold = [score(fold.logits, fold.target, next(remaining)) for fold in folds]
+        names = list(by_fold[0])
+        metrics.append({name: np.stack([np.atleast_1d(each[name]) for each in by_fold], axis=1) for name in names})
+    return metrics
 
 
 def _mean_defined(values: Floats) -> Floats:
-    """Mean over the folds that define the metric, `(r, f)` to `(r,)`; NaN where none does."""
+    """Return the mean over the folds that define the metric, `(r, f)` to `(r,)`; NaN where none does."""
     defined = np.isfinite(values)
     count = defined.sum(axis=1)
     mean = np.full(len(values), np.nan)

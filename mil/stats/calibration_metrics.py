@@ -1,4 +1,4 @@
-"""How well probabilities are what they say, for every resample of the patients at once.
+"""Calibration of probabilities and values, for every resample of the patients at once.
 
 Probabilities of exactly 0 or 1 are read as 1e-300 and 1 - 2^-53, so that they have a logit.
 """
@@ -11,23 +11,23 @@ from mil.stats.weights import Floats, as_given, as_rows, ratio
 
 BINS, _IN_A_BIN = 15, 10
 _LOWEST, _HIGHEST = 1e-6, 1 - 1e-12
-"""Of risks on the scale of `log_log`, which is steep near zero: lower ones would outweigh all others."""
+"""Limits of risks on the scale of `log_log`, which is steep near zero: lower ones would outweigh all others."""
 
 
 def logit(probability: ArrayLike) -> Floats:
-    """Logarithm of the odds, finite for all of [0, 1]."""
+    """Return the logarithm of the odds, finite for all of [0, 1]."""
     inside = np.clip(np.asarray(probability, np.float64), 1e-300, 1 - 2**-53)
     return np.asarray(np.log(inside) - np.log1p(-inside))
 
 
 def log_log(risk: ArrayLike) -> Floats:
-    """log(-log(1 - risk)), the scale on which hazards are proportional; risks of 0 and 1 are moved inside."""
+    """Return log(-log(1 - risk)), the scale on which hazards are proportional; risks of 0 and 1 are moved inside."""
     inside = np.clip(np.asarray(risk, np.float64), _LOWEST, _HIGHEST)
     return np.asarray(np.log(-np.log1p(-inside)))
 
 
 def brier(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) -> Floats:
-    """Mean squared distance from the truth, `()` or `(r,)`. Brier, Monthly Weather Review 78, 1950.
+    """Return the mean squared distance from the truth, `()` or `(r,)`. Brier, Monthly Weather Review 78, 1950.
 
     Args:
         probability: `(p,)` of yes, or `(p, c)` of classes: then the distances of all classes add up.
@@ -39,7 +39,7 @@ def brier(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None
 
 
 def scaled_brier(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) -> Floats:
-    """1 - Brier / Brier of telling everyone the prevalence; 1 is perfect, below 0 is worse than that.
+    """Return 1 - Brier / Brier of predicting the prevalence for everyone; 1 is perfect, 0 no better than that.
 
     Arguments as in `brier`; NaN where nobody differs. Steyerberg et al., Epidemiology 21, 2010.
     """
@@ -51,7 +51,7 @@ def scaled_brier(probability: ArrayLike, truth: ArrayLike, weight: Floats | None
 
 
 def log_loss(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) -> Floats:
-    """Mean of minus the logarithm of what the true class got, `()` or `(r,)`.
+    """Return the mean of minus the logarithm of the true class's probability, `()` or `(r,)`.
 
     Args:
         probability: `(p, c)`
@@ -63,7 +63,7 @@ def log_loss(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = N
 
 
 def intercept(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) -> Floats:
-    """Calibration in the large: what has to be added to all logits so that as many are yes as are said to be.
+    """Return calibration in the large: the shift of all logits at which as many are positive as are predicted to be.
 
     Zero is right; below zero the probabilities are too high. Cox, Biometrika 45, 1958.
 
@@ -77,8 +77,8 @@ def intercept(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = 
     """
     truth = np.asarray(truth, np.float64)
     share = np.atleast_1d(_mean(truth, weight))
-    found = logistic(np.ones((len(truth), 1)), truth, weight, logit(probability))[:, 0]
-    return as_given(np.where((share > 0) & (share < 1), found, np.nan), weight)
+    shift = logistic(np.ones((len(truth), 1)), truth, weight, logit(probability))[:, 0]
+    return as_given(np.where((share > 0) & (share < 1), shift, np.nan), weight)
 
 
 def slope(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) -> Floats:
@@ -87,12 +87,12 @@ def slope(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None
     Arguments as in `intercept`. NaN where the classes do not overlap: no finite slope exists.
     """
     values = logit(probability)
-    found = logistic(np.stack([np.ones_like(values), values], 1), truth, weight)[:, 1]
-    return as_given(found * overlaps(values, truth, weight), weight)
+    coefficient = logistic(np.stack([np.ones_like(values), values], 1), truth, weight)[:, 1]
+    return as_given(coefficient * overlaps(values, truth, weight), weight)
 
 
 def ece(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) -> Floats:
-    """Expected calibration error: mean over bins of how far the share of yes lies from the mean probability.
+    """Return the expected calibration error: the mean over bins of the distance of observed from predicted share.
 
     Fifteen bins of equal mass, of fewer than 150 patients one for every ten; equal probabilities stay together. It is
     above zero for perfect probabilities too, the more so the fewer patients: see `ece_if_calibrated`.
@@ -109,14 +109,14 @@ def ece(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) 
 
 
 def ece_if_calibrated(probability: ArrayLike, draws: int = 500, seed: int = 0) -> float:
-    """Mean of the `ece` that these patients would show if their probabilities were exactly right."""
+    """Return the mean `ece` of these patients if their probabilities were exactly right."""
     probability = np.asarray(probability, np.float64)
     truth = (np.random.default_rng(seed).random((draws, len(probability))) < probability).astype(np.float64)
     return float(_ece(probability, truth, np.ones_like(truth)).mean())
 
 
 def line(value: ArrayLike, true: ArrayLike, weight: Floats | None = None) -> tuple[Floats, Floats]:
-    """Intercept and slope of the true values on the predicted ones by least squares, `()` or `(r,)` both.
+    """Return intercept and slope of the true values on the predicted ones by least squares, `()` or `(r,)` both.
 
     NaN where the predictions do not vary.
     """
@@ -127,7 +127,7 @@ def line(value: ArrayLike, true: ArrayLike, weight: Floats | None = None) -> tup
 
 
 def least_squares(design: ArrayLike, true: ArrayLike, weight: Floats | None = None) -> Floats:
-    """Coefficients `(r, k)` of a design `(p, k)`; NaN where a row's patients do not tell them."""
+    """Return the coefficients `(r, k)` of a design `(p, k)`; NaN where a row's patients do not determine them."""
     design, true = np.asarray(design, np.float64), np.asarray(true, np.float64)
     rows, k = as_rows(weight, len(true)), design.shape[1]
     scale = np.maximum(np.abs(design).max(0, initial=0), 1e-300)
@@ -135,8 +135,8 @@ def least_squares(design: ArrayLike, true: ArrayLike, weight: Floats | None = No
     products = (inputs[:, :, None] * inputs[:, None, :]).reshape(len(true), k * k)
     normal = (rows @ products).reshape(-1, k, k)
     solved = np.einsum("rkl,rl->rk", np.linalg.pinv(normal, hermitian=True), (rows * true) @ inputs)
-    known = np.linalg.matrix_rank(normal, hermitian=True) == k
-    return np.asarray(np.where(known[:, None], solved / scale, np.nan))
+    determined = np.linalg.matrix_rank(normal, hermitian=True) == k
+    return np.asarray(np.where(determined[:, None], solved / scale, np.nan))
 
 
 def _mean(values: Floats, weight: Floats | None) -> Floats:
@@ -145,7 +145,7 @@ def _mean(values: Floats, weight: Floats | None) -> Floats:
 
 
 def _ece(probability: Floats, truth: Floats, rows: Floats) -> Floats:
-    """Of truths `(r, p)`, or `(1, p)` for all rows, `(r,)`."""
+    """Return the error `(r,)` of truths `(r, p)`, or `(1, p)` for all rows."""
     if not len(probability):
         return np.full(len(rows), np.nan)
     order = np.argsort(probability, kind="stable")
@@ -154,8 +154,8 @@ def _ece(probability: Floats, truth: Floats, rows: Floats) -> Floats:
     mass = np.add.reduceat(rows, group, axis=1)  # (r, g)
     gap = np.add.reduceat(rows * (probability - truth), group, axis=1)
     total = mass.sum(1, keepdims=True)
-    parts = np.clip(total // _IN_A_BIN, 1, BINS)
+    bins = np.clip(total // _IN_A_BIN, 1, BINS)
     middle = (mass.cumsum(1) - mass / 2) / np.maximum(total, 1)
-    place = np.minimum(parts * middle, parts - 1).astype(np.intp) + BINS * np.arange(len(rows))[:, None]
+    place = np.minimum(bins * middle, bins - 1).astype(np.intp) + BINS * np.arange(len(rows))[:, None]
     gaps = np.bincount(place.ravel(), gap.ravel(), minlength=BINS * len(rows)).reshape(-1, BINS)
     return ratio(np.abs(gaps).sum(1), total[:, 0])

@@ -1,7 +1,7 @@
-"""How long patients go without an event, and how long they are followed: Kaplan-Meier curves that weigh what is seen.
+"""Kaplan-Meier curves of events and of censoring, for weights by the inverse probability of censoring.
 
-Weights by the inverse probability of censoring take G, the chance to be followed beyond a time, from the patients a
-model was trained on, so that they are fixed before a report patient is seen and the same in every resample.
+The weights take G, the chance to be followed beyond a time, from the patients a model was trained on, so that they are
+fixed before a report patient is seen and the same in every resample.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ class KaplanMeier:
     """The chance to be without event after a time. Kaplan and Meier, JASA 53, 1958.
 
     Attributes:
-        times: At which somebody left, by event or censoring, rising `(t,)`.
+        times: Times of events and censorings, rising `(t,)`.
         values: The chance after each of them, `(t,)`.
     """
 
@@ -30,14 +30,14 @@ class KaplanMeier:
 
     @classmethod
     def fit(cls, time: ArrayLike, event: ArrayLike) -> Self:
-        """To patients `(p,)`; an event is any number but zero, and comes before a censoring of its time."""
-        times, there, events, _ = _counts(time, event)
-        return cls(times, _product(events, there))
+        """Fit the curve to patients `(p,)`; an event is any number but zero, and precedes a censoring of its time."""
+        times, at_risk, events, _ = _counts(time, event)
+        return cls(times, _product(events, at_risk))
 
     def at(self, time: ArrayLike) -> Floats:
-        """The chance after these times, of any shape: the events of a time have happened.
+        """Return the chance after these times, of any shape; the events of a time have happened.
 
-        Beyond the last patient's time it is zero where the curve has come to zero, and not known (NaN) otherwise.
+        Beyond the last patient's time it is zero where the curve has come to zero, and NaN otherwise.
         """
         time = np.asarray(time, dtype=np.float64)
         reached = np.concatenate([[1.0], self.values])
@@ -50,43 +50,43 @@ class KaplanMeier:
         return float(self.times[-1]) if len(self.times) else -np.inf
 
     def state(self) -> dict[str, Any]:
-        """In plain JSON types."""
+        """Return the curve in plain JSON types."""
         return {"times": self.times.tolist(), "values": self.values.tolist()}
 
     @classmethod
     def of(cls, state: Mapping[str, Sequence[float]]) -> Self:
-        """From what `state` gave."""
+        """Restore a curve from what `state` returned."""
         return cls(np.asarray(state["times"], np.float64), np.asarray(state["values"], np.float64))
 
 
 class Censoring(KaplanMeier):
-    """The chance G to be followed beyond a time: Kaplan-Meier with events and censorings in each other's place.
+    """The chance G to be followed beyond a time: Kaplan-Meier with events and censorings exchanged.
 
-    Who has an event at a time is no longer there to be censored at that time. G of a time includes the censorings of
+    A patient with an event at a time cannot be censored at that time. G of a time includes the censorings of
     that very time, as scikit-survival has it.
     """
 
     @classmethod
     def fit(cls, time: ArrayLike, event: ArrayLike) -> Self:
-        """To the training patients `(p,)`; an event is any number but zero."""
-        times, there, events, censored = _counts(time, event)
-        return cls(times, _product(censored, there - events))
+        """Fit the curve to the training patients `(p,)`; an event is any number but zero."""
+        times, at_risk, events, censored = _counts(time, event)
+        return cls(times, _product(censored, at_risk - events))
 
     def inverse(self, time: ArrayLike) -> Floats:
-        """`1 / G` after these times, NaN where G is zero or not known: nobody was followed that long."""
+        """Return `1 / G` after these times, NaN where G is zero or unknown because nobody was followed that long."""
         chance = self.at(time)
-        found = np.full(chance.shape, np.nan)
-        np.divide(1.0, chance, out=found, where=chance > 0)
-        return found
+        weight = np.full(chance.shape, np.nan)
+        np.divide(1.0, chance, out=weight, where=chance > 0)
+        return weight
 
 
 def _counts(time: ArrayLike, event: ArrayLike) -> tuple[Floats, Amounts, Amounts, Amounts]:
-    """Different times, those still there just before each, and its events and censorings, `(t,)` each."""
+    """Return the different times, the patients at risk just before each, and its events and censorings, `(t,)` each."""
     times, place = np.unique(np.asarray(time, np.float64), return_inverse=True)
     seen = np.asarray(event) != 0
     events, censored = (np.bincount(place[kind], minlength=len(times)) for kind in (seen, ~seen))
-    there = np.cumsum((events + censored)[::-1])[::-1]
-    return times, there, events, censored
+    at_risk = np.cumsum((events + censored)[::-1])[::-1]
+    return times, at_risk, events, censored
 
 
 def _product(leaving: Amounts, among: Amounts) -> Floats:

@@ -1,4 +1,4 @@
-"""How well scores tell classes apart, for every resample of the patients at once."""
+"""How well scores separate classes, for every resample of the patients at once."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,9 +9,9 @@ _LEAST, _MOST, _ROUNDING = 1e-300, 1e300, 1e-11
 
 
 def auroc(score: ArrayLike, positive: ArrayLike, weight: Floats | None = None) -> Floats:
-    """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half.
+    """Return the area under the ROC curve: the chance that a positive scores above a negative, ties counting half.
 
-    Each class is sorted once, then sums over the negatives stand at the positives' places: O(n log n + r n).
+    Each class is sorted once, then sums over the negatives are looked up for each positive: O(n log n + r n).
 
     Args:
         score: `(p,)`, higher for positives.
@@ -35,7 +35,7 @@ def auroc(score: ArrayLike, positive: ArrayLike, weight: Floats | None = None) -
 
 
 def average_precision(score: ArrayLike, positive: ArrayLike, weight: Floats | None = None) -> Floats:
-    """Area under the precision-recall curve as a sum of steps; a score that knows nothing reaches the prevalence.
+    """Return the area under the precision-recall curve as a sum of steps; a random score reaches the prevalence.
 
     The mean over the positives of the precision where all scores down to theirs are called positive, tied ones
     together. This is what scikit-learn computes; nothing is interpolated, which would flatter (Davis and Goadrich, ICML
@@ -61,7 +61,7 @@ def average_precision(score: ArrayLike, positive: ArrayLike, weight: Floats | No
 
 
 def macro_auroc(scores: ArrayLike, label: ArrayLike, weight: Floats | None = None) -> Floats:
-    """Mean over the classes of the AUROC of one class against the rest.
+    """Return the mean over the classes of the AUROC of one class against the rest.
 
     Args:
         scores: `(p, c)`, column k higher for class k.
@@ -77,28 +77,28 @@ def macro_auroc(scores: ArrayLike, label: ArrayLike, weight: Floats | None = Non
 
 
 def against_rest(log_share: Floats) -> Floats:
-    """Each class's log odds from logarithms of its probability, `(p, c)` both: the same order, fine at both ends."""
+    """Return each class's log odds from the logarithms of its probability, `(p, c)` both, exact near 0 and near 1."""
     rest = np.log(-np.expm1(np.minimum(log_share, -_LEAST)))
     return log_share - rest
 
 
 def levelled(scores: Floats) -> Floats:
-    """The same order of patients within each column, `(p, c)`, where equal up to rounding is equal.
+    """Return ranks within each column, `(p, c)`, in which scores that are equal up to rounding are tied.
 
-    A score that went through logarithms and back differs from its equals in the last digits, and would break their tie
-    by chance: of probabilities with one decimal that moved an AUROC by 0.008.
+    Logarithms and their inverses change the last digits of equal scores, which would break their tie by chance: of
+    probabilities with one decimal that moved an AUROC by 0.008.
     """
     finite = np.clip(scores, -_MOST, _MOST)
     order = np.argsort(finite, axis=0)
     rising = np.take_along_axis(finite, order, axis=0)
-    apart = np.diff(rising, axis=0) > _ROUNDING * (1 + np.abs(rising[1:]))
+    differs = np.diff(rising, axis=0) > _ROUNDING * (1 + np.abs(rising[1:]))
     places = np.zeros_like(scores)
-    np.put_along_axis(places, order[1:], np.cumsum(apart, axis=0, dtype=np.float64), axis=0)
+    np.put_along_axis(places, order[1:], np.cumsum(differs, axis=0, dtype=np.float64), axis=0)
     return np.where(np.isnan(scores), np.nan, places)
 
 
 def balanced_accuracy(predicted: ArrayLike, label: ArrayLike, classes: int, weight: Floats | None = None) -> Floats:
-    """Mean over the classes of the share of their patients that are called so.
+    """Return the mean over the classes of their recall.
 
     Args:
         predicted: `(p,)`, the class called, 0 to c - 1.
@@ -115,7 +115,7 @@ def balanced_accuracy(predicted: ArrayLike, label: ArrayLike, classes: int, weig
 
 
 def sensitivity(called: ArrayLike, positive: ArrayLike, weight: Floats | None = None) -> Floats:
-    """The share of the positives that are called positive, `()` or `(r,)`; NaN without positives.
+    """Return the share of the positives that are called positive, `()` or `(r,)`; NaN without positives.
 
     Args:
         called: `(p,)`, true where the decision is positive.
@@ -126,7 +126,7 @@ def sensitivity(called: ArrayLike, positive: ArrayLike, weight: Floats | None = 
 
 
 def specificity(called: ArrayLike, positive: ArrayLike, weight: Floats | None = None) -> Floats:
-    """The share of the negatives that are called negative, `()` or `(r,)`; NaN without negatives.
+    """Return the share of the negatives that are called negative, `()` or `(r,)`; NaN without negatives.
 
     Args:
         called: `(p,)`, true where the decision is positive.
@@ -142,14 +142,14 @@ def _share(hit: NDArray[np.bool_], among: NDArray[np.bool_], weight: Floats | No
 
 
 def _sorted(score: Floats, rows: Floats, which: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Rising scores of some of the patients `(n,)`, and their weights with resamples last, `(n, r)`."""
+    """Return rising scores of some of the patients, `(n,)`, and their weights with resamples last, `(n, r)`."""
     places = np.flatnonzero(which)
     places = places[np.argsort(score[places], kind="stable")]
     return score[places], rows.T[places]
 
 
 def _total(weights: Floats) -> Floats:
-    """Sums over none, the first, the first two, ... of the patients, `(n, r)` to `(n + 1, r)`."""
+    """Return sums over none, the first, the first two, ... of the patients, `(n, r)` to `(n + 1, r)`."""
     total = np.zeros((len(weights) + 1, weights.shape[1]))
     np.cumsum(weights, axis=0, out=total[1:])
     return total

@@ -1,4 +1,4 @@
-"""Cox's model of the reported patients, by lifelines, or the reason why it has no finite estimate."""
+"""Cox's model, by lifelines, or the reason why it has no finite estimate."""
 
 import warnings
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Cox:
 
     @property
     def log_likelihood(self) -> float:
-        """The partial one, at its maximum."""
+        """Maximum of the partial log likelihood."""
         return float(self.model.log_likelihood_)
 
     def coefficient(self, name: str) -> Estimate:
@@ -48,7 +48,7 @@ class Cox:
         return self.coefficient(name).transformed(np.exp)
 
     def proportionality(self) -> dict[str, float]:
-        """For each covariate the p of Grambsch and Therneau's test that its hazard ratio does not move with time.
+        """Return by covariate the p of Grambsch and Therneau's test that its hazard ratio does not change with time.
 
         Scaled Schoenfeld residuals against one minus Kaplan-Meier. Biometrika 81, 1994.
         """
@@ -56,23 +56,23 @@ class Cox:
         return {str(name): float(p) for name, p in zip(self.model.params_.index, test.p_value, strict=True)}
 
     def risk(self, covariates: pd.DataFrame) -> NDArray[np.float64]:
-        """Log hazard ratios of patients `(p,)` against all covariates at zero."""
+        """Return log hazard ratios of patients `(p,)` against all covariates at zero."""
         weights = self.model.params_
         return np.asarray(covariates[weights.index].to_numpy(np.float64) @ weights.to_numpy())
 
 
 def fit(covariates: pd.DataFrame, time: NDArray[np.float64], event: NDArray[np.bool_], penalty: float = 0.0) -> Cox:
-    """Proportional hazards with Efron's ties.
+    """Fit proportional hazards with Efron's ties.
 
     Args:
         covariates: `(p, k)`, numbers.
         time: `(p,)`.
         event: `(p,)`.
-        penalty: of the squared coefficients of standardised covariates, for predictions; estimates have none.
+        penalty: Of the squared coefficients of standardised covariates, for predictions; estimates have none.
 
     Raises:
-        NotEstimableError: no more events than covariates, a covariate that does not vary, or a likelihood that rises
-            without end.
+        NotEstimableError: no more events than covariates, a covariate that does not vary, or a likelihood without a
+            maximum.
     """
     if not covariates.shape[1]:
         raise NotEstimableError("no covariate varies among the patients")

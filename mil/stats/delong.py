@@ -40,18 +40,18 @@ class Area:
 
     @property
     def variance(self) -> float:
-        """DeLong's; NaN where it is not defined."""
+        """DeLong's variance; NaN where it is not defined."""
         return float(self.influence @ self.influence)
 
     def interval(self, level: float = LEVEL, scale: Literal["logit", "plain"] = "logit") -> tuple[float, float]:
-        """Low and high, NaN where the variance is not known or zero.
+        """Return low and high, NaN where the variance is undefined or zero.
 
         On the logit scale the bounds stay between 0 and 1 and cover a large area of few patients better, as its
         distribution is skewed (Pepe, The Statistical Evaluation of Medical Tests, 2003, section 5.2.3). The plain
         scale, area and z standard errors cut at 0 and 1, is what most software prints.
         """
         error, z = self.variance**0.5, float(stats.norm.ppf((1 + level) / 2))
-        if not error > 0:  # all in order: the sample says nothing of how sure this is
+        if not error > 0:  # all pairs in order: the sample does not show how certain the area is
             return float("nan"), float("nan")
         if scale == "plain":
             return max(0.0, self.value - z * error), min(1.0, self.value + z * error)
@@ -81,7 +81,7 @@ class Area:
 
 
 def area(score: ArrayLike, positive: ArrayLike) -> Area:
-    """The AUROC with every patient's influence; ties count half.
+    """Return the AUROC with every patient's influence; ties count half.
 
     Args:
         score: `(p,)`, higher for positives.
@@ -100,35 +100,35 @@ def area(score: ArrayLike, positive: ArrayLike) -> Area:
 
 
 def mean(areas: Sequence[Area], patients: Sequence[ArrayLike] | None = None) -> Area:
-    """The mean over the folds that define an area, with the influences of patients in order of their names.
+    """Return the mean over the folds that define an area, with the influences of patients in order of their names.
 
     Args:
         areas: Of each fold.
-        patients: Names `(p,)` of each fold's patients; none: all are different.
+        patients: Names `(p,)` of each fold's patients; None: all are different.
     """
-    defined = [at for at, one in enumerate(areas) if np.isfinite(one.value)]
+    defined = [fold for fold, each in enumerate(areas) if np.isfinite(each.value)]
     if not defined:
         return Area(float("nan"), np.full(1, np.nan))
-    influence = np.concatenate([areas[at].influence for at in defined]) / len(defined)
+    influence = np.concatenate([areas[fold].influence for fold in defined]) / len(defined)
     if patients is not None:
-        names = np.concatenate([np.asarray(patients[at]) for at in defined])
+        names = np.concatenate([np.asarray(patients[fold]) for fold in defined])
         _, person = np.unique(names, return_inverse=True)
         influence = np.asarray(np.bincount(person, weights=influence), dtype=np.float64)
-    return Area(float(np.mean([areas[at].value for at in defined])), influence)
+    return Area(float(np.mean([areas[fold].value for fold in defined])), influence)
 
 
-def covariance(one: Area, other: Area) -> float:
-    """Of two models' areas; their patients are the same in the same order."""
-    return float(one.influence @ other.influence)
+def covariance(first: Area, second: Area) -> float:
+    """Return the covariance of two models' areas; their patients are the same in the same order."""
+    return float(first.influence @ second.influence)
 
 
-def difference(one: Area, other: Area, level: float = LEVEL) -> Estimate:
-    """Return one area minus the other, with p; their patients are the same in the same order.
+def difference(first: Area, second: Area, level: float = LEVEL) -> Estimate:
+    """Return the first area minus the second, with p; their patients are the same in the same order.
 
     Bounds and p are None where the influences do not define them.
     """
-    value = one.value - other.value
-    error = Area(value, one.influence - other.influence).variance ** 0.5
+    value = first.value - second.value
+    error = Area(value, first.influence - second.influence).variance ** 0.5
     if error == 0 and value == 0:  # the models order the patients alike
         return Estimate(value=0.0, low=0.0, high=0.0, p=1.0, level=level, method=PAIRED)
     if not error > 0:
@@ -140,13 +140,13 @@ def difference(one: Area, other: Area, level: float = LEVEL) -> Estimate:
 
 
 def _share_below(scores: Floats, others: Floats) -> Floats:
-    """The share of others below each score, ties half, `(p,)`."""
+    """Return the share of `others` below each score, ties half, `(p,)`."""
     others = np.sort(others)
     less, most = np.searchsorted(others, scores, side="left"), np.searchsorted(others, scores, side="right")
     return np.asarray((less + most) / (2 * len(others)))
 
 
 def _deviations(shares: Floats, value: float) -> Floats:
-    """Influences of one class's patients, whose squares sum to the variance of the mean; NaN of one patient."""
+    """Return the influences of one class's patients, whose squares sum to the variance; NaN of a single patient."""
     n = len(shares)
     return (shares - value) / np.sqrt(n * (n - 1)) if n > 1 else np.full(n, np.nan)

@@ -7,10 +7,10 @@ from mil.stats.weights import Floats, as_given, as_rows, ratio
 
 
 def quadratic_kappa(predicted: ArrayLike, label: ArrayLike, classes: int, weight: Floats | None = None) -> Floats:
-    """Cohen's kappa with disagreement weighed by the square of the distance between grades.
+    """Return Cohen's kappa with disagreement weighted by the squared distance between grades.
 
-    Cohen, Psychological Bulletin 70, 1968. One is agreement, zero what two independent graders with these frequencies
-    reach.
+    Cohen, Psychological Bulletin 70, 1968. One is agreement, zero the expectation of two independent graders with these
+    frequencies.
 
     Args:
         predicted: `(p,)`, the grade called, 0 to c - 1.

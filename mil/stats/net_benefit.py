@@ -1,4 +1,4 @@
-"""Net benefit of treating whoever is told a high enough risk, for every resample of the patients at once.
+"""Net benefit of treating patients whose risk reaches a threshold, for every resample of the patients at once.
 
 Vickers & Elkin, Medical Decision Making 26, 2006: at a threshold t a false positive is worth t / (1 - t) of a true one.
 """
@@ -10,7 +10,7 @@ from mil.stats.weights import Floats, as_rows, ratio
 
 
 def net_benefit(called: NDArray[np.bool_], truth: ArrayLike, odds: Floats, weight: Floats | None = None) -> Floats:
-    """True positives less what false ones cost, as a share of the patients, `(r, t)`; one row without weights.
+    """Return true positives minus the cost of false ones, as a share of the patients, `(r, t)`; one row unweighted.
 
     Args:
         called: `(p, t)`, who is treated at each threshold.
@@ -26,10 +26,11 @@ def net_benefit(called: NDArray[np.bool_], truth: ArrayLike, odds: Floats, weigh
 def censored_net_benefit(
     called: NDArray[np.bool_], time: ArrayLike, cause: ArrayLike, horizon: float, odds: Floats, weight: Floats | None
 ) -> Floats:
-    """The same of the first cause until a horizon, `(r, t)`; the share of true positives is estimated.
+    """Return the net benefit about the first cause until a horizon, `(r, t)`.
 
-    It is the share of the treated, times the incidence among them: Aalen and Johansen's, which without competing
-    events is one minus Kaplan-Meier's survival. Vickers et al., BMC Medical Informatics and Decision Making 8, 2008.
+    The share of true positives is the share of the treated times the incidence among them: Aalen and Johansen's, which
+    without competing events is one minus Kaplan-Meier's survival. Vickers et al., BMC Medical Informatics and Decision
+    Making 8, 2008.
 
     Args:
         called: `(p, t)`, who is treated at each threshold.
@@ -49,9 +50,9 @@ def censored_net_benefit(
 
 
 def incidence_until(time: ArrayLike, cause: ArrayLike, horizon: float, weight: Floats | None = None) -> Floats:
-    """Cumulative incidence of the first cause until a horizon, by Aalen and Johansen, `(r,)`; 0 without patients.
+    """Return Aalen and Johansen's cumulative incidence of the first cause until a horizon, `(r,)`; 0 without patients.
 
-    Where nobody is followed to the horizon, the incidence stays what it was at the last event.
+    Where nobody is followed to the horizon, it is the incidence at the last event.
 
     Args:
         time: `(p,)`, of the event or of the censoring; events come before the censorings of their time.
@@ -70,7 +71,7 @@ def incidence_until(time: ArrayLike, cause: ArrayLike, horizon: float, weight: F
     at_risk = rows[:, ::-1].cumsum(1)[:, ::-1][:, np.searchsorted(time, moments)]  # (r, m)
     first = np.searchsorted(time[seen], moments)
     ended = np.add.reduceat(rows[:, seen], first, axis=1)
-    own = np.add.reduceat(rows[:, seen] * (cause[seen] == 1), first, axis=1)
-    hazard, own_hazard = (np.nan_to_num(ratio(events, at_risk)) for events in (ended, own))
+    of_cause = np.add.reduceat(rows[:, seen] * (cause[seen] == 1), first, axis=1)
+    hazard, cause_hazard = (np.nan_to_num(ratio(events, at_risk)) for events in (ended, of_cause))
     before = np.cumprod(1 - hazard, axis=1)
-    return np.asarray(own_hazard[:, 0] + np.einsum("rm,rm->r", before[:, :-1], own_hazard[:, 1:]))
+    return np.asarray(cause_hazard[:, 0] + np.einsum("rm,rm->r", before[:, :-1], cause_hazard[:, 1:]))

@@ -1,4 +1,4 @@
-"""What happened to patients who were not all followed to the end: risks at a time, mean times, pseudo-values.
+"""Observed risks, mean times and pseudo-values of censored patients.
 
 A code says how follow-up ended: 0 censored, 1 the event, more a competing event. Without competing events the incidence
 is one minus Kaplan and Meier's survival, with them it is that of Aalen and Johansen, Scand J Stat 5, 1978.
@@ -13,13 +13,13 @@ from mil.stats.estimate import LEVEL, Estimate
 from mil.stats.weights import Floats, as_given, as_rows
 
 _CELLS = 2**21
-"""Weights held at once, 16 MiB."""
+"""Weights in memory at a time, 16 MiB."""
 
 
 def incidence_at(time: Floats, code: Floats, at: float, weight: Floats | None = None) -> Floats:
-    """The chance that the first cause has come by a time, `()`, or `(r,)` for multiplicities `(r, p)`.
+    """Return the incidence of the first cause at a time, `()`, or `(r,)` for multiplicities `(r, p)`.
 
-    Follow-up that ends before `at` is taken as if nothing happened after it: ask `reaches` first.
+    Where nobody is followed to `at`, it is the incidence at the last event; `reaches` checks for that.
     """
     order = np.argsort(time, kind="stable")
     moments, start = np.unique(time[order], return_index=True)
@@ -33,14 +33,15 @@ def incidence_at(time: Floats, code: Floats, at: float, weight: Floats | None = 
 
 
 def reaches(time: Floats, code: Floats, at: float) -> bool:
-    """Whether the incidence at a time is known: somebody is followed until then, or all have ended before."""
+    """Return whether the incidence at a time is defined: follow-up reaches it, or all patients had an event before."""
     return bool(len(time)) and bool(time.max() >= at or (code[time == time.max()] > 0).all())
 
 
 def pseudo_values(time: Floats, code: Floats, at: float) -> Floats:
-    """Each patient's share in the incidence at a time, `(p,)`: `n F - (n - 1) F` without the patient.
+    """Return each patient's pseudo-value of the incidence at a time, `(p,)`: `n F - (n - 1) F` without the patient.
 
-    They stand for the unseen "had the event by then" in a regression. Andersen, Klein and Rosthøj, Biometrika 90, 2003.
+    In a regression they replace the partly unobserved "had the event by then". Andersen, Klein and Rosthøj, Biometrika
+    90, 2003.
     """
     n, size = len(time), max(1, _CELLS // max(1, len(time)))
     without = [
@@ -78,7 +79,7 @@ def survival_at(time: Floats, code: Floats, at: float) -> Estimate:
 
 
 def restricted_mean(time: Floats, event: NDArray[np.bool_], until: float) -> tuple[float, float]:
-    """Mean time without event up to a time, the area under Kaplan and Meier's curve, and its variance by Greenwood.
+    """Return the mean event-free time up to a time, the area under Kaplan and Meier's curve, and Greenwood's variance.
 
     Royston and Parmar, BMC Med Res Methodol 13, 2013, equations of section 2.
     """
@@ -87,7 +88,7 @@ def restricted_mean(time: Floats, event: NDArray[np.bool_], until: float) -> tup
     deaths = np.array([np.sum(event & (time == moment)) for moment in moments], dtype=np.float64)
     survival = np.concatenate([[1.0], np.cumprod(1 - deaths / at_risk)])  # (t + 1,)
     areas = survival * np.diff(np.concatenate([[0.0], moments, [until]]))
-    ahead = np.cumsum(areas[::-1])[::-1][1:]  # (t,), the area that an event still takes part in
+    ahead = np.cumsum(areas[::-1])[::-1][1:]  # (t,), the area to the right of each event
     terms = np.zeros(len(moments))
     np.divide(ahead**2 * deaths, at_risk * (at_risk - deaths), out=terms, where=at_risk > deaths)
     return float(areas.sum()), float(terms.sum())
@@ -105,7 +106,7 @@ def median_follow_up(time: Floats, code: Floats) -> Estimate:
 
 
 def _certain(value: float, time: Floats, code: Floats, at: float) -> tuple[float, float]:
-    """Where nobody or everybody had the event: what as many patients as were last at risk can exclude."""
+    """Return the bounds where nobody or everybody had the event: exact, of as many patients as were last at risk."""
     last = at if value == 0 else time[(code > 0) & (time <= at)].max()
     bound = ((1 - LEVEL) / 2) ** (1 / max(1, int((time >= last).sum())))
     return (0.0, 1 - bound) if value == 0 else (bound, 1.0)
@@ -117,13 +118,13 @@ def _first_below(times: Floats, curve: Floats) -> float | None:
 
 
 def _share(amounts: Floats, of: Floats) -> Floats:
-    found = np.zeros(amounts.shape)
-    np.divide(amounts, of, out=found, where=of > 0)
-    return found
+    share = np.zeros(amounts.shape)
+    np.divide(amounts, of, out=share, where=of > 0)
+    return share
 
 
 def _log_log(risk: float, spread: float) -> tuple[float, float]:
-    """The interval of a risk from its standard error, inside 0 and 1."""
+    """Return the interval of a risk from its standard error, within 0 and 1."""
     if not 0 < risk < 1:
         return float("nan"), float("nan")
     z = float(stats.norm.ppf((1 + LEVEL) / 2))

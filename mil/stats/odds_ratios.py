@@ -1,4 +1,4 @@
-"""Logistic regression of the reported patients with Wald's intervals, or the reason why it has no finite estimate."""
+"""Logistic regression with Wald's intervals, or the reason why it has no finite estimate."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from mil.stats.weights import Floats
 
 METHOD = "Wald, logistic regression"
 _FARTHEST = 15.0
-"""Log odds between patients beyond which likelihood has run away."""
+"""Log odds above which the likelihood has no maximum."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Odds:
     weights: Floats
     """of the covariates, `(k,)`"""
     errors: Floats
-    """standard ones, `(k,)`"""
+    """standard errors, `(k,)`"""
     log_likelihood: float
     n: int
     events: int
@@ -47,17 +47,17 @@ class Odds:
         return log_odds.transformed(np.exp)
 
     def risk(self, covariates: pd.DataFrame) -> Floats:
-        """Log odds of patients `(p,)` against all covariates at zero."""
+        """Return log odds of patients `(p,)` against all covariates at zero."""
         return np.asarray(covariates[list(self.names)].to_numpy(np.float64) @ self.weights)
 
 
 def fit(covariates: pd.DataFrame, event: NDArray[np.bool_], penalty: float = 0.0) -> Odds:
-    """Maximum likelihood, with an intercept.
+    """Fit by maximum likelihood, with an intercept.
 
     Args:
         covariates: `(p, k)`, numbers.
         event: `(p,)`, the positives.
-        penalty: of the squared coefficients of standardised covariates, for predictions, which have no errors.
+        penalty: Of the squared coefficients of standardised covariates, for predictions, which have no errors.
 
     Raises:
         NotEstimableError: no more positives or negatives than covariates, a covariate that does not vary or follows
