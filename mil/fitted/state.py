@@ -93,8 +93,9 @@ class FittedState(BaseModel):
             asked = plans(rule, single)
             for plan in asked:
                 decisions += attempts.decision(prefix, partial(plan.fit, *known, calibrator), plan)
-            if not asked and len(known[0]) and (groups := group_plan(None, single)) is not None:
-                risk_groups += attempts.decision(prefix, partial(groups.fit, *known, calibrator), groups)
+            if not asked and (groups := group_plan(None, single)) is not None:
+                fit = partial(groups.fit, *known, calibrator)
+                risk_groups += attempts.decision(prefix, fit, groups, logging.DEBUG)  # no tool asked for them
         return cls(
             endpoint=endpoint.state(),
             decisions=tuple(decisions),
@@ -189,18 +190,20 @@ class _Attempts:
     def __init__(self) -> None:
         self.reasons = dict[str, str]()
 
-    def make(self, what: str, fit: Callable[[], Fitted]) -> Fitted | None:
-        """Return what was fitted, or None, with a warning."""
+    def make(self, what: str, fit: Callable[[], Fitted], level: int = logging.WARNING) -> Fitted | None:
+        """Return what was fitted, or None and log the reason at this level."""
         try:
             return fit()
         except PredictionsError as error:
-            logger.warning("no %s: %s", what.partition(" ")[0], error)
+            logger.log(level, "no %s: %s", what.partition(" ")[0], error)
             self.reasons[what] = str(error)
             return None
 
-    def decision(self, prefix: str, fit: Callable[[], Decision], plan: Plan) -> Collection[Decision]:
+    def decision(
+        self, prefix: str, fit: Callable[[], Decision], plan: Plan, level: int = logging.WARNING
+    ) -> Collection[Decision]:
         """Return the fitted decision under its endpoint's name, or nothing."""
-        fitted = self.make(f"decision {prefix}{plan.name}", fit)
+        fitted = self.make(f"decision {prefix}{plan.name}", fit, level)
         return [] if fitted is None else [fitted.model_copy(update={"name": f"{prefix}{fitted.name}"})]
 
 
