@@ -8,7 +8,6 @@ from scipy import stats
 from torch import Tensor
 
 from mil.endpoints.question import Question
-from mil.endpoints.survival import Survival
 from mil.errors import PredictionsError
 from mil.report.as_dict import as_dict
 from mil.report.evaluation import Evaluation
@@ -104,9 +103,9 @@ def verdict(found: Mapping[str, Any]) -> str:
 
 
 def targets(one: Evaluation, shared: Sequence[str]) -> Tensor:
-    """What these reported patients are, `(p, k)`; of survival time and event alone, strata are a matter of training."""
-    target = one.endpoint.encode(one.reported.loc[list(shared)]).double().reshape(len(shared), -1)
-    return target[:, :2] if isinstance(one.endpoint, Survival) else target
+    """Return the targets of these reported patients, `(p, k)`, without the strata that training may add to times."""
+    target, view = one.endpoint.encode(one.reported.loc[list(shared)]), one.endpoint.survival
+    return target.double().reshape(len(shared), -1) if view is None else view.event_times(target)
 
 
 def _population(counts: Mapping[str, int]) -> str:

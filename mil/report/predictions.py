@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mil.endpoints.classification import Classes
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import PredictionsError
 from mil.stats.bootstrap import Fold
@@ -62,9 +61,8 @@ def report_folds(table: pd.DataFrame, endpoint: Endpoint) -> list[Fold]:
     for _, rows in rows_of(table, "report"):
         named = rows.set_index("patient")
         target = endpoint.encode(named)
-        strata = endpoint.strata(target) if isinstance(endpoint, Classes) else None
         patients = rows["patient"].to_numpy(dtype=np.str_)
-        folds.append(Fold(endpoint.recode(named), target, strata, patients))
+        folds.append(Fold(endpoint.recode(named), target, endpoint.resampling_strata(target), patients))
     return folds
 
 

@@ -11,7 +11,6 @@ from scipy import stats
 from torch import Tensor
 
 from mil.endpoints.question import Question
-from mil.endpoints.survival import Survival
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
 from mil.report.schema import Estimate, Model, Number
@@ -101,8 +100,9 @@ def main_measure(evaluation: Evaluation) -> Measure:
     def score(logits: Tensor, target: Tensor, weight: Floats | None) -> dict[str, Floats]:
         return {"": endpoint.score(logits, target, weight)[endpoint.metric]}
 
-    if isinstance(endpoint, Survival):
-        alike = [endpoint.from_oracle(_ranks(endpoint.risk(fold.logits.double()))) for fold in folds]
+    if endpoint.survival is not None:
+        risks = [endpoint.decode(fold.logits)[endpoint.survival.rank_column] for fold in folds]
+        alike = [endpoint.from_oracle(_ranks(risk)) for risk in risks]
         return Measure(endpoint.metric, score, folds, _together(folds, alike), _events, LEAST, CELL, RANKS)
     return Measure(endpoint.metric, score, folds, _together(folds, None), _patients, 2 * LEAST, 2 * CELL, VALUES)
 
