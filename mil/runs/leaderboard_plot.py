@@ -57,12 +57,6 @@ def _draw_run(axes: Axes, at: int, row: Mapping[Any, Any]) -> None:
         axes.plot(row["value"] - row["over_baseline"], at, "s", color=GREY, markersize=4, fillstyle="none")
     if estimable:
         axes.plot(row["value"], at, "o", color=colour, markersize=5)
-    shown = interval(
-        Estimate(
-            value=float(row["value"]) if estimable else None,
-            low=row["low"] if bounded else None,
-            high=row["high"] if bounded else None,
-        ),
-        3,
-    )
+    low, high = (float(row[side]) if bounded else None for side in ("low", "high"))
+    shown = interval(Estimate(value=float(row["value"]) if estimable else None, low=low, high=high))
     axes.text(1.02, at, shown, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=colour)

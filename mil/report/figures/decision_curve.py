@@ -6,49 +6,41 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mil.report.evaluation import Evaluation
-from mil.report.figures.style import COLOURS, GREY, LINES, panels, shared_legend, short
-from mil.report.schema import Report
-from mil.report.sections.utility import DecisionCurve, Utility
-from mil.stats.bootstrap import Floats
+from mil.report.figures.style import COLOURS, GREY, LINES, floats, panels, shared_legend, short
+from mil.report.sections.utility import DecisionCurve
 
 
-def decision_curve(evaluation: Evaluation, report: Report) -> Figure | None:
-    """A panel a question or horizon: model, all, none, and the clinical baseline where the report has it."""
-    section = report.section(Utility)
-    curves = [] if section is None else [curve for curve in section.questions or section.horizons if curve.thresholds]
-    if not curves:
+def decision_curve(curves: Sequence[DecisionCurve]) -> Figure | None:
+    """Draw a panel for each question or horizon that has a curve; None without any."""
+    drawn = [curve for curve in curves if curve.model is not None]
+    if not drawn:
         return None
-    figure, every = panels(len(curves))
-    for axes, curve in zip(every, curves, strict=True):
+    figure, all_axes = panels(len(drawn))
+    for axes, curve in zip(all_axes, drawn, strict=True):
         draw_benefit(axes, curve)
-    shared_legend(figure, every)
+    shared_legend(figure, all_axes)
     return figure
 
 
 def draw_benefit(axes: Axes, curve: DecisionCurve) -> None:
-    """Lines over the thresholds; strategies much worse than doing nothing run out of the picture."""
-    at, everybody = _floats(curve.thresholds), _floats(curve.all)
-    lines = [
-        (curve.model, "model", COLOURS[0], LINES[0], 1.8),
-        (curve.clinical, "clinical variables", COLOURS[1], LINES[1], 1.4),
-    ]
-    for band, name, colour, line, width in lines:
-        if band is not None:
-            axes.plot(at, _floats(band.value), color=colour, linestyle=line, linewidth=width, label=name)
-    axes.plot(at, everybody, color=GREY, linestyle=LINES[2], linewidth=1.2, label="call everybody")
-    axes.axhline(0, color="black", linewidth=0.8, label="call nobody")
+    """Draw lines over the thresholds; strategies much worse than treating nobody run out of the picture."""
+    thresholds = floats(curve.thresholds)
+    everybody = floats(curve.all)
     top = float(np.nanmax(everybody))
-    if (model := curve.model) is not None:
-        axes.fill_between(at, _floats(model.low), _floats(model.high), color=COLOURS[0], alpha=0.18, linewidth=0)
-        top = max(top, float(np.nanmax(_floats(model.value))))
-    axes.set(ylim=(-0.3 * max(top, 0.01), 1.1 * max(top, 0.01)), xlim=(at.min(), at.max()))
+    if curve.model is not None:
+        model = floats(curve.model.value)
+        low, high = floats(curve.model.low), floats(curve.model.high)
+        axes.plot(thresholds, model, color=COLOURS[0], linestyle=LINES[0], linewidth=1.8, label="model")
+        axes.fill_between(thresholds, low, high, color=COLOURS[0], alpha=0.18, linewidth=0)
+        top = max(top, float(np.nanmax(model)))
+    if curve.clinical is not None:
+        clinical = floats(curve.clinical.value)
+        axes.plot(thresholds, clinical, color=COLOURS[1], linestyle=LINES[1], linewidth=1.4, label="clinical variables")
+    axes.plot(thresholds, everybody, color=GREY, linestyle=LINES[2], linewidth=1.2, label="call everybody")
+    axes.axhline(0, color="black", linewidth=0.8, label="call nobody")
+    axes.set(ylim=(-0.3 * max(top, 0.01), 1.1 * max(top, 0.01)), xlim=(thresholds.min(), thresholds.max()))
     axes.set(xlabel="Threshold probability", ylabel="Net benefit")
     if curve.horizon is not None:
         axes.set_title(f"risk at {curve.horizon}: {curve.events} events of {curve.n}")
     else:
         axes.set_title(f"{short(curve.name, 22)}: {curve.positives} of {curve.n}")
-
-
-def _floats(values: Sequence[float | None]) -> Floats:
-    return np.asarray(values, dtype=np.float64)

@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 
 from mil.report.evaluation import Evaluation
 from mil.report.figures.risk_groups import Group, notes, numbers_at_risk, risk_groups
-from mil.report.figures.style import LINES, beside, canvas, folds, interval
+from mil.report.figures.style import LINES, canvas, count_folds, interval, side_legend
 from mil.report.schema import Report
 
 
 def kaplan_meier(evaluation: Evaluation, report: Report) -> Figure | None:
-    """Curves with 95% bands, ticks of censoring and the numbers at risk below; none where causes compete."""
+    """Draw curves with 95% bands, ticks of censoring and the numbers at risk; None where causes compete."""
     view = evaluation.endpoint.survival
     if view is None or view.causes:
         return None
@@ -25,14 +25,14 @@ def kaplan_meier(evaluation: Evaluation, report: Report) -> Figure | None:
     for group, line in zip(groups, LINES, strict=False):
         draw_group(axes, group, line)
     numbers_at_risk(axes, groups)
-    counts = f"{report.patients['n']} patients, {report.patients['events']} events, {folds(report)}"
+    counts = f"{report.patients['n']} patients, {report.patients['events']} events, {count_folds(report)}"
     axes.set_title(f"C-index {interval(report.metrics.get('c_index'))}, {counts}")
-    beside(axes, notes(report), labelspacing=0.8)
+    side_legend(axes, notes(report), labelspacing=0.8)
     return figure
 
 
 def draw_group(axes: Axes, group: Group, line: Any) -> None:
-    """One curve with its band; a tick where a patient's follow-up ended."""
+    """Draw one curve with its band; a tick where a patient was censored."""
     patients, colour = group.patients, group.colour
     fit = KaplanMeierFitter().fit(patients["time"], patients["event"])
     times, survival = fit.timeline, fit.survival_function_.to_numpy()[:, 0]

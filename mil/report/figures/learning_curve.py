@@ -1,7 +1,8 @@
-"""How the loss fell, epoch by epoch, from the metrics that Lightning's CSV logger wrote."""
+"""Loss by epoch, from the metrics that Lightning's CSV logger wrote."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from mil.report.page.words import named
 
 
 def learning_curve(logs: Path | Mapping[str, Path], metric: str) -> Figure | None:
-    """Training and selection loss, and the metric of the select patients; none where nothing was logged.
+    """Draw training and selection loss, and the metric of the select patients; None where nothing was logged.
 
     Args:
         logs: `metrics.csv` of one fit, or of each fold's by name.
@@ -41,26 +42,25 @@ def learning_curve(logs: Path | Mapping[str, Path], metric: str) -> Figure | Non
 
 
 def draw_epochs(axes: Axes, tables: Sequence[pd.DataFrame], names: Sequence[str]) -> None:
-    """A line a table and name; a dot where the select patients' loss is lowest."""
+    """Draw a line for each table and name, and a dot at the lowest loss of the select patients."""
     for place, name in enumerate(names):
         colour = COLOURS[0] if name == "train_loss" else COLOURS[1] if name == "select_loss" else COLOURS[2]
         for number, table in enumerate(tables):
             if name not in table:
                 continue
-            own = table[name].dropna()
+            values = table[name].dropna()
             label = name.replace("_", " ") if number == 0 else None
             width = 1.6 if len(tables) == 1 else 0.9
-            axes.plot(own.index, own, color=colour, linestyle=LINES[place], linewidth=width, label=label)
+            axes.plot(values.index, values, color=colour, linestyle=LINES[place], linewidth=width, label=label)
             if name != "train_loss" and "select_loss" in table:
-                kept = int(table["select_loss"].fillna(np.inf).to_numpy().argmin())
-                axes.plot(
-                    table.index[kept], table[name].iloc[kept], "o", color=colour, markersize=6, markeredgecolor="black"
-                )
-                axes.axvline(float(table.index[kept]), color=GREY, linewidth=0.5, zorder=0)
+                best = int(table["select_loss"].fillna(np.inf).to_numpy().argmin())
+                look: dict[str, Any] = {"color": colour, "markersize": 6, "markeredgecolor": "black"}
+                axes.plot(table.index[best], table[name].iloc[best], "o", **look)
+                axes.axvline(float(table.index[best]), color=GREY, linewidth=0.5, zorder=0)
 
 
 def _epochs(path: Path) -> pd.DataFrame:
-    """One row an epoch: the logger writes training and validation into rows of their own."""
+    """Return one row for each epoch: the logger writes training and validation into different rows."""
     table = pd.read_csv(path)
-    wanted = [name for name in table.columns if name == "train_loss" or name.startswith("select_")]
-    return table.groupby("epoch")[wanted].last().dropna(how="all") if "epoch" in table else table.head(0)
+    columns = [name for name in table.columns if name == "train_loss" or name.startswith("select_")]
+    return table.groupby("epoch")[columns].last().dropna(how="all") if "epoch" in table else table.head(0)

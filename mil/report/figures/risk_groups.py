@@ -1,4 +1,4 @@
-"""Reported patients by group of risk, and what is written about them beside their curves."""
+"""Reported patients by group of risk, and what is written next to their curves."""
 
 from itertools import cycle
 from typing import Any, NamedTuple
@@ -14,28 +14,28 @@ from mil.report.sections.groups import RiskGroups, assigned, outcomes
 
 
 class Group(NamedTuple):
-    """Patients whom one line stands for."""
+    """The patients of one curve."""
 
     name: str
     patients: pd.DataFrame
-    """`time` and `event`, a row a patient, indexed by patient"""
+    """`time`, `event` and `code`, a row a patient, indexed by patient"""
     colour: str
 
 
 def risk_groups(evaluation: Evaluation, report: Report) -> list[Group]:
-    """From the lowest risk to the highest, or all patients where no cut was set."""
+    """Return the groups from the lowest risk to the highest, or all patients where no cut was set."""
     if report.section(RiskGroups) is None:
         rows = evaluation.table[evaluation.table["role"] == "report"]
         return [Group("all patients", outcomes(rows, evaluation), COLOURS[0])]
     patients, _ = assigned(evaluation)
     names = list(patients["group"].cat.categories)
     colours = COLOURS if len(names) < 3 else (COLOURS[0], COLOURS[2], COLOURS[1], *COLOURS[3:])
-    parts = [(name, patients[patients["group"] == name]) for name in names]
-    return [Group(f"{name} risk", part, own) for (name, part), own in zip(parts, cycle(colours)) if len(part)]
+    members = [(name, patients[patients["group"] == name]) for name in names]
+    return [Group(f"{name} risk", rows, colour) for (name, rows), colour in zip(members, cycle(colours)) if len(rows)]
 
 
 def numbers_at_risk(axes: Axes, groups: list[Group]) -> None:
-    """Under the axis, a row a group, a column a tick."""
+    """Write the numbers at risk under the axis, a row for each group and a column for each tick."""
     ticks = [float(tick) for tick in axes.get_xticks() if 0 <= tick <= axes.get_xlim()[1]]
     blended = axes.get_xaxis_transform()
 
@@ -53,10 +53,11 @@ def numbers_at_risk(axes: Axes, groups: list[Group]) -> None:
 
 
 def notes(report: Report) -> list[str]:
-    """Hazard ratios, log-rank p, and the others' C-index, where the report has them."""
-    section, lines = report.section(RiskGroups), list[str]()
-    for ratio in () if section is None else section.hazard_ratios:
-        lines += [f"HR {ratio.group} vs {ratio.reference}:", f"    {interval(ratio.estimate)}"]
-    if section is not None and section.log_rank_p is not None:
-        lines.append(f"log-rank {p_value(section.log_rank_p)}")
+    """Return hazard ratios, log-rank p, and the C-index of other models, where the report has them."""
+    groups, lines = report.section(RiskGroups), list[str]()
+    if groups is not None:
+        for ratio in groups.hazard_ratios:
+            lines += [f"HR {ratio.group} vs {ratio.reference}:", f"    {interval(ratio.estimate)}"]
+        if groups.log_rank_p is not None:
+            lines.append(f"log-rank {p_value(groups.log_rank_p)}")
     return lines + compared(report, "c_index", "C-index, ")

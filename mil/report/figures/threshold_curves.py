@@ -1,4 +1,4 @@
-"""Curves of a question over its cuts: each fold's, their mean, and how far it moves with the patients."""
+"""Curves of a question over its thresholds: each fold's, their mean, and its bootstrap band."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from mil.stats.classification_metrics import auroc, average_precision
 
 GRID = np.linspace(0, 1, 201)
 RESAMPLES = 500
-"""Of the band: enough for a line that is drawn."""
+"""Bootstrap resamples of the band: enough for a line that is drawn."""
 
 
 class Kind(NamedTuple):
@@ -48,21 +48,21 @@ class Curves:
         return np.asarray(self.folds.mean(axis=0))
 
 
-def asked(evaluation: Evaluation, question: Question) -> list[Fold]:
-    """Each fold's reported patients whose answer is known: probability `(p, 1)` and answer `(p,)`."""
-    found = []
+def answered(evaluation: Evaluation, question: Question) -> list[Fold]:
+    """Return each fold's reported patients whose answer is known: probability `(p, 1)` and answer `(p,)`."""
+    folds = []
     for _, rows in rows_of(evaluation.table, "report"):
-        named = rows.set_index("patient")
-        truth, score = question.truth(named), question.probability(named)
-        known = ~np.isnan(truth)
-        answer = torch.from_numpy(truth[known])
-        patients = rows["patient"].to_numpy(dtype=np.str_)[known]
-        found.append(Fold(torch.from_numpy(score[known])[:, None], answer, answer.long().numpy(), patients))
-    return found
+        table = rows.set_index("patient")
+        truth, score = question.truth(table), question.probability(table)
+        has_answer = ~np.isnan(truth)
+        answer = torch.from_numpy(truth[has_answer])
+        patients = rows["patient"].to_numpy(dtype=np.str_)[has_answer]
+        folds.append(Fold(torch.from_numpy(score[has_answer])[:, None], answer, answer.long().numpy(), patients))
+    return folds
 
 
 def curves(folds: Sequence[Fold], kind: Kind, seed: int = 0) -> Curves | None:
-    """The curves of one question; none where no fold has both answers."""
+    """Return the curves of one question; None where no fold has both answers."""
     solvable = [fold for fold in folds if len(np.unique(fold.target.numpy())) == 2]
     if not solvable:
         return None
@@ -71,10 +71,10 @@ def curves(folds: Sequence[Fold], kind: Kind, seed: int = 0) -> Curves | None:
         for weights in draws(solvable, RESAMPLES, seed)
     ]
     low, high = np.nanquantile(np.concatenate(drawn), [0.025, 0.975], axis=0)
-    once = {name: yes for fold in solvable for name, yes in _people(fold)}
+    answers = {name: yes for fold in solvable for name, yes in _answers(fold)}
     area = float(np.mean([kind.area(*_read(fold)) for fold in solvable]))
     heights = np.concatenate([_curve(fold, kind) for fold in solvable])
-    return Curves(heights, low, high, area, int(sum(once.values())), len(once))
+    return Curves(heights, low, high, area, int(sum(answers.values())), len(answers))
 
 
 def _read(fold: Fold) -> tuple[Floats, NDArray[np.bool_]]:
@@ -82,23 +82,22 @@ def _read(fold: Fold) -> tuple[Floats, NDArray[np.bool_]]:
 
 
 def true_positive_rate(true: Floats, false: Floats) -> Floats:
-    """Sensitivity at the false positive rates of the grid: straight between cuts."""
+    """Return the sensitivity at the false positive rates of the grid: straight between thresholds."""
     return np.stack([np.interp(GRID, *pair) for pair in zip(_share(false), _share(true), strict=True)])
 
 
 def precision(true: Floats, false: Floats) -> Floats:
-    """Precision at the recalls of the grid: that of the first cut that reaches a recall.
+    """Return the precision at the recalls of the grid: that of the first threshold that reaches a recall.
 
     Precision is not straight between cuts; steps are what average precision adds up. Davis and Goadrich, ICML 2006.
     """
     called = true + false
-    found = np.divide(true, called, out=np.ones_like(called), where=called > 0)  # (r, cuts + 1)
-    recall = _share(true)
-    at = [np.searchsorted(own, np.maximum(GRID, 1e-9) - 1e-9) for own in recall]
-    return np.stack([own[np.minimum(place, len(own) - 1)] for own, place in zip(found, at, strict=True)])
+    values = np.divide(true, called, out=np.ones_like(called), where=called > 0)  # (r, cuts + 1)
+    first = [np.searchsorted(recall, np.maximum(GRID, 1e-9) - 1e-9) for recall in _share(true)]
+    return np.stack([row[np.minimum(cuts, len(row) - 1)] for row, cuts in zip(values, first, strict=True)])
 
 
-def _people(fold: Fold) -> list[tuple[object, float]]:
+def _answers(fold: Fold) -> list[tuple[object, float]]:
     assert fold.patients is not None
     return list(zip(fold.patients.tolist(), fold.target.tolist(), strict=True))
 
@@ -113,7 +112,7 @@ def _curve(fold: Fold, kind: Kind, weight: Floats | None = None) -> Floats:
 
 
 def _called(weight: Floats, ends: NDArray[np.intp]) -> Floats:
-    """How many are called at each cut, from none to all, `(r, cuts + 1)`."""
+    """Return how many are called at each threshold, from none to all, `(r, cuts + 1)`."""
     return np.pad(weight.cumsum(1)[:, ends], ((0, 0), (1, 0)))
 
 

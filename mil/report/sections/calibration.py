@@ -165,10 +165,10 @@ class Calibration(Section):
         )
 
     def drawings(self, evaluation: Evaluation, report: Report) -> Iterator[Drawing]:
-        """Yield the figures."""
+        """Yield the calibration curves of the questions."""
         from mil.report.figures.calibration_plot import calibration
 
-        yield Drawing("calibration", calibration(evaluation, report))
+        yield Drawing("calibration", calibration(evaluation, self.questions))
 
 
 def calibration_verdict(slope: Estimate, intercept: Estimate) -> str:

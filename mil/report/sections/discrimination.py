@@ -116,17 +116,19 @@ class Discrimination(Section):
         return self.model_copy(update={**fields, "classes": _class_calls(names, counts), "confusion": matrix})
 
     def drawings(self, evaluation: Evaluation, report: Report) -> Iterator[Drawing]:
-        """Yield the figures."""
-        from mil.report.figures.agreement_plot import regression
+        """Yield curves of the questions, agreement of values, and the confusion matrix where no decision has one."""
+        from mil.report.figures.agreement_plot import agreement
         from mil.report.figures.confusion import confusion
         from mil.report.figures.precision_recall import precision_recall
         from mil.report.figures.roc import roc
+        from mil.report.sections.operating_points import OperatingPoints
 
         yield Drawing("roc", roc(evaluation, report))
         yield Drawing("precision_recall", precision_recall(evaluation, report))
-        yield Drawing("regression", regression(evaluation, report))
-        if "operating_points" not in report.sections:
-            yield Drawing("confusion", confusion(evaluation, report))
+        yield Drawing("regression", agreement(evaluation, report))
+        decisions = report.section(OperatingPoints)
+        if self.confusion is not None and (decisions is None or not decisions.confusions):
+            yield Drawing("confusion", confusion([("Likeliest class", self.confusion)]))
 
 
 def folds_of(evaluation: Evaluation) -> list[Fold]:

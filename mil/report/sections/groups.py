@@ -136,7 +136,7 @@ class RiskGroups(Section):
         )
 
     def drawings(self, evaluation: Evaluation, report: Report) -> Iterator[Drawing]:
-        """Yield the figures."""
+        """Yield the curves of the groups."""
         from mil.report.figures.incidence import incidence
         from mil.report.figures.kaplan_meier import kaplan_meier
 

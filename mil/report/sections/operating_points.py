@@ -42,11 +42,20 @@ class OperatingPoints(Section):
         requested = plans(evaluation.tool.get("decision"), evaluation.endpoint)
         return cls(decisions=tuple(_operating(evaluation, plan) for plan in requested)) if requested else None
 
-    def drawings(self, evaluation: Evaluation, report: Report) -> Iterator[Drawing]:
-        """Yield the figures."""
-        from mil.report.figures.confusion import confusion
+    @property
+    def confusions(self) -> list[tuple[str, Confusion]]:
+        """Name and confusion matrix of each decision about classes."""
+        return [(point.name, point.confusion) for point in self.decisions if point.confusion is not None]
 
-        yield Drawing("confusion", confusion(evaluation, report))
+    def drawings(self, evaluation: Evaluation, report: Report) -> Iterator[Drawing]:
+        """Yield the confusion matrices of the decisions."""
+        from mil.report.figures.confusion import confusion
+        from mil.report.figures.style import short
+
+        matrices = [(f"{short(name, 16)}: calls", matrix) for name, matrix in self.confusions]
+        if len(matrices) == 1:
+            matrices = [("Calls at the frozen decision", matrices[0][1])]
+        yield Drawing("confusion", confusion(matrices))
 
 
 def _operating(evaluation: Evaluation, plan: Plan) -> OperatingPoint:

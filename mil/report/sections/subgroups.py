@@ -167,10 +167,10 @@ class Subgroups(Section):
         )
 
     def drawings(self, evaluation: Evaluation, report: Report) -> Iterator[Drawing]:
-        """Yield the figures."""
+        """Yield the forest of the subgroups."""
         from mil.report.figures.forest_plot import subgroups
 
-        yield Drawing("subgroups", subgroups(evaluation, report))
+        yield Drawing("subgroups", subgroups(self.rows, self.metric, report.metrics.get(self.metric)))
 
 
 class _Table:

@@ -156,12 +156,12 @@ class TimeToEvent(Section, CauseMetrics, _FollowUp):
         )
 
     def drawings(self, evaluation: Evaluation, report: Report) -> Iterator[Drawing]:
-        """Yield the figures."""
+        """Yield the calibration at the horizons, and the curves of all patients where there are no risk groups."""
         from mil.report.figures.calibration_plot import calibration_horizon
         from mil.report.figures.incidence import incidence
         from mil.report.figures.kaplan_meier import kaplan_meier
 
-        yield Drawing("calibration_horizon", calibration_horizon(evaluation, report))
+        yield Drawing("calibration_horizon", calibration_horizon(self.calibration))
         if "groups" not in report.sections:
             yield Drawing("kaplan_meier", kaplan_meier(evaluation, report))
             yield Drawing("incidence", incidence(evaluation, report))

@@ -128,10 +128,10 @@ class Utility(Section):
         return cls(questions=tuple(_curve(case, stated, _POINTS, evaluation) for case in cases))
 
     def drawings(self, evaluation: Evaluation, report: Report) -> Iterator[Drawing]:
-        """Yield the figures."""
+        """Yield the decision curves."""
         from mil.report.figures.decision_curve import decision_curve
 
-        yield Drawing("decision_curve", decision_curve(evaluation, report))
+        yield Drawing("decision_curve", decision_curve(self.questions or self.horizons))
 
 
 def _card_rows(curve: DecisionCurve, source: str) -> Iterator[Row]:

@@ -75,19 +75,19 @@ def numbers() -> pd.DataFrame:
 
 
 CLASSES = ("adenoma", HOSTILE, "$x^2$")
-_ASKED = ("roc", "precision_recall", "confusion", "calibration", "decision_curve", "subgroups")
+_FIGURES = ("roc", "precision_recall", "confusion", "calibration", "decision_curve", "subgroups")
 _QUANTILES = {"rule": "quantiles", "cuts": [1 / 3, 2 / 3]}
 CASES: Mapping[str, Callable[[], Case]] = {
-    "binary": lambda: Case(tables.binary(), Binary(), {"decision": RULE, "calibration": "platt"}, _ASKED),
+    "binary": lambda: Case(tables.binary(), Binary(), {"decision": RULE, "calibration": "platt"}, _FIGURES),
     "multiclass": lambda: Case(
         tables.multiclass(classes=CLASSES, patients=120),
         Multiclass(classes=CLASSES),
         {"decision": {"rule": "argmax", "abstain_below": 0.5}},
-        _ASKED,
+        _FIGURES,
     ),
-    "ordinal": lambda: Case(ordinal(), Ordinal(classes=tuple("0123")), {}, _ASKED),
+    "ordinal": lambda: Case(ordinal(), Ordinal(classes=tuple("0123")), {}, _FIGURES),
     "multilabel": lambda: Case(
-        multilabel(), Multilabel(), {"decision": {"questions": {"first": RULE, "second": RULE}}}, _ASKED
+        multilabel(), Multilabel(), {"decision": {"questions": {"first": RULE, "second": RULE}}}, _FIGURES
     ),
     "survival": lambda: Case(
         survival_table(),

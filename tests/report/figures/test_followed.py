@@ -13,7 +13,6 @@ from mil.report.evaluation import Evaluation
 from mil.report.figures.incidence import incidence
 from mil.report.figures.kaplan_meier import kaplan_meier
 from mil.report.figures.risk_groups import risk_groups
-from mil.report.sections.groups import RiskGroups
 from tests.report.tables import survival
 
 from .cases import evaluated
@@ -49,7 +48,7 @@ def test_the_legend_says_hazard_ratios_and_log_rank() -> None:
 def test_without_groups_one_curve_of_all_patients_is_drawn() -> None:
     evaluation = Evaluation.refitted(survival().query("role == 'report'"), Cox(), resamples=5)
     report = evaluate(evaluation)
-    assert report.section(RiskGroups) is None
+    assert "groups" not in report.sections
     figure = kaplan_meier(evaluation, report)
     assert figure is not None
     assert [text.get_text() for text in figure.axes[0].texts][:3] == ["at risk", "all patients", "120"]

@@ -24,7 +24,7 @@ def test_each_has_a_row_and_stands_out_where_its_interval_is_above_chance() -> N
     texts = {text.get_text(): to_hex(text.get_color()) for text in axes.texts}
     assert list(texts) == ["0.260 (0.200–0.300)", "0.300 (0.250–0.350)", "0.800 (0.700–0.900)"]
     assert [colour == COLOURS[1].lower() for colour in texts.values()] == [False, False, True]
-    assert axes.get_title(loc="left") == "msi-crc: what tells the site of 100 patients of 4 sites"
+    assert axes.get_title(loc="left") == "msi-crc: the site of 100 patients of 4 sites"
 
 
 def test_what_cannot_be_told_says_so() -> None:

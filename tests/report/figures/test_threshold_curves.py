@@ -9,9 +9,7 @@ from mil.report.evaluation import Evaluation
 from mil.report.figures import threshold_curves
 from mil.report.figures.precision_recall import precision_recall
 from mil.report.figures.roc import roc
-from mil.report.figures.threshold_curves import GRID, PRECISION_RECALL, ROC, asked
-from mil.report.sections.operating_points import OperatingPoints
-from tests.estimates import triple, value_of
+from mil.report.figures.threshold_curves import GRID, PRECISION_RECALL, ROC, answered
 from tests.report.tables import binary
 
 from .cases import evaluated
@@ -19,7 +17,7 @@ from .cases import evaluated
 
 def test_roc_curves_are_scikit_learns_and_their_area_the_reported_one() -> None:
     evaluation, report = evaluated("binary")
-    folds = asked(evaluation, evaluation.questions[0])
+    folds = answered(evaluation, evaluation.questions[0])
     found = threshold_curves.curves(folds, ROC)
     assert found is not None
     assert found.area == pytest.approx(report.metrics["auroc"].value, abs=1e-12)
@@ -32,7 +30,7 @@ def test_roc_curves_are_scikit_learns_and_their_area_the_reported_one() -> None:
 
 def test_precision_at_a_recall_is_that_of_the_first_cut_that_reaches_it() -> None:
     evaluation = Evaluation.refitted(binary().round({"p_1": 1}), Binary())  # many ties
-    folds = asked(evaluation, evaluation.questions[0])
+    folds = answered(evaluation, evaluation.questions[0])
     found = threshold_curves.curves(folds, PRECISION_RECALL)
     assert found is not None
     areas = []
@@ -48,7 +46,7 @@ def test_precision_at_a_recall_is_that_of_the_first_cut_that_reaches_it() -> Non
 
 def test_patients_whose_answer_is_not_known_have_no_part() -> None:
     evaluation, _ = evaluated("multilabel")
-    first, second = (asked(evaluation, question) for question in evaluation.questions)
+    first, second = (answered(evaluation, question) for question in evaluation.questions)
     assert sum(len(fold.target) for fold in first) == 120
     assert sum(len(fold.target) for fold in second) == 96
 
@@ -56,7 +54,7 @@ def test_patients_whose_answer_is_not_known_have_no_part() -> None:
 def test_a_fold_with_one_answer_draws_no_curve() -> None:
     table = binary()
     evaluation = Evaluation.refitted(table.assign(label=table["label"].where(table["fold"] > 0, 0)), Binary())
-    folds = asked(evaluation, evaluation.questions[0])
+    folds = answered(evaluation, evaluation.questions[0])
     found = threshold_curves.curves(folds, ROC)
     assert found is not None
     assert len(found.folds) == 2
@@ -68,16 +66,13 @@ def test_a_roc_figure_says_auroc_interval_positives_folds_and_marks_the_frozen_c
     figure = roc(evaluation, report)
     assert figure is not None
     (axes,) = figure.axes
-    positives = report.patients["1"]
-    value, low, high = triple(report.metrics["auroc"])
-    numbers = f"AUROC {value:.2f} ({low:.2f}–{high:.2f})"
+    metric, positives = report.metrics["auroc"], report.patients["1"]
+    numbers = f"AUROC {metric.value:.3f} ({metric.low:.3f}–{metric.high:.3f})"
     assert axes.get_title(loc="left") == f"{numbers}, 120 patients, {positives} are 1, 3 folds"
-    section = report.section(OperatingPoints)
-    assert section is not None
-    [point] = section.decisions
+    point = report.operating_points.decisions[0]
     (diamond,) = [line for line in axes.lines if line.get_marker() == "D"]
-    assert diamond.get_xdata() == pytest.approx([1 - value_of(point.specificity)])
-    assert diamond.get_ydata() == pytest.approx([value_of(point.sensitivity)])
+    assert diamond.get_xdata() == pytest.approx([1 - point.specificity.value])
+    assert diamond.get_ydata() == pytest.approx([point.sensitivity.value])
     assert len(axes.lines) == 1 + 3 + 1 + 1  # chance, folds, mean, cut
 
 
