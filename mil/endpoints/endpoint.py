@@ -99,7 +99,7 @@ class Endpoint(ABC):
         if "__init__" in vars(cls):
             type.__setattr__(cls, "__init__", _recording(vars(cls)["__init__"]))
 
-    def known(self, table: pd.DataFrame) -> NDArray[np.bool_]:
+    def has_target(self, table: pd.DataFrame) -> NDArray[np.bool_]:
         """Return which patients have a target, `(p,)`: every column is filled, or any of them where `partial`."""
         cells = table[list(self.columns)]
         filled = cells.notna() & cells.astype(str).apply(lambda column: column.str.strip() != "")

@@ -77,22 +77,22 @@ class Several(Endpoint):
                 happened[part.mask] |= events
         return happened
 
-    def known(self, table: pd.DataFrame) -> NDArray[np.bool_]:
+    def has_target(self, table: pd.DataFrame) -> NDArray[np.bool_]:
         """Return which patients have the target of at least one endpoint, `(p,)`."""
         mask = np.zeros(len(table), dtype=np.bool_)
         for endpoint in self.endpoints.values():
-            mask |= endpoint.known(table)
+            mask |= endpoint.has_target(table)
         return mask
 
     def encode(self, table: pd.DataFrame) -> Tensor:
         """Return the targets of all endpoints side by side, `(p, k)`."""
-        if (without := ~self.known(table)).any():
+        if (without := ~self.has_target(table)).any():
             patient = table.index[int(without.argmax())]
             raise CohortError(f"columns {', '.join(self.columns)}, row of {patient}: no target, expected one or more")
         width = max(layout.target.stop for layout in self._layouts.values())
         target = torch.full((len(table), width), torch.nan, dtype=torch.float64)
         for name, endpoint in self.endpoints.items():
-            mask, layout = endpoint.known(table), self._layouts[name]
+            mask, layout = endpoint.has_target(table), self._layouts[name]
             values = endpoint.encode(table[mask]).double()
             target[torch.from_numpy(mask), layout.target] = values.unsqueeze(1) if layout.flat else values
         return target

@@ -238,7 +238,7 @@ def fit(asked: Mapping[str, Any], endpoint: Endpoint, select: pd.DataFrame) -> C
         ConfigError: as in `options`.
     """
     said = options(asked)
-    known = select[endpoint.known(select)]
+    known = select[endpoint.has_target(select)]
     if endpoint.value_column is not None:
         parts: Sequence[Sets | Interval] = [_interval(endpoint, endpoint.value_column, known, said.coverage)]
     elif endpoint.questions():

@@ -89,7 +89,7 @@ class FittedState(BaseModel):
             calibrator = attempts.make("calibration", partial(calibrators.fit, str(method), endpoint, select))
         decisions, risk_groups = list[Decision](), list[Decision]()
         for prefix, rule, single in decision_requests(tool.get("decision"), endpoint):
-            known = train[single.known(train)], select[single.known(select)]
+            known = train[single.has_target(train)], select[single.has_target(select)]
             asked = plans(rule, single)
             for plan in asked:
                 decisions += attempts.decision(prefix, partial(plan.fit, *known, calibrator), plan)

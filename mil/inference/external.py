@@ -54,7 +54,9 @@ def labelled(
     """
     endpoint = checkpoint.endpoint
     words = checkpoint.words_of(endpoint.columns)
-    known = Cohort.read(cohort, labels=endpoint.columns, slides=slides, words=words, known=endpoint.known).require()
+    known = Cohort.read(
+        cohort, labels=endpoint.columns, slides=slides, words=words, known=endpoint.has_target
+    ).require()
     scores = predict(checkpoint, features, cohort, slides=slides, reading=reading).astype({"patient": str})
     scores = scores[scores["patient"].isin(known.patients.index)].reset_index(drop=True)
     out = scores.get(WITHHELD, pd.Series("", index=scores.index)) != ""

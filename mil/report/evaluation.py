@@ -122,7 +122,7 @@ class Evaluation:
         endpoints = self.endpoint.parts()
         decisions, parts = (self.tool.get("decision") or {}) if endpoints else {}, {}
         for name, endpoint in endpoints.items():
-            table = self.table[endpoint.known(self.table)].reset_index(drop=True)
+            table = self.table[endpoint.has_target(self.table)].reset_index(drop=True)
             if (table["role"] == "report").any():
                 tool = {**self.tool, "decision": decisions.get(name)}
                 states = {fold: state.of_endpoint(name) for fold, state in self.states.items()}

@@ -82,7 +82,7 @@ class StudyReader:
             return Checked(None, rows.findings)
         endpoint, covariates = source.endpoint, source.clinical_columns
         return rows.then(
-            lambda table: Cohort.from_rows(source.cohort, table, endpoint.columns, covariates, endpoint.known)
+            lambda table: Cohort.from_rows(source.cohort, table, endpoint.columns, covariates, endpoint.has_target)
         )
 
     @cached_property

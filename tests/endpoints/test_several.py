@@ -141,7 +141,7 @@ def test_a_patient_needs_the_target_of_one_endpoint_at_least() -> None:
     bare = TABLE.copy()
     bare.loc["p1"] = None
     several = Several(alone())
-    assert several.known(bare).tolist() == [True, False, True, True, True, True]
+    assert several.has_target(bare).tolist() == [True, False, True, True, True, True]
     with pytest.raises(CohortError, match="row of p1: no target"):
         several.encode(bare)
     with pytest.raises(CohortError, match="endpoint class: none of 1 training patients has a value in label"):

@@ -159,7 +159,7 @@ def _prediction_set(index: int, fitted: dict[Hashable, Conformal], evaluation: E
 
 
 def _covered(part: Sets | Interval, index: int, rows: pd.DataFrame, evaluation: Evaluation) -> _Covered:
-    labelled = rows[evaluation.endpoint.known(rows)]
+    labelled = rows[evaluation.endpoint.has_target(rows)]
     if isinstance(part, Interval):
         true = evaluation.endpoint.encode(labelled).double().numpy()
         bounds = part.apply(labelled)
