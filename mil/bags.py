@@ -74,24 +74,24 @@ class Bags:
         places = [place for place in coords or () if place is not None]
         joined = torch.cat(places) if len(places) == len(features) else None
         sizes = tuple(len(bag) for bag in features)
-        beside = (joined, _slides(sizes, slide or ()), covariates)
+        annotations = (joined, _slides(sizes, slide or ()), covariates)
         if dtype is None:
-            return cls(torch.cat(list(features)), sizes, *beside)
+            return cls(torch.cat(list(features)), sizes, *annotations)
         tiles = features[0].new_empty((sum(sizes), features[0].shape[1]), dtype=dtype)
         for bag, rows in zip(features, torch.split(tiles, list(sizes)), strict=True):
             _convert(bag, rows)
-        return cls(tiles, sizes, *beside)
+        return cls(tiles, sizes, *annotations)
 
     @classmethod
-    def concat(cls, parts: Iterable["Bags"]) -> Self:
+    def concat(cls, batches: Iterable["Bags"]) -> Self:
         """Several batches as one."""
-        bags = [bag for part in parts for bag in part]
-        known = [bag.covariates for bag in bags if bag.covariates is not None]
+        bags = [bag for batch in batches for bag in batch]
+        covariates = [bag.covariates for bag in bags if bag.covariates is not None]
         return cls.pack(
             [bag.features for bag in bags],
             [bag.coords for bag in bags],
             slide=[bag.slide for bag in bags],
-            covariates=torch.cat(known) if len(known) == len(bags) else None,
+            covariates=torch.cat(covariates) if len(covariates) == len(bags) else None,
         )
 
     def __len__(self) -> int:
@@ -140,8 +140,8 @@ class Bags:
         return self.with_features(features)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Bags":
-        beside = (self.coords, self.slide, self.covariates)
-        return Bags(change(self.features), self.sizes, *(None if one is None else change(one) for one in beside))
+        optional = (None if rows is None else change(rows) for rows in (self.coords, self.slide, self.covariates))
+        return Bags(change(self.features), self.sizes, *optional)
 
     def with_features(self, features: Tensor) -> "Bags":
         """The same tiles `(n, d')` under other features."""
@@ -159,8 +159,8 @@ class Bags:
         """
         if not _loops(self.features):
             return function(self.features)
-        parts = [_filled(function, rows) for rows in torch.split(self.features, BLOCK)]
-        return tuple(torch.cat(values) for values in zip(*parts, strict=True))
+        blocks = [_filled(function, rows) for rows in torch.split(self.features, BLOCK)]
+        return tuple(torch.cat(values) for values in zip(*blocks, strict=True))
 
     def spread(self, per_bag: Tensor) -> Tensor:
         """Each tile's bag's row: `(b, ...)` to `(n, ...)`."""
@@ -217,9 +217,9 @@ class Bags:
         padded = values.new_zeros((len(self), longest, *values.shape[1:]))
         return padded.masked_scatter(mask.view(*mask.shape, *(1,) * (values.dim() - 1)), values), mask
 
-    def _reduce(self, values: Tensor, one: Callable[[Tensor], Tensor], reduction: str) -> Tensor:
+    def _reduce(self, values: Tensor, reduce_bag: Callable[[Tensor], Tensor], reduction: str) -> Tensor:
         if _loops(values):
-            return torch.stack([one(rows) for rows in self.split(values)])
+            return torch.stack([reduce_bag(rows) for rows in self.split(values)])
         if reduction == "sum":
             return values.new_zeros((len(self), *values.shape[1:])).index_add(0, self.bag, values)
         index = self.bag.view(-1, *(1,) * (values.dim() - 1)).expand_as(values)
@@ -238,10 +238,10 @@ class Bags:
 
 def _slides(sizes: Sequence[int], slide: Sequence[Tensor | None]) -> Tensor | None:
     """Which slide each tile lies on; bags that do not say are one slide."""
-    if all(one is None for one in slide):
+    if all(index is None for index in slide):
         return None
     return torch.cat(
-        [torch.zeros(n, dtype=torch.int64) if one is None else one for n, one in zip(sizes, slide, strict=True)]
+        [torch.zeros(n, dtype=torch.int64) if index is None else index for n, index in zip(sizes, slide, strict=True)]
     )
 
 

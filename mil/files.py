@@ -48,7 +48,7 @@ def write_json(path: Path, content: Any) -> None:
     """
     indented = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     # a line break in JSON stands between values, never within a string
-    write(path, _FLAT.sub(lambda found: f"[{_BREAK.sub(' ', found[1])}]", indented) + "\n")
+    write(path, _FLAT.sub(lambda match: f"[{_BREAK.sub(' ', match[1])}]", indented) + "\n")
 
 
 def sha256(path: Path) -> str:

@@ -34,5 +34,5 @@ def family(name: str) -> str | None:
 def patient_of(name: str) -> str | None:
     """The patient in the id or file name of a public cohort's slide; None where it cannot be told."""
     bare = slide_id(name)
-    found = (form.match(bare) for form in _FAMILIES.values())
-    return next((match.group() for match in found if match), None)
+    matches = (form.match(bare) for form in _FAMILIES.values())
+    return next((match.group() for match in matches if match), None)

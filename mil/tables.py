@@ -61,19 +61,19 @@ def require(path: Path, table: pd.DataFrame, columns: Sequence[str], error: type
     Raises:
         error: One is missing; names the nearest, and what was found.
     """
-    found = [str(name) for name in table.columns]
+    names = [str(name) for name in table.columns]
     for column in columns:
-        if column not in found:
-            near = difflib.get_close_matches(column.casefold(), [name.casefold() for name in found], n=1)
-            hint = next((f"; the nearest is '{name}'" for name in found if [name.casefold()] == near), "")
-            more = f" and {len(found) - 20} more" if len(found) > 20 else ""
-            raise error(f"{path} has no column '{column}', it has {', '.join(found[:20])}{more}{hint}")
+        if column not in names:
+            near = difflib.get_close_matches(column.casefold(), [name.casefold() for name in names], n=1)
+            hint = next((f"; the nearest is '{name}'" for name in names if [name.casefold()] == near), "")
+            more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+            raise error(f"{path} has no column '{column}', it has {', '.join(names[:20])}{more}{hint}")
 
 
 def listed(ids: Sequence[str]) -> str:
     """The first ten of some ids, and how many more there are."""
     more = f" and {len(ids) - 10} more" if len(ids) > 10 else ""
-    return ", ".join(f"'{one}'" for one in ids[:10]) + more
+    return ", ".join(f"'{name}'" for name in ids[:10]) + more
 
 
 def _one_line(field: str) -> str:

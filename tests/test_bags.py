@@ -42,11 +42,11 @@ def packed(sizes: list[int], seed: int = 0, width: int = 3) -> Bags:
 
 def one_by_one(sizes: list[int], values: Tensor) -> list[Rows]:
     """Each bag's rows, cut out one after the other."""
-    start, found = 0, []
+    start, rows = 0, []
     for size in sizes:
-        found.append(np.array([values[row].detach().numpy() for row in range(start, start + size)]))
+        rows.append(np.array([values[row].detach().numpy() for row in range(start, start + size)]))
         start += size
-    return found
+    return rows
 
 
 def shares(rows: Rows) -> Rows:
@@ -79,8 +79,10 @@ def test_reductions_are_those_of_a_loop_over_bags(way: str, name: str, sizes: li
     reduction, expected = PER_BAG[name]
     bags = packed(sizes, seed)
     with computed(way):
-        found = reduction(bags, bags.features)
-    np.testing.assert_allclose(found, [expected(rows) for rows in one_by_one(sizes, bags.features)], rtol=0, atol=1e-13)
+        reduced = reduction(bags, bags.features)
+    np.testing.assert_allclose(
+        reduced, [expected(rows) for rows in one_by_one(sizes, bags.features)], rtol=0, atol=1e-13
+    )
 
 
 @ways
@@ -89,9 +91,9 @@ def test_reductions_are_those_of_a_loop_over_bags(way: str, name: str, sizes: li
 def test_softmax_is_that_of_a_loop_over_bags(way: str, sizes: list[int], seed: int) -> None:
     bags = packed(sizes, seed)
     with computed(way):
-        found = bags.softmax(50 * bags.features)
+        softmax = bags.softmax(50 * bags.features)
     expected = [shares(rows) for rows in one_by_one(sizes, 50 * bags.features)]
-    np.testing.assert_allclose(found, np.concatenate(expected), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(softmax, np.concatenate(expected), rtol=0, atol=1e-14)
 
 
 @ways
@@ -100,13 +102,13 @@ def test_softmax_is_that_of_a_loop_over_bags(way: str, sizes: list[int], seed: i
 def test_weighted_sums_stand_head_after_head(way: str, sizes: list[int], seed: int, heads: int) -> None:
     bags, weight = packed(sizes, seed), normal(seed, sum(sizes), heads)
     with computed(way):
-        found = bags.sum(bags.features, weight)
+        sums = bags.sum(bags.features, weight)
     pairs = zip(one_by_one(sizes, weight), one_by_one(sizes, bags.features), strict=True)
     expected = [
         [sum(w[tile, head] * rows[tile, k] for tile in range(len(rows))) for head in range(heads) for k in range(3)]
         for w, rows in pairs
     ]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(sums, expected, rtol=0, atol=1e-13)
 
 
 @ways
@@ -129,14 +131,14 @@ def test_gradients_of_a_weighted_sum_reach_values_and_weights(way: str) -> None:
 @few
 @given(sizes=ragged, seed=seeds)
 def test_both_ways_agree_in_values_and_gradients_with_ties(name: str, sizes: list[int], seed: int) -> None:
-    found = []
+    results = []
     for way in ("loop", "index"):
         values = packed(sizes, seed).features.round().requires_grad_()
         with computed(way):
             result = DIFFERENTIABLE[name](packed(sizes), values)
             (gradient,) = torch.autograd.grad(result, values, normal(seed, *result.shape))
-        found.append((result.detach(), gradient))
-    torch.testing.assert_close(found[0], found[1], rtol=1e-13, atol=1e-13)
+        results.append((result.detach(), gradient))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-13, atol=1e-13)
 
 
 @few
@@ -144,22 +146,22 @@ def test_both_ways_agree_in_values_and_gradients_with_ties(name: str, sizes: lis
 def test_topk_sorts_each_bag_and_marks_the_slots_beyond_it(sizes: list[int], seed: int, k: int, largest: bool) -> None:
     bags = packed(sizes, seed)
     scores = bags.features[:, 0].round()  # with ties
-    found = bags.topk(scores, k, largest)
-    assert found.values.shape == found.index.shape == found.valid.shape == (len(sizes), k)
+    top = bags.topk(scores, k, largest)
+    assert top.values.shape == top.index.shape == top.valid.shape == (len(sizes), k)
     for bag, rows in enumerate(one_by_one(sizes, scores)):
-        start, kept = sum(sizes[:bag]), min(k, sizes[bag])
-        order = sorted(range(len(rows)), key=lambda row: -rows[row] if largest else rows[row])[:kept]
-        assert found.values[bag].tolist() == [rows[row] for row in order] + [0] * (k - kept)
-        assert found.index[bag].tolist() == [start + row for row in order] + [start] * (k - kept)
-        assert found.valid[bag].tolist() == [True] * kept + [False] * (k - kept)
+        start, filled = sum(sizes[:bag]), min(k, sizes[bag])
+        order = sorted(range(len(rows)), key=lambda row: -rows[row] if largest else rows[row])[:filled]
+        assert top.values[bag].tolist() == [rows[row] for row in order] + [0] * (k - filled)
+        assert top.index[bag].tolist() == [start + row for row in order] + [start] * (k - filled)
+        assert top.valid[bag].tolist() == [True] * filled + [False] * (k - filled)
 
 
 @pytest.mark.parametrize("largest", [True, False])
 def test_topk_keeps_tiles_at_infinity_before_the_padding(largest: bool) -> None:
     worst = -torch.inf if largest else torch.inf
-    found = Bags(torch.zeros(6, 1), (2, 4)).topk(torch.tensor([worst, worst, 1, 2, 3, worst]), 4, largest)
-    assert found.valid.tolist() == [[True, True, False, False], [True] * 4]
-    assert found.values[0].tolist() == [worst, worst, 0, 0]
+    top = Bags(torch.zeros(6, 1), (2, 4)).topk(torch.tensor([worst, worst, 1, 2, 3, worst]), 4, largest)
+    assert top.valid.tolist() == [[True, True, False, False], [True] * 4]
+    assert top.values[0].tolist() == [worst, worst, 0, 0]
 
 
 @few
@@ -192,10 +194,10 @@ def test_split_and_spread_follow_the_offsets(sizes: list[int]) -> None:
 @few
 @given(ragged, ragged)
 def test_bags_taken_apart_and_concatenated_are_the_same(first: list[int], second: list[int]) -> None:
-    parts = [packed(first, 0), packed(second, 1)]
-    joined = Bags.concat(parts)
+    batches = [packed(first, 0), packed(second, 1)]
+    joined = Bags.concat(batches)
     assert joined.sizes == (*first, *second)
-    assert torch.equal(joined.features, torch.cat([part.features for part in parts]))
+    assert torch.equal(joined.features, torch.cat([part.features for part in batches]))
     again = Bags.concat(joined[bag] for bag in range(len(joined)))
     assert again.sizes == joined.sizes
     assert torch.equal(again.features, joined.features)
@@ -217,10 +219,10 @@ def test_coordinates_are_kept_only_where_every_bag_has_them() -> None:
     features, place = [torch.zeros(2, 1), torch.zeros(1, 1)], torch.ones(2, 2)
     assert Bags.pack(features, [place, None]).coords is None
     assert Bags.pack(features).coords is None
-    whole = Bags.pack(features, [place, torch.zeros(1, 2)])
-    assert whole.coords is not None
-    assert whole.coords.tolist() == [[1, 1], [1, 1], [0, 0]]
-    assert Bags.concat([whole, Bags.pack(features)]).coords is None
+    complete = Bags.pack(features, [place, torch.zeros(1, 2)])
+    assert complete.coords is not None
+    assert complete.coords.tolist() == [[1, 1], [1, 1], [0, 0]]
+    assert Bags.concat([complete, Bags.pack(features)]).coords is None
 
 
 def test_features_change_and_sizes_and_coordinates_stay() -> None:
@@ -235,11 +237,11 @@ def test_features_change_and_sizes_and_coordinates_stay() -> None:
 
 
 @pytest.mark.parametrize("source", [torch.float16, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("wanted", [torch.float16, torch.float32, torch.bfloat16])
-def test_a_cast_is_torchs_own_to_the_bit(source: torch.dtype, wanted: torch.dtype) -> None:
+@pytest.mark.parametrize("target", [torch.float16, torch.float32, torch.bfloat16])
+def test_a_cast_is_torchs_own_to_the_bit(source: torch.dtype, target: torch.dtype) -> None:
     patterns = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.float16)  # every number that half has
     features = patterns[patterns.isfinite()].to(source).view(-1, 2)
-    assert torch.equal(Bags(features, (len(features),)).cast(wanted).features, features.to(wanted))
+    assert torch.equal(Bags(features, (len(features),)).cast(target).features, features.to(target))
 
 
 @pytest.mark.parametrize("located", [True, False])
@@ -277,9 +279,9 @@ def test_softmax_of_a_large_bag_sums_to_one(way: str, heads: int, dtype: torch.d
     scores = normal(0, 20_103, heads).to(dtype)
     bags = Bags(scores, (3, 20_000, 100))
     with computed(way), torch.autocast("cpu", dtype=torch.bfloat16):
-        found = bags.softmax(scores)
-    assert found.dtype == torch.float32
-    totals = torch.stack([rows.double().sum(0) for rows in bags.split(found)])
+        shares = bags.softmax(scores)
+    assert shares.dtype == torch.float32
+    totals = torch.stack([rows.double().sum(0) for rows in bags.split(shares)])
     torch.testing.assert_close(totals, torch.ones_like(totals), rtol=0, atol=1e-6)
 
 
@@ -297,7 +299,7 @@ def test_mixed_precisions_are_summed_in_the_finer_one(way: str) -> None:
 @named
 def test_a_bag_of_nan_spoils_no_other(way: str, name: str) -> None:
     bags = packed([2, 4, 3])
-    found = []
+    results = []
     for spoilt in (False, True):
         values = bags.features.clone()
         values[2:6] = torch.nan if spoilt else values[2:6]
@@ -306,8 +308,8 @@ def test_a_bag_of_nan_spoils_no_other(way: str, name: str) -> None:
             result = DIFFERENTIABLE[name](bags, values)
             (gradient,) = torch.autograd.grad(result.sum(), values)
         rows = bags.split(result) if len(result) == 9 else result
-        found.append((rows[0].detach(), rows[2].detach(), gradient[:2], gradient[6:]))
-    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+        results.append((rows[0].detach(), rows[2].detach(), gradient[:2], gradient[6:]))
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -335,9 +337,9 @@ def test_coordinates_of_one_bag_do_not_fill_up_anothers() -> None:
 
 @pytest.mark.parametrize("largest", [True, False])
 def test_topk_names_tiles_that_are_no_number_at_either_end(largest: bool) -> None:
-    found = Bags(torch.zeros(5, 1), (2, 3)).topk(torch.tensor([1, 2, 3, torch.nan, 5]), 2, largest)
-    assert found.values[1, 0].isnan()
-    assert found.values[0].isfinite().all()
+    top = Bags(torch.zeros(5, 1), (2, 3)).topk(torch.tensor([1, 2, 3, torch.nan, 5]), 2, largest)
+    assert top.values[1, 0].isnan()
+    assert top.values[0].isfinite().all()
 
 
 def test_each_bag_of_a_batch_has_its_own_covariates() -> None:

@@ -22,8 +22,8 @@ def test_tilewise_is_the_function_of_all_tiles_at_once(way: str, sizes: list[int
     torch.testing.assert_close(rows, features.sum(1), rtol=1e-12, atol=1e-12)
     gradients = torch.autograd.grad(product.square().sum(), (features, weight))
     expected = torch.autograd.grad((features @ weight).square().sum(), (features, weight))
-    for found, wanted in zip(gradients, expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+    for gradient, expected_gradient in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, expected_gradient, rtol=1e-10, atol=1e-10)
 
 
 def test_tilewise_shows_a_function_few_sizes() -> None:

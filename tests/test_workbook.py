@@ -154,10 +154,10 @@ def test_any_damage_to_a_workbook_is_read_or_refused(
             new.writestr(name, part)
     cut = data.draw(st.integers(0, 2000))
     raw = damaged.getvalue()[:-cut] if data.draw(st.booleans()) and cut else damaged.getvalue()
-    said = ""
+    outcome = ""
     try:
-        said = read_table(write(tmp_path_factory.getbasetemp(), raw, "damaged.xlsx"), SplitError).columns[0]
+        outcome = read_table(write(tmp_path_factory.getbasetemp(), raw, "damaged.xlsx"), SplitError).columns[0]
     except SplitError as refused:
-        said = str(refused)
-    assert said
-    assert "\n" not in said
+        outcome = str(refused)
+    assert outcome
+    assert "\n" not in outcome

@@ -43,7 +43,7 @@ class Cohort:
         covariates: Sequence[str] = (),
         slides: Path | None = None,
         words: Words | None = None,
-        known: LabelsSuffice | None = None,
+        labelled: LabelsSuffice | None = None,
     ) -> Checked["Cohort"]:
         """Read and check a table with one row a slide, or one with a row a patient and another with a row a slide.
 
@@ -59,7 +59,7 @@ class Cohort:
             slides: A table of slides, joined on the patient; patients and slides without a counterpart are left out
                 with a warning. A column of both tables is taken from the clinical one.
             words: What the words of labels and covariates mean, `{column: {word: class}}`; others stay as they are.
-            known: Says which rows have labels enough, where a missing label is None; by default those with all labels.
+            labelled: Returns which rows have enough labels, where a missing label is None; by default those with all.
 
         Returns:
             The cohort; None where the findings hold an error: no such table or column, an id that is empty or twice,
@@ -69,7 +69,7 @@ class Cohort:
         rows = read_rows(path, columns, labels, covariates, None if slides is None else Path(slides), words)
         if rows.errors:
             return Checked(None, rows.findings)
-        return rows.then(lambda table: cls.from_rows(path, table, labels, covariates, known))
+        return rows.then(lambda table: cls.from_rows(path, table, labels, covariates, labelled))
 
     @classmethod
     def from_rows(
@@ -78,7 +78,7 @@ class Cohort:
         rows: pd.DataFrame,
         labels: Sequence[str],
         covariates: Sequence[str] = (),
-        known: LabelsSuffice | None = None,
+        labelled: LabelsSuffice | None = None,
     ) -> Checked["Cohort"]:
         """Return the cohort of rows that `read_rows` found no error in; patients without labels are left out.
 
@@ -87,13 +87,13 @@ class Cohort:
             rows: One row a slide.
             labels: As in `read`.
             covariates: As in `read`.
-            known: As in `read`.
+            labelled: As in `read`.
         """
         table = rows.copy()
         for label in labels:
             table[label] = _label_of_patient(rows, label)
         bare = table[list(labels)].isna()
-        missing = bare.any(axis=1) if known is None else pd.Series(~known(table), table.index)
+        missing = bare.any(axis=1) if labelled is None else pd.Series(~labelled(table), table.index)
         lost = sorted(set(table.loc[missing, "patient"]))
         if missing.all():
             message = f"{path}: no patient has a value in {listed(labels)} ({len(lost)} patients)"
@@ -109,9 +109,13 @@ class Cohort:
     @cached_property
     def patients(self) -> pd.DataFrame:
         """One row a patient, by id: `site`, labels, covariates, and `slides`, a sorted tuple of ids."""
-        kept = [name for name in ("site", *self.labels, *self.covariates) if name in self.table]
+        columns = [name for name in ("site", *self.labels, *self.covariates) if name in self.table]
         groups = self.table.sort_values(["patient", "slide"], kind="stable").groupby("patient", sort=True)
-        table = groups[list(dict.fromkeys(kept))].first() if kept else pd.DataFrame(index=groups["slide"].first().index)
+        table = (
+            groups[list(dict.fromkeys(columns))].first()
+            if columns
+            else pd.DataFrame(index=groups["slide"].first().index)
+        )
         return table.assign(slides=groups["slide"].agg(tuple))
 
     def bags(self, unit: Literal["patient", "slide"] = "patient") -> pd.DataFrame:

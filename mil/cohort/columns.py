@@ -39,7 +39,7 @@ class Columns:
 
 
 def identified(
-    path: Path, raw: pd.DataFrame, columns: Columns, needed: Collection[str], asked: set[str]
+    path: Path, raw: pd.DataFrame, columns: Columns, needed: Collection[str], requested: set[str]
 ) -> Checked[pd.DataFrame]:
     """Return the table with its ids first, as `patient`, `slide` and `site`, so far as it has them.
 
@@ -50,7 +50,7 @@ def identified(
         raw: As it was read.
         columns: What it calls its ids.
         needed: Which of the three it must have.
-        asked: Labels and covariates: columns that stay under their own names even where they are ids.
+        requested: Labels and covariates: columns that stay under their own names even where they are ids.
 
     Raises:
         CohortError: A needed column is not there, or several may be it.
@@ -62,11 +62,11 @@ def identified(
             names[name] = column
     ids = {name: raw[column] for name, column in names.items()}
     # A column the user calls something else gives way to the id of that name, unless it is asked for as well.
-    others = [name for name in raw.columns if name not in names and (name not in names.values() or name in asked)]
+    others = [name for name in raw.columns if name not in names and (name not in names.values() or name in requested)]
     return Checked(pd.DataFrame({**ids, **{name: raw[name] for name in others}}), tuple(warnings))
 
 
-def translated(path: Path, table: pd.DataFrame, words: Words, asked: Collection[str]) -> Checked[pd.DataFrame]:
+def translated(path: Path, table: pd.DataFrame, words: Words, requested: Collection[str]) -> Checked[pd.DataFrame]:
     """Return the table with the words of its labels and covariates replaced by what they mean; other words stay.
 
     Words are compared without regard to case. A word that no row holds is warned of, as it is likely a slip.
@@ -76,9 +76,11 @@ def translated(path: Path, table: pd.DataFrame, words: Words, asked: Collection[
     """
     warnings = []
     for column, meanings in words.items():
-        if column not in asked:
-            near = difflib.get_close_matches(column, list(asked), n=1)
-            hint = f", did you mean '{near[0]}'?" if near else f", expected one of {listed(sorted(asked)) or 'none'}"
+        if column not in requested:
+            near = difflib.get_close_matches(column, list(requested), n=1)
+            hint = (
+                f", did you mean '{near[0]}'?" if near else f", expected one of {listed(sorted(requested)) or 'none'}"
+            )
             raise ConfigError(f"data.labels.{column}: '{column}' is neither a label nor a covariate{hint}")
         classes = {str(word).strip().casefold(): "" if name is None else str(name) for word, name in meanings.items()}
         written = table[column].str.casefold()

@@ -69,9 +69,9 @@ class Covariates:
     def fit(self, table: pd.DataFrame) -> Self:
         """Mean and standard deviation of each number among the patients of a table, who have to be training ones."""
         fitted = copy.copy(self)
-        known = [values[~np.isnan(values)] for values in (_numbers(table[name]) for name in self.numeric)]
-        fitted.mean = [float(values.mean()) if len(values) else 0.0 for values in known]
-        fitted.spread = [float(values.std()) if len(values) and np.ptp(values) else 1.0 for values in known]
+        observed = [values[~np.isnan(values)] for values in (_numbers(table[name]) for name in self.numeric)]
+        fitted.mean = [float(values.mean()) if len(values) else 0.0 for values in observed]
+        fitted.spread = [float(values.std()) if len(values) and np.ptp(values) else 1.0 for values in observed]
         return fitted
 
     def encode(self, table: pd.DataFrame) -> Tensor:
@@ -80,14 +80,14 @@ class Covariates:
         Raises:
             CohortError: what should be a number is none.
         """
-        parts: list[Floats] = []
+        columns: list[Floats] = []
         for name, mean, spread in zip(self.numeric, self.mean, self.spread, strict=True):
             values = _numbers(table[name])
             missing = np.isnan(values)
-            parts.append(np.stack([np.where(missing, 0.0, (values - mean) / spread), missing], 1))
+            columns.append(np.stack([np.where(missing, 0.0, (values - mean) / spread), missing], 1))
         for name, levels in self.categorical.items():
-            parts.append(np.eye(len(levels) + 2)[_places(table[name], levels)])
-        return torch.from_numpy(np.concatenate(parts, axis=1)).float()
+            columns.append(np.eye(len(levels) + 2)[_places(table[name], levels)])
+        return torch.from_numpy(np.concatenate(columns, axis=1)).float()
 
     def state(self) -> dict[str, Any]:
         """Means and standard deviations, in the units of the table."""
@@ -113,8 +113,8 @@ def _folded(word: object) -> str:
 def _numbers(values: "pd.Series[str]") -> Floats:
     """`(p,)`, NaN where missing."""
     words = [None if _bare(value) else str(value).strip() for value in values]
-    found = np.array([math.nan if word is None else _number(word) for word in words])
-    wrong = np.array([word is not None for word in words], dtype=bool) & ~np.isfinite(found)
+    numbers = np.array([math.nan if word is None else _number(word) for word in words])
+    wrong = np.array([word is not None for word in words], dtype=bool) & ~np.isfinite(numbers)
     if wrong.any():
         row = int(wrong.argmax())
         others = f" (and {wrong.sum() - 1} more)" if wrong.sum() > 1 else ""
@@ -122,7 +122,7 @@ def _numbers(values: "pd.Series[str]") -> Floats:
             f"column {values.name}, row of {values.index[row]}{others}: found {words[row]!r}, expected a number or "
             "nothing"
         )
-    return found
+    return numbers
 
 
 def _number(word: str) -> float:
@@ -138,6 +138,6 @@ def _bare(value: object) -> bool:
 
 def _places(values: "pd.Series[str]", levels: Sequence[str]) -> NDArray[np.int64]:
     """Each patient's level, then unknown, then missing; a level may be called as what is missing is elsewhere."""
-    known = {_folded(level): place for place, level in enumerate(levels)}
-    other = len(levels)
-    return np.array([known.get(_folded(value), other + _bare(value)) for value in values], dtype=np.int64)
+    place_of_level = {_folded(level): place for place, level in enumerate(levels)}
+    unknown = len(levels)
+    return np.array([place_of_level.get(_folded(value), unknown + _bare(value)) for value in values], dtype=np.int64)

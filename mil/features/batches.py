@@ -44,8 +44,8 @@ class _Tiles(NamedTuple):
     slide: Tensor | None = None
 
     def only(self, tiles: Tensor) -> "_Tiles":
-        beside = (None if one is None else one[tiles] for one in (self.coords, self.slide))
-        return _Tiles(self.features[tiles], *beside)
+        optional = (None if rows is None else rows[tiles] for rows in (self.coords, self.slide))
+        return _Tiles(self.features[tiles], *optional)
 
 
 class BagDataset(Dataset[Batch]):
@@ -70,9 +70,9 @@ class BagDataset(Dataset[Batch]):
 
     def cast(self, dtype: torch.dtype) -> "BagDataset":
         """The same bags in another precision: who reads ahead converts, not the model."""
-        other = copy.copy(self)
-        other.dtype = dtype
-        return other
+        dataset = copy.copy(self)
+        dataset.dtype = dtype
+        return dataset
 
     def __len__(self) -> int:
         return len(self.slides)
@@ -88,13 +88,13 @@ class BagDataset(Dataset[Batch]):
         return self.store.valid_headers(slide for bag in self.slides for slide in bag)
 
     def __getitem__(self, draws: Sequence[Draw]) -> Batch:
-        parts = [self._read(draw) for draw in draws]
+        tiles = [self._read(draw) for draw in draws]
         place = torch.tensor([draw.bag for draw in draws])
         bags = Bags.pack(
-            [part.features for part in parts],
-            [part.coords for part in parts],
+            [bag.features for bag in tiles],
+            [bag.coords for bag in tiles],
             self.dtype,
-            [part.slide for part in parts],
+            [bag.slide for bag in tiles],
             None if self.covariates is None else self.covariates[place],
         )
         return Batch(bags, self.target[place], place)
@@ -157,8 +157,8 @@ class TrainOrder(Sampler[list[Draw]]):
             groups = [(rng.choice(count, count, p=self.weight / self.weight.sum()), self.bags)]
         else:
             groups = [(rng.permutation(count), self.bags)]
-        found = [_cut(order.tolist(), self.sizes, most, self.tiles) for order, most in groups]
-        return [[Draw(bag, self.epoch) for bag in batch] for batches in found for batch in batches]
+        cut = [_cut(order.tolist(), self.sizes, most, self.tiles) for order, most in groups]
+        return [[Draw(bag, self.epoch) for bag in batch] for batches in cut for batch in batches]
 
     def _dealt(self, rng: np.random.Generator, events: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
         """As many groups as batches are needed, as equal in size and in events as can be."""

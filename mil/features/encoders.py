@@ -32,7 +32,7 @@ class Encoder:
 
     def answers_to(self, name: str) -> bool:
         """Whether `name` is this encoder's name or one of its aliases, whatever the case, `-`, `_` and spaces."""
-        return folded(name) in {folded(own) for own in (self.name, *self.aliases)}
+        return folded(name) in {folded(alias) for alias in (self.name, *self.aliases)}
 
 
 def folded(name: str) -> str:

@@ -61,7 +61,7 @@ def settled(headers: Mapping[str, Header], expected: Expected, where: object) ->
     Raises:
         EncoderError: Slides differ from each other, or from what is expected, by more than the tolerance.
     """
-    tiled = {slide: said for slide, said in headers.items() if said.tiles}
+    tiled = {slide: header for slide, header in headers.items() if header.tiles}
     mpp, mpp_said = _one("mpp", MPP_TOLERANCE, tiled, expected, where)
     tile_px, tile_px_said = _one("tile_px", TILE_TOLERANCE, tiled, expected, where)
     return Geometry(mpp, tile_px, mpp_said, tile_px_said)
@@ -70,28 +70,28 @@ def settled(headers: Mapping[str, Header], expected: Expected, where: object) ->
 def _one(
     name: str, tolerance: float, headers: Mapping[str, Header], expected: Expected, where: object
 ) -> tuple[float | None, bool]:
-    said = {slide: value for slide, own in headers.items() if _usable(value := getattr(own, name))}
-    wanted: float | None = getattr(expected, name)
-    if not said:
-        return wanted, False
-    middle = median_low(said.values())
-    if odd := [slide for slide, value in said.items() if _apart(value, middle) > tolerance]:
+    stated = {slide: value for slide, header in headers.items() if _usable(value := getattr(header, name))}
+    fallback: float | None = getattr(expected, name)
+    if not stated:
+        return fallback, False
+    middle = median_low(stated.values())
+    if odd := [slide for slide, value in stated.items() if _apart(value, middle) > tolerance]:
         raise EncoderError(
-            f"features under {where} differ in {name}: {middle:.4g} ({len(said) - len(odd)}) and {said[odd[0]]:.4g} "
-            f"({len(odd)}, e.g. slide '{odd[0]}'), expected one within {tolerance:.0%}"
+            f"features under {where} differ in {name}: {middle:.4g} ({len(stated) - len(odd)}) and "
+            f"{stated[odd[0]]:.4g} ({len(odd)}, e.g. slide '{odd[0]}'), expected one within {tolerance:.0%}"
         )
-    if wanted is not None and _apart(middle, wanted) > tolerance:
+    if fallback is not None and _apart(middle, fallback) > tolerance:
         hint = f" ({expected.option}.{name}={middle:.4g} accepts it)" if expected.option else ""
         raise EncoderError(
-            f"features under {where} have {name} {middle:.4g}, {expected.whose} expects {wanted:.4g} "
+            f"features under {where} have {name} {middle:.4g}, {expected.whose} expects {fallback:.4g} "
             f"within {tolerance:.0%}{hint}"
         )
-    return middle, len(said) == len(headers)
+    return middle, len(stated) == len(headers)
 
 
 def _usable(value: float | None) -> bool:
     return value is not None and 0 < value < math.inf
 
 
-def _apart(one: float, other: float) -> float:
-    return max(one, other) / min(one, other) - 1
+def _apart(first: float, second: float) -> float:
+    return max(first, second) / min(first, second) - 1

@@ -82,14 +82,14 @@ class Packed:
 
     def read(self, slide: str) -> Slide:
         """A slide's whole bag; past HDF5, which takes a hundred times as long to open a file as to read a small bag."""
-        index, said = self._index, self._index.headers[slide]
+        index, header = self._index, self._index.headers[slide]
         start = index.start[slide]
         with named(self.path), parsing("a packed cohort"), self.path.open("rb") as file:
             if _state(os.fstat(file.fileno())) != index.state:
                 raise hdf5.RefusalError("it has changed while it was in use")
-            features = _rows(file, index.places["features"], start, (said.tiles, said.width), KINDS[said.dtype])
-            coords = _rows(file, index.places["coords"], start, (said.tiles, 2), "<i8") if said.has_coords else None
-        return Slide(_tensor(features), None if coords is None else torch.from_numpy(coords), said)
+            features = _rows(file, index.places["features"], start, (header.tiles, header.width), KINDS[header.dtype])
+            coords = _rows(file, index.places["coords"], start, (header.tiles, 2), "<i8") if header.has_coords else None
+        return Slide(_tensor(features), None if coords is None else torch.from_numpy(coords), header)
 
     def verify(self, slide: str) -> None:
         """Read a slide and compare it with its digest.
@@ -97,8 +97,8 @@ class Packed:
         Raises:
             FeatureError: A bit has changed since the file was written.
         """
-        found = self.read(slide)
-        if digest(found.features, found.coords) != self.sha256(slide):
+        slide_read = self.read(slide)
+        if digest(slide_read.features, slide_read.coords) != self.sha256(slide):
             raise FeatureError(f"{self.path}: the tiles of slide {slide!r} have changed since they were packed")
 
     @cached_property
@@ -114,10 +114,10 @@ class Packed:
 
 def digest(features: Tensor, coords: Tensor | None) -> str:
     """The sha256 of a slide's rows as they are stored."""
-    told = hashlib.sha256(as_bytes(features))
+    hasher = hashlib.sha256(as_bytes(features))
     if coords is not None:
-        told.update(coords.numpy().tobytes())
-    return told.hexdigest()
+        hasher.update(coords.numpy().tobytes())
+    return hasher.hexdigest()
 
 
 def as_bytes(features: Tensor) -> bytes:
@@ -135,11 +135,11 @@ def _index_of(file: hdf5.File, state: tuple[int, int]) -> _Index:
     headers = _headers(file, len(names))
     if offsets.shape != (len(names) + 1,) or digests.shape != (len(names), 32) or len(set(names)) < len(names):
         raise hdf5.RefusalError(f"offsets {offsets.shape} and sha256 {digests.shape} do not fit {len(names)} slides")
-    counts = [said.tiles for said in headers]
+    counts = [header.tiles for header in headers]
     if [0, *accumulate(counts)] != offsets.tolist() or offsets[-1] != tiles or min(counts, default=0) < 0:
         raise hdf5.RefusalError(f"offsets end at {offsets[-1]} of {tiles} tiles, or differ from the slides' own counts")
     if hdf5.dataset(file, "coords").shape != (tiles, 2) or any(
-        said.tiles and (said.width, said.dtype) != (width, dtype) for said in headers
+        header.tiles and (header.width, header.dtype) != (width, dtype) for header in headers
     ):
         raise hdf5.RefusalError(f"slides or coords do not fit features {features.shape} of {dtype}")
     return _Index(
@@ -186,8 +186,8 @@ def _rows(file: io.BufferedReader, place: int, start: int, shape: tuple[int, int
     return rows
 
 
-def _state(found: os.stat_result) -> tuple[int, int]:
-    return found.st_size, found.st_mtime_ns
+def _state(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
 
 
 def _tensor(values: NDArray[Any]) -> Tensor:

@@ -68,12 +68,12 @@ class _Plan:
     @cached_property
     def offsets(self) -> list[int]:
         """Rows at which slides start, and the last ends."""
-        return [0, *accumulate(said.tiles for said in self.headers)]
+        return [0, *accumulate(header.tiles for header in self.headers)]
 
     def told(self) -> str:
         """All of it in a line: what another process began can be gone on with only under the same plan."""
         each = zip(self.slides, self.sources, self.headers, strict=True)
-        slides = {slide: [*source, asdict(said)] for slide, source, said in each}
+        slides = {slide: [*source, asdict(header)] for slide, source, header in each}
         return json.dumps({"version": VERSION, "dtype": self.dtype, "slides": slides})
 
 
@@ -103,14 +103,14 @@ def pack(
         raise FeatureError(f"{out} is there already, expected a new file")
     if store.folder.resolve() in out.resolve().parents:
         raise FeatureError(f"{out} lies in the folder that is packed, where it would be a slide: expected another")
-    told = progress or _silent
-    plan = _planned(store, store.slides if slides is None else slides, dtype, told)
+    report = progress or _silent
+    plan = _planned(store, store.slides if slides is None else slides, dtype, report)
     partial = out.with_name(out.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     with files.locked(partial) as mine:
         if not mine:
             raise FeatureError(f"{partial} is in use: another process packs into {out}")
-        job = _Job(store, plan, partial, told)
+        job = _Job(store, plan, partial, report)
         resumed = len(job.done)
         rounding = job.write()
         job.verify()
@@ -137,9 +137,9 @@ class _Job:
         begun, *lines = self.journal.read_text(encoding="utf-8").split("\n")
         if begun != self.plan.told():
             raise FeatureError(f"{folder} was begun {_other(begun, self.plan)}: remove it to begin anew")
-        whole = lines[:-1]  # what follows the last line's end was being written when the process was killed
-        self.done = {slide: (sha256, lost) for slide, sha256, lost in map(json.loads, whole)}
-        files.write(self.journal, "\n".join([begun, *whole, ""]))
+        complete = lines[:-1]  # what follows the last line's end was being written when the process was killed
+        self.done = {slide: (sha256, lost) for slide, sha256, lost in map(json.loads, complete)}
+        files.write(self.journal, "\n".join([begun, *complete, ""]))
 
     def _begin(self) -> None:
         plan, tiles = self.plan, self.plan.offsets[-1]
@@ -191,14 +191,14 @@ class _Job:
     def _read(self, number: int) -> tuple[Tensor, Tensor | None, float]:
         """A slide's features and coordinates as they are to be stored, and what that changes at most."""
         slide, path = self.plan.slides[number], self.store.path(self.plan.slides[number])
-        found = self.store.read(slide)
-        known = (found.coords is not None) == self.plan.headers[number].has_coords
-        if not known or _source(path) != self.plan.sources[number]:
+        source = self.store.read(slide)
+        coords_as_planned = (source.coords is not None) == self.plan.headers[number].has_coords
+        if not coords_as_planned or _source(path) != self.plan.sources[number]:
             raise FeatureError(f"{path} has changed while slide '{slide}' was packed")
-        features, lost = _converted(found.features, DTYPES[self.plan.dtype])
+        features, lost = _converted(source.features, DTYPES[self.plan.dtype])
         if not np.isfinite(lost):
             raise FeatureError(f"{path}: slide '{slide}' holds values beyond {self.plan.dtype}, expected dtype float32")
-        return features, found.coords, lost
+        return features, source.coords, lost
 
     def _places(self) -> dict[str, int]:
         """Bytes at which the datasets begin."""
@@ -222,14 +222,14 @@ def _planned(store: FeatureStore, slides: Sequence[str], dtype: str | None, prog
         raise ConfigError(f"dtype is '{dtype}', expected {', '.join(DTYPES)}")
     sources = {slide: _source(store.path(slide)) for slide in sorted(slides)}
     headers = _headers(store, list(sources), progress)
-    widths = {said.width: slide for slide, said in headers.items() if said.tiles}
+    widths = {header.width: slide for slide, header in headers.items() if header.tiles}
     if len(widths) != 1:
-        found = " and ".join(f"{width} (slide '{slide}')" for width, slide in sorted(widths.items())) or "no tiles"
-        raise FeatureError(f"features under {store.folder} are of several widths: {found}, expected one")
-    kept = {"float64": "float32"}  # as every reader gives it
-    kinds = {kept.get(said.dtype, said.dtype) for said in headers.values() if said.tiles}
+        listing = " and ".join(f"{width} (slide '{slide}')" for width, slide in sorted(widths.items())) or "no tiles"
+        raise FeatureError(f"features under {store.folder} are of several widths: {listing}, expected one")
+    read_as = {"float64": "float32"}  # as every reader gives it
+    kinds = {read_as.get(header.dtype, header.dtype) for header in headers.values() if header.tiles}
     chosen = dtype or (kinds.pop() if len(kinds) == 1 else "float32")
-    stored = [replace(said, dtype=chosen) for said in headers.values()]
+    stored = [replace(header, dtype=chosen) for header in headers.values()]
     return _Plan(list(headers), stored, list(sources.values()), chosen, *widths)
 
 
@@ -237,11 +237,11 @@ def _headers(store: FeatureStore, slides: Sequence[str], progress: Progress) -> 
     headers: dict[str, Header] = {}
     wrong: dict[str, FeatureError] = {}
     read = store.headers(slides, progress=lambda done, total: progress("examined", done, total))
-    for slide, said in read.items():
-        if isinstance(said, FeatureError):
-            wrong[slide] = said
+    for slide, header in read.items():
+        if isinstance(header, FeatureError):
+            wrong[slide] = header
         else:
-            headers[slide] = said
+            headers[slide] = header
     if wrong:
         first = next(iter(wrong.values()))
         raise FeatureError(f"{len(wrong)} of {len(read)} slides cannot be read: {listed(list(wrong))}; {first}")
@@ -250,11 +250,11 @@ def _headers(store: FeatureStore, slides: Sequence[str], progress: Progress) -> 
 
 def _source(path: Path) -> _Source:
     """What tells a file, or a folder that stands for one, from what it was before."""
-    parts = [path]
+    files = [path]
     if path.is_dir():
-        parts = [Path(name, one) for name, _, files_in in os.walk(path) for one in files_in]
-    found = [part.stat() for part in parts]
-    return str(path.absolute()), sum(one.st_size for one in found), max((one.st_mtime_ns for one in found), default=0)
+        files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+    states = [file.stat() for file in files]
+    return str(path.absolute()), sum(state.st_size for state in states), max((s.st_mtime_ns for s in states), default=0)
 
 
 def _other(begun: str, plan: _Plan) -> str:
@@ -285,9 +285,9 @@ def _converted(features: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
     """Tiles in another dtype, and by how much that changes a value at most."""
     if features.dtype == dtype:
         return features, 0.0
-    found = features.to(dtype)
-    lost = (found.float() - features.float()).abs().max() if len(found) else torch.zeros(())
-    return found, float(lost)
+    converted = features.to(dtype)
+    lost = (converted.float() - features.float()).abs().max() if len(converted) else torch.zeros(())
+    return converted, float(lost)
 
 
 def _settle(target: BinaryIO, journal: TextIO, lines: list[str]) -> None:

@@ -22,13 +22,13 @@ def listing(root: Path) -> dict[str, Path]:
     """
     if not root.is_dir():
         raise FeatureError(f"{root} is no folder, expected one with feature files, or a file that mil convert wrote")
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for path in _files(root):
         slide = slide_of(path)
-        found[slide] = _one_of(slide, found.get(slide, path), path)
-    if not found:
+        paths[slide] = _one_of(slide, paths.get(slide, path), path)
+    if not paths:
         raise FeatureError(f"{root} holds no feature files ({', '.join(suffixes())}), nor do the folders in it")
-    return dict(sorted(found.items()))
+    return dict(sorted(paths.items()))
 
 
 def _one_of(slide: str, first: Path, second: Path) -> Path:
@@ -52,9 +52,9 @@ def _files(root: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         # a zarr is a folder that stands for a file
-        own = sorted(one for one in (*files, *filter(_zarr, folders)) if one.lower().endswith(endings))
-        folders[:] = sorted(one for one in folders if not (_zarr(one) or _folder_aside(one)))
-        paths = [Path(name, one) for one in own if not _file_aside(one)]
+        candidates = sorted(entry for entry in (*files, *filter(_zarr, folders)) if entry.lower().endswith(endings))
+        folders[:] = sorted(entry for entry in folders if not (_zarr(entry) or _folder_aside(entry)))
+        paths = [Path(name, entry) for entry in candidates if not _file_aside(entry)]
         if paths and not (Path(name).name == "patches" and Path(name) != root and _positions_only(paths[0])):
             yield from paths
 

@@ -35,7 +35,7 @@ class FeatureStore:
     Args:
         folder: Where the files lie, at any depth; or the packed file.
         encoder: What made the features; None takes what the files say.
-        known: Encoders whose names and aliases are recognised.
+        encoders: Encoders whose names and aliases are recognised.
         reading: What the user says of files that leave it open.
         expected: The tiles that are asked for; None asks for the encoder's.
         header_seconds: Time limit for reading the header of one file.
@@ -53,14 +53,14 @@ class FeatureStore:
         self,
         folder: Path,
         encoder: Encoder | None = None,
-        known: Sequence[Encoder] = (),
+        encoders: Sequence[Encoder] = (),
         reading: Reading = DETECTED,
         expected: Expected | None = None,
         header_seconds: float = SECONDS,
     ) -> None:
         self.folder = Path(folder)
         self.encoder = encoder
-        self.known = tuple(known)
+        self.encoders = tuple(encoders)
         self.reading = reading
         self.expected = expected
         self.header_seconds = header_seconds
@@ -182,21 +182,21 @@ class FeatureStore:
         return self._kept[slide]
 
     def _read(self, slide: str, check: bool) -> Slide:
-        path, said = self.path(slide), self.header(slide)
+        path, header = self.path(slide), self.header(slide)
         if self._packed is not None:
-            found = self._packed.read(slide)
+            content = self._packed.read(slide)
         else:
-            found = formats.read(path, self._layouts[slide], said, self.reading)
-        if found.features.shape != (said.tiles, said.width):
-            now = tuple(found.features.shape)
-            raise FeatureError(f"{path} has changed while it was in use: {now}, was {(said.tiles, said.width)}")
-        if said.tiles == 0:
+            content = formats.read(path, self._layouts[slide], header, self.reading)
+        if content.features.shape != (header.tiles, header.width):
+            now = tuple(content.features.shape)
+            raise FeatureError(f"{path} has changed while it was in use: {now}, was {(header.tiles, header.width)}")
+        if header.tiles == 0:
             raise FeatureError(f"{path} has zero tiles, expected at least one")
-        if self.encoder is not None and said.width != self.encoder.dim:
+        if self.encoder is not None and header.width != self.encoder.dim:
             raise EncoderError(self._other_width(slide, self.encoder))
         if check:
-            _refuse_not_finite(path, found.features)
-        return found
+            _refuse_not_finite(path, content.features)
+        return content
 
     def sound(self, slides: Iterable[str]) -> Checked[list[str]]:
         """Return the slides that can be read whole, have tiles and are finite, and count the others in a warning."""
@@ -228,8 +228,8 @@ class FeatureStore:
         headers = self.valid_headers(slides)
         warnings = _doubles(headers)
         # Empty slides do not always know their width.
-        width = self._only_width({slide: said for slide, said in headers.items() if said.width})
-        named = {slide: said.encoder for slide, said in headers.items() if said.encoder}
+        width = self._only_width({slide: header for slide, header in headers.items() if header.width})
+        named = {slide: header.encoder for slide, header in headers.items() if header.encoder}
         encoder = self._only_name(named, width) if self.encoder is None else self._expected(named, self.encoder)
         if encoder.dim != width:
             raise EncoderError(self._other_width(next(s for s in headers if headers[s].width), encoder))
@@ -245,7 +245,7 @@ class FeatureStore:
     def _only_width(self, headers: dict[str, Header]) -> int:
         if not headers:
             raise FeatureError(f"{self.folder}: no slide with tiles among those asked for")
-        groups = _grouped((slide, str(said.width)) for slide, said in headers.items())
+        groups = _grouped((slide, str(header.width)) for slide, header in headers.items())
         if len(groups) > 1:
             raise EncoderError(f"features under {self.folder} differ in width: {_listed(groups)}, expected one")
         return int(next(iter(groups)))
@@ -255,19 +255,19 @@ class FeatureStore:
         if len(groups) > 1:
             raise EncoderError(f"features under {self.folder} come from {_listed(groups)}, expected one encoder")
         if not groups:
-            fitting = ", ".join(encoder.name for encoder in self.known if encoder.dim == width)
+            fitting = ", ".join(encoder.name for encoder in self.encoders if encoder.dim == width)
             hint = f", such as {fitting}" if fitting else ""
             raise EncoderError(
                 f"features under {self.folder}, {width} wide, do not name their encoder: give encoder=...{hint}"
             )
         name = next(iter(groups))
-        said = next(iter(named.values()))
-        return next((encoder for encoder in self.known if encoder.name == name), Encoder(said, width))
+        stated = next(iter(named.values()))
+        return next((encoder for encoder in self.encoders if encoder.name == name), Encoder(stated, width))
 
     def _canonical(self, name: str, width: int) -> str:
         # Producers write one name for the class token alone and for it beside the mean of the others: width decides.
-        own = [encoder for encoder in self.known if encoder.answers_to(name)]
-        fitting = [encoder.name for encoder in own if encoder.dim == width] or [encoder.name for encoder in own]
+        aliased = [encoder for encoder in self.encoders if encoder.answers_to(name)]
+        fitting = [encoder.name for encoder in aliased if encoder.dim == width] or [encoder.name for encoder in aliased]
         return next(iter(fitting), folded(name))
 
     def _expected(self, named: dict[str, str], encoder: Encoder) -> Encoder:
@@ -279,10 +279,10 @@ class FeatureStore:
         return encoder
 
     def _other_width(self, slide: str, encoder: Encoder) -> str:
-        said = self._headers[slide]
-        fitting = [known.name for known in self.known if known.dim == said.width]
-        source = f" (from '{said.encoder}')" if said.encoder else f" (like {', '.join(fitting)})" if fitting else ""
-        return f"features of '{slide}' are {said.width} wide{source}, encoder '{encoder.name}' has {encoder.dim}"
+        header = self._headers[slide]
+        fitting = [candidate.name for candidate in self.encoders if candidate.dim == header.width]
+        source = f" (from '{header.encoder}')" if header.encoder else f" (like {', '.join(fitting)})" if fitting else ""
+        return f"features of '{slide}' are {header.width} wide{source}, encoder '{encoder.name}' has {encoder.dim}"
 
 
 def _refuse_not_finite(path: Path, features: Tensor) -> None:

@@ -55,7 +55,7 @@ def labelled(
     endpoint = checkpoint.endpoint
     words = checkpoint.words_of(endpoint.columns)
     known = Cohort.read(
-        cohort, labels=endpoint.columns, slides=slides, words=words, known=endpoint.has_target
+        cohort, labels=endpoint.columns, slides=slides, words=words, labelled=endpoint.has_target
     ).require()
     scores = predict(checkpoint, features, cohort, slides=slides, reading=reading).astype({"patient": str})
     scores = scores[scores["patient"].isin(known.patients.index)].reset_index(drop=True)

@@ -31,7 +31,7 @@ class CrossAttention(nn.Module):
         query = self.query(queries).view(bag, count, self.heads, -1)  # (b, q, h, w)
         key = self.key.weight.view(self.heads, query.shape[3], -1) / query.shape[3] ** 0.5  # (h, w, t)
         folded = torch.einsum("bqhw,hwt->bthq", query, key.to(query.dtype)).flatten(2)  # (b, t, h * q)
-        scores = [rows @ one for rows, one in zip(bags.split(), folded.unbind(), strict=True)]
+        scores = [rows @ query for rows, query in zip(bags.split(), folded.unbind(), strict=True)]
         attention = bags.softmax(torch.cat(scores))  # (n, h * q)
         gathered = _gathered(bags, attention).view(bag, self.heads, count, -1)  # (b, h, q, t)
         value = self.value.weight.view(self.heads, query.shape[3], -1)  # (h, w, t)

@@ -34,8 +34,8 @@ class Dropout(nn.Module):
         seed = int(torch.randint(2**63 - 1, ()))
         words = np.random.Generator(np.random.SFC64(seed)).integers(0, 2**64, -(-values.numel() // 8), dtype=np.uint64)
         # numpy compares bytes and torch converts uint8 with vector instructions; the other way round costs tenfold
-        kept = (words.view(np.uint8)[: values.numel()] >= self.cut).view(np.uint8)
-        mask = torch.from_numpy(kept).view(values.shape).to(values.dtype)
+        survives = (words.view(np.uint8)[: values.numel()] >= self.cut).view(np.uint8)
+        mask = torch.from_numpy(survives).view(values.shape).to(values.dtype)
         return mask.mul_(256 / (256 - self.cut))
 
     def extra_repr(self) -> str:

@@ -95,11 +95,11 @@ def pseudo_inverse(matrix: Tensor, weight: Tensor, iterations: int) -> Tensor:
         weight = weight.to(matrix.dtype)
         transposed = matrix.mT * weight / weight.unsqueeze(1)
         inverse = transposed / (matrix.sum(2).max() * transposed.sum(2).max())
-        one = torch.eye(len(weight), dtype=matrix.dtype, device=matrix.device)
+        identity = torch.eye(len(weight), dtype=matrix.dtype, device=matrix.device)
         for _ in range(iterations):
             product = matrix @ inverse
-            inner = torch.baddbmm(15 * one, product, 7 * one - product, alpha=-1)
-            inverse = inverse @ torch.baddbmm(13 * one, product, inner, alpha=-1) / 4
+            inner = torch.baddbmm(15 * identity, product, 7 * identity - product, alpha=-1)
+            inverse = inverse @ torch.baddbmm(13 * identity, product, inner, alpha=-1) / 4
         return inverse
 
 

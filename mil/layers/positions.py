@@ -22,10 +22,11 @@ class PPEG(nn.Module):
         """`(side * side, e)`, row by row of the square, to the same shape."""
         width = tokens.shape[1]
         square = tokens.T.reshape(1, width, side, side)
-        kernel = torch.stack([pad(one.weight, ((7 - one.kernel_size[0]) // 2,) * 4) for one in self._kernels()]).sum(0)
-        bias = torch.stack([one.bias for one in self._kernels() if one.bias is not None]).sum(0)
+        layers = self._kernels()
+        kernel = torch.stack([pad(layer.weight, ((7 - layer.kernel_size[0]) // 2,) * 4) for layer in layers]).sum(0)
+        bias = torch.stack([layer.bias for layer in layers if layer.bias is not None]).sum(0)
         positions = conv2d(square, kernel, bias, padding=3, groups=width)
         return tokens + positions.view(width, -1).T
 
     def _kernels(self) -> list[nn.Conv2d]:
-        return [one for one in self.kernels if isinstance(one, nn.Conv2d)]
+        return [layer for layer in self.kernels if isinstance(layer, nn.Conv2d)]

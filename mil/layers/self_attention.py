@@ -22,8 +22,10 @@ class SelfAttention(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """`(b, n, e)` to `(b, n, e)`."""
-        parts = (layer(rows).view(*rows.shape[:2], self.heads, -1).transpose(1, 2) for layer in self._projections())
-        read = nn.functional.scaled_dot_product_attention(*parts)  # (b, h, n, w)
+        projections = (
+            layer(rows).view(*rows.shape[:2], self.heads, -1).transpose(1, 2) for layer in self._projections()
+        )
+        read = nn.functional.scaled_dot_product_attention(*projections)  # (b, h, n, w)
         mixed: Tensor = self.out(read.transpose(1, 2).flatten(2))
         return mixed
 

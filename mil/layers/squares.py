@@ -44,9 +44,9 @@ class Squares:
 
     def give(self, places: Tensor, n: int) -> Tensor:
         """`(r, p, e)` back to `(n, e)`."""
-        own = self.index < n
-        order = self.index[own].argsort()
-        return places[own][order]
+        inside = self.index < n
+        order = self.index[inside].argsort()
+        return places[inside][order]
 
 
 class RegionAttention(nn.Module):
@@ -71,8 +71,8 @@ class RegionAttention(nn.Module):
         """`(n, e)` to `(n, e)`."""
         regions, width = squares.take(tiles), squares.index.shape[1]  # (r, p, e)
         some = max(1, SCORES // (self.heads * width**2))
-        parts = zip(torch.split(regions, some), torch.split(squares.valid, some), strict=True)
-        read = torch.cat([self._read(places, valid) for places, valid in parts])
+        chunks = zip(torch.split(regions, some), torch.split(squares.valid, some), strict=True)
+        read = torch.cat([self._read(places, valid) for places, valid in chunks])
         out: Tensor = self.out(squares.give(read, len(tiles)))
         return out
 

@@ -110,11 +110,11 @@ class EncoderLayer(nn.Module):
         """Attention of some tokens at a time; their biases are made again for the gradient rather than kept."""
         tokens = torch.arange(query.shape[2], device=query.device)
         key, value = key.contiguous(), value.contiguous()  # they are read many times
-        parts = [
+        blocks = [
             checkpoint(self._part, some, query[:, :, some], key, value, distances, use_reentrant=False)
             for some in torch.split(tokens, max(1, BIASES // (self.heads * len(tokens))))
         ]
-        return torch.cat(parts, 2)
+        return torch.cat(blocks, 2)
 
     def _part(self, tokens: Tensor, query: Tensor, key: Tensor, value: Tensor, distances: Distances) -> Tensor:
         rows = distances.rows(tokens, self.slopes.dtype).to(query.dtype)  # (q, t)

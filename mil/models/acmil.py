@@ -66,7 +66,7 @@ class ACMIL(MILModel):
         attention = bags.softmax(scores)  # (n, h)
         read = bags.sum(tiles, weight=attention).view(len(bags), len(self.branch_heads), -1)  # (b, h, e)
         embedding = read.mean(1)  # (b, e), pooled by the mean attention
-        branches = [head(one) for head, one in zip(self.branch_heads, read.unbind(1), strict=True)]
+        branches = [head(hidden) for head, hidden in zip(self.branch_heads, read.unbind(1), strict=True)]
         extra = {"heads": attention, "branch_logits": torch.stack(branches, 1), "similarity": _overlap(bags, attention)}
         return Output(self.head(embedding), embedding, attention.mean(1), extra)
 
@@ -84,7 +84,7 @@ class ACMIL(MILModel):
         """Which tiles each branch may not see this time, `(n, h)`."""
         amounts = [int(min(self.masked, size) * self.mask_share) for size in bags.sizes]
         amount = torch.tensor(amounts, device=scores.device).unsqueeze(1)  # (b, 1)
-        return torch.stack([self._hidden_from(one, bags, amount) for one in scores.unbind(1)], 1)
+        return torch.stack([self._hidden_from(branch_scores, bags, amount) for branch_scores in scores.unbind(1)], 1)
 
     def _hidden_from(self, scores: Tensor, bags: Bags, amount: Tensor) -> Tensor:
         """Of one branch's `masked` best tiles those with the smallest random numbers, `(n,)`."""

@@ -55,7 +55,7 @@ class Chowder(MILModel):
     def forward(self, bags: Bags) -> Output:
         """Logits `(b, c)`; embedding `(b, c * 2R)`, each logit's extremes; `extra["scores"]` `(n, c)`; no attention."""
         (scores,) = bags.tilewise(lambda features: (self.score(features),))  # (n, c)
-        extremes = torch.stack([self._extremes(bags, one) for one in scores.unbind(1)], 1)  # (b, c, 2R)
+        extremes = torch.stack([self._extremes(bags, column) for column in scores.unbind(1)], 1)  # (b, c, 2R)
         logits = self.mlp(extremes).squeeze(2) + self.bias
         return Output(logits, extremes.flatten(1), None, {"scores": scores})
 

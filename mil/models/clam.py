@@ -107,14 +107,14 @@ class CLAM(MILModel):
     def _instances(self, bags: Bags, tiles: Tensor, scores: Tensor) -> dict[str, Tensor]:
         if self.instance is None:
             return {}
-        ends = [_ends(bags, one.detach(), self.k) for one in scores.unbind(1)]
+        ends = [_ends(bags, branch.detach(), self.k) for branch in scores.unbind(1)]
         chosen = tiles[torch.stack(ends, 1)]  # (b, h, 2k, e)
         scored: Tensor = self.instance(chosen)  # (b, h, 2k, 2c)
         scored = scored.view(*chosen.shape[:3], -1, 2)  # (b, h, 2k, c, 2)
         speaks = (scored[..., 1] - scored[..., 0]).transpose(2, 3)  # (b, h, c, 2k)
         # each class's own branch's tiles; with one branch every class has the same
-        own = speaks.diagonal(dim1=1, dim2=2).movedim(-1, 1) if len(ends) > 1 else speaks.squeeze(1)
-        return {"instances": own, "valid": _halved(bags, self.k)}
+        own_class = speaks.diagonal(dim1=1, dim2=2).movedim(-1, 1) if len(ends) > 1 else speaks.squeeze(1)
+        return {"instances": own_class, "valid": _halved(bags, self.k)}
 
     def _instance_loss(self, instances: Tensor, valid: Tensor, membership: Tensor) -> Tensor:
         first = torch.arange(2 * self.k, device=instances.device) < self.k  # (2k,)

@@ -58,9 +58,9 @@ class Fused(MILModel):
 
     def loss(self, output: Output, target: Tensor, endpoint: Criterion) -> Tensor:
         """The inner model's, under an endpoint that sees the covariates."""
-        beside = _Beside(endpoint.loss, endpoint.membership, output.extra["added"], target)
+        shifted = _Beside(endpoint.loss, endpoint.membership, output.extra["added"], target)
         row = torch.arange(len(target), device=target.device)
-        return self.inner.loss(replace(output, logits=output.extra["inner"]), row, beside)
+        return self.inner.loss(replace(output, logits=output.extra["inner"]), row, shifted)
 
 
 @dataclass(frozen=True)

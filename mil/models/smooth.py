@@ -113,12 +113,12 @@ class Smooth(nn.Module):
 
 def touching(places: Places) -> Tensor:
     """`I - L` of the tiles that touch on their grids: `(n, n)`, sparse, symmetric, the identity on lone tiles."""
-    one, other = adjacent(places)
+    first, second = adjacent(places)
     n = len(places.slide)
-    degree = torch.bincount(one, minlength=n)
+    degree = torch.bincount(first, minlength=n)
     alone = (degree == 0).nonzero().flatten()
-    weight = (degree[one] * degree[other]).double().rsqrt()
-    index = torch.cat([torch.stack([one, other]), alone.expand(2, -1)], 1)
+    weight = (degree[first] * degree[second]).double().rsqrt()
+    index = torch.cat([torch.stack([first, second]), alone.expand(2, -1)], 1)
     return torch.sparse_coo_tensor(
         index, torch.cat([weight, weight.new_ones(len(alone))]), (n, n), check_invariants=False
     ).coalesce()

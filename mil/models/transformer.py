@@ -43,8 +43,8 @@ class ClassTokenReader(nn.Module):
 
     def _read(self, tiles: Tensor, distances: Distances | None) -> tuple[Tensor, Tensor]:
         tokens = torch.cat([self.class_token.to(tiles.dtype).unsqueeze(0), tiles])  # (1 + n, e)
-        *whole, last = [layer for layer in self.layers if isinstance(layer, EncoderLayer)]
-        for layer in whole:
+        *earlier, last = [layer for layer in self.layers if isinstance(layer, EncoderLayer)]
+        for layer in earlier:
             tokens = layer(tokens, distances)
         token, attention = last.first(tokens)  # (e,), (h, 1 + n)
         return self.norm(token), shares(attention[:, 1:].mean(0))

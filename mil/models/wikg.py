@@ -46,9 +46,9 @@ class WiKG(MILModel):
     ) -> None:
         """`knowledge` is "inner" or "sums", `readout` "attention" or "mean"; `dropout` is on updated tiles."""
         super().__init__()
-        for name, value, known in (("knowledge", knowledge, KNOWLEDGE), ("readout", readout, READOUTS)):
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
+        for name, value, choices in (("knowledge", knowledge, KNOWLEDGE), ("readout", readout, READOUTS)):
+            if value not in choices:
+                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
         self.neighbours, self.sums = neighbours, knowledge == "sums"
         self.embed = nn.Sequential(nn.Linear(in_dim, embed_dim), nn.LeakyReLU())
         self.to_head, self.to_tail = nn.Linear(embed_dim, embed_dim), nn.Linear(embed_dim, embed_dim)
@@ -77,8 +77,8 @@ class WiKG(MILModel):
     def _gather(self, heads: Tensor, tails: Tensor) -> Tensor:
         """What the tiles of one bag `(n, e)` gather from their neighbours, `(n, e)`."""
         index = most_similar(heads, tails, min(self.neighbours, len(tails)))  # (n, k)
-        parts = zip(torch.split(heads, BLOCK), torch.split(index, BLOCK), strict=True)
-        return torch.cat([self._attend(head, tails[near]) for head, near in parts])
+        blocks = zip(torch.split(heads, BLOCK), torch.split(index, BLOCK), strict=True)
+        return torch.cat([self._attend(head, tails[near]) for head, near in blocks])
 
     def _attend(self, head: Tensor, tail: Tensor) -> Tensor:
         """Heads `(n, e)` that read the tails of their neighbours `(n, k, e)`, to `(n, e)`."""

@@ -72,8 +72,8 @@ def multiclass_separation(attainable: float, prevalence: Floats) -> float:
     rng = np.random.default_rng(0)
     label = np.repeat(np.arange(len(prevalence)), np.maximum(np.round(20_000 * prevalence), 2).astype(int))
     noise = SPREAD * rng.standard_normal((len(label), len(prevalence)))  # (p, c)
-    own = np.eye(len(prevalence))[label]
-    return _solve(lambda distance: macro_auroc(shares_of(noise + distance * own), label), attainable, _STEEPEST)
+    one_hot = np.eye(len(prevalence))[label]
+    return _solve(lambda distance: macro_auroc(shares_of(noise + distance * one_hot), label), attainable, _STEEPEST)
 
 
 def proportional_hazard(attainable: float, event_rate: float, horizon: float, shape: float) -> Hazard:

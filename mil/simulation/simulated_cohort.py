@@ -71,9 +71,9 @@ class Simulation:
         for name in ("patients", "tiles", "width", "sites", "seed"):
             if not isinstance(getattr(self, name), int):
                 raise ConfigError(f"{name}: {getattr(self, name)} found, a whole number expected")
-        for name, known in (("signal", SIGNALS), ("layout", tuple(LAYOUTS))):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name}: {getattr(self, name)} found, one of {', '.join(known)} expected")
+        for name, choices in (("signal", SIGNALS), ("layout", tuple(LAYOUTS))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name}: {getattr(self, name)} found, one of {', '.join(choices)} expected")
         if not 0 < self.contrast < np.inf:
             raise ConfigError(f"contrast: {self.contrast} found, a positive number expected")
         if not 0 <= self.label_noise <= 0.5:
@@ -187,8 +187,8 @@ def _slides(patients: Patients, index: int) -> list[str]:
 
 def _name(simulation: Simulation) -> str:
     chosen = {name: value for name, value in asdict(simulation).items() if _LATER.get(name) != value}
-    said = {"generator": GENERATOR, "endpoint": type(simulation.target).__name__, **chosen}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    parameters = {"generator": GENERATOR, "endpoint": type(simulation.target).__name__, **chosen}
+    return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _rng(simulation: Simulation, use: int, *key: int) -> np.random.Generator:

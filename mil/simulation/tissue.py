@@ -63,8 +63,8 @@ def carriers(shares: Floats, tumour: int, tiles: int, signal: str) -> NDArray[np
     low, high, base = (0.002, 0.05, tiles) if signal == "sparse" else (0.02, 0.95, tumour)
     together = float(shares.sum())
     least, most = max(1, int(np.ceil(low * base))), min(tumour, max(1, int(high * base)))
-    wanted = shares / together * (low + (high - low) * together) * base
-    ends = np.round(np.cumsum(wanted))
+    share = shares / together * (low + (high - low) * together) * base
+    ends = np.round(np.cumsum(share))
     ends[-1] = max(ends[-1], least)
     return np.diff(np.minimum(ends, most), prepend=0).astype(np.int64)
 
@@ -72,9 +72,9 @@ def carriers(shares: Floats, tumour: int, tiles: int, signal: str) -> NDArray[np
 def realised(phenotype: NDArray[np.int64], biomarkers: int, signal: str) -> tuple[Floats, float]:
     """The biomarkers' shares `(k,)` of tumour (of all tiles where sparse), and all of them as a share of all tiles."""
     counts = np.bincount(phenotype, minlength=len(PHENOTYPES) + biomarkers)
-    found = counts[len(PHENOTYPES) :]
-    base = len(phenotype) if signal == "sparse" else found.sum() + counts[0]
-    return found / base, float(found.sum() / len(phenotype))
+    positive = counts[len(PHENOTYPES) :]
+    base = len(phenotype) if signal == "sparse" else positive.sum() + counts[0]
+    return positive / base, float(positive.sum() / len(phenotype))
 
 
 def _outline(tiles: int, side: int, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -50,11 +50,11 @@ class SitePreserved:
             raise SplitError(f"split.folds is {self.folds}, expected at least 2")
         if len(names) < self.folds:
             raise SplitError(f"{len(names)} sites ({listed(names.tolist())}) are too few for {self.folds} folds")
-        found = assign(_counts(place, groups), self.folds, seeded(seed, 0))
-        warnings = _uneven(found, np.unique(groups))
-        parts = found.fold_of_site[place]
+        assignment = assign(_counts(place, groups), self.folds, seeded(seed, 0))
+        warnings = _uneven(assignment, np.unique(groups))
+        folds = assignment.fold_of_site[place]
         tables = [
-            fold_table(ids, fold, _roles(parts == fold, sites, groups, self.select, seeded(seed, fold + 1), warnings))
+            fold_table(ids, fold, _roles(folds == fold, sites, groups, self.select, seeded(seed, fold + 1), warnings))
             for fold in range(self.folds)
         ]
         return Split(pd.concat(tables), tuple(warnings))
@@ -105,19 +105,19 @@ class LeaveOneSiteOut:
         pooled = names[~alone].tolist()
         if pooled and self.small == "refuse":
             raise SplitError(f"{len(pooled)} sites have under {self.smallest} patients or one class: {listed(pooled)}")
-        found = [[str(name)] for name in names[alone]] + ([pooled] if pooled else [])
-        if len(found) < 2:
+        reported = [[str(name)] for name in names[alone]] + ([pooled] if pooled else [])
+        if len(reported) < 2:
             raise SplitError(
                 f"{int(alone.sum())} of {len(names)} sites have {self.smallest} patients of more than one class, "
                 "expected two or more, or one and others to pool"
             )
         if not pooled:
-            return found, []
+            return reported, []
         message = (
             f"{len(pooled)} sites under {self.smallest} patients or of one class are reported together, as fold "
-            f"{len(found) - 1}"
+            f"{len(reported) - 1}"
         )
-        return found, [Finding.of_items("warning", "sites-pooled", message, pooled)]
+        return reported, [Finding.of_items("warning", "sites-pooled", message, pooled)]
 
 
 def _counts(place: NDArray[np.intp], groups: Strata) -> NDArray[np.int64]:
@@ -144,24 +144,24 @@ def _roles(
 def _whole_sites(sites: Names, groups: Strata, share: float, seed: int) -> NDArray[np.intp] | None:
     """Places of whole sites with about the share of the patients; none where they are far off or lack a class."""
     names, place = np.unique(sites, return_inverse=True)
-    parts = max(2, round(1 / share))
-    if len(names) < parts:
+    folds = max(2, round(1 / share))
+    if len(names) < folds:
         return None
     counts = _counts(place, groups)
-    found = assign(counts, parts, seed, exact=False)
-    wanted = share * counts.sum(0)
-    taken = found.deviation + found.even  # (f, k)
-    best = int(np.abs(taken / wanted - 1).max(1).argmin())
-    off = np.abs(taken[best] - wanted)
-    near = (off <= np.maximum(1, UNEVEN * wanted)).all() and (taken[best] > 0).all()
-    return np.flatnonzero(found.fold_of_site[place] == best) if near else None
+    assignment = assign(counts, folds, seed, exact=False)
+    target = share * counts.sum(0)
+    taken = assignment.deviation + assignment.even  # (f, k)
+    best = int(np.abs(taken / target - 1).max(1).argmin())
+    off = np.abs(taken[best] - target)
+    near = (off <= np.maximum(1, UNEVEN * target)).all() and (taken[best] > 0).all()
+    return np.flatnonzero(assignment.fold_of_site[place] == best) if near else None
 
 
-def _uneven(found: Assignment, classes: NDArray[np.integer]) -> list[Finding]:
+def _uneven(assignment: Assignment, classes: NDArray[np.integer]) -> list[Finding]:
     """Return warnings of classes that some fold has too many or too few of; less than one patient does not count."""
     warnings = []
-    for kind, even in enumerate(found.even):
-        off = found.deviation[:, kind]
+    for kind, even in enumerate(assignment.even):
+        off = assignment.deviation[:, kind]
         fold = int(np.abs(off).argmax())
         if abs(off[fold]) >= 1 and abs(off[fold]) > UNEVEN * even:
             count = round(off[fold] + even)

@@ -110,8 +110,8 @@ def roles_from_file(path: Path, patients: Sequence[str]) -> pd.DataFrame:
     unknown = sorted(set(named["patient"]) - set(patients))
     if unknown:
         raise SplitError(f"{path} names {len(unknown)} patients that are not in the cohort: {listed(unknown)}")
-    for fold, own in named.groupby("fold")["patient"]:
-        missing = sorted(set(patients) - set(own))
+    for fold, members in named.groupby("fold")["patient"]:
+        missing = sorted(set(patients) - set(members))
         if missing:
             raise SplitError(f"{path}: fold {fold} gives {len(missing)} patients no role: {listed(missing)}")
     return named
@@ -126,12 +126,12 @@ def roles_from_column(column: str, patients: Sequence[str], table: pd.DataFrame)
         SplitError: No such column, or patients whose role is none.
     """
     require(Path("the cohort"), table, ["patient", column], SplitError)
-    own = table.loc[table["patient"].isin(patients), ["patient", column]].drop_duplicates()
-    roles = own[column].map(role_of)
-    without = sorted(set(patients) - set(own.loc[roles.isin(ROLES), "patient"]))
+    rows = table.loc[table["patient"].isin(patients), ["patient", column]].drop_duplicates()
+    roles = rows[column].map(role_of)
+    without = sorted(set(patients) - set(rows.loc[roles.isin(ROLES), "patient"]))
     if without:
         raise SplitError(f"column '{column}' gives {len(without)} patients no role: {listed(without)}")
-    return pd.DataFrame({"patient": own["patient"], "fold": 0, "role": roles}).drop_duplicates()
+    return pd.DataFrame({"patient": rows["patient"], "fold": 0, "role": roles}).drop_duplicates()
 
 
 def role_of(word: str) -> str:

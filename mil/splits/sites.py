@@ -27,28 +27,27 @@ def sites_of(patients: Sequence[str], columns: pd.DataFrame) -> NDArray[np.str_]
     if "site" not in columns:
         return _of_barcodes(patients)
     rows = columns.loc[columns["patient"].isin(set(patients)), ["patient", "site"]].drop_duplicates()
-    known = rows[~rows["site"].isna() & ~rows["site"].astype(str).str.strip().str.casefold().isin(MISSING)]
-    if missing := sorted(set(patients) - set(known["patient"])):
+    named = rows[~rows["site"].isna() & ~rows["site"].astype(str).str.strip().str.casefold().isin(MISSING)]
+    if missing := sorted(set(patients) - set(named["patient"])):
         raise SplitError(
             f"column 'site' names no site of {len(missing)} of {len(patients)} patients: {listed(missing)}"
         )
-    person = pd.Categorical(known["patient"], categories=list(patients)).codes.astype(np.intp)
-    codes, names = pd.factorize(known["site"].astype(str).str.strip(), sort=True)
+    person = pd.Categorical(named["patient"], categories=list(patients)).codes.astype(np.intp)
+    codes, names = pd.factorize(named["site"].astype(str).str.strip(), sort=True)
     size = len(patients) + len(names)
-    links = coo_array((np.ones(len(known)), (person, len(patients) + codes)), (size, size))
+    links = coo_array((np.ones(len(named)), (person, len(patients) + codes)), (size, size))
     group = connected_components(links, directed=False)[1]
-    joined = {
-        one: " + ".join(names[group[len(patients) :] == one]) for one in np.unique(group[len(patients) :]).tolist()
-    }
-    return np.array([joined[one] for one in group[: len(patients)].tolist()], dtype=str)
+    of_site = group[len(patients) :]
+    joined = {component: " + ".join(names[of_site == component]) for component in np.unique(of_site).tolist()}
+    return np.array([joined[component] for component in group[: len(patients)].tolist()], dtype=str)
 
 
 def _of_barcodes(patients: Sequence[str]) -> NDArray[np.str_]:
-    found = {patient: match[1] for patient in patients if (match := _BARCODE.match(patient))}
-    if len(found) < len(patients) or not found:
-        strange = sorted(set(patients) - set(found))
+    sites = {patient: match[1] for patient in patients if (match := _BARCODE.match(patient))}
+    if len(sites) < len(patients) or not sites:
+        strange = sorted(set(patients) - set(sites))
         raise SplitError(
             f"the cohort has no column 'site', and {len(strange)} of {len(patients)} patients have no TCGA barcode to "
             f"tell it from: {listed(strange)}; name the column by data.columns.site=NAME"
         )
-    return np.array([found[patient] for patient in patients], dtype=str)
+    return np.array([sites[patient] for patient in patients], dtype=str)

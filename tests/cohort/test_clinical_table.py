@@ -212,12 +212,12 @@ def test_a_clinical_table_and_one_of_slides_are_joined_on_the_patient(
 
 
 def test_two_tables_say_the_same_as_one(tmp_path: Path) -> None:
-    one = "patient,slide,site,label,age\n001,001-b,A,low,50\n001,001-a,A,low,50\n10,y,B,high,70\n"
-    pd.testing.assert_frame_equal(read_two(tmp_path).patients, read(tmp_path, one).patients)
+    joined = "patient,slide,site,label,age\n001,001-b,A,low,50\n001,001-a,A,low,50\n10,y,B,high,70\n"
+    pd.testing.assert_frame_equal(read_two(tmp_path).patients, read(tmp_path, joined).patients)
 
 
 @pytest.mark.parametrize(
-    ("clinical", "slides", "said"),
+    ("clinical", "slides", "message"),
     [
         (CLINICAL + "10,low,70,study\n", SLIDES, "clini.csv: 1 patients have several rows, expected one each: '10'"),
         (CLINICAL, SLIDES + "b/y.h5,10,B,file\n", "slide.csv: 1 slides have several rows, expected one each: 'y'"),
@@ -229,10 +229,10 @@ def test_two_tables_say_the_same_as_one(tmp_path: Path) -> None:
         (CLINICAL, CLINICAL, "slide.csv has no column for the slide"),
     ],
 )
-def test_two_tables_that_do_not_fit_are_refused(tmp_path: Path, clinical: str, slides: str, said: str) -> None:
+def test_two_tables_that_do_not_fit_are_refused(tmp_path: Path, clinical: str, slides: str, message: str) -> None:
     with pytest.raises(CohortError) as raised:
         read_two(tmp_path, clinical, slides)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_a_site_that_is_given_must_be_in_one_of_the_tables(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ def table(header: str) -> pd.DataFrame:
 
 
 def ids(header: str, columns: Columns | None = None) -> list[str]:
-    found = identified(PATH, table(header), columns or Columns(), BOTH, set()).require()
-    return [name for name in found if name in ("patient", "slide", "site")]
+    identified_ids = identified(PATH, table(header), columns or Columns(), BOTH, set()).require()
+    return [name for name in identified_ids if name in ("patient", "slide", "site")]
 
 
 @pytest.mark.parametrize(
@@ -37,18 +37,18 @@ def test_common_names_of_ids_are_found_and_told_of(
     header: str, taken: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        found = identified(PATH, table(header), Columns(), BOTH, set()).require()
-    for theirs, own in taken.items():
-        assert found[own].tolist() == [f"{theirs} 0", f"{theirs} 1"]
-        assert f"{PATH}: column '{theirs}' is taken for the {own}" in caplog.messages
-    assert list(found)[:2] == ["patient", "slide"]
-    assert len(found.columns) == len(header.split(","))
+        identified_ids = identified(PATH, table(header), Columns(), BOTH, set()).require()
+    for theirs, column in taken.items():
+        assert identified_ids[column].tolist() == [f"{theirs} 0", f"{theirs} 1"]
+        assert f"{PATH}: column '{theirs}' is taken for the {column}" in caplog.messages
+    assert list(identified_ids)[:2] == ["patient", "slide"]
+    assert len(identified_ids.columns) == len(header.split(","))
 
 
 def test_a_name_that_is_given_wins_over_what_could_be_found() -> None:
-    found = identified(PATH, table("patient,case_id,slide"), Columns(patient="case_id"), BOTH, set()).require()
-    assert found["patient"].tolist() == ["case_id 0", "case_id 1"]
-    assert list(found) == ["patient", "slide"]
+    identified_ids = identified(PATH, table("patient,case_id,slide"), Columns(patient="case_id"), BOTH, set()).require()
+    assert identified_ids["patient"].tolist() == ["case_id 0", "case_id 1"]
+    assert list(identified_ids) == ["patient", "slide"]
     with pytest.raises(CohortError, match="no column 'PATEINT', it has PATIENT, FILENAME; the nearest is 'PATIENT'"):
         ids("PATIENT,FILENAME", Columns(patient="PATEINT"))
 
@@ -77,8 +77,8 @@ MSI = pd.DataFrame({"MSI": ["High", "low", "MSS", "", "unclear"], "age": ["1", "
 
 def test_words_become_what_they_mean_and_others_stay() -> None:
     words: dict[str, dict[str, str | None]] = {"MSI": {"high": "MSI-H", "LOW": "MSS", "unclear": None}}
-    found = translated(PATH, MSI, words, {"MSI"}).require()
-    assert found["MSI"].tolist() == ["MSI-H", "MSS", "MSS", "", ""]
+    translation = translated(PATH, MSI, words, {"MSI"}).require()
+    assert translation["MSI"].tolist() == ["MSI-H", "MSS", "MSS", "", ""]
     assert MSI["MSI"].tolist()[0] == "High"
     pd.testing.assert_frame_equal(translated(PATH, MSI, {}, {"MSI"}).require(), MSI)
 

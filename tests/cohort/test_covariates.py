@@ -24,14 +24,14 @@ BOTH = Covariates(["age"], {"sex": ["F", "M"], "stage": ["none", "I", "II"]})
 
 def test_every_number_has_its_place_and_its_name() -> None:
     fitted = BOTH.fit(CLINIC)
-    found = pd.DataFrame(fitted.encode(CLINIC).numpy(), index=CLINIC.index, columns=fitted.names)
-    assert fitted.width == found.shape[1] == 2 + 4 + 5
+    encoded = pd.DataFrame(fitted.encode(CLINIC).numpy(), index=CLINIC.index, columns=fitted.names)
+    assert fitted.width == encoded.shape[1] == 2 + 4 + 5
     spread = float(np.std([50, 70, 60]))
-    np.testing.assert_allclose(found["age"], np.array([-10, 0, 10, 0, 0]) / spread, rtol=1e-6, atol=1e-7)
-    assert found["age=missing"].tolist() == [0, 1, 0, 1, 0]
-    words = found.drop(columns=["age", "age=missing"])
-    told = [[name for name, value in row.items() if value == 1] for _, row in words.iterrows()]
-    assert told == [
+    np.testing.assert_allclose(encoded["age"], np.array([-10, 0, 10, 0, 0]) / spread, rtol=1e-6, atol=1e-7)
+    assert encoded["age=missing"].tolist() == [0, 1, 0, 1, 0]
+    words = encoded.drop(columns=["age", "age=missing"])
+    ones = [[name for name, value in row.items() if value == 1] for _, row in words.iterrows()]
+    assert ones == [
         ["sex=F", "stage=I"],
         ["sex=M", "stage=II"],
         ["sex=missing", "stage=none"],
@@ -59,14 +59,14 @@ def test_what_should_be_a_number_and_is_none_is_named() -> None:
 @given(st.lists(st.one_of(st.floats(-1e6, 1e6), st.none()), min_size=1, max_size=20))
 def test_known_numbers_have_mean_zero_and_spread_one_where_they_differ(values: list[float | None]) -> None:
     clinic = table(x=["" if value is None else repr(value) for value in values])
-    found = Covariates(["x"]).fit(clinic).encode(clinic).double()
-    known = found[found[:, 1] == 0, 0]
-    assert found.isfinite().all()
-    assert len(known) == sum(value is not None for value in values)
+    encoded = Covariates(["x"]).fit(clinic).encode(clinic).double()
+    observed = encoded[encoded[:, 1] == 0, 0]
+    assert encoded.isfinite().all()
+    assert len(observed) == sum(value is not None for value in values)
     numbers = [value for value in values if value is not None]
     if len(numbers) > 1 and np.std(numbers) > 1e-3 * (1 + np.abs(numbers).max()):
-        assert float(known.mean()) == pytest.approx(0, abs=1e-5)
-        assert float(known.std(correction=0)) == pytest.approx(1, abs=1e-5)
+        assert float(observed.mean()) == pytest.approx(0, abs=1e-5)
+        assert float(observed.std(correction=0)) == pytest.approx(1, abs=1e-5)
 
 
 def test_fitting_leaves_the_declaration_as_it_was_and_other_patients_out() -> None:
@@ -79,9 +79,9 @@ def test_fitting_leaves_the_declaration_as_it_was_and_other_patients_out() -> No
 
 
 def test_the_state_comes_back_and_another_one_is_refused() -> None:
-    fitted, other = BOTH.fit(CLINIC), Covariates(["age"], BOTH.categorical)
-    other.load_state(fitted.state())
-    assert torch.equal(other.encode(CLINIC), fitted.encode(CLINIC))
+    fitted, another = BOTH.fit(CLINIC), Covariates(["age"], BOTH.categorical)
+    another.load_state(fitted.state())
+    assert torch.equal(another.encode(CLINIC), fitted.encode(CLINIC))
     wrong: tuple[dict[str, list[float]], ...] = (
         {"mean": [], "sd": []},
         {"mean": [1.0], "sd": [0.0]},
@@ -89,7 +89,7 @@ def test_the_state_comes_back_and_another_one_is_refused() -> None:
     )
     for state in wrong:
         with pytest.raises(ValueError, match="expected one for each of 1"):
-            other.load_state(state)
+            another.load_state(state)
 
 
 @pytest.mark.parametrize(

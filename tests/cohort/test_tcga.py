@@ -64,7 +64,7 @@ def check(path: Path, slides: Path, who: str, label: str) -> Cohort:
     cohort = Cohort.read(path, labels=[label], slides=slides).require()
     labels, owned = expected(rows(path), rows(slides), who, label)
     assert cohort.patients[label].to_dict() == labels
-    assert {patient: set(own) for patient, own in cohort.patients["slides"].items()} == owned
+    assert {patient: set(slides) for patient, slides in cohort.patients["slides"].items()} == owned
     assert len(cohort.table) == sum(map(len, owned.values()))
     return cohort
 
@@ -107,9 +107,9 @@ def test_a_clinical_table_alone_asks_for_its_slides() -> None:
 
 def test_a_table_of_slides_alone_is_a_cohort_without_labels() -> None:
     cohort = Cohort.read(slide("KICH")).require()
-    found = rows(slide("KICH"))
-    assert cohort.patients["slides"].map(len).to_dict() == Counter(row["PATIENT"] for row in found)
-    assert len(cohort.table) == len({row["FILENAME"] for row in found}) == 3182
+    cohort_rows = rows(slide("KICH"))
+    assert cohort.patients["slides"].map(len).to_dict() == Counter(row["PATIENT"] for row in cohort_rows)
+    assert len(cohort.table) == len({row["FILENAME"] for row in cohort_rows}) == 3182
 
 
 @pytest.mark.parametrize("endpoint", ["OS", "DSS", "DFI", "PFI"])

@@ -82,17 +82,17 @@ def write_mussel(
         for name, values in (("features", rows), ("coords", where)):
             chunks = (max(128, len(values)), *values.shape[1:])
             file.create_dataset(name, data=values, chunks=chunks, maxshape=(None, *values.shape[1:]), **packing)
-        said = file["coords"].attrs
-        said.update({"seg_level": 2, "patch_size": extent, "step_size": extent, "patch_level": 0, "mpp": mpp})
-        said.update({"patch_size_to_resize_to_for_desired_mpp": tile_px, "native_mpp": 0.25, "overlap": 0})
-        said.update({"level_dim": (40_000, 30_000), "name": path.stem, "use_otsu": False})
+        attributes = file["coords"].attrs
+        attributes.update({"seg_level": 2, "patch_size": extent, "step_size": extent, "patch_level": 0, "mpp": mpp})
+        attributes.update({"patch_size_to_resize_to_for_desired_mpp": tile_px, "native_mpp": 0.25, "overlap": 0})
+        attributes.update({"level_dim": (40_000, 30_000), "name": path.stem, "use_otsu": False})
     return path
 
 
 def write_stamp(
-    path: Path, features: ArrayLike | None = None, um: ArrayLike | None = None, version: str = "2.1", **said: object
+    path: Path, features: ArrayLike | None = None, um: ArrayLike | None = None, version: str = "2.1", **changes: object
 ) -> Path:
-    """`feats` and `coords`, contiguous; what a version says of itself stands on the file, `said` on top of it."""
+    """`feats` and `coords`, contiguous; what a version says of itself stands on the file, `changes` on top of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = np.asarray(random_features() if features is None else features)
     step = 224 if version == "1" else 256
@@ -105,7 +105,7 @@ def write_stamp(
     }
     with h5py.File(path, "w") as file:
         file["feats"], file["coords"] = rows, where
-        file.attrs.update(attributes[version] | said)
+        file.attrs.update(attributes[version] | changes)
     return path
 
 

@@ -41,14 +41,14 @@ def test_every_bag_comes_once_an_epoch_in_an_order_of_seed_and_epoch(
     sizes: list[int], bags: int, seed: int, epoch: int
 ) -> None:
     order = TrainOrder(sizes, bags, seed=seed, epoch=epoch)
-    found = order_of(order)
-    assert sorted(bag for batch in found for bag in batch) == list(range(len(sizes)))
-    assert max(map(len, found)) <= bags
-    assert len(order) == len(found) == -(-len(sizes) // bags)
+    batches = order_of(order)
+    assert sorted(bag for batch in batches for bag in batch) == list(range(len(sizes)))
+    assert max(map(len, batches)) <= bags
+    assert len(order) == len(batches) == -(-len(sizes) // bags)
     again = TrainOrder(sizes, bags, seed=seed)
     list(again)  # what was read before does not matter
     again.set_epoch(epoch)
-    assert order_of(again) == found
+    assert order_of(again) == batches
 
 
 def test_another_epoch_and_another_seed_have_another_order() -> None:
@@ -61,9 +61,9 @@ def test_another_epoch_and_another_seed_have_another_order() -> None:
 @settings(deadline=None, max_examples=30)
 @given(SIZES, st.integers(1, 60), st.integers(0, 3))
 def test_the_tile_budget_is_kept_but_for_a_bag_alone(sizes: list[int], budget: int, epoch: int) -> None:
-    found = order_of(TrainOrder(sizes, 8, budget, epoch=epoch))
-    assert sorted(bag for batch in found for bag in batch) == list(range(len(sizes)))
-    for batch in found:
+    batches = order_of(TrainOrder(sizes, 8, budget, epoch=epoch))
+    assert sorted(bag for batch in batches for bag in batch) == list(range(len(sizes)))
+    for batch in batches:
         assert len(batch) == 1 or sum(sizes[bag] for bag in batch) <= budget
 
 
@@ -84,15 +84,15 @@ def test_weights_draw_the_classes_evenly() -> None:
 @given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(2, 9), st.integers(0, 5))
 def test_events_are_dealt_out_evenly_and_no_bag_is_alone(happened: list[bool], bags: int, epoch: int) -> None:
     events, sizes = np.array(happened), [1] * len(happened)
-    found = order_of(TrainOrder(sizes, bags, epoch=epoch, events=events))
-    assert sorted(bag for batch in found for bag in batch) == list(range(len(sizes)))
-    assert max(map(len, found)) <= max(bags, 3), "a last one of one bag is joined to another"
-    assert len(found) <= -(-len(sizes) // bags)
-    assert len(sizes) == 1 or min(map(len, found)) > 1
-    counted = [int(events[batch].sum()) for batch in found]
+    batches = order_of(TrainOrder(sizes, bags, epoch=epoch, events=events))
+    assert sorted(bag for batch in batches for bag in batch) == list(range(len(sizes)))
+    assert max(map(len, batches)) <= max(bags, 3), "a last one of one bag is joined to another"
+    assert len(batches) <= -(-len(sizes) // bags)
+    assert len(sizes) == 1 or min(map(len, batches)) > 1
+    counted = [int(events[batch].sum()) for batch in batches]
     assert max(counted) - min(counted) <= 1
-    assert min(counted) >= 1 or events.sum() < len(found)
-    assert order_of(TrainOrder(sizes, bags, epoch=epoch, events=events)) == found
+    assert min(counted) >= 1 or events.sum() < len(batches)
+    assert order_of(TrainOrder(sizes, bags, epoch=epoch, events=events)) == batches
 
 
 def test_events_come_in_another_order_each_epoch_and_seed() -> None:
@@ -105,9 +105,9 @@ def test_events_come_in_another_order_each_epoch_and_seed() -> None:
 @settings(deadline=None, max_examples=30)
 @given(SIZES, st.integers(1, 60), st.integers(0, 3))
 def test_events_do_not_break_the_tile_budget(sizes: list[int], budget: int, epoch: int) -> None:
-    found = order_of(TrainOrder(sizes, 8, budget, epoch=epoch, events=np.arange(len(sizes)) % 3 == 0))
-    assert sorted(bag for batch in found for bag in batch) == list(range(len(sizes)))
-    for batch in found:
+    batches = order_of(TrainOrder(sizes, 8, budget, epoch=epoch, events=np.arange(len(sizes)) % 3 == 0))
+    assert sorted(bag for batch in batches for bag in batch) == list(range(len(sizes)))
+    for batch in batches:
         assert len(batch) == 1 or sum(sizes[bag] for bag in batch) <= budget
 
 
@@ -117,21 +117,21 @@ def test_a_pass_over_the_whole_cohort_has_the_same_batches_each_time(
     sizes: list[int], bags: int, passes: int, budget: int | None
 ) -> None:
     order = WholeOrder(sizes, bags, budget, passes)
-    found = list(order)
-    assert len(order) == len(found)
-    once = found[: len(found) // passes]
-    assert found == once * passes
+    batches = list(order)
+    assert len(order) == len(batches)
+    once = batches[: len(batches) // passes]
+    assert batches == once * passes
     assert [draw.bag for batch in once for draw in batch] == list(range(len(sizes)))
     order.set_epoch(3)
     assert [[(draw.bag, draw.epoch) for draw in batch] for batch in order] == [
-        [(draw.bag, 3) for draw in batch] for batch in found
+        [(draw.bag, 3) for draw in batch] for batch in batches
     ]
 
 
 def test_covariates_follow_their_bags(store: FeatureStore) -> None:
-    beside = torch.arange(6.0).view(3, 2)
+    covariates = torch.arange(6.0).view(3, 2)
     slides = [("s0", "s1"), ("s2",), ("s3", "s4")]
-    data = BagDataset(store, slides, torch.arange(3.0), covariates=beside)
+    data = BagDataset(store, slides, torch.arange(3.0), covariates=covariates)
     held = data[[Draw(2), Draw(0)]].bags.covariates
     assert held is not None
     assert held.tolist() == [[4, 5], [0, 1]]
@@ -171,8 +171,8 @@ def test_tiles_are_drawn_anew_each_epoch_and_the_same_again_for_the_same_epoch(s
     data = dataset(store, 6)
 
     def tiles(epoch: int | None, data: BagDataset = data) -> list[list[float]]:
-        found: list[list[float]] = data[[Draw(0, epoch)]].bags.features.tolist()
-        return found
+        rows: list[list[float]] = data[[Draw(0, epoch)]].bags.features.tolist()
+        return rows
 
     assert tiles(0) == tiles(0)
     assert len({str(tiles(epoch)) for epoch in range(8)}) > 4
@@ -206,7 +206,7 @@ def test_a_batch_that_is_written_to_leaves_what_the_store_keeps(store: FeatureSt
             batch.bags.features.zero_()
             assert batch.bags.coords is not None
             batch.bags.coords.zero_()
-    for batch, own in zip(loader(bags), before, strict=True):
-        assert torch.equal(batch.bags.features, own)
+    for batch, original in zip(loader(bags), before, strict=True):
+        assert torch.equal(batch.bags.features, original)
         assert batch.bags.coords is not None
         assert batch.bags.coords.any()

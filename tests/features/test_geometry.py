@@ -44,8 +44,8 @@ def test_what_no_file_says_is_taken_as_expected_and_is_not_verified() -> None:
 @pytest.mark.parametrize("mpp", [0.45, 0.55])
 @pytest.mark.parametrize("px", [224, 256])
 def test_nominal_resolutions_and_usual_tiles_are_within_the_tolerance(mpp: float, px: float) -> None:
-    found = settled(headers({"a": (0.5, 256), "b": (mpp, px), "c": (0.5, 256)}), UNI, "x")
-    assert (found.mpp, found.tile_px) == (0.5, 256)
+    geometry = settled(headers({"a": (0.5, 256), "b": (mpp, px), "c": (0.5, 256)}), UNI, "x")
+    assert (geometry.mpp, geometry.tile_px) == (0.5, 256)
 
 
 def test_slides_that_differ_are_refused_naming_the_odd_ones() -> None:
@@ -68,7 +68,7 @@ def test_slides_that_differ_from_what_is_expected_are_refused_naming_both_and_th
 
 def test_extents_may_differ_as_scanners_do() -> None:
     sizes = {"a": (0.5, 256.0), "bb": (0.5, 256.0)}
-    assert len({said.extent for said in headers(sizes).values()}) == 2
+    assert len({header.extent for header in headers(sizes).values()}) == 2
     assert settled(headers(sizes), UNI, "x").mpp_verified
 
 
@@ -85,13 +85,15 @@ def test_a_size_that_is_none_is_not_said(value: float) -> None:
 
 
 @given(said=st.floats(0.05, 4), wanted=st.floats(0.05, 4))
-def test_the_tolerance_is_the_same_whichever_is_the_larger(said: float, wanted: float) -> None:
-    def accepts(one: float, other: float) -> bool:
+def test_the_tolerance_is_the_same_whichever_is_the_larger(stated: float, required: float) -> None:
+    def accepts(first: float, second: float) -> bool:
         try:
-            settled(headers({"a": (one, 256 * one)}), Expected(other, 256 * other), "x")
+            settled(headers({"a": (first, 256 * first)}), Expected(second, 256 * second), "x")
         except EncoderError:
             return False
         return True
 
-    assert accepts(said, wanted) == accepts(wanted, said)
-    assert accepts(said, wanted) == (max(said, wanted) / min(said, wanted) - 1 <= MPP_TOLERANCE < TILE_TOLERANCE)
+    assert accepts(stated, required) == accepts(required, stated)
+    assert accepts(stated, required) == (
+        max(stated, required) / min(stated, required) - 1 <= MPP_TOLERANCE < TILE_TOLERANCE
+    )

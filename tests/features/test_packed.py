@@ -69,17 +69,17 @@ def refusal(path: Path) -> str:
 
 
 def test_the_store_reads_a_packed_file_as_it_reads_the_folder(folder: Path, file: Path) -> None:
-    here, there = FeatureStore(folder), FeatureStore(file)
-    assert there.slides == here.slides == list(TILES)
-    assert there.headers(there.slides) == here.headers(here.slides)
+    loose, packed = FeatureStore(folder), FeatureStore(file)
+    assert packed.slides == loose.slides == list(TILES)
+    assert packed.headers(packed.slides) == loose.headers(loose.slides)
     for slide in ("a", "c", "d"):
-        one, other = here.read(slide), there.read(slide)
-        assert torch.equal(one.features, other.features)
-        assert one.features.dtype == other.features.dtype == torch.float16
-        assert (one.coords is None) == (other.coords is None) == (slide == "d")
-        assert one.coords is None or (other.coords is not None and torch.equal(one.coords, other.coords))
-    assert here.resolve(here.slides).require() == there.resolve(there.slides).require() == Encoder("simulated", 8)
-    assert (here.geometry, here.verified) == (there.geometry, there.verified)
+        plain, read = loose.read(slide), packed.read(slide)
+        assert torch.equal(plain.features, read.features)
+        assert plain.features.dtype == read.features.dtype == torch.float16
+        assert (plain.coords is None) == (read.coords is None) == (slide == "d")
+        assert plain.coords is None or (read.coords is not None and torch.equal(plain.coords, read.coords))
+    assert loose.resolve(loose.slides).require() == packed.resolve(packed.slides).require() == Encoder("simulated", 8)
+    assert (loose.geometry, loose.verified) == (packed.geometry, packed.verified)
 
 
 def test_an_empty_slide_is_refused_in_the_same_words_as_from_its_own_file(folder: Path, file: Path) -> None:
@@ -182,14 +182,14 @@ def test_a_file_of_a_newer_version_is_refused(file: Path, tmp_path: Path) -> Non
     def newer(content: h5py.File) -> None:
         content.attrs["mil_packed"] = 2
 
-    said = refusal(changed(file, tmp_path / "a.h5", newer))
-    assert "packed as version 2, expected 1: a newer mil reads it" in said
+    message = refusal(changed(file, tmp_path / "a.h5", newer))
+    assert "packed as version 2, expected 1: a newer mil reads it" in message
 
 
-@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])
-def test_a_truncated_file_is_refused(file: Path, tmp_path: Path, kept: float) -> None:
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_refused(file: Path, tmp_path: Path, share: float) -> None:
     content = file.read_bytes()
-    (tmp_path / "a.h5").write_bytes(content[: int(kept * len(content))])
+    (tmp_path / "a.h5").write_bytes(content[: int(share * len(content))])
     refusal(tmp_path / "a.h5")
 
 
@@ -247,13 +247,13 @@ def test_parts_that_do_not_fit_are_refused(file: Path, tmp_path: Path, change: C
 
 def test_counts_below_nothing_are_refused(file: Path, tmp_path: Path) -> None:
     def change(content: h5py.File) -> None:
-        said = (
+        headers = (
             content["headers"][()]
             .tobytes()
             .replace(b'"tiles": 0', b'"tiles": -4')
             .replace(b'"tiles": 9', b'"tiles": 13')
         )
-        replaced("headers", np.frombuffer(said, "u1"))(content)
+        replaced("headers", np.frombuffer(headers, "u1"))(content)
         replaced("offsets", np.array([0, 5, 1, 14, 15]))(content)
 
     assert "slides' own counts" in refusal(changed(file, tmp_path / "a.h5", change))
@@ -277,8 +277,8 @@ def said_of(path: Path) -> str:
     try:
         packed = Packed(path)
         for slide in packed.slides:
-            found = packed.read(slide)
-            assert found.features.shape == (found.header.tiles, found.header.width)
+            content = packed.read(slide)
+            assert content.features.shape == (content.header.tiles, content.header.width)
             packed.verify(slide)
     except FeatureError as error:
         return str(error)
@@ -287,9 +287,9 @@ def said_of(path: Path) -> str:
 
 def read_or_refused(content: bytes, path: Path) -> None:
     path.write_bytes(content)
-    said = said_of(path)
-    assert not said or str(path) in said
-    assert "\n" not in said
+    message = said_of(path)
+    assert not message or str(path) in message
+    assert "\n" not in message
 
 
 @settings(max_examples=100, deadline=None)

@@ -36,12 +36,12 @@ def test_every_layout_comes_back_bit_for_bit(layout: str, tmp_path: Path) -> Non
     assert done.tiles == sum(store.header(slide).tiles for slide in store.slides)
     assert (done.rounding, done.resumed) == (0, 0)
     for slide in store.slides:
-        one, other = store.read(slide), again.read(slide)
-        assert one.header == other.header
-        assert one.features.dtype == other.features.dtype
-        assert torch.equal(one.features.view(torch.uint8), other.features.view(torch.uint8))
-        assert (one.coords is None) == (other.coords is None)
-        assert one.coords is None or (other.coords is not None and torch.equal(one.coords, other.coords))
+        original, packed = store.read(slide), again.read(slide)
+        assert original.header == packed.header
+        assert original.features.dtype == packed.features.dtype
+        assert torch.equal(original.features.view(torch.uint8), packed.features.view(torch.uint8))
+        assert (original.coords is None) == (packed.coords is None)
+        assert original.coords is None or (packed.coords is not None and torch.equal(original.coords, packed.coords))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cohort", "out.h5"]
 
 
@@ -97,10 +97,10 @@ def mixed(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_slides_of_several_types_become_float32_and_lose_nothing(tmp_path: Path) -> None:
-    wanted = mixed(tmp_path / "in")
+    expected = mixed(tmp_path / "in")
     done = pack(FeatureStore(tmp_path / "in"), tmp_path / "a.h5")
     assert (done.dtype, done.rounding) == ("float32", 0)
-    for slide, features in wanted.items():
+    for slide, features in expected.items():
         assert torch.equal(Packed(tmp_path / "a.h5").read(slide).features, features)
         assert Packed(tmp_path / "a.h5").header(slide).dtype == "float32"
 
@@ -110,9 +110,9 @@ def test_another_type_rounds_and_says_by_how_much(tmp_path: Path, folder: Path, 
     done = pack(FeatureStore(folder), tmp_path / "a.h5", dtype=dtype)
     largest = 0.0
     for slide in SLIDES[1:]:
-        exact, found = FeatureStore(folder).read(slide).features, Packed(tmp_path / "a.h5").read(slide).features
-        assert torch.equal(found, exact.to(kind))
-        largest = max(largest, float((found.double() - exact.double()).abs().max()))
+        exact, packed = FeatureStore(folder).read(slide).features, Packed(tmp_path / "a.h5").read(slide).features
+        assert torch.equal(packed, exact.to(kind))
+        largest = max(largest, float((packed.double() - exact.double()).abs().max()))
     assert done.dtype == dtype
     assert done.rounding == pytest.approx(largest, rel=1e-6)
     assert largest > 0
@@ -128,8 +128,8 @@ def test_values_beyond_float16_are_refused_by_the_slides_name(tmp_path: Path, fo
     rows = np.ones((3, 8), "f4")
     rows[1, 2] = 65_520  # rounds to what is beyond the largest, 65,504
     write_clam(folder / "high.h5", rows)
-    said = refusal(folder, tmp_path / "a.h5", "float16")
-    assert f"{folder / 'high.h5'}: slide 'high' holds values beyond float16, expected dtype float32" in said
+    message = refusal(folder, tmp_path / "a.h5", "float16")
+    assert f"{folder / 'high.h5'}: slide 'high' holds values beyond float16, expected dtype float32" in message
     assert not (tmp_path / "a.h5").exists()
     assert pack(FeatureStore(folder), tmp_path / "b.h5", dtype="bfloat16").slides == 7
 
@@ -157,8 +157,8 @@ def test_a_packed_file_among_its_own_slides_is_refused(folder: Path) -> None:
 def test_unreadable_slides_are_named_before_anything_is_written(tmp_path: Path, folder: Path) -> None:
     (folder / "b.h5").write_bytes(b"")
     (folder / "e.h5").write_text("text")
-    said = refusal(folder, tmp_path / "a.h5")
-    assert f"2 of 6 slides cannot be read: 'b', 'e'; {folder / 'b.h5'} cannot be read as HDF5" in said
+    message = refusal(folder, tmp_path / "a.h5")
+    assert f"2 of 6 slides cannot be read: 'b', 'e'; {folder / 'b.h5'} cannot be read as HDF5" in message
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
@@ -183,7 +183,7 @@ def test_two_at_once_are_refused(tmp_path: Path, folder: Path) -> None:
 
 
 def test_progress_is_told_for_every_slide_of_every_step(tmp_path: Path, folder: Path) -> None:
-    told: list[tuple[str, int, int]] = []
-    done = pack(FeatureStore(folder), tmp_path / "a.h5", progress=lambda *said: told.append(said))
-    assert told == [(step, count, 6) for step in ("examined", "packed", "verified") for count in range(1, 7)]
+    steps: list[tuple[str, int, int]] = []
+    done = pack(FeatureStore(folder), tmp_path / "a.h5", progress=lambda *step: steps.append(step))
+    assert steps == [(step, count, 6) for step in ("examined", "packed", "verified") for count in range(1, 7)]
     assert isinstance(done, Packing)

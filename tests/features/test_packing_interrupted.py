@@ -95,10 +95,10 @@ def test_a_process_killed_at_any_moment_is_gone_on_with_to_the_same_bytes(tmp_pa
     (tmp_path / "out").mkdir()
     command = [sys.executable, "-c", KILLED, str(folder), str(tmp_path / "out")]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
-    found = [tuple(map(int, line.split())) for line in run.stdout.splitlines()]
-    assert len(found) == 8
-    assert all(killed and same for killed, _, same in found)
-    assert len({resumed for _, resumed, _ in found}) > 2, "some are killed early, some late"
+    results = [tuple(map(int, line.split())) for line in run.stdout.splitlines()]
+    assert len(results) == 8
+    assert all(killed and same for killed, _, same in results)
+    assert len({resumed for _, resumed, _ in results}) > 2, "some are killed early, some late"
 
 
 def test_slides_that_were_written_are_not_read_again(
@@ -131,8 +131,8 @@ def test_a_torn_last_line_of_the_journal_is_as_if_it_were_not_there(
 
 
 def touched(folder: Path) -> None:
-    found = (folder / "b.h5").stat()
-    os.utime(folder / "b.h5", ns=(found.st_atime_ns, found.st_mtime_ns + 1))
+    status = (folder / "b.h5").stat()
+    os.utime(folder / "b.h5", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
 
 
 def longer(folder: Path) -> None:
@@ -159,8 +159,8 @@ def test_another_type_or_another_reading_is_refused_when_going_on(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped(folder, tmp_path / "a.h5", 4, monkeypatch)
-    said = refusal(folder, tmp_path / "a.h5", "float16")
-    assert "begun as version 1 with dtype float32, expected 1 with float16: remove it to begin anew" in said
+    message = refusal(folder, tmp_path / "a.h5", "float16")
+    assert "begun as version 1 with dtype float32, expected 1 with float16: remove it to begin anew" in message
     write(replace(COHORT, layout="stamp"), tmp_path / "cohort")
     stopped(tmp_path / "cohort" / "features", tmp_path / "b.h5", 2, monkeypatch)
     with pytest.raises(FeatureError, match="with other options for"):

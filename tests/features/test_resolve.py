@@ -22,8 +22,8 @@ PHIKON = Encoder("phikon_v2", 8)
 # Which encoder
 
 
-def fill(folder: Path, write: Write, said: dict[str, str | None], width: int = 8) -> Path:
-    for slide, encoder in said.items():
+def fill(folder: Path, write: Write, encoders: dict[str, str | None], width: int = 8) -> Path:
+    for slide, encoder in encoders.items():
         write(folder / f"{slide}.h5", random_features(5, width), encoder=encoder)
     return folder
 
@@ -32,19 +32,19 @@ def fill(folder: Path, write: Write, said: dict[str, str | None], width: int = 8
 def test_files_that_agree_by_name_or_alias_name_the_encoder(
     tmp_path: Path, trident: Write, given: Encoder | None
 ) -> None:
-    store = FeatureStore(fill(tmp_path, trident, {"a": "uni_v1", "b": "UNI"}), given, known=[PHIKON, UNI])
+    store = FeatureStore(fill(tmp_path, trident, {"a": "uni_v1", "b": "UNI"}), given, encoders=[PHIKON, UNI])
     assert store.resolve(store.slides).require() == UNI
     assert store.encoder == UNI
     assert store.verified
 
 
 def test_a_name_nobody_knows_is_an_encoder_as_it_is_said(tmp_path: Path, trident: Write) -> None:
-    store = FeatureStore(fill(tmp_path, trident, {"a": "In-House", "b": "in_house"}), known=[UNI])
+    store = FeatureStore(fill(tmp_path, trident, {"a": "In-House", "b": "in_house"}), encoders=[UNI])
     assert store.resolve(store.slides).require() == Encoder("In-House", 8)
 
 
 def test_files_of_two_encoders_are_refused_naming_both(tmp_path: Path, trident: Write) -> None:
-    store = FeatureStore(fill(tmp_path, trident, {"a": "uni", "b": "phikonv2", "c": "uni"}), known=[UNI, PHIKON])
+    store = FeatureStore(fill(tmp_path, trident, {"a": "uni", "b": "phikonv2", "c": "uni"}), encoders=[UNI, PHIKON])
     with pytest.raises(EncoderError, match=r"'uni' \(2, e.g. slide 'a'\) and 'phikon_v2' \(1, e.g. slide 'b'\)"):
         store.resolve(store.slides).require()
     assert store.resolve(["a", "c"]).require() == UNI
@@ -59,7 +59,7 @@ def test_files_of_two_widths_are_refused_naming_both(tmp_path: Path, trident: Wr
 
 def test_files_that_do_not_say_ask_for_the_encoder(tmp_path: Path, clam: Write) -> None:
     clam(tmp_path / "a.h5")
-    store = FeatureStore(tmp_path, known=[UNI, VIRCHOW2, PHIKON])
+    store = FeatureStore(tmp_path, encoders=[UNI, VIRCHOW2, PHIKON])
     with pytest.raises(EncoderError, match=r"give encoder=\.\.\., such as uni, phikon_v2"):
         store.resolve(store.slides).require()
 
@@ -74,7 +74,7 @@ def test_the_users_word_is_taken_but_not_verified(tmp_path: Path, clam: Write) -
 def test_files_that_only_partly_say_are_taken_with_a_counted_warning(
     tmp_path: Path, trident: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = FeatureStore(fill(tmp_path, trident, {"a": None, "b": "uni", "c": None}), known=[UNI])
+    store = FeatureStore(fill(tmp_path, trident, {"a": None, "b": "uni", "c": None}), encoders=[UNI])
     assert store.resolve(store.slides).require() == UNI
     assert not store.verified
     assert caplog.messages == ["2 of 3 slides do not say their encoder, taken as 'uni'"]
@@ -86,11 +86,11 @@ def test_features_of_another_encoder_of_the_same_width_are_refused_naming_both(t
         store.resolve(store.slides).require()
 
 
-@pytest.mark.parametrize(("said", "given"), [("uni", UNI), ("uni", None), (None, UNI)])
+@pytest.mark.parametrize(("stated", "given"), [("uni", UNI), ("uni", None), (None, UNI)])
 def test_features_narrower_than_their_encoder_are_refused_naming_both(
-    tmp_path: Path, trident: Write, said: str | None, given: Encoder | None
+    tmp_path: Path, trident: Write, stated: str | None, given: Encoder | None
 ) -> None:
-    store = FeatureStore(fill(tmp_path, trident, {"a": said}, width=4), given, known=[UNI])
+    store = FeatureStore(fill(tmp_path, trident, {"a": stated}, width=4), given, encoders=[UNI])
     with pytest.raises(EncoderError, match=r"features of 'a' are 4 wide.*, encoder 'uni' has 8"):
         store.resolve(store.slides).require()
 
@@ -101,7 +101,7 @@ def test_an_empty_slide_does_not_speak_for_the_width(tmp_path: Path, trident: Wr
         del file["features"]
         file["features"] = np.empty(0, "f4")
         file["features"].attrs["encoder"] = "uni"
-    store = FeatureStore(tmp_path, known=[UNI])
+    store = FeatureStore(tmp_path, encoders=[UNI])
     assert store.resolve(["b", "a"]).require() == UNI
     with pytest.raises(FeatureError, match="no slide with tiles"):
         store.resolve(["b"]).require()
@@ -113,7 +113,7 @@ UNI_TILES = replace(UNI, mpp=0.5, tile_px=256)
 
 
 def test_tiles_as_the_encoder_wants_them_are_verified(tmp_path: Path, trident: Write) -> None:
-    store = FeatureStore(fill(tmp_path, trident, {"a": "uni", "b": "uni"}), known=[UNI_TILES])
+    store = FeatureStore(fill(tmp_path, trident, {"a": "uni", "b": "uni"}), encoders=[UNI_TILES])
     store.resolve(store.slides).require()
     assert store.geometry == Geometry(0.5, 256.0, True, True)
 
@@ -123,7 +123,7 @@ def test_tiles_of_another_resolution_than_the_encoders_are_refused_unless_the_us
 ) -> None:
     stamp(tmp_path / "a.h5", random_features(), extractor="uni")
     with pytest.raises(EncoderError, match=r"mpp 1.143, encoder 'uni' expects 0.5.*encoder=uni encoder.mpp=1.143"):
-        FeatureStore(tmp_path, known=[UNI_TILES]).resolve(["a"]).require()
+        FeatureStore(tmp_path, encoders=[UNI_TILES]).resolve(["a"]).require()
     store = FeatureStore(tmp_path, replace(UNI_TILES, mpp=1.143))
     store.resolve(["a"]).require()
     assert store.geometry == Geometry(256 / 224, 224.0, True, True)
@@ -148,12 +148,12 @@ def test_tiles_of_silent_files_are_as_the_encoder_wants_them_unverified(tmp_path
 def test_slides_of_two_scanners_make_one_cohort_and_two_resolutions_do_not(tmp_path: Path, trident: Write) -> None:
     trident(tmp_path / "a.h5", extent=512)
     trident(tmp_path / "b.h5", extent=256)
-    store = FeatureStore(tmp_path, known=[UNI_TILES])
+    store = FeatureStore(tmp_path, encoders=[UNI_TILES])
     assert store.resolve(store.slides).require() == UNI_TILES
     with h5py.File(trident(tmp_path / "c.h5"), "r+") as file:
         file["coords"].attrs["target_magnification"] = 40
     with pytest.raises(EncoderError, match=r"differ in mpp: 0.5 \(2\) and 0.25 \(1, e.g. slide 'c'\)"):
-        FeatureStore(tmp_path, known=[UNI_TILES]).resolve(["a", "b", "c"]).require()
+        FeatureStore(tmp_path, encoders=[UNI_TILES]).resolve(["a", "b", "c"]).require()
 
 
 def test_of_two_encoders_that_producers_write_alike_the_width_decides(tmp_path: Path, trident: Write) -> None:
@@ -161,6 +161,6 @@ def test_of_two_encoders_that_producers_write_alike_the_width_decides(tmp_path: 
     for width, expected in ((16, VIRCHOW2), (8, token)):
         folder = tmp_path / str(width)
         folder.mkdir()
-        store = FeatureStore(fill(folder, trident, {"a": "virchow2"}, width), known=[VIRCHOW2, token])
+        store = FeatureStore(fill(folder, trident, {"a": "virchow2"}, width), encoders=[VIRCHOW2, token])
         assert store.resolve(store.slides).require() == expected
         assert store.verified

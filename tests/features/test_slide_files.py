@@ -43,11 +43,11 @@ def test_a_slide_that_is_there_twice_is_refused_naming_both(tmp_path: Path, trid
 
 @pytest.mark.parametrize("under", ["", "FEATURES"])
 def test_clams_two_files_of_a_slide_are_one_with_its_places(tmp_path: Path, clam: Write, under: str) -> None:
-    wanted = clam(tmp_path / under / "h5_files" / "a.h5")
-    shutil.copy(wanted, _made(tmp_path / under / "pt_files" / "a.pt"))
-    shutil.copy(wanted, tmp_path / under / "pt_files" / "b.pt")
-    found = listing(tmp_path)
-    assert found == {"a": wanted, "b": tmp_path / under / "pt_files" / "b.pt"}
+    expected = clam(tmp_path / under / "h5_files" / "a.h5")
+    shutil.copy(expected, _made(tmp_path / under / "pt_files" / "a.pt"))
+    shutil.copy(expected, tmp_path / under / "pt_files" / "b.pt")
+    paths = listing(tmp_path)
+    assert paths == {"a": expected, "b": tmp_path / under / "pt_files" / "b.pt"}
     assert list(listing(tmp_path / under / "pt_files")) == ["a", "b"]
 
 
@@ -64,12 +64,12 @@ def test_a_zarr_is_one_slide_and_is_not_looked_into(tmp_path: Path, trident: Wri
 
 
 def test_what_lies_beside_features_is_no_slide(tmp_path: Path, trident: Write) -> None:
-    wanted = trident(tmp_path / "features" / "a.h5")
+    expected = trident(tmp_path / "features" / "a.h5")
     for name in ("slide_features_titan/a.h5", "labels/a.npy", "coords/a.npy", "coords_224/a.svs/coords.npy"):
-        shutil.copy(wanted, _made(tmp_path / name))
+        shutil.copy(expected, _made(tmp_path / name))
     (tmp_path / "features" / "a.index.npz").touch()
     (tmp_path / "features" / ".a.h5").touch()
-    assert listing(tmp_path) == {"a": wanted}
+    assert listing(tmp_path) == {"a": expected}
 
 
 def test_a_name_that_only_contains_such_a_name_is_a_slide(tmp_path: Path, trident: Write) -> None:
@@ -79,12 +79,12 @@ def test_a_name_that_only_contains_such_a_name_is_a_slide(tmp_path: Path, triden
 
 
 def test_links_that_lead_nowhere_or_in_a_circle_do_no_harm(tmp_path: Path, trident: Write) -> None:
-    wanted = trident(tmp_path / "x" / "a.h5")
+    expected = trident(tmp_path / "x" / "a.h5")
     (tmp_path / "x" / "up").symlink_to(tmp_path)
     (tmp_path / "itself").symlink_to(tmp_path / "itself")
     (tmp_path / "one").symlink_to(tmp_path / "two")
     (tmp_path / "two").symlink_to(tmp_path / "one")
-    assert listing(tmp_path) == {"a": wanted}
+    assert listing(tmp_path) == {"a": expected}
     (tmp_path / "b.h5").symlink_to(tmp_path / "b.h5")
     (tmp_path / "c.h5").symlink_to(tmp_path / "gone.h5")
     assert list(listing(tmp_path)) == ["a", "b", "c"], "they are named when their slides are read"

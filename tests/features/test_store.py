@@ -49,20 +49,20 @@ def test_slides_are_found_in_nested_folders_and_keep_the_dots_of_their_names(tmp
 
 def test_a_job_folder_of_trident_holds_its_features_only(tmp_path: Path, trident: Write, patches: Write) -> None:
     job = tmp_path / "20x_256px_0px_overlap"
-    wanted = trident(job / "features_uni_v1" / "a.h5")
+    expected = trident(job / "features_uni_v1" / "a.h5")
     patches(job / "patches" / "a_patches.h5")
     trident(job / "slide_features_titan" / "a.h5")
     trident(job / ".hidden" / "a.h5")
     (job / "features_uni_v1" / "._a.h5").write_text("what a Mac leaves behind")
     store = FeatureStore(tmp_path)
     assert store.slides == ["a"]
-    assert store.path("a") == wanted
+    assert store.path("a") == expected
 
 
 def test_claims_patches_beside_its_features_are_no_slides(tmp_path: Path, clam: Write, patches: Write) -> None:
-    wanted = clam(tmp_path / "features" / "h5_files" / "a.h5")
+    expected = clam(tmp_path / "features" / "h5_files" / "a.h5")
     patches(tmp_path / "patches" / "a.h5")
-    assert FeatureStore(tmp_path).path("a") == wanted
+    assert FeatureStore(tmp_path).path("a") == expected
     assert FeatureStore(tmp_path).header("a").extent == 1024.0
 
 
@@ -222,11 +222,11 @@ def test_no_file_stays_open(tmp_path: Path, trident: Write) -> None:
 
 def test_a_store_travels_to_a_worker(tmp_path: Path, trident: Write) -> None:
     trident(tmp_path / "a.h5")
-    store = FeatureStore(tmp_path, known=[UNI])
+    store = FeatureStore(tmp_path, encoders=[UNI])
     store.resolve(["a"]).require()
-    other = pickle.loads(pickle.dumps(store))
-    assert other.encoder == UNI
-    assert torch.equal(other.read("a").features, store.read("a").features)
+    copy = pickle.loads(pickle.dumps(store))
+    assert copy.encoder == UNI
+    assert torch.equal(copy.read("a").features, store.read("a").features)
 
 
 def test_a_file_that_changes_while_in_use_is_noticed(tmp_path: Path, trident: Write) -> None:
@@ -253,13 +253,13 @@ def test_many_headers_are_read_at_once_and_remembered_with_what_is_wrong_in_its_
     for name in "abc":
         trident(tmp_path / f"{name}.h5")
     (tmp_path / "b.h5").write_text("no")
-    store, told = FeatureStore(tmp_path), list[tuple[int, int]]()
-    found = store.headers(["c", "b", "a"], progress=lambda *at: told.append(at))
-    assert list(found) == ["c", "b", "a"]
-    assert told == [(1, 3), (2, 3), (3, 3)]
-    assert isinstance(found["b"], FeatureError)
+    store, counts = FeatureStore(tmp_path), list[tuple[int, int]]()
+    headers = store.headers(["c", "b", "a"], progress=lambda *at: counts.append(at))
+    assert list(headers) == ["c", "b", "a"]
+    assert counts == [(1, 3), (2, 3), (3, 3)]
+    assert isinstance(headers["b"], FeatureError)
     monkeypatch.setattr(formats, "examine", None)
-    assert store.headers(["c", "a"]) == {slide: store.header(slide) for slide in "ca"} == {s: found[s] for s in "ca"}
+    assert store.headers(["c", "a"]) == {slide: store.header(slide) for slide in "ca"} == {s: headers[s] for s in "ca"}
     with pytest.raises(FeatureError, match="'d' has no features"):
         store.headers(["d"])
 
@@ -277,9 +277,9 @@ def test_what_the_user_says_of_the_files_reaches_them(tmp_path: Path, stamp: Wri
 def test_a_packed_file_is_a_store_like_the_folder_it_came_from(tmp_path: Path, trident: Write) -> None:
     for name, tiles in (("a", 6), ("b", 7)):
         trident(tmp_path / "in" / f"{name}.h5", numbers(tiles), encoder="uni_v1")
-    source = FeatureStore(tmp_path / "in", known=[UNI])
+    source = FeatureStore(tmp_path / "in", encoders=[UNI])
     pack(source, tmp_path / "all.h5")
-    store = FeatureStore(tmp_path / "all.h5", known=[UNI])
+    store = FeatureStore(tmp_path / "all.h5", encoders=[UNI])
     assert store.slides == ["a", "b"]
     assert store.path("a") == tmp_path / "all.h5"
     assert store.headers(["b", "a"]) == source.headers(["b", "a"])
@@ -289,11 +289,11 @@ def test_a_packed_file_is_a_store_like_the_folder_it_came_from(tmp_path: Path, t
         Geometry(0.5, 256.0, True, True),
     )
     for slide in ("a", "b"):
-        read, wanted = pickle.loads(pickle.dumps(store)).read(slide), source.read(slide)
-        assert torch.equal(read.features, wanted.features)
+        read, expected = pickle.loads(pickle.dumps(store)).read(slide), source.read(slide)
+        assert torch.equal(read.features, expected.features)
         assert read.coords is not None
-        assert wanted.coords is not None
-        assert torch.equal(read.coords, wanted.coords)
+        assert expected.coords is not None
+        assert torch.equal(read.coords, expected.coords)
     with pytest.raises(FeatureError, match="'c' has no features"):
         store.read("c")
 
@@ -316,10 +316,10 @@ def test_what_is_kept_is_read_once(tmp_path: Path, trident: Write, monkeypatch: 
     opened: list[Path] = []
     read = formats.read
     monkeypatch.setattr(formats, "read", lambda path, *rest: (opened.append(path), read(path, *rest))[1])
-    found = [store.read("a"), store.read("b"), store.read("a")]
+    slides = [store.read("a"), store.read("b"), store.read("a")]
     assert [path.name for path in opened] == ["a.h5", "b.h5"]
-    assert torch.equal(found[0].features, fresh.read("a").features)
-    assert found[2].features is found[0].features
+    assert torch.equal(slides[0].features, fresh.read("a").features)
+    assert slides[2].features is slides[0].features
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("f2", 2), ("f4", 4), ("f8", 4)])

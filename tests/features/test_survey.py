@@ -18,28 +18,28 @@ Write = Callable[..., Path]
 def paths(tmp_path: Path, trident: Write) -> dict[str, Path]:
     """Seventy slides, one of them no HDF5."""
     first = trident(tmp_path / "s00.h5")
-    found = {f"s{number:02d}": tmp_path / f"s{number:02d}.h5" for number in range(70)}
-    for path in found.values():
+    slides = {f"s{number:02d}": tmp_path / f"s{number:02d}.h5" for number in range(70)}
+    for path in slides.values():
         if path != first:
             shutil.copy(first, path)
-    found["s33"].write_text("no")
-    return found
+    slides["s33"].write_text("no")
+    return slides
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_processes_find_what_one_finds_in_the_same_order(paths: dict[str, Path], workers: int) -> None:
-    told: list[tuple[int, int]] = []
-    found = survey(paths, DETECTED, workers, lambda done, of: told.append((done, of)))
-    assert list(found) == list(paths)
-    assert told[-1] == (70, 70)
-    assert told == sorted(told)
+    counts: list[tuple[int, int]] = []
+    results = survey(paths, DETECTED, workers, lambda done, of: counts.append((done, of)))
+    assert list(results) == list(paths)
+    assert counts[-1] == (70, 70)
+    assert counts == sorted(counts)
     for slide, path in paths.items():
-        one = found[slide]
+        result = results[slide]
         if slide == "s33":
-            assert isinstance(one, FeatureError)
-            assert str(path) in str(one)
+            assert isinstance(result, FeatureError)
+            assert str(path) in str(result)
         else:
-            assert one == examine(path)
+            assert result == examine(path)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -57,8 +57,8 @@ def test_a_file_that_ends_the_process_reading_it_is_named_and_the_others_are_rea
         "header",
         lambda path, *rest: os._exit(1) if path.stem == "s50" else header(path, *rest),
     )
-    found = survey(paths, DETECTED)
-    wrong = {slide: str(one) for slide, one in found.items() if isinstance(one, FeatureError)}
+    results = survey(paths, DETECTED)
+    wrong = {slide: str(result) for slide, result in results.items() if isinstance(result, FeatureError)}
     assert set(wrong) == {"s33", "s50"}
     assert "the process that reads it dies" in wrong["s50"]
 

@@ -13,8 +13,8 @@ from mil.layers.self_attention import SelfAttention
 
 def as_torch(layer: CrossAttention | SelfAttention, width: int, tile_dim: int) -> nn.MultiheadAttention:
     """Torch's module with this layer's weights."""
-    other = nn.MultiheadAttention(width, layer.heads, kdim=tile_dim, vdim=tile_dim, batch_first=True).double()
-    state = other.state_dict()
+    reference = nn.MultiheadAttention(width, layer.heads, kdim=tile_dim, vdim=tile_dim, batch_first=True).double()
+    state = reference.state_dict()
     weights = [layer.query.weight, layer.key.weight, layer.value.weight]
     if "in_proj_weight" in state:
         state["in_proj_weight"] = torch.cat(weights)
@@ -22,8 +22,8 @@ def as_torch(layer: CrossAttention | SelfAttention, width: int, tile_dim: int) -
         state |= dict(zip(("q_proj_weight", "k_proj_weight", "v_proj_weight"), weights, strict=True))
     state["in_proj_bias"] = torch.cat([layer.query.bias, torch.zeros(width), layer.value.bias])
     state |= {f"out_proj.{name}": value for name, value in layer.out.state_dict().items()}
-    other.load_state_dict(state)
-    return other.eval()
+    reference.load_state_dict(state)
+    return reference.eval()
 
 
 @settings(deadline=None, max_examples=20)
@@ -33,12 +33,12 @@ def as_torch(layer: CrossAttention | SelfAttention, width: int, tile_dim: int) -
 def test_queries_read_tiles_as_torchs_attention_does(sizes: list[int], count: int, heads: int) -> None:
     torch.manual_seed(0)
     layer = CrossAttention(8, 5, 8, heads).double()
-    other = as_torch(layer, 8, 5)
+    reference = as_torch(layer, 8, 5)
     queries = torch.randn(len(sizes), count, 8, dtype=torch.float64)
     bags = Bags(torch.randn(sum(sizes), 5, dtype=torch.float64), tuple(sizes))
     read, attention = layer(queries, bags)
     for bag, (rows, shares) in enumerate(zip(bags.split(), bags.split(attention), strict=True)):
-        expected, weights = other(queries[bag : bag + 1], rows[None], rows[None], average_attn_weights=False)
+        expected, weights = reference(queries[bag : bag + 1], rows[None], rows[None], average_attn_weights=False)
         torch.testing.assert_close(read[bag], expected[0])
         torch.testing.assert_close(shares, weights[0].permute(2, 0, 1))
 

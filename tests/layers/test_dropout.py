@@ -67,8 +67,8 @@ def test_any_shape_and_precision_is_kept(shape: tuple[int, ...], dtype: torch.dt
 
 
 def test_the_last_elements_of_an_odd_count_are_dropped_too() -> None:
-    kept = torch.stack([drop(torch.ones(11), 0.5, seed) for seed in range(400)]) != 0
-    assert ((kept.double().mean(0) - 0.5).abs() < 4 * 0.5 / 400**0.5).all()
+    survives = torch.stack([drop(torch.ones(11), 0.5, seed) for seed in range(400)]) != 0
+    assert ((survives.double().mean(0) - 0.5).abs() < 4 * 0.5 / 400**0.5).all()
 
 
 def test_elsewhere_than_on_a_cpu_the_fused_kernel_is_used() -> None:

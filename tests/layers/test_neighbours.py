@@ -43,11 +43,10 @@ def scattered(tiles: int, slides: int, extent: int, seed: int) -> Places:
 
 
 def by_hand(places: Places, tile: int, k: int) -> list[int]:
-    others = [
-        other for other in range(len(places.slide)) if other != tile and places.slide[other] == places.slide[tile]
-    ]
+    on_slide = (places.slide == places.slide[tile]).nonzero().flatten().tolist()
     away = (places.xy - places.xy[tile]).tolist()
-    return sorted(others, key=lambda other: (away[other][0] ** 2 + away[other][1] ** 2, *reversed(away[other])))[:k]
+    neighbours = [near for near in on_slide if near != tile]
+    return sorted(neighbours, key=lambda near: (away[near][0] ** 2 + away[near][1] ** 2, *reversed(away[near])))[:k]
 
 
 @quickly
@@ -56,12 +55,12 @@ def test_the_nearest_are_those_of_the_table_of_all_distances(
     n: int, slides: int, extent: int, k: int, seed: int
 ) -> None:
     places = scattered(n, slides, extent, seed)
-    found = nearest(places, k)
-    assert found.index.shape == found.valid.shape == (n, k)
+    near = nearest(places, k)
+    assert near.index.shape == near.valid.shape == (n, k)
     for tile in range(n):
         expected = by_hand(places, tile, k)
-        assert found.index[tile][found.valid[tile]].tolist() == expected
-        assert (found.index[tile][~found.valid[tile]] == tile).all()
+        assert near.index[tile][near.valid[tile]].tolist() == expected
+        assert (near.index[tile][~near.valid[tile]] == tile).all()
 
 
 def test_a_slide_seen_again_is_not_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,10 +81,10 @@ def test_the_least_recently_used_graphs_are_dropped_where_memory_ends(monkeypatc
 
 def test_inside_a_grid_the_eight_nearest_are_the_eight_around() -> None:
     places = placed(grid(7, 6))
-    found = nearest(places, 8)
+    near = nearest(places, 8)
     x, y = (places.xy // 256).T
     inside = (x > 0) & (x < 6) & (y > 0) & (y < 5)
-    away = (places.xy[found.index[inside]] - places.xy[inside].unsqueeze(1)).abs().amax(2)
+    away = (places.xy[near.index[inside]] - places.xy[inside].unsqueeze(1)).abs().amax(2)
     assert (away == 256).all()
 
 
@@ -97,21 +96,21 @@ def test_of_neighbours_equally_far_the_upper_then_the_left_one_is_taken() -> Non
 def test_far_and_crowded_tiles_find_their_neighbours_too() -> None:
     crowd = [(float(x), float(y)) for x in range(12) for y in range(12)]
     places = placed([*crowd, (90_000, 70_000), (-40_000, 3)])
-    found = nearest(places, 3)
+    near = nearest(places, 3)
     for tile in (0, 77, 144, 145):
-        assert found.index[tile].tolist() == by_hand(places, tile, 3)
+        assert near.index[tile].tolist() == by_hand(places, tile, 3)
 
 
 def test_many_tiles_at_one_place_are_neighbours_of_each_other() -> None:
-    found = nearest(placed([(5, 5)] * 9), 3)
-    assert found.valid.all()
-    assert (found.index != torch.arange(9).unsqueeze(1)).all()
+    near = nearest(placed([(5, 5)] * 9), 3)
+    assert near.valid.all()
+    assert (near.index != torch.arange(9).unsqueeze(1)).all()
 
 
 def touching(places: Places) -> set[tuple[int, int]]:
     pairs = [tuple(pair) for pair in adjacent(places).T.tolist()]
     assert len(pairs) == len(set(pairs))
-    return {(one, other) for one, other in pairs}
+    return {(first, second) for first, second in pairs}
 
 
 @quickly
@@ -123,7 +122,7 @@ def test_tiles_of_a_grid_touch_as_a_king_moves(n: int, slides: int, extent: int,
     apart = (places.xy.unsqueeze(0) - places.xy.unsqueeze(1)).abs().amax(2)  # (n, n)
     near = 2 * apart < 3 * places.step[places.slide]
     near &= (places.slide.unsqueeze(0) == places.slide.unsqueeze(1)) & ~torch.eye(n, dtype=torch.bool)
-    expected = {(one, other) for one, other in near.nonzero().tolist()}
+    expected = {(first, second) for first, second in near.nonzero().tolist()}
     assert touching(places) == expected
 
 
@@ -178,7 +177,7 @@ def test_the_order_of_tiles_does_not_matter(n: int, seed: int) -> None:
     shuffled = Places(places.xy[order], places.slide[order])
     assert torch.equal(order[nearest(shuffled, 5).index], nearest(places, 5).index[order])
     back: list[int] = order.tolist()
-    assert {(back[one], back[other]) for one, other in touching(shuffled)} == touching(places)
+    assert {(back[first], back[second]) for first, second in touching(shuffled)} == touching(places)
 
 
 def test_bags_without_coordinates_are_refused_in_one_line() -> None:

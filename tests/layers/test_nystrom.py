@@ -30,19 +30,19 @@ def laid_out(model: NystromAttention, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Equation (15) over the tokens with zeros before them, head by head."""
     padding = -len(tokens) % model.landmarks
     heads = zip(*split(model, torch.cat([tokens.new_zeros(padding, tokens.shape[1]), tokens])), strict=True)
-    parts = [
+    sections = [
         (query, key, value, *(rows.view(model.landmarks, -1, rows.shape[1]).mean(1) for rows in (query, key)))
         for query, key, value in heads
     ]
-    among = [(query_marks @ key_marks.T).softmax(1) for *_, query_marks, key_marks in parts]
-    largest = max(one.sum(1).max() for one in among) * max(one.sum(0).max() for one in among)
+    among = [(query_marks @ key_marks.T).softmax(1) for *_, query_marks, key_marks in sections]
+    largest = max(matrix.sum(1).max() for matrix in among) * max(matrix.sum(0).max() for matrix in among)
     mixed: list[Tensor] = []
     first: list[Tensor] = []
-    for (query, key, value, query_marks, key_marks), matrix in zip(parts, among, strict=True):
-        guess, one = matrix.T / largest, torch.eye(len(matrix), dtype=matrix.dtype)
+    for (query, key, value, query_marks, key_marks), matrix in zip(sections, among, strict=True):
+        guess, identity = matrix.T / largest, torch.eye(len(matrix), dtype=matrix.dtype)
         for _ in range(model.iterations):  # equation (14)
             both = matrix @ guess
-            guess = guess @ (13 * one - both @ (15 * one - both @ (7 * one - both))) / 4
+            guess = guess @ (13 * identity - both @ (15 * identity - both @ (7 * identity - both))) / 4
         weights = (query @ key_marks.T).softmax(1) @ guess @ (query_marks @ key.T).softmax(1)
         kernel = model.local.weight[len(mixed)].flatten()
         reach = len(kernel) // 2
@@ -92,8 +92,8 @@ def test_without_padding_each_landmark_is_the_mean_of_its_own_tokens() -> None:
 def test_the_iteration_finds_the_inverse() -> None:
     torch.manual_seed(0)
     matrix = (3 * torch.randn(2, 6, 6, dtype=torch.float64)).softmax(2)
-    found = pseudo_inverse(matrix, torch.ones(6), iterations=40)
-    torch.testing.assert_close(found, torch.linalg.inv(matrix), rtol=1e-8, atol=1e-10)
+    inverse = pseudo_inverse(matrix, torch.ones(6), iterations=40)
+    torch.testing.assert_close(inverse, torch.linalg.inv(matrix), rtol=1e-8, atol=1e-10)
 
 
 def test_equal_rows_and_columns_stand_for_each_other() -> None:
@@ -103,8 +103,8 @@ def test_equal_rows_and_columns_stand_for_each_other() -> None:
     large = small[:, which][:, :, which].softmax(2)
     weight = torch.tensor([3, 1, 1, 1], dtype=torch.float64)
     merged = large[:, 2:, 2:] * weight
-    found, expected = pseudo_inverse(merged, weight, 6), pseudo_inverse(large, torch.ones(6), 6)
-    torch.testing.assert_close(found, expected[:, 2:, 2:] * weight, rtol=1e-9, atol=1e-11)
+    inverse, expected = pseudo_inverse(merged, weight, 6), pseudo_inverse(large, torch.ones(6), 6)
+    torch.testing.assert_close(inverse, expected[:, 2:, 2:] * weight, rtol=1e-9, atol=1e-11)
 
 
 def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:

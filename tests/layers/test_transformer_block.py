@@ -21,14 +21,14 @@ def layers(heads: int = HEADS) -> tuple[EncoderLayer, nn.TransformerEncoderLayer
     attend = theirs.self_attn
     projections = {"in_proj_weight": ours.qkv.weight, "in_proj_bias": torch.zeros(3 * WIDTH)}
     attend.load_state_dict({**attend.state_dict(), **projections})
-    for mine, other in (
+    for mine, their in (
         (ours.norm, theirs.norm1),
         (ours.out[0], attend.out_proj),
         (ours.feed[0], theirs.norm2),
         (ours.feed[1], theirs.linear1),
         (ours.feed[4], theirs.linear2),
     ):
-        other.load_state_dict(mine.state_dict())
+        their.load_state_dict(mine.state_dict())
     return ours, theirs
 
 
@@ -58,12 +58,12 @@ def test_distances_times_slopes_are_taken_off_the_scores(heads: int, slides: int
     rows = drawn(8)
     bias = torch.zeros(heads, 8, 8, dtype=torch.float64)
     for head in range(heads):
-        for one in range(1, 8):
-            for other in range(1, 8):
-                a, b = one - 1, other - 1
+        for first in range(1, 8):
+            for second in range(1, 8):
+                a, b = first - 1, second - 1
                 row, column = (a // slides // 3 - b // slides // 3), (a // slides % 3 - b // slides % 3)
                 away = (row**2 + column**2) ** 0.5 if a % slides == b % slides else 30
-                bias[head, one, other] = -away * 2 ** (-8 * (head + 1) / heads)
+                bias[head, first, second] = -away * 2 ** (-8 * (head + 1) / heads)
     expected = theirs(rows.unsqueeze(0), src_mask=bias).squeeze(0)
     torch.testing.assert_close(ours(rows, distances(7, slides, apart=30)), expected, rtol=1e-6, atol=1e-7)
 
@@ -81,14 +81,14 @@ def test_the_first_token_alone_is_what_it_is_among_all() -> None:
 
 def test_few_tokens_at_a_time_change_neither_result_nor_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, _ = layers()
-    found = []
+    results = []
     for biases in (transformer_block.BIASES, 1, 3 * 10 * HEADS):
         monkeypatch.setattr(transformer_block, "BIASES", biases)
         rows = drawn(10).requires_grad_()
         read = ours(rows, distances(9))
-        found.append([read, *torch.autograd.grad(read.square().sum(), [rows, *ours.parameters()])])
-    torch.testing.assert_close(found[1], found[0])
-    torch.testing.assert_close(found[2], found[0])
+        results.append([read, *torch.autograd.grad(read.square().sum(), [rows, *ours.parameters()])])
+    torch.testing.assert_close(results[1], results[0])
+    torch.testing.assert_close(results[2], results[0])
 
 
 def test_no_attention_of_all_to_all_is_ever_held() -> None:
@@ -96,11 +96,11 @@ def test_no_attention_of_all_to_all_is_ever_held() -> None:
     rows = torch.randn(3000, WIDTH, requires_grad=True)
     sizes: list[int] = []
 
-    def noted(kept: Tensor) -> Tensor:
-        sizes.append(kept.numel())
-        return kept
+    def noted(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.numel())
+        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(noted, lambda kept: kept):
+    with torch.autograd.graph.saved_tensors_hooks(noted, lambda tensor: tensor):
         ours(rows, distances(2999))
     assert max(sizes) <= 3000 * 3 * WIDTH
 

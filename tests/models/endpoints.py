@@ -51,7 +51,7 @@ ENDPOINTS: dict[str, tuple[Endpoint, Tensor]] = {
 
 def classes() -> Iterator[type[Endpoint]]:
     """The endpoints of `mil/endpoints/`, by glob."""
-    for found in pkgutil.iter_modules(mil.endpoints.__path__, "mil.endpoints."):
-        for _, member in inspect.getmembers(import_module(found.name), inspect.isclass):
-            if issubclass(member, Endpoint) and not inspect.isabstract(member) and member.__module__ == found.name:
+    for module in pkgutil.iter_modules(mil.endpoints.__path__, "mil.endpoints."):
+        for _, member in inspect.getmembers(import_module(module.name), inspect.isclass):
+            if issubclass(member, Endpoint) and not inspect.isabstract(member) and member.__module__ == module.name:
                 yield member

@@ -34,9 +34,9 @@ def test_logits_attention_and_similarity_are_those_of_the_description() -> None:
         mean = sum(share * tile for share, tile in zip(shares.mean(1), tiles, strict=True))
         torch.testing.assert_close(output.logits[bag], model.head(mean))
         for branch, head in enumerate(model.branch_heads):
-            own = sum(share * tile for share, tile in zip(shares[:, branch], tiles, strict=True))
-            torch.testing.assert_close(output.extra["branch_logits"][bag, branch], head(own))
-        cosines = [torch.cosine_similarity(one, other, dim=0) for one, other in combinations(shares.T, 2)]
+            pooled = sum(share * tile for share, tile in zip(shares[:, branch], tiles, strict=True))
+            torch.testing.assert_close(output.extra["branch_logits"][bag, branch], head(pooled))
+        cosines = [torch.cosine_similarity(first, second, dim=0) for first, second in combinations(shares.T, 2)]
         torch.testing.assert_close(output.extra["similarity"][bag], torch.stack(cosines).mean())
         torch.testing.assert_close(bags.split(output.attention)[bag], shares.mean(1))
 
@@ -52,8 +52,8 @@ def test_logits_attention_and_losses_are_those_of_the_authors_code() -> None:
     for branch, head in enumerate(model.branch_heads):
         take_linear(head, weights, f"classifier.{branch}.fc")
     output = model(Bags(arrays["features"], (23,)))
-    found = {"logits": output.logits, "branch_logits": output.extra["branch_logits"][0]}
-    for name, value in (found | {"attention": output.extra["heads"].T}).items():
+    computed = {"logits": output.logits, "branch_logits": output.extra["branch_logits"][0]}
+    for name, value in (computed | {"attention": output.extra["heads"].T}).items():
         torch.testing.assert_close(value, arrays[name], rtol=1e-10, atol=1e-10)
     loss = sum(arrays[f"loss.{part}"].item() for part in ("sub_loss", "diff_loss", "slide_loss"))
     assert model.loss(output, arrays["label"][None], Multiclass()).item() == pytest.approx(loss, rel=1e-10)
@@ -73,10 +73,12 @@ def test_in_training_a_share_of_each_branchs_best_tiles_is_hidden() -> None:
     scores = model.score(model.embed(bags.features))
     torch.manual_seed(0)
     hidden = model.train()(bags).extra["heads"] == 0
-    for size, amount, rows, own in zip((20, 3, 1), (2, 1, 0), bags.split(hidden), bags.split(scores), strict=True):
+    for size, amount, rows, tile_scores in zip(
+        (20, 3, 1), (2, 1, 0), bags.split(hidden), bags.split(scores), strict=True
+    ):
         assert rows.sum(0).tolist() == [amount] * 3
         for branch in range(3):
-            best = own[:, branch].topk(min(4, size)).indices.tolist()
+            best = tile_scores[:, branch].topk(min(4, size)).indices.tolist()
             assert set(rows[:, branch].nonzero().flatten().tolist()) <= set(best)
     assert not (model.eval()(bags).extra["heads"] == 0).any()
 

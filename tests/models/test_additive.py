@@ -26,7 +26,7 @@ def contributions(model: AdditiveMIL, bag: Tensor) -> Tensor:
     tiles = [torch.clamp(weights["embed.0.weight"] @ row + weights["embed.0.bias"], min=0) for row in bag]
     exponentials = [model.score(tile[None])[0, 0].exp() for tile in tiles]
     added = []
-    for tile, share in zip(tiles, (one / sum(exponentials) for one in exponentials), strict=True):
+    for tile, share in zip(tiles, (exponential / sum(exponentials) for exponential in exponentials), strict=True):
         hidden = weights["psi.0.weight"] @ (share * tile) + weights.get("psi.0.bias", 0)
         value = weights["psi.2.weight"] @ torch.clamp(hidden, min=0)
         added.append(value + (weights["psi.2.bias"] if model.bias is None else share * model.bias))
@@ -53,15 +53,15 @@ def test_contributions_sum_to_the_logits(sizes: list[int], out_dim: int, seed: i
 
 
 def test_contributions_have_signs() -> None:
-    found = small(2)(simulated((300,), dtype=torch.float64)).extra["contributions"]
-    assert (found > 0).any(0).all()
-    assert (found < 0).any(0).all()
+    contributions = small(2)(simulated((300,), dtype=torch.float64)).extra["contributions"]
+    assert (contributions > 0).any(0).all()
+    assert (contributions < 0).any(0).all()
 
 
 def test_only_psi_with_biases_counts_tiles() -> None:
     """A bag of the same tile over and over is that tile; with a bias each tile adds it once more."""
-    one = simulated((1,), dtype=torch.float64).features
+    tile = simulated((1,), dtype=torch.float64).features
     for tile_bias in (False, True):
         model = small(1, tile_bias=tile_bias)
-        few, many = (model(Bags(one.expand(count, -1), (count,))).logits for count in (10, 1000))
+        few, many = (model(Bags(tile.expand(count, -1), (count,))).logits for count in (10, 1000))
         assert torch.allclose(few, many, rtol=1e-9) != tile_bias

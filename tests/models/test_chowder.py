@@ -24,17 +24,17 @@ def affine(layer: nn.Module, values: Tensor) -> Tensor:
 
 def read(model: Chowder, bag: Tensor) -> tuple[Tensor, Tensor]:
     """Logits of one bag, and the extremes of each logit's scores."""
-    logits, extremes = [], []
+    logits, all_extremes = [], []
     for weight, bias, last in zip(model.score.weight, model.score.bias, model.bias, strict=True):
         ranked = sorted(((weight @ tile + bias) for tile in bag), reverse=True)
         highest = [ranked[min(place, len(ranked) - 1)] for place in range(model.top)]
         lowest = [ranked[::-1][min(place, len(ranked) - 1)] for place in range(model.bottom)]
-        kept = torch.stack(highest + lowest)
-        first = 1 / (1 + torch.exp(-(affine(model.mlp[0], kept) + model.mlp[0].get_parameter("bias"))))
+        extremes = torch.stack(highest + lowest)
+        first = 1 / (1 + torch.exp(-(affine(model.mlp[0], extremes) + model.mlp[0].get_parameter("bias"))))
         second = 1 / (1 + torch.exp(-(affine(model.mlp[3], first) + model.mlp[3].get_parameter("bias"))))
         logits.append(affine(model.mlp[6], second)[0] + last)
-        extremes.append(kept)
-    return torch.stack(logits), torch.cat(extremes)
+        all_extremes.append(extremes)
+    return torch.stack(logits), torch.cat(all_extremes)
 
 
 @settings(deadline=None, max_examples=20)
@@ -66,8 +66,8 @@ def test_logits_and_extremes_are_those_of_the_authors_code(out_dim: int) -> None
 def test_a_tile_between_the_extremes_changes_nothing() -> None:
     model, bags = small(1), simulated((12,), dtype=torch.float64)
     middle = model(bags).extra["scores"].squeeze(1).argsort()[5]
-    kept = torch.arange(12) != middle
-    torch.testing.assert_close(model(Bags(bags.features[kept], (11,))).logits, model(bags).logits)
+    remaining = torch.arange(12) != middle
+    torch.testing.assert_close(model(Bags(bags.features[remaining], (11,))).logits, model(bags).logits)
 
 
 def test_one_end_alone_can_be_read() -> None:

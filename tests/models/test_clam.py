@@ -37,8 +37,8 @@ def small(
 
 def stacked(weights: dict[str, Tensor], name: str, classes: int) -> dict[str, Tensor]:
     """The classifiers of each class as one."""
-    parts = ("weight", "bias")
-    return {part: torch.cat([weights[f"{name}.{one}.{part}"] for one in range(classes)]) for part in parts}
+    kinds = ("weight", "bias")
+    return {kind: torch.cat([weights[f"{name}.{index}.{kind}"] for index in range(classes)]) for kind in kinds}
 
 
 def on_tiles(model: CLAM, output: Output, membership: Tensor) -> Tensor:
@@ -69,9 +69,9 @@ def test_logits_attention_and_loss_on_tiles_are_those_of_the_authors_code(
     torch.testing.assert_close(output.logits, arrays[f"{case}.logits"].double(), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(output.extra["heads"], arrays[f"{case}.attention"], rtol=1e-10, atol=1e-12)
     for label in range(classes):
-        found = on_tiles(model, output, torch.nn.functional.one_hot(torch.tensor([label]), classes))
+        loss = on_tiles(model, output, torch.nn.functional.one_hot(torch.tensor([label]), classes))
         expected = arrays[f"{case}.{instance_loss}.{'subtyping' if subtyping else 'plain'}.{label}"]
-        assert found.item() == pytest.approx(expected.item(), rel=1e-10)
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-10)
 
 
 def test_logits_and_attention_are_torchmils() -> None:
@@ -127,11 +127,11 @@ def written_out(model: CLAM, bags: Bags, membership: Tensor) -> float:
 def test_the_loss_on_tiles_is_the_mean_over_what_each_bag_teaches(
     membership: list[list[float]], multi_branch: bool, subtyping: bool
 ) -> None:
-    known, bags = torch.tensor(membership), simulated((9, 1, 3, 20), dtype=torch.float64)
+    labels, bags = torch.tensor(membership), simulated((9, 1, 3, 20), dtype=torch.float64)
     for instance_loss in LOSSES:
-        model = small(known.shape[1], multi_branch, subtyping, instance_loss)
-        found = on_tiles(model, model(bags), known)
-        assert found.item() == pytest.approx(written_out(model, bags, known), rel=1e-10)
+        model = small(labels.shape[1], multi_branch, subtyping, instance_loss)
+        loss = on_tiles(model, model(bags), labels)
+        assert loss.item() == pytest.approx(written_out(model, bags, labels), rel=1e-10)
 
 
 def test_no_tile_of_a_small_bag_is_taken_for_both() -> None:
@@ -145,10 +145,10 @@ def test_endpoint_and_tiles_share_the_loss_by_their_weight() -> None:
     judge, target = Multiclass(classes=("a", "b", "c")), torch.tensor([0, 2])
     model = CLAM(IN_DIM, 3, 8, 5, subtyping=True).eval()
     output = model(simulated((9, 20)))
-    whole = model.loss(output, target, judge)
+    total = model.loss(output, target, judge)
     model.bag_weight = 0
     tiles = on_tiles(model, output, judge.membership(target))
-    torch.testing.assert_close(whole, 0.7 * judge.loss(output.logits, target) + 0.3 * tiles)
+    torch.testing.assert_close(total, 0.7 * judge.loss(output.logits, target) + 0.3 * tiles)
 
 
 def test_survival_is_refused_unless_no_tile_is_taught() -> None:
@@ -182,13 +182,13 @@ def test_with_one_logit_both_forms_are_one_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"instance_loss": "hinge"}, "instance_loss is 'hinge'"),
         ({"bag_weight": 1.2}, "bag_weight is 1.2"),
         ({"k": 0}, "k 0"),
     ],
 )
-def test_options_out_of_range_are_refused(options: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_options_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         CLAM(IN_DIM, 1, **options)  # type: ignore[arg-type]  # what a yaml may say

@@ -13,12 +13,12 @@ from .reference import take
 
 def as_torch(layer: DecoderLayer, embed_dim: int, heads: int, hidden_dim: int) -> nn.TransformerDecoderLayer:
     """Torch's decoder layer, normalised beforehand as Barspoon's is, with this layer's weights."""
-    other = nn.TransformerDecoderLayer(embed_dim, heads, hidden_dim, 0, batch_first=True, norm_first=True).double()
+    reference = nn.TransformerDecoderLayer(embed_dim, heads, hidden_dim, 0, batch_first=True, norm_first=True).double()
     assert layer.exchange is not None
     norm, exchange = layer.exchange
     assert isinstance(exchange, SelfAttention)
     zeros = torch.zeros(embed_dim)
-    for mine, theirs in ((exchange, other.self_attn), (layer.attend, other.multihead_attn)):
+    for mine, theirs in ((exchange, reference.self_attn), (layer.attend, reference.multihead_attn)):
         take(
             theirs,
             in_proj_weight=torch.cat([mine.query.weight, mine.key.weight, mine.value.weight]),
@@ -26,10 +26,10 @@ def as_torch(layer: DecoderLayer, embed_dim: int, heads: int, hidden_dim: int) -
         )
         theirs.out_proj.load_state_dict(mine.out.state_dict())
     ours = (norm, layer.norm, layer.think[0], layer.think[1], layer.think[4])
-    theirs_too = (other.norm1, other.norm2, other.norm3, other.linear1, other.linear2)
-    for one, their in zip(ours, theirs_too, strict=True):
-        their.load_state_dict(one.state_dict())
-    return other.eval()
+    theirs_too = (reference.norm1, reference.norm2, reference.norm3, reference.linear1, reference.linear2)
+    for layer_of_ours, their in zip(ours, theirs_too, strict=True):
+        their.load_state_dict(layer_of_ours.state_dict())
+    return reference.eval()
 
 
 def test_logits_are_those_of_torchs_decoder() -> None:

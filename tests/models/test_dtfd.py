@@ -34,7 +34,7 @@ def random_bags(sizes: tuple[int, ...], seed: int = 0) -> Bags:
 def pooled(score: nn.Module, tiles: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """The attention-weighted mean of tiles, and the attention."""
     exponentials = [score(tile[None])[0, 0].exp() for tile in tiles]
-    shares = [one / sum(exponentials) for one in exponentials]
+    shares = [exponential / sum(exponentials) for exponential in exponentials]
     return torch.stack([share * tile for share, tile in zip(shares, tiles, strict=True)]).sum(0), shares
 
 
@@ -42,7 +42,10 @@ def handed_on(model: DTFD, tiles: list[Tensor]) -> list[Tensor]:
     """What tier one distils of a pseudo-bag."""
     mean, shares = pooled(model.score, tiles)
     activations = [share * (model.pseudo_head.weight @ tile) for share, tile in zip(shares, tiles, strict=True)]
-    strengths = [(one[0] if len(one) == 1 else one.softmax(0)[model.ranking]).item() for one in activations]
+    strengths = [
+        (activation[0] if len(activation) == 1 else activation.softmax(0)[model.ranking]).item()
+        for activation in activations
+    ]
     if model.distill == "MAS":
         strengths = [share.item() for share in shares]
     best = sorted(range(len(tiles)), key=lambda tile: -strengths[tile])
@@ -56,7 +59,7 @@ def read(model: DTFD, bag: Tensor) -> tuple[Tensor, Tensor]:
     """Logits of the bag, and of its pseudo-bags."""
     tiles = sorted((model.embed(row[None])[0] for row in bag), key=lambda tile: -model.score(tile[None]).item())
     dealt = [tiles[turn :: model.pseudo_bags] for turn in range(min(model.pseudo_bags, len(tiles)))]
-    distilled = [one for part in dealt for one in handed_on(model, part)]
+    distilled = [tile for part in dealt for tile in handed_on(model, part)]
     pseudo_logits = torch.stack([model.pseudo_head(pooled(model.score, part)[0]) for part in dealt])
     return model.head(pooled(model.bag_score, distilled)[0]), pseudo_logits
 
@@ -77,14 +80,14 @@ def test_logits_and_losses_are_those_of_the_authors_code(distill: str) -> None:
     arrays, weights = golden("dtfd")
     model = DTFD(7, 3, distill, 4, 2, embed_dim=6, attention_dim=5).double().eval()
     take_linear(model.embed[0], weights, "reduction.fc1")
-    parts = ("attention_V.0", "attention_U.0", "attention_weights")
-    take_gated(model.score, weights, *(f"attention.{part}" for part in parts))
-    take_gated(model.bag_score, weights, *(f"second.attention.{part}" for part in parts))
+    gates = ("attention_V.0", "attention_U.0", "attention_weights")
+    take_gated(model.score, weights, *(f"attention.{gate}" for gate in gates))
+    take_gated(model.bag_score, weights, *(f"second.attention.{gate}" for gate in gates))
     take_linear(model.pseudo_head, weights, "classifier.fc")
     take_linear(model.head, weights, "second.classifier.fc")
     output = model(Bags(arrays["features"], (23,)))
-    for name, found in (("logits", output.logits), ("pseudo_logits", output.extra["pseudo_logits"])):
-        torch.testing.assert_close(found, arrays[f"{distill}.{name}"], rtol=1e-10, atol=1e-10)
+    for name, computed in (("logits", output.logits), ("pseudo_logits", output.extra["pseudo_logits"])):
+        torch.testing.assert_close(computed, arrays[f"{distill}.{name}"], rtol=1e-10, atol=1e-10)
     loss = model.loss(output, arrays["label"][None], Multiclass())
     assert loss.item() == pytest.approx(arrays[f"{distill}.loss"].sum().item(), rel=1e-10)
 
@@ -94,21 +97,21 @@ def test_features_distilled_by_attention_give_torchmils_logits() -> None:
     from torchmil.models import DTFDMIL
 
     torch.manual_seed(0)
-    other = DTFDMIL(
+    reference = DTFDMIL(
         (5,), 4, n_groups=3, distill_mode="afs", feat_ext=nn.Sequential(nn.Linear(5, 6), nn.ReLU())
     ).double()
     model = DTFD(5, 1, "AFS", 3, embed_dim=6, attention_dim=4, gated=False).double().eval()
-    model.embed[0].load_state_dict(other.feat_ext[0].state_dict())
-    for mine, theirs in ((model.score, other.attention_pool), (model.bag_score, other.u_attention_pool)):
+    model.embed[0].load_state_dict(reference.feat_ext[0].state_dict())
+    for mine, theirs in ((model.score, reference.attention_pool), (model.bag_score, reference.u_attention_pool)):
         mine.branches.load_state_dict(theirs.fc1.module.state_dict())
         mine.score.load_state_dict(theirs.fc2.state_dict())
-    take(model.pseudo_head, **dict(other.classifier.module.named_parameters()))
-    take(model.head, **dict(other.u_classifier.module.named_parameters()))
+    take(model.pseudo_head, **dict(reference.classifier.module.named_parameters()))
+    take(model.head, **dict(reference.u_classifier.module.named_parameters()))
     bags = random_bags((11,))
     ranks = model.score(model.embed(bags.features)).squeeze(1).argsort(descending=True).numpy()
     dealt = np.concatenate([ranks[turn::3] for turn in range(3)])
     with mock.patch("numpy.random.shuffle", lambda index: index.__setitem__(slice(None), dealt)):
-        logits, pseudo_logits = other(bags.features[None], return_pseudo_pred=True)
+        logits, pseudo_logits = reference(bags.features[None], return_pseudo_pred=True)
     output = model(bags)
     torch.testing.assert_close(output.logits[0], logits, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(output.extra["pseudo_logits"].T, pseudo_logits, rtol=1e-10, atol=1e-10)
@@ -131,12 +134,12 @@ def test_attention_is_the_share_of_each_tile_in_the_embedding(
     assert output.attention is not None
     mean = bags.sum(model.embed(bags.features), weight=output.attention.unsqueeze(1))
     torch.testing.assert_close(output.embedding, mean)
-    for size, parts in zip(sizes, bags.split(output.extra["pseudo_bag"]), strict=True):
-        amounts = torch.unique(parts, return_counts=True)[1]
+    for size, pseudo_bag in zip(sizes, bags.split(output.extra["pseudo_bag"]), strict=True):
+        amounts = torch.unique(pseudo_bag, return_counts=True)[1]
         assert len(amounts) == min(size, pseudo_bags)
         assert amounts.max() - amounts.min() <= 1
-    parts, within = output.extra["pseudo_bag"], output.extra["pseudo_attention"]
-    totals = within.new_zeros(len(output.extra["parent"])).index_add(0, parts, within)
+    pseudo_bag, within = output.extra["pseudo_bag"], output.extra["pseudo_attention"]
+    totals = within.new_zeros(len(output.extra["parent"])).index_add(0, pseudo_bag, within)
     torch.testing.assert_close(totals, torch.ones_like(totals))
 
 
@@ -154,12 +157,12 @@ def test_in_evaluation_neither_the_batch_nor_the_order_of_tiles_matters(distill:
 
 def test_pseudo_bags_are_random_in_training_and_follow_torchs_seed() -> None:
     model, bags = small(1, "AFS"), random_bags((30, 9))
-    parts = []
+    assignments = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        parts.append(model.train()(bags).extra["pseudo_bag"])
-    assert torch.equal(parts[0], parts[1])
-    assert not torch.equal(parts[0], parts[2])
+        assignments.append(model.train()(bags).extra["pseudo_bag"])
+    assert torch.equal(assignments[0], assignments[1])
+    assert not torch.equal(assignments[0], assignments[2])
 
 
 def test_equal_scores_are_dealt_without_regard_to_the_order_of_tiles() -> None:

@@ -43,21 +43,21 @@ def test_every_model_takes_a_step_that_moves_all_that_the_covariates_pass(name: 
     optimizer.step()
     assert loss.isfinite()
     assert all(value.isfinite().all() for value in model.state_dict().values())
-    own = [key for key in before if not key.startswith("inner.")]
-    assert own
-    assert all(not torch.equal(model.state_dict()[key], before[key]) for key in own)
+    added = [key for key in before if not key.startswith("inner.")]
+    assert added
+    assert all(not torch.equal(model.state_dict()[key], before[key]) for key in added)
     assert any(not torch.equal(model.state_dict()[key], before[key]) for key in before if key.startswith("inner."))
 
 
 @every_model
 def test_before_training_late_fusion_is_the_model_alone_to_the_last_bit(name: str) -> None:
     model, (judge, target) = fused(name, "late"), ENDPOINTS["binary"]
-    alone, found = model.inner(bags()), model(bags())
-    assert torch.equal(found.logits, alone.logits)
-    assert torch.equal(found.embedding, alone.embedding)
-    assert (found.attention is None) == (alone.attention is None)
-    assert found.attention is None or torch.equal(found.attention, alone.attention)
-    assert torch.equal(model.loss(found, target, judge), model.inner.loss(alone, target, judge))
+    alone, output = model.inner(bags()), model(bags())
+    assert torch.equal(output.logits, alone.logits)
+    assert torch.equal(output.embedding, alone.embedding)
+    assert (output.attention is None) == (alone.attention is None)
+    assert output.attention is None or torch.equal(output.attention, alone.attention)
+    assert torch.equal(model.loss(output, target, judge), model.inner.loss(alone, target, judge))
 
 
 def test_late_fusion_of_a_linear_head_is_a_linear_head_on_embedding_and_covariates() -> None:
@@ -65,11 +65,11 @@ def test_late_fusion_of_a_linear_head_is_a_linear_head_on_embedding_and_covariat
     torch.nn.init.normal_(model.shift.weight)
     head = model.inner.get_submodule("head")
     assert isinstance(head, torch.nn.Linear)
-    found, held = model(bags()), bags().covariates
+    output, held = model(bags()), bags().covariates
     assert held is not None
-    joined = torch.cat([found.embedding, held], 1)
+    joined = torch.cat([output.embedding, held], 1)
     weight = torch.cat([head.weight, model.shift.weight], 1)
-    torch.testing.assert_close(found.logits, torch.nn.functional.linear(joined, weight, head.bias))
+    torch.testing.assert_close(output.logits, torch.nn.functional.linear(joined, weight, head.bias))
 
 
 def test_an_open_gate_adds_a_linear_layer_of_the_embedding() -> None:
@@ -78,8 +78,8 @@ def test_an_open_gate_adds_a_linear_layer_of_the_embedding() -> None:
     assert model.head is not None
     torch.nn.init.zeros_(model.gate.weight)
     torch.nn.init.zeros_(model.gate.bias)
-    found = model(bags())
-    torch.testing.assert_close(found.logits, found.extra["inner"] + model.head(found.embedding))
+    output = model(bags())
+    torch.testing.assert_close(output.logits, output.extra["inner"] + model.head(output.embedding))
 
 
 @every_model
@@ -90,14 +90,14 @@ def test_the_loss_is_the_inner_models_under_logits_that_are_shifted(name: str, e
     torch.nn.init.ones_(model.shift.weight)
     constant = replace(bags(), covariates=torch.ones(len(SIZES), WIDTH))
     try:
-        found = model.loss(model(constant), target, judge)
+        loss = model.loss(model(constant), target, judge)
     except ValueError:
         pytest.skip("the model refuses the endpoint")
     alone = model.inner.loss(model.inner(constant), target, judge)
     if endpoint == "cox":
-        torch.testing.assert_close(found, alone)
+        torch.testing.assert_close(loss, alone)
     else:
-        assert not torch.isclose(found, alone)
+        assert not torch.isclose(loss, alone)
 
 
 def test_it_is_built_from_a_tools_declaration_with_the_width_that_the_model_shows() -> None:

@@ -36,13 +36,13 @@ def rows(output: Output, bags: Bags, bag: int) -> list[Tensor]:
     return [output.logits[bag], output.embedding[bag], *tiles]
 
 
-def same(found: Output, expected: Output, order: Tensor | None = None) -> None:
+def same(output: Output, expected: Output, order: Tensor | None = None) -> None:
     """Asserts that two outputs say the same, the first of tiles in another order."""
-    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(found.embedding, expected.embedding, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(output.logits, expected.logits, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(output.embedding, expected.embedding, rtol=1e-10, atol=1e-12)
     if expected.attention is not None:
         shares = expected.attention if order is None else expected.attention[order]
-        torch.testing.assert_close(found.attention, shares, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(output.attention, shares, rtol=1e-10, atol=1e-12)
 
 
 def loss_or_skip(model: MILModel, endpoint: str, bags: Bags) -> Tensor:
@@ -52,23 +52,23 @@ def loss_or_skip(model: MILModel, endpoint: str, bags: Bags) -> Tensor:
     try:
         return model.loss(output, target, judge)
     except ValueError as refusal:
-        said = str(refusal)
-    assert len(said.split()) > 3
-    assert "\n" not in said
+        message = str(refusal)
+    assert len(message.split()) > 3
+    assert "\n" not in message
     assert judge.membership(target) is None, "classes are all that a model may ask for"
-    pytest.skip(said)
+    pytest.skip(message)
 
 
 @every_model
 def test_every_model_says_what_it_is(name: str) -> None:
     kind = type(built(name))
     module = inspect.getdoc(inspect.getmodule(kind)) or ""
-    said = module + (inspect.getdoc(kind) or "")
+    text = module + (inspect.getdoc(kind) or "")
     assert (paper := re.fullmatch(r"(.+) (\d{4})", kind.paper)), kind.paper
-    assert paper[1] in said
-    assert paper[2] in said
+    assert paper[1] in text
+    assert paper[2] in text
     assert re.match(r"n\b", kind.cost), kind.cost
-    assert "order" in said or not kind.order_matters, "the reason"
+    assert "order" in text or not kind.order_matters, "the reason"
 
 
 def test_every_endpoint_is_tried() -> None:
@@ -226,21 +226,21 @@ def test_a_model_that_is_no_longer_trained_says_the_same_twice(name: str) -> Non
 @every_model
 @every_width
 def test_weights_survive_a_file_to_the_bit(name: str, out_dim: int, tmp_path: Path) -> None:
-    model, other, bags = built(name, out_dim, seed=0), built(name, out_dim, seed=1), simulated(SIZES)
-    assert not torch.equal(other(bags).logits, model(bags).logits)
+    model, loaded, bags = built(name, out_dim, seed=0), built(name, out_dim, seed=1), simulated(SIZES)
+    assert not torch.equal(loaded(bags).logits, model(bags).logits)
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
-    other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
-    assert torch.equal(other(bags).logits, model(bags).logits)
+    loaded.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    assert torch.equal(loaded(bags).logits, model(bags).logits)
 
 
 @every_model
 def test_a_neighbour_full_of_nan_changes_no_other_bag(name: str) -> None:
     model, bags, spoilt = built(name), simulated(SIZES), simulated(SIZES)
     spoilt.features[6:36] = torch.nan  # the third bag
-    expected, found = model(bags), model(spoilt)
+    expected, output = model(bags), model(spoilt)
     for bag in (0, 1, 3, 4):
-        torch.testing.assert_close(rows(found, bags, bag), rows(expected, bags, bag), rtol=1e-6, atol=1e-7)
-    assert found.logits[2].isnan().all()
+        torch.testing.assert_close(rows(output, bags, bag), rows(expected, bags, bag), rtol=1e-6, atol=1e-7)
+    assert output.logits[2].isnan().all()
 
 
 @every_model

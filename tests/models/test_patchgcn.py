@@ -46,7 +46,7 @@ def test_a_convolution_weighs_each_feature_of_the_neighbours_by_itself() -> None
     )
     sums = []
     for tile, (index, valid) in enumerate(zip(near.index.tolist(), near.valid.tolist(), strict=True)):
-        messages = [tiles[j].clamp_min(0) + 1e-7 for j, there in zip(index, valid, strict=True) if there]
+        messages = [tiles[j].clamp_min(0) + 1e-7 for j, present in zip(index, valid, strict=True) if present]
         total = tiles[tile].clone()
         for feature in range(3 if messages else 0):
             weights = [torch.exp(2.5 * message[feature]) for message in messages]
@@ -60,12 +60,12 @@ def test_what_a_tile_reads_ends_three_neighbours_away() -> None:
     model = PatchGCN(4, 1, embed_dim=4, neighbours=2).double().eval()
     places = torch.tensor([[256 * x, 0] for x in range(12)])
     features = torch.randn(12, 4, dtype=torch.float64)
-    other = features.clone()
-    other[0] += 1
+    changed = features.clone()
+    changed[0] += 1
     joined = []
     model.score.register_forward_pre_hook(lambda _, inputs: joined.append(inputs[0]))
     model(Bags(features, (12,), places))
-    model(Bags(other, (12,), places))
+    model(Bags(changed, (12,), places))
     changed = (joined[0] != joined[1]).any(1).tolist()
     assert changed == [True] * 4 + [False] * 8
 

@@ -22,7 +22,9 @@ def test_embeddings_are_pooled_then_classified(by: str) -> None:
     weight, bias = model.embed[0].weight, model.embed[0].bias
     for bag, rows in enumerate(bags.split()):
         tiles = [torch.clamp(weight @ row + bias, min=0) for row in rows]
-        pooled = torch.stack([sum(one) / len(one) if by == "mean" else max(one) for one in zip(*tiles, strict=True)])
+        pooled = torch.stack(
+            [sum(column) / len(column) if by == "mean" else max(column) for column in zip(*tiles, strict=True)]
+        )
         output = model(bags)
         torch.testing.assert_close(output.embedding[bag], pooled)
         torch.testing.assert_close(output.logits[bag], model.head.weight @ pooled + model.head.bias)
@@ -31,18 +33,18 @@ def test_embeddings_are_pooled_then_classified(by: str) -> None:
 @pytest.mark.parametrize("r", [0.3, 1.0, 8.0])
 def test_log_sum_exp_is_that_of_the_paper(r: float) -> None:
     bags = simulated((4, 1, 6), dtype=torch.float64)
-    for found, rows in zip(log_mean_exp(bags, bags.features, r), bags.split(), strict=True):
-        expected = [math.log(sum(math.exp(r * x) for x in one) / len(one)) / r for one in rows.t().tolist()]
-        torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    for pooled, rows in zip(log_mean_exp(bags, bags.features, r), bags.split(), strict=True):
+        expected = [math.log(sum(math.exp(r * x) for x in column) / len(column)) / r for column in rows.t().tolist()]
+        torch.testing.assert_close(pooled, torch.tensor(expected, dtype=torch.float64))
 
 
 @settings(deadline=None, max_examples=25)
 @given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4), seed=st.integers(0, 99), r=st.floats(0.01, 50))
 def test_log_sum_exp_lies_between_mean_and_maximum(sizes: list[int], seed: int, r: float) -> None:
     bags = simulated(sizes, seed, torch.float64)
-    found = log_mean_exp(bags, bags.features, r)
-    assert (found >= bags.mean(bags.features) - 1e-9).all()
-    assert (found <= bags.max(bags.features) + 1e-9).all()
+    pooled = log_mean_exp(bags, bags.features, r)
+    assert (pooled >= bags.mean(bags.features) - 1e-9).all()
+    assert (pooled <= bags.max(bags.features) + 1e-9).all()
 
 
 def test_log_sum_exp_nears_mean_and_maximum_and_does_not_overflow() -> None:

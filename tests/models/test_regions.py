@@ -26,19 +26,19 @@ def scattered(sizes: tuple[int, ...], slides: int) -> Bags:
 
 def as_torch(layer: EncoderLayer) -> nn.TransformerEncoderLayer:
     """Torch's encoder layer with this layer's weights."""
-    other = nn.TransformerEncoderLayer(8, 2, 8, 0, batch_first=True).double()
+    reference = nn.TransformerEncoderLayer(8, 2, 8, 0, batch_first=True).double()
     mine = layer.attend
     take(
-        other.self_attn,
+        reference.self_attn,
         in_proj_weight=torch.cat([mine.query.weight, mine.key.weight, mine.value.weight]),
         in_proj_bias=torch.cat([mine.query.bias, torch.zeros(8), mine.value.bias]),
     )
-    other.self_attn.out_proj.load_state_dict(mine.out.state_dict())
-    other.linear1.load_state_dict(layer.think[0].state_dict())
-    other.linear2.load_state_dict(layer.think[3].state_dict())
-    other.norm1.load_state_dict(layer.after_attend.state_dict())
-    other.norm2.load_state_dict(layer.after_think.state_dict())
-    return other.eval()
+    reference.self_attn.out_proj.load_state_dict(mine.out.state_dict())
+    reference.linear1.load_state_dict(layer.think[0].state_dict())
+    reference.linear2.load_state_dict(layer.think[3].state_dict())
+    reference.norm1.load_state_dict(layer.after_attend.state_dict())
+    reference.norm2.load_state_dict(layer.after_think.state_dict())
+    return reference.eval()
 
 
 def pooled(score: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,13 +51,16 @@ def test_logits_and_attention_are_those_of_the_description() -> None:
     layers = [as_torch(layer) for layer in model.layers if isinstance(layer, EncoderLayer)]
     output = model(bags)
     for bag in range(3):
-        one = bags[bag]
-        assert one.coords is not None
-        assert one.slide is not None
-        places = zip(one.slide.tolist(), one.coords.tolist(), strict=True)
+        alone = bags[bag]
+        assert alone.coords is not None
+        assert alone.slide is not None
+        places = zip(alone.slide.tolist(), alone.coords.tolist(), strict=True)
         cells = [(slide, x // 1000, y // 1000) for slide, (x, y) in places]
-        groups = {cell: [tile for tile, own in enumerate(cells) if own == cell] for cell in sorted(set(cells))}
-        tiles = model.embed(one.features)
+        groups = {
+            cell: [tile for tile, cell_of_tile in enumerate(cells) if cell_of_tile == cell]
+            for cell in sorted(set(cells))
+        }
+        tiles = model.embed(alone.features)
         within = {cell: pooled(model.score, tiles[members]) for cell, members in groups.items()}
         regions = model.region_embed(torch.stack([mean for mean, _ in within.values()]))[None]
         for layer in layers:

@@ -73,8 +73,8 @@ def test_a_region_is_a_square_of_the_square() -> None:
 def by_hand(layer: RegionAttention, rows: Tensor) -> Tensor:
     """One region of tiles alone, head by head."""
     read = []
-    parts = (part(rows).chunk(layer.heads, 1) for part in (layer.query, layer.key, layer.value))
-    for head, (query, key, value) in enumerate(zip(*parts, strict=True)):
+    projections = (part(rows).chunk(layer.heads, 1) for part in (layer.query, layer.key, layer.value))
+    for head, (query, key, value) in enumerate(zip(*projections, strict=True)):
         scores = query @ key.T / query.shape[1] ** 0.5
         kernel = layer.positions.weight[head].flatten()
         reach = len(kernel) // 2
@@ -100,13 +100,13 @@ def test_without_padding_regions_are_summed_up_by_their_own_tiles_only() -> None
     rows = torch.randn(11, 8, dtype=torch.float64)
     regions = ([0, 1, 4, 5], [2, 3, 6, 7], [8, 9], [10])
     scores = [layer.score(rows[region]) for region in regions]  # (p, k)
-    sums = torch.stack([one.softmax(0).T @ rows[region] for one, region in zip(scores, regions, strict=True)], 1)
+    sums = torch.stack([weight.softmax(0).T @ rows[region] for weight, region in zip(scores, regions, strict=True)], 1)
     read = layer.attend(sums)  # (k, r, e)
-    found = layer(rows, Squares.of(11, 2, False, rows.device))
+    output = layer(rows, Squares.of(11, 2, False, rows.device))
     for number, region in enumerate(regions):
         low, high = scores[number].amin(0), scores[number].amax(0)
         shares = scores[number].softmax(1) * (scores[number] - low) / (high - low + 1e-8)
-        torch.testing.assert_close(found[region], shares @ read[:, number])
+        torch.testing.assert_close(output[region], shares @ read[:, number])
 
 
 def test_a_full_square_is_read_the_same_with_and_without_padding() -> None:

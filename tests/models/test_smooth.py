@@ -60,7 +60,7 @@ def test_the_iteration_tends_to_the_solution_of_the_papers_equation(alpha: float
     gamma = alpha / (1 - alpha)
     exact = torch.linalg.solve(torch.eye(tiles, dtype=torch.float64) + gamma * laplacian, values)
     torch.testing.assert_close(Smooth(alpha, False, 400)(values, graph), exact, rtol=1e-4, atol=1e-5)
-    energy = [torch.trace(one.T @ laplacian @ one) for one in (values, exact)]
+    energy = [torch.trace(signal.T @ laplacian @ signal) for signal in (values, exact)]
     assert energy[1] <= energy[0]
 
 
@@ -85,8 +85,8 @@ def test_logits_and_attention_are_torchmils(where: str, spectral: bool) -> None:
         (WIDTH,), att_dim=5, sm_where=where, spectral_norm=spectral, sm_steps=10, feat_ext=model.embed
     )
     model, theirs = model.double().eval(), theirs.double().eval()  # alpha is one half in both
-    for ours, other in ((model.inner, theirs.pool.proj1), (model.outer, theirs.pool.proj2)):
-        other.load_state_dict(ours.state_dict())
+    for ours, reference in ((model.inner, theirs.pool.proj1), (model.outer, theirs.pool.proj2)):
+        reference.load_state_dict(ours.state_dict())
     take_linear(theirs.last_layer, dict(model.state_dict()), "head")
     bags = grid(37)
     logit, scores = theirs(bags.features.unsqueeze(0), dense(bags).unsqueeze(0), return_att=True)

@@ -50,8 +50,8 @@ def test_distances_count_in_steps_of_the_grid_wherever_it_lies() -> None:
 def test_places_matter() -> None:
     model, bags = alibi(), simulated((30,), dtype=torch.float64)
     assert bags.coords is not None
-    other = replace(bags, coords=bags.coords.roll(7, 0))  # a flipped grid would be the same
-    assert not torch.allclose(model(other).logits, model(bags).logits, rtol=1e-6)
+    moved = replace(bags, coords=bags.coords.roll(7, 0))  # a flipped grid would be the same
+    assert not torch.allclose(model(moved).logits, model(bags).logits, rtol=1e-6)
 
 
 def test_without_slopes_it_is_the_plain_transformer() -> None:

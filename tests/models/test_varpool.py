@@ -46,8 +46,8 @@ def test_logits_are_those_of_mean_and_variances_written_out(act: str, separate: 
 
 @pytest.mark.parametrize("act", ACTS)
 def test_a_bag_that_does_not_vary_has_finite_gradients(act: str) -> None:
-    model, one = small(act), simulated((1,), dtype=torch.float64).features
-    output = model(Bags(torch.cat([one, one.expand(3, -1)]), (1, 3)))
+    model, tile = small(act), simulated((1,), dtype=torch.float64).features
+    output = model(Bags(torch.cat([tile, tile.expand(3, -1)]), (1, 3)))
     torch.testing.assert_close(output.embedding[0], output.embedding[1], rtol=1e-9, atol=1e-6)
     torch.autograd.backward(output.logits.sum())
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.parameters())

@@ -44,5 +44,5 @@ def permuted(bags: Bags, seed: int) -> tuple[Bags, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     starts = zip(bags.offsets.tolist(), bags.sizes, strict=False)
     order = torch.cat([start + torch.randperm(size, generator=generator) for start, size in starts])
-    beside = (None if one is None else one[order] for one in (bags.coords, bags.slide))
-    return Bags(bags.features[order], bags.sizes, *beside), order
+    optional = (None if rows is None else rows[order] for rows in (bags.coords, bags.slide))
+    return Bags(bags.features[order], bags.sizes, *optional), order

@@ -14,28 +14,28 @@ from mil.stats.survival_metrics import competing_c_index
 CAUSES = ("relapse", "death")
 
 
-@pytest.mark.parametrize(("rate", "other", "attainable"), [(0.1, 0.05, 0.76), (0.3, 0.15, 0.7), (0.5, 0.3, 0.68)])
+@pytest.mark.parametrize(("rate", "competing", "attainable"), [(0.1, 0.05, 0.76), (0.3, 0.15, 0.7), (0.5, 0.3, 0.68)])
 def test_a_perfect_reader_has_the_attainable_c_index_and_causes_their_shares(
-    rate: float, other: float, attainable: float
+    rate: float, competing: float, attainable: float
 ) -> None:
-    target, shares = CompetingRisks("time", "event", CAUSES, rate, other, attainable), []
+    target, shares = CompetingRisks("time", "event", CAUSES, rate, competing, attainable), []
     for seed in range(3):
         cohort = draw_patients(Simulation(target, seed=seed))
         code = cohort.clinic["event"].map({"censored": 0, "relapse": 1, "death": 2}).to_numpy()
-        found = competing_c_index(cohort.oracle["oracle"], cohort.clinic["time"], code)
-        assert found == pytest.approx(attainable, abs=0.03)
+        c_index = competing_c_index(cohort.oracle["oracle"], cohort.clinic["time"], code)
+        assert c_index == pytest.approx(attainable, abs=0.03)
         assert cohort.clinic["time"].between(0.01, 60).all()
         shares.append([(code == 1).mean(), (code == 2).mean()])
-    np.testing.assert_allclose(np.mean(shares, 0), [rate, other], atol=0.025)
+    np.testing.assert_allclose(np.mean(shares, 0), [rate, competing], atol=0.025)
 
 
 def test_the_population_agrees_with_patients_drawn_one_by_one() -> None:
     hazard = competing_hazard(0.72, 0.35, 0.25, horizon=60.0, shape=1.3)
     rng = np.random.default_rng(1)
     severity = rng.standard_normal(20_000)
-    died, other = death(hazard, severity, rng.random(20_000)), rng.exponential(1 / hazard.competing, 20_000)
+    died, competing = death(hazard, severity, rng.random(20_000)), rng.exponential(1 / hazard.competing, 20_000)
     left = np.minimum(60.0, rng.exponential(1 / hazard.loss, 20_000))
-    ends = np.stack([left, died, other])
+    ends = np.stack([left, died, competing])
     code, shown = ends.argmin(0), severity + 0.3 * rng.standard_normal(20_000)
     assert competing_c_index(shown, ends.min(0), code) == pytest.approx(harrell_c(hazard), abs=0.01)
     assert (code == 1).mean() == pytest.approx(event_rate(hazard), abs=0.01)

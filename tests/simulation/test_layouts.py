@@ -40,8 +40,9 @@ def of_h5(path: Path) -> Raw:
 
 def of_mussel(path: Path) -> Raw:
     with h5py.File(path) as file:
-        said = file["coords"].attrs
-        assert (said["mpp"], said["patch_size"], said["patch_size_to_resize_to_for_desired_mpp"]) == (0.5, 512, 256)
+        attributes = file["coords"].attrs
+        expected = {"mpp": 0.5, "patch_size": 512, "patch_size_to_resize_to_for_desired_mpp": 256}
+        assert {name: attributes[name] for name in expected} == expected
         assert file["features"].dtype == np.dtype("V2")
         bits = file["features"][()].view(np.int16)
         return torch.from_numpy(bits).view(torch.bfloat16), file["coords"][()]
@@ -49,15 +50,16 @@ def of_mussel(path: Path) -> Raw:
 
 def of_stamp(path: Path) -> Raw:
     with h5py.File(path) as file:
-        said = dict(file.attrs)
-        assert (said["unit"], said["tile_size_um"], said["tile_size_px"], said["feat_type"]) == ("um", 128, 256, "tile")
+        attributes = dict(file.attrs)
+        expected = {"unit": "um", "tile_size_um": 128, "tile_size_px": 256, "feat_type": "tile"}
+        assert {name: attributes[name] for name in expected} == expected
         assert file["coords"].dtype == np.float32
         return torch.from_numpy(file["feats"][()]), file["coords"][()] / 0.25
 
 
 def of_pickle(path: Path) -> Raw:
-    found = torch.load(path, weights_only=False)
-    return (torch.from_numpy(found) if isinstance(found, np.ndarray) else found), None
+    content = torch.load(path, weights_only=False)
+    return (torch.from_numpy(content) if isinstance(content, np.ndarray) else content), None
 
 
 def of_slideflow(path: Path) -> Raw:
@@ -67,15 +69,15 @@ def of_slideflow(path: Path) -> Raw:
 
 
 def of_baseline(path: Path) -> Raw:
-    found = torch.load(path)
-    return found["feats"], found["coords"].numpy()
+    content = torch.load(path)
+    return content["feats"], content["coords"].numpy()
 
 
 def of_owkin(path: Path) -> Raw:
     rows = np.load(path)
     root = path.parents[4]
-    beside = root / "coords" / "coords_224" / path.parts[-3] / path.parts[-2] / "coords.npy"
-    assert np.array_equal(np.load(beside), rows[:, :3])
+    coords_file = root / "coords" / "coords_224" / path.parts[-3] / path.parts[-2] / "coords.npy"
+    assert np.array_equal(np.load(coords_file), rows[:, :3])
     level, tile = rows[0, 0], rows[:, 1:3]
     assert (rows[:, 0] == level).all()
     side = 2.0 ** (level + 1)  # of the deepest level, the slide itself; the next one above would be too small for it
@@ -159,8 +161,8 @@ def test_the_producer_s_software_finds_the_same_tiles_at_the_same_places(cohorts
         assert features.dtype == dtype
         assert torch.equal(features, exact.to(dtype))
         xy = tiles[["x", "y"]].to_numpy()
-        wanted = xy // 512 * OWKINS if layout == "owkin" else xy
-        assert corners is None or np.array_equal(corners, wanted)
+        expected = xy // 512 * OWKINS if layout == "owkin" else xy
+        assert corners is None or np.array_equal(corners, expected)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -170,17 +172,17 @@ def test_our_readers_find_them_too_and_the_table_joins_with_them(cohorts: dict[s
     assert store.slides == sorted(tiles)
     table = Cohort.read(cohorts[layout] / "cohort.csv", labels=["msi"]).require().table
     assert sorted(table["slide"]) == store.slides
-    for slide, own in tiles.items():
-        said, found = store.header(slide), store.read(slide)
-        assert len(own) == said.tiles
-        xy = torch.from_numpy(own[["x", "y"]].to_numpy())
+    for slide, rows in tiles.items():
+        header, content = store.header(slide), store.read(slide)
+        assert len(rows) == header.tiles
+        xy = torch.from_numpy(rows[["x", "y"]].to_numpy())
         if layout in ("trident_pt", "clam_pt", "flamby"):
-            assert found.coords is None
+            assert content.coords is None
         else:
-            assert found.coords is not None
-            assert torch.equal(found.coords, xy // 512 * OWKINS if layout == "owkin" else xy)
-        assert (said.mpp or 0.5, said.extent or 512) == (0.5, OWKINS if layout == "owkin" else 512)
-        assert said.encoder in (None, "simulated")
+            assert content.coords is not None
+            assert torch.equal(content.coords, xy // 512 * OWKINS if layout == "owkin" else xy)
+        assert (header.mpp or 0.5, header.extent or 512) == (0.5, OWKINS if layout == "owkin" else 512)
+        assert header.encoder in (None, "simulated")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -198,8 +200,8 @@ def test_cohorts_made_before_there_were_more_layouts_are_still_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(simulated_cohort, "GENERATOR", 2)
-    found = {layout: cached(replace(SMALL, layout=layout), tmp_path).name for layout in ("trident", "clam")}
-    assert found == {"trident": "0e334245b1ff9aeb", "clam": "20e19cc9a42150a3"}
+    names = {layout: cached(replace(SMALL, layout=layout), tmp_path).name for layout in ("trident", "clam")}
+    assert names == {"trident": "0e334245b1ff9aeb", "clam": "20e19cc9a42150a3"}
 
 
 @pytest.mark.parametrize("missing", ["zarr", "pyarrow"])

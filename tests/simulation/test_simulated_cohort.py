@@ -115,8 +115,8 @@ def test_trident_files_have_their_producer_s_keys(folder: Path) -> None:
         assert (coords[:] % coords.attrs["patch_size_level0"] == 0).all()
         assert len(np.unique(coords[:], axis=0)) == len(tiles)
         assert (coords[:] + 512 <= [coords.attrs["level0_width"], coords.attrs["level0_height"]]).all()
-        wanted = {"patch_size", "level0_magnification", "target_magnification", "overlap", "name", "savetodir"}
-        assert wanted <= set(coords.attrs)
+        expected = {"patch_size", "level0_magnification", "target_magnification", "overlap", "name", "savetodir"}
+        assert expected <= set(coords.attrs)
 
 
 def test_clam_files_have_their_producer_s_keys_and_no_attributes(folder: Path, tmp_path: Path) -> None:
@@ -149,13 +149,13 @@ def test_regions_are_contiguous(tmp_path: Path) -> None:
 def test_a_diffuse_biomarker_mixes_with_tumour_and_a_regional_one_does_not(tmp_path: Path) -> None:
     def mixed(signal: str) -> float:
         write(Simulation(TARGET, patients=6, tiles=600, width=8, signal=signal), tmp_path / signal)
-        found = []
+        shares = []
         for tiles in phenotypes(tmp_path / signal).values():
             tumour = tiles[tiles["phenotype"].isin(["tumour", "biomarker"])]
             if len(tumour) > 50:
                 alike, chance = neighbours_alike(tumour)
-                found.append(alike - chance)
-        return float(np.mean(found))
+                shares.append(alike - chance)
+        return float(np.mean(shares))
 
     assert mixed("regional") > 0.12
     assert abs(mixed("diffuse")) < 0.06
@@ -219,10 +219,10 @@ def told_right(folder: Path) -> float:
     names = phenotypes(folder)
     store = FeatureStore(folder / "features")
     tiles = np.concatenate([store.read(slide).features.float().numpy() for slide in names])
-    kind = np.concatenate([own["phenotype"].to_numpy() for own in names.values()])
-    known = np.unique(kind)
-    middle = np.stack([tiles[kind == one].mean(0) for one in known])
-    nearest = known[((tiles[:, None] - middle) ** 2).sum(2).argmin(1)]
+    kind = np.concatenate([slide_truth["phenotype"].to_numpy() for slide_truth in names.values()])
+    kinds = np.unique(kind)
+    middle = np.stack([tiles[kind == phenotype].mean(0) for phenotype in kinds])
+    nearest = kinds[((tiles[:, None] - middle) ** 2).sum(2).argmin(1)]
     return float((nearest == kind).mean())
 
 
@@ -238,7 +238,7 @@ def test_a_cohort_is_cached_once_and_again_for_other_parameters(
         replace(SMALL, contrast=2.0),
         replace(SMALL, target=replace(TARGET, attainable=0.8)),
     }
-    names = {cached(other, tmp_path) for other in others}
+    names = {cached(simulation, tmp_path) for simulation in others}
     monkeypatch.setattr(simulated_cohort, "GENERATOR", -1)
     names.add(cached(SMALL, tmp_path))
     assert len(names | {first}) == 5
@@ -247,9 +247,9 @@ def test_a_cohort_is_cached_once_and_again_for_other_parameters(
 
 def test_two_that_make_a_cohort_at_once_leave_one_whole_cohort(tmp_path: Path, folder: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
-        found = set(pool.map(lambda _: cached(SMALL, tmp_path), range(3)))
-    assert [*tmp_path.iterdir()] == [*found]
-    assert fingerprint(found.pop()) == fingerprint(folder)
+        folders = set(pool.map(lambda _: cached(SMALL, tmp_path), range(3)))
+    assert [*tmp_path.iterdir()] == [*folders]
+    assert fingerprint(folders.pop()) == fingerprint(folder)
 
 
 def test_a_cohort_that_fails_half_way_leaves_nothing_in_the_cache(

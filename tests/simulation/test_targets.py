@@ -65,17 +65,19 @@ def test_a_perfect_reader_of_grades_has_the_attainable_macro_auroc_where_that_is
         cohort = patients(target, seed)
         columns = cohort.oracle[["oracle_0", "oracle_low", "oracle_positive"]]
         assert np.allclose(columns.sum(axis=1), 1)
-        found = roc_auc_score(cohort.clinic["her2"], columns, multi_class="ovr", labels=["0", "low", "positive"])
-        assert found == pytest.approx(0.8, abs=0.02)
+        area = roc_auc_score(cohort.clinic["her2"], columns, multi_class="ovr", labels=["0", "low", "positive"])
+        assert area == pytest.approx(0.8, abs=0.02)
 
 
 def test_grades_of_a_population_are_as_likely_as_the_reader_says() -> None:
     target = Ordinal("grade", ISUP, SHARES, 0.8)
     cohort = patients(target, patients=4000)
     for k, name in enumerate(ISUP):
-        own = cohort.oracle[f"oracle_{name}"]
-        likely = own > own.quantile(0.8)
-        assert (cohort.clinic["grade"][likely] == name).mean() == pytest.approx(own[likely].mean(), abs=0.05), k
+        probabilities = cohort.oracle[f"oracle_{name}"]
+        likely = probabilities > probabilities.quantile(0.8)
+        assert (cohort.clinic["grade"][likely] == name).mean() == pytest.approx(
+            probabilities[likely].mean(), abs=0.05
+        ), k
 
 
 @pytest.mark.parametrize("attainable", [0.0, 0.4, 0.7, 0.9])
@@ -99,9 +101,9 @@ def test_tiles_show_a_reader_what_the_patients_have(target: Target, tmp_path: Pa
     """Cut into tiles, the shares tell nearly what they told before."""
     simulation = Simulation(target, patients=60, tiles=300, width=8)
     write(simulation, tmp_path / "cohort")
-    ideal, found = draw_patients(simulation).oracle, pd.read_csv(tmp_path / "cohort" / "truth.csv")
+    ideal, shown = draw_patients(simulation).oracle, pd.read_csv(tmp_path / "cohort" / "truth.csv")
     for name in ideal:
-        assert np.corrcoef(normal_scores(ideal[name].to_numpy()), normal_scores(found[name].to_numpy()))[0, 1] > 0.95
+        assert np.corrcoef(normal_scores(ideal[name].to_numpy()), normal_scores(shown[name].to_numpy()))[0, 1] > 0.95
 
 
 def test_label_noise_changes_as_many_patients_as_asked() -> None:
@@ -122,11 +124,11 @@ def test_label_noise_changes_as_many_patients_as_asked() -> None:
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=40))
 def test_normal_scores_keep_order_and_ties_and_have_no_mean(values: list[float]) -> None:
-    found = normal_scores(np.array(values))
+    scores = normal_scores(np.array(values))
     order = np.argsort(values, kind="stable")
-    assert (np.sign(np.diff(np.array(values)[order])) == np.sign(np.diff(found[order]))).all()
+    assert (np.sign(np.diff(np.array(values)[order])) == np.sign(np.diff(scores[order]))).all()
     if len(set(values)) == len(values):
-        assert found.mean() == pytest.approx(0, abs=1e-12)
+        assert scores.mean() == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize(

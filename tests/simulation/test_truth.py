@@ -56,8 +56,8 @@ def test_the_macro_auroc_of_the_shares_is_the_attainable_one() -> None:
     for seed in range(5):
         cohort = patients(target, seed)
         scores = cohort.oracle[[f"oracle_{name}" for name in sorted(CLASSES)]]
-        found = roc_auc_score(cohort.clinic["type"], scores, multi_class="ovr", labels=sorted(CLASSES))
-        assert found == pytest.approx(0.87, abs=0.02)
+        area = roc_auc_score(cohort.clinic["type"], scores, multi_class="ovr", labels=sorted(CLASSES))
+        assert area == pytest.approx(0.87, abs=0.02)
         assert Counter(cohort.clinic["type"]) == {"POLE": 16, "MSI-H": 56, "NSMP": 84, "p53abn": 44}
 
 
@@ -68,8 +68,8 @@ def test_the_population_c_index_agrees_with_lifelines_on_patients_drawn_without_
     died = hazard.scale * (rng.exponential(size=20_000) * np.exp(-hazard.slope * severity)) ** (1 / hazard.shape)
     left = np.minimum(60.0, rng.exponential(1 / hazard.loss, 20_000))
     shown = severity + 0.3 * rng.standard_normal(20_000)
-    found = concordance_index(np.minimum(died, left), -shown, died <= left)
-    assert found == pytest.approx(harrell_c(hazard), abs=0.01)
+    c_index = concordance_index(np.minimum(died, left), -shown, died <= left)
+    assert c_index == pytest.approx(harrell_c(hazard), abs=0.01)
     assert (died <= left).mean() == pytest.approx(event_rate(hazard), abs=0.01)
     assert (harrell_c(hazard), event_rate(hazard)) == pytest.approx((0.72, 0.35), abs=1e-3)
 
@@ -90,8 +90,8 @@ def test_own_discrimination_equals_the_libraries(seed: int, count: int) -> None:
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 300), st.integers(1, 8), st.integers(0, 2**32))
 def test_stratified_numbers_have_one_in_each_stratum(rows: int, columns: int, seed: int) -> None:
-    found = stratified(rows, columns, np.random.default_rng(seed))
-    strata = np.sort(np.floor(found * rows).astype(int), axis=0)
+    numbers = stratified(rows, columns, np.random.default_rng(seed))
+    strata = np.sort(np.floor(numbers * rows).astype(int), axis=0)
     assert np.array_equal(strata, np.repeat(np.arange(rows)[:, None], columns, axis=1))
 
 

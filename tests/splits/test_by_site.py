@@ -34,9 +34,9 @@ def naive(counts: NDArray[np.int64], folds: int) -> float:
     table = np.column_stack([counts, counts.sum(1)]).astype(float)
     even = table.sum(0) / folds
     costs = []
-    for parts in product(range(folds), repeat=len(table)):
-        if len(set(parts)) == folds:
-            sums = np.array([table[np.array(parts) == fold].sum(0) for fold in range(folds)])
+    for fold_of_site in product(range(folds), repeat=len(table)):
+        if len(set(fold_of_site)) == folds:
+            sums = np.array([table[np.array(fold_of_site) == fold].sum(0) for fold in range(folds)])
             costs.append(float((np.abs(sums - even) / even).max(0).sum()))
     return min(costs)
 
@@ -45,20 +45,20 @@ def naive(counts: NDArray[np.int64], folds: int) -> float:
 @given(seed=st.integers(0, 10**6), sites=st.integers(3, 7), folds=st.integers(2, 3), strata=st.integers(1, 3))
 def test_few_sites_are_dealt_out_as_well_as_can_be(seed: int, sites: int, folds: int, strata: int) -> None:
     counts = np.random.default_rng(seed).integers(1, 30, (sites, strata))
-    found = assign(counts, folds, seed)
+    assignment = assign(counts, folds, seed)
     table = np.column_stack([counts, counts.sum(1)])
-    sums = np.array([table[found.fold_of_site == fold].sum(0) for fold in range(folds)])
+    sums = np.array([table[assignment.fold_of_site == fold].sum(0) for fold in range(folds)])
     cost = float((np.abs(sums / (table.sum(0) / folds) - 1)).max(0).sum())
     assert cost == pytest.approx(naive(counts, folds), abs=0.021 * folds + 1e-9)
-    np.testing.assert_allclose(sums[:, :-1] - found.even, found.deviation, atol=1e-9)
+    np.testing.assert_allclose(sums[:, :-1] - assignment.even, assignment.deviation, atol=1e-9)
 
 
 @pytest.mark.parametrize("sites", [20, 2 * MOST])
 def test_many_sites_are_dealt_out_near_to_even(sites: int) -> None:
     rng = np.random.default_rng(sites)
     counts = rng.multinomial(10, [0.7, 0.3], sites)
-    found = assign(counts, 5, 0)
-    assert (np.abs(found.deviation) <= np.maximum(1, 0.05 * found.even)).all()
+    assignment = assign(counts, 5, 0)
+    assert (np.abs(assignment.deviation) <= np.maximum(1, 0.05 * assignment.even)).all()
 
 
 @settings(max_examples=12, deadline=None)
@@ -68,8 +68,8 @@ def test_no_site_stands_on_two_sides_and_every_patient_is_reported_once(seed: in
     split = SitePreserved(folds)(patients, strata, columns, seed)
     assert sorted(patient for fold in split.folds for patient in split.patients(fold, "report")) == patients
     for fold in split.folds:
-        other = sites_in(split, fold, "train", columns) | sites_in(split, fold, "select", columns)
-        assert not sites_in(split, fold, "report", columns) & other
+        elsewhere = sites_in(split, fold, "train", columns) | sites_in(split, fold, "select", columns)
+        assert not sites_in(split, fold, "report", columns) & elsewhere
         assert split.patients(fold, "select")
     order = np.random.default_rng(seed).permutation(len(patients))
     turned = SitePreserved(folds)([patients[at] for at in order], strata[order], columns.sample(frac=1), seed)
@@ -87,8 +87,8 @@ def test_selecting_patients_are_whole_sites_where_there_are_enough() -> None:
 
 def test_another_seed_deals_otherwise() -> None:
     patients, strata, columns = hospitals(0, 12)
-    one, other = (SitePreserved(3)(patients, strata, columns, seed) for seed in (0, 1))
-    assert one.digest() != other.digest()
+    first, second = (SitePreserved(3)(patients, strata, columns, seed) for seed in (0, 1))
+    assert first.digest() != second.digest()
 
 
 def test_a_class_that_sites_cannot_balance_is_warned_of() -> None:

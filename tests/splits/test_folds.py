@@ -40,11 +40,11 @@ def test_roles_part_the_patients_in_every_fold(counts: list[int], strategy: Stra
     patients, strata = cohort(counts)
     split = strategy(patients, strata, NONE, seed)
     for fold in split.folds:
-        parts = [split.patients(fold, role) for role in ("train", "select", "report")]
-        assert sorted(chain.from_iterable(parts)) == patients
-        assert parts[0]
-        assert parts[1]
-        assert bool(parts[2]) == (not isinstance(strategy, AllTrain))
+        members = [split.patients(fold, role) for role in ("train", "select", "report")]
+        assert sorted(chain.from_iterable(members)) == patients
+        assert members[0]
+        assert members[1]
+        assert bool(members[2]) == (not isinstance(strategy, AllTrain))
 
 
 @settings(max_examples=25, deadline=None)
@@ -67,11 +67,11 @@ def test_each_patient_is_reported_once_a_repeat_in_parts_that_keep_the_classes_s
     split = KFold(folds, repeats=repeats)(patients, strata, NONE, seed)
     assert split.folds == list(range(folds * repeats))
     for repeat in range(repeats):
-        parts = [split.patients(repeat * folds + part, "report") for part in range(folds)]
-        assert sorted(chain.from_iterable(parts)) == patients
+        reported = [split.patients(repeat * folds + part, "report") for part in range(folds)]
+        assert sorted(chain.from_iterable(reported)) == patients
     for fold in split.folds:
-        for count, there in zip(counts, shares(split, fold, "report", patients, strata), strict=True):
-            assert math.floor(count / folds) <= there <= math.ceil(count / folds)
+        for count, share in zip(counts, shares(split, fold, "report", patients, strata), strict=True):
+            assert math.floor(count / folds) <= share <= math.ceil(count / folds)
 
 
 @settings(max_examples=25, deadline=None)
@@ -84,10 +84,10 @@ def test_a_hold_out_keeps_the_classes_shares_within_a_patient(
     held = shares(split, 0, "report", patients, strata)
     reported = sum(held) / len(patients)
     assert sum(held) == math.ceil(report * len(patients))
-    rest = [count - there for count, there in zip(counts, held, strict=True)]
+    rest = [count - share for count, share in zip(counts, held, strict=True)]
     chosen = shares(split, 0, "select", patients, strata)
-    for count, there, left, selecting in zip(counts, held, rest, chosen, strict=True):
-        assert abs(there - reported * count) <= 1
+    for count, share, left, selecting in zip(counts, held, rest, chosen, strict=True):
+        assert abs(share - reported * count) <= 1
         assert abs(selecting - sum(chosen) / sum(rest) * left) <= 1
 
 
@@ -203,10 +203,10 @@ def test_nested_folds_report_a_part_together_and_everybody_outside_it_selects_on
     assert split.folds == list(range(folds * inner))
     reported = []
     for part in range(folds):
-        own = [part * inner + turn for turn in range(inner)]
-        report = split.patients(own[0], "report")
-        assert all(split.patients(fold, "report") == report for fold in own)
-        chosen = [patient for fold in own for patient in split.patients(fold, "select")]
+        folds_of_part = [part * inner + turn for turn in range(inner)]
+        report = split.patients(folds_of_part[0], "report")
+        assert all(split.patients(fold, "report") == report for fold in folds_of_part)
+        chosen = [patient for fold in folds_of_part for patient in split.patients(fold, "select")]
         assert sorted([*chosen, *report]) == patients, "each patient outside the part selects in one of its folds"
         reported += report
     assert sorted(reported) == patients

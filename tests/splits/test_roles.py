@@ -58,11 +58,11 @@ def test_patients_are_reported_several_times_only_if_all_are() -> None:
 
 
 def test_a_written_split_is_given_back_and_its_digest_is_the_files(tmp_path: Path) -> None:
-    own = split(("1E5", 0, "train"), ("001", 0, "select"), ('a "b", c;', 0, "report"))
-    own.write(tmp_path / "split.csv")
+    written = split(("1E5", 0, "train"), ("001", 0, "select"), ('a "b", c;', 0, "report"))
+    written.write(tmp_path / "split.csv")
     back = Split.read(tmp_path / "split.csv", ["001", "1E5", 'a "b", c;'])
-    pd.testing.assert_frame_equal(back.table, own.table)
-    assert back.digest() == own.digest() == hashlib.sha256((tmp_path / "split.csv").read_bytes()).hexdigest()
+    pd.testing.assert_frame_equal(back.table, written.table)
+    assert back.digest() == written.digest() == hashlib.sha256((tmp_path / "split.csv").read_bytes()).hexdigest()
 
 
 def test_the_digest_knows_the_roles_and_not_the_order() -> None:
@@ -77,8 +77,8 @@ def read(folder: Path, content: str, patients: list[str]) -> Split:
 
 
 def test_a_file_may_lack_folds_and_use_the_usual_words(tmp_path: Path) -> None:
-    own = read(tmp_path, "role;patient\nTraining;001\nval;b\n TEST ;c\n", ["001", "b", "c"])
-    assert own.table.to_dict("list") == {
+    roles = read(tmp_path, "role;patient\nTraining;001\nval;b\n TEST ;c\n", ["001", "b", "c"])
+    assert roles.table.to_dict("list") == {
         "patient": ["001", "b", "c"],
         "fold": [0, 0, 0],
         "role": ["train", "select", "report"],

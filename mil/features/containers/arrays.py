@@ -113,10 +113,10 @@ def require_file(path: Path) -> int:
     Raises:
         RefusalError: A pipe, on which opening would wait for ever, a device, or a folder.
     """
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
         raise RefusalError("it is no regular file")
-    return found.st_size
+    return status.st_size
 
 
 def is_array(value: object) -> TypeGuard[Values]:
@@ -148,8 +148,8 @@ def matrix(values: Values, batch_axis: bool = False) -> Tensor:
         RefusalError: As `layout` does.
     """
     tiles, width, dtype = layout(values, batch_axis)
-    found = values.detach() if isinstance(values, Tensor) else _tensor(values, dtype)
-    return found.reshape(tiles, width).to(torch.float32 if dtype == "float64" else found.dtype).contiguous()
+    tensor = values.detach() if isinstance(values, Tensor) else _tensor(values, dtype)
+    return tensor.reshape(tiles, width).to(torch.float32 if dtype == "float64" else tensor.dtype).contiguous()
 
 
 def points(values: Values, tiles: int, batch_axis: bool = False) -> Tensor:
@@ -210,8 +210,12 @@ def _dtype(values: Shaped) -> str:
 
 def _tensor(values: Array, dtype: str) -> Tensor:
     # torch refuses what may not be written to, such as a file that is mapped
-    own = np.require(values, values.dtype.newbyteorder("="), ["C", "W"])
-    return torch.from_numpy(own.view(np.int16)).view(torch.bfloat16) if dtype == "bfloat16" else torch.from_numpy(own)
+    native = np.require(values, values.dtype.newbyteorder("="), ["C", "W"])
+    return (
+        torch.from_numpy(native.view(np.int16)).view(torch.bfloat16)
+        if dtype == "bfloat16"
+        else torch.from_numpy(native)
+    )
 
 
 def _values(path: Path, bulk: bool) -> Array:
@@ -224,12 +228,14 @@ def _values(path: Path, bulk: bool) -> Array:
 
 def _member(path: Path) -> Array:
     with zipfile.ZipFile(path) as archive:
-        found = [info for info in archive.infolist() if info.filename in _MEMBERS]
-        if len(found) != 1:
-            raise RefusalError(f"it holds {len(found)} arrays called arr_0 or locations, expected one")
-        if found[0].file_size > RATIO * path.stat().st_size:
-            raise RefusalError(f"'{found[0].filename}' declares {found[0].file_size} bytes, more than can be stored")
-        content = archive.read(found[0])
+        members = [info for info in archive.infolist() if info.filename in _MEMBERS]
+        if len(members) != 1:
+            raise RefusalError(f"it holds {len(members)} arrays called arr_0 or locations, expected one")
+        if members[0].file_size > RATIO * path.stat().st_size:
+            raise RefusalError(
+                f"'{members[0].filename}' declares {members[0].file_size} bytes, more than can be stored"
+            )
+        content = archive.read(members[0])
     dtype, shape, order = _declared(start := io.BytesIO(content), len(content))
     return np.frombuffer(content, dtype, offset=start.tell()).reshape(shape, order=order)
 

@@ -96,12 +96,12 @@ def _sound(file: File, key: str) -> h5py.Dataset:
     if file.id.links.get_info(key.encode()).type != h5py.h5l.TYPE_HARD:
         link = file.get(key, getlink=True)
         raise RefusalError(f"'{key}' is a {type(link).__name__}, expected data in the file itself")
-    found = file[key]
-    if not isinstance(found, h5py.Dataset):
-        raise RefusalError(f"'{key}' is a {type(found).__name__}, expected a dataset")
-    _refuse_elsewhere(file, key, found)
-    _refuse_bomb(file, key, found)
-    return found
+    item = file[key]
+    if not isinstance(item, h5py.Dataset):
+        raise RefusalError(f"'{key}' is a {type(item).__name__}, expected a dataset")
+    _refuse_elsewhere(file, key, item)
+    _refuse_bomb(file, key, item)
+    return item
 
 
 def layout(stored: h5py.Dataset, batch_axis: bool = False) -> tuple[int, int, str]:
@@ -227,11 +227,11 @@ def _attribute(item: h5py.Dataset | File, name: str) -> h5py.h5a.AttrID | None:
     return attribute
 
 
-def _refuse_elsewhere(file: File, key: str, found: h5py.Dataset) -> None:
-    plan = found.id.get_create_plist()
+def _refuse_elsewhere(file: File, key: str, item: h5py.Dataset) -> None:
+    plan = item.id.get_create_plist()
     if plan.get_external_count():
         raise RefusalError(f"'{key}' is stored in another file, expected data in the file itself")
-    if found.is_virtual:
+    if item.is_virtual:
         raise RefusalError(f"'{key}' is a virtual dataset, expected data in the file itself")
     filters = [plan.get_filter(index)[0] for index in range(plan.get_nfilters())]
     unknown = sorted(set(filters) - set(_FILTERS))
@@ -240,18 +240,18 @@ def _refuse_elsewhere(file: File, key: str, found: h5py.Dataset) -> None:
         raise RefusalError(f"'{key}' uses HDF5 filter {unknown[0]}, expected {expected} or none")
 
 
-def _refuse_bomb(file: File, key: str, found: h5py.Dataset) -> None:
-    if found.shape is None:
+def _refuse_bomb(file: File, key: str, item: h5py.Dataset) -> None:
+    if item.shape is None:
         raise RefusalError(f"'{key}' has no shape, expected a matrix")
-    _refuse_larger(found, file.id.get_filesize())
+    _refuse_larger(item, file.id.get_filesize())
 
 
-def _refuse_larger(found: h5py.Dataset, stored: int) -> None:
-    declared = math.prod(found.shape)
-    if declared and found.chunks is not None:
-        declared = max(declared, math.prod(found.chunks))
-    if declared * found.dtype.itemsize > _RATIO * stored:
-        raise RefusalError(f"{_named(found)} declares {found.shape} of {found.dtype}, but {stored} bytes are stored")
+def _refuse_larger(item: h5py.Dataset, stored: int) -> None:
+    declared = math.prod(item.shape)
+    if declared and item.chunks is not None:
+        declared = max(declared, math.prod(item.chunks))
+    if declared * item.dtype.itemsize > _RATIO * stored:
+        raise RefusalError(f"{_named(item)} declares {item.shape} of {item.dtype}, but {stored} bytes are stored")
 
 
 def _dtype(stored: h5py.Dataset) -> str:

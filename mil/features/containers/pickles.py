@@ -109,8 +109,8 @@ def _content(path: Path, bulk: bool) -> Any:
         raise RefusalError("it is no file of torch")
     stored = _checked_zip(path, size) if zipped else _checked_legacy(path, size)
     with safe_globals(_STAND_INS):
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped and not bulk)
-    return _plain(found, stored)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped and not bulk)
+    return _plain(content, stored)
 
 
 def _checked_zip(path: Path, size: int) -> int:
@@ -155,33 +155,33 @@ def _dotted(name: object) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in str(name).replace(" ", "."))[:80]
 
 
-def _plain(found: Any, stored: int, depth: int = 0) -> Any:
-    if isinstance(found, Tensor):
-        return _sound(found, stored)
-    if isinstance(found, _Stored):
-        return _array(found)
-    if isinstance(found, dict) and depth < 2:
-        return {key: _plain(value, stored, depth + 1) for key, value in found.items()}
-    return found
+def _plain(entry: Any, stored: int, depth: int = 0) -> Any:
+    if isinstance(entry, Tensor):
+        return _sound(entry, stored)
+    if isinstance(entry, _Stored):
+        return _array(entry)
+    if isinstance(entry, dict) and depth < 2:
+        return {key: _plain(inner, stored, depth + 1) for key, inner in entry.items()}
+    return entry
 
 
-def _sound(found: Tensor, stored: int) -> Tensor:
-    if type(found) is not Tensor or found.layout is not torch.strided or found.device.type != "cpu":
-        raise RefusalError(f"it holds a {found.layout} {type(found).__name__}, expected a plain tensor")
+def _sound(tensor: Tensor, stored: int) -> Tensor:
+    if type(tensor) is not Tensor or tensor.layout is not torch.strided or tensor.device.type != "cpu":
+        raise RefusalError(f"it holds a {tensor.layout} {type(tensor).__name__}, expected a plain tensor")
     # a step of zero makes any length out of one value
-    if found.nbytes > stored:
-        raise RefusalError(f"it declares {tuple(found.shape)} of {found.dtype}, but {stored} bytes are stored")
-    return found
+    if tensor.nbytes > stored:
+        raise RefusalError(f"it declares {tuple(tensor.shape)} of {tensor.dtype}, but {stored} bytes are stored")
+    return tensor
 
 
-def _array(found: _Stored) -> Array:
-    code, shape = found.kind.code, found.shape
-    if code not in _NUMBERS or found.kind.order not in ("<", ">", "="):
+def _array(array: _Stored) -> Array:
+    code, shape = array.kind.code, array.shape
+    if code not in _NUMBERS or array.kind.order not in ("<", ">", "="):
         objects = "Python objects" if str(code).startswith("O") else f"'{code}'"
         raise RefusalError(f"it holds an array of {objects}, expected numbers")
-    dtype = np.dtype(code).newbyteorder(found.kind.order)
+    dtype = np.dtype(code).newbyteorder(array.kind.order)
     if not isinstance(shape, tuple) or not all(isinstance(side, int) and side >= 0 for side in shape):
         raise RefusalError("it holds an array without a shape")
-    if not isinstance(found.content, bytes) or len(found.content) != math.prod(shape) * dtype.itemsize:
+    if not isinstance(array.content, bytes) or len(array.content) != math.prod(shape) * dtype.itemsize:
         raise RefusalError(f"it declares {shape} of {dtype}, but other bytes are stored")
-    return np.frombuffer(found.content, dtype).reshape(shape, order="F" if found.fortran else "C")
+    return np.frombuffer(array.content, dtype).reshape(shape, order="F" if array.fortran else "C")

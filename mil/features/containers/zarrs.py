@@ -97,26 +97,26 @@ def array(parent: Folder, *names: str) -> "zarr.Array[Any]":
     from zarr.storage import LocalStore
 
     path = _below(parent, names)
-    version, said = _metadata(path)
-    if "shape" not in said:
-        kind = _attributes(path, version, said).get("encoding-type", "group")
+    version, metadata = _metadata(path)
+    if "shape" not in metadata:
+        kind = _attributes(path, version, metadata).get("encoding-type", "group")
         raise RefusalError(f"'{'/'.join(names)}' is a {kind}, expected a dense array")
     with parsing("zarr"):
-        _refuse_codecs(version, said)
+        _refuse_codecs(version, metadata)
         stored = _stored(path)
-        found = zarr.open_array(store=LocalStore(path, read_only=True), mode="r", zarr_format=version)
-        itemsize = found.dtype.itemsize if found.dtype.kind in "iufb" else 1
-        declared = max(found.size, math.prod(found.chunks) if found.size else 0) * itemsize
+        stored_array = zarr.open_array(store=LocalStore(path, read_only=True), mode="r", zarr_format=version)
+        itemsize = stored_array.dtype.itemsize if stored_array.dtype.kind in "iufb" else 1
+        declared = max(stored_array.size, math.prod(stored_array.chunks) if stored_array.size else 0) * itemsize
     if declared > RATIO * stored:
         raise RefusalError(f"'{'/'.join(names)}' declares {declared} bytes, but {stored} are stored")
-    return found
+    return stored_array
 
 
-def whole(found: "zarr.Array[Any]", complete: bool = True) -> Array:
+def whole(stored_array: "zarr.Array[Any]", complete: bool = True) -> Array:
     """An array's values.
 
     Args:
-        found: As `array` gave it.
+        stored_array: As `array` gave it.
         complete: Refuse an array with chunks left out; zarr does so where all values are the same, and reads what is
             lost as such.
 
@@ -124,10 +124,10 @@ def whole(found: "zarr.Array[Any]", complete: bool = True) -> Array:
         RefusalError: A chunk is missing or broken.
     """
     with parsing("zarr"):
-        lost = found.nchunks - found.nchunks_initialized if complete and found.size else 0
+        lost = stored_array.nchunks - stored_array.nchunks_initialized if complete and stored_array.size else 0
         if lost > 0:
-            raise RefusalError(f"{lost} of {found.nchunks} chunks of the features are missing")
-        return np.asarray(found[...])
+            raise RefusalError(f"{lost} of {stored_array.nchunks} chunks of the features are missing")
+        return np.asarray(stored_array[...])
 
 
 def column(parent: Folder, name: str, length: int) -> list[str]:
@@ -136,16 +136,16 @@ def column(parent: Folder, name: str, length: int) -> list[str]:
     Raises:
         RefusalError: Missing, of another length, or neither whole numbers nor texts.
     """
-    _, said = _metadata(_below(parent, (name,)))
-    if "shape" in said:
+    _, metadata = _metadata(_below(parent, (name,)))
+    if "shape" in metadata:
         return texts(_vector(parent, name, length), name)
     inner = group(parent, name)
     if has(inner, "categories"):
-        known = texts(whole(array(inner, "categories"), complete=False), name)
+        categories = texts(whole(array(inner, "categories"), complete=False), name)
         places = _vector(inner, "codes", length)
-        if places.dtype.kind not in "iu" or not ((places >= 0) & (places < len(known))).all():
+        if places.dtype.kind not in "iu" or not ((places >= 0) & (places < len(categories))).all():
             raise RefusalError(f"'{name}' has missing values, expected one for each tile")
-        return [known[place] for place in places.tolist()]
+        return [categories[place] for place in places.tolist()]
     if not has(inner, "values") or _vector(inner, "mask", length).any():
         raise RefusalError(f"'{name}' has missing values, or is neither numbers, texts nor categories")
     return texts(_vector(inner, "values", length), name)
@@ -157,10 +157,10 @@ def texts(values: Array, name: str) -> list[str]:
     Raises:
         RefusalError: Of another kind.
     """
-    found = values.tolist()
-    if any(isinstance(value, bool) or not isinstance(value, int | str) for value in found):
+    entries = values.tolist()
+    if any(isinstance(value, bool) or not isinstance(value, int | str) for value in entries):
         raise RefusalError(f"'{name}' holds values that are neither whole numbers nor texts")
-    return [str(value) for value in found]
+    return [str(value) for value in entries]
 
 
 def table(parent: Folder, names: Sequence[str], columns: Sequence[str]) -> dict[str, Array]:
@@ -183,8 +183,8 @@ def table(parent: Folder, names: Sequence[str], columns: Sequence[str]) -> dict[
                 rows = file.metadata.num_rows
                 if 8 * rows * len(columns) > RATIO * size:
                     raise RefusalError(f"'{'/'.join(names)}' declares {rows} rows in {size} bytes")
-                found = file.read(columns=list(columns), use_threads=False)
-            return {name: found.column(name).to_numpy() for name in columns}
+                columns_read = file.read(columns=list(columns), use_threads=False)
+            return {name: columns_read.column(name).to_numpy() for name in columns}
         except pyarrow.ArrowException as error:
             raise RefusalError(f"'{'/'.join(names)}' cannot be read as parquet: {str(error)[:200]!r}") from error
 
@@ -203,43 +203,45 @@ def _below(parent: Folder, names: Sequence[str]) -> Path:
 
 
 def _metadata(path: Path) -> tuple[Literal[2, 3], dict[str, Any]]:
-    known: tuple[tuple[Literal[2, 3], str], ...] = ((3, "zarr.json"), (2, ".zarray"), (2, ".zgroup"))
-    for version, name in known:
+    files: tuple[tuple[Literal[2, 3], str], ...] = ((3, "zarr.json"), (2, ".zarray"), (2, ".zgroup"))
+    for version, name in files:
         if os.path.lexists(path / name):
             return version, _json(path / name)
     raise RefusalError(f"'{path.name}' has no zarr.json, .zarray or .zgroup, expected zarr's metadata")
 
 
-def _attributes(path: Path, version: int, said: Mapping[str, Any]) -> dict[str, Any]:
+def _attributes(path: Path, version: int, metadata: Mapping[str, Any]) -> dict[str, Any]:
     if version == 3:
-        found = said.get("attributes", {})
+        attributes = metadata.get("attributes", {})
     else:
-        found = _json(path / ".zattrs") if os.path.lexists(path / ".zattrs") else {}
-    if not isinstance(found, dict):
+        attributes = _json(path / ".zattrs") if os.path.lexists(path / ".zattrs") else {}
+    if not isinstance(attributes, dict):
         raise RefusalError(f"'{path.name}' has attributes that are no dictionary")
-    return found
+    return attributes
 
 
 def _json(path: Path) -> dict[str, Any]:
     with parsing("zarr"):
         if path.is_symlink() or require_file(path) > _METADATA_BYTES:
             raise RefusalError(f"'{path.name}' is a link, or larger than metadata are")
-        found = json.loads(path.read_bytes())
-    if not isinstance(found, dict):
-        raise RefusalError(f"'{path.name}' holds a {type(found).__name__}, expected zarr's metadata")
-    return found
+        document = json.loads(path.read_bytes())
+    if not isinstance(document, dict):
+        raise RefusalError(f"'{path.name}' holds a {type(document).__name__}, expected zarr's metadata")
+    return document
 
 
-def _refuse_codecs(version: int, said: Mapping[str, Any]) -> None:
+def _refuse_codecs(version: int, metadata: Mapping[str, Any]) -> None:
     # zarr finds codecs by name among all that is installed; some of numcodecs' run pickles
     if version == 3:
-        codecs = [codec["name"] for codec in said["codecs"]]
+        codecs = [codec["name"] for codec in metadata["codecs"]]
     else:
-        codecs = [codec["id"] for codec in (*(said.get("filters") or ()), said.get("compressor")) if codec is not None]
+        codecs = [
+            codec["id"] for codec in (*(metadata.get("filters") or ()), metadata.get("compressor")) if codec is not None
+        ]
     unknown = sorted({str(codec) for codec in codecs} - _CODECS)
     if unknown:
         raise RefusalError(f"it uses the codec '{unknown[0]}', expected one of {', '.join(sorted(_CODECS))}")
-    if version == 3 and said.get("storage_transformers"):
+    if version == 3 and metadata.get("storage_transformers"):
         raise RefusalError("it uses storage transformers, expected none")
 
 
@@ -250,15 +252,15 @@ def _stored(path: Path) -> int:
         if entries > _ENTRIES:
             raise RefusalError(f"'{path.name}' has over {_ENTRIES} files")
         for name in (*folders, *files):
-            found = Path(folder, name).lstat()
+            status = Path(folder, name).lstat()
             if Path(folder, name).is_symlink():
                 raise RefusalError(f"'{path.name}' holds a link, expected data in the folder itself")
-            total += found.st_size if name in files else 0
+            total += status.st_size if name in files else 0
     return total
 
 
 def _vector(parent: Folder, name: str, length: int) -> Array:
-    found = array(parent, name)
-    if found.shape != (length,):
-        raise RefusalError(f"'{name}' has shape {found.shape}, expected ({length},)")
-    return whole(found, complete=False)
+    stored_array = array(parent, name)
+    if stored_array.shape != (length,):
+        raise RefusalError(f"'{name}' has shape {stored_array.shape}, expected ({length},)")
+    return whole(stored_array, complete=False)

@@ -101,11 +101,11 @@ class Format(Protocol):
     def matches(self, path: Path, content: Any) -> bool:
         """Whether the container holds this layout."""
 
-    def header(self, path: Path, content: Any, asked: Reading) -> Header:
+    def header(self, path: Path, content: Any, reading: Reading) -> Header:
         """What the file says of itself."""
 
-    def read(self, path: Path, content: Any, said: Header, asked: Reading) -> Slide:
-        """The whole slide; the container is opened in bulk, and `said` is its header."""
+    def read(self, path: Path, content: Any, header: Header, reading: Reading) -> Slide:
+        """The whole slide; the container is opened in bulk, and `header` is its header."""
 
 
 @cache
@@ -151,28 +151,28 @@ def opened(path: Path, bulk: bool = False) -> AbstractContextManager[Any]:
     return cast(AbstractContextManager[Any], module.opened(path, bulk=bulk))
 
 
-def examine(path: Path, asked: Reading = DETECTED) -> tuple[str, Header]:
+def examine(path: Path, reading: Reading = DETECTED) -> tuple[str, Header]:
     """The layout of a file, by its content, and its header; the file is opened once.
 
     Raises:
         FeatureError: No layout claims the file, several do, it is not of the layout asked for, or it cannot be read.
         ConfigError: There is no such layout.
     """
-    if asked.layout is not None and asked.layout not in formats():
-        raise ConfigError(f"data.layout={asked.layout}, expected one of {', '.join(formats())}")
+    if reading.layout is not None and reading.layout not in formats():
+        raise ConfigError(f"data.layout={reading.layout}, expected one of {', '.join(formats())}")
     with opened(path) as content:
-        layout = _claimed(path, content, asked.layout)
-        return layout, formats()[layout].header(path, content, asked)
+        layout = _claimed(path, content, reading.layout)
+        return layout, formats()[layout].header(path, content, reading)
 
 
-def read(path: Path, layout: str, said: Header, asked: Reading = DETECTED) -> Slide:
+def read(path: Path, layout: str, header: Header, reading: Reading = DETECTED) -> Slide:
     """The whole slide, once `examine` has said what it is.
 
     Raises:
         FeatureError: Whatever is wrong with it, in one line.
     """
     with opened(path, bulk=True) as content:
-        return formats()[layout].read(path, content, said, asked)
+        return formats()[layout].read(path, content, header, reading)
 
 
 def _candidates(path: Path) -> dict[str, Format]:
@@ -180,17 +180,21 @@ def _candidates(path: Path) -> dict[str, Format]:
     return {name: layout for name, layout in formats().items() if ending in layout.SUFFIXES}
 
 
-def _claimed(path: Path, content: Any, asked: str | None) -> str:
+def _claimed(path: Path, content: Any, requested: str | None) -> str:
     candidates = _candidates(path)
     claims = [name for name, layout in candidates.items() if layout.matches(path, content)]
-    if asked in claims:
-        return asked
-    if len(claims) == 1 and asked is None:
+    if requested in claims:
+        return requested
+    if len(claims) == 1 and requested is None:
         return claims[0]
-    if claims and asked is None:
+    if claims and requested is None:
         raise FeatureError(f"{path} can be read as {' or '.join(claims)}, data.layout=... decides")
-    wanted = f"is not of data.layout={asked}" if asked else f"has no known layout ({', '.join(candidates) or 'none'})"
-    raise FeatureError(f"{path} {wanted}: {_held(content, claims)}")
+    problem = (
+        f"is not of data.layout={requested}"
+        if requested
+        else f"has no known layout ({', '.join(candidates) or 'none'})"
+    )
+    raise FeatureError(f"{path} {problem}: {_held(content, claims)}")
 
 
 def _held(content: Any, claims: list[str]) -> str:

@@ -17,14 +17,14 @@ _CHUNK = 32
 
 def matches(path: Path, content: hdf5.File) -> bool:
     """Whether there are `features`, perhaps `coords`, and no attribute on either or on the file."""
-    own = [hdf5.dataset(content, key) for key in ("features", "coords") if hdf5.has(content, key)]
-    return hdf5.has(content, "features") and not any(len(stored.attrs) for stored in (content, *own))
+    datasets = [hdf5.dataset(content, key) for key in ("features", "coords") if hdf5.has(content, key)]
+    return hdf5.has(content, "features") and not any(len(stored.attrs) for stored in (content, *datasets))
 
 
-def header(path: Path, content: hdf5.File, asked: Reading) -> Header:
+def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
     """What the file, and the patches file where one is found, say of the slide."""
     features = hdf5.dataset(content, "features")
-    tiles, width, dtype = hdf5.layout(features, asked.batch_axis)
+    tiles, width, dtype = hdf5.layout(features, reading.batch_axis)
     extent, tile_px = cut(path)
     return Header(
         tiles=tiles,
@@ -34,14 +34,14 @@ def header(path: Path, content: hdf5.File, asked: Reading) -> Header:
         producer="CLAM" if features.chunks and features.chunks[0] == _CHUNK else "plain HDF5 (CLAM's schema)",
         extent=extent,
         mpp=None,
-        has_coords=hdf5.grid(content, "coords", tiles, asked.batch_axis) is not None,
+        has_coords=hdf5.grid(content, "coords", tiles, reading.batch_axis) is not None,
         tile_px=tile_px,
     )
 
 
-def read(path: Path, content: hdf5.File, said: Header, asked: Reading) -> Slide:
+def read(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Slide:
     """The whole slide; coordinates are already level-0 and top-left."""
-    return Slide(*hdf5.tiles(content, "features", asked.batch_axis), said)
+    return Slide(*hdf5.tiles(content, "features", reading.batch_axis), header)
 
 
 def cut(path: Path) -> tuple[float | None, float | None]:

@@ -19,9 +19,9 @@ def matches(path: Path, content: arrays.Array) -> bool:
     return not read_owkin.matches(path, content) or not read_owkin.decided(content.shape[1])
 
 
-def header(path: Path, content: arrays.Array, asked: Reading) -> Header:
+def header(path: Path, content: arrays.Array, reading: Reading) -> Header:
     """The shape, which is all there is."""
-    tiles, width, dtype = arrays.layout(content, asked.batch_axis)
+    tiles, width, dtype = arrays.layout(content, reading.batch_axis)
     return Header(
         tiles=tiles,
         width=width,
@@ -34,6 +34,6 @@ def header(path: Path, content: arrays.Array, asked: Reading) -> Header:
     )
 
 
-def read(path: Path, content: arrays.Array, said: Header, asked: Reading) -> Slide:
+def read(path: Path, content: arrays.Array, header: Header, reading: Reading) -> Slide:
     """The features; there are no coordinates."""
-    return Slide(arrays.matrix(content, asked.batch_axis), None, said)
+    return Slide(arrays.matrix(content, reading.batch_axis), None, header)

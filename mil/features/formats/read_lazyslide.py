@@ -44,7 +44,7 @@ def matches(path: Path, content: Folder) -> bool:
     return bool(_tables(content))
 
 
-def header(path: Path, content: Folder, asked: Reading) -> Header:
+def header(path: Path, content: Folder, reading: Reading) -> Header:
     """What the table and the tiling's specification say of the slide."""
     table = _table(content)
     tiles, width, dtype = arrays.layout(_features(content, table))
@@ -63,7 +63,7 @@ def header(path: Path, content: Folder, asked: Reading) -> Header:
     )
 
 
-def read(path: Path, content: Folder, said: Header, asked: Reading) -> Slide:
+def read(path: Path, content: Folder, header: Header, reading: Reading) -> Slide:
     """The whole slide, tiles in the order of the table of features."""
     table = _table(content)
     stored = _features(content, table)
@@ -71,8 +71,8 @@ def read(path: Path, content: Folder, said: Header, asked: Reading) -> Slide:
     ids = zarrs.column(zarrs.group(content, "tables", table.name, "obs"), "tile_id", tiles)
     features = arrays.matrix(zarrs.whole(stored))
     if not zarrs.has(content, "shapes", table.tiling, _SHAPES):
-        return Slide(features, None, said)
-    return Slide(features, _corners(content, table.tiling, ids), said)
+        return Slide(features, None, header)
+    return Slide(features, _corners(content, table.tiling, ids), header)
 
 
 def _tables(content: Folder) -> list[_Table]:
@@ -82,23 +82,23 @@ def _tables(content: Folder) -> list[_Table]:
     tilings = set(spec) if isinstance(spec, dict) else set()
     if zarrs.has(content, "shapes"):
         tilings.update(zarrs.group(content, "shapes"))
-    found = []
+    tables = []
     for name in zarrs.group(content, "tables"):
         # the longest: a table of "fine_tiles" is none of "tiles"
         fitting = max((tiling for tiling in tilings if name.endswith(f"_{tiling}")), key=len, default="")
         if fitting and len(name) > len(fitting) + 1:
-            found.append(_Table(name, fitting, name[: -len(fitting) - 1]))
-    return found
+            tables.append(_Table(name, fitting, name[: -len(fitting) - 1]))
+    return tables
 
 
 def _table(content: Folder) -> _Table:
-    found = _tables(content)
-    if len(found) != 1:
-        names = ", ".join(f"'{table.name}'" for table in found) or "none"
+    tables = _tables(content)
+    if len(tables) != 1:
+        names = ", ".join(f"'{table.name}'" for table in tables) or "none"
         raise RefusalError(
-            f"it holds {len(found)} tables of features ({names}), and data.layout cannot decide between them"
+            f"it holds {len(tables)} tables of features ({names}), and data.layout cannot decide between them"
         )
-    return found[0]
+    return tables[0]
 
 
 def _features(content: Folder, table: _Table) -> "zarr.Array[Any]":
@@ -113,11 +113,11 @@ def _spec(content: Folder, tiling: str) -> Mapping[str, Any]:
 
 def _corners(content: Folder, tiling: str, ids: list[str]) -> Tensor:
     shapes = zarrs.table(content, ("shapes", tiling, _SHAPES), ("tile_id", "x", "y"))
-    known = pd.Index(zarrs.texts(shapes["tile_id"], "tile_id"), dtype=object)
-    for where, index in (("shapes", known), ("features", pd.Index(ids, dtype=object))):
+    tile_ids = pd.Index(zarrs.texts(shapes["tile_id"], "tile_id"), dtype=object)
+    for where, index in (("shapes", tile_ids), ("features", pd.Index(ids, dtype=object))):
         if not index.is_unique:
             raise RefusalError(f"tile_id '{index[index.duplicated()][0]}' is there twice in the table of {where}")
-    rows = known.get_indexer(pd.Index(ids, dtype=object))  # (n,)
+    rows = tile_ids.get_indexer(pd.Index(ids, dtype=object))  # (n,)
     if (rows < 0).any():
         raise RefusalError(f"tile_id '{ids[int(rows.argmin())]}' has features, but no place in '{_SHAPES}'")
     return arrays.points(np.stack([shapes["x"], shapes["y"]], axis=1)[rows], len(ids))

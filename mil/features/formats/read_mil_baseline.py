@@ -21,9 +21,9 @@ def matches(path: Path, content: Any) -> bool:
     return isinstance(content, dict) and any(arrays.is_array(content.get(key)) for key in _FEATURES)
 
 
-def header(path: Path, content: Mapping[str, arrays.Values], asked: Reading) -> Header:
+def header(path: Path, content: Mapping[str, arrays.Values], reading: Reading) -> Header:
     """What the dictionary says of the slide."""
-    tiles, width, dtype = arrays.layout(_features(content), asked.batch_axis)
+    tiles, width, dtype = arrays.layout(_features(content), reading.batch_axis)
     return Header(
         tiles=tiles,
         width=width,
@@ -36,19 +36,19 @@ def header(path: Path, content: Mapping[str, arrays.Values], asked: Reading) -> 
     )
 
 
-def read(path: Path, content: Mapping[str, arrays.Values], said: Header, asked: Reading) -> Slide:
+def read(path: Path, content: Mapping[str, arrays.Values], header: Header, reading: Reading) -> Slide:
     """The whole slide."""
-    features = arrays.matrix(_features(content), asked.batch_axis)
+    features = arrays.matrix(_features(content), reading.batch_axis)
     coords = content.get("coords")
     if coords is None:
-        return Slide(features, None, said)
+        return Slide(features, None, header)
     if not arrays.is_array(coords):
         raise RefusalError(f"'coords' is a {type(coords).__name__}, expected a tensor or an array")
-    return Slide(features, arrays.points(coords, len(features), asked.batch_axis), said)
+    return Slide(features, arrays.points(coords, len(features), reading.batch_axis), header)
 
 
 def _features(content: Mapping[str, arrays.Values]) -> arrays.Values:
-    found = [key for key in _FEATURES if key in content]
-    if len(found) > 1:
+    present = [key for key in _FEATURES if key in content]
+    if len(present) > 1:
         raise RefusalError("it holds both 'feats' and 'features', expected one of them")
-    return content[found[0]]
+    return content[present[0]]

@@ -17,14 +17,14 @@ def matches(path: Path, content: hdf5.File) -> bool:
     """Whether `coords` knows the resolution beside the patch size, and the patch size is not TRIDENT's."""
     if not (hdf5.has(content, "features") and hdf5.has(content, "coords")):
         return False
-    said = hdf5.dataset(content, "coords").attrs
-    return "mpp" in said and "patch_size" in said and "patch_size_level0" not in said
+    attributes = hdf5.dataset(content, "coords").attrs
+    return "mpp" in attributes and "patch_size" in attributes and "patch_size_level0" not in attributes
 
 
-def header(path: Path, content: hdf5.File, asked: Reading) -> Header:
+def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
     """What the file says of itself."""
-    tiles, width, dtype = hdf5.layout(hdf5.dataset(content, "features"), asked.batch_axis)
-    coords = hdf5.grid(content, "coords", tiles, asked.batch_axis)
+    tiles, width, dtype = hdf5.layout(hdf5.dataset(content, "features"), reading.batch_axis)
+    coords = hdf5.grid(content, "coords", tiles, reading.batch_axis)
     extent, mpp, tile_px = (None if coords is None else hdf5.number(coords, name) for name in _SIZES)
     return Header(
         tiles=tiles,
@@ -39,6 +39,6 @@ def header(path: Path, content: hdf5.File, asked: Reading) -> Header:
     )
 
 
-def read(path: Path, content: hdf5.File, said: Header, asked: Reading) -> Slide:
+def read(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Slide:
     """The whole slide; coordinates are already level-0 and top-left."""
-    return Slide(*hdf5.tiles(content, "features", asked.batch_axis), said)
+    return Slide(*hdf5.tiles(content, "features", reading.batch_axis), header)

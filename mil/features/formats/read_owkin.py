@@ -61,10 +61,10 @@ def decided(width: int) -> bool:
     return width not in _WIDTHS or width - _ADDRESS in _WIDTHS
 
 
-def header(path: Path, content: arrays.Array, asked: Reading) -> Header:
+def header(path: Path, content: arrays.Array, reading: Reading) -> Header:
     """What the file says, and what follows from the user's micrometres a pixel."""
     tiles, width, dtype = arrays.layout(content)
-    factor = _factor(content, asked)
+    factor = _factor(content, reading)
     return Header(
         tiles=tiles,
         width=width - _ADDRESS,
@@ -72,32 +72,34 @@ def header(path: Path, content: arrays.Array, asked: Reading) -> Header:
         encoder=_extractor(path),
         producer="Owkin rl_benchmarks",
         extent=_TILE * factor if factor else None,
-        mpp=asked.slide_mpp * factor if factor and asked.slide_mpp else None,
+        mpp=reading.slide_mpp * factor if factor and reading.slide_mpp else None,
         has_coords=factor is not None,
         tile_px=_TILE if factor else None,
     )
 
 
-def read(path: Path, content: arrays.Array, said: Header, asked: Reading) -> Slide:
+def read(path: Path, content: arrays.Array, header: Header, reading: Reading) -> Slide:
     """The features without their addresses, and the corners where they can be known."""
     rows = arrays.matrix(content)  # (n, 3 + d)
     features = rows[:, _ADDRESS:].contiguous()
-    if said.extent is None:
-        return Slide(features, None, said)
+    if header.extent is None:
+        return Slide(features, None, header)
     address = rows[:, :_ADDRESS].double().numpy()  # (n, 3)
     if not _whole(address) or len(np.unique(address[:, 0])) > 1:
         raise RefusalError("its first three columns are no addresses of one DeepZoom level")
-    return Slide(features, arrays.points(address[:, 1:] * said.extent, len(rows)), said)
+    return Slide(features, arrays.points(address[:, 1:] * header.extent, len(rows)), header)
 
 
-def _factor(content: arrays.Array, asked: Reading) -> int | None:
-    if asked.slide_mpp is None or len(np.unique(content[:_SAMPLE, 0])) != 1:
+def _factor(content: arrays.Array, reading: Reading) -> int | None:
+    if reading.slide_mpp is None or len(np.unique(content[:_SAMPLE, 0])) != 1:
         return None
-    return int(2 ** max(0, round(math.log2(_MPP / asked.slide_mpp))))
+    return int(2 ** max(0, round(math.log2(_MPP / reading.slide_mpp))))
 
 
 def _extractor(path: Path) -> str | None:
-    parts = path.parts
+    folders = path.parts
     # Only under the benchmark's own folders, or a user's own "features" would name an encoder.
-    place = next((i for i, part in enumerate(parts) if parts[i : i + 2] == ("slides_classification", "features")), None)
-    return parts[place + 2] if place is not None and path.name == _FILE and len(parts) > place + 4 else None
+    place = next(
+        (i for i, part in enumerate(folders) if folders[i : i + 2] == ("slides_classification", "features")), None
+    )
+    return folders[place + 2] if place is not None and path.name == _FILE and len(folders) > place + 4 else None

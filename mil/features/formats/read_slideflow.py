@@ -27,13 +27,13 @@ def matches(path: Path, content: Any) -> bool:
     return arrays.is_array(content) and (_index(path) is not None or path.with_name(_CONFIG).is_file())
 
 
-def header(path: Path, content: arrays.Values, asked: Reading) -> Header:
+def header(path: Path, content: arrays.Values, reading: Reading) -> Header:
     """What the bag and the folder's configuration say of the slide."""
-    tiles, width, dtype = arrays.layout(content, asked.batch_axis)
+    tiles, width, dtype = arrays.layout(content, reading.batch_axis)
     config = _config(path)
     tile_px = arrays.positive(config.get("tile_px"))
     mpp = _mpp(config.get("tile_um"), tile_px)
-    extent = tile_px * mpp / asked.slide_mpp if tile_px and mpp and asked.slide_mpp else None
+    extent = tile_px * mpp / reading.slide_mpp if tile_px and mpp and reading.slide_mpp else None
     extractor = config.get("extractor")
     name = extractor.get("class") if isinstance(extractor, dict) else None
     return Header(
@@ -49,20 +49,20 @@ def header(path: Path, content: arrays.Values, asked: Reading) -> Header:
     )
 
 
-def read(path: Path, content: arrays.Values, said: Header, asked: Reading) -> Slide:
+def read(path: Path, content: arrays.Values, header: Header, reading: Reading) -> Slide:
     """The whole slide; corners are half an extent from the centres."""
-    features = arrays.matrix(content, asked.batch_axis)
+    features = arrays.matrix(content, reading.batch_axis)
     index = _index(path)
-    if index is None or said.extent is None:
-        return Slide(features, None, said)
+    if index is None or header.extent is None:
+        return Slide(features, None, header)
     with arrays.opened(index, bulk=True) as stored:
         centres = arrays.places(stored, len(features))
-        return Slide(features, arrays.points(centres - said.extent / 2, len(features)), said)
+        return Slide(features, arrays.points(centres - header.extent / 2, len(features)), header)
 
 
 def _index(path: Path) -> Path | None:
-    beside = (path.with_name(f"{path.stem}.index{ending}") for ending in (".npz", ".npy"))
-    return next((index for index in beside if index.is_file()), None)
+    candidates = (path.with_name(f"{path.stem}.index{ending}") for ending in (".npz", ".npy"))
+    return next((index for index in candidates if index.is_file()), None)
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -73,16 +73,16 @@ def _config(path: Path) -> dict[str, Any]:
         if arrays.require_file(config) > _CONFIG_BYTES:
             raise RefusalError(f"it is larger than {_CONFIG_BYTES} bytes")
         with arrays.parsing("JSON"):
-            found = json.loads(config.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise RefusalError(f"it holds a {type(found).__name__}, expected a dictionary")
-        return found
+            document = json.loads(config.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise RefusalError(f"it holds a {type(document).__name__}, expected a dictionary")
+        return document
 
 
 def _mpp(tile_um: object, tile_px: float | None) -> float | None:
     if isinstance(tile_um, str):
-        said = _MAGNIFIED.fullmatch(tile_um.strip().lower())
-        magnification = arrays.positive(float(said[1])) if said else None
+        match = _MAGNIFIED.fullmatch(tile_um.strip().lower())
+        magnification = arrays.positive(float(match[1])) if match else None
         return 10 / magnification if magnification else None
     side = arrays.positive(tile_um)
     return side / tile_px if side and tile_px else None

@@ -37,15 +37,15 @@ def matches(path: Path, content: hdf5.File) -> bool:
     return hdf5.has(content, "patch_embeddings") or (hdf5.has(content, "feats") and marked)
 
 
-def header(path: Path, content: hdf5.File, asked: Reading) -> Header:
+def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
     """What the file says of itself; the extent and coordinates only where the slide's resolution is given.
 
     Raises:
         RefusalError: The file holds embeddings of whole slides or patients.
     """
     _refuse_whole(content)
-    tiles, width, dtype = hdf5.layout(_features(content), asked.batch_axis)
-    has_coords = hdf5.grid(content, "coords", tiles, asked.batch_axis) is not None
+    tiles, width, dtype = hdf5.layout(_features(content), reading.batch_axis)
+    has_coords = hdf5.grid(content, "coords", tiles, reading.batch_axis) is not None
     producer = _producer(content)
     um, px = _tile(content, producer)
     return Header(
@@ -54,24 +54,24 @@ def header(path: Path, content: hdf5.File, asked: Reading) -> Header:
         dtype=dtype,
         encoder=_HASH.sub("", hdf5.text(content, "extractor") or "") or None,
         producer=producer,
-        extent=um / asked.slide_mpp if um and asked.slide_mpp else None,
+        extent=um / reading.slide_mpp if um and reading.slide_mpp else None,
         mpp=um / px if um and px else None,
-        has_coords=has_coords and asked.slide_mpp is not None and _in_known_unit(content, producer),
+        has_coords=has_coords and reading.slide_mpp is not None and _in_known_unit(content, producer),
         tile_px=px,
     )
 
 
-def read(path: Path, content: hdf5.File, said: Header, asked: Reading) -> Slide:
+def read(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Slide:
     """The whole slide; micrometres become level-0 pixels."""
-    features = hdf5.matrix(_features(content), asked.batch_axis)
-    stored = hdf5.grid(content, "coords", len(features), asked.batch_axis)
-    if stored is None or not said.has_coords or asked.slide_mpp is None:
-        return Slide(features, None, said)
+    features = hdf5.matrix(_features(content), reading.batch_axis)
+    stored = hdf5.grid(content, "coords", len(features), reading.batch_axis)
+    if stored is None or not header.has_coords or reading.slide_mpp is None:
+        return Slide(features, None, header)
     places = hdf5.places(stored)  # (n, 2)
-    if said.producer == _FIRST:
+    if header.producer == _FIRST:
         _refuse_stride(places)
         places = places / _FIRST_PX * _FIRST_UM
-    return Slide(features, _pixels(places, asked.slide_mpp), said)
+    return Slide(features, _pixels(places, reading.slide_mpp), header)
 
 
 def _features(content: hdf5.File) -> h5py.Dataset:

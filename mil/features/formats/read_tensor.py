@@ -20,9 +20,9 @@ def matches(path: Path, content: Any) -> bool:
     return arrays.is_array(content) and not read_slideflow.matches(path, content)
 
 
-def header(path: Path, content: arrays.Values, asked: Reading) -> Header:
+def header(path: Path, content: arrays.Values, reading: Reading) -> Header:
     """What can be known: the shape, and what CLAM's patches file says."""
-    tiles, width, dtype = arrays.layout(content, asked.batch_axis)
+    tiles, width, dtype = arrays.layout(content, reading.batch_axis)
     of_clam = isinstance(content, Tensor)
     extent, tile_px = read_clam.cut(path) if of_clam else (None, None)
     return Header(
@@ -38,6 +38,6 @@ def header(path: Path, content: arrays.Values, asked: Reading) -> Header:
     )
 
 
-def read(path: Path, content: arrays.Values, said: Header, asked: Reading) -> Slide:
+def read(path: Path, content: arrays.Values, header: Header, reading: Reading) -> Slide:
     """The features; there are no coordinates."""
-    return Slide(arrays.matrix(content, asked.batch_axis), None, said)
+    return Slide(arrays.matrix(content, reading.batch_axis), None, header)

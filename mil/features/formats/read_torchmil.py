@@ -23,9 +23,9 @@ def matches(path: Path, content: arrays.Array) -> bool:
     return any(_beside(path, folder) for folder in _FOLDERS)
 
 
-def header(path: Path, content: arrays.Array, asked: Reading) -> Header:
+def header(path: Path, content: arrays.Array, reading: Reading) -> Header:
     """What the features, and the coordinates beside them, say of the slide."""
-    tiles, width, dtype = arrays.layout(content, asked.batch_axis)
+    tiles, width, dtype = arrays.layout(content, reading.batch_axis)
     return Header(
         tiles=tiles,
         width=width,
@@ -38,11 +38,11 @@ def header(path: Path, content: arrays.Array, asked: Reading) -> Header:
     )
 
 
-def read(path: Path, content: arrays.Array, said: Header, asked: Reading) -> Slide:
+def read(path: Path, content: arrays.Array, header: Header, reading: Reading) -> Slide:
     """The whole slide."""
-    features = arrays.matrix(content, asked.batch_axis)
+    features = arrays.matrix(content, reading.batch_axis)
     pixels = _pixels(path, len(features))
-    return Slide(features, None if pixels is None else arrays.points(pixels, len(features)), said)
+    return Slide(features, None if pixels is None else arrays.points(pixels, len(features)), header)
 
 
 def _beside(path: Path, folder: str) -> Path | None:
@@ -51,12 +51,12 @@ def _beside(path: Path, folder: str) -> Path | None:
 
 
 def _pixels(path: Path, tiles: int) -> NDArray[np.float64] | None:
-    beside = _beside(path, "coords")
-    if beside is None:
+    coords_file = _beside(path, "coords")
+    if coords_file is None:
         return None
-    with arrays.opened(beside, bulk=True) as stored:
-        found = arrays.places(stored, tiles)
-    if not len(found) or (found % 1).any():
+    with arrays.opened(coords_file, bulk=True) as stored:
+        places = arrays.places(stored, tiles)
+    if not len(places) or (places % 1).any():
         return None
-    step = np.gcd.reduce((found - found.min(axis=0)).astype(np.int64), axis=None)
-    return found if step > 1 else None
+    step = np.gcd.reduce((places - places.min(axis=0)).astype(np.int64), axis=None)
+    return places if step > 1 else None

@@ -26,11 +26,11 @@ def matches(path: Path, content: hdf5.File) -> bool:
     )
 
 
-def header(path: Path, content: hdf5.File, asked: Reading) -> Header:
+def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
     """What the file says of itself; the resolution is nominal."""
     features = hdf5.dataset(content, "features")
-    tiles, width, dtype = hdf5.layout(features, asked.batch_axis)
-    coords = hdf5.grid(content, "coords", tiles, asked.batch_axis)
+    tiles, width, dtype = hdf5.layout(features, reading.batch_axis)
+    coords = hdf5.grid(content, "coords", tiles, reading.batch_axis)
     extent, tile_px, magnification = (None if coords is None else hdf5.number(coords, name) for name in _SIZES)
     return Header(
         tiles=tiles,
@@ -45,9 +45,9 @@ def header(path: Path, content: hdf5.File, asked: Reading) -> Header:
     )
 
 
-def read(path: Path, content: hdf5.File, said: Header, asked: Reading) -> Slide:
+def read(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Slide:
     """The whole slide; coordinates are already level-0 and top-left."""
-    return Slide(*hdf5.tiles(content, "features", asked.batch_axis), said)
+    return Slide(*hdf5.tiles(content, "features", reading.batch_axis), header)
 
 
 def _encoder_of(path: Path) -> str | None:

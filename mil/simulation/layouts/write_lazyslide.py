@@ -42,12 +42,12 @@ def write_lazyslide(folder: Path, slide: str, features: Floats, cells: Ints) -> 
     import zarr
 
     width, height = size(cells)
-    said: dict[str, Any] = {
+    attributes: dict[str, Any] = {
         "tile_spec": {"tiles": _SPEC},
         "slide_properties": {"mpp": SLIDE_MPP, "magnification": 40, "shape": [height, width]},
     }
     # the second version, as SpatialData wrote it longest: texts have no settled form in the third
-    root = zarr.open_group(folder / f"{slide}.zarr", mode="w-", zarr_format=2, attributes=said)
+    root = zarr.open_group(folder / f"{slide}.zarr", mode="w-", zarr_format=2, attributes=attributes)
     _write_table(root.create_group("tables"), features)
     root.create_group("shapes").create_group("tiles", attributes={"encoding-type": "ngff:shapes"})
     _write_shapes(folder / f"{slide}.zarr" / "shapes" / "tiles" / "shapes.parquet", corners(cells))
@@ -56,8 +56,8 @@ def write_lazyslide(folder: Path, slide: str, features: Floats, cells: Ints) -> 
 def _write_table(tables: "zarr.Group", features: Floats) -> None:
     """The features as AnnData encodes them."""
     tiles, width = features.shape
-    said = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
-    table = tables.create_group("simulated_tiles", attributes=said)
+    encoding = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
+    table = tables.create_group("simulated_tiles", attributes=encoding)
     table.create_array("X", data=features, attributes=_ARRAY)
     obs = table.create_group("obs", attributes={**_FRAME, "column-order": ["tile_id", "library_id"]})
     obs.create_array("tile_id", data=np.arange(tiles), attributes=_ARRAY)

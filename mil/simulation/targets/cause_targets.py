@@ -70,9 +70,9 @@ class CompetingRisks:
     def _draw(self, hazard: Hazard, patients: int, rng: Draws) -> Truth:
         uniform = stratified(patients, 5, rng)
         shown, severity = told_apart(ndtri(uniform[:, 0]), ndtri(uniform[:, 1]))
-        died, other = death(hazard, severity, uniform[:, 2]), -np.log(uniform[:, 3]) / hazard.competing
+        died, competing = death(hazard, severity, uniform[:, 2]), -np.log(uniform[:, 3]) / hazard.competing
         left = np.minimum(hazard.horizon, -np.log(uniform[:, 4]) / hazard.loss)
-        ends = np.stack([left, died, other])  # (3, p)
+        ends = np.stack([left, died, competing])  # (3, p)
         time = np.clip(np.round(ends.min(axis=0), 2), 0.01, None)
         words = np.array([CENSORED, *self.causes])[ends.argmin(axis=0)]
         return Truth(

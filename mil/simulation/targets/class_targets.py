@@ -84,8 +84,8 @@ class Multiclass:
         for share in self.prevalence:
             proportion("prevalence", share)
         if len(self.prevalence) != len(self.classes) or abs(sum(self.prevalence) - 1) > 1e-3:
-            wanted = f"{len(self.classes)} shares that sum to 1"
-            raise ConfigError(f"prevalence: {list(self.prevalence)} found, {wanted} expected")
+            expected = f"{len(self.classes)} shares that sum to 1"
+            raise ConfigError(f"prevalence: {list(self.prevalence)} found, {expected} expected")
         discrimination(self.attainable)
 
     @property

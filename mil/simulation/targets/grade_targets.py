@@ -45,8 +45,8 @@ class Ordinal:
         for share in self.prevalence:
             proportion("prevalence", share)
         if len(self.prevalence) != len(self.classes) or abs(sum(self.prevalence) - 1) > 1e-3:
-            wanted = f"{len(self.classes)} shares that sum to 1"
-            raise ConfigError(f"prevalence: {list(self.prevalence)} found, {wanted} expected")
+            expected = f"{len(self.classes)} shares that sum to 1"
+            raise ConfigError(f"prevalence: {list(self.prevalence)} found, {expected} expected")
         if self.measure not in MEASURES:
             raise ConfigError(f"measure: {self.measure!r} found, one of {', '.join(MEASURES)} expected")
         proportion("attainable", self.attainable)
@@ -81,7 +81,7 @@ class Ordinal:
             called, true = np.repeat(_median(share), grades), np.tile(np.arange(grades), _READ)
             return float(quadratic_kappa(called, true, grades, share.reshape(1, -1))[0])
         positive = np.repeat([True, False], _READ)
-        areas = [auroc(np.tile(own, 2), positive, np.concatenate([own, 1 - own])[None]) for own in share.T]
+        areas = [auroc(np.tile(level, 2), positive, np.concatenate([level, 1 - level])[None]) for level in share.T]
         return float(np.mean(areas))
 
     def _posterior(self, shown: Floats, correlation: float) -> Floats:

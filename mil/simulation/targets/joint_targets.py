@@ -59,7 +59,7 @@ class Several:
 
     def oracle(self, shares: Floats) -> pd.DataFrame:
         """Each target's, behind its name."""
-        each = (target.oracle(own).add_prefix(f"{name}_") for name, target, own in self._each(shares))
+        each = (target.oracle(columns).add_prefix(f"{name}_") for name, target, columns in self._each(shares))
         return pd.concat(list(each), axis=1)
 
     def _each(self, shares: Floats) -> Iterator[tuple[str, Target, Floats]]:
@@ -76,5 +76,5 @@ class Several:
             return pd.concat(wrong, axis=1)
         empty = rng.random((len(labels), len(wrong))) < self.missing
         empty[np.arange(len(labels)), rng.integers(0, len(wrong), len(labels))] &= ~empty.all(axis=1)
-        kept = [own.astype(object).where(~empty[:, [at] * own.shape[1]], "") for at, own in enumerate(wrong)]
-        return pd.concat(kept, axis=1)
+        tables = [labels.astype(object).where(~empty[:, [at] * labels.shape[1]], "") for at, labels in enumerate(wrong)]
+        return pd.concat(tables, axis=1)

@@ -52,8 +52,8 @@ class Multilabel:
             raise ConfigError(f"missing: {self.missing} found, a number from 0 to below 1 expected")
 
     def _each(self, value: float | Sequence[float]) -> tuple[float, ...]:
-        found = np.ravel(np.asarray(value, dtype=np.float64))
-        return tuple(map(float, np.repeat(found, len(self.names)) if len(found) == 1 else found))
+        values = np.ravel(np.asarray(value, dtype=np.float64))
+        return tuple(map(float, np.repeat(values, len(self.names)) if len(values) == 1 else values))
 
     def _labels(self) -> "list[_Label]":
         columns = (self.names, self.classes, self.prevalence, self.attainable)  # sequences since __post_init__
@@ -69,12 +69,12 @@ class Multilabel:
 
     def draw(self, patients: int, rng: Draws) -> Truth:
         drawn = [label.draw(patients, rng) for label in self._labels()]
-        severity, shown, shares = (np.column_stack([one[1][at] for one in drawn]) for at in range(3))  # (p, k) each
+        severity, shown, shares = (np.column_stack([draw[1][at] for draw in drawn]) for at in range(3))  # (p, k) each
         return Truth(
             severity=severity.mean(axis=1),
             shown=shown.mean(axis=1),
             shares=shares / len(self.names),
-            labels=pd.DataFrame({name: one[0] for name, one in zip(self.names, drawn, strict=True)}),
+            labels=pd.DataFrame({name: draw[0] for name, draw in zip(self.names, drawn, strict=True)}),
             hidden=pd.DataFrame({f"severity_{name}": severity[:, k] for k, name in enumerate(self.names)}),
         )
 

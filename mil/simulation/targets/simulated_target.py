@@ -53,11 +53,11 @@ class Target(Protocol):
 
 def class_names(names: Sequence[str], least: int, most: int) -> tuple[str, ...]:
     """Different names, from `least` to `most` of them."""
-    found = tuple(str(name) for name in names)
-    if not least <= len(found) <= most or len(set(found)) < len(found):
+    classes = tuple(str(name) for name in names)
+    if not least <= len(classes) <= most or len(set(classes)) < len(classes):
         expected = f"{least}" if least == most else f"{least} to {most}"
-        raise ConfigError(f"classes: {list(found)} found, {expected} different names expected")
-    return found
+        raise ConfigError(f"classes: {list(classes)} found, {expected} different names expected")
+    return classes
 
 
 def proportion(name: str, value: float) -> None:

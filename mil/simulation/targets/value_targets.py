@@ -55,8 +55,8 @@ class Regression:
     def _draw(self, patients: int, rng: Draws) -> Truth:
         normal = ndtri(stratified(patients, 3, rng))
         shown, severity = told_apart(normal[:, 0], normal[:, 1])
-        known = self.attainable / _MOST  # of the variance, by the severity
-        value = self.mean + self.sd * (np.sqrt(known) * severity + np.sqrt(1 - known) * normal[:, 2])
+        explained = self.attainable / _MOST  # of the variance, by the severity
+        value = self.mean + self.sd * (np.sqrt(explained) * severity + np.sqrt(1 - explained) * normal[:, 2])
         # a thousandth of a standard deviation is as fine as anybody measures
         digits = 3 - int(np.floor(np.log10(self.sd)))
         return Truth(
@@ -68,8 +68,8 @@ class Regression:
         )
 
     def _luck(self, truth: Truth) -> float:
-        found = r2(self.oracle(truth.shares)["oracle"], truth.labels[self.column])
-        return abs(float(found) - self.attainable)
+        reached = r2(self.oracle(truth.shares)["oracle"], truth.labels[self.column])
+        return abs(float(reached) - self.attainable)
 
     def oracle(self, shares: Floats) -> pd.DataFrame:
         """The number to be expected."""

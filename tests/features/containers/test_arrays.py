@@ -136,25 +136,25 @@ def test_a_matrix_is_read_bit_for_bit(tmp_path: Path, dtype: str, order: str, bu
     values = np.asarray(VALUES, dtype, order=order)  # type: ignore[call-overload]  # numpy wants a literal
     with arrays.opened(saved(tmp_path / "a.npy", values), bulk) as stored:
         assert arrays.layout(stored) == (6, 5, f"float{8 * values.itemsize}")
-        found = arrays.matrix(stored)
-    wanted = {"f2": torch.float16, "f4": torch.float32, "f8": torch.float32}[dtype[1:]]
-    assert found.dtype is wanted
-    assert torch.equal(found, torch.from_numpy(values.astype(dtype[1:])).to(wanted))
+        matrix = arrays.matrix(stored)
+    expected = {"f2": torch.float16, "f4": torch.float32, "f8": torch.float32}[dtype[1:]]
+    assert matrix.dtype is expected
+    assert torch.equal(matrix, torch.from_numpy(values.astype(dtype[1:])).to(expected))
 
 
 def test_a_matrix_outlives_its_file(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.npy", VALUES.astype("f4"))
     with arrays.opened(path) as stored:
         assert isinstance(stored, np.memmap)
-        found = arrays.matrix(stored)
+        matrix = arrays.matrix(stored)
     path.write_bytes(b"")
-    assert torch.equal(found, torch.from_numpy(VALUES.astype("f4")))
+    assert torch.equal(matrix, torch.from_numpy(VALUES.astype("f4")))
 
 
 def test_two_opaque_bytes_are_a_bfloat16(tmp_path: Path) -> None:
-    wanted = torch.from_numpy(VALUES).to(torch.bfloat16)
-    with arrays.opened(saved(tmp_path / "a.npy", wanted.view(torch.int16).numpy().view("V2")), bulk=True) as stored:
-        assert torch.equal(arrays.matrix(stored), wanted)
+    expected = torch.from_numpy(VALUES).to(torch.bfloat16)
+    with arrays.opened(saved(tmp_path / "a.npy", expected.view(torch.int16).numpy().view("V2")), bulk=True) as stored:
+        assert torch.equal(arrays.matrix(stored), expected)
 
 
 @pytest.mark.parametrize(
@@ -181,19 +181,19 @@ def test_a_batch_axis_needs_the_users_word() -> None:
     assert arrays.points(np.ones((1, 3, 2)), 3, batch_axis=True).shape == (3, 2)
 
 
-@pytest.mark.parametrize(("shape", "wanted"), [((0,), (0, 0)), ((0, 7), (0, 7))])
-def test_an_empty_matrix_has_no_rows(shape: tuple[int, ...], wanted: tuple[int, int]) -> None:
-    assert arrays.layout(np.empty(shape, "f4")) == (*wanted, "float32")
-    assert arrays.matrix(torch.empty(shape)).shape == wanted
+@pytest.mark.parametrize(("shape", "expected"), [((0,), (0, 0)), ((0, 7), (0, 7))])
+def test_an_empty_matrix_has_no_rows(shape: tuple[int, ...], expected: tuple[int, int]) -> None:
+    assert arrays.layout(np.empty(shape, "f4")) == (*expected, "float32")
+    assert arrays.matrix(torch.empty(shape)).shape == expected
 
 
 @pytest.mark.parametrize("kind", ["i4", "i8", "u2", "f4", "f8", ">i4", ">f8"])
 def test_coordinates_of_any_kind_are_whole_pixels(kind: str) -> None:
-    wanted = torch.tensor([[0, 512], [70_000, 3]])
+    expected = torch.tensor([[0, 512], [70_000, 3]])
     values = np.array([[0, 512], [7 if kind == "u2" else 70_000, 3]], kind)
     if kind == "u2":
-        wanted[1, 0] = 7
-    assert torch.equal(arrays.points(values, 2), wanted)
+        expected[1, 0] = 7
+    assert torch.equal(arrays.points(values, 2), expected)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
@@ -213,8 +213,8 @@ def test_coordinates_of_another_length_are_refused() -> None:
 @pytest.mark.parametrize("name", ["arr_0", "locations"])
 def test_an_archive_gives_its_one_array(tmp_path: Path, save: Callable[..., None], name: str) -> None:
     save(tmp_path / "a.npz", **{name: VALUES})
-    with arrays.opened(tmp_path / "a.npz") as found:
-        np.testing.assert_array_equal(found, VALUES)
+    with arrays.opened(tmp_path / "a.npz") as stored:
+        np.testing.assert_array_equal(stored, VALUES)
 
 
 def test_an_archive_that_lies_is_refused(tmp_path: Path) -> None:
@@ -253,8 +253,8 @@ def refusal(folder: Path, content: bytes) -> str:
     path.write_bytes(content)
     try:
         for bulk in (False, True):
-            with arrays.opened(path, bulk) as found:
-                arrays.matrix(found)
+            with arrays.opened(path, bulk) as stored:
+                arrays.matrix(stored)
     except FeatureError as error:
         return str(error)
     return ""

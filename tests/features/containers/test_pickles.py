@@ -197,8 +197,8 @@ def test_a_file_that_runs_or_lies_is_refused_in_one_line(
 ) -> None:
     path = tmp_path / "a.pt"
     attack(path)
-    with pytest.raises(FeatureError, match=reason) as raised, pickles.opened(path, bulk) as found:
-        arrays.matrix(found)
+    with pytest.raises(FeatureError, match=reason) as raised, pickles.opened(path, bulk) as content:
+        arrays.matrix(content)
     assert str(raised.value).startswith(f"{path}: ")
     assert str(raised.value).isprintable()
     assert not touched(path).exists()
@@ -239,11 +239,11 @@ def test_what_one_file_is_allowed_the_next_is_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize("modern", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64])
 def test_a_tensor_is_read_bit_for_bit(tmp_path: Path, dtype: torch.dtype, modern: bool, bulk: bool) -> None:
-    wanted = torch.from_numpy(VALUES * 100).to(dtype)
-    torch.save(wanted, tmp_path / "a.pt", _use_new_zipfile_serialization=modern)
-    with pickles.opened(tmp_path / "a.pt", bulk) as found:
-        assert found.dtype is dtype
-        assert torch.equal(found, wanted)
+    expected = torch.from_numpy(VALUES * 100).to(dtype)
+    torch.save(expected, tmp_path / "a.pt", _use_new_zipfile_serialization=modern)
+    with pickles.opened(tmp_path / "a.pt", bulk) as content:
+        assert content.dtype is dtype
+        assert torch.equal(content, expected)
 
 
 @pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4", "<f8", "<i4", "<i8"])
@@ -252,25 +252,25 @@ def test_a_tensor_is_read_bit_for_bit(tmp_path: Path, dtype: torch.dtype, modern
 def test_an_array_is_read_bit_for_bit_whichever_numpy_wrote_it(
     tmp_path: Path, dtype: str, module: str, shape: tuple[int, ...]
 ) -> None:
-    wanted = (VALUES * 100).astype(dtype).ravel()[: int(np.prod(shape))].reshape(shape)
-    torch.save(wanted, tmp_path / "a.pt")
+    expected = (VALUES * 100).astype(dtype).ravel()[: int(np.prod(shape))].reshape(shape)
+    torch.save(expected, tmp_path / "a.pt")
     rewritten(tmp_path / "a.pt", lambda name, content: content.replace(b"numpy._core.multiarray", module.encode()))
-    with pickles.opened(tmp_path / "a.pt") as found:
-        assert found.dtype == wanted.dtype
-        np.testing.assert_array_equal(found, wanted)
+    with pickles.opened(tmp_path / "a.pt") as content:
+        assert content.dtype == expected.dtype
+        np.testing.assert_array_equal(content, expected)
 
 
 def test_an_array_in_columns_is_read_as_one_in_rows(tmp_path: Path) -> None:
     torch.save(np.asfortranarray(VALUES), tmp_path / "a.pt")
-    with pickles.opened(tmp_path / "a.pt") as found:
-        np.testing.assert_array_equal(found, VALUES)
+    with pickles.opened(tmp_path / "a.pt") as content:
+        np.testing.assert_array_equal(content, VALUES)
 
 
 def test_a_part_of_a_larger_tensor_is_read_alone(tmp_path: Path) -> None:
-    whole = torch.from_numpy(VALUES)
-    torch.save(whole[2:4].T, tmp_path / "a.pt")
-    with pickles.opened(tmp_path / "a.pt", bulk=True) as found:
-        assert torch.equal(arrays.matrix(found), whole[2:4].T.float())
+    larger = torch.from_numpy(VALUES)
+    torch.save(larger[2:4].T, tmp_path / "a.pt")
+    with pickles.opened(tmp_path / "a.pt", bulk=True) as content:
+        assert torch.equal(arrays.matrix(content), larger[2:4].T.float())
 
 
 def test_a_dictionary_keeps_its_plain_values(tmp_path: Path) -> None:
@@ -282,10 +282,10 @@ def test_a_dictionary_keeps_its_plain_values(tmp_path: Path) -> None:
         "inner": {"b": VALUES},
     }
     torch.save(stored, tmp_path / "a.pt")
-    with pickles.opened(tmp_path / "a.pt") as found:
-        assert list(found) == list(stored)
-        np.testing.assert_array_equal(found["inner"]["b"], VALUES)
-        assert (found["label"], found["name"]) == (1, "a")
+    with pickles.opened(tmp_path / "a.pt") as content:
+        assert list(content) == list(stored)
+        np.testing.assert_array_equal(content["inner"]["b"], VALUES)
+        assert (content["label"], content["name"]) == (1, "a")
 
 
 @pytest.fixture(scope="module")
@@ -308,8 +308,8 @@ def refusal(folder: Path, content: bytes) -> str:
     path.write_bytes(content)
     try:
         for bulk in (False, True):
-            with pickles.opened(path, bulk) as found:
-                features = found.get("feats") if isinstance(found, dict) else found
+            with pickles.opened(path, bulk) as content:
+                features = content.get("feats") if isinstance(content, dict) else content
                 arrays.matrix(features if arrays.is_array(features) else torch.empty(0))
     except FeatureError as error:
         return str(error)

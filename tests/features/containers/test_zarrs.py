@@ -32,9 +32,9 @@ X = "tables/uni2_tiles/X"
 
 @contextmanager
 def metadata(file: Path) -> Iterator[dict[str, Any]]:
-    said = json.loads(file.read_text())
-    yield said
-    file.write_text(json.dumps(said))
+    document = json.loads(file.read_text())
+    yield document
+    file.write_text(json.dumps(document))
 
 
 class Touch:
@@ -49,21 +49,21 @@ def pickled_ids(path: Path) -> None:
     """A codec of numcodecs unpickles, and is found by its name."""
     write_slide(path, FEATURES, COORDS, encoding="text", version=2)
     ids = path / "tables/uni2_tiles/obs/tile_id"
-    with metadata(ids / ".zarray") as said:
-        said.update({"filters": [{"id": "pickle", "protocol": 5}], "compressor": None, "fill_value": 0})
+    with metadata(ids / ".zarray") as document:
+        document.update({"filters": [{"id": "pickle", "protocol": 5}], "compressor": None, "fill_value": 0})
     (ids / "0").write_bytes(pickle.dumps([Touch(path.with_name("touched")), "|O", (11,)]))
 
 
 def pickled_ids_3(path: Path) -> None:
     write_slide(path, FEATURES, COORDS, encoding="text")
-    with metadata(path / "tables/uni2_tiles/obs/tile_id/zarr.json") as said:
-        said["codecs"] = [{"name": "numcodecs.pickle", "configuration": {}}]
+    with metadata(path / "tables/uni2_tiles/obs/tile_id/zarr.json") as document:
+        document["codecs"] = [{"name": "numcodecs.pickle", "configuration": {}}]
 
 
 def unknown_codec(path: Path) -> None:
     write_slide(path, FEATURES, COORDS)
-    with metadata(path / X / "zarr.json") as said:
-        said["codecs"].append({"name": "sharding_indexed", "configuration": {}})
+    with metadata(path / X / "zarr.json") as document:
+        document["codecs"].append({"name": "sharding_indexed", "configuration": {}})
 
 
 def linked_chunk(path: Path) -> None:
@@ -94,14 +94,14 @@ def linked_shapes(path: Path) -> None:
 
 def bomb(path: Path) -> None:
     write_slide(path, FEATURES, COORDS)
-    with metadata(path / X / "zarr.json") as said:
-        said["shape"] = [10**9, 1024]
+    with metadata(path / X / "zarr.json") as document:
+        document["shape"] = [10**9, 1024]
 
 
 def chunk_bomb(path: Path) -> None:
     write_slide(path, FEATURES, COORDS)
-    with metadata(path / X / "zarr.json") as said:
-        said["chunk_grid"]["configuration"]["chunk_shape"] = [10**7, 1024]
+    with metadata(path / X / "zarr.json") as document:
+        document["chunk_grid"]["configuration"]["chunk_shape"] = [10**7, 1024]
 
 
 def lost_chunk(path: Path) -> None:
@@ -184,11 +184,11 @@ def test_the_pickled_ids_would_run_where_that_is_allowed(tmp_path: Path, monkeyp
 
 def test_metadata_consolidated_at_the_top_are_not_believed(tmp_path: Path) -> None:
     path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
-    own = json.loads((path / X / "zarr.json").read_text())
-    with metadata(path / "zarr.json") as said:
+    array_metadata = json.loads((path / X / "zarr.json").read_text())
+    with metadata(path / "zarr.json") as document:
         above = {str(name): {"zarr_format": 3, "node_type": "group"} for name in [*Path(X).parents][:-1]}
-        inline = {**above, X: {**own, "shape": [7, 6]}}
-        said["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": inline}
+        inline = {**above, X: {**array_metadata, "shape": [7, 6]}}
+        document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": inline}
     assert zarr.open_group(path, mode="r")[X].shape == (7, 6)  # type: ignore[union-attr]  # it is an array
     assert read(path).header.tiles == 11
 
@@ -202,8 +202,8 @@ def test_a_link_to_the_whole_folder_is_the_users_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lacking", ["zarr", "pyarrow"])
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
     path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == lacking else found(name))
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == lacking else find_spec(name))
     with pytest.raises(FeatureError, match=rf'needs {lacking} .*pip install "mil-zoo\[zarr\]"'):
         read(path)
 
@@ -228,8 +228,8 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def refusal(path: Path) -> str:
     try:
-        layout, said = formats.examine(path)
-        formats.read(path, layout, said)
+        layout, header = formats.examine(path)
+        formats.read(path, layout, header)
     except FeatureError as error:
         return str(error)
     return ""
@@ -237,7 +237,9 @@ def refusal(path: Path) -> str:
 
 def broken(slides: list[Path], data: st.DataObject) -> str:
     path = data.draw(st.sampled_from(slides))
-    file = data.draw(st.sampled_from(sorted(one for one in path.rglob("*") if one.is_file() and one.stat().st_size)))
+    file = data.draw(
+        st.sampled_from(sorted(entry for entry in path.rglob("*") if entry.is_file() and entry.stat().st_size))
+    )
     content = file.read_bytes()
     file.write_bytes(data.draw(mutated([content])))
     try:

@@ -17,12 +17,12 @@ SPEC = {"height": 256, "width": 256, "mpp": 0.5, "base_width": 512, "base_height
 def write_array(
     parent: "zarr.Group", name: str, values: ArrayLike, chunks: tuple[int, ...] | None = None, **attributes: str
 ) -> "zarr.Array[Any]":
-    found = np.asarray(values)
-    texts = found.dtype.kind in "UO"
-    kind: Any = str if texts else found.dtype
-    stored = parent.create_array(name, shape=found.shape, dtype=kind, chunks=chunks or "auto")
-    if found.size:
-        stored[...] = found.astype(object) if texts else found
+    array = np.asarray(values)
+    texts = array.dtype.kind in "UO"
+    kind: Any = str if texts else array.dtype
+    stored = parent.create_array(name, shape=array.shape, dtype=kind, chunks=chunks or "auto")
+    if array.size:
+        stored[...] = array.astype(object) if texts else array
     stored.attrs.update(
         attributes or {"encoding-type": "string-array" if texts else "array", "encoding-version": "0.2.0"}
     )
@@ -32,10 +32,10 @@ def write_array(
 def write_ids(obs: "zarr.Group", name: str, ids: ArrayLike, encoding: str) -> None:
     values = np.asarray(ids)
     if encoding == "categorical":
-        known, codes = np.unique(values, return_inverse=True)
+        categories, codes = np.unique(values, return_inverse=True)
         column = obs.create_group(name, attributes={"encoding-type": "categorical", "ordered": False})
-        write_array(column, "codes", codes.astype("i1" if len(known) < 128 else "i4"))
-        write_array(column, "categories", known)
+        write_array(column, "codes", codes.astype("i1" if len(categories) < 128 else "i4"))
+        write_array(column, "categories", categories)
     elif encoding == "nullable":
         column = obs.create_group(name, attributes={"encoding-type": "nullable-integer"})
         write_array(column, "values", values)
@@ -86,7 +86,7 @@ def write_slide(
     order: ArrayLike | None = None,
 ) -> Path:
     """The shapes are written in the order of `order`, the features in their own."""
-    known = np.arange(len(features)) if ids is None else np.asarray(ids)
+    tile_ids = np.arange(len(features)) if ids is None else np.asarray(ids)
     attributes: dict[str, Any] = {
         "tile_spec": {tiling: dict(spec)},
         "slide_properties": {"mpp": 0.25, "magnification": 40},
@@ -94,7 +94,7 @@ def write_slide(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what zarr says of texts in its third version
         root = zarr.open_group(path, mode="w", zarr_format=version, attributes=attributes)
-        write_table(root, f"{model}_{tiling}", features, known, encoding)
-        places = np.arange(len(known)) if order is None else np.asarray(order)
-        write_shapes(path, tiling, known[places], np.asarray(coords).reshape(-1, 2)[places])
+        write_table(root, f"{model}_{tiling}", features, tile_ids, encoding)
+        places = np.arange(len(tile_ids)) if order is None else np.asarray(order)
+        write_shapes(path, tiling, tile_ids[places], np.asarray(coords).reshape(-1, 2)[places])
     return path

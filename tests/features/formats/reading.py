@@ -11,20 +11,20 @@ SILENT = Reading()
 def claims(path: Path) -> list[str]:
     """The layouts that claim a file."""
     with formats.opened(path) as content:
-        known = formats.formats().items()
-        return [name for name, one in known if path.suffix in one.SUFFIXES and one.matches(path, content)]
+        layouts = formats.formats().items()
+        return [name for name, layout in layouts if path.suffix in layout.SUFFIXES and layout.matches(path, content)]
 
 
-def header(path: Path, asked: Reading = SILENT) -> Header:
+def header(path: Path, reading: Reading = SILENT) -> Header:
     """What a file says of itself."""
-    return formats.examine(path, asked)[1]
+    return formats.examine(path, reading)[1]
 
 
-def read(path: Path, asked: Reading = SILENT) -> Slide:
+def read(path: Path, reading: Reading = SILENT) -> Slide:
     """The whole slide, with its header as it was examined."""
-    layout, said = formats.examine(path, asked)
-    slide = formats.read(path, layout, said, asked)
-    assert slide.header == said
-    assert slide.features.shape == (said.tiles, said.width)
-    assert (slide.coords is not None) == said.has_coords
+    layout, header = formats.examine(path, reading)
+    slide = formats.read(path, layout, header, reading)
+    assert slide.header == header
+    assert slide.features.shape == (header.tiles, header.width)
+    assert (slide.coords is not None) == header.has_coords
     return slide

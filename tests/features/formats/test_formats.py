@@ -37,8 +37,8 @@ def test_a_file_is_claimed_by_its_own_layout_alone(
 @pytest.mark.parametrize("producer", HDF5)
 def test_the_header_tells_what_is_read(producer: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(producer)(tmp_path / "a.h5")
-    for asked in (DETECTED, Reading(slide_mpp=0.5)):
-        slide = read(path, asked)
+    for reading in (DETECTED, Reading(slide_mpp=0.5)):
+        slide = read(path, reading)
         assert str(slide.features.dtype) == f"torch.{slide.header.dtype}"
 
 

@@ -48,8 +48,8 @@ def test_tiles_without_features_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
 def test_features_keep_their_type(tmp_path: Path, dtype: str) -> None:
     slide = read(write_slide(tmp_path / "a.zarr", FEATURES.astype(dtype), COORDS))
-    wanted = torch.from_numpy(FEATURES.astype(dtype))
-    assert torch.equal(slide.features, wanted.float() if dtype == "f8" else wanted)
+    expected = torch.from_numpy(FEATURES.astype(dtype))
+    assert torch.equal(slide.features, expected.float() if dtype == "f8" else expected)
 
 
 def test_an_empty_slide_has_a_header(tmp_path: Path) -> None:
@@ -72,10 +72,15 @@ def test_the_tiling_is_the_longest_name_that_fits(tmp_path: Path) -> None:
 
 
 def test_without_a_specification_nothing_is_made_up(tmp_path: Path) -> None:
-    said = header(write_slide(tmp_path / "a.zarr", FEATURES, COORDS, spec={}))
-    assert (said.extent, said.mpp, said.tile_px, said.has_coords) == (None, None, None, True)
-    said = header(write_slide(tmp_path / "b.zarr", FEATURES, COORDS, spec={**SPEC, "base_height": 400, "mpp": None}))
-    assert (said.extent, said.mpp) == (None, None)
+    stated = header(write_slide(tmp_path / "a.zarr", FEATURES, COORDS, spec={}))
+    assert (stated.extent, stated.mpp, stated.tile_px, stated.has_coords) == (
+        None,
+        None,
+        None,
+        True,
+    )
+    stated = header(write_slide(tmp_path / "b.zarr", FEATURES, COORDS, spec={**SPEC, "base_height": 400, "mpp": None}))
+    assert (stated.extent, stated.mpp) == (None, None)
 
 
 def test_without_shapes_there_are_no_coordinates(tmp_path: Path) -> None:
@@ -87,9 +92,9 @@ def test_without_shapes_there_are_no_coordinates(tmp_path: Path) -> None:
 def test_several_tables_of_features_are_refused_by_name(tmp_path: Path) -> None:
     path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
     write_table(zarr.open_group(path, mode="a"), "gigapath_tiles", FEATURES, np.arange(11))
-    for asked in (Reading(), Reading("lazyslide")):
+    for reading in (Reading(), Reading("lazyslide")):
         with pytest.raises(FeatureError, match=r"'gigapath_tiles', 'uni2_tiles'.*data\.layout cannot decide"):
-            header(path, asked)
+            header(path, reading)
 
 
 def test_a_folder_without_features_is_of_no_layout(tmp_path: Path) -> None:

@@ -22,18 +22,18 @@ def test_everything_the_file_says_is_read(tmp_path: Path, mussel: Write) -> None
 
 
 def test_two_opaque_bytes_are_a_bfloat16(tmp_path: Path, mussel: Write) -> None:
-    wanted = torch.from_numpy(FEATURES).to(torch.bfloat16)
-    slide = read(mussel(tmp_path / "a.h5", wanted.view(torch.int16).numpy().view("V2")))
+    expected = torch.from_numpy(FEATURES).to(torch.bfloat16)
+    slide = read(mussel(tmp_path / "a.h5", expected.view(torch.int16).numpy().view("V2")))
     assert slide.header.dtype == "bfloat16"
-    assert torch.equal(slide.features, wanted)
+    assert torch.equal(slide.features, expected)
 
 
 def test_a_file_that_does_not_know_its_tiles_side_says_nothing_of_it(tmp_path: Path, mussel: Write) -> None:
     path = mussel(tmp_path / "a.h5")
     with h5py.File(path, "r+") as file:
         del file["coords"].attrs["patch_size_to_resize_to_for_desired_mpp"]
-    layout, said = examine(path)
-    assert (layout, said.tile_px, said.mpp) == ("mussel", None, 0.5)
+    layout, header = examine(path)
+    assert (layout, header.tile_px, header.mpp) == ("mussel", None, 0.5)
 
 
 def test_an_empty_slide_has_a_header(tmp_path: Path, mussel: Write) -> None:

@@ -50,8 +50,8 @@ def test_centres_become_corners(tmp_path: Path, ending: str, tile_um: object, sl
 
 
 def test_without_the_slides_resolution_there_are_no_coordinates(tmp_path: Path) -> None:
-    said = read(write(tmp_path, CORNERS)).header
-    assert (said.extent, said.mpp, said.tile_px) == (None, 0.5, 224.0)
+    slide_header = read(write(tmp_path, CORNERS)).header
+    assert (slide_header.extent, slide_header.mpp, slide_header.tile_px) == (None, 0.5, 224.0)
 
 
 def test_without_an_index_there_are_no_coordinates(tmp_path: Path) -> None:
@@ -62,8 +62,8 @@ def test_without_a_configuration_nothing_is_made_up(tmp_path: Path) -> None:
     path = write(tmp_path, CORNERS)
     (tmp_path / "bags_config.json").unlink()
     assert claims(path) == ["slideflow"]
-    said = read(path, Reading(slide_mpp=0.25)).header
-    assert said == Header(9, 6, "float32", None, "slideflow", None, None, False)
+    slide_header = read(path, Reading(slide_mpp=0.25)).header
+    assert slide_header == Header(9, 6, "float32", None, "slideflow", None, None, False)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ AT_40X = Reading(slide_mpp=0.25)
 
 def test_a_new_file_says_everything_but_the_slides_resolution(tmp_path: Path, stamp: Write) -> None:
     slide = read(stamp(tmp_path / "a.h5", FEATURES))
-    said = Header(9, 6, "float16", "virchow2", "STAMP 2.1.0", None, 256 / 224, False, 224.0)
-    assert slide.header == said
+    expected = Header(9, 6, "float16", "virchow2", "STAMP 2.1.0", None, 256 / 224, False, 224.0)
+    assert slide.header == expected
     assert slide.coords is None
     np.testing.assert_array_equal(slide.features.numpy(), FEATURES)
 
@@ -67,7 +67,7 @@ def test_places_in_another_unit_are_not_taken_for_micrometres(tmp_path: Path, st
 
 
 @pytest.mark.parametrize(
-    ("said", "name"),
+    ("extractor", "name"),
     [
         ("uni", "uni"),
         ("chief-ctranspath", "chief-ctranspath"),
@@ -78,9 +78,9 @@ def test_places_in_another_unit_are_not_taken_for_micrometres(tmp_path: Path, st
     ],
 )
 def test_the_hash_of_the_producers_code_is_no_part_of_the_encoders_name(
-    tmp_path: Path, stamp: Write, said: str, name: str | None
+    tmp_path: Path, stamp: Write, extractor: str, name: str | None
 ) -> None:
-    assert examine(stamp(tmp_path / "a.h5", extractor=said))[1].encoder == name
+    assert examine(stamp(tmp_path / "a.h5", extractor=extractor))[1].encoder == name
 
 
 def test_a_multiplex_file_has_embeddings_and_no_places(tmp_path: Path) -> None:
@@ -90,13 +90,13 @@ def test_a_multiplex_file_has_embeddings_and_no_places(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(6,), (1, 6)])
-@pytest.mark.parametrize("said", [{"feat_type": "slide"}, {"feat_type": "patient"}, {"encoder": "titan"}])
+@pytest.mark.parametrize("attributes", [{"feat_type": "slide"}, {"feat_type": "patient"}, {"encoder": "titan"}])
 def test_embeddings_of_whole_slides_are_refused_as_such(
-    tmp_path: Path, shape: tuple[int, ...], said: dict[str, str]
+    tmp_path: Path, shape: tuple[int, ...], attributes: dict[str, str]
 ) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["feats"] = np.ones(shape, "f4")
-        file.attrs.update(said | {"stamp_version": "2.1.0", "version": "2.1.0", "precision": "float32"})
+        file.attrs.update(attributes | {"stamp_version": "2.1.0", "version": "2.1.0", "precision": "float32"})
     with pytest.raises(FeatureError, match="embeddings of whole slides"):
         examine(tmp_path / "a.h5")
 

@@ -21,12 +21,12 @@ def saved(path: Path, content: object) -> Path:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_clams_tensor_is_read_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> None:
-    wanted = torch.from_numpy(FEATURES).to(dtype)
-    path = saved(tmp_path / "pt_files" / "a.pt", wanted)
+    expected = torch.from_numpy(FEATURES).to(dtype)
+    path = saved(tmp_path / "pt_files" / "a.pt", expected)
     assert claims(path) == ["tensor"]
     slide = read(path)
     assert slide.header == Header(9, 6, str(dtype).removeprefix("torch."), None, "CLAM", None, None, False)
-    assert torch.equal(slide.features, wanted)
+    assert torch.equal(slide.features, expected)
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4"])
@@ -40,8 +40,8 @@ def test_tridents_array_is_read_bit_for_bit(tmp_path: Path, dtype: str) -> None:
 
 def test_the_extent_comes_from_clams_patches_file(tmp_path: Path, patches: Write) -> None:
     patches(tmp_path / "patches" / "a.b.h5", size=256, downsample=(2.0, 2.0))
-    said = header(saved(tmp_path / "pt_files" / "a.b.pt", torch.ones(3, 4)))
-    assert (said.extent, said.tile_px) == (512.0, 256.0)
+    slide_header = header(saved(tmp_path / "pt_files" / "a.b.pt", torch.ones(3, 4)))
+    assert (slide_header.extent, slide_header.tile_px) == (512.0, 256.0)
 
 
 @pytest.mark.parametrize("content", [torch.empty(0, 6), np.empty((0, 6), "f4"), np.empty(0, "f4")])

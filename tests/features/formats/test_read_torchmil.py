@@ -18,13 +18,13 @@ def write(
     coords: ArrayLike | None = None,
     features: NDArray[np.generic] = FEATURES,
     folder: str = "features",
-    beside: str = "labels",
+    companion: str = "labels",
 ) -> Path:
     """A processed folder: one array a bag in each of several folders."""
-    for name in (folder, beside, "coords"):
+    for name in (folder, companion, "coords"):
         (root / name).mkdir(parents=True, exist_ok=True)
     np.save(root / folder / "a.npy", features)
-    np.save(root / beside / "a.npy", np.array(1))
+    np.save(root / companion / "a.npy", np.array(1))
     if coords is not None:
         np.save(root / "coords" / "a.npy", np.asarray(coords))
     return root / folder / "a.npy"
@@ -51,10 +51,10 @@ def test_one_tile_says_nothing_of_its_grid(tmp_path: Path) -> None:
     assert read(write(tmp_path, [[512, 512]], FEATURES[:1])).coords is None
 
 
-@pytest.mark.parametrize("beside", ["labels", "inst_labels", "patch_labels", "adj_mats"])
-def test_any_folder_of_torchmils_makes_it_torchmils(tmp_path: Path, beside: str) -> None:
-    assert claims(write(tmp_path, beside=beside)) == ["torchmil"]
-    assert beside in read_torchmil.BESIDE
+@pytest.mark.parametrize("companion", ["labels", "inst_labels", "patch_labels", "adj_mats"])
+def test_any_folder_of_torchmils_makes_it_torchmils(tmp_path: Path, companion: str) -> None:
+    assert claims(write(tmp_path, companion=companion)) == ["torchmil"]
+    assert companion in read_torchmil.BESIDE
 
 
 def test_features_with_addresses_before_them_are_torchmils_all_the_same(tmp_path: Path) -> None:

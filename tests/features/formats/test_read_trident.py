@@ -37,11 +37,11 @@ def test_a_contiguous_file_reads_as_a_chunked_and_a_packed_one(tmp_path: Path, t
     chunked = trident(tmp_path / "a.h5", FEATURES.astype("f2"))
     options: list[dict[str, Any]] = [{}, {"compression": "gzip", "shuffle": True}, {"compression": "lzf"}]
     for number, packing in enumerate(options):
-        other = trident(tmp_path / f"{number}.h5", FEATURES.astype("f2"))
-        with h5py.File(other, "r+") as file:
+        variant = trident(tmp_path / f"{number}.h5", FEATURES.astype("f2"))
+        with h5py.File(variant, "r+") as file:
             del file["features"]
             file.create_dataset("features", data=FEATURES.astype("f2"), **packing)
-        assert torch.equal(read(other).features, read(chunked).features)
+        assert torch.equal(read(variant).features, read(chunked).features)
 
 
 def test_doubles_are_read_as_floats(tmp_path: Path, trident: Write) -> None:
@@ -51,10 +51,10 @@ def test_doubles_are_read_as_floats(tmp_path: Path, trident: Write) -> None:
 
 
 def test_two_opaque_bytes_are_a_bfloat16(tmp_path: Path, trident: Write) -> None:
-    wanted = torch.from_numpy(FEATURES).to(torch.bfloat16)
-    slide = read(trident(tmp_path / "a.h5", wanted.view(torch.int16).numpy().view("V2")))
+    expected = torch.from_numpy(FEATURES).to(torch.bfloat16)
+    slide = read(trident(tmp_path / "a.h5", expected.view(torch.int16).numpy().view("V2")))
     assert slide.header.dtype == "bfloat16"
-    assert torch.equal(slide.features, wanted)
+    assert torch.equal(slide.features, expected)
 
 
 def test_coordinates_of_older_files_are_rounded(tmp_path: Path, trident: Write) -> None:
@@ -80,13 +80,13 @@ def test_an_empty_slide_has_a_header(tmp_path: Path, trident: Write, shape: tupl
     assert len(read(path).features) == 0
 
 
-@pytest.mark.parametrize("said", [None, "None", ""])
+@pytest.mark.parametrize("encoder", [None, "None", ""])
 def test_a_file_without_its_encoder_takes_it_from_the_job_folder(
-    tmp_path: Path, trident: Write, said: str | None
+    tmp_path: Path, trident: Write, encoder: str | None
 ) -> None:
     job = tmp_path / "20x_256px_0px_overlap"
-    assert examine(trident(job / "features_conch_v15" / "a.h5", encoder=said))[1].encoder == "conch_v15"
-    assert examine(trident(tmp_path / "features_final" / "a.h5", encoder=said))[1].encoder is None
+    assert examine(trident(job / "features_conch_v15" / "a.h5", encoder=encoder))[1].encoder == "conch_v15"
+    assert examine(trident(tmp_path / "features_final" / "a.h5", encoder=encoder))[1].encoder is None
 
 
 def test_what_the_file_says_counts_more_than_the_folder(tmp_path: Path, trident: Write) -> None:
