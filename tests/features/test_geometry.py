@@ -84,7 +84,7 @@ def test_a_size_that_is_none_is_not_said(value: float) -> None:
         Geometry(mpp=value)
 
 
-@given(said=st.floats(0.05, 4), wanted=st.floats(0.05, 4))
+@given(stated=st.floats(0.05, 4), required=st.floats(0.05, 4))
 def test_the_tolerance_is_the_same_whichever_is_the_larger(stated: float, required: float) -> None:
     def accepts(first: float, second: float) -> bool:
         try:
