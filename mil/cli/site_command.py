@@ -1,22 +1,21 @@
 """`mil site`: whether a run's result is the tissue's or the site's."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from mil import files
 from mil.cli.compare_command import WIDTH
-from mil.report.figures.site_plot import draw_site
 from mil.report.figures.style import save, styled
-from mil.report.page.words import estimate, named
+from mil.report.page.words import named
 from mil.runs.designs import compare_designs
 from mil.runs.run import open_run
-from mil.runs.site import audit
-from mil.stats.site_signature import NAMES
+from mil.runs.site import SiteAudit, audit
+from mil.runs.site_plot import draw_site
+from mil.stats.site_signature import NAMES, SitePredictability
 
 
 def site(
@@ -40,55 +39,58 @@ def site(
     """
     opened = open_run(run)
     designs = None if preserved is None else compare_designs(opened, open_run(preserved), resamples)
-    found = audit(opened, features, resamples) | {"designs": designs}
+    result = audit(opened, features, resamples).model_copy(update={"designs": designs})
     console = Console(width=max(WIDTH, Console().width), soft_wrap=True)
-    for table in _tables(found):
+    for table in _tables(result):
         console.print(table)
-    for line in _lines(found):
+    for line in _lines(result):
         sys.stdout.write(f"{line}\n")
     if out is not None:
-        files.write_json(out / "site.json", found)
+        files.write_json(out / "site.json", result.model_dump(mode="json"))
         with styled():
-            save(draw_site(found), out, "site")
+            save(draw_site(result), out, "site")
 
 
-def _tables(found: Mapping[str, Any]) -> Iterator[Table]:
-    known, whose = found["patients"], found["model"].rpartition(".")[2]
-    who = f"{known['known']} patients of {len(known['sites'])} sites"
-    shown = _empty(f"{found['tool']}, {whose}, {found['encoder']}, fold {found['fold']}, {who}, by {found['site']}")
-    for head in ("told by", "n", "sites", "balanced accuracy", "chance", "minus the label's", "macro AUROC"):
-        shown.add_column(head, no_wrap=True)
+def _tables(result: SiteAudit) -> Iterator[Table]:
+    patients = f"{result.patients.known} patients of {len(result.patients.sites)} sites"
+    model = result.model.rpartition(".")[2]
+    table = _empty(f"{result.tool}, {model}, {result.encoder}, fold {result.fold}, {patients}, by {result.site}")
+    for head in ("predicted from", "n", "sites", "balanced accuracy", "chance", "minus the label's", "macro AUROC"):
+        table.add_column(head, no_wrap=True)
     for name, words in NAMES.items():
-        if name in found["told_by"]:
-            shown.add_row(words, *_row(found["told_by"][name], found["beyond_label"].get(name)))
-    yield shown
-    if designs := found["designs"]:
-        beside = _empty(designs["metric"])
-        for head in ("folds", "n", named(designs["metric"])):
-            beside.add_column(head, no_wrap=True)
-        for name, words in (("random", "random"), ("preserved", "whole sites"), ("difference", "difference")):
-            beside.add_row(words, str(designs[name]["n"]), estimate(designs[name]))
-        yield beside
+        if name in result.predicted_from:
+            table.add_row(words, *_row(result.predicted_from[name], result.beyond_label.get(name)))
+    yield table
+    if (designs := result.designs) is not None:
+        table = _empty(designs.metric)
+        for head in ("folds", "n", named(designs.metric)):
+            table.add_column(head, no_wrap=True)
+        for words, estimate in (
+            ("random", designs.random),
+            ("whole sites", designs.preserved),
+            ("difference", designs.difference),
+        ):
+            table.add_row(words, str(estimate.n), str(estimate))
+        yield table
 
 
 def _empty(title: str) -> Table:
     return Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
 
 
-def _row(told: Mapping[str, Any], more: Mapping[str, Any] | None) -> Iterator[str]:
-    yield from (str(told["n"]), str(told["sites"]))
-    if "reason" in told:
-        yield estimate(told)
+def _row(result: SitePredictability, gain: SitePredictability | None) -> Iterator[str]:
+    yield from (str(result.n), str(result.sites))
+    if result.reason is not None:
+        yield f"not estimable: {result.reason}"
         return
-    accuracy = told["balanced_accuracy"]
-    yield from (estimate(accuracy), f"{accuracy['chance']:.3f}")
-    yield estimate(more["balanced_accuracy"]) if more else ""
-    yield estimate(told["macro_auroc"])
+    yield from (str(result.balanced_accuracy), f"{result.chance['balanced_accuracy']:.3f}")
+    yield "" if gain is None else str(gain.balanced_accuracy)
+    yield str(result.macro_auroc)
 
 
-def _lines(found: Mapping[str, Any]) -> Iterator[str]:
-    yield from found["words"].values()
-    if within := found["within_sites"]:
-        yield f"{named(within['metric'])} within sites, the mean over them: {estimate(within)}, n {within['n']}"
-    if found["designs"]:
-        yield found["designs"]["words"]
+def _lines(result: SiteAudit) -> Iterator[str]:
+    yield from result.sentences.values()
+    if (within := result.within_sites) is not None:
+        yield f"{named(str(result.metric))} within sites, the mean over them: {within.estimate.described}"
+    if result.designs is not None:
+        yield result.designs.sentence

@@ -1,11 +1,9 @@
 """Compare two runs that differ only in their folds: random folds, and folds that keep sites together."""
 
-from typing import Any
-
 import pandas as pd
 
 from mil.errors import ConfigError
-from mil.runs.design_gap import gap
+from mil.runs.design_gap import DesignGap, gap
 from mil.runs.run import Run
 from mil.splits import by_site, folds
 
@@ -20,11 +18,8 @@ DESIGNS = {
 """Design of each split: `preserved` keeps the patients of a site together. Roles that a user gives may do either."""
 
 
-def compare_designs(first: Run, second: Run, resamples: int | None = None) -> dict[str, Any]:
+def compare_designs(first: Run, second: Run, resamples: int | None = None) -> DesignGap:
     """Compare the main metric under random folds and under folds of whole sites; the runs may come in either order.
-
-    Returns:
-        The names of the runs, and the result of `gap`.
 
     Raises:
         ConfigError: if both runs have the same design, or differ in more than the design.
@@ -36,7 +31,8 @@ def compare_designs(first: Run, second: Run, resamples: int | None = None) -> di
         splits = f"{first.folder} and {second.folder} both have {split_name(first)} and {split_name(second)}"
         raise ConfigError(f"{splits}, expected one of random folds and one of folds of whole sites")
     names = {f"{design}_run": run.folder.name for design, run in designs.items()}
-    return names | gap(*(designs[design].evaluation(resamples=resamples) for design in ("random", "preserved")))
+    evaluations = (designs[design].evaluation(resamples=resamples) for design in ("random", "preserved"))
+    return gap(*evaluations).model_copy(update=names)
 
 
 def split_name(run: Run) -> str:

@@ -1,10 +1,9 @@
-"""Whether a run's result is the tissue's or the site's: how well the site of a patient is told, and by what."""
+"""Measure how well the site of a patient can be predicted from a run's inputs and outputs."""
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -12,14 +11,16 @@ from numpy.typing import NDArray
 
 from mil import checkpoint
 from mil.errors import ConfigError
-from mil.inference.embeddings import Embedded, embedded
-from mil.report.as_dict import as_dict, site_as_dict
-from mil.report.sections.site_effects import Sites
+from mil.inference.embeddings import embedded
+from mil.report.schema import Model
+from mil.report.sections.site_effects import Sites, WithinSites
+from mil.runs.design_gap import DesignGap
 from mil.runs.designs import split_name
 from mil.runs.run import Run, one_row_per_patient
 from mil.runs.states import checkpoints_in
 from mil.splits.sites import sites_of
-from mil.stats.site_signature import NAMES, PARTS, beyond, site_predictability
+from mil.stats.estimate import Estimate
+from mil.stats.site_signature import NAMES, PARTS, SitePredictability, beyond, site_predictability
 from mil.study import build
 from mil.study.config import RunConfig
 from mil.study.pipeline import read_study
@@ -29,70 +30,126 @@ from mil.tables import listed
 logger = logging.getLogger(__name__)
 
 JUDGED = ("encoder", "embedding")
-"""Those whose sentence says whether there is a signature."""
+"""Inputs for which a sentence says whether there is a signature."""
 METHOD = (
     "logistic regression on at most 64 principal components, five-fold cross-validation over patients; label, encoder "
-    "and embedding of all patients of the run, those that the model was trained on among them; score of the reported "
-    "ones, as ranks within folds"
+    "and embedding of all patients of the run, including those that the model was trained on; score of the reported "
+    "patients, as ranks within folds"
 )
 
 
-def audit(run: Run, features: Path | None = None, resamples: int | None = None) -> dict[str, Any]:
-    """How well the site of a patient is told by label, score, the mean of the tiles and the bag embedding.
+class SitePatients(Model):
+    """The patients of an audit."""
 
-    Embeddings are those of the run's first fold, of every patient of the run whose site is known.
+    n: int
+    known: int
+    """patients whose site is known"""
+    sites: dict[str, int]
+    """patients by site"""
+
+
+class SiteAudit(Model):
+    """How well the site of a patient can be predicted, and from what."""
+
+    schema_version: Literal[2] = 2
+    run: str
+    tool: str
+    model: str
+    encoder: str
+    simulated: bool
+    cohort: str | None
+    split: str
+    fold: int
+    """fold of the checkpoint"""
+    checkpoint: str
+    patients: SitePatients
+    site: str
+    """where the sites are read from"""
+    resamples: int
+    seed: int
+    method: str = METHOD
+    predicted_from: dict[str, SitePredictability]
+    """by the keys of `mil.stats.site_signature.NAMES`"""
+    beyond_label: dict[str, SitePredictability]
+    """how much better than from the label; of encoder and embedding"""
+    metric: str | None
+    within_sites: WithinSites | None
+    """mean of the metric within sites; None if fewer than two sites are reported"""
+    sentences: dict[str, str]
+    designs: DesignGap | None = None
+    """random folds against folds of whole sites, if a second run was given"""
+
+
+def audit(run: Run, features: Path | None = None, resamples: int | None = None) -> SiteAudit:
+    """Measure how well the site can be predicted from label, score, mean tile and bag embedding.
+
+    Embeddings are computed by the run's first fold, for every patient of the run whose site is known.
 
     Args:
-        run: Finished.
-        features: Where its feature files lie now; where they lay then where left out.
-        resamples: Of every bootstrap; the run's own where left out.
-
-    Returns:
-        What `site.json` holds: `told_by` each of `NAMES`, `beyond_label` of the last two, the metric `within_sites`,
-        `words`, and what all this is of.
+        run: A finished run.
+        features: Folder of the feature files; by default where they were in training.
+        resamples: Bootstrap resamples; by default those of the run.
 
     Raises:
-        ConfigError: no models, other patients than then, or fewer than two sites of five patients.
-        MilError: the cohort or the features cannot be read.
+        ConfigError: if the run has no models, the cohort lacks patients of the run, or fewer than two sites have five
+            patients.
+        MilError: if the cohort or the features cannot be read.
     """
-    config = _options(run, features)
+    config = _config(run, features)
     places = checkpoints_in(run.folder)
     if not places:
         raise ConfigError(f"{run.folder}: holds no checkpoint, expected a run with its models")
     fold, place = next(iter(places.items()))
     loaded = checkpoint.load(place, (run.model, config.tool.endpoint.target))
     study = read_study(config)
-    everybody, source = _sites(run, study)
-    site = everybody[everybody != ""]
-    _refuse_few(run, site, source)
-    logger.info("embedding %d patients with the model of fold %d", len(site), fold)
-    found = embedded(loaded, study, list(site.index), build.workers(config))
-    drawn = (run.resamples if resamples is None else resamples, run.seed)
-    within = _within(run, everybody, drawn[0])
-    told = _told(site.tolist(), _label(study, site.index), found, drawn)
-    told["told_by"] |= {} if within is None else {"score": site_as_dict(within.told_by["score"])}
-    return _head(run, config) | {
-        "fold": fold,
-        "checkpoint": place.relative_to(run.folder).as_posix(),
-        "patients": {"n": len(everybody), "known": len(site), "sites": site.value_counts().to_dict()},
-        "site": source,
-        "resamples": drawn[0],
-        "seed": drawn[1],
-        "method": METHOD,
-        **told,
-        "within_sites": None if within is None else _within_as_dict(within),
-        "words": {name: _words(name, **told) for name in JUDGED},
+    all_sites, source = _sites(run, study)
+    sites = all_sites[all_sites != ""]
+    _check_site_sizes(run, sites, source)
+    logger.info("embedding %d patients with the model of fold %d", len(sites), fold)
+    embeddings = embedded(loaded, study, list(sites.index), build.workers(config))
+    resamples, names = run.resamples if resamples is None else resamples, sites.tolist()
+    label = _label(study, sites.index)
+    inputs = {"encoder": embeddings.encoder.numpy(), "embedding": embeddings.bag.numpy()}
+    predicted_from = {
+        name: site_predictability(values, names, resamples, run.seed)
+        for name, values in {"label": label, **inputs}.items()
     }
+    beyond_label = {name: beyond(values, label, names, resamples, run.seed) for name, values in inputs.items()}
+    reported = _reported(run, all_sites, resamples)
+    return SiteAudit(
+        run=run.folder.resolve().name,
+        tool=run.tool["name"],
+        model=run.model,
+        encoder=run.encoder,
+        simulated=run.simulated,
+        cohort=config.data.name,
+        split=split_name(run),
+        fold=fold,
+        checkpoint=place.relative_to(run.folder).as_posix(),
+        patients=SitePatients(
+            n=len(all_sites),
+            known=len(sites),
+            sites={str(name): int(count) for name, count in sites.value_counts().items()},
+        ),
+        site=source,
+        resamples=resamples,
+        seed=run.seed,
+        predicted_from=predicted_from | ({} if reported is None else {"score": reported.told_by["score"]}),
+        beyond_label=beyond_label,
+        metric=None if reported is None else reported.metric,
+        within_sites=None if reported is None else reported.within_sites,
+        sentences={name: signature_sentence(name, predicted_from, beyond_label) for name in JUDGED},
+    )
 
 
-def _options(run: Run, features: Path | None) -> RunConfig:
+def _config(run: Run, features: Path | None) -> RunConfig:
     if run.config is None:
         raise ConfigError(f"{run.folder}: holds no options, expected a run that was trained here")
     return run.config if features is None else run.config.replaced({"data.features": str(features)})
 
 
 def _sites(run: Run, study: Study) -> "tuple[pd.Series[str], str]":
-    """The site of every patient of the run, empty where not known, and where that stands."""
+    """Return the site of every patient of the run, empty if unknown, and where the sites are read from."""
     patients, table = _patients(run, study), study.cohort.table
     if "site" not in table:
         return pd.Series(sites_of(patients, table), index=patients), "the TCGA barcodes"
@@ -101,78 +158,61 @@ def _sites(run: Run, study: Study) -> "tuple[pd.Series[str], str]":
 
 def _patients(run: Run, study: Study) -> list[str]:
     patients = sorted(set(run.tables["predictions"]["patient"]))
-    if lost := sorted(set(patients) - set(study.patients.index)):
+    if missing := sorted(set(patients) - set(study.patients.index)):
         raise ConfigError(
-            f"{study.source}: lacks {len(lost)} of the {len(patients)} patients of {run.folder}, {listed(lost)}; "
+            f"{study.source}: lacks {len(missing)} of the {len(patients)} patients of {run.folder}, {listed(missing)}; "
             "expected the cohort that the run was trained on"
         )
     return patients
 
 
-def _refuse_few(run: Run, site: "pd.Series[str]", source: str) -> None:
-    amounts = site.value_counts()
-    if (large := int((amounts >= PARTS).sum())) < 2:
+def _check_site_sizes(run: Run, sites: "pd.Series[str]", source: str) -> None:
+    sizes = sites.value_counts()
+    if (large := int((sizes >= PARTS).sum())) < 2:
         raise ConfigError(
-            f"{run.folder}: {large} of {len(amounts)} sites in {source} have {PARTS} patients or more, expected two"
+            f"{run.folder}: {large} of {len(sizes)} sites in {source} have {PARTS} patients or more, expected two"
         )
 
 
 def _label(study: Study, patients: pd.Index) -> NDArray[np.float64]:
-    """Which stratum each patient is of, `(p, strata)`."""
+    """Return the stratum of each patient as indicators, `(p, strata)`."""
     strata = study.endpoint.strata(study.target[study.patients.index.get_indexer(patients)])
     return np.equal(strata[:, None], np.unique(strata)).astype(np.float64)
 
 
-def _told(site: list[str], label: NDArray[np.float64], found: Embedded, drawn: tuple[int, int]) -> dict[str, Any]:
-    """How well the site is told by each, and how much better than by the label; `drawn` are resamples and seed."""
-    numbers = {"encoder": found.encoder.numpy(), "embedding": found.bag.numpy()}
-    every = {"label": label, **numbers}
-    return {
-        "told_by": {name: site_as_dict(site_predictability(values, site, *drawn)) for name, values in every.items()},
-        "beyond_label": {name: site_as_dict(beyond(values, label, site, *drawn)) for name, values in numbers.items()},
-    }
-
-
-def _within_as_dict(section: Sites) -> dict[str, Any]:
-    within = section.within_sites
-    return {"metric": section.metric, "sites": within.sites, **as_dict(within.estimate)}
-
-
-def _within(run: Run, site: "pd.Series[str]", resamples: int) -> Sites | None:
-    """Return the report's section on sites for these sites; None where fewer than two are reported."""
+def _reported(run: Run, sites: "pd.Series[str]", resamples: int) -> Sites | None:
+    """Return the report's section with these sites; None if fewer than two sites are reported."""
     if not run.reports:
         return None
-    return Sites.compute(replace(run.evaluation(resamples=resamples), patients=pd.DataFrame({"site": site})))
+    return Sites.compute(replace(run.evaluation(resamples=resamples), patients=pd.DataFrame({"site": sites})))
 
 
-def _head(run: Run, config: RunConfig) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "run": run.folder.resolve().name,
-        "tool": run.tool["name"],
-        "model": run.model,
-        "encoder": run.encoder,
-        "simulated": run.simulated,
-        "cohort": config.data.name,
-        "split": split_name(run),
-    }
-
-
-def _words(name: str, told_by: Mapping[str, Any], beyond_label: Mapping[str, Any]) -> str:
-    """What one of `JUDGED` shows, beside what the label alone shows."""
-    own = told_by[name]["balanced_accuracy"]
-    accuracy = f"balanced accuracy {_span(own)}, chance {own['chance']:.3f}"
-    who = f"of {told_by[name]['n']} patients of {told_by[name]['sites']} sites with {accuracy}"
-    if own["low"] <= own["chance"]:
-        return f"no signature is shown: the {NAMES[name]} tells the site {who}"
-    label, gained = (one["balanced_accuracy"] for one in (told_by["label"], beyond_label[name]))
-    if gained["low"] > 0:
-        return f"a signature is shown: the {NAMES[name]} tells the site {who}; the label alone {_span(label)}"
+def signature_sentence(
+    name: str, predicted_from: dict[str, SitePredictability], beyond_label: dict[str, SitePredictability]
+) -> str:
+    """Return a sentence on whether an input predicts the site better than chance and better than the label alone."""
+    result, label, gain = predicted_from[name], predicted_from["label"], beyond_label[name]
+    accuracy, chance = _bounded(result.balanced_accuracy), result.chance["balanced_accuracy"]
+    scope = (
+        f"of {result.n} patients of {result.sites} sites with balanced accuracy {_span(accuracy)}, chance {chance:.3f}"
+    )
+    if accuracy[1] <= chance:
+        return f"no signature is shown: the {NAMES[name]} predicts the site {scope}"
+    label_span, gained = _span(_bounded(label.balanced_accuracy)), _bounded(gain.balanced_accuracy)
+    if gained[1] > 0:
+        return f"a signature is shown: the {NAMES[name]} predicts the site {scope}; the label alone {label_span}"
     return (
-        f"the {NAMES[name]} tells the site {who}; the label alone is not shown to tell it worse, {_span(label)}, "
-        f"a difference of {_span(gained, '+')}: who comes to a site may explain it"
+        f"the {NAMES[name]} predicts the site {scope}; the label alone is not shown to predict it worse, {label_span}, "
+        f"a difference of {_span(gained, '+')}: differences between the sites' patients may explain it"
     )
 
 
-def _span(found: Mapping[str, Any], sign: str = "") -> str:
-    return f"{found['value']:{sign}.3f} ({found['low']:{sign}.3f} to {found['high']:{sign}.3f})"
+def _bounded(estimate: Estimate | None) -> tuple[float, float, float]:
+    if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
+        raise ValueError("an estimate of an audit has a value and an interval")
+    return estimate.value, estimate.low, estimate.high
+
+
+def _span(interval: tuple[float, float, float], sign: str = "") -> str:
+    value, low, high = interval
+    return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"

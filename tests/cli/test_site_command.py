@@ -48,18 +48,25 @@ def test_where_sites_stain_in_their_own_ways_the_encoder_tells_them(
     assert said.code == 0, said.err
     found = files.read_json(tmp_path / "out" / "site.json")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"site.json", "site.png", "site.svg"}
-    assert (found["schema"], found["fold"], found["checkpoint"], found["resamples"]) == (1, 0, "checkpoint", 100)
+    assert (found["schema_version"], found["fold"], found["checkpoint"], found["resamples"]) == (
+        2,
+        0,
+        "checkpoint",
+        100,
+    )
     assert found["patients"]["n"] == found["patients"]["known"] == sum(found["patients"]["sites"].values()) == 60
-    encoder = found["told_by"]["encoder"]["balanced_accuracy"]
-    assert encoder["low"] > 0.7 > encoder["chance"] == pytest.approx(1 / 3)
+    chance = found["predicted_from"]["encoder"]["chance"]["balanced_accuracy"]
+    encoder = found["predicted_from"]["encoder"]["balanced_accuracy"]
+    assert encoder["low"] > 0.7 > chance == pytest.approx(1 / 3)
     assert found["beyond_label"]["encoder"]["balanced_accuracy"]["low"] > 0
-    assert found["words"]["encoder"].startswith("a signature is shown: the encoder's mean tile tells the site of 60")
+    sentence = "a signature is shown: the encoder's mean tile predicts the site of 60"
+    assert found["sentences"]["encoder"].startswith(sentence)
     shown = said.out.splitlines()
     assert shown[0].startswith("msi-crc, ABMIL, simulated, fold 0, 60 patients of 3 sites, by the clinical table")
     for at, name in enumerate(("label", "score", "encoder's mean tile", "bag embedding"), start=2):
         assert shown[at].startswith(name)
     assert f"{encoder['value']:.3f} ({encoder['low']:.3f} to {encoder['high']:.3f})" in shown[4]
-    assert found["words"]["embedding"] in shown
+    assert found["sentences"]["embedding"] in shown
     assert found["designs"] is None
 
 
@@ -71,7 +78,7 @@ def test_where_sites_are_shuffled_no_signature_is_shown(trained: tuple[Path, Pat
     cohort.assign(site=cohort["patient"].map(site)).to_csv(table, index=False)
     said = mil("site", run, "--resamples", "100")
     assert said.code == 0, said.err
-    assert "no signature is shown: the encoder's mean tile tells the site of 60 patients of 3 sites" in said.out
+    assert "no signature is shown: the encoder's mean tile predicts the site of 60 patients of 3 sites" in said.out
     assert "no signature is shown: the bag embedding" in said.out
 
 
@@ -85,8 +92,8 @@ def test_both_designs_are_shown_beside_each_other(trained: tuple[Path, Path], mi
     assert designs["difference"]["value"] == 0
     assert "AUROC" in said.out.splitlines()[7]
     assert [line.split()[0] for line in said.out.splitlines()[8:11]] == ["random", "whole", "difference"]
-    assert said.out.splitlines()[-1] == designs["words"]
-    assert designs["words"].startswith("no gap is shown")
+    assert said.out.splitlines()[-1] == designs["sentence"]
+    assert designs["sentence"].startswith("no gap is shown")
 
 
 def test_features_that_have_moved_are_found_where_the_user_says(

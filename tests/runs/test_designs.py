@@ -16,12 +16,13 @@ def test_the_gap_is_that_of_the_two_tables_in_either_order(tmp_path: Path) -> No
     random = open_run(folder_of(tmp_path / "random", "split=kfold"))
     worse = binary(noise=3.0)
     for split in ("site_preserved", "leave_one_site_out"):
-        whole = open_run(folder_of(tmp_path / split, f"split={split}", table=worse))
-        found = compare_designs(whole, random)
-        assert found == compare_designs(random, whole)
-        assert (found["random_run"], found["preserved_run"]) == ("random", split)
-        assert {"random_run": "random", "preserved_run": split, **gap(random.evaluation(), whole.evaluation())} == found
-        assert found["words"].startswith("random folds flatter")
+        preserved = open_run(folder_of(tmp_path / split, f"split={split}", table=worse))
+        result = compare_designs(preserved, random)
+        assert result == compare_designs(random, preserved)
+        assert (result.random_run, result.preserved_run) == ("random", split)
+        expected = gap(random.evaluation(), preserved.evaluation())
+        assert result == expected.model_copy(update={"random_run": "random", "preserved_run": split})
+        assert result.sentence.startswith("random folds flatter")
 
 
 def test_what_is_no_pair_of_designs_is_refused(tmp_path: Path) -> None:

@@ -109,15 +109,14 @@ def test_the_gap_of_a_run_to_itself_is_none_and_to_another_is_the_paired_differe
     worse = table.assign(p_1=1 / (1 + np.exp(-np.log(table["p_1"] / (1 - table["p_1"])) - 3 * rng.normal(size=360))))
     random, preserved = (Evaluation.refitted(one, Binary(), resamples=300) for one in (table, worse))
     none = gap(random, random)
-    assert (none["difference"]["value"], none["difference"]["low"], none["difference"]["high"]) == (0, 0, 0)
-    assert none["words"].startswith("no gap is shown")
+    assert (none.difference.value, none.difference.low, none.difference.high) == (0, 0, 0)
+    assert none.sentence.startswith("no gap is shown")
     found = gap(random, preserved)
     expected = difference(Binary().score, random.folds, preserved.folds, 300)["auroc"]
-    assert found["paired"]
-    assert found["difference"]["n"] == 120
-    for side in ("value", "low", "high"):
-        assert found["difference"][side] == pytest.approx(getattr(expected, side), abs=1e-12)
-    assert found["words"].startswith("random folds flatter")
+    assert found.paired
+    assert found.difference.n == 120
+    assert triple(found.difference) == pytest.approx(triple(expected), abs=1e-12)
+    assert found.sentence.startswith("random folds flatter")
 
 
 def test_other_patients_are_drawn_apart_and_other_questions_refused() -> None:
@@ -125,9 +124,9 @@ def test_other_patients_are_drawn_apart_and_other_questions_refused() -> None:
     fewer = table[table["patient"] != "000"]
     one, other = (Evaluation.refitted(rows, Binary(), resamples=100) for rows in (table, fewer))
     found = gap(one, other)
-    assert not found["paired"]
-    assert found["difference"]["n"] == 239
-    width = found["difference"]["high"] - found["difference"]["low"]
-    assert width > found["random"]["high"] - found["random"]["low"], "nothing cancels out"
+    assert not found.paired
+    assert found.difference.n == 239
+    (_, low, high), (_, random_low, random_high) = triple(found.difference), triple(found.random)
+    assert high - low > random_high - random_low, "nothing cancels out"
     with pytest.raises(PredictionsError, match="gap: Cox of time, event, expected Binary of label"):
         gap(one, Evaluation.refitted(survival(), Cox(), resamples=10))
