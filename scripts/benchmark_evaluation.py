@@ -29,7 +29,7 @@ from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.survival import Cox
 from mil.report.evaluation import Evaluation
-from mil.report.sections.discrimination import called, folds_of, score_of
+from mil.report.sections.discrimination import folds_of, score_of
 from mil.stats import Censoring, brier_at, c_index, cumulative_dynamic_auc, integrated_brier, uno_c
 from mil.stats.bootstrap import Fold, Score
 from mil.stats.bootstrap_intervals import intervals
@@ -120,7 +120,7 @@ def _case(name: str, endpoint: Endpoint, table: pd.DataFrame) -> Case:
 def _naive_calls(endpoint: Endpoint, values: Floats, truth: Floats, count: int, rows: Places) -> object:
     assert isinstance(endpoint, Binary | Multiclass | Ordinal)
     label, shares = truth[rows, count].astype(int), values[rows, count:]
-    calls = called(endpoint, shares)
+    calls = endpoint.call_classes(shares)
     found = [sklearn.balanced_accuracy_score(label, calls)]
     if isinstance(endpoint, Ordinal):
         found.append(sklearn.cohen_kappa_score(label, calls, weights="quadratic"))
