@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -82,6 +84,9 @@ def test_all_problems_of_one_stage_are_in_it(source: StudySource) -> None:
     reader = StudyReader(source)
     assert [finding.code for finding in reader.headers.errors] == ["no-file", "unreadable"]
     assert len(reader.labels.value_or_raise().patients) == 24
+    study = reader.study().value
+    assert study is not None
+    assert set(study.cohort.table["slide"]) == set(reader.usable)
     with pytest.raises(FeatureError, match=r"no feature file.*the first of 2 errors; mil check with the same words"):
         read_source(source)
 
@@ -89,10 +94,12 @@ def test_all_problems_of_one_stage_are_in_it(source: StudySource) -> None:
 def test_slides_that_may_be_left_out_leave_the_study_with_counted_warnings(source: StudySource) -> None:
     slide_file(source, 0).unlink()
     slide_file(source, 1).write_bytes(b"no HDF5")
+    with h5py.File(slide_file(source, 2), "r+") as file:
+        file["features"][0] = np.nan
     study = read_source(replace(source, on_missing="skip", on_bad_bag="skip"))
     counts = {finding.code: finding.count for finding in study.findings}
-    assert counts == {"no-file": 1, "unreadable": 1, "left-out": 2}
-    assert len(study.patients) == len(study.target) == len(study.bags) == 22
+    assert counts == {"no-file": 1, "unreadable": 1, "not-finite": 1, "left-out": 3}
+    assert len(study.patients) == len(study.target) == len(study.bags) == 21
     with pytest.raises(FeatureError, match="cannot be read as HDF5"):
         read_source(replace(source, on_missing="skip"))
 
