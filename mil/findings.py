@@ -90,13 +90,16 @@ class Checked(Generic[T_co]):
         log_warnings(self.findings)
         return value
 
-    def value_or_raise(self) -> T_co:
+    def value_or_raise(self, hint: str = "") -> T_co:
         """Return the value; its warnings are for the caller to show.
+
+        Args:
+            hint: As in `raise_first_error`.
 
         Raises:
             MilError: The first error, as the class that it names.
         """
-        raise_first_error(self.findings)
+        raise_first_error(self.findings, hint)
         if self.value is None:
             raise MilError("this could not be checked, as an earlier step failed")
         return self.value

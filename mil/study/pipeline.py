@@ -84,9 +84,8 @@ def split_by(strategy: Strategy, study: Study, seed: int) -> Split:
     """
     labels = Labels(study.patients, study.target)
     split = check_split(strategy, seed, study.endpoint, study.cohort, labels, study.balance == "loss")
-    raise_first_error(split.findings, HINT)
     warnings = tuple(finding for finding in split.findings if finding.severity == "warning")
-    return Split(split.value_or_raise().table, warnings)
+    return Split(split.value_or_raise(HINT).table, warnings)
 
 
 @dataclass(frozen=True)

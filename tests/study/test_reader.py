@@ -78,6 +78,16 @@ def test_features_that_are_not_there_leave_the_labels_to_be_checked(source: Stud
         reader.study().require()
 
 
+def test_rows_that_contradict_each_other_leave_the_missing_files_to_be_found(source: StudySource) -> None:
+    slide_file(source, 0).unlink()
+    table = pd.read_csv(source.cohort, dtype=str)
+    pd.concat([table, table.iloc[-1:]]).to_csv(source.cohort, index=False)
+    reader = StudyReader(source)
+    assert [finding.code for finding in reader.cohort.errors] == ["doubled-slide"]
+    assert [finding.code for finding in reader.headers.findings] == ["no-file"]
+    assert untried(reader) == ["labels"]
+
+
 def test_all_problems_of_one_stage_are_in_it(source: StudySource) -> None:
     slide_file(source, 0).unlink()
     slide_file(source, 1).write_bytes(b"no HDF5")
