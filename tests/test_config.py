@@ -85,6 +85,13 @@ def test_later_words_win_root_then_tool_then_experiment_then_command_line(own: P
         ("tool=msi", "tool=msi does not exist, did you mean 'msi-crc'?"),
         ("split=k-fold", "split=k-fold does not exist, did you mean 'kfold'?"),
         ("xyz=1", "option 'xyz' does not exist"),
+        ("tool.titel=x", "To append to your config use +tool.titel=x"),
+        (
+            "tool.endpoint.clases=[a,b]",
+            "option 'tool.endpoint.clases' does not exist, did you mean 'tool.endpoint.classes'?",
+        ),
+        ("simulation.patint=3", "option 'simulation.patint' does not exist, did you mean 'simulation.patients'?"),
+        ("callbacks.early_stopping.patince=3", "did you mean 'callbacks.early_stopping.patience'?"),
         ("nonsense", "nonsense"),
         ("model.dropout=[", "configuration: "),
     ],

@@ -16,7 +16,7 @@ from mil.study import build
 from mil.study.compose import compose
 from mil.study.config import RunConfig
 from mil.study.pipeline import read_study, split_study
-from mil.training.run import train
+from mil.training.train import train
 from tests.conftest import TINY
 
 SMALLER = [

@@ -1,4 +1,4 @@
-"""`mil calibrate`: a cut, or probabilities, set by patients of a site or scanner that a checkpoint does not know."""
+"""`mil calibrate`: set a threshold, or recalibrate probabilities, by patients of a new site or scanner."""
 
 import sys
 from collections.abc import Iterator
@@ -22,11 +22,12 @@ def calibrate(
     confidence: float,
     method: str | None = None,
 ) -> None:
-    """Writes the checkpoint with its new cut and says what the known positives promise, or with its new calibration.
+    """Write the checkpoint with its new threshold and print the guarantee, or with its new calibration.
 
     Raises:
-        ConfigError: the folder exists, there is no such decision or method, or a cut and a calibration are asked for.
-        PredictionsError: too few known positives to carry the promise, or too few patients for the calibration.
+        ConfigError: The folder exists, there is no such decision or method, or both a threshold and a calibration are
+            requested.
+        PredictionsError: Too few known positives for the guarantee, or too few patients for the calibration.
     """
     if method is not None and (decision is not None or sensitivity is not None):
         raise ConfigError(
@@ -36,21 +37,24 @@ def calibrate(
     loaded = checkpoints.load(place)
     if method is not None:
         calibrators.check(method, loaded.endpoint)
-    found = labelled(loaded, features, cohort, slides)
+    cohort_predictions = labelled(loaded, features, cohort, slides)
     if method is not None:
-        sys.stdout.writelines(f"{line}\n" for line in _told(put_right(loaded, found, out, method), found))
+        sys.stdout.writelines(
+            f"{line}\n"
+            for line in _calibration_lines(put_right(loaded, cohort_predictions, out, method), cohort_predictions)
+        )
         sys.stdout.write(f"{out}\n")
         return
-    fresh = recalibrated(loaded, found, out, decision, sensitivity, confidence)
+    fresh = recalibrated(loaded, cohort_predictions, out, decision, sensitivity, confidence)
     if fresh.guarantee is not None:
         sys.stdout.write(f"{fresh.guarantee.sentence()}\n")
     sys.stdout.write(f"{out}\n")
 
 
-def _told(fresh: Calibrator, found: Labelled) -> Iterator[str]:
-    """What each probability or risk was on average, and what it is now."""
-    after = fresh.apply(found.table)
+def _calibration_lines(fresh: Calibrator, cohort_predictions: Labelled) -> Iterator[str]:
+    """Yield the mean of each probability or risk before and after."""
+    after = fresh.apply(cohort_predictions.table)
     for name in fresh.columns:
-        means = f"mean {found.table[name].mean():.4g}, now {after[calibrated_name(name)].mean():.4g}"
+        means = f"mean {cohort_predictions.table[name].mean():.4g}, now {after[calibrated_name(name)].mean():.4g}"
         yield f"{name}  {means if fresh.answers([name]) else 'not calibrated: these patients cannot carry it'}"
     yield f"calibration by {fresh.method}, fitted to {fresh.n} patients"

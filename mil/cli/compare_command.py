@@ -1,4 +1,4 @@
-"""`mil compare`: runs beside each other on the same patients."""
+"""`mil compare`: compare runs on the same patients."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,36 +18,36 @@ from mil.runs.leaderboard_plot import draw_leaderboard
 from mil.runs.run import open_run, titles
 
 WIDTH = 140
-"""Columns that a table may take where nobody looks at it; a wider terminal is used in full."""
+"""Width of a printed table in characters, unless the terminal is wider."""
 DESCRIBED = ("tool", "model", "encoder")
 NUMBERS = {"": "metric", "behind": "minus the best", "over_baseline": "minus mean pooling"}
 
 
 def compare(runs: list[Path], out: Path | None = None, resamples: int | None = None) -> None:
-    """Prints a table of the runs and a verdict on each pair of the best and another; `out` gets files of them.
+    """Print a table of the runs, and a verdict on each pair of the best run and another.
 
-    Two runs are compared on the patients that both report; more are ranked within groups that report the same ones.
+    Two runs are compared on the patients that both report; more are ranked within groups that report the same patients.
 
     Args:
         runs: Folders of finished runs.
-        out: For `leaderboard.csv`, `comparison.json` and the figure `leaderboard`; nothing is written without it.
-        resamples: Of every bootstrap; the runs' own where left out.
+        out: Folder for `leaderboard.csv`, `comparison.json` and the figure `leaderboard`; None writes nothing.
+        resamples: Bootstrap resamples; by default as the runs.
 
     Raises:
-        ConfigError: fewer than two runs, one named twice, or a folder that is none.
-        PredictionsError: two runs that share no patient, or differ in what a patient is.
+        ConfigError: Fewer than two runs, the same run twice, or a folder that holds no run.
+        PredictionsError: The runs share no patient, or differ in the patients' labels.
     """
     entries = _entries(runs, resamples)
     table = leaderboard(entries)
-    found = _comparisons(entries)
+    comparisons = _comparisons(entries)
     console = Console(width=max(WIDTH, Console().width), soft_wrap=True)
-    for one in _tables(table):
-        console.print(one)
-    for line in [*_notes(table), *(one["verdict"] for one in found)]:
+    for group in _tables(table):
+        console.print(group)
+    for line in [*_notes(table), *(comparison["verdict"] for comparison in comparisons)]:
         sys.stdout.write(f"{line}\n")
     if out is not None:
         files.write(out / "leaderboard.csv", table.to_csv(index=False))
-        files.write_json(out / "comparison.json", {"schema": 1, "comparisons": found})
+        files.write_json(out / "comparison.json", {"schema": 1, "comparisons": comparisons})
         with styled():
             save(draw_leaderboard(table), out, "leaderboard")
 
@@ -63,44 +63,44 @@ def _entries(runs: list[Path], resamples: int | None) -> list[Entry]:
 
 
 def _comparisons(entries: list[Entry]) -> list[dict[str, Any]]:
-    """Two runs on what they share, even where that is not all; of more, each with the best of its group."""
+    """Compare two runs on the patients they share; of more than two, each with the best of its group."""
     if len(entries) == 2 and len(groups(entries)) == 2:
-        one, other = entries
-        return [compare_two(one.evaluation, other.evaluation, (one.name, other.name))]
+        first, second = entries
+        return [compare_two(first.evaluation, second.evaluation, (first.name, second.name))]
     return against_best(entries)
 
 
 def _tables(table: pd.DataFrame) -> Iterator[Table]:
-    """One a group; what all of its runs share stands in the title."""
+    """Yield one table per group; what all its runs share is in the title."""
     for number, rows in table.groupby("group", sort=True):
         fixed = [key for key in DESCRIBED if rows[key].nunique() == 1]
         first = rows.iloc[0]
-        said = [*(first[key] for key in fixed), first["metric"], f"n {first['n']}", first["counts"]]
-        where = f"group {number}: " if table["group"].nunique() > 1 else ""
-        title = where + ", ".join(str(one) for one in said if one != "")
-        yield _shown(title, rows, [key for key in DESCRIBED if key not in fixed])
+        shared = [*(first[key] for key in fixed), first["metric"], f"n {first['n']}", first["counts"]]
+        prefix = f"group {number}: " if table["group"].nunique() > 1 else ""
+        title = prefix + ", ".join(str(value) for value in shared if value != "")
+        yield _group_table(title, rows, [key for key in DESCRIBED if key not in fixed])
 
 
-def _shown(title: str, rows: pd.DataFrame, described: list[str]) -> Table:
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+def _group_table(title: str, rows: pd.DataFrame, described: list[str]) -> Table:
+    group = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for head in ("rank", "run", *described, *NUMBERS.values()):
-        shown.add_column(head, no_wrap=True)
+        group.add_column(head, no_wrap=True)
     for row in rows.to_dict("records"):
         rank = "-" if pd.isna(row["rank"]) else str(row["rank"])
         words = [str(row[key]) for key in ("run", *described)]
-        shown.add_row(rank, *words, *(_interval(row, name) for name in NUMBERS))
-    return shown
+        group.add_row(rank, *words, *(_interval(row, name) for name in NUMBERS))
+    return group
 
 
 def _notes(table: pd.DataFrame) -> Iterator[str]:
     if any(table[f"{name}_zero_excluded"].eq(True).any() for name in NUMBERS if name):
-        yield "* the 95% interval leaves out zero"
+        yield "* the 95% interval excludes zero"
     if (amount := table["group"].nunique()) > 1:
         yield f"{amount} groups of different patients or targets: no rank holds across them."
 
 
 def _interval(row: Mapping[Any, Any], name: str) -> str:
-    """`0.912 (0.870 to 0.950)`; a difference with its sign, and a star where zero is left out."""
+    """Format `0.912 (0.870 to 0.950)`; differences with their sign, and a star where the interval excludes zero."""
     prefix = f"{name}_" if name else ""
     value, low, high = row[name or "value"], row[f"{prefix}low"], row[f"{prefix}high"]
     if pd.isna(value):

@@ -1,4 +1,4 @@
-"""Words that a shell can complete: `tool=m` to `tool=msi-crc`. Reads folder listings, imports nothing heavy."""
+"""Shell completion of options, such as `tool=m` to `tool=msi-crc`; it only lists folders, so that it is fast."""
 
 from typer import Context
 
@@ -6,9 +6,9 @@ from mil.config import choices, groups
 
 
 def group_or_value(ctx: Context, incomplete: str) -> list[str]:
-    """The options that choose a file, and once one is typed, the files.
+    """Return the groups of `conf/`, or after `group=` the names of its files.
 
-    To bash an equal sign ends a word: `tool=m` comes as `tool`, `=`, `m`, and what replaces `m` alone is asked for.
+    Bash splits words at equal signs: `tool=m` arrives as `tool`, `=`, `m`, and expects replacements of `m` only.
     """
     before = list(ctx.params.get("words") or ())
     if not incomplete and before and before[-1] in groups():  # typer drops an equal sign that is the last word
@@ -22,5 +22,5 @@ def group_or_value(ctx: Context, incomplete: str) -> list[str]:
 
 
 def groups_help() -> str:
-    """One line for each option that chooses a file."""
+    """Return every group of `conf/` with the names of its files, for the help text."""
     return "  ".join(f"{group}={'|'.join(choices(group))}" for group in groups())

@@ -16,34 +16,34 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def convert(source: Path, out: Path, dtype: str | None, skip_bad: bool, reading: Reading) -> None:
-    """Packs a folder and says what became of it.
+    """Pack a folder of feature files and print sizes, rounding and the packed file.
 
     Raises:
-        MilError: what cannot be read, or written.
+        MilError: A file cannot be read or written.
     """
     if reading.slide_mpp is not None and not 0 < reading.slide_mpp < math.inf:
         raise ConfigError(f"--slide-mpp is {reading.slide_mpp:g}, expected micrometres a pixel, above 0")
     store = FeatureStore(source, reading=reading)
     slides = store.sound(store.slides).require() if skip_bad else store.slides
     with bars() as advance:
-        done = pack(store, out, slides, dtype, advance)
-    sys.stdout.writelines(f"{line}\n" for line in (*_told(done, out), str(out)))
+        packing = pack(store, out, slides, dtype, advance)
+    sys.stdout.writelines(f"{line}\n" for line in (*_summary(packing, out), str(out)))
 
 
-def _told(done: Packing, out: Path) -> list[str]:
-    change = done.after / max(done.before, 1)
+def _summary(packing: Packing, out: Path) -> list[str]:
+    change = packing.after / max(packing.before, 1)
     compared = f"{1 - change:.0%} smaller" if change < 1 else f"{change - 1:.0%} larger"
     start = time.perf_counter()
     slides = len(Packed(out).slides)
     opened = time.perf_counter() - start
     lines = [
-        f"{slides} slides, {done.tiles} tiles, each read back and compared",
-        f"{_size(done.before)} before, {_size(done.after)} now: {compared}; opens in {1000 * opened:.0f} ms",
+        f"{slides} slides, {packing.tiles} tiles, each read back and compared",
+        f"{_size(packing.before)} before, {_size(packing.after)} now: {compared}; opens in {1000 * opened:.0f} ms",
     ]
-    if done.resumed:
-        lines.append(f"{done.resumed} slides were there from an interrupted conversion")
-    if done.rounding:
-        lines.append(f"values were rounded to {done.dtype}, by at most {done.rounding:.3g}")
+    if packing.resumed:
+        lines.append(f"{packing.resumed} slides were kept from an interrupted conversion")
+    if packing.rounding:
+        lines.append(f"values were rounded to {packing.dtype}, by at most {packing.rounding:.3g}")
     return lines
 
 

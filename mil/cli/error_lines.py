@@ -1,10 +1,10 @@
-"""What a user is told of an error: one line."""
+"""Errors as one line for the terminal."""
 
 
-def told(error: Exception) -> str:
-    """The error in one line.
+def one_line(error: Exception) -> str:
+    """Return the message of an error in one line.
 
-    A worker process wraps what it raises in its own traceback; the user's error is the end of it.
+    A worker process puts its traceback before the message; it is cut off.
     """
     if isinstance(error, OSError):  # a folder that cannot be written, a full disk
         return f"{error.filename or 'file'}: {error.strerror or error}"

@@ -12,14 +12,14 @@ from mil.config import PLURALS, described
 from mil.errors import ConfigError
 
 IN_DIM = 1024
-"""Width of features, and one logit: what models' parameters are counted at."""
+"""Width of the features for which the parameters of a model are counted; it has one logit."""
 
 
 def show(what: str) -> None:
-    """Prints one table, or all.
+    """Print one table, or all.
 
     Raises:
-        ConfigError: there is no such table.
+        ConfigError: No such table.
     """
     makers = {"tools": _tools, "models": _models, "encoders": _encoders, "endpoints": _endpoints}
     assert set(PLURALS) < set(makers)
@@ -75,8 +75,8 @@ def _endpoints() -> Iterator[dict[str, str]]:
     import mil.endpoints
     from mil.endpoints.endpoint import Endpoint
 
-    for found in pkgutil.iter_modules(mil.endpoints.__path__, "mil.endpoints."):
-        for _, member in inspect.getmembers(import_module(found.name), inspect.isclass):
-            if issubclass(member, Endpoint) and not inspect.isabstract(member) and member.__module__ == found.name:
+    for module in pkgutil.iter_modules(mil.endpoints.__path__, "mil.endpoints."):
+        for _, member in inspect.getmembers(import_module(module.name), inspect.isclass):
+            if issubclass(member, Endpoint) and not inspect.isabstract(member) and member.__module__ == module.name:
                 purpose = (inspect.getdoc(member) or "").partition("\n")[0]
                 yield {"endpoint": member.__name__.lower(), "metric": member.metric, "what": purpose}

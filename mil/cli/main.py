@@ -13,7 +13,7 @@ import typer
 from mil import __version__
 from mil.cli import zoo_commands
 from mil.cli.complete import group_or_value, groups_help
-from mil.cli.error_lines import told
+from mil.cli.error_lines import one_line
 from mil.cli.evaluate_command import Slides, evaluate
 from mil.errors import MilError
 
@@ -50,7 +50,7 @@ def main() -> None:
     try:
         app()
     except (MilError, OSError) as error:
-        sys.stderr.write(f"mil: {told(error)}\n")
+        sys.stderr.write(f"mil: {one_line(error)}\n")
         sys.exit(2)
 
 

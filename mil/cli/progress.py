@@ -1,4 +1,4 @@
-"""Progress bars, on stderr and only where a person sees them."""
+"""Progress bars on stderr, shown only on a terminal."""
 
 import sys
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from mil.features.packing import Progress as Advance
 
 @contextmanager
 def bars() -> Iterator[Advance]:
-    """Bars for things that are done one after another, each under its name."""
+    """Yield a callback that shows a progress bar for each step by its name."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
-    # drawn by who advances them, not by a thread: processes are forked meanwhile
+    # drawn by the caller rather than a thread: processes are forked meanwhile
     with Progress(
         *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), auto_refresh=False, transient=True
     ) as bar:

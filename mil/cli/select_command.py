@@ -1,4 +1,4 @@
-"""`mil select`: which configuration of a sweep each outer part is predicted by."""
+"""`mil select`: the configuration of a sweep that predicts each outer fold."""
 
 import sys
 from collections.abc import Iterator
@@ -10,23 +10,24 @@ from mil.runs.selection import select as choose_among
 
 
 def select(sweep: Path) -> None:
-    """Chooses in the folder of a multirun, says what was chosen, prints the folder with the result last.
+    """Choose among the jobs of a sweep; print the choices, and last the folder of the resulting run.
 
     Raises:
-        ConfigError: no two finished jobs of one question lie there.
-        PredictionsError: jobs that cannot be compared.
+        ConfigError: The folder holds fewer than two finished jobs of one question.
+        PredictionsError: The jobs cannot be compared.
     """
     out = choose_among(sweep)
     sys.stdout.writelines(
-        f"{line}\n" for line in (*said(pd.read_csv(out / "selection.csv", dtype={"config": str})), out)
+        f"{line}\n" for line in (*choice_lines(pd.read_csv(out / "selection.csv", dtype={"config": str})), out)
     )
 
 
-def said(selection: pd.DataFrame) -> Iterator[str]:
-    """A line for each outer part, and one for each configuration."""
+def choice_lines(selection: pd.DataFrame) -> Iterator[str]:
+    """Yield a line for each outer fold, and one for each configuration."""
     for row in selection[selection["chosen"]].itertuples():
         judged = f"{row.metric} {row.value:.3f} among {row.patients} select patients"
         yield f"outer part {row.outer}: job {row.config}, {judged}"
-    parts = selection["outer"].nunique()
-    for config, own in selection.groupby("config", sort=False):
-        yield f"job {config}: chosen in {int(own['chosen'].sum())} of {parts}, mean {own['value'].mean():.3f}"
+    outer_folds = selection["outer"].nunique()
+    for config, rows in selection.groupby("config", sort=False):
+        chosen = f"chosen in {int(rows['chosen'].sum())} of {outer_folds}"
+        yield f"job {config}: {chosen}, mean {rows['value'].mean():.3f}"

@@ -19,7 +19,7 @@ from mil.study.config import RunConfig
 from mil.study.pipeline import prepare_study, split_study
 from mil.study.rehearsal import rehearse
 from mil.study.study import Study
-from mil.training.run import train
+from mil.training.train import train
 
 logger = logging.getLogger("mil")
 CONFIG, SPLIT = "config.yaml", "split.csv"

@@ -163,7 +163,7 @@ def prepare(words: Sequence[str], extra: Path | None = None) -> list[str]:
         key = override.key_or_group
         if key in known_groups:
             _refuse_unknown_choice(override, extra)
-        elif not override.is_delete() and not key.startswith("hydra.") and "/" not in key:
+        elif not (override.is_delete() or "/" in key or _is_left_to_hydra(key)):
             if "." not in key and key not in RunConfig.model_fields:
                 raise ConfigError(
                     f"option {key!r} does not exist{nearest(key, [*RunConfig.model_fields, *known_groups])}"
@@ -171,6 +171,11 @@ def prepare(words: Sequence[str], extra: Path | None = None) -> list[str]:
             word = f"++{word.lstrip('+')}"
         prepared.append(word)
     return prepared
+
+
+def _is_left_to_hydra(key: str) -> bool:
+    """Return whether Hydra itself refuses a key that its configuration lacks: its own, and what a tool states."""
+    return key.startswith("hydra.") or (key.startswith("tool.") and not key.startswith("tool.endpoint."))
 
 
 def _refuse_unknown_choice(override: Override, extra: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""The numbers that every model has to beat: a linear model on the mean of a patient's tiles, or on covariates."""
+"""The baseline of every report: a linear model on the mean of a patient's tiles, or on covariates."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ PENALTIES = tuple(10.0**power for power in range(-4, 3))
 
 
 def mean_features(store: FeatureStore, slides: Sequence[Sequence[str]]) -> Tensor:
-    """Mean over all tiles of each bag, `(b, d)` in double precision; reads every file once."""
+    """Return the mean over all tiles of each bag, `(b, d)` in double precision; every file is read once."""
     return torch.stack([_mean(store, bag) for bag in slides])
 
 
@@ -23,9 +23,9 @@ def _mean(store: FeatureStore, slides: Sequence[str]) -> Tensor:
 
 
 def linear_logits(features: Tensor, target: Tensor, train: Tensor, select: Tensor, endpoint: Endpoint) -> Tensor:
-    """Logits `(b, c)` of all bags from a ridge-penalised linear model of features `(b, d)`.
+    """Return the logits `(b, c)` of all bags from a ridge-penalised linear model of features `(b, d)`.
 
-    Features are standardised on the `train` rows, weights are fitted to them by L-BFGS on the endpoint's own loss, and
+    Features are standardised on the `train` rows and weights fitted to them by L-BFGS with the loss of the endpoint;
     the penalty is the one with the lowest loss on the `select` rows.
     """
     spread, middle = torch.std_mean(features[train], 0)

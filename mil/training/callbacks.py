@@ -1,4 +1,4 @@
-"""What watches a fit: the best weights so far, the state to resume from, a line an epoch for a person to read."""
+"""Callbacks of the trainer: the best weights, the state to resume from, and one log line per epoch."""
 
 import logging
 import time
@@ -13,9 +13,9 @@ logger = logging.getLogger(__name__)
 
 
 class Best(Callback):
-    """Keeps the weights of the epoch with the lowest loss on the select patients.
+    """Keep the weights of the epoch with the lowest loss of the patients of model selection.
 
-    They travel in the trainer's own state, so a run that is resumed knows them.
+    The weights are part of the trainer's state, so that a resumed run has them.
     """
 
     def __init__(self) -> None:
@@ -24,51 +24,51 @@ class Best(Callback):
         self.weights: dict[str, Tensor] = {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Copies the weights where they are the best so far, and the first in any case."""
+        """Copy the weights if their loss is the lowest so far; the first are always copied."""
         loss = float(trainer.callback_metrics["select_loss"])
         if loss < self.loss or not self.weights:
             self.loss, self.epoch = loss, trainer.current_epoch
             self.weights = {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """For `last.ckpt`."""
+        """Return the state for `last.ckpt`."""
         return {"loss": self.loss, "epoch": self.epoch, "weights": self.weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From `last.ckpt`."""
+        """Restore the state from `last.ckpt`."""
         self.loss, self.epoch, self.weights = (state_dict[key] for key in ("loss", "epoch", "weights"))
 
 
 class Last(Checkpoint):
-    """Writes the trainer's whole state after each epoch, whole or not at all.
+    """Write the state of the trainer after each epoch, completely or not at all.
 
-    Lightning's own `ModelCheckpoint(save_last=True, save_top_k=0)` writes nothing, and its other settings write every
-    epoch's weights twice. As a `Checkpoint` it is called after all other callbacks.
+    Lightning's `ModelCheckpoint(save_last=True, save_top_k=0)` writes nothing, and its other settings write the weights
+    of every epoch twice. As a `Checkpoint` it is called after all other callbacks.
     """
 
     def __init__(self, path: Path) -> None:
-        """`path` is replaced each epoch."""
+        """Write to `path`, which is replaced each epoch."""
         self.path = path
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Beside the old file, then in its place: `kill -9` leaves one of the two."""
+        """Write a new file, then rename it over the old one: after `kill -9` one of the two is complete."""
         fresh = self.path.with_suffix(".new")
         trainer.save_checkpoint(fresh)
         fresh.replace(self.path)
 
 
 class Progress(Callback):
-    """Logs loss and scores of each epoch, with its duration."""
+    """Log loss, scores and duration of each epoch."""
 
     def __init__(self) -> None:
         self.start = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock."""
+        """Start the clock."""
         self.start = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reads what was logged."""
+        """Write one line with the values that were logged."""
         values = "  ".join(f"{name} {float(value):.4f}" for name, value in sorted(trainer.callback_metrics.items()))
         seconds = time.monotonic() - self.start
         logger.info("epoch %d of %s  %s  %.1f s", trainer.current_epoch + 1, trainer.max_epochs, values, seconds)

@@ -1,4 +1,4 @@
-"""One fold's patients in their roles, and tables of their predictions."""
+"""The patients of one fold by role, and the table of their predictions."""
 
 import copy
 from collections.abc import Mapping
@@ -21,7 +21,16 @@ ROLES = ("train", "select", "report")
 
 @dataclass(frozen=True)
 class Fold:
-    """Where a fold's files go, its own endpoint, and the bags of each role that has patients."""
+    """One fold of a run.
+
+    Attributes:
+        number: As in the split.
+        folder: Where its files go.
+        endpoint: Fitted to the training patients of the fold.
+        bags: One row per bag, for each role that has patients.
+        data: The same bags with features and targets.
+        covariates: Fitted to the training patients; None if the model reads none.
+    """
 
     number: int
     folder: Path
@@ -29,42 +38,53 @@ class Fold:
     bags: Mapping[str, pd.DataFrame]
     data: Mapping[str, BagDataset]
     covariates: Covariates | None = None
-    """fitted to the training patients"""
 
 
 def cut(config: RunConfig, study: Study, split: Split, number: int, folder: Path) -> Fold:
-    """One fold of a split, with endpoint and covariates fitted to its training patients alone.
+    """Return one fold of a split, with endpoint and covariates fitted to its training patients only.
 
     Raises:
-        CohortError: the training patients have nothing to learn from.
+        CohortError: The training patients are all of one class, or have no event.
     """
     endpoint = copy.deepcopy(study.endpoint)
     roles = [role for role in ROLES if split.patients(number, role)]
     rows = {role: study.rows(split.patients(number, role)) for role in roles}
-    known = study.covariates
-    beside = None if known is None else known.fit(study.patients.loc[split.patients(number, "train")])
-    most = {"train": config.data.max_tiles}
+    covariates = study.covariates
+    if covariates is not None:
+        covariates = covariates.fit(study.patients.loc[split.patients(number, "train")])
+    max_tiles = {"train": config.data.max_tiles}
     data = {
         role: BagDataset(
-            study.store, list(bags["slides"]), target, most.get(role), config.seed, encoded(study, beside, bags)
+            study.store,
+            list(bags["slides"]),
+            target,
+            max_tiles.get(role),
+            config.seed,
+            encoded(study, covariates, bags),
         )
         for role, (bags, target) in rows.items()
     }
     endpoint.fit(data["train"].target, balance=config.data.balance == "loss")
-    return Fold(number, folder, endpoint, {role: bags for role, (bags, _) in rows.items()}, data, beside)
+    return Fold(number, folder, endpoint, {role: bags for role, (bags, _) in rows.items()}, data, covariates)
 
 
 def encoded(study: Study, covariates: Covariates | None, bags: pd.DataFrame) -> Tensor | None:
-    """The covariates of each bag's patient, `(b, k)`."""
+    """Return the covariates of each bag's patient, `(b, k)`; None if the study has none."""
     return None if covariates is None else covariates.encode(study.patients.loc[bags["patient"]])
 
 
 def predictions(study: Study, fold: Fold, logits: Mapping[str, Tensor]) -> pd.DataFrame:
-    """`patient, fold, role`, targets and scores of every patient, from each role's bags' logits `(b, c)`."""
+    """Return one row per patient: patient, fold, role, targets and scores.
+
+    Args:
+        study: All patients.
+        fold: The fold that was trained.
+        logits: Of the bags of each role, `(b, c)`.
+    """
     tables = []
-    for role, found in logits.items():
+    for role, values in logits.items():
         patients = study.patients.loc[sorted(set(fold.bags[role]["patient"]))]
-        scores = decoded(fold.endpoint, per_patient(found, fold.bags[role]["patient"], patients.index))
+        scores = decoded(fold.endpoint, per_patient(values, fold.bags[role]["patient"], patients.index))
         targets = patients[list(fold.endpoint.columns)].reset_index(drop=True)
         head = pd.DataFrame({"patient": patients.index, "fold": fold.number, "role": role})
         tables.append(pd.concat([head, targets], axis=1).assign(**scores))

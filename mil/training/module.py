@@ -1,4 +1,4 @@
-"""The steps that Lightning calls."""
+"""The Lightning module: training and validation steps, gradient clipping, optimizer."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,17 +21,25 @@ _DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 def feature_dtype(precision: str) -> torch.dtype:
-    """What the first layer computes in under a precision of Lightning's."""
+    """Return the type in which the first layer computes under one of Lightning's precisions."""
     return _DTYPES.get(precision, torch.float32)
 
 
 class MILModule(LightningModule):
-    """A model that learns an endpoint."""
+    """A model that is trained for an endpoint."""
 
     def __init__(
         self, model: MILModel, endpoint: Endpoint, optimizer: "partial[Optimizer]", schedule: Schedule, seed: int
     ) -> None:
-        """`optimizer` waits for its parameters; `seed` keys the randomness of each step."""
+        """Wrap a model.
+
+        Args:
+            model: The network.
+            endpoint: Its loss and scores.
+            optimizer: Still to be called with the parameters.
+            schedule: Factor of the learning rate by step and number of steps.
+            seed: With step and batch it determines dropout.
+        """
         super().__init__()
         self.model, self.endpoint = model, endpoint
         self.optimizer, self.schedule, self.seed = optimizer, schedule, seed
@@ -47,27 +55,27 @@ class MILModule(LightningModule):
         return loss
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """A resumed run drops out what the uninterrupted one did, and no two batches of a step drop out alike."""
+        """Seed dropout, so that a resumed run repeats that of an uninterrupted one and batches of a step differ."""
         self._sow(batch_idx)
 
     def _sow(self, place: int) -> None:
-        """Randomness depends on seed, step and the batch's place in the epoch alone."""
+        """Seed by the run's seed, the step and the place of the batch in the epoch."""
         torch.manual_seed(hash((self.seed, self.global_step, place)) % 2**63)
 
     def _cast(self, bags: Bags) -> Bags:
         return bags.cast(feature_dtype(str(self.trainer.precision)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch, `()`."""
+        """Return the loss of one batch, `()`."""
         return self._step(batch, "train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch of select patients, `()`."""
+        """Return the loss of one batch of patients of model selection, `()`."""
         return self._step(batch, "select")
 
     def on_validation_epoch_end(self) -> None:
-        """Loss and scores over all select bags at once: a partial likelihood needs the whole risk set."""
-        logits, target = (torch.cat(parts) for parts in zip(*self.seen, strict=True))
+        """Log loss and scores of all selection bags together: a partial likelihood needs all patients at risk."""
+        logits, target = (torch.cat(batches) for batches in zip(*self.seen, strict=True))
         self.seen.clear()
         scores = {name: float(value) for name, value in self.endpoint.score(logits, target).items()}
         values = {"loss": float(self.endpoint.loss(logits, target)), **scores}
@@ -79,7 +87,7 @@ class MILModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips by norm or value; Lightning would refuse fused optimisers, which only float16's scaling has to."""
+        """Clip by norm or value; Lightning refuses fused optimizers for every precision, not float16 alone."""
         if self.trainer.precision == "16-mixed":
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:
@@ -87,7 +95,7 @@ class MILModule(LightningModule):
             clip(self.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser and its schedule, a factor a step."""
+        """Return the optimizer and its schedule, one factor per step."""
         optimizer = self.optimizer(self.model.parameters())
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = LambdaLR(optimizer, lambda step: self.schedule(step, steps))

@@ -1,4 +1,4 @@
-"""Learning rates over a run, as factors of the optimiser's own."""
+"""Schedules of the learning rate: factors by step, `(step, steps) -> factor`."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cosine:
-    """Rises linearly over the first `warmup` of all steps, then falls along a cosine to `floor`.
+    """Rise linearly over the fraction `warmup` of all steps, then fall along a cosine to `floor`.
 
     I. Loshchilov, F. Hutter: SGDR. ICLR 2017, equation (5) with one period.
     """
@@ -15,7 +15,7 @@ class Cosine:
     floor: float = 0.01
 
     def __call__(self, step: int, steps: int) -> float:
-        """The factor at `step` of `steps`, both counted from zero."""
+        """Return the factor at `step`, counted from zero, of `steps`."""
         rising = self.warmup * steps
         if step < rising:
             return (step + 1) / (rising + 1)
@@ -25,8 +25,8 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Constant:
-    """The optimiser's own learning rate throughout."""
+    """Keep the learning rate of the optimizer."""
 
     def __call__(self, step: int, steps: int) -> float:
-        """One."""
+        """Return one."""
         return 1.0

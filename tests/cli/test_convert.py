@@ -122,7 +122,7 @@ def test_a_conversion_goes_on_where_it_was_interrupted_and_says_so(
         patch.setattr(FeatureStore, "read", failing)
         assert "2.h5: Input/output error" in refusal(mil, folder, tmp_path / "all.h5")
     lines = mil("convert", folder, tmp_path / "all.h5").out.splitlines()
-    assert lines[2] == "2 slides were there from an interrupted conversion"
+    assert lines[2] == "2 slides were kept from an interrupted conversion"
 
 
 def test_a_packed_file_takes_the_folders_place_in_a_check(hospital: Path, tmp_path: Path, mil: Mil) -> None:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import mil as package
 from mil import config
-from mil.cli.error_lines import told
+from mil.cli.error_lines import one_line
 from mil.errors import FeatureError
 from tests.conftest import Mil
 
@@ -201,9 +201,9 @@ def test_an_error_of_a_worker_process_is_told_in_one_line() -> None:
         "Caught FeatureError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
         "  File x, line 3, in read\nmil.errors.FeatureError: /data/a.h5: 1 of 3 tiles have NaN\n"
     )
-    assert told(wrapped) == "/data/a.h5: 1 of 3 tiles have NaN"
-    assert told(FeatureError("two\nlines")) == "two lines"
-    assert told(PermissionError(13, "Permission denied", "/data/x")) == "/data/x: Permission denied"
+    assert one_line(wrapped) == "/data/a.h5: 1 of 3 tiles have NaN"
+    assert one_line(FeatureError("two\nlines")) == "two lines"
+    assert one_line(PermissionError(13, "Permission denied", "/data/x")) == "/data/x: Permission denied"
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_one_line(mil: Mil, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from mil.features.batches import Draw
 from mil.study.compose import compose
 from mil.study.pipeline import read_study, split_study
 from mil.training.fold import cut
-from mil.training.run import train
+from mil.training.train import train
 from tests.conftest import TINY
 
 HOLDOUT = [*(word for word in TINY if word != "split.folds=2"), "split=holdout", "baseline=false"]

@@ -13,7 +13,7 @@ from mil.features.formats import Slide
 from mil.study.compose import compose
 from mil.study.pipeline import read_study, split_study
 from mil.study.study import Study
-from mil.training.run import train
+from mil.training.train import train
 from tests.conftest import TINY
 
 Read = Callable[..., Slide]
@@ -55,7 +55,7 @@ def test_processes_that_read_ahead_were_asked_for_and_keep_nothing(tmp_path: Pat
 def test_a_cohort_that_does_not_fit_is_told_of_and_read_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("mil.training.run.GIB", 1000)
+    monkeypatch.setattr("mil.training.train.GIB", 1000)
     with caplog.at_level(logging.INFO, logger="mil"):
         study = trained(tmp_path, "data.memory=2", *ALL_TRAIN)
     assert not study.store.keeps

@@ -17,7 +17,7 @@ from mil.runs.sweep_choice import chosen_by_outer_fold
 from mil.study import build
 from mil.study.compose import compose, read_config, write_config
 from mil.study.pipeline import read_study, split_study
-from mil.training.run import train
+from mil.training.train import train
 from tests.conftest import HOSPITAL, TINY
 
 NESTED = [word for word in TINY if not word.startswith(("model.", "split."))]

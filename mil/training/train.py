@@ -1,0 +1,85 @@
+"""Train every fold of a split, and write their predictions in one table."""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mil import files
+from mil.report.prediction_files import read
+from mil.splits.folds import Split
+from mil.study.config import RunConfig
+from mil.study.study import Study
+from mil.training.baseline import linear_logits, mean_features
+from mil.training.fit import fit
+from mil.training.fold import Fold, cut, encoded, predictions
+
+logger = logging.getLogger(__name__)
+GIB = 2**30
+
+
+def train(config: RunConfig, study: Study, split: Split, folder: Path) -> None:
+    """Train every fold and write `predictions.csv`.
+
+    With `config.baseline`, `baseline.csv` holds a linear model on mean features and, if models read covariates,
+    `covariates.csv` one on the covariates alone.
+
+    A fold that an earlier process finished is kept; one that it began continues from its last epoch. With several folds
+    each has a folder of its own.
+
+    Args:
+        config: All options.
+        study: The patients.
+        split: Roles of the patients in each fold.
+        folder: The run folder.
+
+    Raises:
+        CohortError: The training patients of a fold are all of one class.
+        FeatureError: A feature file cannot be read.
+    """
+    _keep_in_memory(config, study)
+    several = len(split.folds) > 1
+    folds = [
+        cut(config, study, split, number, folder / f"fold_{number}" if several else folder) for number in split.folds
+    ]
+    if config.baseline:
+        means = mean_features(study.store, list(study.bags["slides"]))
+        baseline = pd.concat([_baseline(study, fold, means) for fold in folds])
+        files.write(folder / "baseline.csv", baseline.to_csv(index=False))
+    if config.baseline and study.covariates is not None:
+        clinical = [(fold, encoded(study, fold.covariates, study.bags)) for fold in folds]
+        baseline = pd.concat(
+            [_baseline(study, fold, covariates.double()) for fold, covariates in clinical if covariates is not None]
+        )
+        files.write(folder / "covariates.csv", baseline.to_csv(index=False))
+    for number, fold in enumerate(folds, 1):
+        if not (fold.folder / "predictions.csv").exists():
+            logger.info("fold %d of %d: %s", number, len(folds), _roles(fold))
+            fit(config, study, split, fold)
+    if several:
+        table = pd.concat([read(fold.folder / "predictions.csv", study.endpoint.columns) for fold in folds])
+        files.write(folder / "predictions.csv", table.to_csv(index=False))
+
+
+def _keep_in_memory(config: RunConfig, study: Study) -> None:
+    """Keep the features of small cohorts in memory: opening a file takes longer than training on its few tiles."""
+    slides, limit = study.cohort.table["slide"], config.data.memory
+    if not config.data.workers and limit and not study.store.keep(slides, limit * GIB):
+        logger.info(
+            "features of %d slides are larger than data.memory=%d GiB: read anew each epoch", len(slides), limit
+        )
+
+
+def _roles(fold: Fold) -> str:
+    return ", ".join(f"{len(data)} bags ({sum(data.sizes)} tiles) {role}" for role, data in fold.data.items())
+
+
+def _baseline(study: Study, fold: Fold, features: Tensor) -> pd.DataFrame:
+    """Return a linear model's predictions on the same fold from the features `(b, d)` of all bags."""
+    masks = {role: study.bags["bag"].isin(set(bags["bag"])).to_numpy() for role, bags in fold.bags.items()}
+    rows = {role: torch.from_numpy(mask.nonzero()[0]) for role, mask in masks.items()}
+    _, target = study.rows(list(study.patients.index))
+    logits = linear_logits(features, target, rows["train"], rows.get("select", rows["train"]), fold.endpoint)
+    return predictions(study, fold, {role: logits[row] for role, row in rows.items()})
