@@ -1,6 +1,6 @@
 """Gradient caching gives the gradient of one batch of all bags, though few of them are read at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
@@ -35,6 +35,9 @@ class Shelf:
 
     def header(self, slide: str) -> SimpleNamespace:
         return SimpleNamespace(tiles=2 + int(slide) % 5)
+
+    def valid_headers(self, slides: Iterable[str]) -> dict[str, SimpleNamespace]:
+        return {slide: self.header(slide) for slide in slides}
 
     def read(self, slide: str) -> SimpleNamespace:
         generator = torch.Generator().manual_seed(int(slide))
