@@ -15,6 +15,7 @@ from mil.report.sections.pooled import CalibrationBin
 from mil.report.sections.prediction_sets import ClassCoverage
 from mil.report.sections.subgroups import QuestionResult, SubgroupRow
 from mil.report.sections.time_to_event import IntegratedBrier, OtherCause, TimeToEvent
+from mil.report.sections.value_calibration import SpreadCoverage
 from mil.stats.site_signature import SitePredictability
 
 Json = dict[str, Any]
@@ -140,6 +141,10 @@ def _class_coverage(old: Json) -> Json:
     return {"name": old["class"], "coverage": old["coverage"]}
 
 
+def _spread_coverage(old: Json) -> Json:
+    return {"expected": old.pop("asked"), **old}
+
+
 RESHAPED: dict[type[BaseModel], Callable[[Json], Json]] = {
     Discrimination: _discrimination,
     QuestionAreas: _question,
@@ -152,6 +157,7 @@ RESHAPED: dict[type[BaseModel], Callable[[Json], Json]] = {
     GateResult: _gate,
     Calibration: _calibration,
     Curve: _curve,
+    SpreadCoverage: _spread_coverage,
     CalibrationBin: _bin,
     TimeToEvent: _survival,
     OtherCause: _other_cause,

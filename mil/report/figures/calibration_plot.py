@@ -23,10 +23,10 @@ def calibration(evaluation: Evaluation, calibrations: Sequence[QuestionCalibrati
         return None
     questions = {question.name: question for question in evaluation.questions}
     figure, all_axes = panels(len(calibrations), height=3.4)
-    for axes, found in zip(all_axes, calibrations, strict=True):
-        draw_question(axes, found)
-        draw_histogram(axes, questions[found.name], evaluation)
-        axes.set(xlabel="Predicted probability", ylabel=f"Share of {short(found.name, 18)}")
+    for axes, question in zip(all_axes, calibrations, strict=True):
+        draw_question(axes, question)
+        draw_histogram(axes, questions[question.name], evaluation)
+        axes.set(xlabel="Predicted probability", ylabel=f"Share of {short(question.name, 18)}")
     shared_legend(figure, all_axes)
     return figure
 

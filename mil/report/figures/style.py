@@ -138,7 +138,7 @@ def compared(report: Report, metric: str, what: str = "") -> list[str]:
     """Return the metric of the oracle and of each model that the report compares with, in two lines each."""
     oracle = report.section(Oracle)
     metrics = [] if oracle is None else [("oracle", oracle.metrics)]
-    metrics += [(other.name, other.metrics) for other in comparators(report)]
+    metrics += [(comparator.name, comparator.metrics) for comparator in comparators(report)]
     return [
         line
         for name, estimates in metrics

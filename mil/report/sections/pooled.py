@@ -94,6 +94,6 @@ def bins(values: Floats) -> list[NDArray[np.intp]]:
 
     Fewer than 100 patients have one part for every ten.
     """
-    parts = min(_BINS, max(1, len(values) // _IN_A_BIN))
-    place = ((rankdata(values) - 0.5) * parts // max(1, len(values))).astype(np.intp)
-    return [np.flatnonzero(place == part) for part in np.unique(place)]
+    count = min(_BINS, max(1, len(values) // _IN_A_BIN))
+    number = ((rankdata(values) - 0.5) * count // max(1, len(values))).astype(np.intp)
+    return [np.flatnonzero(number == each) for each in np.unique(number)]

@@ -175,14 +175,14 @@ def _coverage(right: NDArray[np.bool_]) -> Estimate:
     return proportion(int(right.sum()), len(right))
 
 
-def coverage_verdict(coverage: Estimate, asked: float) -> str:
-    """Return what the exact interval of a coverage says of the coverage that was asked for."""
+def coverage_verdict(coverage: Estimate, expected: float) -> str:
+    """Return whether the exact interval of a coverage contains the coverage that the tool asks for, in words."""
     exact = coverage.second or Bounds(low=None, high=None, method="none")
     if exact.low is None or exact.high is None:
         return "not estimable"
-    if exact.high < asked:
+    if exact.high < expected:
         return "below what was asked"
-    return "above what was asked" if exact.low > asked else "as asked, within its interval"
+    return "above what was asked" if exact.low > expected else "as asked, within its interval"
 
 
 def _mean(size: Floats, evaluation: Evaluation) -> Estimate:

@@ -169,13 +169,15 @@ def thresholds(prevalence: float, count: int = _POINTS) -> Floats:
     return np.unique(np.linspace(low, high, count).round(4))
 
 
-def _stated(asked: object) -> Floats | None:
-    if asked is None:
+def _stated(thresholds: object) -> Floats | None:
+    if thresholds is None:
         return None
-    shares = list(asked) if isinstance(asked, Sequence) and not isinstance(asked, str) else [asked]
+    shares = [thresholds]
+    if isinstance(thresholds, Sequence) and not isinstance(thresholds, str):
+        shares = list(thresholds)
     valid = [isinstance(share, int | float) and not isinstance(share, bool) and 0 < share < 1 for share in shares]
     if not shares or not all(valid):
-        raise ConfigError(f"thresholds: {asked!r}, expected a list of shares between 0 and 1")
+        raise ConfigError(f"thresholds: {thresholds!r}, expected a list of shares between 0 and 1")
     return np.unique(np.asarray(shares, dtype=np.float64))
 
 

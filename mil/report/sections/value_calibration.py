@@ -26,8 +26,7 @@ class SpreadCoverage(Model):
     """How many true values are where a predicted standard deviation or quantile expects them."""
 
     name: str
-    asked: float
-    """the expected share"""
+    expected: float
     estimate: Estimate
 
 
@@ -119,5 +118,5 @@ def _coverage(evaluation: Evaluation, value_column: str, true: Floats) -> list[S
     return shares
 
 
-def _share(name: str, asked: float, inside: NDArray[np.bool_]) -> SpreadCoverage:
-    return SpreadCoverage(name=name, asked=asked, estimate=proportion(int(inside.sum()), len(inside)))
+def _share(name: str, expected: float, inside: NDArray[np.bool_]) -> SpreadCoverage:
+    return SpreadCoverage(name=name, expected=expected, estimate=proportion(int(inside.sum()), len(inside)))

@@ -227,8 +227,8 @@ def test_the_spread_of_values_is_held_against_what_it_promises(kind: str) -> Non
         of(valued(sd=sd), Regression(loss=kind), resamples=20).predicted_value.coverage for sd in (2.0, 0.7)
     )
     assert len(right) == (3 if kind == "gaussian" else 4)
-    assert all(abs(one.estimate.value - one.asked) < 0.05 for one in right)
-    assert all(one.estimate.high < one.asked for one in narrow if one.name.startswith("central"))
+    assert all(abs(one.estimate.value - one.expected) < 0.05 for one in right)
+    assert all(one.estimate.high < one.expected for one in narrow if one.name.startswith("central"))
     assert of(valued(), Regression(), resamples=20).predicted_value.coverage == ()
 
 
