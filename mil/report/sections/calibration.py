@@ -176,8 +176,7 @@ def calibration_verdict(slope: Estimate, intercept: Estimate) -> str:
     if slope.value is None:
         return f"not estimable: {slope.reason}"
     lowest, highest = ACCEPTABLE
-    words = f"slope {slope.value:.2f}"
-    words += "" if slope.low is None else f" ({slope.low:.2f} to {slope.high:.2f})"
+    words = f"slope {slope}"
     if not lowest <= slope.value <= highest:
         side = "too extreme" if slope.value < lowest else "too near to each other"
         return f"ranking only: {words}, expected {lowest} to {highest}; the probabilities are {side}"
