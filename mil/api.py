@@ -41,8 +41,9 @@ from mil.splits.folds import Strategy
 from mil.study import study as studies
 from mil.study.build import create_model as create_model
 from mil.study.build import describe
+from mil.study.component import TARGET
 from mil.study.compose import configure
-from mil.study.config import TARGET, RunConfig
+from mil.study.config import RunConfig
 from mil.study.pipeline import read_study
 from mil.zoo.predictor import Predictor as Predictor
 from mil.zoo.predictor import load as load

@@ -10,6 +10,7 @@ from pydantic_core import from_json
 from mil.endpoints.endpoint import Endpoint
 from mil.features.encoders import Encoder
 from mil.fitted.state import FittedState
+from mil.study.tool import Tool
 
 
 class Part(BaseModel):
@@ -42,8 +43,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: Literal[3] = 3
-    tool: dict[str, Any]
-    """the tool's yaml, as it was"""
+    tool: Tool
     model: Part
     endpoint: Part
     fitted: FittedState

@@ -20,6 +20,7 @@ from mil.fitted.state import FittedState
 from mil.models.abmil import ABMIL
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
+from mil.study.tool import Tool
 
 WEIGHTS, MANIFEST = checkpoint.WEIGHTS, checkpoint.MANIFEST
 Node = dict[str, Any]
@@ -29,7 +30,7 @@ def saved(folder: Path, model: MILModel, options: Node | None = None) -> Path:
     """The folder of a binary tool with this model."""
     endpoint = Binary("MSI", ["MSS", "MSI-H"])
     manifest = manifests.Manifest(
-        tool={"name": "msi-crc", "version": "0.1.0"},
+        tool=Tool(name="msi-crc", version="0.1.0"),
         model=manifests.part(model, {"in_dim": 8, "out_dim": 1} | (options or {})),
         endpoint=manifests.part(endpoint, {"column": "MSI", "classes": ["MSS", "MSI-H"]}),
         fitted=FittedState(endpoint=endpoint.state()),
@@ -97,7 +98,7 @@ def with_covariates(folder: Path, fusion: str = "gated") -> tuple[Path, Fused, S
         state=covariates.state(),
     )
     manifest = manifests.Manifest(
-        tool={"name": "several", "version": "0.1.0"},
+        tool=Tool(name="several", version="0.1.0"),
         model=manifests.part(model.inner, {"in_dim": 8, "out_dim": 2, "embed_dim": 6, "attention_dim": 4}),
         endpoint=manifests.endpoint_part(endpoint, said | {"weights": {"outcome": 0.5}}),
         fitted=FittedState(endpoint=endpoint.state()),

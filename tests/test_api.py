@@ -169,7 +169,7 @@ def test_a_table_of_predictions_is_evaluated(tmp_path: Path) -> None:
 def test_a_run_of_a_tool_of_ones_own_is_released(run: mil.Run, tmp_path: Path) -> None:
     folder = run.release(version="1.0.0", out=tmp_path)
     assert folder == tmp_path / "msi"
-    assert mil.load(folder).manifest.tool["version"] == "1.0.0"
+    assert mil.load(folder).manifest.tool.version == "1.0.0"
 
 
 def test_a_model_is_created_alone() -> None:

@@ -16,12 +16,14 @@ import torch
 from mil import config
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.survival import Survival
-from mil.fitted import decision_rules, requests
+from mil.fitted import decision_rules
+from mil.fitted.checks import check_specification
 from mil.fitted.state import BagSummaries, FittedState
 from mil.simulation.simulated_cohort import draw_patients
 from mil.study import build
 from mil.study.compose import compose
 from mil.study.config import RunConfig
+from mil.study.tool import Tool
 from tests.intended_tools import TOOLS as INTENDED
 
 CATEGORIES = ("workflow", "biomarker", "outcome")
@@ -146,11 +148,12 @@ def test_what_a_tool_fits_can_be_fitted_on_its_own_cohort(name: str, caplog: pyt
     table = pd.concat([clinic, scores], axis=1)
     train, select = table.iloc[: len(table) // 2], table.iloc[len(table) // 2 :]
     shown = BagSummaries(np.full(len(train), 200), np.random.default_rng(0).normal(size=(len(train), 8)))
-    requests.check(tool(name), endpoint)
+    asked = Tool.parse(tool(name))
+    check_specification(asked, endpoint)
     with caplog.at_level(logging.WARNING):
-        found = FittedState.fit(tool(name), endpoint, train, select, {"train": shown})
+        found = FittedState.fit(asked, endpoint, train, select, {"train": shown})
     assert not caplog.records
-    assert len(found.decisions) == len(decision_rules.plans(tool(name)["decision"], endpoint))
+    assert len(found.decisions) == len(decision_rules.plans(asked.decision_of_single(), endpoint))
     assert bool(found.decisions) == (tool(name)["decision"] is not None)
     assert (found.conformal is None) == isinstance(endpoint, Survival)
     assert (found.calibration is None) == (tool(name)["calibration"] is None)

@@ -95,10 +95,10 @@ def card(manifest: Manifest, endpoint: Endpoint, report: Report, figures: Sequen
 
 def _at_a_glance(facts: Facts) -> list[Field]:
     """Return what is read before anything else."""
-    summary = facts.tool.get("facts") or {}
+    summary = facts.tool.summary
     return [
-        Field("In short", str(summary.get("en") or facts.text("question"))),
-        *([Field("En bref", str(summary["fr"]))] if summary.get("fr") else []),
+        Field("In short", summary.en or facts.text("question")),
+        *([Field("En bref", summary.fr)] if summary.fr else []),
         facts.main(),
         facts.oracle(),
         facts.verdict(),

@@ -13,6 +13,7 @@ from mil.report.page.words import below, named
 from mil.report.schema import Estimate, Report, Section
 from mil.report.sections.comparator import comparators, verdict
 from mil.report.sections.oracle import Oracle
+from mil.study.tool import Tool
 
 SIMULATED = "SIMULATED DATA, NO CLINICAL MEANING, RESEARCH USE ONLY"
 RESEARCH = "RESEARCH USE ONLY, NOT A MEDICAL DEVICE"
@@ -40,7 +41,7 @@ class Facts:
     changelog: str = field(default="", repr=False)
 
     @property
-    def tool(self) -> Mapping[str, Any]:
+    def tool(self) -> Tool:
         """The tool's yaml."""
         return self.manifest.tool
 
@@ -72,7 +73,7 @@ class Facts:
     @property
     def cohort(self) -> str:
         """Which patients the numbers are computed from."""
-        cohort = f"the simulated cohort of {self.tool['name']}" if self.simulated else "the training site's cohort"
+        cohort = f"the simulated cohort of {self.tool.name}" if self.simulated else "the training site's cohort"
         folds = self.all_folds.folds
         return f"patients of {cohort} held back from training" + (f", mean of {folds} folds" if folds > 1 else "")
 
@@ -87,16 +88,16 @@ class Facts:
 
     def text(self, key: str, reason: str = NOT_STATED) -> str:
         """Return what the tool states under this key as a sentence, or why it is missing."""
-        return as_prose(self.tool.get(key)) or absent(reason)
+        return as_prose(getattr(self.tool, key)) or absent(reason)
 
     def lines(self, key: str, reason: str = NOT_STATED) -> list[str]:
         """Return what the tool states under this key as a list of lines."""
-        stated = self.tool.get(key) or []
+        stated = getattr(self.tool, key) or ()
         return [as_prose(line) for line in ([stated] if isinstance(stated, str) else stated)] or [absent(reason)]
 
     def lines_or_reason(self, key: str, reason: str = NOT_STATED) -> str | list[str]:
         """Return the lines, or the reason as a text if there are none."""
-        return self.lines(key, reason) if self.tool.get(key) else absent(reason)
+        return self.lines(key, reason) if getattr(self.tool, key) else absent(reason)
 
     def choose(self, simulated: str, real: str) -> str:
         """Return the text for simulated or for real patients."""
@@ -146,13 +147,13 @@ class Facts:
 
     def evidence(self) -> str:
         """Return class and tier of the evidence, by our own mapping."""
-        evidence = self.tool.get("evidence") or {}
-        if not evidence.get("class"):
+        evidence = self.tool.evidence
+        if not evidence.kind:
             return absent(NOT_STATED)
         reached, reason = self.tier
-        text = f"ESMO EBAI class {evidence['class']}, tier {'not stated' if reached is None else reached}"
+        text = f"ESMO EBAI class {evidence.kind}, tier {'not stated' if reached is None else reached}"
         if reason:
-            text += f" of {LOWEST}, the lowest, as {reason}; published work could support tier {evidence['tier']}"
+            text += f" of {LOWEST}, the lowest, as {reason}; published work could support tier {evidence.tier}"
         note = "class and tier are our own mapping"
         if self.simulated:
             note += "; weights made on simulated slides are no evidence"

@@ -56,14 +56,14 @@ def _card(facts: Facts) -> Node:
     tool, stage = facts.tool, f"{facts.banner}: {'demonstration' if facts.simulated else 'research'}"
     return {
         "BasicInfo": {
-            "ModelName": f"{facts.text('title')} ({tool['name']})",
+            "ModelName": f"{facts.text('title')} ({tool.name})",
             "ModelDeveloper": "The mil zoo developers",
             "DeveloperContact": _field(purpose.identity(facts), "Contact"),
         },
         "ReleaseInfo": {
             "ReleaseStage": stage,
             "ReleaseDate": _field(purpose.identity(facts), "Date"),
-            "ReleaseVersion": tool["version"],
+            "ReleaseVersion": tool.version,
             "GlobalAvailability": "Research use only, wherever the licence of the weights allows it",
             "EHRCompatibility": {"EHR": absent("it is connected to no health record")},
             "RegulatoryApproval": evidence.POSTURE,
@@ -201,7 +201,7 @@ def _json(estimate: Estimate) -> str:
 
 
 def _summary(facts: Facts) -> str:
-    return str((facts.tool.get("facts") or {}).get("en") or facts.text("question"))
+    return facts.tool.summary.en or facts.text("question")
 
 
 def _all_fields(*blocks: CardBlock) -> str:

@@ -35,18 +35,19 @@ GLOSSARY = {
     "tile": "a small square of the slide",
     "train, select, report": "patients used to fit weights; to choose epoch, cuts and calibration; to compute numbers",
 }
+_EVIDENCE = f"{MANIFEST}tool.evidence, data.split.strategy"
 
 
 def level(facts: Facts) -> CardBlock:
     """Evidence and regulatory status."""
-    evidence = facts.tool.get("evidence") or {}
+    evidence = facts.tool.evidence
     design = "development with internal validation; TRIPOD type 1b or 2a by the split of block 8"
     published = [
-        Reference(entry["text"], entry.get("doi") or entry.get("source")) for entry in evidence.get("performance") or []
+        Reference(entry.text, entry.doi or entry.source) for entry in evidence.performance
     ]
     fields = [
-        Field("Class and tier", facts.evidence(), f"{MANIFEST}tool.evidence, data.split.strategy" if evidence else ""),
-        Field("What the class means here", str(evidence.get("note") or absent("the tool does not say"))),
+        Field("Class and tier", facts.evidence(), _EVIDENCE if evidence.kind else ""),
+        Field("What the class means here", evidence.note or absent("the tool does not say")),
         Field("Published results of comparable tools, not of this one", published or absent("the tool cites none")),
         Field("Study design", facts.choose("a simulation", design)),
         Field("Prospective", "no"),
@@ -61,7 +62,7 @@ def reproduction(facts: Facts) -> CardBlock:
     versions = ", ".join(f"{name} {version}" for name, version in manifest.training["versions"].items())
     bootstrap = f"{facts.all_folds.resamples} resamples, seed {facts.all_folds.seed}"
     command = (
-        f"mil train tool={facts.tool['name']}, then mil release"
+        f"mil train tool={facts.tool.name}, then mil release"
         if facts.simulated
         else ("mil train on the same cohort table and features, then mil release")
     )
@@ -87,11 +88,11 @@ def reproduction(facts: Facts) -> CardBlock:
 def reading(facts: Facts) -> CardBlock:
     """References, citation, glossary."""
     cited = [
-        Reference(entry["text"], entry.get("doi") or entry.get("url")) for entry in facts.tool.get("references") or []
+        Reference(entry.text, entry.doi or entry.url) for entry in facts.tool.references
     ]
     fields = [
         Field("References", cited or absent("the tool cites none")),
-        Field("Cite this tool as", f"mil zoo, {facts.tool['name']} {facts.tool['version']}: {facts.text('title')}"),
+        Field("Cite this tool as", f"mil zoo, {facts.tool.name} {facts.tool.version}: {facts.text('title')}"),
         Field("Glossary", [f"{name}: {meaning}" for name, meaning in GLOSSARY.items()]),
     ]
     return CardBlock(23, "References, citation, glossary", fields)

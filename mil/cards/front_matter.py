@@ -18,13 +18,13 @@ def front_matter(facts: Facts) -> str:
     tool = facts.tool
     results = list(_results(facts))
     data = ModelCardData(
-        model_name=f"{tool['name']} {tool['version']}",
+        model_name=f"{tool.name} {tool.version}",
         language=["en", "fr"],
         license="other",
         license_name=LICENCE,
         library_name="mil-zoo",
         base_model=facts.hub(),
-        datasets=[f"simulated-{tool['name']}"] if facts.simulated else None,
+        datasets=[f"simulated-{tool.name}"] if facts.simulated else None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         tags=tags(facts),
         eval_results=results or None,
@@ -34,12 +34,12 @@ def front_matter(facts: Facts) -> str:
 
 def _results(facts: Facts) -> Iterator[EvalResult]:
     task = getattr(facts.endpoint, "task", "other")
-    cohort = f"simulated cohort of {facts.tool['name']}" if facts.simulated else "cohort of the training site"
+    cohort = f"simulated cohort of {facts.tool.name}" if facts.simulated else "cohort of the training site"
     for name, estimate in facts.report.metrics.items():
         if estimate.value is not None:
             yield EvalResult(
                 task_type=TASKS.get(task, "other"),
-                task_name=str(facts.tool["title"]),
+                task_name=facts.tool.title,
                 dataset_type="simulated" if facts.simulated else "private",
                 dataset_name=cohort,
                 dataset_split=f"report patients of fold {facts.manifest.data['split']['fold']}",

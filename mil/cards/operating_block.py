@@ -1,12 +1,12 @@
 """Block 10: the frozen cuts, on whom they were set, and what they did."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from mil.cards.card_facts import MANIFEST, REPORT, Facts, component
 from mil.cards.content import CardBlock, Field, Subsection, absent
 from mil.cards.section_parts import EndpointReport, confusion_table, endpoint_reports, estimates_table, figures_of
 from mil.fitted.decision import Decision
+from mil.fitted.rules import AnyRule, NoRule
 from mil.report.page.outline import rows_of
 from mil.report.page.words import written
 from mil.report.schema import Table
@@ -62,7 +62,7 @@ def _headline(point: OperatingPoint) -> Iterator[tuple[str, Estimate]]:
 def _frozen(facts: Facts) -> list[Field]:
     decisions = facts.manifest.fitted.decisions
     if not decisions:
-        reason = "no patients could set the cuts" if facts.tool.get("decision") else "the tool asks for no decision"
+        reason = "no patients could set the cuts" if facts.tool.decision else "the tool asks for no decision"
         return [Field("Cut", absent(reason))]
     fields = []
     for at, decision in enumerate(decisions):
@@ -93,9 +93,10 @@ def _patients(decision: Decision) -> str:
     return f"{decision.n} {decision.on} patients{positives}"
 
 
-def _rule(rule: Mapping[str, Any]) -> str:
-    """Return a rule as in a tool's yaml, on one line."""
-    return component({"_target_": rule.get("rule"), **{key: value for key, value in rule.items() if key != "rule"}})
+def _rule(rule: AnyRule | NoRule) -> str:
+    """Return a rule on one line."""
+    options = {key: value for key, value in rule.plain().items() if key != "rule"}
+    return component({"_target_": rule.rule, **options})
 
 
 def _fitted(facts: Facts) -> Table:

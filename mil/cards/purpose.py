@@ -1,7 +1,6 @@
 """Blocks 0 to 3: identity, facts, intended purpose, and what is out of scope."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from mil.cards.card_facts import MANIFEST, Facts
 from mil.cards.content import CardBlock, Field, absent
@@ -20,9 +19,9 @@ WITHHELD = "withheld"
 def tags(facts: Facts) -> list[str]:
     """Return the tags by which a model hub finds the tool."""
     tool, task = facts.tool, getattr(facts.endpoint, "task", None)
-    words = ["pathology", "multiple-instance-learning", "whole-slide-image", task, tool["name"], tool.get("category")]
-    evidence = tool.get("evidence") or {}
-    words += [f"ebai-class-{str(evidence['class']).lower()}"] if evidence.get("class") else []
+    words = ["pathology", "multiple-instance-learning", "whole-slide-image", task, tool.name, tool.category]
+    evidence = tool.evidence
+    words += [f"ebai-class-{evidence.kind.lower()}"] if evidence.kind else []
     words += [f"tier-{facts.tier[0]}"] if facts.tier[0] is not None else []
     words += [LICENCE, "simulated-data" if facts.simulated else None]
     return list(dict.fromkeys(str(word) for word in words if word))
@@ -34,8 +33,8 @@ def identity(facts: Facts) -> CardBlock:
     no_encoder = "the features were drawn by a computer, no encoder made them"
     base = facts.hub() or facts.absent(no_encoder, "the encoder has no known id on a model hub")
     fields = [
-        Field("Tool", str(tool["name"]), f"{MANIFEST}tool.name"),
-        Field("Version", str(tool["version"]), f"{MANIFEST}tool.version"),
+        Field("Tool", tool.name, f"{MANIFEST}tool.name"),
+        Field("Version", tool.version, f"{MANIFEST}tool.version"),
         Field("Date", absent("left out on purpose, so that the same commit gives the same files; see the version")),
         Field("Status", facts.banner),
         Field("Licence of the weights", "research use only"),
@@ -49,9 +48,7 @@ def identity(facts: Facts) -> CardBlock:
             facts.absent(no_encoder, "feature files name the encoder without revision or hash"),
         ),
         Field("Tags", ", ".join(tags(facts))),
-        Field(
-            "Data sets", facts.choose(f"simulated cohort of {tool['name']}", "those of the training site, not public")
-        ),
+        Field("Data sets", facts.choose(f"simulated cohort of {tool.name}", "those of the training site, not public")),
         Field("Languages", "English; one line in French"),
         Field("Contact", absent("the authors give none; use the issue tracker of the repository")),
     ]
@@ -60,10 +57,10 @@ def identity(facts: Facts) -> CardBlock:
 
 def facts_box(facts: Facts) -> CardBlock:
     """The tool in a few lines."""
-    lines = facts.tool.get("facts") or {}
+    lines = facts.tool.summary
     fields = [
-        Field("In English", str(lines.get("en") or absent("the tool has no line of facts"))),
-        Field("En français", str(lines.get("fr") or absent("the tool has no line of facts"))),
+        Field("In English", lines.en or absent("the tool has no line of facts")),
+        Field("En français", lines.fr or absent("the tool has no line of facts")),
         Field("What it predicts", facts.text("question")),
         Field("For whom", facts.text("population", f"the tool names the organ alone: {facts.text('organ')}")),
         Field("On what slide", facts.text("specimen")),
@@ -76,8 +73,8 @@ def facts_box(facts: Facts) -> CardBlock:
 
 def intended(facts: Facts) -> CardBlock:
     """The intended purpose, in the order of instructions for use."""
-    roles = sorted({str(rule["role"]) for rule in _rules(facts.tool.get("decision")) if rule.get("role")})
-    function = FUNCTIONS.get(str(facts.tool.get("category")), absent("the tool's category says none"))
+    roles = sorted(facts.tool.decision.roles()) if facts.tool.decision else []
+    function = FUNCTIONS.get(str(facts.tool.category), absent("the tool's category says none"))
     fields = [
         Field("What is detected", facts.text("question")),
         Field("Function", function + (f"; role of the call: {', '.join(roles)}" if roles else "")),
@@ -145,12 +142,3 @@ def _calls(decision: Decision, at: int, several: bool) -> Iterator[tuple[str, st
         bounds = [f"at least {low:.4g}"] if low is not None else []
         bounds += [f"below {high:.4g}"] if high is not None else []
         yield f"{decision.name}: {call}" if several else call, f"{score} {' and '.join(bounds)}", source
-
-
-def _rules(decision: Any) -> Iterator[dict[str, Any]]:
-    """Yield every rule of a tool's decision."""
-    if isinstance(decision, dict):
-        if "rule" in decision:
-            yield decision
-        for value in decision.values():
-            yield from _rules(value)

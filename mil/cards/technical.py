@@ -112,7 +112,7 @@ def model(facts: Facts) -> CardBlock:
 
 
 def _uncalibrated(facts: Facts) -> str:
-    method = facts.tool.get("calibration")
+    method = facts.tool.calibration
     return f"{method} could not be fitted to the select patients" if method else "the tool asks for none"
 
 

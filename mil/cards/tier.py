@@ -39,7 +39,7 @@ def new_site_performance(manifest: Manifest, all_folds: Report, metric: str | No
 
 def tier(manifest: Manifest, all_folds: Report, metric: str | None) -> tuple[int | None, str]:
     """Return the tier of a release and why it is not the stated one; None if the tool states no tier."""
-    stated = (manifest.tool.get("evidence") or {}).get("tier")
+    stated = manifest.tool.evidence.tier
     if stated is None:
         return None, ""
     better, _ = new_site_performance(manifest, all_folds, metric)

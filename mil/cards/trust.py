@@ -68,7 +68,7 @@ def oversight(facts: Facts) -> CardBlock:
     fields = [
         Field(
             "Who confirms",
-            f"{facts.tool.get('users') or 'a pathologist'}: every result, by the standard test or reading",
+            f"{facts.tool.users or 'a pathologist'}: every result, by the standard test or reading",
         ),
         Field("Override", "always: nothing follows from a result by itself"),
         Field("Automation bias", "read the slide before the score; a score seen first is hard to forget"),
@@ -148,7 +148,7 @@ def _missing(facts: Facts) -> str:
 
 
 def _path(facts: Facts) -> str:
-    return "see what follows from each output" if facts.tool.get("pathway") else "the tool names no pathway"
+    return "see what follows from each output" if facts.tool.pathway else "the tool names no pathway"
 
 
 def _limits(facts: Facts) -> list[str]:

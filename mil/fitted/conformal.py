@@ -15,9 +15,9 @@ of their own, and time of the end of follow-up for every patient.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -25,10 +25,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mil.endpoints.endpoint import Endpoint, numbers
-from mil.errors import ConfigError
+from mil.fitted.options import ConformalOptions
 
 Floats = NDArray[np.float64]
-METHODS = ("lac", "aps")
 BETWEEN = "|"
 """Stands between the classes of a set."""
 _LEAST_SPREAD = 1e-12
@@ -182,37 +181,6 @@ class Conformal(BaseModel):
         ]
 
 
-class Options(NamedTuple):
-    """What a tool's yaml asks under `conformal`."""
-
-    coverage: float
-    method: str = "lac"
-    per_class: bool = True
-
-
-def options(asked: Mapping[str, Any]) -> Options:
-    """The tool's `{coverage: 0.9, method: lac, per_class: true}`; only the coverage has to be said.
-
-    Limits are a class's own (Mondrian) unless told otherwise: with one for all, a rare class can be missed most of the
-    time while the coverage over all patients is as asked (simulated, 0.9 asked, a class of 15%, a model that is
-    calibrated and not very sharp: 0.28 of that class, and 0.91 with limits of its own).
-
-    Raises:
-        ConfigError: another key, a coverage that is no share, or an unknown method.
-    """
-    if odd := sorted(set(map(str, asked)) - set(Options._fields)):
-        raise ConfigError(f"conformal: key {odd[0]!r}, expected {', '.join(Options._fields)}")
-    coverage = asked.get("coverage")
-    if isinstance(coverage, bool) or not isinstance(coverage, int | float) or not 0 < coverage < 1:
-        raise ConfigError(f"conformal: coverage {coverage!r}, expected a share between 0 and 1")
-    found = Options(float(coverage), asked.get("method", "lac"), asked.get("per_class", True))
-    if found.method not in METHODS:
-        raise ConfigError(f"conformal: method {found.method!r}, expected one of {', '.join(METHODS)}")
-    if not isinstance(found.per_class, bool):
-        raise ConfigError(f"conformal: per_class {found.per_class!r}, expected true or false")
-    return found
-
-
 def needed(coverage: float) -> int:
     """The fewest patients of which one has the rank `ceil((n + 1) coverage)`."""
     share = Fraction(str(coverage))
@@ -226,27 +194,23 @@ def limit(of: str, deviations: Floats, coverage: float) -> Limit:
     return Limit(of=of, n=len(deviations), cut=cut)
 
 
-def fit(asked: Mapping[str, Any], endpoint: Endpoint, select: pd.DataFrame) -> Conformal | None:
+def fit(options: ConformalOptions, endpoint: Endpoint, select: pd.DataFrame) -> Conformal | None:
     """Limits from select patients; none for survival, see above.
 
     Args:
-        asked: as in `options`.
+        options: As the tool states them.
         endpoint: What is predicted.
         select: Targets and scores of the select patients; who has no target is left out.
-
-    Raises:
-        ConfigError: as in `options`.
     """
-    said = options(asked)
     known = select[endpoint.has_target(select)]
     if endpoint.value_column is not None:
-        parts: Sequence[Sets | Interval] = [_interval(endpoint, endpoint.value_column, known, said.coverage)]
+        parts: Sequence[Sets | Interval] = [_interval(endpoint, endpoint.value_column, known, options.coverage)]
     elif endpoint.questions():
-        unlimited = zip(_sets(endpoint, said), truths(endpoint, known), strict=True)
-        parts = [_limited(sets, truth, known, said) for sets, truth in unlimited]
+        unlimited = zip(_sets(endpoint, options), truths(endpoint, known), strict=True)
+        parts = [_limited(sets, truth, known, options) for sets, truth in unlimited]
     else:
         return None
-    return Conformal(coverage=said.coverage, needed=needed(said.coverage), parts=tuple(parts))
+    return Conformal(coverage=options.coverage, needed=needed(options.coverage), parts=tuple(parts))
 
 
 def truths(endpoint: Endpoint, table: pd.DataFrame) -> list[NDArray[np.int64]]:
@@ -256,9 +220,9 @@ def truths(endpoint: Endpoint, table: pd.DataFrame) -> list[NDArray[np.int64]]:
     return [np.nan_to_num(one.truth(table), nan=-1.0).astype(np.int64) for one in endpoint.questions()]
 
 
-def _sets(endpoint: Endpoint, said: Options) -> Iterator[Sets]:
+def _sets(endpoint: Endpoint, options: ConformalOptions) -> Iterator[Sets]:
     """Yield the sets without limits: one for exclusive classes, else one for each question."""
-    shared: dict[str, Any] = {"method": said.method, "ordered": endpoint.ordered, "limits": ()}
+    shared: dict[str, Any] = {"method": options.method, "ordered": endpoint.ordered, "limits": ()}
     if endpoint.classes:
         yield Sets(name="", classes=endpoint.classes, columns=endpoint.class_columns, **shared)
     else:
@@ -266,14 +230,14 @@ def _sets(endpoint: Endpoint, said: Options) -> Iterator[Sets]:
             yield Sets(name=one.name, classes=(one.negative, one.positive), columns=one.columns, **shared)
 
 
-def _limited(sets: Sets, truth: NDArray[np.int64], table: pd.DataFrame, said: Options) -> Sets:
+def _limited(sets: Sets, truth: NDArray[np.int64], table: pd.DataFrame, options: ConformalOptions) -> Sets:
     known = truth >= 0
     truth, all_classes = truth[known], sets.deviations(table[known])
     own = all_classes[np.arange(len(truth)), truth]  # (p,)
-    if said.per_class:
-        limits = [limit(name, own[truth == at], said.coverage) for at, name in enumerate(sets.classes)]
+    if options.per_class:
+        limits = [limit(name, own[truth == at], options.coverage) for at, name in enumerate(sets.classes)]
     else:
-        limits = [limit("all", own, said.coverage)]
+        limits = [limit("all", own, options.coverage)]
     return sets.model_copy(update={"limits": tuple(limits)})
 
 

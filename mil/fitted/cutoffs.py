@@ -2,18 +2,16 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mil.errors import ConfigError, PredictionsError
+from mil.errors import PredictionsError
+from mil.fitted.rules import SensitivityRule, SpecificityRule, YoudenRule
 
 Floats = NDArray[np.float64]
 
-RULES = ("sensitivity", "specificity", "youden")
-OUT, IN = ("sensitivity", "npv"), ("specificity", "ppv")
-"""What a cut may promise of the patients below it, and above it."""
 logger = logging.getLogger(__name__)
 
 
@@ -60,30 +58,27 @@ def candidates(score: ArrayLike, positive: ArrayLike, what: str) -> Candidates:
     return Candidates(cuts, found, cleared, positives, negatives)
 
 
-def choose(rule: Mapping[str, Any], score: ArrayLike, positive: ArrayLike) -> float:
-    """The cut, one of the scores, from which on (`score >= cut`) a patient is called positive.
+def choose(rule: SensitivityRule | SpecificityRule | YoudenRule, score: ArrayLike, positive: ArrayLike) -> float:
+    """Return the cut, one of the scores, from which on (`score >= cut`) a patient is called positive.
 
-    `{"rule": "sensitivity", "at_least": s}` takes the highest cut that finds that share of the positives,
-    `{"rule": "specificity", "at_least": s}` the lowest that clears that share of the negatives, and
-    `{"rule": "youden"}` the lowest of the cuts where sensitivity + specificity is largest. Where even the highest score
-    cannot clear enough negatives, it is the cut and a warning says so.
+    For a sensitivity it is the highest cut that finds that share of the positives, for a specificity the lowest that
+    clears that share of the negatives, and for Youden's rule the lowest of the cuts where sensitivity + specificity is
+    largest. Where even the highest score clears too few negatives, it is the cut, with a warning.
 
     Args:
-        rule: One of the three.
-        score: `(p,)` of select patients.
+        rule: As the tool states it.
+        score: `(p,)` of the patients of model selection.
         positive: `(p,)`, true or 1 for positives.
 
     Raises:
-        ConfigError: another rule, or a share that is missing or not in (0, 1].
         PredictionsError: a class is absent among the patients.
     """
-    name, share = checked(rule)
-    every = candidates(score, positive, name)
-    if name == "sensitivity":
-        return float(every.cuts[every.rate(name) >= share].max())
-    if name == "youden":
+    every = candidates(score, positive, rule.rule)
+    if isinstance(rule, YoudenRule):
         return float(every.cuts[np.argmax(every.found * every.negatives + every.cleared * every.positives)])
-    rate = every.rate(name)
+    rate, share = every.rate(rule.rule), rule.at_least
+    if isinstance(rule, SensitivityRule):
+        return float(every.cuts[rate >= share].max())
     if rate[-1] < share:
         among = every.positives + every.negatives
         logger.warning("decision: no cut has a specificity of %s on %d select patients", share, among)
@@ -133,24 +128,3 @@ def achieved(cuts: Sequence[float], score: Floats, positive: NDArray[np.bool_]) 
     }
     rates = {name: float(hit.sum() / among.sum()) if among.any() else None for name, (hit, among) in pairs.items()}
     return rates | ({"indeterminate": float(np.mean(~out & ~into))} if len(cuts) == 2 else {})
-
-
-def checked(rule: Mapping[str, Any]) -> tuple[str, float]:
-    """A rule's name and share.
-
-    Raises:
-        ConfigError: another rule, or a share that is missing or not in (0, 1].
-    """
-    name, share = rule.get("rule"), rule.get("at_least")
-    if name not in RULES:
-        raise ConfigError(f"decision: rule {name!r}, expected one of {', '.join(RULES)}")
-    if name == "youden":
-        return name, 0.0
-    if not isinstance(share, int | float) or not is_share(share) or share == 0:
-        raise ConfigError(f"decision {name}: at_least {share!r}, expected a share above 0 and up to 1")
-    return name, float(share)
-
-
-def is_share(value: object) -> bool:
-    """Whether it is a number from 0 to 1."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1

@@ -1,16 +1,17 @@
 """A decision as it is frozen: what is summed into a score, where it is cut, and what the zones are called."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from mil.endpoints.endpoint import numbers
 from mil.errors import ConfigError, PredictionsError
 from mil.fitted.guarantee import Guarantee, cut_from_positives
+from mil.fitted.rules import AnyRule, ArgmaxRule, NoRule, SensitivityRule, TwoCutsRule, YoudenRule, parse_rule
 
 ABSTAINED, BETWEEN = "abstained", "indeterminate"
 On = Literal["select", "train", "stated beforehand", "known positives"]
@@ -25,8 +26,8 @@ class Decision(BaseModel):
     """of the question, or of the score where there is no question"""
     columns: tuple[str, ...]
     """summed into the score; by `argmax` compared"""
-    rule: dict[str, Any]
-    """as the tool asks for it"""
+    rule: Annotated[AnyRule | NoRule, BeforeValidator(parse_rule)]
+    """as the tool states it"""
     cuts: tuple[float, ...]
     """rising; by `argmax` the least probability of a call, where there is one"""
     calls: tuple[str, ...]
@@ -54,7 +55,7 @@ class Decision(BaseModel):
     @property
     def likeliest(self) -> bool:
         """Whether classes are compared, and no score is cut."""
-        return self.rule.get("rule") == "argmax"
+        return isinstance(self.rule, ArgmaxRule)
 
     def score(self, table: pd.DataFrame) -> NDArray[np.float64]:
         """What is cut, `(p,)`.
@@ -123,8 +124,8 @@ def recalibrate(decision: Decision, scores: ArrayLike, sensitivity: float = 0.95
         ConfigError: a decision without a cut that rules out.
         PredictionsError: too few positives to carry the promise, or they lie above the upper cut.
     """
-    rule = decision.rule.get("rule")
-    if rule not in ("sensitivity", "youden", "two_cuts"):
+    if not isinstance(decision.rule, SensitivityRule | YoudenRule | TwoCutsRule):
+        rule = decision.rule.rule
         raise ConfigError(f"decision {decision.name}: rule {rule!r} rules nobody out, expected sensitivity or two_cuts")
     guarantee = cut_from_positives(scores, sensitivity, confidence)
     cuts = (guarantee.cut, *decision.cuts[1:])

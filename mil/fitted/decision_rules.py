@@ -18,9 +18,8 @@ they are compared with the calibrated columns where a calibration was fitted. Cu
 own columns: an order is all that they need, and a calibration keeps it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,14 +30,27 @@ from mil.errors import ConfigError, PredictionsError
 from mil.fitted.calibrators import Calibrator, calibrated_name, either
 from mil.fitted.cutoffs import achieved, choose, two_cuts
 from mil.fitted.decision import ABSTAINED, BETWEEN, Decision, On, apply, recalibrate, total
-from mil.fitted.rule_options import GROUPS, check, check_keys
+from mil.fitted.rules import (
+    GROUPS,
+    MEDIAN,
+    AbsoluteRiskRule,
+    AnyRule,
+    ArgmaxRule,
+    GroupRule,
+    NoRule,
+    QuantilesRule,
+    QuestionRules,
+    SensitivityRule,
+    SingleDecision,
+    SpecificityRule,
+    TwoCutsRule,
+    YoudenRule,
+)
 
-__all__ = ["MEDIAN", "STATED", "Decision", "Plan", "aimed", "apply", "fit", "group_plan", "plans", "recalibrate"]
+__all__ = ["STATED", "Decision", "Plan", "aimed", "apply", "fit", "group_plan", "plans", "recalibrate"]
 
 STATED: On = "stated beforehand"
-MEDIAN = {"rule": "quantiles", "cuts": [0.5]}
-"""Rule of risk groups where a tool states none."""
-GROUP_RULES = ("quantiles", "absolute_risk")
+OVERLAP = "Both promises can be kept without an indeterminate zone: one cut in the middle of where they overlap."
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,7 @@ class Plan:
 
     name: str
     """of the question, or of the score"""
-    rule: Mapping[str, Any]
+    rule: AnyRule
     endpoint: Endpoint
     columns: tuple[str, ...]
     calls: tuple[str, ...]
@@ -57,7 +69,7 @@ class Plan:
     @property
     def stated(self) -> bool:
         """Whether the rule itself says where to cut, so that what is cut has to be a probability."""
-        return _stated(self.rule) is not None
+        return self.rule.stated_cuts() is not None
 
     def fit(self, train: pd.DataFrame, select: pd.DataFrame, calibrator: Calibrator | None = None) -> Decision:
         """With its cuts, from predictions with targets of a fold's train and select patients; no others are seen.
@@ -67,31 +79,43 @@ class Plan:
         Raises:
             PredictionsError: these patients cannot set the cuts, or a column of scores is missing.
         """
-        if self.rule["rule"] == "quantiles":
-            return self._by_quantiles(train)
-        stated = _stated(self.rule)
+        if isinstance(self.rule, QuantilesRule):
+            return self._by_quantiles(self.rule, train)
+        stated = self.rule.stated_cuts()
         if stated is None:
             return self._by_question(select)
-        return aimed(self._frozen(stated, on=STATED), calibrator)
+        return aimed(self._decision(stated, on=STATED), calibrator)
 
-    def _frozen(self, cuts: list[float], **found: Any) -> Decision:
-        """This plan with its cuts; where two became one there is nothing between."""
-        calls = self.calls if len(cuts) + 1 >= len(self.calls) or self.rule["rule"] == "argmax" else self.outer
+    def _decision(self, cuts: Sequence[float], on: On, n: int = 0, positives: int | None = None) -> Decision:
+        """Return this plan with its cuts; where two became one there is no zone between them."""
+        calls = self.calls if len(cuts) + 1 >= len(self.calls) or self.compares_classes else self.outer
         return Decision(
-            name=self.name, columns=self.columns, rule=dict(self.rule), cuts=tuple(cuts), calls=calls, **found
+            name=self.name,
+            columns=self.columns,
+            rule=self.rule,
+            cuts=tuple(cuts),
+            calls=calls,
+            on=on,
+            n=n,
+            positives=positives,
         )
+
+    @property
+    def compares_classes(self) -> bool:
+        """Whether the likeliest class is called, and no score is cut."""
+        return isinstance(self.rule, ArgmaxRule)
 
     @property
     def outer(self) -> tuple[str, str]:
         """What is called ruled out, and ruled in, by a yes-or-no question."""
-        return (self.calls[0], self.calls[1 if self.rule["rule"] == "argmax" else -1])
+        return (self.calls[0], self.calls[1 if self.compares_classes else -1])
 
-    def _by_quantiles(self, train: pd.DataFrame) -> Decision:
+    def _by_quantiles(self, rule: QuantilesRule, train: pd.DataFrame) -> Decision:
         if train.empty:
             raise PredictionsError(f"decision {self.name}: 0 train patients, expected some whose scores set the cuts")
-        cuts = np.quantile(total(train, self.columns), self.rule["cuts"]).tolist()
+        cuts = np.quantile(total(train, self.columns), list(rule.cuts)).tolist()
         events = self.endpoint.counts(self.endpoint.encode(train)).get("events")
-        decision = self._frozen(cuts, on="train", n=len(train), positives=events)
+        decision = self._decision(cuts, on="train", n=len(train), positives=events)
         calls = decision.call(train)
         return decision.model_copy(update={"achieved": {name: float(np.mean(calls == name)) for name in self.calls}})
 
@@ -101,19 +125,19 @@ class Plan:
         truth = self.question.truth(select)
         known = ~np.isnan(truth)
         score, positive = total(select, self.columns)[known], truth[known] == 1
-        two = self.rule["rule"] == "two_cuts"
-        cuts = (
-            two_cuts(self.rule["out"], self.rule["in"], score, positive)
-            if two
-            else [choose(self.rule, score, positive)]
-        )
+        if isinstance(self.rule, TwoCutsRule) and self.rule.out and self.rule.into:
+            cuts = two_cuts(self.rule.out, self.rule.into, score, positive)
+        elif isinstance(self.rule, SensitivityRule | SpecificityRule | YoudenRule):
+            cuts = [choose(self.rule, score, positive)]
+        else:
+            raise ValueError(f"decision {self.name}: rule {self.rule.rule} sets no cut on select patients")
         rates = achieved(cuts, score, positive)
-        counts = {"n": len(score), "positives": int(positive.sum())}
-        return self._frozen(cuts, on="select", **counts, achieved=rates, note=_note(self.rule, cuts, rates))
+        decision = self._decision(cuts, on="select", n=len(score), positives=int(positive.sum()))
+        return decision.model_copy(update={"achieved": rates, "note": _note(self.rule, cuts, rates)})
 
 
 def fit(
-    decision: Mapping[str, Any] | None,
+    decision: SingleDecision | None,
     endpoint: Endpoint,
     train: pd.DataFrame,
     select: pd.DataFrame,
@@ -122,7 +146,7 @@ def fit(
     """Everything that a tool decides, from predictions of one fold's patients.
 
     Args:
-        decision: As the tool's yaml says it, in plain types; none, or a rule of none, decides nothing.
+        decision: As the tool states it; None, or no rule, decides nothing.
         endpoint: What was predicted; not several in one.
         train: Targets and scores of training patients.
         select: Those of select patients.
@@ -144,124 +168,105 @@ def aimed(decision: Decision, calibrator: Calibrator | None) -> Decision:
     return decision.model_copy(update={"columns": put_right if calibrator.answers(given) else given})
 
 
-def plans(decision: Mapping[str, Any] | None, endpoint: Endpoint) -> list[Plan]:
-    """What is to be fitted, one for each question or score.
+def plans(decision: SingleDecision | None, endpoint: Endpoint) -> list[Plan]:
+    """Return what is to be fitted, one plan for each question or score.
 
     Raises:
-        ConfigError: a rule, key, share or question that does not exist.
+        ConfigError: a question, class or horizon that the endpoint does not have.
     """
     if decision is None:
         return []
-    if "questions" not in decision:
+    if not isinstance(decision, QuestionRules):
         return _plans(decision, endpoint)
-    check_keys(decision, {"questions", "role"}, "questions")
-    if not isinstance(decision["questions"], Mapping):
-        raise ConfigError(f"decision: questions {decision['questions']!r}, expected a rule for each of them by name")
-    asked = {question.name: question for question in endpoint.questions()}
-    rules = {str(name): rule for name, rule in decision["questions"].items()}
-    if odd := [name for name in rules if name not in asked]:
-        raise ConfigError(f"decision: question {odd[0]!r}, expected some of {', '.join(asked) or '(none)'}")
-    role = {"role": decision["role"]} if "role" in decision else {}
-    return [plan for name, rule in rules.items() if rule for plan in _plans(rule, endpoint, asked[name], role)]
+    by_name = {question.name: question for question in endpoint.questions()}
+    if unknown := [name for name in decision.questions if name not in by_name]:
+        raise ConfigError(f"decision: question {unknown[0]!r}, expected some of {', '.join(by_name) or '(none)'}")
+    plans = list[Plan]()
+    for name, rule in decision.questions.items():
+        if decision.role is not None and rule.role is None:
+            rule = rule.model_copy(update={"role": decision.role})
+        plans += _plans(rule, endpoint, by_name[name])
+    return plans
 
 
-def group_plan(decision: Mapping[str, Any] | None, endpoint: Endpoint) -> Plan | None:
+def group_plan(decision: SingleDecision | None, endpoint: Endpoint) -> Plan | None:
     """Return the plan of risk groups for an endpoint of survival: the tool's own rule, else the training median.
 
     None for endpoints without times to an event.
 
     Raises:
-        ConfigError: a rule with keys, shares or horizons that do not exist.
+        ConfigError: a horizon or cause that the endpoint does not have.
     """
     if endpoint.survival is None:
         return None
-    states_groups = decision is not None and decision.get("rule") in GROUP_RULES
-    [plan] = plans(decision if states_groups else MEDIAN, endpoint)
+    [plan] = plans(decision if isinstance(decision, GroupRule) else MEDIAN, endpoint)
     return plan
 
 
-def _plans(
-    rule: Mapping[str, Any], endpoint: Endpoint, only: Question | None = None, role: Mapping[str, str] | None = None
-) -> list[Plan]:
-    if isinstance(rule, Mapping) and rule.get("rule") is None and set(rule) <= {"rule", "role"}:
-        return []
-    check(rule, alone=only is None)
-    rule = {**(role or {}), **rule}
-    name = rule["rule"]
-    if name == "quantiles":
-        return [_ranked(rule, endpoint)]
-    if name == "absolute_risk":
-        return [_risk(rule, endpoint)]
-    if name == "argmax" and len(endpoint.class_columns) > 1:
-        return [_likeliest(rule, endpoint, only)]
-    return [_question(rule, endpoint, question) for question in ([only] if only else _asked(rule, endpoint))]
+def _plans(rule: AnyRule | NoRule, endpoint: Endpoint, question: Question | None = None) -> list[Plan]:
+    match rule:
+        case NoRule():
+            return []
+        case QuantilesRule():
+            return [_ranked(rule, endpoint)]
+        case AbsoluteRiskRule():
+            return [_risk(rule, endpoint)]
+        case ArgmaxRule() if len(endpoint.class_columns) > 1:
+            return [_likeliest(rule, endpoint, question)]
+    return [_question(rule, endpoint, each) for each in ([question] if question else _questions(rule, endpoint))]
 
 
-def _asked(rule: Mapping[str, Any], endpoint: Endpoint) -> list[Question]:
-    positive = rule.get("positive")
-    if positive is not None:
-        return [endpoint.joint_question([positive] if isinstance(positive, str) else positive)]
-    if asked := endpoint.questions():
-        return asked
+def _questions(rule: AnyRule, endpoint: Endpoint) -> list[Question]:
+    classes = rule.joint_classes()
+    if classes is not None:
+        return [endpoint.joint_question(classes)]
+    if questions := endpoint.questions():
+        return questions
     others = "quantiles" if endpoint.survival is None else "quantiles or absolute_risk"
-    raise ConfigError(f"decision {rule['rule']}: {type(endpoint).__name__} asks no question, expected {others}")
+    raise ConfigError(f"decision {rule.rule}: {type(endpoint).__name__} asks no question, expected {others}")
 
 
-def _question(rule: Mapping[str, Any], endpoint: Endpoint, question: Question) -> Plan:
+def _question(rule: AnyRule, endpoint: Endpoint, question: Question) -> Plan:
     no, yes = question.negative, question.positive
     calls: tuple[str, ...] = (no, yes)
-    if rule["rule"] == "two_cuts":
+    if isinstance(rule, TwoCutsRule):
         calls = (no, BETWEEN, yes)
-    elif "abstain_below" in rule:
+    elif isinstance(rule, ArgmaxRule) and rule.abstain_below is not None:
         calls = (no, yes, ABSTAINED)
     return Plan(question.name, rule, endpoint, question.columns, calls, question)
 
 
-def _likeliest(rule: Mapping[str, Any], endpoint: Endpoint, only: Question | None) -> Plan:
-    if only:
-        raise ConfigError(f"decision argmax: question {only.name!r}, expected all classes compared at once")
-    calls = (*endpoint.classes, ABSTAINED) if "abstain_below" in rule else endpoint.classes
+def _likeliest(rule: ArgmaxRule, endpoint: Endpoint, question: Question | None) -> Plan:
+    if question:
+        raise ConfigError(f"decision argmax: question {question.name!r}, expected all classes compared at once")
+    calls = endpoint.classes if rule.abstain_below is None else (*endpoint.classes, ABSTAINED)
     return Plan(endpoint.columns[0], rule, endpoint, endpoint.class_columns, calls)
 
 
-def _ranked(rule: Mapping[str, Any], endpoint: Endpoint) -> Plan:
+def _ranked(rule: QuantilesRule, endpoint: Endpoint) -> Plan:
     score = endpoint.group_score
     if score is None:
         raise ConfigError(
             f"decision quantiles: {type(endpoint).__name__}, expected an endpoint of survival or a number"
         )
-    return Plan(score, rule, endpoint, (score,), GROUPS[len(rule["cuts"])])
+    return Plan(score, rule, endpoint, (score,), GROUPS[len(rule.cuts)])
 
 
-def _risk(rule: Mapping[str, Any], endpoint: Endpoint) -> Plan:
+def _risk(rule: AbsoluteRiskRule, endpoint: Endpoint) -> Plan:
     if endpoint.survival is None:
-        raise ConfigError(f"decision absolute_risk: horizon {str(rule.get('horizon'))!r}, expected one of (none)")
-    cause = str(rule["cause"]) if "cause" in rule else None
+        raise ConfigError(f"decision absolute_risk: horizon {rule.horizon!r}, expected one of (none)")
     try:
-        column = endpoint.survival.risk_column(str(rule.get("horizon")), cause)
+        column = endpoint.survival.risk_column(str(rule.horizon), rule.cause)
     except ValueError as error:
         raise ConfigError(f"decision absolute_risk: {error}") from None
-    return Plan(column, rule, endpoint, (column,), GROUPS[len(rule["cuts"])])
+    return Plan(column, rule, endpoint, (column,), GROUPS[len(rule.cuts)])
 
 
-def _stated(rule: Mapping[str, Any]) -> list[float] | None:
-    """Cuts that the rule itself states."""
-    match rule["rule"]:
-        case "absolute_risk":
-            return [float(cut) for cut in rule["cuts"]]
-        case "argmax":
-            return [float(rule["abstain_below"])] if "abstain_below" in rule else []
-        case "two_cuts" if "low" in rule:
-            return [float(rule["low"]), float(rule["high"])]
-    return None
-
-
-def _note(rule: Mapping[str, Any], cuts: list[float], achieved: Mapping[str, float | None]) -> str | None:
-    if rule["rule"] == "two_cuts" and len(cuts) == 1:
-        return "Both promises can be kept without an indeterminate zone: one cut in the middle of where they overlap."
-    reached = achieved.get(rule["rule"])
-    if reached is not None and reached < rule["at_least"]:
-        return (
-            f"No cut reaches a {rule['rule']} of {rule['at_least']}; the highest score is the cut, with {reached:.3f}."
-        )
+def _note(rule: AnyRule, cuts: Sequence[float], rates: Mapping[str, float | None]) -> str | None:
+    if isinstance(rule, TwoCutsRule):
+        return OVERLAP if len(cuts) == 1 else None
+    for measure, least in rule.promises().items():
+        reached = rates.get(measure)
+        if reached is not None and reached < least:
+            return f"No cut reaches a {measure} of {least:g}; the highest score is the cut, with {reached:.3f}."
     return None

@@ -19,30 +19,21 @@ fewer, so that small bags are flagged somewhat more often than large ones.
 
 import base64
 import math
-from collections.abc import Mapping
 from fractions import Fraction
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
-from mil.errors import ConfigError
+from mil.fitted.options import NoveltyOptions
 
 Floats = NDArray[np.float64]
 COMPONENTS, PER_COMPONENT, PARTS = 16, 5, 5
 """At most, training bags for each, and parts of the training bags that are left out in turn."""
 LEAST_BAGS = 2 * PARTS
 """Training bags below which features are not judged."""
-QUANTILE = 0.99
 _TINY = 1e-12
-
-
-class Options(NamedTuple):
-    """What a tool's yaml asks under `novelty`."""
-
-    min_tiles: int | None = None
-    quantile: float = QUANTILE
 
 
 class Space(NamedTuple):
@@ -156,42 +147,22 @@ class Novelty(BaseModel):
         )
 
 
-def options(asked: Mapping[str, Any]) -> Options:
-    """The tool's `{min_tiles: 50, quantile: 0.99}`; both can be left out.
-
-    Raises:
-        ConfigError: another key, or a value that cannot be.
-    """
-    if odd := sorted(set(map(str, asked)) - set(Options._fields)):
-        raise ConfigError(f"novelty: key {odd[0]!r}, expected {', '.join(Options._fields)}")
-    least, quantile = asked.get("min_tiles"), asked.get("quantile", QUANTILE)
-    if least is not None and (isinstance(least, bool) or not isinstance(least, int) or least < 1):
-        raise ConfigError(f"novelty: min_tiles {least!r}, expected a whole number from 1")
-    if isinstance(quantile, bool) or not isinstance(quantile, int | float) or not 0.5 <= quantile < 1:
-        raise ConfigError(f"novelty: quantile {quantile!r}, expected 0.5 or more and below 1")
-    return Options(least, float(quantile))
-
-
 def fit(
-    asked: Mapping[str, Any], tiles: NDArray[np.int64], train: Floats | None = None, select: Floats | None = None
+    options: NoveltyOptions, tiles: NDArray[np.int64], train: Floats | None = None, select: Floats | None = None
 ) -> Novelty:
     """From bags of training patients, with the limit from those of select patients.
 
     Args:
-        asked: as in `options`; without `min_tiles` it is the `1 - quantile` quantile of the training bags' tiles.
+        options: As the tool states them.
         tiles: Of each training bag, `(b,)`.
         train: Mean features of the training bags, `(b, d)`; none judges the tiles alone.
         select: Those of the select bags, `(s, d)`; none where there are none.
-
-    Raises:
-        ConfigError: as in `options`.
     """
-    said = options(asked)
-    shown = max(1, int(np.quantile(tiles, 1 - said.quantile, method="lower")))
-    fixed = said.min_tiles is not None
-    least, on = (said.min_tiles or 1, "stated beforehand") if fixed else (shown, "train")
+    shown = max(1, int(np.quantile(tiles, 1 - options.quantile, method="lower")))
+    fixed = options.min_tiles is not None
+    least, on = (options.min_tiles or 1, "stated beforehand") if fixed else (shown, "train")
     judged = train is not None and len(train) >= LEAST_BAGS
-    features = _reference(train, select, said.quantile) if judged and train is not None else None
+    features = _reference(train, select, options.quantile) if judged and train is not None else None
     return Novelty(min_tiles=least, min_tiles_on=on, train=len(tiles), features=features)
 
 

@@ -7,7 +7,7 @@ predictions, reports and cards. `refit` is for tables of predictions that no che
 import logging
 from collections.abc import Callable, Collection, Hashable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from mil.endpoints.endpoint import Endpoint
-from mil.errors import ConfigError, PredictionsError
+from mil.errors import PredictionsError
 from mil.fitted import calibrators, conformal, decision_rules, novelty
 from mil.fitted.calibrators import Calibrator, either
+from mil.fitted.checks import check_specification
 from mil.fitted.conformal import Conformal
 from mil.fitted.decision_rules import Decision, Plan, group_plan, plans
 from mil.fitted.novelty import Novelty
-from mil.fitted.requests import decision_requests
+from mil.fitted.options import NoveltyOptions
+from mil.fitted.specification import Specification
 from mil.fitted.withholding import RowBags, reasons, withhold
 
 logger = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ class FittedState(BaseModel):
     @classmethod
     def fit(
         cls,
-        tool: Mapping[str, Any],
+        tool: Specification,
         endpoint: Endpoint,
         train: pd.DataFrame,
         select: pd.DataFrame,
@@ -70,7 +72,7 @@ class FittedState(BaseModel):
         What these patients cannot support is left out, with the reason in `left_out` and a warning.
 
         Args:
-            tool: The tool's configuration. With several endpoints, `decision` holds one rule by endpoint name.
+            tool: What is asked for.
             endpoint: What is predicted; its own state is stored as it is now.
             train: Targets and scores of the training patients.
             select: Targets and scores of the patients of model selection.
@@ -80,28 +82,28 @@ class FittedState(BaseModel):
         Raises:
             ConfigError: the tool asks for something that does not exist.
         """
-        method, sets, flags = (tool.get(key) for key in ("calibration", "conformal", "novelty"))
-        if endpoint.parts() and (method or sets):
-            raise ConfigError(f"tool.{'calibration' if method else 'conformal'}: several endpoints, expected null")
-        attempts = _Attempts()
-        calibrator = None
-        if method is not None:
-            calibrator = attempts.make("calibration", partial(calibrators.fit, str(method), endpoint, select))
+        check_specification(tool, endpoint)
+        attempts, calibrator = _Attempts(), None
+        if tool.calibration is not None:
+            calibrator = attempts.make("calibration", partial(calibrators.fit, tool.calibration, endpoint, select))
         decisions, risk_groups = list[Decision](), list[Decision]()
-        for prefix, rule, single in decision_requests(tool.get("decision"), endpoint):
+        for prefix, decision, single in tool.decisions(endpoint):
             known = train[single.has_target(train)], select[single.has_target(select)]
-            asked = plans(rule, single)
-            for plan in asked:
+            requested = plans(decision, single)
+            for plan in requested:
                 decisions += attempts.decision(prefix, partial(plan.fit, *known, calibrator), plan)
-            if not asked and (groups := group_plan(None, single)) is not None:
+            if not requested and (groups := group_plan(None, single)) is not None:
                 fit = partial(groups.fit, *known, calibrator)
                 risk_groups += attempts.decision(prefix, fit, groups, logging.DEBUG)  # no tool asked for them
+        limits = None
+        if (sets := tool.conformal) is not None:
+            limits = attempts.make("conformal", partial(conformal.fit, sets, endpoint, select))
         return cls(
             endpoint=endpoint.state(),
             decisions=tuple(decisions),
             calibration=calibrator,
-            conformal=attempts.make("conformal", partial(conformal.fit, sets, endpoint, select)) if sets else None,
-            novelty=None if flags is None or bags is None else _novelty(flags, bags),
+            conformal=limits,
+            novelty=None if tool.novelty is None or bags is None else _novelty(tool.novelty, bags),
             risk_groups=tuple(risk_groups),
             left_out=attempts.reasons,
         )
@@ -163,7 +165,7 @@ class FittedState(BaseModel):
         )
 
 
-def refit(table: pd.DataFrame, endpoint: Endpoint, tool: Mapping[str, Any]) -> dict[Hashable, FittedState]:
+def refit(table: pd.DataFrame, endpoint: Endpoint, tool: Specification) -> dict[Hashable, FittedState]:
     """Fit a state to each fold's own training and selection rows of a table of predictions.
 
     For predictions that no checkpoint stands behind: those of other software, and those of a nested selection.
@@ -207,7 +209,7 @@ class _Attempts:
         return [] if fitted is None else [fitted.model_copy(update={"name": f"{prefix}{fitted.name}"})]
 
 
-def _novelty(options: Mapping[str, Any], bags: Mapping[str, BagSummaries]) -> Novelty:
+def _novelty(options: NoveltyOptions, bags: Mapping[str, BagSummaries]) -> Novelty:
     train, select = bags["train"], bags.get("select")
     return novelty.fit(options, train.tiles, train.means, None if select is None else select.means)
 

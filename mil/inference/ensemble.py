@@ -90,7 +90,7 @@ _WHAT = ("tool", "endpoint", "encoder", "covariates")
 def _identity(checkpoint: Checkpoint) -> tuple[Any, ...]:
     manifest, beside = checkpoint.manifest, checkpoint.covariates
     encoder = (checkpoint.encoder.name, checkpoint.encoder.dim)
-    return manifest.tool.get("name"), manifest.endpoint.model_dump(), encoder, beside and beside.columns
+    return manifest.tool.name, manifest.endpoint.model_dump(), encoder, beside and beside.columns
 
 
 def _short(value: object) -> str:

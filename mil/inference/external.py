@@ -99,7 +99,7 @@ def recalibrated(
     chosen = _chosen(states, decision, checkpoint)
     question = _question(checkpoint, chosen)
     positives = found.table[question.truth(found.table.set_index("patient")) == 1]
-    asked = sensitivity or float(chosen.rule.get("at_least") or chosen.rule.get("out", {}).get("sensitivity") or 0.95)
+    asked = sensitivity or chosen.rule.promises().get("sensitivity", 0.95)
     fresh = recalibrate(chosen, chosen.score(positives), asked, confidence)
     decisions = tuple(fresh if one.name == chosen.name else one for one in states)
     changed = manifest.model_copy(update={"fitted": manifest.fitted.model_copy(update={"decisions": decisions})})
@@ -168,7 +168,7 @@ def _chosen(states: Sequence[Decision], name: str | None, checkpoint: Checkpoint
 
 def _question(checkpoint: Checkpoint, decision: Decision) -> Question:
     endpoint = checkpoint.endpoint
-    positive = decision.rule.get("positive")
+    positive = decision.rule.joint_classes()
     for one in endpoint.questions() if positive is None else [endpoint.joint_question(positive)]:
         if decision.columns in either(one.columns):
             return one

@@ -129,7 +129,7 @@ def _row_bags(dataset: BagDataset, bags: pd.DataFrame, patients: pd.Index, means
 
 def _expected(checkpoint: Checkpoint) -> Expected:
     trained = checkpoint.geometry
-    return Expected(trained.mpp, trained.tile_px, f"the checkpoint of {checkpoint.manifest.tool['name']}")
+    return Expected(trained.mpp, trained.tile_px, f"the checkpoint of {checkpoint.manifest.tool.name}")
 
 
 def _cohort(store: FeatureStore, path: Path | None, slides: Path | None, checkpoint: Checkpoint) -> Cohort:

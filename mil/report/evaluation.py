@@ -3,7 +3,6 @@
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import pandas as pd
 
@@ -12,6 +11,7 @@ from mil.endpoints.question import Question
 from mil.fitted.state import FittedState, refit
 from mil.report.predictions import checked, report_folds
 from mil.stats.bootstrap import Fold
+from mil.study.tool import Tool
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class Evaluation:
     Attributes:
         table: `patient, fold, role`, targets and scores, in order of fold and patient.
         endpoint: What was predicted.
-        tool: The tool's yaml: decision, prevalences, subgroups and the like; empty for predictions made elsewhere.
+        tool: Decision, prevalences, subgroups and the like; for predictions made elsewhere it states next to nothing.
         patients: What the clinical table says of each patient, by name; none where it is not at hand.
         resamples: Of every bootstrap.
         seed: Of every bootstrap.
@@ -32,7 +32,7 @@ class Evaluation:
 
     table: pd.DataFrame
     endpoint: Endpoint
-    tool: Mapping[str, Any] = field(default_factory=dict)
+    tool: Tool = field(default_factory=Tool)
     patients: pd.DataFrame | None = None
     resamples: int = 2000
     seed: int = 0
@@ -44,7 +44,7 @@ class Evaluation:
         cls,
         predictions: pd.DataFrame,
         endpoint: Endpoint,
-        tool: Mapping[str, Any] | None = None,
+        tool: Tool | None = None,
         patients: pd.DataFrame | None = None,
         resamples: int = 2000,
         seed: int = 0,
@@ -59,7 +59,7 @@ class Evaluation:
         return cls(
             checked(predictions, endpoint),
             endpoint,
-            dict(tool or {}),
+            tool or Tool(),
             patients,
             resamples,
             seed,
@@ -72,7 +72,7 @@ class Evaluation:
         cls,
         predictions: pd.DataFrame,
         endpoint: Endpoint,
-        tool: Mapping[str, Any] | None = None,
+        tool: Tool | None = None,
         patients: pd.DataFrame | None = None,
         resamples: int = 2000,
         seed: int = 0,
@@ -120,11 +120,11 @@ class Evaluation:
     def parts(self) -> dict[str, "Evaluation"]:
         """Return an evaluation for each of several endpoints that has reported patients, with its own decision."""
         endpoints = self.endpoint.parts()
-        decisions, parts = (self.tool.get("decision") or {}) if endpoints else {}, {}
+        decisions, parts = self.tool.decisions_by_endpoint() if endpoints else {}, dict[str, Evaluation]()
         for name, endpoint in endpoints.items():
             table = self.table[endpoint.has_target(self.table)].reset_index(drop=True)
             if (table["role"] == "report").any():
-                tool = {**self.tool, "decision": decisions.get(name)}
+                tool = self.tool.model_copy(update={"decision": decisions.get(name)})
                 states = {fold: state.of_endpoint(name) for fold, state in self.states.items()}
                 part = replace(self, table=table, endpoint=endpoint, tool=tool, states=states, comparators={})
                 parts[name] = part

@@ -6,7 +6,6 @@ The columns that are named determine what was predicted; what is taken from the 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox
 from mil.errors import ConfigError, PredictionsError
+from mil.fitted.rules import AnyRule, ArgmaxRule, NoRule
 from mil.report.prediction_columns import PredictionColumns
 from mil.tables import listed, read_table, require
 
@@ -37,7 +37,7 @@ class Foreign:
     endpoint: Endpoint
     patients: pd.DataFrame
     """every column that is no score, by patient: each may be a subgroup"""
-    decision: dict[str, Any] | None
+    decision: AnyRule | NoRule | None
     said: list[str]
     """what was understood, for whoever typed it"""
     ranks: str | None
@@ -54,7 +54,7 @@ class _Read:
     scores: Mapping[str, "pd.Series[float]"]
     """by the endpoint's names; each has the name of the table's own"""
     said: list[str]
-    decision: dict[str, Any] | None = None
+    decision: AnyRule | NoRule | None = None
     ranks: str | None = None
 
 
@@ -179,7 +179,7 @@ def _classes(source: _Source) -> _Read:
         said = [f"{len(names)} grades from --score, lowest first: {', '.join(names)}", *rescaled]
         return _Read(Ordinal(source.target, names), targets, scores, said)
     said = [f"{len(names)} classes from --score: {', '.join(names)}; called is the likeliest", *rescaled]
-    return _Read(Multiclass(source.target, names), targets, scores, said, {"rule": "argmax"})
+    return _Read(Multiclass(source.target, names), targets, scores, said, ArgmaxRule(rule="argmax"))
 
 
 def _summing(

@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 from mil.errors import ConfigError
+from mil.fitted.rules import AnyRule, NoRule, parse_rule
 
 CUTS = ("sensitivity", "specificity")
 """Rules of a cut that a share says all of."""
@@ -94,7 +94,7 @@ class PredictionColumns:
             return "labels"
         return "classes" if self.ordered or scores else "binary"
 
-    def cut(self) -> dict[str, Any] | None:
+    def cut(self) -> AnyRule | NoRule | None:
         """The rule of a cut that was asked for.
 
         Raises:
@@ -105,4 +105,4 @@ class PredictionColumns:
             raise ConfigError(f"--{asked[0][0]} and --{asked[1][0]}: a cut keeps one promise, expected one")
         if asked and self.role is None:
             raise ConfigError(f"--{asked[0][0]}: a cut is set on rows whose role is select, expected --role COLUMN")
-        return {"rule": asked[0][0], "at_least": asked[0][1]} if asked else None
+        return parse_rule({"rule": asked[0][0], "at_least": asked[0][1]}) if asked else None

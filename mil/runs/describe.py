@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -23,6 +22,7 @@ from mil.report.sections.oracle import Oracle
 from mil.runs.looks import count_look
 from mil.runs.run import Run, open_run
 from mil.runs.states import checkpoints_in
+from mil.study.tool import Tool
 
 CARD, REPORT, PAGE, FIGURES = "README.md", "report.json", "report.html", "figures"
 
@@ -77,7 +77,7 @@ def external(loaded: Checkpoint, cohort: Labelled, resamples: int) -> tuple[Eval
         states={EXTERNAL_FOLD: manifest.fitted},
     )
     about = About(
-        tool=manifest.tool["name"],
+        tool=manifest.tool.name,
         simulated=False,
         model=manifest.model.name,
         external=True,
@@ -114,8 +114,8 @@ def run_report(run: Run, manifests: Iterable[Manifest], fold: int | None = None)
 
 
 def _about(run: Run) -> About:
-    stated = {key: run.tool[key] for key in About.model_fields if run.tool.get(key)}
-    facts = {"tool": run.tool["name"], "simulated": run.simulated, "model": run.model, "encoder": run.encoder}
+    stated = {key: value for key, value in run.tool.plain().items() if key in About.model_fields and value}
+    facts = {"tool": run.tool.name, "simulated": run.simulated, "model": run.model, "encoder": run.encoder}
     return About.model_validate(stated | facts)
 
 
@@ -208,9 +208,9 @@ def draw_figures(run: Run, report: Report, place: Path, fold: int | None = None)
         draw_learning(logs, run.endpoint.metric, place / FIGURES)
 
 
-def page_title(tool: Mapping[str, Any]) -> str:
+def page_title(tool: Tool) -> str:
     """Return the title of a tool's report page."""
-    return f"{tool['title']} ({tool['name']})"
+    return f"{tool.title} ({tool.name})"
 
 
 def page(title: str, report: Report, place: Path) -> str:

@@ -54,7 +54,7 @@ def _check_same_study(first: Run, second: Run) -> None:
         if not run.reports:
             raise ConfigError(f"{run.folder}: no patient has the role report, expected a run with report patients")
     for what, expected, actual in (
-        ("tool", first.tool["name"], second.tool["name"]),
+        ("tool", first.tool.name, second.tool.name),
         ("model", _model(first), _model(second)),
         ("encoder", first.encoder, second.encoder),
     ):

@@ -21,6 +21,7 @@ from mil.report.schema import About, Report
 from mil.report.sections.discrimination import Discrimination
 from mil.runs.describe import FIGURES, REPORT, describe, describe_run, external
 from mil.runs.looks import FILE, count_look
+from mil.study.tool import Tool
 
 logger = logging.getLogger(__name__)
 OF_PROBABILITIES = ("calibration", "utility", "conformal")
@@ -76,7 +77,7 @@ def evaluate_checkpoint(
     files.write(out / "predictions.csv", predictions.table.to_csv(index=False))
     report = report.model_copy(update={"looks": count_look(out, "evaluate --cohort")})
     shutil.rmtree(out / FIGURES, ignore_errors=True)
-    describe(evaluation, report, out, f"{checkpoint.manifest.tool['title']}, on {cohort.name}")
+    describe(evaluation, report, out, f"{checkpoint.manifest.tool.title}, on {cohort.name}")
     return report
 
 
@@ -98,7 +99,7 @@ def evaluate_table(
         PredictionsError: A column is missing, or holds values that cannot be scored.
     """
     table = read(path, columns)
-    tool = {"decision": table.decision}
+    tool = Tool(name=path.name, decision=table.decision)
     evaluation = Evaluation.refitted(table.table, table.endpoint, tool, table.patients, resamples)
     report = evaluate(evaluation, About(tool=path.name, simulated=False, model="not ours"))
     if table.ranks is not None:
@@ -131,7 +132,7 @@ def evaluate_predictions(
     table = predictions.copy()
     table["fold"] = predictions.get("fold", 0)
     table["role"] = predictions.get("role", "report")
-    evaluation = Evaluation.refitted(table, endpoint, {"decision": None}, patients, resamples)
+    evaluation = Evaluation.refitted(table, endpoint, Tool(), patients, resamples)
     report = evaluate(evaluation, About(simulated=False, model="not ours"))
     if out is not None:
         describe(evaluation, report, out, "Predictions")

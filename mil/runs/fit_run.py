@@ -117,7 +117,7 @@ def _write_inputs(config: RunConfig, study: Study, split: Split, folder: Path) -
     """Write split, patients and, of a simulated cohort, the truth; config.yaml last, as it marks a folder as begun."""
     split.write(folder / SPLIT)
     patients = one_row_per_patient(study.cohort.table)
-    files.write(folder / PATIENTS, patients[wanted(patients.columns, config.tool.plain())].to_csv())
+    files.write(folder / PATIENTS, patients[wanted(patients.columns, config.tool)].to_csv())
     if study.truth is not None:
         files.write(folder / "oracle.csv", (study.truth / "truth.csv").read_bytes())
     write_config(folder / CONFIG, config)

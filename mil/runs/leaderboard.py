@@ -105,7 +105,7 @@ def _description(number: int, entry: Entry) -> dict[str, Any]:
     return {
         "group": number,
         "run": entry.name,
-        "tool": str(entry.evaluation.tool.get("name", "")),
+        "tool": entry.evaluation.tool.name,
         "model": entry.model,
         "encoder": entry.encoder,
         "n": counts["n"],

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -21,6 +20,7 @@ from mil.runs.states import read_states
 from mil.study import build
 from mil.study.compose import read_config
 from mil.study.config import RunConfig
+from mil.study.tool import Tool
 from mil.tables import MISSING, read_table
 
 COMPARATORS = ("baseline", "covariates")
@@ -36,7 +36,7 @@ class Run:
 
     Attributes:
         folder: Where it lies.
-        tool: The tool's yaml.
+        tool: What was asked.
         endpoint: What is predicted; not fitted.
         model: Class of the model.
         encoder: Name of the encoder.
@@ -50,7 +50,7 @@ class Run:
     """
 
     folder: Path
-    tool: Mapping[str, Any]
+    tool: Tool
     endpoint: Endpoint
     model: str
     encoder: str
@@ -109,7 +109,7 @@ def open_run(folder: Path) -> Run:
     endpoint = build.endpoint(config)
     return Run(
         folder=folder,
-        tool=config.tool.plain(),
+        tool=config.tool,
         endpoint=endpoint,
         model=config.model.target,
         encoder=_encoder_name(folder, config),

@@ -118,7 +118,7 @@ def audit(run: Run, features: Path | None = None, resamples: int | None = None) 
     reported = _reported(run, all_sites, resamples)
     return SiteAudit(
         run=run.folder.resolve().name,
-        tool=run.tool["name"],
+        tool=run.tool.name,
         model=run.model,
         encoder=run.encoder,
         simulated=run.simulated,

@@ -20,7 +20,8 @@ from mil.features.encoders import Encoder
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel, Output
 from mil.simulation.simulated_cohort import Simulation
-from mil.study.config import TARGET, Component, Options, RunConfig
+from mil.study.component import TARGET, Component, Options
+from mil.study.config import RunConfig
 
 PREDICTION_COLUMNS = ("patient", "fold", "role")
 """Columns of every table of predictions, next to targets and scores."""

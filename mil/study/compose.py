@@ -21,7 +21,8 @@ from mil import files
 from mil.config import choices, conf_dir, groups, nearest, roots
 from mil.errors import ConfigError
 from mil.study.build import parameters
-from mil.study.config import TARGET, RunConfig
+from mil.study.component import TARGET
+from mil.study.config import RunConfig
 
 _PATHS = ("data.cohort", "data.slides", "data.features", "split.file", "hydra.run.dir", "hydra.sweep.dir")
 

@@ -8,35 +8,21 @@ Parts of a run that are chosen by class (model, optimizer, split, ...) are a `Co
 the keyword arguments of its constructor. In yaml a component is a mapping with the key `_target_`, as Hydra has it.
 """
 
-import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
-    PlainValidator,
     ValidationError,
-    model_serializer,
-    model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from mil.config import groups, nearest
 from mil.errors import ConfigError
 from mil.features.formats import formats
-
-TARGET = "_target_"
-"""The key of a component's class in yaml."""
-
-
-def _positive(value: object) -> object:
-    """Check a positive, finite number; an integer stays an integer."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        raise PydanticCustomError("positive", "a positive number")
-    return value
+from mil.study.component import TARGET, Component, Config, Options, Positive
+from mil.study.tool import Tool
 
 
 def _layout(value: str) -> str:
@@ -45,57 +31,11 @@ def _layout(value: str) -> str:
     return value
 
 
-Positive = Annotated[float, PlainValidator(_positive)]
 Natural = Annotated[int, Field(strict=True, ge=0)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 AtLeastTwo = Annotated[int, Field(strict=True, ge=2)]
 Flag = Annotated[bool, Field(strict=True)]
 Layout = Annotated[str, AfterValidator(_layout)]
-
-
-class Config(BaseModel):
-    """A group of options with fixed names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def plain(self) -> dict[str, Any]:
-        """Return the options that were given, as plain containers for a yaml or JSON file."""
-        return self.model_dump(exclude_unset=True)
-
-
-class Options(BaseModel):
-    """Keyword arguments of a component's constructor. Subclasses declare those that are checked before it is called."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    def keywords(self) -> dict[str, Any]:
-        """Return the arguments that were given, as plain containers."""
-        return self.model_dump(exclude_unset=True)
-
-
-OptionsT = TypeVar("OptionsT", bound=Options)
-
-
-class Component(BaseModel, Generic[OptionsT]):
-    """A class by its import path, with keyword arguments for its constructor; `mil.study.build.make` calls it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    target: str
-    options: OptionsT
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_yaml(cls, node: object) -> object:
-        if not isinstance(node, Mapping) or set(node) == {"target", "options"}:
-            return node
-        target = {"target": node[TARGET]} if TARGET in node else {}
-        return target | {"options": {key: value for key, value in node.items() if key != TARGET}}
-
-    @model_serializer
-    def plain(self) -> dict[str, Any]:
-        """Return the component as yaml has it: `_target_` and the arguments side by side."""
-        return {TARGET: self.target, **self.options.keywords()}
 
 
 class SplitOptions(Options):
@@ -161,8 +101,8 @@ class DataConfig(Config):
     slide_mpp: Positive | None = None
     name: str | None = None
     columns: ColumnNames = ColumnNames()
-    labels: dict[str, Any] = {}
-    covariates: list[str] = []
+    labels: dict[str, Any] = Field(default_factory=dict)
+    covariates: list[str] = Field(default_factory=list)
     bag: Literal["patient", "slide"] = "patient"
     batch_bags: Count = 4
     tiles_per_batch: Count | None = None
@@ -176,35 +116,11 @@ class DataConfig(Config):
     workers: Natural | None = None
 
 
-class TileSize(Config):
-    """The size of tiles that a tool expects."""
-
-    mpp: Positive | None = None
-    tile_px: Positive | None = None
-
-
-class ClinicalInputs(Config):
-    """Columns of the clinical table that the model reads together with the tiles."""
-
-    numeric: list[str] | None = None
-    categorical: dict[str, list[Any]] | None = None
-    fusion: Literal["late", "gated"] = "late"
-
-
-class Tool(BaseModel):
-    """`conf/tool/*.yaml`: the question, its endpoint, and everything that the report and the card say of it."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
+class ToolConfig(Tool):
+    """A tool that can be trained: it has a name and an endpoint."""
 
     name: str
-    question: str | None = None
     endpoint: Component[Options]
-    tiles: TileSize | None = None
-    covariates: ClinicalInputs | None = None
-
-    def plain(self) -> dict[str, Any]:
-        """Return the options that were given, as plain containers for a yaml or JSON file."""
-        return self.model_dump(exclude_unset=True)
 
 
 class RunConfig(Config):
@@ -241,8 +157,8 @@ class RunConfig(Config):
     schedule: Component[Options]
     trainer: Component[TrainerOptions]
     logger: Component[Options]
-    callbacks: dict[str, Component[Options]] = {}
-    tool: Tool
+    callbacks: dict[str, Component[Options]] = Field(default_factory=dict)
+    tool: ToolConfig
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:

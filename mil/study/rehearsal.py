@@ -9,11 +9,12 @@ from mil import config as conf
 from mil.bags import Bags
 from mil.errors import ConfigError
 from mil.findings import Checked, attempt
-from mil.fitted import requests
+from mil.fitted.checks import check_specification
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
 from mil.study import build, file_findings
-from mil.study.config import Component, RunConfig
+from mil.study.component import Component
+from mil.study.config import RunConfig
 from mil.study.reader import StudyReader
 from mil.study.study import Study
 
@@ -51,7 +52,7 @@ def rehearse(config: RunConfig, study: Study) -> None:
     Raises:
         ConfigError: An option that one of them refuses, or a model that does not fit the endpoint or the tiles.
     """
-    requests.check(config.tool.plain(), study.endpoint)
+    check_specification(config.tool, study.endpoint)
     _refuse_batches(config, study)
     with torch.device("meta"):
         network = build.network(config, study.encoder.dim, study.endpoint)

@@ -63,7 +63,7 @@ def fit(config: RunConfig, study: Study, split: Split, fold: Fold) -> None:
         "precision": str(trainer.precision),
     }
     train_rows, select = (table[table["role"] == role] for role in ("train", "select"))
-    fitted = FittedState.fit(config.tool.plain(), fold.endpoint, train_rows, select, bags)
+    fitted = FittedState.fit(config.tool, fold.endpoint, train_rows, select, bags)
     done = manifest(config, study, split, fold, model, fitted=fitted, outcome=outcome)
     checkpoint.save(fold.folder / "checkpoint", model.cpu().eval(), done)
     files.write(fold.folder / "predictions.csv", table.to_csv(index=False))

@@ -42,7 +42,7 @@ def manifest(
     bare = model.inner if isinstance(model, Fused) else model
     widths = build.sizes(config, study.encoder.dim, fold.endpoint)
     return Manifest(
-        tool=config.tool.plain(),
+        tool=config.tool,
         model=manifests.part(bare, widths | config.model.options.keywords()),
         endpoint=manifests.endpoint_part(fold.endpoint, config.tool.endpoint.options.keywords()),
         covariates=_clinical(fold, model),

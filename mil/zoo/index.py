@@ -77,7 +77,7 @@ def facts_box(manifest: Manifest, report: Report) -> str:
 
 
 def _category(facts: Facts) -> str:
-    return str(facts.tool.get("category") or "other")
+    return facts.tool.category or "other"
 
 
 def _categories(tools: Sequence[Facts]) -> list[str]:
@@ -92,16 +92,16 @@ def _table(tools: Sequence[Facts]) -> str:
 
 def _row(facts: Facts) -> list[str]:
     tool, metric, report = facts.tool, facts.metric, facts.all_folds
-    name, oracle = str(tool["name"]), report.section(Oracle)
-    evidence = tool.get("evidence") or {}
+    name, oracle = tool.name, report.section(Oracle)
+    evidence = tool.evidence
     return [
-        f"[{escaped(tool['title'])}]({name}/README.md)<br>{escaped(name)}",
+        f"[{escaped(tool.title)}]({name}/README.md)<br>{escaped(name)}",
         escaped(_endpoint(facts)),
         escaped(f"{named(metric)} {report.metrics[metric].described}" if metric else "not available: nobody reported"),
         escaped(oracle.metrics[metric] if oracle and metric else _NOT_AVAILABLE),
         escaped(_beats_baseline(facts)),
-        escaped(evidence.get("class") or _NOT_AVAILABLE),
-        escaped(tool["version"]),
+        escaped(evidence.kind or _NOT_AVAILABLE),
+        escaped(tool.version),
     ]
 
 
@@ -125,11 +125,11 @@ def _beats_baseline(facts: Facts) -> str:
 
 
 def _box(facts: Facts) -> Iterator[Field]:
-    tool, summary, table = facts.tool, facts.tool.get("facts") or {}, outputs(facts)
-    yield Field("Tool", f"{tool['name']} {tool['version']}, {tool['title']}")
-    yield Field("In short", str(summary.get("en") or facts.text("question")))
-    if summary.get("fr"):
-        yield Field("En bref", str(summary["fr"]))
+    tool, summary, table = facts.tool, facts.tool.summary, outputs(facts)
+    yield Field("Tool", f"{tool.name} {tool.version}, {tool.title}")
+    yield Field("In short", summary.en or facts.text("question"))
+    if summary.fr:
+        yield Field("En bref", summary.fr)
     yield facts.main()
     yield Field("Oracle", facts.oracle().text)
     yield Field("Compared", facts.verdict().text)

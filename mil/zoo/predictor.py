@@ -54,7 +54,7 @@ class Predictor:
 
     def __repr__(self) -> str:
         tool = self.manifest.tool
-        return f"<{tool['name']} {tool['version']}: {self.width} features a tile of {self.checkpoint.encoder.name}>"
+        return f"<{tool.name} {tool.version}: {self.width} features a tile of {self.checkpoint.encoder.name}>"
 
     def predict(
         self, features: Arrays | str | Path, coords: Arrays | None = None, covariates: pd.DataFrame | None = None

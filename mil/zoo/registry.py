@@ -49,7 +49,7 @@ def local() -> Iterator[tuple[str, str, Path]]:
         CheckpointError: if a manifest cannot be read.
     """
     for path in sorted(built_in().glob(f"*/{checkpoint.MANIFEST}")):
-        yield path.parent.name, str(_manifest(path.read_bytes(), str(path)).tool["version"]), path.parent
+        yield path.parent.name, _manifest(path.read_bytes(), str(path)).tool.version, path.parent
     for path in sorted(pulled().glob(f"*/*/{checkpoint.MANIFEST}"), key=_newest_first):
         yield path.parents[1].name, path.parent.name, path.parent
 
@@ -142,7 +142,7 @@ def push(folder: Path, address: str) -> str:
         ConfigError: if the registry holds this version with other content.
     """
     manifest = checkpoint.read_manifest(folder)
-    tool, version = str(manifest.tool["name"]), str(manifest.tool["version"])
+    tool, version = manifest.tool.name, manifest.tool.version
     parse(version)
     target, root, content = store(address), f"{tool}/{version}", (folder / checkpoint.MANIFEST).read_bytes()
     path = f"{root}/{checkpoint.MANIFEST}"
@@ -192,7 +192,7 @@ def _is_plain_path(name: str) -> bool:
 
 
 def _check_identity(manifest: Manifest, tool: str, version: str, where: str) -> None:
-    identity = (manifest.tool.get("name"), manifest.tool.get("version"))
+    identity = (manifest.tool.name, manifest.tool.version)
     if identity != (tool, version):
         raise CheckpointError(f"{where}: is {identity[0]} {identity[1]} by its manifest")
 

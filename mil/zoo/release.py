@@ -51,8 +51,8 @@ def release(
     parse(version)
     source = _checkpoint_folder(run, fold)
     loaded = checkpoint.load(source)
-    manifest = loaded.manifest.model_copy(update={"tool": loaded.manifest.tool | {"version": version}})
-    name = str(manifest.tool.get("name"))
+    manifest = loaded.manifest.model_copy(update={"tool": loaded.manifest.tool.model_copy(update={"version": version})})
+    name = manifest.tool.name
     if not NAME.fullmatch(name):
         raise CheckpointError(f"{source}: tool name {name!r}, expected letters, digits, - and _")
     place = out / name
@@ -112,10 +112,10 @@ def _checkpoint_folder(run: Path, fold: int) -> Path:
 
 def _changelog(before: Manifest | None, manifest: Manifest, place: Path, note: str | None, date: str | None) -> str:
     """Return the changelog with the new version, after checking that it may be released."""
-    version = str(manifest.tool["version"])
+    version = manifest.tool.version
     if before is None:
         return changelog("", version, note or "First release.", date)
-    if before.tool["version"] == version:
+    if before.tool.version == version:
         raise ConfigError(f"{place}: version {version} is released already, expected a new one")
     check_version(before, manifest, version, str(place))
     path = place / CHANGELOG

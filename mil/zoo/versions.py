@@ -62,7 +62,7 @@ def _changes_of_meaning(old: Manifest, new: Manifest) -> Iterator[str]:
         yield "encoder"
     if _covariate_columns(old) != _covariate_columns(new):
         yield "covariates"
-    yield from (f"tool.{key}" for key in _MEANING if old.tool.get(key) != new.tool.get(key))
+    yield from (f"tool.{key}" for key in _MEANING if getattr(old.tool, key) != getattr(new.tool, key))
 
 
 def _covariate_columns(manifest: Manifest) -> tuple[list[str], dict[str, list[str]]] | None:
@@ -83,7 +83,7 @@ def check_version(old: Manifest, new: Manifest, version: str, place: str) -> Non
     Raises:
         ConfigError: if it is not above the old version, or too small a step.
     """
-    old_version = str(old.tool["version"])
+    old_version = old.tool.version
     before, after = parse(old_version), parse(version)
     if after <= before:
         raise ConfigError(f"{place}: version {version} after {old_version}, expected a higher one")

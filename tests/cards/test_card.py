@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,11 +19,14 @@ from mil.endpoints.several import Several
 from mil.fitted.calibrators import Calibrator
 from mil.fitted.decision import Decision
 from mil.fitted.probability_maps import Curve
+from mil.fitted.rules import SensitivityRule
 from mil.fitted.state import FittedState
 from mil.manifest import Manifest, Part, part
 from mil.report.assemble import evaluate
 from mil.report.schema import Estimate, Report
+from mil.study.tool import Tool
 from tests.report.figures.cases import CASES, HOSTILE, evaluated
+from tests.report.tables import refitted
 
 FIGURES = ["calibration.png", "kaplan_meier.png", "leaderboard.png", "learning_curve.png", "odd.png", "roc.png"]
 FACTS = {"en": "Finds what is sought.", "fr": "Trouve ce qui est cherché."}
@@ -32,7 +34,7 @@ COUNTS = {"n": 30, "MSS": 20, "MSI-H": 10}
 DECISION = Decision(
     name="MSI-H",
     columns=("p_MSI-H",),
-    rule={"rule": "sensitivity", "at_least": 0.95, "role": "rule-out"},
+    rule=SensitivityRule(rule="sensitivity", at_least=0.95, role="rule-out"),
     cuts=(0.123456,),
     calls=("MSS", "MSI-H"),
     on="select",
@@ -79,7 +81,7 @@ def manifest(endpoint: Endpoint, simulated: bool = True, **more: Any) -> Manifes
     """Of a small model."""
     encoder = {"name": "uni", "dim": 1024, "aliases": ["uni_v1", "MahmoodLab/UNI"], "licence": "CC-BY-NC-ND-4.0"}
     return Manifest(
-        tool=tool(**more),
+        tool=Tool.parse(tool(**more)),
         model=Part(name="mil.models.abmil.ABMIL", options={"in_dim": 32, "gated": True}),
         endpoint=part(endpoint, {"classes": ["MSS", "MSI-H"]}),
         fitted=FittedState(decisions=(DECISION,), calibration=PLATT),
@@ -207,14 +209,11 @@ def test_what_few_or_alike_patients_leave_open_is_written_as_not_estimable(name:
     first, alike = evaluation.table["patient"].unique()[:9], evaluation.table.copy()
     for column in evaluation.endpoint.columns:
         alike[column] = alike[column].iloc[0]
-    tool = {
-        **evaluation.tool,
-        "prevalences": [0.1],
-        "clinical": {"categorical": ["sex"]},
-        "conformal": {"coverage": 0.9},
-    }
+    asked: dict[str, Any] = {"prevalences": [0.1], "clinical": {"categorical": ["sex"]}}
+    asked |= {} if evaluation.endpoint.parts() else {"conformal": {"coverage": 0.9}}
+    stated = {**evaluation.tool.plain(), **asked}
     for table in (evaluation.table[evaluation.table["patient"].isin(first)], alike):
-        poor = replace(evaluation, table=table.reset_index(drop=True), tool=tool, resamples=5)
+        poor = refitted(table.reset_index(drop=True), evaluation.endpoint, stated, evaluation.patients, resamples=5)
         report = evaluate(poor)
         text = card(manifest(evaluation.endpoint), evaluation.endpoint, report, [])
         assert list(blocks(text)) == list(range(25))
@@ -226,7 +225,8 @@ def test_what_few_or_alike_patients_leave_open_is_written_as_not_estimable(name:
 def test_cards_of_tools_that_say_little_of_themselves_are_whole() -> None:
     evaluation, report = evaluated("survival")
     whole = manifest(evaluation.endpoint)
-    bare = {key: whole.tool[key] for key in ("name", "version", "title", "category", "question")}
+    keys = ("name", "version", "title", "category", "question")
+    bare = Tool.parse({key: value for key, value in whole.tool.plain().items() if key in keys})
     text = card(whole.model_copy(update={"tool": bare, "fitted": FittedState()}), evaluation.endpoint, report, [])
     assert list(blocks(text)) == list(range(25))
     assert text.count("not available: the tool does not say") >= 10

@@ -7,6 +7,7 @@ import pytest
 
 from mil.cards.chai import NAMESPACE, chai
 from mil.report.sections.operating_points import OperatingPoints
+from mil.study.tool import Tool
 from tests.report.figures.cases import CASES, evaluated
 
 from .test_card import FACTS, manifest
@@ -120,7 +121,8 @@ def test_what_is_missing_says_so_as_the_framework_asks() -> None:
     evaluation, report = evaluated("regression")
     bare = manifest(evaluation.endpoint)
     keys = ("name", "version", "title", "question")
-    text = chai(bare.model_copy(update={"tool": {key: bare.tool[key] for key in keys}}), evaluation.endpoint, report)
+    tool = Tool.parse({key: value for key, value in bare.tool.plain().items() if key in keys})
+    text = chai(bare.model_copy(update={"tool": tool}), evaluation.endpoint, report)
     root = ET.fromstring(text)
     assert (root.findtext(f".//{{{NAMESPACE}}}PrimaryIntendedUsers") or "").startswith("Not available: ")
     assert "<MetricResult>" in text

@@ -19,6 +19,7 @@ from mil.endpoints.survival import Cox
 from mil.errors import ConfigError
 from mil.fitted import conformal
 from mil.fitted.conformal import Conformal
+from mil.fitted.options import METHODS, ConformalOptions, parse_conformal
 
 GRADES = ("a", "b", "c", "d")
 
@@ -73,12 +74,12 @@ def test_exchangeable_deviations_are_within_the_limit_as_often_as_asked(amount: 
     assert math.isinf(cut) or (within - 1) / (amount + 1) < coverage
 
 
-@pytest.mark.parametrize("method", conformal.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("per_class", [True, False])
 def test_sets_are_those_of_the_definition(method: str, per_class: bool) -> None:
     endpoint, select, table = Multiclass(classes=GRADES), classed(0, 150), classed(1, 60)
     asked = {"coverage": 0.8, "method": method, "per_class": per_class}
-    fitted = conformal.fit(asked, endpoint, select)
+    fitted = conformal.fit(ConformalOptions.model_validate(asked), endpoint, select)
     assert fitted is not None
 
     def deviation(row: pd.Series, name: str) -> float:
@@ -99,7 +100,9 @@ def test_sets_are_those_of_the_definition(method: str, per_class: bool) -> None:
 
 
 def test_a_sure_and_a_doubtful_patient_of_a_binary_endpoint() -> None:
-    fitted = conformal.fit({"coverage": 0.9, "per_class": False}, Binary("label", ("MSS", "MSI-H")), binary(0, 400))
+    fitted = conformal.fit(
+        ConformalOptions(coverage=0.9, per_class=False), Binary("label", ("MSS", "MSI-H")), binary(0, 400)
+    )
     assert fitted is not None
     said = fitted.apply(pd.DataFrame({"p_MSI-H": [0.999, 0.001, 0.5]}))["set"]
     assert said[0] == "MSI-H"
@@ -113,7 +116,7 @@ def test_each_label_has_its_own_set_from_those_in_whom_it_is_known() -> None:
     table = pd.DataFrame(np.clip(truth * 0.4 + 0.6 * rng.random((80, 2)), 0, 1), columns=["p_x", "p_y"])
     table = table.assign(x=truth[:, 0].astype(str), y=truth[:, 1].astype(str))
     table.loc[:19, "y"] = ""
-    fitted = conformal.fit({"coverage": 0.9, "per_class": False}, Multilabel(("x", "y")), table)
+    fitted = conformal.fit(ConformalOptions(coverage=0.9, per_class=False), Multilabel(("x", "y")), table)
     assert fitted is not None
     assert [part.limits[0].n for part in fitted.parts] == [80, 60]
     assert list(fitted.apply(table)) == ["set_x", "set_y"]
@@ -130,7 +133,7 @@ def test_a_grade_between_two_grades_of_a_set_is_in_it() -> None:
     )
     assert (classes.apply(table)["set"][0], grades.apply(table)["set"][0]) == ("a|c", "a|b|c")
     for kind, ordered in ((Multiclass, False), (Ordinal, True)):
-        fitted = conformal.fit({"coverage": 0.9}, kind("label", GRADES), classed(0, 50))
+        fitted = conformal.fit(ConformalOptions(coverage=0.9), kind("label", GRADES), classed(0, 50))
         assert fitted is not None
         assert isinstance(fitted.parts[0], conformal.Sets)
         assert fitted.parts[0].ordered == ordered
@@ -139,12 +142,12 @@ def test_a_grade_between_two_grades_of_a_set_is_in_it() -> None:
 def test_too_few_select_patients_leave_nothing_out_and_it_is_said() -> None:
     select = binary(0, 30)
     select = pd.concat([select[select["label"] == "MSS"], select[select["label"] == "MSI-H"].head(3)])
-    fitted = conformal.fit({"coverage": 0.9}, Binary("label", ("MSS", "MSI-H")), select)
+    fitted = conformal.fit(ConformalOptions(coverage=0.9), Binary("label", ("MSS", "MSI-H")), select)
     assert fitted is not None
     assert fitted.needed == 9
     assert all("MSI-H" in said for said in fitted.apply(binary(1, 50))["set"])
     assert fitted.notes() == ["conformal MSI-H: 3 select patients, a coverage of 0.9 needs 9: nothing is left out."]
-    few = conformal.fit({"coverage": 0.9}, Regression(), numbered(0, 8))
+    few = conformal.fit(ConformalOptions(coverage=0.9), Regression(), numbered(0, 8))
     assert few is not None
     assert np.isinf(few.apply(numbered(1, 5)).to_numpy()).all()
 
@@ -152,7 +155,7 @@ def test_too_few_select_patients_leave_nothing_out_and_it_is_said() -> None:
 @pytest.mark.parametrize("loss", ["squared", "gaussian", "quantile"])
 def test_intervals_hold_the_value_and_are_as_wide_as_the_patient_is_uncertain(loss: str) -> None:
     table = numbered(1, 400)
-    fitted = conformal.fit({"coverage": 0.9}, Regression(loss=loss), numbered(0, 400))
+    fitted = conformal.fit(ConformalOptions(coverage=0.9), Regression(loss=loss), numbered(0, 400))
     assert fitted is not None
     found = fitted.apply(table)
     assert ((found["low"] <= table["value"]) & (table["value"] <= found["high"])).all()
@@ -162,7 +165,7 @@ def test_intervals_hold_the_value_and_are_as_wide_as_the_patient_is_uncertain(lo
 
 def test_the_limit_of_gaussian_intervals_counts_multiples_of_each_patients_predicted_spread() -> None:
     select, table = numbered(0, 19), numbered(1, 5)
-    fitted = conformal.fit({"coverage": 0.9}, Regression(loss="gaussian"), select)
+    fitted = conformal.fit(ConformalOptions(coverage=0.9), Regression(loss="gaussian"), select)
     assert fitted is not None
     multiples = np.sort((select["score"] - select["value"]).abs() / select["value_sd"])
     cut = multiples[17]  # of 19 patients rank ceil(20 * 0.9) = 18
@@ -174,7 +177,10 @@ def test_the_limit_of_gaussian_intervals_counts_multiples_of_each_patients_predi
 
 def test_a_survival_endpoint_has_no_sets() -> None:
     assert (
-        conformal.fit({"coverage": 0.9}, Cox(), pd.DataFrame({"time": [1.0], "event": [1], "log_hazard": [0]})) is None
+        conformal.fit(
+            ConformalOptions(coverage=0.9), Cox(), pd.DataFrame({"time": [1.0], "event": [1], "log_hazard": [0]})
+        )
+        is None
     )
 
 
@@ -187,7 +193,7 @@ def test_a_survival_endpoint_has_no_sets() -> None:
     ],
 )
 def test_what_is_frozen_says_the_same_again(endpoint: Endpoint, select: pd.DataFrame, table: pd.DataFrame) -> None:
-    fitted = conformal.fit({"coverage": 0.9}, endpoint, select)
+    fitted = conformal.fit(ConformalOptions(coverage=0.9), endpoint, select)
     assert fitted is not None
     again = Conformal.model_validate_json(fitted.model_dump_json())
     assert again == fitted
@@ -196,16 +202,22 @@ def test_what_is_frozen_says_the_same_again(endpoint: Endpoint, select: pd.DataF
 
 @pytest.mark.parametrize(
     "asked",
-    [{}, {"coverage": 1}, {"coverage": True}, {"coverage": 0.9, "methd": "lac"}, {"coverage": 0.9, "method": "raps"}],
+    [
+        {"method": "lac"},
+        {"coverage": 1},
+        {"coverage": True},
+        {"coverage": 0.9, "methd": "lac"},
+        {"coverage": 0.9, "method": "raps"},
+    ],
 )
 def test_what_cannot_be_asked_is_refused_in_one_line(asked: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=r"^conformal: .*expected [^\n]*$"):
-        conformal.fit(asked, Regression(), numbered(0, 20))
+        parse_conformal(asked)
 
 
 @pytest.mark.parametrize("change", [{"coverage": "x"}, {"parts": [{"kind": "net"}]}, {"more": 1}])
 def test_a_state_that_is_none_is_refused(change: dict[str, object]) -> None:
-    fitted = conformal.fit({"coverage": 0.9}, Regression(), numbered(0, 20))
+    fitted = conformal.fit(ConformalOptions(coverage=0.9), Regression(), numbered(0, 20))
     assert fitted is not None
     with pytest.raises(ValidationError):
         Conformal.model_validate(fitted.model_dump() | change)
@@ -216,7 +228,7 @@ def reached(endpoint: Endpoint, draw: Callable[[int, int], pd.DataFrame], asked:
     found = []
     for seed in range(200):
         rows = draw(seed, 150)
-        fitted = conformal.fit(asked, endpoint, rows.head(100))
+        fitted = conformal.fit(ConformalOptions.model_validate(asked), endpoint, rows.head(100))
         assert fitted is not None
         found.append(held(fitted, endpoint, rows.tail(50)).mean())
     return float(np.mean(found))
@@ -228,7 +240,7 @@ def band(coverage: float) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", conformal.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("coverage", [0.8, 0.9])
 def test_over_many_cohorts_sets_hold_the_next_patients_as_often_as_asked(method: str, coverage: float) -> None:
     asked: dict[str, object] = {"coverage": coverage, "method": method, "per_class": False}
@@ -253,7 +265,7 @@ def test_limits_of_a_class_hold_the_rare_one_as_often_as_asked_and_one_for_all_d
         label = np.where(rng.random(300) < share, "MSI-H", "MSS")
         rows = pd.DataFrame({"p_MSI-H": share, "label": label})
         for per_class, found in rare.items():
-            fitted = conformal.fit({"coverage": 0.9, "per_class": per_class}, endpoint, rows.head(200))
+            fitted = conformal.fit(ConformalOptions(coverage=0.9, per_class=per_class), endpoint, rows.head(200))
             assert fitted is not None
             further = rows.tail(100)
             found.append(held(fitted, endpoint, further[further["label"] == "MSI-H"]).mean())

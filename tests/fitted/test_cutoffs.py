@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mil.errors import ConfigError, PredictionsError
 from mil.fitted.cutoffs import achieved, choose, two_cuts
+from mil.fitted.rules import SensitivityRule, SpecificityRule, YoudenRule, parse_rule
 
 few = settings(deadline=None, max_examples=60)
 
@@ -34,7 +35,7 @@ def rates(cut: float, score: Any, positive: Any) -> tuple[float, float]:
 def test_sensitivity_takes_the_highest_cut_that_finds_enough(cohort: Any, share: float) -> None:
     score, positive = cohort
     enough = [cut for cut in score if rates(cut, score, positive)[0] >= share]
-    assert choose({"rule": "sensitivity", "at_least": share}, score, positive) == max(enough)
+    assert choose(SensitivityRule(rule="sensitivity", at_least=share), score, positive) == max(enough)
 
 
 @few
@@ -43,7 +44,7 @@ def test_specificity_takes_the_lowest_cut_that_clears_enough(cohort: Any, share:
     score, positive = cohort
     enough = [cut for cut in score if rates(cut, score, positive)[1] >= share]
     expected = min(enough) if enough else score.max()
-    assert choose({"rule": "specificity", "at_least": share}, score, positive) == expected
+    assert choose(SpecificityRule(rule="specificity", at_least=share), score, positive) == expected
 
 
 @few
@@ -52,12 +53,12 @@ def test_youden_takes_the_lowest_of_the_best_cuts(cohort: Any) -> None:
     score, positive = cohort
     gains = {float(cut): round(sum(rates(cut, score, positive)), 12) for cut in score}
     best = min(cut for cut, gain in gains.items() if gain == max(gains.values()))
-    assert choose({"rule": "youden"}, score, positive) == best
+    assert choose(YoudenRule(rule="youden"), score, positive) == best
 
 
 def test_a_specificity_out_of_reach_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert choose({"rule": "specificity", "at_least": 0.9}, [0.1, 0.2, 0.8], [0, 1, 0]) == 0.8
+        assert choose(SpecificityRule(rule="specificity", at_least=0.9), [0.1, 0.2, 0.8], [0, 1, 0]) == 0.8
     assert "no cut has a specificity of 0.9 on 3 select patients" in caplog.text
 
 
@@ -65,7 +66,7 @@ def test_a_specificity_out_of_reach_is_said(caplog: pytest.LogCaptureFixture) ->
     ("rule", "said"),
     [
         ({"rule": "best"}, "'best'"),
-        ({}, "None"),
+        ({"at_least": 0.9}, "None"),
         ({"rule": "sensitivity"}, "at_least None"),
         ({"rule": "specificity", "at_least": 0}, "at_least 0"),
         ({"rule": "sensitivity", "at_least": 95}, "at_least 95"),
@@ -74,13 +75,13 @@ def test_a_specificity_out_of_reach_is_said(caplog: pytest.LogCaptureFixture) ->
 )
 def test_a_rule_that_does_not_exist_is_refused(rule: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        choose(rule, [0.1, 0.9], [0, 1])
+        parse_rule(rule)
 
 
 @pytest.mark.parametrize("positive", [[0, 0], [1, 1]])
 def test_both_classes_are_needed(positive: list[int]) -> None:
     with pytest.raises(PredictionsError, match="expected both classes"):
-        choose({"rule": "youden"}, [0.1, 0.9], positive)
+        choose(YoudenRule(rule="youden"), [0.1, 0.9], positive)
 
 
 def predictive(cut: float, score: Any, positive: Any) -> tuple[float, float]:

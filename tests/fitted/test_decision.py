@@ -9,12 +9,14 @@ from pydantic import ValidationError
 
 from mil.errors import ConfigError, PredictionsError
 from mil.fitted.decision import Decision, apply, recalibrate
+from mil.fitted.rules import ArgmaxRule, SensitivityRule, parse_rule
 
 few = settings(deadline=None, max_examples=40)
+TWO_CUTS = parse_rule({"rule": "two_cuts", "low": 0.3, "high": 0.6})
 ONE = Decision(
     name="MSI-H",
     columns=("p_MSI-H",),
-    rule={"rule": "sensitivity", "at_least": 0.95, "role": "rule-out"},
+    rule=SensitivityRule(rule="sensitivity", at_least=0.95, role="rule-out"),
     cuts=(0.3,),
     calls=("MSS", "MSI-H"),
     on="select",
@@ -23,12 +25,12 @@ ONE = Decision(
     achieved={"sensitivity": 1.0, "npv": None},
 )
 TWO = ONE.model_copy(
-    update={"rule": {"rule": "two_cuts"}, "cuts": (0.3, 0.6), "calls": ("MSS", "indeterminate", "MSI-H")}
+    update={"rule": TWO_CUTS, "cuts": (0.3, 0.6), "calls": ("MSS", "indeterminate", "MSI-H")}
 )
 LIKELIEST = Decision(
     name="label",
     columns=("p_a", "p_b", "p_c"),
-    rule={"rule": "argmax", "abstain_below": 0.5},
+    rule=ArgmaxRule(rule="argmax", abstain_below=0.5),
     cuts=(0.5,),
     calls=("a", "b", "c", "abstained"),
     on="stated beforehand",
@@ -58,7 +60,7 @@ def test_a_missing_score_has_no_call() -> None:
 
 def test_the_likeliest_of_two_classes_needs_one_column() -> None:
     rule, calls = {"rule": "argmax", "abstain_below": 0.8}, ("no", "yes", "abstained")
-    decision = ONE.model_copy(update={"rule": rule, "cuts": (0.8,), "calls": calls, "columns": ("p_yes",)})
+    decision = ONE.model_copy(update={"rule": parse_rule(rule), "cuts": (0.8,), "calls": calls, "columns": ("p_yes",)})
     table = pd.DataFrame({"p_yes": [0.1, 0.2, 0.21, 0.79, 0.8, 1.0]})
     assert decision.call(table).tolist() == ["no", "no", "abstained", "abstained", "yes", "yes"]
 
@@ -103,6 +105,6 @@ def test_a_cut_that_cannot_be_set_by_positives_is_refused() -> None:
         recalibrate(TWO, np.linspace(0.7, 0.9, 64))
     with pytest.raises(PredictionsError, match="59 or more"):
         recalibrate(ONE, np.linspace(0.7, 0.9, 30))
-    for decision in (LIKELIEST, ONE.model_copy(update={"rule": {"rule": "specificity", "at_least": 0.9}})):
+    for decision in (LIKELIEST, ONE.model_copy(update={"rule": parse_rule({"rule": "specificity", "at_least": 0.9})})):
         with pytest.raises(ConfigError, match="rules nobody out"):
             recalibrate(decision, np.linspace(0.7, 0.9, 64))

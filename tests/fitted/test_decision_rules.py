@@ -17,9 +17,12 @@ from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox
 from mil.errors import ConfigError, MilError, PredictionsError
-from mil.fitted import calibrators
+from mil.fitted import calibrators, decision_rules
+from mil.fitted.calibrators import Calibrator
 from mil.fitted.cutoffs import choose
-from mil.fitted.decision_rules import Decision, aimed, apply, fit, plans
+from mil.fitted.decision_rules import Decision, Plan, aimed, apply
+from mil.fitted.rules import SensitivityRule
+from mil.fitted.specification import Specification
 
 few = settings(deadline=None, max_examples=25)
 BINARY = Binary("MSI", ("MSS", "MSI-H"))
@@ -28,6 +31,23 @@ LABELS = Multilabel(("MSI", "EBV"), (("MSS", "MSI-H"), ("no", "yes")))
 COX = Cox(horizons={"5y": 60})
 CAUSES = CompetingRisks(causes=("relapse", "death"), horizons={"5y": 60})
 NOBODY = pd.DataFrame()
+
+
+def plans(decision: object, endpoint: Endpoint) -> list[Plan]:
+    """The plans of a tool that states this."""
+    asked = Specification.model_validate({"decision": decision}).decision_of_single()
+    return decision_rules.plans(asked, endpoint)
+
+
+def fit(
+    decision: object,
+    endpoint: Endpoint,
+    train: pd.DataFrame,
+    select: pd.DataFrame,
+    calibrator: Calibrator | None = None,
+) -> list[Decision]:
+    """The decisions of a tool that states this."""
+    return [plan.fit(train, select, calibrator) for plan in plans(decision, endpoint)]
 
 
 def patients(seed: int = 0, count: int = 60) -> pd.DataFrame:
@@ -69,8 +89,8 @@ def test_a_binary_question_is_cut_as_the_rule_chooses() -> None:
     rule, table = {"rule": "sensitivity", "at_least": 0.9, "role": "rule-out"}, patients()
     found = one(rule, BINARY, select=table)
     positive = table["MSI"] == "MSI-H"
-    assert found.cuts == (choose(rule, table["p_MSI-H"], positive),)
-    assert (found.name, found.calls, found.on, found.rule) == ("MSI-H", ("MSS", "MSI-H"), "select", rule)
+    assert found.cuts == (choose(SensitivityRule.model_validate(rule), table["p_MSI-H"], positive),)
+    assert (found.name, found.calls, found.on, found.rule.plain()) == ("MSI-H", ("MSS", "MSI-H"), "select", rule)
     assert (found.n, found.positives) == (60, positive.sum())
     called = apply([found], table)["call"]
     assert found.achieved["sensitivity"] == np.mean(called[positive] == "MSI-H")

@@ -11,6 +11,7 @@ from scipy import stats
 from mil.errors import ConfigError
 from mil.fitted import novelty
 from mil.fitted.novelty import Novelty
+from mil.fitted.options import NoveltyOptions, parse_novelty
 from mil.simulation.simulated_encoder import Encoder, encode, encoder, patient_shift, shift_of
 from mil.simulation.tissue import grow, infiltrate
 
@@ -34,7 +35,7 @@ def bags(amount: int, seed: int, sees: Encoder = ENCODER, sites: int = 0) -> Flo
 
 @pytest.fixture(scope="module")
 def fitted() -> Novelty:
-    return novelty.fit({"quantile": 0.97}, np.arange(100, 220), bags(120, 0), bags(60, 1))
+    return novelty.fit(NoveltyOptions(quantile=0.97), np.arange(100, 220), bags(120, 0), bags(60, 1))
 
 
 def share(known: Novelty, means: Floats) -> float:
@@ -92,8 +93,8 @@ def test_a_reason_is_one_sentence_with_its_numbers(fitted: Novelty) -> None:
 
 def test_the_least_tiles_are_what_training_showed_unless_stated() -> None:
     tiles = np.arange(100, 300)
-    assert novelty.fit({}, tiles).min_tiles == 101
-    shown, said = novelty.fit({"quantile": 0.9}, tiles), novelty.fit({"min_tiles": 50}, tiles)
+    assert novelty.fit(NoveltyOptions(), tiles).min_tiles == 101
+    shown, said = novelty.fit(NoveltyOptions(quantile=0.9), tiles), novelty.fit(NoveltyOptions(min_tiles=50), tiles)
     assert (shown.min_tiles, shown.min_tiles_on) == (119, "train")
     assert (said.min_tiles, said.min_tiles_on) == (50, "stated beforehand")
     assert said.features is None
@@ -114,7 +115,9 @@ def test_too_few_select_bags_are_joined_and_what_is_then_expected_is_said(
     select: int, quantile: float, on: str, amount: int, expected: float
 ) -> None:
     draw = np.random.default_rng(0).normal(size=(100, 12))
-    known = novelty.fit({"quantile": quantile}, np.full(60, 5), draw[:60], draw[60 : 60 + select] if select else None)
+    known = novelty.fit(
+        NoveltyOptions(quantile=quantile), np.full(60, 5), draw[:60], draw[60 : 60 + select] if select else None
+    )
     assert known.features is not None
     assert (known.features.on, known.features.n) == (on, amount)
     assert known.features.expected == pytest.approx(expected)
@@ -123,13 +126,13 @@ def test_too_few_select_bags_are_joined_and_what_is_then_expected_is_said(
 def test_few_training_bags_are_not_enough_to_judge_features() -> None:
     draw = np.random.default_rng(0).normal(size=(novelty.LEAST_BAGS, 12))
     tiles = np.full(len(draw), 9)
-    assert novelty.fit({}, tiles, draw).features is not None
-    assert novelty.fit({}, tiles[1:], draw[1:]).features is None
+    assert novelty.fit(NoveltyOptions(), tiles, draw).features is not None
+    assert novelty.fit(NoveltyOptions(), tiles[1:], draw[1:]).features is None
 
 
 def test_what_is_frozen_judges_the_same_and_is_small() -> None:
     draw = np.random.default_rng(0).normal(size=(200, 1536))
-    known = novelty.fit({}, np.full(100, 9), draw[:100], draw[100:])
+    known = novelty.fit(NoveltyOptions(), np.full(100, 9), draw[:100], draw[100:])
     said = known.model_dump_json()
     again = Novelty.model_validate_json(said)
     assert len(said) < 200_000
@@ -141,7 +144,7 @@ def test_what_is_frozen_judges_the_same_and_is_small() -> None:
 def test_a_channel_that_training_never_moved_may_be_constant() -> None:
     draw = np.random.default_rng(0).normal(size=(120, 20))
     draw[:, 0] = 1.0
-    known = novelty.fit({}, np.full(60, 9), draw[:60], draw[60:])
+    known = novelty.fit(NoveltyOptions(), np.full(60, 9), draw[:60], draw[60:])
     moved = draw[60:].copy()
     moved[:, 0] = 2.0
     assert share(known, draw[60:]) < 0.1
@@ -153,7 +156,7 @@ def test_a_channel_that_training_never_moved_may_be_constant() -> None:
 )
 def test_what_cannot_be_asked_is_refused_in_one_line(asked: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=r"^novelty: .*expected [^\n]*$"):
-        novelty.fit(asked, np.full(60, 9))
+        parse_novelty(asked)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +164,7 @@ def test_what_cannot_be_asked_is_refused_in_one_line(asked: dict[str, object]) -
 )
 def test_a_state_that_is_none_is_refused(change: dict[str, object]) -> None:
     draw = np.random.default_rng(0).normal(size=(60, 12))
-    state = novelty.fit({}, np.full(60, 9), draw).model_dump()
+    state = novelty.fit(NoveltyOptions(), np.full(60, 9), draw).model_dump()
     with pytest.raises(ValidationError):
         Novelty.model_validate(state | {"features": state["features"] | change})
 
@@ -172,7 +175,7 @@ def test_over_many_cohorts_the_next_slide_is_flagged_as_often_as_stated() -> Non
     for seed in range(1000):
         rng = np.random.default_rng(seed)
         draw = rng.normal(size=(80, 30)) @ rng.normal(size=(30, 30)) * (1 + rng.gamma(1, size=(80, 1)))
-        known = novelty.fit({"quantile": 0.9}, np.full(50, 9), draw[:50], draw[50:79])
+        known = novelty.fit(NoveltyOptions(quantile=0.9), np.full(50, 9), draw[:50], draw[50:79])
         flagged += known.judge(draw[79], 9) is not None
     low, high = stats.binom.interval(0.999, 1000, 0.1)
     assert low <= flagged <= high

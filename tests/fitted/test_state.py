@@ -12,7 +12,8 @@ from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.several import Several
 from mil.endpoints.survival import Cox
 from mil.errors import ConfigError
-from mil.fitted import requests
+from mil.fitted.checks import check_specification
+from mil.fitted.specification import Specification
 from mil.fitted.state import BagSummaries, FittedState, refit
 
 RULE = {"rule": "sensitivity", "at_least": 0.9}
@@ -42,7 +43,9 @@ def bags(count: int, seed: int) -> BagSummaries:
 
 def fitted_state(tool: dict[str, Any], endpoint: Endpoint, select: int = 60) -> FittedState:
     summaries = {"train": bags(80, 2)} | ({"select": bags(select, 3)} if select else {})
-    return FittedState.fit(tool, endpoint, patients(80, 0), patients(select, 1), summaries)
+    return FittedState.fit(
+        Specification.model_validate(tool), endpoint, patients(80, 0), patients(select, 1), summaries
+    )
 
 
 def test_a_tool_that_asks_for_nothing_gets_nothing() -> None:
@@ -114,7 +117,7 @@ def test_a_refit_is_of_each_folds_own_rows() -> None:
     train, select = patients(80, 0), patients(60, 1)
     folds = [pd.concat([train.assign(role="train"), select.assign(role="select")]).assign(fold=fold) for fold in (0, 1)]
     folds[1]["p_1"] = folds[1]["p_1"] / 2
-    states = refit(pd.concat(folds), ENDPOINT, {"decision": RULE})
+    states = refit(pd.concat(folds), ENDPOINT, Specification.model_validate({"decision": RULE}))
     alone = fitted_state({"decision": RULE}, ENDPOINT)
     assert states[0].decisions == alone.decisions
     assert states[1].decisions[0].cuts == (alone.decisions[0].cuts[0] / 2,)
@@ -135,7 +138,7 @@ def test_a_refit_is_of_each_folds_own_rows() -> None:
 )
 def test_what_does_not_exist_is_refused_before_any_work(tool: dict[str, Any], endpoint: Endpoint, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        requests.check(tool, endpoint)
+        check_specification(Specification.model_validate(tool), endpoint)
 
 
 def test_several_endpoints_have_no_calibration_together() -> None:

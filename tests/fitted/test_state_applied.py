@@ -8,6 +8,8 @@ from pydantic import ValidationError
 from mil.endpoints.classification import Binary
 from mil.errors import CheckpointError
 from mil.fitted import calibrators, conformal, decision_rules, novelty
+from mil.fitted.options import ConformalOptions, NoveltyOptions
+from mil.fitted.rules import parse_rule
 from mil.fitted.state import FittedState
 from mil.fitted.withholding import RowBags
 
@@ -26,14 +28,16 @@ def scored(seed: int, patients: int) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def fitted() -> FittedState:
     select, train = scored(0, 120), scored(1, 120)
-    limits = conformal.fit({"coverage": 0.9}, ENDPOINT, select)
+    limits = conformal.fit(ConformalOptions(coverage=0.9), ENDPOINT, select)
     assert limits is not None
     means = np.random.default_rng(0).normal(size=(160, 10))
     return FittedState(
         calibration=calibrators.fit("platt", ENDPOINT, select),
-        decisions=tuple(decision_rules.fit({"rule": "sensitivity", "at_least": 0.9}, ENDPOINT, train, select)),
+        decisions=tuple(
+            decision_rules.fit(parse_rule({"rule": "sensitivity", "at_least": 0.9}), ENDPOINT, train, select)
+        ),
         conformal=limits,
-        novelty=novelty.fit({"min_tiles": 50}, np.full(80, 200), means[:80], means[80:]),
+        novelty=novelty.fit(NoveltyOptions(min_tiles=50), np.full(80, 200), means[:80], means[80:]),
     )
 
 
@@ -61,7 +65,7 @@ def test_every_fitted_part_adds_its_columns_and_changes_no_score(fitted: FittedS
 def test_a_stated_cut_is_made_on_the_calibrated_probability(fitted: FittedState) -> None:
     platt = calibrators.fit("platt", ENDPOINT, scored(0, 120))
     rule = {"rule": "two_cuts", "low": 0.2, "high": 0.6}
-    [decision] = decision_rules.fit(rule, ENDPOINT, scored(1, 120), scored(0, 120), platt)
+    [decision] = decision_rules.fit(parse_rule(rule), ENDPOINT, scored(1, 120), scored(0, 120), platt)
     found = FittedState(calibration=platt, decisions=(decision,)).apply(scored(2, 200))
     names = np.array(["MSS", "indeterminate", "MSI-H"])
     assert (found["call"] == names[np.digitize(found["calibrated_MSI-H"], [0.2, 0.6])]).all()

@@ -155,6 +155,7 @@ def test_members_of_other_kinds_are_refused(crc_run: Path) -> None:
 
 def test_a_checkpoint_with_everything_fitted_concludes_in_predict(crc_run: Path) -> None:
     from mil.fitted import novelty
+    from mil.fitted.options import NoveltyOptions
     from mil.study.compose import read_config
     from mil.study.pipeline import read_study
     from mil.training.baseline import mean_features
@@ -162,7 +163,7 @@ def test_a_checkpoint_with_everything_fitted_concludes_in_predict(crc_run: Path)
     study = read_study(read_config(crc_run / "config.yaml"))
     one = checkpoint.load(crc_run / "fold_0" / "checkpoint")
     means = mean_features(study.store, list(study.bags["slides"])).numpy()
-    known = novelty.fit({"min_tiles": 1, "quantile": 0.5}, np.full(len(means), 9), means)
+    known = novelty.fit(NoveltyOptions(min_tiles=1, quantile=0.5), np.full(len(means), 9), means)
     manifest = one.manifest.model_copy(update={"fitted": one.manifest.fitted.model_copy(update={"novelty": known})})
     found = predict(dataclasses.replace(one, manifest=manifest), study.source.parent / "features", study.source)
     expected = [known.judge(mean, 9) is not None for mean in means]

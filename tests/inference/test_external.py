@@ -14,6 +14,7 @@ from mil.errors import CohortError, ConfigError, PredictionsError
 from mil.fitted.decision_rules import STATED, Decision, fit
 from mil.fitted.guarantee import needed
 from mil.fitted.novelty import Novelty
+from mil.fitted.rules import AbsoluteRiskRule
 from mil.inference.external import Labelled, labelled, put_right, recalibrated
 from mil.inference.predict import predict
 from mil.report.assemble import evaluate
@@ -153,7 +154,8 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def with_decision(checkpoint: Checkpoint, decision: Decision) -> Checkpoint:
     """As if its tool had asked for this one."""
     fitted = checkpoint.manifest.fitted.model_copy(update={"decisions": (decision,)})
-    changed = {"fitted": fitted, "tool": {**checkpoint.manifest.tool, "decision": decision.rule}}
+    tool = checkpoint.manifest.tool.model_copy(update={"decision": decision.rule})
+    changed = {"fitted": fitted, "tool": tool}
     return replace(checkpoint, manifest=checkpoint.manifest.model_copy(update=changed))
 
 
@@ -167,7 +169,7 @@ def test_outcomes_of_a_new_hospital_put_the_risks_right_and_the_stated_cut_is_of
     followed: Path, tmp_path: Path
 ) -> None:
     stored = checkpoints.load(OUTCOME)
-    rule = {"rule": "absolute_risk", "horizon": "3y", "cuts": [0.5]}
+    rule = AbsoluteRiskRule(rule="absolute_risk", horizon="3y", cuts=(0.5,))
     [stated] = fit(rule, stored.endpoint, pd.DataFrame(), pd.DataFrame())
     stored = with_decision(stored, stated)
     there = labelled(stored, followed / "features", followed / "cohort.csv")

@@ -1,10 +1,28 @@
 """Simulated tables of predictions for the tests beside this file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from mil.endpoints.endpoint import Endpoint
+from mil.report.evaluation import Evaluation
+from mil.study.tool import Tool
+
+
+def refitted(
+    table: pd.DataFrame,
+    endpoint: Endpoint,
+    tool: Mapping[str, Any] | None = None,
+    patients: pd.DataFrame | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    comparators: Mapping[str, pd.DataFrame] | None = None,
+) -> Evaluation:
+    """An evaluation by a tool as its yaml has it, whose states are fitted to the table's own rows."""
+    return Evaluation.refitted(table, endpoint, Tool.parse(tool or {}), patients, resamples, seed, comparators)
 
 
 def roles(rng: np.random.Generator, patients: int, folds: int) -> Iterator[tuple[int, NDArray[np.str_]]]:

@@ -15,8 +15,8 @@ from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.survival import Cox
 from mil.errors import CohortError, ConfigError, PredictionsError
 from mil.fitted.cutoffs import choose
+from mil.fitted.rules import SensitivityRule
 from mil.report.assemble import evaluate as evaluated
-from mil.report.evaluation import Evaluation
 from mil.report.schema import Report
 from mil.report.sections.baseline import Baseline
 from mil.report.sections.operating_point import OperatingPoint
@@ -25,9 +25,11 @@ from mil.report.sections.oracle import Oracle
 from mil.stats.estimate import Estimate
 from mil.stats.proportions import wilson
 from tests.estimates import triple, value_of
+from tests.report.tables import refitted
 
 from .tables import binary, multiclass, names, survival
 
+RULE = SensitivityRule(rule="sensitivity", at_least=0.9)
 DECISION = {"rule": "sensitivity", "at_least": 0.9}
 CLASSES = Multiclass(classes=("a", "b", "c"))
 
@@ -36,7 +38,7 @@ def evaluate(
     table: pd.DataFrame, endpoint: Endpoint, decision: Any = None, resamples: int = 50, **comparators: pd.DataFrame
 ) -> Report:
     tool = {"decision": decision}
-    return evaluated(Evaluation.refitted(table, endpoint, tool, resamples=resamples, comparators=comparators))
+    return evaluated(refitted(table, endpoint, tool, resamples=resamples, comparators=comparators))
 
 
 def cut(table: pd.DataFrame, **options: Any) -> OperatingPoint:
@@ -134,7 +136,7 @@ def test_the_operating_point_is_chosen_on_select_and_counted_on_report() -> None
         assert cuts is not None
         (at,) = cuts
         select, report = rows(table, fold, "select"), rows(table, fold, "report")
-        assert at == choose(DECISION, select["p_1"], select["label"])
+        assert at == choose(RULE, select["p_1"], select["label"])
         hits += (report.loc[report["label"] == 1, "p_1"] >= at).tolist()
     assert found.sensitivity is not None
     assert found.specificity is not None

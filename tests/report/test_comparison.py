@@ -17,13 +17,13 @@ from mil.errors import PredictionsError
 from mil.report.comparison import adjusted, compare, holm, mcnemar
 from mil.report.evaluation import Evaluation
 from mil.stats.bootstrap_intervals import difference
-from tests.report.tables import binary, multiclass, survival
+from tests.report.tables import binary, multiclass, refitted, survival
 
 DECISION = {"decision": {"rule": "sensitivity", "at_least": 0.9}}
 
 
 def evaluated(table: pd.DataFrame, endpoint: Endpoint | None = None, resamples: int = 200) -> Evaluation:
-    return Evaluation.refitted(table, endpoint or Binary(), DECISION if endpoint is None else {}, resamples=resamples)
+    return refitted(table, endpoint or Binary(), DECISION if endpoint is None else {}, resamples=resamples)
 
 
 def test_the_difference_is_that_of_the_paired_bootstrap() -> None:
@@ -181,7 +181,7 @@ def test_intervals_of_differences_cover_the_truth_whatever_the_folds() -> None:
                 score = shift * label + (common + rng.normal(size=120)) / np.sqrt(2)
                 columns = {"label": label, "fold": fold, "role": "report", "p_1": stats.norm.cdf(score)}
                 runs.append(
-                    Evaluation.refitted(pd.DataFrame({"patient": np.arange(120), **columns}), Binary(), resamples=300)
+                    refitted(pd.DataFrame({"patient": np.arange(120), **columns}), Binary(), resamples=300)
                 )
             found = compare(runs[0], runs[1])
             gain, test = found["metrics"]["auroc"], found["delong"][0]

@@ -24,16 +24,18 @@ from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox, Survival
 from mil.fitted import calibrators, conformal, decision_rules
+from mil.fitted.specification import Specification
 from mil.fitted.state import BagSummaries, FittedState
-from mil.report.evaluation import Evaluation
 from mil.report.schema import section_classes
 from mil.report.sections import clinical_baseline
 from mil.report.sections.clinical import Clinical
 from mil.stats.censoring import Censoring
+from tests.report.tables import refitted
 
 from .tables import names
 
 PATIENTS = 240
+FITTED = ("decision", "calibration", "conformal", "novelty")
 Tool = dict[str, Any]
 
 
@@ -137,7 +139,8 @@ def state(table: pd.DataFrame, endpoint: Endpoint, tool: Tool) -> str:
         "train": BagSummaries(np.full(120, 50), means[:120]),
         "select": BagSummaries(np.full(60, 50), means[120:180]),
     }
-    return FittedState.fit(asked(tool, endpoint), endpoint, train, select, bags).model_dump_json()
+    specification = Specification.model_validate({key: asked(tool, endpoint).get(key) for key in FITTED})
+    return FittedState.fit(specification, endpoint, train, select, bags).model_dump_json()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -186,7 +189,7 @@ def watched(table: pd.DataFrame, endpoint: Endpoint, tool: Tool, patients: pd.Da
         patch.setattr(calibrators, "fit", spy.watch("calibration", calibrators.fit, lambda made: made.model_dump()))
         patch.setattr(conformal, "fit", spy.watch("conformal", conformal.fit, lambda made: made and made.model_dump()))
         patch.setattr(Censoring, "fit", spy.watch("censoring", Censoring.fit, vars))
-        evaluation = Evaluation.refitted(table, endpoint, asked(tool, endpoint), patients, resamples=5)
+        evaluation = refitted(table, endpoint, asked(tool, endpoint), patients, resamples=5)
         for section in section_classes():
             if section.key in FITTING:
                 section.compute(evaluation)
@@ -210,7 +213,7 @@ def test_the_clinical_baseline_does_not_know_the_report_patients_outcomes(case: 
     table, patients = predicted(endpoint), clinic()
 
     def told(rows: pd.DataFrame, known: pd.DataFrame) -> "pd.Series[float]":
-        evaluation = Evaluation.refitted(rows, endpoint, tool | {"clinical": CLINICAL}, known, resamples=5)
+        evaluation = refitted(rows, endpoint, tool | {"clinical": CLINICAL}, known, resamples=5)
         covariates = Clinical.of(evaluation)
         assert covariates is not None
         if endpoint.survival is not None:

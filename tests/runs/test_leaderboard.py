@@ -11,12 +11,12 @@ from mil.report.figures.style import styled
 from mil.runs.leaderboard import COLUMNS, Entry, against_best, leaderboard
 from mil.runs.leaderboard_plot import draw_leaderboard
 from mil.stats.bootstrap_intervals import difference, intervals
-from tests.report.tables import binary, survival
+from tests.report.tables import binary, refitted, survival
 
 
 def entry(name: str, table: pd.DataFrame, baseline: pd.DataFrame | None = None) -> Entry:
     def of(one: pd.DataFrame) -> Evaluation:
-        return Evaluation.refitted(one, Binary(), {"name": "msi"}, resamples=100)
+        return refitted(one, Binary(), {"name": "msi"}, resamples=100)
 
     return Entry(name, of(table), "abmil", "uni", None if baseline is None else of(baseline))
 
@@ -77,7 +77,7 @@ def test_the_order_of_the_runs_changes_no_number() -> None:
 
 
 def test_every_run_is_in_the_figure_with_its_interval() -> None:
-    other = Entry("$c$", Evaluation.refitted(survival(), Cox(), {"name": "surv"}, resamples=20))
+    other = Entry("$c$", refitted(survival(), Cox(), {"name": "surv"}, resamples=20))
     nobody = entry("none", binary().assign(label=0))
     with styled():
         figure = draw_leaderboard(leaderboard([*RUNS, other, nobody]))

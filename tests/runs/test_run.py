@@ -23,7 +23,7 @@ def test_a_run_is_opened_with_its_tables_and_scored_by_its_own_options(tmp_path:
     run = open_run(folder_of(tmp_path / "run", "model=abmil_gated", "seed=7"))
     assert (set(run.tables), run.patients, run.reports) == ({"predictions"}, None, True)
     evaluation = run.evaluation()
-    assert (evaluation.resamples, evaluation.seed, evaluation.tool["name"]) == (30, 7, "binary")
+    assert (evaluation.resamples, evaluation.seed, evaluation.tool.name) == (30, 7, "binary")
     assert evaluation.counts["n"] == 120
     assert run.evaluation(resamples=5).resamples == 5
     entry = run.entry("mine")

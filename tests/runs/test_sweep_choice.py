@@ -9,10 +9,10 @@ from mil.endpoints.classification import Binary, Multiclass
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.survival import Cox
 from mil.errors import PredictionsError
-from mil.report.evaluation import Evaluation
 from mil.report.predictions import report_folds
 from mil.runs.sweep_choice import choose, chosen_by_outer_fold, combine, outer_folds
 from mil.splits.folds import Nested
+from tests.report.tables import refitted
 
 PATIENTS, OUTER, INNER = 120, 3, 2
 
@@ -106,7 +106,7 @@ def test_every_patient_is_predicted_once_by_the_mean_of_the_chosen_models() -> N
         inside = own[own["role"] != "report"]
         assert inside["p_1"].to_dict() == unseen.to_dict(), "no row is of a model that trained on its patient"
         assert set(inside["role"]) == {"train", "select"}
-    evaluation = Evaluation.refitted(found, endpoint)
+    evaluation = refitted(found, endpoint)
     assert (len(evaluation.folds), evaluation.counts["n"]) == (OUTER, PATIENTS)
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from mil.errors import ConfigError
 from mil.study import build
+from mil.study.component import Component, Options
 from mil.study.compose import compose
-from mil.study.config import Component, Options
 from mil.study.pipeline import read_study
 from mil.study.rehearsal import rehearse
 from tests.conftest import SMALL

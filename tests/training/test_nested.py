@@ -11,7 +11,6 @@ import pytest
 from mil import files
 from mil.cli.select_command import select
 from mil.errors import ConfigError
-from mil.report.evaluation import Evaluation
 from mil.report.prediction_files import read
 from mil.runs.sweep_choice import chosen_by_outer_fold
 from mil.study import build
@@ -19,6 +18,7 @@ from mil.study.compose import compose, read_config, write_config
 from mil.study.pipeline import read_study, split_study
 from mil.training.train import train
 from tests.conftest import HOSPITAL, TINY
+from tests.report.tables import refitted
 
 NESTED = [word for word in TINY if not word.startswith(("model.", "split."))]
 ONCE = ["trainer.max_epochs=1", "model.embed_dim=8", "resamples=5"]
@@ -66,7 +66,7 @@ def test_a_sweep_becomes_one_run_in_which_every_patient_is_reported_once(
         assert found.to_dict() == pytest.approx(expected.to_dict(), abs=1e-12)
     config = read_config(out / "config.yaml")
     assert config.model.target == "Pooling or ABMIL"
-    evaluation = Evaluation.refitted(table, build.endpoint(config))
+    evaluation = refitted(table, build.endpoint(config))
     assert len(evaluation.folds) == 2
     assert len(evaluation.reported) == 24
     assert (out / "oracle.csv").is_file()

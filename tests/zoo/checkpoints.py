@@ -11,13 +11,14 @@ from mil.endpoints.classification import Binary
 from mil.fitted.state import FittedState
 from mil.manifest import Manifest
 from mil.models.pooling import Pooling
+from mil.study.tool import Tool
 
 
 def described(version: str = "1.0.0", name: str = "toy", **changes: Any) -> Manifest:
     """A manifest of a linear model of the mean tile."""
     endpoint = Binary("MSI", ["MSS", "MSI-H"])
     said = manifests.Manifest(
-        tool={"name": name, "version": version, "title": "Toy", "category": "biomarker", "question": "Is it?"},
+        tool=Tool(name=name, version=version, title="Toy", category="biomarker", question="Is it?"),
         model=manifests.Part(name="mil.models.pooling.Pooling", options={"in_dim": 8, "out_dim": 1, "embed_dim": 4}),
         endpoint=manifests.part(endpoint, {"column": "MSI", "classes": ["MSS", "MSI-H"]}),
         fitted=FittedState(endpoint=endpoint.state()),

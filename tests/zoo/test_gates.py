@@ -14,6 +14,7 @@ from mil import checkpoint
 from mil.cards import card
 from mil.fitted.novelty import Novelty
 from mil.fitted.novelty import fit as fit_novelty
+from mil.fitted.options import NoveltyOptions
 from mil.report.files import read_report
 from mil.report.schema import FittedOn, Report
 from mil.report.sections.subgroups import Subgroups
@@ -101,7 +102,7 @@ def test_better_than_chance_counts_at_sites_that_were_not_seen(
     own = with_auroc(own, low)
     found, said = judged(own, 2)
     assert found is holds
-    assert f"evidence of tier {own.manifest.tool['evidence']['tier'] if holds else 3} " in said
+    assert f"evidence of tier {own.manifest.tool.evidence.tier if holds else 3} " in said
 
 
 @pytest.mark.parametrize(("target", "low"), [("KFold", 0.8), ("SitePreserved", 0.8), ("SitePreserved", 0.4)])
@@ -157,7 +158,7 @@ def novelty() -> Novelty:
     """Fitted to mean features of eight channels that differ in location."""
     rng = np.random.default_rng(0)
     train, select = (rng.normal(size=(bags, 8)) + np.arange(8) * 5 for bags in (80, 120))
-    return fit_novelty({"min_tiles": 50}, np.full(80, 200), train, select)
+    return fit_novelty(NoveltyOptions(min_tiles=50), np.full(80, 200), train, select)
 
 
 def test_a_tool_that_withholds_every_stand_in_passes_the_gate_of_unlike_inputs(

@@ -34,7 +34,7 @@ def test_a_tool_is_loaded_by_name_version_or_folder(tool: predictor.Predictor, z
         assert mil.load(name).manifest == tool.manifest
     assert repr(tool) == "<msi-crc 1.0.0: 16 features a tile of simulated>"
     assert tool.card.startswith("---\n")
-    assert tool.manifest.tool["version"] == "1.0.0"
+    assert tool.manifest.tool.version == "1.0.0"
     with pytest.raises(ConfigError, match="neither a checkpoint folder nor a released tool"):
         mil.load("no-such-tool")
 

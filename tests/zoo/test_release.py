@@ -17,6 +17,7 @@ from mil.report.prediction_files import read
 from mil.report.schema import Estimate
 from mil.zoo import release as module
 from tests.conftest import Mil
+from tests.report.tables import refitted
 
 RUNS = pytest.mark.parametrize("run", ["crc_run", "surv_run", "real_run"])
 
@@ -35,7 +36,7 @@ def test_a_released_folder_loads_and_predicts_what_the_run_did(
     source = source / "checkpoint" if run == "real_run" else source / "fold_0" / "checkpoint"
     place = released[run]
     assert place.name == ("surv-crc" if run == "surv_run" else "msi-crc")
-    assert checkpoint.load(place).manifest.tool["version"] == "1.0.0"
+    assert checkpoint.load(place).manifest.tool.version == "1.0.0"
     assert (place / "weights.safetensors").read_bytes() == (source / "weights.safetensors").read_bytes()
     if run == "real_run":
         from mil.inference.predict import predict
@@ -171,9 +172,9 @@ def test_a_release_that_fails_before_it_is_whole_leaves_the_old_version(
             patch.setattr(owner, name, killed)
             with pytest.raises(Killed):
                 module.release(crc_run, "2.0.0", tmp_path)
-        assert checkpoint.load(place).manifest.tool["version"] == "1.0.0", name
+        assert checkpoint.load(place).manifest.tool.version == "1.0.0", name
         assert [path.name for path in tmp_path.iterdir()] == ["msi-crc"], name
-    assert checkpoint.load(module.release(crc_run, "2.0.0", tmp_path)).manifest.tool["version"] == "2.0.0"
+    assert checkpoint.load(module.release(crc_run, "2.0.0", tmp_path)).manifest.tool.version == "2.0.0"
 
 
 def test_a_release_killed_between_its_two_renames_gives_the_old_version_back(
@@ -183,15 +184,14 @@ def test_a_release_killed_between_its_two_renames_gives_the_old_version_back(
     place.rename(tmp_path / ".msi-crc.old")  # the first rename, and then the end
     with pytest.raises(ConfigError, match=r"1\.0\.0 is released already"):
         module.release(crc_run, "1.0.0", tmp_path)
-    assert checkpoint.load(place).manifest.tool["version"] == "1.0.0"
+    assert checkpoint.load(place).manifest.tool.version == "1.0.0"
 
 
 def test_an_undefined_metric_is_null_in_the_report_and_not_estimable_in_the_card() -> None:
     from mil.endpoints.classification import Binary
     from mil.report.assemble import evaluate
-    from mil.report.evaluation import Evaluation
 
     frame = pd.DataFrame({"patient": ["a", "b"], "fold": 0, "role": "report", "MSI": "MSS", "p_MSI-H": [0.1, 0.2]})
-    report = evaluate(Evaluation.refitted(frame, Binary("MSI", ["MSS", "MSI-H"]), resamples=5))
+    report = evaluate(refitted(frame, Binary("MSI", ["MSS", "MSI-H"]), resamples=5))
     assert report.metrics["auroc"].value is None
     assert str(report.metrics["auroc"]) == "not estimable"

@@ -4,11 +4,14 @@ import pytest
 
 from mil.checkpoint import WEIGHTS
 from mil.errors import ConfigError
+from mil.fitted.rules import YoudenRule
 from mil.manifest import Manifest
 from mil.zoo.versions import HEAD, Change, change, changelog, check_version, parse
 from tests.zoo.checkpoints import described
 
 BEFORE = described("1.2.3", files={WEIGHTS: "a"})
+DECIDING = BEFORE.tool.model_copy(update={"decision": YoudenRule(rule="youden")})
+RENAMED = BEFORE.tool.model_copy(update={"title": "Other words"})
 RETRAINED = described("9", files={WEIGHTS: "b"})
 CASES = [
     (described("9", files={WEIGHTS: "a", "README.md": "other"}), Change.PATCH, "card"),
@@ -20,8 +23,8 @@ CASES = [
     (BEFORE.model_copy(update={"encoder": BEFORE.encoder | {"mpp": 0.25}}), Change.MAJOR, "encoder"),
     (BEFORE.model_copy(update={"encoder": BEFORE.encoder | {"verified": False}}), Change.PATCH, "card"),
     (BEFORE.model_copy(update={"endpoint": BEFORE.model}), Change.MAJOR, "endpoint"),
-    (BEFORE.model_copy(update={"tool": BEFORE.tool | {"decision": {"rule": "youden"}}}), Change.MAJOR, "tool.decision"),
-    (BEFORE.model_copy(update={"tool": BEFORE.tool | {"title": "Other words"}}), Change.PATCH, "card"),
+    (BEFORE.model_copy(update={"tool": DECIDING}), Change.MAJOR, "tool.decision"),
+    (BEFORE.model_copy(update={"tool": RENAMED}), Change.PATCH, "card"),
 ]
 
 

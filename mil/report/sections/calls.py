@@ -77,7 +77,7 @@ def called(evaluation: Evaluation) -> list[Called]:
     Raises:
         ConfigError: a rule that does not exist.
     """
-    requested = plans(evaluation.tool.get("decision"), evaluation.endpoint)
+    requested = plans(evaluation.tool.decision_of_single(), evaluation.endpoint)
     return [each for plan in requested for each in _by_question(evaluation, plan, _calls(evaluation, plan))]
 
 
@@ -92,7 +92,7 @@ def _by_question(evaluation: Evaluation, plan: Plan, calls: "pd.Series[str]") ->
         no, yes = plan.outer
         yield _answered(evaluation, plan.question, calls, {no}, {yes})
         return
-    if plan.rule["rule"] != "argmax":
+    if not plan.compares_classes:
         yield Called(plan.name, calls)
         return
     classes = [name for name in plan.calls if name != ABSTAINED]

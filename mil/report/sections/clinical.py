@@ -28,11 +28,11 @@ class Clinical:
 
         Levels of a category are those that the tool lists, or all words of the column.
         """
-        clinical = evaluation.tool.get("clinical") or {}
-        if evaluation.patients is None or not clinical:
+        clinical = evaluation.tool.clinical
+        if evaluation.patients is None or clinical is None:
             return None
         table = evaluation.patients.reindex(evaluation.table["patient"].unique())
-        numeric, categories = list(clinical.get("numeric") or []), clinical.get("categorical") or []
+        numeric, categories = list(clinical.numeric), clinical.categorical
         numbers = [name for name in numeric if name in table]
         levels = {name: _levels(table[name], categories) for name in categories if name in table}
         levels = {name: words for name, words in levels.items() if words}

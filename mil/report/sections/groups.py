@@ -117,12 +117,12 @@ class RiskGroups(Section):
         patients, fitted = assigned(evaluation)
         if patients.empty:
             return None
-        times = sorted(map(float, evaluation.tool.get("times") or view.horizons.values()))
+        times = sorted(map(float, evaluation.tool.times or view.horizons.values()))
         names = [name for name in patients["group"].cat.categories if (patients["group"] == name).any()]
         log_rank = _log_rank(patients, names)
         ratios, proportionality = hazards(patients, names)
         return cls(
-            rule=dict(_plan(evaluation).rule),
+            rule=_plan(evaluation).rule.plain(),
             fitted=fitted,
             n=len(patients),
             events=int(patients["event"].sum()),
@@ -167,7 +167,7 @@ def assigned(evaluation: Evaluation) -> tuple[pd.DataFrame, tuple[FittedCuts, ..
 
 
 def _plan(evaluation: Evaluation) -> Plan:
-    plan = group_plan(evaluation.tool.get("decision"), evaluation.endpoint)
+    plan = group_plan(evaluation.tool.decision_of_single(), evaluation.endpoint)
     if plan is None:
         raise ValueError("the endpoint is not a time to an event")
     return plan

@@ -1,13 +1,13 @@
 """Which subgroup a patient is in: the fixed rows of sex, age, stage, site, scanner, specimen, and a tool's own."""
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
 from mil.report.evaluation import Evaluation
+from mil.study.tool import ClinicalVariables, Tool
 from mil.tables import MISSING
 
 UNKNOWN = "missing"
@@ -39,7 +39,7 @@ def levels(evaluation: Evaluation) -> tuple[dict[str, "pd.Series[str]"], list[st
     patients = pd.DataFrame() if evaluation.patients is None else evaluation.patients
     people = evaluation.reported.index
     found, absent = {}, []
-    for name in _asked(evaluation.tool.get("subgroups") or []):
+    for name in _asked(evaluation.tool.subgroups):
         column = _column(patients, ALIASES.get(name, (_folded(name),)))
         if column is None:
             absent.append(name)
@@ -76,13 +76,13 @@ def order(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=lambda one: (one == UNKNOWN, bands.index(one) if one in bands else -1, one))
 
 
-def wanted(columns: Iterable[str], tool: Mapping[str, Any]) -> list[str]:
+def wanted(columns: Iterable[str], tool: Tool) -> list[str]:
     """Of a clinical table's columns those that a report of this tool reads, in their order."""
-    clinical = tool.get("clinical") or {}
+    clinical = tool.clinical or ClinicalVariables()
     named = [
-        *_asked(tool.get("subgroups") or []),
-        *(clinical.get("numeric") or []),
-        *(clinical.get("categorical") or []),
+        *_asked(tool.subgroups),
+        *clinical.numeric,
+        *clinical.categorical,
     ]
     known = {alias for name in named for alias in ALIASES.get(str(name), (_folded(name),))}
     return [name for name in columns if _folded(name) in known]

@@ -1,13 +1,12 @@
 """What the tool's frozen decisions did to the reported patients."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
 
 from mil.endpoints.endpoint import Endpoint
-from mil.errors import ConfigError
 from mil.fitted.decision import ABSTAINED
 from mil.fitted.decision_rules import Plan, plans
 from mil.report.evaluation import Evaluation
@@ -39,7 +38,7 @@ class OperatingPoints(Section):
         Raises:
             ConfigError: a rule that does not exist, or a prevalence that is not between 0 and 1.
         """
-        requested = plans(evaluation.tool.get("decision"), evaluation.endpoint)
+        requested = plans(evaluation.tool.decision_of_single(), evaluation.endpoint)
         return cls(decisions=tuple(_operating(evaluation, plan) for plan in requested)) if requested else None
 
     @property
@@ -63,8 +62,8 @@ def _operating(evaluation: Evaluation, plan: Plan) -> OperatingPoint:
     fitted, rows = call_patients(evaluation, plan)
     facts = DecisionFacts(
         name=plan.name,
-        rule=dict(plan.rule),
-        role=plan.rule.get("role"),
+        rule=plan.rule.plain(),
+        role=plan.rule.role,
         calls=plan.calls,
         cuts=tuple(each.cuts for each in fitted),
         fitted=fitted,
@@ -74,7 +73,7 @@ def _operating(evaluation: Evaluation, plan: Plan) -> OperatingPoint:
         truth = plan.question.truth(rows)
         known = ~np.isnan(truth)
         counts = Counts.of(plan, rows["call"].to_numpy()[known], truth[known] == 1)
-        return yes_no(facts, counts, _prevalences(evaluation.tool))
+        return yes_no(facts, counts, evaluation.tool.prevalences)
     if endpoint.classes:
         return _likeliest(facts, rows, endpoint)
     counts_of = {name: endpoint.counts(endpoint.encode(rows[rows["call"] == name])) for name in plan.calls}
@@ -104,11 +103,3 @@ def _likeliest(facts: DecisionFacts, rows: pd.DataFrame, endpoint: Endpoint) -> 
         abstained=proportion(int((~decided).sum()), len(call)),
         coverage=proportion(int(decided.sum()), len(call)),
     )
-
-
-def _prevalences(tool: Mapping[str, Any]) -> list[float]:
-    given = tool.get("prevalences") or []
-    wrong = [share for share in given if not isinstance(share, int | float) or not 0 < share < 1]
-    if wrong:
-        raise ConfigError(f"prevalences: {wrong[0]!r}, expected shares between 0 and 1")
-    return [float(share) for share in given]

@@ -58,7 +58,7 @@ def recalibrated(evaluation: Evaluation) -> Recalibrated | None:
     """
     if not _columns(evaluation.endpoint):
         return None
-    method, on = evaluation.tool.get("calibration"), SELECT
+    method, on = evaluation.tool.calibration, SELECT
     reported, folds = list[pd.DataFrame](), list[FoldCalibration]()
     for fold, rows in rows_of(evaluation.table, "report"):
         state = evaluation.state(fold)

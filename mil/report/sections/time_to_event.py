@@ -170,7 +170,7 @@ class TimeToEvent(Section, CauseMetrics, _FollowUp):
 def _planned(evaluation: Evaluation, view: SurvivalView, time: Floats) -> tuple[Measures, Tau]:
     """Return what is measured until tau: the last stated time, or where a tenth of the patients is still at risk."""
     names = {at: name for name, at in view.horizons.items()}
-    stated = [float(at) for at in evaluation.tool.get("times") or view.horizons.values()]
+    stated = [float(at) for at in evaluation.tool.times or view.horizons.values()]
     times = {names.get(at, f"{at:g}"): at for at in sorted(stated)}
     tau = max(times.values()) if times else float(np.quantile(time, 1 - AT_RISK))
     set_by = "the last stated time" if times else "a tenth of the patients still at risk"

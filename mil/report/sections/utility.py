@@ -17,7 +17,7 @@ from pydantic import Field
 from mil.endpoints.endpoint import Scores
 from mil.endpoints.question import Question
 from mil.endpoints.survival_view import SurvivalView
-from mil.errors import ConfigError, PredictionsError
+from mil.errors import PredictionsError
 from mil.fitted.calibrators import calibrated
 from mil.report.evaluation import Evaluation
 from mil.report.schema import Drawing, Estimate, Model, Number, Report, Row, Section, Sentence
@@ -112,10 +112,10 @@ class Utility(Section):
         """Return a curve for each question or horizon; None for regression and survival without horizons.
 
         Raises:
-            ConfigError: `thresholds` of the tool are not between 0 and 1, or its calibration does not exist.
             PredictionsError: a risk at a horizon is not between 0 and 1.
         """
-        stated = _stated(evaluation.tool.get("thresholds"))
+        thresholds = evaluation.tool.thresholds
+        stated = None if thresholds is None else np.unique(np.asarray(thresholds, dtype=np.float64))
         clinical, view = Clinical.of(evaluation), evaluation.endpoint.survival
         if view is not None:
             cases = list(_horizon_cases(evaluation, view, clinical))
@@ -167,18 +167,6 @@ def thresholds(prevalence: float, count: int = _POINTS) -> Floats:
     """Return thresholds from a quarter of the prevalence to four times of it, within 0.01 and 0.99."""
     low, high = np.clip([prevalence / 4, 4 * prevalence], 0.01, 0.99)
     return np.unique(np.linspace(low, high, count).round(4))
-
-
-def _stated(thresholds: object) -> Floats | None:
-    if thresholds is None:
-        return None
-    shares = [thresholds]
-    if isinstance(thresholds, Sequence) and not isinstance(thresholds, str):
-        shares = list(thresholds)
-    valid = [isinstance(share, int | float) and not isinstance(share, bool) and 0 < share < 1 for share in shares]
-    if not shares or not all(valid):
-        raise ConfigError(f"thresholds: {thresholds!r}, expected a list of shares between 0 and 1")
-    return np.unique(np.asarray(shares, dtype=np.float64))
 
 
 def _question_case(

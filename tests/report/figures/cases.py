@@ -22,6 +22,7 @@ from mil.report.evaluation import Evaluation
 from mil.report.figures import draw, threshold_curves
 from mil.report.schema import Report
 from tests.report import tables
+from tests.report.tables import refitted
 
 HOSTILE = "</td><script>alert('1')</script>\" onload=\"x"
 RULE = {"rule": "sensitivity", "at_least": 0.9}
@@ -112,7 +113,7 @@ def evaluated(name: str) -> tuple[Evaluation, Report]:
     people = table["patient"].unique()
     sex = np.where(np.arange(len(people)) % 8 == 0, "", np.where(np.arange(len(people)) % 2, "female", "male"))
     patients = pd.DataFrame({"sex": sex, "site": np.where(np.arange(len(people)) < 70, HOSTILE, "B")}, index=people)
-    evaluation = Evaluation.refitted(table, endpoint, tool, patients, resamples=10)
+    evaluation = refitted(table, endpoint, tool, patients, resamples=10)
     return evaluation, evaluate(evaluation)
 
 

@@ -13,12 +13,12 @@ from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.several import Several
 from mil.endpoints.survival import Cox
 from mil.report.assemble import evaluate
-from mil.report.evaluation import Evaluation
 from mil.report.figures import draw
 from mil.report.figures.roc import roc
 from mil.report.figures.style import WIDTH, save
 from mil.report.schema import section_classes
 from tests.report import tables
+from tests.report.tables import refitted
 
 from .cases import CASES, drawn, evaluated
 
@@ -74,7 +74,7 @@ def test_what_cannot_be_scored_is_drawn_as_not_estimable(tmp_path: Path) -> None
         (classes, tables.multiclass().assign(label="a")),
     ]
     for endpoint, table in cases:
-        evaluation = Evaluation.refitted(table, endpoint, resamples=5)
+        evaluation = refitted(table, endpoint, resamples=5)
         drawn_files = {path.name: path for path in draw(evaluation, evaluate(evaluation), tmp_path)}
         first = drawn_files["kaplan_meier.svg" if isinstance(endpoint, Cox) else "roc.svg"]
         assert "not estimable" in first.read_text()
@@ -82,7 +82,7 @@ def test_what_cannot_be_scored_is_drawn_as_not_estimable(tmp_path: Path) -> None
 
 def test_figures_of_several_endpoints_begin_with_the_endpoints_name(tmp_path: Path) -> None:
     endpoint = Several({"first": Binary()})
-    evaluation = Evaluation.refitted(tables.binary(), endpoint, resamples=5)
+    evaluation = refitted(tables.binary(), endpoint, resamples=5)
     names = [path.name for path in draw(evaluation, evaluate(evaluation), tmp_path)]
     assert "first_roc.svg" in names
     assert all(name.startswith("first_") for name in names)

@@ -9,11 +9,10 @@ from sksurv.nonparametric import cumulative_incidence_competing_risks
 from mil.endpoints.competing_risks import CompetingRisks
 from mil.endpoints.survival import Cox
 from mil.report.assemble import evaluate
-from mil.report.evaluation import Evaluation
 from mil.report.figures.incidence import incidence
 from mil.report.figures.kaplan_meier import kaplan_meier
 from mil.report.figures.risk_groups import risk_groups
-from tests.report.tables import survival
+from tests.report.tables import refitted, survival
 
 from .cases import evaluated
 
@@ -46,7 +45,7 @@ def test_the_legend_says_hazard_ratios_and_log_rank() -> None:
 
 
 def test_without_groups_one_curve_of_all_patients_is_drawn() -> None:
-    evaluation = Evaluation.refitted(survival().query("role == 'report'"), Cox(), resamples=5)
+    evaluation = refitted(survival().query("role == 'report'"), Cox(), resamples=5)
     report = evaluate(evaluation)
     assert "groups" not in report.sections
     figure = kaplan_meier(evaluation, report)

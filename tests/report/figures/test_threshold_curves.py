@@ -5,12 +5,11 @@ import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
 from mil.endpoints.classification import Binary
-from mil.report.evaluation import Evaluation
 from mil.report.figures import threshold_curves
 from mil.report.figures.precision_recall import precision_recall
 from mil.report.figures.roc import roc
 from mil.report.figures.threshold_curves import GRID, PRECISION_RECALL, ROC, answered
-from tests.report.tables import binary
+from tests.report.tables import binary, refitted
 
 from .cases import evaluated
 
@@ -29,7 +28,7 @@ def test_roc_curves_are_scikit_learns_and_their_area_the_reported_one() -> None:
 
 
 def test_precision_at_a_recall_is_that_of_the_first_cut_that_reaches_it() -> None:
-    evaluation = Evaluation.refitted(binary().round({"p_1": 1}), Binary())  # many ties
+    evaluation = refitted(binary().round({"p_1": 1}), Binary())  # many ties
     folds = answered(evaluation, evaluation.questions[0])
     found = threshold_curves.curves(folds, PRECISION_RECALL)
     assert found is not None
@@ -53,7 +52,7 @@ def test_patients_whose_answer_is_not_known_have_no_part() -> None:
 
 def test_a_fold_with_one_answer_draws_no_curve() -> None:
     table = binary()
-    evaluation = Evaluation.refitted(table.assign(label=table["label"].where(table["fold"] > 0, 0)), Binary())
+    evaluation = refitted(table.assign(label=table["label"].where(table["fold"] > 0, 0)), Binary())
     folds = answered(evaluation, evaluation.questions[0])
     found = threshold_curves.curves(folds, ROC)
     assert found is not None

@@ -15,11 +15,10 @@ from sklearn.metrics import roc_auc_score
 from mil.endpoints.classification import Binary
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.regression import Regression
-from mil.report.evaluation import Evaluation
 from mil.report.sections.added_value import AddedValue, adjusted
 from mil.report.sections.clinical import Clinical, without_certain
 from tests.report.followed import COMPETING, ENDPOINT, clinic, competed, with_risks
-from tests.report.tables import binary
+from tests.report.tables import binary, refitted
 
 TOOL = {"clinical": {"numeric": ["age"], "categorical": ["stage"]}}
 
@@ -32,7 +31,7 @@ def found(
 ) -> Any:
     known = clinic() if patients is None else patients
     result = AddedValue.compute(
-        Evaluation.refitted(table, endpoint, TOOL if tool is None else tool, known, resamples=50)
+        refitted(table, endpoint, TOOL if tool is None else tool, known, resamples=50)
     )
     assert result is not None
     return result
@@ -175,12 +174,12 @@ def test_columns_that_are_not_there_are_named_and_without_any_there_is_no_sectio
     assert [row.name for row in report.rows if row.reference] == ["stage=II", "stage=unknown", "stage=missing"]
     table = with_risks()
     assert (
-        AddedValue.compute(Evaluation.refitted(table, ENDPOINT, {"clinical": {"numeric": ["grade"]}}, clinic())) is None
+        AddedValue.compute(refitted(table, ENDPOINT, {"clinical": {"numeric": ["grade"]}}, clinic())) is None
     )
-    assert AddedValue.compute(Evaluation.refitted(table, ENDPOINT, {}, clinic())) is None
-    assert AddedValue.compute(Evaluation.refitted(table, ENDPOINT, TOOL)) is None
+    assert AddedValue.compute(refitted(table, ENDPOINT, {}, clinic())) is None
+    assert AddedValue.compute(refitted(table, ENDPOINT, TOOL)) is None
     numbers = table.assign(target=table["time"], value=table["log_hazard"])
-    assert AddedValue.compute(Evaluation.refitted(numbers, Regression("target"), TOOL, clinic())) is None
+    assert AddedValue.compute(refitted(numbers, Regression("target"), TOOL, clinic())) is None
 
 
 def test_without_training_rows_nothing_is_compared_and_it_says_why() -> None:
@@ -214,7 +213,7 @@ def test_the_likelihood_ratio_test_is_right_about_scores_without_worth() -> None
     for seed in range(runs):
         table = with_risks(seed)
         noise = table.assign(log_hazard=np.random.default_rng(seed + 10**6).normal(size=len(table)))
-        evaluation = Evaluation.refitted(noise, ENDPOINT, TOOL, clinic(seed))
+        evaluation = refitted(noise, ENDPOINT, TOOL, clinic(seed))
         known = Clinical.of(evaluation)
         assert known is not None
         p = adjusted(evaluation, known).likelihood_ratio.p

@@ -27,8 +27,9 @@ from mil.report.sections.calibration import (
 )
 from mil.stats.calibration_metrics import brier, ece, intercept, scaled_brier, slope
 from mil.stats.estimate import Estimate
+from mil.study.tool import Tool
 from tests.estimates import value_of
-from tests.report.tables import binary, multiclass, names, roles, survival
+from tests.report.tables import binary, multiclass, names, refitted, roles, survival
 
 NOBODY = RecalibratedProbability(method="platt", n=0, reason="no fold could be calibrated")
 NUMBERS = ("intercept", "slope", "brier", "scaled_brier", "ece")
@@ -52,7 +53,7 @@ def told(
 
 
 def of(table: pd.DataFrame, endpoint: Endpoint, tool: dict[str, Any] | None = None, resamples: int = 100) -> Any:
-    found = Calibration.compute(Evaluation.refitted(table, endpoint, tool, resamples=resamples))
+    found = Calibration.compute(refitted(table, endpoint, tool, resamples=resamples))
     assert found is not None
     assert Calibration.model_validate_json(found.model_dump_json()) == found
     return found
@@ -147,7 +148,7 @@ def test_the_calibration_of_a_released_tool_is_applied_as_it_is() -> None:
     reported, elsewhere = table[table["role"] == "report"].assign(fold=0), told(1.0, seed=1)
     calibrator = fit("platt", Binary(), elsewhere[elsewhere["role"] == "select"])
     state = FittedState(calibration=calibrator.model_copy(update={"on": LOCAL}))
-    evaluation = Evaluation.of(reported, Binary(), {"calibration": "temperature"}, states={0: state}, resamples=20)
+    evaluation = Evaluation.of(reported, Binary(), Tool(calibration="temperature"), states={0: state}, resamples=20)
     report = Calibration.compute(evaluation)
     assert report is not None
     assert report.fitted is not None
@@ -195,7 +196,7 @@ def test_every_class_boundary_and_label_is_a_question() -> None:
 
 
 def test_survival_has_its_own_section_and_a_wrong_method_is_refused() -> None:
-    assert Calibration.compute(Evaluation.of(survival(), Cox(), {"calibration": "platt"})) is None
+    assert Calibration.compute(Evaluation.of(survival(), Cox(), Tool(calibration="platt"))) is None
     with pytest.raises(ConfigError, match="method 'magic'"):
         of(told(patients=60), Binary(), {"calibration": "magic"})
 

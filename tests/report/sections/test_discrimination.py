@@ -21,12 +21,13 @@ from mil.report.sections.discrimination import Discrimination
 from mil.stats.bootstrap_intervals import intervals
 from tests.estimates import holds, triple, value_of
 from tests.report import tables
+from tests.report.tables import refitted
 
 GRADES = ("a", "b", "c")
 
 
 def evaluation(table: pd.DataFrame, endpoint: Endpoint, resamples: int = 50) -> Evaluation:
-    return Evaluation.refitted(table, endpoint, resamples=resamples)
+    return refitted(table, endpoint, resamples=resamples)
 
 
 def computed(table: pd.DataFrame, endpoint: Endpoint) -> Discrimination:
@@ -208,7 +209,7 @@ def test_intervals_of_areas_cover_the_truth() -> None:
         score, positive = sampled(rng, 200)
         table = pd.DataFrame({"patient": tables.names(200), "fold": 0, "role": "report", "label": positive.astype(int)})
         section = Discrimination.compute(
-            Evaluation.refitted(table.assign(p_1=score), Binary(), resamples=400, seed=seed)
+            refitted(table.assign(p_1=score), Binary(), resamples=400, seed=seed)
         )
         assert section is not None
         for name, value in truth.items():

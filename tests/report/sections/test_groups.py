@@ -17,14 +17,13 @@ from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.survival import Cox
 from mil.errors import ConfigError
 from mil.fitted import calibrators
-from mil.report.evaluation import Evaluation
 from mil.report.predictions import checked
 from mil.report.sections import groups
 from mil.report.sections.applied_cuts import FittedCuts
 from mil.report.sections.groups import RestrictedMean, RiskGroups, hazards
 from tests.estimates import triple, value_of
 from tests.report.followed import COMPETING, ENDPOINT, competed, with_risks
-from tests.report.tables import binary, survival
+from tests.report.tables import binary, refitted, survival
 
 THIRDS = {"rule": "quantiles", "cuts": [0.3333, 0.6667]}
 ABSOLUTE: dict[str, Any] = {"rule": "absolute_risk", "horizon": "5y", "cuts": [0.5, 0.9]}
@@ -36,7 +35,7 @@ def table(**options: int) -> pd.DataFrame:
 
 def computed(rows: pd.DataFrame | None = None, decision: dict[str, Any] | None = None) -> RiskGroups:
     section = RiskGroups.compute(
-        Evaluation.refitted(table() if rows is None else rows, ENDPOINT, {"decision": decision})
+        refitted(table() if rows is None else rows, ENDPOINT, {"decision": decision})
     )
     assert section is not None
     return section
@@ -45,7 +44,7 @@ def computed(rows: pd.DataFrame | None = None, decision: dict[str, Any] | None =
 def assign(
     rows: pd.DataFrame, decision: dict[str, Any] | None = None, endpoint: Endpoint = ENDPOINT, **tool: Any
 ) -> tuple[pd.DataFrame, tuple[FittedCuts, ...]]:
-    return groups.assigned(Evaluation.refitted(rows, endpoint, {"decision": decision, **tool}))
+    return groups.assigned(refitted(rows, endpoint, {"decision": decision, **tool}))
 
 
 def means_of(section: RiskGroups) -> RestrictedMean:
@@ -173,7 +172,7 @@ def test_a_patient_of_several_folds_counts_once() -> None:
 def test_without_training_rows_there_are_no_groups_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
     rows = table()
     with caplog.at_level(logging.WARNING):
-        assert RiskGroups.compute(Evaluation.refitted(rows[rows["role"] == "report"], ENDPOINT)) is None
+        assert RiskGroups.compute(refitted(rows[rows["role"] == "report"], ENDPOINT)) is None
     assert [f"fold {fold}: decision log_hazard: 0 train patients" in caplog.text for fold in (0, 1, 2)] == [True] * 3
 
 
@@ -213,7 +212,7 @@ def test_one_group_alone_has_no_test() -> None:
 
 def test_groups_of_competing_risks_show_incidences_and_hazards_of_the_first_cause() -> None:
     rows = checked(competed(), COMPETING)
-    report, (patients, _) = RiskGroups.compute(Evaluation.refitted(rows, COMPETING)), assign(rows, endpoint=COMPETING)
+    report, (patients, _) = RiskGroups.compute(refitted(rows, COMPETING)), assign(rows, endpoint=COMPETING)
     assert report is not None
     first = rows.drop_duplicates("patient").set_index("patient")["event"] == "relapse"
     assert (patients["event"] == first.loc[patients.index]).all()
@@ -226,5 +225,5 @@ def test_groups_of_competing_risks_show_incidences_and_hazards_of_the_first_caus
 
 
 def test_only_survival_has_groups() -> None:
-    assert RiskGroups.compute(Evaluation.refitted(binary(), Binary())) is None
-    assert RiskGroups.compute(Evaluation.refitted(survival(), Cox())) is not None
+    assert RiskGroups.compute(refitted(binary(), Binary())) is None
+    assert RiskGroups.compute(refitted(survival(), Cox())) is not None

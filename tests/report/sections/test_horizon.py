@@ -8,12 +8,12 @@ import pytest
 from lifelines import CoxPHFitter, KaplanMeierFitter
 
 from mil.errors import PredictionsError
-from mil.report.evaluation import Evaluation
 from mil.report.sections.horizon import KNOTS, at_horizon, calibration, quintiles, risk_columns
 from mil.stats.logistic import spline
 from mil.stats.observed_risk import pseudo_values
 from tests.estimates import holds
 from tests.report.followed import COMPETING, ENDPOINT, Floats, competed, with_risks
+from tests.report.tables import refitted
 
 
 def simulated(seed: int, patients: int, stretch: float = 1.0, causes: int = 1) -> tuple[Floats, Floats, Floats]:
@@ -31,7 +31,7 @@ VIEW = ENDPOINT.survival
 
 def found(table: pd.DataFrame, **options: Any) -> Any:
     assert VIEW is not None
-    return calibration(Evaluation.refitted(table, ENDPOINT, resamples=50, **options), VIEW)
+    return calibration(refitted(table, ENDPOINT, resamples=50, **options), VIEW)
 
 
 def test_right_risks_look_right() -> None:
@@ -121,7 +121,7 @@ def test_only_risks_from_0_to_1_are_risks() -> None:
 
 
 def test_of_competing_causes_the_first_is_calibrated() -> None:
-    evaluation = Evaluation.refitted(competed(), COMPETING, resamples=20)
+    evaluation = refitted(competed(), COMPETING, resamples=20)
     assert COMPETING.survival is not None
     assert risk_columns(evaluation, COMPETING.survival) == {"3y": "risk_relapse_3y"}
     report: Any = calibration(evaluation, COMPETING.survival)[0]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mil.endpoints.classification import Binary
 from mil.report.evaluation import Evaluation
 from mil.report.sections.levels import banded, levels, order
-from tests.report.tables import binary, names
+from tests.report.tables import binary, names, refitted
 
 WORDS = st.sampled_from(["", "NA", "unknown", "male", "Male", "62", ">89", "<50", "Stage IIA", "3", "x"])
 
@@ -18,7 +18,7 @@ def text(*cells: str) -> "pd.Series[str]":
 
 
 def evaluated(patients: pd.DataFrame | None, **tool: object) -> Evaluation:
-    return Evaluation.refitted(binary(patients=30), Binary(), tool, patients)
+    return refitted(binary(patients=30), Binary(), tool, patients)
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,12 @@ from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.survival import Cox
 from mil.errors import ConfigError
 from mil.fitted import calibrators
-from mil.report.evaluation import Evaluation
 from mil.report.sections.operating_point import OperatingPoint
 from mil.report.sections.operating_points import OperatingPoints
 from mil.stats.estimate import Estimate
 from mil.stats.proportions import clopper_pearson, likelihood_ratio, predictive_value, wilson
 from tests.estimates import triple, value_of
-from tests.report.tables import binary, multiclass, survival
+from tests.report.tables import binary, multiclass, refitted, survival
 
 RULE_OUT = {"rule": "sensitivity", "at_least": 0.9, "role": "rule-out"}
 ZONES = {"rule": "two_cuts", "out": {"npv": 0.9}, "in": {"ppv": 0.8}}
@@ -29,7 +28,7 @@ CLASSES = Multiclass(classes=("a", "b", "c"))
 
 
 def decisions(table: pd.DataFrame, endpoint: Endpoint, decision: Any, **tool: Any) -> tuple[OperatingPoint, ...]:
-    section = OperatingPoints.compute(Evaluation.refitted(table, endpoint, {"decision": decision, **tool}))
+    section = OperatingPoints.compute(refitted(table, endpoint, {"decision": decision, **tool}))
     assert section is not None
     assert OperatingPoints.model_validate_json(section.model_dump_json()) == section
     return section.decisions
@@ -217,10 +216,10 @@ def test_scores_that_are_not_there_decide_nobody(caplog: pytest.LogCaptureFixtur
 
 @pytest.mark.parametrize("decision", [None, {"rule": None}])
 def test_without_a_rule_there_is_no_section(decision: Any) -> None:
-    assert OperatingPoints.compute(Evaluation.refitted(binary(), Binary(), {"decision": decision})) is None
+    assert OperatingPoints.compute(refitted(binary(), Binary(), {"decision": decision})) is None
 
 
 @pytest.mark.parametrize("wrong", [5, 1, "0.1"])
 def test_a_prevalence_that_is_none_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigError, match="prevalences"):
-        OperatingPoints.compute(Evaluation.refitted(binary(), Binary(), {"decision": RULE_OUT, "prevalences": [wrong]}))
+        OperatingPoints.compute(refitted(binary(), Binary(), {"decision": RULE_OUT, "prevalences": [wrong]}))

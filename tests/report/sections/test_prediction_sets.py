@@ -13,16 +13,19 @@ from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox
 from mil.fitted import conformal as fitting
+from mil.fitted.options import ConformalOptions
 from mil.fitted.state import FittedState
 from mil.report.evaluation import Evaluation
 from mil.report.sections.prediction_sets import PredictionSets
+from mil.study.tool import Tool
 from tests.report import tables
+from tests.report.tables import refitted
 
 ASKED: dict[str, Any] = {"conformal": {"coverage": 0.8}}
 
 
 def of(table: pd.DataFrame, endpoint: Endpoint, tool: dict[str, Any] = ASKED) -> Any:
-    found = PredictionSets.compute(Evaluation.refitted(table, endpoint, tool, resamples=50))
+    found = PredictionSets.compute(refitted(table, endpoint, tool, resamples=50))
     assert found is not None
     return found
 
@@ -44,7 +47,7 @@ def test_every_reported_patient_counts_once_by_the_limits_of_the_own_fold() -> N
     found = of(table, Multiclass(classes=("a", "b", "c")))
     hits, sizes = [], []
     for _, rows in table.groupby("fold"):
-        limits = fitting.fit({"coverage": 0.8}, Multiclass(classes=("a", "b", "c")), rows[rows["role"] == "select"])
+        limits = fitting.fit(ConformalOptions(coverage=0.8), Multiclass(classes=("a", "b", "c")), rows[rows["role"] == "select"])
         assert limits is not None
         report = rows[rows["role"] == "report"]
         sets = [set(said.split("|")) - {""} for said in limits.apply(report)["set"]]
@@ -75,16 +78,16 @@ def test_reported_labels_change_no_limit() -> None:
 
 def test_frozen_limits_are_applied_and_never_fitted_anew() -> None:
     table = tables.binary()
-    known = fitting.fit({"coverage": 0.8}, Binary(), table[table["role"] == "train"])
+    known = fitting.fit(ConformalOptions(coverage=0.8), Binary(), table[table["role"] == "train"])
     assert known is not None
     rows = table[table["fold"] == 0].assign(role="report")
     found = PredictionSets.compute(
-        Evaluation.of(rows, Binary(), ASKED, resamples=50, states={0: FittedState(conformal=known)})
+        Evaluation.of(rows, Binary(), Tool.parse(ASKED), resamples=50, states={0: FittedState(conformal=known)})
     )
     assert found is not None
     limits = [(limit.of, limit.n, limit.cut) for limit in found.parts[0].fitted]
     assert limits == [(limit.of, limit.n, limit.cut) for limit in known.parts[0].limits]
-    assert PredictionSets.compute(Evaluation.of(rows, Binary(), ASKED)) is None
+    assert PredictionSets.compute(Evaluation.of(rows, Binary(), Tool.parse(ASKED))) is None
 
 
 def test_labels_have_parts_of_their_own() -> None:
@@ -128,4 +131,4 @@ def test_a_model_that_promises_too_much_is_told() -> None:
 def test_where_none_is_asked_or_possible_there_is_no_section(
     table: pd.DataFrame, endpoint: Endpoint, tool: dict[str, Any]
 ) -> None:
-    assert PredictionSets.compute(Evaluation.refitted(table, endpoint, tool)) is None
+    assert PredictionSets.compute(refitted(table, endpoint, tool)) is None

@@ -9,13 +9,12 @@ from mil.endpoints.classification import Binary, Multiclass
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.survival import Cox
 from mil.errors import PredictionsError
-from mil.report.evaluation import Evaluation
 from mil.report.sections.site_effects import Sites
 from mil.runs.design_gap import gap
 from mil.stats.bootstrap_intervals import difference
 from mil.stats.site_signature import site_predictability
 from tests.estimates import holds, triple, value_of
-from tests.report.tables import binary, multiclass, names, survival
+from tests.report.tables import binary, multiclass, names, refitted, survival
 
 
 def clinic(patients: int, site: object) -> pd.DataFrame:
@@ -29,7 +28,7 @@ def test_a_result_that_is_the_sites_is_gone_within_sites() -> None:
     label = (rng.random(400) < np.where(site == "A", 0.8, 0.2)).astype(int)
     score = 1 / (1 + np.exp(-np.where(site == "A", 1, -1) - rng.normal(size=400) / 2))
     table = pd.DataFrame({"patient": names(400), "fold": 0, "role": "report", "label": label, "p_1": score})
-    evaluation = Evaluation.refitted(table, Binary(), patients=clinic(400, site), resamples=200)
+    evaluation = refitted(table, Binary(), patients=clinic(400, site), resamples=200)
     found = Sites.compute(evaluation)
     assert found is not None
     assert roc_auc_score(label, score) > 0.7
@@ -49,7 +48,7 @@ def test_a_site_with_few_positives_keeps_its_row_without_a_metric() -> None:
     site = np.where(np.arange(200) < 12, "small", np.where(np.arange(200) % 2, "B", "C"))
     patients = clinic(200, site)
     patients.loc[["197", "198", "199"], "site"] = ["", "unknown", None]
-    found = Sites.compute(Evaluation.refitted(table, Binary(), patients=patients, resamples=50))
+    found = Sites.compute(refitted(table, Binary(), patients=patients, resamples=50))
     assert found is not None
     assert [row.site for row in found.sites] == ["B", "C", "small"]
     small = found.sites[2]
@@ -69,7 +68,7 @@ def test_a_site_with_few_positives_keeps_its_row_without_a_metric() -> None:
 def test_every_endpoint_has_its_own_metric_by_site(endpoint: Endpoint, table: pd.DataFrame) -> None:
     patients = clinic(table["patient"].nunique(), "A")
     patients.iloc[::2] = "B"
-    found = Sites.compute(Evaluation.refitted(table, endpoint, patients=patients, resamples=30))
+    found = Sites.compute(refitted(table, endpoint, patients=patients, resamples=30))
     assert found is not None
     assert found.metric == endpoint.metric
     for row in found.sites:
@@ -80,7 +79,7 @@ def test_every_endpoint_has_its_own_metric_by_site(endpoint: Endpoint, table: pd
 def test_nothing_is_said_without_sites() -> None:
     table = binary()
     for patients in (None, clinic(120, "A").drop(columns="site"), clinic(120, "A"), clinic(120, "")):
-        assert Sites.compute(Evaluation.refitted(table, Binary(), patients=patients, resamples=10)) is None
+        assert Sites.compute(refitted(table, Binary(), patients=patients, resamples=10)) is None
 
 
 def test_embeddings_with_a_signature_tell_the_site_and_others_do_not() -> None:
@@ -107,7 +106,7 @@ def test_the_gap_of_a_run_to_itself_is_none_and_to_another_is_the_paired_differe
     table = binary(noise=0.5)
     rng = np.random.default_rng(5)
     worse = table.assign(p_1=1 / (1 + np.exp(-np.log(table["p_1"] / (1 - table["p_1"])) - 3 * rng.normal(size=360))))
-    random, preserved = (Evaluation.refitted(one, Binary(), resamples=300) for one in (table, worse))
+    random, preserved = (refitted(one, Binary(), resamples=300) for one in (table, worse))
     none = gap(random, random)
     assert (none.difference.value, none.difference.low, none.difference.high) == (0, 0, 0)
     assert none.sentence.startswith("no gap is shown")
@@ -122,11 +121,11 @@ def test_the_gap_of_a_run_to_itself_is_none_and_to_another_is_the_paired_differe
 def test_other_patients_are_drawn_apart_and_other_questions_refused() -> None:
     table = binary()
     fewer = table[table["patient"] != "000"]
-    one, other = (Evaluation.refitted(rows, Binary(), resamples=100) for rows in (table, fewer))
+    one, other = (refitted(rows, Binary(), resamples=100) for rows in (table, fewer))
     found = gap(one, other)
     assert not found.paired
     assert found.difference.n == 239
     (_, low, high), (_, random_low, random_high) = triple(found.difference), triple(found.random)
     assert high - low > random_high - random_low, "nothing cancels out"
     with pytest.raises(PredictionsError, match="gap: Cox of time, event, expected Binary of label"):
-        gap(one, Evaluation.refitted(survival(), Cox(), resamples=10))
+        gap(one, refitted(survival(), Cox(), resamples=10))

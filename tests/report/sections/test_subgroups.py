@@ -22,7 +22,7 @@ from mil.stats.bootstrap_intervals import Sampled
 from mil.stats.estimate import Estimate
 from mil.stats.proportions import proportion
 from tests.estimates import holds, triple, value_of
-from tests.report.tables import binary, multiclass, names, roles, survival
+from tests.report.tables import binary, multiclass, names, refitted, roles, survival
 
 DECISION = {"rule": "sensitivity", "at_least": 0.9}
 CLASSES = Multiclass(classes=("a", "b", "c"))
@@ -51,7 +51,7 @@ def regression(patients: int = 240) -> pd.DataFrame:
 
 
 def evaluated(table: pd.DataFrame, endpoint: Endpoint, patients: pd.DataFrame, **tool: object) -> Evaluation:
-    return Evaluation.refitted(table, endpoint, tool, patients, resamples=30)
+    return refitted(table, endpoint, tool, patients, resamples=30)
 
 
 def row_of(section: Subgroups, variable: str, level: str) -> SubgroupRow:
@@ -276,9 +276,9 @@ def test_a_site_where_the_model_guesses_is_the_worst_and_the_gap_shows_it() -> N
 
 
 def test_without_a_clinical_table_there_is_no_section() -> None:
-    assert Subgroups.compute(Evaluation.refitted(binary(), Binary())) is None
+    assert Subgroups.compute(refitted(binary(), Binary())) is None
     assert (
-        Subgroups.compute(Evaluation.refitted(binary(), Binary(), patients=pd.DataFrame({"x": "1"}, index=names(120))))
+        Subgroups.compute(refitted(binary(), Binary(), patients=pd.DataFrame({"x": "1"}, index=names(120))))
         is None
     )
 
@@ -329,7 +329,7 @@ def test_intervals_of_rows_cover_the_true_area_within_folds_and_pooled() -> None
             ]
             table = pd.DataFrame({"patient": names(100), "fold": fold, "role": "report", "label": label})
             table["p_1"] = 1 / (1 + np.exp(-score))
-            _, row = main_measure(Evaluation.refitted(table, Binary())).of(names(100), 300, 0)
+            _, row = main_measure(refitted(table, Binary())).of(names(100), 300, 0)
             covered[folds] += holds(row, float(true))
     assert 0.91 <= covered[2] / 250 <= 0.98
     assert 0.91 <= covered[4] / 250 <= 0.98

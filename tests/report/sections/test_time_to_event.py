@@ -16,14 +16,13 @@ from sksurv.util import Surv
 from mil.endpoints.classification import Binary
 from mil.endpoints.survival import Cox
 from mil.fitted import calibrators
-from mil.report.evaluation import Evaluation
 from mil.report.sections.survival_scores import within
 from mil.report.sections.time_to_event import TimeToEvent
 from mil.stats.censoring import Censoring
 from mil.stats.survival_metrics import brier_at, c_index, competing_c_index, cumulative_dynamic_auc, uno_c
 from tests.estimates import holds
 from tests.report.followed import COMPETING, ENDPOINT, HORIZONS, clinic, competed, follow_up, with_risks
-from tests.report.tables import binary, survival
+from tests.report.tables import binary, refitted, survival
 
 TIMES = list(map(float, HORIZONS.values()))
 
@@ -31,7 +30,7 @@ TIMES = list(map(float, HORIZONS.values()))
 def found(table: pd.DataFrame | None = None, **options: Any) -> Any:
     if table is None and not options:
         return plain()
-    evaluation = Evaluation.refitted(with_risks() if table is None else table, ENDPOINT, resamples=20, **options)
+    evaluation = refitted(with_risks() if table is None else table, ENDPOINT, resamples=20, **options)
     result: Any = TimeToEvent.compute(evaluation)
     assert result is not None
     return result
@@ -117,7 +116,7 @@ def test_tau_is_the_last_stated_time_or_where_a_tenth_is_at_risk() -> None:
     stated = found(tool={"times": [12, 24]}).tau
     assert (stated.value, stated.set_by) == (24, "the last stated time")
     table = survival(patients=150)
-    plain: Any = TimeToEvent.compute(Evaluation.refitted(table, Cox(), resamples=20))
+    plain: Any = TimeToEvent.compute(refitted(table, Cox(), resamples=20))
     assert plain is not None
     time = table.drop_duplicates("patient")["time"]
     assert plain.tau.at_risk == (time >= plain.tau.value).sum()
@@ -177,7 +176,7 @@ def test_a_score_that_only_knows_the_site_is_worth_nothing_within_sites() -> Non
 
 def test_competing_causes_have_their_own_concordance_and_brier_score() -> None:
     table = competed()
-    report: Any = TimeToEvent.compute(Evaluation.refitted(table, COMPETING, resamples=20))
+    report: Any = TimeToEvent.compute(refitted(table, COMPETING, resamples=20))
     assert report is not None
     for fold, value in enumerate(report.c_index.folds):
         rows = table[(table["fold"] == fold) & (table["role"] == "report")]
@@ -195,9 +194,9 @@ def test_competing_causes_have_their_own_concordance_and_brier_score() -> None:
 def test_every_cause_is_measured_by_its_own_risk_with_weights_of_its_folds_training_patients() -> None:
     table = competed()
     risk = 1 - table["risk_relapse_3y"] / 2
-    report: Any = TimeToEvent.compute(Evaluation.refitted(table.assign(risk_death_3y=risk), COMPETING, resamples=20))
+    report: Any = TimeToEvent.compute(refitted(table.assign(risk_death_3y=risk), COMPETING, resamples=20))
     assert report is not None
-    first: Any = TimeToEvent.compute(Evaluation.refitted(table, COMPETING, resamples=20))
+    first: Any = TimeToEvent.compute(refitted(table, COMPETING, resamples=20))
     assert first is not None
     assert first.other_causes == (), "without a risk there is nothing to measure"
     assert first.uno_c == report.uno_c
@@ -238,7 +237,7 @@ def test_recalibrated_risks_stand_beside_the_models_and_are_right_on_the_whole()
 
 
 def test_other_endpoints_have_no_such_section() -> None:
-    assert TimeToEvent.compute(Evaluation.refitted(binary(), Binary(), resamples=20)) is None
+    assert TimeToEvent.compute(refitted(binary(), Binary(), resamples=20)) is None
 
 
 @pytest.mark.slow
@@ -248,7 +247,7 @@ def test_intervals_of_concordances_hold_the_truth_as_often_as_they_say() -> None
     truth = np.mean([c_index(part["log_hazard"], part["time"], part["event"]) for _, part in rows.groupby("fold")])
     held, runs = 0, 100
     for seed in range(runs):
-        report: Any = TimeToEvent.compute(Evaluation.refitted(survival(seed, 150), Cox(), resamples=200))
+        report: Any = TimeToEvent.compute(refitted(survival(seed, 150), Cox(), resamples=200))
         assert report is not None
         held += holds(report.c_index, float(truth))
     assert 0.88 <= held / runs <= 0.99

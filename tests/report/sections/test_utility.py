@@ -15,12 +15,11 @@ from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox
 from mil.errors import ConfigError, PredictionsError
-from mil.report.evaluation import Evaluation
 from mil.report.sections.clinical import Clinical
 from mil.report.sections.clinical_baseline import answers
 from mil.report.sections.utility import Utility, thresholds
 from mil.stats.survival_metrics import aalen_johansen
-from tests.report.tables import binary, multiclass, names, survival
+from tests.report.tables import binary, multiclass, names, refitted, survival
 
 
 def of(
@@ -30,7 +29,7 @@ def of(
     patients: pd.DataFrame | None = None,
     resamples: int = 100,
 ) -> Any:
-    found = Utility.compute(Evaluation.refitted(table, endpoint, tool, patients, resamples=resamples))
+    found = Utility.compute(refitted(table, endpoint, tool, patients, resamples=resamples))
     assert found is not None
     assert Utility.model_validate_json(found.model_dump_json()) == found
     return found
@@ -123,7 +122,7 @@ def test_report_labels_do_not_move_the_clinical_baseline() -> None:
     patients, tool, answered = clinic(table, 1.0), {"clinical": {"numeric": ["age"]}}, []
     for flip in (0, 1):
         table.loc[table["role"] == "report", "label"] ^= flip
-        evaluation = Evaluation.refitted(table, Binary(), tool, patients)
+        evaluation = refitted(table, Binary(), tool, patients)
         clinical = Clinical.of(evaluation)
         assert clinical is not None
         answered.append(answers(evaluation, clinical, evaluation.questions[0]))
@@ -153,9 +152,9 @@ def test_classes_are_questions_and_values_have_no_curve() -> None:
     asked = of(multiclass(), Multiclass(classes=("a", "b", "c"))).questions
     assert [one.name for one in asked] == ["a", "b", "c"]
     table = pd.DataFrame({"patient": ["a", "b"], "fold": 0, "role": "report", "score": [1.0, 2.0], "value": [1.0, 2.0]})
-    assert Utility.compute(Evaluation.refitted(table, Regression())) is None
-    assert Utility.compute(Evaluation.refitted(survival(), Cox())) is None
-    assert Utility.compute(Evaluation.refitted(survival(), Cox(horizons={"5y": 60}))) is None
+    assert Utility.compute(refitted(table, Regression())) is None
+    assert Utility.compute(refitted(survival(), Cox())) is None
+    assert Utility.compute(refitted(survival(), Cox(horizons={"5y": 60}))) is None
 
 
 def at_horizon(patients: int = 200) -> pd.DataFrame:
@@ -231,7 +230,7 @@ def test_bands_hold_the_true_net_benefit_nineteen_times_in_twenty() -> None:
     true = (called * (truth - (1 - truth) * at / (1 - at))).mean(0)
     held = []
     for _ in range(300):
-        found = Utility.compute(Evaluation.refitted(sample(200), Binary(), {"thresholds": at.tolist()}, resamples=500))
+        found = Utility.compute(refitted(sample(200), Binary(), {"thresholds": at.tolist()}, resamples=500))
         assert found is not None
         band = found.questions[0].model
         assert band is not None
