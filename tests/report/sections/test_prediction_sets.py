@@ -47,7 +47,9 @@ def test_every_reported_patient_counts_once_by_the_limits_of_the_own_fold() -> N
     found = of(table, Multiclass(classes=("a", "b", "c")))
     hits, sizes = [], []
     for _, rows in table.groupby("fold"):
-        limits = fitting.fit(ConformalOptions(coverage=0.8), Multiclass(classes=("a", "b", "c")), rows[rows["role"] == "select"])
+        limits = fitting.fit(
+            ConformalOptions(coverage=0.8), Multiclass(classes=("a", "b", "c")), rows[rows["role"] == "select"]
+        )
         assert limits is not None
         report = rows[rows["role"] == "report"]
         sets = [set(said.split("|")) - {""} for said in limits.apply(report)["set"]]
