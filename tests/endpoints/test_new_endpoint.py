@@ -21,7 +21,6 @@ from mil.endpoints.endpoint import Endpoint, Scores, numbers
 from mil.endpoints.question import Question
 from mil.endpoints.survival_view import SurvivalView
 from mil.report.assemble import evaluate
-from mil.report.evaluation import Evaluation
 from mil.report.files import read_report, write_report
 from mil.report.page.html import html
 from mil.report.schema import Report, section_classes
@@ -33,7 +32,7 @@ from mil.report.sections.time_to_event import TimeToEvent
 from mil.stats.classification_metrics import auroc
 from mil.stats.survival_metrics import c_index
 from mil.stats.value_metrics import mean_absolute_error, r2
-from tests.report.tables import names, roles
+from tests.report.tables import names, refitted, roles
 
 PATIENTS = 180
 FOLDS = 3
@@ -238,7 +237,7 @@ def report_of(name: str) -> Report:
     oracle = pd.DataFrame({"patient": names(PATIENTS), "oracle": logits})
     comparators = {"baseline": weaker, "covariates": weaker, "oracle": oracle}
     tool = {"subgroups": ["sex"], "clinical": {"numeric": ["age"]}, **options}
-    return evaluate(Evaluation.refitted(table, endpoint, tool, clinic(), resamples=20, comparators=comparators))
+    return evaluate(refitted(table, endpoint, tool, clinic(), resamples=20, comparators=comparators))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -13,6 +13,7 @@ from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.several import Several
 from mil.endpoints.survival import Cox
 from mil.report.assemble import evaluate
+from mil.report.evaluation import Evaluation
 from mil.report.figures import draw
 from mil.report.figures.roc import roc
 from mil.report.figures.style import WIDTH, save
