@@ -42,9 +42,7 @@ def level(facts: Facts) -> CardBlock:
     """Evidence and regulatory status."""
     evidence = facts.tool.evidence
     design = "development with internal validation; TRIPOD type 1b or 2a by the split of block 8"
-    published = [
-        Reference(entry.text, entry.doi or entry.source) for entry in evidence.performance
-    ]
+    published = [Reference(entry.text, entry.doi or entry.source) for entry in evidence.performance]
     fields = [
         Field("Class and tier", facts.evidence(), _EVIDENCE if evidence.kind else ""),
         Field("What the class means here", evidence.note or absent("the tool does not say")),
@@ -87,9 +85,7 @@ def reproduction(facts: Facts) -> CardBlock:
 
 def reading(facts: Facts) -> CardBlock:
     """References, citation, glossary."""
-    cited = [
-        Reference(entry.text, entry.doi or entry.url) for entry in facts.tool.references
-    ]
+    cited = [Reference(entry.text, entry.doi or entry.url) for entry in facts.tool.references]
     fields = [
         Field("References", cited or absent("the tool cites none")),
         Field("Cite this tool as", f"mil zoo, {facts.tool.name} {facts.tool.version}: {facts.text('title')}"),

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from mil import files
 from mil.errors import ConfigError
+from mil.report.comparison import Comparison
 from mil.report.comparison import compare as compare_two
 from mil.report.figures.style import save, styled
 from mil.runs.leaderboard import Entry, against_best, groups, leaderboard
@@ -43,11 +44,12 @@ def compare(runs: list[Path], out: Path | None = None, resamples: int | None = N
     console = Console(width=max(WIDTH, Console().width), soft_wrap=True)
     for group in _tables(table):
         console.print(group)
-    for line in [*_notes(table), *(comparison["verdict"] for comparison in comparisons)]:
+    for line in [*_notes(table), *(comparison.verdict for comparison in comparisons)]:
         sys.stdout.write(f"{line}\n")
     if out is not None:
         files.write(out / "leaderboard.csv", table.to_csv(index=False))
-        files.write_json(out / "comparison.json", {"schema": 1, "comparisons": comparisons})
+        stored = [comparison.model_dump(mode="json") for comparison in comparisons]
+        files.write_json(out / "comparison.json", {"schema": 2, "comparisons": stored})
         with styled():
             save(draw_leaderboard(table), out, "leaderboard")
 
@@ -62,7 +64,7 @@ def _entries(runs: list[Path], resamples: int | None) -> list[Entry]:
     return [run.entry(name, resamples) for run, name in zip(opened, titles(runs), strict=True)]
 
 
-def _comparisons(entries: list[Entry]) -> list[dict[str, Any]]:
+def _comparisons(entries: list[Entry]) -> list[Comparison]:
     """Compare two runs on the patients they share; of more than two, each with the best of its group."""
     if len(entries) == 2 and len(groups(entries)) == 2:
         first, second = entries

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mil.report.comparison import BOOTSTRAP, adjusted, compare, targets
+from mil.report.comparison import BOOTSTRAP, Comparison, adjusted, compare, targets
 from mil.report.evaluation import Evaluation
 from mil.stats.bootstrap_intervals import Sampled, sampled
 from mil.stats.estimate import Estimate
@@ -63,7 +63,7 @@ def groups(entries: Sequence[Entry]) -> list[list[Entry]]:
     return sorted(by_patients.values(), key=lambda group: -len(group))
 
 
-def against_best(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+def against_best(entries: Sequence[Entry]) -> list[Comparison]:
     """Compare the best run of each group with every other run of it, with Holm's correction of the p values.
 
     The best run is chosen by the same patients, so its lead is too large on average.
@@ -71,7 +71,7 @@ def against_best(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     Raises:
         ConfigError: if a tool asks for a decision rule that does not exist.
     """
-    comparisons = []
+    comparisons = list[Comparison]()
     for group in groups(entries):
         best, *others = _by_value(group)
         pairs = [compare(best.evaluation, entry.evaluation, (best.name, entry.name)) for entry in others]

@@ -24,9 +24,7 @@ ONE = Decision(
     positives=9,
     achieved={"sensitivity": 1.0, "npv": None},
 )
-TWO = ONE.model_copy(
-    update={"rule": TWO_CUTS, "cuts": (0.3, 0.6), "calls": ("MSS", "indeterminate", "MSI-H")}
-)
+TWO = ONE.model_copy(update={"rule": TWO_CUTS, "cuts": (0.3, 0.6), "calls": ("MSS", "indeterminate", "MSI-H")})
 LIKELIEST = Decision(
     name="label",
     columns=("p_a", "p_b", "p_c"),

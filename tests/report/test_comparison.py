@@ -1,7 +1,5 @@
 """Two models on the same patients: paired differences, tests, and a sentence that says no more than they do."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,9 +12,12 @@ from mil.endpoints.discrete_time import DiscreteTime
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.survival import Cox
 from mil.errors import PredictionsError
-from mil.report.comparison import adjusted, compare, holm, mcnemar
+from mil.report.comparison import Comparison, adjusted, compare
 from mil.report.evaluation import Evaluation
+from mil.report.paired_tests import mcnemar
 from mil.stats.bootstrap_intervals import difference
+from mil.stats.multiple_tests import holm
+from tests.estimates import holds, triple, value_of
 from tests.report.tables import binary, multiclass, refitted, survival
 
 DECISION = {"decision": {"rule": "sensitivity", "at_least": 0.9}}
@@ -30,36 +31,36 @@ def test_the_difference_is_that_of_the_paired_bootstrap() -> None:
     a, b = evaluated(binary(noise=0.3)), evaluated(binary(noise=2.0))
     found = compare(a, b)
     for name, expected in difference(Binary().score, a.folds, b.folds, 200).items():
-        shown = found["metrics"][name]
-        assert [shown[key] for key in ("value", "low", "high")] == pytest.approx(
-            [expected.value, expected.low, expected.high], abs=1e-12
-        )
-        assert shown["value"] == pytest.approx(shown["a"] - shown["b"])
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found["same_folds"]
+        metric = found.metrics[name]
+        assert triple(metric.estimate) == pytest.approx(triple(expected), abs=1e-12)
+        assert metric.a is not None
+        assert metric.b is not None
+        assert value_of(metric.estimate) == pytest.approx(metric.a - metric.b)
+    assert Comparison.model_validate_json(found.model_dump_json()) == found
+    assert found.same_folds
 
 
 def test_a_better_model_is_called_better_from_either_side() -> None:
     good, bad = evaluated(binary(patients=300, noise=0.1)), evaluated(binary(patients=300, noise=4.0))
     one, other = compare(good, bad, ("good", "bad")), compare(bad, good, ("bad", "good"))
-    assert one["verdict"] == other["verdict"]
-    assert one["verdict"].startswith("good is better than bad by 0.")
-    assert "n 300, 0 " in one["verdict"]
-    assert one["verdict"].endswith("DeLong p < 0.001.")
-    gain = one["metrics"]["auroc"]
-    assert f"{gain['value']:.3f} AUROC ({gain['low']:.3f} to {gain['high']:.3f})" in one["verdict"]
-    assert one["delong"][0]["p"] == pytest.approx(other["delong"][0]["p"])
-    assert one["delong"][0]["value"] == pytest.approx(gain["value"])
+    assert one.verdict == other.verdict
+    assert one.verdict.startswith("good is better than bad by 0.")
+    assert "n 300, 0 " in one.verdict
+    assert one.verdict.endswith("DeLong p < 0.001.")
+    value, low, high = triple(one.metrics["auroc"].estimate)
+    assert f"{value:.3f} AUROC ({low:.3f} to {high:.3f})" in one.verdict
+    assert one.delong[0].estimate.p == pytest.approx(other.delong[0].estimate.p)
+    assert value_of(one.delong[0].estimate) == pytest.approx(value)
 
 
 def test_a_model_is_level_with_itself_and_close_to_its_like() -> None:
     same = compare(evaluated(binary()), evaluated(binary()))
-    assert same["verdict"].startswith("No difference is shown: A and B are level, 0.000 AUROC (0.000 to 0.000)")
-    assert same["p"] == 1
-    assert same["mcnemar"][0]["sensitivity"]["gained"] == 0
+    assert same.verdict.startswith("No difference is shown: A and B are level, 0.000 AUROC (0.000 to 0.000)")
+    assert same.p == 1
+    assert same.mcnemar[0].sensitivity.gained == 0
     noisy = binary()
     noisy["p_1"] = np.clip(noisy["p_1"] + np.random.default_rng(0).normal(0, 0.01, len(noisy)), 0, 1)
-    assert compare(evaluated(binary()), evaluated(noisy))["verdict"].startswith("No difference is shown: ")
+    assert compare(evaluated(binary()), evaluated(noisy)).verdict.startswith("No difference is shown: ")
 
 
 def test_models_of_other_folds_are_compared_on_the_patients_that_they_share() -> None:
@@ -68,21 +69,22 @@ def test_models_of_other_folds_are_compared_on_the_patients_that_they_share() ->
     assert (one.drop_duplicates("patient")["label"].to_numpy() == other.drop_duplicates("patient")["label"]).all()
     other = other[other["patient"] > "009"]
     found = compare(evaluated(one), evaluated(other))
-    assert (found["n"], found["left_out"], found["same_folds"]) == (190, {"A": 10, "B": 0}, False)
-    assert found["delong"][0]["value"] == pytest.approx(found["metrics"]["auroc"]["value"])
-    assert found["delong"][0]["low"] < found["delong"][0]["value"] < found["delong"][0]["high"]
-    assert sum(found["mcnemar"][0][key]["n"] for key in ("sensitivity", "specificity")) == 190
+    assert (found.n, found.left_out, found.same_folds) == (190, {"A": 10, "B": 0}, False)
+    value, low, high = triple(found.delong[0].estimate)
+    assert value == pytest.approx(value_of(found.metrics["auroc"].estimate))
+    assert low < value < high
+    tests = (found.mcnemar[0].sensitivity, found.mcnemar[0].specificity)
+    assert sum(test.estimate.counts["n"] for test in tests) == 190
 
 
 def test_calls_at_the_frozen_cuts_are_compared_patient_by_patient() -> None:
     tables = [binary(noise=noise) for noise in (0.3, 2.0)]
-    found = compare(evaluated(tables[0]), evaluated(tables[1]))["mcnemar"][0]
+    found = compare(evaluated(tables[0]), evaluated(tables[1])).mcnemar[0]
     label = tables[0].drop_duplicates("patient")["label"].sum()
-    for key, amount in (("sensitivity", label), ("specificity", 120 - label)):
-        side = found[key]
-        assert side["n"] == amount
-        assert side["a"] - side["b"] == side["gained"] - side["lost"]
-        assert side["value"] == pytest.approx((side["a"] - side["b"]) / amount)
+    for test, n in ((found.sensitivity, label), (found.specificity, 120 - label)):
+        assert test.estimate.n == n
+        assert test.a - test.b == test.gained - test.lost
+        assert value_of(test.estimate) == pytest.approx((test.a - test.b) / n)
 
 
 def test_survival_models_of_any_kind_are_compared_by_their_c_index() -> None:
@@ -90,20 +92,20 @@ def test_survival_models_of_any_kind_are_compared_by_their_c_index() -> None:
     cox = evaluated(table, Cox())
     risk = table.assign(risk=1 / (1 + np.exp(-table["log_hazard"] + 10 * table["fold"])))
     found = compare(cox, evaluated(risk, DiscreteTime()))
-    assert found["metrics"]["c_index"]["value"] == pytest.approx(0, abs=1e-12)
+    assert value_of(found.metrics["c_index"].estimate) == pytest.approx(0, abs=1e-12)
     worse = table.assign(log_hazard=np.random.default_rng(0).random(len(table)))
     found = compare(cox, evaluated(worse, Cox()), ("ours", "chance"))
-    assert found["verdict"].startswith("ours is better than chance by 0.")
-    assert "C-index" in found["verdict"]
-    assert "bootstrap p " in found["verdict"]
-    assert found["delong"] == found["mcnemar"] == []
+    assert found.verdict.startswith("ours is better than chance by 0.")
+    assert "C-index" in found.verdict
+    assert "bootstrap p " in found.verdict
+    assert (found.delong, found.mcnemar) == ((), ())
 
 
 def test_several_classes_have_a_test_each_and_a_verdict_on_all() -> None:
     endpoint = Multiclass(classes=("a", "b", "c"))
     found = compare(evaluated(multiclass(), endpoint), evaluated(multiclass(), endpoint))
-    assert [one["name"] for one in found["delong"]] == ["a", "b", "c"]
-    assert "macro AUROC" in found["verdict"]
+    assert [one.name for one in found.delong] == ["a", "b", "c"]
+    assert "macro AUROC" in found.verdict
 
 
 def test_what_cannot_be_compared_is_refused_in_one_line() -> None:
@@ -121,17 +123,17 @@ def test_a_fold_with_one_positive_leaves_the_test_to_the_bootstrap() -> None:
     positives = table.query("fold == 0 and role == 'report' and label == 1")["patient"]
     spare = table["patient"].isin(positives.iloc[1:])
     found = compare(evaluated(table[~spare]), evaluated(table[~spare].assign(p_1=0.5)))
-    assert found["delong"][0]["p"] is None
-    assert "too few patients" in found["delong"][0]["reason"]
-    assert "bootstrap p " in found["verdict"]
+    assert found.delong[0].estimate.p is None
+    assert "too few patients" in str(found.delong[0].estimate.reason)
+    assert "bootstrap p " in found.verdict
 
 
 def test_a_metric_that_nobody_defines_gives_no_verdict() -> None:
     one = binary().assign(label=0)
     found = compare(evaluated(one), evaluated(one))
-    assert "cannot be compared by AUROC" in found["verdict"]
-    assert found["p"] is None
-    assert json.dumps(found, allow_nan=False)
+    assert "cannot be compared by AUROC" in found.verdict
+    assert found.p is None
+    assert Comparison.model_validate_json(found.model_dump_json()) == found
 
 
 def test_holms_p_is_that_of_r() -> None:
@@ -144,11 +146,11 @@ def test_many_comparisons_ask_for_more_than_one() -> None:
     good, bad = evaluated(binary(noise=0.1)), evaluated(binary(noise=1.0))
     alone = compare(good, bad)
     assert adjusted([alone]) == [alone]
-    weak = alone | {"p": 0.03}
-    once, again = adjusted([weak, weak | {"p": 0.04}])
-    assert once["p_holm"] == again["p_holm"] == pytest.approx(0.06)
-    assert once["verdict"].startswith("No difference is shown")
-    assert "DeLong p 0.030, Holm 0.060" in once["verdict"]
+    weak = alone.model_copy(update={"p": 0.03})
+    once, again = adjusted([weak, weak.model_copy(update={"p": 0.04})])
+    assert once.p_holm == again.p_holm == pytest.approx(0.06)
+    assert once.verdict.startswith("No difference is shown")
+    assert "DeLong p 0.030, Holm 0.060" in once.verdict
 
 
 @settings(deadline=None, max_examples=50)
@@ -157,12 +159,13 @@ def test_mcnemar_turns_its_sign_with_the_models(gained: int, lost: int, alike: i
     n = gained + lost + alike
     one, other = mcnemar(gained, lost, n), mcnemar(lost, gained, n)
     if not n:
-        assert one["value"] is None
+        assert one.value is None
         return
-    assert one["low"] <= one["value"] <= one["high"]
-    assert (one["low"], one["p"]) == pytest.approx((-other["high"], other["p"]))
+    value, low, high = triple(one)
+    assert low <= value <= high
+    assert (low, one.p) == pytest.approx((-triple(other)[2], other.p))
     tail = stats.binom.cdf(min(gained, lost), gained + lost, 0.5)
-    assert one["p"] == pytest.approx(min(1.0, 2 * tail))
+    assert one.p == pytest.approx(min(1.0, 2 * tail))
 
 
 @pytest.mark.slow
@@ -180,16 +183,13 @@ def test_intervals_of_differences_cover_the_truth_whatever_the_folds() -> None:
             for shift, fold in ((1.5, first), (0.8, first if same else second)):
                 score = shift * label + (common + rng.normal(size=120)) / np.sqrt(2)
                 columns = {"label": label, "fold": fold, "role": "report", "p_1": stats.norm.cdf(score)}
-                runs.append(
-                    refitted(pd.DataFrame({"patient": np.arange(120), **columns}), Binary(), resamples=300)
-                )
+                runs.append(refitted(pd.DataFrame({"patient": np.arange(120), **columns}), Binary(), resamples=300))
             found = compare(runs[0], runs[1])
-            gain, test = found["metrics"]["auroc"], found["delong"][0]
-            covered[same] += gain["low"] <= true <= gain["high"]
-            exact += test["low"] <= true <= test["high"]
+            covered[same] += holds(found.metrics["auroc"].estimate, float(true))
+            exact += holds(found.delong[0].estimate, float(true))
             discordant = rng.multinomial(40, [0.15, 0.1, 0.75])
             shown = mcnemar(int(discordant[0]), int(discordant[1]), 40)
-            paired += shown["low"] <= 0.05 <= shown["high"]
+            paired += holds(shown, 0.05)
     assert 0.89 <= covered[True] / 150 <= 0.98
     assert 0.89 <= covered[False] / 150 <= 0.98
     assert 0.91 <= exact / 300 <= 0.98

@@ -67,8 +67,8 @@ def test_a_run_without_a_metric_has_no_rank() -> None:
 def test_the_best_is_compared_with_each_other_run_of_its_group() -> None:
     fewer = binary()[binary()["patient"] > "050"]
     found = against_best([*RUNS, entry("fewer", fewer)])
-    assert [one["names"] for one in found] == [["best", "fair"], ["best", "poor"]]
-    assert all(one["p_holm"] >= one["p"] for one in found)
+    assert [each.names for each in found] == [("best", "fair"), ("best", "poor")]
+    assert all((each.p_holm or 0) >= (each.p or 0) for each in found)
 
 
 def test_the_order_of_the_runs_changes_no_number() -> None:

@@ -1,10 +1,9 @@
-"""How a report's keys and numbers are written for a reader."""
+"""How keys and plain values of a report are written for a reader."""
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
-from mil.stats.estimate import format_count, format_number, format_p
+from mil.stats.estimate import format_number, format_p
 
 _KNOWN = {
     "median_follow_up": "Median follow-up",
@@ -44,11 +43,10 @@ _KNOWN = {
 _OF_PARTS = ("auroc",)
 """Metrics that endpoints of several parts give for each: `auroc_<label>`, `auroc_from_<grade>`."""
 _FROM = "from_"
-_APART = ("value", "low", "high", "level", "method", "reason", "resamples")
 
 
 def named(key: str) -> str:
-    """A key as a heading: `net_benefit` is `Net benefit`, `auroc` is `AUROC`, `auroc_BRAF` is `AUROC, BRAF`."""
+    """Return a key as a heading: `net_benefit` is `Net benefit`, `auroc_BRAF` is `AUROC, BRAF`."""
     if key in _KNOWN:
         return _KNOWN[key]
     metric, _, of = key.partition("_")
@@ -69,13 +67,8 @@ def below(source: str, *keys: str) -> str:
     return source
 
 
-def is_number(found: Any) -> bool:
-    """Whether this is one number of a report: a `value`, perhaps null, with what belongs to it."""
-    return isinstance(found, Mapping) and "value" in found and isinstance(found["value"], int | float | None)
-
-
 def written(value: Any, key: str = "") -> str:
-    """A plain value: three decimals, one of what is large, two digits of what is small; a p is never zero."""
+    """Return a plain value in words; `key` says whether a number is a p value."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -85,54 +78,3 @@ def written(value: Any, key: str = "") -> str:
             return format_p(value)
         return format_number(value)
     return str(value)
-
-
-def estimate(found: Mapping[str, Any], key: str = "") -> str:
-    """`0.912 (0.870 to 0.950)`, or why it cannot be had."""
-    value, low, high = (found.get(name) for name in ("value", "low", "high"))
-    if value is None:
-        reason = str(found.get("reason") or "").strip()
-        return f"not estimable: {reason.removeprefix('not estimable').lstrip(': ')}" if reason else "not estimable"
-    if low is None and high is None:
-        return written(value, key)
-    ends = ["…" if end is None else written(float(end)) for end in (low, high)]
-    return f"{written(float(value))} ({ends[0]} to {ends[1]})"
-
-
-def population(found: Mapping[str, Any]) -> str:
-    """Whom a number is of, and what else belongs to it: `n 200, positives 30`."""
-    several = {key: value for key, value in found.items() if key != "folds" or not value or len(value) > 1}
-    return ", ".join(_told(key, value) for key, value in several.items() if key not in _APART and _short(value))
-
-
-def verdict(report: Mapping[str, Any], metric: str) -> str:
-    """Whether the model beats what it is compared with, in words."""
-    others = [report[key] for key in ("baseline", "covariates") if report.get(key)]
-    return " ".join(_compared(other, metric) for other in others) or "No baseline was run."
-
-
-def _compared(other: Mapping[str, Any], metric: str) -> str:
-    gain, name = other["difference"].get(metric), other["name"]
-    if not gain or gain["value"] is None or gain["low"] is None:
-        return f"The difference to {name} is not estimable."
-    shown = "beats" if gain["low"] > 0 else "is worse than" if gain["high"] < 0 else "is not shown to beat"
-    return f"The model {shown} {name}: difference in {named(metric)} {estimate(gain)}, paired."
-
-
-def _short(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(isinstance(item, int | float | str) for item in value.values())
-    if isinstance(value, list | tuple):
-        return 0 < len(value) <= 10 and all(isinstance(item, int | float | None) for item in value)
-    return value is not None
-
-
-def _told(key: str, value: Any) -> str:
-    if isinstance(value, Mapping):
-        if {"low", "high", "method"} <= set(value):
-            return f"{value['method']} {written(value['low'])} to {written(value['high'])}"
-        inside = ", ".join(format_count(str(name), written(item, str(name))) for name, item in value.items())
-        return inside if key == "counts" else f"{named(key).lower()} {inside}"
-    words = "/".join(map(written, value)) if isinstance(value, list | tuple) else written(value, key)
-    label = named(key)  # a class keeps its letters
-    return f"{label} {words}" if key in _KNOWN or label == key else f"{label.lower()} {words}"

@@ -14,7 +14,6 @@ from pydantic import Field
 from scipy import stats
 
 from mil.endpoints.question import Question
-from mil.report.comparison import holm
 from mil.report.evaluation import Evaluation
 from mil.report.schema import LEVEL, Drawing, Estimate, Model, Report, Section
 from mil.report.sections.calls import CallRates, called
@@ -31,6 +30,7 @@ from mil.report.sections.subgroup_metrics import (
     question_measure,
 )
 from mil.stats.bootstrap_intervals import Sampled
+from mil.stats.multiple_tests import holm
 
 Members = Sequence[str]
 """Names of patients."""

@@ -30,9 +30,7 @@ def found(
     patients: pd.DataFrame | None = None,
 ) -> Any:
     known = clinic() if patients is None else patients
-    result = AddedValue.compute(
-        refitted(table, endpoint, TOOL if tool is None else tool, known, resamples=50)
-    )
+    result = AddedValue.compute(refitted(table, endpoint, TOOL if tool is None else tool, known, resamples=50))
     assert result is not None
     return result
 
@@ -173,9 +171,7 @@ def test_columns_that_are_not_there_are_named_and_without_any_there_is_no_sectio
     assert report.covariates.absent == ("grade",)
     assert [row.name for row in report.rows if row.reference] == ["stage=II", "stage=unknown", "stage=missing"]
     table = with_risks()
-    assert (
-        AddedValue.compute(refitted(table, ENDPOINT, {"clinical": {"numeric": ["grade"]}}, clinic())) is None
-    )
+    assert AddedValue.compute(refitted(table, ENDPOINT, {"clinical": {"numeric": ["grade"]}}, clinic())) is None
     assert AddedValue.compute(refitted(table, ENDPOINT, {}, clinic())) is None
     assert AddedValue.compute(refitted(table, ENDPOINT, TOOL)) is None
     numbers = table.assign(target=table["time"], value=table["log_hazard"])

@@ -208,9 +208,7 @@ def test_intervals_of_areas_cover_the_truth() -> None:
     for seed in range(400):
         score, positive = sampled(rng, 200)
         table = pd.DataFrame({"patient": tables.names(200), "fold": 0, "role": "report", "label": positive.astype(int)})
-        section = Discrimination.compute(
-            refitted(table.assign(p_1=score), Binary(), resamples=400, seed=seed)
-        )
+        section = Discrimination.compute(refitted(table.assign(p_1=score), Binary(), resamples=400, seed=seed))
         assert section is not None
         for name, value in truth.items():
             inside[name].append(holds(getattr(section.questions[0], name), value))

@@ -34,9 +34,7 @@ def table(**options: int) -> pd.DataFrame:
 
 
 def computed(rows: pd.DataFrame | None = None, decision: dict[str, Any] | None = None) -> RiskGroups:
-    section = RiskGroups.compute(
-        refitted(table() if rows is None else rows, ENDPOINT, {"decision": decision})
-    )
+    section = RiskGroups.compute(refitted(table() if rows is None else rows, ENDPOINT, {"decision": decision}))
     assert section is not None
     return section
 

@@ -277,10 +277,7 @@ def test_a_site_where_the_model_guesses_is_the_worst_and_the_gap_shows_it() -> N
 
 def test_without_a_clinical_table_there_is_no_section() -> None:
     assert Subgroups.compute(refitted(binary(), Binary())) is None
-    assert (
-        Subgroups.compute(refitted(binary(), Binary(), patients=pd.DataFrame({"x": "1"}, index=names(120))))
-        is None
-    )
+    assert Subgroups.compute(refitted(binary(), Binary(), patients=pd.DataFrame({"x": "1"}, index=names(120)))) is None
 
 
 def test_newcombes_interval_is_that_of_his_paper() -> None:
