@@ -1,4 +1,4 @@
-"""What is in the files, found by reading them."""
+"""What is in the files, as reading them shows."""
 
 import shutil
 from collections.abc import Callable
@@ -19,8 +19,8 @@ Write = Callable[..., Path]
 
 
 def slide(features: torch.Tensor, coords: torch.Tensor | None = None, extent: float | None = 512) -> Slide:
-    said = Header(len(features), features.shape[1], "float16", None, "", extent, None, coords is not None)
-    return Slide(features, coords, said)
+    header = Header(len(features), features.shape[1], "float16", None, "", extent, None, coords is not None)
+    return Slide(features, coords, header)
 
 
 def features(tiles: int = 20, dtype: torch.dtype = torch.float16) -> torch.Tensor:
@@ -29,10 +29,10 @@ def features(tiles: int = 20, dtype: torch.dtype = torch.float16) -> torch.Tenso
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16])
 def test_a_sound_slide_shows_nothing_but_its_digest(dtype: torch.dtype) -> None:
-    found = examined(slide(features(dtype=dtype), torch.from_numpy(grid(20))))
-    assert len(found.sha256) == 64
-    assert found == Content(sha256=found.sha256, tiles=20)
-    assert problems({"a": found}) == []
+    content = examined(slide(features(dtype=dtype), torch.from_numpy(grid(20))))
+    assert len(content.sha256) == 64
+    assert content == Content(sha256=content.sha256, tiles=20)
+    assert problems({"a": content}) == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16])
@@ -40,13 +40,13 @@ def test_bad_rows_are_counted_by_kind(dtype: torch.dtype) -> None:
     values = features(dtype=dtype)
     values[2, 1], values[3, 0], values[4, 5] = torch.nan, torch.inf, -torch.inf
     values[7], values[8] = 0, -0.0
-    found = examined(slide(values))
-    assert (found.not_finite, found.zero, found.constant) == (3, 2, False)
-    told = {one.code: one for one in problems({"a": found, "b": examined(slide(features()))})}
-    assert told["not-finite"].severity == "error"
-    assert told["not-finite"].message == "3 of 40 tiles, in 1 of 2 slides, have NaN or infinite values"
-    assert (told["zero"].severity, told["zero"].first) == ("warning", ("a",))
-    assert problems({"a": found}, "warning")[0].severity == "warning"
+    content = examined(slide(values))
+    assert (content.not_finite, content.zero, content.constant) == (3, 2, False)
+    by_code = {finding.code: finding for finding in problems({"a": content, "b": examined(slide(features()))})}
+    assert by_code["not-finite"].severity == "error"
+    assert by_code["not-finite"].message == "3 of 40 tiles, in 1 of 2 slides, have NaN or infinite values"
+    assert (by_code["zero"].severity, by_code["zero"].first) == ("warning", ("a",))
+    assert problems({"a": content}, "warning")[0].severity == "warning"
 
 
 def test_the_largest_half_is_finite() -> None:
@@ -54,17 +54,17 @@ def test_the_largest_half_is_finite() -> None:
 
 
 def test_identical_tiles_are_constant_but_one_tile_alone_is_not() -> None:
-    one = features(1)
-    assert examined(slide(one.expand(6, 8))).constant
-    assert not examined(slide(one)).constant
+    tile = features(1)
+    assert examined(slide(tile.expand(6, 8))).constant
+    assert not examined(slide(tile)).constant
     assert examined(slide(torch.empty(0, 8, dtype=torch.float16))).tiles == 0
 
 
 def test_a_changed_bit_changes_the_digest_and_the_stored_type_counts() -> None:
     values = features()
-    other = values.clone()
-    other[0, 0] += 0.01
-    digests = {examined(slide(one)).sha256 for one in (values, other, values.float(), values.clone())}
+    changed = values.clone()
+    changed[0, 0] += 0.01
+    digests = {examined(slide(matrix)).sha256 for matrix in (values, changed, values.float(), values.clone())}
     assert len(digests) == 3
 
 
@@ -92,8 +92,8 @@ def test_coordinates_that_cannot_be_are_told_from_grids_of_several_pieces_of_tis
     code: str | None,
 ) -> None:
     at = torch.from_numpy(np.asarray(change(regular())))
-    found = problems({"a": examined(slide(features(len(at)), at))})
-    assert [one.code for one in found] == ([code] if code else [])
+    findings = problems({"a": examined(slide(features(len(at)), at))})
+    assert [finding.code for finding in findings] == ([code] if code else [])
 
 
 @pytest.fixture
@@ -106,20 +106,20 @@ def store(tmp_path: Path, trident: Write) -> FeatureStore:
 
 
 def test_a_folder_is_read_in_processes_and_each_broken_file_is_named(store: FeatureStore) -> None:
-    told: list[tuple[int, int]] = []
-    found = contents(store, store.slides, 2, lambda done, of: told.append((done, of)))
-    assert list(found) == store.slides
-    assert told[-1] == (8, 8)
+    progress: list[tuple[int, int]] = []
+    read = contents(store, store.slides, 2, lambda done, of: progress.append((done, of)))
+    assert list(read) == store.slides
+    assert progress[-1] == (8, 8)
     for name in store.slides:
         if name != "text":
-            assert found[name] == examined(store.read(name))
-    assert "text.h5 cannot be read as HDF5" in found["text"].wrong
-    (broken,) = problems(found)
+            assert read[name] == examined(store.read(name))
+    assert "text.h5 cannot be read as HDF5" in read["text"].wrong
+    (broken,) = problems(read)
     assert (broken.code, broken.severity, broken.count) == ("unreadable", "error", 1)
 
 
 def test_copies_are_an_error_across_the_split_and_a_warning_within_a_side(store: FeatureStore) -> None:
-    found = contents(store, store.slides)
+    read = contents(store, store.slides)
     owner = {name: f"p-{name}" for name in store.slides}
 
     def split(role: str) -> Split:
@@ -127,6 +127,6 @@ def test_copies_are_an_error_across_the_split_and_a_warning_within_a_side(store:
         return Split(pd.DataFrame({"patient": list(owner.values()), "fold": 0, "role": roles}))
 
     for given, severity in ((split("report"), "error"), (split("train"), "warning"), (None, "warning")):
-        (told,) = copies(found, given, owner)
-        assert (told.severity, told.code, told.first) == (severity, "copies", ("copy = s0",))
-    assert copies({name: one for name, one in found.items() if name != "copy"}, None, owner) == []
+        (finding,) = copies(read, given, owner)
+        assert (finding.severity, finding.code, finding.first) == (severity, "copies", ("copy = s0",))
+    assert copies({name: content for name, content in read.items() if name != "copy"}, None, owner) == []

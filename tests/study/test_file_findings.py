@@ -30,18 +30,23 @@ def test_slides_and_files_that_match_are_no_finding() -> None:
 
 
 def test_what_is_missing_on_either_side_is_counted_and_the_first_ten_are_named() -> None:
-    (found,) = missing(MANY, MANY[:18])
-    assert (found.severity, found.code, found.count, found.first) == ("error", "no-file", 12, tuple(MANY[18:28]))
-    assert found.message == "12 of 30 slides have no feature file"
-    assert found.line.endswith("'s27' and 2 more")
-    (found,) = file_findings.without_slides(MANY, MANY[:18], Path("x"))
-    assert (found.severity, found.count, found.first) == ("warning", 12, tuple(MANY[18:28]))
+    (finding,) = missing(MANY, MANY[:18])
+    assert (finding.severity, finding.code, finding.count, finding.first) == (
+        "error",
+        "no-file",
+        12,
+        tuple(MANY[18:28]),
+    )
+    assert finding.message == "12 of 30 slides have no feature file"
+    assert finding.line.endswith("'s27' and 2 more")
+    (finding,) = file_findings.without_slides(MANY, MANY[:18], Path("x"))
+    assert (finding.severity, finding.count, finding.first) == ("warning", 12, tuple(MANY[18:28]))
     assert missing(MANY, MANY[:18], "skip")[0].severity == "warning"
 
 
 def test_none_in_common_is_an_error_that_shows_both_sides_once() -> None:
-    (found,) = missing(["a", "b"], ["x"], "skip")
-    assert (found.severity, found.line) == (
+    (finding,) = missing(["a", "b"], ["x"], "skip")
+    assert (finding.severity, finding.line) == (
         "error",
         "none of 2 slides has a feature file: the table names 'a', 'b', the files 'x'",
     )
@@ -50,16 +55,16 @@ def test_none_in_common_is_an_error_that_shows_both_sides_once() -> None:
 
 def test_broken_files_are_counted_and_the_first_one_is_explained() -> None:
     broken: dict[str, Header | FeatureError] = {"a": FeatureError("a.h5 is no HDF5"), "b": HEADER}
-    (found,) = file_findings.unreadable(broken)
-    assert (found.severity, found.line, found.count) == ("error", "a.h5 is no HDF5", 1)
-    (found,) = file_findings.unreadable(broken | {"c": FeatureError("c.h5 is empty")}, "warning")
-    assert found.message == "2 of 3 feature files cannot be used (the first: a.h5 is no HDF5)"
-    assert (found.severity, found.first) == ("warning", ("a", "c"))
+    (finding,) = file_findings.unreadable(broken)
+    assert (finding.severity, finding.line, finding.count) == ("error", "a.h5 is no HDF5", 1)
+    (finding,) = file_findings.unreadable(broken | {"c": FeatureError("c.h5 is empty")}, "warning")
+    assert finding.message == "2 of 3 feature files cannot be used (the first: a.h5 is no HDF5)"
+    assert (finding.severity, finding.first) == ("warning", ("a", "c"))
 
 
 def test_slides_without_tiles_are_found() -> None:
-    (found,) = file_findings.empty({"a": HEADER, "b": replace(HEADER, tiles=0)})
-    assert (found.count, found.first) == (1, ("b",))
+    (finding,) = file_findings.empty({"a": HEADER, "b": replace(HEADER, tiles=0)})
+    assert (finding.count, finding.first) == (1, ("b",))
     assert file_findings.empty({"a": HEADER}) == []
 
 
@@ -71,7 +76,7 @@ def test_slides_without_coordinates_matter_to_a_model_that_needs_them_or_among_o
     bare: list[str], model: str | None, severity: str | None
 ) -> None:
     headers = {slide: replace(HEADER, has_coords=slide not in bare) for slide in ("a", "b")}
-    found = file_findings.without_positions(headers, model)
-    assert [one.severity for one in found] == ([severity] if severity else [])
-    if found:
-        assert found[0].first == tuple(bare)
+    findings = file_findings.without_positions(headers, model)
+    assert [finding.severity for finding in findings] == ([severity] if severity else [])
+    if findings:
+        assert findings[0].first == tuple(bare)

@@ -11,7 +11,12 @@ from mil.study.label_findings import STRENGTH, association, codes_as_words, conf
 
 
 def columns(counts: list[list[int]]) -> tuple["pd.Series[str]", "pd.Series[str]"]:
-    pairs = [(f"r{row}", f"c{at}") for row, own in enumerate(counts) for at, n in enumerate(own) for _ in range(n)]
+    pairs = [
+        (f"r{row}", f"c{at}")
+        for row, row_counts in enumerate(counts)
+        for at, n in enumerate(row_counts)
+        for _ in range(n)
+    ]
     table = pd.DataFrame(pairs, columns=["row", "column"])
     return table["row"], table["column"]
 
@@ -45,9 +50,9 @@ def test_many_small_sites_alone_are_no_association() -> None:
 
 
 def test_a_label_that_the_site_tells_is_warned_of_and_a_weak_association_in_a_large_cohort_is_not() -> None:
-    (found,) = confounded("MSI", *columns([[45, 5], [5, 45]]))
-    assert (found.severity, found.code, found.count) == ("warning", "site", 100)
-    assert "Cramér's V 0.8" in found.message
+    (finding,) = confounded("MSI", *columns([[45, 5], [5, 45]]))
+    assert (finding.severity, finding.code, finding.count) == ("warning", "site", 100)
+    assert "Cramér's V 0.8" in finding.message
     strength, p = association(*columns([[5400, 4600], [4600, 5400]]))
     assert p < 1e-6
     assert strength < STRENGTH
@@ -65,14 +70,14 @@ def test_a_class_with_fewer_patients_than_folds_is_named_by_its_label() -> None:
     strata = pd.Series([0] * 6 + [1] * 3, patients)
     names = pd.DataFrame({"MSI": ["MSS"] * 6 + ["MSI-H"] * 3, "age": range(9)}, patients)
     assert too_few(strata, names, 3) == []
-    (found,) = too_few(strata, names, 5)
-    assert found.message == "class 'MSI-H' of MSI has 3 patients, expected at least 5 for 5 folds"
-    assert found.first == ("p6", "p7", "p8")
-    (found,) = too_few(strata, names[["age"]], 5)
-    assert found.message.startswith("class stratum 1 has 3")
+    (finding,) = too_few(strata, names, 5)
+    assert finding.message == "class 'MSI-H' of MSI has 3 patients, expected at least 5 for 5 folds"
+    assert finding.first == ("p6", "p7", "p8")
+    (finding,) = too_few(strata, names[["age"]], 5)
+    assert finding.message.startswith("class stratum 1 has 3")
 
 
 def test_codes_become_words_and_unknown_ones_stay_unknown() -> None:
-    found = codes_as_words(np.array([0.0, 1.0, np.nan]), pd.Index(["a", "b", "c"]))
-    assert found.tolist()[:2] == ["0", "1"]
-    assert found.isna().tolist() == [False, False, True]
+    words = codes_as_words(np.array([0.0, 1.0, np.nan]), pd.Index(["a", "b", "c"]))
+    assert words.tolist()[:2] == ["0", "1"]
+    assert words.isna().tolist() == [False, False, True]

@@ -18,8 +18,8 @@ def written(folder: Path, text: str, name: str = "split.csv") -> Path:
 
 def both(path: Path, column: str | None = None) -> dict[str, set[str]]:
     return {
-        one.fold: {patient for own in one.both.values() for patient in own}
-        for one in split_file_findings.read(path, column)
+        fold.fold: {patient for patients in fold.both.values() for patient in patients}
+        for fold in split_file_findings.read(path, column)
     }
 
 
@@ -29,12 +29,12 @@ def test_a_column_of_roles_for_each_fold(tmp_path: Path) -> None:
     )
     path = written(tmp_path, text)
     assert both(path, "patient") == both(path) == {"fold_0": {"p1"}, "fold_1": set()}
-    zero, one = split_file_findings.read(path)
-    assert zero.patients == {"train": 1, "select": 1, "report": 1}
-    assert one.patients == {"train": 2, "select": 0, "report": 1}
-    (found,) = split_file_findings.findings([zero, one])
-    assert (found.severity, found.count, found.first) == ("error", 1, ("p1",))
-    assert "fold fold_0: 1 patients stand on both sides (train and report 1)" in found.message
+    first, second = split_file_findings.read(path)
+    assert first.patients == {"train": 1, "select": 1, "report": 1}
+    assert second.patients == {"train": 2, "select": 0, "report": 1}
+    (finding,) = split_file_findings.findings([first, second])
+    assert (finding.severity, finding.count, finding.first) == ("error", 1, ("p1",))
+    assert "fold fold_0: 1 patients stand on both sides (train and report 1)" in finding.message
 
 
 def test_a_column_of_roles_beside_one_of_folds_as_a_run_writes_it(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_mil_baselines_lists_of_files_are_patients_by_camelyons_names(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("text", "column", "said"),
+    ("text", "column", "message"),
     [
         ("slide,role\na,train\n", "patient", "no column 'patient'"),
         ("thing,role\na,train\n", None, "give --id COLUMN"),
@@ -98,8 +98,8 @@ def test_mil_baselines_lists_of_files_are_patients_by_camelyons_names(tmp_path: 
         ("patient\n", "patient", "no rows"),
     ],
 )
-def test_a_table_of_no_known_shape_is_refused(text: str, column: str | None, said: str, tmp_path: Path) -> None:
-    with pytest.raises(SplitError, match=said):
+def test_a_table_of_no_known_shape_is_refused(text: str, column: str | None, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SplitError, match=message):
         split_file_findings.read(written(tmp_path, text), column)
 
 
@@ -113,8 +113,8 @@ def test_a_folder_without_splits_is_refused(tmp_path: Path) -> None:
 def test_who_stands_on_two_sides_is_who_has_two_roles(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, str]]
 ) -> None:
-    table = pd.DataFrame(rows, columns=["who", "role"]).assign(who=lambda own: "p" + own["who"].astype(str))
+    table = pd.DataFrame(rows, columns=["who", "role"]).assign(who=lambda rows: "p" + rows["who"].astype(str))
     path = tmp_path_factory.mktemp("split") / "split.csv"
     table.assign(item=range(len(table))).to_csv(path, index=False)
-    roles = {who: set(own["role"]) for who, own in table.groupby("who")}
-    assert both(path, "who") == {"role": {who for who, own in roles.items() if len(own) > 1}}
+    roles = {who: set(rows["role"]) for who, rows in table.groupby("who")}
+    assert both(path, "who") == {"role": {who for who, names in roles.items() if len(names) > 1}}

@@ -14,8 +14,8 @@ def split(**roles: str) -> Split:
 
 def test_one_person_under_two_ids_on_two_sides_is_an_error() -> None:
     table = pd.DataFrame({"patient": ["p1", "p2", "p3"], "slide": [f"{A}-01Z-DX1", f"{A}-01Z-DX2", f"{B}-01Z-DX1"]})
-    (found,) = same_person(split(p1="train", p2="report", p3="report"), table)
-    assert (found.severity, found.code, found.first) == ("error", "two-sides", (A,))
+    (finding,) = same_person(split(p1="train", p2="report", p3="report"), table)
+    assert (finding.severity, finding.code, finding.first) == ("error", "two-sides", (A,))
     assert same_person(split(p1="train", p2="train", p3="report"), table) == []
     plain = table.assign(slide=["a", "b", "c"])
     assert same_person(split(p1="train", p2="report", p3="report"), plain) == []
@@ -32,8 +32,8 @@ def test_groups_of_slides_are_apart_only_where_their_patients_are() -> None:
 def test_sides_of_one_class_are_warned_of_but_for_those_that_train() -> None:
     given = split(p1="train", p2="train", p3="select", p4="report", p5="report")
     strata = pd.Series([0, 1, 0, 0, 1], [f"p{number}" for number in range(1, 6)])
-    (found,) = of_one_class(given, strata)
-    assert (found.severity, found.message.startswith("fold 0: all 1 select patients")) == ("warning", True)
+    (finding,) = of_one_class(given, strata)
+    assert (finding.severity, finding.message.startswith("fold 0: all 1 select patients")) == ("warning", True)
     assert of_one_class(given, strata * 0) == [], "of one class in all there is nothing to say of sides"
 
 
