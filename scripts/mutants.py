@@ -27,7 +27,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 MUTATIONS = Path("tests", "mutants.jsonl")
-COPIED = ("mil", "conf", "tests", "scripts", "model_cards", "pyproject.toml", "README.md", "CHANGELOG.md")
+COPIED = ("mil", "conf", "docs", "tests", "scripts", "model_cards", "pyproject.toml", "README.md", "CHANGELOG.md")
 PYTEST = ("-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider")
 
 
