@@ -1,8 +1,8 @@
-"""Plain text as Markdown in which nothing of it is markup, whoever wrote it."""
+"""Escape plain text so that nothing in it is Markdown markup, whoever wrote it."""
 
 import re
 
-_CHARACTERS = {ord(found): f"&#{ord(found)};" for found in "|`*[]~$\\"} | {ord("<"): "&lt;"}
+_CHARACTERS = {ord(character): f"&#{ord(character)};" for character in "|`*[]~$\\"} | {ord("<"): "&lt;"}
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 _EDGE = re.compile(r"(?<![^\W_])_+|_+(?![^\W_])")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
@@ -13,23 +13,22 @@ _DOI = re.compile(r"10\.\d{4,9}/[^\s<>()\[\]|`\"'\\]+")
 
 
 def escaped(value: object) -> str:
-    """One line that every Markdown reader shows as it is written, in a paragraph, a list or a table's cell."""
+    """Return one line that Markdown shows as written, in a paragraph, a list or a table cell."""
     text = _CONTROL.sub(" ", str(value)).strip()
     text = _ENTITY.sub("&amp;", text).translate(_CHARACTERS)
-    text = _EDGE.sub(lambda found: "&#95;" * len(found[0]), text)
-    return (
-        _START.sub(lambda found: f"&#{ord(found[0][0])};{found[0][1:]}", text, count=1) if _START.match(text) else text
-    )
+    text = _EDGE.sub(lambda match: "&#95;" * len(match[0]), text)
+    start = _START.match(text)
+    return f"&#{ord(text[0])};{text[1:]}" if start else text
 
 
 def code(value: object) -> str:
-    """In the typeface of code, as far as it can be."""
+    """Return the text as code if its characters allow it, otherwise escaped."""
     text = str(value)
     return f"`{text}`" if _PLAIN.fullmatch(text) else escaped(text)
 
 
 def link(text: str, address: str | None) -> str:
-    """A link where the address is one (https, or a DOI); else the address is plain text beside it."""
+    """Return a link if the address is a DOI or https, otherwise text and address as plain text."""
     if not address:
         return escaped(text)
     if _DOI.fullmatch(address):
@@ -40,5 +39,5 @@ def link(text: str, address: str | None) -> str:
 
 
 def anchor(heading: str) -> str:
-    """What model hubs and forges make of a heading, to link to it."""
+    """Return the anchor that model hubs and forges give a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

@@ -53,20 +53,20 @@ def _metrics(facts: Facts) -> Iterator[Subsection]:
 
 
 def _metrics_table(report: Report, source: str) -> Table:
-    others, oracle = comparators(report), report.section(Oracle)
+    simpler, oracle = comparators(report), report.section(Oracle)
     groups = [("this model", below(source, "metrics"), report.metrics)]
-    groups += [(other.name, below(source, "sections", other.key, "metrics"), other.metrics) for other in others]
+    groups += [(model.name, below(source, "sections", model.key, "metrics"), model.metrics) for model in simpler]
     if oracle is not None:
         place = below(source, "sections", oracle.key, "metrics")
         groups.append(("oracle (knows the simulated tiles)", place, oracle.metrics))
     groups += [
-        (f"this model minus {other.name}", below(source, "sections", other.key, "difference"), other.difference)
-        for other in others
+        (f"this model minus {model.name}", below(source, "sections", model.key, "difference"), model.difference)
+        for model in simpler
     ]
     rows = [
-        (model, named(name), str(estimate), estimate.population, below(place, name))
-        for model, place, metrics in groups
-        for name, estimate in metrics.items()
+        (name, named(metric), str(estimate), estimate.population, below(place, metric))
+        for name, place, metrics in groups
+        for metric, estimate in metrics.items()
     ]
     return Table(columns=("Model", "Metric", *HEADS[1:]), rows=tuple(rows), note=methods_note(report.metrics.values()))
 

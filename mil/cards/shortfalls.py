@@ -90,12 +90,12 @@ def _usefulness(point: OperatingPoint) -> Iterator[str]:
     """Say whether the cut decides for few patients, and whether those it rules out (or in) differ from the rest."""
     if point.rule.get("rule") == "specificity":
         words, share, odds_name, odds = "ruled in", point.ruled_in, "lr_positive", point.lr_positive
-        other_name, other = "sensitivity", point.sensitivity
+        price_name, price = "sensitivity", point.sensitivity
     else:
         words, share, odds_name, odds = "ruled out", point.ruled_out, "lr_negative", point.lr_negative
-        other_name, other = "specificity", point.specificity
-    if share is not None and share.value is not None and share.value < FEW and other is not None:
-        yield f"few are {words}: {share} of all patients, {share.population}; {other_name} {other.described}"
+        price_name, price = "specificity", point.specificity
+    if share is not None and share.value is not None and share.value < FEW and price is not None:
+        yield f"few are {words}: {share} of all patients, {share.population}; {price_name} {price.described}"
     decided = point.coverage
     if decided is not None and decided.value is not None and decided.value < MOST:
         yield f"fewer than half of the patients are decided: {decided.described}"

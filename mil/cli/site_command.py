@@ -52,7 +52,7 @@ def site(
 
 
 def _tables(result: SiteAudit) -> Iterator[Table]:
-    patients = f"{result.patients.known} patients of {len(result.patients.sites)} sites"
+    patients = f"{result.patients.with_site} patients of {len(result.patients.sites)} sites"
     model = result.model.rpartition(".")[2]
     table = _empty(f"{result.tool}, {model}, {result.encoder}, fold {result.fold}, {patients}, by {result.site}")
     for head in ("predicted from", "n", "sites", "balanced accuracy", "chance", "minus the label's", "macro AUROC"):

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -68,23 +67,24 @@ def _config(run: Run) -> RunConfig:
     return read_config(run.folder / "config.yaml")
 
 
-def _differing_options(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
+def _differing_options(runs: Mapping[str, Run]) -> dict[str, dict[str, str]]:
     """Return the options of each job that are not the same in all jobs, by dotted name."""
     jobs = {name: dict(_leaves(_config(run).plain())) for name, run in runs.items()}
     keys = sorted({key for options in jobs.values() for key in options})
-    differing = [key for key in keys if len({repr(options.get(key)) for options in jobs.values()}) > 1]
+    differing = [key for key in keys if len({options.get(key) for options in jobs.values()}) > 1]
     return {name: {key: options[key] for key in differing if key in options} for name, options in jobs.items()}
 
 
-def _leaves(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(node: object, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the options below a node by dotted name, as text."""
     if isinstance(node, dict) and node:
         for key, value in node.items():
             yield from _leaves(value, f"{name}.{key}" if name else str(key))
     else:
-        yield name, node
+        yield name, str(node)
 
 
-def _check_shared_options(sweep: Path, options_by_job: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_shared_options(sweep: Path, options_by_job: Mapping[str, Mapping[str, str]]) -> None:
     shared = tuple(f"{key}." for key in SHARED_OPTIONS)
     differing = sorted({key for job in options_by_job.values() for key in job if f"{key}.".startswith(shared)})
     if differing:
@@ -93,7 +93,7 @@ def _check_shared_options(sweep: Path, options_by_job: Mapping[str, Mapping[str,
         )
 
 
-def _options_line(options: Mapping[str, Any]) -> str:
+def _options_line(options: Mapping[str, str]) -> str:
     return " ".join(f"{key}={value}" for key, value in options.items())
 
 

@@ -42,7 +42,7 @@ class SitePatients(Model):
     """The patients of an audit."""
 
     n: int
-    known: int
+    with_site: int
     """patients whose site is known"""
     sites: dict[str, int]
     """patients by site"""
@@ -128,7 +128,7 @@ def audit(run: Run, features: Path | None = None, resamples: int | None = None) 
         checkpoint=place.relative_to(run.folder).as_posix(),
         patients=SitePatients(
             n=len(all_sites),
-            known=len(sites),
+            with_site=len(sites),
             sites={str(name): int(count) for name, count in sites.value_counts().items()},
         ),
         site=source,

@@ -54,7 +54,7 @@ def test_where_sites_stain_in_their_own_ways_the_encoder_tells_them(
         "checkpoint",
         100,
     )
-    assert found["patients"]["n"] == found["patients"]["known"] == sum(found["patients"]["sites"].values()) == 60
+    assert found["patients"]["n"] == found["patients"]["with_site"] == sum(found["patients"]["sites"].values()) == 60
     chance = found["predicted_from"]["encoder"]["chance"]["balanced_accuracy"]
     encoder = found["predicted_from"]["encoder"]["balanced_accuracy"]
     assert encoder["low"] > 0.7 > chance == pytest.approx(1 / 3)

@@ -61,7 +61,7 @@ def test_a_patient_without_a_site_is_left_out_and_a_fold_without_enough_says_so(
     table.loc[table["patient"] == "P0000", "site"] = "unknown"
     run = with_tables(real_run, tmp_path, table, read(real_run / "predictions.csv"))
     result = audit(open_run(run), resamples=20)
-    assert result.patients.n == result.patients.known + 1 == 24
+    assert result.patients.n == result.patients.with_site + 1 == 24
     large = table.query("site != 'unknown'").drop_duplicates("patient")["site"].value_counts().loc[lambda n: n >= 5]
     label, embedding = result.predicted_from["label"], result.predicted_from["embedding"]
     assert (label.n, label.sites) == (large.sum(), len(large))

@@ -36,7 +36,7 @@ def audit(**changes: Any) -> SiteAudit:
         split="KFold",
         fold=0,
         checkpoint="checkpoint",
-        patients=SitePatients(n=100, known=100, sites={}),
+        patients=SitePatients(n=100, with_site=100, sites={}),
         site="the TCGA barcodes",
         resamples=10,
         seed=0,
