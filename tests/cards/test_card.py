@@ -50,7 +50,7 @@ PLATT = Calibrator(
 
 def tool(**more: Any) -> dict[str, Any]:
     """What a tool of the zoo says of itself."""
-    said = {
+    stated = {
         "name": "msi-crc",
         "version": "1.2.3",
         "title": "MSI in colorectal cancer",
@@ -74,7 +74,7 @@ def tool(**more: Any) -> dict[str, Any]:
         "references": [{"text": "A paper", "url": "https://example.org/paper"}],
         "decision": {"rule": "sensitivity", "at_least": 0.95, "role": "rule-out"},
     }
-    return said | more
+    return stated | more
 
 
 def manifest(endpoint: Endpoint, simulated: bool = True, **more: Any) -> Manifest:
@@ -129,28 +129,28 @@ def at(report: Report, path: str) -> Any:
 
 def blocks(text: str) -> dict[int, str]:
     """The body of each numbered block."""
-    parts = re.split(r"^## (\d+)\. .*$", text, flags=re.MULTILINE)
-    return {int(number): body for number, body in zip(parts[1::2], parts[2::2], strict=True)}
+    pieces = re.split(r"^## (\d+)\. .*$", text, flags=re.MULTILINE)
+    return {int(number): body for number, body in zip(pieces[1::2], pieces[2::2], strict=True)}
 
 
 def fields(body: str) -> Iterator[tuple[str, str]]:
     """Name and content of a block's fields."""
-    for name, said in re.findall(r"^- \*\*(.+?)\*\*:(.*(?:\n    - .*)*)", body, re.MULTILINE):
-        yield name, said.strip()
+    for name, text in re.findall(r"^- \*\*(.+?)\*\*:(.*(?:\n    - .*)*)", body, re.MULTILINE):
+        yield name, text.strip()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_block_is_there_and_every_field_is_filled_or_says_why_not(name: str) -> None:
     text, _ = written(name)
-    found = blocks(text)
-    assert list(found) == list(range(25)) == list(range(len(BLOCKS)))
-    for number, body in found.items():
-        known = list(fields(body))
-        assert known or number == 24, number
-        for field, said in known:
-            assert said, (number, field)
-            if ABSENT.strip() in said:
-                assert len(said.partition(ABSENT)[2]) > 5, (number, field)
+    bodies = blocks(text)
+    assert list(bodies) == list(range(25)) == list(range(len(BLOCKS)))
+    for number, body in bodies.items():
+        contents = list(fields(body))
+        assert contents or number == 24, number
+        for field, content in contents:
+            assert content, (number, field)
+            if ABSENT.strip() in content:
+                assert len(content.partition(ABSENT)[2]) > 5, (number, field)
     assert "None" not in text
     assert not re.search(r"\bnan\b|Undefined|mil\.errors|\{\{|\{%", text)
 
@@ -209,9 +209,9 @@ def test_what_few_or_alike_patients_leave_open_is_written_as_not_estimable(name:
     first, alike = evaluation.table["patient"].unique()[:9], evaluation.table.copy()
     for column in evaluation.endpoint.columns:
         alike[column] = alike[column].iloc[0]
-    asked: dict[str, Any] = {"prevalences": [0.1], "clinical": {"categorical": ["sex"]}}
-    asked |= {} if evaluation.endpoint.parts() else {"conformal": {"coverage": 0.9}}
-    stated = {**evaluation.tool.plain(), **asked}
+    request: dict[str, Any] = {"prevalences": [0.1], "clinical": {"categorical": ["sex"]}}
+    request |= {} if evaluation.endpoint.parts() else {"conformal": {"coverage": 0.9}}
+    stated = {**evaluation.tool.plain(), **request}
     for table in (evaluation.table[evaluation.table["patient"].isin(first)], alike):
         poor = refitted(table.reset_index(drop=True), evaluation.endpoint, stated, evaluation.patients, resamples=5)
         report = evaluate(poor)
@@ -224,10 +224,10 @@ def test_what_few_or_alike_patients_leave_open_is_written_as_not_estimable(name:
 
 def test_cards_of_tools_that_say_little_of_themselves_are_whole() -> None:
     evaluation, report = evaluated("survival")
-    whole = manifest(evaluation.endpoint)
+    full = manifest(evaluation.endpoint)
     keys = ("name", "version", "title", "category", "question")
-    bare = Tool.parse({key: value for key, value in whole.tool.plain().items() if key in keys})
-    text = card(whole.model_copy(update={"tool": bare, "fitted": FittedState()}), evaluation.endpoint, report, [])
+    bare = Tool.parse({key: value for key, value in full.tool.plain().items() if key in keys})
+    text = card(full.model_copy(update={"tool": bare, "fitted": FittedState()}), evaluation.endpoint, report, [])
     assert list(blocks(text)) == list(range(25))
     assert text.count("not available: the tool does not say") >= 10
     assert "The tool gives scores and makes no call." in text
@@ -280,9 +280,9 @@ def test_every_figure_is_shown_once_with_words_for_who_cannot_see_it() -> None:
 
 def test_links_of_the_contents_lead_to_headings() -> None:
     text, _ = written("binary")
-    wanted = re.findall(r"^- \[\d+\. .*\]\(#([\w-]+)\)$", text, re.MULTILINE)
-    assert wanted == [anchor(title) for title in re.findall(r"^## (\d+\. .*)$", text, re.MULTILINE)]
-    assert len(wanted) == 25
+    anchors = re.findall(r"^- \[\d+\. .*\]\(#([\w-]+)\)$", text, re.MULTILINE)
+    assert anchors == [anchor(title) for title in re.findall(r"^## (\d+\. .*)$", text, re.MULTILINE)]
+    assert len(anchors) == 25
 
 
 class Tags(HTMLParser):
@@ -290,10 +290,10 @@ class Tags(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: set[str] = set()
+        self.names: set[str] = set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.add(tag)
+        self.names.add(tag)
 
 
 @pytest.mark.parametrize(
@@ -302,14 +302,14 @@ class Tags(HTMLParser):
 def test_nothing_that_a_tool_says_is_markup(word: str) -> None:
     evaluation, report = evaluated("multiclass")
     keys = ("title", "organ", "specimen", "question", "pathway", "users", "ground_truth")
-    said: dict[str, Any] = dict.fromkeys(keys, word)
-    said |= {key: [word] for key in ("out_of_scope", "confounders", "public_cohorts")}
-    said |= {"references": [{"text": word, "url": f"https://x.y/{word}"}], "facts": {"en": word, "fr": word}}
-    text = card(manifest(evaluation.endpoint, **said), evaluation.endpoint, report, [])
+    stated: dict[str, Any] = dict.fromkeys(keys, word)
+    stated |= {key: [word] for key in ("out_of_scope", "confounders", "public_cohorts")}
+    stated |= {"references": [{"text": word, "url": f"https://x.y/{word}"}], "facts": {"en": word, "fr": word}}
+    text = card(manifest(evaluation.endpoint, **stated), evaluation.endpoint, report, [])
     body = text.split("---\n", 2)[2]
     tags = Tags()
     tags.feed(body)
-    assert tags.found == set()
+    assert tags.names == set()
     plain = re.sub(r"`report\.json: [^`\n]*`", "", body)
     assert "](javascript" not in plain
     widths: list[int] = []
@@ -338,18 +338,20 @@ def test_the_changelog_is_in_the_card() -> None:
 
 
 @pytest.mark.parametrize(
-    ("contrast", "told"),
+    ("contrast", "sentence"),
     [
         (None, None),
         (1.0, "the simulated encoder mistakes some tiles for another tissue"),
         (2.0, "the simulated encoder separates tissues 2 times as far as usual"),
     ],
 )
-def test_how_clearly_a_simulated_encoder_sees_is_told(contrast: float | None, told: str | None) -> None:
+def test_how_clearly_a_simulated_encoder_sees_is_told(contrast: float | None, sentence: str | None) -> None:
     evaluation, report = evaluated("binary")
-    said = manifest(evaluation.endpoint)
+    sealed = manifest(evaluation.endpoint)
     drawn = {} if contrast is None else {"contrast": contrast}
-    known = said.model_copy(update={"data": said.data | {"simulation": said.data["simulation"] | drawn}})
-    text = card(known, evaluation.endpoint, report, FIGURES)
+    changed = sealed.model_copy(update={"data": sealed.data | {"simulation": sealed.data["simulation"] | drawn}})
+    text = card(changed, evaluation.endpoint, report, FIGURES)
     line = next((line for line in text.splitlines() if line.startswith("- **How clear the features are**")), None)
-    assert line == (told and f"- **How clear the features are**: {told} (`manifest.json: data.simulation.contrast`)")
+    assert line == (
+        sentence and f"- **How clear the features are**: {sentence} (`manifest.json: data.simulation.contrast`)"
+    )

@@ -14,15 +14,15 @@ from .test_card import manifest
 
 def test_the_report_and_the_predictions_are_one_click_away() -> None:
     evaluation, report = evaluated("binary")
-    for simulated, changelog, wanted in (
+    for simulated, changelog, links in (
         (True, "- First.", ["report.html", "report.json", "predictions.csv", "patients.csv", "manifest.json"]),
         (True, "", ["report.html", "report.json", "manifest.json"]),
         (False, "- First.", ["report.html", "report.json", "manifest.json"]),
     ):
-        own = manifest(evaluation.endpoint, simulated)
-        text = card(own, evaluation.endpoint, report, [], changelog=changelog)
+        sealed = manifest(evaluation.endpoint, simulated)
+        text = card(sealed, evaluation.endpoint, report, [], changelog=changelog)
         first = text.split("## Contents")[0]
-        assert re.findall(r"\]\(([\w.]+)\)", first) == wanted
+        assert re.findall(r"\]\(([\w.]+)\)", first) == links
         assert ("The predictions stay at the training site." in first) != simulated
 
 
@@ -49,17 +49,17 @@ class AtTime(Model):
     estimate: Estimate
 
 
-class Parts(Model):
+class Several(Model):
     """Several of both."""
 
-    parts: tuple[Covered, ...] = ()
+    questions: tuple[Covered, ...] = ()
     times: tuple[AtTime, ...] = ()
 
 
 def test_a_record_is_named_only_where_there_are_others_to_tell_it_from() -> None:
     number = Estimate(value=0.9, low=0.8, high=0.95, counts={"n": 9})
-    single, other = Covered(name="MSI", coverage=number), Covered(name="BRAF", coverage=number)
-    assert [row.label for row in rows_of(Parts(parts=(single,)))] == ["Coverage"]
-    assert [row.label for row in rows_of(Parts(parts=(single, other)))] == ["MSI: Coverage", "BRAF: Coverage"]
+    single, second = Covered(name="MSI", coverage=number), Covered(name="BRAF", coverage=number)
+    assert [row.label for row in rows_of(Several(questions=(single,)))] == ["Coverage"]
+    assert [row.label for row in rows_of(Several(questions=(single, second)))] == ["MSI: Coverage", "BRAF: Coverage"]
     times = tuple(AtTime(time=time, estimate=number) for time in (12.0, 24.0))
-    assert [row.label for row in rows_of(Parts(times=times))] == ["12", "24"]
+    assert [row.label for row in rows_of(Several(times=times))] == ["12", "24"]

@@ -28,20 +28,20 @@ def test_the_gap_is_that_of_the_two_tables_in_either_order(tmp_path: Path) -> No
 def test_what_is_no_pair_of_designs_is_refused(tmp_path: Path) -> None:
     random = open_run(folder_of(tmp_path / "random", "split=kfold"))
     words = "split=site_preserved"
-    other = binary().assign(label=lambda table: 1 - table["label"])
+    turned = binary().assign(label=lambda table: 1 - table["label"])
     fewer = binary().query("patient > '019'")
-    for name, options, table, said in (
+    for name, options, table, message in (
         ("same", ["split=holdout"], None, "both have KFold and HoldOut, expected one of random folds"),
         ("given", ["split=fixed"], None, "split Fixed has no known design"),
         ("silent", [words], binary().assign(role="train"), "no patient has the role report"),
         ("model", [words, "model=mean"], None, "model Pooling .*, expected ABMIL"),
         ("encoder", [words, "encoder=uni"], None, "encoder uni, expected auto"),
         ("tool", [words, "tool=msi-crc"], None, "tool msi-crc, expected binary"),
-        ("labels", [words], other, "120 patients, of which .* has 120 among its 120; expected the same patients"),
+        ("labels", [words], turned, "120 patients, of which .* has 120 among its 120; expected the same patients"),
         ("fewer", [words], fewer, "100 patients, of which .* has 100 among its 120"),
     ):
         if name == "tool":
             table = binary().rename(columns={"label": "MSI", "p_1": "p_MSI-H"})
-        found = open_run(folder_of(tmp_path / name, *options, table=table))
-        with pytest.raises(ConfigError, match=said):
-            compare_designs(random, found)
+        second = open_run(folder_of(tmp_path / name, *options, table=table))
+        with pytest.raises(ConfigError, match=message):
+            compare_designs(random, second)

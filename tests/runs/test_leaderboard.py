@@ -15,8 +15,8 @@ from tests.report.tables import binary, refitted, survival
 
 
 def entry(name: str, table: pd.DataFrame, baseline: pd.DataFrame | None = None) -> Entry:
-    def of(one: pd.DataFrame) -> Evaluation:
-        return refitted(one, Binary(), {"name": "msi"}, resamples=100)
+    def of(rows: pd.DataFrame) -> Evaluation:
+        return refitted(rows, Binary(), {"name": "msi"}, resamples=100)
 
     return Entry(name, of(table), "abmil", "uni", None if baseline is None else of(baseline))
 
@@ -37,9 +37,9 @@ def test_runs_are_ranked_by_the_metric_with_paired_differences() -> None:
     assert pd.isna(table["behind"].iloc[0])
     best, poor = RUNS[1].evaluation.folds, RUNS[0].evaluation.folds
     score = Binary().score
-    own, behind = intervals(score, poor, 100)["auroc"], difference(score, poor, best, 100)["auroc"]
+    value, behind = intervals(score, poor, 100)["auroc"], difference(score, poor, best, 100)["auroc"]
     row = table.iloc[2]
-    assert row[["value", "low", "high"]].tolist() == pytest.approx([own.value, own.low, own.high])
+    assert row[["value", "low", "high"]].tolist() == pytest.approx([value.value, value.low, value.high])
     assert row[["behind", "behind_low", "behind_high"]].tolist() == pytest.approx(
         [behind.value, behind.low, behind.high]
     )
@@ -51,41 +51,41 @@ def test_runs_are_ranked_by_the_metric_with_paired_differences() -> None:
 def test_runs_of_other_patients_or_targets_are_never_ranked_against_each_other() -> None:
     table = binary()
     fewer, turned = table[table["patient"] > "050"], table.assign(label=1 - table["label"])
-    found = leaderboard([*RUNS, entry("fewer", fewer), entry("turned", turned)])
-    assert found["group"].tolist() == [1, 1, 1, 2, 3]
-    assert found["rank"].tolist() == [1, 2, 3, 1, 1]
-    assert found.loc[found["group"] > 1, "behind"].isna().all()
+    board = leaderboard([*RUNS, entry("fewer", fewer), entry("turned", turned)])
+    assert board["group"].tolist() == [1, 1, 1, 2, 3]
+    assert board["rank"].tolist() == [1, 2, 3, 1, 1]
+    assert board.loc[board["group"] > 1, "behind"].isna().all()
 
 
 def test_a_run_without_a_metric_has_no_rank() -> None:
     nobody = binary().assign(label=0)
-    found = leaderboard([entry("a", nobody), entry("b", nobody)])
-    assert found["rank"].isna().all()
-    assert found["value"].isna().all()
+    board = leaderboard([entry("a", nobody), entry("b", nobody)])
+    assert board["rank"].isna().all()
+    assert board["value"].isna().all()
 
 
 def test_the_best_is_compared_with_each_other_run_of_its_group() -> None:
     fewer = binary()[binary()["patient"] > "050"]
-    found = against_best([*RUNS, entry("fewer", fewer)])
-    assert [each.names for each in found] == [("best", "fair"), ("best", "poor")]
-    assert all((each.p_holm or 0) >= (each.p or 0) for each in found)
+    comparisons = against_best([*RUNS, entry("fewer", fewer)])
+    assert [each.names for each in comparisons] == [("best", "fair"), ("best", "poor")]
+    assert all((each.p_holm or 0) >= (each.p or 0) for each in comparisons)
 
 
 def test_the_order_of_the_runs_changes_no_number() -> None:
-    one, other = leaderboard(RUNS), leaderboard(RUNS[::-1])
-    pd.testing.assert_frame_equal(one, other)
+    forwards, backwards = leaderboard(RUNS), leaderboard(RUNS[::-1])
+    pd.testing.assert_frame_equal(forwards, backwards)
 
 
 def test_every_run_is_in_the_figure_with_its_interval() -> None:
-    other = Entry("$c$", refitted(survival(), Cox(), {"name": "surv"}, resamples=20))
+    survivors = Entry("$c$", refitted(survival(), Cox(), {"name": "surv"}, resamples=20))
     nobody = entry("none", binary().assign(label=0))
     with styled():
-        figure = draw_leaderboard(leaderboard([*RUNS, other, nobody]))
+        figure = draw_leaderboard(leaderboard([*RUNS, survivors, nobody]))
         figure.draw_without_rendering()
     assert len(figure.axes) == 3
-    said = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert sum("not estimable" in text for text in said) == 1
-    assert len(said) == 5
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert sum("not estimable" in text for text in texts) == 1
+    assert len(texts) == 5
     ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert ticks == ["1  best", "2  fair", "3  poor"]
     assert np.isclose(figure.get_size_inches()[0], 6.3)

@@ -16,12 +16,12 @@ def test_each_look_is_noted_with_what_was_looked_at(tmp_path: Path) -> None:
     assert [count_look(tmp_path, "train"), count_look(tmp_path, "evaluate")] == [1, 1], "the same predictions"
     (tmp_path / "predictions.csv").write_text("patient\n2\n")
     assert count_look(tmp_path, "evaluate") == 2
-    found = read_looks(tmp_path)
-    assert [look.what for look in found] == ["train", "evaluate", "evaluate"]
-    assert found[0].predictions_sha256 == found[1].predictions_sha256 != found[2].predictions_sha256
-    assert found[2].predictions_sha256 == files.sha256(tmp_path / "predictions.csv")
-    assert {look.version for look in found} == {__version__}
-    assert abs((datetime.now(UTC) - datetime.fromisoformat(found[0].when or "")).total_seconds()) < 60
+    recorded = read_looks(tmp_path)
+    assert [look.what for look in recorded] == ["train", "evaluate", "evaluate"]
+    assert recorded[0].predictions_sha256 == recorded[1].predictions_sha256 != recorded[2].predictions_sha256
+    assert recorded[2].predictions_sha256 == files.sha256(tmp_path / "predictions.csv")
+    assert {look.version for look in recorded} == {__version__}
+    assert abs((datetime.now(UTC) - datetime.fromisoformat(recorded[0].when or "")).total_seconds()) < 60
     assert sorted(path.name for path in tmp_path.iterdir()) == [FILE, "predictions.csv"]
 
 

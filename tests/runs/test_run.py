@@ -52,21 +52,23 @@ def test_patients_are_read_from_the_run_or_from_the_cohorts_table(tmp_path: Path
     slides.loc[0, "sex"] = "NA"
     slides.to_csv(tmp_path / "cohort.csv", index=False)
     words = [f"data.cohort={tmp_path}/cohort.csv", f"data.features={tmp_path}"]
-    found = open_run(folder_of(tmp_path / "real", *words)).patients
-    assert found is not None
-    assert found.index.tolist() == names(120)
-    assert set(found.columns) == {"sex", "site"}
-    assert found.loc["000", "sex"] == "f"
-    own = folder_of(tmp_path / "kept", *words)
-    files.write(own / PATIENTS, "patient,sex\n000,m\n")
-    kept = open_run(own).patients
-    assert kept is not None
-    assert kept["sex"].to_dict() == {"000": "m"}
+    patients = open_run(folder_of(tmp_path / "real", *words)).patients
+    assert patients is not None
+    assert patients.index.tolist() == names(120)
+    assert set(patients.columns) == {"sex", "site"}
+    assert patients.loc["000", "sex"] == "f"
+    copied = folder_of(tmp_path / "kept", *words)
+    files.write(copied / PATIENTS, "patient,sex\n000,m\n")
+    copy = open_run(copied).patients
+    assert copy is not None
+    assert copy["sex"].to_dict() == {"000": "m"}
 
 
 def test_what_is_known_of_no_slide_of_a_patient_is_empty() -> None:
-    found = one_row_per_patient(pd.DataFrame({"patient": ["a", "a", "b"], "slide": "s", "sex": ["", "m", "unknown"]}))
-    assert found["sex"].to_dict() == {"a": "m", "b": ""}
+    patients = one_row_per_patient(
+        pd.DataFrame({"patient": ["a", "a", "b"], "slide": "s", "sex": ["", "m", "unknown"]})
+    )
+    assert patients["sex"].to_dict() == {"a": "m", "b": ""}
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from mil.study.tool import Tool
 def described(version: str = "1.0.0", name: str = "toy", **changes: Any) -> Manifest:
     """A manifest of a linear model of the mean tile."""
     endpoint = Binary("MSI", ["MSS", "MSI-H"])
-    said = manifests.Manifest(
+    manifest = manifests.Manifest(
         tool=Tool(name=name, version=version, title="Toy", category="biomarker", question="Is it?"),
         model=manifests.Part(name="mil.models.pooling.Pooling", options={"in_dim": 8, "out_dim": 1, "embed_dim": 4}),
         endpoint=manifests.part(endpoint, {"column": "MSI", "classes": ["MSS", "MSI-H"]}),
@@ -26,7 +26,7 @@ def described(version: str = "1.0.0", name: str = "toy", **changes: Any) -> Mani
         data={"bag": "patient", "simulated": True, "split": {"fold": 0}},
         training={"seed": 0},
     )
-    return said.model_copy(update=changes)
+    return manifest.model_copy(update=changes)
 
 
 def made(folder: Path, version: str = "1.0.0", name: str = "toy", seed: int = 0) -> Path:

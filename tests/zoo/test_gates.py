@@ -31,9 +31,9 @@ def evidence(crc_run: Path) -> Evidence:
 
 
 def judged(evidence: Evidence, number: int) -> tuple[bool | None, str]:
-    found = gates(evidence)[number - 1]
-    assert found.number == number
-    return found.holds, found.sentence
+    gate = gates(evidence)[number - 1]
+    assert gate.number == number
+    return gate.holds, gate.sentence
 
 
 def with_run(evidence: Evidence, **changes: Any) -> Evidence:
@@ -62,14 +62,14 @@ def fitted(evidence: Evidence, **changes: Any) -> Evidence:
 
 
 def test_there_are_ten_gates_and_each_rests_on_a_number(evidence: Evidence) -> None:
-    found = gates(evidence)
-    assert [one.number for one in found] == list(range(1, 11))
+    results = gates(evidence)
+    assert [gate.number for gate in results] == list(range(1, 11))
     assert len(GATES) == 10
-    for one, line in zip(found, gate_lines(found), strict=True):
-        assert re.search(r"\d", one.sentence), one
-        assert one.sentence.endswith(".")
+    for gate, line in zip(results, gate_lines(results), strict=True):
+        assert re.search(r"\d", gate.sentence), gate
+        assert gate.sentence.endswith(".")
         assert "\n" not in line
-        assert one.name in line
+        assert gate.name in line
 
 
 def test_a_patient_in_two_roles_is_a_leak(evidence: Evidence) -> None:
@@ -78,8 +78,8 @@ def test_a_patient_in_two_roles_is_a_leak(evidence: Evidence) -> None:
     rows = tables["predictions"]
     twice = rows.iloc[[0]].assign(role="report" if rows["role"].iloc[0] == "train" else "train")
     tables["predictions"] = pd.concat([rows, twice])
-    holds, said = judged(replace(evidence, run=replace(evidence.run, tables=tables)), 1)
-    assert (holds, said.split()[0]) == (False, "1")
+    holds, sentence = judged(replace(evidence, run=replace(evidence.run, tables=tables)), 1)
+    assert (holds, sentence.split()[0]) == (False, "1")
     unknown = evidence.manifest.model_copy(update={"encoder": evidence.manifest.encoder | {"verified": False}})
     assert judged(replace(evidence, manifest=unknown), 1)[0] is False
 
@@ -98,21 +98,21 @@ def test_better_than_chance_counts_at_sites_that_were_not_seen(
 ) -> None:
     data = copy.deepcopy(evidence.manifest.data)
     data["split"]["strategy"]["_target_"] = f"mil.splits.folds.{target}"
-    own = replace(evidence, manifest=evidence.manifest.model_copy(update={"data": data}))
-    own = with_auroc(own, low)
-    found, said = judged(own, 2)
-    assert found is holds
-    assert f"evidence of tier {own.manifest.tool.evidence.tier if holds else 3} " in said
+    changed = replace(evidence, manifest=evidence.manifest.model_copy(update={"data": data}))
+    changed = with_auroc(changed, low)
+    outcome, sentence = judged(changed, 2)
+    assert outcome is holds
+    assert f"evidence of tier {changed.manifest.tool.evidence.tier if holds else 3} " in sentence
 
 
 @pytest.mark.parametrize(("target", "low"), [("KFold", 0.8), ("SitePreserved", 0.8), ("SitePreserved", 0.4)])
 def test_the_gate_and_the_card_state_one_tier(evidence: Evidence, target: str, low: float) -> None:
     data = copy.deepcopy(evidence.manifest.data)
     data["split"]["strategy"]["_target_"] = f"mil.splits.folds.{target}"
-    own = replace(evidence, manifest=evidence.manifest.model_copy(update={"data": data}))
-    own = with_auroc(own, low)
-    reached = re.findall(r"evidence of tier (\d)", judged(own, 2)[1])
-    text = card(own.manifest, own.run.endpoint, own.report, [])
+    changed = replace(evidence, manifest=evidence.manifest.model_copy(update={"data": data}))
+    changed = with_auroc(changed, low)
+    reached = re.findall(r"evidence of tier (\d)", judged(changed, 2)[1])
+    text = card(changed.manifest, changed.run.endpoint, changed.report, [])
     assert reached == [{"KFold": "3", "SitePreserved": "1" if low > 0.5 else "3"}[target]]
     assert set(re.findall(r"^- tier-(\d)$", text, re.MULTILINE)) == set(reached)
     assert set(re.findall(r"EBAI class B, tier (\d)", text)) == set(reached)
@@ -130,10 +130,10 @@ def test_only_groups_of_enough_patients_count_as_estimable(evidence: Evidence) -
 
 def test_simple_models_have_to_be_there(evidence: Evidence) -> None:
     sections = without(evidence.all_folds, "baseline", "covariates", "added_value")
-    holds, said = judged(with_run(evidence, sections=sections), 3)
+    holds, sentence = judged(with_run(evidence, sections=sections), 3)
     assert holds is False
-    assert "mean pooling" in said
-    assert "clinical" in said
+    assert "mean pooling" in sentence
+    assert "clinical" in sentence
 
 
 @pytest.mark.parametrize(("number", "key"), [(4, "calibration"), (6, "subgroups")])

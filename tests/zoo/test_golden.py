@@ -19,23 +19,23 @@ RELEASED = sorted(Path(__file__).parent.glob("released/schema_*/*/manifest.json"
 
 @pytest.fixture
 def loaded(tmp_path: Path) -> Checkpoint:
-    found = checkpoint.load(made(tmp_path / "toy"))
-    golden.write(found, found.folder)
-    return found
+    checkpoint_of_toy = checkpoint.load(made(tmp_path / "toy"))
+    golden.write(checkpoint_of_toy, checkpoint_of_toy.folder)
+    return checkpoint_of_toy
 
 
 def change(loaded: Checkpoint, name: str, by: float) -> None:
     """Moves every number of one kept tensor; the file says that it was made here."""
     path = loaded.folder / golden.GOLDEN
-    told = {"platform": json.dumps(golden.here())}
-    save_file({key: value + by if key == name else value for key, value in load_file(path).items()}, path, told)
+    metadata = {"platform": json.dumps(golden.here())}
+    save_file({key: value + by if key == name else value for key, value in load_file(path).items()}, path, metadata)
 
 
 def test_golden_predictions_come_again_bit_for_bit(loaded: Checkpoint) -> None:
     assert golden.check(loaded) == "bit for bit"
-    kept = load_file(loaded.folder / golden.GOLDEN)
-    assert kept["features"].shape == (sum(golden.SIZES), 8)
-    assert kept["logits"].shape == (4, 1)
+    stored = load_file(loaded.folder / golden.GOLDEN)
+    assert stored["features"].shape == (sum(golden.SIZES), 8)
+    assert stored["logits"].shape == (4, 1)
     threads = torch.get_num_threads()
     again = (loaded.folder / golden.GOLDEN).read_bytes()
     golden.write(loaded, loaded.folder)
@@ -104,12 +104,12 @@ def test_a_checkpoint_of_every_schema_is_kept() -> None:
 
 @pytest.mark.parametrize("path", RELEASED, ids=lambda path: f"{path.parents[1].name}-{path.parent.name}")
 def test_checkpoints_of_every_schema_load_for_ever_and_predict_what_they_did(path: Path) -> None:
-    found = checkpoint.load(path.parent)
-    known = files.read_json(path.parents[1] / f"{path.parent.name}.golden.json")
-    bags = [Bags(torch.tensor(rows), (len(rows),)) for rows in known["features"]]
+    loaded = checkpoint.load(path.parent)
+    expected = files.read_json(path.parents[1] / f"{path.parent.name}.golden.json")
+    bags = [Bags(torch.tensor(rows), (len(rows),)) for rows in expected["features"]]
     with torch.inference_mode():
-        logits = torch.cat([found.model(bag).logits for bag in bags])
-    assert torch.allclose(logits, torch.tensor(known["logits"]), rtol=1e-5, atol=1e-5)
-    columns = found.endpoint.decode(logits)
-    for name, values in known["columns"].items():
+        logits = torch.cat([loaded.model(bag).logits for bag in bags])
+    assert torch.allclose(logits, torch.tensor(expected["logits"]), rtol=1e-5, atol=1e-5)
+    columns = loaded.endpoint.decode(logits)
+    for name, values in expected["columns"].items():
         assert columns[name].tolist() == pytest.approx(values, rel=1e-5, abs=1e-5)

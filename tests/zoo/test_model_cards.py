@@ -46,34 +46,34 @@ def test_a_released_tool_is_whole_and_predicts_what_it_did(tool: str) -> None:
 
 
 def test_the_index_is_made_of_the_folders() -> None:
-    said = (CARDS / "README.md").read_text(encoding="utf-8")
-    assert all(f"({tool}/README.md)" in said for tool in TOOLS)
-    assert SIMULATED in said
+    index = (CARDS / "README.md").read_text(encoding="utf-8")
+    assert all(f"({tool}/README.md)" in index for tool in TOOLS)
+    assert SIMULATED in index
 
 
 def test_the_readme_shows_what_the_index_says() -> None:
-    told = (CARDS.parent / "README.md").read_text(encoding="utf-8")
+    readme = (CARDS.parent / "README.md").read_text(encoding="utf-8")
     rows = [line for line in (CARDS / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("| [")]
     assert len(rows) == 27
     for row in rows:
         _, _, result, oracle, beats, *_ = (cell.strip() for cell in row.strip("|").split(" | "))
-        assert f"| {result} | {oracle} | {beats} |" in told
+        assert f"| {result} | {oracle} | {beats} |" in readme
 
 
 def dead(page: Path) -> Iterator[str]:
     """Links of a page, to files beside it or to headings on it, that lead nowhere."""
     text = page.read_text(encoding="utf-8")
     if page.suffix == ".html":
-        links, there = re.findall(r'(?:href|src)="([^"]*)"', text), set(re.findall(r'id="([^"]*)"', text))
+        links, anchors = re.findall(r'(?:href|src)="([^"]*)"', text), set(re.findall(r'id="([^"]*)"', text))
     else:
         text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
         links = re.findall(r"\]\(([^)\s]+)\)", text)
-        there = {anchor(unescape(title)) for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+        anchors = {anchor(unescape(title)) for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
     for link in links:
         name, _, part = link.partition("#")
         if link.startswith(("https://", "http://", "data:", "mailto:")):
             continue
-        if not (page.parent / name).exists() or (part and not name and part not in there):
+        if not (page.parent / name).exists() or (part and not name and part not in anchors):
             yield link
 
 

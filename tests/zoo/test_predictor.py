@@ -43,23 +43,25 @@ def test_arrays_score_as_files_do(tool: predictor.Predictor, hospital: Path) -> 
     store = FeatureStore(hospital / "features", tool.checkpoint.encoder)
     read = [store.read(slide) for slide in store.slides[:3]]
     files = tool.predict_files(hospital / "features").set_index("slide").loc[store.slides[:3]].reset_index(drop=True)
-    features, coords = [one.features.numpy() for one in read], [one.coords for one in read]
-    found = tool.predict(features, [place for place in coords if place is not None])
-    assert found["bag"].tolist() == [0, 1, 2]
+    features, coords = [bag.features.numpy() for bag in read], [bag.coords for bag in read]
+    predictions = tool.predict(features, [place for place in coords if place is not None])
+    assert predictions["bag"].tolist() == [0, 1, 2]
     scores = [name for name in files if name != "withheld"]
-    pd.testing.assert_frame_equal(found[scores], files[scores], check_exact=True)
+    pd.testing.assert_frame_equal(predictions[scores], files[scores], check_exact=True)
     single = tool.predict(torch.from_numpy(features[1]))
-    pd.testing.assert_frame_equal(single[scores], found[scores].iloc[[1]].reset_index(drop=True), check_exact=True)
+    pd.testing.assert_frame_equal(
+        single[scores], predictions[scores].iloc[[1]].reset_index(drop=True), check_exact=True
+    )
 
 
 def test_a_cohort_of_files_is_scored_by_patient(tool: predictor.Predictor, hospital: Path) -> None:
-    found = tool.predict_files(str(hospital / "features"), str(hospital / "cohort.csv"))
+    predictions = tool.predict_files(str(hospital / "features"), str(hospital / "cohort.csv"))
     expected = predict(tool.checkpoint, hospital / "features", hospital / "cohort.csv")
-    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    pd.testing.assert_frame_equal(predictions, expected, check_exact=True)
 
 
 @pytest.mark.parametrize(
-    ("features", "coords", "said"),
+    ("features", "coords", "message"),
     [
         (np.zeros((3, 5)), None, r"bag 0: features are \(3, 5\), expected \(n, 16\)"),
         (np.zeros((0, 16)), None, r"bag 0: features are \(0, 16\)"),
@@ -70,9 +72,9 @@ def test_a_cohort_of_files_is_scored_by_patient(tool: predictor.Predictor, hospi
     ],
 )
 def test_arrays_that_are_no_bags_are_refused(
-    features: predictor.Arrays, coords: predictor.Arrays | None, said: str, tool: predictor.Predictor
+    features: predictor.Arrays, coords: predictor.Arrays | None, message: str, tool: predictor.Predictor
 ) -> None:
-    with pytest.raises(FeatureError, match=said):
+    with pytest.raises(FeatureError, match=message):
         tool.predict(features, coords)
 
 
@@ -80,10 +82,10 @@ def test_covariates_are_asked_for_by_name_and_change_the_score(tmp_path: Path) -
     folder, *_ = with_covariates(tmp_path / "checkpoint")
     tool, tiles = mil.load(folder), np.ones((3, 8))
     clinic = pd.DataFrame({"sex": ["F", "M", None], "age": [50, np.nan, 70]})
-    found = tool.predict([tiles] * 3, covariates=clinic)
-    assert found.drop(columns=["bag", "tiles"]).iloc[:, 0].nunique() == 3
+    predictions = tool.predict([tiles] * 3, covariates=clinic)
+    assert predictions.drop(columns=["bag", "tiles"]).iloc[:, 0].nunique() == 3
     alone = tool.predict(tiles, covariates=clinic.iloc[[1]])
-    assert alone.drop(columns="bag").iloc[0].equals(found.drop(columns="bag").iloc[1])
+    assert alone.drop(columns="bag").iloc[0].equals(predictions.drop(columns="bag").iloc[1])
     for table in (None, clinic, clinic[["age"]].iloc[:1]):
         with pytest.raises(CohortError, match="expected 1 rows of age, sex"):
             tool.predict(tiles, covariates=table)
@@ -91,11 +93,11 @@ def test_covariates_are_asked_for_by_name_and_change_the_score(tmp_path: Path) -
 
 def test_the_documented_example_runs(tool: predictor.Predictor) -> None:
     example = doctest.DocTestParser().get_examples(predictor.Predictor.__doc__ or "")
-    known: dict[str, object] = {}
-    *before, last = [one.source for one in example]
+    variables: dict[str, object] = {}
+    *before, last = [line.source for line in example]
     for line in before:
-        exec(line, known)  # our own docstring
-    found = eval(last, known)  # the same
-    assert isinstance(found, pd.DataFrame)
-    assert len(found) == 1
+        exec(line, variables)  # our own docstring
+    predictions = eval(last, variables)  # the same
+    assert isinstance(predictions, pd.DataFrame)
+    assert len(predictions) == 1
     assert checkpoint.WEIGHTS in tool.manifest.files

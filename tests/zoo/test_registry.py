@@ -60,10 +60,10 @@ class Hub:
     def create_commit(self, _repository: str, operations: list[Any], commit_message: str) -> None:
         """All files of a commit."""
         assert commit_message
-        for one in operations:
-            place = self.root / one.path_in_repo
+        for operation in operations:
+            place = self.root / operation.path_in_repo
             place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(one.path_or_fileobj, place)
+            shutil.copyfile(operation.path_or_fileobj, place)
 
 
 def content(folder: Path) -> Bytes:
@@ -169,7 +169,7 @@ def test_a_manifest_that_is_too_large_none_or_of_another_tool_is_refused(toy: Pa
     address, place = str(tmp_path / "registry"), tmp_path / "registry" / "toy" / "1.0.0"
     shutil.copytree(toy, place)
     sound = (place / checkpoint.MANIFEST).read_bytes()
-    for spoilt, said in (
+    for spoilt, message in (
         (sound + b" " * checkpoint.MANIFEST_LIMIT, "expected at most"),
         (b"{}", "manifest"),
         (b"no json", "manifest"),
@@ -177,15 +177,15 @@ def test_a_manifest_that_is_too_large_none_or_of_another_tool_is_refused(toy: Pa
         (sound.replace(b'"toy"', b'"joy"'), "is joy 1.0.0 by its manifest"),
     ):
         (place / checkpoint.MANIFEST).write_bytes(spoilt)
-        with pytest.raises(CheckpointError, match=said):
+        with pytest.raises(CheckpointError, match=message):
             pull(address, "toy")
 
 
 def test_what_a_registry_does_not_hold_is_said_with_what_it_does(toy: Path, tmp_path: Path) -> None:
     address = str(tmp_path / "registry")
     push(toy, address)
-    for name, said in (("toys", "did you mean 'toy'"), ("toy@2.0.0", r"expected 1\.0\.0"), ("x", "holds no 'x'")):
-        with pytest.raises(ConfigError, match=said):
+    for name, message in (("toys", "did you mean 'toy'"), ("toy@2.0.0", r"expected 1\.0\.0"), ("x", "holds no 'x'")):
+        with pytest.raises(ConfigError, match=message):
             pull(address, name)
     with pytest.raises(ConfigError, match=r"registry nonsense://x"):
         listed("nonsense://x")
@@ -202,15 +202,15 @@ def test_something_else_where_a_tool_would_go_stays(toy: Path, tmp_path: Path) -
 
 
 def test_names_are_found_here_first_and_paths_stay_paths(toy: Path, tmp_path: Path) -> None:
-    own = made(tmp_path / "built in" / "toy", "1.0.0")
+    built_in = made(tmp_path / "built in" / "toy", "1.0.0")
     push(made(tmp_path / "next", "2.0.0"), str(tmp_path / "registry"))
     pull(str(tmp_path / "registry"), "toy")
     assert [(name, version) for name, version, _ in local()] == [("toy", "1.0.0"), ("toy", "2.0.0")]
-    assert resolve("toy") == own
+    assert resolve("toy") == built_in
     assert resolve("toy@2.0.0") == pulled() / "toy" / "2.0.0"
     assert resolve(toy) == toy
-    for name, said in (("toi", "did you mean 'toy'"), ("toy@9.0.0", r"expected 1\.0\.0, 2\.0\.0")):
-        with pytest.raises(ConfigError, match=said):
+    for name, message in (("toi", "did you mean 'toy'"), ("toy@9.0.0", r"expected 1\.0\.0, 2\.0\.0")):
+        with pytest.raises(ConfigError, match=message):
             resolve(name)
 
 
@@ -230,16 +230,16 @@ class Signer(ModuleType):
             self.key = public_key.read_text()
             return self
 
-        def _told(self, folder: Path) -> str:
+        def _content(self, folder: Path) -> str:
             return self.key + "".join(sorted(files.sha256(path) for path in folder.rglob("*") if path.is_file()))
 
         def sign(self, folder: Path, signature: Path) -> None:
             """Writes the signature."""
-            signature.write_text(self._told(folder))
+            signature.write_text(self._content(folder))
 
         def verify(self, folder: Path, signature: Path) -> None:
             """Refuses another."""
-            if signature.read_text() != self._told(folder):
+            if signature.read_text() != self._content(folder):
                 raise ValueError("Signature mismatch: several\nlines")
 
 

@@ -41,9 +41,11 @@ def test_a_released_folder_loads_and_predicts_what_the_run_did(
     if run == "real_run":
         from mil.inference.predict import predict
 
-        found = predict(checkpoint.load(place), hospital / "features", hospital / "cohort.csv").set_index("patient")
-        own = read(source.parent / "predictions.csv").set_index("patient")
-        assert found["p_MSI-H"].to_dict() == own["p_MSI-H"].to_dict()
+        predictions = predict(checkpoint.load(place), hospital / "features", hospital / "cohort.csv").set_index(
+            "patient"
+        )
+        stored = read(source.parent / "predictions.csv").set_index("patient")
+        assert predictions["p_MSI-H"].to_dict() == stored["p_MSI-H"].to_dict()
 
 
 @RUNS
@@ -111,23 +113,23 @@ def test_where_a_split_file_lay_is_in_no_released_file(real_run: Path, given_bac
 
 @pytest.mark.parametrize("version", ["1", "1.0", "v1.0.0", "1.0.0-rc1", "01.0.0", "1.0.0\n", "../1.0.0", ""])
 def test_a_version_that_is_none_is_refused(version: str, crc_run: Path, mil: Mil, tmp_path: Path) -> None:
-    said = mil("release", crc_run, "--version", version, "--out", tmp_path / "out")
-    assert (said.code, said.err.count("\n")) == (2, 1)
-    assert "expected X.Y.Z" in said.err
+    result = mil("release", crc_run, "--version", version, "--out", tmp_path / "out")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "expected X.Y.Z" in result.err
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("_undrawn")
 def test_a_version_is_released_once_and_the_next_replaces_it_whole(crc_run: Path, mil: Mil, tmp_path: Path) -> None:
     def publish(version: str, *words: str) -> tuple[int, str]:
-        said = mil("release", crc_run, "--version", version, "--out", tmp_path, *words)
-        return said.code, (said.err if said.code else said.out).splitlines()[-1]
+        message = mil("release", crc_run, "--version", version, "--out", tmp_path, *words)
+        return message.code, (message.err if message.code else message.out).splitlines()[-1]
 
     place = tmp_path / "msi-crc"
     assert publish("0.2.0") == (0, str(place))
     first = (place / "manifest.json").read_bytes()
-    code, said = publish("0.2.0", "--fold", "1")
-    assert (code, said) == (2, f"mil: {place}: version 0.2.0 is released already, expected a new one")
+    code, message = publish("0.2.0", "--fold", "1")
+    assert (code, message) == (2, f"mil: {place}: version 0.2.0 is released already, expected a new one")
     assert (place / "manifest.json").read_bytes() == first
     assert publish("0.3.0", "--fold", "1")[0] == 0
     assert checkpoint.load(place).manifest.data["split"]["fold"] == 1
@@ -136,9 +138,9 @@ def test_a_version_is_released_once_and_the_next_replaces_it_whole(crc_run: Path
 
 def test_what_is_no_finished_run_or_fold_is_refused(crc_run: Path, mil: Mil, tmp_path: Path) -> None:
     for run, words in ((tmp_path, []), (crc_run, ["--fold", "7"])):
-        said = mil("release", run, "--version", "1.0.0", "--out", tmp_path / "out", *words)
-        assert (said.code, said.err.count("\n")) == (2, 1)
-        assert "no checkpoint of fold" in said.err
+        result = mil("release", run, "--version", "1.0.0", "--out", tmp_path / "out", *words)
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert "no checkpoint of fold" in result.err
     assert not (tmp_path / "out").exists()
 
 
@@ -148,9 +150,9 @@ def test_a_tools_name_leads_out_of_no_folder(crc_run: Path, mil: Mil, tmp_path: 
     node = json.loads(path.read_text())
     node["tool"]["name"] = "../../elsewhere"
     path.write_text(json.dumps(node))
-    said = mil("release", copy, "--version", "1.0.0", "--out", tmp_path / "a" / "out")
-    assert said.code == 2
-    assert "tool name '../../elsewhere'" in said.err
+    result = mil("release", copy, "--version", "1.0.0", "--out", tmp_path / "a" / "out")
+    assert result.code == 2
+    assert "tool name '../../elsewhere'" in result.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 

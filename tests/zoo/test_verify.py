@@ -63,8 +63,8 @@ def without_block(folder: Path) -> None:
 
 def weights_of_another_fold(run: Path) -> Break:
     """Sound weights, of the same shape."""
-    other = run / "fold_1" / "checkpoint" / checkpoint.WEIGHTS
-    return lambda folder: shutil.copyfile(other, folder / checkpoint.WEIGHTS)
+    weights = run / "fold_1" / "checkpoint" / checkpoint.WEIGHTS
+    return lambda folder: shutil.copyfile(weights, folder / checkpoint.WEIGHTS)
 
 
 def test_a_release_as_it_was_made_is_sound(crc_release: Path) -> None:
@@ -101,18 +101,20 @@ def test_a_changed_extra_or_missing_file_is_named(spoil: Break, name: str, copy:
             "README.md: line ": replaced("CHANGELOG.md", "First", "Best"),
         },
         {
-            "report.json: metrics.auroc.low is 0.0, ": reported(lambda said: said["metrics"]["auroc"].update(low=0.0)),
-            "report.json: metrics.balanced_accuracy is null": reported(lambda said: said["metrics"].popitem()),
-            "report.json: run.patients.n is 9": reported(lambda said: said["run"]["patients"].update(n=9)),
-            "report.json: gates[1].holds is true": reported(lambda said: said["gates"][1].update(holds=True)),
-            'report.json: fitted[0].on is "nobody"': reported(lambda said: said["fitted"][0].update(on="nobody")),
+            "report.json: metrics.auroc.low is 0.0, ": reported(
+                lambda stored: stored["metrics"]["auroc"].update(low=0.0)
+            ),
+            "report.json: metrics.balanced_accuracy is null": reported(lambda report: report["metrics"].popitem()),
+            "report.json: run.patients.n is 9": reported(lambda report: report["run"]["patients"].update(n=9)),
+            "report.json: gates[1].holds is true": reported(lambda report: report["gates"][1].update(holds=True)),
+            'report.json: fitted[0].on is "nobody"': reported(lambda report: report["fitted"][0].update(on="nobody")),
         },
         {
             "README.md: line ": replaced("README.md", "\n\n", "\n \n"),
             "model_card.xml: line ": replaced("model_card.xml", "\n", "\n\n"),
             "report.html: line ": replaced("report.html", " ", "  "),
         },
-        {"the stored predictions give": reported(lambda said: said.update(seed=9))},
+        {"the stored predictions give": reported(lambda report: report.update(seed=9))},
         {"extra.py is no part of a release": lambda folder: (folder / "extra.py").write_text("")},
         {"figures/x.js is no part of a release": lambda folder: (folder / "figures" / "x.js").write_text("")},
         {"golden.safetensors is missing": lambda folder: (folder / golden.GOLDEN).unlink()},
@@ -127,10 +129,10 @@ def test_what_a_forger_changes_is_named_though_the_manifest_was_made_to_fit(
     for spoil in spoilt.values():
         spoil(copy)
     reseal(copy)
-    found = verify(copy)
+    problems = verify(copy)
     for name in spoilt:
-        assert any(name in problem for problem in found), (name, found)
-    assert all("\n" not in problem for problem in found)
+        assert any(name in problem for problem in problems), (name, problems)
+    assert all("\n" not in problem for problem in problems)
 
 
 def test_a_digit_that_no_reader_sees_is_found_too(copy: Path) -> None:
@@ -157,9 +159,9 @@ def test_swapped_predictions_give_other_numbers(copy: Path) -> None:
 def test_elsewhere_the_last_bits_may_differ(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(golden, "here", lambda: {"machine": "another"})
     assert verify(copy) == []
-    stored, found = {"a": [0.5, {"b": 1.0}], "c": "x"}, {"a": [0.5 + 1e-12, {"b": 1.001}], "c": "y"}
-    assert [line.split()[0] for line in differences(stored, found, exact=False)] == ["a[1].b", "c"]
-    assert [line.split()[0] for line in differences(stored, found, exact=True)] == ["a[0]", "a[1].b", "c"]
+    stored, computed = {"a": [0.5, {"b": 1.0}], "c": "x"}, {"a": [0.5 + 1e-12, {"b": 1.001}], "c": "y"}
+    assert [line.split()[0] for line in differences(stored, computed, exact=False)] == ["a[1].b", "c"]
+    assert [line.split()[0] for line in differences(stored, computed, exact=True)] == ["a[0]", "a[1].b", "c"]
     assert list(differences({"n": 1}, {"n": True}, exact=False))
     assert list(differences({"n": [1]}, {"n": [1, 2]}, exact=False))
 

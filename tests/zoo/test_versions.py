@@ -58,10 +58,10 @@ def test_a_version_goes_up(version: str) -> None:
 
 def test_below_one_a_minor_bump_is_enough_for_everything() -> None:
     early = described("0.2.0", files={WEIGHTS: "a"})
-    other = early.model_copy(update={"encoder": early.encoder | {"dim": 9}})
-    check_version(early, other, "0.3.0", "place")
+    changed = early.model_copy(update={"encoder": early.encoder | {"dim": 9}})
+    check_version(early, changed, "0.3.0", "place")
     with pytest.raises(ConfigError, match=r"expected 0\.3\.0 or above"):
-        check_version(early, other, "0.2.1", "place")
+        check_version(early, changed, "0.2.1", "place")
 
 
 def test_the_changelog_has_the_newest_version_on_top_a_line_each() -> None:
