@@ -21,11 +21,11 @@ class Evaluation:
     Attributes:
         table: `patient, fold, role`, targets and scores, in order of fold and patient.
         endpoint: What was predicted.
-        tool: Decision, prevalences, subgroups and the like; for predictions made elsewhere it states next to nothing.
-        patients: What the clinical table says of each patient, by name; none where it is not at hand.
-        resamples: Of every bootstrap.
-        seed: Of every bootstrap.
-        states: What was fitted with each fold's model, by fold; sections apply it and fit none of it again.
+        tool: Decision, prevalences, subgroups and the like; almost empty for predictions made elsewhere.
+        patients: The clinical table, indexed by patient; None without one.
+        resamples: Number of resamples of every bootstrap.
+        seed: Seed of every bootstrap.
+        states: What was fitted with each fold's model, by fold; sections apply it and do not fit it again.
         comparators: Tables of other models' predictions of the same patients, by name: `baseline`, `covariates`, and
             `oracle` with columns `patient` and the endpoint's `oracle_columns`.
     """
@@ -51,10 +51,10 @@ class Evaluation:
         states: Mapping[Hashable, FittedState] | None = None,
         comparators: Mapping[str, pd.DataFrame] | None = None,
     ) -> "Evaluation":
-        """Return an evaluation of a table that has been checked.
+        """Check the table and return its evaluation.
 
         Raises:
-            PredictionsError: a table that cannot be evaluated.
+            PredictionsError: the table cannot be evaluated.
         """
         return cls(
             checked(predictions, endpoint),
@@ -83,7 +83,7 @@ class Evaluation:
         For predictions that no checkpoint stands behind.
 
         Raises:
-            PredictionsError: a table that cannot be evaluated.
+            PredictionsError: the table cannot be evaluated.
             ConfigError: the tool asks for something that does not exist.
         """
         bare = cls.of(predictions, endpoint, tool, patients, resamples, seed, comparators=comparators)
@@ -95,12 +95,12 @@ class Evaluation:
 
     @cached_property
     def folds(self) -> list[Fold]:
-        """What each fold reports: logits, targets, strata of resampling, names."""
+        """Logits, targets, strata and patients of each fold's report rows."""
         return report_folds(self.table, self.endpoint)
 
     @cached_property
     def reported(self) -> pd.DataFrame:
-        """Report rows, one a patient as its first fold has it, indexed by patient.
+        """Report rows indexed by patient, each patient as in the first fold that reports it.
 
         Decisions, probabilities and groups can be pooled over folds; scores that only order patients cannot.
         """
@@ -114,7 +114,7 @@ class Evaluation:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """Of the reported patients: `n`, and the positives, classes or events among them."""
+        """Number of reported patients, `n`, and of the positives, classes or events among them."""
         return self.endpoint.counts(self.endpoint.encode(self.reported))
 
     def parts(self) -> dict[str, "Evaluation"]:
@@ -126,6 +126,5 @@ class Evaluation:
             if (table["role"] == "report").any():
                 tool = self.tool.model_copy(update={"decision": decisions.get(name)})
                 states = {fold: state.of_endpoint(name) for fold, state in self.states.items()}
-                part = replace(self, table=table, endpoint=endpoint, tool=tool, states=states, comparators={})
-                parts[name] = part
+                parts[name] = replace(self, table=table, endpoint=endpoint, tool=tool, states=states, comparators={})
         return parts

@@ -111,10 +111,10 @@ def _area(evaluation: Evaluation, question: Question, shared: Sequence[str]) -> 
     for _, rows in rows_of(evaluation.table, "report"):
         table = rows[rows["patient"].isin(shared)].set_index("patient")
         truth = question.truth(table) if len(table) else np.zeros(0)
-        known = ~np.isnan(truth)
-        if known.any():
-            areas.append(delong.area(question.probability(table)[known], truth[known] == 1))
-            patients.append(table.index[known].to_numpy(dtype=np.str_))
+        answered = ~np.isnan(truth)
+        if answered.any():
+            areas.append(delong.area(question.probability(table)[answered], truth[answered] == 1))
+            patients.append(table.index[answered].to_numpy(dtype=np.str_))
     return delong.mean(areas, patients)
 
 

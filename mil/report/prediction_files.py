@@ -1,4 +1,4 @@
-"""Tables of predictions on disk: ids and labels stay text, scores come back to the last bit."""
+"""Read tables of predictions from disk: ids and labels stay text, scores are read to the last bit."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -9,13 +9,17 @@ from mil.errors import PredictionsError
 
 
 def read(path: Path, text: Collection[str] = ()) -> pd.DataFrame:
-    """A CSV whose `patient` and `text` columns are kept as written, `001` and `NA` included.
+    """Return a CSV file as a table; ids such as `001` and labels such as `NA` stay as they are written.
+
+    Args:
+        path: Of the file.
+        text: Columns that are read as text, besides `patient`.
 
     Raises:
-        PredictionsError: the file is no table.
+        PredictionsError: the file is not a table.
     """
-    kept = dict.fromkeys(("patient", *text), str)
+    types = dict.fromkeys(("patient", *text), str)
     try:
-        return pd.read_csv(path, dtype=kept, keep_default_na=False, float_precision="round_trip")
+        return pd.read_csv(path, dtype=types, keep_default_na=False, float_precision="round_trip")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise PredictionsError(f"{path}: is no table of predictions: {' '.join(str(error).split())}") from None

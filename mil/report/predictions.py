@@ -1,4 +1,4 @@
-"""A table of predictions, ours or another software's: checked once, then read by fold."""
+"""Tables of predictions, of this or other software: checked once, then read fold by fold."""
 
 from collections.abc import Hashable, Iterator
 from typing import cast
@@ -15,11 +15,16 @@ ROLES = ("train", "select", "report")
 
 
 def checked(predictions: pd.DataFrame, endpoint: Endpoint, what: str = "predictions") -> pd.DataFrame:
-    """The table in order of fold and patient, so that no number depends on the order of its rows.
+    """Return the table sorted by fold and patient, so that no number depends on the order of its rows.
+
+    Args:
+        predictions: Columns `patient`, `fold`, `role`, targets and scores.
+        endpoint: What is predicted.
+        what: The beginning of error messages.
 
     Raises:
-        PredictionsError: a column is missing, a fold is empty, a role is unknown, a patient stands twice in a fold, a
-            score is not finite, or nobody is reported. The message begins with `what`.
+        PredictionsError: a column is missing, a fold is empty, a role is unknown, a patient occurs twice in a fold, a
+            score is not finite, or no row is for the final test.
     """
     _refuse_missing(predictions, ["patient", "fold", "role", *endpoint.columns], what)
     table = predictions.assign(patient=predictions["patient"].astype(str))
@@ -40,7 +45,7 @@ def checked(predictions: pd.DataFrame, endpoint: Endpoint, what: str = "predicti
 
 
 def rows_of(table: pd.DataFrame, role: str) -> Iterator[tuple[Hashable, pd.DataFrame]]:
-    """Each fold's name and its rows of one role; a fold that reports comes up even where it has no such rows."""
+    """Yield the name of each fold that has report rows, and its rows of one role, of which there may be none."""
     for fold in table.loc[table["role"] == "report", "fold"].unique():
         yield fold, table[(table["fold"] == fold) & (table["role"] == role)]
 
@@ -51,34 +56,40 @@ def fold_name(fold: Hashable) -> int | str:
 
 
 def report_folds(table: pd.DataFrame, endpoint: Endpoint) -> list[Fold]:
-    """What each fold reports, from a checked table.
+    """Return logits, targets, strata and patients of each fold's report rows, from a checked table.
 
     Raises:
-        CohortError: a target that the endpoint does not know.
+        CohortError: a target is not valid for the endpoint.
         PredictionsError: a score column is missing or out of its range.
     """
     folds = []
     for _, rows in rows_of(table, "report"):
-        named = rows.set_index("patient")
-        target = endpoint.encode(named)
+        by_patient = rows.set_index("patient")
+        target = endpoint.encode(by_patient)
         patients = rows["patient"].to_numpy(dtype=np.str_)
-        folds.append(Fold(endpoint.recode(named), target, endpoint.resampling_strata(target), patients))
+        folds.append(Fold(endpoint.recode(by_patient), target, endpoint.resampling_strata(target), patients))
     return folds
 
 
 def oracle_folds(table: pd.DataFrame, folds: list[Fold], endpoint: Endpoint) -> list[Fold]:
-    """The same folds with the oracle's logits, from columns `patient` and the endpoint's own.
+    """Return the same folds with the oracle's logits.
+
+    Args:
+        table: Columns `patient` and the endpoint's `oracle_columns`.
+        folds: From `report_folds`.
+        endpoint: What is predicted.
 
     Raises:
-        PredictionsError: a column, or the oracle of a reported patient, is missing or not finite.
+        PredictionsError: a column is missing, or the value of a reported patient is missing or not finite.
     """
     columns = list(endpoint.oracle_columns)
     _refuse_missing(table, ["patient", *columns], "oracle")
-    known = table.assign(patient=table["patient"].astype(str)).drop_duplicates("patient").set_index("patient")[columns]
-    known = known.apply(pd.to_numeric, errors="coerce")
+    patients = table["patient"].astype(str)
+    by_patient = table.assign(patient=patients).drop_duplicates("patient").set_index("patient")[columns]
+    by_patient = by_patient.apply(pd.to_numeric, errors="coerce")
     replaced = []
     for fold in folds:
-        scores = known.reindex(cast("list[str]", fold.patients)).to_numpy(np.float64)
+        scores = by_patient.reindex(cast("list[str]", fold.patients)).to_numpy(np.float64)
         absent = int((~np.isfinite(scores)).any(axis=1).sum())
         if absent:
             raise PredictionsError(f"oracle: no finite value for {absent} of {len(scores)} reported patients of a fold")
@@ -87,28 +98,33 @@ def oracle_folds(table: pd.DataFrame, folds: list[Fold], endpoint: Endpoint) -> 
 
 
 def same_patients(folds: list[Fold], others: list[Fold], what: str = "baseline") -> None:
-    """Check that two models report the same patients in the same folds; `what` names the other one.
+    """Check that two models report the same patients in the same folds.
+
+    Args:
+        folds: Of the evaluated model.
+        others: Of the model that it is compared with.
+        what: What that model is called.
 
     Raises:
-        PredictionsError: they differ.
+        PredictionsError: patients or folds differ.
     """
     ours = [(at, name) for at, fold in enumerate(folds) for name in cast("list[str]", fold.patients)]
     theirs = [(at, name) for at, fold in enumerate(others) for name in cast("list[str]", fold.patients)]
     if ours != theirs:
         shared = len(set(ours) & set(theirs))
-        found = f"{len(theirs)} reported rows in {len(others)} folds, {shared} of them the model's"
-        raise PredictionsError(f"{what}: {found}, expected the model's {len(ours)} in {len(folds)}")
+        rows = f"{len(theirs)} reported rows in {len(others)} folds, {shared} of them the model's"
+        raise PredictionsError(f"{what}: {rows}, expected the model's {len(ours)} in {len(folds)}")
 
 
 def _refuse_missing(table: pd.DataFrame, expected: list[str], what: str) -> None:
     missing = [name for name in expected if name not in table]
     if missing:
-        found = ", ".join(map(str, table.columns))
-        raise PredictionsError(f"{what}: no column {', '.join(map(repr, missing))}, found {found}")
+        columns = ", ".join(map(str, table.columns))
+        raise PredictionsError(f"{what}: no column {', '.join(map(repr, missing))}, found {columns}")
 
 
 def _numbers(table: pd.DataFrame, endpoint: Endpoint, what: str) -> dict[str, pd.Series]:
-    """The score columns as finite numbers; which of them are needed, `Endpoint.recode` knows."""
+    """Return the score columns that exist as finite numbers; `Endpoint.recode` checks which of them are needed."""
     columns = {}
     for name in endpoint.decode(torch.zeros(1, endpoint.out_dim)):
         if name in table:

@@ -10,7 +10,7 @@ from typing import Any
 from mil import files
 from mil.errors import ConfigError, MilError
 from mil.findings import log_warnings
-from mil.report.sections.levels import wanted
+from mil.report.sections.levels import used_columns
 from mil.runs.describe import describe_run
 from mil.runs.run import PATIENTS, one_row_per_patient
 from mil.splits.folds import Split
@@ -117,7 +117,7 @@ def _write_inputs(config: RunConfig, study: Study, split: Split, folder: Path) -
     """Write split, patients and, of a simulated cohort, the truth; config.yaml last, as it marks a folder as begun."""
     split.write(folder / SPLIT)
     patients = one_row_per_patient(study.cohort.table)
-    files.write(folder / PATIENTS, patients[wanted(patients.columns, config.tool)].to_csv())
+    files.write(folder / PATIENTS, patients[used_columns(patients.columns, config.tool)].to_csv())
     if study.truth is not None:
         files.write(folder / "oracle.csv", (study.truth / "truth.csv").read_bytes())
     write_config(folder / CONFIG, config)

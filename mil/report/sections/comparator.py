@@ -33,7 +33,7 @@ class Comparator(Section):
         endpoint, folds, counts = evaluation.endpoint, evaluation.folds, evaluation.counts
         others = report_folds(checked(table, endpoint, cls.key), endpoint)
         same_patients(folds, others, cls.key)
-        others = [fold._replace(logits=other.logits) for fold, other in zip(folds, others, strict=True)]
+        others = [fold._replace(logits=compared.logits) for fold, compared in zip(folds, others, strict=True)]
         resamples, seed = evaluation.resamples, evaluation.seed
         return cls(
             name=cls.model_name,
@@ -58,4 +58,4 @@ def comparators(report: Report) -> list[Comparator]:
 def verdict(report: Report) -> str:
     """Return whether the model is better than each model it was compared with, by the first metric."""
     metric = next(iter(report.metrics))
-    return " ".join(other.verdict(metric) for other in comparators(report)) or "No baseline was run."
+    return " ".join(comparator.verdict(metric) for comparator in comparators(report)) or "No baseline was run."

@@ -168,10 +168,10 @@ def score_of(endpoint: Endpoint, questions: int) -> Score:
 
 
 def _areas(at: int, probability: Floats, truth: Floats, weight: Floats | None) -> Scores:
-    known = np.flatnonzero(~np.isnan(truth))
-    if len(known) < len(truth):
-        probability, truth = probability[known], truth[known]
-        weight = None if weight is None else weight[:, known]
+    answered = np.flatnonzero(~np.isnan(truth))
+    if len(answered) < len(truth):
+        probability, truth = probability[answered], truth[answered]
+        weight = None if weight is None else weight[:, answered]
     areas = (("auroc", auroc), ("auprc", average_precision))
     return {f"{name} {at}": area(probability, truth == 1, weight) for name, area in areas}
 
@@ -207,9 +207,9 @@ def _delong(folds: list[Fold], at: int) -> delong.Area:
     areas, names = [], []
     for fold in folds:
         truth = fold.target[:, at].numpy()
-        known = ~np.isnan(truth)
-        areas.append(delong.area(fold.logits[:, at].numpy()[known], truth[known] == 1))
-        names.append(np.asarray(fold.patients)[known])
+        answered = ~np.isnan(truth)
+        areas.append(delong.area(fold.logits[:, at].numpy()[answered], truth[answered] == 1))
+        names.append(np.asarray(fold.patients)[answered])
     return delong.mean(areas, names)
 
 

@@ -1,4 +1,4 @@
-"""Which subgroup a patient is in: the fixed rows of sex, age, stage, site, scanner, specimen, and a tool's own."""
+"""The subgroups of each patient: by sex, age, stage, site, scanner, specimen, and by a tool's own variables."""
 
 import re
 from collections.abc import Iterable
@@ -19,46 +19,45 @@ ALIASES = {
     "scanner": ("scanner", "scanner model", "scanner name", "scanner vendor", "scanner type"),
     "specimen": ("specimen", "specimen type", "sample type", "tissue type"),
 }
-"""The rows that every table has where the column is there, and what clinical tables call them."""
+"""The variables that every table of subgroups has, and what clinical tables call them."""
 BANDS = ((50, "<50"), (65, "50-64"), (75, "65-74"), (np.inf, ">=75"))
 OLDEST = 150
-"""Years: a median age above it is in days."""
+"""Years; ages with a median above it are in days."""
 MANY = 10
-"""Different numbers from which on a column is split in thirds."""
+"""A column of more different numbers is split into thirds."""
 _NUMBER = re.compile(r"[<>]?=?\s*(-?\d+(?:[.,]\d+)?)\s*(?:\+|y|yr|yrs|years|a)?", re.IGNORECASE)
 _STAGE = re.compile(r"(?:stage\s*)?(0|i{1,3}|iv|[1-4])\s*(?:[abcd]?\d?|\.0)", re.IGNORECASE)
 _ROMAN = {"1": "I", "2": "II", "3": "III", "4": "IV"}
 
 
 def levels(evaluation: Evaluation) -> tuple[dict[str, "pd.Series[str]"], list[str]]:
-    """Each subgroup's name with the level of every reported patient, and the subgroups that the table does not hold.
+    """Return the level of every reported patient by variable, and the variables that the clinical table lacks.
 
     Args:
-        evaluation: Its `patients` hold the columns, its `tool` names further ones under `subgroups`.
+        evaluation: `patients` has the columns; `tool.subgroups` names further variables.
     """
     patients = pd.DataFrame() if evaluation.patients is None else evaluation.patients
-    people = evaluation.reported.index
-    found, absent = {}, []
-    for name in _asked(evaluation.tool.subgroups):
+    by_variable, absent = {}, []
+    for name in _variables(evaluation.tool.subgroups):
         column = _column(patients, ALIASES.get(name, (_folded(name),)))
         if column is None:
             absent.append(name)
             continue
-        kinds = banded(name, patients[column][~patients.index.duplicated()])
-        found[name] = kinds.reindex(people).fillna(UNKNOWN)
-    return found, absent
+        level_of = banded(name, patients[column][~patients.index.duplicated()])
+        by_variable[name] = level_of.reindex(evaluation.reported.index).fillna(UNKNOWN)
+    return by_variable, absent
 
 
 def banded(name: str, values: "pd.Series[str]") -> "pd.Series[str]":
-    """A column's cells as levels: ages in bands, stages without their letters, many different numbers in thirds.
+    """Return a column's values as levels: ages in bands, stages without their letters, many numbers in thirds.
 
-    The thirds are those of all patients of the table, whoever reports. Words stay as they are written; what is written
-    once `Male` and once `male` is one level. Ages whose median is above 150 are days, as the GDC has them.
+    Thirds are of all patients of the table, reported or not. Words stay as they are written, but `Male` and `male` are
+    one level. Ages with a median above 150 are in days, as in the GDC.
     """
     words = values.fillna("").astype(str).str.strip()
-    known = ~words.str.casefold().isin(MISSING)
-    numbers = words.where(known, "").map(_number).astype(np.float64)
-    numeric = bool(known.any()) and bool(numbers[known].notna().all())
+    stated = ~words.str.casefold().isin(MISSING)
+    numbers = words.where(stated, "").map(_number).astype(np.float64)
+    numeric = bool(stated.any()) and bool(numbers[stated].notna().all())
     if numeric and name == "age":
         split = (numbers / 365.25 if numbers.median() > OLDEST else numbers).map(_age)
     elif numeric and numbers.nunique() > MANY:
@@ -67,36 +66,33 @@ def banded(name: str, values: "pd.Series[str]") -> "pd.Series[str]":
         split = words.map(_stage)
     else:
         split = _one_spelling(words)
-    return split.where(known, UNKNOWN)
+    return split.where(stated, UNKNOWN)
 
 
 def order(names: Iterable[str]) -> list[str]:
-    """Levels as a table lists them: ages by band, the rest by name, the missing last."""
+    """Return levels as a table lists them: ages by band, others by name, missing ones last."""
     bands = [band for _, band in BANDS] + ["low third", "middle third", "high third"]
-    return sorted(set(names), key=lambda one: (one == UNKNOWN, bands.index(one) if one in bands else -1, one))
+    return sorted(set(names), key=lambda name: (name == UNKNOWN, bands.index(name) if name in bands else -1, name))
 
 
-def wanted(columns: Iterable[str], tool: Tool) -> list[str]:
-    """Of a clinical table's columns those that a report of this tool reads, in their order."""
+def used_columns(columns: Iterable[str], tool: Tool) -> list[str]:
+    """Return the columns of a clinical table that a report of this tool reads, in their order."""
     clinical = tool.clinical or ClinicalVariables()
-    named = [
-        *_asked(tool.subgroups),
-        *clinical.numeric,
-        *clinical.categorical,
-    ]
-    known = {alias for name in named for alias in ALIASES.get(str(name), (_folded(name),))}
-    return [name for name in columns if _folded(name) in known]
+    variables = [*_variables(tool.subgroups), *clinical.numeric, *clinical.categorical]
+    names = {alias for name in variables for alias in ALIASES.get(str(name), (_folded(name),))}
+    return [name for name in columns if _folded(name) in names]
 
 
-def _asked(own: Iterable[str]) -> list[str]:
+def _variables(further: Iterable[str]) -> list[str]:
+    """Return the fixed variables, then those that a tool names."""
     fixed = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
-    return list(dict.fromkeys([*ALIASES, *(fixed.get(_folded(one), str(one)) for one in own)]))
+    return list(dict.fromkeys([*ALIASES, *(fixed.get(_folded(name), str(name)) for name in further)]))
 
 
 def _column(patients: pd.DataFrame, aliases: Iterable[str]) -> str | None:
-    """The column under the first of these names that is there."""
-    there = {_folded(column): str(column) for column in reversed(list(patients.columns))}
-    return next((there[alias] for alias in aliases if alias in there), None)
+    """Return the column with the first of these names that the table has."""
+    columns = {_folded(column): str(column) for column in reversed(list(patients.columns))}
+    return next((columns[alias] for alias in aliases if alias in columns), None)
 
 
 def _folded(name: object) -> str:
@@ -104,11 +100,11 @@ def _folded(name: object) -> str:
 
 
 def _number(word: str) -> float:
-    """Also of `>89`, `90+` and `67 years`; NaN for what is no number."""
-    found = _NUMBER.fullmatch(word)
-    if not found:
+    """Return a number, also from `>89`, `90+` and `67 years`; NaN from other words."""
+    match = _NUMBER.fullmatch(word)
+    if not match:
         return float("nan")
-    number = float(found[1].replace(",", "."))
+    number = float(match[1].replace(",", "."))
     return float(np.nextafter(number, -np.inf)) if word.startswith("<") and word[1:2] != "=" else number
 
 
@@ -117,17 +113,17 @@ def _age(years: float) -> str:
 
 
 def _stage(word: str) -> str:
-    found = _STAGE.fullmatch(word)
-    return _ROMAN.get(found[1], found[1].upper()) if found else word
+    match = _STAGE.fullmatch(word)
+    return _ROMAN.get(match[1], match[1].upper()) if match else word
 
 
 def _thirds(numbers: "pd.Series[float]") -> "pd.Series[str]":
     low, high = np.nanquantile(numbers.to_numpy(), [1 / 3, 2 / 3])
-    return numbers.map(lambda one: "low third" if one <= low else "middle third" if one <= high else "high third")
+    return numbers.map(lambda x: "low third" if x <= low else "middle third" if x <= high else "high third")
 
 
 def _one_spelling(words: "pd.Series[str]") -> "pd.Series[str]":
-    """The commonest spelling of each word; of equally common ones the first by name."""
+    """Return the most frequent spelling of each word; of equally frequent ones the first in alphabetical order."""
     counts = words.value_counts().sort_index(kind="stable").sort_values(ascending=False, kind="stable")
     first = {word.casefold(): word for word in reversed(list(counts.index))}
     return words.str.casefold().map(first)

@@ -71,8 +71,8 @@ def _operating(evaluation: Evaluation, plan: Plan) -> OperatingPoint:
     )
     if plan.question is not None:
         truth = plan.question.truth(rows)
-        known = ~np.isnan(truth)
-        counts = Counts.of(plan, rows["call"].to_numpy()[known], truth[known] == 1)
+        answered = ~np.isnan(truth)
+        counts = Counts.of(plan, rows["call"].to_numpy()[answered], truth[answered] == 1)
         return yes_no(facts, counts, evaluation.tool.prevalences)
     if endpoint.classes:
         return _likeliest(facts, rows, endpoint)

@@ -19,9 +19,9 @@ from mil.stats.bootstrap import METHOD, STRATIFIED, Floats, Fold, Score
 from mil.stats.bootstrap_intervals import Sampled, sampled
 
 LEAST = 20
-"""Positives, negatives or events without which a number of a subgroup is not printed."""
+"""Fewest positives, negatives or events for which the metric of a subgroup is estimated."""
 CELL = 10
-"""The same of a subgroup within one fold, below which the folds are pooled: a bootstrap of fewer varies too little.
+"""The same within one fold, below which the folds are pooled: a bootstrap of fewer patients varies too little.
 
 Simulated, 33 positives and 67 negatives: intervals within 3 folds cover the area in 0.94 of 600 cohorts, within 4 in
 0.925, pooled over 4 in 0.94. Ranks are coarse where a fold reports few patients: the pooled area is 0.01 too low with
@@ -61,19 +61,21 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True)
 class Measure:
-    """One metric, with the reported patients of every fold, and of all folds together where it can be pooled."""
+    """One metric, with the reported patients of every fold, and of all folds pooled."""
 
     name: str
     score: Score
     folds: Sequence[Fold]
     together: Fold
-    """each patient once, with scores that mean the same in every fold"""
+    """each patient once, with scores that are comparable across folds"""
     sizes: Callable[[Tensor], dict[str, int]]
-    """what there has to be enough of among targets"""
+    """counts the targets of which enough are needed, such as positives and negatives"""
     least: int
+    """the smallest of these counts for which the metric is estimated"""
     cell: int
+    """the smallest within each fold; with fewer the folds are pooled"""
     pooled: str
-    """the method where the folds are pooled"""
+    """the method of the interval where the folds are pooled"""
 
     def of(self, members: Sequence[str], resamples: int, seed: int) -> Measured:
         """Return the metric of these patients."""
@@ -91,7 +93,7 @@ class Measure:
 
 
 def main_measure(evaluation: Evaluation) -> Measure:
-    """The endpoint's own metric; of several labels or classes the mean AUROC over them."""
+    """Return the endpoint's metric; of several labels or classes the mean AUROC over them."""
     endpoint = evaluation.endpoint
     if len(evaluation.questions) == 1 or (evaluation.questions and not endpoint.ordered):
         return _areas(evaluation, endpoint.metric, evaluation.questions)
@@ -102,13 +104,13 @@ def main_measure(evaluation: Evaluation) -> Measure:
 
     if endpoint.survival is not None:
         risks = [endpoint.decode(fold.logits)[endpoint.survival.rank_column] for fold in folds]
-        alike = [endpoint.from_oracle(_ranks(risk)) for risk in risks]
-        return Measure(endpoint.metric, score, folds, _together(folds, alike), _events, LEAST, CELL, RANKS)
+        ranks = [endpoint.from_oracle(_ranks(risk)) for risk in risks]
+        return Measure(endpoint.metric, score, folds, _together(folds, ranks), _events, LEAST, CELL, RANKS)
     return Measure(endpoint.metric, score, folds, _together(folds, None), _patients, 2 * LEAST, 2 * CELL, VALUES)
 
 
 def question_measure(evaluation: Evaluation, question: Question) -> Measure:
-    """The AUROC of one question."""
+    """Return the AUROC of one question."""
     return _areas(evaluation, "auroc", [question])
 
 
@@ -169,20 +171,25 @@ def _areas(evaluation: Evaluation, name: str, questions: Sequence[Question]) -> 
 def _mean_area(logits: Tensor, target: Tensor, weight: Floats | None) -> dict[str, Floats]:
     areas = []
     for chance, truth in zip(logits.numpy().T, target.numpy().T, strict=True):
-        known = ~np.isnan(truth)
-        areas.append(auroc(chance[known], truth[known] == 1, None if weight is None else weight[:, known]))
+        answered = ~np.isnan(truth)
+        areas.append(auroc(chance[answered], truth[answered] == 1, None if weight is None else weight[:, answered]))
     return {"": np.asarray(np.mean(areas, axis=0))}
 
 
 def _ranks(scores: Tensor) -> Tensor:
-    """Percentile ranks `(p, 1)` in (0, 1], ties sharing theirs."""
+    """Return percentile ranks `(p, 1)` in (0, 1]; ties get their mean."""
     values = scores.double().numpy()
     return torch.from_numpy(stats.rankdata(values) / max(1, len(values))).unsqueeze(1)
 
 
-def _together(folds: Sequence[Fold], alike: Sequence[Tensor] | None) -> Fold:
-    """All folds as one, each patient as its first fold has it, with other logits where raw ones do not compare."""
-    logits = torch.cat([fold.logits for fold in folds] if alike is None else list(alike))
+def _together(folds: Sequence[Fold], comparable: Sequence[Tensor] | None) -> Fold:
+    """Return all folds as one, each patient as in the first fold that has it.
+
+    Args:
+        folds: The folds.
+        comparable: Logits of each fold in place of its own, where those cannot be compared across folds.
+    """
+    logits = torch.cat([fold.logits for fold in folds] if comparable is None else list(comparable))
     names = np.concatenate([np.asarray(fold.patients) for fold in folds])
     first = np.sort(np.unique(names, return_index=True)[1])
     strata = None if folds[0].strata is None else np.concatenate([np.asarray(fold.strata) for fold in folds])[first]
@@ -191,13 +198,13 @@ def _together(folds: Sequence[Fold], alike: Sequence[Tensor] | None) -> Fold:
 
 
 def _restricted(fold: Fold, members: Sequence[str]) -> Fold:
-    kept = np.flatnonzero(np.isin(np.asarray(fold.patients), list(members)))
-    strata = None if fold.strata is None else fold.strata[kept]
-    return Fold(fold.logits[kept], fold.target[kept], strata, np.asarray(fold.patients)[kept])
+    rows = np.flatnonzero(np.isin(np.asarray(fold.patients), list(members)))
+    strata = None if fold.strata is None else fold.strata[rows]
+    return Fold(fold.logits[rows], fold.target[rows], strata, np.asarray(fold.patients)[rows])
 
 
 def _answers(target: Tensor) -> dict[str, int]:
-    """Of the question, or of the one among several that has the fewest."""
+    """Return positives and negatives of the question that has the fewest."""
     return {"positives": int((target == 1).sum(0).min()), "negatives": int((target == 0).sum(0).min())}
 
 
@@ -210,5 +217,5 @@ def _patients(target: Tensor) -> dict[str, int]:
 
 
 def _too_few(sizes: dict[str, int], least: int) -> str:
-    found = " and ".join(f"{count} {name}" for name, count in sizes.items())
-    return f"{found}, expected {' and '.join(f'{least} {name}' for name in sizes)}"
+    counted = " and ".join(f"{count} {name}" for name, count in sizes.items())
+    return f"{counted}, expected {' and '.join(f'{least} {name}' for name in sizes)}"

@@ -143,13 +143,13 @@ class Subgroups(Section):
     @classmethod
     def compute(cls, evaluation: Evaluation) -> Self | None:
         """Return the rows of the table and their extremes; None where no variable is known of the patients."""
-        found, absent = levels(evaluation)
-        if not found:
+        levels_of, absent = levels(evaluation)
+        if not levels_of:
             return None
         table = _Table(evaluation)
         rows = [table.row("all", "all", list(evaluation.reported.index))]
         variables = []
-        for variable, level_of in found.items():
+        for variable, level_of in levels_of.items():
             members = {level: list(level_of.index[level_of == level]) for level in order(level_of)}
             rows += [table.row(variable, level, patients) for level, patients in members.items()]
             variables.append(table.spread(variable, list(members)))
@@ -280,8 +280,8 @@ def _worst_of_all(variables: Sequence[VariableSpread]) -> LevelValue | None:
 def _largest(variables: Sequence[VariableSpread], gap_of: Callable[[Spread], Gap | None]) -> Gap | None:
     """Return the gap of the variable where it is largest."""
     gaps = [gap.model_copy(update={"variable": each.variable}) for each in variables if (gap := gap_of(each))]
-    known = [gap for gap in gaps if gap.estimate.value is not None]
-    return max(known, key=lambda gap: gap.estimate.value or 0.0, default=None)
+    estimable = [gap for gap in gaps if gap.estimate.value is not None]
+    return max(estimable, key=lambda gap: gap.estimate.value or 0.0, default=None)
 
 
 def _largest_odds(variables: Sequence[VariableSpread]) -> VariableEstimate | None:
@@ -298,8 +298,8 @@ def _calibration(evaluation: Evaluation, patients: pd.DataFrame, question: Quest
     endpoint = evaluation.endpoint
     if question is not None:
         truth, probability = question.truth(patients), question.probability(patients)
-        known = ~np.isnan(truth)
-        return observed_expected(float(truth[known].sum()), float(probability[known].sum()), int(known.sum()))
+        answered = ~np.isnan(truth)
+        return observed_expected(float(truth[answered].sum()), float(probability[answered].sum()), int(answered.sum()))
     if endpoint.value_column is None or len(patients) < 2:
         return None
     above = endpoint.encode(patients).double().numpy() - patients[endpoint.value_column].to_numpy(np.float64)
