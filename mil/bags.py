@@ -1,4 +1,4 @@
-"""The packed ragged batch: bags of tiles laid end to end, and the algebra within them.
+"""Batches of bags of different sizes, packed end to end, and reductions within bags.
 
 No padding: a reduction runs over each bag's own rows. On CPU it is a loop over `split` views, whose backward writes
 each row once (slicing in a loop would allocate a full-size gradient a bag); on other devices it is index arithmetic
@@ -67,7 +67,7 @@ class Bags:
         slide: Sequence[Tensor | None] | None = None,
         covariates: Tensor | None = None,
     ) -> Self:
-        """One batch of bags `(n_i, d)`, in `dtype` or as they are; coordinates only where every bag has them."""
+        """Return a batch of bags `(n_i, d)`, in `dtype` if given; with coordinates only where every bag has them."""
         for bag, place in zip(features, coords or (), strict=coords is not None):
             if place is not None and len(place) != len(bag):
                 raise ValueError(f"a bag has {len(bag)} tiles and {len(place)} coordinates, expected one for each")
@@ -84,7 +84,7 @@ class Bags:
 
     @classmethod
     def concat(cls, batches: Iterable["Bags"]) -> Self:
-        """Several batches as one."""
+        """Return several batches as one."""
         bags = [bag for batch in batches for bag in batch]
         covariates = [bag.covariates for bag in bags if bag.covariates is not None]
         return cls.pack(
@@ -114,25 +114,25 @@ class Bags:
 
     @cached_property
     def offsets(self) -> Tensor:
-        """`(b + 1,)`, where each bag starts and the last ends."""
+        """First row of each bag and the number of rows, `(b + 1,)`."""
         return torch.tensor((0, *self.sizes), device=self.features.device).cumsum(0)
 
     @cached_property
     def bag(self) -> Tensor:
-        """`(n,)`, the bag that each tile lies in."""
+        """The bag of each tile, `(n,)`."""
         sizes = torch.tensor(self.sizes, device=self.features.device)
         return torch.repeat_interleave(torch.arange(len(self), device=sizes.device), sizes, output_size=sum(self.sizes))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Bags":
-        """The same bags on another device."""
+        """Return the same bags on another device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Bags":
-        """The same bags in page-locked memory, from where a GPU can copy while it computes."""
+        """Return the same bags in page-locked memory, from which a GPU can copy while it computes."""
         return self._map(Tensor.pin_memory)
 
     def cast(self, dtype: torch.dtype) -> "Bags":
-        """The same tiles in another precision: files hold half, models compute in single or bfloat16."""
+        """Return the same tiles in another precision: files hold half, models compute in single or bfloat16."""
         if self.features.dtype == dtype:
             return self
         features = torch.empty_like(self.features, dtype=dtype)
@@ -144,18 +144,18 @@ class Bags:
         return Bags(change(self.features), self.sizes, *optional)
 
     def with_features(self, features: Tensor) -> "Bags":
-        """The same tiles `(n, d')` under other features."""
+        """Return the same tiles with other features `(n, d')`."""
         return replace(self, features=features)
 
     def split(self, values: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Each bag's rows `(n_i, ...)` of `values` `(n, ...)`, or of the features."""
+        """Return each bag's rows `(n_i, ...)` of `values` `(n, ...)`, by default of the features."""
         return torch.split(self.features if values is None else values, list(self.sizes))
 
     def tilewise(self, function: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """What `function` makes of the features `(n, d)`, tile by tile: one `(n, ...)` for each thing that it returns.
+        """Apply a `function` that treats every tile alike to the features `(n, d)`; it may return several `(n, ...)`.
 
-        On CPU it is called on blocks of rows: their intermediate results stay near the processor, and their few sizes
-        spare compiling a matrix product anew for each ragged batch. A last block may be filled up with tiles of zeros.
+        On CPU it is applied to blocks of rows: intermediate results stay in the cache, and the few block sizes avoid
+        compiling a matrix product for each batch size. The last block may be padded with zeros.
         """
         if not _loops(self.features):
             return function(self.features)
@@ -163,27 +163,27 @@ class Bags:
         return tuple(torch.cat(values) for values in zip(*blocks, strict=True))
 
     def spread(self, per_bag: Tensor) -> Tensor:
-        """Each tile's bag's row: `(b, ...)` to `(n, ...)`."""
+        """Repeat each bag's row for its tiles: `(b, ...)` to `(n, ...)`."""
         return per_bag.index_select(0, self.bag)
 
     def sum(self, values: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Sums `(n, k)` within bags to `(b, k)`; with `weight` `(n, h)` to `(b, h * k)`, head after head."""
+        """Sum `(n, k)` within bags to `(b, k)`; with `weight` `(n, h)` to `(b, h * k)`, head after head."""
         with torch.autocast(values.device.type, enabled=False):
             if weight is None:
                 return self._reduce(_wide(values), lambda rows: rows.sum(0), "sum")
             return self._weighted(values, _wide(weight)).flatten(1)
 
     def mean(self, values: Tensor) -> Tensor:
-        """Means `(n, k)` within bags to `(b, k)`."""
+        """Average `(n, k)` within bags to `(b, k)`."""
         sizes = torch.tensor(self.sizes, device=values.device).unsqueeze(1)
         return self.sum(values) / sizes
 
     def max(self, values: Tensor) -> Tensor:
-        """Maxima `(n, k)` within bags, feature by feature, to `(b, k)`."""
+        """Return the maximum of each feature `(n, k)` within bags, `(b, k)`."""
         return self._reduce(values, lambda rows: rows.amax(0), "amax")
 
     def softmax(self, scores: Tensor) -> Tensor:
-        """Softmax `(n, h)` within bags, at least in float32."""
+        """Return the softmax of `(n, h)` within bags, at least in float32."""
         precise = _precise(scores)
         if _loops(scores):
             shares = torch.cat([rows.softmax(0) for rows in self.split(precise)])
@@ -193,7 +193,7 @@ class Bags:
         return shares.to(_wide(scores).dtype)
 
     def topk(self, scores: Tensor, k: int, largest: bool = True) -> TopK:
-        """The `k` tiles of each bag that score `(n,)` highest, best first, or lowest where `largest` is false."""
+        """Return the `k` tiles of each bag with the highest `scores` `(n,)`, in order; the lowest if not `largest`."""
         sign = 1 if largest else -1
         padded, mask = self.pad(sign * scores)  # (b, m), (b, m)
         # stable: the first of equals comes first, and tiles at infinity before the padding; NaN comes first of all, so
@@ -211,7 +211,7 @@ class Bags:
         )
 
     def pad(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """`(n, ...)` as `(b, m, ...)`, m the largest bag, zero beyond each bag; and the mask `(b, m)` of real tiles."""
+        """Return `(n, ...)` padded with zeros to `(b, m, ...)`, m the largest bag, and the mask `(b, m)` of tiles."""
         longest = max(self.sizes)
         mask = torch.arange(longest, device=values.device) < torch.diff(self.offsets).unsqueeze(1)
         padded = values.new_zeros((len(self), longest, *values.shape[1:]))
@@ -227,7 +227,7 @@ class Bags:
         return empty.scatter_reduce(0, index, values, reduction, include_self=False)
 
     def _weighted(self, values: Tensor, weight: Tensor) -> Tensor:
-        """`(b, h, k)`: each head's weighted sum, a matrix product a bag on CPU."""
+        """Return each head's weighted sum, `(b, h, k)`; on CPU by a matrix product for each bag."""
         dtype = torch.promote_types(values.dtype, weight.dtype)
         if _loops(values):
             pairs = zip(self.split(weight.to(dtype)), self.split(values), strict=True)
@@ -237,7 +237,7 @@ class Bags:
 
 
 def _slides(sizes: Sequence[int], slide: Sequence[Tensor | None]) -> Tensor | None:
-    """Which slide each tile lies on; bags that do not say are one slide."""
+    """Return the slide of each tile; a bag without slides counts as one slide."""
     if all(index is None for index in slide):
         return None
     return torch.cat(
@@ -246,23 +246,24 @@ def _slides(sizes: Sequence[int], slide: Sequence[Tensor | None]) -> Tensor | No
 
 
 def _loops(values: Tensor) -> bool:
-    """Whether to loop over bags: elsewhere than on a CPU every bag would be a kernel launch."""
+    """Return whether to loop over bags: on other devices than a CPU every bag would be a kernel launch."""
     return values.device.type == "cpu"
 
 
 def _wide(values: Tensor) -> Tensor:
-    """Half precisions accumulate in float32."""
+    """Return half precision as float32, for accumulation."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def _precise(values: Tensor) -> Tensor:
-    """Double precision where the device has it."""
+    """Return double precision where the device has it."""
     return _wide(values) if values.device.type == "mps" else values.double()
 
 
 def _convert(values: Tensor, out: Tensor) -> None:
-    """Copies into another precision. On CPU half goes to bfloat16 by way of float32, in pieces that stay in the cache:
-    three times as fast as torch's own conversion.
+    """Copy into another precision.
+
+    On CPU half becomes bfloat16 by way of float32, in pieces that stay in the cache: three times as fast as torch.
     """
     if values.device.type == "cpu" and (values.dtype, out.dtype) == (torch.float16, torch.bfloat16):
         for piece, place in zip(torch.split(values, 256), torch.split(out, 256), strict=True):
@@ -272,7 +273,7 @@ def _convert(values: Tensor, out: Tensor) -> None:
 
 
 def _filled(function: Callable[[Tensor], tuple[Tensor, ...]], rows: Tensor) -> tuple[Tensor, ...]:
-    """`function` of rows filled up to a multiple of `UNIT`, cut back to those that are tiles; few rows stay so."""
+    """Return `function` of rows padded to a multiple of `UNIT`, without the padding; few rows are not padded."""
     missing = -len(rows) % UNIT if len(rows) > UNIT else 0
     if not missing:
         return function(rows)

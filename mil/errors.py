@@ -1,50 +1,50 @@
-"""What can go wrong at a user's hand.
+"""Errors that a user can cause and correct.
 
     MilError
     ├── ConfigError       an option that does not exist, or a value it cannot have
     ├── CohortError       the clinical table: ids, labels, times
     ├── FeatureError      a slide's feature file: missing, broken, empty, not finite
     │   └── EncoderError  features of another encoder, or of another width, than expected
-    ├── SplitError        patients on two sides, folds that cannot be made
+    ├── SplitError        patients in two roles, folds that cannot be made
     ├── CheckpointError   a released folder that is not what its manifest says
     ├── PredictionsError  a table of predictions that cannot be evaluated
     └── ReportError       a report.json that is not one, or of an unknown schema
 
-Each message is one line: the thing, what was found, what was expected. The command line prints it and exits with 2.
+Each message is one line: what is wrong, what was found, what was expected. The command line prints it and exits with 2.
 """
 
 
 class MilError(Exception):
-    """Root of every error that a user can cause and mend."""
+    """Base class of all errors that a user can cause and correct."""
 
 
 class ConfigError(MilError):
-    """An option or its value."""
+    """An option does not exist or has a value that is not allowed."""
 
 
 class CohortError(MilError):
-    """A clinical table."""
+    """A clinical table is wrong."""
 
 
 class FeatureError(MilError):
-    """A slide's feature file."""
+    """A feature file is missing, broken, empty or not finite."""
 
 
 class EncoderError(FeatureError):
-    """Features of another encoder, or of another width, than the tool expects."""
+    """Features come from another encoder, or have another width, than expected."""
 
 
 class SplitError(MilError):
-    """The patients' roles."""
+    """Patients cannot be split, or their roles contradict each other."""
 
 
 class CheckpointError(MilError):
-    """A checkpoint folder."""
+    """A checkpoint folder is not what its manifest says."""
 
 
 class PredictionsError(MilError):
-    """A table of predictions."""
+    """A table of predictions cannot be evaluated."""
 
 
 class ReportError(MilError):
-    """A stored report."""
+    """A stored report cannot be read."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import fcntl
 import hashlib
@@ -15,7 +15,7 @@ _FLAT, _BREAK = re.compile(r"\[\n\s*([^\[\]{}]*?)\n\s*\]"), re.compile(r"\n\s*")
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Writes beside the target, to the disk, then renames: who is killed meanwhile leaves the old file, or none."""
+    """Write to a temporary file, sync it, then rename it: a killed process leaves the old file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -32,7 +32,7 @@ def write(path: Path, content: bytes | str) -> None:
 
 
 def settle(folder: Path) -> None:
-    """Brings the names in a folder to the disk: a file that was renamed there stays so."""
+    """Sync a folder, so that a renamed file keeps its name after a crash."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -41,25 +41,25 @@ def settle(folder: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """The same for a JSON document, indented but for lists of numbers or words; NaN has no place in one.
+    """Write a JSON document with `write`, indented except for lists of numbers or words.
 
     Raises:
-        ValueError: a number is not finite.
+        ValueError: A number is not finite.
     """
     indented = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    # a line break in JSON stands between values, never within a string
+    # a line break in JSON stands between values, never inside a string
     write(path, _FLAT.sub(lambda match: f"[{_BREAK.sub(' ', match[1])}]", indented) + "\n")
 
 
 def sha256(path: Path) -> str:
-    """Digest of a file's bytes."""
+    """Return the digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
-    """Holds a folder for one process; false where another one has it."""
+    """Lock a folder for this process; yield false where another process holds it."""
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -70,5 +70,5 @@ def locked(folder: Path) -> Iterator[bool]:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON document."""
+    """Return the content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))

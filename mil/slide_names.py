@@ -1,4 +1,4 @@
-"""Slide ids: from file names to bare ids, and which public cohort and patient an id belongs to."""
+"""Slide ids: derived from file names, and the public cohort and patient that an id belongs to."""
 
 import re
 
@@ -12,7 +12,7 @@ _FAMILIES = {
     "GTEx": re.compile(r"GTEX-[A-Z0-9]{4,5}(?![A-Z0-9])"),
     "CAMELYON17": re.compile(r"patient_\d{3}(?=_node_\d)"),
 }
-"""A patient's part of an id, from its beginning: of a TCGA barcode the first twelve characters."""
+"""The part of an id that names the patient, from its start: of a TCGA barcode the first twelve characters."""
 
 
 def slide_id(name: str) -> str:
@@ -27,12 +27,12 @@ def slide_id(name: str) -> str:
 
 
 def family(name: str) -> str | None:
-    """The public cohort whose ids look like this one; None for any other."""
+    """Return the public cohort whose ids look like this one; None for any other."""
     return next((cohort for cohort, form in _FAMILIES.items() if form.match(name)), None)
 
 
 def patient_of(name: str) -> str | None:
-    """The patient in the id or file name of a public cohort's slide; None where it cannot be told."""
+    """Return the patient in the id or file name of a public cohort's slide; None where there is none."""
     bare = slide_id(name)
     matches = (form.match(bare) for form in _FAMILIES.values())
     return next((match.group() for match in matches if match), None)

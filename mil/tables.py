@@ -1,4 +1,4 @@
-"""Tables as hospitals write them, read as text and nothing but text."""
+"""Read tables as hospitals write them; every cell stays text."""
 
 import csv
 import difflib
@@ -17,7 +17,7 @@ from mil.findings import Checked
 _WORDS = ["na", "n/a", "#n/a", "nan", "none", "null", "nil", "missing", "unknown", "-", ".", "?"]
 _TCGA = ("not available", "[not available]", "[not applicable]", "[not evaluated]", "[discrepancy]", "[unknown]")
 MISSING = frozenset(("", *_WORDS, *_TCGA))
-"""What a label column may hold where nothing is known; compared without regard to case. The brackets are TCGA's."""
+"""Words for a missing value, compared without regard to case; those in brackets are TCGA's."""
 
 _DELIMITERS = (",", ";", "\t")
 _ZIP, _OLD_EXCEL = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
@@ -35,12 +35,12 @@ def read_table(path: Path, error: type[MilError] = CohortError) -> pd.DataFrame:
 def checked_table(path: Path, error: type[MilError] = CohortError) -> Checked[pd.DataFrame]:
     """Read a table as stripped text, so that `001` and `1E5` stay: CSV (comma, semicolon, tab; also `.gz`) or XLSX.
 
-    A byte order mark, any line ends, quotes, blank lines and empty columns after the last one are taken as they come.
-    Of a workbook the first sheet is read.
+    A byte order mark, any line ends, quotes, blank lines and empty last columns are accepted. Of a workbook the first
+    sheet is read.
 
     Raises:
-        error: No such file, no text, no rows, a column twice, a line with another number of fields than the header,
-            or a formula.
+        error: The file is missing, not text, or has no rows, a repeated column, a line with another number of fields
+            than the header, or a formula.
     """
     raw = _bytes(path, error)
     if raw.startswith(_OLD_EXCEL):
@@ -59,7 +59,7 @@ def require(path: Path, table: pd.DataFrame, columns: Sequence[str], error: type
     """Check that a table has these columns.
 
     Raises:
-        error: One is missing; names the nearest, and what was found.
+        error: A column is missing; the message names the nearest one and those of the table.
     """
     names = [str(name) for name in table.columns]
     for column in columns:
@@ -71,13 +71,13 @@ def require(path: Path, table: pd.DataFrame, columns: Sequence[str], error: type
 
 
 def listed(ids: Sequence[str]) -> str:
-    """The first ten of some ids, and how many more there are."""
+    """Return the first ten ids in quotes, and the number of further ones."""
     more = f" and {len(ids) - 10} more" if len(ids) > 10 else ""
     return ", ".join(f"'{name}'" for name in ids[:10]) + more
 
 
 def _one_line(field: str) -> str:
-    # A header is often broken over lines within its cell; nobody can type that on a command line.
+    # A header is often broken over lines within its cell, which cannot be typed on a command line.
     return " ".join(field.split()) if len(field.splitlines()) > 1 else field.strip()
 
 

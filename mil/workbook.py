@@ -1,4 +1,4 @@
-"""The first sheet of an XLSX workbook, as the text that its cells show."""
+"""Read the first sheet of an XLSX workbook as the text that its cells show."""
 
 import io
 import re
@@ -16,11 +16,11 @@ from mil.errors import MilError
 from mil.findings import Checked, Finding
 
 _LARGEST = 1 << 30
-"""Bytes that a workbook may unpack to; far above any clinical table, far below a memory."""
+"""Largest unpacked size of a workbook in bytes: far more than any clinical table, far less than memory."""
 
 _BROKEN = (
     *(zipfile.BadZipFile, zlib.error, EOFError, OSError, InvalidFileException),
-    # What openpyxl and the XML parser under it let out of files that are not what they say.
+    # What openpyxl and its XML parser raise on broken files.
     *(ValueError, TypeError, AttributeError, LookupError, SyntaxError, RuntimeError),
 )
 

@@ -1,4 +1,4 @@
-"""The clinical table: who the patients are, which slides they have, and what is known of them."""
+"""The clinical table: patients, their slides, labels and covariates."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ LabelsSuffice = Callable[[pd.DataFrame], NDArray[np.bool_]]
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """A checked table of slides, with labels that are one for each patient.
+    """A checked table of slides, with one label for each patient.
 
     Attributes:
         table: One row a slide, all text: `patient`, `slide`, `site` where known, then the table's other columns.
         labels: Columns that every patient has exactly one value of, or, where some may be missing, at most one.
-        covariates: Further columns carried along.
+        covariates: Further columns of the table.
     """
 
     table: pd.DataFrame
@@ -108,7 +108,7 @@ class Cohort:
 
     @cached_property
     def patients(self) -> pd.DataFrame:
-        """One row a patient, by id: `site`, labels, covariates, and `slides`, a sorted tuple of ids."""
+        """One row a patient, indexed by id: `site`, labels, covariates, and `slides`, a sorted tuple of ids."""
         columns = [name for name in ("site", *self.labels, *self.covariates) if name in self.table]
         groups = self.table.sort_values(["patient", "slide"], kind="stable").groupby("patient", sort=True)
         table = (
@@ -119,7 +119,7 @@ class Cohort:
         return table.assign(slides=groups["slide"].agg(tuple))
 
     def bags(self, unit: Literal["patient", "slide"] = "patient") -> pd.DataFrame:
-        """What a model sees as one: all slides of a patient, or each slide for itself.
+        """Return the bags: all slides of a patient, or each slide separately.
 
         Returns:
             `bag` (its id), `patient` and `slides` (a sorted tuple), sorted by `bag`.

@@ -1,4 +1,4 @@
-"""Which columns of a table are its ids, and what the words in the others mean."""
+"""Find the id columns of a table, and translate the words in other columns."""
 
 import difflib
 import logging
@@ -28,7 +28,7 @@ _WHOLE = {"patient": ["bcr patient barcode", "TCGA participant barcode"], "slide
 
 @dataclass(frozen=True)
 class Columns:
-    """What a table calls its ids; what is None is looked for under the names that are common for it.
+    """Names of the id columns of a table; None looks for common names.
 
     A table without a column for the site has no sites.
     """
@@ -41,19 +41,19 @@ class Columns:
 def identified(
     path: Path, raw: pd.DataFrame, columns: Columns, needed: Collection[str], requested: set[str]
 ) -> Checked[pd.DataFrame]:
-    """Return the table with its ids first, as `patient`, `slide` and `site`, so far as it has them.
+    """Return the table with its ids first, as `patient`, `slide` and `site`, where it has them.
 
-    Columns that may be the site are warned of where there are several, and none is taken.
+    Where several columns may be the site, none is taken and a warning names them.
 
     Args:
-        path: Its file, for messages.
-        raw: As it was read.
-        columns: What it calls its ids.
-        needed: Which of the three it must have.
-        requested: Labels and covariates: columns that stay under their own names even where they are ids.
+        path: File of the table, for messages.
+        raw: The table as it was read.
+        columns: Names of the id columns.
+        needed: The ids that it must have.
+        requested: Labels and covariates: columns that keep their names even where they are ids.
 
     Raises:
-        CohortError: A needed column is not there, or several may be it.
+        CohortError: A needed column is missing, or several columns may be the one.
     """
     warnings: list[Finding] = []
     names: dict[str, str] = {}
@@ -67,9 +67,9 @@ def identified(
 
 
 def translated(path: Path, table: pd.DataFrame, words: Words, requested: Collection[str]) -> Checked[pd.DataFrame]:
-    """Return the table with the words of its labels and covariates replaced by what they mean; other words stay.
+    """Return the table with the words of its labels and covariates translated; other words stay.
 
-    Words are compared without regard to case. A word that no row holds is warned of, as it is likely a slip.
+    Words are compared without regard to case. A word that occurs in no row causes a warning.
 
     Raises:
         ConfigError: Words for a column that is neither a label nor a covariate.

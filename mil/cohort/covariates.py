@@ -1,4 +1,4 @@
-"""What a clinic knows of a patient beside the slides, as numbers that a model reads."""
+"""Clinical covariates, encoded as numbers for a model."""
 
 import copy
 import math
@@ -19,15 +19,15 @@ Floats = NDArray[np.float64]
 
 
 class Covariates:
-    """Columns of the clinical table, encoded side by side.
+    """Encoding of clinical columns.
 
-    A number gives two columns: itself in standard deviations of the training patients about their mean, zero where it
-    is missing, and 1 where it is missing. A category gives one column for each declared level, one for words that are
-    none of them, and one for no word: nobody is left out for want of a covariate.
+    A number becomes two columns: the value, standardised by the training patients and zero where it is missing, and an
+    indicator of missing values. A category becomes one column for each declared level, one for other words, and one for
+    missing values. So patients with missing covariates are not left out.
     """
 
     def __init__(self, numeric: Sequence[str] = (), categorical: Mapping[str, Sequence[str]] | None = None) -> None:
-        """`categorical` gives the levels of each column; words are compared without regard to case."""
+        """Create the encoding; `categorical` has the levels of each column, compared without regard to case."""
         self.numeric = tuple(map(str, numeric))
         self.categorical = {str(name): tuple(map(str, levels)) for name, levels in (categorical or {}).items()}
         self.columns = (*self.numeric, *self.categorical)
@@ -41,7 +41,7 @@ class Covariates:
 
     @property
     def names(self) -> list[str]:
-        """What each of the `width` numbers is."""
+        """Names of the `width` encoded columns."""
         numbers = [f"{name}{what}" for name in self.numeric for what in ("", "=missing")]
         words = [f"{n}={level}" for n, levels in self.categorical.items() for level in (*levels, "unknown", "missing")]
         return numbers + words
@@ -50,7 +50,7 @@ class Covariates:
         """Return warnings that count words outside the declared levels.
 
         Raises:
-            CohortError: what should be a number is none.
+            CohortError: A value that should be a number is not one.
         """
         for name in self.numeric:
             _numbers(table[name])
@@ -67,7 +67,7 @@ class Covariates:
         return findings
 
     def fit(self, table: pd.DataFrame) -> Self:
-        """Mean and standard deviation of each number among the patients of a table, who have to be training ones."""
+        """Return a copy with the mean and standard deviation of each number in a table of training patients."""
         fitted = copy.copy(self)
         observed = [values[~np.isnan(values)] for values in (_numbers(table[name]) for name in self.numeric)]
         fitted.mean = [float(values.mean()) if len(values) else 0.0 for values in observed]
@@ -75,10 +75,10 @@ class Covariates:
         return fitted
 
     def encode(self, table: pd.DataFrame) -> Tensor:
-        """`(p, k)`, by `names`.
+        """Return the encoded covariates, `(p, k)`, in the order of `names`.
 
         Raises:
-            CohortError: what should be a number is none.
+            CohortError: A value that should be a number is not one.
         """
         columns: list[Floats] = []
         for name, mean, spread in zip(self.numeric, self.mean, self.spread, strict=True):
@@ -90,14 +90,14 @@ class Covariates:
         return torch.from_numpy(np.concatenate(columns, axis=1)).float()
 
     def state(self) -> dict[str, Any]:
-        """Means and standard deviations, in the units of the table."""
+        """Return means and standard deviations, in the units of the table."""
         return {"mean": self.mean, "sd": self.spread}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Takes them back.
+        """Restore means and standard deviations.
 
         Raises:
-            ValueError: not one finite mean and one positive spread for each number.
+            ValueError: There is not one finite mean and one positive spread for each number.
         """
         mean, spread = ([float(value) for value in state[key]] for key in ("mean", "sd"))
         fine = all(map(math.isfinite, (*mean, *spread))) and all(value > 0 for value in spread)
@@ -111,7 +111,7 @@ def _folded(word: object) -> str:
 
 
 def _numbers(values: "pd.Series[str]") -> Floats:
-    """`(p,)`, NaN where missing."""
+    """Return numbers `(p,)`, NaN where missing."""
     words = [None if _bare(value) else str(value).strip() for value in values]
     numbers = np.array([math.nan if word is None else _number(word) for word in words])
     wrong = np.array([word is not None for word in words], dtype=bool) & ~np.isfinite(numbers)
@@ -137,7 +137,7 @@ def _bare(value: object) -> bool:
 
 
 def _places(values: "pd.Series[str]", levels: Sequence[str]) -> NDArray[np.int64]:
-    """Each patient's level, then unknown, then missing; a level may be called as what is missing is elsewhere."""
+    """Return each patient's level, then unknown, then missing; a level may be a word that elsewhere means missing."""
     place_of_level = {_folded(level): place for place, level in enumerate(levels)}
     unknown = len(levels)
     return np.array([place_of_level.get(_folded(value), unknown + _bare(value)) for value in values], dtype=np.int64)

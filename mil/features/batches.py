@@ -1,7 +1,7 @@
-"""Bags on their way to the model: which bags a step sees, in which order, with which tiles.
+"""Batches of bags: which bags a training step sees, in which order and with which tiles.
 
-Order and tiles depend on the seed and the epoch alone, never on what was read before: a run that is resumed, or that
-has another number of workers, sees the same batches.
+Order and tiles depend on the seed and the epoch only, not on what was read before: a resumed run, or a run with another
+number of workers, sees the same batches.
 """
 
 import copy
@@ -20,7 +20,7 @@ from mil.features.store import FeatureStore
 
 
 class Batch(NamedTuple):
-    """One step's bags."""
+    """The bags of one training step."""
 
     bags: Bags
     target: Tensor
@@ -30,14 +30,14 @@ class Batch(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """A bag to read: whole, or in an epoch's random part of it."""
+    """A bag to read: all its tiles, or, where `epoch` is given, the tiles drawn for that epoch."""
 
     bag: int
     epoch: int | None = None
 
 
 class _Tiles(NamedTuple):
-    """One bag's tiles, or those of them that were drawn."""
+    """The tiles of one bag, all or drawn."""
 
     features: Tensor
     coords: Tensor | None
@@ -49,7 +49,7 @@ class _Tiles(NamedTuple):
 
 
 class BagDataset(Dataset[Batch]):
-    """Reads bags from a feature store; what stays in memory is the store's affair."""
+    """Bags read from a feature store, which decides what stays in memory."""
 
     def __init__(
         self,
@@ -60,16 +60,22 @@ class BagDataset(Dataset[Batch]):
         seed: int = 0,
         covariates: Tensor | None = None,
     ) -> None:
-        """`slides`, `target` `(b, ...)` and `covariates` `(b, k)` of each bag.
+        """Create the dataset.
 
-        `max_tiles` bounds the bags of a `Draw` with an epoch.
+        Args:
+            store: Where the features are read from.
+            slides: Ids of each bag's slides.
+            target: `(b, ...)`, as the endpoint encodes it.
+            max_tiles: Largest number of tiles of a `Draw` with an epoch; None draws none.
+            seed: Seed of the draws.
+            covariates: `(b, k)`.
         """
         self.store, self.slides, self.target, self.covariates = store, slides, target, covariates
         self.max_tiles, self.seed = max_tiles, seed
         self.dtype: torch.dtype | None = None
 
     def cast(self, dtype: torch.dtype) -> "BagDataset":
-        """The same bags in another precision: who reads ahead converts, not the model."""
+        """Return the same bags in another precision, so that worker processes convert and not the training process."""
         dataset = copy.copy(self)
         dataset.dtype = dtype
         return dataset
@@ -79,7 +85,7 @@ class BagDataset(Dataset[Batch]):
 
     @property
     def sizes(self) -> list[int]:
-        """Tiles of each bag, from the files' headers."""
+        """Number of tiles of each bag, from the headers of the files."""
         headers = self.read_headers()
         return [sum(headers[slide].tiles for slide in bag) for bag in self.slides]
 
@@ -116,10 +122,11 @@ class BagDataset(Dataset[Batch]):
 
 
 class TrainOrder(Sampler[list[Draw]]):
-    """Each epoch's batches: shuffled or drawn by weight, up to `bags` a batch and `tiles` tiles.
+    """Shuffled or weighted batches of at most `bags` bags and `tiles` tiles, anew for each epoch.
 
-    With `events`, bags with an event are dealt out evenly, so that every batch has one where there are enough of them,
-    and no batch is of a single bag unless it alone exceeds the tiles: the last two then are one, of a bag more.
+    With `events`, bags with an event are distributed evenly, so that every batch has one where there are enough of
+    them. No batch then has a single bag, unless that bag alone exceeds the number of tiles: a single last bag joins the
+    batch before it.
     """
 
     def __init__(
@@ -132,15 +139,22 @@ class TrainOrder(Sampler[list[Draw]]):
         epoch: int = 0,
         events: NDArray[np.bool_] | None = None,
     ) -> None:
-        """`sizes` in tiles as trained; with `weight`, as many bags as there are are drawn with replacement.
+        """Create the sampler.
 
-        `epoch` is the one to begin with: Lightning asks for the first batches before it calls `set_epoch`.
+        Args:
+            sizes: Number of tiles of each bag, after tiles are drawn.
+            bags: Largest number of bags in a batch.
+            tiles: Largest number of tiles in a batch; a larger bag is a batch by itself. None sets no limit.
+            weight: Weights with which as many bags as there are are drawn with replacement; None shuffles.
+            seed: Seed of the order.
+            epoch: First epoch: Lightning asks for the first batches before it calls `set_epoch`.
+            events: Which bags have an event; None where that does not matter.
         """
         self.sizes, self.bags, self.tiles = sizes, bags, tiles
         self.weight, self.seed, self.epoch, self.events = weight, seed, epoch, events
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
+        """Set the epoch; Lightning calls this before each one."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[Draw]]:
@@ -161,7 +175,7 @@ class TrainOrder(Sampler[list[Draw]]):
         return [[Draw(bag, self.epoch) for bag in batch] for batches in cut for batch in batches]
 
     def _dealt(self, rng: np.random.Generator, events: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
-        """As many groups as batches are needed, as equal in size and in events as can be."""
+        """Return as many groups as batches are needed, as equal in size and in events as possible."""
         count = len(self.sizes)
         needed = max(-(-count // self.bags), -(-sum(self.sizes) // self.tiles) if self.tiles else 1)
         groups = min(needed, max(1, count // 2))
@@ -173,17 +187,17 @@ class TrainOrder(Sampler[list[Draw]]):
 
 
 class WholeOrder(Sampler[list[Draw]]):
-    """All bags in their own order, in the same batches each epoch, so many times over: who steps once a pass."""
+    """All bags in order, in the same batches, `passes` times an epoch, for losses over the whole cohort."""
 
     def __init__(
         self, sizes: Sequence[int], bags: int, tiles: int | None = None, passes: int = 1, epoch: int = 0
     ) -> None:
-        """`sizes`, `bags`, `tiles` and `epoch` are those of `TrainOrder`."""
+        """Create the sampler; `sizes`, `bags`, `tiles` and `epoch` as in `TrainOrder`."""
         self.batches = _cut(range(len(sizes)), sizes, bags, tiles)
         self.passes, self.epoch = passes, epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch, of which the drawn tiles depend."""
+        """Set the epoch, on which the drawn tiles depend; Lightning calls this before each one."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[Draw]]:
@@ -195,7 +209,7 @@ class WholeOrder(Sampler[list[Draw]]):
 
 
 def _cut(order: Iterable[int], sizes: Sequence[int], bags: int, tiles: int | None) -> list[list[int]]:
-    """Batches of up to so many bags and tiles, one after the other; a bag of more tiles is alone."""
+    """Cut an order into batches of at most `bags` bags and `tiles` tiles; a larger bag is a batch by itself."""
     batches: list[list[int]] = []
     room = 0.0
     for bag in order:
@@ -208,7 +222,7 @@ def _cut(order: Iterable[int], sizes: Sequence[int], bags: int, tiles: int | Non
 
 
 def loader(dataset: BagDataset, order: Sampler[list[Draw]] | None = None, workers: int = 0) -> DataLoader[Batch]:
-    """A loader over the batches of `order`, or over whole bags one by one, in their own order."""
+    """Return a loader over the batches of `order`; without one, over the bags one by one, with all their tiles."""
     alone = [[Draw(bag)] for bag in range(len(dataset))]
     if workers:
         dataset.read_headers()  # worker processes may not start the process that reads a header

@@ -1,11 +1,11 @@
-"""What a tile encoder is to this package: a name, the names producers write for it, and a width."""
+"""Tile encoders: name, the names that producers write for them, and width."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A tile encoder, as features name it and as a tool expects it.
+    """A tile encoder.
 
     Args:
         name: The name this package uses, a file of `conf/encoder/`.
@@ -14,7 +14,7 @@ class Encoder:
         tile_px: Side of the tiles it was made for, pixels.
         mpp: Resolution of the tiles it was made for, micrometres a pixel.
         licence: Licence of the weights.
-        pretrained_on: Cohorts it has seen, and which are therefore not external to it.
+        pretrained_on: Cohorts in its training data, which are therefore not external to it.
     """
 
     name: str
@@ -31,10 +31,10 @@ class Encoder:
         object.__setattr__(self, "pretrained_on", tuple(self.pretrained_on))
 
     def answers_to(self, name: str) -> bool:
-        """Whether `name` is this encoder's name or one of its aliases, whatever the case, `-`, `_` and spaces."""
+        """Return whether `name` is the name or an alias of the encoder, ignoring case, `-`, `_` and spaces."""
         return folded(name) in {folded(alias) for alias in (self.name, *self.aliases)}
 
 
 def folded(name: str) -> str:
-    """`name` as it is compared: `H-optimus-0`, `h_optimus_0` and `hoptimus0` are one."""
+    """Return `name` as it is compared: `H-optimus-0`, `h_optimus_0` and `hoptimus0` are the same."""
     return name.casefold().replace("-", "").replace("_", "").replace(" ", "")

@@ -1,4 +1,4 @@
-"""How large tiles are, in pixels and in micrometres a pixel, and whether that is what was expected."""
+"""Size of tiles, in pixels and in micrometres a pixel, and whether it is the expected one."""
 
 import math
 from collections.abc import Mapping
@@ -9,20 +9,20 @@ from mil.errors import EncoderError
 from mil.features.formats import Header
 
 MPP_TOLERANCE = 0.12
-"""Most resolutions are a magnification's, and "20x" is 0.5 micrometres a pixel by ten percent."""
+"""Most resolutions are derived from a magnification, and "20x" means 0.5 micrometres a pixel within ten percent."""
 TILE_TOLERANCE = 0.25
-"""Tiles of 224 and of 256 pixels are both cut for the same encoders."""
+"""Tiles of 224 and of 256 pixels are cut for the same encoders."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The tiles of one cohort; None is unknown.
+    """Size of the tiles of a cohort; None where unknown.
 
     Attributes:
         mpp: Micrometres a pixel of the tiles as cut, the slides' median.
         tile_px: Side of a tile in pixels at `mpp`, the slides' median.
-        mpp_verified: Whether every file said its `mpp` itself; otherwise somebody's word fills the gaps.
-        tile_px_verified: The same of `tile_px`.
+        mpp_verified: Whether every file states its `mpp`; otherwise the expected one stands in.
+        tile_px_verified: Whether every file states its `tile_px`.
     """
 
     mpp: float | None = None
@@ -38,13 +38,13 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Expected:
-    """The tiles that somebody asks for; None is anything.
+    """The expected size of tiles; None accepts any.
 
     Attributes:
         mpp: Micrometres a pixel.
         tile_px: Side of a tile in pixels.
-        whose: Who asks, in the words of a message.
-        option: What a user may write before `.mpp=...` to have it otherwise; nothing where that is not theirs.
+        whose: Who expects it, for messages.
+        option: Option that a user may set with `.mpp=...` to change it; "" where there is none.
     """
 
     mpp: float | None = None
@@ -54,12 +54,12 @@ class Expected:
 
 
 def settled(headers: Mapping[str, Header], expected: Expected, where: object) -> Geometry:
-    """The one geometry of these slides, as their files say it; where none says it, as expected.
+    """Return the common geometry that the files of the slides state; where no file states it, the expected one.
 
-    Extents in level-0 pixels may differ: scanners do.
+    Extents in level-0 pixels may differ, as scanners do.
 
     Raises:
-        EncoderError: Slides differ from each other, or from what is expected, by more than the tolerance.
+        EncoderError: Slides differ from each other or from the expected size by more than the tolerance.
     """
     tiled = {slide: header for slide, header in headers.items() if header.tiles}
     mpp, mpp_said = _one("mpp", MPP_TOLERANCE, tiled, expected, where)

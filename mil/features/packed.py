@@ -1,14 +1,13 @@
-"""A whole cohort's features in one file, as `mil convert` writes it: opened in milliseconds, a bag in one read.
+"""The features of a cohort in one file, written by `mil convert`: opens in milliseconds, one read for each bag.
 
     features  (N, d)     all slides' tiles end to end, contiguous
     coords    (N, 2)     level-0 pixels, int64; -1 where a slide has none
     offsets   (s + 1,)   where each slide starts, and the last ends
     slides    (s,)       ids, UTF-8
     sha256    (s, 32)    of each slide's rows, features then coords
-    headers   (bytes,)   JSON: what each slide's own file said of itself
+    headers   (bytes,)   JSON: the header of each slide's original file
 
-The format's version is the attribute `mil_packed`. There is no text heap and no chunk index: nothing in the file grows
-with what reads it.
+The version of the format is the attribute `mil_packed`. The file has no text heap and no chunk index.
 """
 
 import hashlib
@@ -36,19 +35,19 @@ from mil.features.formats import Header, Slide
 VERSION = 1
 MARK = "mil_packed"
 KINDS = {"float16": "<f2", "float32": "<f4", "bfloat16": "V2"}
-NAMES = ("utf-8", "surrogateescape")  # a file's name may be no text at all
+NAMES = ("utf-8", "surrogateescape")  # the name of a file need not be valid text
 _HEADERS = TypeAdapter(list[Header])
 _INDEX_BYTES = 2**28
 
 
 @dataclass(frozen=True)
 class _Index:
-    """Everything but the tiles."""
+    """Everything except the tiles."""
 
     state: tuple[int, int]
-    """the file's size and time of change when this was read"""
+    """size and modification time of the file when this was read"""
     places: Mapping[str, int]
-    """first bytes of features and coordinates"""
+    """offsets in bytes at which features and coordinates start"""
     start: Mapping[str, int]
     headers: Mapping[str, Header]
     sha256: Mapping[str, str]
@@ -61,7 +60,7 @@ class Packed:
         path: The file.
 
     Raises:
-        FeatureError: On first use: no packed file, of a newer version, or one whose parts do not fit together.
+        FeatureError: At first use: the file is not a packed one, is of a newer version, or is inconsistent.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,19 +68,19 @@ class Packed:
 
     @property
     def slides(self) -> list[str]:
-        """Ids of all slides, sorted."""
+        """Ids of the slides, sorted."""
         return sorted(self._index.headers)
 
     def header(self, slide: str) -> Header:
-        """What the slide's own file said of itself, with the dtype that this file holds."""
+        """Return the header of the slide's original file, with the dtype of this file."""
         return self._index.headers[slide]
 
     def sha256(self, slide: str) -> str:
-        """The digest of the slide's rows, in hexadecimal."""
+        """Return the digest of the slide's rows, in hexadecimal."""
         return self._index.sha256[slide]
 
     def read(self, slide: str) -> Slide:
-        """A slide's whole bag; past HDF5, which takes a hundred times as long to open a file as to read a small bag."""
+        """Return a slide. HDF5 is bypassed: it takes a hundred times longer to open a file than to read a small bag."""
         index, header = self._index, self._index.headers[slide]
         start = index.start[slide]
         with named(self.path), parsing("a packed cohort"), self.path.open("rb") as file:
@@ -95,7 +94,7 @@ class Packed:
         """Read a slide and compare it with its digest.
 
         Raises:
-            FeatureError: A bit has changed since the file was written.
+            FeatureError: The rows have changed since the file was written.
         """
         slide_read = self.read(slide)
         if digest(slide_read.features, slide_read.coords) != self.sha256(slide):
@@ -113,7 +112,7 @@ class Packed:
 
 
 def digest(features: Tensor, coords: Tensor | None) -> str:
-    """The sha256 of a slide's rows as they are stored."""
+    """Return the sha256 of a slide's rows as they are stored."""
     hasher = hashlib.sha256(as_bytes(features))
     if coords is not None:
         hasher.update(coords.numpy().tobytes())
@@ -121,7 +120,7 @@ def digest(features: Tensor, coords: Tensor | None) -> str:
 
 
 def as_bytes(features: Tensor) -> bytes:
-    """Tiles `(n, d)` as they lie in the file, little-endian row by row."""
+    """Return tiles `(n, d)` as they are stored, row by row and little-endian."""
     wide = features.view(torch.int16) if features.dtype == torch.bfloat16 else features
     return wide.numpy().tobytes()
 
@@ -152,7 +151,7 @@ def _index_of(file: hdf5.File, state: tuple[int, int]) -> _Index:
 
 
 def _first(file: hdf5.File, key: str, kind: str) -> int:
-    """The byte at which rows begin that lie end to end, in the type and byte order that `read` takes them for."""
+    """Return the offset of contiguous rows, after a check of type and byte order."""
     stored = hdf5.dataset(file, key)
     start: int | None = stored.id.get_offset()  # None where rows do not lie end to end
     if start is None or start + stored.nbytes > file.id.get_filesize() or stored.dtype != np.dtype(kind):
@@ -197,5 +196,5 @@ def _tensor(values: NDArray[Any]) -> Tensor:
 
 
 def header_json(headers: list[Header]) -> bytes:
-    """The headers as the file holds them."""
+    """Return the headers as they are stored."""
     return json.dumps(_HEADERS.dump_python(headers, mode="json"), ensure_ascii=False).encode("utf-8", "replace")

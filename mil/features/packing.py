@@ -1,8 +1,8 @@
-"""Any readable folder of features into one packed file.
+"""Pack a folder of features into one file.
 
-The file is laid out at its full size first and closed; tiles are then written into their places byte by byte, and a
-journal beside it counts the slides that are safely there. HDF5's own structures are never open while tiles are
-written, so that a process killed at any moment leaves something that can be gone on with.
+The file is created at its full size and closed. Tiles are then written to their offsets, and a journal lists the slides
+that have reached the disk. HDF5 is not open while tiles are written, so a process that is killed at any moment can be
+resumed.
 """
 
 import json
@@ -31,12 +31,12 @@ DTYPES = {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.
 _SYNC_BYTES = 2**28
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many slides are done, and of how many."""
+"""Called with the name of the step, the number of slides done, and the number of slides."""
 
 
 @dataclass(frozen=True)
 class Packing:
-    """What became of a folder."""
+    """The result of packing."""
 
     slides: int
     tiles: int
@@ -46,18 +46,18 @@ class Packing:
     after: int
     """bytes of the packed file"""
     rounding: float
-    """largest change of a value on its way to another dtype; zero where every value is as it was"""
+    """largest change of a value by the conversion to another dtype"""
     resumed: int
     """slides that an earlier, interrupted process had written"""
 
 
 _Source = tuple[str, int, int]
-"""Path, bytes, and time of the last change of what a slide is read from."""
+"""Path, size and modification time of the file or folder that a slide is read from."""
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is to be written where."""
+    """What is written, and where."""
 
     slides: Sequence[str]
     headers: Sequence[Header]
@@ -67,11 +67,11 @@ class _Plan:
 
     @cached_property
     def offsets(self) -> list[int]:
-        """Rows at which slides start, and the last ends."""
+        """First row of each slide, and the number of rows."""
         return [0, *accumulate(header.tiles for header in self.headers)]
 
-    def told(self) -> str:
-        """All of it in a line: what another process began can be gone on with only under the same plan."""
+    def to_json(self) -> str:
+        """Return the plan as one line of JSON; an interrupted packing is resumed only with the same plan."""
         each = zip(self.slides, self.sources, self.headers, strict=True)
         slides = {slide: [*source, asdict(header)] for slide, source, header in each}
         return json.dumps({"version": VERSION, "dtype": self.dtype, "slides": slides})
@@ -84,20 +84,19 @@ def pack(
     dtype: str | None = None,
     progress: Progress | None = None,
 ) -> Packing:
-    """Write slides of a store into `out`, which appears whole and verified or not at all.
+    """Write slides of a store into `out`, which appears only when it is complete and verified.
 
     Args:
-        store: Where the slides lie.
-        out: A file that is not there yet. The folder `<out>.partial` holds what an interrupted process has done.
-        slides: Which; None for all.
+        store: The store with the slides.
+        out: A new file. The folder `<out>.partial` keeps the work of an interrupted process.
+        slides: Ids of the slides; None for all.
         dtype: float16, float32 or bfloat16; None keeps what is stored, the widest where slides differ.
-        progress: Is told how far it is.
+        progress: Called after each slide of each step.
 
     Raises:
-        FeatureError: `out` is there or lies among the slides, slides are unreadable or differ in width, a source has
-            changed since an interrupted process began, another process is at it, or what was written does not read
-            back.
-        ConfigError: Another dtype.
+        FeatureError: `out` exists or lies among the slides, slides are unreadable or differ in width, a source has
+            changed since an interrupted process began, another process packs into `out`, or the verification fails.
+        ConfigError: The dtype is unknown.
     """
     if out.exists():
         raise FeatureError(f"{out} is there already, expected a new file")
@@ -122,12 +121,12 @@ def pack(
 
 
 class _Job:
-    """One packing, begun or gone on with."""
+    """A packing, new or resumed."""
 
     def __init__(self, store: FeatureStore, plan: _Plan, folder: Path, progress: Progress) -> None:
         self.store, self.plan, self.progress = store, plan, progress
         self.file, self.journal = folder / "cohort.h5", folder / "journal.jsonl"
-        self.done: dict[str, tuple[str, float]] = {}  # digest and rounding of the slides that are safely on the disk
+        self.done: dict[str, tuple[str, float]] = {}  # digest and rounding of the slides that have reached the disk
         if self.journal.exists():
             self._resume(folder)
         else:
@@ -135,9 +134,9 @@ class _Job:
 
     def _resume(self, folder: Path) -> None:
         begun, *lines = self.journal.read_text(encoding="utf-8").split("\n")
-        if begun != self.plan.told():
+        if begun != self.plan.to_json():
             raise FeatureError(f"{folder} was begun {_other(begun, self.plan)}: remove it to begin anew")
-        complete = lines[:-1]  # what follows the last line's end was being written when the process was killed
+        complete = lines[:-1]  # text after the last end of a line was being written when the process was killed
         self.done = {slide: (sha256, lost) for slide, sha256, lost in map(json.loads, complete)}
         files.write(self.journal, "\n".join([begun, *complete, ""]))
 
@@ -151,13 +150,13 @@ class _Job:
             _reserve(file, "sha256", (len(plan.slides), 32), "u1")
             _reserve(file, "coords", (tiles, 2), "i8")
             _reserve(file, "features", (tiles, plan.width), KINDS[plan.dtype])
-        # the journal is there only once the file beside it is laid out, on the disk too
+        # the journal is written only when the file with its full size has reached the disk
         with self.file.open("r+b") as laid:
             os.fsync(laid.fileno())
-        files.write(self.journal, plan.told() + "\n")
+        files.write(self.journal, plan.to_json() + "\n")
 
     def write(self) -> float:
-        """Writes the slides that are not there yet; gives the largest rounding of all."""
+        """Write the missing slides and return the largest rounding of all."""
         places, lines, unsynced = self._places(), list[str](), 0
         with self.file.open("r+b") as target, self.journal.open("a", encoding="utf-8") as journal:
             for count, slide in enumerate(self.plan.slides, 1):
@@ -189,7 +188,7 @@ class _Job:
         return len(content)
 
     def _read(self, number: int) -> tuple[Tensor, Tensor | None, float]:
-        """A slide's features and coordinates as they are to be stored, and what that changes at most."""
+        """Return a slide's features and coordinates as they will be stored, and the largest rounding."""
         slide, path = self.plan.slides[number], self.store.path(self.plan.slides[number])
         source = self.store.read(slide)
         coords_as_planned = (source.coords is not None) == self.plan.headers[number].has_coords
@@ -201,12 +200,12 @@ class _Job:
         return features, source.coords, lost
 
     def _places(self) -> dict[str, int]:
-        """Bytes at which the datasets begin."""
+        """Return the offsets of the datasets, in bytes."""
         with h5py.File(self.file, "r") as file:
             return {name: file[name].id.get_offset() or 0 for name in ("features", "coords", "sha256")}
 
     def verify(self) -> None:
-        """Reads everything back; what does not read back is begun anew by the next process."""
+        """Read everything back; where that fails, the next process starts from the beginning."""
         packed = Packed(self.file)
         try:
             for count, slide in enumerate(self.plan.slides, 1):
@@ -226,7 +225,7 @@ def _planned(store: FeatureStore, slides: Sequence[str], dtype: str | None, prog
     if len(widths) != 1:
         listing = " and ".join(f"{width} (slide '{slide}')" for width, slide in sorted(widths.items())) or "no tiles"
         raise FeatureError(f"features under {store.folder} are of several widths: {listing}, expected one")
-    read_as = {"float64": "float32"}  # as every reader gives it
+    read_as = {"float64": "float32"}  # the type in which every layout reads it
     kinds = {read_as.get(header.dtype, header.dtype) for header in headers.values() if header.tiles}
     chosen = dtype or (kinds.pop() if len(kinds) == 1 else "float32")
     stored = [replace(header, dtype=chosen) for header in headers.values()]
@@ -249,7 +248,7 @@ def _headers(store: FeatureStore, slides: Sequence[str], progress: Progress) -> 
 
 
 def _source(path: Path) -> _Source:
-    """What tells a file, or a folder that stands for one, from what it was before."""
+    """Return what shows whether a file, or a zarr folder, has changed."""
     files = [path]
     if path.is_dir():
         files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
@@ -258,9 +257,9 @@ def _source(path: Path) -> _Source:
 
 
 def _other(begun: str, plan: _Plan) -> str:
-    """How the plan that a journal begins with differs from this one."""
+    """Describe how the plan in a journal differs from this one."""
     try:
-        then, now = json.loads(begun), json.loads(plan.told())
+        then, now = json.loads(begun), json.loads(plan.to_json())
         if then["version"] != VERSION or then["dtype"] != plan.dtype:
             return f"as version {then['version']} with dtype {then['dtype']}, expected {VERSION} with {plan.dtype}"
         old, new = then["slides"], now["slides"]
@@ -271,18 +270,18 @@ def _other(begun: str, plan: _Plan) -> str:
 
 
 def _reserve(file: h5py.File, name: str, shape: tuple[int, int], kind: str) -> None:
-    """A dataset with its place in the file, though nothing is written into it."""
+    """Create a dataset with space in the file, without writing values."""
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_layout(h5py.h5d.CONTIGUOUS)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    layout.set_obj_track_times(False)  # or no two files would be alike
+    layout.set_obj_track_times(False)  # otherwise no two files would be identical
     space = h5py.h5s.create_simple(shape)
     h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(np.dtype(kind)), space, layout)
 
 
 def _converted(features: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
-    """Tiles in another dtype, and by how much that changes a value at most."""
+    """Return tiles in another dtype, and the largest change of a value."""
     if features.dtype == dtype:
         return features, 0.0
     converted = features.to(dtype)
@@ -291,7 +290,7 @@ def _converted(features: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
 
 
 def _settle(target: BinaryIO, journal: TextIO, lines: list[str]) -> None:
-    """Tiles reach the disk before the journal says that they have."""
+    """Bring tiles to the disk before the journal lists them."""
     target.flush()
     os.fsync(target.fileno())
     journal.writelines(lines)

@@ -1,4 +1,4 @@
-"""Slides judged in separate processes: a foreign file can crash the process that reads it, or hang it for ever."""
+"""Calls in separate processes: a foreign file can crash the process that reads it, or block it for ever."""
 
 import time
 from collections import deque
@@ -17,28 +17,28 @@ Progress = Callable[[int, int], None]
 T = TypeVar("T")
 
 
-def judged(
+def map_in_processes(
     slides: Sequence[str],
-    judge: Callable[[str], T],
+    function: Callable[[str], T],
     failed: Callable[[str, str], T],
     workers: int = 2,
     progress: Progress | None = None,
     seconds: float | None = None,
 ) -> dict[str, T]:
-    """Return what `judge` returns for each slide, in the order of the slides.
+    """Return what `function` returns for each slide, in the order of the slides.
 
     Args:
         slides: Ids of the slides.
-        judge: Called in another process; it and its results must be picklable. A `MilError` that it raises is raised
-            here.
-        failed: Called here with a slide and the reason, where the process dies or takes too long over the slide.
+        function: Called in another process; it and its results must be picklable. A `MilError` that it raises is
+            raised here.
+        failed: Called with the slide and the reason where the process dies or exceeds the time limit.
         workers: Number of processes.
         progress: Called after each slide.
         seconds: Time limit for one slide; None sets none.
     """
     results: dict[str, T] = {}
     count = min(max(1, workers), len(slides))
-    everyone = [_Worker(judge, slides[start::count], seconds) for start in range(count)]
+    everyone = [_Worker(function, slides[start::count], seconds) for start in range(count)]
     running = everyone
     try:
         while running:
@@ -57,15 +57,15 @@ def judged(
 class _Worker(Generic[T]):
     """A process that works through its slides and sends each result as soon as it has it."""
 
-    def __init__(self, judge: Callable[[str], T], slides: Sequence[str], seconds: float | None) -> None:
-        self.judge = judge
+    def __init__(self, function: Callable[[str], T], slides: Sequence[str], seconds: float | None) -> None:
+        self.function = function
         self.slides = deque(slides)
         self.seconds = seconds
         self._start()
 
     def _start(self) -> None:
         self.connection, theirs = Pipe(duplex=False)
-        self.process = Process(target=_work, args=(theirs, self.judge, list(self.slides)))
+        self.process = Process(target=_work, args=(theirs, self.function, list(self.slides)))
         self.process.start()
         theirs.close()  # so that the end of the process ends the connection
         self.deadline = self._deadline()
@@ -90,7 +90,7 @@ class _Worker(Generic[T]):
         return failed(slide, reason)
 
     def stop(self) -> None:
-        """End the process, whatever it is doing."""
+        """Kill the process."""
         self.process.kill()
         self.process.join()
         self.connection.close()
@@ -106,11 +106,11 @@ def _ready(workers: Sequence[_Worker[T]]) -> list[_Worker[T]]:
     return [worker for worker in workers if worker.connection in connections or worker in late]
 
 
-def _work(connection: Connection, judge: Callable[[str], T], slides: Sequence[str]) -> None:
+def _work(connection: Connection, function: Callable[[str], T], slides: Sequence[str]) -> None:
     torch.set_num_threads(1)  # a forked process does not have its parent's threads, which torch would wait for
     for slide in slides:
         try:
-            connection.send((judge(slide), None))
+            connection.send((function(slide), None))
         except MilError as error:
             connection.send((None, error))
             return

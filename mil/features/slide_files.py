@@ -1,4 +1,4 @@
-"""Which slides lie in a folder: every producer's files, at any depth, and nothing of what lies beside them."""
+"""List the slides in a folder: the feature files of every producer, at any depth, without their other files."""
 
 import os
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ _PAIR = ("h5_files", "pt_files")  # CLAM writes every slide twice, with and with
 
 
 def listing(root: Path) -> dict[str, Path]:
-    """The file of each slide under `root`, by the slide's id; links are followed, and a zarr folder is one file.
+    """Return the file of each slide under `root`, by its id; links are followed, and a zarr folder counts as a file.
 
     Raises:
-        FeatureError: No folder, no feature file in it, or a slide that is there twice.
+        FeatureError: There is no folder, no feature file in it, or a slide has two files.
     """
     if not root.is_dir():
         raise FeatureError(f"{root} is no folder, expected one with feature files, or a file that mil convert wrote")
@@ -47,11 +47,11 @@ def _files(root: Path) -> Iterator[Path]:
     endings, seen = suffixes(), set[str]()
     for name, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(name)
-        if real in seen:  # a link to a folder above it, or to one already listed
+        if real in seen:  # a link to a parent folder, or to a folder listed before
             folders.clear()
             continue
         seen.add(real)
-        # a zarr is a folder that stands for a file
+        # a zarr folder counts as a file
         candidates = sorted(entry for entry in (*files, *filter(_zarr, folders)) if entry.lower().endswith(endings))
         folders[:] = sorted(entry for entry in folders if not (_zarr(entry) or _folder_aside(entry)))
         paths = [Path(name, entry) for entry in candidates if not _file_aside(entry)]
@@ -64,7 +64,7 @@ def _zarr(folder: str) -> bool:
 
 
 def _folder_aside(name: str) -> bool:
-    """Whether the folder is hidden, or one that a producer keeps beside the tiles' features."""
+    """Return whether a folder is hidden, or is one that a producer writes next to the features."""
     return name.startswith(".") or any(fnmatchcase(name, pattern) for pattern in beside())
 
 
@@ -79,4 +79,4 @@ def _positions_only(path: Path) -> bool:
         with hdf5.opened(path) as file:
             return hdf5.has(file, "coords") and not hdf5.has(file, "features")
     except FeatureError:
-        return False  # not skipped: it is named when its slide is read
+        return False  # not skipped: the error is reported when its slide is read

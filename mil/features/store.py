@@ -1,4 +1,4 @@
-"""Slides' features, wherever a producer wrote them."""
+"""The features of slides, in the files of any supported producer."""
 
 import difflib
 from collections import defaultdict
@@ -22,31 +22,31 @@ from mil.findings import Checked, Finding
 
 _BYTES = {"float16": 2, "bfloat16": 2}
 _PLACE = 16
-"""bytes of a tile's two coordinates"""
+"""Bytes of the two coordinates of a tile."""
 
 
 class FeatureStore:
-    """The feature files under a folder, one a slide, or the one file into which `mil convert` packed them.
+    """The feature files under a folder, one for each slide, or the file into which `mil convert` packed them.
 
-    A slide's id is its file's name without endings (see `formats.slide_id`). The folder is listed once, nested folders
-    and links included. A file is opened for each read and closed again, so a store holds no handle, and it can be sent
-    to worker processes; what it keeps in memory (`keep`) stays behind.
+    The id of a slide is the name of its file without endings (see `slide_names.slide_id`). The folder is listed once,
+    with nested folders and links. Each read opens and closes its file, so a store can be sent to worker processes;
+    slides that it keeps in memory (`keep`) are not sent.
 
     Args:
-        folder: Where the files lie, at any depth; or the packed file.
-        encoder: What made the features; None takes what the files say.
+        folder: The folder with the files, at any depth; or the packed file.
+        encoder: The encoder of the features; None takes the one that the files name.
         encoders: Encoders whose names and aliases are recognised.
-        reading: What the user says of files that leave it open.
-        expected: The tiles that are asked for; None asks for the encoder's.
+        reading: Options for files whose content is ambiguous.
+        expected: The expected size of tiles; None expects the encoder's.
         header_seconds: Time limit for reading the header of one file.
 
     Attributes:
-        encoder: As given, or as `resolve` found it.
-        verified: Whether every file asked about by `resolve` said its encoder itself.
-        geometry: The tiles' size, as `resolve` found it.
+        encoder: The given encoder, or the one that `resolve` determined.
+        verified: Whether every file that `resolve` read names its encoder.
+        geometry: Size of the tiles, determined by `resolve`.
 
     Raises:
-        FeatureError: No folder, no feature file in it, or a slide that is there twice.
+        FeatureError: There is no folder, no feature file in it, or a slide has two files.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class FeatureStore:
 
     @property
     def slides(self) -> list[str]:
-        """Ids of all slides, sorted."""
+        """Ids of the slides, sorted."""
         return list(self._paths)
 
     def __contains__(self, slide: object) -> bool:
@@ -87,10 +87,10 @@ class FeatureStore:
         return len(self._paths)
 
     def path(self, slide: str) -> Path:
-        """Where a slide's features lie.
+        """Return the file of a slide.
 
         Raises:
-            FeatureError: There are none.
+            FeatureError: There is none.
         """
         if slide not in self._paths:
             near = difflib.get_close_matches(slide, self._paths, n=1)
@@ -99,10 +99,10 @@ class FeatureStore:
         return self._paths[slide]
 
     def header(self, slide: str) -> Header:
-        """What a slide's file says of itself; read once, then remembered.
+        """Return the header of a slide's file, which is read once.
 
         Raises:
-            FeatureError: Missing, broken, or of no known layout.
+            FeatureError: The file is missing, broken, or of unknown layout.
         """
         if slide not in self._headers:
             header = self.headers([slide])[slide]
@@ -113,15 +113,15 @@ class FeatureStore:
     def headers(
         self, slides: Iterable[str], workers: int = 2, progress: Progress | None = None
     ) -> dict[str, Header | FeatureError]:
-        """Many slides' headers, read in several processes and remembered; what is wrong with a file is in its place.
+        """Return the headers of many slides, read once and in several processes; for a broken file, the error.
 
         Args:
-            slides: Their ids.
-            workers: Processes.
-            progress: Is told how many files were read, of how many.
+            slides: Ids of the slides.
+            workers: Number of processes.
+            progress: Called with the number of files read, and their total number.
 
         Raises:
-            FeatureError: A slide that is not in the store.
+            FeatureError: A slide is not in the store.
         """
         paths = {slide: self.path(slide) for slide in slides}
         unread = {slide: path for slide, path in paths.items() if slide not in self._headers}
@@ -140,7 +140,7 @@ class FeatureStore:
         """Return the headers of the given slides.
 
         Raises:
-            FeatureError: A file that is missing or broken; of several the first.
+            FeatureError: A file is missing or broken; the first of several.
         """
         headers: dict[str, Header] = {}
         for slide, header in self.headers(slides).items():
@@ -150,9 +150,9 @@ class FeatureStore:
         return headers
 
     def keep(self, slides: Iterable[str], room: int) -> bool:
-        """Has `read` keep what it reads from now on, if these slides fit into so many bytes together; says whether.
+        """Keep slides in memory once they are read, if all of these fit into `room` bytes; return whether they do.
 
-        All or nothing: of a cohort that does not fit, a part in memory would hardly be met again in a shuffled epoch.
+        It is all or none: slides of a cohort that does not fit would rarely be used twice in a shuffled epoch.
         """
         headers = self.valid_headers(slides).values()
         needed = sum(header.tiles * (header.width * _BYTES.get(header.dtype, 4) + _PLACE) for header in headers)
@@ -161,19 +161,19 @@ class FeatureStore:
 
     @property
     def keeps(self) -> bool:
-        """Whether what is read stays in memory."""
+        """Whether slides stay in memory once they are read."""
         return self._kept is not None
 
     def read(self, slide: str, check: bool = True) -> Slide:
-        """A slide's whole bag; its tensors are not to be written to.
+        """Return a slide; its tensors must not be modified.
 
         Args:
-            slide: Its id.
-            check: Also look for NaN and infinite values.
+            slide: Id of the slide.
+            check: Also check for NaN and infinite values.
 
         Raises:
-            FeatureError: Missing, broken, empty, not finite, or changed since its header was read.
-            EncoderError: Of another width than the encoder's.
+            FeatureError: The file is missing, broken, empty, not finite, or changed since its header was read.
+            EncoderError: The width is not the encoder's.
         """
         if self._kept is None or not check:
             return self._read(slide, check)
@@ -199,7 +199,7 @@ class FeatureStore:
         return content
 
     def sound(self, slides: Iterable[str]) -> Checked[list[str]]:
-        """Return the slides that can be read whole, have tiles and are finite, and count the others in a warning."""
+        """Return the slides that can be read, have tiles and are finite, and a warning that counts the others."""
         ids = list(slides)
         reasons = {slide: reason for slide in ids if (reason := self._unsound(slide))}
         usable = [slide for slide in ids if slide not in reasons]
@@ -216,18 +216,18 @@ class FeatureStore:
         return ""
 
     def resolve(self, slides: Iterable[str]) -> Checked[Encoder]:
-        """Return the one encoder of these slides; it stays with the store, as does `geometry`, the size of their tiles.
+        """Determine the common encoder of the slides and return it, with warnings; also set `geometry` and `verified`.
 
-        `verified` says whether every file named the encoder. Files that do not, and float64 features, are warned of.
+        Files that do not name their encoder, and float64 features, cause warnings.
 
         Raises:
-            EncoderError: Files of several encoders, widths or sizes of tiles, or of other ones than were given, or no
-                encoder is known.
-            FeatureError: A file that is missing or broken.
+            EncoderError: The files differ in encoder, width or size of tiles, or from the given ones; or no encoder is
+                known.
+            FeatureError: A file is missing or broken.
         """
         headers = self.valid_headers(slides)
         warnings = _doubles(headers)
-        # Empty slides do not always know their width.
+        # Files of empty slides may not state their width.
         width = self._only_width({slide: header for slide, header in headers.items() if header.width})
         named = {slide: header.encoder for slide, header in headers.items() if header.encoder}
         encoder = self._only_name(named, width) if self.encoder is None else self._expected(named, self.encoder)
@@ -265,7 +265,7 @@ class FeatureStore:
         return next((encoder for encoder in self.encoders if encoder.name == name), Encoder(stated, width))
 
     def _canonical(self, name: str, width: int) -> str:
-        # Producers write one name for the class token alone and for it beside the mean of the others: width decides.
+        # Producers use one name for the class token with and without the mean of the other tokens: the width decides.
         aliased = [encoder for encoder in self.encoders if encoder.answers_to(name)]
         fitting = [encoder.name for encoder in aliased if encoder.dim == width] or [encoder.name for encoder in aliased]
         return next(iter(fitting), folded(name))
@@ -286,7 +286,7 @@ class FeatureStore:
 
 
 def _refuse_not_finite(path: Path, features: Tensor) -> None:
-    # Both extremes are NaN where any value is; rows are counted only where there is something to count.
+    # Both extremes are NaN where any value is; rows are counted only then.
     if all(torch.isfinite(extreme) for extreme in torch.aminmax(features)):
         return
     bad = int((~torch.isfinite(features)).any(dim=1).sum())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mil.errors import FeatureError
 from mil.features.formats import Header, Reading, examine
-from mil.features.processes import Progress, judged
+from mil.features.processes import Progress, map_in_processes
 
 Examined = tuple[str, Header] | FeatureError
 """A file's layout and header, or what is wrong with it."""
@@ -27,7 +27,9 @@ def survey(
     The HDF5 library (2.0) never returns from reading a text attribute whose heap is broken in a certain way, so no
     header is read in the calling process.
     """
-    return judged(list(paths), partial(_examine, paths, reading), partial(_failed, paths), workers, progress, seconds)
+    return map_in_processes(
+        list(paths), partial(_examine, paths, reading), partial(_failed, paths), workers, progress, seconds
+    )
 
 
 def _examine(paths: Mapping[str, Path], reading: Reading, slide: str) -> Examined:

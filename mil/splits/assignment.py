@@ -44,8 +44,8 @@ class Assignment:
 def assign(counts: Counts, folds: int, seed: int, exact: bool = True) -> Assignment:
     """Assign sites to folds.
 
-    The best of many greedy assignments is taken; up to `MOST` sites the programme is solved too, and the better of both
-    is taken. The solver is stopped by a number of nodes, not of seconds, so that the same seed gives the same folds on
+    The result is the best of many greedy assignments; up to `MOST` sites the programme is solved too, and the better
+    one is returned. The solver is stopped by a number of nodes, not of seconds, so that the same seed gives the same folds on
     any machine.
 
     Args:

@@ -1,4 +1,4 @@
-"""Splits that keep a site's patients together: slides tell their site, and sites differ in who comes to them."""
+"""Splits that keep the patients of a site together: models recognise sites, and sites differ in their patients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from mil.findings import Finding
 from mil.splits.assignment import Assignment, assign
 from mil.splits.roles import Split
 from mil.splits.sites import sites_of
-from mil.splits.strata import chosen_of, fold_table, ordered, refuse_share, seeded
+from mil.splits.strata import check_fraction, chosen_of, fold_table, ordered, seeded
 from mil.tables import listed
 
 UNEVEN = 0.2
@@ -23,27 +23,27 @@ Names = NDArray[np.str_]
 
 @dataclass(frozen=True)
 class SitePreserved:
-    """k-fold cross-validation in which no site stands on two sides: every fold reports whole sites.
+    """Cross-validation over whole sites: no site has patients in two roles of a fold.
 
-    Sites are dealt out so that each fold has its share of every class (see `assignment`). The selecting patients are
-    whole sites too where that is near to the share, else a stratified part of those training.
+    Sites are assigned to folds so that each fold has its share of every class (see `assignment`). The patients who
+    select are whole sites too where that comes close to `select`; otherwise a stratified sample.
 
     Args:
-        folds: Parts the sites are dealt out to.
-        select: Share of the patients left for training that selects the model.
+        folds: Number of folds.
+        select: Fraction of the patients outside the reported ones who select the model.
     """
 
     folds: int = 5
     select: float = 0.2
 
     def __call__(self, patients: Sequence[str], strata: Strata, columns: pd.DataFrame, seed: int) -> Split:
-        """Split as `Strategy` says.
+        """Split the patients; see `Strategy`.
 
         Raises:
             SplitError: Fewer than two folds, fewer sites than folds, or patients without a site.
         """
         ids, groups = ordered(patients, strata)
-        refuse_share("select", self.select)
+        check_fraction("select", self.select)
         sites = sites_of(ids.tolist(), columns)
         names, place = np.unique(sites, return_inverse=True)
         if self.folds < 2:
@@ -62,14 +62,14 @@ class SitePreserved:
 
 @dataclass(frozen=True)
 class LeaveOneSiteOut:
-    """Each site is reported once, by a model that has seen the others alone.
+    """Leave-one-site-out cross-validation: each site is reported by a model that was trained on the other sites.
 
-    Sites with few patients, or with patients of one class only, cannot be scored by themselves: together they are one
-    fold, the last, unless `small` is `refuse`.
+    Sites with few patients, or with patients of one class only, cannot be scored alone: they are reported together, in
+    the last fold, unless `small` is `refuse`.
 
     Args:
-        smallest: Patients that a site needs for a fold of its own.
-        select: Share of the patients left for training that selects the model.
+        smallest: Number of patients that a site needs for its own fold.
+        select: Fraction of the patients outside the reported ones who select the model.
         small: `pool` or `refuse`.
     """
 
@@ -78,13 +78,13 @@ class LeaveOneSiteOut:
     small: str = "pool"
 
     def __call__(self, patients: Sequence[str], strata: Strata, columns: pd.DataFrame, seed: int) -> Split:
-        """Split as `Strategy` says.
+        """Split the patients; see `Strategy`.
 
         Raises:
             SplitError: Fewer than two folds, small sites where they are refused, or patients without a site.
         """
         ids, groups = ordered(patients, strata)
-        refuse_share("select", self.select)
+        check_fraction("select", self.select)
         if self.small not in ("pool", "refuse"):
             raise SplitError(f"split.small is '{self.small}', expected pool or refuse")
         sites = sites_of(ids.tolist(), columns)
@@ -121,7 +121,7 @@ class LeaveOneSiteOut:
 
 
 def _counts(place: NDArray[np.intp], groups: Strata) -> NDArray[np.int64]:
-    """Patients of each site and stratum, `(s, k)`."""
+    """Return the number of patients of each site and stratum, `(s, k)`."""
     _, kind = np.unique(groups, return_inverse=True)
     counts = np.zeros((place.max(initial=-1) + 1, kind.max(initial=-1) + 1), dtype=np.int64)
     np.add.at(counts, (place, kind), 1)
@@ -131,7 +131,7 @@ def _counts(place: NDArray[np.intp], groups: Strata) -> NDArray[np.int64]:
 def _roles(
     report: NDArray[np.bool_], sites: Names, groups: Strata, share: float, seed: int, warnings: list[Finding]
 ) -> Names:
-    """Return each patient's role, where `report` is settled."""
+    """Return each patient's role, given who is reported."""
     roles = np.where(report, "report", "train").astype("U6")
     rest = np.flatnonzero(~report)
     chosen = _whole_sites(sites[rest], groups[rest], share, seed)
@@ -142,7 +142,7 @@ def _roles(
 
 
 def _whole_sites(sites: Names, groups: Strata, share: float, seed: int) -> NDArray[np.intp] | None:
-    """Places of whole sites with about the share of the patients; none where they are far off or lack a class."""
+    """Return the indices of patients of whole sites with about the given share; None where no choice comes close."""
     names, place = np.unique(sites, return_inverse=True)
     folds = max(2, round(1 / share))
     if len(names) < folds:
@@ -158,7 +158,7 @@ def _whole_sites(sites: Names, groups: Strata, share: float, seed: int) -> NDArr
 
 
 def _uneven(assignment: Assignment, classes: NDArray[np.integer]) -> list[Finding]:
-    """Return warnings of classes that some fold has too many or too few of; less than one patient does not count."""
+    """Return warnings about classes that are unevenly distributed over the folds, by one patient or more."""
     warnings = []
     for kind, even in enumerate(assignment.even):
         off = assignment.deviation[:, kind]

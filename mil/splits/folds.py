@@ -1,4 +1,4 @@
-"""How patients come to their roles: by folds, by a hold-out, as given, or all in training. Never by slides."""
+"""Split strategies: folds, nested folds, hold-out, given roles, or training only. Patients are split, never slides."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from mil.errors import SplitError
 from mil.findings import Finding
 from mil.splits.roles import Split, roles_from_column, roles_from_file
-from mil.splits.strata import fold_table, line, ordered, refuse_folds, refuse_share, roles_of, seeded
+from mil.splits.strata import check_folds, check_fraction, fold_table, line, ordered, roles_of, seeded
 
 __all__ = ["AllTrain", "Fixed", "HoldOut", "KFold", "Nested", "Split", "Strategy"]
 
 
 class Strategy(Protocol):
-    """How patients come to their roles."""
+    """A way to assign roles to patients."""
 
     def __call__(self, patients: Sequence[str], strata: NDArray[np.integer], columns: pd.DataFrame, seed: int) -> Split:
         """Split the patients.
 
         Args:
-            patients: Ids, each once; their order does not matter.
-            strata: `(p,)`, the group whose share each role should keep.
-            columns: The cohort's table, one row a slide, with `patient`.
-            seed: Of the random choice.
+            patients: Unique ids; the order does not matter.
+            strata: `(p,)`, the group of each patient; every role keeps the proportions of the groups.
+            columns: The table of the cohort, one row a slide, with `patient`.
+            seed: Seed of the random choice.
         """
 
 
@@ -36,12 +36,12 @@ class Strategy(Protocol):
 class KFold:
     """Stratified k-fold cross-validation: each patient is reported once in each repeat.
 
-    Repeat `r`, part `k` is fold `r * folds + k`.
+    Part `k` of repeat `r` is fold `r * folds + k`.
 
     Args:
-        folds: Parts the patients are cut into.
-        select: Share of the patients left for training that selects the model.
-        repeats: How often, each time cut anew.
+        folds: Number of parts in a repeat.
+        select: Fraction of the patients outside the reported ones who select the model.
+        repeats: Number of repeats, each with other parts.
     """
 
     folds: int = 5
@@ -49,14 +49,14 @@ class KFold:
     repeats: int = 1
 
     def __call__(self, patients: Sequence[str], strata: NDArray[np.integer], columns: pd.DataFrame, seed: int) -> Split:
-        """Split as `Strategy` says.
+        """Split the patients; see `Strategy`.
 
         Raises:
             SplitError: Fewer than two folds, or a class with fewer patients than folds.
         """
         ids, groups = ordered(patients, strata)
-        refuse_share("select", self.select)
-        refuse_folds(self.folds, self.repeats, groups)
+        check_fraction("select", self.select)
+        check_folds(self.folds, self.repeats, groups)
         tables, warnings = [], list[Finding]()
         for repeat in range(self.repeats):
             cut = StratifiedKFold(self.folds, shuffle=True, random_state=seeded(seed, repeat))
@@ -70,34 +70,34 @@ class KFold:
 
 @dataclass(frozen=True)
 class Nested:
-    """Nested k-fold: `mil select` chooses among the jobs of a sweep by the select patients of each outer part.
+    """Nested k-fold cross-validation, for `mil select`, which chooses a configuration for each outer part.
 
-    Part `o` of `folds` is reported by every fold `o * inner + i`, in which part `i` of the others selects and the rest
-    trains. So every patient outside `o` selects once, in a model that did not train on them, and the patients of `o`
-    take no part in what is decided about them: neither epoch nor configuration.
+    Outer part `o` is reported by every fold `o * inner + i`, in which inner part `i` of the other patients selects and
+    the rest trains. So every patient outside `o` selects once, for a model that was not trained on them, and the
+    patients of `o` influence neither the epoch nor the configuration that is used for them.
 
     Args:
-        folds: Outer parts, each reported by the models that its inner folds make.
-        inner: Parts that the patients outside an outer part are cut into.
+        folds: Number of outer parts.
+        inner: Number of inner parts of the patients outside an outer part.
     """
 
     folds: int = 5
     inner: int = 4
 
     def __call__(self, patients: Sequence[str], strata: NDArray[np.integer], columns: pd.DataFrame, seed: int) -> Split:
-        """Split as `Strategy` says.
+        """Split the patients; see `Strategy`.
 
         Raises:
             SplitError: Fewer than two folds, outer or inner, or a class with fewer patients than outer folds.
         """
         ids, groups = ordered(patients, strata)
-        refuse_folds(self.folds, 1, groups)
+        check_folds(self.folds, 1, groups)
         if self.inner < 2:
             raise SplitError(f"split.inner is {self.inner}, expected at least 2")
         outer = StratifiedKFold(self.folds, shuffle=True, random_state=seeded(seed, 0))
         tables = []
         for part, (rest, report) in enumerate(outer.split(ids, groups)):
-            refuse_folds(self.inner, 1, groups[rest], f"outside part {part}, ")
+            check_folds(self.inner, 1, groups[rest], f"outside part {part}, ")
             inner = StratifiedKFold(self.inner, shuffle=True, random_state=seeded(seed, 0, part + 1))
             for turn, (_, select) in enumerate(inner.split(rest, groups[rest])):
                 roles = np.full(len(ids), "train", dtype="U6")
@@ -108,25 +108,25 @@ class Nested:
 
 @dataclass(frozen=True)
 class HoldOut:
-    """One stratified part is reported, the rest trains and selects.
+    """A stratified hold-out: one part is reported, the rest trains and selects.
 
     Args:
-        report: Share of all patients that is reported.
-        select: Share of the others that selects the model.
+        report: Fraction of all patients who are reported.
+        select: Fraction of the other patients who select the model.
     """
 
     report: float = 0.25
     select: float = 0.2
 
     def __call__(self, patients: Sequence[str], strata: NDArray[np.integer], columns: pd.DataFrame, seed: int) -> Split:
-        """Split as `Strategy` says.
+        """Split the patients; see `Strategy`.
 
         Raises:
-            SplitError: A share that is none, or a class too small to be on both sides.
+            SplitError: A fraction is not between 0 and 1, or a class is too small to be in both parts.
         """
         ids, groups = ordered(patients, strata)
-        refuse_share("report", self.report)
-        refuse_share("select", self.select)
+        check_fraction("report", self.report)
+        check_fraction("select", self.select)
         cut = StratifiedShuffleSplit(1, test_size=self.report, random_state=seeded(seed, 0))
         try:
             rest, report = next(cut.split(ids, groups))
@@ -139,12 +139,12 @@ class HoldOut:
 
 @dataclass(frozen=True)
 class Fixed:
-    """Roles from a column of the cohort, or from a `split.csv`; where nobody selects, a part of those training does.
+    """Roles from a column of the cohort or a `split.csv`; where no one selects, a part of the training patients does.
 
     Args:
-        column: Holds train, select or report, or their usual other names (training, val, validation, tune, test).
+        column: Column with train, select or report, or their common synonyms (training, val, validation, tune, test).
         file: A table `patient, fold, role`, as a run writes it.
-        select: Share of the training patients that selects, in a fold that names nobody.
+        select: Fraction of the training patients who select, in a fold where no one is named for it.
     """
 
     column: str | None = None
@@ -152,13 +152,13 @@ class Fixed:
     select: float = 0.2
 
     def __call__(self, patients: Sequence[str], strata: NDArray[np.integer], columns: pd.DataFrame, seed: int) -> Split:
-        """Split as `Strategy` says.
+        """Split the patients; see `Strategy`.
 
         Raises:
-            SplitError: Not exactly one of column and file; a patient on two sides (naming who), or without a role.
+            SplitError: Not exactly one of column and file is given; or a patient has two roles or none.
         """
         ids, groups = ordered(patients, strata)
-        refuse_share("select", self.select)
+        check_fraction("select", self.select)
         if (self.column is None) == (self.file is None):
             raise SplitError("split=fixed takes its roles from one place: give split.column=NAME or split.file=PATH")
         if self.file is not None:
@@ -187,22 +187,22 @@ class Fixed:
 
 @dataclass(frozen=True)
 class AllTrain:
-    """Nobody is reported: all patients train, but for a stratified part that selects the epoch.
+    """All patients train, except a stratified part that selects the epoch; no one is reported.
 
     Args:
-        select: Share of the patients that selects.
+        select: Fraction of the patients who select.
     """
 
     select: float = 0.2
 
     def __call__(self, patients: Sequence[str], strata: NDArray[np.integer], columns: pd.DataFrame, seed: int) -> Split:
-        """Split as `Strategy` says.
+        """Split the patients; see `Strategy`.
 
         Raises:
-            SplitError: A share that is none, or fewer than two patients.
+            SplitError: The fraction is not between 0 and 1, or there are fewer than two patients.
         """
         ids, groups = ordered(patients, strata)
-        refuse_share("select", self.select)
+        check_fraction("select", self.select)
         nobody = np.empty(0, dtype=np.intp)
         warnings: list[Finding] = []
         roles = roles_of(len(ids), nobody, np.arange(len(ids)), groups, self.select, seeded(seed, 0), warnings)

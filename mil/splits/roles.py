@@ -1,4 +1,4 @@
-"""Every patient's role in every fold, checked, written and given back.
+"""The role of every patient in every fold.
 
 `train` fits the model; `select` decides on early stopping, thresholds and calibration; `report` is predicted once, at
 the end.
@@ -25,18 +25,18 @@ _SYNONYMS = {
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Every patient's role in every fold.
+    """The role of every patient in every fold.
 
-    A patient is in `report` of several folds only where all reported patients are, equally often: repeated
+    A patient is reported in several folds only where all reported patients are, equally often, as in repeated
     cross-validation.
 
     Attributes:
         table: `patient`, `fold` (int) and `role`, sorted by fold and patient.
-        findings: Warnings of the strategy that made it.
+        findings: Warnings of the strategy that made the split.
 
     Raises:
-        SplitError: A role that is none, a patient with two roles in a fold (naming who), a fold in which nobody
-            trains, or patients reported more often than others.
+        SplitError: A role is unknown, a patient has two roles in a fold, no one trains in a fold, or some patients are
+            reported more often than others.
     """
 
     table: pd.DataFrame
@@ -65,29 +65,29 @@ class Split:
 
     @property
     def folds(self) -> list[int]:
-        """The folds' numbers."""
+        """Numbers of the folds."""
         return [int(fold) for fold in sorted(set(self.table["fold"]))]
 
     def patients(self, fold: int, role: str) -> list[str]:
-        """Ids of the patients with this role in this fold, sorted."""
+        """Return the ids of the patients with a role in a fold, sorted."""
         chosen = (self.table["fold"] == fold) & (self.table["role"] == role)
         return self.table.loc[chosen, "patient"].tolist()
 
     def write(self, path: Path) -> None:
-        """Write the canonical CSV, which `read` takes back and `digest` is of."""
+        """Write the canonical CSV, from which `digest` is computed."""
         path.write_bytes(self._csv())
 
     @classmethod
     def read(cls, path: Path, patients: Sequence[str]) -> "Split":
-        """Read `patient, fold, role`, where `fold` may be absent and roles may go by their usual other names.
+        """Read `patient, fold, role`; `fold` may be absent, and roles may be common synonyms.
 
         Raises:
-            SplitError: No such file or column, patients that the cohort has not or the file lacks, or as in `Split`.
+            SplitError: The file or a column is missing, the patients are not those of the cohort, or as in `Split`.
         """
         return cls(roles_from_file(Path(path), patients))
 
     def digest(self) -> str:
-        """The sha256 of the canonical CSV."""
+        """Return the sha256 of the canonical CSV."""
         return hashlib.sha256(self._csv()).hexdigest()
 
     def _csv(self) -> bytes:
@@ -95,10 +95,10 @@ class Split:
 
 
 def roles_from_file(path: Path, patients: Sequence[str]) -> pd.DataFrame:
-    """The roles in a split file, of exactly these patients in every fold.
+    """Return the roles in a split file, which must name exactly these patients in every fold.
 
     Raises:
-        SplitError: No such file or column, patients that are not in the cohort, or that a fold does not name.
+        SplitError: The file or a column is missing, or the patients of a fold are not those of the cohort.
     """
     table = read_table(path, SplitError)
     require(path, table, ["patient", "role"], SplitError)
@@ -118,12 +118,12 @@ def roles_from_file(path: Path, patients: Sequence[str]) -> pd.DataFrame:
 
 
 def roles_from_column(column: str, patients: Sequence[str], table: pd.DataFrame) -> pd.DataFrame:
-    """The roles in a column of the cohort's table, as one fold.
+    """Return the roles in a column of the cohort's table, as one fold.
 
-    A patient whose slides stand on two sides keeps both rows, and `Split` refuses them.
+    A patient whose slides have two roles keeps both rows, which `Split` refuses.
 
     Raises:
-        SplitError: No such column, or patients whose role is none.
+        SplitError: The column is missing, or patients have no role.
     """
     require(Path("the cohort"), table, ["patient", column], SplitError)
     rows = table.loc[table["patient"].isin(patients), ["patient", column]].drop_duplicates()

@@ -1,4 +1,4 @@
-"""Which site each patient comes from, as splits need to know it."""
+"""The site of each patient, for splits."""
 
 import re
 from collections.abc import Sequence
@@ -16,13 +16,14 @@ _BARCODE = re.compile(r"TCGA-([A-Z0-9]{2})-[A-Z0-9]{4}(?![A-Z0-9])")
 
 
 def sites_of(patients: Sequence[str], columns: pd.DataFrame) -> NDArray[np.str_]:
-    """The site of each patient, `(p,)`; several names joined by ` + ` where patients have slides of several sites.
+    """Return the site of each patient, `(p,)`.
 
-    Where the cohort names no site and all patients are TCGA's, it is the tissue source site in their barcodes. Sites
-    that share a patient count as one: apart, the patient would stand on two sides.
+    Where the cohort has no column for the site and all patients are from TCGA, it is the tissue source site in their
+    barcodes. Sites that share a patient count as one, with their names joined by ` + `, because otherwise the patient
+    would be in two roles.
 
     Raises:
-        SplitError: Patients without a site.
+        SplitError: Patients have no site.
     """
     if "site" not in columns:
         return _of_barcodes(patients)

@@ -1,4 +1,4 @@
-"""Parts of the patients that keep the strata's shares: what every way to split is made of."""
+"""Stratified samples of patients, and checks, for all split strategies."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,10 @@ from mil.tables import listed
 
 
 def ordered(patients: Sequence[str], strata: NDArray[np.integer]) -> tuple[NDArray[np.str_], NDArray[np.integer]]:
-    """Ids in their order, and the stratum of each: no split depends on the order that patients come in.
+    """Return the ids, sorted, and the stratum of each, so that no split depends on the order of the patients.
 
     Raises:
-        SplitError: A patient is there twice, or has no stratum.
+        SplitError: A patient occurs twice, or has no stratum.
     """
     ids, groups = np.asarray(patients, dtype=str), np.asarray(strata)
     if ids.shape != groups.shape:
@@ -30,25 +30,25 @@ def ordered(patients: Sequence[str], strata: NDArray[np.integer]) -> tuple[NDArr
 
 
 def seeded(seed: int, *place: int) -> int:
-    """A seed of its own for each choice, so that one does not shift the next."""
+    """Return a separate seed for each random choice, so that one choice does not change the next."""
     return int(np.random.SeedSequence([seed, *place]).generate_state(1)[0])
 
 
-def refuse_share(name: str, share: float) -> None:
-    """Refuses a share that is none.
+def check_fraction(name: str, share: float) -> None:
+    """Check that a fraction lies strictly between 0 and 1.
 
     Raises:
-        SplitError: So it is.
+        SplitError: It does not.
     """
     if not 0 < share < 1:
         raise SplitError(f"split.{name} is {share}, expected a share between 0 and 1")
 
 
-def refuse_folds(folds: int, repeats: int, groups: NDArray[np.integer], where: str = "") -> None:
-    """Refuses folds that cannot each have a patient of every class; `where` begins the message.
+def check_folds(folds: int, repeats: int, groups: NDArray[np.integer], where: str = "") -> None:
+    """Check that every fold can have a patient of every class; `where` starts the message.
 
     Raises:
-        SplitError: So it is.
+        SplitError: It cannot, or there are too few folds.
     """
     if folds < 2 or repeats < 1:
         raise SplitError(f"split.folds is {folds} and split.repeats {repeats}, expected at least 2 and 1")
@@ -67,7 +67,7 @@ def roles_of(
     seed: int,
     warnings: list[Finding],
 ) -> NDArray[np.str_]:
-    """Return each patient's role: `report` as given, and of the `rest` a stratified share selects."""
+    """Return each patient's role: `report` as given; of the `rest` a stratified sample selects."""
     roles = np.full(count, "", dtype="U6")
     roles[report], roles[rest] = "report", "train"
     roles[rest[chosen_of(groups[rest], share, seed, warnings)]] = "select"
@@ -75,10 +75,10 @@ def roles_of(
 
 
 def chosen_of(groups: NDArray[np.integer], share: float, seed: int, warnings: list[Finding]) -> NDArray[np.intp]:
-    """Return the places of a share of the patients that keeps the strata's shares, or, with a warning, of any.
+    """Return the indices of a stratified sample of the patients; where that is impossible, of any sample, and warn.
 
     Raises:
-        SplitError: Fewer than two patients.
+        SplitError: There are fewer than two patients.
     """
     if len(groups) < 2:
         raise SplitError(f"{len(groups)} patients are left for training, expected at least 2 to train and to select")
@@ -94,10 +94,10 @@ def chosen_of(groups: NDArray[np.integer], share: float, seed: int, warnings: li
 
 
 def fold_table(ids: NDArray[np.str_], fold: int, roles: NDArray[np.str_]) -> pd.DataFrame:
-    """One fold of a split's table."""
+    """Return the rows of one fold of a split's table."""
     return pd.DataFrame({"patient": ids, "fold": fold, "role": roles})
 
 
 def line(error: Exception) -> str:
-    """An error's message in one line."""
+    """Return the message of an error in one line."""
     return " ".join(str(error).split())

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mil.errors import FeatureError, SplitError
 from mil.features.formats import Slide
 from mil.features.packed import as_bytes
-from mil.features.processes import Progress, judged
+from mil.features.processes import Progress, map_in_processes
 from mil.features.store import FeatureStore
 from mil.findings import Finding, Severity
 from mil.splits.folds import Split
@@ -72,7 +72,7 @@ def contents(
     store: FeatureStore, slides: list[str], workers: int = 2, progress: Progress | None = None
 ) -> dict[str, Content]:
     """Return what is in the files of these slides, read in several processes."""
-    return judged(slides, partial(content, store), partial(_died, store), workers, progress)
+    return map_in_processes(slides, partial(content, store), partial(_died, store), workers, progress)
 
 
 def content(store: FeatureStore, slide: str) -> Content:

@@ -1,4 +1,4 @@
-"""Slides judged in processes that die, hang or refuse."""
+"""Calls in processes that die, hang or raise."""
 
 import os
 import signal
@@ -7,12 +7,12 @@ import time
 import pytest
 
 from mil.errors import ConfigError
-from mil.features.processes import judged
+from mil.features.processes import map_in_processes
 
 SLIDES = [f"s{number}" for number in range(12)]
 
 
-def judge(slide: str) -> str:
+def upper(slide: str) -> str:
     """Upper case; the name of a slide may ask for worse."""
     if slide.startswith("deadly"):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -30,7 +30,7 @@ def failed(slide: str, reason: str) -> str:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_process_that_dies_costs_only_its_own_slide(workers: int) -> None:
     slides = ["deadly 0", *SLIDES, "deadly 1", "deadly 2"]
-    results = judged(slides, judge, failed, workers)
+    results = map_in_processes(slides, upper, failed, workers)
     assert list(results) == slides
     for slide, result in results.items():
         assert result == (f"{slide}: the process that reads it dies" if "deadly" in slide else slide.upper())
@@ -40,7 +40,7 @@ def test_a_process_that_dies_costs_only_its_own_slide(workers: int) -> None:
 def test_a_process_that_hangs_costs_only_its_own_slide_and_the_time_limit(workers: int) -> None:
     slides = [*SLIDES[:6], "endless", *SLIDES[6:]]
     start = time.monotonic()
-    results = judged(slides, judge, failed, workers, seconds=0.5)
+    results = map_in_processes(slides, upper, failed, workers, seconds=0.5)
     assert time.monotonic() - start < 10
     assert results == {slide: slide.upper() for slide in slides} | {
         "endless": "endless: reading it takes longer than 0.5 s"
@@ -48,7 +48,7 @@ def test_a_process_that_hangs_costs_only_its_own_slide_and_the_time_limit(worker
 
 
 def test_the_time_limit_is_for_each_slide_and_not_for_all() -> None:
-    results = judged(["a", "b", "c", "d"], nap, failed, workers=1, seconds=0.7)
+    results = map_in_processes(["a", "b", "c", "d"], nap, failed, workers=1, seconds=0.7)
     assert results == {"a": "a", "b": "b", "c": "c", "d": "d"}
 
 
@@ -59,10 +59,10 @@ def nap(slide: str) -> str:
 
 def test_an_error_of_the_users_is_raised_and_not_blamed_on_a_slide() -> None:
     with pytest.raises(ConfigError, match="no such layout"):
-        judged([*SLIDES, "misconfigured"], judge, failed)
+        map_in_processes([*SLIDES, "misconfigured"], upper, failed)
 
 
 def test_progress_is_counted_to_the_last_slide() -> None:
     counts: list[tuple[int, int]] = []
-    judged([*SLIDES, "deadly"], judge, failed, 2, lambda done, total: counts.append((done, total)))
+    map_in_processes([*SLIDES, "deadly"], upper, failed, 2, lambda done, total: counts.append((done, total)))
     assert counts == [(done, 13) for done in range(1, 14)]

@@ -1,7 +1,7 @@
-"""Arrays of unknown origin: numpy's files, read without pickles, and what layouts ask of any array or tensor in memory.
+"""Numpy files of unknown origin, read without pickles, and checks of arrays and tensors in memory.
 
-A `.npy` file is a header, which may claim anything, and then the values; the claim has to fit the bytes there are. Of a
-`.npz` archive one array is read: `arr_0`, or `locations`.
+A `.npy` file has a header, which may claim anything, and then the values; the header must fit the number of bytes. Of a
+`.npz` archive one array is read: `arr_0` or `locations`.
 """
 
 import io
@@ -36,18 +36,18 @@ class Shaped(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its sides."""
+        """Length of each axis."""
 
     @property
     def dtype(self) -> Any:
-        """The type of its values, as numpy or torch has it."""
+        """Type of the values, numpy's or torch's."""
 
 
 RATIO = 1100  # deflate cannot shrink by more than 1032
 _HEADER = 10_000
 _MEMBERS = ("arr_0.npy", "locations.npy")
 _FLOATS = ("float16", "float32", "bfloat16", "float64")
-# Over a broken file numpy, torch, zarr and what lies below them raise nearly anything, warnings included.
+# On a broken file numpy, torch, zarr and the libraries below them raise nearly anything, warnings included.
 _BROKEN = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
     *(SyntaxError, SystemError, TokenError, TypeError, UnpicklingError, ValueError, Warning),
@@ -57,11 +57,11 @@ _BROKEN = (
 
 @contextmanager
 def opened(path: Path, bulk: bool = False) -> Iterator[Array]:
-    """The array in a `.npy` or `.npz` file, as stored.
+    """Open the array in a `.npy` or `.npz` file, as stored.
 
     Args:
         path: The file.
-        bulk: Read whole into memory; otherwise a `.npy` file's values stay where they are.
+        bulk: Read the values into memory; otherwise those of a `.npy` file are mapped.
 
     Raises:
         FeatureError: Whatever is wrong with the file, or with what a layout finds in it.
@@ -75,10 +75,10 @@ def opened(path: Path, bulk: bool = False) -> Iterator[Array]:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Turns a refusal into a line that names the file.
+    """Turn a `RefusalError` into a message that names the file.
 
     Raises:
-        FeatureError: In place of any `RefusalError`, and where memory does not suffice.
+        FeatureError: In place of a `RefusalError`, or where memory runs out.
     """
     try:
         yield
@@ -90,7 +90,7 @@ def named(path: Path) -> Iterator[None]:
 
 @contextmanager
 def parsing(kind: str) -> Iterator[None]:
-    """Turns whatever a library raises, or warns of, over a broken file into a refusal; only for calls of libraries.
+    """Turn whatever a library raises or warns of while it reads a broken file into a `RefusalError`.
 
     Raises:
         RefusalError: In place of those errors.
@@ -108,10 +108,10 @@ def parsing(kind: str) -> Iterator[None]:
 
 
 def require_file(path: Path) -> int:
-    """The size of a regular file.
+    """Return the size of a regular file.
 
     Raises:
-        RefusalError: A pipe, on which opening would wait for ever, a device, or a folder.
+        RefusalError: The path is a pipe, which would block for ever when opened, a device, or a folder.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -142,7 +142,7 @@ def layout(values: Shaped, batch_axis: bool = False) -> tuple[int, int, str]:
 
 
 def matrix(values: Values, batch_axis: bool = False) -> Tensor:
-    """A feature matrix, `(n, d)`, as stored: float16, float32 or bfloat16; float64 becomes float32.
+    """Return a feature matrix, `(n, d)`, as stored: float16, float32 or bfloat16; float64 becomes float32.
 
     Raises:
         RefusalError: As `layout` does.
@@ -153,7 +153,7 @@ def matrix(values: Values, batch_axis: bool = False) -> Tensor:
 
 
 def points(values: Values, tiles: int, batch_axis: bool = False) -> Tensor:
-    """Coordinates, `(n, 2)` int64; floats are rounded.
+    """Return coordinates, `(n, 2)` int64; floats are rounded.
 
     Raises:
         RefusalError: Another shape or length than the features have, not numbers, or no pixels.
@@ -162,10 +162,10 @@ def points(values: Values, tiles: int, batch_axis: bool = False) -> Tensor:
 
 
 def places(values: Values, tiles: int, batch_axis: bool = False) -> NDArray[np.float64]:
-    """Coordinates, `(n, 2)`, in whatever unit they are stored; exact for any pixel.
+    """Return coordinates, `(n, 2)`, in the unit in which they are stored; exact for any pixel.
 
     Raises:
-        RefusalError: Another shape or length than the features have, not numbers, or beyond what a place can be.
+        RefusalError: Another shape or length than the features have, not numbers, or or too large for a position.
     """
     shape = _unbatched(values, batch_axis)
     if shape != (tiles, 2) and (tiles or 0 not in shape):
@@ -181,7 +181,7 @@ def places(values: Values, tiles: int, batch_axis: bool = False) -> NDArray[np.f
 
 
 def positive(value: object) -> float | None:
-    """A number that can be a length or a resolution; None for anything else."""
+    """Return a number that can be a length or a resolution; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if 1e-6 < value < 1e9 else None
@@ -209,7 +209,7 @@ def _dtype(values: Shaped) -> str:
 
 
 def _tensor(values: Array, dtype: str) -> Tensor:
-    # torch refuses what may not be written to, such as a file that is mapped
+    # torch refuses read-only memory, such as a mapped file
     native = np.require(values, values.dtype.newbyteorder("="), ["C", "W"])
     return (
         torch.from_numpy(native.view(np.int16)).view(torch.bfloat16)

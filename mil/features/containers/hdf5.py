@@ -1,8 +1,8 @@
-"""HDF5 files of unknown origin, read so that nothing outside the file is touched and nothing is believed unseen.
+"""HDF5 files of unknown origin, read without touching other files or trusting what the file declares.
 
 HDF5 can name other files as a dataset's storage (external storage, external links, virtual datasets), declare
-terabytes in a kilobyte, and ask for filter plug-ins. `dataset` refuses all of it before a byte of data is read, and
-`opened` turns whatever h5py raises on a broken file into one line.
+terabytes in a kilobyte, and ask for filter plug-ins. `dataset` refuses all of this before any data are read, and
+`opened` turns whatever h5py raises on a broken file into a message of one line.
 """
 
 import math
@@ -34,7 +34,7 @@ _LINKS = 10_000  # a producer writes a handful of top-level names
 
 
 class File(h5py.File):  # type: ignore[misc]  # h5py ships no types
-    """An open file, with those of its datasets that were found sound."""
+    """An open file, with the datasets that were checked so far."""
 
     def __init__(self, source: object) -> None:
         super().__init__(source, "r", locking=False)
@@ -43,14 +43,14 @@ class File(h5py.File):  # type: ignore[misc]  # h5py ships no types
 
 @contextmanager
 def opened(path: Path, bulk: bool = False) -> Iterator[File]:
-    """An HDF5 file opened for reading, without a lock, so that read-only mounts work.
+    """Open an HDF5 file for reading, without a lock, so that read-only mounts work.
 
     Args:
         path: The file.
-        bulk: Makes no difference here: values are read when a dataset is asked for.
+        bulk: Makes no difference: values are read when a dataset is read.
 
     Raises:
-        FeatureError: Whatever is wrong with the file, at opening or while it is read.
+        FeatureError: The file is broken, or holds what is not allowed.
     """
     try:
         with File(path) as file:
@@ -64,26 +64,26 @@ def opened(path: Path, bulk: bool = False) -> Iterator[File]:
 
 
 class RefusalError(ValueError):
-    """What is wrong with a file; `opened` adds which file it is."""
+    """A file is broken or not allowed; `opened` adds the name of the file to the message."""
 
 
 def keys(file: File) -> list[str]:
-    """The names at the top of the file; none of them is followed."""
+    """Return the names at the top of the file; links are not followed."""
     if len(file) > _LINKS:
         raise RefusalError(f"it holds {len(file)} names, expected at most {_LINKS}")
     return list(file)
 
 
 def has(file: File, key: str) -> bool:
-    """Whether there is a name `key` at the top of the file; it is not followed."""
+    """Return whether the name `key` stands at the top of the file; a link is not followed."""
     return "/" not in key and bool(file.id.links.exists(key.encode()))
 
 
 def dataset(file: File, key: str) -> h5py.Dataset:
-    """The dataset `key` at the top of the file, stored in this file and no larger than its bytes can be.
+    """Return the dataset `key` at the top of the file.
 
     Raises:
-        RefusalError: Missing (naming what is there), a link, a group, stored elsewhere, or implausibly large.
+        RefusalError: It is missing, a link, a group, stored in another file, or larger than the stored bytes allow.
     """
     if key not in file.sound:
         file.sound[key] = _sound(file, key)
@@ -133,14 +133,14 @@ def _hint(shape: tuple[int, ...]) -> str:
 
 
 def tiles(file: File, key: str, batch_axis: bool = False) -> tuple[Tensor, Tensor | None]:
-    """The feature matrix `key` `(n, d)` and `coords` `(n, 2)`, whole; None where the file has no coordinates."""
+    """Return the feature matrix `key` `(n, d)` and `coords` `(n, 2)`; None where the file has no coordinates."""
     features = matrix(dataset(file, key), batch_axis)
     coords = grid(file, "coords", len(features), batch_axis)
     return features, None if coords is None else points(coords)
 
 
 def matrix(stored: h5py.Dataset, batch_axis: bool = False) -> Tensor:
-    """A feature matrix whole, as stored: float16, float32 or bfloat16; float64 becomes float32."""
+    """Return a feature matrix as stored: float16, float32 or bfloat16; float64 becomes float32."""
     tiles, width, dtype = layout(stored, batch_axis)
     kind = {"float16": "f2", "float32": "f4", "float64": "f4", "bfloat16": "V2"}[dtype]
     values = _whole(stored, (tiles, width), kind)  # (n, d)
@@ -150,10 +150,10 @@ def matrix(stored: h5py.Dataset, batch_axis: bool = False) -> Tensor:
 
 
 def grid(file: File, key: str, tiles: int, batch_axis: bool = False) -> h5py.Dataset | None:
-    """The coordinates' dataset, one row a tile; None where the file has none.
+    """Return the dataset of the coordinates, with a row for each tile; None where the file has none.
 
     Raises:
-        RefusalError: Another shape or length than the features have, or not numbers.
+        RefusalError: The shape does not fit the features, or the values are not numbers.
     """
     if not has(file, key):
         return None
@@ -166,10 +166,10 @@ def grid(file: File, key: str, tiles: int, batch_axis: bool = False) -> h5py.Dat
 
 
 def points(stored: h5py.Dataset) -> Tensor:
-    """Coordinates whole, `(n, 2)` int64; those of older files are floats and are rounded.
+    """Return coordinates, `(n, 2)` int64; floats, as in older files, are rounded.
 
     Raises:
-        RefusalError: Not finite, or beyond what a pixel can be.
+        RefusalError: Values that are not finite or too large for a pixel.
     """
     if stored.dtype.kind in "iu":
         return torch.from_numpy(_whole(stored, _pairs(stored), "i8"))
@@ -177,10 +177,10 @@ def points(stored: h5py.Dataset) -> Tensor:
 
 
 def places(stored: h5py.Dataset) -> NDArray[np.float64]:
-    """Coordinates whole, `(n, 2)`, in whatever unit they are stored.
+    """Return coordinates, `(n, 2)`, in the unit in which they are stored.
 
     Raises:
-        RefusalError: Not finite, or beyond what a place on a slide can be.
+        RefusalError: Values that are not finite or too large for a position on a slide.
     """
     values = _whole(stored, _pairs(stored), "f8").astype(np.float64, copy=False)
     if not (np.abs(values) < 2**53).all():

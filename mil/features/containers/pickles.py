@@ -1,8 +1,8 @@
-"""torch's files of unknown origin: nothing in them is run, and nothing is believed that the bytes do not hold.
+"""Torch files of unknown origin, read without running code and without trusting what the file declares.
 
-A torch file is a pickle, a program, beside the tensors' bytes. torch's own restricted unpickler runs it, but not before
-the program has been looked through: it may name what tensors and numpy's arrays need, and is short. numpy's own
-classes are never handed what a file says; stand-ins hold it until it has been checked.
+A torch file is a pickle, which is a program, and the bytes of the tensors. The program is checked first: it must be
+short and may name only what tensors and numpy arrays need. Then torch's restricted unpickler runs it. The classes of
+numpy never receive unchecked values; stand-ins hold them until they are checked.
 """
 
 import io
@@ -78,11 +78,11 @@ _KNOWN = {
 
 @contextmanager
 def opened(path: Path, bulk: bool = False) -> Iterator[Any]:
-    """What a torch file holds: a tensor, an array, or a dictionary, list or tuple of such and of plain values.
+    """Open a torch file: a tensor, an array, or a dictionary, list or tuple of these and of plain values.
 
     Args:
         path: The file.
-        bulk: Read whole into memory; otherwise tensors' values stay where they are, if the file allows it.
+        bulk: Read the values into memory; otherwise they are mapped where the file allows it.
 
     Raises:
         FeatureError: Whatever is wrong with the file, or with what a layout finds in it; or the environment asks torch
@@ -114,7 +114,7 @@ def _content(path: Path, bulk: bool) -> Any:
 
 
 def _checked_zip(path: Path, size: int) -> int:
-    """Bytes of tensors in a torch file, once its program has been found harmless."""
+    """Check the program of a torch file and return the number of bytes of its tensors."""
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
         names = [record.filename for record in records]

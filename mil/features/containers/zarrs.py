@@ -1,8 +1,8 @@
-"""Zarr folders of unknown origin: nothing outside them is read, and nothing is believed that their files do not hold.
+"""Zarr folders of unknown origin, read without touching other files or trusting what the metadata declare.
 
-A zarr folder is a tree of small JSON files beside chunks. It can reach out through links, declare terabytes without a
-byte stored, and ask for codecs that run code. Each array's own metadata are therefore looked through before the zarr
-library opens that array alone; metadata consolidated at the top are not used. Needs the extra `mil-zoo[zarr]`.
+A zarr folder is a tree of small JSON files and chunks. It can contain links, declare terabytes without storing a byte,
+and ask for codecs that run code. The metadata of each array are therefore checked before the zarr library opens it;
+consolidated metadata at the top are not used. Needs the extra `mil-zoo[zarr]`.
 """
 
 import importlib.util
@@ -36,15 +36,15 @@ class Folder:
     """A group of a zarr folder, which may hold groups, arrays and foreign files.
 
     Attributes:
-        path: Where it lies.
-        attributes: What it says of itself.
+        path: Its path.
+        attributes: Its attributes.
     """
 
     path: Path
     attributes: Mapping[str, Any]
 
     def keys(self) -> list[str]:
-        """Names of the folders in it; links are not followed."""
+        """Return the names of its folders; links are not followed."""
         with os.scandir(self.path) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
@@ -54,11 +54,11 @@ class Folder:
 
 @contextmanager
 def opened(path: Path, bulk: bool = False) -> Iterator[Folder]:
-    """The group at the top of a zarr folder, of version 2 or 3.
+    """Open the group at the top of a zarr folder, of version 2 or 3.
 
     Args:
         path: The folder.
-        bulk: Of no matter here: chunks are read when an array is asked for.
+        bulk: Makes no difference: chunks are read when an array is read.
 
     Raises:
         FeatureError: Whatever is wrong with the folder, or with what a layout finds in it; or the extra is missing.
@@ -73,25 +73,25 @@ def opened(path: Path, bulk: bool = False) -> Iterator[Folder]:
 
 
 def group(parent: Folder, *names: str) -> Folder:
-    """A group below another one.
+    """Return a group below another one.
 
     Raises:
-        RefusalError: Missing, a link, or no group.
+        RefusalError: It is missing, a link, or not a group.
     """
     path = _below(parent, names)
     return Folder(path, _attributes(path, *_metadata(path)))
 
 
 def has(parent: Folder, *names: str) -> bool:
-    """Whether there is a file or a folder below a group; links count, and are refused when they are opened."""
+    """Return whether a group contains a file or folder; links count, and are refused when they are opened."""
     return os.path.lexists(parent.path.joinpath(*names))
 
 
 def array(parent: Folder, *names: str) -> "zarr.Array[Any]":
-    """An array below a group, no larger than its chunks can be; its values are read by `whole`.
+    """Return an array below a group; `whole` reads its values.
 
     Raises:
-        RefusalError: Missing, a link, no array, of an unknown codec, or implausibly large.
+        RefusalError: It is missing, a link, not an array, has an unknown codec, or is larger than its chunks allow.
     """
     import zarr
     from zarr.storage import LocalStore
@@ -113,12 +113,12 @@ def array(parent: Folder, *names: str) -> "zarr.Array[Any]":
 
 
 def whole(stored_array: "zarr.Array[Any]", complete: bool = True) -> Array:
-    """An array's values.
+    """Return the values of an array.
 
     Args:
-        stored_array: As `array` gave it.
-        complete: Refuse an array with chunks left out; zarr does so where all values are the same, and reads what is
-            lost as such.
+        stored_array: The array, from `array`.
+        complete: Refuse an array with missing chunks. Zarr leaves chunks out where all values are the same, and so
+            reads a lost chunk as one of these.
 
     Raises:
         RefusalError: A chunk is missing or broken.
@@ -131,10 +131,10 @@ def whole(stored_array: "zarr.Array[Any]", complete: bool = True) -> Array:
 
 
 def column(parent: Folder, name: str, length: int) -> list[str]:
-    """A column of ids of a table, in AnnData's encodings: integers or texts, plain, nullable or categorical.
+    """Return a column of ids in an encoding of AnnData: integers or texts, plain, nullable or categorical.
 
     Raises:
-        RefusalError: Missing, of another length, or neither whole numbers nor texts.
+        RefusalError: It is missing, of another length, or neither whole numbers nor texts.
     """
     _, metadata = _metadata(_below(parent, (name,)))
     if "shape" in metadata:
@@ -152,10 +152,10 @@ def column(parent: Folder, name: str, length: int) -> list[str]:
 
 
 def texts(values: Array, name: str) -> list[str]:
-    """Ids as text: whole numbers or texts, none missing.
+    """Return ids as text.
 
     Raises:
-        RefusalError: Of another kind.
+        RefusalError: Values that are neither whole numbers nor texts.
     """
     entries = values.tolist()
     if any(isinstance(value, bool) or not isinstance(value, int | str) for value in entries):
@@ -164,10 +164,10 @@ def texts(values: Array, name: str) -> list[str]:
 
 
 def table(parent: Folder, names: Sequence[str], columns: Sequence[str]) -> dict[str, Array]:
-    """Columns of a parquet file below a group.
+    """Return columns of a parquet file below a group.
 
     Raises:
-        RefusalError: Missing, a link, broken, implausibly long, or without one of the columns.
+        RefusalError: The file is missing, a link, broken, implausibly long, or lacks one of the columns.
     """
     import pyarrow
     from pyarrow import parquet

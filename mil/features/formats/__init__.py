@@ -1,8 +1,8 @@
-"""The producers' layouts, one a module; a module here is found by being here.
+"""Layouts of feature files, one module for each producer; every module of this package is used.
 
-A *container* (HDF5, a torch file, a numpy file, a zarr folder) is opened once and safely, by its ending; a *layout*
-says whether it is what the container holds, and reads it (see `Format`). Which layout a file has is decided by what the
-file holds, never by where it lies or what it is called; where the content leaves it open, the user decides (`Reading`).
+A *container* (HDF5, torch file, numpy file, zarr folder) is opened according to the ending of its name. A *layout*
+decides whether the container holds what its producer writes, and reads it (see `Format`). The content alone decides
+which layout a file has, never its folder or name; where the content is ambiguous, the user decides (`Reading`).
 """
 
 import importlib
@@ -22,12 +22,12 @@ from mil.slide_names import FEATURE_ENDINGS, slide_id
 CONTAINERS = dict(
     zip(FEATURE_ENDINGS, ("hdf5", "hdf5", "pickles", "pickles", "arrays", "arrays", "zarrs"), strict=True)
 )
-"""The module of `mil.features.containers` that opens files of an ending; imported when the first such file is met."""
+"""The module of `mil.features.containers` that opens files with an ending; imported for the first such file."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the user says of files that leave it open.
+    """Options for files whose content is ambiguous.
 
     Attributes:
         layout: `data.layout`, the name of a module of this package; None detects it by content.
@@ -41,19 +41,19 @@ class Reading:
 
 
 DETECTED = Reading()
-"""Nothing was said: everything is as the files have it."""
+"""No options: everything is taken as the files have it."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a feature file says of itself, known without reading the features.
+    """What a feature file states about its slide, known without reading the features.
 
     Attributes:
         tiles: Number of tiles, `n`.
         width: Width of the features, `d`; 0 where an empty slide's file does not know it.
         dtype: As stored: float16, float32, bfloat16 or float64.
         encoder: The encoder as the producer names it; None where the file does not say.
-        producer: Whose layout it is, with the version where the file says it.
+        producer: The software that wrote it, with the version where the file names it.
         extent: Side of a tile in level-0 pixels; None where the file does not say.
         mpp: Micrometres a pixel of the tiles as they were cut, nominal (10 / magnification) where only a magnification
             is stored; None where the file does not say.
@@ -74,12 +74,12 @@ class Header:
 
 @dataclass(frozen=True)
 class Slide:
-    """One slide's tiles, whoever wrote them.
+    """The tiles of one slide, whichever software wrote them.
 
     Attributes:
         features: `(n, d)`, float16, float32 or bfloat16 as stored; float64 is read as float32.
         coords: `(n, 2)` int64, x and y of each tile's top-left corner in level-0 pixels; None where unknown.
-        header: What the file says of itself.
+        header: The header of the file.
     """
 
     features: Tensor
@@ -88,47 +88,47 @@ class Slide:
 
 
 class Format(Protocol):
-    """What a module of this package offers; `content` is what `opened` gives.
+    """What a module of this package defines; `content` is what `opened` yields.
 
-    Two further attributes may be left out. `BESIDE: tuple[str, ...]` names folders (`labels`, `slide_features_*`) and
-    endings of files (`.index.npz`) that lie beside this layout's features and are never slides. `slide(path) -> str`
-    gives the slide's name where it is not the file's own, and nothing ("") for every other path.
+    Two further names are optional. `BESIDE: tuple[str, ...]` names folders (`labels`, `slide_features_*`) and endings
+    of files (`.index.npz`) that the producer writes next to the features and that are never slides. `slide(path)`
+    returns the name of the slide where it differs from the name of the file, and "" for every other path.
     """
 
     SUFFIXES: tuple[str, ...]
-    """Endings of this layout's files, keys of `CONTAINERS`."""
+    """Endings of the files of this layout, keys of `CONTAINERS`."""
 
     def matches(self, path: Path, content: Any) -> bool:
-        """Whether the container holds this layout."""
+        """Return whether the container has this layout."""
 
     def header(self, path: Path, content: Any, reading: Reading) -> Header:
-        """What the file says of itself."""
+        """Return the header of the file."""
 
     def read(self, path: Path, content: Any, header: Header, reading: Reading) -> Slide:
-        """The whole slide; the container is opened in bulk, and `header` is its header."""
+        """Return the slide; the container was opened with `bulk`, and `header` is its header."""
 
 
 @cache
 def formats() -> dict[str, Format]:
-    """Every layout of this package: `trident` is module `read_trident`."""
+    """Return every layout of this package by name: `trident` is the module `read_trident`."""
     modules = sorted(module.name for module in pkgutil.iter_modules(__path__))
     return {name.removeprefix("read_"): cast(Format, importlib.import_module(f"{__name__}.{name}")) for name in modules}
 
 
 @cache
 def suffixes() -> tuple[str, ...]:
-    """The endings of files that may hold features."""
+    """Return the endings of files that may hold features."""
     return tuple(sorted({suffix for layout in formats().values() for suffix in layout.SUFFIXES}))
 
 
 @cache
 def beside() -> tuple[str, ...]:
-    """Patterns of folders, and endings of files, that lie beside features and are no slides."""
+    """Return patterns of folders and endings of files that lie next to features and are not slides."""
     return tuple(sorted({name for layout in formats().values() for name in getattr(layout, "BESIDE", ())}))
 
 
 def slide_of(path: Path) -> str:
-    """The id of the slide whose features lie at `path`."""
+    """Return the id of the slide whose features lie at `path`."""
     for layout in _candidates(path).values():
         if name := layout.slide(path) if hasattr(layout, "slide") else "":
             return slide_id(name)
@@ -136,14 +136,14 @@ def slide_of(path: Path) -> str:
 
 
 def opened(path: Path, bulk: bool = False) -> AbstractContextManager[Any]:
-    """A container opened for reading, by its ending.
+    """Open a container for reading, according to its ending.
 
     Args:
         path: The file, or the folder.
-        bulk: Opened to read whole arrays fast; only for containers whose header was read before.
+        bulk: Open it to read whole arrays fast; only for containers whose header was read before.
 
     Raises:
-        FeatureError: An unknown ending, or whatever is wrong with it, in one line.
+        FeatureError: The ending is unknown, or the container is broken.
     """
     if path.suffix.lower() not in CONTAINERS:
         raise FeatureError(f"{path} has no known layout: expected a name ending in {' or '.join(suffixes())}")
@@ -152,10 +152,10 @@ def opened(path: Path, bulk: bool = False) -> AbstractContextManager[Any]:
 
 
 def examine(path: Path, reading: Reading = DETECTED) -> tuple[str, Header]:
-    """The layout of a file, by its content, and its header; the file is opened once.
+    """Return the name of the layout of a file, decided by its content, and its header.
 
     Raises:
-        FeatureError: No layout claims the file, several do, it is not of the layout asked for, or it cannot be read.
+        FeatureError: No layout fits, several fit, the requested one does not fit, or the file cannot be read.
         ConfigError: There is no such layout.
     """
     if reading.layout is not None and reading.layout not in formats():
@@ -166,10 +166,10 @@ def examine(path: Path, reading: Reading = DETECTED) -> tuple[str, Header]:
 
 
 def read(path: Path, layout: str, header: Header, reading: Reading = DETECTED) -> Slide:
-    """The whole slide, once `examine` has said what it is.
+    """Return the slide, with the layout and header that `examine` returned.
 
     Raises:
-        FeatureError: Whatever is wrong with it, in one line.
+        FeatureError: The file cannot be read.
     """
     with opened(path, bulk=True) as content:
         return formats()[layout].read(path, content, header, reading)

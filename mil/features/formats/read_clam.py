@@ -1,9 +1,8 @@
-"""CLAM's features: `FEATURES/h5_files/{slide}.h5`, beside them `patches/{slide}.h5`; also plain HDF5, as nnMIL has it.
+"""CLAM: `FEATURES/h5_files/{slide}.h5`, next to `patches/{slide}.h5`; also plain HDF5 with the same datasets (nnMIL).
 
-`features` (n, d) and `coords` (n, 2), top-left in level-0 pixels, without a single attribute: nothing says which
-encoder made them. A tile's extent stands in the patches file only, as the patch size times the downsampling of the
-level it was cut from. CLAM stores chunks of 32 rows; without them the file is somebody else's in the same schema, such
-as nnMIL's, and is read all the same.
+`features` (n, d) and `coords` (n, 2), top-left corners in level-0 pixels, without attributes: the encoder is unknown.
+The extent of a tile is stored in the patches file only, as the patch size times the downsampling of the level from
+which it was cut. CLAM writes chunks of 32 rows; files with other chunks come from other software and are read too.
 """
 
 from pathlib import Path
@@ -16,13 +15,13 @@ _CHUNK = 32
 
 
 def matches(path: Path, content: hdf5.File) -> bool:
-    """Whether there are `features`, perhaps `coords`, and no attribute on either or on the file."""
+    """Return whether there are `features`, perhaps `coords`, and no attribute on either or on the file."""
     datasets = [hdf5.dataset(content, key) for key in ("features", "coords") if hdf5.has(content, key)]
     return hdf5.has(content, "features") and not any(len(stored.attrs) for stored in (content, *datasets))
 
 
 def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
-    """What the file, and the patches file where one is found, say of the slide."""
+    """Return the header, with the extent from the patches file where there is one."""
     features = hdf5.dataset(content, "features")
     tiles, width, dtype = hdf5.layout(features, reading.batch_axis)
     extent, tile_px = cut(path)
@@ -40,12 +39,12 @@ def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
 
 
 def read(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Slide:
-    """The whole slide; coordinates are already level-0 and top-left."""
+    """Return the slide; coordinates are stored as level-0 pixels of the top-left corner."""
     return Slide(*hdf5.tiles(content, "features", reading.batch_axis), header)
 
 
 def cut(path: Path) -> tuple[float | None, float | None]:
-    """A tile's side in level-0 pixels and as cut, from the patches file of the slide whose features lie at `path`."""
+    """Return the side of a tile in level-0 pixels and as cut, from the patches file that belongs to `path`."""
     for folder in (path.parent.parent, path.parent.parent.parent):
         patches = folder / "patches" / f"{path.stem}.h5"
         if patches != path and patches.is_file():

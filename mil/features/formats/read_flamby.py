@@ -1,7 +1,7 @@
-"""Features alone in a numpy file, as FLamby's Camelyon16 has them: flat `{slide}.tif.npy`, (n, 2048).
+"""FLamby's Camelyon16 and plain numpy: `{slide}.tif.npy` with the features (n, 2048) only.
 
-No coordinates, no word on the encoder. A matrix that begins with addresses is Owkin's; where it may be either, both
-claim it, and `data.layout` decides.
+There are no coordinates, and the encoder is unknown. A matrix that starts with addresses is Owkin's; where both are
+possible, both layouts match and `data.layout` decides.
 """
 
 from pathlib import Path
@@ -13,14 +13,14 @@ SUFFIXES = (".npy",)
 
 
 def matches(path: Path, content: arrays.Array) -> bool:
-    """Whether nothing of torchmil's lies beside the file, and its first columns are not surely Owkin's addresses."""
+    """Return whether no torchmil folder lies next to the file and the first columns need not be Owkin's addresses."""
     if read_torchmil.matches(path, content):
         return False
     return not read_owkin.matches(path, content) or not read_owkin.decided(content.shape[1])
 
 
 def header(path: Path, content: arrays.Array, reading: Reading) -> Header:
-    """The shape, which is all there is."""
+    """Return the header, which knows only the shape."""
     tiles, width, dtype = arrays.layout(content, reading.batch_axis)
     return Header(
         tiles=tiles,
@@ -35,5 +35,5 @@ def header(path: Path, content: arrays.Array, reading: Reading) -> Header:
 
 
 def read(path: Path, content: arrays.Array, header: Header, reading: Reading) -> Slide:
-    """The features; there are no coordinates."""
+    """Return the slide, which has no coordinates."""
     return Slide(arrays.matrix(content, reading.batch_axis), None, header)

@@ -1,12 +1,11 @@
-"""LazySlide's and wsidata's zarr folders: SpatialData with `tables/{model}_{tiles}/` and `shapes/{tiles}/`.
+"""LazySlide and wsidata: zarr folders of SpatialData with `tables/{model}_{tiles}/` and `shapes/{tiles}/`.
 
     tables/{model}_{tiles}/X              (n, d)  features, AnnData's dense array
     tables/{model}_{tiles}/obs/tile_id    (n,)    which tile each row is
     shapes/{tiles}/shapes.parquet                 tile_id, x, y: top-left corner in level-0 pixels
     attributes: tile_spec {tiles: {width, mpp, base_width, base_height, ...}}
 
-Rows of the two tables are joined on `tile_id`; their orders have nothing to do with each other. `{tiles}` names a
-tiling, `tiles` by default.
+Rows of the two tables are joined on `tile_id`; their orders may differ. `{tiles}` names a tiling, by default `tiles`.
 """
 
 from collections.abc import Mapping
@@ -32,7 +31,7 @@ _SHAPES = "shapes.parquet"
 
 @dataclass(frozen=True)
 class _Table:
-    """A table of features: its name, the tiling it is of, and the encoder."""
+    """A table of features: its name, its tiling and its encoder."""
 
     name: str
     tiling: str
@@ -40,12 +39,12 @@ class _Table:
 
 
 def matches(path: Path, content: Folder) -> bool:
-    """Whether there is a table named after one of the tilings."""
+    """Return whether there is a table named after one of the tilings."""
     return bool(_tables(content))
 
 
 def header(path: Path, content: Folder, reading: Reading) -> Header:
-    """What the table and the tiling's specification say of the slide."""
+    """Return the header, from the table and the specification of its tiling."""
     table = _table(content)
     tiles, width, dtype = arrays.layout(_features(content, table))
     spec = _spec(content, table.tiling)
@@ -56,7 +55,7 @@ def header(path: Path, content: Folder, reading: Reading) -> Header:
         dtype=dtype,
         encoder=table.encoder,
         producer="LazySlide",
-        extent=base if height in (base, None) else None,  # tiles that are no squares have no one side
+        extent=base if height in (base, None) else None,  # only square tiles have one extent
         mpp=arrays.positive(spec.get("mpp")),
         has_coords=zarrs.has(content, "shapes", table.tiling, _SHAPES),
         tile_px=arrays.positive(spec.get("width")),
@@ -64,7 +63,7 @@ def header(path: Path, content: Folder, reading: Reading) -> Header:
 
 
 def read(path: Path, content: Folder, header: Header, reading: Reading) -> Slide:
-    """The whole slide, tiles in the order of the table of features."""
+    """Return the slide, with tiles in the order of the table of features."""
     table = _table(content)
     stored = _features(content, table)
     tiles, _, _ = arrays.layout(stored)
@@ -84,7 +83,7 @@ def _tables(content: Folder) -> list[_Table]:
         tilings.update(zarrs.group(content, "shapes"))
     tables = []
     for name in zarrs.group(content, "tables"):
-        # the longest: a table of "fine_tiles" is none of "tiles"
+        # the longest match: a table of tiling "fine_tiles" is not one of "tiles"
         fitting = max((tiling for tiling in tilings if name.endswith(f"_{tiling}")), key=len, default="")
         if fitting and len(name) > len(fitting) + 1:
             tables.append(_Table(name, fitting, name[: -len(fitting) - 1]))

@@ -1,7 +1,7 @@
-"""MIL_BASELINE's dictionaries: `{slide}.pt` with `feats` or `features` (n, d), perhaps `coords` (n, 2).
+"""MIL_BASELINE: dictionaries `{slide}.pt` with `feats` or `features` (n, d), perhaps `coords` (n, 2).
 
-Coordinates are taken over from CLAM or TRIDENT, so they are level-0 pixels of the top-left corner. Nothing says which
-encoder made the features. Some of its files have a leading batch axis of one.
+Coordinates are copied from CLAM or TRIDENT, so they are level-0 pixels of the top-left corner. The encoder is unknown.
+Some files have a leading batch axis of one.
 """
 
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ _FEATURES = ("feats", "features")
 
 
 def matches(path: Path, content: Any) -> bool:
-    """Whether there is a dictionary with features."""
+    """Return whether there is a dictionary with features."""
     return isinstance(content, dict) and any(arrays.is_array(content.get(key)) for key in _FEATURES)
 
 
 def header(path: Path, content: Mapping[str, arrays.Values], reading: Reading) -> Header:
-    """What the dictionary says of the slide."""
+    """Return the header."""
     tiles, width, dtype = arrays.layout(_features(content), reading.batch_axis)
     return Header(
         tiles=tiles,
@@ -37,7 +37,7 @@ def header(path: Path, content: Mapping[str, arrays.Values], reading: Reading) -
 
 
 def read(path: Path, content: Mapping[str, arrays.Values], header: Header, reading: Reading) -> Slide:
-    """The whole slide."""
+    """Return the slide."""
     features = arrays.matrix(_features(content), reading.batch_axis)
     coords = content.get("coords")
     if coords is None:

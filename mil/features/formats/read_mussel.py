@@ -1,7 +1,7 @@
-"""Mussel's features: CLAM's schema with what was cut written on `coords`.
+"""Mussel: the datasets of CLAM, with the size of the tiles as attributes of `coords`.
 
 `features` (n, d), at times bfloat16 as two opaque bytes; `coords` (n, 2), top-left in level-0 pixels, with `mpp` (as
-cut), `patch_size` (in level-0 pixels) and the side to which tiles were resized. Nothing says which encoder made them.
+cut), `patch_size` (in level-0 pixels) and the side to which tiles were resized. The encoder is unknown.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ _SIZES = ("patch_size", "mpp", "patch_size_to_resize_to_for_desired_mpp")
 
 
 def matches(path: Path, content: hdf5.File) -> bool:
-    """Whether `coords` knows the resolution beside the patch size, and the patch size is not TRIDENT's."""
+    """Return whether `coords` has Mussel's resolution and patch size, and not TRIDENT's patch size."""
     if not (hdf5.has(content, "features") and hdf5.has(content, "coords")):
         return False
     attributes = hdf5.dataset(content, "coords").attrs
@@ -22,7 +22,7 @@ def matches(path: Path, content: hdf5.File) -> bool:
 
 
 def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
-    """What the file says of itself."""
+    """Return the header."""
     tiles, width, dtype = hdf5.layout(hdf5.dataset(content, "features"), reading.batch_axis)
     coords = hdf5.grid(content, "coords", tiles, reading.batch_axis)
     extent, mpp, tile_px = (None if coords is None else hdf5.number(coords, name) for name in _SIZES)
@@ -40,5 +40,5 @@ def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
 
 
 def read(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Slide:
-    """The whole slide; coordinates are already level-0 and top-left."""
+    """Return the slide; coordinates are stored as level-0 pixels of the top-left corner."""
     return Slide(*hdf5.tiles(content, "features", reading.batch_axis), header)

@@ -1,9 +1,9 @@
-"""Owkin's rl_benchmarks: `features/{extractor}/{cohort}/{slide's file name}/features.npy`, (n, 3 + d).
+"""Owkin rl_benchmarks: `features/{extractor}/{cohort}/{slide's file name}/features.npy`, (n, 3 + d).
 
-The first three columns are a tile's address: DeepZoom level, x and y, counted in tiles of 224 pixels. The corner at
-level 0 is address * 224 * 2^(levels - 1 - level), and the number of levels is stored nowhere. The benchmark cuts at
-half a micrometre a pixel, so where the user says the slide's (`data.slide_mpp`) the factor is the power of two nearest
-to what leads there; elsewhere, or where tiles lie on several levels, there are no coordinates.
+The first three columns are the address of a tile: DeepZoom level, x and y, counted in tiles of 224 pixels. The corner
+at level 0 is address * 224 * 2^(levels - 1 - level), but the number of levels is not stored. The benchmark cuts tiles
+at half a micrometre a pixel, so with the resolution of the slide (`data.slide_mpp`) the factor is the nearest power of
+two. Without it, or where tiles lie on several levels, there are no coordinates.
 """
 
 import math
@@ -28,12 +28,12 @@ _FILE = "features.npy"
 
 
 def slide(path: Path) -> str:
-    """The folder's name, which is the slide's file name; "" for a file of another name."""
+    """Return the name of the folder, which is the name of the slide; "" for files not named features.npy."""
     return path.parent.name if path.name == _FILE else ""
 
 
 def matches(path: Path, content: arrays.Array) -> bool:
-    """Whether the first columns are addresses; of an empty slide, whether the width is that of an encoder and three."""
+    """Return whether the first columns are addresses; without tiles, whether the width is an encoder's plus three."""
     if (
         content.ndim != 2
         or content.dtype.kind != "f"
@@ -49,7 +49,7 @@ def matches(path: Path, content: arrays.Array) -> bool:
 def _addressed(address: NDArray[np.float64]) -> bool:
     if not _whole(address) or not 0 < address[:, 0].min() <= address[:, 0].max() < _LEVELS:
         return False
-    return len(np.unique(address, axis=0)) == len(address)  # a rectifier leaves rows of the same zeros
+    return len(np.unique(address, axis=0)) == len(address)  # features after a ReLU may have equal rows of zeros
 
 
 def _whole(address: NDArray[np.float64]) -> bool:
@@ -57,12 +57,12 @@ def _whole(address: NDArray[np.float64]) -> bool:
 
 
 def decided(width: int) -> bool:
-    """Whether a matrix with addresses is surely one: no encoder is as wide as the whole, unless one is as the rest."""
+    """Return whether a matrix of this width can only be Owkin's: no encoder has the full width, or one has the rest."""
     return width not in _WIDTHS or width - _ADDRESS in _WIDTHS
 
 
 def header(path: Path, content: arrays.Array, reading: Reading) -> Header:
-    """What the file says, and what follows from the user's micrometres a pixel."""
+    """Return the header, with a size of tiles where `slide_mpp` is given."""
     tiles, width, dtype = arrays.layout(content)
     factor = _factor(content, reading)
     return Header(
@@ -79,7 +79,7 @@ def header(path: Path, content: arrays.Array, reading: Reading) -> Header:
 
 
 def read(path: Path, content: arrays.Array, header: Header, reading: Reading) -> Slide:
-    """The features without their addresses, and the corners where they can be known."""
+    """Return the slide without the addresses, with coordinates where they can be computed."""
     rows = arrays.matrix(content)  # (n, 3 + d)
     features = rows[:, _ADDRESS:].contiguous()
     if header.extent is None:
@@ -98,7 +98,7 @@ def _factor(content: arrays.Array, reading: Reading) -> int | None:
 
 def _extractor(path: Path) -> str | None:
     folders = path.parts
-    # Only under the benchmark's own folders, or a user's own "features" would name an encoder.
+    # Only in the folders of the benchmark: any other folder "features" does not name an encoder.
     place = next(
         (i for i, part in enumerate(folders) if folders[i : i + 2] == ("slides_classification", "features")), None
     )

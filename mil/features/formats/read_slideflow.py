@@ -1,9 +1,9 @@
-"""slideflow's bags: `{slide}.pt`, beside it `{slide}.index.npz` or `.index.npy`, and one `bags_config.json` a folder.
+"""slideflow: `{slide}.pt`, next to it `{slide}.index.npz` or `.index.npy`, and one `bags_config.json` a folder.
 
-The bag is a tensor (n, d). The index holds the tiles' centres (n, 2) in level-0 pixels, in the same order. The extent
-at level 0 is stored nowhere: it is the tiles' side in micrometres (`tile_um`, or `tile_px` at a magnification such as
-"20x") over the slide's micrometres a pixel, which the user has to say (`data.slide_mpp`). Without it the corners are
-unknown, and there are no coordinates.
+The bag is a tensor (n, d). The index holds the centres of the tiles (n, 2) in level-0 pixels, in the same order. The
+extent at level 0 is not stored: it is the side of a tile in micrometres (`tile_um`, or `tile_px` at a magnification
+such as "20x") divided by the resolution of the slide, which the user gives (`data.slide_mpp`). Without it there are no
+coordinates.
 """
 
 import json
@@ -23,12 +23,12 @@ _MAGNIFIED = re.compile(r"(\d+(?:\.\d+)?)x")
 
 
 def matches(path: Path, content: Any) -> bool:
-    """Whether there is a tensor or an array, and an index or the folder's configuration beside it."""
+    """Return whether there is a tensor or an array, and an index or a configuration next to it."""
     return arrays.is_array(content) and (_index(path) is not None or path.with_name(_CONFIG).is_file())
 
 
 def header(path: Path, content: arrays.Values, reading: Reading) -> Header:
-    """What the bag and the folder's configuration say of the slide."""
+    """Return the header, from the bag and the configuration of the folder."""
     tiles, width, dtype = arrays.layout(content, reading.batch_axis)
     config = _config(path)
     tile_px = arrays.positive(config.get("tile_px"))
@@ -50,7 +50,7 @@ def header(path: Path, content: arrays.Values, reading: Reading) -> Header:
 
 
 def read(path: Path, content: arrays.Values, header: Header, reading: Reading) -> Slide:
-    """The whole slide; corners are half an extent from the centres."""
+    """Return the slide; corners are half an extent from the stored centres."""
     features = arrays.matrix(content, reading.batch_axis)
     index = _index(path)
     if index is None or header.extent is None:

@@ -1,13 +1,13 @@
-"""STAMP's tile features: `{extractor}[-{hash}]/{path of the slide}.h5`.
+"""STAMP: `{extractor}[-{hash}]/{path of the slide}.h5`.
 
-`feats` (n, d) and `coords` (n, 2), the tiles' top-left corners in micrometres, which become level-0 pixels only with
-the slide's own resolution (`data.slide_mpp`). What the file says of itself stands on the file:
+`feats` (n, d) and `coords` (n, 2), the top-left corners in micrometres, which become level-0 pixels only with the
+resolution of the slide (`data.slide_mpp`). Attributes of the file, by version of STAMP:
 
     1        nothing; coordinates in pixels of tiles of 256 micrometres and 224 pixels
     2.0      `unit` um, `tile_size` in micrometres
     2.1 on   `unit` um, `tile_size_um`, `tile_size_px`, `extractor`, `stamp_version`, lately `feat_type`
 
-Multiplex files hold `patch_embeddings` without places. Files of slides and patients hold one embedding of the whole.
+Multiplex files hold `patch_embeddings` without coordinates. Files of slide or patient embeddings are refused.
 """
 
 import re
@@ -32,13 +32,13 @@ _SLACK = 0.02  # of a tile, as whole pixels are stored
 
 
 def matches(path: Path, content: hdf5.File) -> bool:
-    """Whether there are `feats`, placed or with STAMP's attributes, or `patch_embeddings` of multiplex images."""
+    """Return whether there are `feats` with coordinates or STAMP's attributes, or `patch_embeddings`."""
     marked = hdf5.has(content, "coords") or any(mark in content.attrs for mark in _MARKS)
     return hdf5.has(content, "patch_embeddings") or (hdf5.has(content, "feats") and marked)
 
 
 def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
-    """What the file says of itself; the extent and coordinates only where the slide's resolution is given.
+    """Return the header, with extent and coordinates only where the resolution of the slide is given.
 
     Raises:
         RefusalError: The file holds embeddings of whole slides or patients.
@@ -62,7 +62,7 @@ def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
 
 
 def read(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Slide:
-    """The whole slide; micrometres become level-0 pixels."""
+    """Return the slide; micrometres become level-0 pixels."""
     features = hdf5.matrix(_features(content), reading.batch_axis)
     stored = hdf5.grid(content, "coords", len(features), reading.batch_axis)
     if stored is None or not header.has_coords or reading.slide_mpp is None:
@@ -86,7 +86,7 @@ def _producer(content: hdf5.File) -> str:
 
 
 def _tile(content: hdf5.File, producer: str) -> tuple[float | None, float | None]:
-    """Side of a tile in micrometres and in pixels."""
+    """Return the side of a tile in micrometres and in pixels."""
     if producer == _FIRST:
         return _FIRST_UM, _FIRST_PX
     um = hdf5.number(content, "tile_size_um") or hdf5.number(content, "tile_size")

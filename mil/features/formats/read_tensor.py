@@ -1,7 +1,7 @@
-"""Features alone in a torch file: CLAM's `pt_files/{slide}.pt`, TRIDENT's `features_{encoder}/{slide}.pt`.
+"""Torch files with features only: CLAM's `pt_files/{slide}.pt`, TRIDENT's `features_{encoder}/{slide}.pt`.
 
-One matrix (n, d), without coordinates and without a word on where it comes from. CLAM stores a tensor, TRIDENT a numpy
-array; a tile's extent stands in CLAM's patches file, where there is one.
+One matrix (n, d), without coordinates; the encoder is unknown. CLAM stores a tensor, TRIDENT a numpy array. The extent
+of a tile is in CLAM's patches file, where there is one.
 """
 
 from pathlib import Path
@@ -16,12 +16,12 @@ SUFFIXES = (".pt", ".pth")
 
 
 def matches(path: Path, content: Any) -> bool:
-    """Whether there is nothing but a tensor or an array, and nothing of slideflow's beside it."""
+    """Return whether the content is a tensor or an array, and no file of slideflow lies next to it."""
     return arrays.is_array(content) and not read_slideflow.matches(path, content)
 
 
 def header(path: Path, content: arrays.Values, reading: Reading) -> Header:
-    """What can be known: the shape, and what CLAM's patches file says."""
+    """Return the header, with the extent from CLAM's patches file where there is one."""
     tiles, width, dtype = arrays.layout(content, reading.batch_axis)
     of_clam = isinstance(content, Tensor)
     extent, tile_px = read_clam.cut(path) if of_clam else (None, None)
@@ -39,5 +39,5 @@ def header(path: Path, content: arrays.Values, reading: Reading) -> Header:
 
 
 def read(path: Path, content: arrays.Values, header: Header, reading: Reading) -> Slide:
-    """The features; there are no coordinates."""
+    """Return the slide, which has no coordinates."""
     return Slide(arrays.matrix(content, reading.batch_axis), None, header)

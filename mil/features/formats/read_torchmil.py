@@ -1,8 +1,8 @@
-"""torchmil's processed folders: `features/{bag}.npy` (n, d), beside them `coords/{bag}.npy`, `labels/{bag}.npy`, ...
+"""torchmil: processed folders `features/{bag}.npy` (n, d), `coords/{bag}.npy`, `labels/{bag}.npy`, ...
 
-Features may lie one folder deeper (`features/features_UNI/{bag}.npy`). Coordinates are in whatever unit the producer
-had: places on a grid, pixels of some level. Nothing says which, and so they are taken as level-0 corners only where
-they are whole numbers on a grid wider than one; else there are none. Labels and adjacency are not read.
+Features may lie one folder deeper (`features/features_UNI/{bag}.npy`). The unit of the coordinates is not stored: they
+may be positions on a grid or pixels of any level. They are taken as level-0 corners only where they are whole numbers
+on a grid with a step above one; otherwise there are none. Labels and adjacency are not read.
 """
 
 from pathlib import Path
@@ -19,12 +19,12 @@ _FOLDERS = BESIDE[:-1]
 
 
 def matches(path: Path, content: arrays.Array) -> bool:
-    """Whether a folder of labels, coordinates or adjacency beside the features' has a file of the same name."""
+    """Return whether a folder of labels, coordinates or adjacency next to the features has a file of the same name."""
     return any(_beside(path, folder) for folder in _FOLDERS)
 
 
 def header(path: Path, content: arrays.Array, reading: Reading) -> Header:
-    """What the features, and the coordinates beside them, say of the slide."""
+    """Return the header."""
     tiles, width, dtype = arrays.layout(content, reading.batch_axis)
     return Header(
         tiles=tiles,
@@ -39,7 +39,7 @@ def header(path: Path, content: arrays.Array, reading: Reading) -> Header:
 
 
 def read(path: Path, content: arrays.Array, header: Header, reading: Reading) -> Slide:
-    """The whole slide."""
+    """Return the slide."""
     features = arrays.matrix(content, reading.batch_axis)
     pixels = _pixels(path, len(features))
     return Slide(features, None if pixels is None else arrays.points(pixels, len(features)), header)

@@ -1,8 +1,8 @@
-"""TRIDENT's patch features: `{mag}x_{size}px_{overlap}px_overlap/features_{encoder}/{slide}.h5`.
+"""TRIDENT: `{mag}x_{size}px_{overlap}px_overlap/features_{encoder}/{slide}.h5`.
 
-`features` (n, d) in rows of one chunk each, `coords` (n, 2) with the tile's level-0 extent among its attributes. The
-encoder is an attribute of `features` since August 2025; before, only the folder's name says it. No resolution is
-stored but a magnification, and 20x is 0.5 micrometres a pixel by ten percent.
+`features` (n, d) in chunks of one row, `coords` (n, 2) with the level-0 extent of a tile among its attributes. The
+encoder is an attribute of `features` since August 2025; before, only the name of the folder says it. Only the
+magnification is stored, and 20x means 0.5 micrometres a pixel within ten percent.
 """
 
 import re
@@ -19,7 +19,7 @@ _NOMINAL = 10  # micrometres a pixel at a magnification of one
 
 
 def matches(path: Path, content: hdf5.File) -> bool:
-    """Whether `coords` knows its extent as TRIDENT writes it, or `features` its encoder."""
+    """Return whether `coords` has TRIDENT's extent or `features` the encoder as an attribute."""
     marks = (("features", "encoder"), ("coords", "patch_size_level0"))
     return hdf5.has(content, "features") and any(
         hdf5.has(content, key) and mark in hdf5.dataset(content, key).attrs for key, mark in marks
@@ -27,7 +27,7 @@ def matches(path: Path, content: hdf5.File) -> bool:
 
 
 def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
-    """What the file says of itself; the resolution is nominal."""
+    """Return the header; the resolution is nominal."""
     features = hdf5.dataset(content, "features")
     tiles, width, dtype = hdf5.layout(features, reading.batch_axis)
     coords = hdf5.grid(content, "coords", tiles, reading.batch_axis)
@@ -46,13 +46,13 @@ def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
 
 
 def read(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Slide:
-    """The whole slide; coordinates are already level-0 and top-left."""
+    """Return the slide; coordinates are stored as level-0 pixels of the top-left corner."""
     return Slide(*hdf5.tiles(content, "features", reading.batch_axis), header)
 
 
 def _encoder_of(path: Path) -> str | None:
     folder = path.parent
-    # Only within a job's folder, or a user's own "features_final" would name an encoder.
+    # Only in the folder of a job: any other folder, such as "features_final", does not name an encoder.
     if folder.name.startswith("features_") and _JOB.fullmatch(folder.parent.name):
         return folder.name.removeprefix("features_")
     return None
