@@ -45,8 +45,8 @@ def assign(counts: Counts, folds: int, seed: int, exact: bool = True) -> Assignm
     """Assign sites to folds.
 
     The result is the best of many greedy assignments; up to `MOST` sites the programme is solved too, and the better
-    one is returned. The solver is stopped by a number of nodes, not of seconds, so that the same seed gives the same folds on
-    any machine.
+    one is returned. The solver is stopped by a number of nodes, not of seconds, so that the same seed gives the same
+    folds on any machine.
 
     Args:
         counts: Patients of each site and stratum, `(s, k)`; every site has some.
