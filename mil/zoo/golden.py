@@ -1,16 +1,21 @@
-"""Golden predictions: a few random bags and the logits that the released weights gave for them.
+"""Golden predictions: a few random bags, the logits that the released weights gave for them, and what follows.
 
 They show that a checkpoint still computes what it computed when it was released: bit for bit on the same platform, and
-within a tolerance elsewhere, since vector units and libraries add up numbers in another order.
+within a tolerance elsewhere, since vector units and libraries add up numbers in another order. What follows from the
+logits, with how far each score lies from every fitted cut and limit, shows the same of the fitted state.
 """
 
 import json
 import platform
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -20,12 +25,15 @@ from mil import files
 from mil.bags import Bags
 from mil.checkpoint import Checkpoint
 from mil.errors import CheckpointError
+from mil.fitted.conformal import Sets
+from mil.inference.predict import decoded, mean
 
 GOLDEN = "golden.safetensors"
 SIZES = (5, 12, 23, 40)
 TOLERANCE = 1e-5
 _LIMIT = 2**26
-_KEY = "platform"
+_KEY, _RESULTS = "platform", "results"
+"""Key of the file's metadata, and within it of what follows from the logits, beside what describes the platform."""
 
 
 def write(checkpoint: Checkpoint, folder: Path) -> None:
@@ -33,20 +41,24 @@ def write(checkpoint: Checkpoint, folder: Path) -> None:
     bags = _random_bags(checkpoint)
     inputs = {"features": bags.features, "coords": bags.coords, "covariates": bags.covariates}
     tensors = {name: tensor for name, tensor in inputs.items() if tensor is not None}
-    tensors |= {"sizes": torch.tensor(bags.sizes), "logits": _logits(checkpoint, bags)}
-    files.write(folder / GOLDEN, save_tensors(tensors, metadata={_KEY: json.dumps(here(), sort_keys=True)}))
+    logits = _logits(checkpoint, bags)
+    tensors |= {"sizes": torch.tensor(bags.sizes), "logits": logits}
+    results = _results(checkpoint, bags, logits).to_csv(index=False)
+    described = json.dumps(here() | {_RESULTS: results}, sort_keys=True)  # one key: of several the order is random
+    files.write(folder / GOLDEN, save_tensors(tensors, metadata={_KEY: described}))
 
 
 def check(checkpoint: Checkpoint) -> str:
     """Predict the stored bags again and return how close the logits are: `bit for bit` or `within 3e-06`.
 
     Raises:
-        CheckpointError: if the golden file is missing or cannot be read, or the logits differ.
+        CheckpointError: if the golden file is missing or cannot be read, or the logits or what follows differ.
     """
     path = checkpoint.folder / GOLDEN
     bags, stored = _read(path, checkpoint.endpoint.out_dim)
     try:
         logits = _logits(checkpoint, bags)
+        _check_results(path, _results(checkpoint, bags, stored))
     except (ValueError, RuntimeError) as error:  # bags whose widths do not fit the model
         raise CheckpointError(f"{path}: {' '.join(str(error).split())}") from None
     if torch.equal(logits, stored):
@@ -59,6 +71,51 @@ def check(checkpoint: Checkpoint) -> str:
             f"{path}: logits differ by {largest:.3g}, expected at most {TOLERANCE:g} on another platform"
         )
     return f"within {largest:.1g}"
+
+
+def _results(checkpoint: Checkpoint, bags: Bags, logits: Tensor) -> pd.DataFrame:
+    """Return what follows from the logits of each bag, with the distance of each score from every cut and limit."""
+    state = checkpoint.manifest.fitted
+    table = state.apply(pd.DataFrame(decoded(checkpoint.endpoint, logits)))
+    columns: dict[str, NDArray[Any]] = {str(name): table[name].to_numpy() for name in table}
+    for decision in (*state.decisions, *state.risk_groups):
+        if not decision.likeliest:
+            score = decision.score(table)
+            columns |= {f"{decision.name} - cut {at}": score - cut for at, cut in enumerate(decision.cuts)}
+    for part in state.conformal.parts if state.conformal is not None else ():
+        if isinstance(part, Sets):
+            excess = part.deviations(table) - np.array([limit.reach for limit in part.limits])
+            columns |= {f"set {part.name} {name}": excess[:, at] for at, name in enumerate(part.classes)}
+    if (novelty := state.novelty) is not None:
+        columns["tiles - min_tiles"] = np.array(bags.sizes) - novelty.min_tiles
+        if (reference := novelty.features) is not None:
+            means = torch.stack([mean(bag) for bag in bags]).numpy()
+            columns["distance - cut"] = reference.distance(means) - reference.cut
+    return pd.DataFrame(columns)
+
+
+def _check_results(path: Path, results: pd.DataFrame) -> None:
+    """Compare with the stored results; files that were made before there were any have none.
+
+    Raises:
+        CheckpointError: if a column differs.
+    """
+    text = _described(path).get(_RESULTS)
+    if text is None:
+        return
+    stored, fresh = (
+        pd.read_csv(StringIO(csv), float_precision="round_trip", keep_default_na=False, na_values=[""])
+        for csv in (text, results.to_csv(index=False))
+    )
+    if list(stored) != list(fresh):
+        raise CheckpointError(f"{path}: results are {', '.join(fresh.columns)}, expected {', '.join(stored.columns)}")
+    for name in stored:
+        if not pd.api.types.is_numeric_dtype(stored[name]):
+            same = stored[name].equals(fresh[name])
+        else:
+            same = np.allclose(stored[name], fresh[name], rtol=TOLERANCE, atol=1e-12, equal_nan=True)
+        if not same:
+            raise CheckpointError(f"{path}: {name} is {fresh[name].tolist()}, expected {stored[name].tolist()}")
 
 
 def made_here(folder: Path) -> bool:
@@ -130,6 +187,10 @@ def _read(path: Path, out_dim: int) -> tuple[Bags, Tensor]:
 
 
 def _platform_of(path: Path) -> Mapping[str, str]:
+    return {key: value for key, value in _described(path).items() if key != _RESULTS}
+
+
+def _described(path: Path) -> Mapping[str, str]:
     with safe_open(path, framework="pt") as file:
         described: Mapping[str, str] = json.loads((file.metadata() or {}).get(_KEY, "{}"))
     return described
