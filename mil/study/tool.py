@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -26,7 +26,7 @@ class ClinicalInputs(Config):
 
     numeric: list[str] | None = None
     categorical: dict[str, list[Any]] | None = None
-    fusion: str = "late"
+    fusion: Literal["late", "gated"] = "late"
 
 
 class ClinicalVariables(BaseModel):
