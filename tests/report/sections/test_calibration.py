@@ -25,10 +25,11 @@ from mil.report.sections.calibration import (
     RecalibratedProbability,
     calibration_verdict,
 )
+from mil.report.sections.pooled import resampled
 from mil.stats.calibration_metrics import brier, ece, intercept, scaled_brier, slope
 from mil.stats.estimate import Estimate
 from mil.study.tool import Tool
-from tests.estimates import value_of
+from tests.estimates import triple, value_of
 from tests.report.tables import binary, multiclass, names, refitted, roles, survival
 
 NOBODY = RecalibratedProbability(method="platt", n=0, reason="no fold could be calibrated")
@@ -170,6 +171,35 @@ def test_few_positives_have_numbers_and_no_curve_and_one_class_has_a_reason() ->
     none = of(few[few["label"] == 0], Binary()).questions[0]
     n = int((~positive & (table["role"] == "report")).sum())
     assert none == QuestionCalibration(name="1", n=n, positives=0, reason="positives or negatives are absent")
+
+
+def test_the_interval_of_the_calibration_error_is_the_percentile_interval_turned_about_the_value() -> None:
+    evaluation = refitted(told(2.0, patients=200), Binary(), resamples=100)
+    report = Calibration.compute(evaluation)
+    assert report is not None
+    assert report.questions[0].ece is not None
+    rows = evaluation.reported
+    samples = resampled(lambda weight: {"ece": ece(rows["p_1"], rows["label"], weight)}, len(rows), evaluation)["ece"]
+    percentile_low, percentile_high = samples.bounds()
+    value, low, high = triple(report.questions[0].ece.estimate)
+    expected = (samples.value, 2 * samples.value - percentile_high, 2 * samples.value - percentile_low)
+    assert (value, low, high) == pytest.approx(expected, rel=1e-12)
+    assert 0 < low < high
+
+
+def test_a_label_is_recalibrated_for_the_patients_of_the_folds_that_could_be() -> None:
+    table = told(3.0, patients=300).rename(columns={"label": "MSI", "p_1": "p_MSI"})
+    without = (table["fold"] == 1) & (table["role"] == "select")
+    table = table.assign(EBV=table["MSI"].where(~without, 0), p_EBV=table["p_MSI"])
+    labels = of(table, Multilabel(columns=("MSI", "EBV")), {"calibration": "platt"}, 20).questions
+    reported = table[table["role"] == "report"]
+    assert labels[0].calibrated.n == len(reported)
+    assert labels[1].calibrated.n == int((reported["fold"] == 0).sum())
+
+
+def test_two_exclusive_classes_have_errors_of_all_classes() -> None:
+    errors = of(multiclass(classes=("a", "b")), Multiclass(classes=("a", "b")), resamples=20).classes
+    assert 0 < errors.brier.value < 1
 
 
 def test_a_separating_score_has_no_slope_and_says_why() -> None:

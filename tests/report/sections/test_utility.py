@@ -78,6 +78,9 @@ def test_a_model_that_knows_is_useful_and_one_that_guesses_is_not() -> None:
     base = {"patient": names(800), "fold": 0, "role": "report", "label": label}
     knows = of(pd.DataFrame({**base, "p_1": expit(values)}), Binary()).questions[0]
     assert knows.useful
+    inside = [any(first <= at <= last for first, last in knows.useful) for at in knows.thresholds]
+    assert inside == [low > 0 for low in knows.gain.low]
+    assert not all(inside)
     assert knows.verdict.startswith("worth more than treating all or none")
     guesses = of(pd.DataFrame({**base, "p_1": rng.random(800)}), Binary()).questions[0]
     assert guesses.useful == ()
@@ -203,8 +206,10 @@ def test_competing_causes_have_the_first_ones_incidence_and_a_risk_above_one_is_
     table["risk"] = table["risk_relapse_5y"]
     endpoint = CompetingRisks(causes=("relapse", "death"), horizons={"5y": 60})
     table["event"] = np.where(table["event"] == 1, 1 + table["patient"].astype(int) % 2, 0)
-    found = of(table, endpoint, resamples=20).horizons[0]
+    patients = pd.DataFrame({"age": table.groupby("patient")["log_hazard"].first().round(1).astype(str)})
+    found = of(table, endpoint, {"clinical": {"numeric": ["age"]}}, patients, resamples=20).horizons[0]
     assert found.name == "risk_relapse_5y"
+    assert (found.clinical, found.clinical_variables) == (None, ())  # a Cox model of one cause gives no incidence
     reported = table[table["role"] == "report"]
     moments, incidence = aalen_johansen(reported["time"], reported["event"], 2)
     assert found.prevalence == pytest.approx(incidence[0, moments <= 60][-1], abs=1e-12)
