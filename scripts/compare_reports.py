@@ -5,7 +5,8 @@
 Prints under which key each kind of number stands today, the numbers that have no place, and every number that differs
 by more than 1e-12. Exits with 1 if there is any of the last two. Two machines differ by more than that in the bounds of
 fitted curves: `--old-reports` holds the reports of schema 2 as the old code computes them on this machine, one
-`<folder>.json` for each folder.
+`<folder>.json` for each folder. The old code fitted decisions and calibrations again for a run's own report; this
+script does so too, unless `--apply` asks for the states in the manifests.
 """
 
 import argparse
@@ -13,11 +14,15 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from mil import checkpoint
+from mil.fitted.state import refit
+from mil.report.files import read_report
 from mil.report.schema import Report
 from mil.report.upgrade import upgrade
-from mil.zoo.verify import recomputed
+from mil.zoo.verify import recompute, recomputed, released_run
 
 TOLERANCE = 1e-12
 COMPUTED = ("metrics", "patients", "sections", "parts", "folds", "resamples", "seed")
@@ -73,14 +78,31 @@ def differences(upgraded: Report, computed: Report) -> Iterator[str]:
             yield f"{path} was {value}, is {new[path]}"
 
 
-def compare(folder: Path, old_report: Path) -> tuple[Mapping[str, str], list[str]]:
+def computed_again(folder: Path, *, refitted: bool) -> Report | None:
+    """Return the report of a released folder from its predictions; None where it holds none.
+
+    Args:
+        folder: Of a release.
+        refitted: Fit decisions and calibrations to the predictions, and do not apply those of the manifest.
+    """
+    if not refitted:
+        return recomputed(folder)
+    loaded, stored = checkpoint.load(folder), read_report(folder / "report.json")
+    if not loaded.manifest.data["simulated"]:
+        return None
+    run = released_run(loaded, stored)
+    states = refit(run.tables["predictions"], run.endpoint, run.tool)
+    return recompute(replace(run, states=states), loaded, stored)
+
+
+def compare(folder: Path, old_report: Path, *, refitted: bool) -> tuple[Mapping[str, str], list[str]]:
     """Return the mapping of a released folder's report, and everything that is lost or differs."""
     old = json.loads(old_report.read_text(encoding="utf-8"))
     version = old["schema"]
     upgraded = upgrade(old)
     stated = {key: value for key, value in old.items() if key != "schema"}
     places, lost = mapping(stated, json.loads(upgraded.model_dump_json()))
-    computed = recomputed(folder)
+    computed = computed_again(folder, refitted=refitted)
     wrong = [f"lost: {line}" for line in lost]
     if computed is None:
         return places, [*wrong, "holds no predictions"]
@@ -96,11 +118,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--old-reports", type=Path, help="folder with <name>.json; by default each folder's report.json"
     )
+    parser.add_argument("--apply", action="store_true", help="apply the fitted states of the manifests")
     options = parser.parse_args(arguments)
     places, failed = dict[str, str](), 0
     for folder in options.folders:
         stored = options.old_reports and options.old_reports / f"{folder.name}.json"
-        kinds, wrong = compare(folder, stored or folder / "report.json")
+        kinds, wrong = compare(folder, stored or folder / "report.json", refitted=not options.apply)
         places |= {old: new for old, new in kinds.items() if old not in places}
         failed += bool(wrong)
         sys.stdout.write(f"{folder.name}: {len(wrong)} numbers lost or different\n")
