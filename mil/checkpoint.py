@@ -10,8 +10,8 @@ import inspect
 import pkgutil
 import shutil
 import struct
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -140,7 +140,7 @@ def load(folder: Path, allow: Collection[str] = ()) -> Checkpoint:
         endpoint.decode(torch.zeros(1, endpoint.out_dim))
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{folder / MANIFEST}: fitted.endpoint: {_line(error)}") from None
-    encoder = _encoder(manifest, folder)
+    encoder = manifest.encoder.encoder()
     for name, wanted in (("in_dim", encoder.dim), ("out_dim", endpoint.out_dim)):
         if (found := manifest.model.options.get(name)) != wanted:
             raise CheckpointError(f"{folder / MANIFEST}: model.options.{name} is {found!r}, expected {wanted}")
@@ -150,9 +150,7 @@ def load(folder: Path, allow: Collection[str] = ()) -> Checkpoint:
     _check_size(shape, folder)
     model = _model(manifest, *widths, allow, folder)
     _load_weights(model, folder)
-    geometry = _validated(Geometry, manifest.data.get("geometry", {}), "data.geometry", folder)
-    reading = _validated(Reading, manifest.data.get("reading", {}), "data.reading", folder)  # older manifests have none
-    words = _words(manifest, folder)
+    geometry, reading, words = manifest.data.geometry, manifest.data.reading, _words(manifest, folder)
     return Checkpoint(folder, manifest, model.eval(), endpoint, encoder, geometry, reading, covariates, words)
 
 
@@ -199,21 +197,12 @@ def _validated(kind: Any, value: object, where: str, folder: Path) -> Any:
 
 
 def _words(manifest: Manifest, folder: Path) -> Words:
-    told = manifest.training.get("data") or {}
-    asked = told.get("labels") if isinstance(told, Mapping) else None
-    found = _validated(dict[str, dict[str, str | int | float | None]], asked or {}, "training.data.labels", folder)
+    labels = manifest.training.data.get("labels") or {}
+    found = _validated(dict[str, dict[str, str | int | float | None]], labels, "training.data.labels", folder)
     return {
         column: {word: None if meant is None else str(meant) for word, meant in meanings.items()}
         for column, meanings in found.items()
     }
-
-
-def _encoder(manifest: Manifest, folder: Path) -> Encoder:
-    said = {key: value for key, value in manifest.encoder.items() if key != "verified"}
-    try:
-        return TypeAdapter(Encoder).validate_python(asdict(Encoder(**said)))
-    except (TypeError, ValidationError) as error:
-        raise CheckpointError(f"{folder / MANIFEST}: encoder: {_line(error)}") from None
 
 
 def _line(error: Exception) -> str:

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 from pydantic_core import from_json
 
 from mil.endpoints.endpoint import Endpoint
 from mil.features.encoders import Encoder
+from mil.features.formats import Reading
+from mil.features.geometry import Geometry
 from mil.fitted.state import FittedState
 from mil.study.tool import Tool
 
@@ -37,6 +39,96 @@ class Clinical(BaseModel):
     """fitted to the training patients"""
 
 
+class EncoderRecord(BaseModel):
+    """The encoder of the features, as in `conf/encoder/`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    dim: int
+    aliases: tuple[str, ...] = ()
+    tile_px: int | None = None
+    mpp: float | None = None
+    licence: str = ""
+    pretrained_on: tuple[str, ...] = ()
+    verified: bool = False
+    """whether every feature file names this encoder"""
+
+    def encoder(self) -> Encoder:
+        """Return the encoder itself."""
+        return Encoder(**self.model_dump(exclude={"verified"}))
+
+
+class _Record(BaseModel):
+    """A part of the manifest that may have further keys."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class SplitRecord(_Record):
+    """How patients were divided."""
+
+    strategy: dict[str, JsonValue] = {}
+    """the split's class and options"""
+    sha256: str = ""
+    """digest of the roles of all patients"""
+    fold: int = 0
+    """of these weights"""
+
+    @property
+    def name(self) -> str:
+        """Class of the split."""
+        return str(self.strategy.get("_target_", "given")).rpartition(".")[2]
+
+
+class SimulationRecord(_Record):
+    """Options of a simulated cohort; those that a card states have a field."""
+
+    sites: int | None = None
+    slides: int | float | None = None
+    """per patient, mean"""
+    tiles: int | None = None
+    """per slide, median"""
+    label_noise: float | None = None
+    contrast: float | None = None
+
+
+class DataRecord(_Record):
+    """What the checkpoint was trained on."""
+
+    simulated: bool = False
+    simulation: SimulationRecord | None = None
+    cohort_sha256: str = ""
+    slides_sha256: str | None = None
+    patients: dict[str, dict[str, int]] = {}
+    """by role: `n`, and the positives, classes or events among them"""
+    bag: Literal["patient", "slide"] = "patient"
+    """what a bag is: all tiles of a patient or of a slide"""
+    geometry: Geometry = Geometry()
+    """of the tiles"""
+    reading: Reading = Reading()
+    """how feature files that leave something open were read"""
+    split: SplitRecord = SplitRecord()
+
+
+class TrainingRecord(_Record):
+    """How the weights were trained."""
+
+    epochs: int = 0
+    best_epoch: int | None = None
+    """the epoch whose weights these are; None for the last"""
+    precision: str = ""
+    seed: int = 0
+    threads: int = 1
+    parameters: int = 0
+    optimizer: dict[str, JsonValue] = {}
+    schedule: dict[str, JsonValue] | None = None
+    data: dict[str, JsonValue] = {}
+    """options of `data`"""
+    versions: dict[str, str] = {}
+    """of this package and of the libraries that numbers depend on"""
+
+
 class Manifest(BaseModel):
     """What a checkpoint is: everything that is not a weight."""
 
@@ -48,13 +140,9 @@ class Manifest(BaseModel):
     endpoint: Part
     fitted: FittedState
     """fitted once, at the end of training; whoever predicts or reports applies it"""
-    encoder: dict[str, Any]
-    """name and width as in `conf/encoder/`, and whether every feature file said so itself"""
-    data: dict[str, Any]
-    """cohort (digest, patients, bags, simulated or not), split (digest, strategy, fold), the tiles' geometry as
-    the files or the user said it, and how files that leave it open were read"""
-    training: dict[str, Any]
-    """seed, epochs, precision, threads, versions"""
+    encoder: EncoderRecord
+    data: DataRecord = DataRecord()
+    training: TrainingRecord = TrainingRecord()
     covariates: Clinical | None = None
     """what the model reads beside the tiles; `model` is then the one within"""
     files: dict[str, str] = {}
@@ -76,9 +164,9 @@ def endpoint_part(endpoint: Endpoint, options: Mapping[str, Any]) -> Part:
     return part(endpoint, {**options, option: nested})
 
 
-def encoder_record(encoder: Encoder, verified: bool) -> dict[str, Any]:
-    """How a manifest names an encoder."""
-    return asdict(encoder) | {"verified": verified}
+def encoder_record(encoder: Encoder, verified: bool) -> EncoderRecord:
+    """Return the record of an encoder."""
+    return EncoderRecord(**asdict(encoder), verified=verified)
 
 
 def parsed(content: bytes) -> Manifest:

@@ -34,9 +34,7 @@ def saved(folder: Path, model: MILModel, options: Node | None = None) -> Path:
         model=manifests.part(model, {"in_dim": 8, "out_dim": 1} | (options or {})),
         endpoint=manifests.part(endpoint, {"column": "MSI", "classes": ["MSS", "MSI-H"]}),
         fitted=FittedState(endpoint=endpoint.state()),
-        encoder={"name": "uni", "dim": 8, "aliases": ["UNI"], "verified": True},
-        data={"bag": "patient"},
-        training={"seed": 0},
+        encoder=manifests.EncoderRecord(name="uni", dim=8, aliases=("UNI",), verified=True),
     )
     checkpoint.save(folder, model, manifest)
     (folder / "README.md").write_text("# card\n")
@@ -102,9 +100,7 @@ def with_covariates(folder: Path, fusion: str = "gated") -> tuple[Path, Fused, S
         model=manifests.part(model.inner, {"in_dim": 8, "out_dim": 2, "embed_dim": 6, "attention_dim": 4}),
         endpoint=manifests.endpoint_part(endpoint, said | {"weights": {"outcome": 0.5}}),
         fitted=FittedState(endpoint=endpoint.state()),
-        encoder={"name": "uni", "dim": 8, "aliases": ["UNI"], "verified": True},
-        data={"bag": "patient"},
-        training={"seed": 0},
+        encoder=manifests.EncoderRecord(name="uni", dim=8, aliases=("UNI",), verified=True),
         covariates=clinical,
     )
     checkpoint.save(folder, model, manifest)

@@ -75,13 +75,13 @@ def test_a_manifest_that_is_not_this_packages_is_refused_in_one_line(
 @pytest.mark.parametrize("key", ["mpp", "tile_px"])
 def test_a_size_of_tiles_that_is_none_is_refused(folder: Path, key: str, value: object) -> None:
     rewrite(folder, lambda node: node["data"].update(geometry={key: value}))
-    assert "manifest.json: data.geometry: " in refusal(folder)
+    assert "manifest.json: data.geometry" in refusal(folder)
 
 
 @pytest.mark.parametrize("value", [5, [], {"batch_axis": "perhaps"}, {"slide_mpp": {}}, {"layout": 3}])
 def test_a_reading_that_is_none_is_refused(folder: Path, value: object) -> None:
     rewrite(folder, lambda node: node["data"].update(reading=value))
-    assert "manifest.json: data.reading: " in refusal(folder)
+    assert "manifest.json: data.reading" in refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_strings_that_would_run_or_read_elsewhere_stay_data(folder: Path) -> Non
     rewrite(folder, lambda node: (node["tool"].update(words), node["data"].update(words)))
     found = checkpoint.load(folder).manifest
     assert {key: found.tool.plain()[key] for key in words} == words
-    assert found.data["home"] == "${oc.env:HOME}"
+    assert (found.data.model_extra or {})["home"] == "${oc.env:HOME}"
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class Facts:
     @property
     def simulated(self) -> bool:
         """Whether the cohort is simulated."""
-        return bool(self.manifest.data["simulated"])
+        return self.manifest.data.simulated
 
     @property
     def banner(self) -> str:
@@ -138,7 +138,7 @@ class Facts:
 
     def hub(self) -> str | None:
         """Return the encoder's id on a model hub, if it is known."""
-        return next((name for name in self.manifest.encoder.get("aliases", ()) if "/" in name), None)
+        return next((name for name in self.manifest.encoder.aliases if "/" in name), None)
 
     @cached_property
     def tier(self) -> tuple[int | None, str]:

@@ -1,10 +1,9 @@
 """Blocks 6 to 8: endpoint and ground truth, data, and the split."""
 
-from typing import Any
-
 from mil.cards.card_facts import MANIFEST, Facts, missing, short_digest
 from mil.cards.content import CardBlock, Field, Subsection, absent
 from mil.cards.tier import by_site
+from mil.manifest import SimulationRecord
 from mil.report.page.words import below
 from mil.report.schema import Table
 from mil.report.sections.time_to_event import TimeToEvent
@@ -27,7 +26,8 @@ NOT_RECORDED = "the training site has not stated it"
 def truth(facts: Facts) -> CardBlock:
     """The endpoint."""
     columns = ", ".join(facts.endpoint.columns) if facts.endpoint else ""
-    noise = (facts.manifest.data.get("simulation") or {}).get("label_noise")
+    simulation = facts.manifest.data.simulation
+    noise = None if simulation is None else simulation.label_noise
     flipped = f"share of labels that were flipped: {noise:g}" if noise is not None else None
     fields = [
         Field("Definition", facts.text("question")),
@@ -49,7 +49,7 @@ def truth(facts: Facts) -> CardBlock:
 
 def data(facts: Facts) -> CardBlock:
     """The cohort."""
-    simulation = facts.manifest.data.get("simulation") or {}
+    simulation = facts.manifest.data.simulation
     source = f"{MANIFEST}data.simulation"
     nobody = "no patient exists"
     fields = [
@@ -80,7 +80,7 @@ def data(facts: Facts) -> CardBlock:
         Field("Training against report patients", "the same cohort, divided by the split of block 8"),
         Field(
             "Digest of the cohort's table",
-            short_digest(facts.manifest.data["cohort_sha256"]),
+            short_digest(facts.manifest.data.cohort_sha256),
             f"{MANIFEST}data.cohort_sha256",
         ),
     ]
@@ -89,18 +89,17 @@ def data(facts: Facts) -> CardBlock:
 
 def partition(facts: Facts) -> CardBlock:
     """The split."""
-    split, looks = facts.manifest.data["split"], facts.report.looks
-    strategy = split["strategy"]
-    how = ", ".join(f"{key} {value}" for key, value in strategy.items() if key != "_target_")
-    name = str(strategy.get("_target_", "given")).rpartition(".")[2]
-    encoder = "; ".join(facts.manifest.encoder.get("pretrained_on") or [])
+    split, looks = facts.manifest.data.split, facts.report.looks
+    how = ", ".join(f"{key} {value}" for key, value in split.strategy.items() if key != "_target_")
+    design = DESIGNS.get(split.name, split.name) + (f" ({how})" if how else "")
+    encoder = "; ".join(facts.manifest.encoder.pretrained_on)
     overlap = f"the encoder has seen: {encoder}" if encoder else "its entry names no pre-training data"
     fields = [
         Field("Unit", "the patient: all slides of a patient have one role"),
-        Field("Design", f"{DESIGNS.get(name, name)}{f' ({how})' if how else ''}", f"{MANIFEST}data.split.strategy"),
+        Field("Design", design, f"{MANIFEST}data.split.strategy"),
         Field("Sites kept apart", "yes" if by_site(facts.manifest) else "no: a site may be on both sides"),
-        Field("Fold of these weights", str(split["fold"]), f"{MANIFEST}data.split.fold"),
-        Field("Digest of the split", short_digest(split["sha256"]), f"{MANIFEST}data.split.sha256"),
+        Field("Fold of these weights", str(split.fold), f"{MANIFEST}data.split.fold"),
+        Field("Digest of the split", short_digest(split.sha256), f"{MANIFEST}data.split.sha256"),
         Field(
             "Overlap with the encoder's training",
             facts.choose("none: the features were drawn, no encoder was used", overlap),
@@ -137,24 +136,25 @@ def _times(facts: Facts) -> list[Field]:
     ]
 
 
-def _contrast(simulation: dict[str, Any], source: str) -> list[Field]:
+def _contrast(simulation: SimulationRecord | None, source: str) -> list[Field]:
     """Say how well the simulated encoder separates tissues; older checkpoints do not record it."""
-    if "contrast" not in simulation:
+    if simulation is None or simulation.contrast is None:
         return []
     text = "the simulated encoder mistakes some tiles for another tissue"
-    if (contrast := simulation["contrast"]) != 1:
-        text = f"the simulated encoder separates tissues {contrast:g} times as far as usual"
+    if simulation.contrast != 1:
+        text = f"the simulated encoder separates tissues {simulation.contrast:g} times as far as usual"
     return [Field("How clear the features are", text, f"{source}.contrast")]
 
 
-def _simulated(simulation: dict[str, Any], key: str, unit: str) -> str:
-    return f"{simulation[key]} {unit}" if key in simulation else absent(NOT_RECORDED)
+def _simulated(simulation: SimulationRecord | None, name: str, unit: str) -> str:
+    value = None if simulation is None else getattr(simulation, name)
+    return absent(NOT_RECORDED) if value is None else f"{value} {unit}"
 
 
 def _roles(facts: Facts) -> Table:
     rows = [
         (role, format_counts(counts), f"{MANIFEST}data.patients.{role}")
-        for role, counts in facts.manifest.data["patients"].items()
+        for role, counts in facts.manifest.data.patients.items()
     ]
     return Table(columns=("Role", "Patients", "Source"), rows=tuple(rows))
 

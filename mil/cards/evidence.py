@@ -57,7 +57,7 @@ def level(facts: Facts) -> CardBlock:
 def reproduction(facts: Facts) -> CardBlock:
     """How to reproduce the numbers."""
     manifest = facts.manifest
-    versions = ", ".join(f"{name} {version}" for name, version in manifest.training["versions"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.training.versions.items())
     bootstrap = f"{facts.all_folds.resamples} resamples, seed {facts.all_folds.seed}"
     command = (
         f"mil train tool={facts.tool.name}, then mil release"
@@ -69,13 +69,13 @@ def reproduction(facts: Facts) -> CardBlock:
         f"{gate.number}, {gate.name}: {holds[gate.holds]} ({gate.sentence.rstrip('.')})" for gate in facts.report.gates
     ]
     fields = [
-        Field("Code", f"mil-zoo {manifest.training['versions']['mil-zoo']}", f"{MANIFEST}training.versions"),
+        Field("Code", f"mil-zoo {manifest.training.versions['mil-zoo']}", f"{MANIFEST}training.versions"),
         Field("Commit", absent("the version of the code stands above; a commit is not in an installed package")),
         Field("Environment", versions, f"{MANIFEST}training.versions"),
         Field("Command", command),
         Field("Use", "mil predict <this folder> --features <folder> --out scores.csv"),
         Field("Data", facts.choose("simulated again from the same seed", "they stay at the training site")),
-        Field("Digest of the split", short_digest(manifest.data["split"]["sha256"]), f"{MANIFEST}data.split.sha256"),
+        Field("Digest of the split", short_digest(manifest.data.split.sha256), f"{MANIFEST}data.split.sha256"),
         Field("Bootstrap", bootstrap, f"{REPORT}resamples, seed"),
         Field("Release gates", gates or absent("judged when a run is released"), f"{REPORT}gates"),
         Field("Expected", "the same bytes on the same platform, predictions within 1e-5 elsewhere"),

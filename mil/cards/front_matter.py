@@ -42,7 +42,7 @@ def _results(facts: Facts) -> Iterator[EvalResult]:
                 task_name=facts.tool.title,
                 dataset_type="simulated" if facts.simulated else "private",
                 dataset_name=cohort,
-                dataset_split=f"report patients of fold {facts.manifest.data['split']['fold']}",
+                dataset_split=f"report patients of fold {facts.manifest.data.split.fold}",
                 metric_type=METRICS.get(name, name),
                 metric_name=name,
                 metric_value=estimate.value,

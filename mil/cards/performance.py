@@ -48,7 +48,7 @@ def _metrics(facts: Facts) -> Iterator[Subsection]:
         note = f"Mean over {run.folds} folds; scores of different folds are never compared."
         heading = f"Cross-validation of the run ({run.folds} folds)"
         yield Subsection(heading, [note], [_metrics_table(run, f"{REPORT}run")])
-        fold = f"Fold {facts.manifest.data['split']['fold']}, to which these weights belong."
+        fold = f"Fold {facts.manifest.data.split.fold}, to which these weights belong."
         yield Subsection("These weights on their own report patients", [fold], [_metrics_table(facts.report, REPORT)])
 
 

@@ -39,9 +39,9 @@ def identity(facts: Facts) -> CardBlock:
         Field("Status", facts.banner),
         Field("Licence of the weights", "research use only"),
         Field("Licence of the code", "Apache 2.0"),
-        Field("Licence of the encoder", encoder.get("licence") or facts.absent(no_encoder, "its entry names none")),
+        Field("Licence of the encoder", encoder.licence or facts.absent(no_encoder, "its entry names none")),
         Field("Licence of the data", facts.absent("there are no data of patients", "the training site states none")),
-        Field("Library", f"mil-zoo {facts.manifest.training['versions']['mil-zoo']}", f"{MANIFEST}training.versions"),
+        Field("Library", f"mil-zoo {facts.manifest.training.versions['mil-zoo']}", f"{MANIFEST}training.versions"),
         Field("Base model (encoder)", base),
         Field(
             "Revision and hash of the encoder",

@@ -103,7 +103,7 @@ def _section_of(facts: Facts, file: str) -> type[Section] | None:
 
 
 def _figure(facts: Facts, file: str) -> Figure:
-    fold = f" (fold {facts.manifest.data['split']['fold']}, the report patients of these weights)"
+    fold = f" (fold {facts.manifest.data.split.fold}, the report patients of these weights)"
     return Figure(file, caption(_stem(file)) + (fold if facts.report.run else ""))
 
 

@@ -1,5 +1,7 @@
 """Blocks 4, 5 and 9: inputs, outputs, and the model."""
 
+from pydantic import JsonValue
+
 from mil.cards.card_facts import MANIFEST, Facts, component, short_digest
 from mil.cards.content import CardBlock, Field, Subsection, absent
 from mil.cards.purpose import legend, outputs
@@ -19,18 +21,15 @@ ONE_RUN = "one model was trained in one run"
 def inputs(facts: Facts) -> CardBlock:
     """What the tool reads."""
     manifest, encoder = facts.manifest, facts.manifest.encoder
-    tiles, data = manifest.data.get("geometry") or {}, manifest.training.get("data") or {}
-    verified = (
-        "named by every feature file" if encoder["verified"] else "not verified: some feature files do not name it"
-    )
-    max_tiles = data.get("max_tiles")
+    geometry = manifest.data.geometry
+    verified = "named by every feature file" if encoder.verified else "not verified: some feature files do not name it"
     fields = [
-        Field("Encoder", f"{encoder['name']}, {encoder['dim']} features per tile; {verified}", f"{MANIFEST}encoder"),
+        Field("Encoder", f"{encoder.name}, {encoder.dim} features per tile; {verified}", f"{MANIFEST}encoder"),
         Field("Which encoder one would use", facts.text("encoder_note")),
-        Field("Tile size", _size(tiles.get("tile_px"), "px"), f"{MANIFEST}data.geometry.tile_px"),
-        Field("Resolution", _size(tiles.get("mpp"), "µm per pixel"), f"{MANIFEST}data.geometry.mpp"),
+        Field("Tile size", _size(geometry.tile_px, "px"), f"{MANIFEST}data.geometry.tile_px"),
+        Field("Resolution", _size(geometry.mpp, "µm per pixel"), f"{MANIFEST}data.geometry.mpp"),
         Field("Fewest tiles", _fewest(facts), f"{MANIFEST}fitted.novelty.min_tiles"),
-        Field("Most tiles", _most_tiles(max_tiles)),
+        Field("Most tiles", _most_tiles(manifest.training.data.get("max_tiles"))),
         Field(
             "Tissue or tumour detection", facts.absent("no slide was segmented", "done by whoever made the features")
         ),
@@ -45,7 +44,7 @@ def inputs(facts: Facts) -> CardBlock:
             "On too few tiles",
             "the result is withheld, with the reason" if facts.manifest.fitted.novelty else absent(_NO_GATE),
         ),
-        Field("Several slides of a patient", _bag(manifest.data["bag"]), f"{MANIFEST}data.bag"),
+        Field("Several slides of a patient", _bag(manifest.data.bag), f"{MANIFEST}data.bag"),
         Field("Clinical variables", _clinical(facts), f"{MANIFEST}covariates"),
     ]
     return CardBlock(4, "Inputs", fields)
@@ -84,24 +83,24 @@ def results(facts: Facts) -> CardBlock:
 def model(facts: Facts) -> CardBlock:
     """What was trained, and how."""
     manifest, training = facts.manifest, facts.manifest.training
-    epoch, source = training.get("best_epoch"), f"{MANIFEST}training"
+    epoch, source = training.best_epoch, f"{MANIFEST}training"
     chosen = (
         f"of epoch {epoch}, the lowest loss on the select patients" if epoch else "of the last epoch: no validation"
     )
     weights = manifest.files.get("weights.safetensors")
-    threads = f"{training['threads']} thread{'s' if training['threads'] != 1 else ''}"
+    threads = f"{training.threads} thread{'s' if training.threads != 1 else ''}"
     fields = [
         Field("Aggregator", component({"_target_": manifest.model.name, **manifest.model.options}), f"{MANIFEST}model"),
         Field("Why this one", facts.text("model_note")),
-        Field("Parameters", f"{training['parameters']:,}", f"{source}.parameters"),
+        Field("Parameters", f"{training.parameters:,}", f"{source}.parameters"),
         Field("Loss", f"that of {manifest.endpoint.name}", f"{MANIFEST}endpoint"),
-        Field("Optimiser", component(training.get("optimizer")) or absent("not recorded"), f"{source}.optimizer"),
-        Field("Schedule", component(training.get("schedule")) or absent("none was used"), f"{source}.schedule"),
+        Field("Optimiser", component(training.optimizer) or absent("not recorded"), f"{source}.optimizer"),
+        Field("Schedule", component(training.schedule) or absent("none was used"), f"{source}.schedule"),
         Field("Search over settings", absent("not recorded; the settings used are in this block")),
-        Field("Early stopping", f"weights {chosen}, of {training['epochs']} epochs", f"{source}.best_epoch"),
-        Field("Seed", str(training["seed"]), f"{source}.seed"),
+        Field("Early stopping", f"weights {chosen}, of {training.epochs} epochs", f"{source}.best_epoch"),
+        Field("Seed", str(training.seed), f"{source}.seed"),
         Field("Ensemble", absent(f"{ONE_RUN}; these are the weights of one fold")),
-        Field("Hardware", f"precision {training['precision']}, {threads}", f"{source}.precision, threads"),
+        Field("Hardware", f"precision {training.precision}, {threads}", f"{source}.precision, threads"),
         Field("Time and energy", absent("not measured: they would differ from one build to the next")),
         Field("Weights", short_digest(weights) if weights else absent("not sealed yet"), f"{MANIFEST}files"),
         Field("Federated learning", absent("not used: all training patients were in one place")),
@@ -116,7 +115,7 @@ def _uncalibrated(facts: Facts) -> str:
     return f"{method} could not be fitted to the select patients" if method else "the tool asks for none"
 
 
-def _most_tiles(max_tiles: int | None) -> str:
+def _most_tiles(max_tiles: JsonValue) -> str:
     if max_tiles is None:
         return "no limit"
     return f"{max_tiles} in training, drawn anew each epoch; no limit in prediction"

@@ -16,8 +16,7 @@ LOWEST = 3
 
 def by_site(manifest: Manifest) -> bool:
     """Return whether all patients of a site were held back together."""
-    strategy = str(manifest.data["split"]["strategy"].get("_target_"))
-    return strategy.rpartition(".")[2] in BY_SITE
+    return manifest.data.split.name in BY_SITE
 
 
 def new_site_performance(manifest: Manifest, all_folds: Report, metric: str | None) -> tuple[bool, str]:

@@ -97,7 +97,7 @@ def predict(
     store = FeatureStore(features, checkpoint.encoder, (), reading or checkpoint.reading, _expected(checkpoint))
     table = _cohort(store, cohort, slides, checkpoint)
     store.resolve(list(table.table["slide"])).require()
-    bags = table.bags(checkpoint.manifest.data.get("bag", "patient"))
+    bags = table.bags(checkpoint.manifest.data.bag)
     known = checkpoint.covariates
     beside = None if known is None else known.encode(table.patients.loc[bags["patient"]])
     dataset = BagDataset(store, list(bags["slides"]), torch.zeros(len(bags)), covariates=beside)

@@ -143,14 +143,14 @@ def tables_of_fold(tables: Mapping[str, pd.DataFrame], fold: int | None) -> dict
 
 def fitted_on(manifest: Manifest) -> Iterator[FittedOn]:
     """Yield everything that was fitted or chosen for a checkpoint, and on which patients."""
-    fold, fitted = manifest.data["split"]["fold"], manifest.fitted
-    sizes = {role: counts.get("n") for role, counts in manifest.data["patients"].items()}
+    fold, fitted = manifest.data.split.fold, manifest.fitted
+    sizes = {role: counts.get("n") for role, counts in manifest.data.patients.items()}
 
     def row(what: str, on: str, value: int | None = None) -> FittedOn:
         return FittedOn(fold=fold, what=what, on=on, n=sizes.get(on), value=value)
 
     yield row("weights", "train")
-    if epoch := manifest.training.get("best_epoch"):
+    if epoch := manifest.training.best_epoch:
         yield row("epoch", "select" if "select" in sizes else "train", epoch)
     if state := [key.replace("_", " ") for key, value in fitted.endpoint.items() if value is not None]:
         yield row(f"endpoint: {', '.join(state)}", "train")

@@ -23,7 +23,7 @@ from mil.study.study import Study
 from mil.training.callbacks import Best, Last, Progress
 from mil.training.fold import Fold, predictions
 from mil.training.module import MILModule, feature_dtype
-from mil.training.record import manifest
+from mil.training.record import Outcome, manifest
 from mil.training.whole import WholeModule
 
 logger = logging.getLogger(__name__)
@@ -57,11 +57,7 @@ def fit(config: RunConfig, study: Study, split: Split, fold: Fold) -> None:
     trainer.fit(module, train, judges, ckpt_path=last if last.exists() else None, weights_only=True)
     module.load_state_dict(best.weights or module.state_dict())  # none where validation was switched off
     table, bags = _predicted(config, study, model, fold)
-    outcome: dict[str, object] = {
-        "epochs": trainer.current_epoch,
-        "best_epoch": best.epoch + 1 or None,
-        "precision": str(trainer.precision),
-    }
+    outcome = Outcome(trainer.current_epoch, best.epoch + 1 or None, str(trainer.precision))
     train_rows, select = (table[table["role"] == role] for role in ("train", "select"))
     fitted = FittedState.fit(config.tool, fold.endpoint, train_rows, select, bags)
     done = manifest(config, study, split, fold, model, fitted=fitted, outcome=outcome)

@@ -2,17 +2,18 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from pydantic import JsonValue
 
 import mil
 from mil import files
 from mil import manifest as manifests
 from mil.fitted.state import FittedState
-from mil.manifest import Clinical, Manifest
+from mil.manifest import Clinical, DataRecord, Manifest, SimulationRecord, SplitRecord, TrainingRecord
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
 from mil.splits.folds import Split
@@ -25,6 +26,14 @@ PRIVATE = ("cohort", "slides", "features", "file")
 """Where a site keeps its files is nobody else's business."""
 
 
+class Outcome(NamedTuple):
+    """What only the finished fit knows."""
+
+    epochs: int
+    best_epoch: int | None
+    precision: str
+
+
 def manifest(
     config: RunConfig,
     study: Study,
@@ -33,12 +42,9 @@ def manifest(
     model: MILModel,
     *,
     fitted: FittedState,
-    outcome: dict[str, object],
+    outcome: Outcome,
 ) -> Manifest:
-    """The manifest, but for the files' digests.
-
-    `outcome` is what only the finished fit knows of itself.
-    """
+    """Return the manifest of a fit, without the digests of the files."""
     bare = model.inner if isinstance(model, Fused) else model
     widths = build.sizes(config, study.encoder.dim, fold.endpoint)
     return Manifest(
@@ -49,41 +55,43 @@ def manifest(
         fitted=fitted,
         encoder=manifests.encoder_record(study.encoder, study.store.verified),
         data=_data(config, study, split, fold),
-        training=outcome | _training(config, model),
+        training=_training(config, model, outcome),
     )
 
 
-def _data(config: RunConfig, study: Study, split: Split, fold: Fold) -> dict[str, object]:
-    simulated = study.truth is not None
-    slides = config.data.slides
-    return {
-        "simulated": simulated,
-        "simulation": config.simulation.plain() if simulated else None,
-        "cohort_sha256": files.sha256(study.source),
-        "slides_sha256": None if slides is None else files.sha256(Path(slides).expanduser()),
-        "patients": {role: fold.endpoint.counts(data.target) for role, data in fold.data.items()},
-        "bag": config.data.bag,
-        "geometry": asdict(study.store.geometry),
-        "reading": asdict(study.store.reading),
-        "split": {"strategy": _public(config.split.plain()), "sha256": split.digest(), "fold": fold.number},
-    }
+def _data(config: RunConfig, study: Study, split: Split, fold: Fold) -> DataRecord:
+    simulated, slides = study.truth is not None, config.data.slides
+    return DataRecord(
+        simulated=simulated,
+        simulation=SimulationRecord.model_validate(config.simulation.plain()) if simulated else None,
+        cohort_sha256=files.sha256(study.source),
+        slides_sha256=None if slides is None else files.sha256(Path(slides).expanduser()),
+        patients={role: fold.endpoint.counts(data.target) for role, data in fold.data.items()},
+        bag=config.data.bag,
+        geometry=study.store.geometry,
+        reading=study.store.reading,
+        split=SplitRecord(strategy=_public(config.split.plain()), sha256=split.digest(), fold=fold.number),
+    )
 
 
-def _training(config: RunConfig, model: MILModel) -> dict[str, object]:
-    return {
-        "seed": config.seed,
-        "threads": torch.get_num_threads(),
-        "parameters": sum(weight.numel() for weight in model.parameters()),
-        "optimizer": config.optimizer.plain(),
-        "schedule": config.schedule.plain(),
-        "data": _public(config.data.plain()),
-        "versions": {
+def _training(config: RunConfig, model: MILModel, outcome: Outcome) -> TrainingRecord:
+    return TrainingRecord(
+        epochs=outcome.epochs,
+        best_epoch=outcome.best_epoch,
+        precision=outcome.precision,
+        seed=config.seed,
+        threads=torch.get_num_threads(),
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        optimizer=config.optimizer.plain(),
+        schedule=config.schedule.plain(),
+        data=_public(config.data.plain()),
+        versions={
             "mil-zoo": mil.__version__,
             "torch": torch.__version__,
             "lightning": version("lightning"),
             "python": platform.python_version(),
         },
-    }
+    )
 
 
 def _clinical(fold: Fold, model: MILModel) -> Clinical | None:
@@ -99,5 +107,5 @@ def _clinical(fold: Fold, model: MILModel) -> Clinical | None:
     )
 
 
-def _public(options: Mapping[str, object]) -> dict[str, object]:
+def _public(options: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {key: value for key, value in options.items() if key not in PRIVATE}

@@ -80,7 +80,7 @@ def _leakage(evidence: Evidence) -> Verdict:
     table = evidence.run.tables["predictions"]
     shared = int((table.groupby(["fold", "patient"])["role"].nunique() > 1).sum())
     patients, folds = table["patient"].nunique(), table["fold"].nunique()
-    verified = bool(evidence.manifest.encoder.get("verified"))
+    verified = evidence.manifest.encoder.verified
     encoder = "named by every feature file" if verified else "not named by every feature file"
     sites = "kept apart" if by_site(evidence.manifest) else "not kept apart (see gate 2)"
     split = "the split" if folds == 1 else f"one of {folds} splits"

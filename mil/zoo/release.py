@@ -65,9 +65,9 @@ def release(
         shutil.copytree(source, draft)
         files.write(draft / CHANGELOG, changes)
         golden.write(loaded, draft)
-        if manifest.data["simulated"]:
+        if manifest.data.simulated:
             _copy_tables(run, draft, loaded.endpoint)
-            _copy_states(run, draft, int(manifest.data["split"]["fold"]))
+            _copy_states(run, draft, manifest.data.split.fold)
         describe_release(run, draft, loaded, manifest)
         checkpoint.seal(draft, manifest)
         _replace(draft, place)
@@ -81,7 +81,7 @@ def describe_release(run_folder: Path, draft: Path, loaded: Checkpoint, manifest
     report = read_report(draft / REPORT)
     run = open_run(run_folder)
     if not (draft / FIGURES).is_dir():
-        draw_figures(run, report, draft, int(manifest.data["split"]["fold"]))
+        draw_figures(run, report, draft, manifest.data.split.fold)
     _shrink_figures(draft / FIGURES)
     differing = report_differences(report, recompute(run, loaded, report), exact=True)
     card = texts(draft, manifest, loaded.endpoint, report)[CARD]

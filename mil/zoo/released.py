@@ -42,7 +42,7 @@ def missing_blocks(card_text: str) -> list[str]:
 
 def misplaced(manifest: Manifest) -> list[str]:
     """Return a line for each file that a release lacks and for each that does not belong in it."""
-    simulated = manifest.data["simulated"]
+    simulated = manifest.data.simulated
     required = {*ALWAYS, *(("predictions.csv", "patients.csv") if simulated else ())}
     allowed = {*required, *((*TABLES, STATES) if simulated else ())}
     listed = set(manifest.files)

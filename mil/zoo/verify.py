@@ -54,7 +54,7 @@ def recomputed(folder: Path) -> Report | None:
         MilError: if the folder cannot be read or evaluated.
     """
     loaded = checkpoint.load(folder)
-    if not loaded.manifest.data["simulated"]:
+    if not loaded.manifest.data.simulated:
         return None
     stored = read_report(folder / REPORT)
     return recompute(released_run(loaded, stored), loaded, stored)
@@ -70,13 +70,13 @@ def released_run(loaded: Checkpoint, stored: Report) -> Run:
         tool=manifest.tool,
         endpoint=endpoint,
         model=manifest.model.name,
-        encoder=manifest.encoder["name"],
-        simulated=manifest.data["simulated"],
+        encoder=manifest.encoder.name,
+        simulated=manifest.data.simulated,
         resamples=stored.resamples,
         seed=stored.seed,
         tables=read_tables(folder, endpoint),
         patients=one_row_per_patient(read_table(patients)) if patients.is_file() else None,
-        states=read_states(folder) | {manifest.data["split"]["fold"]: manifest.fitted},
+        states=read_states(folder) | {manifest.data.split.fold: manifest.fitted},
     )
 
 
@@ -90,7 +90,7 @@ def recompute(run: Run, loaded: Checkpoint, stored: Report) -> Report:
     if stored.run is None:
         return run_report(run, [manifest]).model_copy(update=copied)
     all_folds = run_report(run, [manifest]).model_copy(update={"looks": stored.run.looks, "fitted": stored.run.fitted})
-    fold = run_report(run, [manifest], manifest.data["split"]["fold"])
+    fold = run_report(run, [manifest], manifest.data.split.fold)
     return fold.model_copy(update=copied | {"run": all_folds})
 
 
@@ -112,7 +112,7 @@ def report_differences(stored: Report, computed: Report, exact: bool) -> list[st
 
 
 def _wrong_numbers(loaded: Checkpoint, stored: Report) -> Iterator[str]:
-    if not loaded.manifest.data["simulated"]:
+    if not loaded.manifest.data.simulated:
         return
     run, exact = released_run(loaded, stored), golden.made_here(loaded.folder)
     differing = report_differences(stored, recompute(run, loaded, stored), exact)

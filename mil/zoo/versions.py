@@ -58,7 +58,7 @@ def change(old: Manifest, new: Manifest) -> tuple[Change, str]:
 def _changes_of_meaning(old: Manifest, new: Manifest) -> Iterator[str]:
     if old.endpoint != new.endpoint:
         yield "endpoint"
-    if any(old.encoder.get(key) != new.encoder.get(key) for key in ("name", "dim", "tile_px", "mpp")):
+    if any(getattr(old.encoder, key) != getattr(new.encoder, key) for key in ("name", "dim", "tile_px", "mpp")):
         yield "encoder"
     if _covariate_columns(old) != _covariate_columns(new):
         yield "covariates"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
+from pydantic import JsonValue
 
 from mil.cards import BLOCKS, RESEARCH, SIMULATED, card
 from mil.cards.chai import chai
@@ -16,12 +17,22 @@ from mil.cards.content import ABSENT
 from mil.cards.markdown import anchor, escaped
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.several import Several
+from mil.features.geometry import Geometry
 from mil.fitted.calibrators import Calibrator
 from mil.fitted.decision import Decision
 from mil.fitted.probability_maps import Curve
 from mil.fitted.rules import SensitivityRule
 from mil.fitted.state import FittedState
-from mil.manifest import Manifest, Part, part
+from mil.manifest import (
+    DataRecord,
+    EncoderRecord,
+    Manifest,
+    Part,
+    SimulationRecord,
+    SplitRecord,
+    TrainingRecord,
+    part,
+)
 from mil.report.assemble import evaluate
 from mil.report.schema import Estimate, Report
 from mil.study.tool import Tool
@@ -79,34 +90,39 @@ def tool(**more: Any) -> dict[str, Any]:
 
 def manifest(endpoint: Endpoint, simulated: bool = True, **more: Any) -> Manifest:
     """Of a small model."""
-    encoder = {"name": "uni", "dim": 1024, "aliases": ["uni_v1", "MahmoodLab/UNI"], "licence": "CC-BY-NC-ND-4.0"}
+    simulation = SimulationRecord(sites=4, slides=1.2, tiles=200, label_noise=0.0)
+    strategy: dict[str, JsonValue] = {"_target_": "mil.splits.folds.KFold", "folds": 3}
     return Manifest(
         tool=Tool.parse(tool(**more)),
         model=Part(name="mil.models.abmil.ABMIL", options={"in_dim": 32, "gated": True}),
         endpoint=part(endpoint, {"classes": ["MSS", "MSI-H"]}),
         fitted=FittedState(decisions=(DECISION,), calibration=PLATT),
-        encoder=encoder | {"verified": True, "pretrained_on": ["GTEx"]},
-        data={
-            "simulated": simulated,
-            "simulation": {"sites": 4, "slides": 1.2, "tiles": 200, "label_noise": 0.0} if simulated else None,
-            "cohort_sha256": "c" * 64,
-            "patients": {"train": COUNTS, "select": COUNTS, "report": COUNTS},
-            "bag": "patient",
-            "geometry": {"tile_px": 256.0, "mpp": 0.5},
-            "split": {"strategy": {"_target_": "mil.splits.folds.KFold", "folds": 3}, "sha256": "5" * 64, "fold": 1},
-        },
-        training={
-            "epochs": 5,
-            "best_epoch": 3,
-            "precision": "32",
-            "seed": 7,
-            "threads": 1,
-            "parameters": 1234,
-            "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.001},
-            "schedule": None,
-            "data": {"max_tiles": None},
-            "versions": {"mil-zoo": "0.1.0", "torch": "2.13.0"},
-        },
+        encoder=EncoderRecord(
+            name="uni",
+            dim=1024,
+            aliases=("uni_v1", "MahmoodLab/UNI"),
+            licence="CC-BY-NC-ND-4.0",
+            pretrained_on=("GTEx",),
+            verified=True,
+        ),
+        data=DataRecord(
+            simulated=simulated,
+            simulation=simulation if simulated else None,
+            cohort_sha256="c" * 64,
+            patients={"train": COUNTS, "select": COUNTS, "report": COUNTS},
+            geometry=Geometry(tile_px=256.0, mpp=0.5),
+            split=SplitRecord(strategy=strategy, sha256="5" * 64, fold=1),
+        ),
+        training=TrainingRecord(
+            epochs=5,
+            best_epoch=3,
+            precision="32",
+            seed=7,
+            threads=1,
+            parameters=1234,
+            optimizer={"_target_": "torch.optim.Adam", "lr": 0.001},
+            versions={"mil-zoo": "0.1.0", "torch": "2.13.0"},
+        ),
         files={"weights.safetensors": "a" * 64},
     )
 
@@ -348,8 +364,8 @@ def test_the_changelog_is_in_the_card() -> None:
 def test_how_clearly_a_simulated_encoder_sees_is_told(contrast: float | None, sentence: str | None) -> None:
     evaluation, report = evaluated("binary")
     sealed = manifest(evaluation.endpoint)
-    drawn = {} if contrast is None else {"contrast": contrast}
-    changed = sealed.model_copy(update={"data": sealed.data | {"simulation": sealed.data["simulation"] | drawn}})
+    simulation = SimulationRecord(sites=4, contrast=contrast)
+    changed = sealed.model_copy(update={"data": sealed.data.model_copy(update={"simulation": simulation})})
     text = card(changed, evaluation.endpoint, report, FIGURES)
     line = next((line for line in text.splitlines() if line.startswith("- **How clear the features are**")), None)
     assert line == (

@@ -36,7 +36,7 @@ def test_the_checkpoint_holds_the_weights_of_the_epoch_with_the_lowest_select_lo
     assert loss == pytest.approx(epochs.min(), abs=1e-5)
     assert epochs[-1] > epochs.min() + 1e-3
     assert epochs[0] > epochs.min() + 1e-3
-    assert loaded.manifest.training["best_epoch"] == epochs.argmin() + 1
+    assert loaded.manifest.training.best_epoch == epochs.argmin() + 1
 
 
 def test_max_tiles_bounds_the_bags_of_training_patients_alone(tmp_path: Path) -> None:

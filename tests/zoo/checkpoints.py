@@ -22,9 +22,9 @@ def described(version: str = "1.0.0", name: str = "toy", **changes: Any) -> Mani
         model=manifests.Part(name="mil.models.pooling.Pooling", options={"in_dim": 8, "out_dim": 1, "embed_dim": 4}),
         endpoint=manifests.part(endpoint, {"column": "MSI", "classes": ["MSS", "MSI-H"]}),
         fitted=FittedState(endpoint=endpoint.state()),
-        encoder={"name": "uni", "dim": 8, "aliases": ["UNI"], "verified": True},
-        data={"bag": "patient", "simulated": True, "split": {"fold": 0}},
-        training={"seed": 0},
+        encoder=manifests.EncoderRecord(name="uni", dim=8, aliases=("UNI",), verified=True),
+        data=manifests.DataRecord(simulated=True),
+        training=manifests.TrainingRecord(seed=0),
     )
     return manifest.model_copy(update=changes)
 

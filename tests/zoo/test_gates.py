@@ -1,6 +1,5 @@
 """Each release gate holds, does not hold or does not apply, and rests on a number."""
 
-import copy
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +41,13 @@ def with_run(evidence: Evidence, **changes: Any) -> Evidence:
     return replace(evidence, report=evidence.report.model_copy(update={"run": run}))
 
 
+def with_split(evidence: Evidence, target: str) -> Evidence:
+    """With another split of the patients."""
+    split = evidence.manifest.data.split.model_copy(update={"strategy": {"_target_": f"mil.splits.folds.{target}"}})
+    data = evidence.manifest.data.model_copy(update={"split": split})
+    return replace(evidence, manifest=evidence.manifest.model_copy(update={"data": data}))
+
+
 def without(report: Report, *keys: str) -> dict[str, Any]:
     """The sections of a report but these."""
     return {key: section for key, section in report.sections.items() if key not in keys}
@@ -80,7 +86,8 @@ def test_a_patient_in_two_roles_is_a_leak(evidence: Evidence) -> None:
     tables["predictions"] = pd.concat([rows, twice])
     holds, sentence = judged(replace(evidence, run=replace(evidence.run, tables=tables)), 1)
     assert (holds, sentence.split()[0]) == (False, "1")
-    unknown = evidence.manifest.model_copy(update={"encoder": evidence.manifest.encoder | {"verified": False}})
+    encoder = evidence.manifest.encoder.model_copy(update={"verified": False})
+    unknown = evidence.manifest.model_copy(update={"encoder": encoder})
     assert judged(replace(evidence, manifest=unknown), 1)[0] is False
 
 
@@ -96,10 +103,7 @@ def test_a_patient_in_two_roles_is_a_leak(evidence: Evidence) -> None:
 def test_better_than_chance_counts_at_sites_that_were_not_seen(
     evidence: Evidence, target: str, low: float | None, holds: bool
 ) -> None:
-    data = copy.deepcopy(evidence.manifest.data)
-    data["split"]["strategy"]["_target_"] = f"mil.splits.folds.{target}"
-    changed = replace(evidence, manifest=evidence.manifest.model_copy(update={"data": data}))
-    changed = with_auroc(changed, low)
+    changed = with_auroc(with_split(evidence, target), low)
     outcome, sentence = judged(changed, 2)
     assert outcome is holds
     assert f"evidence of tier {changed.manifest.tool.evidence.tier if holds else 3} " in sentence
@@ -107,10 +111,7 @@ def test_better_than_chance_counts_at_sites_that_were_not_seen(
 
 @pytest.mark.parametrize(("target", "low"), [("KFold", 0.8), ("SitePreserved", 0.8), ("SitePreserved", 0.4)])
 def test_the_gate_and_the_card_state_one_tier(evidence: Evidence, target: str, low: float) -> None:
-    data = copy.deepcopy(evidence.manifest.data)
-    data["split"]["strategy"]["_target_"] = f"mil.splits.folds.{target}"
-    changed = replace(evidence, manifest=evidence.manifest.model_copy(update={"data": data}))
-    changed = with_auroc(changed, low)
+    changed = with_auroc(with_split(evidence, target), low)
     reached = re.findall(r"evidence of tier (\d)", judged(changed, 2)[1])
     text = card(changed.manifest, changed.run.endpoint, changed.report, [])
     assert reached == [{"KFold": "3", "SitePreserved": "1" if low > 0.5 else "3"}[target]]

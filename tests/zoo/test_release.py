@@ -132,7 +132,7 @@ def test_a_version_is_released_once_and_the_next_replaces_it_whole(crc_run: Path
     assert (code, message) == (2, f"mil: {place}: version 0.2.0 is released already, expected a new one")
     assert (place / "manifest.json").read_bytes() == first
     assert publish("0.3.0", "--fold", "1")[0] == 0
-    assert checkpoint.load(place).manifest.data["split"]["fold"] == 1
+    assert checkpoint.load(place).manifest.data.split.fold == 1
     assert [path.name for path in tmp_path.iterdir()] == ["msi-crc"]
 
 

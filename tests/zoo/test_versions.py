@@ -5,9 +5,15 @@ import pytest
 from mil.checkpoint import WEIGHTS
 from mil.errors import ConfigError
 from mil.fitted.rules import YoudenRule
-from mil.manifest import Manifest
+from mil.manifest import Manifest, TrainingRecord
 from mil.zoo.versions import HEAD, Change, change, changelog, check_version, parse
 from tests.zoo.checkpoints import described
+
+
+def with_encoder(manifest: Manifest, changes: dict[str, object]) -> Manifest:
+    """The same tool with another encoder."""
+    return manifest.model_copy(update={"encoder": manifest.encoder.model_copy(update=changes)})
+
 
 BEFORE = described("1.2.3", files={WEIGHTS: "a"})
 DECIDING = BEFORE.tool.model_copy(update={"decision": YoudenRule(rule="youden")})
@@ -16,12 +22,12 @@ RETRAINED = described("9", files={WEIGHTS: "b"})
 CASES = [
     (described("9", files={WEIGHTS: "a", "README.md": "other"}), Change.PATCH, "card"),
     (RETRAINED, Change.MINOR, "weights"),
-    (BEFORE.model_copy(update={"training": {"seed": 1}}), Change.MINOR, "training"),
-    (BEFORE.model_copy(update={"encoder": BEFORE.encoder | {"dim": 9}}), Change.MAJOR, "encoder"),
-    (BEFORE.model_copy(update={"encoder": BEFORE.encoder | {"name": "conch"}}), Change.MAJOR, "encoder"),
-    (BEFORE.model_copy(update={"encoder": BEFORE.encoder | {"tile_px": 512}}), Change.MAJOR, "encoder"),
-    (BEFORE.model_copy(update={"encoder": BEFORE.encoder | {"mpp": 0.25}}), Change.MAJOR, "encoder"),
-    (BEFORE.model_copy(update={"encoder": BEFORE.encoder | {"verified": False}}), Change.PATCH, "card"),
+    (BEFORE.model_copy(update={"training": TrainingRecord(seed=1)}), Change.MINOR, "training"),
+    (with_encoder(BEFORE, {"dim": 9}), Change.MAJOR, "encoder"),
+    (with_encoder(BEFORE, {"name": "conch"}), Change.MAJOR, "encoder"),
+    (with_encoder(BEFORE, {"tile_px": 512}), Change.MAJOR, "encoder"),
+    (with_encoder(BEFORE, {"mpp": 0.25}), Change.MAJOR, "encoder"),
+    (with_encoder(BEFORE, {"verified": False}), Change.PATCH, "card"),
     (BEFORE.model_copy(update={"endpoint": BEFORE.model}), Change.MAJOR, "endpoint"),
     (BEFORE.model_copy(update={"tool": DECIDING}), Change.MAJOR, "tool.decision"),
     (BEFORE.model_copy(update={"tool": RENAMED}), Change.PATCH, "card"),
@@ -58,7 +64,7 @@ def test_a_version_goes_up(version: str) -> None:
 
 def test_below_one_a_minor_bump_is_enough_for_everything() -> None:
     early = described("0.2.0", files={WEIGHTS: "a"})
-    changed = early.model_copy(update={"encoder": early.encoder | {"dim": 9}})
+    changed = with_encoder(early, {"dim": 9})
     check_version(early, changed, "0.3.0", "place")
     with pytest.raises(ConfigError, match=r"expected 0\.3\.0 or above"):
         check_version(early, changed, "0.2.1", "place")
