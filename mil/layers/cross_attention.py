@@ -1,4 +1,4 @@
-"""A few queries that read the many tiles of their bag."""
+"""Attention of a few queries to the many tiles of their bag."""
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,9 @@ from mil.bags import Bags
 class CrossAttention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2.2) of the queries of each bag to its tiles.
 
-    The keys' projection is applied to the queries, and the values' to what the queries have gathered, so that no tile
-    is ever projected: with `h` heads and `q` queries a tile costs `h q` products of its width instead of two matrices.
-    Keys have no bias: it would add the same to all scores of a query and fall out of the softmax.
+    The projection of the keys is applied to the queries, and that of the values to the weighted sums of tiles, so that
+    tiles are not projected: with `h` heads and `q` queries a tile costs `h q` products of its width instead of two
+    matrices. Keys have no bias: it would add a constant to all scores of a query, which the softmax removes.
     """
 
     def __init__(self, query_dim: int, tile_dim: int, embed_dim: int, heads: int) -> None:
@@ -41,9 +41,9 @@ class CrossAttention(nn.Module):
 
 
 def _gathered(bags: Bags, attention: Tensor) -> Tensor:
-    """Each bag's sums of tiles under each of its attentions `(n, k)`, `(b, k, t)`, at least in float32.
+    """Return each bag's sums of tiles, weighted by `(n, k)`, as `(b, k, t)`, at least in float32.
 
-    A product a bag on every device: `Bags.sum` would hold every tile once for each of the k sums on a GPU.
+    One matrix product for each bag on every device: `Bags.sum` would hold every tile k times on a GPU.
     """
     with torch.autocast(attention.device.type, enabled=False):
         pairs = zip(bags.split(attention), bags.split(), strict=True)

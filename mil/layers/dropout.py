@@ -1,4 +1,4 @@
-"""Dropout whose mask is cheap on a CPU."""
+"""Dropout with a mask that is cheap to draw on a CPU."""
 
 import numpy as np
 import torch
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 class Dropout(nn.Module):
     """Inverted dropout (Srivastava et al. 2014) with masks from random bytes.
 
-    On CPU half of a training step of attention MIL goes into `nn.Dropout`'s one random number an element. Here eight
-    elements share one 64-bit draw, a byte each, so the rate is rounded to a 256th (0.25 and 0.5 are exact, 0.1 becomes
-    0.102) and the survivors are scaled by the rate in force. The draws follow torch's own generator: a seed of torch
-    decides them. On other devices the fused kernel is faster and is used as it is.
+    On CPU `nn.Dropout` draws one random number for each element, which takes half of a training step of attention MIL.
+    Here eight elements share one 64-bit number, with a byte each, so the rate is rounded to a 256th (0.25 and 0.5 are
+    exact, 0.1 becomes 0.102) and the remaining values are scaled by the rounded rate. The seed of torch determines the
+    draws. On other devices torch's fused kernel is faster and is used.
     """
 
     def __init__(self, rate: float = 0.25) -> None:
-        """`rate`: share of values set to zero, in [0, 1)."""
+        """Create the layer; `rate` is the fraction of values set to zero, in [0, 1)."""
         super().__init__()
         if not 0 <= rate < 1:
             raise ValueError(f"dropout rate is {rate}, expected a number in [0, 1)")
@@ -23,7 +23,7 @@ class Dropout(nn.Module):
         self.cut = min(round(rate * 256), 255)
 
     def forward(self, values: Tensor) -> Tensor:
-        """The same shape; the identity in evaluation mode."""
+        """Drop values in training; return them unchanged in evaluation."""
         if not self.training or self.cut == 0:
             return values
         if values.device.type != "cpu":
@@ -33,7 +33,7 @@ class Dropout(nn.Module):
     def _mask(self, values: Tensor) -> Tensor:
         seed = int(torch.randint(2**63 - 1, ()))
         words = np.random.Generator(np.random.SFC64(seed)).integers(0, 2**64, -(-values.numel() // 8), dtype=np.uint64)
-        # numpy compares bytes and torch converts uint8 with vector instructions; the other way round costs tenfold
+        # numpy compares bytes and torch converts uint8 with vector instructions; the reverse is ten times slower
         survives = (words.view(np.uint8)[: values.numel()] >= self.cut).view(np.uint8)
         mask = torch.from_numpy(survives).view(values.shape).to(values.dtype)
         return mask.mul_(256 / (256 - self.cut))

@@ -1,4 +1,4 @@
-"""The first layer of most bag models: one hidden layer on each tile by itself."""
+"""The first layer of most bag models: one hidden layer, applied to each tile separately."""
 
 from torch import nn
 

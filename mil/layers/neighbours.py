@@ -1,4 +1,4 @@
-"""Which tiles lie next to which: exact neighbour graphs of each slide, by scipy's k-d tree.
+"""Neighbours of tiles: exact graphs for each slide, by scipy's k-d tree.
 
 Tiles on different slides, or of different bags, are never neighbours. Coordinates are whole pixels; fractions are
 rounded. A slide's graph depends on its coordinates alone, so it is computed once and kept for later epochs while

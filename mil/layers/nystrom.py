@@ -2,7 +2,7 @@
 
 Y. Xiong, Z. Zeng, R. Chakraborty, M. Tan, G. Fung, Y. Li, V. Singh: Nyströmformer: a Nyström-based algorithm for
 approximating self-attention. AAAI 2021, arXiv:2102.03902. The pseudo-inverse is equation (14), the attention
-equation (15). The implementation that the field uses, and that results here equal, is lucidrains/nystrom-attention.
+equation (15). Results equal those of lucidrains/nystrom-attention, the implementation that is commonly used.
 """
 
 import torch
@@ -14,13 +14,13 @@ from mil.layers.dropout import Dropout
 class NystromAttention(nn.Module):
     """`softmax(Q K~') pinv(softmax(Q~ K~')) softmax(Q~ K') V` and a depthwise convolution of V, for one bag.
 
-    Landmarks Q~ and K~ are means over segments of tokens. The field's implementation puts tokens of zeros before the
-    others until all segments are equally long, attends to them, and counts them in the first segments' means. So does
-    this where `padded` is true, but without laying them out: tokens of zeros are all alike, and one that counts as many
-    gives the same result, while a short bag costs no more than its own tokens.
+    Landmarks Q~ and K~ are means over segments of tokens. The common implementation prepends tokens of zeros until all
+    segments have equal length, attends to them, and includes them in the means of the first segments. With `padded`
+    this layer does the same without storing them: all tokens of zeros are equal, so one token with their number as its
+    weight gives the same result, and a short bag costs only its own tokens.
 
-    Departures, both the field's: the first guess of the pseudo-inverse is divided by the largest norms of all heads
-    together, and the convolution's kernel is shared by the channels of a head.
+    Departures, both as in the common implementation: the first guess of the pseudo-inverse is divided by the largest
+    norms of all heads together, and the kernel of the convolution is shared by the channels of a head.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class NystromAttention(nn.Module):
         self.out = nn.Sequential(nn.Linear(embed_dim, embed_dim), Dropout(dropout))
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """`(t, e)` to `(t, e)`, and each head's weights of the first token's sum over tokens `(h, t)`.
+        """Map `(t, e)` to `(t, e)`; also return each head's weights of the first token `(h, t)`.
 
-        The weights approximate a softmax: they may be negative, and those of padding are left out.
+        The weights approximate a softmax and may be negative; those of padding are left out.
         """
         query, key, value = self.qkv(tokens).view(len(tokens), 3, self.heads, -1).permute(1, 2, 0, 3)  # (h, t, w)
         query = query / query.shape[2] ** 0.5
@@ -65,7 +65,7 @@ class NystromAttention(nn.Module):
         return out, first.squeeze(1)
 
     def _segments(self, tokens: int, device: torch.device) -> tuple[Tensor, Tensor, int]:
-        """Each token's landmark `(t,)`, how many landmarks each counts as `(m,)`, and the number of padding tokens."""
+        """Return each token's landmark `(t,)`, the size of each landmark `(m,)`, and the number of padding tokens."""
         length = -(-tokens // self.landmarks)
         padding = self.landmarks * length - tokens
         empty = padding // length  # landmarks of nothing but padding
@@ -76,7 +76,7 @@ class NystromAttention(nn.Module):
         return segment, weight, padding
 
     def _means(self, rows: Tensor, segment: Tensor, marks: int, padding: int) -> Tensor:
-        """Means of `(h, t, w)` over segments of tokens, padding counted where there is to be any."""
+        """Return means of `(h, t, w)` over segments of tokens, including padding where `padded`."""
         counts = torch.bincount(segment, minlength=marks).clamp_min(1)
         if self.padded:
             counts = torch.full_like(counts, -(-len(segment) // self.landmarks))
@@ -85,10 +85,10 @@ class NystromAttention(nn.Module):
 
 
 def pseudo_inverse(matrix: Tensor, weight: Tensor, iterations: int) -> Tensor:
-    """Moore-Penrose inverse of positive matrices `(h, m, m)` by iteration, at least in float32; equation (14).
+    """Return the Moore-Penrose inverse of positive matrices `(h, m, m)`, at least in float32; equation (14).
 
-    `weight` `(m,)` says for how many equal rows and columns each row and column stands: columns hold the sum of these,
-    rows are one of them, in the matrix as in its inverse.
+    `weight` `(m,)` is the number of equal rows and columns that each row and column stands for: a column holds their
+    sum, a row one of them, both in the matrix and in its inverse.
     """
     with torch.autocast(matrix.device.type, enabled=False):
         matrix = matrix.float() if matrix.dtype in (torch.float16, torch.bfloat16) else matrix
@@ -104,7 +104,7 @@ def pseudo_inverse(matrix: Tensor, weight: Tensor, iterations: int) -> Tensor:
 
 
 def _softmax_with(scores: Tensor, others: int) -> Tensor:
-    """Softmax of `(..., t)` over its entries and `others` more that score zero, which are left out again."""
+    """Return the softmax of `(..., t)` over its entries and `others` further entries of zero, without the latter."""
     if not others:
         return scores.softmax(-1)
     zero = torch.full_like(scores[..., :1], others).log()

@@ -1,4 +1,4 @@
-"""Positions of tiles, told by convolutions."""
+"""Position encodings of tiles by convolutions."""
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +8,8 @@ from torch.nn.functional import conv2d, pad
 class PPEG(nn.Module):
     """Pyramid position encoding generator (Shao et al. 2021): depthwise convolutions of 7, 5 and 3 on a square.
 
-    Its output is the sum of the three and of the tokens themselves. Convolution is linear, so the kernels are added
-    first and the square is read once.
+    The output is the sum of the three and of the tokens. Convolution is linear, so the kernels are added first and
+    applied once.
     """
 
     def __init__(self, embed_dim: int) -> None:

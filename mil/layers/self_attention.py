@@ -1,4 +1,4 @@
-"""Rows of one bag that read each other."""
+"""Self-attention within one bag."""
 
 from torch import Tensor, nn
 

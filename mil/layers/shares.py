@@ -1,13 +1,13 @@
-"""Weights of tiles read as attention."""
+"""Weights of tiles as attention."""
 
 import torch
 from torch import Tensor
 
 
 def shares(weights: Tensor) -> Tensor:
-    """Weights `(n,)` of one bag as shares that sum to one: negative ones count nothing; equal where none is positive.
+    """Return weights `(n,)` of one bag as shares that sum to one, at least in float32.
 
-    At least in float32.
+    Negative weights count as zero; where none is positive, all shares are equal.
     """
     positive = weights.double().clamp_min(0)
     total = positive.sum()

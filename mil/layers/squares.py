@@ -1,4 +1,4 @@
-"""Tiles laid row by row into a square, and attention within and between its regions.
+"""Tiles arranged row by row in a square, and attention within and between its regions.
 
 W. Tang, F. Zhou, S. Huang, X. Zhu, Y. Zhang, B. Liu: Feature re-embedding: towards foundation model-level performance
 in computational pathology. CVPR 2024, arXiv:2402.17228 (R-MSA with EPEG, CR-MSA).
@@ -28,7 +28,7 @@ class Squares:
 
     @classmethod
     def of(cls, n: int, regions: int, padded: bool, device: torch.device) -> "Squares":
-        """`regions` in a row and in a column; without padding, regions without tiles are left out."""
+        """Arrange `n` tiles in `regions` rows and columns of regions; without padding, empty regions are left out."""
         side = -(-(isqrt(n - 1) + 1) // regions)
         places = torch.arange((regions * side) ** 2, device=device).view(regions, side, regions, side)
         index = places.transpose(1, 2).reshape(regions**2, side**2)
@@ -38,12 +38,12 @@ class Squares:
         return cls(index, index < n)
 
     def take(self, tiles: Tensor) -> Tensor:
-        """`(n, e)` to `(r, p, e)`, zeros at padding."""
+        """Map `(n, e)` to `(r, p, e)`, with zeros at padding."""
         n = len(tiles)
         return nn.functional.pad(tiles, (0, 0, 0, 1))[self.index.clamp_max(n)]
 
     def give(self, places: Tensor, n: int) -> Tensor:
-        """`(r, p, e)` back to `(n, e)`."""
+        """Map `(r, p, e)` back to `(n, e)`."""
         inside = self.index < n
         order = self.index[inside].argsort()
         return places[inside][order]
@@ -77,7 +77,7 @@ class RegionAttention(nn.Module):
         return out
 
     def _read(self, places: Tensor, valid: Tensor) -> Tensor:
-        """Each region by itself, `(r, p, e)` and `(r, p)` to `(r, p, e)`."""
+        """Attend within each region: `(r, p, e)` and `(r, p)` to `(r, p, e)`."""
         query, key, value = (
             layer(places).unflatten(2, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
         )  # (r, h, p, w)
@@ -90,8 +90,8 @@ class RegionAttention(nn.Module):
 
 
 class CrossRegionAttention(nn.Module):
-    """CR-MSA: each region is summed up in `k` representatives, those of all regions attend to each other, and are
-    given back to the region's tiles.
+    """CR-MSA: each region is summarised by `k` representatives, which attend to those of other regions and are
+    then distributed to the tiles of the region.
     """
 
     def __init__(self, embed_dim: int, heads: int, k: int, dropout: float) -> None:

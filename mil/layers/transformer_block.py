@@ -21,7 +21,7 @@ BIASES = 2**24
 
 @dataclass(frozen=True, eq=False)
 class Distances:
-    """How far the tokens of one bag lie apart: the class token, which lies nowhere, then its tiles."""
+    """Distances between the tokens of one bag: the class token, which has no position, then the tiles."""
 
     xy: Tensor
     """`(1 + n, 2)`, in steps of the slide's grid; of the class token anything"""
@@ -32,14 +32,14 @@ class Distances:
 
     @classmethod
     def of(cls, places: Places, tiles: slice, apart: float) -> "Distances":
-        """Distances of one bag's tiles."""
+        """Return the distances of one bag's tiles."""
         slide = places.slide[tiles]
         steps = (places.xy[tiles] - places.corner[slide]).double() / places.step[slide].unsqueeze(1)
         several = bool((slide != slide[0]).any())
         return cls(pad(steps, (0, 0, 1, 0)), pad(slide, (1, 0)), apart if several else None)
 
     def rows(self, tokens: Tensor, dtype: torch.dtype) -> Tensor:
-        """`(q, 1 + n)`: from some tokens to all; zero to and from the class token."""
+        """Return distances from some tokens to all, `(q, 1 + n)`; zero to and from the class token."""
         x, y = self.xy.to(dtype).unbind(1)
         steps = ((x[tokens, None] - x).square_() + (y[tokens, None] - y).square_()).sqrt_()
         if self.apart is not None:
@@ -52,8 +52,9 @@ class Distances:
 class EncoderLayer(nn.Module):
     """Attention of normalised tokens, then two linear layers with GELU, each added to the tokens.
 
-    With distances, `slope * distance` is taken off each head's scores before the softmax; slopes are the paper's,
-    2^(-8/h), 2^(-16/h), ..., 2^-8. Dropout is on what is added, not on attention, whose weights are never laid out.
+    With distances, `slope * distance` is subtracted from each head's scores before the softmax; slopes are the paper's,
+    2^(-8/h), 2^(-16/h), ..., 2^-8. Dropout applies to what is added to the tokens, not to the attention weights, which
+    are never stored.
     """
 
     slopes: Tensor
@@ -87,9 +88,9 @@ class EncoderLayer(nn.Module):
         return self._added(tokens, read)
 
     def first(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """What becomes of the first token alone, `(e,)`, in time linear in tokens, and its attention `(h, t)`.
+        """Return the output of the first token only, `(e,)`, in linear time, and its attention `(h, t)`.
 
-        The first token has no distance to others, so there is no bias.
+        The first token has no position, so there is no bias.
         """
         query, key, value = self._split(self.qkv(self.norm(tokens)))
         scores = query[:, :, :1] @ key.mT / query.shape[3] ** 0.5
@@ -107,7 +108,7 @@ class EncoderLayer(nn.Module):
         return fed
 
     def _biased(self, query: Tensor, key: Tensor, value: Tensor, distances: Distances) -> Tensor:
-        """Attention of some tokens at a time; their biases are made again for the gradient rather than kept."""
+        """Attend from some tokens at a time; biases are computed again for the gradient and not stored."""
         tokens = torch.arange(query.shape[2], device=query.device)
         key, value = key.contiguous(), value.contiguous()  # they are read many times
         blocks = [

@@ -1,1 +1,1 @@
-"""The zoo: one paper a file."""
+"""Bag models, one paper for each file."""

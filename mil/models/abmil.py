@@ -18,7 +18,7 @@ class ABMIL(MILModel):
     """A bag is the attention-weighted mean of its tiles' embeddings.
 
     Departures: V and U have biases; dropout after the embedding and in the attention's branches (the paper has none;
-    the field trains with it since CLAM); several heads each weigh the tiles by themselves and their bag embeddings are
+    it is common since CLAM); with several heads, each weighs the tiles separately and the bag embeddings are
     concatenated.
     """
 

@@ -1,4 +1,4 @@
-"""ACMIL: several branches of attention, kept apart from each other and from their favourite tiles.
+"""ACMIL: several attention branches that are trained to differ and to use more tiles.
 
 Y. Zhang, H. Li, Y. Sun, S. Zheng, C. Zhu, L. Yang: Attention-challenging multiple instance learning for whole slide
 image classification. ECCV 2024, arXiv:2311.07125. The authors' code is dazhangyu123/ACMIL, of which this is the
@@ -17,9 +17,9 @@ from mil.models.mil_model import Criterion, MILModel, Output
 
 
 class ACMIL(MILModel):
-    """A bag is the mean of what several attention branches read; in training some of their best tiles are hidden.
+    """The bag embedding is the mean of several attention branches; in training some of their best tiles are hidden.
 
-    Multiple branch attention: each branch has a classifier of its own in training, and the cosine similarity of the
+    Multiple branch attention: each branch has a separate classifier in training, and the cosine similarity of the
     branches' attention is added to the loss. Stochastic top-K instance masking: in training `mask_share` of the
     `masked` best tiles of each branch, drawn at random, receive no attention. The paper speaks of a probability; the
     authors' code, followed here, hides a fixed number, rounded down.
@@ -71,7 +71,7 @@ class ACMIL(MILModel):
         return Output(self.head(embedding), embedding, attention.mean(1), extra)
 
     def loss(self, output: Output, target: Tensor, endpoint: Criterion) -> Tensor:
-        """The endpoint's loss of bags, plus its mean over branches, plus the branches' similarity."""
+        """Return the loss of the bags, plus the mean loss of the branches, plus the similarity of the branches."""
         branches = [endpoint.loss(logits, target) for logits in output.extra["branch_logits"].unbind(1)]
         similarity = output.extra["similarity"].mean()
         return endpoint.loss(output.logits, target) + torch.stack(branches).mean() + similarity
@@ -81,13 +81,13 @@ class ACMIL(MILModel):
         return tiles, self.score(tiles)
 
     def _hidden(self, bags: Bags, scores: Tensor) -> Tensor:
-        """Which tiles each branch may not see this time, `(n, h)`."""
+        """Return which tiles are hidden from each branch, `(n, h)`."""
         amounts = [int(min(self.masked, size) * self.mask_share) for size in bags.sizes]
         amount = torch.tensor(amounts, device=scores.device).unsqueeze(1)  # (b, 1)
         return torch.stack([self._hidden_from(branch_scores, bags, amount) for branch_scores in scores.unbind(1)], 1)
 
     def _hidden_from(self, scores: Tensor, bags: Bags, amount: Tensor) -> Tensor:
-        """Of one branch's `masked` best tiles those with the smallest random numbers, `(n,)`."""
+        """Return which of one branch's `masked` best tiles are hidden at random, `(n,)`."""
         best = bags.topk(scores, self.masked)
         draws = torch.rand(best.valid.shape).to(scores.device).masked_fill(~best.valid, torch.inf)  # (b, k)
         drawn = draws.argsort(1).argsort(1) < amount
@@ -95,7 +95,7 @@ class ACMIL(MILModel):
 
 
 def _overlap(bags: Bags, attention: Tensor) -> Tensor:
-    """Mean cosine similarity of any two branches' attention `(n, h)` over a bag's tiles, `(b,)`."""
+    """Return the mean cosine similarity of the attention `(n, h)` of two branches, `(b,)`."""
     heads = attention.shape[1]
     products = bags.sum(attention, weight=attention).view(-1, heads, heads)  # (b, h, h)
     lengths = products.diagonal(dim1=1, dim2=2).sqrt()  # (b, h)

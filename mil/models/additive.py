@@ -2,7 +2,7 @@
 
 S. A. Javed, D. Juyal, H. Padigela, A. Taylor-Weiner, L. Yu, A. Prakash: Additive MIL: intrinsically interpretable
 multiple instance learning for pathology. NeurIPS 2022, arXiv:2206.01794. A bag's logits are `sum_i psi(a_i h_i)`, with
-the attention `a` of Ilse et al. 2018: what a tile adds to each logit is exact, and signed.
+the attention `a` of Ilse et al. 2018: the contribution of a tile to each logit is exact and signed.
 """
 
 from typing import ClassVar
@@ -17,12 +17,11 @@ from mil.models.mil_model import MILModel, Output
 
 
 class AdditiveMIL(MILModel):
-    """A bag's logits are the sums of its tiles' contributions.
+    """The logits of a bag are the sums of the contributions of its tiles.
 
     Departure: psi has no biases. With them, as in the authors' supplementary code (`tile_bias`), every tile adds a
-    constant whatever its attention, so that the logits of a large bag do little but count its tiles. Instead each
-    logit has one bias, shared out by attention. Psi has one hidden layer; dropout stands after the embedding and in the
-    attention.
+    constant whatever its attention, so that the logits of a large bag mostly count its tiles. Instead each logit has
+    one bias, distributed by attention. Psi has one hidden layer; dropout follows the embedding and is in the attention.
     """
 
     paper: ClassVar[str] = "Javed 2022"

@@ -43,12 +43,12 @@ class AEM(MILModel):
         self.abmil = ABMIL(in_dim, out_dim, embed_dim, attention_dim, heads, gated, dropout)
 
     def forward(self, bags: Bags) -> Output:
-        """What ABMIL says, and in `extra["entropy"]` `(b,)` the entropy of its attention in nats, meaned over heads."""
+        """Return ABMIL's output with `extra["entropy"]` `(b,)`, the entropy of attention in nats, mean of heads."""
         output: Output = self.abmil(bags)
         # x log x is nothing below 1e-30, but its slope there is infinite at zero
         entropy = torch.special.entr(output.extra["heads"].clamp(min=1e-30))  # (n, h)
         return replace(output, extra=output.extra | {"entropy": bags.sum(entropy).mean(1)})
 
     def loss(self, output: Output, target: Tensor, endpoint: Criterion) -> Tensor:
-        """The endpoint's loss, less the weighted mean entropy."""
+        """Return the loss of the endpoint minus the weighted mean entropy."""
         return endpoint.loss(output.logits, target) - self.weight * output.extra["entropy"].mean()

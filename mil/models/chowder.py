@@ -60,12 +60,12 @@ class Chowder(MILModel):
         return Output(logits, extremes.flatten(1), None, {"scores": scores})
 
     def _extremes(self, bags: Bags, scores: Tensor) -> Tensor:
-        """`(b, 2R)`: the highest from the highest down, then the lowest from the lowest up."""
+        """Return the highest scores in falling order, then the lowest in rising order, `(b, 2R)`."""
         ends = [bags.topk(scores, count, largest) for count, largest in ((self.top, True), (self.bottom, False))]
         return torch.cat([_filled(end.values, end.valid) for end in ends if end.values.shape[1]], 1)
 
 
 def _filled(values: Tensor, valid: Tensor) -> Tensor:
-    """Slots `(b, k)` that no tile fills take the last value that one does."""
+    """Fill the slots `(b, k)` without a tile with the last value of a tile."""
     last = (valid.sum(1, keepdim=True) - 1).clamp(min=0)  # a bag of NaN alone may have none
     return torch.where(valid, values, values.gather(1, last))

@@ -21,7 +21,7 @@ LOSSES = ("svm", "cross_entropy")
 
 
 class CLAM(MILModel):
-    """Attention MIL whose attention also says which tiles are of a class.
+    """Attention MIL whose attention also labels tiles for a classifier of tiles.
 
     In a bag of a class, the k tiles with the most attention are taken to be of it, the k with the least not to be. In a
     bag known not to be of the class the k with the most are taken not to be, where `subtyping` says that classes
@@ -86,7 +86,7 @@ class CLAM(MILModel):
         return Output(logits, embedding, attention.mean(1), extra)
 
     def loss(self, output: Output, target: Tensor, endpoint: Criterion) -> Tensor:
-        """The endpoint's loss and the loss on tiles, weighed, `()`.
+        """Return the weighted sum of the endpoint's loss and the loss on tiles, `()`.
 
         Raises:
             ValueError: the endpoint has no classes (survival, regression) that tiles could be of.
@@ -137,17 +137,17 @@ def smooth_svm(gap: Tensor, alpha: float = 1.0, tau: float = 1.0) -> Tensor:
 
 
 def _ends(bags: Bags, scores: Tensor, k: int) -> Tensor:
-    """Rows `(b, 2k)` of the k tiles that score `(n,)` highest, and of the k lowest."""
+    """Return the rows `(b, 2k)` of the k tiles with the highest scores `(n,)` and of the k lowest."""
     return torch.cat([bags.topk(scores, k, largest).index for largest in (True, False)], 1)
 
 
 def _halved(bags: Bags, k: int) -> Tensor:
-    """`(b, 2k)`: the slots in use; of fewer than 2k tiles half are highest, the others lowest."""
+    """Return which slots are used, `(b, 2k)`; of fewer than 2k tiles half count as highest, the others as lowest."""
     sizes, slot = torch.diff(bags.offsets).unsqueeze(1), torch.arange(k, device=bags.features.device)
     return torch.cat([2 * slot < sizes, 2 * slot + 1 < sizes], 1)
 
 
 def _mean(values: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
-    """Means over the last dimension of what is used, zero where nothing is; and where something is."""
+    """Return means of the used entries over the last dimension, zero where there are none, and where there are any."""
     amount = used.sum(-1)
     return torch.where(used, values, 0).sum(-1) / amount.clamp(min=1), amount > 0

@@ -19,11 +19,11 @@ from mil.models.mil_model import MILModel, Output
 
 
 class Decoder(MILModel):
-    """One learnt query a target reads the tiles; each has a linear layer of its own for the target's logits.
+    """One learnt query for each target attends to the tiles; a separate linear layer gives the logits of the target.
 
     Departures: no self-attention between the tiles and no encoding of their places, which Barspoon has before the
     decoder (its author saw no gain from places; self-attention is quadratic in tiles, see the transformer). Attention
-    weights have no dropout. A single query has nobody to exchange with, and no self-attention.
+    weights have no dropout. With a single query there is no self-attention.
     """
 
     paper: ClassVar[str] = "van Treeck 2023"
@@ -67,10 +67,10 @@ class Decoder(MILModel):
 
 
 class DecoderLayer(nn.Module):
-    """Queries read each other, then the tiles, then think by themselves: each a normalised residual step."""
+    """Self-attention of the queries, attention to the tiles, feed-forward layers: each a normalised residual step."""
 
     def __init__(self, embed_dim: int, heads: int, hidden_dim: int, dropout: float, alone: bool) -> None:
-        """`alone`: there is one query, which has no other to read."""
+        """Create the layer; `alone` means a single query, without self-attention."""
         super().__init__()
         self.exchange = None if alone else nn.Sequential(nn.LayerNorm(embed_dim), SelfAttention(embed_dim, heads))
         self.norm = nn.LayerNorm(embed_dim)

@@ -18,7 +18,7 @@ from mil.models.mil_model import Criterion, MILModel, Output
 
 
 class DSMIL(MILModel):
-    """The best tile of each class, and the bag seen from there.
+    """The tile with the highest score of each class, and attention to the tiles that resemble it.
 
     The paper's score of a bag is the mean of both streams; the authors' code (binli123/dsmil-wsi) learns both and
     predicts by the bag stream alone (`average=False`). From the code, not in the paper: queries of two layers under a
@@ -67,7 +67,7 @@ class DSMIL(MILModel):
         return Output(logits, embedding, attention.mean(1), extra)
 
     def loss(self, output: Output, target: Tensor, endpoint: Criterion) -> Tensor:
-        """Half the endpoint's loss of each stream, `()`."""
+        """Return half the endpoint's loss of each stream, `()`."""
         losses = [endpoint.loss(output.extra[stream], target) for stream in ("instance", "bag")]
         return (losses[0] + losses[1]) / 2
 
@@ -78,7 +78,7 @@ class DSMIL(MILModel):
 
 
 def _highest(bags: Bags, scores: Tensor) -> Tensor:
-    """The tile of each bag that scores highest in each class, `(n, c)` to rows `(b, c)`."""
+    """Return the tile with the highest score in each bag and class: `(n, c)` to rows `(b, c)`."""
     padded, mask = bags.pad(scores.detach())  # (b, m, c), (b, m)
     best = padded.masked_fill(~mask.unsqueeze(2), -torch.inf).argmax(1)
     rows: Tensor = best + bags.offsets[:-1, None]
@@ -86,6 +86,6 @@ def _highest(bags: Bags, scores: Tensor) -> Tensor:
 
 
 def _products(bags: Bags, queries: Tensor, critical: Tensor) -> Tensor:
-    """Scaled inner products of each tile's query `(n, q)` with its bag's critical ones `(b, c, q)`, `(n, c)`."""
+    """Return scaled inner products of each tile's query `(n, q)` with its bag's critical ones `(b, c, q)`, `(n, c)`."""
     pairs = zip(bags.split(queries), critical.unbind(0), strict=True)
     return torch.cat([rows @ best.t() for rows, best in pairs]) / math.sqrt(queries.shape[1])

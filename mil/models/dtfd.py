@@ -20,13 +20,13 @@ DISTILL = ("MaxMinS", "MaxS", "MAS", "AFS")
 
 
 class DTFD(MILModel):
-    """Each bag is dealt into pseudo-bags; tier one reads each of them, tier two what tier one distils from them.
+    """Bags are split into pseudo-bags; tier one pools each of them, tier two pools what tier one distils from them.
 
-    `distill` says what a pseudo-bag hands on: the tiles of highest and of lowest class activation (MaxMinS), of highest
-    class activation (MaxS), of highest attention (MAS), or its attention-weighted mean (AFS). The class activation of
-    tile k is `a_k w_c h_k`, with w_c the classifier's weights of class c. One logit ranks tiles by its activation
-    itself, whatever it stands for (a positive class, a log hazard, a value: high is "Max"); of several logits the
-    softmax over them at `ranking` ranks, the last one as in the authors' code.
+    `distill` is what a pseudo-bag passes to tier two: the tiles of highest and of lowest class activation (MaxMinS), of
+    highest class activation (MaxS), of highest attention (MAS), or its attention-weighted mean (AFS). The class
+    activation of tile k is `a_k w_c h_k`, with w_c the classifier's weights of class c. One logit ranks tiles by its
+    activation itself, whatever it stands for (a positive class, a log hazard, a value: high is "Max"); of several
+    logits the softmax over them at `ranking` ranks, the last one as in the authors' code.
 
     Tier one learns from its own loss alone, with each pseudo-bag under its bag's target, and tier two sees distilled
     features as constants: the paper minimises the two losses over separate parameters. A Cox endpoint compares all
@@ -56,7 +56,7 @@ class DTFD(MILModel):
         gated: bool = True,
         dropout: float = 0.25,
     ) -> None:
-        """`per_pseudo_bag` tiles are handed on at each end of the ranking; AFS hands on one mean whatever it is."""
+        """`per_pseudo_bag` tiles are passed on from each end of the ranking; AFS always passes on one mean."""
         super().__init__()
         if distill not in DISTILL:
             raise ValueError(f"distill is {distill!r}, expected one of {', '.join(DISTILL)}")
@@ -93,7 +93,7 @@ class DTFD(MILModel):
         return Output(self.head(embedding), embedding, _undo(order, shares), extra)
 
     def loss(self, output: Output, target: Tensor, endpoint: Criterion) -> Tensor:
-        """The endpoint's loss of pseudo-bags, each under its bag's target, plus that of bags."""
+        """Return the loss of the pseudo-bags, with the targets of their bags, plus the loss of the bags."""
         pseudo_target = target[output.extra["parent"]]
         return endpoint.loss(output.extra["pseudo_logits"], pseudo_target) + endpoint.loss(output.logits, target)
 
@@ -102,7 +102,7 @@ class DTFD(MILModel):
         return tiles, self.score(tiles)
 
     def _ranked(self, tiles: Tensor, scores: Tensor) -> Tensor:
-        """All tiles in the order in which they are dealt, `(n,)`."""
+        """Return all tiles in the order in which they are assigned to pseudo-bags, `(n,)`."""
         if self.training:
             return torch.randperm(len(scores)).to(scores.device)
         # half precision makes many scores equal: the embedding's sum orders those, and the order of tiles none
@@ -112,7 +112,7 @@ class DTFD(MILModel):
     def _second(
         self, pseudo: Bags, counts: Sequence[int], pooled: Tensor, attention: Tensor, activation: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Tier two's embedding `(b, e)`, and each tile's share of it `(n,)`."""
+        """Return tier two's embedding `(b, e)`, and each tile's share of it `(n,)`."""
         if self.distill == "AFS":
             second, shares = self._pool(pooled, counts)
             return second, (pseudo.spread(shares) * attention).squeeze(1)
@@ -123,7 +123,7 @@ class DTFD(MILModel):
         return second, shares.new_zeros(len(attention)).index_add(0, index, shares.squeeze(1))
 
     def _chosen(self, pseudo: Bags, attention: Tensor, activation: Tensor) -> Tensor:
-        """The distilled tiles, pseudo-bag after pseudo-bag, `(j,)`."""
+        """Return the distilled tiles, pseudo-bag after pseudo-bag, `(j,)`."""
         strength = activation[:, 0] if activation.shape[1] == 1 else activation.softmax(1)[:, self.ranking]
         if self.distill == "MAS":
             strength = attention.detach().squeeze(1)
@@ -134,14 +134,14 @@ class DTFD(MILModel):
         return index[valid]
 
     def _pool(self, distilled: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Attention pooling of distilled features `(j, e)` to `(b, e)`, and the attention `(j, 1)`."""
+        """Pool distilled features `(j, e)` to `(b, e)`, and the attention `(j, 1)`."""
         bags = Bags(distilled.detach(), tuple(sizes))
         shares = bags.softmax(self.bag_score(bags.features))  # (j, 1)
         return bags.sum(bags.features, weight=shares), shares
 
 
 def _dealt(bags: Bags, ranked: Tensor, counts: Sequence[int]) -> tuple[Tensor, tuple[int, ...]]:
-    """Tiles pseudo-bag after pseudo-bag `(n,)`, and the pseudo-bags' sizes, which differ by one at most within a bag.
+    """Return tiles, pseudo-bag after pseudo-bag `(n,)`, and the sizes of the pseudo-bags, which differ by at most one.
 
     The tiles of bag `i`, in the order of `ranked` `(n,)`, go to its `counts[i]` pseudo-bags in turn.
     """
@@ -157,5 +157,5 @@ def _dealt(bags: Bags, ranked: Tensor, counts: Sequence[int]) -> tuple[Tensor, t
 
 
 def _undo(order: Tensor, values: Tensor) -> Tensor:
-    """Values `(n, ...)` of tiles in `order` `(n,)`, for the tiles as they came."""
+    """Return values `(n, ...)` of tiles in `order` `(n,)` in the original order of the tiles."""
     return torch.zeros_like(values).index_copy(0, order, values)

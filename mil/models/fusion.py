@@ -1,4 +1,4 @@
-"""Models that read a patient's clinical covariates beside the tiles."""
+"""Models that use clinical covariates in addition to the tiles."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,15 +14,15 @@ FUSIONS = ("late", "gated")
 
 
 class Fused(MILModel):
-    """Any model, to whose logits the covariates `c` of each bag's patient add.
+    """A model whose logits are shifted by the covariates `c` of each bag's patient.
 
-    Late: `W c`. Where the inner model ends in a linear layer this is exactly that layer on the bag's embedding with the
-    covariates beside it. Gated: `W c + H (2 sigmoid(G c) * e)`, a second linear layer on the inner model's embedding
-    `e`, each feature of which the covariates turn up to twofold or down to nothing (the gate of J. Hu, L. Shen, G. Sun:
-    Squeeze-and-excitation networks, CVPR 2018, scaled so that covariates which say nothing leave `e` as it is).
+    Late: `W c`. Where the inner model ends in a linear layer, this equals that layer on the bag's embedding
+    concatenated with the covariates. Gated: `W c + H (2 sigmoid(G c) * e)`, a second linear layer on the inner model's
+    embedding `e`, each feature of which the covariates scale by 0 to 2 (the gate of J. Hu, L. Shen, G. Sun:
+    Squeeze-and-excitation networks, CVPR 2018, scaled so that covariates without effect leave `e` unchanged).
 
-    W begins at zero. All logits that the inner model's loss looks at, of branches, streams and pseudo-bags too, have
-    their patient's covariates added; attention and what is in `extra` are the inner model's own.
+    W starts at zero. The shift is added to all logits in the inner model's loss, including those of branches, streams
+    and pseudo-bags; attention and `extra` are the inner model's.
     """
 
     paper: ClassVar[str] = "the inner model's"
@@ -44,7 +44,7 @@ class Fused(MILModel):
         self.head = nn.Linear(embed_dim, out_dim, bias=False) if fusion == "gated" and embed_dim is not None else None
 
     def forward(self, bags: Bags) -> Output:
-        """The inner model's output with other logits; in `extra`, "inner" has its own and "added" the rest `(b, c)`."""
+        """Return shifted logits; in `extra`, "inner" are those of the inner model and "added" the shift `(b, c)`."""
         if bags.covariates is None:
             raise ValueError("the model reads clinical covariates, the bags have none")
         output: Output = self.inner(bags)
@@ -57,15 +57,15 @@ class Fused(MILModel):
         return replace(output, logits=output.logits + added, extra=extra)
 
     def loss(self, output: Output, target: Tensor, endpoint: Criterion) -> Tensor:
-        """The inner model's, under an endpoint that sees the covariates."""
-        shifted = _Beside(endpoint.loss, endpoint.membership, output.extra["added"], target)
+        """Return the inner model's loss with shifted logits."""
+        shifted = _Shifted(endpoint.loss, endpoint.membership, output.extra["added"], target)
         row = torch.arange(len(target), device=target.device)
         return self.inner.loss(replace(output, logits=output.extra["inner"]), row, shifted)
 
 
 @dataclass(frozen=True)
-class _Beside:
-    """An endpoint of which a target is a bag's row: whose logits they are tells what to add to them."""
+class _Shifted:
+    """An endpoint whose target is the row of a bag, so that the shift of that bag can be added to the logits."""
 
     judge: Callable[[Tensor, Tensor], Tensor]
     members: Callable[[Tensor], Tensor | None]

@@ -1,4 +1,4 @@
-"""ILRA-MIL: tiles exchange what they know by way of a few latent vectors.
+"""ILRA-MIL: tiles exchange information through a few latent vectors.
 
 J. Xiang, X. Wang, J. Zhang, S. Yang, X. Han, W. Yang: Exploring low-rank property in multiple instance learning for
 whole slide image classification. ICLR 2023. The gated attention block is equation (16); pooling is the paper's
@@ -58,7 +58,7 @@ class ILRA(MILModel):
 
 
 class Residual(nn.Module):
-    """What stands around attention: queries X that have read A become `f(O + ReLU(W f(X V + A)))`, gated or not.
+    """The residual step around attention: queries X and output A become `f(O + ReLU(W f(X V + A)))`, gated or not.
 
     f is layer normalisation or nothing; the gate multiplies by `SiLU(U X)`.
     """

@@ -1,4 +1,4 @@
-"""What every model of the zoo is: bags in, `Output` out."""
+"""The interface of all models: bags in, `Output` out."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -10,18 +10,18 @@ from mil.bags import Bags
 
 
 class Criterion(Protocol):
-    """What a model may know of the endpoint that it learns."""
+    """What a model may use of its endpoint."""
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The endpoint's loss `()` of logits `(b, c)`; any number of rows may be given, each with a target."""
+        """Return the loss `()` of logits `(b, c)`; any number of rows may be given, each with a target."""
 
     def membership(self, target: Tensor) -> Tensor | None:
-        """`(b, c)`: 1 where a bag is of the logit's class, 0 where not, NaN where not known; none without classes."""
+        """Return `(b, c)`: 1 where a bag is of the logit's class, 0 if not, NaN if unknown; None without classes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """What a model says of `b` bags of `n` tiles."""
+    """The output of a model for `b` bags with `n` tiles."""
 
     logits: Tensor
     """`(b, c)`"""
@@ -36,8 +36,8 @@ class Output:
 class MILModel(nn.Module, ABC):
     """A bag-level model, `Model(in_dim, out_dim, **options)(bags) -> Output`.
 
-    Parameters and forward pass are the whole contract; a method with auxiliary terms overrides `loss`. Every model
-    states its `paper` and its `cost`.
+    A model defines its parameters and `forward`; one with auxiliary loss terms overrides `loss`. Every model states its
+    `paper` and its `cost`.
     """
 
     paper: ClassVar[str]
@@ -51,8 +51,8 @@ class MILModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, bags: Bags) -> Output:
-        """Reads every bag by itself."""
+        """Return the output; every bag is processed independently."""
 
     def loss(self, output: Output, target: Tensor, endpoint: Criterion) -> Tensor:
-        """The training loss `()`: the endpoint's own, of logits and target."""
+        """Return the training loss `()`, by default the endpoint's loss of logits and target."""
         return endpoint.loss(output.logits, target)

@@ -1,4 +1,4 @@
-"""Patch-GCN: graph convolutions over the tiles' places.
+"""Patch-GCN: graph convolutions over the positions of tiles.
 
 R. J. Chen, M. Y. Lu, M. Shaban, C. Chen, T. Y. Chen, D. F. K. Williamson, F. Mahmood: Whole slide images are 2D point
 clouds: context-aware survival prediction using patch-based graph convolutional networks. MICCAI 2021,
@@ -22,10 +22,10 @@ from mil.models.mil_model import MILModel, Output
 class PatchGCN(MILModel):
     """Three graph convolutions with residuals, all depths concatenated, gated attention pooling.
 
-    Each tile reads the eight nearest on its slide, of equally far ones the upper, then the left one first. In the
-    authors' code an approximate search finds the neighbours, and a tile reads those that count it among their eight
-    nearest; inside a full grid that is the same. Lone tiles read nothing. torchmil's PatchGCN has other convolutions
-    (GCNConv) and no residuals.
+    The neighbours of a tile are the eight nearest on its slide; of equally distant tiles the upper, then the left one
+    comes first. The authors' code uses an approximate search, and a tile receives from those that have it among their
+    eight nearest, which is the same inside a full grid. Lone tiles have no neighbours. torchmil's PatchGCN has other
+    convolutions (GCNConv) and no residuals.
 
     Departure: the pooling's last layer has no bias, which would fall out of the softmax.
     """

@@ -1,4 +1,4 @@
-"""Pooling without attention: the baselines that a method has to beat.
+"""Pooling without attention, as a baseline for other methods.
 
 X. Wang, Y. Yan, P. Tang, X. Bai, W. Liu: Revisiting multiple instance neural networks. Pattern Recognition 74, 2018
 (MI-Net: tile embeddings are pooled by mean, maximum or log-sum-exp, then classified). The log-sum-exp is from

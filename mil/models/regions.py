@@ -21,7 +21,7 @@ from mil.models.mil_model import MILModel, Output
 class Regions(MILModel):
     """Gated attention pools the tiles of each square region; a small transformer and gated attention pool the regions.
 
-    Regions are the squares of a grid that starts at each slide's origin; they never reach over two slides. The upper
+    Regions are the squares of a grid that starts at each slide's origin; a region never spans two slides. The upper
     level is HIPT's: two transformer layers without positions, whose time grows with the square of the r regions of a
     bag, then gated attention.
 
@@ -83,7 +83,7 @@ class Regions(MILModel):
         return tiles, self.score(tiles)
 
     def _laid_out(self, bags: Bags) -> tuple[Tensor, tuple[int, ...], tuple[int, ...]]:
-        """Each tile's region `(n,)`, the tiles of each region and the regions of each bag."""
+        """Return each tile's region `(n,)`, the tiles of each region and the regions of each bag."""
         if bags.coords is None:
             raise ValueError("Regions groups tiles by their places: the bags have no coordinates, expected (n, 2)")
         slide = torch.zeros_like(bags.bag) if bags.slide is None else bags.slide

@@ -1,4 +1,4 @@
-"""RRT-MIL: tile embeddings are embedded anew by attention within and between regions, then pooled.
+"""RRT-MIL: tile embeddings are re-embedded by attention within and between regions, then pooled.
 
 W. Tang, F. Zhou, S. Huang, X. Zhu, Y. Zhang, B. Liu: Feature re-embedding: towards foundation model-level performance
 in computational pathology. CVPR 2024, arXiv:2402.17228. The authors' code is DearCaat/RRT-MIL.
@@ -18,12 +18,12 @@ from mil.models.mil_model import MILModel, Output
 class RRT(MILModel):
     """R-MSA with EPEG, CR-MSA, then attention pooling.
 
-    The order of tiles matters: they are laid row by row into a square, which is cut into 8 x 8 regions; neighbours in
+    The order of tiles matters: they are arranged row by row in a square, which is cut into 8 x 8 regions; neighbours in
     that square need not be neighbours in the tissue.
 
-    The paper does not say what fills a square that the tiles do not. In the authors' code zeros do, which are attended
-    to and count among the scores that CR-MSA scales; `padded=False` leaves them out. In a bag of up to 64 tiles
-    every region is one place: tiles then read themselves alone, and CR-MSA adds nothing. Departures: torch's own
+    The paper does not say how an incomplete square is filled. The authors' code uses zeros, which are attended to and
+    included in the scores that CR-MSA scales; `padded=False` leaves them out. In a bag of up to 64 tiles
+    every region is one place: each tile then attends to itself only, and CR-MSA adds nothing. Departures: torch's own
     initial weights; biases that have no effect on attention are left out.
     """
 
@@ -70,7 +70,7 @@ class RRT(MILModel):
         return Output(self.head(embedding), embedding, attention.squeeze(1))
 
     def _embed_anew(self, tiles: Tensor) -> Tensor:
-        """One bag `(n, e)` to the same shape."""
+        """Re-embed one bag, `(n, e)` to the same shape."""
         squares = Squares.of(len(tiles), self.regions, self.padded, tiles.device)
         rows = tiles + self.within(self.norm_within(tiles), squares)
         rows = rows + self.across(self.norm_across(rows), squares)

@@ -1,4 +1,4 @@
-"""Smooth attention: tiles side by side weigh alike.
+"""Smooth attention: adjacent tiles get similar weights.
 
 F. M. Castro-Macías, P. Morales-Álvarez, Y. Wu, R. Molina, A. K. Katsaggelos: Sm: enhanced localization in multiple
 instance learning for medical imaging classification. NeurIPS 2024, arXiv:2410.03276. The authors' library is torchmil.
@@ -22,14 +22,14 @@ WHERE = ("early", "mid", "late")
 class SmoothABMIL(MILModel):
     """ABMIL with the operator Sm on its way to the attention.
 
-    "early" smooths the tiles' embeddings, "mid" what the attention's first layer makes of them, "late" the scores
-    themselves. So that what follows does not undo it, the linear layers behind the operator are divided by their
-    spectral norm (none is behind "late").
+    "early" smooths the embeddings of the tiles, "mid" the output of the attention's first layer, "late" the scores. The
+    linear layers after the operator are divided by their spectral norm, so that they do not undo it (there is none
+    after "late").
 
     The graph joins each tile with the up to eight that touch it on the grid of its slide. Departures: a tile that
     touches no other keeps its value (in torchmil it shrinks towards zero); alpha stays between 0 and 1 while it is
     learnt; dropout as in ABMIL. torchmil takes 1 - alpha for a fixed alpha in the iteration, but alpha where it solves
-    exactly; here the iteration is the exact solution's, as in the paper.
+    exactly; here the iteration converges to the exact solution, as in the paper.
     """
 
     paper: ClassVar[str] = "Castro-Macías 2024"

@@ -20,9 +20,9 @@ from mil.models.mil_model import MILModel, Output
 
 
 class ClassTokenReader(nn.Module):
-    """Transformer layers over a class token and the tiles of each bag; of the last layer the class token alone.
+    """Transformer layers over a class token and the tiles of each bag; the last layer computes the class token only.
 
-    All but the last layer's time grows with the square of a bag's tiles, all memory with the tiles.
+    Time grows with the square of a bag's tiles, except in the last layer; memory grows with the tiles.
     """
 
     def __init__(self, in_dim: int, embed_dim: int, layers: int, heads: int, hidden_dim: int, dropout: float) -> None:
@@ -51,9 +51,9 @@ class ClassTokenReader(nn.Module):
 
 
 class Transformer(MILModel):
-    """A class token reads tiles that read each other; tiles have no positions.
+    """A class token and tiles in transformer layers; tiles have no positions.
 
-    Attention is the class token's in the last layer, the mean over heads, without what it pays itself. Departures: no
+    Attention is the class token's in the last layer, the mean over heads, without its weight for itself. Departures: no
     dropout on attention (dropout is on what a layer adds), whose weights are never all in memory.
     """
 
@@ -82,7 +82,7 @@ class Transformer(MILModel):
 
 
 class AlibiTransformer(MILModel):
-    """The same, where tiles read near tiles more than far ones: linear biases of their distance.
+    """The same with linear biases by distance, so that tiles attend more to near tiles than to far ones.
 
     Distances are Euclidean, in steps of the slide's grid of tiles, times the paper's fixed slopes. To and from the
     class token there is no bias. Tiles on different slides of a patient have no distance and count as `apart` steps

@@ -1,4 +1,4 @@
-"""TransMIL: tiles that read each other, with positions from their order.
+"""TransMIL: self-attention of tiles, with positions from their order.
 
 Z. Shao, H. Bian, Y. Chen, Y. Wang, J. Zhang, X. Ji, Y. Zhang: TransMIL: transformer based correlated multiple instance
 learning for whole slide image classification. NeurIPS 2021, arXiv:2106.00908 (TPT module and PPEG, section 3.3). The
@@ -20,17 +20,17 @@ from mil.models.mil_model import MILModel, Output
 
 
 class TransMIL(MILModel):
-    """A class token reads the tiles in two layers of Nyström attention, with PPEG's convolutions in between.
+    """Two layers of Nyström attention over a class token and the tiles, with PPEG's convolutions in between.
 
-    The order of tiles matters: they are laid row by row into a square, the first ones once more at its end to fill it,
-    and PPEG's convolutions see neighbours in that square, not in the tissue.
+    The order of tiles matters: they are arranged row by row in a square, which is filled with copies of the first
+    tiles, and PPEG's convolutions use neighbours in that square, not in the tissue.
 
     Attention is the class token's in the last layer: the mean over heads of its row of the Nyström product, the shares
     of a tile's two copies added, negative ones set to zero, scaled to sum to one (departure: the paper shows it without
     saying how the approximation's negative weights are read).
 
-    The paper does not say how a bag is cut into landmarks. The authors' code fills it up with tokens of zeros and
-    attends to these; `padded=False` does without them.
+    The paper does not say how a bag is divided into landmarks. The authors' code pads it with tokens of zeros and
+    attends to them; `padded=False` does not.
     """
 
     paper: ClassVar[str] = "Shao 2021"
@@ -67,7 +67,7 @@ class TransMIL(MILModel):
         return Output(self.head(embedding), embedding, torch.cat([attention for _, attention in read]))
 
     def _read(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
-        """The class token `(e,)` after one bag `(n, e)`, and its attention `(n,)`."""
+        """Return the class token `(e,)` after one bag `(n, e)`, and its attention `(n,)`."""
         n, side = len(tiles), isqrt(len(tiles) - 1) + 1
         again = side**2 - n
         token = self.class_token.to(tiles.dtype).unsqueeze(0)

@@ -2,7 +2,7 @@
 
 I. Carmichael, A. H. Song, R. J. Chen, D. F. K. Williamson, T. Y. Chen, F. Mahmood: Incorporating intratumoral
 heterogeneity into weakly-supervised deep learning models via variance pooling. MICCAI 2022, arXiv:2206.08885.
-Beside the attention-weighted mean of Ilse et al. 2018 stand attention-weighted variances of tiles along learnt
+The attention-weighted mean of Ilse et al. 2018 is concatenated with attention-weighted variances along learnt
 directions `v_k`: `sum_i a_i (v_k h_i - sum_j a_j v_k h_j)^2`, under a logarithm or a root.
 """
 
@@ -22,7 +22,7 @@ ACTS = ("log", "sqrt")
 
 
 class VarPool(MILModel):
-    """A bag is the weighted mean of its tiles, and how much they vary around it.
+    """A bag is the weighted mean of its tiles and their variances.
 
     Of the authors' functions of the variance the default here is `log(0.01 + v)`, theirs is the root: a bag of one
     tile has no variance, and the root no finite gradient there; with `act="sqrt"` variances below 1e-12 have none.
@@ -73,6 +73,6 @@ class VarPool(MILModel):
 
 
 def _variance(bags: Bags, values: Tensor, attention: Tensor) -> Tensor:
-    """Weighted variances `(b, k)` of `(n, k)`; the weights `(n, 1)` sum to one in each bag."""
+    """Return weighted variances `(b, k)` of `(n, k)`; the weights `(n, 1)` sum to one in each bag."""
     distance = values - bags.spread(bags.sum(values, weight=attention))
     return bags.sum(distance.square(), weight=attention)

@@ -1,4 +1,4 @@
-"""WiKG: tiles as a knowledge graph whose edges are learnt.
+"""WiKG: tiles as a knowledge graph with learnt edges.
 
 J. Li, Y. Chen, H. Chu, Q. Sun, T. Guan, A. Han, Y. He: Dynamic graph representation with knowledge-aware attention for
 histopathology whole slide image analysis. CVPR 2024, arXiv:2403.07719. The authors' code is WonderLandxD/WiKG.
@@ -75,13 +75,13 @@ class WiKG(MILModel):
         return Output(self.head(embedding), embedding, attention)
 
     def _gather(self, heads: Tensor, tails: Tensor) -> Tensor:
-        """What the tiles of one bag `(n, e)` gather from their neighbours, `(n, e)`."""
+        """Return what the tiles of one bag `(n, e)` receive from their neighbours, `(n, e)`."""
         index = most_similar(heads, tails, min(self.neighbours, len(tails)))  # (n, k)
         blocks = zip(torch.split(heads, BLOCK), torch.split(index, BLOCK), strict=True)
         return torch.cat([self._attend(head, tails[near]) for head, near in blocks])
 
     def _attend(self, head: Tensor, tail: Tensor) -> Tensor:
-        """Heads `(n, e)` that read the tails of their neighbours `(n, k, e)`, to `(n, e)`."""
+        """Attend from heads `(n, e)` to the tails of their neighbours `(n, k, e)`, to `(n, e)`."""
         head = head.unsqueeze(1)  # (n, 1, e)
         share = ((head * tail).sum(2) / head.shape[2] ** 0.5).softmax(1).unsqueeze(2)  # (n, k, 1)
         edge = share * tail + (1 - share) * head  # (n, k, e)
@@ -93,7 +93,7 @@ class WiKG(MILModel):
 
 @torch.no_grad()
 def most_similar(heads: Tensor, tails: Tensor, k: int) -> Tensor:
-    """For each head the `k` tails `(n, k)` with the highest inner product; never n x n of them at a time."""
+    """Return the `k` tails with the highest inner product for each head, `(n, k)`, in blocks to save memory."""
     with torch.autocast(heads.device.type, enabled=False):
         wide = torch.promote_types(heads.dtype, torch.float32)
         heads, tails = heads.to(wide), tails.to(wide)

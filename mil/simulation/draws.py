@@ -1,4 +1,4 @@
-"""Random numbers of little luck: evenly spread over their strata, so that a small cohort is like a large one."""
+"""Stratified random numbers, so that a small cohort has nearly the distribution of a large one."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,10 @@ SPREAD = float(np.hypot(1.0, NOISE))
 
 
 def stratified(rows: int, columns: int, rng: np.random.Generator) -> Floats:
-    """Numbers in (0, 1), `(rows, columns)`, that fill the cube evenly: each column has one number in each of `rows`
-    equal strata, and columns are nearly uncorrelated. Rows come in random order.
+    """Return numbers in (0, 1), `(rows, columns)`, that fill the cube evenly.
+
+    Each column has one number in each of `rows` equal strata, and columns are nearly uncorrelated. Rows are in random
+    order.
 
     Source: the Kronecker sequence of the generalised golden ratio, randomly shifted (Roberts 2018).
     """
@@ -29,7 +31,7 @@ def stratified(rows: int, columns: int, rng: np.random.Generator) -> Floats:
 
 
 def label_draw(prevalence: Floats, patients: int, rng: Draws) -> NDArray[np.int64]:
-    """Labels `(p,)` in random order, each class as often as wanted and at least once."""
+    """Return labels `(p,)` in random order, each class with its share and at least once."""
     counts = np.maximum(np.floor(prevalence * patients).astype(np.int64), 1)
     while counts.sum() < patients:
         counts[np.argmax(prevalence * patients - counts)] += 1

@@ -1,4 +1,4 @@
-"""The patients of a simulated cohort: what a clinic would know of them, and what is true."""
+"""The patients of a simulated cohort: clinical data and truth."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ _STAGES = np.array(["I", "II", "III", "IV"])
 
 @dataclass(frozen=True)
 class Patients:
-    """The `p` patients of a cohort before any tile is made; row `i` of everything is the same patient."""
+    """The `p` patients of a cohort before tiles are drawn; row `i` of every table is the same patient."""
 
     clinic: pd.DataFrame
     """patient, site, scanner, age, sex, stage and the target's columns, with label noise."""
@@ -36,7 +36,7 @@ class Patients:
 def enrol(
     target: Target, count: int, slides: float, sites: int, label_noise: float, rng: np.random.Generator
 ) -> Patients:
-    """So many patients, with this mean number of slides."""
+    """Draw patients with a given mean number of slides."""
     truth = target.draw(count, rng)
     uniform = stratified(count, 5, rng)
     patient = pd.Series([f"P{i:04d}" for i in range(count)], name="patient")
@@ -54,10 +54,10 @@ def enrol(
 
 
 def _site(truth: Truth, sites: int, uniform: Floats) -> pd.DataFrame:
-    """Site and scanner. Sites differ in size and in case mix.
+    """Draw sites and scanners. Sites differ in size and in case mix.
 
-    The case mix follows what the tiles show rather than the severity itself: else a site's stain would tell of the
-    label what no biomarker tile does, and a reader could exceed the attainable discrimination.
+    The case mix depends on what the tiles show, not on the severity: otherwise the stain of a site would carry
+    information about the label that no biomarker tile has, and a reader could exceed the attainable discrimination.
     """
     index = np.arange(sites)
     tilt = np.cos(np.pi * index)[None] * _CASE_MIX * _standard(truth.shown)[:, None]  # (p, sites)
@@ -68,12 +68,12 @@ def _site(truth: Truth, sites: int, uniform: Floats) -> pd.DataFrame:
 
 
 def scanner(site: int) -> str:
-    """The scanner of a site, which it shares with every third."""
+    """Return the scanner of a site; every third site has the same one."""
     return "scanner-" + "ABC"[site % 3]
 
 
 def _covariates(truth: Truth, uniform: Floats) -> pd.DataFrame:
-    """Age in years, sex and stage, each weakly related to severity."""
+    """Draw age in years, sex and stage, each weakly related to severity."""
     severity = _standard(truth.severity)
     stage = 0.4 * severity + ndtri(uniform[:, 2])
     return pd.DataFrame(

@@ -1,4 +1,4 @@
-"""A simulated cohort on disk: feature files in a producer's layout, the clinical table, and the truth."""
+"""Simulated cohorts on disk: feature files in a producer's layout, the clinical table, and the truth."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ class Simulation:
         seed: of everything random.
 
     Raises:
-        ConfigError: a parameter out of its range.
+        ConfigError: A parameter is out of its range.
     """
 
     target: Target
@@ -83,17 +83,17 @@ class Simulation:
 
 
 def draw_patients(simulation: Simulation) -> Patients:
-    """The cohort's patients without a tile made; `oracle` is what endless tiles would show."""
+    """Draw the patients of a cohort without tiles; `oracle` is what an infinite number of tiles would show."""
     cohort = simulation
     rng = _rng(cohort, _PATIENTS)
     return enrol(cohort.target, cohort.patients, cohort.slides, cohort.sites, cohort.label_noise, rng)
 
 
 def write(simulation: Simulation, folder: Path) -> None:
-    """Makes a cohort: `features/`, `phenotypes/<slide>.csv`, `truth.csv` and, last, `cohort.csv`.
+    """Write a cohort: `features/`, `phenotypes/<slide>.csv`, `truth.csv` and, last, `cohort.csv`.
 
     Raises:
-        ConfigError: the folder holds something already, or the layout's libraries are not installed.
+        ConfigError: The folder is not empty, or libraries of the layout are not installed.
     """
     require(simulation.layout)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -110,9 +110,9 @@ def write(simulation: Simulation, folder: Path) -> None:
 
 
 def cached(simulation: Simulation, root: Path) -> Path:
-    """The folder of this cohort under `root`, made now if it is not there.
+    """Return the folder of a cohort under `root`, and write it if it does not exist.
 
-    A cohort appears whole or not at all; of two processes that make it at once, one's is kept.
+    A cohort appears only when it is complete; of two processes that write it at the same time, one result is used.
     """
     folder = root / _name(simulation)
     if folder.exists():
@@ -130,7 +130,7 @@ def cached(simulation: Simulation, root: Path) -> Path:
 
 
 class _Laboratory:
-    """Makes the slides of one cohort."""
+    """Draws the slides of one cohort."""
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
@@ -138,7 +138,7 @@ class _Laboratory:
         self.names = np.array([*PHENOTYPES, *simulation.target.biomarkers])
 
     def process(self, index: int, patients: Patients, folder: Path) -> tuple[NDArray[np.float64], float]:
-        """Writes a patient's slides; gives its biomarkers' realised shares `(k,)`, and their part of all tiles."""
+        """Write a patient's slides; return the realised shares of the biomarkers `(k,)` and of all tiles."""
         simulation = self.simulation
         rng = _rng(simulation, _TILES, index)
         tissues = self._grow(int(patients.slides[index]), rng)
@@ -153,7 +153,7 @@ class _Laboratory:
         return realised(np.concatenate(phenotypes), len(simulation.target.biomarkers), simulation.signal)
 
     def _grow(self, slides: int, rng: np.random.Generator) -> list[Tissue]:
-        """A patient's slides, of which at least one has tumour."""
+        """Draw a patient's slides, of which at least one has tumour."""
         tumour = rng.uniform(0.15, 0.65, slides)
         without = rng.random(slides) < 0.35
         without[rng.integers(slides)] = False

@@ -1,6 +1,6 @@
-"""What an encoder sees in a tile: phenotypes as clusters on a curved low-rank manifold, shifted by site and scanner.
+"""Simulated features: phenotypes as clusters on a curved low-rank manifold, shifted by site and scanner.
 
-The simulated encoder is the same for every cohort of a width, whatever its seed; sites and scanners are a cohort's own.
+The simulated encoder depends only on the width; sites and scanners depend on the seed of the cohort.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ _SHIFTS = {
 
 @dataclass(frozen=True)
 class Encoder:
-    """From phenotypes to features of width `d`, by `m` axes of the manifold and `r` bends."""
+    """Map from phenotypes to features of width `d`, with `m` axes of the manifold and `r` bends."""
 
     centres: Floats
     """Of each phenotype, `(phenotypes, m)`."""
@@ -48,7 +48,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Shift:
-    """What is not biology in a slide's features."""
+    """The technical part of a slide's features."""
 
     axes: Floats
     """Along the manifold's axes, `(m,)`."""
@@ -58,7 +58,7 @@ class Shift:
 
 
 def encoder(width: int, biomarkers: int, contrast: float = 1.0) -> Encoder:
-    """The simulated encoder of this width; a biomarker phenotype lies beside tumour, each in a direction of its own.
+    """Return the simulated encoder of a width; each biomarker phenotype lies near tumour, in a separate direction.
 
     `contrast` multiplies the distances between phenotypes.
     """
@@ -78,7 +78,7 @@ def encoder(width: int, biomarkers: int, contrast: float = 1.0) -> Encoder:
 
 
 def shift_of(encoder: Encoder, source: str, rng: np.random.Generator) -> Shift:
-    """How the stain of a `site`, its `scanner` or the preparation of one `slide` changes every tile."""
+    """Return how the stain of a `site`, its `scanner` or the preparation of one `slide` shifts every tile."""
     axes, features, gain = _SHIFTS[source]
     return Shift(
         np.asarray(axes * rng.standard_normal(encoder.centres.shape[1]), dtype=np.float32),
@@ -88,16 +88,16 @@ def shift_of(encoder: Encoder, source: str, rng: np.random.Generator) -> Shift:
 
 
 def patient_shift(encoder: Encoder, rng: np.random.Generator) -> Floats:
-    """How one patient's tumour differs from another's, along the manifold's axes `(m,)`."""
+    """Return the shift of one patient's tumour along the axes of the manifold, `(m,)`."""
     return np.asarray(_PATIENT * rng.standard_normal(encoder.centres.shape[1]), dtype=np.float32)
 
 
 def encode(
     encoder: Encoder, phenotype: NDArray[np.int64], tumour: Floats, shifts: list[Shift], rng: np.random.Generator
 ) -> Floats:
-    """Features `(n, d)` of tiles of these phenotypes `(n,)`; `tumour (m,)` moves those of tumour.
+    """Return features `(n, d)` of tiles of given phenotypes `(n,)`; `tumour (m,)` shifts those of tumour.
 
-    Sums are made by einsum rather than BLAS, whose result may depend on the number of threads.
+    Sums use einsum, because the result of BLAS may depend on the number of threads.
     """
     white = rng.standard_normal((len(phenotype), encoder.centres.shape[1]), dtype=np.float32)
     place = encoder.centres[phenotype]  # (n, m)
@@ -115,6 +115,6 @@ def encode(
 
 
 def _directions(count: int, rank: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Random unit vectors, `(count, rank)`."""
+    """Draw random unit vectors, `(count, rank)`."""
     draw = rng.standard_normal((count, rank))
     return np.asarray(draw / np.linalg.norm(draw, axis=1, keepdims=True))

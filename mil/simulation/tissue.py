@@ -1,4 +1,4 @@
-"""Where tissue lies on a slide and what grows there: contiguous regions from smoothed random fields."""
+"""Tissue on simulated slides: contiguous regions from smoothed random fields."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class Tissue:
 
 
 def grow(tiles: int, tumour: float, signal: str, rng: np.random.Generator) -> Tissue:
-    """A slide of so many tiles, of which this share is tumour."""
+    """Draw a slide with a given number of tiles and share of tumour."""
     side = int(np.ceil(np.sqrt(tiles / 0.5)))
     mask = _outline(tiles, side, rng)
     phenotype = _regions(mask, tumour, rng)
@@ -43,7 +43,7 @@ def grow(tiles: int, tumour: float, signal: str, rng: np.random.Generator) -> Ti
 
 
 def infiltrate(slides: list[Tissue], shares: Floats, signal: str) -> list[NDArray[np.int64]]:
-    """Each slide's phenotypes with the biomarkers' shares `(k,)` of a patient realised over its slides.
+    """Return each slide's phenotypes, with the shares of the biomarkers `(k,)` of a patient realised over the slides.
 
     The share is one of the tumour tiles, from 2% to 95%; of all tiles, from 0.2% to 5%, where the signal is sparse.
     Tumour tiles of the highest affinity carry a biomarker; several biomarkers divide them in the order of affinity.
@@ -59,7 +59,7 @@ def infiltrate(slides: list[Tissue], shares: Floats, signal: str) -> list[NDArra
 
 
 def carriers(shares: Floats, tumour: int, tiles: int, signal: str) -> NDArray[np.int64]:
-    """How many of a patient's tumour tiles carry each biomarker, `(k,)`."""
+    """Return the number of a patient's tumour tiles that carry each biomarker, `(k,)`."""
     low, high, base = (0.002, 0.05, tiles) if signal == "sparse" else (0.02, 0.95, tumour)
     together = float(shares.sum())
     least, most = max(1, int(np.ceil(low * base))), min(tumour, max(1, int(high * base)))
@@ -70,7 +70,7 @@ def carriers(shares: Floats, tumour: int, tiles: int, signal: str) -> NDArray[np
 
 
 def realised(phenotype: NDArray[np.int64], biomarkers: int, signal: str) -> tuple[Floats, float]:
-    """The biomarkers' shares `(k,)` of tumour (of all tiles where sparse), and all of them as a share of all tiles."""
+    """Return the shares of the biomarkers `(k,)` of tumour (of all tiles if sparse), and their share of all tiles."""
     counts = np.bincount(phenotype, minlength=len(PHENOTYPES) + biomarkers)
     positive = counts[len(PHENOTYPES) :]
     base = len(phenotype) if signal == "sparse" else positive.sum() + counts[0]
@@ -78,7 +78,7 @@ def realised(phenotype: NDArray[np.int64], biomarkers: int, signal: str) -> tupl
 
 
 def _outline(tiles: int, side: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A blob of exactly so many cells, near the middle and with a ragged border."""
+    """Draw a region of exactly `tiles` cells, near the middle and with a ragged border."""
     axis = np.linspace(-1, 1, side)
     height = 0.5 * _fields(1, side, side / 8, rng)[0] - 2 * (axis[:, None] ** 2 + axis**2)
     mask = np.zeros(side * side, dtype=bool)
@@ -87,7 +87,7 @@ def _outline(tiles: int, side: int, rng: np.random.Generator) -> NDArray[np.bool
 
 
 def _regions(mask: NDArray[np.bool_], tumour: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Phenotype of every tile `(n,)`: tumour where one field is highest, else the highest of the others' fields."""
+    """Return the phenotype of every tile `(n,)`: tumour where its field is highest, else that of the highest field."""
     side = len(mask)
     fields = _fields(len(PHENOTYPES), side, side / 12, rng)[:, mask]  # (phenotypes, n)
     preference = 0.8 * _COMMON + 0.4 * rng.standard_normal(len(_COMMON))
@@ -98,7 +98,7 @@ def _regions(mask: NDArray[np.bool_], tumour: float, rng: np.random.Generator) -
 
 
 def _fields(count: int, side: int, grain: float, rng: np.random.Generator) -> Floats:
-    """Smoothed random fields of unit variance, `(count, side, side)`."""
+    """Draw smoothed random fields of unit variance, `(count, side, side)`."""
     noise = rng.standard_normal((count, side, side))
     smooth = gaussian_filter(noise, sigma=(0, grain, grain), mode="reflect")
     return np.asarray(smooth / smooth.std(axis=(1, 2), keepdims=True))

@@ -1,7 +1,7 @@
-"""Feature files as their producers lay them out, a module a container.
+"""Writers of feature files in the layouts of their producers, one module for each container.
 
-A writer puts one slide's features `(n, d)`, at cells `(n, 2)` of a grid, into a folder. The slides are of one scanner
-(`scan`), and coordinates are what each producer makes of its pixels.
+A writer stores the features `(n, d)` of one slide, at cells `(n, 2)` of a grid, in a folder. All slides have the same
+scanner (`scan`); coordinates are in the unit of each producer.
 """
 
 import importlib.util
@@ -37,10 +37,10 @@ _EXTRA = {"lazyslide": ("zarr", "pyarrow")}
 
 
 def require(layout: str) -> None:
-    """Refuses a layout whose libraries are not there, before anything is made.
+    """Check that the libraries of a layout are installed.
 
     Raises:
-        ConfigError: the extra `mil-zoo[zarr]` is not installed.
+        ConfigError: The extra `mil-zoo[zarr]` is not installed.
     """
     if missing := [name for name in _EXTRA.get(layout, ()) if importlib.util.find_spec(name) is None]:
         raise ConfigError(f'layout: {layout} needs {" and ".join(missing)}: pip install "mil-zoo[zarr]"')

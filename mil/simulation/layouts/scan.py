@@ -1,4 +1,4 @@
-"""The scanner and the tiling that every layout tells of."""
+"""The scanner and the tiling of simulated slides."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,11 @@ EXTENT = 512
 
 
 def corners(cells: Ints, extent: int = EXTENT) -> Ints:
-    """Level-0 pixels `(n, 2)` of the tiles' top-left corners, one tile in from the slide's border."""
+    """Return the top-left corners `(n, 2)` in level-0 pixels, with a border of one tile."""
     return extent * (cells + 1)
 
 
 def size(cells: Ints, extent: int = EXTENT) -> tuple[int, int]:
-    """Level-0 width and height of the slide, with a border of one tile."""
+    """Return width and height of the slide in level-0 pixels, with a border of one tile."""
     width, height = (int(side) for side in extent * (cells.max(axis=0) + 3))
     return width, height

@@ -1,1 +1,1 @@
-"""What simulated cohorts can be about: one family of targets a file."""
+"""Targets of simulated cohorts, one family for each file."""

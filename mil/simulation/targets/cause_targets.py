@@ -19,7 +19,7 @@ CENSORED = "censored"
 
 @dataclass(frozen=True)
 class CompetingRisks:
-    """The first cause is a Weibull proportional-hazards model of the severity, the second knows nothing of it.
+    """Two causes: a Weibull proportional-hazards model of the severity, and one independent of it.
 
     Args:
         time: the column of follow-up times, months.
@@ -62,7 +62,7 @@ class CompetingRisks:
         return ("biomarker",)
 
     def draw(self, patients: int, rng: Draws) -> Truth:
-        """The truth about so many patients, the luckless of several draws as in `Survival.draw`."""
+        """Draw the truth about patients; of several draws the most typical, as in `Survival.draw`."""
         rates = self.event_rate, self.competing_rate
         hazard = competing_hazard(self.attainable, *rates, self.horizon, self.shape)
         return luckless(lambda: self._draw(hazard, patients, rng), self._luck, patients)
@@ -92,5 +92,5 @@ class CompetingRisks:
         return pd.DataFrame({"oracle": shares[:, 0]})
 
     def flip(self, labels: pd.DataFrame, chosen: NDArray[np.intp], rng: Draws) -> pd.DataFrame:
-        """The chosen patients hand their time and event on to one another."""
+        """Exchange time and event among the chosen patients."""
         return exchanged(labels, chosen)

@@ -53,10 +53,10 @@ class Survival:
         return ("biomarker",)
 
     def draw(self, patients: int, rng: Draws) -> Truth:
-        """The truth about so many patients.
+        """Draw the truth about patients.
 
-        Few patients have few events, and the C-index of a perfect reader would go far up or down by luck. Of several
-        draws the one is kept whose C-index is next to the population's.
+        Few patients have few events, so the C-index of a perfect reader varies much by chance. Of several draws the one
+        is used whose C-index is nearest to the population's.
         """
         hazard = proportional_hazard(self.attainable, self.event_rate, self.horizon, self.shape)
         return luckless(lambda: self._draw(hazard, patients, rng), self._luck, patients)
@@ -83,23 +83,23 @@ class Survival:
         return pd.DataFrame({"oracle": shares[:, 0]})
 
     def flip(self, labels: pd.DataFrame, chosen: NDArray[np.intp], rng: Draws) -> pd.DataFrame:
-        """The chosen patients hand their time and event on to one another."""
+        """Exchange time and event among the chosen patients."""
         return exchanged(labels, chosen)
 
 
 def luckless(draw: Callable[[], Truth], luck: Callable[[Truth], float], patients: int) -> Truth:
-    """Of several draws the one with the least luck; of many patients, one draw."""
+    """Return the most typical of several draws; for many patients, one draw."""
     return min((draw() for _ in range(_TRIES if patients < _TRIED else 1)), key=luck)
 
 
 def exchanged(labels: pd.DataFrame, chosen: NDArray[np.intp]) -> pd.DataFrame:
-    """Each chosen patient has the labels of another."""
+    """Give each chosen patient the labels of another one."""
     wrong = labels.copy()
     wrong.iloc[chosen] = labels.iloc[np.roll(chosen, 1)].to_numpy()
     return wrong.astype(labels.dtypes)
 
 
 def death(hazard: Hazard, severity: Floats, uniform: Floats) -> Floats:
-    """Times of death `(p,)` by inversion of the survival function."""
+    """Return times of death `(p,)` by inversion of the survival function."""
     cumulative = -np.log(uniform) * np.exp(-hazard.slope * severity)
     return np.asarray(hazard.scale * cumulative ** (1 / hazard.shape))

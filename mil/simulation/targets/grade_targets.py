@@ -1,4 +1,4 @@
-"""Grades: the parts of one scale on which severity places a patient."""
+"""Ordered grades: intervals of a scale that depends on severity."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,10 +61,10 @@ class Ordinal:
 
     @cached_property
     def correlation(self) -> float:
-        """Of the scale with what the tiles show.
+        """Return the correlation of the scale with what the tiles show.
 
         Raises:
-            ConfigError: even a scale that is the severity itself is not read so well.
+            ConfigError: The attainable value exceeds that of a scale that equals the severity.
         """
         best = self._population(1 / SPREAD)
         if self.attainable > best:
@@ -74,7 +74,7 @@ class Ordinal:
         return float(brentq(lambda x: self._population(x) - self.attainable, 1e-3, 1 / SPREAD, xtol=1e-4))
 
     def _population(self, correlation: float) -> float:
-        """The measure in the population, by quadrature over what the tiles show."""
+        """Return the measure in the population, by quadrature over what the tiles show."""
         share = self._posterior(np.asarray(ndtri((np.arange(_READ) + 0.5) / _READ)), correlation)  # (n, c)
         grades = share.shape[1]
         if self.measure == "qwk":
@@ -85,7 +85,7 @@ class Ordinal:
         return float(np.mean(areas))
 
     def _posterior(self, shown: Floats, correlation: float) -> Floats:
-        """Probability of each grade, `(p, c)`, given what the tiles show in standard deviations `(p,)`."""
+        """Return the probability of each grade, `(p, c)`, given what the tiles show in standard deviations `(p,)`."""
         cuts = ndtri(np.cumsum(self.prevalence)[:-1] / sum(self.prevalence))
         below = ndtr((cuts - correlation * shown[:, None]) / np.sqrt(1 - correlation**2))
         return np.diff(below, axis=1, prepend=0.0, append=1.0)
@@ -119,12 +119,12 @@ class Ordinal:
         return np.array([self.classes.index(name) for name in labels[self.column]], dtype=np.int64)
 
     def oracle(self, shares: Floats) -> pd.DataFrame:
-        """The probability of each grade."""
+        """Return the probability of each grade."""
         share = self._posterior(normal_scores(shares[:, 0]), self.correlation)
         return pd.DataFrame({f"oracle_{name}": share[:, k] for k, name in enumerate(self.classes)})
 
     def flip(self, labels: pd.DataFrame, chosen: NDArray[np.intp], rng: Draws) -> pd.DataFrame:
-        """The chosen patients have a grade beside their own."""
+        """Give the chosen patients a neighbouring grade."""
         code, top = self._grades(labels), len(self.classes) - 1
         step = rng.choice([-1, 1], len(chosen))
         inside = (code[chosen] + step >= 0) & (code[chosen] + step <= top)
@@ -133,5 +133,5 @@ class Ordinal:
 
 
 def _median(share: Floats) -> NDArray[np.int64]:
-    """The grade with half of the probability on either side, `(p,)`."""
+    """Return the median grade, `(p,)`."""
     return np.asarray((np.cumsum(share, axis=1)[:, :-1] < 0.5).sum(axis=1))

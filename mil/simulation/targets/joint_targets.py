@@ -1,4 +1,4 @@
-"""Several targets of one patient that know nothing of each other."""
+"""Several independent targets of one patient."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from mil.simulation.targets.simulated_target import Target, Truth
 
 @dataclass(frozen=True)
 class Several:
-    """Targets side by side, each with biomarkers of its own in a part of the tumour.
+    """Several targets, each with separate biomarkers in a part of the tumour.
 
     Args:
         targets: by name.
@@ -58,7 +58,7 @@ class Several:
         )
 
     def oracle(self, shares: Floats) -> pd.DataFrame:
-        """Each target's, behind its name."""
+        """Return the oracle of each target, with its name as prefix."""
         each = (target.oracle(columns).add_prefix(f"{name}_") for name, target, columns in self._each(shares))
         return pd.concat(list(each), axis=1)
 
@@ -70,7 +70,7 @@ class Several:
             start = end
 
     def flip(self, labels: pd.DataFrame, chosen: NDArray[np.intp], rng: Draws) -> pd.DataFrame:
-        """Every target of the chosen patients is wrong; then some of everybody's are left empty."""
+        """Make every target of the chosen patients wrong; then leave some targets of all patients empty."""
         wrong = [target.flip(labels[list(target.columns)], chosen, rng) for target in self.targets.values()]
         if not self.missing:
             return pd.concat(wrong, axis=1)

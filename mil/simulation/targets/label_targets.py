@@ -1,4 +1,4 @@
-"""Several yes-or-no questions of one patient, some without an answer."""
+"""Several binary labels of one patient, some of them missing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from mil.simulation.targets.simulated_target import Truth, class_names, discrimi
 
 @dataclass(frozen=True)
 class Multilabel:
-    """Labels that know nothing of each other, each with a biomarker phenotype of its own in a part of the tumour.
+    """Independent labels, each with a separate biomarker phenotype in a part of the tumour.
 
     Args:
         names: the labels' columns.
@@ -82,7 +82,7 @@ class Multilabel:
         return pd.DataFrame({f"oracle_{name}": shares[:, k] for k, name in enumerate(self.names)})
 
     def flip(self, labels: pd.DataFrame, chosen: NDArray[np.intp], rng: Draws) -> pd.DataFrame:
-        """One label of each chosen patient is wrong; then some of everybody's are left empty."""
+        """Make one label of each chosen patient wrong; then leave some labels of all patients empty."""
         cells = labels.to_numpy(dtype=object, copy=True)
         for row, at in zip(chosen, rng.integers(0, len(self.names), len(chosen)), strict=True):
             negative, positive = self.classes[at]
@@ -101,7 +101,7 @@ class _Label:
     attainable: float
 
     def draw(self, patients: int, rng: Draws) -> tuple[NDArray[np.str_], tuple[Floats, Floats, Floats]]:
-        """Words, severity, what the tiles show of it, and the share of the label's part of the tumour, `(p,)` each."""
+        """Draw words, severity, what the tiles show of it, and its share of the label's part of the tumour, `(p,)`."""
         label = label_draw(np.array([1 - self.prevalence, self.prevalence]), patients, rng)
         distance = binormal_separation(self.attainable)
         shown, severity = latents(distance * label[:, None].astype(np.float64), label, rng)

@@ -1,4 +1,4 @@
-"""What is true of simulated patients: a latent severity, the label it causes, and the tissue share that shows it."""
+"""The truth about simulated patients: a latent severity, the label it causes, and the share of tissue that shows it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,28 +31,28 @@ class Truth:
 
 
 class Target(Protocol):
-    """What a simulated cohort is about."""
+    """The target of a simulated cohort."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of cohort.csv that hold the target."""
+        """Columns of cohort.csv with the target."""
 
     @property
     def biomarkers(self) -> tuple[str, ...]:
         """Phenotypes of tumour that carry the signal."""
 
     def draw(self, patients: int, rng: Draws) -> Truth:
-        """The truth about so many patients."""
+        """Draw the truth about patients."""
 
     def oracle(self, shares: Floats) -> pd.DataFrame:
-        """Scores of a perfect reader of the tiles from the biomarkers' shares `(p, biomarkers)`."""
+        """Return the scores of a perfect reader of the tiles from the biomarkers' shares `(p, biomarkers)`."""
 
     def flip(self, labels: pd.DataFrame, chosen: NDArray[np.intp], rng: Draws) -> pd.DataFrame:
-        """The labels, wrong for the chosen patients."""
+        """Return the labels, wrong for the chosen patients."""
 
 
 def class_names(names: Sequence[str], least: int, most: int) -> tuple[str, ...]:
-    """Different names, from `least` to `most` of them."""
+    """Check that there are `least` to `most` different names, and return them."""
     classes = tuple(str(name) for name in names)
     if not least <= len(classes) <= most or len(set(classes)) < len(classes):
         expected = f"{least}" if least == most else f"{least} to {most}"
@@ -61,21 +61,21 @@ def class_names(names: Sequence[str], least: int, most: int) -> tuple[str, ...]:
 
 
 def proportion(name: str, value: float) -> None:
-    """Refuses a share that is not between 0 and 1."""
+    """Check that a share lies between 0 and 1."""
     if not 0 < value < 1:
         raise ConfigError(f"{name}: {value} found, a number between 0 and 1 expected")
 
 
 def discrimination(attainable: float) -> None:
-    """Refuses an AUROC or C-index that chance exceeds or nothing reaches."""
+    """Check that an AUROC or C-index is better than chance and attainable."""
     if not 0.5 <= attainable < 1:
         raise ConfigError(f"attainable: {attainable} found, a number from 0.5 to below 1 expected")
 
 
 def normal_scores(values: Floats) -> Floats:
-    """Standard normal quantiles of the ranks of `values (p,)`, ties sharing theirs.
+    """Return standard normal quantiles of the ranks of `values (p,)`; ties share theirs.
 
-    What the tiles show is drawn evenly from a normal distribution, so the order of the shares gives it back, whatever
-    cutting tissue into tiles did to the shares themselves.
+    What the tiles show is drawn from a normal distribution, so the order of the shares recovers it, although the shares
+    were changed by cutting tissue into tiles.
     """
     return np.asarray(ndtri((rankdata(values) - 0.5) / len(values)))

@@ -72,9 +72,9 @@ class Regression:
         return abs(float(reached) - self.attainable)
 
     def oracle(self, shares: Floats) -> pd.DataFrame:
-        """The number to be expected."""
+        """Return the expected number."""
         return pd.DataFrame({"oracle": self.mean + self.sd * np.sqrt(self.attainable) * normal_scores(shares[:, 0])})
 
     def flip(self, labels: pd.DataFrame, chosen: NDArray[np.intp], rng: Draws) -> pd.DataFrame:
-        """The chosen patients hand their numbers on to one another."""
+        """Exchange numbers among the chosen patients."""
         return exchanged(labels, chosen)
