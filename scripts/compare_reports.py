@@ -88,7 +88,7 @@ def computed_again(folder: Path, *, refitted: bool) -> Report | None:
     if not refitted:
         return recomputed(folder)
     loaded, stored = checkpoint.load(folder), read_report(folder / "report.json")
-    if not loaded.manifest.data["simulated"]:
+    if not loaded.manifest.data.simulated:
         return None
     run = released_run(loaded, stored)
     states = refit(run.tables["predictions"], run.endpoint, run.tool)
