@@ -30,6 +30,7 @@ from torch import Tensor
 from mil.errors import FeatureError
 from mil.features.containers import hdf5
 from mil.features.containers.arrays import named, parsing
+from mil.features.containers.matrices import RefusalError
 from mil.features.formats import Header, Slide
 
 VERSION = 1
@@ -85,7 +86,7 @@ class Packed:
         start = index.start[slide]
         with named(self.path), parsing("a packed cohort"), self.path.open("rb") as file:
             if _state(os.fstat(file.fileno())) != index.state:
-                raise hdf5.RefusalError("it has changed while it was in use")
+                raise RefusalError("it has changed while it was in use")
             features = _rows(file, index.places["features"], start, (header.tiles, header.width), KINDS[header.dtype])
             coords = _rows(file, index.places["coords"], start, (header.tiles, 2), "<i8") if header.has_coords else None
         return Slide(_tensor(features), None if coords is None else torch.from_numpy(coords), header)
@@ -105,9 +106,9 @@ class Packed:
         with hdf5.opened(self.path) as file:
             version = hdf5.number(file, MARK)
             if version is None:
-                raise hdf5.RefusalError(f"it is no packed cohort (no attribute '{MARK}'), expected one of mil convert")
+                raise RefusalError(f"it is no packed cohort (no attribute '{MARK}'), expected one of mil convert")
             if version != VERSION:
-                raise hdf5.RefusalError(f"packed as version {version:g}, expected {VERSION}: a newer mil reads it")
+                raise RefusalError(f"packed as version {version:g}, expected {VERSION}: a newer mil reads it")
             return _index_of(file, _state(self.path.stat()))
 
 
@@ -133,14 +134,14 @@ def _index_of(file: hdf5.File, state: tuple[int, int]) -> _Index:
     offsets, digests = _whole(file, "offsets", "i"), _whole(file, "sha256", "u")
     headers = _headers(file, len(names))
     if offsets.shape != (len(names) + 1,) or digests.shape != (len(names), 32) or len(set(names)) < len(names):
-        raise hdf5.RefusalError(f"offsets {offsets.shape} and sha256 {digests.shape} do not fit {len(names)} slides")
+        raise RefusalError(f"offsets {offsets.shape} and sha256 {digests.shape} do not fit {len(names)} slides")
     counts = [header.tiles for header in headers]
     if [0, *accumulate(counts)] != offsets.tolist() or offsets[-1] != tiles or min(counts, default=0) < 0:
-        raise hdf5.RefusalError(f"offsets end at {offsets[-1]} of {tiles} tiles, or differ from the slides' own counts")
+        raise RefusalError(f"offsets end at {offsets[-1]} of {tiles} tiles, or differ from the slides' own counts")
     if hdf5.dataset(file, "coords").shape != (tiles, 2) or any(
         header.tiles and (header.width, header.dtype) != (width, dtype) for header in headers
     ):
-        raise hdf5.RefusalError(f"slides or coords do not fit features {features.shape} of {dtype}")
+        raise RefusalError(f"slides or coords do not fit features {features.shape} of {dtype}")
     return _Index(
         state=state,
         places=places,
@@ -155,7 +156,7 @@ def _first(file: hdf5.File, key: str, kind: str) -> int:
     stored = hdf5.dataset(file, key)
     start: int | None = stored.id.get_offset()  # None where rows do not lie end to end
     if start is None or start + stored.nbytes > file.id.get_filesize() or stored.dtype != np.dtype(kind):
-        raise hdf5.RefusalError(f"'{key}' {stored.shape} of {stored.dtype} does not lie end to end within the file")
+        raise RefusalError(f"'{key}' {stored.shape} of {stored.dtype} does not lie end to end within the file")
     return start
 
 
@@ -163,16 +164,16 @@ def _headers(file: hdf5.File, slides: int) -> list[Header]:
     try:
         headers = _HEADERS.validate_json(_whole(file, "headers", "u").tobytes())
     except ValidationError as error:
-        raise hdf5.RefusalError(f"'headers' cannot be read: {error.errors()[0]['msg']}") from None
+        raise RefusalError(f"'headers' cannot be read: {error.errors()[0]['msg']}") from None
     if len(headers) != slides:
-        raise hdf5.RefusalError(f"'headers' tells of {len(headers)} slides, expected {slides}")
+        raise RefusalError(f"'headers' tells of {len(headers)} slides, expected {slides}")
     return headers
 
 
 def _whole(file: hdf5.File, key: str, kinds: str) -> NDArray[Any]:
     stored = hdf5.dataset(file, key)
     if stored.dtype.kind not in kinds or stored.size * stored.dtype.itemsize > _INDEX_BYTES:
-        raise hdf5.RefusalError(f"'{key}' is {stored.shape} of {stored.dtype}, expected a small part of the index")
+        raise RefusalError(f"'{key}' is {stored.shape} of {stored.dtype}, expected a small part of the index")
     values: NDArray[Any] = stored[()]
     return values
 
@@ -181,7 +182,7 @@ def _rows(file: io.BufferedReader, place: int, start: int, shape: tuple[int, int
     rows = np.empty(shape, dtype=kind)
     file.seek(place + start * shape[1] * rows.itemsize)
     if file.readinto(rows.reshape(-1).view(np.uint8).data) != rows.nbytes:
-        raise hdf5.RefusalError(f"it ends before its tiles do, expected {rows.nbytes} bytes more")
+        raise RefusalError(f"it ends before its tiles do, expected {rows.nbytes} bytes more")
     return rows
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from tokenize import TokenError
-from typing import Any, BinaryIO, Literal, Protocol, TypeGuard
+from typing import Any, BinaryIO, Literal, TypeGuard
 
 import numpy as np
 import torch
@@ -25,28 +25,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mil.errors import FeatureError
-from mil.features.containers.hdf5 import RefusalError
+from mil.features.containers.matrices import RATIO, RefusalError, layout, unbatched
 
 Array = NDArray[Any]
 Values = Array | Tensor
 
 
-class Shaped(Protocol):
-    """An array, a tensor, or an array that is still on disk."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Length of each axis."""
-
-    @property
-    def dtype(self) -> Any:
-        """Type of the values, numpy's or torch's."""
-
-
-RATIO = 1100  # deflate cannot shrink by more than 1032
 _HEADER = 10_000
 _MEMBERS = ("arr_0.npy", "locations.npy")
-_FLOATS = ("float16", "float32", "bfloat16", "float64")
 # On a broken file numpy, torch, zarr and the libraries below them raise nearly anything, warnings included.
 _BROKEN = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
@@ -124,23 +110,6 @@ def is_array(value: object) -> TypeGuard[Values]:
     return isinstance(value, Tensor | np.ndarray)
 
 
-def layout(values: Shaped, batch_axis: bool = False) -> tuple[int, int, str]:
-    """Tiles, width and dtype of a feature matrix; `(0,)`, as some write an empty slide, is 0 and 0.
-
-    With `batch_axis`, a matrix may have a leading axis of one.
-
-    Raises:
-        RefusalError: Not a matrix, or not of floating point.
-    """
-    shape = _unbatched(values, batch_axis)
-    if shape != (0,) and len(shape) != 2:
-        raise RefusalError(f"features have shape {tuple(values.shape)}, expected (tiles, width){_hint(shape)}")
-    tiles, width = shape if len(shape) == 2 else (0, 0)
-    if tiles and not width:
-        raise RefusalError(f"features have shape {shape}, expected at least one feature a tile")
-    return tiles, width, _dtype(values)
-
-
 def matrix(values: Values, batch_axis: bool = False) -> Tensor:
     """Return a feature matrix, `(n, d)`, as stored: float16, float32 or bfloat16; float64 becomes float32.
 
@@ -167,7 +136,7 @@ def places(values: Values, tiles: int, batch_axis: bool = False) -> NDArray[np.f
     Raises:
         RefusalError: Another shape or length than the features have, not numbers, or or too large for a position.
     """
-    shape = _unbatched(values, batch_axis)
+    shape = unbatched(values, batch_axis)
     if shape != (tiles, 2) and (tiles or 0 not in shape):
         raise RefusalError(f"coordinates have shape {tuple(values.shape)}, expected ({tiles}, 2) for {tiles} tiles")
     if isinstance(values, Tensor):
@@ -185,27 +154,6 @@ def positive(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if 1e-6 < value < 1e9 else None
-
-
-def _unbatched(values: Shaped, batch_axis: bool) -> tuple[int, ...]:
-    shape = tuple(values.shape)
-    return shape[1:] if batch_axis and len(shape) == 3 and shape[0] == 1 else shape
-
-
-def _hint(shape: tuple[int, ...]) -> str:
-    if len(shape) == 3 and shape[0] == 1:
-        return "; data.batch_axis=true accepts a leading batch axis of one"
-    return "; one row alone is the embedding of a whole slide" if len(shape) == 1 else ""
-
-
-def _dtype(values: Shaped) -> str:
-    name = str(values.dtype).removeprefix("torch.")
-    if isinstance(values.dtype, np.dtype):
-        # numpy has no bfloat16: producers store its two bytes as they are
-        name = "bfloat16" if values.dtype == np.dtype("V2") else values.dtype.newbyteorder("=").name
-    if name not in _FLOATS:
-        raise RefusalError(f"features are {name}, expected float16, float32 or bfloat16")
-    return name
 
 
 def _tensor(values: Array, dtype: str) -> Tensor:

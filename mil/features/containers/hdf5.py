@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mil.errors import FeatureError
+from mil.features.containers import matrices
+from mil.features.containers.matrices import RATIO, RefusalError
 
 os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")  # read when the library starts: no file gets a plug-in loaded
 
@@ -28,7 +30,6 @@ _FILTERS = {
     h5py.h5z.FILTER_FLETCHER32: "fletcher32",
     h5py.h5z.FILTER_LZF: "lzf",
 }
-_RATIO = 1100  # deflate cannot shrink by more than 1032
 _ATTRIBUTE_BYTES = 65_536
 _LINKS = 10_000  # a producer writes a handful of top-level names
 
@@ -61,10 +62,6 @@ def opened(path: Path, bulk: bool = False) -> Iterator[File]:
         raise FeatureError(f"{path}: {error}") from error
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise FeatureError(f"{path} cannot be read as HDF5: {_reason(error)}") from error
-
-
-class RefusalError(ValueError):
-    """A file is broken or not allowed; `opened` adds the name of the file to the message."""
 
 
 def keys(file: File) -> list[str]:
@@ -105,31 +102,8 @@ def _sound(file: File, key: str) -> h5py.Dataset:
 
 
 def layout(stored: h5py.Dataset, batch_axis: bool = False) -> tuple[int, int, str]:
-    """Tiles, width and dtype of a feature matrix; `(0,)`, which TRIDENT writes for an empty slide, is 0 and 0.
-
-    With `batch_axis`, a matrix may have a leading axis of one.
-
-    Raises:
-        RefusalError: Not a matrix, or not of floating point.
-    """
-    shape = _unbatched(stored, batch_axis)
-    if shape != (0,) and len(shape) != 2:
-        raise RefusalError(f"{_named(stored)} has shape {stored.shape}, expected (tiles, width){_hint(stored.shape)}")
-    tiles, width = shape if len(shape) == 2 else (0, 0)
-    if tiles and not width:
-        raise RefusalError(f"{_named(stored)} has shape {stored.shape}, expected at least one feature a tile")
-    return tiles, width, _dtype(stored)
-
-
-def _unbatched(stored: h5py.Dataset, batch_axis: bool) -> tuple[int, ...]:
-    shape: tuple[int, ...] = stored.shape
-    return shape[1:] if batch_axis and len(shape) == 3 and shape[0] == 1 else shape
-
-
-def _hint(shape: tuple[int, ...]) -> str:
-    if len(shape) == 3 and shape[0] == 1:
-        return "; data.batch_axis=true accepts a leading batch axis of one"
-    return "; one row alone is the embedding of a whole slide" if len(shape) == 1 else ""
+    """Return tiles, width and dtype of a feature matrix; see `matrices.layout`."""
+    return matrices.layout(stored, batch_axis, str(stored.name).lstrip("/"))
 
 
 def tiles(file: File, key: str, batch_axis: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -158,7 +132,7 @@ def grid(file: File, key: str, tiles: int, batch_axis: bool = False) -> h5py.Dat
     if not has(file, key):
         return None
     stored = dataset(file, key)
-    if _unbatched(stored, batch_axis) != (tiles, 2) and (tiles or 0 not in stored.shape):
+    if matrices.unbatched(stored, batch_axis) != (tiles, 2) and (tiles or 0 not in stored.shape):
         raise RefusalError(f"{_named(stored)} has shape {stored.shape}, expected ({tiles}, 2) for {tiles} tiles")
     if stored.dtype.kind not in "iuf":
         raise RefusalError(f"{_named(stored)} is {stored.dtype}, expected pixels")
@@ -250,17 +224,8 @@ def _refuse_larger(item: h5py.Dataset, stored: int) -> None:
     declared = math.prod(item.shape)
     if declared and item.chunks is not None:
         declared = max(declared, math.prod(item.chunks))
-    if declared * item.dtype.itemsize > _RATIO * stored:
+    if declared * item.dtype.itemsize > RATIO * stored:
         raise RefusalError(f"{_named(item)} declares {item.shape} of {item.dtype}, but {stored} bytes are stored")
-
-
-def _dtype(stored: h5py.Dataset) -> str:
-    dtype: np.dtype[np.generic] = stored.dtype
-    if dtype.kind == "V" and dtype.itemsize == 2 and dtype.names is None and dtype.subdtype is None:
-        return "bfloat16"  # numpy has no such type: producers store its two bytes as they are
-    if dtype.kind == "f" and dtype.itemsize in (2, 4, 8):
-        return f"float{8 * dtype.itemsize}"
-    raise RefusalError(f"{_named(stored)} is {dtype}, expected float16, float32 or bfloat16")
 
 
 def _whole(stored: h5py.Dataset, shape: tuple[int, int], kind: str) -> NDArray[np.generic]:

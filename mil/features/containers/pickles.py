@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from mil.features.containers.arrays import Array, named, parsing, require_file
-from mil.features.containers.hdf5 import RefusalError
+from mil.features.containers.matrices import RefusalError
 
 _SWITCH = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _ZIP = b"PK\x03\x04"

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mil.errors import FeatureError
-from mil.features.containers.arrays import RATIO, Array, named, parsing, require_file
-from mil.features.containers.hdf5 import RefusalError
+from mil.features.containers.arrays import Array, named, parsing, require_file
+from mil.features.containers.matrices import RATIO, RefusalError
 
 if TYPE_CHECKING:
     import zarr

@@ -6,7 +6,7 @@ possible, both layouts match and `data.layout` decides.
 
 from pathlib import Path
 
-from mil.features.containers import arrays
+from mil.features.containers import arrays, matrices
 from mil.features.formats import Header, Reading, Slide, read_owkin, read_torchmil
 
 SUFFIXES = (".npy",)
@@ -21,7 +21,7 @@ def matches(path: Path, content: arrays.Array) -> bool:
 
 def header(path: Path, content: arrays.Array, reading: Reading) -> Header:
     """Return the header, which knows only the shape."""
-    tiles, width, dtype = arrays.layout(content, reading.batch_axis)
+    tiles, width, dtype = matrices.layout(content, reading.batch_axis)
     return Header(
         tiles=tiles,
         width=width,

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from mil.features.containers import arrays, zarrs
-from mil.features.containers.hdf5 import RefusalError
+from mil.features.containers import arrays, matrices, zarrs
+from mil.features.containers.matrices import RefusalError
 from mil.features.containers.zarrs import Folder
 from mil.features.formats import Header, Reading, Slide
 
@@ -46,7 +46,7 @@ def matches(path: Path, content: Folder) -> bool:
 def header(path: Path, content: Folder, reading: Reading) -> Header:
     """Return the header, from the table and the specification of its tiling."""
     table = _table(content)
-    tiles, width, dtype = arrays.layout(_features(content, table))
+    tiles, width, dtype = matrices.layout(_features(content, table))
     spec = _spec(content, table.tiling)
     base, height = arrays.positive(spec.get("base_width")), arrays.positive(spec.get("base_height"))
     return Header(
@@ -66,7 +66,7 @@ def read(path: Path, content: Folder, header: Header, reading: Reading) -> Slide
     """Return the slide, with tiles in the order of the table of features."""
     table = _table(content)
     stored = _features(content, table)
-    tiles, _, _ = arrays.layout(stored)
+    tiles, _, _ = matrices.layout(stored)
     ids = zarrs.column(zarrs.group(content, "tables", table.name, "obs"), "tile_id", tiles)
     features = arrays.matrix(zarrs.whole(stored))
     if not zarrs.has(content, "shapes", table.tiling, _SHAPES):

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mil.features.containers import arrays
-from mil.features.containers.hdf5 import RefusalError
+from mil.features.containers import arrays, matrices
+from mil.features.containers.matrices import RefusalError
 from mil.features.formats import Header, Reading, Slide
 
 SUFFIXES = (".pt", ".pth")
@@ -23,7 +23,7 @@ def matches(path: Path, content: Any) -> bool:
 
 def header(path: Path, content: Mapping[str, arrays.Values], reading: Reading) -> Header:
     """Return the header."""
-    tiles, width, dtype = arrays.layout(_features(content), reading.batch_axis)
+    tiles, width, dtype = matrices.layout(_features(content), reading.batch_axis)
     return Header(
         tiles=tiles,
         width=width,

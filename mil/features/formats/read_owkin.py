@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mil.features.containers import arrays
-from mil.features.containers.hdf5 import RefusalError
+from mil.features.containers import arrays, matrices
+from mil.features.containers.matrices import RefusalError
 from mil.features.formats import Header, Reading, Slide, read_torchmil
 
 SUFFIXES = (".npy",)
@@ -63,7 +63,7 @@ def decided(width: int) -> bool:
 
 def header(path: Path, content: arrays.Array, reading: Reading) -> Header:
     """Return the header, with a size of tiles where `slide_mpp` is given."""
-    tiles, width, dtype = arrays.layout(content)
+    tiles, width, dtype = matrices.layout(content)
     factor = _factor(content, reading)
     return Header(
         tiles=tiles,

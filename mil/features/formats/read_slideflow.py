@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mil.features.containers import arrays
-from mil.features.containers.hdf5 import RefusalError
+from mil.features.containers import arrays, matrices
+from mil.features.containers.matrices import RefusalError
 from mil.features.formats import Header, Reading, Slide
 
 SUFFIXES = (".pt",)
@@ -29,7 +29,7 @@ def matches(path: Path, content: Any) -> bool:
 
 def header(path: Path, content: arrays.Values, reading: Reading) -> Header:
     """Return the header, from the bag and the configuration of the folder."""
-    tiles, width, dtype = arrays.layout(content, reading.batch_axis)
+    tiles, width, dtype = matrices.layout(content, reading.batch_axis)
     config = _config(path)
     tile_px = arrays.positive(config.get("tile_px"))
     mpp = _mpp(config.get("tile_um"), tile_px)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mil.features.containers import hdf5
+from mil.features.containers.matrices import RefusalError
 from mil.features.formats import Header, Reading, Slide
 
 SUFFIXES = (".h5",)
@@ -102,13 +103,13 @@ def _refuse_whole(content: hdf5.File) -> None:
     # Before `feat_type`, files of slides and patients named an encoder, those of tiles an extractor.
     older = "encoder" in content.attrs and "extractor" not in content.attrs
     if older or kind not in (None, "tile"):
-        raise hdf5.RefusalError(f"it holds embeddings of whole slides ({kind or 'by its encoder'}), expected of tiles")
+        raise RefusalError(f"it holds embeddings of whole slides ({kind or 'by its encoder'}), expected of tiles")
 
 
 def _refuse_stride(places: NDArray[np.float64]) -> None:
     steps = np.concatenate([np.diff(np.unique(axis)) for axis in places.T])
     if steps.size and abs(steps.min() / _FIRST_PX - max(1, round(steps.min() / _FIRST_PX))) > _SLACK:
-        raise hdf5.RefusalError(
+        raise RefusalError(
             f"'coords' name no unit and stand {steps.min():g} apart, expected {_FIRST_PX:g} (STAMP 1) or unit=um"
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mil.features.containers import arrays
+from mil.features.containers import arrays, matrices
 from mil.features.formats import Header, Reading, Slide, read_clam, read_slideflow
 
 SUFFIXES = (".pt", ".pth")
@@ -22,7 +22,7 @@ def matches(path: Path, content: Any) -> bool:
 
 def header(path: Path, content: arrays.Values, reading: Reading) -> Header:
     """Return the header, with the extent from CLAM's patches file where there is one."""
-    tiles, width, dtype = arrays.layout(content, reading.batch_axis)
+    tiles, width, dtype = matrices.layout(content, reading.batch_axis)
     of_clam = isinstance(content, Tensor)
     extent, tile_px = read_clam.cut(path) if of_clam else (None, None)
     return Header(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mil.features.containers import arrays
+from mil.features.containers import arrays, matrices
 from mil.features.formats import Header, Reading, Slide
 
 SUFFIXES = (".npy",)
@@ -25,7 +25,7 @@ def matches(path: Path, content: arrays.Array) -> bool:
 
 def header(path: Path, content: arrays.Array, reading: Reading) -> Header:
     """Return the header."""
-    tiles, width, dtype = arrays.layout(content, reading.batch_axis)
+    tiles, width, dtype = matrices.layout(content, reading.batch_axis)
     return Header(
         tiles=tiles,
         width=width,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mil.errors import FeatureError
 from mil.features.containers import arrays
-from mil.features.containers.hdf5 import RefusalError
+from mil.features.containers.matrices import RefusalError, layout
 from tests.features.mutation import mutated
 
 VALUES = np.random.default_rng(0).standard_normal((6, 5))
@@ -135,7 +135,7 @@ def test_a_file_that_lies_is_refused_in_one_line(
 def test_a_matrix_is_read_bit_for_bit(tmp_path: Path, dtype: str, order: str, bulk: bool) -> None:
     values = np.asarray(VALUES, dtype, order=order)  # type: ignore[call-overload]  # numpy wants a literal
     with arrays.opened(saved(tmp_path / "a.npy", values), bulk) as stored:
-        assert arrays.layout(stored) == (6, 5, f"float{8 * values.itemsize}")
+        assert layout(stored) == (6, 5, f"float{8 * values.itemsize}")
         matrix = arrays.matrix(stored)
     expected = {"f2": torch.float16, "f4": torch.float32, "f8": torch.float32}[dtype[1:]]
     assert matrix.dtype is expected
@@ -162,28 +162,28 @@ def test_two_opaque_bytes_are_a_bfloat16(tmp_path: Path) -> None:
 )
 def test_features_that_are_no_floats_are_refused(value: arrays.Values) -> None:
     with pytest.raises(RefusalError, match="expected float16, float32 or bfloat16"):
-        arrays.layout(value)
+        layout(value)
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (3, 0), (2, 3, 4), (1, 1, 3, 4)])
 def test_features_that_are_no_matrix_are_refused(shape: tuple[int, ...]) -> None:
     for batch_axis in (False, True):
         with pytest.raises(RefusalError, match="shape"):
-            arrays.layout(np.ones(shape, "f4"), batch_axis)
+            layout(np.ones(shape, "f4"), batch_axis)
 
 
 def test_a_batch_axis_needs_the_users_word() -> None:
     values = np.ones((1, 3, 4), "f4")
     with pytest.raises(RefusalError, match=r"data\.batch_axis=true"):
-        arrays.layout(values)
-    assert arrays.layout(values, batch_axis=True) == (3, 4, "float32")
+        layout(values)
+    assert layout(values, batch_axis=True) == (3, 4, "float32")
     assert arrays.matrix(values, batch_axis=True).shape == (3, 4)
     assert arrays.points(np.ones((1, 3, 2)), 3, batch_axis=True).shape == (3, 2)
 
 
 @pytest.mark.parametrize(("shape", "expected"), [((0,), (0, 0)), ((0, 7), (0, 7))])
 def test_an_empty_matrix_has_no_rows(shape: tuple[int, ...], expected: tuple[int, int]) -> None:
-    assert arrays.layout(np.empty(shape, "f4")) == (*expected, "float32")
+    assert layout(np.empty(shape, "f4")) == (*expected, "float32")
     assert arrays.matrix(torch.empty(shape)).shape == expected
 
 

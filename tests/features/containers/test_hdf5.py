@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mil.errors import FeatureError
 from mil.features.containers import hdf5
+from mil.features.containers.matrices import RefusalError
 from mil.features.formats import DETECTED, Header, Reading
 from mil.features.store import FeatureStore
 from tests.features.conftest import (
@@ -124,7 +125,7 @@ def test_a_name_with_a_slash_is_not_followed(tmp_path: Path) -> None:
     with hdf5.opened(tmp_path / "a.h5") as file:
         assert "features/features" in file
         assert not hdf5.has(file, "features/features")
-        with pytest.raises(hdf5.RefusalError, match="no dataset 'features/features'"):
+        with pytest.raises(RefusalError, match="no dataset 'features/features'"):
             hdf5.dataset(file, "features/features")
 
 
