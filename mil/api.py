@@ -28,13 +28,7 @@ from mil.report.prediction_columns import PredictionColumns
 from mil.report.prediction_files import read
 from mil.report.schema import Report
 from mil.runs.describe import REPORT
-from mil.runs.evaluate import (
-    RESAMPLES,
-    evaluate_checkpoint,
-    evaluate_predictions,
-    evaluate_run,
-    evaluate_table,
-)
+from mil.runs.evaluate import RESAMPLES, evaluate_checkpoint, evaluate_predictions, evaluate_run, evaluate_table
 from mil.runs.fit_run import CONFIG, fit_run
 from mil.runs.states import checkpoints_in
 from mil.splits.folds import Strategy
@@ -137,6 +131,8 @@ class Study(studies.Study):
         for key, value in options.items():
             if isinstance(value, Mapping):
                 values |= {f"{key}.{name}": each for name, each in value.items()}
+            elif key == "split" and key not in chosen:
+                values[key] = describe(value)
             elif key not in chosen:
                 values[key] = value
         return configure({**self.choices, **chosen}, {**self.options, **values})
@@ -246,12 +242,7 @@ def fit(
         ConfigError: An option that does not exist or cannot have this value, or `out` holds a different run.
         MilError: An error in features or split.
     """
-    chosen = split if isinstance(split, str) else describe(split)
-    given = {"model": model, "trainer.max_epochs": max_epochs}
-    if isinstance(chosen, str):
-        config = study.config(**given, split=chosen, **options)
-    else:
-        config = study.config(**given, **options).replaced({"split": chosen})
+    config = study.config(model=model, split=split, **{"trainer.max_epochs": max_epochs}, **options)
     fit_run(config, Path(out), replace(study, balance=config.data.balance))
     return Run(Path(out))
 

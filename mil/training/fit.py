@@ -1,8 +1,9 @@
-"""One fold fitted, scored and saved, from wherever an earlier process was stopped."""
+"""Train one fold, predict its patients and save both; continue where an earlier process was stopped."""
 
 import logging
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as lightning
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor
 
 from mil import checkpoint, files
+from mil.bags import Bags
 from mil.features.batches import TrainOrder, WholeOrder, loader
 from mil.fitted.state import BagSummaries, FittedState
 from mil.inference.predict import logits, mean, per_patient
-from mil.models.mil_model import MILModel
+from mil.models.mil_model import MILModel, Output
 from mil.splits.folds import Split
 from mil.study import build
 from mil.study.config import RunConfig
@@ -40,7 +42,14 @@ def precision(option: str | int | None) -> str | int | None:
 
 
 def fit(config: RunConfig, study: Study, split: Split, fold: Fold) -> None:
-    """Trains, then writes the checkpoint, then `predictions.csv`: a fold that has those is finished."""
+    """Train one fold; write its checkpoint, and last `predictions.csv`, which marks the fold as finished.
+
+    Args:
+        config: All options.
+        study: The patients.
+        split: Roles of the patients in each fold.
+        fold: The fold.
+    """
     last = fold.folder / "state" / "last.ckpt"
     seed = config.seed + fold.number
     torch.manual_seed(seed)
@@ -51,11 +60,11 @@ def fit(config: RunConfig, study: Study, split: Split, fold: Fold) -> None:
     dtype = feature_dtype(str(trainer.precision))
     readers = _readers(config, study)
     train, *survey = (loader(fold.data["train"].cast(dtype), order, readers) for order in orders)
-    parts = (model, fold.endpoint, build.optimizer(config), build.make(config.schedule), seed)
-    module = WholeModule(*parts, *survey) if survey else MILModule(*parts)
-    judges = loader(fold.data.get("select", fold.data["train"]).cast(dtype), workers=readers)
-    trainer.fit(module, train, judges, ckpt_path=last if last.exists() else None, weights_only=True)
-    module.load_state_dict(best.weights or module.state_dict())  # none where validation was switched off
+    arguments = (model, fold.endpoint, build.optimizer(config), build.make(config.schedule), seed)
+    module = WholeModule(*arguments, *survey) if survey else MILModule(*arguments)
+    selection = loader(fold.data.get("select", fold.data["train"]).cast(dtype), workers=readers)
+    trainer.fit(module, train, selection, ckpt_path=last if last.exists() else None, weights_only=True)
+    module.load_state_dict(best.weights or module.state_dict())  # there are none if validation was switched off
     table, bags = _predicted(config, study, model, fold)
     outcome = Outcome(trainer.current_epoch, best.epoch + 1 or None, str(trainer.precision))
     train_rows, select = (table[table["role"] == role] for role in ("train", "select"))
@@ -67,12 +76,12 @@ def fit(config: RunConfig, study: Study, split: Split, fold: Fold) -> None:
 
 
 def _readers(config: RunConfig, study: Study) -> int:
-    """Processes that read ahead: none of what stays in memory."""
+    """Return how many processes read ahead: none for features that stay in memory."""
     return 0 if study.store.keeps else build.workers(config)
 
 
 def _trainer(config: RunConfig, fold: Fold, best: Best, last: Path, accumulate: int | None = None) -> lightning.Trainer:
-    """`accumulate` batches a step, or as many as the user says."""
+    """Return the trainer; `accumulate` batches make a step, by default as many as the options say."""
     callbacks = [build.make(callback) for callback in config.callbacks.values()]
     options = config.trainer.options
     trainer: lightning.Trainer = build.make(
@@ -94,7 +103,7 @@ def _epochs_done(last: Path) -> int:
 
 
 def _orders(config: RunConfig, fold: Fold, seed: int, epoch: int) -> tuple[TrainOrder] | tuple[WholeOrder, WholeOrder]:
-    """Whose batches are trained on; of the whole cohort at once those of all passes, then those of a survey."""
+    """Return the order of training batches; for whole-cohort losses also that of the pass without gradients."""
     data, options = fold.data["train"], config.data
     sizes = np.minimum(data.sizes, options.max_tiles or np.inf).astype(int).tolist()
     if options.whole_cohort:
@@ -104,26 +113,30 @@ def _orders(config: RunConfig, fold: Fold, seed: int, epoch: int) -> tuple[Train
     if options.balance == "sampling":
         strata = fold.endpoint.strata(data.target)
         weight = 1 / np.bincount(strata)[strata]
-    happened = None if weight is not None else fold.endpoint.events(data.target)
-    return (TrainOrder(sizes, options.batch_bags, options.tiles_per_batch, weight, seed, epoch, happened),)
+    events = None if weight is not None else fold.endpoint.events(data.target)
+    return (TrainOrder(sizes, options.batch_bags, options.tiles_per_batch, weight, seed, epoch, events),)
 
 
 def _predicted(
     config: RunConfig, study: Study, model: MILModel, fold: Fold
 ) -> tuple[pd.DataFrame, dict[str, BagSummaries]]:
-    """Predictions of every patient, and what the bags that they were fitted on looked like.
+    """Return the predictions of every patient, and summaries of the bags of training and model selection by role.
 
-    The report patients are seen here for the first and only time.
+    The report patients are read here for the first and only time.
     """
     raw: dict[str, Tensor] = {}
     bags: dict[str, BagSummaries] = {}
     readers = _readers(config, study)
     for role, data in fold.data.items():
         means: list[Tensor] = []
-        raw[role] = logits(model, data, readers, lambda _, seen, __, kept=means: kept.append(mean(seen)))  # type: ignore[misc]
+        raw[role] = logits(model, data, readers, partial(_append_mean, means))
         if role != "report":
             bags[role] = BagSummaries(np.asarray(data.sizes), torch.stack(means).numpy())
     patients = pd.Index(sorted(set(fold.bags["train"]["patient"])))
     trained = per_patient(raw["train"], fold.bags["train"]["patient"], patients)
     fold.endpoint.finish(trained, study.target[study.patients.index.get_indexer(patients)])
     return predictions(study, fold, raw), bags
+
+
+def _append_mean(means: list[Tensor], index: int, bags: Bags, output: Output) -> None:
+    means.append(mean(bags))
