@@ -60,10 +60,7 @@ def sentences_of(model: Model, label: str = "") -> Iterator[str]:
 
 def estimate_table(estimates: Mapping[str, Estimate]) -> Table:
     """Return a table with a row for each estimate, by its label."""
-    return Table(
-        columns=ESTIMATES,
-        rows=tuple((label, str(each), each.population, each.method or "") for label, each in estimates.items()),
-    )
+    return Table(columns=ESTIMATES, rows=tuple(_estimate_row(label, each, "") for label, each in estimates.items()))
 
 
 def listing(heading: str, records: Sequence[BaseModel]) -> Block:
@@ -92,7 +89,7 @@ class _Content:
 
     sentences: list[str] = field(default_factory=list)
     facts: list[tuple[str, str]] = field(default_factory=list)
-    estimates: dict[str, Estimate] = field(default_factory=dict)
+    estimates: list[tuple[str, str, str, str]] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
 
@@ -107,8 +104,8 @@ class _Content:
     def add(self, name: str, title: str, value: Any, *, is_sentence: bool) -> None:
         if is_sentence:
             self.sentences.append(str(value))
-        elif isinstance(value, Estimate):
-            self.estimates[title] = value
+        elif (annotated := _annotated(value)) is not None:
+            self.estimates.append(_estimate_row(title, *annotated))
         elif isinstance(value, Confusion):
             self.tables.append(_confusion(value))
         elif isinstance(value, Table):
@@ -124,7 +121,7 @@ class _Content:
 
     def block(self, heading: str) -> Block:
         tables = [Table(columns=FACTS, rows=tuple(self.facts))] if self.facts else []
-        tables += [estimate_table(self.estimates)] if self.estimates else []
+        tables += [Table(columns=ESTIMATES, rows=tuple(self.estimates))] if self.estimates else []
         return Block(
             heading=heading,
             sentences=tuple(self.sentences),
@@ -134,6 +131,24 @@ class _Content:
 
     def _below(self, block: Block) -> None:
         self.blocks += [block] if is_filled(block) else []
+
+
+def _annotated(value: Any) -> tuple[Estimate, str] | None:
+    """Return an estimate, and in words what a model says beside it; None for everything else."""
+    if isinstance(value, Estimate):
+        return value, ""
+    estimate = getattr(value, "estimate", None) if isinstance(value, BaseModel) else None
+    if not isinstance(estimate, Estimate):
+        return None
+    rest = {title: each for name, title, each, _ in _fields(value) if name != "estimate" and each is not None}
+    if not all(_is_scalar(each) for each in rest.values()):
+        return None
+    return estimate, ", ".join(f"{title[:1].lower()}{title[1:]} {_cell(each)}" for title, each in rest.items())
+
+
+def _estimate_row(label: str, estimate: Estimate, note: str) -> tuple[str, str, str, str]:
+    population = ", ".join(text for text in (estimate.population, note) if text)
+    return label, str(estimate), population, estimate.method or ""
 
 
 def _fields(model: BaseModel) -> Iterator[tuple[str, str, Any, FieldInfo]]:
@@ -157,7 +172,7 @@ def _mapping(heading: str, values: Mapping[str, Any]) -> Block:
 def _is_column(name: str, records: Sequence[BaseModel]) -> bool:
     """Whether a field fits into a cell in every record, and is not empty in all of them."""
     values = [getattr(record, name) for record in records]
-    fits = all(isinstance(value, Estimate) or _is_plain(value) for value in values)
+    fits = all(_annotated(value) is not None or _is_plain(value) for value in values)
     return fits and any(value is not None and value not in ("", (), {}) for value in values)
 
 
@@ -165,10 +180,8 @@ def _table(records: Sequence[BaseModel], columns: Sequence[str]) -> Table:
     fields = type(records[0]).model_fields
     heads = tuple(fields[name].title or named(name) for name in columns)
     rows = tuple(tuple(_record_cell(record, name) for name in columns) for record in records)
-    estimates = [
-        value for record in records for name in columns if isinstance(value := getattr(record, name), Estimate)
-    ]
-    methods = "; ".join(dict.fromkeys(each.method for each in estimates if each.method))
+    annotated = [_annotated(getattr(record, name)) for record in records for name in columns]
+    methods = "; ".join(dict.fromkeys(each[0].method for each in annotated if each is not None and each[0].method))
     note = f"95% intervals: {methods}." if methods else ""
     if len(columns) <= WIDEST or len(records) > FEWEST:
         return Table(columns=heads, rows=rows, note=note)
@@ -178,10 +191,12 @@ def _table(records: Sequence[BaseModel], columns: Sequence[str]) -> Table:
 
 def _record_cell(record: BaseModel, name: str) -> str:
     value = getattr(record, name)
-    if not isinstance(value, Estimate):
+    annotated = _annotated(value)
+    if annotated is None:
         return _cell(value, name)
-    repeated = value.n is None or value.n == getattr(record, "n", None)
-    return str(value) if repeated else f"{value}, n {value.n}"
+    estimate, note = annotated
+    repeated = estimate.n is None or estimate.n == getattr(record, "n", None)
+    return ", ".join(text for text in (str(estimate), "" if repeated else f"n {estimate.n}", note) if text)
 
 
 def _confusion(matrix: Confusion) -> Table:
@@ -197,7 +212,7 @@ def _cell(value: Any, name: str = "") -> str:
         return ", ".join(f"{key} {_cell(item, str(key))}" for key, item in value.items()) or "–"
     if isinstance(value, tuple):
         return ", ".join(_cell(item) for item in value) or "–"
-    return written(value, name)
+    return named(value) if name == "metric" and isinstance(value, str) else written(value, name)
 
 
 def _name(record: BaseModel, position: int) -> str:

@@ -72,6 +72,31 @@ def test_models_of_one_kind_are_a_table_with_a_row_each() -> None:
     assert listing.blocks[0].tables[0].rows == (("no", "1", "2"), ("yes", "3", "4"))
 
 
+class Ratio(Model):
+    """An estimate with what it is made of."""
+
+    expected: float
+    estimate: Estimate
+
+
+class Ratios(Model):
+    """Estimates with a field beside them, alone and in a record."""
+
+    metric: str = "auroc"
+    ratio: Ratio
+    rows: tuple[Ratio, ...] = ()
+
+
+def test_an_estimate_with_a_field_beside_it_is_one_row() -> None:
+    ratio = Ratio(expected=0.25, estimate=AUROC)
+    block = block_of("", Ratios(ratio=ratio, rows=(ratio, ratio)))
+    assert block.tables[0].rows == (("Metric", "AUROC"),)
+    assert block.tables[1].rows == (
+        ("Ratio", "0.904 (0.851 to 0.950)", "n 200, positives 30, expected 0.250", "DeLong"),
+    )
+    assert block.blocks[0].tables[0].rows == (("0.250", "0.904 (0.851 to 0.950), n 200"),) * 2
+
+
 def test_a_curve_is_left_to_the_figures() -> None:
     curve = Curve(x=(0.0, 0.25), y=(0.0, 0.7125))
     assert "0.712" not in " ".join(cells_of(block_of("", Content(auroc=AUROC, curve=curve))))
