@@ -1,6 +1,6 @@
 """Read a table of any software's predictions into the columns of `predictions.csv`.
 
-The columns that are named determine what was predicted; what is taken from the labels is told to the user.
+The columns that are named determine what was predicted; what was concluded from the labels is reported to the user.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,36 +24,36 @@ from mil.report.prediction_columns import PredictionColumns
 from mil.tables import listed, read_table, require
 
 ROUNDED, EXACT = 1e-3, 1e-9
-"""How far a patient's probabilities may sum from one, and how far they do by the machine's rounding alone."""
+"""Largest distance of a sum of probabilities from one, and the distance that floating point alone causes."""
 HEAD = ("patient", "fold", "role")
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """A table as ours would be."""
+    """A table of predictions with the columns of `predictions.csv`."""
 
     table: pd.DataFrame
-    """patient, fold, role, targets and scores as the endpoint calls them"""
+    """patient, fold, role, targets and scores under the names of the endpoint"""
     endpoint: Endpoint
     patients: pd.DataFrame
-    """every column that is no score, by patient: each may be a subgroup"""
+    """all columns but the scores, by patient: each may be a subgroup"""
     decision: AnyRule | NoRule | None
-    said: list[str]
-    """what was understood, for whoever typed it"""
+    notes: list[str]
+    """how the columns were understood, for the user"""
     ranks: str | None
-    """the column of scores that are no probabilities, so that their order is all that counts"""
+    """the column of scores that are not probabilities and are used as ranks"""
 
 
 @dataclass(frozen=True)
 class _Read:
-    """What one kind of table holds."""
+    """What was read from one kind of table."""
 
     endpoint: Endpoint
     targets: Mapping[str, str]
-    """the table's column of each of the endpoint's"""
+    """the table's column by the endpoint's column"""
     scores: Mapping[str, "pd.Series[float]"]
-    """by the endpoint's names; each has the name of the table's own"""
-    said: list[str]
+    """by the endpoint's column; each has the name of the table's column"""
+    notes: list[str]
     decision: AnyRule | NoRule | None = None
     ranks: str | None = None
 
@@ -68,68 +68,69 @@ class _Source:
 
     @property
     def target(self) -> str:
-        """The one column of labels."""
-        return self.one("target", self.columns.target, "label")
+        """The only column of labels."""
+        return self.single("target", self.columns.target, "label")
 
     @property
     def score(self) -> str:
-        """The one column of scores."""
-        return self.one("score", self.columns.score, "score")
+        """The only column of scores."""
+        return self.single("score", self.columns.score, "score")
 
-    def one(self, option: str, words: Sequence[str], usual: str) -> str:
-        """The column of an option that is given once, or `usual`."""
+    def single(self, option: str, words: Sequence[str], default: str) -> str:
+        """Return the column of an option that may be given once, or the default."""
         if len(words) > 1:
             raise ConfigError(f"--{option} {words[1]}: a second one, expected one COLUMN")
-        column = words[0] if words else usual
+        column = words[0] if words else default
         require(self.path, self.raw, [column], PredictionsError)
         return column
 
     def pairs(self, option: str, words: Sequence[str], form: str) -> dict[str, str]:
-        """The right sides of `NAME=COLUMN` by the left ones; of several `=` the one counts that a column follows.
+        """Return the right sides of `NAME=COLUMN` by the left ones; of several `=` the one before a column counts.
 
         Raises:
             ConfigError: a word of another form, or a name twice.
         """
-        found = dict[str, str]()
+        columns = dict[str, str]()
         for word in words:
-            parts = [(word[:at], word[at + 1 :]) for at, letter in enumerate(word) if letter == "=" and at > 0]
-            name, column = next((one for one in parts if one[1] in self.raw), parts[0] if parts else ("", ""))
+            splits = [(word[:at], word[at + 1 :]) for at, letter in enumerate(word) if letter == "=" and at > 0]
+            first = splits[0] if splits else ("", "")
+            name, column = next((split for split in splits if split[1] in self.raw), first)
             if not column:
                 raise ConfigError(f"--{option} {word}: expected {form}")
-            if name in found:
+            if name in columns:
                 raise ConfigError(f"--{option} {word}: {name} was named before, expected each once")
-            found[name] = column
-        return found
+            columns[name] = column
+        return columns
 
     def numbers(self, column: str) -> "pd.Series[float]":
-        """A column of scores, all finite."""
+        """Return a column of finite scores."""
         require(self.path, self.raw, [column], PredictionsError)
-        found = pd.to_numeric(self.raw[column], errors="coerce").astype(np.float64)
-        if bad := int((~np.isfinite(found)).sum()):
-            raise PredictionsError(f"{self.path}: {bad} of {len(found)} values of {column} are not finite numbers")
-        return found
+        values = pd.to_numeric(self.raw[column], errors="coerce").astype(np.float64)
+        if bad := int((~np.isfinite(values)).sum()):
+            raise PredictionsError(f"{self.path}: {bad} of {len(values)} values of {column} are not finite numbers")
+        return values
 
     def shares(self, column: str) -> "pd.Series[float]":
-        """A column of probabilities."""
-        found = self.numbers(column)
-        if bad := int((~found.between(0, 1)).sum()):
-            rows = f"{bad} of {len(found)} values of {column}"
+        """Return a column of probabilities."""
+        values = self.numbers(column)
+        if bad := int((~values.between(0, 1)).sum()):
+            rows = f"{bad} of {len(values)} values of {column}"
             raise PredictionsError(f"{self.path}: {rows} are outside [0, 1], expected probabilities")
-        return found
+        return values
 
     def negative(self, column: str, positive: str) -> str:
-        """The other one of two labels; an empty cell is none."""
+        """Return the other of two labels; empty cells are not labels."""
         require(self.path, self.raw, [column], PredictionsError)
         labels = self.raw[column]
         others = sorted(set(labels[class_indices(labels, [positive]) < 0]) - {""})
         if not others or (class_indices(pd.Series(others), others[:1]) < 0).any():
-            found = ", ".join(map(repr, others[:5])) or "nothing"
-            raise PredictionsError(f"column {column}: beside {positive!r} found {found}, expected one label")
+            rest = ", ".join(map(repr, others[:5])) or "nothing else"
+            raise PredictionsError(f"column {column}: found {positive!r} and {rest}, expected one other label")
         return str(others[0])
 
 
 def read(path: Path, columns: PredictionColumns) -> Foreign:
-    """A table of predictions, checked as far as its columns go.
+    """Return a table of predictions with checked columns.
 
     Raises:
         ConfigError: options that do not go together.
@@ -140,35 +141,35 @@ def read(path: Path, columns: PredictionColumns) -> Foreign:
     source = _Source(path, raw, columns)
     patient = columns.patient or "patient"
     require(path, raw, [patient, *filter(None, (columns.group, columns.role))], PredictionsError)
-    found = _READERS[kind](source)
+    content = _READERS[kind](source)
     head = {
         "patient": raw[patient],
         "fold": raw[columns.group] if columns.group else 0,
         "role": raw[columns.role] if columns.role else "report",
     }
-    names = [*HEAD, *found.targets, *found.scores]
+    names = [*HEAD, *content.targets, *content.scores]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"{path}: {twice[0]!r} is what a report calls a column of its own, expected another name")
-    targets = {name: raw[column] for name, column in found.targets.items()}
-    used = [score.name for score in found.scores.values()]
+        raise ConfigError(f"{path}: {twice[0]!r} is the name of one of the report's own columns, expected another name")
+    targets = {name: raw[column] for name, column in content.targets.items()}
+    used = [score.name for score in content.scores.values()]
     patients = raw.drop_duplicates(patient).set_index(patient).drop(columns=used, errors="ignore")
-    table = pd.DataFrame({**head, **targets, **found.scores})
-    return Foreign(table, found.endpoint, patients, decision or found.decision, found.said, found.ranks)
+    table = pd.DataFrame({**head, **targets, **content.scores})
+    return Foreign(table, content.endpoint, patients, decision or content.decision, content.notes, content.ranks)
 
 
 def _binary(source: _Source) -> _Read:
-    """Scores that are no probabilities are read as their ranks."""
+    """Read two labels and a score; scores that are not probabilities are replaced by their ranks."""
     target, column, positive = source.target, source.score, source.columns.positive or "1"
     score = source.numbers(column)
     probable = bool(score.between(0, 1).all())
     endpoint = Binary(target, [source.negative(target, positive), positive])
     scores = {f"p_{positive}": score if probable else score.rank(pct=True)}
-    said = [f"binary: {column} is of {target} being {positive}, not {endpoint.classes[0]}"]
-    return _Read(endpoint, {target: target}, scores, said, ranks=None if probable else column)
+    notes = [f"binary: {column} is of {target} being {positive}, not {endpoint.classes[0]}"]
+    return _Read(endpoint, {target: target}, scores, notes, ranks=None if probable else column)
 
 
 def _classes(source: _Source) -> _Read:
-    """Classes, or grades from the lowest to the highest."""
+    """Read classes, or grades from the lowest to the highest."""
     form = "CLASS=COLUMN for each of two classes or more"
     named = source.pairs("score", source.columns.score, form)
     if len(named) < 2:
@@ -176,28 +177,29 @@ def _classes(source: _Source) -> _Read:
     scores, rescaled = _summing(source, {f"p_{name}": source.shares(column) for name, column in named.items()})
     targets, names = {source.target: source.target}, list(named)
     if source.columns.ordered:
-        said = [f"{len(names)} grades from --score, lowest first: {', '.join(names)}", *rescaled]
-        return _Read(Ordinal(source.target, names), targets, scores, said)
-    said = [f"{len(names)} classes from --score: {', '.join(names)}; called is the likeliest", *rescaled]
-    return _Read(Multiclass(source.target, names), targets, scores, said, ArgmaxRule(rule="argmax"))
+        notes = [f"{len(names)} grades from --score, lowest first: {', '.join(names)}", *rescaled]
+        return _Read(Ordinal(source.target, names), targets, scores, notes)
+    notes = [f"{len(names)} classes from --score: {', '.join(names)}; called is the likeliest", *rescaled]
+    return _Read(Multiclass(source.target, names), targets, scores, notes, ArgmaxRule(rule="argmax"))
 
 
 def _summing(
     source: _Source, shares: Mapping[str, "pd.Series[float]"]
 ) -> tuple[dict[str, "pd.Series[float]"], list[str]]:
-    """Probabilities that sum to one, and what is said of those that were rounded."""
+    """Return probabilities that sum to one, and a note about those that were rounded."""
     total = pd.DataFrame(shares).sum(axis=1)
     off = (total - 1).abs()
     if bad := int((off > ROUNDED + EXACT).sum()):
-        found = (
-            f"probabilities of {bad} of {len(off)} rows sum to {total.min():.4g} at least, {total.max():.4g} at most"
-        )
-        raise PredictionsError(f"{source.path}: {found}, expected one within {ROUNDED:g}")
+        rows = f"probabilities of {bad} of {len(off)} rows"
+        sums = f"sum to {total.min():.4g} at least, {total.max():.4g} at most"
+        raise PredictionsError(f"{source.path}: {rows} {sums}, expected one within {ROUNDED:g}")
     rounded = int((off > EXACT).sum())
-    said = [f"probabilities of {rounded} of {len(off)} rows sum to one within {ROUNDED:g}: rescaled"] if rounded else []
-    # who sums to one already keeps every digit, so that equal scores stay equal
+    notes = (
+        [f"probabilities of {rounded} of {len(off)} rows sum to one within {ROUNDED:g}: rescaled"] if rounded else []
+    )
+    # rows that sum to one already keep every digit, so that equal scores stay equal
     divisor = total.where(off > EXACT, 1.0).to_numpy()
-    return {name: own / divisor for name, own in shares.items()}, said
+    return {name: share / divisor for name, share in shares.items()}, notes
 
 
 def _labels(source: _Source) -> _Read:
@@ -216,8 +218,8 @@ def _labels(source: _Source) -> _Read:
 
 def _value(source: _Source) -> _Read:
     target, column = source.target, str(source.columns.value)
-    said = [f"regression: {column} is of {target}"]
-    return _Read(Regression(target), {target: target}, {"value": source.numbers(column)}, said)
+    notes = [f"regression: {column} is of {target}"]
+    return _Read(Regression(target), {target: target}, {"value": source.numbers(column)}, notes)
 
 
 def _survival(source: _Source) -> _Read:
@@ -226,12 +228,12 @@ def _survival(source: _Source) -> _Read:
     horizons = {name: _moment("risk", name) for name in risks}
     scores = {"log_hazard": source.numbers(source.score)}
     scores |= {f"risk_{name}": source.shares(column) for name, column in risks.items()}
-    said = [f"survival: {source.score} rises with the risk; {time} in {unit}"]
-    return _Read(Cox(time, event, unit, horizons), {time: time, event: event}, scores, said)
+    notes = [f"survival: {source.score} rises with the risk; {time} in {unit}"]
+    return _Read(Cox(time, event, unit, horizons), {time: time, event: event}, scores, notes)
 
 
 def _competing(source: _Source) -> _Read:
-    """Scores are judged by the first cause."""
+    """Read competing causes, the first of which is ranked."""
     time, event, unit = _follow_up(source)
     codes = source.pairs("cause", source.columns.cause, "NAME=CODE")
     if len(codes) < 2:
@@ -240,32 +242,32 @@ def _competing(source: _Source) -> _Read:
     horizons = None if at is None else {f"{at:g}": _moment("horizon", str(at))}
     endpoint = CompetingRisks(time, event, list(codes), unit, horizons, status={CENSORED: "0", **codes})
     each = ", ".join(f"{name} ({code})" for name, code in codes.items())
-    said = [
+    notes = [
         f"{len(codes)} causes from --cause: {each}, 0 is censored; ranked is {endpoint.causes[0]}; {time} in {unit}"
     ]
-    return _Read(endpoint, {time: time, event: event}, _incidences(source, endpoint), said)
+    return _Read(endpoint, {time: time, event: event}, _incidences(source, endpoint), notes)
 
 
 def _incidences(source: _Source, endpoint: CompetingRisks) -> dict[str, "pd.Series[float]"]:
-    """The column that ranks, and each cause's risk at the horizon; without a horizon scores are read as ranks."""
+    """Return the column that ranks, and each cause's risk at the horizon; without a horizon scores are ranks."""
     first = endpoint.causes[0]
     named = source.pairs("score", source.columns.score, "NAME=COLUMN for each cause")
     if first not in named or set(named) - set(endpoint.causes):
-        found = listed(list(named)) or "nothing"
-        raise ConfigError(f"--score of {found}: expected of {first}, and of no other than {listed(endpoint.causes)}")
+        scored, causes = listed(list(named)) or "nothing", listed(endpoint.causes)
+        raise ConfigError(f"--score of {scored}: expected of {first}, and of no other than {causes}")
     if not endpoint.horizons:
         return {"risk": source.numbers(named[first]).rank(pct=True)}
     (horizon,) = endpoint.horizons
     risks = {f"risk_{name}_{horizon}": source.shares(column) for name, column in named.items()}
     total = pd.DataFrame(risks).sum(axis=1)
     if bad := int((total > 1 + ROUNDED).sum()):
-        found = f"the causes' risks of {bad} of {len(total)} rows sum to {total.max():.4g} at most"
-        raise PredictionsError(f"{source.path}: {found}, expected one at most")
+        rows = f"the causes' risks of {bad} of {len(total)} rows"
+        raise PredictionsError(f"{source.path}: {rows} sum to {total.max():.4g} at most, expected one at most")
     return {"risk": risks[f"risk_{first}_{horizon}"], **risks}
 
 
 def _follow_up(source: _Source) -> tuple[str, str, str]:
-    """Columns of time and event, and the unit."""
+    """Return the columns of time and event, and the unit."""
     columns = source.columns
     time, event = str(columns.time), columns.event or "event"
     require(source.path, source.raw, [time, event], PredictionsError)
@@ -274,12 +276,12 @@ def _follow_up(source: _Source) -> tuple[str, str, str]:
 
 def _moment(option: str, word: str) -> float:
     try:
-        found = float(word)
+        time = float(word)
     except ValueError:
-        found = float("nan")
-    if not 0 < found < float("inf"):
+        time = float("nan")
+    if not 0 < time < float("inf"):
         raise ConfigError(f"--{option} {word}: expected a time above zero")
-    return found
+    return time
 
 
 _READERS: Mapping[str, Callable[[_Source], _Read]] = {

@@ -7,7 +7,7 @@ from mil.errors import ConfigError
 from mil.fitted.rules import AnyRule, NoRule, parse_rule
 
 CUTS = ("sensitivity", "specificity")
-"""Rules of a cut that a share says all of."""
+"""Rules of a threshold that are complete with a share."""
 ALWAYS = ("patient", "group", "role")
 TAKES: Mapping[str, Collection[str]] = {
     "binary": ("target", "score", "positive", *CUTS),
@@ -17,7 +17,7 @@ TAKES: Mapping[str, Collection[str]] = {
     "survival": ("time", "event", "unit", "score", "risk"),
     "competing risks": ("time", "event", "unit", "cause", "score", "horizon"),
 }
-"""Options that have a meaning for each kind, beside those that always have."""
+"""Options for each kind, in addition to those of every kind."""
 
 
 @dataclass(frozen=True)
@@ -64,30 +64,33 @@ class PredictionColumns:
     @property
     def given(self) -> list[str]:
         """The names of the columns that were given."""
-        return [one.name for one in fields(self) if getattr(self, one.name) not in (None, False, (), [])]
+        return [field.name for field in fields(self) if getattr(self, field.name) not in (None, False, (), [])]
 
-    def kind(self, found: Collection[str]) -> str:
-        """What was predicted, by the options alone; `found` are the table's columns.
+    def kind(self, table_columns: Collection[str]) -> str:
+        """Return what was predicted, by the options.
+
+        Args:
+            table_columns: Of the table of predictions.
 
         Raises:
             ConfigError: options that do not go together.
         """
-        kind = self._named(found)
-        takes = [*TAKES[kind], *ALWAYS]
-        if odd := [name for name in self.given if name not in takes]:
-            known = ", ".join(f"--{name}" for name in takes)
-            raise ConfigError(f"--{odd[0]}: has no meaning for {kind}, expected some of {known}")
+        kind = self._kind(table_columns)
+        allowed = [*TAKES[kind], *ALWAYS]
+        if unexpected := [name for name in self.given if name not in allowed]:
+            options = ", ".join(f"--{name}" for name in allowed)
+            raise ConfigError(f"--{unexpected[0]}: has no meaning for {kind}, expected some of {options}")
         if kind == "competing risks" and self.time is None:
             raise ConfigError("--cause: is of a time to an event, expected --time COLUMN")
         return kind
 
-    def _named(self, found: Collection[str]) -> str:
+    def _kind(self, table_columns: Collection[str]) -> str:
         if self.value is not None:
             return "regression"
         if self.time is not None or self.cause:
             return "competing risks" if self.cause else "survival"
         targets, scores = (
-            len(words) > 1 or any("=" in word and word not in found for word in words)
+            len(words) > 1 or any("=" in word and word not in table_columns for word in words)
             for words in (self.target, self.score)
         )
         if targets:
@@ -95,14 +98,17 @@ class PredictionColumns:
         return "classes" if self.ordered or scores else "binary"
 
     def cut(self) -> AnyRule | NoRule | None:
-        """The rule of a cut that was asked for.
+        """Return the rule of the threshold, or None without one.
 
         Raises:
-            ConfigError: two promises, or nobody to set the cut on.
+            ConfigError: two rules, or no rows to set the threshold on.
         """
-        asked = [(name, share) for name in CUTS if (share := getattr(self, name)) is not None]
-        if len(asked) > 1:
-            raise ConfigError(f"--{asked[0][0]} and --{asked[1][0]}: a cut keeps one promise, expected one")
-        if asked and self.role is None:
-            raise ConfigError(f"--{asked[0][0]}: a cut is set on rows whose role is select, expected --role COLUMN")
-        return parse_rule({"rule": asked[0][0], "at_least": asked[0][1]}) if asked else None
+        rules = [(name, share) for name in CUTS if (share := getattr(self, name)) is not None]
+        if not rules:
+            return None
+        name, share = rules[0]
+        if len(rules) > 1:
+            raise ConfigError(f"--{name} and --{rules[1][0]}: a cut keeps one promise, expected one")
+        if self.role is None:
+            raise ConfigError(f"--{name}: a cut is set on rows whose role is select, expected --role COLUMN")
+        return parse_rule({"rule": name, "at_least": share})

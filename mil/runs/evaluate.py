@@ -107,7 +107,7 @@ def evaluate_table(
         report = _of_ranks(report, table.endpoint.metric)
     if out is not None:
         describe(evaluation, report, out, f"Predictions in {path.name}")
-    return EvaluatedTable(report, tuple(table.said))
+    return EvaluatedTable(report, tuple(table.notes))
 
 
 def evaluate_predictions(

@@ -117,10 +117,10 @@ def test_a_survival_table_is_scored_as_lifelines_does(mil: Mil, tmp_path: Path) 
         ({}, {"--target": "MSI"}, "has no column 'MSI'"),
         ({}, {"--patient": "case"}, "has no column 'case'"),
         ({}, {"--group": "fold"}, "has no column 'fold'"),
-        ({}, {"--positive": "yes"}, "beside 'yes' found 'neg', 'pos', expected one label"),
+        ({}, {"--positive": "yes"}, "found 'yes' and 'neg', 'pos', expected one other label"),
         ({"p": "high"}, {}, "60 of 60 values of p are not finite numbers"),
         ({"patient": "one"}, {}, "repeat a patient"),
-        ({"truth": "pos"}, {}, "found nothing"),
+        ({"truth": "pos"}, {}, "found 'pos' and nothing else"),
     ],
 )
 def test_a_table_that_cannot_be_scored_is_refused_in_one_line(

@@ -218,8 +218,8 @@ RELAPSE = [*CAUSES, "--score", "relapse=risk"]
         (["--sensitivity", "0.9", "--specificity", "0.9", "--role", "part"], "a cut keeps one promise, expected one"),
         (["--target", "MSI", *SCORE, "--positive", "yes", "--role", "MSI"], "role 'no', expected one of train"),
         (["--target", "MSI", *SCORE, "--features", "."], "--features: goes with a checkpoint"),
-        (["--target", "patient", *SCORE, "--positive", "000"], "beside '000' found"),
-        (["--target", "patient", "--value", "guess"], "'patient' is what a report calls a column of its own"),
+        (["--target", "patient", *SCORE, "--positive", "000"], "column patient: found '000' and '001'"),
+        (["--target", "patient", "--value", "guess"], "'patient' is the name of one of the report's own columns"),
     ],
 )
 def test_options_and_columns_that_do_not_go_together_are_refused_in_one_line(
