@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,13 +10,39 @@ import pandas as pd
 from mil.report.comparison import BOOTSTRAP, Comparison, adjusted, compare, targets
 from mil.report.evaluation import Evaluation
 from mil.stats.bootstrap_intervals import Sampled, sampled
-from mil.stats.estimate import Estimate
+from mil.stats.estimate import Number
 
-COLUMNS = (
-    *("group", "rank", "run", "tool", "model", "encoder", "n", "counts", "metric", "value", "low", "high"),
-    *("behind", "behind_low", "behind_high", "behind_zero_excluded"),
-    *("over_baseline", "over_baseline_low", "over_baseline_high", "over_baseline_zero_excluded"),
-)
+
+class LeaderboardRow(NamedTuple):
+    """One run of a leaderboard; numbers that cannot be estimated are None."""
+
+    group: int
+    """number of the group of runs that reported the same patients"""
+    rank: int | None
+    run: str
+    tool: str
+    model: str
+    encoder: str
+    n: int
+    counts: str
+    """positives, classes or events among the patients"""
+    metric: str
+    value: Number
+    low: Number
+    high: Number
+    behind: Number
+    """the run minus the best of its group"""
+    behind_low: Number
+    behind_high: Number
+    behind_zero_excluded: bool | None
+    over_baseline: Number
+    """the run minus mean pooling"""
+    over_baseline_low: Number
+    over_baseline_high: Number
+    over_baseline_zero_excluded: bool | None
+
+
+COLUMNS = LeaderboardRow._fields
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,34 +110,40 @@ def _by_value(group: Sequence[Entry]) -> list[Entry]:
     return [group[at] for at in sorted(range(len(group)), key=lambda at: -values[at])]
 
 
-def _ranked(number: int, group: Sequence[Entry]) -> Iterator[dict[str, Any]]:
+def _ranked(number: int, group: Sequence[Entry]) -> Iterator[LeaderboardRow]:
     metrics = _sampled_metrics(group, group[0].evaluation.resamples)
     order = sorted(range(len(group)), key=lambda at: -_sortable(metrics[at][0].value))
     best, _ = metrics[order[0]]
     for rank, at in enumerate(order, start=1):
         entry, (metric, baseline) = group[at], metrics[at]
-        estimable = np.isfinite(metric.value)
-        yield {
-            **_description(number, entry),
-            "rank": rank if estimable else None,
-            **_columns("", metric),
-            **_columns("behind", metric.minus(best) if estimable and at != order[0] else None),
-            **_columns("over_baseline", None if baseline is None else metric.minus(baseline)),
-        }
+        estimable = bool(np.isfinite(metric.value))
+        value = metric.interval(BOOTSTRAP)
+        counts = entry.evaluation.counts
+        yield LeaderboardRow(
+            number,
+            rank if estimable else None,
+            entry.name,
+            entry.evaluation.tool.name,
+            entry.model,
+            entry.encoder,
+            counts["n"],
+            ", ".join(f"{name} {count}" for name, count in counts.items() if name != "n"),
+            entry.evaluation.endpoint.metric,
+            value.value,
+            value.low,
+            value.high,
+            *_difference(metric.minus(best) if estimable and at != order[0] else None),
+            *_difference(None if baseline is None else metric.minus(baseline)),
+        )
 
 
-def _description(number: int, entry: Entry) -> dict[str, Any]:
-    counts = entry.evaluation.counts
-    return {
-        "group": number,
-        "run": entry.name,
-        "tool": entry.evaluation.tool.name,
-        "model": entry.model,
-        "encoder": entry.encoder,
-        "n": counts["n"],
-        "counts": ", ".join(f"{name} {count}" for name, count in counts.items() if name != "n"),
-        "metric": entry.evaluation.endpoint.metric,
-    }
+def _difference(sample: Sampled | None) -> tuple[Number, Number, Number, bool | None]:
+    """Return value and bounds of a difference, and whether its interval excludes zero."""
+    if sample is None:
+        return None, None, None, None
+    difference = sample.interval(BOOTSTRAP)
+    low, high = difference.low, difference.high
+    return difference.value, low, high, None if low is None or high is None else bool(low > 0 or high < 0)
 
 
 def _sampled_metrics(group: Sequence[Entry], resamples: int) -> list[tuple[Sampled, Sampled | None]]:
@@ -121,16 +153,6 @@ def _sampled_metrics(group: Sequence[Entry], resamples: int) -> list[tuple[Sampl
     samples = iter(sampled(scored_folds, resamples, group[0].evaluation.seed))
     metric = group[0].evaluation.endpoint.metric
     return [(next(samples)[metric], None if entry.baseline is None else next(samples)[metric]) for entry in group]
-
-
-def _columns(name: str, sample: Sampled | None) -> dict[str, Any]:
-    """Return value and bounds as columns, and for a difference also whether its interval excludes zero."""
-    interval = Estimate(value=None) if sample is None else sample.interval(BOOTSTRAP)
-    value, low, high = interval.value, interval.low, interval.high
-    if not name:
-        return {"value": value, "low": low, "high": high}
-    excluded = None if low is None or high is None else bool(low > 0 or high < 0)
-    return {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_zero_excluded": excluded}
 
 
 def _sortable(value: float) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mil import files
+from mil import checkpoint
 from mil.cohort.columns import Columns, identified
 from mil.config import described
 from mil.endpoints.endpoint import Endpoint
@@ -16,7 +16,7 @@ from mil.fitted.state import FittedState
 from mil.report.evaluation import Evaluation
 from mil.report.prediction_files import read
 from mil.runs.leaderboard import Entry
-from mil.runs.states import read_states
+from mil.runs.states import checkpoints_in, read_states
 from mil.study import build
 from mil.study.compose import read_config
 from mil.study.config import RunConfig
@@ -150,10 +150,10 @@ def _model_name(config: RunConfig) -> str:
 
 def _encoder_name(folder: Path, config: RunConfig) -> str:
     """Return the encoder of the options; if they leave it to the feature files, that of the first checkpoint."""
-    manifest = next(iter(sorted(folder.glob("**/checkpoint/manifest.json"))), None)
-    if config.encoder.options.name != "auto" or manifest is None:
-        return config.encoder.options.name
-    return str(files.read_json(manifest)["encoder"]["name"])
+    name, places = config.encoder.options.name, checkpoints_in(folder)
+    if name != "auto" or not places:
+        return name
+    return checkpoint.unverified(next(iter(places.values()))).encoder.name
 
 
 def _patients(folder: Path, config: RunConfig) -> pd.DataFrame | None:
