@@ -1,6 +1,5 @@
 """The manifest of a checkpoint: everything that is not a weight. Manifests of every earlier schema are still read."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -14,6 +13,9 @@ from mil.features.geometry import Geometry
 from mil.fitted.state import FittedState
 from mil.study.tool import Tool
 
+Json = dict[str, Any]
+"""Options and fitted numbers in plain JSON types, which only the class that they belong to reads."""
+
 
 class Part(BaseModel):
     """A class of this package and the options it was made with."""
@@ -21,7 +23,7 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    options: dict[str, Any]
+    options: Json
 
 
 class Clinical(BaseModel):
@@ -35,7 +37,7 @@ class Clinical(BaseModel):
     """how, see `mil.models.fusion`"""
     embed_dim: int | None
     """of the model within, where the fusion needs it"""
-    state: dict[str, Any]
+    state: Json
     """fitted to the training patients"""
 
 
@@ -149,12 +151,12 @@ class Manifest(BaseModel):
     """sha256 of every other file"""
 
 
-def part(instance: object, options: Mapping[str, Any]) -> Part:
+def part(instance: object, options: Json) -> Part:
     """How a manifest names an instance's class."""
     return Part(name=f"{type(instance).__module__}.{type(instance).__qualname__}", options=dict(options))
 
 
-def endpoint_part(endpoint: Endpoint, options: Mapping[str, Any]) -> Part:
+def endpoint_part(endpoint: Endpoint, options: Json) -> Part:
     """Return the record of an endpoint from the options of a yaml, including the endpoints within it."""
     option = endpoint.nested_option
     if option is None:
@@ -184,7 +186,7 @@ def parsed(content: bytes) -> Manifest:
     return Manifest.model_validate(raw)
 
 
-def _from_1(raw: Mapping[str, Any]) -> dict[str, Any]:
+def _from_1(raw: Json) -> Json:
     """Schema 1 had at most one cut, of a binary score, fitted on select patients."""
     fitted = raw.get("fitted")
     if not isinstance(fitted, dict):
@@ -207,7 +209,7 @@ def _from_1(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {**raw, "schema_version": 2, "fitted": upgraded}
 
 
-def _from_2(raw: Mapping[str, Any]) -> dict[str, Any]:
+def _from_2(raw: Json) -> Json:
     """Schema 2 had no risk groups for tools that state none, no reasons, and null in place of no decisions."""
     fitted = raw.get("fitted")
     if not isinstance(fitted, dict):

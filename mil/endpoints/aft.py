@@ -6,11 +6,12 @@ Source: Kalbfleisch and Prentice, The Statistical Analysis of Failure Time Data,
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from mil.endpoints.endpoint import State
 from mil.endpoints.follow_up import FollowUp
 from mil.endpoints.survival import Survival
 
@@ -90,11 +91,11 @@ class AcceleratedFailure(Survival):
         location = -risk - self.median - self.typical
         return torch.stack([location, torch.zeros_like(location)], 1)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Return `log_time`, the location of the typical time: the logarithm of a time in `unit`."""
         return {"log_time": self.typical}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Restore the location."""
         self.typical = float(state["log_time"]) if state else 0.0
 

@@ -1,8 +1,8 @@
 """Exclusive classes of patients: binary and multiclass."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NoReturn
+from collections.abc import Sequence
+from typing import ClassVar, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mil.endpoints.endpoint import Endpoint, Scores, numbers
+from mil.endpoints.endpoint import Endpoint, Scores, State, numbers
 from mil.endpoints.losses import ClassLoss
 from mil.endpoints.question import Question, class_question
 from mil.errors import CohortError, ConfigError, PredictionsError
@@ -64,11 +64,11 @@ class Classes(Endpoint):
         weights = [len(target) / (len(present) * amounts[name]) if amounts[name] else 0.0 for name in self.classes]
         self.class_weight = weights if balance else None
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Return the class weights, None where the loss is not balanced."""
         return {"class_weight": self.class_weight}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Restore the class weights."""
         self.class_weight = state.get("class_weight")
 

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mil.endpoints.endpoint import Scores
+from mil.endpoints.endpoint import Scores, State
 from mil.endpoints.follow_up import FollowUp
 from mil.endpoints.intervals import Intervals
 from mil.endpoints.survival import Survival
@@ -151,10 +151,10 @@ class CompetingRisks(Survival):
         competing = {name: int((target[:, 1] == code).sum()) for code, name in enumerate(self.causes[1:], 2)}
         return super().counts(target) | competing
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Return intervals and offsets."""
         return self.intervals.state()
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Restore intervals and offsets."""
         self.intervals.load_state(state)

@@ -4,10 +4,11 @@ Source: Gensheimer and Narasimhan, A scalable discrete-time survival model for n
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
+from mil.endpoints.endpoint import State
 from mil.endpoints.follow_up import FollowUp
 from mil.endpoints.intervals import Intervals
 from mil.endpoints.survival import Survival
@@ -65,10 +66,10 @@ class DiscreteTime(Survival):
         """Return logits `(p, m)` for which `risk` returns these values, 0 to 1."""
         return self.intervals.ranked(risk)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Return intervals and offsets."""
         return self.intervals.state()
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Restore intervals and offsets."""
         self.intervals.load_state(state)

@@ -17,6 +17,8 @@ from mil.endpoints.survival_view import SurvivalView
 from mil.errors import ConfigError, PredictionsError
 
 Scores = dict[str, NDArray[np.float64]]
+State = dict[str, Any]
+"""What an endpoint has fitted, in plain JSON types; only the endpoint itself reads it."""
 
 PROBABILITY_CALIBRATIONS = ("temperature", "platt", "isotonic")
 """Calibration methods for the probabilities of yes-or-no questions, see `mil.fitted.calibrators`."""
@@ -176,11 +178,11 @@ class Endpoint(ABC):
     def finish(self, logits: Tensor, target: Tensor) -> None:
         """Fit what the predictions need to the logits of the training patients, after training."""
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Return everything fitted, in plain JSON types."""
         return {}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Restore what `state` returned."""
 
     def questions(self) -> list[Question]:

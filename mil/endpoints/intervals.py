@@ -1,12 +1,10 @@
 """Discrete hazards of one or several competing events, in intervals of time cut to the training patients."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from mil.endpoints.endpoint import State
 from mil.errors import CohortError, ConfigError, PredictionsError
 
 CUTS = ("quantiles", "equal")
@@ -117,11 +115,11 @@ class Intervals:
         scores[:, 0, 0] = risk.double().clamp(1e-300, 1 - 2**-53).logit()
         return (scores - self.offset).flatten(1)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Return the ends of the intervals, in the endpoint's unit, and the offsets `(k, m)`."""
         return {} if self.edges is None else {"edges": self.edges, "offset": self.offset.tolist()}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Restore what `state` returned.
 
         Raises:

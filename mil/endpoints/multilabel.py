@@ -1,8 +1,8 @@
 """Several yes-or-no labels per patient, each of which may be unknown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mil.endpoints.classification import class_indices, logit, probabilities, refuse_label
-from mil.endpoints.endpoint import Endpoint, Scores
+from mil.endpoints.endpoint import Endpoint, Scores, State
 from mil.endpoints.losses import ClassLoss
 from mil.endpoints.question import Question
 from mil.errors import CohortError, ConfigError
@@ -177,11 +177,11 @@ class Multilabel(Endpoint):
             weights.append((negative, positive))
         self.class_weight = weights if balance else None
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Return the class weights, negative and positive of each label, None where the loss is not balanced."""
         return {"class_weight": self.class_weight and [list(pair) for pair in self.class_weight]}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Restore the class weights."""
         pairs = state.get("class_weight")
         self.class_weight = pairs and [(float(negative), float(positive)) for negative, positive in pairs]

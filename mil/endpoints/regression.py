@@ -1,7 +1,7 @@
 """A number with a unit."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mil.endpoints.endpoint import Endpoint, Scores, numbers
+from mil.endpoints.endpoint import Endpoint, Scores, State, numbers
 from mil.errors import CohortError, ConfigError, PredictionsError
 from mil.stats.value_metrics import concordance, mean_absolute_error, pearson, r2
 
@@ -203,11 +203,11 @@ class Regression(Endpoint):
             )
         self.mean, self.spread = float(target.double().mean()), float(target.double().std(correction=0))
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Return mean and standard deviation, in the unit."""
         return {"mean": self.mean, "sd": self.spread}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Restore mean and standard deviation."""
         self.mean, self.spread = float(state.get("mean", 0.0)), float(state.get("sd", 1.0))
 

@@ -1,7 +1,7 @@
 """Several endpoints predicted by one model, which reads the tiles once and divides its logits among them."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mil.endpoints.endpoint import Endpoint, Part, Scores
+from mil.endpoints.endpoint import Endpoint, Part, Scores, State
 from mil.errors import CohortError, ConfigError
 
 SMALLEST_STRATUM = 10
@@ -215,11 +215,11 @@ class Several(Endpoint):
         for part in self.part_targets(target):
             part.endpoint.finish(self._logits(part, logits), part.target)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Return the state of each endpoint by name."""
         return {name: endpoint.state() for name, endpoint in self.endpoints.items()}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Restore the state of each endpoint."""
         for name, endpoint in self.endpoints.items():
             endpoint.load_state(state.get(name, {}))

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 from zlib import crc32
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mil.endpoints.cox import TIES, BaselineHazard, breslow_hazard, cox_loss
-from mil.endpoints.endpoint import Endpoint, Scores, numbers
+from mil.endpoints.endpoint import Endpoint, Scores, State, numbers
 from mil.endpoints.follow_up import FollowUp, horizons_in
 from mil.endpoints.survival_view import SurvivalView
 from mil.errors import CohortError, ConfigError
@@ -244,14 +244,14 @@ class Cox(Survival):
             rows = {str(int(code)): target[:, 2] == code for code in codes}
             self.baselines = {name: _baseline(logits[mask], target[mask]) for name, mask in rows.items()}
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Return the pooled baseline hazard, times in `unit`, and those of the strata by code."""
         if self.baseline is None:
             return {}
         strata = {"strata": {name: list(pair) for name, pair in self.baselines.items()}} if self.baselines else {}
         return {"baseline_times": self.baseline[0], "baseline_hazard": self.baseline[1]} | strata
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Restore the baseline hazards."""
         self.baseline = _pair(state["baseline_times"], state["baseline_hazard"]) if state else None
         self.baselines = {name: _pair(*pair) for name, pair in dict(state.get("strata", {})).items()}
