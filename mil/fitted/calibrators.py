@@ -1,21 +1,21 @@
-"""Probabilities that were wrong in a way that select patients show, put right and frozen.
+"""Calibration of probabilities and risks, fitted to the patients of model selection.
 
-- `temperature`: every logit divided by one number, fitted by likelihood (Guo et al., ICML 2017): one for all classes
-  that exclude each other, one for each label.
-- `platt`: a line through the logit of each question (Platt, Advances in Large Margin Classifiers, 1999).
-- `isotonic`: a rising step curve of each question's probability, its corners joined by lines (Zadrozny & Elkan, KDD
-  2002), kept one patient away from 0 and 1. Below 1,000 patients it follows the noise (Niculescu-Mizil & Caruana, ICML
-  2005), and is refused.
+- `temperature`: every logit is divided by one number, fitted by likelihood (Guo et al., ICML 2017): one number for
+  exclusive classes, one for each label.
+- `platt`: a logistic regression on the logit of each question (Platt, Advances in Large Margin Classifiers, 1999).
+- `isotonic`: an increasing step function of each question's probability, its corners joined by lines (Zadrozny & Elkan,
+  KDD 2002), at least one patient away from 0 and 1. Below 1,000 patients it follows the noise (Niculescu-Mizil &
+  Caruana, ICML 2005), and is refused.
 
-The truth of the first two is smoothed as Platt smooths his, `(n + 1) / (n + 2)` for positives and `1 / (n + 2)` for
-negatives, each with its own n, and likewise for more classes: select patients are few, often told apart without error,
+The targets of the first two are smoothed as in Platt's paper, `(n + 1) / (n + 2)` for positives and `1 / (n + 2)` for
+negatives, each with its own n, and likewise for more classes: the patients are few and often separated without error,
 and plain likelihood would then promise certainty. A slope that is not positive is refused, so that temperature and
-Platt keep the order of patients in every question of its own; isotonic may tie them.
+Platt keep the order of patients within each question; isotonic may tie them.
 
-Of risks at a horizon there are `baseline` and `baseline_slope`, see `mil.fitted.risk_calibration`.
+Risks at a horizon are calibrated by `baseline` and `baseline_slope`, see `mil.fitted.risk_calibration`.
 
-Classes are recalibrated each against the rest and divided by their sum, which may change their order. Grades are
-recalibrated boundary by boundary, and a boundary may not be likelier than the one below.
+Classes are calibrated each against the rest and divided by their sum, which may change their order. Grades are
+calibrated boundary by boundary, and no boundary may be likelier than the one below it.
 """
 
 from collections.abc import Collection, Sequence
@@ -42,7 +42,7 @@ RAW, CALIBRATED = "p_", "calibrated_"
 CLASSES, GRADES, RISKS = "classes", "grades", "risks"
 SELECT, LOCAL = "select", "local cohort"
 _LEAST, _MOST = 1e-3, 1e3
-"""Of the inverse temperature."""
+"""Bounds of the inverse temperature."""
 
 
 class Calibrator(BaseModel):
@@ -59,22 +59,22 @@ class Calibrator(BaseModel):
     horizons: int = 0
     """of each cause, where they are risks"""
     on: str = SELECT
-    """whose patients it was fitted to"""
+    """patients that it was fitted to"""
 
     @property
     def n(self) -> int:
-        """Patients that it was fitted to."""
+        """Number of patients that it was fitted to."""
         return max(curve.n for curve in self.curves)
 
     def answers(self, columns: Collection[str]) -> bool:
-        """Whether each of these columns of predictions has a calibrated one with numbers."""
+        """Return whether each of these columns of predictions has a calibrated one with numbers."""
         fitted = {name for curve in self.curves for name in curve.columns}
         return set(columns) <= (set(self.columns) if self.joined in (CLASSES, GRADES) else fitted)
 
     def apply(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The table with `calibrated_<class>` beside each `p_<class>`, `calibrated_risk_...` beside each `risk_...`.
+        """Return the table with `calibrated_<class>` for each `p_<class>`, `calibrated_risk_...` for each `risk_...`.
 
-        NaN for a label, or a horizon, that could not be fitted.
+        A label or horizon that could not be fitted is NaN.
 
         Raises:
             PredictionsError: a column is missing.
@@ -102,10 +102,10 @@ class Calibrator(BaseModel):
 
 
 def check(method: str, endpoint: Endpoint) -> None:
-    """Refuses a method that does not exist, or not for this endpoint.
+    """Check that a method exists for an endpoint.
 
     Raises:
-        ConfigError: it is refused.
+        ConfigError: if it does not.
     """
     methods = endpoint.calibration_methods
     if methods and method not in methods:
@@ -116,10 +116,10 @@ def check(method: str, endpoint: Endpoint) -> None:
 
 
 def fit(method: str, endpoint: Endpoint, select: pd.DataFrame) -> Calibrator:
-    """Fits a method to select patients: targets and `p_` or `risk_` columns of a checked table.
+    """Fit a method to the patients of model selection: targets and `p_` or `risk_` columns of a checked table.
 
-    Labels that are not known are left out; a label without both answers gets no curve, as long as another has one, and
-    neither does a horizon with too few events.
+    Missing labels are left out. A label without both answers gets no curve as long as another has one, and neither does
+    a horizon with too few events.
 
     Raises:
         ConfigError: another method, or an endpoint without probabilities of classes and without horizons.
@@ -127,53 +127,54 @@ def fit(method: str, endpoint: Endpoint, select: pd.DataFrame) -> Calibrator:
     """
     check(method, endpoint)
     if endpoint.survival is not None:
-        found = risk_calibration.fit(method, endpoint, select)
+        risk_curves = risk_calibration.fit(method, endpoint, select)
         columns = tuple(name for names in endpoint.survival.all_risk_columns() for name in names)
         horizons = len(endpoint.survival.horizons)
-        return Calibrator(method=method, columns=columns, curves=found, joined=RISKS, horizons=horizons)
-    asked = endpoint.questions()
+        return Calibrator(method=method, columns=columns, curves=risk_curves, joined=RISKS, horizons=horizons)
+    questions = endpoint.questions()
     if len(endpoint.class_columns) > 1:
         columns, joined = endpoint.class_columns, GRADES if endpoint.ordered else CLASSES
         if method == "temperature":
             curves: tuple[Curve, ...] = (_temperature(endpoint, columns, select),)
         else:
-            curves = tuple(_curve_of(method, one, select) for one in asked)
+            curves = tuple(_curve_of(method, question, select) for question in questions)
         return Calibrator(method=method, columns=columns, curves=curves, joined=joined)
-    curves = _those_that_fit(method, asked, select)
-    return Calibrator(method=method, columns=tuple(one.columns[0] for one in asked), curves=curves)
+    columns = tuple(question.columns[0] for question in questions)
+    return Calibrator(method=method, columns=columns, curves=_possible_curves(method, questions, select))
 
 
 def calibrated_name(column: str) -> str:
-    """`calibrated_<class>` of `p_<class>`, `calibrated_risk_<horizon>` of `risk_<horizon>`."""
+    """Return `calibrated_<class>` for `p_<class>`, `calibrated_risk_<horizon>` for `risk_<horizon>`."""
     return f"{CALIBRATED}{column.removeprefix(RAW)}"
 
 
 def calibrated(question: Question) -> Question:
-    """The same question, answered by the calibrated columns."""
+    """Return the same question, answered by the calibrated columns."""
     return replace(question, columns=tuple(map(calibrated_name, question.columns)))
 
 
-def either(columns: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What the same decision may cut: columns of predictions, or the calibrated ones."""
+def raw_and_calibrated(columns: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return columns of predictions, and the calibrated ones that a decision may cut in their place."""
     return tuple(columns), tuple(map(calibrated_name, columns))
 
 
-def _those_that_fit(method: str, asked: Sequence[Question], select: pd.DataFrame) -> tuple[Curve, ...]:
-    curves, wrong = [], list[PredictionsError]()
-    for question in asked:
+def _possible_curves(method: str, questions: Sequence[Question], select: pd.DataFrame) -> tuple[Curve, ...]:
+    """Return the curves of the questions for which there are enough patients; at least one."""
+    curves, errors = [], list[PredictionsError]()
+    for question in questions:
         try:
             curves.append(_curve_of(method, question, select))
         except PredictionsError as error:
-            wrong.append(error)
+            errors.append(error)
     if not curves:
-        raise wrong[0]
+        raise errors[0]
     return tuple(curves)
 
 
 def _curve_of(method: str, question: Question, select: pd.DataFrame) -> Curve:
     truth = question.truth(select)
-    known = ~np.isnan(truth)
-    probability, positive = question.probability(select)[known], truth[known] == 1
+    labelled = ~np.isnan(truth)
+    probability, positive = question.probability(select)[labelled], truth[labelled] == 1
     n, positives = len(positive), int(positive.sum())
     who = f"calibration {method} of {question.name}: {n} patients with {positives} positives"
     if not 0 < positives < n:
@@ -190,29 +191,30 @@ def _curve_of(method: str, question: Question, select: pd.DataFrame) -> Curve:
 
 
 def _line(values: Floats, target: Floats, method: str) -> tuple[float, float]:
-    """Intercept and slope, the first of them zero for a temperature; a slope of zero where the values do not vary."""
+    """Return intercept and slope; the intercept is 0 for a temperature, the slope 0 where the values do not vary."""
     if not np.ptp(values):
         return 0.0, 0.0
-    bare = method == "temperature"
-    found = logistic(values[:, None] if bare else np.stack([np.ones_like(values), values], 1), target)[0]
-    return (0.0, float(found[0])) if bare else (float(found[0]), float(found[1]))
+    if method == "temperature":
+        return 0.0, float(logistic(values[:, None], target)[0][0])
+    coefficients = logistic(np.stack([np.ones_like(values), values], 1), target)[0]
+    return float(coefficients[0]), float(coefficients[1])
 
 
 def _temperature(endpoint: Endpoint, columns: Sequence[str], select: pd.DataFrame) -> Curve:
     label, classes = endpoint.labels(select), len(columns)
     if len(np.unique(label)) < 2:
-        found = f"{len(label)} patients of {len(np.unique(label))} class"
-        raise PredictionsError(f"calibration temperature: {found}, expected two or more classes")
+        patients = f"{len(label)} patients of {len(np.unique(label))} class"
+        raise PredictionsError(f"calibration temperature: {patients}, expected two or more classes")
     shares, target = _log_shares(select, columns), _smoothed(label, classes)
 
-    def lost(power: float) -> float:
+    def loss(power: float) -> float:
         return -float((target * log_softmax(np.exp(power) * shares, axis=1)).sum())
 
     least, most = np.log(_LEAST), np.log(_MOST)
-    inverse = float(np.exp(minimize_scalar(lost, bounds=(least, most), method="bounded", options={"xatol": 1e-10}).x))
+    inverse = float(np.exp(minimize_scalar(loss, bounds=(least, most), method="bounded", options={"xatol": 1e-10}).x))
     if inverse < 2 * _LEAST:
-        found = f"{len(label)} patients whose probabilities do not rise with their classes"
-        raise PredictionsError(f"calibration temperature: {found}, expected some that do")
+        patients = f"{len(label)} patients whose probabilities do not rise with their classes"
+        raise PredictionsError(f"calibration temperature: {patients}, expected some that do")
     return Curve(
         name=", ".join(endpoint.classes),
         columns=tuple(columns),
@@ -224,12 +226,12 @@ def _temperature(endpoint: Endpoint, columns: Sequence[str], select: pd.DataFram
 
 def _isotonic(probability: Floats, positive: NDArray[np.bool_]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     edge = 1 / (len(positive) + 2)
-    found = IsotonicRegression(y_min=edge, y_max=1 - edge).fit(probability, positive.astype(np.float64))
-    return tuple(map(float, found.X_thresholds_)), tuple(map(float, found.y_thresholds_))
+    regression = IsotonicRegression(y_min=edge, y_max=1 - edge).fit(probability, positive.astype(np.float64))
+    return tuple(map(float, regression.X_thresholds_)), tuple(map(float, regression.y_thresholds_))
 
 
 def _smoothed(label: NDArray[np.int64], classes: int) -> Floats:
-    """Targets `(p, c)` that sum to one, as if each class had been seen as one patient of every class more."""
+    """Return targets `(p, c)` that sum to one, as if each class had one more patient of every class."""
     amounts = np.bincount(label, minlength=classes)[label][:, None]
     return np.asarray((np.eye(classes)[label] * amounts + 1) / (amounts + classes))
 

@@ -27,7 +27,7 @@ import pandas as pd
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.question import Question
 from mil.errors import ConfigError, PredictionsError
-from mil.fitted.calibrators import Calibrator, calibrated_name, either
+from mil.fitted.calibrators import Calibrator, calibrated_name, raw_and_calibrated
 from mil.fitted.cutoffs import achieved, choose, two_cuts
 from mil.fitted.decision import ABSTAINED, BETWEEN, Decision, On, apply, recalibrate, total
 from mil.fitted.rules import (
@@ -164,7 +164,7 @@ def aimed(decision: Decision, calibrator: Calibrator | None) -> Decision:
     if calibrator is None or decision.on != STATED:
         return decision
     raw = {calibrated_name(name): name for name in calibrator.columns}
-    given, put_right = either([raw.get(name, name) for name in decision.columns])
+    given, put_right = raw_and_calibrated([raw.get(name, name) for name in decision.columns])
     return decision.model_copy(update={"columns": put_right if calibrator.answers(given) else given})
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import PredictionsError
 from mil.fitted import calibrators, conformal, decision_rules, novelty
-from mil.fitted.calibrators import Calibrator, either
+from mil.fitted.calibrators import Calibrator, raw_and_calibrated
 from mil.fitted.checks import check_specification
 from mil.fitted.conformal import Conformal
 from mil.fitted.decision_rules import Decision, Plan, group_plan, plans
@@ -145,7 +145,7 @@ class FittedState(BaseModel):
             PredictionsError: it was not fitted; with the reason, where that is known.
         """
         for fitted in (*self.decisions, *self.risk_groups):
-            if fitted.columns in either(plan.columns):
+            if fitted.columns in raw_and_calibrated(plan.columns):
                 return fitted
         missing = f"decision {plan.name}: the checkpoint holds none, expected one that was fitted with it"
         raise PredictionsError(self.left_out.get(f"decision {plan.name}", missing))

@@ -21,7 +21,7 @@ from mil.endpoints.question import Question
 from mil.errors import ConfigError, PredictionsError
 from mil.features.formats import Reading
 from mil.fitted import calibrators
-from mil.fitted.calibrators import LOCAL, Calibrator, calibrated_name, either
+from mil.fitted.calibrators import LOCAL, Calibrator, calibrated_name, raw_and_calibrated
 from mil.fitted.decision_rules import STATED, Decision, aimed, recalibrate
 from mil.fitted.withholding import WITHHELD
 from mil.inference.predict import predict
@@ -170,6 +170,6 @@ def _question(checkpoint: Checkpoint, decision: Decision) -> Question:
     endpoint = checkpoint.endpoint
     positive = decision.rule.joint_classes()
     for one in endpoint.questions() if positive is None else [endpoint.joint_question(positive)]:
-        if decision.columns in either(one.columns):
+        if decision.columns in raw_and_calibrated(one.columns):
             return one
     raise ConfigError(f"{checkpoint.folder}: decision {decision.name} asks no yes-or-no question, expected one")
