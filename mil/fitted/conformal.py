@@ -1,17 +1,17 @@
-"""Split-conformal prediction: sets of classes, and intervals of numbers, that hold the truth as often as asked.
+"""Split-conformal prediction: sets of classes, or intervals of numbers, that contain the truth with a stated coverage.
 
-Limits are order statistics of what select patients deviate by (Vovk et al., Algorithmic Learning in a Random World,
+Limits are order statistics of the deviations of select patients (Vovk et al., Algorithmic Learning in a Random World,
 2005; Lei et al., JASA 113, 2018): of n exchangeable patients the one of rank `ceil((n + 1) coverage)`, which gives the
-next patient a coverage of at least that asked, whatever the model. Below the n at which that rank exists nothing can be
-left out: the set is everything, and `notes` says so.
+next patient at least the stated coverage, whatever the model. Where n is too small for that rank, nothing can be left
+out: the set contains every class, and `notes` says so.
 
 The guarantee is approximate here: the select patients also chose the epoch, so that the model fits them a little better
-than the next patient. It is a mean over patients, not a promise to each, and ends where the next patients are not like
-the select ones. What is reached is measured on report patients, see `mil.report.sections.prediction_sets`.
+than the next patient. It is a mean over patients, not a promise to each, and does not hold for patients unlike the
+select ones. The coverage among report patients is measured, see `mil.report.sections.prediction_sets`.
 
-Survival has no sets: whether a patient censored before the horizon deviates is not known, and dropping them would not
-leave an exchangeable sample. Weights by the chance of censoring (Candès et al., JRSS B 85, 2023) need a censoring model
-of their own, and time of the end of follow-up for every patient.
+Survival has no sets: whether a patient who is censored before the horizon deviates is unknown, and leaving them
+out would not leave an exchangeable sample. Weighting by the probability of censoring (Candès et al., JRSS B 85, 2023)
+needs a model of censoring, and the end of follow-up of every patient.
 """
 
 import math
@@ -29,12 +29,12 @@ from mil.fitted.options import ConformalOptions
 
 Floats = NDArray[np.float64]
 BETWEEN = "|"
-"""Stands between the classes of a set."""
+"""Separates the classes of a set."""
 _LEAST_SPREAD = 1e-12
 
 
 class Limit(BaseModel):
-    """How far a patient may deviate for a class, or a number, to stay in."""
+    """The largest deviation with which a class, or a number, is part of the prediction."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,16 +43,16 @@ class Limit(BaseModel):
     n: int
     """select patients it comes from"""
     cut: float | None
-    """largest deviation; none where they are too few, and nothing is left out"""
+    """largest deviation; None where the patients are too few, and nothing is left out"""
 
     @property
     def reach(self) -> float:
-        """The cut, or infinity."""
+        """The largest deviation, or infinity."""
         return math.inf if self.cut is None else self.cut
 
 
 class Sets(BaseModel):
-    """Which of the classes a patient may have: one set for classes that exclude each other, one for each label.
+    """The classes that a patient may have: one set for exclusive classes, one for each label.
 
     `lac`: a class deviates by one minus its probability (least ambiguous sets, Sadinle et al., JASA 114, 2019: smallest
     on average; a set is empty where no class is likely enough). `aps`: by the probability of all likelier classes
@@ -64,7 +64,7 @@ class Sets(BaseModel):
 
     kind: Literal["sets"] = "sets"
     name: str
-    """of the label; empty where the classes exclude each other"""
+    """of the label; empty for exclusive classes"""
     classes: tuple[str, ...]
     columns: tuple[str, ...]
     """probabilities of the classes, or of the second of two"""
@@ -78,24 +78,23 @@ class Sets(BaseModel):
     def _sized(self) -> "Sets":
         wide = len(self.columns) == len(self.classes) or (len(self.columns), len(self.classes)) == (1, 2)
         if not wide or len(self.limits) not in (0, 1, len(self.classes)):
-            found = f"{len(self.columns)} columns and {len(self.limits)} limits"
-            raise ValueError(f"{len(self.classes)} classes, {found}")
+            raise ValueError(f"{len(self.classes)} classes, {len(self.columns)} columns and {len(self.limits)} limits")
         return self
 
     def deviations(self, table: pd.DataFrame) -> Floats:
-        """Of each class, `(p, k)`."""
+        """Return the deviation of each class, `(p, k)`."""
         share = numbers(table, self.columns).numpy()
         share = np.hstack([1 - share, share]) if share.shape[1] == 1 else share
         if self.method == "lac":
             return 1 - share
         order = np.argsort(-share, axis=1, kind="stable")
         sorted_share = np.take_along_axis(share, order, 1)
-        found = np.empty_like(share)
-        np.put_along_axis(found, order, np.cumsum(sorted_share, 1) - sorted_share, 1)
-        return found
+        likelier = np.empty_like(share)
+        np.put_along_axis(likelier, order, np.cumsum(sorted_share, 1) - sorted_share, 1)
+        return likelier
 
     def members(self, table: pd.DataFrame) -> NDArray[np.bool_]:
-        """Which classes are in each patient's set, `(p, k)`."""
+        """Return which classes are in each patient's set, `(p, k)`."""
         inside = self.deviations(table) <= np.array([limit.reach for limit in self.limits])
         if not self.ordered:
             return inside
@@ -103,14 +102,14 @@ class Sets(BaseModel):
         return reached & left[:, ::-1]
 
     def apply(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Column `set`, or `set_<label>`: `"MSI-H"`, `"MSI-H|MSS"`, or an empty text."""
+        """Return column `set`, or `set_<label>`: `"MSI-H"`, `"MSI-H|MSS"`, or an empty text."""
         names = np.array(self.classes, dtype=object)
         sets = [BETWEEN.join(names[row]) for row in self.members(table)]
         return pd.DataFrame({f"set_{self.name}" if self.name else "set": sets}, index=table.index, dtype=object)
 
 
 class Interval(BaseModel):
-    """Between which numbers a patient's lies.
+    """The interval that a patient's number lies in.
 
     `absolute`: as far on both sides of every value. `scaled`: in multiples of the spread that the endpoint writes.
     `quantiles`: the outermost quantiles that the endpoint writes, moved out or in (Romano et al., NeurIPS 2019); never
@@ -133,45 +132,46 @@ class Interval(BaseModel):
         return self
 
     def deviations(self, table: pd.DataFrame, true: Floats) -> Floats:
-        """Of the true numbers `(p,)`, `(p,)`."""
+        """Return the deviations of the true numbers `(p,)`, `(p,)`."""
         low, high, scale = self._frame(table)
         return np.maximum(low - true, true - high) / scale
 
     def apply(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Columns `low` and `high`, in the endpoint's unit; infinite where nothing can be left out."""
+        """Return columns `low` and `high`, in the endpoint's unit; infinite where nothing can be left out."""
         low, high, scale = self._frame(table)
         value, reach = table[self.columns[0]].to_numpy(np.float64), self.limits[0].reach
         ends = {"low": np.minimum(low - reach * scale, value), "high": np.maximum(high + reach * scale, value)}
         return pd.DataFrame(ends, index=table.index)
 
     def _frame(self, table: pd.DataFrame) -> tuple[Floats, Floats, Floats]:
-        found = numbers(table, self.columns).numpy().T
+        """Return lower and upper end before the limit moves them, and the unit of deviations."""
+        value, *spread = numbers(table, self.columns).numpy().T
         match self.method:
             case "scaled":
-                return found[0], found[0], np.maximum(found[1], _LEAST_SPREAD)
+                return value, value, np.maximum(spread[0], _LEAST_SPREAD)
             case "quantiles":
-                return found[1], found[2], np.ones_like(found[0])
-        return found[0], found[0], np.ones_like(found[0])
+                return spread[0], spread[1], np.ones_like(value)
+        return value, value, np.ones_like(value)
 
 
 class Conformal(BaseModel):
-    """Sets or an interval, fitted and frozen."""
+    """Fitted prediction sets, or an interval."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     coverage: float
-    """as asked; of each label and, where limits are a class's own, of each class"""
+    """as stated; for each label and, where every class has its own limit, for each class"""
     needed: int
     """select patients a limit needs"""
     on: Literal["select"] = "select"
     parts: tuple[Annotated[Sets | Interval, Field(discriminator="kind")], ...]
 
     def apply(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Columns of sets or interval, a row for each of the table's."""
+        """Return the columns of sets or interval, one row for each row of the table."""
         return pd.concat([part.apply(table) for part in self.parts], axis=1)
 
     def notes(self) -> list[str]:
-        """A sentence for each limit that has too few patients."""
+        """Return a sentence for each limit that has too few patients."""
         return [
             f"{part.name or 'conformal'} {limit.of}: {limit.n} select patients, a coverage of {self.coverage:g} needs "
             f"{self.needed}: nothing is left out."
@@ -182,42 +182,42 @@ class Conformal(BaseModel):
 
 
 def needed(coverage: float) -> int:
-    """The fewest patients of which one has the rank `ceil((n + 1) coverage)`."""
+    """Return the smallest n for which the rank `ceil((n + 1) coverage)` exists."""
     share = Fraction(str(coverage))
     return math.ceil(share / (1 - share))
 
 
 def limit(of: str, deviations: Floats, coverage: float) -> Limit:
-    """The deviation of rank `ceil((n + 1) coverage)` among these `(n,)`, by exact arithmetic."""
+    """Return the deviation of rank `ceil((n + 1) coverage)` among `(n,)` deviations, by exact arithmetic."""
     rank = math.ceil((len(deviations) + 1) * Fraction(str(coverage)))
     cut = float(np.sort(deviations)[rank - 1]) if rank <= len(deviations) else None
     return Limit(of=of, n=len(deviations), cut=cut)
 
 
 def fit(options: ConformalOptions, endpoint: Endpoint, select: pd.DataFrame) -> Conformal | None:
-    """Limits from select patients; none for survival, see above.
+    """Fit limits to select patients; None for survival.
 
     Args:
         options: As the tool states them.
         endpoint: What is predicted.
-        select: Targets and scores of the select patients; who has no target is left out.
+        select: Targets and scores of the select patients; those without a target are left out.
     """
-    known = select[endpoint.has_target(select)]
+    patients = select[endpoint.has_target(select)]
     if endpoint.value_column is not None:
-        parts: Sequence[Sets | Interval] = [_interval(endpoint, endpoint.value_column, known, options.coverage)]
+        parts: Sequence[Sets | Interval] = [_interval(endpoint, endpoint.value_column, patients, options.coverage)]
     elif endpoint.questions():
-        unlimited = zip(_sets(endpoint, options), truths(endpoint, known), strict=True)
-        parts = [_limited(sets, truth, known, options) for sets, truth in unlimited]
+        unlimited = zip(_sets(endpoint, options), truths(endpoint, patients), strict=True)
+        parts = [_limited(sets, truth, patients, options) for sets, truth in unlimited]
     else:
         return None
     return Conformal(coverage=options.coverage, needed=needed(options.coverage), parts=tuple(parts))
 
 
 def truths(endpoint: Endpoint, table: pd.DataFrame) -> list[NDArray[np.int64]]:
-    """The true class's place in each of the endpoint's sets, `(p,)` each; -1 where not known."""
+    """Return the index of the true class in each of the endpoint's sets, `(p,)` each; -1 where it is missing."""
     if endpoint.classes:
         return [endpoint.labels(table)]
-    return [np.nan_to_num(one.truth(table), nan=-1.0).astype(np.int64) for one in endpoint.questions()]
+    return [np.nan_to_num(question.truth(table), nan=-1.0).astype(np.int64) for question in endpoint.questions()]
 
 
 def _sets(endpoint: Endpoint, options: ConformalOptions) -> Iterator[Sets]:
@@ -226,29 +226,30 @@ def _sets(endpoint: Endpoint, options: ConformalOptions) -> Iterator[Sets]:
     if endpoint.classes:
         yield Sets(name="", classes=endpoint.classes, columns=endpoint.class_columns, **shared)
     else:
-        for one in endpoint.questions():
-            yield Sets(name=one.name, classes=(one.negative, one.positive), columns=one.columns, **shared)
+        for question in endpoint.questions():
+            classes = (question.negative, question.positive)
+            yield Sets(name=question.name, classes=classes, columns=question.columns, **shared)
 
 
 def _limited(sets: Sets, truth: NDArray[np.int64], table: pd.DataFrame, options: ConformalOptions) -> Sets:
-    known = truth >= 0
-    truth, all_classes = truth[known], sets.deviations(table[known])
-    own = all_classes[np.arange(len(truth)), truth]  # (p,)
+    labelled = truth >= 0
+    truth, by_class = truth[labelled], sets.deviations(table[labelled])
+    deviations = by_class[np.arange(len(truth)), truth]  # (p,), of the true class
     if options.per_class:
-        limits = [limit(name, own[truth == at], options.coverage) for at, name in enumerate(sets.classes)]
+        limits = [limit(name, deviations[truth == at], options.coverage) for at, name in enumerate(sets.classes)]
     else:
-        limits = [limit("all", own, options.coverage)]
+        limits = [limit("all", deviations, options.coverage)]
     return sets.model_copy(update={"limits": tuple(limits)})
 
 
 def _interval(endpoint: Endpoint, value: str, table: pd.DataFrame, coverage: float) -> Interval:
     quantiles = list(endpoint.quantile_columns.values())
-    without = Limit(of="value", n=0, cut=None)
+    unlimited = Limit(of="value", n=0, cut=None)
     if endpoint.spread_column is not None:
-        bare = Interval(method="scaled", columns=(value, endpoint.spread_column), limits=(without,))
+        bare = Interval(method="scaled", columns=(value, endpoint.spread_column), limits=(unlimited,))
     elif len(quantiles) > 1:
-        bare = Interval(method="quantiles", columns=(value, quantiles[0], quantiles[-1]), limits=(without,))
+        bare = Interval(method="quantiles", columns=(value, quantiles[0], quantiles[-1]), limits=(unlimited,))
     else:
-        bare = Interval(method="absolute", columns=(value,), limits=(without,))
+        bare = Interval(method="absolute", columns=(value,), limits=(unlimited,))
     deviations = bare.deviations(table, endpoint.encode(table).double().numpy())
     return bare.model_copy(update={"limits": (limit("value", deviations, coverage),)})

@@ -1,4 +1,4 @@
-"""Cuts of a score, chosen on select patients and frozen; a patient at a cut is above it (`score >= cut`)."""
+"""Choose cuts of a score on select patients; a patient at a cut is above it (`score >= cut`)."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -16,33 +16,33 @@ logger = logging.getLogger(__name__)
 
 
 class Candidates(NamedTuple):
-    """Every score as a cut, increasing, and what each would do, `(k,)`."""
+    """Every score as a possible cut, increasing, with the patients on either side, `(k,)` each."""
 
     cuts: Floats
-    found: NDArray[np.int64]
-    """positives from the cut on"""
+    detected: NDArray[np.int64]
+    """positives at or above the cut"""
     cleared: NDArray[np.int64]
     """negatives below it"""
     positives: int
     negatives: int
 
     def rate(self, measure: str) -> Floats:
-        """Sensitivity, specificity, NPV or PPV of each cut; NaN where nobody is on that side."""
-        lower = self.cleared + self.positives - self.found
-        everyone = np.ones_like(self.found)
-        part, whole = {
-            "sensitivity": (self.found, everyone * self.positives),
-            "specificity": (self.cleared, everyone * self.negatives),
-            "ppv": (self.found, self.positives + self.negatives - lower),
-            "npv": (self.cleared, lower),
+        """Return sensitivity, specificity, NPV or PPV of each cut; NaN where no patient is on that side."""
+        below = self.cleared + self.positives - self.detected
+        each = np.ones_like(self.detected)
+        numerator, denominator = {
+            "sensitivity": (self.detected, each * self.positives),
+            "specificity": (self.cleared, each * self.negatives),
+            "ppv": (self.detected, self.positives + self.negatives - below),
+            "npv": (self.cleared, below),
         }[measure]
         rate = np.full(len(self.cuts), np.nan)
-        np.divide(part, whole, out=rate, where=whole > 0)
+        np.divide(numerator, denominator, out=rate, where=denominator > 0)
         return rate
 
 
 def candidates(score: ArrayLike, positive: ArrayLike, what: str) -> Candidates:
-    """All cuts of these patients.
+    """Return all possible cuts of these patients' scores.
 
     Raises:
         PredictionsError: a class is absent among the patients.
@@ -53,9 +53,9 @@ def candidates(score: ArrayLike, positive: ArrayLike, what: str) -> Candidates:
         raise PredictionsError(f"decision {what}: {mixture}, expected both classes")
     cuts = np.unique(score)
     positives, negatives = int(positive.sum()), int((~positive).sum())
-    found = positives - np.searchsorted(np.sort(score[positive]), cuts)
+    detected = positives - np.searchsorted(np.sort(score[positive]), cuts)
     cleared = np.searchsorted(np.sort(score[~positive]), cuts)
-    return Candidates(cuts, found, cleared, positives, negatives)
+    return Candidates(cuts, detected, cleared, positives, negatives)
 
 
 def choose(rule: SensitivityRule | SpecificityRule | YoudenRule, score: ArrayLike, positive: ArrayLike) -> float:
@@ -75,7 +75,7 @@ def choose(rule: SensitivityRule | SpecificityRule | YoudenRule, score: ArrayLik
     """
     every = candidates(score, positive, rule.rule)
     if isinstance(rule, YoudenRule):
-        return float(every.cuts[np.argmax(every.found * every.negatives + every.cleared * every.positives)])
+        return float(every.cuts[np.argmax(every.detected * every.negatives + every.cleared * every.positives)])
     rate, share = every.rate(rule.rule), rule.at_least
     if isinstance(rule, SensitivityRule):
         return float(every.cuts[rate >= share].max())
@@ -87,11 +87,11 @@ def choose(rule: SensitivityRule | SpecificityRule | YoudenRule, score: ArrayLik
 
 
 def two_cuts(out: Mapping[str, float], into: Mapping[str, float], score: ArrayLike, positive: ArrayLike) -> list[float]:
-    """The cut below which patients are ruled out and the one from which on they are ruled in, or one for both.
+    """Return the cut below which patients are ruled out and the cut from which on they are ruled in, or one for both.
 
-    The first is the highest cut with the sensitivity, or the NPV below it, that is asked for; the second the lowest
-    with the specificity or the PPV: both decide as many patients as the promise allows. Where the zones overlap there
-    is no zone between them, and one cut lies in their middle.
+    The first is the highest cut with the promised sensitivity, or NPV below it; the second the lowest with the promised
+    specificity or PPV: both decide as many patients as the promises allow. Where the zones overlap, one cut lies in the
+    middle of the overlap.
 
     Args:
         out: `{"sensitivity": share}` or `{"npv": share}`.
@@ -100,7 +100,7 @@ def two_cuts(out: Mapping[str, float], into: Mapping[str, float], score: ArrayLi
         positive: `(p,)`, true or 1 for positives.
 
     Raises:
-        PredictionsError: a class is absent among the patients, or no cut reaches what is asked.
+        PredictionsError: a class is absent among the patients, or no cut keeps a promise.
     """
     every = candidates(score, positive, "two_cuts")
     low, high = float(_reaching(every, out).max()), float(_reaching(every, into).min())
@@ -112,13 +112,13 @@ def _reaching(every: Candidates, target: Mapping[str, float]) -> Floats:
     rate = every.rate(measure)
     if not (rate >= share).any():
         among, best = every.positives + every.negatives, float(np.nanmax(rate, initial=0.0))
-        found = f"no cut reaches {measure} {share} on {among} select patients"
-        raise PredictionsError(f"decision two_cuts: {found}, expected one; the best reachable is {best:.3f}")
+        reason = f"no cut reaches {measure} {share} on {among} select patients"
+        raise PredictionsError(f"decision two_cuts: {reason}, expected one; the best reachable is {best:.3f}")
     return every.cuts[rate >= share]
 
 
 def achieved(cuts: Sequence[float], score: Floats, positive: NDArray[np.bool_]) -> dict[str, float | None]:
-    """Sensitivity and NPV of the lowest cut, specificity and PPV of the highest; None where nobody is there."""
+    """Return sensitivity and NPV of the lowest cut, specificity and PPV of the highest; None for empty groups."""
     out, into = score < cuts[0], score >= cuts[-1]
     pairs = {
         "sensitivity": (~out & positive, positive),

@@ -1,19 +1,19 @@
-"""Risks at a horizon that are wrong on the whole, put right by the patients of a select set or of a new hospital.
+"""Calibration of risks at a horizon, fitted to the patients of model selection or of a new hospital.
 
-Everything happens on the scale of log(-log(1 - risk)), where hazards that are proportional differ by a constant:
+Curves are straight lines on the scale of log(-log(1 - risk)), where proportional hazards differ by a constant:
 
-- `baseline`: one constant a horizon, so that the mean predicted risk is the observed one: calibration in the large, and
-  the hazard of the patients at hand in place of the training patients' (van Houwelingen, Statistics in Medicine 19,
-  2000; Steyerberg, Clinical Prediction Models, 2nd edition, 2019, chapter 20, methods 1 and 2).
-- `baseline_slope`: one slope for all horizons before that, which draws risks together that are too extreme.
+- `baseline`: one constant for each horizon, so that the mean predicted risk equals the observed one: calibration in the
+  large, with the baseline hazard of these patients in place of the training patients' (van Houwelingen, Statistics in
+  Medicine 19, 2000; Steyerberg, Clinical Prediction Models, 2nd edition, 2019, chapter 20, methods 1 and 2).
+- `baseline_slope`: first one slope for all horizons, which moderates risks that are too extreme.
 
-The observed risk is Kaplan and Meier's, or where causes compete Aalen and Johansen's, each cause for itself. The slope
-is the likeliest one of having the event by each horizon, with a constant of its own each: patients who are censored
-before have no part, the others weigh by the inverse chance to be followed as long as that. Outcomes are smoothed as
-Platt smooths his (see `mil.fitted.calibrators`), since few patients may be told apart without error.
+The observed risk is the Kaplan-Meier estimate, or where causes compete the Aalen-Johansen estimate of each cause. The
+slope maximises the likelihood of having the event by each horizon, with a constant for each: patients who are censored
+earlier are left out, the others are weighted by the inverse probability of being followed that long. Outcomes are
+smoothed as in `mil.fitted.calibrators`, since few patients may be separated without error.
 
-The constants of two horizons differ, so that a risk could fall with time, or the causes' risks sum to more than one:
-who applies the curves draws them together (`rising`).
+The constants of two horizons differ, so that a calibrated risk could fall with time, or the causes' risks sum to more
+than one: whoever applies the curves corrects that with `rising`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,27 +32,28 @@ from mil.stats.censoring import Censoring
 from mil.stats.net_benefit import incidence_until
 
 FEWEST = 10
-"""Events until a horizon, and patients followed that long, below which it is left as it is."""
+"""Events by a horizon, and patients followed that long, that a curve needs."""
 _LEAST, _FAR = 1e-3, 60.0
 
 
 @dataclass(frozen=True, eq=False)
-class _Known:
-    """One cause at one horizon, with what is known of the patients."""
+class _Outcomes:
+    """The patients' outcomes of one cause by one horizon, with their predicted risks."""
 
     name: str
     column: str
     score: Floats
     """log(-log(1 - risk)), `(p,)`"""
     event: Floats
-    """1 who had it by then, 0 who had not, `(p,)`"""
+    """1 with the event by then, 0 without, `(p,)`"""
     weight: Floats
-    """0 for who is censored before, `(p,)`"""
+    """inverse probability of being followed, 0 for patients who are censored before, `(p,)`"""
     observed: float
+    """share of patients with the event by then"""
 
     @property
     def events(self) -> int:
-        """Patients who had it by then."""
+        """Number of patients with the event by then."""
         return int(self.event.sum())
 
     @property
@@ -79,38 +80,38 @@ def fit(method: str, endpoint: Endpoint, select: pd.DataFrame) -> tuple[Curve, .
     if view is None:
         raise ValueError(f"endpoint {', '.join(endpoint.columns)}: no times to an event")
     time, code = view.event_times(endpoint.encode(select)).numpy().T
-    found, wrong = list[Curve](), list[PredictionsError]()
+    curves, errors = list[Curve](), list[PredictionsError]()
     for cause, names in enumerate(view.all_risk_columns(), 1):
-        known = []
-        for one in _looked(method, view, select, time, code, cause, names):
-            if isinstance(one, PredictionsError):
-                wrong.append(one)
+        horizons = []
+        for outcomes in _by_horizon(method, view, select, time, code, cause, names):
+            if isinstance(outcomes, PredictionsError):
+                errors.append(outcomes)
             else:
-                known.append(one)
-        if known:
-            slope = _slope(known, method) if method == "baseline_slope" else 1.0
-            found += [_curve(one, slope) for one in known]
-    if not found:
-        raise wrong[0]
-    return tuple(found)
+                horizons.append(outcomes)
+        if horizons:
+            slope = _slope(horizons, method) if method == "baseline_slope" else 1.0
+            curves += [_curve(outcomes, slope) for outcomes in horizons]
+    if not curves:
+        raise errors[0]
+    return tuple(curves)
 
 
 def rising(values: Floats, horizons: int) -> Floats:
-    """Risks that do not fall with time and whose causes do not sum to more than one, `(p, k h)`; NaN stays.
+    """Return risks that do not fall with time and whose causes do not sum to more than one, `(p, k h)`; NaN stays.
 
-    A patient's risks are divided by what the causes' last ones sum to, where that is more than one.
+    A patient's risks are divided by the sum of the causes' risks at the last horizon, where that is above one.
 
     Args:
         values: `(p, k h)`, by cause and then by time.
-        horizons: h, of each cause.
+        horizons: Number of horizons of each cause, h.
     """
     shaped = values.reshape(len(values), -1, horizons)  # (p, k, h)
     grown = np.fmax.accumulate(shaped, axis=2)
-    whole = np.nansum(grown, axis=1).max(axis=1, initial=1.0)  # (p,)
-    return np.where(np.isnan(values), np.nan, (grown / whole[:, None, None]).reshape(values.shape))
+    total = np.nansum(grown, axis=1).max(axis=1, initial=1.0)  # (p,)
+    return np.where(np.isnan(values), np.nan, (grown / total[:, None, None]).reshape(values.shape))
 
 
-def _looked(
+def _by_horizon(
     method: str,
     view: SurvivalView,
     patients: pd.DataFrame,
@@ -118,8 +119,8 @@ def _looked(
     ended: Floats,
     cause: int,
     names: Sequence[str],
-) -> Iterator[_Known | PredictionsError]:
-    """Yield what is known about a cause at each horizon, or why it is too little."""
+) -> Iterator[_Outcomes | PredictionsError]:
+    """Yield the outcomes of a cause by each horizon, or the error that says why they are too few."""
     times = sorted(view.horizons.values())
     for column, at in zip(names, times, strict=True):
         if column not in patients:
@@ -130,59 +131,64 @@ def _looked(
             who = f"calibration {method} of {column}: {len(time)} patients with {events} events by {at:g}"
             yield PredictionsError(f"{who} and {followed} followed as long, expected {FEWEST} of each")
             continue
-        other = np.where(ended == cause, 1, np.where(ended > 0, 2, 0))
-        observed = float(incidence_until(time, other, at)[0])
+        state = np.where(ended == cause, 1, np.where(ended > 0, 2, 0))
+        observed = float(incidence_until(time, state, at)[0])
         score = log_log(patients[column].to_numpy(np.float64))
-        yield _Known(column.removeprefix("risk_"), column, score, event, _weights(time, ended, at), observed)
+        yield _Outcomes(column.removeprefix("risk_"), column, score, event, _weights(time, ended, at), observed)
 
 
 def _weights(time: Floats, ended: Floats, at: float) -> Floats:
-    """`1 / G` just before what is known of each patient by a time; who leaves at that very time was there."""
-    known = np.nextafter(np.minimum(time, at), -np.inf)
-    return np.where((ended > 0) | (time >= at), Censoring.fit(time, ended).inverse(known), 0.0)
+    """Return `1 / G` just before the end of each patient's follow-up or the horizon; 0 for those censored before it."""
+    followed = np.nextafter(np.minimum(time, at), -np.inf)
+    return np.where((ended > 0) | (time >= at), Censoring.fit(time, ended).inverse(followed), 0.0)
 
 
-def _slope(known: Sequence[_Known], method: str) -> float:
-    """The one of all horizons of a cause."""
-    who = f"calibration {method} of {', '.join(one.column for one in known)}: {len(known[0].score)} patients"
-    if not all(np.ptp(one.score) for one in known):
+def _slope(horizons: Sequence[_Outcomes], method: str) -> float:
+    """Return the slope of all horizons of a cause."""
+    columns = ", ".join(outcomes.column for outcomes in horizons)
+    who = f"calibration {method} of {columns}: {len(horizons[0].score)} patients"
+    if not all(np.ptp(outcomes.score) for outcomes in horizons):
         raise PredictionsError(f"{who} with one risk for all, expected risks that differ")
 
-    def lost(weights: Floats) -> tuple[float, Floats]:
-        parts = [_lost(one, float(own), float(weights[-1])) for one, own in zip(known, weights[:-1], strict=True)]
-        gradient = [part[1] for part in parts] + [sum(part[2] for part in parts)]
-        return sum(part[0] for part in parts), np.array(gradient)
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        intercepts, slope = weights[:-1], float(weights[-1])
+        terms = [
+            _loss(outcomes, float(intercept), slope) for outcomes, intercept in zip(horizons, intercepts, strict=True)
+        ]
+        gradient = [term[1] for term in terms] + [sum(term[2] for term in terms)]
+        return sum(term[0] for term in terms), np.array(gradient)
 
-    found = minimize(lost, [0.0] * len(known) + [1.0], jac=True, method="BFGS", options={"gtol": 1e-7})
-    slope = float(found.x[-1])
+    fit = minimize(loss, [0.0] * len(horizons) + [1.0], jac=True, method="BFGS", options={"gtol": 1e-7})
+    slope = float(fit.x[-1])
     if not slope > _LEAST:
         raise PredictionsError(f"{who} whose risks have a slope of {slope:.3g}, expected one that rises with the truth")
     return slope
 
 
-def _lost(one: _Known, intercept: float, slope: float) -> tuple[float, float, float]:
-    """Mean negative log likelihood, and its slopes in both."""
-    hazard = np.exp(np.clip(intercept + slope * one.score, -_FAR, _FAR / 10))  # (p,)
-    risk, weight, target = -np.expm1(-hazard), one.weight / one.weight.sum(), one.target
+def _loss(outcomes: _Outcomes, intercept: float, slope: float) -> tuple[float, float, float]:
+    """Return the mean negative log likelihood, and its derivatives by intercept and slope."""
+    hazard = np.exp(np.clip(intercept + slope * outcomes.score, -_FAR, _FAR / 10))  # (p,)
+    risk, weight, target = -np.expm1(-hazard), outcomes.weight / outcomes.weight.sum(), outcomes.target
     value = -float(weight @ (target * np.log(risk) - (1 - target) * hazard))
     pull = -weight * hazard * (target * np.exp(-hazard) / risk - (1 - target))
-    return value, float(pull.sum()), float(pull @ one.score)
+    return value, float(pull.sum()), float(pull @ outcomes.score)
 
 
-def _curve(one: _Known, slope: float) -> Curve:
-    """With the constant that makes the mean the observed risk."""
+def _curve(outcomes: _Outcomes, slope: float) -> Curve:
+    """Return the curve with the constant that makes the mean risk the observed one."""
 
-    def above(intercept: float) -> float:
-        return float(-np.expm1(-np.exp(np.clip(intercept + slope * one.score, -_FAR, 50.0))).mean()) - one.observed
+    def excess(intercept: float) -> float:
+        risk = -np.expm1(-np.exp(np.clip(intercept + slope * outcomes.score, -_FAR, 50.0)))
+        return float(risk.mean()) - outcomes.observed
 
     reach = _FAR * (1 + slope)
-    found = brentq(above, -reach, reach, xtol=1e-13, rtol=1e-14)
+    intercept = brentq(excess, -reach, reach, xtol=1e-13, rtol=1e-14)
     return Curve(
-        name=one.name,
-        columns=(one.column,),
-        n=len(one.score),
-        positives=one.events,
-        intercept=float(found),
+        name=outcomes.name,
+        columns=(outcomes.column,),
+        n=len(outcomes.score),
+        positives=outcomes.events,
+        intercept=float(intercept),
         slope=slope,
         scale=LOG_LOG,
     )
