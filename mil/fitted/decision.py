@@ -1,4 +1,4 @@
-"""A decision as it is frozen: what is summed into a score, where it is cut, and what the zones are called."""
+"""A fitted decision: what is summed into a score, where it is cut, and what the zones are called."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -25,25 +25,25 @@ class Decision(BaseModel):
     name: str
     """of the question, or of the score where there is no question"""
     columns: tuple[str, ...]
-    """summed into the score; by `argmax` compared"""
+    """summed into the score; for `argmax` compared"""
     rule: Annotated[AnyRule | NoRule, BeforeValidator(parse_rule)]
     """as the tool states it"""
     cuts: tuple[float, ...]
-    """rising; by `argmax` the least probability of a call, where there is one"""
+    """increasing; for `argmax` the least probability of a call, where there is one"""
     calls: tuple[str, ...]
-    """names of the zones from the lowest; by `argmax` the classes, then who is abstained from"""
+    """names of the zones from the lowest; for `argmax` the classes, then the call for abstaining"""
     on: On
     """whose scores set the cuts"""
     n: int = 0
-    """patients who set the cuts; none where they were stated beforehand"""
+    """patients who set the cuts; 0 where they were stated beforehand"""
     positives: int | None = None
-    """or events, among them; none where nobody is one"""
+    """positives or events among them; None where there is no such thing"""
     achieved: dict[str, float | None] = {}
     """rates, or shares of the zones, of these patients"""
     note: str | None = None
-    """what the rule could not have"""
+    """which promise the rule could not keep"""
     guarantee: Guarantee | None = None
-    """of cuts set at known positives"""
+    """of cuts set on known positives"""
 
     @model_validator(mode="after")
     def _zones(self) -> "Decision":
@@ -54,11 +54,11 @@ class Decision(BaseModel):
 
     @property
     def likeliest(self) -> bool:
-        """Whether classes are compared, and no score is cut."""
+        """Whether the likeliest class is called, and no score is cut."""
         return isinstance(self.rule, ArgmaxRule)
 
     def score(self, table: pd.DataFrame) -> NDArray[np.float64]:
-        """What is cut, `(p,)`.
+        """Return the score that is cut, `(p,)`.
 
         Raises:
             PredictionsError: a column is missing.
@@ -66,7 +66,7 @@ class Decision(BaseModel):
         return total(table, self.columns)
 
     def call(self, table: pd.DataFrame) -> NDArray[np.object_]:
-        """The zone or class of each patient, `(p,)`; None where a score is missing. A score at a cut is above it.
+        """Return the zone or class of each patient, `(p,)`; None without a score. A score at a cut is above it.
 
         Raises:
             PredictionsError: a column is missing.
@@ -81,27 +81,27 @@ class Decision(BaseModel):
 
     def _likeliest(self, shares: NDArray[np.float64]) -> NDArray[np.object_]:
         shares = np.concatenate([1 - shares, shares], axis=1) if shares.shape[1] == 1 else shares  # (p, c)
-        found: NDArray[np.object_] = np.array(self.calls, dtype=object)[shares.argmax(axis=1)]
+        calls: NDArray[np.object_] = np.array(self.calls, dtype=object)[shares.argmax(axis=1)]
         if self.cuts:
-            found[shares.max(axis=1) < self.cuts[0]] = self.calls[-1]
-        found[np.isnan(shares).any(axis=1)] = None
-        return found
+            calls[shares.max(axis=1) < self.cuts[0]] = self.calls[-1]
+        calls[np.isnan(shares).any(axis=1)] = None
+        return calls
 
 
 def total(table: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
-    """The sum of columns `(p,)`, added from the left: a score that set a cut is the same number when it is cut.
+    """Return the sum of columns `(p,)`, added from the left, so that a score that set a cut is the same number again.
 
     Raises:
         PredictionsError: a column is missing.
     """
-    first, *others = numbers(table, columns).numpy().T
-    for other in others:
-        first = first + other
-    return np.asarray(first)
+    score, *addends = numbers(table, columns).numpy().T
+    for addend in addends:
+        score = score + addend
+    return np.asarray(score)
 
 
 def apply(decisions: Sequence[Decision], table: pd.DataFrame) -> pd.DataFrame:
-    """Calls of each row: column `call` by one decision, `call_<name>` by each of several.
+    """Return the calls of each row: column `call` for one decision, `call_<name>` for each of several.
 
     Raises:
         PredictionsError: a column of scores is missing.
@@ -112,7 +112,7 @@ def apply(decisions: Sequence[Decision], table: pd.DataFrame) -> pd.DataFrame:
 
 
 def recalibrate(decision: Decision, scores: ArrayLike, sensitivity: float = 0.95, confidence: float = 0.95) -> Decision:
-    """The decision with its lowest cut set anew from known positives, for a site or scanner that it does not know.
+    """Return the decision with its lowest cut set on known positives of a new site or scanner.
 
     Args:
         decision: One that rules out: of a sensitivity, by Youden, or of two cuts, whose upper cut stays.

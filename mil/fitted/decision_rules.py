@@ -1,4 +1,4 @@
-"""The decision that a tool's yaml asks for, fitted on train or select patients of one fold.
+"""The decisions that a tool asks for, fitted to the train or select patients of one fold.
 
     {rule: sensitivity, at_least: 0.95}       the highest cut that finds that share of the select positives
     {rule: specificity, at_least: 0.95}       the lowest cut that clears that share of the select negatives
@@ -10,12 +10,12 @@
     {rule: absolute_risk, horizon: 5y, cuts: [0.05]}     the same by a risk stated beforehand
     {questions: {MSI: {rule: ...}}}           a rule for some of the questions
 
-The first four and `argmax` on labels speak of yes-or-no questions: one decision for each that the endpoint asks, or one
-for `positive: [classes]` together. `role:` says what the decision is for and changes nothing.
+The first four, and `argmax` on labels, are about yes-or-no questions: one decision for each of the endpoint's, or one
+for `positive: [classes]` together. `role:` says what the decision is for and changes no number.
 
-Probabilities and risks that were stated beforehand (`low` and `high`, `argmax`, `absolute_risk`) mean what they say, so
-they are compared with the calibrated columns where a calibration was fitted. Cuts that patients set are of the model's
-own columns: an order is all that they need, and a calibration keeps it.
+Probabilities and risks that are stated beforehand (`low` and `high`, `argmax`, `absolute_risk`) are compared with the
+calibrated columns, where a calibration was fitted. Cuts that patients set are of the uncalibrated columns: they need an
+order only, and calibration keeps it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ from mil.fitted.rules import (
     YoudenRule,
 )
 
-__all__ = ["STATED", "Decision", "Plan", "aimed", "apply", "fit", "group_plan", "plans", "recalibrate"]
+__all__ = ["STATED", "Decision", "Plan", "apply", "fit", "group_plan", "on_calibrated_columns", "plans", "recalibrate"]
 
 STATED: On = "stated beforehand"
 OVERLAP = "Both promises can be kept without an indeterminate zone: one cut in the middle of where they overlap."
@@ -55,7 +55,7 @@ OVERLAP = "Both promises can be kept without an indeterminate zone: one cut in t
 
 @dataclass(frozen=True)
 class Plan:
-    """One decision before it is fitted; what it asks for has been checked."""
+    """One decision before it is fitted."""
 
     name: str
     """of the question, or of the score"""
@@ -63,18 +63,21 @@ class Plan:
     endpoint: Endpoint
     columns: tuple[str, ...]
     calls: tuple[str, ...]
-    """of every zone that there may be, from the lowest"""
+    """names of all possible zones, from the lowest"""
     question: Question | None = None
 
     @property
     def stated(self) -> bool:
-        """Whether the rule itself says where to cut, so that what is cut has to be a probability."""
+        """Whether the rule itself states the cuts, as probabilities."""
         return self.rule.stated_cuts() is not None
 
     def fit(self, train: pd.DataFrame, select: pd.DataFrame, calibrator: Calibrator | None = None) -> Decision:
-        """With its cuts, from predictions with targets of a fold's train and select patients; no others are seen.
+        """Return the decision, with cuts from the predictions and targets of a fold's train and select patients.
 
-        `calibrator` was fitted to the same select patients; what the rule states is then cut on its columns.
+        Args:
+            train: Training patients.
+            select: Patients of model selection.
+            calibrator: Fitted to the same select patients; cuts that the rule states are then of its columns.
 
         Raises:
             PredictionsError: these patients cannot set the cuts, or a column of scores is missing.
@@ -84,7 +87,7 @@ class Plan:
         stated = self.rule.stated_cuts()
         if stated is None:
             return self._by_question(select)
-        return aimed(self._decision(stated, on=STATED), calibrator)
+        return on_calibrated_columns(self._decision(stated, on=STATED), calibrator)
 
     def _decision(self, cuts: Sequence[float], on: On, n: int = 0, positives: int | None = None) -> Decision:
         """Return this plan with its cuts; where two became one there is no zone between them."""
@@ -107,7 +110,7 @@ class Plan:
 
     @property
     def outer(self) -> tuple[str, str]:
-        """What is called ruled out, and ruled in, by a yes-or-no question."""
+        """The calls that rule a yes-or-no question out, and in."""
         return (self.calls[0], self.calls[1 if self.compares_classes else -1])
 
     def _by_quantiles(self, rule: QuantilesRule, train: pd.DataFrame) -> Decision:
@@ -123,8 +126,8 @@ class Plan:
         if self.question is None:
             raise ValueError(f"decision {self.name}: no question")
         truth = self.question.truth(select)
-        known = ~np.isnan(truth)
-        score, positive = total(select, self.columns)[known], truth[known] == 1
+        labelled = ~np.isnan(truth)
+        score, positive = total(select, self.columns)[labelled], truth[labelled] == 1
         if isinstance(self.rule, TwoCutsRule) and self.rule.out and self.rule.into:
             cuts = two_cuts(self.rule.out, self.rule.into, score, positive)
         elif isinstance(self.rule, SensitivityRule | SpecificityRule | YoudenRule):
@@ -143,13 +146,13 @@ def fit(
     select: pd.DataFrame,
     calibrator: Calibrator | None = None,
 ) -> list[Decision]:
-    """Everything that a tool decides, from predictions of one fold's patients.
+    """Fit all decisions of a tool to predictions of one fold's patients.
 
     Args:
         decision: As the tool states it; None, or no rule, decides nothing.
-        endpoint: What was predicted; not several in one.
+        endpoint: What was predicted; a single endpoint.
         train: Targets and scores of training patients.
-        select: Those of select patients.
+        select: Targets and scores of select patients.
         calibrator: Fitted to the select patients, where the tool asks for one.
 
     Raises:
@@ -159,13 +162,13 @@ def fit(
     return [plan.fit(train, select, calibrator) for plan in plans(decision, endpoint)]
 
 
-def aimed(decision: Decision, calibrator: Calibrator | None) -> Decision:
-    """A decision whose cuts were stated, about the calibrated columns as far as there are some; others as they are."""
+def on_calibrated_columns(decision: Decision, calibrator: Calibrator | None) -> Decision:
+    """Return a decision with stated cuts about the calibrated columns, as far as there are some; others unchanged."""
     if calibrator is None or decision.on != STATED:
         return decision
     raw = {calibrated_name(name): name for name in calibrator.columns}
-    given, put_right = raw_and_calibrated([raw.get(name, name) for name in decision.columns])
-    return decision.model_copy(update={"columns": put_right if calibrator.answers(given) else given})
+    columns, calibrated = raw_and_calibrated([raw.get(name, name) for name in decision.columns])
+    return decision.model_copy(update={"columns": calibrated if calibrator.answers(columns) else columns})
 
 
 def plans(decision: SingleDecision | None, endpoint: Endpoint) -> list[Plan]:

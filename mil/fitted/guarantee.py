@@ -1,4 +1,4 @@
-"""What a cut promises that is set at known positives of a new site or scanner.
+"""What a cut promises that is set on known positives of a new site or scanner.
 
 The cut is the j-th lowest of k positives' scores. Whatever the distribution of scores, the share of further positives
 from the same source that lie at or above it is Beta(k + 1 - j, j) distributed (order statistics; with tied scores it is
@@ -18,13 +18,13 @@ _SLACK = 1 + 1e-12
 
 
 class Guarantee(BaseModel):
-    """A cut and the sensitivity it carries."""
+    """A cut, and the sensitivity that it guarantees."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     cut: float
     positives: int
-    """k, whose scores were at hand"""
+    """k, number of scores"""
     rank: int
     """j, of the cut among them from the lowest, 1"""
     expected: float
@@ -32,11 +32,11 @@ class Guarantee(BaseModel):
     lower: float
     """sensitivity that it has at least, with `confidence`"""
     sensitivity: float
-    """asked for"""
+    """that is promised"""
     confidence: float
 
     def sentence(self) -> str:
-        """The promise in words, with what it rests on."""
+        """Return the promise in words, with the numbers that it rests on."""
         place = "lowest" if self.rank == 1 else f"{self.rank}{_ending(self.rank)} lowest"
         return (
             f"With the cut at {self.cut:.6g}, the {place} score of {self.positives} known positives, "
@@ -46,7 +46,7 @@ class Guarantee(BaseModel):
 
 
 def cut_from_positives(scores: ArrayLike, sensitivity: float = 0.95, confidence: float = 0.95) -> Guarantee:
-    """The highest cut that these positives' scores allow: with `confidence` it finds the share `sensitivity` or more.
+    """Return the highest cut that, with `confidence`, has the sensitivity or more, by the scores of known positives.
 
     Args:
         scores: `(k,)` of known positives, drawn without regard to their scores.
@@ -80,7 +80,7 @@ def cut_from_positives(scores: ArrayLike, sensitivity: float = 0.95, confidence:
 
 
 def needed(sensitivity: float, confidence: float) -> int:
-    """The fewest positives that carry a promise, with the cut at the lowest: 59 for 0.95 with 95% confidence.
+    """Return the fewest positives for a promise, with the cut at the lowest: 59 for 0.95 with 95% confidence.
 
     Raises:
         ConfigError: a share that is not between 0 and 1.
@@ -99,13 +99,13 @@ def _lower(positives: int, rank: int, confidence: float) -> float:
 
 
 def _too_few(positives: int, sensitivity: float, confidence: float) -> str:
-    asked = f"a sensitivity of {sensitivity:g} with {confidence:.0%} confidence"
+    promise = f"a sensitivity of {sensitivity:g} with {confidence:.0%} confidence"
     if not positives:
-        return f"none, to promise {asked}"
+        return f"none, to promise {promise}"
     lower = _lower(positives, 1, confidence)
     digits = next(places for places in range(3, 18) if round(lower, places) < sensitivity)  # 0.9497 is not 0.95
     expected = positives / (positives + 1)
-    return f"{positives} carry {lower:.{digits}f} (expected sensitivity {expected:.3f}) and not {asked}"
+    return f"{positives} carry {lower:.{digits}f} (expected sensitivity {expected:.3f}) and not {promise}"
 
 
 def _ending(number: int) -> str:

@@ -37,7 +37,7 @@ _TINY = 1e-12
 
 
 class Space(NamedTuple):
-    """Where training means lie."""
+    """The space of mean features of training bags."""
 
     mean: Floats
     """`(d,)`"""
@@ -46,30 +46,30 @@ class Space(NamedTuple):
     basis: Floats
     """principal directions of standardised means, `(k, d)`"""
     variance: Floats
-    """along them, `(k,)`"""
+    """along the principal directions, `(k,)`"""
 
-    def parts(self, means: Floats) -> Floats:
-        """Logarithms of `T² / k` and of `Q / d`, `(b, 2)`."""
-        away = (means - self.mean) / self.scale  # (b, d)
-        along = away @ self.basis.T  # (b, k)
+    def log_distances(self, means: Floats) -> Floats:
+        """Return the logarithms of `T² / k` and of `Q / d`, `(b, 2)`."""
+        standardised = (means - self.mean) / self.scale  # (b, d)
+        along = standardised @ self.basis.T  # (b, k)
         within = (along**2 / self.variance).mean(1)
-        beside = np.maximum((away**2).sum(1) - (along**2).sum(1), 0) / away.shape[1]
-        return np.asarray(np.log(np.maximum(np.stack([within, beside], 1), _TINY)))
+        residual = np.maximum((standardised**2).sum(1) - (along**2).sum(1), 0) / standardised.shape[1]
+        return np.asarray(np.log(np.maximum(np.stack([within, residual], 1), _TINY)))
 
 
-def _decoded(said: str) -> str:
-    """Refuses what is no list of finite single-precision numbers."""
-    if not np.isfinite(_unpacked(said)).all():
+def _check_packed(text: str) -> str:
+    """Check that a text holds finite single-precision numbers."""
+    if not np.isfinite(_unpacked(text)).all():
         raise ValueError("numbers that are not finite")
-    return said
+    return text
 
 
-Packed = Annotated[str, AfterValidator(_decoded)]
+Packed = Annotated[str, AfterValidator(_check_packed)]
 """Single-precision numbers, little-endian, in base64: 16 components of 1,536 channels take 150 kB of a manifest."""
 
 
 class Reference(BaseModel):
-    """Where training means lie and how far is too far."""
+    """The space of training bags, and the distance from which a bag is too far from them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -79,15 +79,16 @@ class Reference(BaseModel):
     basis: Packed
     variance: Packed
     middle: tuple[float, float]
-    """of the two parts' logarithms over left-out training bags"""
+    """mean of the two log distances over left-out training bags"""
     spread: tuple[float, float]
+    """their standard deviation"""
     cut: float
     n: int
-    """bags the cut comes from"""
+    """bags that set the cut"""
     on: str
-    """whose they are"""
+    """role of their patients"""
     expected: float
-    """share of bags like those of training that lie beyond"""
+    """share of bags like those of training that lie beyond the cut"""
 
     @model_validator(mode="after")
     def _sized(self) -> "Reference":
@@ -100,17 +101,20 @@ class Reference(BaseModel):
         return self
 
     def space(self) -> Space:
-        """Unpacked."""
+        """Return the space, unpacked."""
         mean, scale, basis, variance = map(_unpacked, (self.mean, self.scale, self.basis, self.variance))
         return Space(mean, scale, basis.reshape(len(variance), -1), variance)
 
     def distance(self, means: Floats) -> Floats:
-        """Of bags' mean features `(b, d)`, `(b,)`: the larger part in standard deviations of left-out bags."""
+        """Return the distance of bags by their mean features `(b, d)`, `(b,)`, in standard deviations of left-out bags.
+
+        It is the larger of the two log distances.
+        """
         return _distance(self.space(), means, self.middle, self.spread)
 
 
 class Novelty(BaseModel):
-    """What withholds a result, fitted and frozen."""
+    """The fitted limits beyond which a result is withheld."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -118,12 +122,12 @@ class Novelty(BaseModel):
     min_tiles_on: str
     """`train`, or `stated beforehand`"""
     train: int
-    """bags"""
+    """number of training bags"""
     features: Reference | None
-    """none where features were not given, or of too few bags"""
+    """None where features were not given, or of too few bags"""
 
     def judge(self, means: Floats | None, tiles: int) -> str | None:
-        """Why a bag with these mean features `(d,)` and so many tiles gets no result, as one sentence; none if it does.
+        """Return in one sentence why a bag gets no result, by its mean features `(d,)` and tiles; None if it gets one.
 
         Raises:
             ValueError: features of another width.
@@ -138,32 +142,33 @@ class Novelty(BaseModel):
             return "The mean of its features is not finite."
         if np.ptp(means) == 0:
             return f"The mean of its features is {means[0] + 0.0:g} in every channel: no tissue was encoded."
-        found, known = float(self.features.distance(np.asarray(means, np.float64)[None])[0]), self.features
-        if found <= known.cut:
+        distance, limit = float(self.features.distance(np.asarray(means, np.float64)[None])[0]), self.features.cut
+        if distance <= limit:
             return None
         return (
-            f"Its features are too far from those of the {self.train} training bags: {found:.2f} standard deviations "
-            f"beyond their usual distance, where {known.expected:.1%} of bags like them lie beyond {known.cut:.2f}."
+            f"Its features are too far from those of the {self.train} training bags: {distance:.2f} "
+            f"standard deviations beyond their usual distance, where {self.features.expected:.1%} of bags like them lie beyond {limit:.2f}."
         )
 
 
 def fit(
     options: NoveltyOptions, tiles: NDArray[np.int64], train: Floats | None = None, select: Floats | None = None
 ) -> Novelty:
-    """From bags of training patients, with the limit from those of select patients.
+    """Fit the limits to the bags of training patients, with the distance limit from those of select patients.
 
     Args:
         options: As the tool states them.
-        tiles: Of each training bag, `(b,)`.
-        train: Mean features of the training bags, `(b, d)`; none judges the tiles alone.
-        select: Those of the select bags, `(s, d)`; none where there are none.
+        tiles: Number of tiles of each training bag, `(b,)`.
+        train: Mean features of the training bags, `(b, d)`; None judges the number of tiles alone.
+        select: Mean features of the select bags, `(s, d)`; None where there are none.
     """
-    shown = max(1, int(np.quantile(tiles, 1 - options.quantile, method="lower")))
-    fixed = options.min_tiles is not None
-    least, on = (options.min_tiles or 1, "stated beforehand") if fixed else (shown, "train")
-    judged = train is not None and len(train) >= LEAST_BAGS
-    features = _reference(train, select, options.quantile) if judged and train is not None else None
-    return Novelty(min_tiles=least, min_tiles_on=on, train=len(tiles), features=features)
+    min_tiles, on = options.min_tiles, "stated beforehand"
+    if min_tiles is None:
+        min_tiles, on = max(1, int(np.quantile(tiles, 1 - options.quantile, method="lower"))), "train"
+    features = None
+    if train is not None and len(train) >= LEAST_BAGS:
+        features = _reference(train, select, options.quantile)
+    return Novelty(min_tiles=min_tiles, min_tiles_on=on, train=len(tiles), features=features)
 
 
 def _reference(train: Floats, select: Floats | None, quantile: float) -> Reference:
@@ -172,12 +177,12 @@ def _reference(train: Floats, select: Floats | None, quantile: float) -> Referen
     middle, spread = left_out.mean(0), np.maximum(left_out.std(0), 1e-6)
     space = _space(train)
     scaled = (tuple(middle.tolist()), tuple(spread.tolist()))
-    own = _distance(space, np.asarray(select, np.float64), *scaled) if select is not None else np.zeros(0)
+    distances = np.zeros(0) if select is None else _distance(space, np.asarray(select, np.float64), *scaled)
     share, on = Fraction(str(quantile)), "select"
-    if _rank(len(own), share) > len(own):
-        on = "select and left-out train" if len(own) else "left-out train"
-        own = np.concatenate([own, ((left_out - middle) / spread).max(1)])
-    rank = min(_rank(len(own), share), len(own))
+    if _rank(len(distances), share) > len(distances):
+        on = "select and left-out train" if len(distances) else "left-out train"
+        distances = np.concatenate([distances, ((left_out - middle) / spread).max(1)])
+    rank = min(_rank(len(distances), share), len(distances))
     return Reference(
         dim=train.shape[1],
         mean=_packed(space.mean),
@@ -186,41 +191,41 @@ def _reference(train: Floats, select: Floats | None, quantile: float) -> Referen
         variance=_packed(space.variance),
         middle=scaled[0],
         spread=scaled[1],
-        cut=float(np.sort(own)[rank - 1]),
-        n=len(own),
+        cut=float(np.sort(distances)[rank - 1]),
+        n=len(distances),
         on=on,
-        expected=(len(own) + 1 - rank) / (len(own) + 1),
+        expected=(len(distances) + 1 - rank) / (len(distances) + 1),
     )
 
 
-def _rank(amount: int, share: Fraction) -> int:
-    return math.ceil((amount + 1) * share)
+def _rank(bags: int, share: Fraction) -> int:
+    return math.ceil((bags + 1) * share)
 
 
 def _space(means: Floats) -> Space:
-    """Rounded as it will be kept, so that the limit is that of the distances to come."""
+    """Return the space of these bags, rounded as it is stored, so that the limit fits the distances computed later."""
     components = max(1, min(COMPONENTS, len(means) // PER_COMPONENT, means.shape[1] // 2))
-    mean, scale = _kept(means.mean(0)), means.std(0)
-    scale = _kept(np.maximum(scale, max(1e-3 * float(np.median(scale)), 1e-6)))  # a constant channel has no scale
+    mean, scale = _single(means.mean(0)), means.std(0)
+    scale = _single(np.maximum(scale, max(1e-3 * float(np.median(scale)), 1e-6)))  # a constant channel has no scale
     _, singular, rows = np.linalg.svd((means - mean) / scale, full_matrices=False)
     variance = np.maximum(singular[:components] ** 2 / (len(means) - 1), _TINY)
-    return Space(mean, scale, _kept(rows[:components]), _kept(variance))
+    return Space(mean, scale, _single(rows[:components]), _single(variance))
 
 
 def _left_out(means: Floats) -> Floats:
-    """The two parts of each bag's distance from the bags of the other parts, `(b, 2)`."""
+    """Return the log distances of each bag from the bags of the other parts, `(b, 2)`."""
     turn = np.random.default_rng(0).permutation(len(means)) % PARTS  # tables are often sorted by site
-    found = np.empty((len(means), 2))
+    distances = np.empty((len(means), 2))
     for part in range(PARTS):
-        found[turn == part] = _space(means[turn != part]).parts(means[turn == part])
-    return found
+        distances[turn == part] = _space(means[turn != part]).log_distances(means[turn == part])
+    return distances
 
 
 def _distance(space: Space, means: Floats, middle: tuple[float, ...], spread: tuple[float, ...]) -> Floats:
-    return np.asarray(((space.parts(means) - np.array(middle)) / np.array(spread)).max(1))
+    return np.asarray(((space.log_distances(means) - np.array(middle)) / np.array(spread)).max(1))
 
 
-def _kept(values: Floats) -> Floats:
+def _single(values: Floats) -> Floats:
     return np.asarray(values, "<f4").astype(np.float64)
 
 
@@ -228,5 +233,5 @@ def _packed(values: Floats) -> str:
     return base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode("ascii")
 
 
-def _unpacked(said: str) -> Floats:
-    return np.frombuffer(base64.b64decode(said, validate=True), "<f4").astype(np.float64)
+def _unpacked(text: str) -> Floats:
+    return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float64)

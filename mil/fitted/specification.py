@@ -36,14 +36,14 @@ class Specification(BaseModel):
         Raises:
             ConfigError: a rule for an endpoint that does not exist.
         """
-        parts = endpoint.parts()
-        if not parts:
+        endpoints = endpoint.parts()
+        if not endpoints:
             yield "", self.decision_of_single(), endpoint
             return
         rules = self.decisions_by_endpoint()
-        if unknown := sorted(set(rules) - set(parts)):
-            raise ConfigError(f"tool.decision.{unknown[0]}: expected a rule for some of {', '.join(parts)}")
-        for name, single in parts.items():
+        if unknown := sorted(set(rules) - set(endpoints)):
+            raise ConfigError(f"tool.decision.{unknown[0]}: expected a rule for some of {', '.join(endpoints)}")
+        for name, single in endpoints.items():
             yield f"{name} ", rules.get(name), single
 
     def decision_of_single(self) -> SingleDecision | None:

@@ -88,12 +88,12 @@ class FittedState(BaseModel):
             calibrator = attempts.make("calibration", partial(calibrators.fit, tool.calibration, endpoint, select))
         decisions, risk_groups = list[Decision](), list[Decision]()
         for prefix, decision, single in tool.decisions(endpoint):
-            known = train[single.has_target(train)], select[single.has_target(select)]
+            patients = train[single.has_target(train)], select[single.has_target(select)]
             requested = plans(decision, single)
             for plan in requested:
-                decisions += attempts.decision(prefix, partial(plan.fit, *known, calibrator), plan)
+                decisions += attempts.decision(prefix, partial(plan.fit, *patients, calibrator), plan)
             if not requested and (groups := group_plan(None, single)) is not None:
-                fit = partial(groups.fit, *known, calibrator)
+                fit = partial(groups.fit, *patients, calibrator)
                 risk_groups += attempts.decision(prefix, fit, groups, logging.DEBUG)  # no tool asked for them
         limits = None
         if (sets := tool.conformal) is not None:

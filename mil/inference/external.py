@@ -22,7 +22,7 @@ from mil.errors import ConfigError, PredictionsError
 from mil.features.formats import Reading
 from mil.fitted import calibrators
 from mil.fitted.calibrators import LOCAL, Calibrator, calibrated_name, raw_and_calibrated
-from mil.fitted.decision_rules import STATED, Decision, aimed, recalibrate
+from mil.fitted.decision_rules import STATED, Decision, on_calibrated_columns, recalibrate
 from mil.fitted.withholding import WITHHELD
 from mil.inference.predict import predict
 from mil.tables import listed
@@ -135,8 +135,8 @@ def put_right(checkpoint: Checkpoint, found: Labelled, out: Path, method: str) -
                 f"{checkpoint.folder}: decision {one.name} was cut by {one.on} on the calibration that it has, "
                 "expected a checkpoint whose calibration is set before its cut"
             )
-    decisions = tuple(aimed(one, fresh) for one in states)
-    groups = tuple(aimed(one, fresh) for one in manifest.fitted.risk_groups)
+    decisions = tuple(on_calibrated_columns(one, fresh) for one in states)
+    groups = tuple(on_calibrated_columns(one, fresh) for one in manifest.fitted.risk_groups)
     fitted = manifest.fitted.model_copy(update={"decisions": decisions, "calibration": fresh, "risk_groups": groups})
     changed = manifest.model_copy(update={"fitted": fitted})
     _copied(checkpoint, out, lambda place: checkpoints.seal(place, changed))

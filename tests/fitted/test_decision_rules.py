@@ -20,7 +20,7 @@ from mil.errors import ConfigError, MilError, PredictionsError
 from mil.fitted import calibrators, decision_rules
 from mil.fitted.calibrators import Calibrator
 from mil.fitted.cutoffs import choose
-from mil.fitted.decision_rules import Decision, Plan, aimed, apply
+from mil.fitted.decision_rules import Decision, Plan, apply, on_calibrated_columns
 from mil.fitted.rules import SensitivityRule
 from mil.fitted.specification import Specification
 
@@ -170,8 +170,8 @@ def test_what_is_stated_is_cut_on_the_calibrated_columns_and_what_is_fitted_is_n
     assert found.columns == columns
     (plain,) = fit(rule, endpoint, NOBODY, table)
     assert (found.cuts, found.calls, found.on) == (plain.cuts, plain.calls, plain.on)
-    assert aimed(plain, calibrator) == found
-    assert aimed(found, None) == found
+    assert on_calibrated_columns(plain, calibrator) == found
+    assert on_calibrated_columns(found, None) == found
     assert set(apply([found], calibrator.apply(table))["call"].dropna()) <= set(found.calls)
     if columns[0].startswith("calibrated"):
         with pytest.raises(PredictionsError, match="no column 'calibrated_"):
@@ -184,7 +184,7 @@ def test_a_label_without_a_calibration_is_cut_as_the_model_gives_it() -> None:
     rule = {"rule": "two_cuts", "low": 0.1, "high": 0.9}
     found = fit(rule, LABELS, NOBODY, table, calibrator)
     assert [one.columns for one in found] == [("calibrated_MSI",), ("p_EBV",)]
-    again = aimed(found[0], calibrators.fit("platt", LABELS, patients(count=200).assign(MSI="MSS")))
+    again = on_calibrated_columns(found[0], calibrators.fit("platt", LABELS, patients(count=200).assign(MSI="MSS")))
     assert again.columns == ("p_MSI",)
 
 
