@@ -8,7 +8,7 @@ from mil import checkpoint as checkpoints
 from mil.errors import ConfigError
 from mil.fitted import calibrators
 from mil.fitted.calibrators import Calibrator, calibrated_name
-from mil.inference.external import Labelled, labelled, put_right, recalibrated
+from mil.inference.external import Labelled, labelled, with_new_calibration, with_new_cut
 
 
 def calibrate(
@@ -39,13 +39,11 @@ def calibrate(
         calibrators.check(method, loaded.endpoint)
     cohort_predictions = labelled(loaded, features, cohort, slides)
     if method is not None:
-        sys.stdout.writelines(
-            f"{line}\n"
-            for line in _calibration_lines(put_right(loaded, cohort_predictions, out, method), cohort_predictions)
-        )
+        calibrator = with_new_calibration(loaded, cohort_predictions, out, method)
+        sys.stdout.writelines(f"{line}\n" for line in _calibration_lines(calibrator, cohort_predictions))
         sys.stdout.write(f"{out}\n")
         return
-    fresh = recalibrated(loaded, cohort_predictions, out, decision, sensitivity, confidence)
+    fresh = with_new_cut(loaded, cohort_predictions, out, decision, sensitivity, confidence)
     if fresh.guarantee is not None:
         sys.stdout.write(f"{fresh.guarantee.sentence()}\n")
     sys.stdout.write(f"{out}\n")

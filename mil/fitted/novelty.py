@@ -147,7 +147,8 @@ class Novelty(BaseModel):
             return None
         return (
             f"Its features are too far from those of the {self.train} training bags: {distance:.2f} "
-            f"standard deviations beyond their usual distance, where {self.features.expected:.1%} of bags like them lie beyond {limit:.2f}."
+            f"standard deviations beyond their usual distance, where {self.features.expected:.1%} of bags like them "
+            f"lie beyond {limit:.2f}."
         )
 
 

@@ -1,4 +1,4 @@
-"""What a model makes of each patient's bag before it decides, and the mean of the tiles it was given."""
+"""Embeddings of patients: the model's embedding of the bag, and the mean features of its tiles."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,49 +16,51 @@ from mil.study.study import Study
 
 
 class Embedded(NamedTuple):
-    """Numbers about `p` patients, in double precision."""
+    """Embeddings of `p` patients, in double precision."""
 
     patients: pd.Index
     bag: Tensor
     """`(p, e)`, the model's embedding of the bag"""
     encoder: Tensor
-    """`(p, d)`, the mean of the tiles' features: what the encoder says of the patient without the model"""
+    """`(p, d)`, the mean features of the tiles, which the encoder gives without the model"""
 
 
 def embedded(checkpoint: Checkpoint, study: Study, patients: Sequence[str], workers: int = 0) -> Embedded:
-    """Reads the whole bags of these patients, each file once.
+    """Return the embeddings of these patients' bags; each file is read once.
 
-    Where each slide is a bag, a patient's numbers are the means over the slides, as scores are.
+    Where each slide is a bag, a patient's embeddings are the means over the slides, as scores are.
 
     Raises:
         CheckpointError: the model gives no embedding.
         EncoderError: features of another encoder than the model's.
     """
-    _refuse_other(checkpoint, study)
+    _check_encoder(checkpoint, study)
     bags, target = study.rows(list(patients))
-    known = checkpoint.covariates
-    beside = None if known is None else known.encode(study.patients.loc[bags["patient"]])
-    dataset = BagDataset(study.store, list(bags["slides"]), target, covariates=beside)
+    covariates = checkpoint.covariates
+    encoded = None if covariates is None else covariates.encode(study.patients.loc[bags["patient"]])
+    dataset = BagDataset(study.store, list(bags["slides"]), target, covariates=encoded)
     pooled, means = list[Tensor](), list[Tensor]()
-    for _, seen, output in outputs(checkpoint.model, dataset, workers):
+    for _, bag, output in outputs(checkpoint.model, dataset, workers):
         pooled.append(_embedding(output, checkpoint))
-        means.append(mean(seen))
+        means.append(mean(bag))
     index = pd.Index(sorted(patients), name="patient")
     return Embedded(index, *(per_patient(torch.stack(rows), bags["patient"], index) for rows in (pooled, means)))
 
 
 def _embedding(output: Output, checkpoint: Checkpoint) -> Tensor:
-    """Of one bag, `(e,)`."""
-    found: object = output.embedding  # a model of somebody's own may leave it out
-    if not isinstance(found, Tensor) or found.ndim != 2 or 0 in found.shape:
-        shown = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    """Return the embedding of one bag, `(e,)`."""
+    embedding: object = output.embedding  # models from outside the package may leave it out
+    if not isinstance(embedding, Tensor) or embedding.ndim != 2 or 0 in embedding.shape:
+        shown = tuple(embedding.shape) if isinstance(embedding, Tensor) else type(embedding).__name__
         name = checkpoint.manifest.model.name
         raise CheckpointError(f"{checkpoint.folder}: {name} embeds no bag, its embedding is {shown}, expected (1, e)")
-    return found[0].double().cpu()
+    return embedding[0].double().cpu()
 
 
-def _refuse_other(checkpoint: Checkpoint, study: Study) -> None:
-    ours, theirs = checkpoint.encoder, study.encoder
-    if (ours.name, ours.dim) != (theirs.name, theirs.dim):
-        found = f"features of {theirs.name} ({theirs.dim} wide)"
-        raise EncoderError(f"{study.store.folder}: {found}, expected {ours.name} ({ours.dim} wide) as the model")
+def _check_encoder(checkpoint: Checkpoint, study: Study) -> None:
+    expected, encoder = checkpoint.encoder, study.encoder
+    if (expected.name, expected.dim) != (encoder.name, encoder.dim):
+        raise EncoderError(
+            f"{study.store.folder}: features of {encoder.name} ({encoder.dim} wide), "
+            f"expected {expected.name} ({expected.dim} wide) as the model"
+        )

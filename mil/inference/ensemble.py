@@ -1,23 +1,22 @@
-"""Several checkpoints of one tool, folds or seeds, that predict together, and how far they differ.
+"""Combine the predictions of several checkpoints of one tool, such as folds or seeds, and how far they differ.
 
 Every score is the mean over the members, and `spread_<score>` the standard deviation over them:
 
-- probabilities, and risks at a horizon, as they are: the mean of probabilities, not of logits, so that classes still
-  sum to one and a member that is sure and wrong cannot outvote the others (Lakshminarayanan et al., NeurIPS 2017).
-- log hazards of Cox, each known up to a constant, once every member's constant is taken out by its own baseline hazard:
-  members are compared by the logarithm of the cumulative hazard at one time that all have reached. The mean is that of
-  the log hazards themselves, since a constant a member orders nobody anew. They are not divided by their spread over
-  the training patients: it would make a member that has learnt nothing, whose log hazards hardly differ, as loud as the
+- Probabilities, and risks at a horizon: the mean of probabilities, not of logits, so that classes still sum to one and
+  a member that is certain and wrong cannot outvote the others (Lakshminarayanan et al., NeurIPS 2017).
+- Log hazards of Cox models are defined up to a constant. Each member's is removed by its own baseline hazard, so that
+  members agree on the logarithm of the cumulative hazard at one time that all have reached; the shifts have mean zero,
+  and the mean orders patients as the members' log hazards do. They are not divided by their spread over the training
+  patients, which would give a member that has learnt nothing, whose log hazards hardly differ, as much weight as the
   others.
-- other risks that order patients as they are: means of incidences, and log times, have a scale of their own.
-- numbers and quantiles as they are; the standard deviation that an endpoint writes becomes that of the mixture,
-  `sqrt(mean(sd^2) + var(values))`.
+- Other risks that order patients: the mean, since mean incidences and log times have a scale.
+- Values and quantiles: the mean; a standard deviation becomes that of the mixture, `sqrt(mean(sd^2) + var(values))`.
 
-Cuts were set on one member's scores and do not hold for their mean: each member calls by its own, the most frequent
-call is taken, and `agreement` is the share of the members who gave it; on a tie there is none. A patient whom half of
-the members or more withhold is withheld. A member's conformal limits are no limits of the ensemble, and are left out.
+Cuts were set on one member's scores and do not hold for the mean: each member calls by its own cuts, the most frequent
+call is taken, and `agreement` is the share of members with that call; on a tie there is none. A patient whom half of
+the members or more withhold is withheld. Conformal limits of a member do not hold for the ensemble and are left out.
 
-Patients of the cohort that the members were trained on are not new to all of them: only others can be evaluated so.
+Patients of the cohort that the members were trained on are not new to all of them: only others can be evaluated.
 """
 
 import math
@@ -52,57 +51,58 @@ def ensemble(
     workers: int = 0,
     reading: Reading | None = None,
 ) -> pd.DataFrame:
-    """The members' table of scores, with spreads; arguments and errors as those of `predict`.
+    """Return the mean scores of the members with their spreads; arguments and errors are those of `predict`.
 
-    Features are read once a member, since each prepares covariates in its own way.
+    Features are read once per member, since each prepares covariates in its own way.
 
     Raises:
         CheckpointError: as in `same_tool`.
     """
     same_tool(checkpoints)
-    tables = [predict(one, features, cohort, slides, None, workers, reading) for one in checkpoints]
-    return combined([one.endpoint for one in checkpoints], tables)
+    tables = [predict(member, features, cohort, slides, None, workers, reading) for member in checkpoints]
+    return combined([member.endpoint for member in checkpoints], tables)
 
 
 def same_tool(checkpoints: Sequence[Checkpoint]) -> None:
-    """Refuses members that do not predict the same from the same, or are one model twice.
+    """Check that checkpoints can be members of one ensemble.
 
     Raises:
-        CheckpointError: fewer than two, another tool, endpoint, encoder or covariates, or the same weights.
+        CheckpointError: fewer than two members, another tool, endpoint, encoder or covariates, or the same weights.
     """
     if len(checkpoints) < 2:
         raise CheckpointError(f"ensemble: {len(checkpoints)} checkpoints, expected two or more")
     first, seen = checkpoints[0], dict[str | None, Path]()
-    for other in checkpoints:
-        for what, ours, theirs in zip(_WHAT, _identity(first), _identity(other), strict=True):
-            if ours != theirs:
-                expected = f"expected {_short(ours)} as {first.folder}"
-                raise CheckpointError(f"{other.folder}: {what} {_short(theirs)}, {expected}")
-        digest = other.manifest.files.get(WEIGHTS)
+    for member in checkpoints:
+        for what, expected, value in zip(_WHAT, _identity(first), _identity(member), strict=True):
+            if value != expected:
+                raise CheckpointError(
+                    f"{member.folder}: {what} {_shortened(value)}, expected {_shortened(expected)} as {first.folder}"
+                )
+        digest = member.manifest.files.get(WEIGHTS)
         if digest in seen:
-            raise CheckpointError(f"{other.folder}: the weights of {seen[digest]}, expected another member")
-        seen[digest] = other.folder
+            raise CheckpointError(f"{member.folder}: the weights of {seen[digest]}, expected another member")
+        seen[digest] = member.folder
 
 
 _WHAT = ("tool", "endpoint", "encoder", "covariates")
 
 
 def _identity(checkpoint: Checkpoint) -> tuple[Any, ...]:
-    manifest, beside = checkpoint.manifest, checkpoint.covariates
+    manifest, covariates = checkpoint.manifest, checkpoint.covariates
     encoder = (checkpoint.encoder.name, checkpoint.encoder.dim)
-    return manifest.tool.name, manifest.endpoint.model_dump(), encoder, beside and beside.columns
+    return manifest.tool.name, manifest.endpoint.model_dump(), encoder, covariates and covariates.columns
 
 
-def _short(value: object) -> str:
+def _shortened(value: object) -> str:
     return str(value) if len(str(value)) <= 100 else f"{str(value)[:100]}..."
 
 
 def combined(endpoints: Sequence[Endpoint], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """One table from those of the members, which name the same patients in the same order.
+    """Return one table from the members' tables, which have the same patients in the same order.
 
     Args:
-        endpoints: Each member's, fitted.
-        tables: Each member's scores and conclusions.
+        endpoints: The fitted endpoint of each member.
+        tables: The predictions of each member.
     """
     first, shifts = tables[0], _shifts(endpoints)
     out = first[[name for name in first if name in _NAMES]].copy()
@@ -115,30 +115,30 @@ def combined(endpoints: Sequence[Endpoint], tables: Sequence[pd.DataFrame]) -> p
         value, spread = part.value_column, part.spread_column
         if value in scores and spread in scores:
             out[spread] = np.sqrt(_mean(scores[spread] ** 2) + _variance(scores[value]))
-    for name in (one for one in map(str, first) if one == "call" or one.startswith("call_")):
+    for name in (column for column in map(str, first) if column == "call" or column.startswith("call_")):
         votes = [_vote(row) for row in zip(*(table[name] for table in tables), strict=True)]
-        out[name], out[name.replace("call", AGREEMENT, 1)] = (list(column) for column in zip(*votes, strict=True))
+        out[name], out[name.replace("call", AGREEMENT, 1)] = map(list, zip(*votes, strict=True))
     return _withheld(out, tables) if WITHHELD in first else out
 
 
 def _scores(table: pd.DataFrame) -> Iterator[str]:
-    """Columns that have a mean: not names, nor the ends of a member's conformal interval."""
+    """Yield the columns that have a mean: not names, nor the ends of a conformal interval."""
     for name in table.columns.difference([*_NAMES, "low", "high"], sort=False):
         if pd.api.types.is_numeric_dtype(table[name]):
             yield name
 
 
 def _mean(values: Floats) -> Floats:
-    """Over the members who say something, `(m, p)` to `(p,)`; NaN where none does."""
-    there = np.isfinite(values)
-    return ratio(np.where(there, values, 0).sum(0), there.sum(0))
+    """Return the mean over the members that have a number, `(m, p)` to `(p,)`; NaN where none has."""
+    finite = np.isfinite(values)
+    return ratio(np.where(finite, values, 0).sum(0), finite.sum(0))
 
 
 def _variance(values: Floats, fewer: int = 0) -> Floats:
-    """Over the same members, divided by their number or one fewer."""
-    there = np.isfinite(values)
-    away = np.where(there, values - _mean(values), 0)
-    return ratio((away**2).sum(0), there.sum(0) - fewer)
+    """Return the variance over the same members, divided by their number less `fewer`."""
+    finite = np.isfinite(values)
+    deviation = np.where(finite, values - _mean(values), 0)
+    return ratio((deviation**2).sum(0), finite.sum(0) - fewer)
 
 
 def _shifts(endpoints: Sequence[Endpoint]) -> Mapping[str, Floats]:
@@ -162,13 +162,13 @@ def _parts(endpoint: Endpoint) -> list[Endpoint]:
 def _log_baselines(baselines: Sequence[BaselineHazard]) -> Floats:
     """Return the log of each member's cumulative baseline hazard at the median event time, less the members' mean."""
     times = [np.asarray(baseline.times) for baseline in baselines]
-    moment = max(float(np.median(np.concatenate(times))), *(float(own.min()) for own in times))
+    moment = max(float(np.median(np.concatenate(times))), *(float(moments.min()) for moments in times))
     logs = np.array([math.log(baseline.at(moment)) for baseline in baselines])
     return np.asarray(logs - logs.mean())
 
 
 def _vote(calls: Sequence[object]) -> tuple[str, float]:
-    """The most frequent call, empty on a tie, and the share of all members who gave it."""
+    """Return the most frequent call, empty on a tie, and the share of all members with it."""
     counted = Counter(str(call) for call in calls if isinstance(call, str) and call).most_common(2)
     if not counted or (len(counted) == 2 and counted[0][1] == counted[1][1]):
         return "", counted[0][1] / len(calls) if counted else 0.0
@@ -176,9 +176,9 @@ def _vote(calls: Sequence[object]) -> tuple[str, float]:
 
 
 def _withheld(table: pd.DataFrame, members: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    said = []
+    by_row = []
     for reasons in zip(*(member[WITHHELD] for member in members), strict=True):
         given = [reason for reason in reasons if reason]
         half = 2 * len(given) >= len(reasons)
-        said.append(f"{len(given)} of {len(reasons)} members: {given[0]}" if half else "")
-    return withhold(table, said)
+        by_row.append(f"{len(given)} of {len(reasons)} members: {given[0]}" if half else "")
+    return withhold(table, by_row)

@@ -1,8 +1,7 @@
-"""A cohort with labels that a checkpoint was not trained on: scored, never learnt from.
+"""Predict a labelled cohort that a checkpoint was not trained on; nothing is fitted to it.
 
-What was fitted stays as it is. The two exceptions are asked for by name: `recalibrated` sets a cut anew from known
-positives of a new site or scanner, and says what that promises; `put_right` fits probabilities or risks to what is true
-of patients of the new place.
+The two exceptions are called by name: `with_new_cut` writes a copy of a checkpoint with a cut set on known positives of
+a new site or scanner, and `with_new_calibration` one that is calibrated on patients of the new site.
 """
 
 import logging
@@ -33,12 +32,12 @@ EXTERNAL_FOLD = 0
 
 
 class Labelled(NamedTuple):
-    """What a checkpoint says of patients whose targets are known."""
+    """Predictions for patients whose targets are known."""
 
     table: pd.DataFrame
-    """patient, fold 0, role report, targets and scores, and what follows from the scores"""
+    """patient, fold 0, role report, targets, scores and what follows from them"""
     patients: pd.DataFrame
-    """everything that the clinical table says, by patient"""
+    """the clinical table, by patient"""
     withheld: int
     """patients without a result, who are not in `table`"""
 
@@ -46,7 +45,7 @@ class Labelled(NamedTuple):
 def labelled(
     checkpoint: Checkpoint, features: Path, cohort: Path, slides: Path | None = None, reading: Reading | None = None
 ) -> Labelled:
-    """Scores of a cohort beside its targets.
+    """Predict a cohort and return the predictions with its targets.
 
     Raises:
         MilError: as in `predict`, or the table lacks the endpoint's columns.
@@ -54,38 +53,38 @@ def labelled(
     """
     endpoint = checkpoint.endpoint
     words = checkpoint.words_of(endpoint.columns)
-    known = Cohort.read(
+    labels = Cohort.read(
         cohort, labels=endpoint.columns, slides=slides, words=words, labelled=endpoint.has_target
     ).require()
     scores = predict(checkpoint, features, cohort, slides=slides, reading=reading).astype({"patient": str})
-    scores = scores[scores["patient"].isin(known.patients.index)].reset_index(drop=True)
-    out = scores.get(WITHHELD, pd.Series("", index=scores.index)) != ""
-    kept = scores[~out].reset_index(drop=True)
-    if kept.empty:
+    scores = scores[scores["patient"].isin(labels.patients.index)].reset_index(drop=True)
+    withheld = scores.get(WITHHELD, pd.Series("", index=scores.index)) != ""
+    results = scores[~withheld].reset_index(drop=True)
+    if results.empty:
         raise PredictionsError(f"{cohort}: all {len(scores)} patients with a label are withheld, expected some results")
-    targets = known.patients.loc[kept["patient"], list(endpoint.columns)].reset_index(drop=True)
-    head = kept[["patient"]].assign(fold=EXTERNAL_FOLD, role="report")
-    table = pd.concat([head, targets, kept.drop(columns=["patient", WITHHELD], errors="ignore")], axis=1)
-    clinic = known.table.drop(columns="slide").drop_duplicates("patient").set_index("patient")
-    return Labelled(table, clinic, int(out.sum()))
+    targets = labels.patients.loc[results["patient"], list(endpoint.columns)].reset_index(drop=True)
+    head = results[["patient"]].assign(fold=EXTERNAL_FOLD, role="report")
+    table = pd.concat([head, targets, results.drop(columns=["patient", WITHHELD], errors="ignore")], axis=1)
+    clinic = labels.table.drop(columns="slide").drop_duplicates("patient").set_index("patient")
+    return Labelled(table, clinic, int(withheld.sum()))
 
 
-def recalibrated(
+def with_new_cut(
     checkpoint: Checkpoint,
-    found: Labelled,
+    cohort: Labelled,
     out: Path,
     decision: str | None = None,
     sensitivity: float | None = None,
     confidence: float = 0.95,
 ) -> Decision:
-    """Writes a copy of the checkpoint whose decision is cut at the known positives among `found`.
+    """Write a copy of the checkpoint whose decision is cut on the known positives of a cohort.
 
     Args:
         checkpoint: What is to be used at a new site.
-        found: Its scores there; who is no positive is not looked at.
+        cohort: Its predictions there; patients who are not positive are ignored.
         out: A new folder.
-        decision: Which, where there are several.
-        sensitivity: What is promised; as the tool's rule has it where left out.
+        decision: Name of the decision, where there are several.
+        sensitivity: Promised sensitivity; by default that of the tool's rule.
         confidence: How often the promise holds.
 
     Raises:
@@ -98,23 +97,23 @@ def recalibrated(
     states = manifest.fitted.decisions
     chosen = _chosen(states, decision, checkpoint)
     question = _question(checkpoint, chosen)
-    positives = found.table[question.truth(found.table.set_index("patient")) == 1]
-    asked = sensitivity or chosen.rule.promises().get("sensitivity", 0.95)
-    fresh = recalibrate(chosen, chosen.score(positives), asked, confidence)
-    decisions = tuple(fresh if one.name == chosen.name else one for one in states)
+    positives = cohort.table[question.truth(cohort.table.set_index("patient")) == 1]
+    promised = sensitivity or chosen.rule.promises().get("sensitivity", 0.95)
+    fresh = recalibrate(chosen, chosen.score(positives), promised, confidence)
+    decisions = tuple(fresh if fitted.name == chosen.name else fitted for fitted in states)
     changed = manifest.model_copy(update={"fitted": manifest.fitted.model_copy(update={"decisions": decisions})})
-    _copied(checkpoint, out, lambda place: checkpoints.seal(place, changed))
+    _copy(checkpoint, out, lambda place: checkpoints.seal(place, changed))
     return fresh
 
 
-def put_right(checkpoint: Checkpoint, found: Labelled, out: Path, method: str) -> Calibrator:
-    """Writes a copy of the checkpoint whose probabilities or risks are calibrated by the patients of `found`.
+def with_new_calibration(checkpoint: Checkpoint, cohort: Labelled, out: Path, method: str) -> Calibrator:
+    """Write a copy of the checkpoint whose probabilities or risks are calibrated on the patients of a cohort.
 
-    What is cut at a stated probability is cut at the new one; cuts that patients set stay with the model's own scores.
+    Cuts at stated probabilities are then of the new calibration; cuts that patients set stay with the model's scores.
 
     Args:
         checkpoint: What is to be used at a new site.
-        found: Its scores there, beside what is true.
+        cohort: Its predictions there, with the targets.
         out: A new folder.
         method: As a tool's `calibration` names it.
 
@@ -125,26 +124,26 @@ def put_right(checkpoint: Checkpoint, found: Labelled, out: Path, method: str) -
     if out.exists():
         raise ConfigError(f"{out}: is there already, expected a new folder")
     manifest = checkpoint.manifest
-    fresh = calibrators.fit(method, checkpoint.endpoint, found.table.set_index("patient")).model_copy(
+    fresh = calibrators.fit(method, checkpoint.endpoint, cohort.table.set_index("patient")).model_copy(
         update={"on": LOCAL}
     )
     states = manifest.fitted.decisions
-    for one in states:
-        if one.on != STATED and set(one.columns) & set(map(calibrated_name, fresh.columns)):
+    for decision in states:
+        if decision.on != STATED and set(decision.columns) & set(map(calibrated_name, fresh.columns)):
             raise ConfigError(
-                f"{checkpoint.folder}: decision {one.name} was cut by {one.on} on the calibration that it has, "
-                "expected a checkpoint whose calibration is set before its cut"
+                f"{checkpoint.folder}: decision {decision.name} was cut by {decision.on} on the calibration that it has"
+                ", expected a checkpoint whose calibration is set before its cut"
             )
-    decisions = tuple(on_calibrated_columns(one, fresh) for one in states)
-    groups = tuple(on_calibrated_columns(one, fresh) for one in manifest.fitted.risk_groups)
+    decisions = tuple(on_calibrated_columns(decision, fresh) for decision in states)
+    groups = tuple(on_calibrated_columns(group, fresh) for group in manifest.fitted.risk_groups)
     fitted = manifest.fitted.model_copy(update={"decisions": decisions, "calibration": fresh, "risk_groups": groups})
     changed = manifest.model_copy(update={"fitted": fitted})
-    _copied(checkpoint, out, lambda place: checkpoints.seal(place, changed))
+    _copy(checkpoint, out, lambda place: checkpoints.seal(place, changed))
     return fresh
 
 
-def _copied(checkpoint: Checkpoint, out: Path, finish: Callable[[Path], None]) -> None:
-    """Whole or not at all."""
+def _copy(checkpoint: Checkpoint, out: Path, finish: Callable[[Path], None]) -> None:
+    """Copy the weights into a new folder and finish it; an interrupted copy leaves nothing."""
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = out.with_name(f".{out.name}.{uuid4().hex}")
     try:
@@ -157,19 +156,19 @@ def _copied(checkpoint: Checkpoint, out: Path, finish: Callable[[Path], None]) -
 
 
 def _chosen(states: Sequence[Decision], name: str | None, checkpoint: Checkpoint) -> Decision:
-    names = listed([one.name for one in states]) or "none"
     if name is None and len(states) == 1:
         return states[0]
-    found = [one for one in states if one.name == name]
-    if not found:
+    by_name = {decision.name: decision for decision in states}
+    if name not in by_name:
+        names = listed(list(by_name)) or "none"
         raise ConfigError(f"{checkpoint.folder}: decision {name or 'not named'}, expected one of {names}")
-    return found[0]
+    return by_name[name]
 
 
 def _question(checkpoint: Checkpoint, decision: Decision) -> Question:
     endpoint = checkpoint.endpoint
-    positive = decision.rule.joint_classes()
-    for one in endpoint.questions() if positive is None else [endpoint.joint_question(positive)]:
-        if decision.columns in raw_and_calibrated(one.columns):
-            return one
+    classes = decision.rule.joint_classes()
+    for question in endpoint.questions() if classes is None else [endpoint.joint_question(classes)]:
+        if decision.columns in raw_and_calibrated(question.columns):
+            return question
     raise ConfigError(f"{checkpoint.folder}: decision {decision.name} asks no yes-or-no question, expected one")

@@ -1,4 +1,4 @@
-"""Scores of patients from a model: bag by bag, whole bags, in single precision.
+"""Predict patients with a model: bag by bag, with all tiles, in single precision.
 
 A bag is read alone and in full precision, so that its score depends neither on its neighbours in a batch nor on what
 trained the model: the run's own predictions and those of a fresh process on the same machine are the same numbers.
@@ -62,10 +62,10 @@ def per_patient(values: Tensor, patient: "pd.Series[str]", patients: pd.Index) -
 
 
 def decoded(endpoint: Endpoint, logits: Tensor) -> dict[str, NDArray[np.float64]]:
-    """Columns of predictions from logits `(p, c)`, each `(p,)`.
+    """Return the columns of predictions for logits `(p, c)`, each `(p,)`.
 
-    Patient by patient: a vector unit rounds otherwise than the scalar code for what is left over at the end, so that
-    the last bit would depend on who else is in the table.
+    They are computed patient by patient: vector units round differently from the scalar code for the remainder, so the
+    last bit would depend on the number of patients.
     """
     rows = [endpoint.decode(row) for row in torch.split(logits, 1)]
     return {name: torch.cat([row[name] for row in rows]).numpy() for name in rows[0]}
@@ -80,17 +80,22 @@ def predict(
     workers: int = 0,
     reading: Reading | None = None,
 ) -> pd.DataFrame:
-    """A table of scores: one row a patient of the cohort, or one a slide where there is no cohort.
+    """Return a table of predictions: one row for each patient of the cohort, or for each slide without a cohort.
 
-    What was fitted with the model adds its columns, see `FittedState.apply`.
+    The fitted state adds its columns, see `FittedState.apply`.
 
-    `slides` names the slides of a cohort that has one row a patient. `tiles` names a folder for one table a slide: each
-    tile's level-0 coordinates and attention, its share of the bag. `reading` is what the user says of files that leave
-    it open; None reads them as in training.
+    Args:
+        checkpoint: The model.
+        features: Folder of feature files.
+        cohort: Table of patients and slides.
+        slides: Table of slides, for a cohort table with one row for each patient.
+        tiles: Folder for one table for each slide: level-0 coordinates of the tiles, and their attention as a share of
+            the bag.
+        workers: Processes that read ahead.
+        reading: How files that leave it open are read; None reads them as in training.
 
     Raises:
-        CheckpointError: tiles are asked of a model without attention, no cohort is given to one with covariates, or
-            what the manifest says was fitted is no such thing.
+        CheckpointError: `tiles` for a model without attention, or no cohort for a model with covariates.
         CohortError: the cohort lacks a covariate's column, or has no number where one is needed.
         FeatureError: slides without features, with features of another encoder, or of tiles of another size.
     """
@@ -98,23 +103,23 @@ def predict(
     table = _cohort(store, cohort, slides, checkpoint)
     store.resolve(list(table.table["slide"])).require()
     bags = table.bags(checkpoint.manifest.data.bag)
-    known = checkpoint.covariates
-    beside = None if known is None else known.encode(table.patients.loc[bags["patient"]])
-    dataset = BagDataset(store, list(bags["slides"]), torch.zeros(len(bags)), covariates=beside)
+    covariates = checkpoint.covariates
+    encoded = None if covariates is None else covariates.encode(table.patients.loc[bags["patient"]])
+    dataset = BagDataset(store, list(bags["slides"]), torch.zeros(len(bags)), covariates=encoded)
     means: list[Tensor] = []
     watches = [] if tiles is None else [_tile_writer(dataset, tiles, checkpoint)]
     if checkpoint.manifest.fitted.novelty is not None:
         watches.append(lambda index, bags, output: means.append(mean(bags)))
-    found = logits(checkpoint.model, dataset, workers, lambda *passing: [watch(*passing) for watch in watches])
+    by_bag = logits(checkpoint.model, dataset, workers, lambda *bag: [watch(*bag) for watch in watches])
     patients = table.patients.index
     out = pd.DataFrame({"slide" if cohort is None else "patient": patients})
     out["tiles"] = per_patient(torch.tensor(dataset.sizes).double().unsqueeze(1), bags["patient"], patients).numpy()
-    out = out.assign(**decoded(checkpoint.endpoint, per_patient(found, bags["patient"], patients)))
+    out = out.assign(**decoded(checkpoint.endpoint, per_patient(by_bag, bags["patient"], patients)))
     return checkpoint.manifest.fitted.apply(out, _row_bags(dataset, bags, patients, means))
 
 
 def mean(bags: Bags) -> Tensor:
-    """Of one bag's features, `(d,)` in double precision on the CPU."""
+    """Return the mean features of one bag, `(d,)`, in double precision on the CPU."""
     return (bags.features.sum(0).double() / len(bags.features)).cpu()
 
 
@@ -133,18 +138,19 @@ def _expected(checkpoint: Checkpoint) -> Expected:
 
 
 def _cohort(store: FeatureStore, path: Path | None, slides: Path | None, checkpoint: Checkpoint) -> Cohort:
-    beside = checkpoint.covariates
+    covariates = checkpoint.covariates
     if path is not None:
-        columns = () if beside is None else beside.columns
+        columns = () if covariates is None else covariates.columns
         words = checkpoint.words_of(columns)
         cohort = Cohort.read(path, covariates=columns, slides=slides, words=words).require()
         raise_first_error(without_files(cohort.table, store.slides))
-        if beside is not None:
-            log_warnings(beside.check(cohort.patients))
+        if covariates is not None:
+            log_warnings(covariates.check(cohort.patients))
         return cohort
-    if beside is not None:
+    if covariates is not None:
         raise CheckpointError(
-            f"{checkpoint.folder}: reads {', '.join(beside.columns)} of the clinical table, expected --cohort with them"
+            f"{checkpoint.folder}: reads {', '.join(covariates.columns)} of the clinical table, expected --cohort with "
+            "them"
         )
     return Cohort(pd.DataFrame({"patient": store.slides, "slide": store.slides}, dtype=str))
 

@@ -15,7 +15,7 @@ from mil.fitted.decision_rules import STATED, Decision, fit
 from mil.fitted.guarantee import needed
 from mil.fitted.novelty import Novelty
 from mil.fitted.rules import AbsoluteRiskRule
-from mil.inference.external import Labelled, labelled, put_right, recalibrated
+from mil.inference.external import Labelled, labelled, with_new_calibration, with_new_cut
 from mil.inference.predict import predict
 from mil.report.assemble import evaluate
 from mil.runs.describe import external
@@ -102,13 +102,13 @@ def test_patients_whose_result_is_withheld_are_counted_and_not_scored(abroad: Pa
 
 
 def test_known_positives_set_the_cut_and_nobody_else_does(found: Labelled, stored: Checkpoint, tmp_path: Path) -> None:
-    fresh = recalibrated(stored, found, tmp_path / "one", sensitivity=0.7)
+    fresh = with_new_cut(stored, found, tmp_path / "one", sensitivity=0.7)
     positives = found.table.loc[found.table["MSI"] == "MSI-H", "p_MSI-H"]
     assert fresh.guarantee is not None
     assert fresh.guarantee.positives == len(positives)
     assert fresh.cuts[0] in positives.to_numpy()
     others = found.table["p_MSI-H"].where(found.table["MSI"] == "MSI-H", 0.123)
-    again = recalibrated(
+    again = with_new_cut(
         stored, found._replace(table=found.table.assign(**{"p_MSI-H": others})), tmp_path / "two", sensitivity=0.7
     )
     assert again == fresh
@@ -123,7 +123,7 @@ def test_too_few_positives_are_refused_and_nothing_is_written(
 ) -> None:
     assert int((found.table["MSI"] == "MSI-H").sum()) < needed(0.95, 0.95)
     with pytest.raises(PredictionsError, match="expected 59 or more"):
-        recalibrated(stored, found, tmp_path / "out")
+        with_new_cut(stored, found, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -131,9 +131,9 @@ def test_a_decision_that_is_not_there_and_a_folder_that_is_are_refused(
     found: Labelled, stored: Checkpoint, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="decision BRAF, expected one of"):
-        recalibrated(stored, found, tmp_path / "out", decision="BRAF")
+        with_new_cut(stored, found, tmp_path / "out", decision="BRAF")
     with pytest.raises(ConfigError, match="is there already"):
-        recalibrated(stored, found, tmp_path)
+        with_new_cut(stored, found, tmp_path)
 
 
 def test_a_table_without_the_labels_is_refused(abroad: Path, stored: Checkpoint, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_outcomes_of_a_new_hospital_put_the_risks_right_and_the_stated_cut_is_of
     [stated] = fit(rule, stored.endpoint, pd.DataFrame(), pd.DataFrame())
     stored = with_decision(stored, stated)
     there = labelled(stored, followed / "features", followed / "cohort.csv")
-    fresh = put_right(stored, there, tmp_path / "here", "baseline")
+    fresh = with_new_calibration(stored, there, tmp_path / "here", "baseline")
     assert (fresh.on, fresh.n, fresh.method) == ("local cohort", len(there.table), "baseline")
     reloaded = checkpoints.load(tmp_path / "here")
     assert reloaded.manifest.fitted.calibration == fresh
@@ -198,7 +198,7 @@ def test_outcomes_of_a_new_hospital_put_the_risks_right_and_the_stated_cut_is_of
 def test_a_cohort_that_is_only_evaluated_refits_no_risk(followed: Path, tmp_path: Path) -> None:
     stored = checkpoints.load(OUTCOME)
     there = labelled(stored, followed / "features", followed / "cohort.csv")
-    put_right(stored, there, tmp_path / "here", "baseline")
+    with_new_calibration(stored, there, tmp_path / "here", "baseline")
     reloaded = checkpoints.load(tmp_path / "here")
     found = labelled(reloaded, followed / "features", followed / "cohort.csv")
     turned = found._replace(table=found.table.assign(event=1 - found.table["event"].astype(int)))
@@ -212,7 +212,7 @@ def test_a_cohort_that_is_only_evaluated_refits_no_risk(followed: Path, tmp_path
 def test_probabilities_are_put_right_by_known_labels_and_cuts_of_patients_stay(
     found: Labelled, stored: Checkpoint, tmp_path: Path
 ) -> None:
-    fresh = put_right(stored, rising(found), tmp_path / "out", "platt")
+    fresh = with_new_calibration(stored, rising(found), tmp_path / "out", "platt")
     assert fresh.curves[0].positives == (found.table["MSI"] == "MSI-H").sum()
     reloaded = checkpoints.load(tmp_path / "out")
     before, after = (one.manifest.fitted.decisions for one in (stored, reloaded))
@@ -224,13 +224,13 @@ def test_what_cannot_be_put_right_is_refused_and_nothing_is_written(
     found: Labelled, stored: Checkpoint, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="'baseline', expected one of temperature, platt, isotonic"):
-        put_right(stored, found, tmp_path / "out", "baseline")
+        with_new_calibration(stored, found, tmp_path / "out", "baseline")
     with pytest.raises(PredictionsError, match="expected 1000 or more"):
-        put_right(stored, found, tmp_path / "out", "isotonic")
+        with_new_calibration(stored, found, tmp_path / "out", "isotonic")
     (held,) = stored.manifest.fitted.decisions
     cut = held.model_copy(update={"columns": ("calibrated_MSI-H",), "on": "known positives"})
     with pytest.raises(ConfigError, match="was cut by known positives on the calibration that it has"):
-        put_right(with_decision(stored, cut), rising(found), tmp_path / "out", "platt")
+        with_new_calibration(with_decision(stored, cut), rising(found), tmp_path / "out", "platt")
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConfigError, match="is there already"):
-        put_right(stored, found, tmp_path, "platt")
+        with_new_calibration(stored, found, tmp_path, "platt")
