@@ -34,12 +34,12 @@ def clinic(seed: int = 0, patients: int = 150) -> pd.DataFrame:
     """Age, stage and site of the patients as a clinical table has them: words, some of them missing."""
     rng = np.random.default_rng(seed + 100)
     age = [f"{value:.0f}" if at % 17 else "" for at, value in enumerate(rng.normal(65, 10, patients))]
-    known = {
+    columns = {
         "age": age,
         "stage": rng.choice(["I", "II", "III", ""], patients),
         "site": rng.choice(["A", "B"], patients),
     }
-    return pd.DataFrame(known, index=pd.Index(names(patients), name="patient"), dtype=object)
+    return pd.DataFrame(columns, index=pd.Index(names(patients), name="patient"), dtype=object)
 
 
 def follow_up(seed: int, patients: int, values: int, causes: int = 1) -> tuple[Floats, Floats]:

@@ -53,9 +53,9 @@ def multiclass(seed: int = 0, classes: Sequence[str] = ("a", "b", "c"), patients
     label = rng.integers(0, len(classes), patients)
     logits = rng.normal(size=(patients, len(classes))) + 1.5 * np.eye(len(classes))[label]
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    known = {"patient": names(patients), "label": np.array(classes)[label]}
+    columns = {"patient": names(patients), "label": np.array(classes)[label]}
     scores = {f"p_{name}": shares[:, at] for at, name in enumerate(classes)}
-    parts = [pd.DataFrame({**known, "fold": fold, "role": role, **scores}) for fold, role in roles(rng, patients, 3)]
+    parts = [pd.DataFrame({**columns, "fold": fold, "role": role, **scores}) for fold, role in roles(rng, patients, 3)]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -65,10 +65,10 @@ def survival(seed: int = 0, patients: int = 120, folds: int = 3) -> pd.DataFrame
     hazard = rng.normal(size=patients)
     death, leaving = rng.exponential(50 * np.exp(-hazard)), rng.uniform(5, 120, patients)
     time, event = np.ceil(np.minimum(death, leaving)), (death <= leaving).astype(int)
-    known = {"patient": names(patients), "time": time, "event": event}
+    columns = {"patient": names(patients), "time": time, "event": event}
     parts = []
     for fold, role in roles(rng, patients, folds):
-        parts.append(pd.DataFrame({**known, "fold": fold, "role": role, "log_hazard": hazard + 10 * fold}))
+        parts.append(pd.DataFrame({**columns, "fold": fold, "role": role, "log_hazard": hazard + 10 * fold}))
     return pd.concat(parts, ignore_index=True)
 
 

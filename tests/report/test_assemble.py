@@ -92,13 +92,13 @@ def test_every_report_has_the_same_shape_and_survives_json(endpoint: Endpoint, t
 def test_metrics_are_means_over_folds_of_the_libraries_values() -> None:
     table = binary()
     expected = [roc_auc_score(part["label"], part["p_1"]) for part in (rows(table, k, "report") for k in range(3))]
-    found = evaluate(table, Binary(), resamples=20).metrics["auroc"]
-    assert found.folds == pytest.approx(expected, abs=1e-12)
+    report = evaluate(table, Binary(), resamples=20).metrics["auroc"]
+    assert report.folds == pytest.approx(expected, abs=1e-12)
     table = survival()
     parts = [rows(table, k, "report") for k in range(3)]
     expected = [concordance_index(part["time"], -part["log_hazard"], part["event"]) for part in parts]
-    found = evaluate(table, Cox(), resamples=20).metrics["c_index"]
-    assert found.folds == pytest.approx(expected, abs=1e-12)
+    report = evaluate(table, Cox(), resamples=20).metrics["c_index"]
+    assert report.folds == pytest.approx(expected, abs=1e-12)
 
 
 def test_counts_are_of_patients_even_where_folds_repeat_them() -> None:
@@ -130,31 +130,31 @@ def test_reported_labels_and_scores_move_no_threshold() -> None:
 
 def test_the_operating_point_is_chosen_on_select_and_counted_on_report() -> None:
     table = binary()
-    found = cut(table, decision=DECISION)
+    point = cut(table, decision=DECISION)
     hits = []
-    for fold, cuts in enumerate(found.cuts):
+    for fold, cuts in enumerate(point.cuts):
         assert cuts is not None
         (at,) = cuts
-        select, report = rows(table, fold, "select"), rows(table, fold, "report")
+        select, reported = rows(table, fold, "select"), rows(table, fold, "report")
         assert at == choose(RULE, select["p_1"], select["label"])
-        hits += (report.loc[report["label"] == 1, "p_1"] >= at).tolist()
-    assert found.sensitivity is not None
-    assert found.specificity is not None
-    assert found.sensitivity.counts == {"n": len(hits), "successes": sum(hits)}
-    assert value_of(found.sensitivity) == pytest.approx(np.mean(hits))
-    assert triple(found.sensitivity)[1:] == wilson(sum(hits), len(hits))
-    assert found.specificity.n == 120 - len(hits)
-    assert (found.rule, found.n) == (DECISION, 120)
+        hits += (reported.loc[reported["label"] == 1, "p_1"] >= at).tolist()
+    assert point.sensitivity is not None
+    assert point.specificity is not None
+    assert point.sensitivity.counts == {"n": len(hits), "successes": sum(hits)}
+    assert value_of(point.sensitivity) == pytest.approx(np.mean(hits))
+    assert triple(point.sensitivity)[1:] == wilson(sum(hits), len(hits))
+    assert point.specificity.n == 120 - len(hits)
+    assert (point.rule, point.n) == (DECISION, 120)
 
 
 def test_a_fold_without_select_patients_decides_nobody(caplog: pytest.LogCaptureFixture) -> None:
     table = binary()
     with caplog.at_level(logging.WARNING):
-        kept = table[(table["role"] != "select") | (table["fold"] != 1)]
-        found = cut(kept, decision=DECISION)
+        rows_left = table[(table["role"] != "select") | (table["fold"] != 1)]
+        point = cut(rows_left, decision=DECISION)
         nobody = cut(table[table["role"] == "report"], decision=DECISION)
-    assert found.cuts[1] is None
-    assert (found.n, nobody.n) == (80, 0)
+    assert point.cuts[1] is None
+    assert (point.n, nobody.n) == (80, 0)
     assert "fold 1: decision sensitivity: 0 positives among 0 select patients" in caplog.text
 
 
@@ -168,10 +168,10 @@ def test_a_decision_needs_a_known_rule_and_an_endpoint_that_asks() -> None:
 def test_a_better_model_gains_on_its_baseline() -> None:
     table = binary(noise=0.2)
     worse = table.assign(p_1=np.random.default_rng(0).random(len(table)))
-    found = evaluate(table, Binary(), baseline=worse.sample(frac=1, random_state=0), resamples=200)
-    baseline = baseline_of(found)
+    report = evaluate(table, Binary(), baseline=worse.sample(frac=1, random_state=0), resamples=200)
+    baseline = baseline_of(report)
     gain, low, _ = triple(baseline.difference["auroc"])
-    assert gain == pytest.approx(value_of(found.metrics["auroc"]) - value_of(baseline.metrics["auroc"]))
+    assert gain == pytest.approx(value_of(report.metrics["auroc"]) - value_of(baseline.metrics["auroc"]))
     assert low > 0
     assert baseline.name == "mean pooling, linear"
     assert baseline.metrics == evaluate(worse, Binary(), resamples=200).metrics
@@ -185,15 +185,15 @@ def test_an_oracle_is_used_as_logits() -> None:
 
 
 def test_what_nobody_defines_is_null() -> None:
-    found = evaluate(binary().assign(label=0), Binary(), resamples=20)
-    auroc = found.metrics["auroc"]
+    report = evaluate(binary().assign(label=0), Binary(), resamples=20)
+    auroc = report.metrics["auroc"]
     assert (auroc.value, auroc.low, auroc.high, auroc.folds) == (None, None, None, (None,) * 3)
 
 
 def test_a_single_fold_is_a_hold_out() -> None:
     table = binary()
-    found = evaluate(table[table["fold"] == 0], Binary(), decision={"rule": "youden"}, resamples=20)
-    assert (found.folds, found.patients["n"], decision_of(found).n) == (1, 40, 40)
+    report = evaluate(table[table["fold"] == 0], Binary(), decision={"rule": "youden"}, resamples=20)
+    assert (report.folds, report.patients["n"], decision_of(report).n) == (1, 40, 40)
 
 
 def test_tables_that_cannot_be_evaluated_are_refused() -> None:

@@ -29,28 +29,28 @@ def evaluated(table: pd.DataFrame, endpoint: Endpoint | None = None, resamples: 
 
 def test_the_difference_is_that_of_the_paired_bootstrap() -> None:
     a, b = evaluated(binary(noise=0.3)), evaluated(binary(noise=2.0))
-    found = compare(a, b)
+    comparison = compare(a, b)
     for name, expected in difference(Binary().score, a.folds, b.folds, 200).items():
-        metric = found.metrics[name]
+        metric = comparison.metrics[name]
         assert triple(metric.estimate) == pytest.approx(triple(expected), abs=1e-12)
         assert metric.a is not None
         assert metric.b is not None
         assert value_of(metric.estimate) == pytest.approx(metric.a - metric.b)
-    assert Comparison.model_validate_json(found.model_dump_json()) == found
-    assert found.same_folds
+    assert Comparison.model_validate_json(comparison.model_dump_json()) == comparison
+    assert comparison.same_folds
 
 
 def test_a_better_model_is_called_better_from_either_side() -> None:
     good, bad = evaluated(binary(patients=300, noise=0.1)), evaluated(binary(patients=300, noise=4.0))
-    one, other = compare(good, bad, ("good", "bad")), compare(bad, good, ("bad", "good"))
-    assert one.verdict == other.verdict
-    assert one.verdict.startswith("good is better than bad by 0.")
-    assert "n 300, 0 " in one.verdict
-    assert one.verdict.endswith("DeLong p < 0.001.")
-    value, low, high = triple(one.metrics["auroc"].estimate)
-    assert f"{value:.3f} AUROC ({low:.3f} to {high:.3f})" in one.verdict
-    assert one.delong[0].estimate.p == pytest.approx(other.delong[0].estimate.p)
-    assert value_of(one.delong[0].estimate) == pytest.approx(value)
+    first, second = compare(good, bad, ("good", "bad")), compare(bad, good, ("bad", "good"))
+    assert first.verdict == second.verdict
+    assert first.verdict.startswith("good is better than bad by 0.")
+    assert "n 300, 0 " in first.verdict
+    assert first.verdict.endswith("DeLong p < 0.001.")
+    value, low, high = triple(first.metrics["auroc"].estimate)
+    assert f"{value:.3f} AUROC ({low:.3f} to {high:.3f})" in first.verdict
+    assert first.delong[0].estimate.p == pytest.approx(second.delong[0].estimate.p)
+    assert value_of(first.delong[0].estimate) == pytest.approx(value)
 
 
 def test_a_model_is_level_with_itself_and_close_to_its_like() -> None:
@@ -64,24 +64,24 @@ def test_a_model_is_level_with_itself_and_close_to_its_like() -> None:
 
 
 def test_models_of_other_folds_are_compared_on_the_patients_that_they_share() -> None:
-    one = binary(patients=200, folds=5)
-    other = binary(patients=200, folds=4)
-    assert (one.drop_duplicates("patient")["label"].to_numpy() == other.drop_duplicates("patient")["label"]).all()
-    other = other[other["patient"] > "009"]
-    found = compare(evaluated(one), evaluated(other))
-    assert (found.n, found.left_out, found.same_folds) == (190, {"A": 10, "B": 0}, False)
-    value, low, high = triple(found.delong[0].estimate)
-    assert value == pytest.approx(value_of(found.metrics["auroc"].estimate))
+    first = binary(patients=200, folds=5)
+    second = binary(patients=200, folds=4)
+    assert (first.drop_duplicates("patient")["label"].to_numpy() == second.drop_duplicates("patient")["label"]).all()
+    second = second[second["patient"] > "009"]
+    comparison = compare(evaluated(first), evaluated(second))
+    assert (comparison.n, comparison.left_out, comparison.same_folds) == (190, {"A": 10, "B": 0}, False)
+    value, low, high = triple(comparison.delong[0].estimate)
+    assert value == pytest.approx(value_of(comparison.metrics["auroc"].estimate))
     assert low < value < high
-    tests = (found.mcnemar[0].sensitivity, found.mcnemar[0].specificity)
+    tests = (comparison.mcnemar[0].sensitivity, comparison.mcnemar[0].specificity)
     assert sum(test.estimate.counts["n"] for test in tests) == 190
 
 
 def test_calls_at_the_frozen_cuts_are_compared_patient_by_patient() -> None:
     tables = [binary(noise=noise) for noise in (0.3, 2.0)]
-    found = compare(evaluated(tables[0]), evaluated(tables[1])).mcnemar[0]
+    comparison = compare(evaluated(tables[0]), evaluated(tables[1])).mcnemar[0]
     label = tables[0].drop_duplicates("patient")["label"].sum()
-    for test, n in ((found.sensitivity, label), (found.specificity, 120 - label)):
+    for test, n in ((comparison.sensitivity, label), (comparison.specificity, 120 - label)):
         assert test.estimate.n == n
         assert test.a - test.b == test.gained - test.lost
         assert value_of(test.estimate) == pytest.approx((test.a - test.b) / n)
@@ -91,21 +91,21 @@ def test_survival_models_of_any_kind_are_compared_by_their_c_index() -> None:
     table = survival(patients=200)
     cox = evaluated(table, Cox())
     risk = table.assign(risk=1 / (1 + np.exp(-table["log_hazard"] + 10 * table["fold"])))
-    found = compare(cox, evaluated(risk, DiscreteTime()))
-    assert value_of(found.metrics["c_index"].estimate) == pytest.approx(0, abs=1e-12)
+    comparison = compare(cox, evaluated(risk, DiscreteTime()))
+    assert value_of(comparison.metrics["c_index"].estimate) == pytest.approx(0, abs=1e-12)
     worse = table.assign(log_hazard=np.random.default_rng(0).random(len(table)))
-    found = compare(cox, evaluated(worse, Cox()), ("ours", "chance"))
-    assert found.verdict.startswith("ours is better than chance by 0.")
-    assert "C-index" in found.verdict
-    assert "bootstrap p " in found.verdict
-    assert (found.delong, found.mcnemar) == ((), ())
+    comparison = compare(cox, evaluated(worse, Cox()), ("ours", "chance"))
+    assert comparison.verdict.startswith("ours is better than chance by 0.")
+    assert "C-index" in comparison.verdict
+    assert "bootstrap p " in comparison.verdict
+    assert (comparison.delong, comparison.mcnemar) == ((), ())
 
 
 def test_several_classes_have_a_test_each_and_a_verdict_on_all() -> None:
     endpoint = Multiclass(classes=("a", "b", "c"))
-    found = compare(evaluated(multiclass(), endpoint), evaluated(multiclass(), endpoint))
-    assert [one.name for one in found.delong] == ["a", "b", "c"]
-    assert "macro AUROC" in found.verdict
+    comparison = compare(evaluated(multiclass(), endpoint), evaluated(multiclass(), endpoint))
+    assert [first.name for first in comparison.delong] == ["a", "b", "c"]
+    assert "macro AUROC" in comparison.verdict
 
 
 def test_what_cannot_be_compared_is_refused_in_one_line() -> None:
@@ -122,18 +122,18 @@ def test_a_fold_with_one_positive_leaves_the_test_to_the_bootstrap() -> None:
     table = binary(noise=0.3)
     positives = table.query("fold == 0 and role == 'report' and label == 1")["patient"]
     spare = table["patient"].isin(positives.iloc[1:])
-    found = compare(evaluated(table[~spare]), evaluated(table[~spare].assign(p_1=0.5)))
-    assert found.delong[0].estimate.p is None
-    assert "too few patients" in str(found.delong[0].estimate.reason)
-    assert "bootstrap p " in found.verdict
+    comparison = compare(evaluated(table[~spare]), evaluated(table[~spare].assign(p_1=0.5)))
+    assert comparison.delong[0].estimate.p is None
+    assert "too few patients" in str(comparison.delong[0].estimate.reason)
+    assert "bootstrap p " in comparison.verdict
 
 
 def test_a_metric_that_nobody_defines_gives_no_verdict() -> None:
-    one = binary().assign(label=0)
-    found = compare(evaluated(one), evaluated(one))
-    assert "cannot be compared by AUROC" in found.verdict
-    assert found.p is None
-    assert Comparison.model_validate_json(found.model_dump_json()) == found
+    first = binary().assign(label=0)
+    comparison = compare(evaluated(first), evaluated(first))
+    assert "cannot be compared by AUROC" in comparison.verdict
+    assert comparison.p is None
+    assert Comparison.model_validate_json(comparison.model_dump_json()) == comparison
 
 
 def test_holms_p_is_that_of_r() -> None:
@@ -157,15 +157,15 @@ def test_many_comparisons_ask_for_more_than_one() -> None:
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 30))
 def test_mcnemar_turns_its_sign_with_the_models(gained: int, lost: int, alike: int) -> None:
     n = gained + lost + alike
-    one, other = mcnemar(gained, lost, n), mcnemar(lost, gained, n)
+    first, second = mcnemar(gained, lost, n), mcnemar(lost, gained, n)
     if not n:
-        assert one.value is None
+        assert first.value is None
         return
-    value, low, high = triple(one)
+    value, low, high = triple(first)
     assert low <= value <= high
-    assert (low, one.p) == pytest.approx((-triple(other)[2], other.p))
+    assert (low, first.p) == pytest.approx((-triple(second)[2], second.p))
     tail = stats.binom.cdf(min(gained, lost), gained + lost, 0.5)
-    assert one.p == pytest.approx(min(1.0, 2 * tail))
+    assert first.p == pytest.approx(min(1.0, 2 * tail))
 
 
 @pytest.mark.slow
@@ -184,9 +184,9 @@ def test_intervals_of_differences_cover_the_truth_whatever_the_folds() -> None:
                 score = shift * label + (common + rng.normal(size=120)) / np.sqrt(2)
                 columns = {"label": label, "fold": fold, "role": "report", "p_1": stats.norm.cdf(score)}
                 runs.append(refitted(pd.DataFrame({"patient": np.arange(120), **columns}), Binary(), resamples=300))
-            found = compare(runs[0], runs[1])
-            covered[same] += holds(found.metrics["auroc"].estimate, float(true))
-            exact += holds(found.delong[0].estimate, float(true))
+            comparison = compare(runs[0], runs[1])
+            covered[same] += holds(comparison.metrics["auroc"].estimate, float(true))
+            exact += holds(comparison.delong[0].estimate, float(true))
             discordant = rng.multinomial(40, [0.15, 0.1, 0.75])
             shown = mcnemar(int(discordant[0]), int(discordant[1]), 40)
             paired += holds(shown, 0.05)

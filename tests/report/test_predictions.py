@@ -18,7 +18,7 @@ Change = Callable[[pd.DataFrame], pd.DataFrame]
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda t: t.drop(columns="role"), "no column 'role', found patient, fold, label, p_1"),
         (lambda t: t.drop(columns=["fold", "label"]), "no column 'fold', 'label'"),
@@ -35,8 +35,8 @@ Change = Callable[[pd.DataFrame], pd.DataFrame]
         (lambda t: t.assign(fold=t["fold"].map({0: "", 1: "1", 2: "2"})), "120 rows without a fold"),
     ],
 )
-def test_a_broken_table_is_refused_in_one_line(change: Change, said: str) -> None:
-    with pytest.raises(PredictionsError, match=said) as caught:
+def test_a_broken_table_is_refused_in_one_line(change: Change, message: str) -> None:
+    with pytest.raises(PredictionsError, match=message) as caught:
         checked(change(binary()), Binary())
     assert "\n" not in str(caught.value)
 
@@ -51,8 +51,8 @@ def test_only_reported_rows_are_read_and_their_order_does_not_matter() -> None:
     folds = report_folds(checked(table, Binary()), Binary())
     shuffled = report_folds(checked(table.sample(frac=1, random_state=0), Binary()), Binary())
     assert [len(fold.target) for fold in folds] == [40, 40, 40]
-    for fold, other in zip(folds, shuffled, strict=True):
-        assert fold.logits.equal(other.logits)
+    for fold, changed in zip(folds, shuffled, strict=True):
+        assert fold.logits.equal(changed.logits)
         assert fold.patients is not None
         assert fold.patients.tolist() == sorted(fold.patients.tolist())
     rows = table[(table["fold"] == 1) & (table["role"] == "report")]
@@ -62,18 +62,18 @@ def test_only_reported_rows_are_read_and_their_order_does_not_matter() -> None:
 def test_numbers_written_as_words_and_folds_named_by_a_site_are_read() -> None:
     table = binary()
     words = table.assign(p_1=table["p_1"].map(repr), fold=table["fold"].map(lambda fold: f"site {fold}"))
-    for fold, other in zip(*(report_folds(checked(t, Binary()), Binary()) for t in (table, words)), strict=True):
-        assert torch.allclose(fold.logits, other.logits, rtol=1e-12)
+    for fold, changed in zip(*(report_folds(checked(t, Binary()), Binary()) for t in (table, words)), strict=True):
+        assert torch.allclose(fold.logits, changed.logits, rtol=1e-12)
 
 
 def test_classes_are_strata_and_survival_has_none() -> None:
-    (first, *_), (other, *_) = (
+    (first, *_), (changed, *_) = (
         report_folds(checked(table, endpoint), endpoint)
         for table, endpoint in ((binary(), Binary()), (survival(), Cox()))
     )
     assert first.strata is not None
     assert first.strata.tolist() == first.target.tolist()
-    assert other.strata is None
+    assert changed.strata is None
 
 
 def test_an_oracle_finds_its_patients_and_its_classes() -> None:
@@ -100,17 +100,17 @@ def test_an_oracle_may_have_a_row_for_each_slide_of_a_patient() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda t: t.drop(columns="oracle"), "oracle: no column 'oracle', found patient"),
         (lambda t: t[t["patient"] != "003"], "oracle: no finite value for 1 of 40"),
         (lambda t: t.assign(oracle=np.nan), "oracle: no finite value for 40 of 40"),
     ],
 )
-def test_an_oracle_that_does_not_know_everybody_is_refused(change: Change, said: str) -> None:
+def test_an_oracle_that_does_not_know_everybody_is_refused(change: Change, message: str) -> None:
     folds = report_folds(checked(binary(), Binary()), Binary())
     oracle = pd.DataFrame({"patient": [f"{at:03}" for at in range(120)], "oracle": 0.5})
-    with pytest.raises(PredictionsError, match=said):
+    with pytest.raises(PredictionsError, match=message):
         oracle_folds(change(oracle), folds, Binary())
 
 

@@ -41,18 +41,18 @@ def labelled(seed: int = 0, patients: int = 90) -> pd.DataFrame:
     table = tables.binary(seed, patients)
     rng = np.random.default_rng(seed)
     second = pd.Series(rng.choice(["0", "1", ""], patients), index=tables.names(patients))
-    other = rng.random(len(table))
-    return table.assign(second=table["patient"].map(second), p_label=table.pop("p_1"), p_second=other)
+    noise = rng.random(len(table))
+    return table.assign(second=table["patient"].map(second), p_label=table.pop("p_1"), p_second=noise)
 
 
 def valued(seed: int = 0, patients: int = 60) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     true = rng.normal(size=patients)
-    known = {"patient": tables.names(patients), "score": true}
+    answered = {"patient": tables.names(patients), "score": true}
     parts = []
     for fold, role in tables.roles(rng, patients, 3):
         value = true + rng.normal(0.3, 0.5, patients)
-        parts.append(pd.DataFrame({**known, "fold": fold, "role": role, "value": value}))
+        parts.append(pd.DataFrame({**answered, "fold": fold, "role": role, "value": value}))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -63,70 +63,70 @@ def by_fold(table: pd.DataFrame, metric: Callable[[pd.DataFrame], float]) -> flo
 
 def test_a_binary_question_has_areas_with_two_intervals_and_the_prevalence() -> None:
     table = tables.binary()
-    whole = computed(table, Binary())
-    (one,) = whole.questions
+    section = computed(table, Binary())
+    (question,) = section.questions
     report = table[table["role"] == "report"]
-    assert (one.name, one.n, one.positives) == ("1", len(report), report["label"].sum())
+    assert (question.name, question.n, question.positives) == ("1", len(report), report["label"].sum())
     expected = by_fold(table, lambda rows: sklearn.roc_auc_score(rows["label"], rows["p_1"]))
-    assert one.auroc.value == pytest.approx(expected, abs=1e-12)
-    assert one.auroc_delong.value == pytest.approx(expected, abs=1e-12)
+    assert question.auroc.value == pytest.approx(expected, abs=1e-12)
+    assert question.auroc_delong.value == pytest.approx(expected, abs=1e-12)
     expected = by_fold(table, lambda rows: sklearn.average_precision_score(rows["label"], rows["p_1"]))
-    assert one.auprc.value == pytest.approx(expected, abs=1e-12)
-    assert one.prevalence == report["label"].mean()
-    for estimate in (one.auroc, one.auroc_delong, one.auprc):
+    assert question.auprc.value == pytest.approx(expected, abs=1e-12)
+    assert question.prevalence == report["label"].mean()
+    for estimate in (question.auroc, question.auroc_delong, question.auprc):
         value, low, high = triple(estimate)
         assert low < value < high
-        assert estimate.counts == {"n": one.n, "positives": one.positives}
-    assert whole.called == "probability above 0.5"
-    assert whole.accuracy is not None
-    assert whole.accuracy.counts["successes"] == (report["label"] == (report["p_1"] > 0.5)).sum()
-    assert whole.confusion is None
-    assert whole.macro_auroc is None
+        assert estimate.counts == {"n": question.n, "positives": question.positives}
+    assert section.called == "probability above 0.5"
+    assert section.accuracy is not None
+    assert section.accuracy.counts["successes"] == (report["label"] == (report["p_1"] > 0.5)).sum()
+    assert section.confusion is None
+    assert section.macro_auroc is None
 
 
 def test_classes_are_counted_as_scikit_learn_counts_them() -> None:
     table = tables.multiclass()
-    whole = computed(table, Multiclass("label", GRADES))
+    section = computed(table, Multiclass("label", GRADES))
     report = table[table["role"] == "report"].sort_values("patient")
     calls = report[[f"p_{name}" for name in GRADES]].to_numpy().argmax(1)
     calls = np.array(GRADES)[calls]
-    assert whole.confusion is not None
-    assert [list(row) for row in whole.confusion.rows] == sklearn.confusion_matrix(report["label"], calls).tolist()
-    assert whole.confusion.classes == whole.confusion.calls == GRADES
-    assert value_of(whole.accuracy) == sklearn.accuracy_score(report["label"], calls)
+    assert section.confusion is not None
+    assert [list(row) for row in section.confusion.rows] == sklearn.confusion_matrix(report["label"], calls).tolist()
+    assert section.confusion.classes == section.confusion.calls == GRADES
+    assert value_of(section.accuracy) == sklearn.accuracy_score(report["label"], calls)
     recall = sklearn.recall_score(report["label"], calls, average=None)
     precision = sklearn.precision_score(report["label"], calls, average=None)
-    assert [one.recall.value for one in whole.classes] == recall.tolist()
-    assert [one.precision.value for one in whole.classes] == precision.tolist()
-    assert [one.n for one in whole.classes] == [one.positives for one in whole.questions]
-    mean = np.mean([value_of(one.auroc) for one in whole.questions])
-    assert value_of(whole.macro_auroc) == pytest.approx(mean, abs=1e-12)
+    assert [question.recall.value for question in section.classes] == recall.tolist()
+    assert [question.precision.value for question in section.classes] == precision.tolist()
+    assert [question.n for question in section.classes] == [question.positives for question in section.questions]
+    mean = np.mean([value_of(question.auroc) for question in section.questions])
+    assert value_of(section.macro_auroc) == pytest.approx(mean, abs=1e-12)
 
 
 @pytest.mark.parametrize("endpoint", [Binary("label", ("0", "1")), Multiclass("label", GRADES)])
 def test_means_over_classes_are_the_endpoints_own(endpoint: Binary | Multiclass) -> None:
     table = tables.binary() if isinstance(endpoint, Binary) else tables.multiclass()
-    whole, own = computed(table, endpoint), evaluation(table, endpoint)
-    for name, interval in intervals(endpoint.score, own.folds, 50, 0).items():
-        ours = whole.questions[0].auroc if name == "auroc" else getattr(whole, name)
+    section, evaluated = computed(table, endpoint), evaluation(table, endpoint)
+    for name, interval in intervals(endpoint.score, evaluated.folds, 50, 0).items():
+        ours = section.questions[0].auroc if name == "auroc" else getattr(section, name)
         assert triple(ours) == pytest.approx(triple(interval), abs=1e-12)
 
 
 @pytest.mark.parametrize("method", ["cumulative", "corn"])
 def test_grades_are_called_by_their_median_as_the_endpoint_does(method: str) -> None:
     table, endpoint = tables.multiclass(), Ordinal("label", GRADES, method)
-    whole, own = computed(table, endpoint), evaluation(table, endpoint)
-    scored = intervals(endpoint.score, own.folds, 50, 0)
-    assert [one.name for one in whole.questions] == [">= b", ">= c"]
+    section, evaluated = computed(table, endpoint), evaluation(table, endpoint)
+    scored = intervals(endpoint.score, evaluated.folds, 50, 0)
+    assert [question.name for question in section.questions] == [">= b", ">= c"]
     pairs = {
-        "qwk": whole.quadratic_kappa,
-        "macro_auroc": whole.macro_auroc,
-        "auroc_from_b": whole.questions[0].auroc,
-        "auroc_from_c": whole.questions[1].auroc,
+        "qwk": section.quadratic_kappa,
+        "macro_auroc": section.macro_auroc,
+        "auroc_from_b": section.questions[0].auroc,
+        "auroc_from_c": section.questions[1].auroc,
     }
     for name, ours in pairs.items():
         assert triple(ours) == pytest.approx(triple(scored[name]), abs=1e-12)
-    assert whole.called == "median grade"
+    assert section.called == "median grade"
     shares = np.array([[0.4, 0.3, 0.3], [0.2, 0.2, 0.6], [0.6, 0.2, 0.2]])
     assert endpoint.call_classes(shares).tolist() == [1, 2, 0]
     assert Multiclass("label", GRADES).call_classes(shares).tolist() == [0, 2, 0]
@@ -134,30 +134,30 @@ def test_grades_are_called_by_their_median_as_the_endpoint_does(method: str) -> 
 
 def test_a_label_is_asked_of_those_of_whom_it_is_known() -> None:
     table = labelled()
-    whole = computed(table, Multilabel(("label", "second")))
-    first, second = whole.questions
-    known = table[(table["second"] != "") & (table["role"] == "report")]
-    assert (first.n, second.n) == (90, len(known))
+    section = computed(table, Multilabel(("label", "second")))
+    first, second = section.questions
+    answered = table[(table["second"] != "") & (table["role"] == "report")]
+    assert (first.n, second.n) == (90, len(answered))
     expected = by_fold(
         table[table["second"] != ""], lambda rows: sklearn.roc_auc_score(rows["second"] == "1", rows["p_second"])
     )
     assert second.auroc.value == pytest.approx(expected, abs=1e-12)
     assert second.auroc_delong.value == pytest.approx(expected, abs=1e-12)
     mean = (value_of(first.auroc) + value_of(second.auroc)) / 2
-    assert value_of(whole.macro_auroc) == pytest.approx(mean, abs=1e-12)
-    assert whole.called is None
+    assert value_of(section.macro_auroc) == pytest.approx(mean, abs=1e-12)
+    assert section.called is None
 
 
 def test_what_report_patients_do_not_define_has_a_reason() -> None:
     table = tables.binary()
     table = table[(table["role"] != "report") | (table["label"] == 0)]
-    whole = computed(table, Binary())
-    (one,) = whole.questions
-    for entry in (one.auroc, one.auroc_delong, one.auprc, whole.balanced_accuracy):
+    section = computed(table, Binary())
+    (question,) = section.questions
+    for entry in (question.auroc, question.auroc_delong, question.auprc, section.balanced_accuracy):
         assert entry is not None
         assert entry.value is entry.low is entry.high is None
         assert str(entry.reason).startswith("no fold has")
-    assert (one.prevalence, one.positives) == (0, 0)
+    assert (question.prevalence, question.positives) == (0, 0)
 
 
 def test_only_report_rows_count() -> None:
@@ -175,12 +175,12 @@ def test_survival_has_a_section_of_its_own() -> None:
 
 def test_numbers_have_agreement_and_limits() -> None:
     table = valued()
-    whole = computed(table, Regression())
+    section = computed(table, Regression())
     report = table[table["role"] == "report"]
     expected = by_fold(table, lambda rows: sklearn.r2_score(rows["score"], rows["value"]))
-    assert whole.metrics["r2"].value == pytest.approx(expected, abs=1e-12)
-    assert set(whole.metrics) == {"r2", "pearson", "concordance", "mae"}
-    gap, limits = report["value"] - report["score"], whole.bland_altman
+    assert section.metrics["r2"].value == pytest.approx(expected, abs=1e-12)
+    assert set(section.metrics) == {"r2", "pearson", "concordance", "mae"}
+    gap, limits = report["value"] - report["score"], section.bland_altman
     assert limits is not None
     assert limits.bias.value == pytest.approx(gap.mean())
     assert limits.upper.value == pytest.approx(gap.mean() + 1.959964 * gap.std(), abs=1e-6)

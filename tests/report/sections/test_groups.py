@@ -88,8 +88,8 @@ def test_a_stated_risk_is_compared_with_the_calibrated_risk_of_the_fold() -> Non
     patients, fitted = assign(rows, ABSOLUTE, calibration="baseline")
     assert [fold.columns for fold in fitted] == [("calibrated_risk_5y",)] * 3
     for fold in range(3):
-        select, own = (rows[(rows["fold"] == fold) & (rows["role"] == role)] for role in ("select", "report"))
-        better = calibrators.fit("baseline", ENDPOINT, select.set_index("patient")).apply(own.set_index("patient"))
+        select, members = (rows[(rows["fold"] == fold) & (rows["role"] == role)] for role in ("select", "report"))
+        better = calibrators.fit("baseline", ENDPOINT, select.set_index("patient")).apply(members.set_index("patient"))
         expected = np.digitize(better["calibrated_risk_5y"], ABSOLUTE["cuts"])
         assert patients.loc[better.index, "group"].cat.codes.tolist() == expected.tolist()
     thirds = assign(rows, THIRDS, calibration="baseline")[1]
@@ -131,12 +131,12 @@ def test_three_groups_have_the_numbers_of_lifelines() -> None:
     first, second = (value_of(ratio.estimate) for ratio in report.hazard_ratios)
     assert 1 < first < second
     for shown in report.groups:
-        own = patients[group == shown.name]
-        fit = KaplanMeierFitter().fit(own["time"], own["event"])
+        members = patients[group == shown.name]
+        fit = KaplanMeierFitter().fit(members["time"], members["event"])
         for point in shown.survival:
             if point.estimate.value is not None:
                 assert point.estimate.value == pytest.approx(fit.predict(point.time), abs=1e-10)
-                assert point.estimate.counts["at_risk"] == (own["time"] >= point.time).sum()
+                assert point.estimate.counts["at_risk"] == (members["time"] >= point.time).sum()
 
 
 def test_mean_times_are_those_of_lifelines_and_differ_by_their_difference() -> None:
@@ -144,8 +144,8 @@ def test_mean_times_are_those_of_lifelines_and_differ_by_their_difference() -> N
     assert means.until == 60
     values = []
     for group in means.groups:
-        own = patients[patients["group"] == group.group]
-        fit = KaplanMeierFitter().fit(own["time"], own["event"])
+        members = patients[patients["group"] == group.group]
+        fit = KaplanMeierFitter().fit(members["time"], members["event"])
         values.append(restricted_mean_survival_time(fit, t=60))
         assert group.estimate.value == pytest.approx(values[-1], rel=1e-10)
     (apart,) = means.differences
@@ -192,8 +192,8 @@ def test_a_hazard_ratio_without_a_finite_estimate_has_a_reason() -> None:
     names = ["low", "intermediate", "high"]
     nobody = [ratio.estimate for ratio in hazards(grouped(time, np.arange(60) % 3 != 1), names)[0]]
     assert (nobody[0].value, nobody[0].reason) == (None, "no event in the intermediate group")
-    kept = grouped(time, every)[np.arange(60) % 3 != 1]
-    frame = pd.DataFrame({"high": (kept["group"] == "high") * 1.0, "time": kept["time"]})
+    subset = grouped(time, every)[np.arange(60) % 3 != 1]
+    frame = pd.DataFrame({"high": (subset["group"] == "high") * 1.0, "time": subset["time"]})
     assert nobody[1].value == pytest.approx(np.exp(CoxPHFitter().fit(frame, "time").params_.high), rel=1e-6)
     lowest = hazards(grouped(time, np.arange(60) % 3 != 0), names)[0]
     assert [ratio.estimate.reason for ratio in lowest] == ["no event in the low group"] * 2

@@ -45,15 +45,15 @@ def test_many_different_numbers_are_split_in_thirds_of_all_patients() -> None:
 
 
 def test_columns_are_found_under_their_usual_names_and_others_are_told_absent() -> None:
-    known = pd.DataFrame({"Gender": "f", "AGE_AT_DIAGNOSIS": "60", "Tumour grade": "2"}, index=names(30))
-    found, absent = levels(evaluated(known, subgroups=["tumour_grade", "sex", "centre", "smoking"]))
-    assert list(found) == ["sex", "age", "tumour_grade"]
+    clinical = pd.DataFrame({"Gender": "f", "AGE_AT_DIAGNOSIS": "60", "Tumour grade": "2"}, index=names(30))
+    by_variable, absent = levels(evaluated(clinical, subgroups=["tumour_grade", "sex", "centre", "smoking"]))
+    assert list(by_variable) == ["sex", "age", "tumour_grade"]
     assert absent == ["stage", "site", "scanner", "specimen", "smoking"]
 
 
 def test_patients_whom_the_clinical_table_lacks_are_missing() -> None:
-    found, _ = levels(evaluated(pd.DataFrame({"sex": ["m"] * 10}, index=names(10))))
-    assert found["sex"].value_counts().to_dict() == {"missing": 20, "m": 10}
+    by_variable, _ = levels(evaluated(pd.DataFrame({"sex": ["m"] * 10}, index=names(10))))
+    assert by_variable["sex"].value_counts().to_dict() == {"missing": 20, "m": 10}
     assert levels(evaluated(None))[0] == {}
 
 
@@ -65,7 +65,7 @@ def test_levels_are_listed_by_age_and_name_with_the_missing_last() -> None:
 @settings(deadline=None, max_examples=40)
 @given(st.lists(WORDS, min_size=30, max_size=30), st.sampled_from(["age", "sex", "stage", "other"]))
 def test_every_patient_is_in_one_level(cells: list[str], column: str) -> None:
-    found, _ = levels(evaluated(pd.DataFrame({column: cells}, index=names(30)), subgroups=[column]))
-    kinds = found[column]
+    by_variable, _ = levels(evaluated(pd.DataFrame({column: cells}, index=names(30)), subgroups=[column]))
+    kinds = by_variable[column]
     assert sorted(kinds.index) == names(30)
-    assert kinds.map(lambda one: isinstance(one, str) and one != "").all()
+    assert kinds.map(lambda level: isinstance(level, str) and level != "").all()

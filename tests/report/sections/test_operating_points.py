@@ -49,48 +49,48 @@ def called(table: pd.DataFrame, cuts: Sequence[Sequence[float] | None]) -> tuple
 
 def test_a_cut_is_counted_as_scikit_learn_counts() -> None:
     table = binary()
-    (found,) = decisions(table, Binary(), RULE_OUT, prevalences=[0.05])
-    zone, label = called(table, found.cuts)
+    (point,) = decisions(table, Binary(), RULE_OUT, prevalences=[0.05])
+    zone, label = called(table, point.cuts)
     (tn, fp), (fn, tp) = expected = confusion_matrix(label, zone)
-    assert matrix(found) == expected.tolist()
-    assert found.confusion is not None
-    assert found.confusion.classes == found.confusion.calls == ("0", "1")
-    assert (found.n, found.positives, found.negatives) == (120, tp + fn, tn + fp)
+    assert matrix(point) == expected.tolist()
+    assert point.confusion is not None
+    assert point.confusion.classes == point.confusion.calls == ("0", "1")
+    assert (point.n, point.positives, point.negatives) == (120, tp + fn, tn + fp)
     shares = {"sensitivity": (tp, tp + fn), "specificity": (tn, tn + fp), "ppv": (tp, tp + fp), "npv": (tn, tn + fn)}
     for name, (hit, among) in (shares | {"ruled_out": (tn + fn, 120), "ruled_in": (tp + fp, 120)}).items():
-        estimate: Estimate = getattr(found, name)
+        estimate: Estimate = getattr(point, name)
         assert value_of(estimate) == pytest.approx(hit / among)
         assert triple(estimate)[1:] == wilson(hit, among)
         assert estimate.second is not None
         assert (estimate.second.low, estimate.second.high) == clopper_pearson(hit, among)
     for name, counts in (("lr_positive", (tp, tp + fn, fp, tn + fp)), ("lr_negative", (fn, tp + fn, tn, tn + fp))):
-        assert triple(getattr(found, name)) == triple(likelihood_ratio(*counts))
-    (rare,) = found.at_prevalence
+        assert triple(getattr(point, name)) == triple(likelihood_ratio(*counts))
+    (rare,) = point.at_prevalence
     assert rare.ppv.value == predictive_value(tp, tp + fn, fp, tn + fp, 0.05).value
     assert rare.npv.value == predictive_value(tn, tn + fp, fn, tp + fn, 0.95).value
-    assert (found.name, found.role, found.rule) == ("1", "rule-out", RULE_OUT)
+    assert (point.name, point.role, point.rule) == ("1", "rule-out", RULE_OUT)
 
 
 def test_two_cuts_leave_some_patients_between() -> None:
     table = binary()
-    (found,) = decisions(table, Binary(), ZONES)
-    zone, label = called(table, found.cuts)
-    assert matrix(found) == [[int(((zone == z) & (label == y)).sum()) for z in range(3)] for y in (0, 1)]
-    assert value_of(found.sensitivity) == pytest.approx(np.mean(zone[label == 1] > 0))
-    assert value_of(found.specificity) == pytest.approx(np.mean(zone[label == 0] < 2))
-    assert value_of(found.indeterminate) == pytest.approx(np.mean(zone == 1))
-    assert value_of(found.coverage) == pytest.approx(np.mean(zone != 1))
-    assert value_of(found.npv) == pytest.approx(np.mean(label[zone == 0] == 0))
+    (point,) = decisions(table, Binary(), ZONES)
+    zone, label = called(table, point.cuts)
+    assert matrix(point) == [[int(((zone == z) & (label == y)).sum()) for z in range(3)] for y in (0, 1)]
+    assert value_of(point.sensitivity) == pytest.approx(np.mean(zone[label == 1] > 0))
+    assert value_of(point.specificity) == pytest.approx(np.mean(zone[label == 0] < 2))
+    assert value_of(point.indeterminate) == pytest.approx(np.mean(zone == 1))
+    assert value_of(point.coverage) == pytest.approx(np.mean(zone != 1))
+    assert value_of(point.npv) == pytest.approx(np.mean(label[zone == 0] == 0))
 
 
 @pytest.mark.parametrize("rule", [RULE_OUT, ZONES, {"rule": "argmax", "abstain_below": 0.7}])
 def test_a_thousand_patients_are_a_thousand(rule: dict[str, Any]) -> None:
-    (found,) = decisions(binary(), Binary(), rule, prevalences=[0.05, 0.3])
-    for cells in (found.per_1000, *(each.per_1000 for each in found.at_prevalence)):
+    (point,) = decisions(binary(), Binary(), rule, prevalences=[0.05, 0.3])
+    for cells in (point.per_1000, *(each.per_1000 for each in point.at_prevalence)):
         triples = [triple(cell.estimate) for cell in cells]
         assert sum(value for value, _, _ in triples) == pytest.approx(1000)
         assert all(low <= value <= high for value, low, high in triples)
-    rare = found.at_prevalence[0]
+    rare = point.at_prevalence[0]
     assert sum(value_of(cell.estimate) for cell in rare.per_1000 if cell.positive) == pytest.approx(50)
 
 
@@ -117,8 +117,8 @@ def test_a_patient_of_several_folds_counts_once_as_the_first_has_it() -> None:
 def test_a_fold_that_cannot_set_the_cut_decides_nobody_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
     table = binary()
     with caplog.at_level(logging.WARNING):
-        kept = table[(table["role"] != "select") | (table["fold"] != 1)]
-        (some,) = decisions(kept, Binary(), RULE_OUT)
+        rows_left = table[(table["role"] != "select") | (table["fold"] != 1)]
+        (some,) = decisions(rows_left, Binary(), RULE_OUT)
         (nobody,) = decisions(table[table["role"] == "report"], Binary(), RULE_OUT, prevalences=[0.1])
     assert some.cuts[1] is None
     assert (some.n, some.undecided_patients) == (80, 40)
@@ -146,11 +146,11 @@ def test_a_stated_probability_is_compared_with_the_calibrated_one_of_the_fold(
 ) -> None:
     table = binary()
     table["p_1"] = table["p_1"] ** 3
-    (found,) = decisions(table, Binary(), rule, calibration="platt")
-    assert [each.columns for each in found.fitted] == [columns] * 3
+    (point,) = decisions(table, Binary(), rule, calibration="platt")
+    assert [each.columns for each in point.fitted] == [columns] * 3
     if columns == ("p_1",):
         (plain,) = decisions(table, Binary(), rule)
-        assert found.confusion == plain.confusion
+        assert point.confusion == plain.confusion
         return
     zones = {"two_cuts": (0.2, 0.6), "argmax": (0.3, 0.7)}[rule["rule"]]
     counted = np.zeros((2, 3), int)
@@ -159,32 +159,32 @@ def test_a_stated_probability_is_compared_with_the_calibrated_one_of_the_fold(
         better = calibrators.fit("platt", Binary(), select.set_index("patient")).apply(rows)["calibrated_1"]
         np.add.at(counted, (rows["label"].to_numpy(), np.digitize(better, zones)), 1)
     order = [0, 1, 2] if rule["rule"] == "two_cuts" else [0, 2, 1]  # the calls of argmax are classes, then nobody
-    assert matrix(found) == counted[:, order].tolist()
+    assert matrix(point) == counted[:, order].tolist()
 
 
 def test_where_select_patients_carry_no_calibration_the_models_own_probability_is_cut(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     table, rule = binary(), {"rule": "two_cuts", "low": 0.2, "high": 0.6}
-    kept = table[(table["role"] != "select") | (table["fold"] != 1)]
+    rows_left = table[(table["role"] != "select") | (table["fold"] != 1)]
     with caplog.at_level(logging.WARNING):
-        (found,) = decisions(kept, Binary(), rule, calibration="platt")
-    assert [each.columns for each in found.fitted] == [("calibrated_1",), ("p_1",), ("calibrated_1",)]
+        (point,) = decisions(rows_left, Binary(), rule, calibration="platt")
+    assert [each.columns for each in point.fitted] == [("calibrated_1",), ("p_1",), ("calibrated_1",)]
     assert caplog.text.count("no calibration: calibration platt of 1: 0 patients") == 1
-    assert found.n == 120
+    assert point.n == 120
 
 
 def test_the_likeliest_class_is_counted_among_those_with_a_call() -> None:
     table = multiclass()
-    (found,) = decisions(table, CLASSES, {"rule": "argmax", "abstain_below": 0.6})
+    (point,) = decisions(table, CLASSES, {"rule": "argmax", "abstain_below": 0.6})
     rows = table[table["role"] == "report"]
     shares = rows[["p_a", "p_b", "p_c"]].to_numpy()
     sure, right = shares.max(1) >= 0.6, np.array(list("abc"))[shares.argmax(1)] == rows["label"]
-    assert value_of(found.accuracy) == pytest.approx(right[sure].mean())
-    assert value_of(found.abstained) == pytest.approx(1 - sure.mean())
-    assert value_of(found.recall["b"]) == pytest.approx(right[sure & (rows["label"] == "b")].mean())
-    assert np.sum(matrix(found)) == found.n == 90
-    assert found.calls == ("a", "b", "c", "abstained")
+    assert value_of(point.accuracy) == pytest.approx(right[sure].mean())
+    assert value_of(point.abstained) == pytest.approx(1 - sure.mean())
+    assert value_of(point.recall["b"]) == pytest.approx(right[sure & (rows["label"] == "b")].mean())
+    assert np.sum(matrix(point)) == point.n == 90
+    assert point.calls == ("a", "b", "c", "abstained")
 
 
 def test_labels_that_are_not_known_are_not_counted() -> None:
@@ -198,18 +198,18 @@ def test_labels_that_are_not_known_are_not_counted() -> None:
 
 def test_groups_of_survival_are_counted_with_their_events() -> None:
     table = survival()
-    (found,) = decisions(table, Cox(), {"rule": "quantiles", "cuts": [0.5]})
-    assert [group.name for group in found.groups] == ["low", "high"]
-    assert sum(group.counts["n"] for group in found.groups) == 120
-    assert sum(group.counts["events"] for group in found.groups) == table[table["role"] == "report"]["event"].sum()
+    (point,) = decisions(table, Cox(), {"rule": "quantiles", "cuts": [0.5]})
+    assert [group.name for group in point.groups] == ["low", "high"]
+    assert sum(group.counts["n"] for group in point.groups) == 120
+    assert sum(group.counts["events"] for group in point.groups) == table[table["role"] == "report"]["event"].sum()
 
 
 def test_scores_that_are_not_there_decide_nobody(caplog: pytest.LogCaptureFixture) -> None:
     rule = {"rule": "absolute_risk", "horizon": "5y", "cuts": [0.05]}
     with caplog.at_level(logging.WARNING):
-        (found,) = decisions(survival(), Cox(horizons={"5y": 60}), rule)
-    assert "no column 'risk_5y'" in str(found.fitted[0].reason)
-    assert [(group.name, group.counts) for group in found.groups] == [
+        (point,) = decisions(survival(), Cox(horizons={"5y": 60}), rule)
+    assert "no column 'risk_5y'" in str(point.fitted[0].reason)
+    assert [(group.name, group.counts) for group in point.groups] == [
         (name, {"n": 0, "events": 0}) for name in ("low", "high")
     ]
 

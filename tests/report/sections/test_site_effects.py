@@ -29,18 +29,18 @@ def test_a_result_that_is_the_sites_is_gone_within_sites() -> None:
     score = 1 / (1 + np.exp(-np.where(site == "A", 1, -1) - rng.normal(size=400) / 2))
     table = pd.DataFrame({"patient": names(400), "fold": 0, "role": "report", "label": label, "p_1": score})
     evaluation = refitted(table, Binary(), patients=clinic(400, site), resamples=200)
-    found = Sites.compute(evaluation)
-    assert found is not None
+    section = Sites.compute(evaluation)
+    assert section is not None
     assert roc_auc_score(label, score) > 0.7
-    assert holds(found.within_sites.estimate, 0.5)
-    assert found.within_sites.estimate.n == 400
-    for row in found.sites:
-        own = site == row.site
-        assert row.estimate.value == pytest.approx(roc_auc_score(label[own], score[own]), abs=1e-12)
-        assert (row.counts["n"], row.counts["1"]) == (200, label[own].sum())
-    told = {name: value_of(own.macro_auroc) for name, own in found.told_by.items()}
-    assert told["score_and_label"] > told["label"] + 0.1
-    assert Sites.model_validate_json(found.model_dump_json()) == found
+    assert holds(section.within_sites.estimate, 0.5)
+    assert section.within_sites.estimate.n == 400
+    for row in section.sites:
+        members = site == row.site
+        assert row.estimate.value == pytest.approx(roc_auc_score(label[members], score[members]), abs=1e-12)
+        assert (row.counts["n"], row.counts["1"]) == (200, label[members].sum())
+    predicted = {name: value_of(members.macro_auroc) for name, members in section.told_by.items()}
+    assert predicted["score_and_label"] > predicted["label"] + 0.1
+    assert Sites.model_validate_json(section.model_dump_json()) == section
 
 
 def test_a_site_with_few_positives_keeps_its_row_without_a_metric() -> None:
@@ -48,16 +48,16 @@ def test_a_site_with_few_positives_keeps_its_row_without_a_metric() -> None:
     site = np.where(np.arange(200) < 12, "small", np.where(np.arange(200) % 2, "B", "C"))
     patients = clinic(200, site)
     patients.loc[["197", "198", "199"], "site"] = ["", "unknown", None]
-    found = Sites.compute(refitted(table, Binary(), patients=patients, resamples=50))
-    assert found is not None
-    assert [row.site for row in found.sites] == ["B", "C", "small"]
-    small = found.sites[2]
+    section = Sites.compute(refitted(table, Binary(), patients=patients, resamples=50))
+    assert section is not None
+    assert [row.site for row in section.sites] == ["B", "C", "small"]
+    small = section.sites[2]
     assert small.estimate.value is None
     assert small.estimate.n == small.counts["n"] == 12
     assert str(small.estimate).startswith("not estimable: ")
-    assert found.missing == 3
-    assert found.within_sites.sites == 2
-    assert found.within_sites.estimate.n == sum(row.counts["n"] for row in found.sites[:2])
+    assert section.missing == 3
+    assert section.within_sites.sites == 2
+    assert section.within_sites.estimate.n == sum(row.counts["n"] for row in section.sites[:2])
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,10 @@ def test_a_site_with_few_positives_keeps_its_row_without_a_metric() -> None:
 def test_every_endpoint_has_its_own_metric_by_site(endpoint: Endpoint, table: pd.DataFrame) -> None:
     patients = clinic(table["patient"].nunique(), "A")
     patients.iloc[::2] = "B"
-    found = Sites.compute(refitted(table, endpoint, patients=patients, resamples=30))
-    assert found is not None
-    assert found.metric == endpoint.metric
-    for row in found.sites:
+    section = Sites.compute(refitted(table, endpoint, patients=patients, resamples=30))
+    assert section is not None
+    assert section.metric == endpoint.metric
+    for row in section.sites:
         value, low, high = triple(row.estimate)
         assert low <= value <= high
 
@@ -93,10 +93,10 @@ def test_embeddings_with_a_signature_tell_the_site_and_others_do_not() -> None:
         assert low < chance < high
     signature = {"A": 0, "B": 1, "C": 2, "tiny": 3, "": 4}
     shifted = noise + 2 * rng.normal(size=(5, 200))[[signature[name] for name in site]]
-    told = site_predictability(shifted, site.tolist(), 200)
-    assert value_of(told.macro_auroc) > 0.95
-    assert triple(told.balanced_accuracy)[1] > 0.8
-    assert told == site_predictability(shifted, site.tolist(), 200)
+    predicted = site_predictability(shifted, site.tolist(), 200)
+    assert value_of(predicted.macro_auroc) > 0.95
+    assert triple(predicted.balanced_accuracy)[1] > 0.8
+    assert predicted == site_predictability(shifted, site.tolist(), 200)
     nothing = site_predictability(noise[:3], ["A", "B", "C"])
     assert (nothing.balanced_accuracy, nothing.macro_auroc) == (None, None)
     assert "sites of 5 patients or more: 0" in str(nothing.reason)
@@ -106,26 +106,26 @@ def test_the_gap_of_a_run_to_itself_is_none_and_to_another_is_the_paired_differe
     table = binary(noise=0.5)
     rng = np.random.default_rng(5)
     worse = table.assign(p_1=1 / (1 + np.exp(-np.log(table["p_1"] / (1 - table["p_1"])) - 3 * rng.normal(size=360))))
-    random, preserved = (refitted(one, Binary(), resamples=300) for one in (table, worse))
+    random, preserved = (refitted(first, Binary(), resamples=300) for first in (table, worse))
     none = gap(random, random)
     assert (none.difference.value, none.difference.low, none.difference.high) == (0, 0, 0)
     assert none.sentence.startswith("no gap is shown")
-    found = gap(random, preserved)
+    section = gap(random, preserved)
     expected = difference(Binary().score, random.folds, preserved.folds, 300)["auroc"]
-    assert found.paired
-    assert found.difference.n == 120
-    assert triple(found.difference) == pytest.approx(triple(expected), abs=1e-12)
-    assert found.sentence.startswith("random folds flatter")
+    assert section.paired
+    assert section.difference.n == 120
+    assert triple(section.difference) == pytest.approx(triple(expected), abs=1e-12)
+    assert section.sentence.startswith("random folds flatter")
 
 
 def test_other_patients_are_drawn_apart_and_other_questions_refused() -> None:
     table = binary()
     fewer = table[table["patient"] != "000"]
-    one, other = (refitted(rows, Binary(), resamples=100) for rows in (table, fewer))
-    found = gap(one, other)
-    assert not found.paired
-    assert found.difference.n == 239
-    (_, low, high), (_, random_low, random_high) = triple(found.difference), triple(found.random)
+    first, second = (refitted(rows, Binary(), resamples=100) for rows in (table, fewer))
+    section = gap(first, second)
+    assert not section.paired
+    assert section.difference.n == 239
+    (_, low, high), (_, random_low, random_high) = triple(section.difference), triple(section.random)
     assert high - low > random_high - random_low, "nothing cancels out"
     with pytest.raises(PredictionsError, match="gap: Cox of time, event, expected Binary of label"):
-        gap(one, refitted(survival(), Cox(), resamples=10))
+        gap(first, refitted(survival(), Cox(), resamples=10))

@@ -43,9 +43,9 @@ def clinic(patients: int, seed: int = 7) -> pd.DataFrame:
 def regression(patients: int = 240) -> pd.DataFrame:
     rng = np.random.default_rng(1)
     true = rng.normal(size=patients)
-    known = {"patient": names(patients), "score": true, "value": true + rng.normal(size=patients) + 0.5}
+    columns = {"patient": names(patients), "score": true, "value": true + rng.normal(size=patients) + 0.5}
     return pd.concat(
-        [pd.DataFrame({**known, "fold": fold, "role": role}) for fold, role in roles(rng, patients, 3)],
+        [pd.DataFrame({**columns, "fold": fold, "role": role}) for fold, role in roles(rng, patients, 3)],
         ignore_index=True,
     )
 
@@ -77,59 +77,59 @@ def table_of(endpoint: Endpoint) -> pd.DataFrame:
         case Ordinal():
             return multiclass(patients=240)
     table = binary(patients=240)
-    other = 1 - table["p_1"] if "p_1" in table else None
-    return table.rename(columns={"label": "MSI", "p_1": "p_MSI"}).assign(EBV=1 - table["label"], p_EBV=other)
+    second = 1 - table["p_1"] if "p_1" in table else None
+    return table.rename(columns={"label": "MSI", "p_1": "p_MSI"}).assign(EBV=1 - table["label"], p_EBV=second)
 
 
 @pytest.mark.parametrize(
     "endpoint",
     [Binary(), CLASSES, Ordinal("label", ("a", "b", "c")), Cox(), Regression(), Multilabel(["MSI", "EBV"])],
-    ids=lambda one: type(one).__name__,
+    ids=lambda first: type(first).__name__,
 )
 def test_every_endpoint_has_a_table_whose_rows_are_all_patients(endpoint: Endpoint) -> None:
     evaluation = evaluated(table_of(endpoint), endpoint, clinic(240))
-    found = Subgroups.compute(evaluation)
-    assert found is not None
-    assert Subgroups.model_validate_json(found.model_dump_json()) == found
-    assert found.absent == ("stage", "scanner", "specimen")
+    section = Subgroups.compute(evaluation)
+    assert section is not None
+    assert Subgroups.model_validate_json(section.model_dump_json()) == section
+    assert section.absent == ("stage", "scanner", "specimen")
     for variable in ("all", "sex", "age", "site"):
-        rows = [row for row in found.rows if row.variable == variable]
+        rows = [row for row in section.rows if row.variable == variable]
         assert sum(row.n for row in rows) == 240
         assert all(row.counts["n"] == row.value.n == row.n for row in rows)
-    assert row_of(found, "all", "all").value.value is not None
-    assert len(row_of(found, "all", "all").questions) == (
+    assert row_of(section, "all", "all").value.value is not None
+    assert len(row_of(section, "all", "all").questions) == (
         len(evaluation.questions) if len(evaluation.questions) > 1 else 0
     )
 
 
 def test_a_row_has_the_mean_of_the_folds_auroc_of_scikit_learn() -> None:
     table, patients = binary(patients=400), clinic(400)
-    found = Subgroups.compute(evaluated(table, Binary(), patients))
-    assert found is not None
-    row = row_of(found, "sex", "m")
-    own = table[(table["role"] == "report") & table["patient"].map(patients["sex"]).eq("m")]
-    areas = [roc_auc_score(part["label"], part["p_1"]) for _, part in own.groupby("fold")]
+    section = Subgroups.compute(evaluated(table, Binary(), patients))
+    assert section is not None
+    row = row_of(section, "sex", "m")
+    members = table[(table["role"] == "report") & table["patient"].map(patients["sex"]).eq("m")]
+    areas = [roc_auc_score(part["label"], part["p_1"]) for _, part in members.groupby("fold")]
     assert row.value.value == pytest.approx(np.mean(areas), abs=1e-12)
     value, low, high = triple(row.value)
     assert low < value < high
     assert (row.value.counts["positives"], row.value.counts["negatives"]) == (
-        own["label"].sum(),
-        (1 - own["label"]).sum(),
+        members["label"].sum(),
+        (1 - members["label"]).sum(),
     )
     assert row.calibration is not None
-    assert row.calibration.estimate.value == pytest.approx(own["label"].sum() / own["p_1"].sum())
+    assert row.calibration.estimate.value == pytest.approx(members["label"].sum() / members["p_1"].sum())
 
 
 def test_where_a_fold_has_too_few_of_a_level_percentile_ranks_are_pooled() -> None:
     table = binary(patients=400, folds=20)
-    found = Subgroups.compute(evaluated(table, Binary(), clinic(400)))
-    assert found is not None
-    row = row_of(found, "sex", "f")
+    section = Subgroups.compute(evaluated(table, Binary(), clinic(400)))
+    assert section is not None
+    row = row_of(section, "sex", "f")
     reported = table[table["role"] == "report"]
     ranks = reported.groupby("fold")["p_1"].rank(pct=True)
-    own = reported["patient"].map(clinic(400)["sex"]).eq("f")
+    members = reported["patient"].map(clinic(400)["sex"]).eq("f")
     assert row.value.method == RANKS
-    assert row.value.value == pytest.approx(roc_auc_score(reported["label"][own], ranks[own]), abs=1e-12)
+    assert row.value.value == pytest.approx(roc_auc_score(reported["label"][members], ranks[members]), abs=1e-12)
 
 
 def counted(*folds: tuple[int, int]) -> Evaluation:
@@ -158,13 +158,13 @@ def test_one_small_fold_among_large_ones_pools_them_all() -> None:
 
 def test_pooling_takes_no_notice_of_what_a_fold_adds_to_its_scores() -> None:
     shifted = survival(patients=200, folds=20)
-    found, alike = (
+    section, alike = (
         Subgroups.compute(evaluated(table, Cox(), clinic(200)))
         for table in (shifted, shifted.assign(log_hazard=shifted["log_hazard"] - 10 * shifted["fold"]))
     )
-    assert found is not None
+    assert section is not None
     assert alike is not None
-    row = row_of(found, "sex", "m")
+    row = row_of(section, "sex", "m")
     assert row.value.method == RANKS
     assert row.value.value == pytest.approx(row_of(alike, "sex", "m").value.value, abs=1e-12)
 
@@ -172,65 +172,65 @@ def test_pooling_takes_no_notice_of_what_a_fold_adds_to_its_scores() -> None:
 def test_survival_and_regression_rows_equal_the_libraries() -> None:
     table, patients = survival(patients=300, folds=1), clinic(300)
     reported = table.assign(role="report")
-    found = Subgroups.compute(evaluated(reported, Cox(), patients))
-    assert found is not None
-    own = reported[reported["patient"].map(patients["sex"]).eq("m")]
-    expected = concordance_index(own["time"], -own["log_hazard"], own["event"])
-    assert row_of(found, "sex", "m").value.value == pytest.approx(expected, abs=1e-12)
-    assert row_of(found, "sex", "m").value.counts["events"] == own["event"].sum()
+    section = Subgroups.compute(evaluated(reported, Cox(), patients))
+    assert section is not None
+    members = reported[reported["patient"].map(patients["sex"]).eq("m")]
+    expected = concordance_index(members["time"], -members["log_hazard"], members["event"])
+    assert row_of(section, "sex", "m").value.value == pytest.approx(expected, abs=1e-12)
+    assert row_of(section, "sex", "m").value.counts["events"] == members["event"].sum()
     reported = regression(300).query("fold == 0").assign(role="report")
-    found = Subgroups.compute(evaluated(reported, Regression(), patients))
-    assert found is not None
-    own = reported[reported["patient"].map(patients["sex"]).eq("m")]
-    row = row_of(found, "sex", "m")
-    assert row.value.value == pytest.approx(r2_score(own["score"], own["value"]), abs=1e-12)
-    above = own["score"] - own["value"]
-    low, high = stats.t.interval(0.95, len(own) - 1, above.mean(), stats.sem(above))
+    section = Subgroups.compute(evaluated(reported, Regression(), patients))
+    assert section is not None
+    members = reported[reported["patient"].map(patients["sex"]).eq("m")]
+    row = row_of(section, "sex", "m")
+    assert row.value.value == pytest.approx(r2_score(members["score"], members["value"]), abs=1e-12)
+    above = members["score"] - members["value"]
+    low, high = stats.t.interval(0.95, len(members) - 1, above.mean(), stats.sem(above))
     assert row.calibration is not None
     assert triple(row.calibration.estimate) == pytest.approx([above.mean(), low, high])
 
 
 def test_small_rows_stay_and_say_that_they_are_not_estimable() -> None:
-    found = Subgroups.compute(evaluated(binary(patients=240), Binary(), clinic(240)))
-    assert found is not None
-    row = row_of(found, "site", "B")
+    section = Subgroups.compute(evaluated(binary(patients=240), Binary(), clinic(240)))
+    assert section is not None
+    row = row_of(section, "site", "B")
     positives, negatives = row.value.counts["positives"], row.value.counts["negatives"]
     assert min(positives, negatives) < LEAST
     assert row.value.value is None
     assert str(row.value).startswith(f"not estimable: {positives} positives and ")
     assert row.n == positives + negatives > 0
-    assert row.variable in {one.variable for one in found.variables}
+    assert row.variable in {first.variable for first in section.variables}
 
 
 def test_sensitivity_and_specificity_are_those_of_the_frozen_cuts() -> None:
     evaluation = evaluated(binary(patients=400), Binary(), clinic(400), decision=DECISION)
-    found = Subgroups.compute(evaluation)
-    assert found is not None
+    section = Subgroups.compute(evaluation)
+    assert section is not None
     (decision,) = called(evaluation)
-    own = clinic(400)["sex"].eq("m").reindex(decision.calls.index)
+    members = clinic(400)["sex"].eq("m").reindex(decision.calls.index)
     label = evaluation.reported["label"].reindex(decision.calls.index)
-    hits, row = decision.calls[own & (label == 1)] == "1", row_of(found, "sex", "m")
+    hits, row = decision.calls[members & (label == 1)] == "1", row_of(section, "sex", "m")
     assert row.sensitivity is not None
     assert row.specificity is not None
     assert (successes(row.sensitivity), row.sensitivity.n) == (hits.sum(), len(hits))
-    assert row.specificity.n == int((own & (label == 0)).sum())
+    assert row.specificity.n == int((members & (label == 0)).sum())
     assert value_of(row.undecided) == 0
     assert sum((row.calls or {}).values()) == row.n
 
 
 def test_the_indeterminate_and_the_abstained_are_counted_and_not_hidden() -> None:
     cuts = {"rule": "two_cuts", "low": 0.3, "high": 0.6}
-    found = Subgroups.compute(evaluated(binary(patients=240), Binary(), clinic(240), decision=cuts))
-    assert found is not None
-    row = row_of(found, "all", "all")
+    section = Subgroups.compute(evaluated(binary(patients=240), Binary(), clinic(240), decision=cuts))
+    assert section is not None
+    row = row_of(section, "all", "all")
     assert row.calls is not None
     assert row.sensitivity is not None
     assert successes(row.undecided) == row.calls["indeterminate"] > 0
     assert row.sensitivity.n == row.value.counts["positives"]
     likeliest = {"rule": "argmax", "abstain_below": 0.5}
-    found = Subgroups.compute(evaluated(multiclass(patients=240), CLASSES, clinic(240), decision=likeliest))
-    assert found is not None
-    for question in row_of(found, "all", "all").questions:
+    section = Subgroups.compute(evaluated(multiclass(patients=240), CLASSES, clinic(240), decision=likeliest))
+    assert section is not None
+    for question in row_of(section, "all", "all").questions:
         assert question.calls is not None
         assert question.sensitivity is not None
         assert successes(question.undecided) == question.calls["abstained"] > 0
@@ -239,10 +239,10 @@ def test_the_indeterminate_and_the_abstained_are_counted_and_not_hidden() -> Non
 
 def test_a_fold_without_select_patients_leaves_its_own_undecided(caplog: pytest.LogCaptureFixture) -> None:
     table = binary(patients=240)
-    kept = table[(table["role"] != "select") | (table["fold"] != 1)]
-    found = Subgroups.compute(evaluated(kept, Binary(), clinic(240), decision=DECISION))
-    assert found is not None
-    assert successes(row_of(found, "all", "all").undecided) == 80
+    rows_left = table[(table["role"] != "select") | (table["fold"] != 1)]
+    section = Subgroups.compute(evaluated(rows_left, Binary(), clinic(240), decision=DECISION))
+    assert section is not None
+    assert successes(row_of(section, "all", "all").undecided) == 80
     assert "fold 1: " in caplog.text
 
 
@@ -251,26 +251,26 @@ def test_a_site_where_the_model_guesses_is_the_worst_and_the_gap_shows_it() -> N
     patients["site"] = np.where(np.arange(600) % 2, "good", "bad")
     bad = table["patient"].map(patients["site"]).eq("bad")
     table.loc[bad, "p_1"] = np.random.default_rng(0).random(int(bad.sum()))
-    found = Subgroups.compute(evaluated(table, Binary(), patients, decision=DECISION))
-    assert found is not None
-    assert found.worst is not None
-    assert (found.worst.variable, found.worst.group) == ("site", "bad")
-    gap = found.largest_gap
+    section = Subgroups.compute(evaluated(table, Binary(), patients, decision=DECISION))
+    assert section is not None
+    assert section.worst is not None
+    assert (section.worst.variable, section.worst.group) == ("site", "bad")
+    gap = section.largest_gap
     assert gap is not None
     assert (gap.variable, gap.best, gap.worst) == ("site", "good", "bad")
-    rows = [value_of(row_of(found, "site", level).value) for level in ("good", "bad")]
+    rows = [value_of(row_of(section, "site", level).value) for level in ("good", "bad")]
     value, low, high = triple(gap.estimate)
     assert value == pytest.approx(rows[0] - rows[1])
     assert 0 < low < value < high
-    by_name = {one.variable: one for one in found.variables}
+    by_name = {first.variable: first for first in section.variables}
     test = by_name["site"].heterogeneity
     assert test is not None
     assert test.p_holm is not None
     assert test.p <= test.p_holm < 0.001
     spreads = [by_name[variable] for variable in ("site", "sex", "age")]
     gaps = [each for spread in spreads for each in (spread.sensitivity_gap, spread.specificity_gap)]
-    assert found.equalised_odds_difference is not None
-    assert value_of(found.equalised_odds_difference.estimate) == pytest.approx(
+    assert section.equalised_odds_difference is not None
+    assert value_of(section.equalised_odds_difference.estimate) == pytest.approx(
         max(value_of(each.estimate) for each in gaps if each is not None)
     )
 
@@ -288,21 +288,21 @@ def test_newcombes_interval_is_that_of_his_paper() -> None:
 def test_equalised_odds_is_the_larger_gap() -> None:
     sensitivities = {name: proportion(hits, 100) for name, hits in (("x", 90), ("y", 60), ("z", 80))}
     specificities = {name: proportion(cleared, 100) for name, cleared in (("x", 80), ("y", 75), ("z", 60))}
-    found = equalised_odds(sensitivities, specificities, 20, 400, 0)
-    assert value_of(found) == pytest.approx(0.3)
-    _, low, high = triple(found)
+    section = equalised_odds(sensitivities, specificities, 20, 400, 0)
+    assert value_of(section) == pytest.approx(0.3)
+    _, low, high = triple(section)
     assert low < 0.3 < high
     assert equalised_odds(sensitivities, specificities, 101, 400, 0) is None
 
 
 def test_heterogeneity_is_the_z_test_of_two_levels() -> None:
     rng = np.random.default_rng(0)
-    one, other = (Sampled(value, rng.normal(value, spread, 5000)) for value, spread in ((0.8, 0.03), (0.7, 0.04)))
-    found = heterogeneity([one, other])
-    assert found is not None
-    z = (one.value - other.value) / np.hypot(one.error, other.error)
-    assert found.p == pytest.approx(2 * stats.norm.sf(z))
-    assert heterogeneity([one]) is None
+    first, second = (Sampled(value, rng.normal(value, spread, 5000)) for value, spread in ((0.8, 0.03), (0.7, 0.04)))
+    section = heterogeneity([first, second])
+    assert section is not None
+    z = (first.value - second.value) / np.hypot(first.error, second.error)
+    assert section.p == pytest.approx(2 * stats.norm.sf(z))
+    assert heterogeneity([first]) is None
 
 
 def test_observed_over_expected_is_one_where_probabilities_are_right() -> None:
@@ -339,7 +339,7 @@ def test_newcombe_and_observed_over_expected_cover_the_truth() -> None:
         _, low, high = newcombe(rng.binomial(30, 0.9), 30, rng.binomial(40, 0.8), 40)
         hits += low <= 0.1 <= high
         chance = rng.beta(2, 6, 150)
-        found = observed_expected(float((rng.random(150) < chance).sum()), float(chance.sum()), 150)
-        ratios += holds(found.estimate, 1)
+        section = observed_expected(float((rng.random(150) < chance).sum()), float(chance.sum()), 150)
+        ratios += holds(section.estimate, 1)
     assert 0.93 <= hits / 2000 <= 0.98
     assert 0.93 <= ratios / 2000 <= 0.99
