@@ -1,10 +1,10 @@
-"""How long the intervals of every discrimination metric take, and how much faster that is than a loop over libraries.
+"""Time the intervals of every discrimination metric, compared with a loop over scikit-learn and scikit-survival.
 
 usage: python scripts/benchmark_evaluation.py [--patients 1000] [--resamples 2000] [--naive 20] [--repeats 3]
 
-Simulated patients, one fold. Ours is what `mil evaluate` runs: all metrics of all resamples at once. The loop draws the
-same number of patients and calls scikit-learn or scikit-survival for each metric; it does `--naive` resamples, and its
-time is scaled up to `--resamples`. Both run in turn, and the medians of the repeats count.
+Simulated patients, one fold. `mil evaluate` computes all metrics of all resamples at once. The loop draws the same
+number of patients and calls scikit-learn or scikit-survival for each metric; it makes `--naive` resamples, and its time
+is scaled to `--resamples`. Both run in turn; reported are the medians of the repeats.
 """
 
 import argparse
@@ -41,7 +41,7 @@ HORIZONS = np.array([12.0, 36.0, 60.0])
 
 @dataclass(frozen=True)
 class Case:
-    """One endpoint's patients, and both ways to every metric."""
+    """Patients of one endpoint, and both ways to compute its metrics."""
 
     name: str
     folds: list[Fold]
@@ -50,23 +50,22 @@ class Case:
 
 
 def main() -> None:
-    """Prints a line an endpoint and one for all."""
-    asked = _asked()
+    """Print a line per endpoint and one for all."""
+    options = _options()
     rng = np.random.default_rng(0)
-    cases = [*_classifiers(rng, asked.patients), _survival(rng, asked.patients)]
+    cases = [*_classifiers(rng, options.patients), _survival(rng, options.patients)]
     ours: dict[str, list[float]] = {case.name: [] for case in cases}
     loops: dict[str, list[float]] = {case.name: [] for case in cases}
-    for _ in range(asked.repeats):
+    for _ in range(options.repeats):
         for case in cases:
-            ours[case.name].append(_seconds(partial(intervals, case.score, case.folds, asked.resamples)))
-            loop = _seconds(partial(_loop, case, rng, asked.patients, asked.naive))
-            loops[case.name].append(loop * asked.resamples / asked.naive)
-    print(f"{asked.patients} patients, {asked.resamples} resamples; medians of {asked.repeats}")
-    print(
-        f"{'':12}{'ours, s':>10}{'loop, s':>10}{'ratio':>8}{'peak, MB':>10}   loop scaled from {asked.naive} resamples"
-    )
+            ours[case.name].append(_seconds(partial(intervals, case.score, case.folds, options.resamples)))
+            loop = _seconds(partial(_loop, case, rng, options.patients, options.naive))
+            loops[case.name].append(loop * options.resamples / options.naive)
+    print(f"{options.patients} patients, {options.resamples} resamples; medians of {options.repeats}")
+    note = f"loop scaled from {options.naive} resamples"
+    print(f"{'':12}{'ours, s':>10}{'loop, s':>10}{'ratio':>8}{'peak, MB':>10}   {note}")
     for case in cases:
-        peak = _peak(case, asked.resamples)
+        peak = _peak(case, options.resamples)
         print(
             _line(case.name, statistics.median(ours[case.name]), statistics.median(loops[case.name])) + f"{peak:10.0f}"
         )
@@ -121,11 +120,11 @@ def _naive_calls(endpoint: Endpoint, values: Floats, truth: Floats, count: int, 
     assert isinstance(endpoint, Binary | Multiclass | Ordinal)
     label, shares = truth[rows, count].astype(int), values[rows, count:]
     calls = endpoint.call_classes(shares)
-    found = [sklearn.balanced_accuracy_score(label, calls)]
+    values_of_metrics = [sklearn.balanced_accuracy_score(label, calls)]
     if isinstance(endpoint, Ordinal):
-        found.append(sklearn.cohen_kappa_score(label, calls, weights="quadratic"))
-        found += [sklearn.roc_auc_score(label == at, shares[:, at]) for at in range(shares.shape[1])]
-    return found
+        values_of_metrics.append(sklearn.cohen_kappa_score(label, calls, weights="quadratic"))
+        values_of_metrics += [sklearn.roc_auc_score(label == at, shares[:, at]) for at in range(shares.shape[1])]
+    return values_of_metrics
 
 
 def _survival(rng: np.random.Generator, patients: int) -> Case:
@@ -156,15 +155,15 @@ def _survival(rng: np.random.Generator, patients: int) -> Case:
 def _times(
     risk: Floats, survival: Floats, time_: Floats, event: Floats, censoring: Censoring, weight: Floats | None
 ) -> Scores:
-    known = (time_, event)
-    found: Mapping[str, Floats] = {
-        "c_index": c_index(risk, *known, weight),
-        "uno_c": uno_c(risk, *known, HORIZONS[-1], censoring, weight),
-        "integrated_brier": integrated_brier(survival, *known, HORIZONS, censoring, weight),
-        **{f"auc {at:g}": cumulative_dynamic_auc(risk, *known, at, censoring, weight) for at in HORIZONS},
-        **{f"brier {at:g}": brier_at(survival[:, k], *known, at, censoring, weight) for k, at in enumerate(HORIZONS)},
+    outcome = (time_, event)
+    scores: Mapping[str, Floats] = {
+        "c_index": c_index(risk, *outcome, weight),
+        "uno_c": uno_c(risk, *outcome, HORIZONS[-1], censoring, weight),
+        "integrated_brier": integrated_brier(survival, *outcome, HORIZONS, censoring, weight),
+        **{f"auc {at:g}": cumulative_dynamic_auc(risk, *outcome, at, censoring, weight) for at in HORIZONS},
+        **{f"brier {at:g}": brier_at(survival[:, k], *outcome, at, censoring, weight) for k, at in enumerate(HORIZONS)},
     }
-    return dict(found)
+    return dict(scores)
 
 
 def _loop(case: Case, rng: np.random.Generator, patients: int, resamples: int) -> None:
@@ -179,7 +178,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _peak(case: Case, resamples: int) -> float:
-    """Memory that numpy takes beside what was there, in MB; measured apart, as measuring slows."""
+    """Return the peak of additional numpy memory in MB; measured separately, as measuring is slow."""
     tracemalloc.start()
     intervals(case.score, case.folds, resamples)
     _, peak = tracemalloc.get_traced_memory()
@@ -191,7 +190,7 @@ def _line(name: str, ours: float, loop: float) -> str:
     return f"{name:12}{ours:10.2f}{loop:10.1f}{loop / ours:8.0f}"
 
 
-def _asked() -> argparse.Namespace:
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patients", type=int, default=1000)
     parser.add_argument("--resamples", type=int, default=2000)

@@ -1,18 +1,19 @@
 """Every model of the zoo on the same data, trained the same way, against mean pooling.
 
-usage: scripts/benchmark_models [--data ../shared/data] [--work runs/benchmark_models] [--models NAME ...]
+usage: scripts/benchmark_models [--data FOLDER] [--work runs/benchmark_models] [--models NAME ...]
                                 [--sets NAME ...] [--repeats 1] [--jobs 2] [--out FILE]
 
 Stratified 5-fold cross-validation, repeated with other folds and weights; all folds of one repeat are the same for
 every model. Adam at 1e-3 with weight decay 5e-3, cosine down to zero, 20 epochs, batches of 8 bags, gradients clipped
-at norm 1, embeddings 96 wide, 32 landmarks where the method has them: one setting for all models and data, settled
+at norm 1, embeddings 96 wide, 32 landmarks where the method has them: one setting for all models and data, chosen
 before any model was tried with it, so that the table compares methods at equal effort and not each at its best. The
-last epoch counts; nobody selects. Features are standardised on each fold's training tiles. A trial that was done is
-kept in the work folder and not done again.
+last epoch counts; no epoch is selected. Features are standardised on each fold's training tiles. Results are stored in
+the work folder, and a trial that is there is not run again.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from mil import config
 from mil.files import read_json, write, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
+REAL_DATA = Path(os.environ.get("MIL_REAL_DATA", "real_data"))
 REFERENCE = "mean"
 UNIT_SEEDS = 3
 COSTS, UNITS = "costs", "unit tests"
@@ -41,13 +43,13 @@ class Trial:
     repeat: int = 0
 
     def path(self, work: Path) -> Path:
-        """Where its outcome is kept."""
+        """Return the file of its result."""
         return work / "trials" / f"{self.model}--{self.data.replace(' ', '_')}--{self.repeat}.json"
 
 
 @dataclass
 class Column:
-    """One data set's outcomes."""
+    """Results on one data set."""
 
     data: Mapping[str, Any]
     scores: dict[str, list[float]] = field(default_factory=dict)
@@ -55,42 +57,45 @@ class Column:
 
 
 def main() -> None:
-    """Does what is missing, then writes the tables."""
-    asked = _asked()
-    if asked.trials:
-        for trial in json.loads(asked.trials):
-            _do(Trial(*trial), asked.data, asked.work)
+    """Run the missing trials, then print the tables."""
+    options = _options()
+    if options.trials:
+        for trial in json.loads(options.trials):
+            _do(Trial(*trial), options.data, options.work)
         return
-    sets = asked.sets or _sets(asked.data, asked.work)
-    trials = [Trial(model, name, repeat) for repeat in range(asked.repeats) for name in sets for model in asked.models]
-    trials += [Trial(model, UNITS) for model in asked.models]
-    missing = [trial for trial in trials if not trial.path(asked.work).exists()]
-    # a process a model: the libraries are loaded once for all its data
-    jobs = [own for model in asked.models if (own := [trial for trial in missing if trial.model == model])]
-    with ThreadPoolExecutor(asked.jobs) as pool:
-        for done, line in enumerate(pool.map(lambda job: _apart(job, asked), jobs), 1):
+    sets = options.sets or _sets(options.data, options.work)
+    trials = [
+        Trial(model, name, repeat) for repeat in range(options.repeats) for name in sets for model in options.models
+    ]
+    trials += [Trial(model, UNITS) for model in options.models]
+    missing = [trial for trial in trials if not trial.path(options.work).exists()]
+    # one process per model: the libraries are loaded once for all data sets
+    by_model = {model: [trial for trial in missing if trial.model == model] for model in options.models}
+    jobs = [trials for trials in by_model.values() if trials]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for done, line in enumerate(pool.map(lambda job: _apart(job, options), jobs), 1):
             print(f"{done} of {len(jobs)}: {line}", flush=True)
-    for model in asked.models:  # alone, so that nothing else is timed with it, and in a process whose memory is its own
-        if asked.costs and not Trial(model, COSTS).path(asked.work).exists():
-            print(_apart([Trial(model, COSTS)], asked), flush=True)
-    if not asked.costs:
+    for model in options.models:  # one after the other and in processes of their own: time and memory are measured
+        if options.costs and not Trial(model, COSTS).path(options.work).exists():
+            print(_apart([Trial(model, COSTS)], options), flush=True)
+    if not options.costs:
         return
-    tables = "\n\n".join(_tables(asked.models, sets, asked.repeats, asked.work))
-    if asked.out:
-        write(asked.out, tables + "\n")
+    tables = "\n\n".join(_tables(options.models, sets, options.repeats, options.work))
+    if options.out:
+        write(options.out, tables + "\n")
     print(tables)
 
 
-def _asked() -> argparse.Namespace:
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="the folder of real data")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmark_models", help="where trials are kept")
+    parser.add_argument("--data", type=Path, default=REAL_DATA, help="folder of real data; default: $MIL_REAL_DATA")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmark_models", help="folder of the results")
     parser.add_argument("--models", nargs="+", default=config.choices("model"), choices=config.choices("model"))
-    parser.add_argument("--sets", nargs="+", help="data sets; all that are there where left out")
+    parser.add_argument("--sets", nargs="+", help="data sets; default: all that exist")
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=2, help="trials at once, a core each")
-    parser.add_argument("--out", type=Path, help="a Markdown file for the tables")
-    parser.add_argument("--no-costs", dest="costs", action="store_false", help="leave time and memory for later")
+    parser.add_argument("--jobs", type=int, default=2, help="processes in parallel, one core each")
+    parser.add_argument("--out", type=Path, help="Markdown file for the tables")
+    parser.add_argument("--no-costs", dest="costs", action="store_false", help="do not measure time and memory")
     parser.add_argument("--trials", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -101,10 +106,10 @@ def _sets(root: Path, work: Path) -> list[str]:
     return list(data_sets(root, work))
 
 
-def _apart(trials: Sequence[Trial], asked: argparse.Namespace) -> str:
-    """Trials in a process of their own; each is kept as soon as it is done."""
+def _apart(trials: Sequence[Trial], options: argparse.Namespace) -> str:
+    """Run trials in a process of their own; each result is stored as soon as it exists."""
     listed = json.dumps([[trial.model, trial.data, trial.repeat] for trial in trials])
-    command = [sys.executable, __file__, "--trials", listed, "--data", asked.data, "--work", asked.work]
+    command = [sys.executable, __file__, "--trials", listed, "--data", options.data, "--work", options.work]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"benchmark_models: {trials[0].model} ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
@@ -119,20 +124,20 @@ def _do(trial: Trial, root: Path, work: Path) -> None:
     torch.set_num_threads(1)
     settings = Settings()
     if trial.data == COSTS:
-        found: dict[str, Any] = costs(trial.model)
+        result: dict[str, Any] = costs(trial.model)
     elif trial.data == UNITS:
-        found = {}
+        result = {}
         for seed in range(UNIT_SEEDS):
             for name, test in unit_tests(seed).items():
-                found.setdefault(name, []).append(unit_tested(trial.model, test, seed, settings))
+                result.setdefault(name, []).append(unit_tested(trial.model, test, seed, settings))
     else:
         data = data_sets(root, work)[trial.data]()
-        beside = {"bags": len(data.label), "positive": int(data.label.sum()), "metric": data.metric}
-        beside |= {"oracle": data.oracle, "published": dict(data.published or {})}
+        description = {"bags": len(data.label), "positive": int(data.label.sum()), "metric": data.metric}
+        description |= {"oracle": data.oracle, "published": dict(data.published or {})}
         needs = _needs_coords(trial.model) and data.coords is None
         outcome = {} if needs else cross_validated(trial.model, data, trial.repeat, settings)
-        found = {"data": beside, "settings": vars(settings)} | outcome
-    write_json(trial.path(work), found)
+        result = {"data": description, "settings": vars(settings)} | outcome
+    write_json(trial.path(work), result)
 
 
 def _needs_coords(model: str) -> bool:
@@ -155,17 +160,17 @@ def _column(models: Sequence[str], name: str, repeats: int, work: Path) -> Colum
     for model, outcomes in stored.items():
         if "scores" in outcomes[0]:
             column.scores[model] = [score for outcome in outcomes for score in outcome["scores"]]
-            column.attention[model] = [found for outcome in outcomes for found in outcome["attention"]]
+            column.attention[model] = [auroc for outcome in outcomes for auroc in outcome["attention"]]
     return column
 
 
 def _scores(models: Sequence[str], columns: Mapping[str, Column]) -> str:
-    """Mean and standard error over folds; bold beats mean pooling on the same folds by two standard errors."""
-    head = ["model", *(f"{name}<br>{one.data['metric']}" for name, one in columns.items())]
-    rows = [["bags (positive)", *(f"{one.data['bags']} ({one.data['positive']})" for one in columns.values())]]
-    oracles = [one.data["oracle"] for one in columns.values()]
+    """Return mean and standard error over folds; bold beats mean pooling on the same folds by two standard errors."""
+    head = ["model", *(f"{name}<br>{column.data['metric']}" for name, column in columns.items())]
+    rows = [["bags (positive)", *(f"{column.data['bags']} ({column.data['positive']})" for column in columns.values())]]
+    oracles = [column.data["oracle"] for column in columns.values()]
     rows.append(["oracle", *("" if value is None else f"{value:.3f}" for value in oracles)])
-    rows += [[f"`{model}`", *(_cell(model, one) for one in columns.values())] for model in models]
+    rows += [[f"`{model}`", *(_cell(model, column) for column in columns.values())] for model in models]
     return _markdown(head, rows)
 
 
@@ -175,12 +180,12 @@ def _cell(model: str, column: Column) -> str:
     middle, error = _mean(column.scores[model])
     shown = f"{middle:.3f} ± {error:.3f}"
     published = column.data["published"].get(model)
-    beside = "" if published is None else f" (published {published:.3f})"
-    return (f"**{shown}**" if _beats(model, column) > 2 else shown) + beside
+    note = "" if published is None else f" (published {published:.3f})"
+    return (f"**{shown}**" if _beats(model, column) > 2 else shown) + note
 
 
 def _beats(model: str, column: Column) -> float:
-    """Paired difference to mean pooling over the same folds, in standard errors."""
+    """Return the paired difference to mean pooling over the same folds, in standard errors."""
     if model == REFERENCE or REFERENCE not in column.scores or model not in column.scores:
         return 0.0
     middle, error = _mean(np.subtract(column.scores[model], column.scores[REFERENCE]).tolist())
@@ -188,14 +193,14 @@ def _beats(model: str, column: Column) -> float:
 
 
 def _attention(models: Sequence[str], columns: Mapping[str, Column]) -> str:
-    """AUROC of attention for the tiles that carry the label, mean over reported positive bags."""
-    known = {name: one for name, one in columns.items() if any(one.attention.values())}
+    """Return the AUROC of attention for the tiles that carry the label, mean over reported positive bags."""
+    with_attention = {name: column for name, column in columns.items() if any(column.attention.values())}
     rows = [
-        [f"`{model}`", *(_shown(one.attention.get(model, [])) for one in known.values())]
+        [f"`{model}`", *(_shown(column.attention.get(model, [])) for column in with_attention.values())]
         for model in models
-        if any(one.attention.get(model) for one in known.values())
+        if any(column.attention.get(model) for column in with_attention.values())
     ]
-    return _markdown(["attention against tile truth", *known], rows)
+    return _markdown(["attention against tile truth", *with_attention], rows)
 
 
 def _shown(values: Sequence[float]) -> str:
@@ -203,7 +208,7 @@ def _shown(values: Sequence[float]) -> str:
 
 
 def _costs(models: Sequence[str], work: Path) -> str:
-    """What a model is and costs, and which assumption of multiple-instance learning it respects."""
+    """Return size and costs of each model, and which assumptions of multiple-instance learning it keeps to."""
     from zoo_data import MAKERS
 
     head = ["model", "parameters", "tiles/s, relative to mean", "growth of time", "memory, GB", *MAKERS]
@@ -217,21 +222,21 @@ def _costs(models: Sequence[str], work: Path) -> str:
     return _markdown(head, rows)
 
 
-def _verdict(found: Sequence[Mapping[str, float]]) -> str:
-    """Respected where the AUROC on misleading bags stays above one half; learnt nothing is said too."""
-    train, test = (float(np.mean([one[part] for one in found])) for part in ("train", "test"))
-    said = "not learnt" if train < 0.75 else "yes" if test > 0.5 else "no"
-    return f"{said} ({test:.2f})"
+def _verdict(results: Sequence[Mapping[str, float]]) -> str:
+    """Say whether the AUROC on misleading bags stays above one half, or that the training bags were not learnt."""
+    train, test = (float(np.mean([result[part] for result in results])) for part in ("train", "test"))
+    verdict = "not learnt" if train < 0.75 else "yes" if test > 0.5 else "no"
+    return f"{verdict} ({test:.2f})"
 
 
 def _verdicts(models: Sequence[str], columns: Mapping[str, Column]) -> str:
-    """Plain words: who beats mean pooling where."""
+    """Say in words which models beat mean pooling on which data."""
     lines = []
     for name, column in columns.items():
         better = [model for model in models if _beats(model, column) > 2]
         worse = [model for model in models if _beats(model, column) < -2]
-        told = f"better than mean pooling: {_words(better)}; worse: {_words(worse)}"
-        lines.append(f"- {name} ({column.data['bags']} bags): {told}.")
+        comparison = f"better than mean pooling: {_words(better)}; worse: {_words(worse)}"
+        lines.append(f"- {name} ({column.data['bags']} bags): {comparison}.")
     return "\n".join(lines)
 
 
@@ -240,7 +245,7 @@ def _words(models: Sequence[str]) -> str:
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and its standard error."""
+    """Return the mean and its standard error."""
     return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
 
 

@@ -1,11 +1,12 @@
 """How fast `mil train` is, as ratios to two peers and to the matrix products alone, and how much memory it needs.
 
-usage: python scripts/benchmark_training.py --bench ../shared/bench [--peer-python .venv-peer/bin/python] [--pairs 5]
+usage: python scripts/benchmark_training.py --bench FOLDER [--peer-python .venv-peer/bin/python] [--pairs 5]
 
-Follows the rules of the bench folder: the machine is noisy, so project and peers run in turn, each its own process,
-the first epoch of each is warm-up, and only medians of pairwise ratios count, with the least and the largest beside
-them. The project's side is `mil train` as a user types it, from TRIDENT files, with gated ABMIL 1,024 -> 512 -> 256,
-dropout 0.25, four whole bags a step and Adam 1e-4; validation, early stopping and baseline are off.
+FOLDER holds the peers: cohort.py, peer_loop.py, peer_torchmil.py and roofline.py. As the machine is noisy, `mil` and
+the peers run in turn, each in its own process; the first epoch of each is warm-up; reported are the medians of the
+pairwise ratios, with the smallest and the largest. `mil train` runs as a user types it, from TRIDENT files, with gated
+ABMIL 1,024 -> 512 -> 256, dropout 0.25, four whole bags a step and Adam 1e-4; validation, early stopping and baseline
+are off.
 """
 
 import argparse
@@ -28,7 +29,7 @@ TRAIN = [
 
 
 def main() -> None:
-    """Prints one line a measurement, then the ratios."""
+    """Print one line per measurement, then the ratios."""
     options = _options()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -42,9 +43,9 @@ def main() -> None:
             roof.append(_json(sys.executable, options.bench / "roofline.py", 150_000)["bf16_tiles_per_s"])
             rates = f"ours {ours[-1]:,.0f} tiles/s, loop {loop[-1]:,.0f}, bf16 roofline {roof[-1]:,.0f}"
             print(f"pair {pair + 1}: {rates}", flush=True)
-        for peer, others in (("the plain loop", loop), ("torchmil", torchmil), ("the bf16 roofline", roof)):
-            if others:
-                ratios = [own / other for own, other in zip(ours, others, strict=True)]
+        for peer, peer_rates in (("the plain loop", loop), ("torchmil", torchmil), ("the bf16 roofline", roof)):
+            if peer_rates:
+                ratios = [rate / peer_rate for rate, peer_rate in zip(ours, peer_rates, strict=True)]
                 middle, least, most = statistics.median(ratios), min(ratios), max(ratios)
                 print(f"ours / {peer}: {middle:.2f} ({least:.2f} to {most:.2f}), {len(ratios)} pairs", flush=True)
         for slides, cohort in ((96, small), (options.large, large)):
@@ -53,7 +54,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bench", type=Path, default=Path("../shared/bench"))
+    parser.add_argument("--bench", type=Path, required=True, help="folder of the peers' scripts")
     parser.add_argument("--peer-python", default="", help="an interpreter with torchmil==1.0.2")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--large", type=int, default=960, help="slides of the second memory measurement")
@@ -61,7 +62,7 @@ def _options() -> argparse.Namespace:
 
 
 def _cohort(bench: Path, out: Path, slides: int) -> Path:
-    # beyond the small cohort only TRIDENT's files are needed, but the bench's own script decides what it writes
+    # only TRIDENT's files are needed of the large cohort, but cohort.py decides what it writes
     subprocess.run([sys.executable, bench / "cohort.py", out, "--slides", str(slides)], check=True)
     return out
 
@@ -72,11 +73,11 @@ def _command(cohort: Path, run: Path, words: Sequence[str] = ()) -> list[str]:
 
 
 def _ours(cohort: Path, run: Path) -> float:
-    """Tiles a second, median over the epochs after the first, as the run's own log says."""
+    """Return tiles per second from the log of the run: median over the epochs after the first."""
     subprocess.run(_command(cohort, run), check=True, capture_output=True)
     log = (run / "log.txt").read_text()
     tiles = int(re.search(r"\((\d+) tiles\) train", log)[1])  # type: ignore[index]  # the log always has this line
-    seconds = [float(found) for found in re.findall(r"epoch \d+ of .* ([\d.]+) s$", log, re.MULTILINE)]
+    seconds = [float(duration) for duration in re.findall(r"epoch \d+ of .* ([\d.]+) s$", log, re.MULTILINE)]
     return tiles / statistics.median(seconds[1:])
 
 
@@ -86,12 +87,12 @@ def _peer(python: str, script: Path, cohort: Path, *arguments: int) -> float:
 
 def _json(*command: object) -> dict[str, float]:
     done = subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
 
 
 def _peak(cohort: Path, run: Path) -> float:
-    """Largest sum of proportional set sizes over the run's processes, GB; pages that two share count once."""
+    """Return the largest sum of proportional set sizes over the run's processes, in GB; shared pages count once."""
     process = subprocess.Popen(
         _command(cohort, run, ["trainer.max_epochs=1"]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -103,20 +104,20 @@ def _peak(cohort: Path, run: Path) -> float:
 
 
 def _tree(root: int) -> list[int]:
-    found = [root]
-    for parent in found:
+    processes = [root]
+    for parent in processes:
         for children in Path(f"/proc/{parent}/task").glob("*/children"):
             try:
-                found += [int(child) for child in children.read_text().split()]
-            except OSError:  # the process has ended meanwhile
+                processes += [int(child) for child in children.read_text().split()]
+            except OSError:  # the process has ended
                 continue
-    return found
+    return processes
 
 
 def _pss(process: int) -> int:
     try:
         text = Path(f"/proc/{process}/smaps_rollup").read_text()
-    except OSError:  # likewise
+    except OSError:  # the process has ended
         return 0
     return int(re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)[1])  # type: ignore[index]  # the kernel's format
 

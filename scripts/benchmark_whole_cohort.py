@@ -3,9 +3,9 @@
 usage: python scripts/benchmark_whole_cohort.py [--patients 1000] [--seeds 5] [--epochs 20] [--rates 1e-3 3e-3 1e-2]
                                                 [--jobs 2] [--work runs/benchmark_whole_cohort]
 
-One simulated cohort; a seed is another split, other weights and another order. Each way has as many epochs as the
-other, and of these learning rates that whose loss on the select patients is least; the report patients have no say.
-Memory is the peak of a process that trains without keeping features in memory, on the whole cohort and on a tenth.
+One simulated cohort; a seed sets split, weights and order. All ways train for the same number of epochs, each with the
+learning rate that has the lowest loss on the select patients; the report patients are not used to choose. Memory is the
+peak of a process that trains without keeping features in memory, on the whole cohort and on a tenth of it.
 """
 
 import argparse
@@ -17,9 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from commands import mil
+from commands import mil, number
 
-from mil.files import read_json
+from mil.report.files import read_report
+from mil.report.sections.oracle import Oracle
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCHES, WHOLE = "batches of 32", "whole cohort"
@@ -38,7 +39,7 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """One training's figures."""
+    """Results of one training."""
 
     rate: float
     select_loss: float
@@ -47,41 +48,41 @@ class Outcome:
 
 
 def main() -> None:
-    """Trains what is missing, then prints a line a way, and the memory of each."""
-    asked = _asked()
-    tried = [(way, seed, rate) for seed in range(asked.seeds) for way in WAYS for rate in asked.rates]
-    with ThreadPoolExecutor(asked.jobs) as pool:
-        outcomes = list(pool.map(lambda one: _outcome(one[0], one[1], one[2], asked), tried))
-    found: dict[str, list[Outcome]] = {}
+    """Train what is missing, then print one line per way, and the memory of each."""
+    options = _options()
+    tried = [(way, seed, rate) for seed in range(options.seeds) for way in WAYS for rate in options.rates]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        outcomes = list(pool.map(lambda job: _outcome(job[0], job[1], job[2], options), tried))
+    best: dict[str, list[Outcome]] = {}
     for way in WAYS:
-        own = [(seed, outcome) for (name, seed, _), outcome in zip(tried, outcomes, strict=True) if name == way]
-        found[way] = [
-            min((outcome for place, outcome in own if place == seed), key=lambda one: one.select_loss)
-            for seed in range(asked.seeds)
+        of_way = [(seed, outcome) for (name, seed, _), outcome in zip(tried, outcomes, strict=True) if name == way]
+        best[way] = [
+            min((outcome for place, outcome in of_way if place == seed), key=lambda outcome: outcome.select_loss)
+            for seed in range(options.seeds)
         ]
-        print(f"{way}: {_told(found[way])}")
+        print(f"{way}: {_summary(best[way])}")
     for way in WAYS:
         if way != BATCHES:
-            gains = [own.c_index - other.c_index for own, other in zip(found[way], found[BATCHES], strict=True)]
+            gains = [new.c_index - old.c_index for new, old in zip(best[way], best[BATCHES], strict=True)]
             print(f"{way} less {BATCHES}: mean {statistics.mean(gains):+.4f} of {_listed(gains, '+.4f')}")
-    for line in _memory(asked):
+    for line in _memory(options):
         print(line, flush=True)
 
 
-def _asked() -> argparse.Namespace:
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patients", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2])
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, a core each")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings in parallel, one core each")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmark_whole_cohort")
     return parser.parse_args()
 
 
-def _told(own: Sequence[Outcome]) -> str:
-    scores, rates = [one.c_index for one in own], [one.rate for one in own]
-    best = statistics.mean(one.oracle for one in own)
+def _summary(outcomes: Sequence[Outcome]) -> str:
+    scores, rates = [outcome.c_index for outcome in outcomes], [outcome.rate for outcome in outcomes]
+    best = statistics.mean(outcome.oracle for outcome in outcomes)
     shown = f"C-index {statistics.mean(scores):.4f}, seeds {_listed(scores, '.4f')}"
     return f"{shown}; oracle {best:.4f}; learning rates {_listed(rates, 'g')}"
 
@@ -90,14 +91,16 @@ def _listed(values: Sequence[float], shown: str) -> str:
     return ", ".join(format(value, shown) for value in values)
 
 
-def _outcome(way: str, seed: int, rate: float, asked: argparse.Namespace) -> Outcome:
-    run = asked.work / f"{_name(way)}-{seed}-{rate:g}"
+def _outcome(way: str, seed: int, rate: float, options: argparse.Namespace) -> Outcome:
+    run = options.work / f"{_name(way)}-{seed}-{rate:g}"
     if not (run / "report.json").exists():
-        size = (f"simulation.patients={asked.patients}", f"trainer.max_epochs={asked.epochs}")
+        size = (f"simulation.patients={options.patients}", f"trainer.max_epochs={options.epochs}")
         mil("train", *OPTIONS, *size, *WAYS[way], f"seed={100 * seed}", f"optimizer.lr={rate}", f"hydra.run.dir={run}")
-    report = read_json(run / "report.json")
+    report = read_report(run / "report.json")
+    best = report.section(Oracle)
+    assert best is not None, "the cohort is simulated"
     losses = re.findall(r"select_loss (\S+)", (run / "log.txt").read_text())
-    c_index, oracle = (part["c_index"]["value"] for part in (report["metrics"], report["oracle"]))
+    c_index, oracle = (number(metrics["c_index"].value) for metrics in (report.metrics, best.metrics))
     print(f"{way}, seed {seed}, rate {rate:g}: C-index {c_index:.4f}", file=sys.stderr, flush=True)
     return Outcome(rate, min(map(float, losses)), c_index, oracle)
 
@@ -106,12 +109,12 @@ def _name(way: str) -> str:
     return re.sub(r"\W+", "_", way)
 
 
-def _memory(asked: argparse.Namespace) -> Iterator[str]:
-    """Alone one after the other; the first training makes the cohort, which takes memory of its own."""
+def _memory(options: argparse.Namespace) -> Iterator[str]:
+    """Measure one way after the other; a first training makes the cohort, whose memory must not count."""
     for way in (BATCHES, WHOLE):
         peaks = {}
-        for patients in (asked.patients // 10, asked.patients):
-            run = asked.work / f"memory_{_name(way)}_{patients}"
+        for patients in (options.patients // 10, options.patients):
+            run = options.work / f"memory_{_name(way)}_{patients}"
             size = (f"simulation.patients={patients}", "trainer.max_epochs=2", "data.memory=0", *WAYS[way])
             mil("train", *OPTIONS, *size, f"hydra.run.dir={run}_first")
             peaks[patients] = mil("train", *OPTIONS, *size, f"hydra.run.dir={run}").peak_mib

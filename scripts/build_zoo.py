@@ -1,6 +1,6 @@
-"""Builds `model_cards/`: each tool of the zoo trained, evaluated and released on its simulated cohort, as a user would.
+"""Build `model_cards/`: train, evaluate and release each tool of the zoo on its simulated cohort, as a user would.
 
-A tool that was built from the same code and options is kept; one that was broken off goes on where it ended.
+A tool that was built from the same code and options is not built again; one that was interrupted is continued.
 """
 
 import argparse
@@ -25,75 +25,75 @@ from mil.zoo.index import write_index
 
 ROOT = Path(__file__).parents[1]
 CATEGORIES = ("workflow", "biomarker", "outcome")
-"""Of the tools that are released; examples have others."""
+"""Categories of the tools that are released; examples have other ones."""
 OPTIONS = ("split=holdout", "split.report=0.4", "trainer.enable_progress_bar=false", "data.workers=0")
 SMALL = {"embed_dim": 128, "attention_dim": 64}
-"""Options of a model that has them: simulated features are 128 wide, and git keeps the weights."""
+"""Options of the models that have them; small, since simulated features are 128 wide and git stores the weights."""
 SUFFIXES = (".py", ".j2", ".yaml")
 
 
 @dataclass(frozen=True)
 class Build:
-    """What is made, and where."""
+    """What is built, and where."""
 
     out: Path
     work: Path
     version: str
     words: tuple[str, ...]
-    """options beside each tool's own"""
+    """options in addition to those of each tool"""
     digest: str
-    """of code and options: another one builds anew"""
+    """of code and options; a tool with a different one is built again"""
     small: Mapping[str, Sequence[str]]
     """widths of each tool's model"""
 
     def folder(self, tool: str) -> Path:
-        """Of a tool's run."""
+        """Return the run folder of a tool."""
         return self.work / tool / self.digest[:16]
 
     def done(self, tool: str) -> bool:
-        """Whether what lies in `out` was built so."""
+        """Return whether the tool in `out` was built from this code with these options."""
         state, manifest = self._state(tool), self.out / tool / checkpoint.MANIFEST
         if not (state.is_file() and manifest.is_file()):
             return False
-        said = files.read_json(state)
-        return bool(said == {"digest": self.digest, "manifest": files.sha256(manifest)})
+        stored = files.read_json(state)
+        return bool(stored == {"digest": self.digest, "manifest": files.sha256(manifest)})
 
     def keep(self, tool: str) -> None:
-        """Notes that it was."""
-        said = {"digest": self.digest, "manifest": files.sha256(self.out / tool / checkpoint.MANIFEST)}
-        files.write_json(self._state(tool), said)
+        """Record that it was."""
+        record = {"digest": self.digest, "manifest": files.sha256(self.out / tool / checkpoint.MANIFEST)}
+        files.write_json(self._state(tool), record)
 
     def _state(self, tool: str) -> Path:
         return self.work / tool / "built.json"
 
 
 def tools() -> list[str]:
-    """Names of the tools to release, in the order of their files."""
-    known = config.described("tool")
-    return [name for name, node in known.items() if node["tool"].get("category") in CATEGORIES]
+    """Return the names of the tools to release, in the order of their files."""
+    described = config.described("tool")
+    return [name for name, node in described.items() if node["tool"].get("category") in CATEGORIES]
 
 
 def digest(version: str, words: Sequence[str]) -> str:
-    """Of everything that a build depends on, beside the libraries."""
-    found = hashlib.sha256(json.dumps([version, *words]).encode())
+    """Return a digest of everything that a build depends on, except the libraries."""
+    sha256 = hashlib.sha256(json.dumps([version, *words]).encode())
     for path in sorted(path for name in ("mil", "conf") for path in (ROOT / name).rglob("*")):
         if path.suffix in SUFFIXES:
-            found.update(f"{path.relative_to(ROOT).as_posix()}\0".encode() + path.read_bytes())
-    return found.hexdigest()
+            sha256.update(f"{path.relative_to(ROOT).as_posix()}\0".encode() + path.read_bytes())
+    return sha256.hexdigest()
 
 
 def build(tool: str, job: Build) -> float:
-    """Trains and releases one tool; gives the seconds it took.
+    """Train and release one tool; return the seconds it took.
 
     Raises:
-        CalledProcessError: a command failed; what it said is in the tool's `log.txt` under `work`.
+        CalledProcessError: A command failed; its output is in the tool's `log.txt` under `work`.
     """
     start, run = time.perf_counter(), job.folder(tool)
-    cache = job.work / tool / "cache"  # a cohort of its own, which goes when the tool is built
+    cache = job.work / tool / "cache"  # removed with its cohort when the tool is built
     if not (run / "checkpoint" / "README.md").is_file():
-        for other in (job.work / tool).glob("*"):
-            if other.is_dir() and other not in (run, cache):
-                shutil.rmtree(other)
+        for folder in (job.work / tool).glob("*"):
+            if folder.is_dir() and folder not in (run, cache):
+                shutil.rmtree(folder)
         begun = (run / "config.yaml").is_file()
         words = (
             ["--resume", run]
@@ -102,7 +102,7 @@ def build(tool: str, job: Build) -> float:
         )
         _mil(job.work / tool, cache, "train", *words)
     if (job.out / tool).is_dir() and _version(job.out / tool) == job.version:
-        shutil.rmtree(job.out / tool)  # the same version built anew: git has the one before
+        shutil.rmtree(job.out / tool)  # the same version is replaced; git has the old one
     _mil(job.work / tool, cache, "release", run, "--version", job.version, "--out", job.out)
     shutil.rmtree(cache, ignore_errors=True)
     job.keep(tool)
@@ -110,9 +110,9 @@ def build(tool: str, job: Build) -> float:
 
 
 def _small(tool: str) -> list[str]:
-    """The model's widths, where it has them."""
-    known = signature(get_class(compose([f"tool={tool}"]).model.target)).parameters
-    return [f"++model.{name}={width}" for name, width in SMALL.items() if name in known]
+    """Return the options for the widths of a tool's model, if it has such options."""
+    parameters = signature(get_class(compose([f"tool={tool}"]).model.target)).parameters
+    return [f"++model.{name}={width}" for name, width in SMALL.items() if name in parameters]
 
 
 def _version(folder: Path) -> str | None:
@@ -121,51 +121,51 @@ def _version(folder: Path) -> str | None:
 
 
 def _mil(folder: Path, cache: Path, *words: str | Path) -> None:
-    """One command in a process of its own, with one thread."""
+    """Run one command in a process of its own, with one thread."""
     folder.mkdir(parents=True, exist_ok=True)
-    one = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MIL_CACHE": str(cache.absolute())}
+    environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MIL_CACHE": str(cache.absolute())}
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
         command = [sys.executable, "-m", "mil", *map(str, words)]
-        subprocess.run(command, cwd=ROOT, env=os.environ | one, stdout=log, stderr=log, check=True)
+        subprocess.run(command, cwd=ROOT, env=os.environ | environment, stdout=log, stderr=log, check=True)
 
 
 def run(names: Sequence[str], job: Build, jobs: int) -> Iterator[str]:
-    """Builds the tools, so many beside each other; a line for each."""
+    """Build the tools, `jobs` in parallel; yield a line for each."""
     waiting = [name for name in names if not job.done(name)]
     yield from (f"{name}: kept, built from this code" for name in names if name not in waiting)
-    with ThreadPoolExecutor(jobs) as pool:  # the work is done in processes of their own
-        found = {pool.submit(build, name, job): name for name in waiting}
-        for one in as_completed(found):
+    with ThreadPoolExecutor(jobs) as pool:  # the threads only wait for processes
+        tool_of_future = {pool.submit(build, name, job): name for name in waiting}
+        for future in as_completed(tool_of_future):
             try:
-                yield f"{found[one]}: {one.result():.0f} s"
+                yield f"{tool_of_future[future]}: {future.result():.0f} s"
             except subprocess.CalledProcessError as error:
-                log = job.work / found[one] / "log.txt"
-                yield f"{found[one]}: FAILED with {error.returncode}: {_last(log)} ({log})"
+                log = job.work / tool_of_future[future] / "log.txt"
+                yield f"{tool_of_future[future]}: FAILED with {error.returncode}: {_last(log)} ({log})"
 
 
 def _last(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return lines[-1] if lines else "said nothing"
+    return lines[-1] if lines else "no output"
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Builds what is asked for; 1 where a tool failed."""
+    """Build the chosen tools; return 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--tools", default="", help="comma-separated; all of the zoo where left out")
-    parser.add_argument("--jobs", type=int, default=2, help="processes beside each other")
+    parser.add_argument("--tools", default="", help="comma-separated; default: all tools of the zoo")
+    parser.add_argument("--jobs", type=int, default=2, help="processes in parallel")
     parser.add_argument("--out", type=Path, default=ROOT / "model_cards")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "build_zoo")
     parser.add_argument("--version", default="1.0.0")
     parser.add_argument("words", nargs="*", help="further options of mil train, for a trial")
-    asked = parser.parse_args(given)
-    names = asked.tools.split(",") if asked.tools else tools()
+    options = parser.parse_args(given)
+    names = options.tools.split(",") if options.tools else tools()
     if unknown := sorted(set(names) - set(tools())):
         parser.error(f"{unknown[0]} is no tool of the zoo, expected {', '.join(tools())}")
-    out, work = asked.out.absolute(), asked.work.absolute()
+    out, work = options.out.absolute(), options.work.absolute()
     small = {name: _small(name) for name in names}  # Hydra composes one configuration at a time
-    job = Build(out, work, asked.version, tuple(asked.words), digest(asked.version, asked.words), small)
+    job = Build(out, work, options.version, tuple(options.words), digest(options.version, options.words), small)
     start, failed = time.perf_counter(), False
-    for line in run(names, job, asked.jobs):
+    for line in run(names, job, options.jobs):
         failed = failed or "FAILED" in line
         print(line, flush=True)
     write_index(out)

@@ -1,4 +1,4 @@
-"""`mil` as a user types it, in a process of its own with one thread."""
+"""Run `mil` as a user types it, in a process of its own with one thread."""
 
 import os
 import subprocess
@@ -10,24 +10,29 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Ended:
-    """What a command that succeeded has left."""
+    """Result of a command that succeeded."""
 
     out: str
     peak_mib: float
-    """of its own resident memory"""
+    """peak resident memory of its process"""
 
 
 def mil(*words: str | Path) -> Ended:
-    """Runs a command to its end; where it fails, so does this script, with the end of what it said."""
+    """Run a command to its end; if it fails, exit with the end of its error output."""
     typed = [str(word) for word in words]
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as heard:
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen([sys.executable, "-m", "mil", *typed], stdout=out, stderr=heard, env=environment)
+        process = subprocess.Popen([sys.executable, "-m", "mil", *typed], stdout=out, stderr=err, env=environment)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-        for file in (out, heard):
+        for file in (out, err):
             file.seek(0)
         if process.returncode:
-            told = heard.read().strip()[-2000:]
-            sys.exit(f"mil {' '.join(typed)} ended with {process.returncode}: {told}")
+            message = err.read().strip()[-2000:]
+            sys.exit(f"mil {' '.join(typed)} ended with {process.returncode}: {message}")
         return Ended(out.read(), usage.ru_maxrss / 1024)
+
+
+def number(value: float | None) -> float:
+    """Return the value of an estimate; NaN if it has none."""
+    return float("nan") if value is None else value

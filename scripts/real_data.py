@@ -1,35 +1,37 @@
 #!/usr/bin/env python
-"""Real input through the real command line: converts data sets, trains, and holds each figure against its goal.
+"""Convert real data sets, train on them through the command line, and compare each result with its goal.
 
 usage: python scripts/real_data.py [crc_nuclei|musk1|fed_tcga_brca|metabric|gbsg|all]
-                                   [--data ../shared/data] [--out DIR] [--seeds N]
+                                   [--data FOLDER] [--out DIR] [--seeds N]
 
 crc_nuclei: 60 colon cancer patients, 165 nuclei each, label "holds an epithelial nucleus", 5 folds. The features are of
 an EfficientNet-Lite0 trained on ImageNet, not on pathology; the data give no coordinates. musk1: 92 molecules, their
 shapes as tiles, 10 folds, standardised on each fold's training molecules. fed_tcga_brca: 1,088 patients, a bag of one
-tile of 39 covariates, standardised on the training patients, the given split. metabric, gbsg: likewise 1,904 and 2,232
+tile of 39 covariates, standardised on the training patients, the published split. metabric, gbsg: 1,904 and 2,232
 patients with 9 and 7 covariates, by Cox, hazards in intervals and Weibull, with the calibration at the median time.
-Training patients are here all who are not reported; `mil train` takes those who select from among them.
+Training patients are here all who are not reported; `mil train` takes the selecting patients from among them.
 
-Options that differ from the defaults (SETTINGS holds them as typed; 32 bits and no reading ahead are for speed):
+Options that differ from the defaults (as in SETTINGS; 32 bits and no reading ahead are for speed):
 
 - crc_nuclei: ABMIL, embeddings 128 wide and attention 64, Adam at 5e-4 with weight decay 0.01, all of 30 epochs.
 - musk1: gated ABMIL, embeddings 64 wide and attention 32, Adam at 1e-3 with weight decay 5e-3, all of 40 epochs.
-- tables of survival: mean pooling (of one tile: a network with one hidden layer), 64 wide, dropout 0.5, Adam at 5e-3
+- survival tables: mean pooling (of one tile: a network with one hidden layer), 64 wide, dropout 0.5, Adam at 5e-3
   with weight decay 0.03, batches of 128, at most 20 epochs with early stopping.
 
-The first two train to the end: ten select patients would stop them at random. A tenth selects there instead of a fifth,
-and sets nothing but the threshold, which no figure here uses. The options were settled on loss and score of select
-patients, six to seventeen settings a data set; only of crc_nuclei's defaults was the report AUROC known before (0.87,
-one seed). In cross-validation one fold's select patient is reported by another: such figures may be a little kind.
+The first two train to the end: ten select patients would stop them at random. There a tenth of the patients selects
+instead of a fifth, and sets only the threshold, which no result here uses. The options were chosen by loss and score of
+select patients, six to seventeen settings per data set; only for the defaults of crc_nuclei was the report AUROC seen
+before (0.87, one seed). In cross-validation a select patient of one fold is reported by another: such results may be
+slightly optimistic.
 
-A figure is the mean over seeds (of weights, order, and folds where they are not given), its interval the mean of the
+A result is the mean over seeds (of weights, order, and folds where they are not given), its interval the mean of the
 seeds' intervals: bootstrap over patients for AUROC and C-index, Wilson's for accuracies at p >= 0.5. Exit code 0: all
 goals reached; 1: one is missed, or a command failed; 2: no data, or DIR is not empty.
 """
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -45,6 +47,7 @@ from real_runs import (
     Row,
     Spread,
     averaged,
+    baseline_metrics,
     given,
     mean_of_patients,
     metric,
@@ -58,11 +61,13 @@ from real_runs import (
 from real_survival import TABLES, survival
 from sklearn.model_selection import StratifiedKFold
 
-from mil.files import read_json, write
+from mil.files import write
+from mil.report.files import read_report
 from mil.stats import auroc
 from mil.stats.proportions import wilson
 
 ROOT = Path(__file__).resolve().parents[1]
+REAL_DATA = Path(os.environ.get("MIL_REAL_DATA", "real_data"))
 SOURCES = {
     "crc_nuclei": "crc_nuclei_mil/main_60",
     "musk1": "classic_mil/musk1.npz",
@@ -85,57 +90,59 @@ MUSK_FOLDS = 10
 
 
 def main() -> int:
-    """Runs what was asked for; the exit code says how it went."""
-    asked = _asked()
-    chosen = list(SOURCES) if asked.what == "all" else [asked.what]
+    """Run the chosen studies and return the exit code."""
+    options = _options()
+    chosen = list(SOURCES) if options.what == "all" else [options.what]
     for name in chosen:
-        if not (asked.data / SOURCES[name]).exists():
-            print(f"real_data: {asked.data / SOURCES[name]} is not there, expected the data of {name}", file=sys.stderr)
+        if not (options.data / SOURCES[name]).exists():
+            missing = options.data / SOURCES[name]
+            print(f"real_data: {missing} does not exist, expected the data of {name}", file=sys.stderr)
             return 2
-    if asked.out.exists() and any(asked.out.iterdir()):
-        print(f"real_data: {asked.out} is not empty, expected a new folder", file=sys.stderr)
+    if options.out.exists() and any(options.out.iterdir()):
+        print(f"real_data: {options.out} is not empty, expected a new folder", file=sys.stderr)
         return 2
-    rows = [row for name in chosen for row in STUDIES[name](asked.data / SOURCES[name], asked.out / name, asked.seeds)]
+    studies = [STUDIES[name](options.data / SOURCES[name], options.out / name, options.seeds) for name in chosen]
+    rows = [row for study in studies for row in study]
     print(_table(rows))
     return int(any(row.missed for row in rows))
 
 
-def _asked() -> argparse.Namespace:
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("what", nargs="?", default="all", choices=[*SOURCES, "all"])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="the folder of real data")
+    parser.add_argument("--data", type=Path, default=REAL_DATA, help="folder of real data; default: $MIL_REAL_DATA")
     out = ROOT / "runs" / "real_data" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     parser.add_argument("--out", type=Path, default=out, help="new folder for converted files and runs")
     parser.add_argument("--seeds", type=int, default=3, help="seeds to average over")
-    asked = parser.parse_args()
-    asked.out = asked.out.resolve()  # the commands shown then work from any folder
-    if asked.seeds < 1:
-        parser.error(f"--seeds {asked.seeds}, expected at least 1")
-    return asked
+    options = parser.parse_args()
+    options.out = options.out.resolve()  # so that the printed commands work from any folder
+    if options.seeds < 1:
+        parser.error(f"--seeds {options.seeds}, expected at least 1")
+    return options
 
 
 def crc_nuclei(source: Path, out: Path, seeds: int) -> Iterator[Row]:
-    """Does a patient's bag hold an epithelial nucleus, and does the attention find these nuclei?"""
+    """Predict whether a bag holds an epithelial nucleus, and compare the attention with these nuclei."""
     bags = pd.read_csv(source / "bags.csv")
     truth = _convert_crc(source, bags, out)
     runs = [out / f"run_{seed}" for seed in range(seeds)]
     for seed, run in enumerate(runs):
         mil("train", "tool=binary", *SETTINGS["crc_nuclei"], *given(out), "split.folds=5", *placed(run, seed))
     n = f"{len(bags)} patients, {bags['label'].sum()} positive"
-    reports = [read_json(run / "report.json") for run in runs]
-    baselines = [report["baseline"] for report in reports]
-    yield Row("crc_nuclei", n, "AUROC, ABMIL", metric(reports, "auroc"), GOALS["crc_nuclei"])
-    yield Row("crc_nuclei", n, "AUROC, mean pooling + linear", metric(baselines, "auroc"))
+    reports = [read_report(run / "report.json") for run in runs]
+    aurocs = metric([report.metrics for report in reports], "auroc")
+    yield Row("crc_nuclei", n, "AUROC, ABMIL", aurocs, GOALS["crc_nuclei"])
+    yield Row("crc_nuclei", n, "AUROC, mean pooling + linear", metric(map(baseline_metrics, reports), "auroc"))
     yield Row("crc_nuclei", n, "accuracy, ABMIL", _accuracy([reported(run / "predictions.csv") for run in runs]))
-    beside = [reported(run / "baseline.csv") for run in runs]
-    yield Row("crc_nuclei", n, "accuracy, mean pooling + linear", _accuracy(beside))
-    found = np.array(list(_attention(out, runs[0], truth)))
-    n = f"{len(found)} positive patients"
-    yield Row("crc_nuclei", n, "AUROC of attention over nuclei, seed 0", mean_of_patients(found))
+    baseline_tables = [reported(run / "baseline.csv") for run in runs]
+    yield Row("crc_nuclei", n, "accuracy, mean pooling + linear", _accuracy(baseline_tables))
+    by_patient = np.array(list(_attention(out, runs[0], truth)))
+    n = f"{len(by_patient)} positive patients"
+    yield Row("crc_nuclei", n, "AUROC of attention over nuclei, seed 0", mean_of_patients(by_patient))
 
 
 def musk1(source: Path, out: Path, seeds: int) -> Iterator[Row]:
-    """Is the molecule musk? A job a fold, as each has features of its own; the jobs are one sweep over `experiment`."""
+    """Predict whether a molecule is musk; one sweep with a job per fold, as each fold has its own features."""
     stored = np.load(source)
     tables = []
     for seed in range(seeds):
@@ -163,7 +170,7 @@ STUDIES: Mapping[str, Callable[[Path, Path, int], Iterator[Row]]] = {
 
 
 def _convert_crc(source: Path, bags: pd.DataFrame, out: Path) -> dict[str, NDArray[np.bool_]]:
-    """Feature files and cohort; gives which of each patient's nuclei are epithelial."""
+    """Write feature files and cohort; return which of each patient's nuclei are epithelial."""
     stored = np.load(source / "features_efflite0_1280.npz")
     features, owner, epithelial = stored["X"], stored["bag_id"], stored["instance_label"] == 1
     names = {f"patient_{bag:02d}": owner == bag for bag in bags["bag_id"]}
@@ -190,16 +197,16 @@ def _convert_musk(stored: Mapping[str, NDArray[Any]], out: Path, seed: int) -> N
 
 
 def _accuracy(tables: Sequence[pd.DataFrame]) -> Spread:
-    """At probability one half, over all reported patients; folds share this threshold, so that they can be pooled."""
-    found = []
+    """Return the accuracy at probability one half over all reported patients; folds share this threshold."""
+    intervals = []
     for table in tables:
         right = int(((table["p_1"] >= 0.5) == (table["label"] == 1)).sum())
-        found.append([right / len(table), *wilson(right, len(table))])
-    return averaged(found)
+        intervals.append([right / len(table), *wilson(right, len(table))])
+    return averaged(intervals)
 
 
 def _attention(out: Path, run: Path, truth: Mapping[str, NDArray[np.bool_]]) -> Iterator[float]:
-    """AUROC of attention against each positive patient's nuclei, by the fold that reports the patient."""
+    """Yield the AUROC of attention for each positive patient's nuclei, from the fold that reports the patient."""
     positive = reported(run / "predictions.csv").query("label == 1")
     for fold, patients in positive.groupby("fold")["patient"]:
         place = out / "attention" / f"fold_{fold}"
@@ -208,7 +215,7 @@ def _attention(out: Path, run: Path, truth: Mapping[str, NDArray[np.bool_]]) -> 
         mil("predict", run / f"fold_{fold}" / "checkpoint", *words, "--tiles", place / "tiles")
         for patient in patients:
             nuclei = truth[patient]
-            if not nuclei.all():  # a patient with epithelial nuclei alone has nothing to tell apart
+            if not nuclei.all():  # the AUROC is undefined if all nuclei are epithelial
                 yield float(auroc(pd.read_csv(place / "tiles" / f"{patient}.csv")["attention"], nuclei))
 
 
@@ -218,7 +225,7 @@ def _table(rows: Sequence[Row]) -> str:
             "data": [row.data for row in rows],
             "n": [row.n for row in rows],
             "metric": [row.metric for row in rows],
-            "value [95% interval]": ["{:.3f} [{:.3f}, {:.3f}]".format(*row.found) for row in rows],
+            "value [95% interval]": ["{:.3f} [{:.3f}, {:.3f}]".format(*row.value) for row in rows],
             "goal": ["" if row.goal is None else f"{row.goal:.2f}" for row in rows],
             "": ["" if row.goal is None else "missed" if row.missed else "reached" for row in rows],
         }

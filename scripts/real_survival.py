@@ -1,4 +1,4 @@
-"""Real tables of survival: a patient is a bag of one tile, its covariates standardised on the training patients."""
+"""Real survival tables: a patient is a bag of one tile, the covariates standardised on the training patients."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from real_runs import (
     Row,
     Spread,
     averaged,
+    baseline_metrics,
     given,
     metric,
     mil,
@@ -22,7 +23,7 @@ from real_runs import (
     write_trident,
 )
 
-from mil.files import read_json
+from mil.report.files import read_report
 
 COX, DISCRETE, WEIBULL = "survival", "survival_discrete", "survival_weibull"
 CLINICAL = (
@@ -34,7 +35,7 @@ CLINICAL = (
 
 @dataclass(frozen=True)
 class Table:
-    """A table `time, event, split` and covariates, what its runs aim at, and how they are made."""
+    """A table of `time, event, split` and covariates, the goal of its runs, and their settings."""
 
     file: str
     unit: str
@@ -51,7 +52,7 @@ TABLES = {
 
 
 def survival(table: Table, source: Path, out: Path, seeds: int) -> Iterator[Row]:
-    """Survival from covariates, by each of the table's tools."""
+    """Train each of the table's tools and yield its results."""
     median = _convert(_read(source), out)
     name, unit = out.name, table.unit
     for tool in table.tools:
@@ -60,10 +61,10 @@ def survival(table: Table, source: Path, out: Path, seeds: int) -> Iterator[Row]
             words = (f"tool={tool}", f"tool.endpoint.unit={unit}", f"tool.endpoint.horizons={{median: {median}}}")
             roles = ("tool.endpoint.shortest=0.1", "split=fixed", "split.column=split")
             mil("train", *words, *roles, *table.settings, *given(out), *placed(run, seed))
-        reports = [read_json(run / "report.json") for run in runs]
-        n = f"{reports[0]['patients']['n']} test patients, {reports[0]['patients']['events']} events"
-        yield Row(name, n, f"C-index, {tool}", metric(reports, "c_index"), table.goal)
-        yield Row(name, n, f"C-index, linear, {tool}", metric([one["baseline"] for one in reports], "c_index"))
+        reports = [read_report(run / "report.json") for run in runs]
+        n = "{n} test patients, {events} events".format(**reports[0].patients)
+        yield Row(name, n, f"C-index, {tool}", metric([report.metrics for report in reports], "c_index"), table.goal)
+        yield Row(name, n, f"C-index, linear, {tool}", metric(map(baseline_metrics, reports), "c_index"))
         tables = [reported(run / "predictions.csv") for run in runs]
         yield Row(name, n, f"mean risk by {median:g} {unit}, {tool}", averaged([_predicted(each) for each in tables]))
         thirds = np.mean([_thirds(each, median) for each in tables], 0)
@@ -72,7 +73,7 @@ def survival(table: Table, source: Path, out: Path, seeds: int) -> Iterator[Row]
 
 
 def _read(source: Path) -> pd.DataFrame:
-    """Columns time, event, split (train or test), and covariates; patients by name."""
+    """Return a table with columns time, event, split (train or test) and covariates, indexed by patient."""
     if source.name != "fed_tcga_brca.csv":
         return pd.read_csv(source).rename(index="patient_{:04d}".format)
     split = pd.read_csv(source.with_name("fed_tcga_brca_train_test_split.csv"))
@@ -81,7 +82,7 @@ def _read(source: Path) -> pd.DataFrame:
 
 
 def _convert(table: pd.DataFrame, out: Path) -> float:
-    """Writes features and cohort; gives the training patients' median time."""
+    """Write features and cohort; return the median time of the training patients."""
     trained = table["split"] == "train"
     values = table.drop(columns=["time", "event", "split"]).to_numpy(np.float64)
     names = [str(name) for name in table.index]
@@ -92,7 +93,7 @@ def _convert(table: pd.DataFrame, out: Path) -> float:
 
 
 def _predicted(table: pd.DataFrame) -> Spread:
-    """Mean risk, and the range of the middle 95% of patients."""
+    """Return the mean risk and the range of the middle 95% of patients."""
     low, high = table["risk_median"].quantile([0.025, 0.975])
     return float(table["risk_median"].mean()), float(low), float(high)
 
@@ -105,4 +106,4 @@ def _observed(table: pd.DataFrame, time: float) -> Spread:
 
 def _thirds(table: pd.DataFrame, time: float) -> list[list[float]]:
     third = pd.qcut(table["risk_median"].rank(method="first"), 3, labels=False)
-    return [[_predicted(own)[0], _observed(own, time)[0]] for _, own in table.groupby(third)]
+    return [[_predicted(patients)[0], _observed(patients, time)[0]] for _, patients in table.groupby(third)]

@@ -1,9 +1,9 @@
-"""The data on which `benchmark_models` compares the models: in memory, whole bags, one label each.
+"""The data on which `benchmark_models` compares the models: in memory, complete bags, one label per bag.
 
 Real: musk1, musk2, elephant, the UCSB breast cancer images, and the nuclei of sixty colon cancers. Simulated: cohorts
-of `mil simulate` whose telling tiles lie sparsely, in regions, or everywhere. Made up by rule: the three algorithmic
-unit tests of E. Raff, J. Holt: Reproducibility in multiple instance learning: a case for algorithmic unit tests.
-NeurIPS 2023, whose test bags tell a model that respects an assumption from one that learnt a short cut.
+of `mil simulate` whose positive tiles are sparse, in regions, or everywhere. Generated: the algorithmic unit tests
+of E. Raff, J. Holt: Reproducibility in multiple instance learning: a case for algorithmic unit tests. NeurIPS 2023,
+whose test bags distinguish a model that keeps to an assumption from one that learnt a shortcut.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,23 +40,23 @@ class Data:
     """`accuracy` at probability one half, as the published tables have it, or `auroc`"""
     coords: Sequence[Tensor] | None = None
     truth: Sequence[NDArray[np.bool_]] | None = None
-    """which tiles carry the label, for bags that have any"""
+    """which tiles carry the label, for each bag"""
     oracle: float | None = None
-    """the metric of a perfect reader of the tiles"""
+    """metric of a perfect reader of the tiles"""
     published: Mapping[str, float] | None = None
-    """another's figure for the same data, by model"""
+    """published values for the same data, by model"""
 
     def standardised(self, train: NDArray[np.intp]) -> "list[Tensor]":
-        """Features by mean and spread of these bags' tiles; constant columns become zero."""
+        """Return features standardised by the tiles of these bags; constant columns become zero."""
         spread, middle = torch.std_mean(torch.cat([self.features[bag] for bag in train]), 0)
         scale = torch.where(spread > 1e-8, spread, torch.inf)
         return [(bag - middle) / scale for bag in self.features]
 
 
 def classic(name: str, root: Path) -> Data:
-    """A classic data set; beside it the accuracies of Ilse et al. 2018, Table 1, as the data's notes recall them.
+    """Return a classic data set with the accuracies of Ilse et al. 2018, Table 1, which were not checked in the paper.
 
-    Theirs is another protocol: ten folds, five times.
+    Their protocol differs: ten folds, five times.
     """
     stored = np.load(root / "classic_mil" / f"{CLASSIC[name]}.npz")
     owner = stored["bag_id"]
@@ -72,18 +72,18 @@ PUBLISHED = {
 
 
 def crc_nuclei(root: Path) -> Data:
-    """Sixty patients, label "holds an epithelial nucleus"; every nucleus' own label is known. No coordinates."""
+    """Return sixty patients, label "holds an epithelial nucleus", with the label of every nucleus; no coordinates."""
     folder = root / "crc_nuclei_mil" / "main_60"
     stored = np.load(folder / "features_efflite0_1280.npz")
     owner, epithelial = stored["bag_id"], stored["instance_label"] == 1
     table = pd.read_csv(folder / "bags.csv")
     rows = [owner == bag for bag in table["bag_id"]]
-    bags = [torch.from_numpy(stored["X"][own]).float() for own in rows]
-    return Data(bags, table["label"].to_numpy(np.int64), "auroc", truth=[epithelial[own] for own in rows])
+    bags = [torch.from_numpy(stored["X"][in_bag]).float() for in_bag in rows]
+    return Data(bags, table["label"].to_numpy(np.int64), "auroc", truth=[epithelial[in_bag] for in_bag in rows])
 
 
 def simulated(signal: str, work: Path, seed: int = 0) -> Data:
-    """A simulated cohort of one slide a patient, prevalence 0.4, attainable AUROC 0.95."""
+    """Return a simulated cohort with one slide per patient, prevalence 0.4, attainable AUROC 0.95."""
     folder = work / f"simulated_{signal}_{seed}"
     if not (folder / "cohort.csv").exists():
         target = Binary(column="label", classes=("0", "1"), prevalence=0.4, attainable=0.95)
@@ -106,25 +106,25 @@ def simulated(signal: str, work: Path, seed: int = 0) -> Data:
 
 
 def data_sets(root: Path, work: Path) -> dict[str, Callable[[], Data]]:
-    """Every data set by name, read when it is asked for; real ones only where their folder is there."""
-    found: dict[str, Callable[[], Data]] = {}
+    """Return functions that read the data sets, by name; real ones only if their folder exists."""
+    makers: dict[str, Callable[[], Data]] = {}
     if (root / "classic_mil").exists():
-        found |= {name: partial(classic, name, root) for name in CLASSIC}
+        makers |= {name: partial(classic, name, root) for name in CLASSIC}
     if (root / "crc_nuclei_mil").exists():
-        found["crc_nuclei"] = partial(crc_nuclei, root)
-    return found | {f"{signal} signal": partial(simulated, signal, work) for signal in SIGNALS}
+        makers["crc_nuclei"] = partial(crc_nuclei, root)
+    return makers | {f"{signal} signal": partial(simulated, signal, work) for signal in SIGNALS}
 
 
 @dataclass(frozen=True, eq=False)
 class UnitTest:
-    """Bags to learn from, and bags on which a short cut misleads."""
+    """Training bags, and test bags on which a shortcut misleads."""
 
     train: Data
     test: Data
 
 
 def unit_tests(seed: int) -> dict[str, UnitTest]:
-    """Raff and Holt's algorithms 1, 2 and 3: a model that fails has an AUROC below one half on the test bags."""
+    """Return Raff and Holt's algorithms 1, 2 and 3: a model that fails has an AUROC below one half on the test bags."""
     return {
         name: UnitTest(*(_bags(maker, part == "train", (seed, place, part == "train")) for part in ("train", "test")))
         for place, (name, maker) in enumerate(MAKERS.items())
@@ -136,12 +136,12 @@ def _single_concept(positive: bool, train: bool, rng: np.random.Generator) -> li
     tiles = [rng.normal(0, 1, (BACKGROUND, DIMENSIONS))]
     if positive:
         wide = rng.integers(0, 2, rng.integers(1, 4)).astype(bool)
-        tiles += [rng.normal(0, 3, DIMENSIONS) if one else rng.normal(1, 1, DIMENSIONS) for one in wide]
+        tiles += [rng.normal(0, 3, DIMENSIONS) if is_wide else rng.normal(1, 1, DIMENSIONS) for is_wide in wide]
     return tiles + ([_poison(rng)] if positive != train else [])
 
 
 def _multi_concept(positive: bool, train: bool, rng: np.random.Generator) -> list[NDArray[np.float64]]:
-    """Both concepts make a bag positive, one alone does not. The poison as before."""
+    """Both concepts make a bag positive, a single one does not. The poison as before."""
     tiles = [rng.normal(0, 1, (rng.integers(1, 10), DIMENSIONS))]
     concepts = [2, 3] * int(rng.integers(1, 4)) if positive else [int(rng.integers(2, 4))]
     tiles += [rng.normal(concept, 0.1, DIMENSIONS) for concept in concepts]
@@ -172,10 +172,10 @@ def _bags(
 ) -> Data:
     rng = np.random.default_rng([int(part) for part in seed])
     label = np.arange(UNIT_BAGS) % 2
-    bags = [torch.from_numpy(np.vstack(maker(bool(one), train, rng))).float() for one in label]
+    bags = [torch.from_numpy(np.vstack(maker(bool(positive), train, rng))).float() for positive in label]
     return Data(bags, label, "auroc", coords=[_row(len(bag)) for bag in bags])
 
 
 def _row(tiles: int) -> Tensor:
-    """Places side by side: the order of tiles says nothing in these tests."""
+    """Return coordinates in a row: the order of tiles carries no information in these tests."""
     return torch.stack([512 * torch.arange(tiles), torch.zeros(tiles, dtype=torch.int64)], 1)

@@ -1,4 +1,4 @@
-"""One model on one data set: trained the same way as every other, scored fold by fold; and what it costs."""
+"""Train one model on one data set, like every other model, score it fold by fold, and measure its costs."""
 
 import resource
 import statistics
@@ -25,7 +25,7 @@ from mil.stats import auroc
 from mil.study.build import create_model
 
 SMALL = {"embed_dim": 96, "landmarks": 32}
-"""Options of every model that has them, for data that are small: 96 suits 3 heads and 8."""
+"""Options of the models that have them, for small data; 96 is divisible by 3 heads and by 8."""
 SIZES = (2_000, 8_000, 32_000)
 
 
@@ -41,7 +41,7 @@ class Settings:
 
 
 def cross_validated(name: str, data: Data, repeat: int, settings: Settings) -> dict[str, Any]:
-    """The metric of each fold's reported bags, and the attention's AUROC for tiles of reported positive bags."""
+    """Return the metric on each fold's reported bags, and the AUROC of attention on reported positive bags."""
     cut = StratifiedKFold(settings.folds, shuffle=True, random_state=repeat)
     scores, attention = [], []
     for fold, (train, report) in enumerate(cut.split(data.label, data.label)):
@@ -51,12 +51,12 @@ def cross_validated(name: str, data: Data, repeat: int, settings: Settings) -> d
         positive = data.label[report] == 1
         scores.append(_score(data.metric, logits, positive))
         if data.truth is not None and shares is not None:
-            attention += list(_found(shares, [data.truth[bag] for bag in report], positive))
+            attention += list(_attention_aurocs(shares, [data.truth[bag] for bag in report], positive))
     return {"scores": scores, "attention": attention}
 
 
 def unit_tested(name: str, test: UnitTest, seed: int, settings: Settings) -> dict[str, float]:
-    """AUROC on the bags that were learnt from, and on those where the short cut misleads."""
+    """Return the AUROC on the training bags and on the bags where the shortcut misleads."""
     train, held = (_packed(part, part.features) for part in (test.train, test.test))
     model = _fitted(name, train, test.train.label, settings, seed)
     pairs = {"train": (train, test.train.label), "test": (held, test.test.label)}
@@ -64,10 +64,10 @@ def unit_tested(name: str, test: UnitTest, seed: int, settings: Settings) -> dic
 
 
 def costs(name: str) -> dict[str, float]:
-    """Parameters; tiles a second forward and backward in bfloat16; growth of time with tiles; peak memory.
+    """Return parameters, tiles per second forward and backward in bfloat16, growth of time with tiles, and peak memory.
 
-    At the model's own defaults, features 1,024 wide. The growth is the slope of log time over log tiles of one bag
-    forward, 1 being linear; memory that of a bag of the largest size, forward and backward, above what was there.
+    At the model's own defaults, features 1,024 wide. Growth is the slope of log time over log tiles of one bag forward,
+    1 being linear; memory is the increase for a bag of the largest size, forward and backward.
     """
     torch.manual_seed(0)
     model = _model(name, 1024, {})
@@ -83,10 +83,10 @@ def costs(name: str) -> dict[str, float]:
 
 
 def _model(name: str, width: int, options: Mapping[str, Any]) -> MILModel:
-    """With those of the options that the model has."""
+    """Create a model with those of the options that it has."""
     maker = get_class(config.described("model")[name]["_target_"])
-    known = signature(maker).parameters
-    return create_model(name, width, 1, **{key: value for key, value in options.items() if key in known})
+    parameters = signature(maker).parameters
+    return create_model(name, width, 1, **{key: value for key, value in options.items() if key in parameters})
 
 
 def _packed(data: Data, features: Sequence[Tensor]) -> list[Bags]:
@@ -128,7 +128,7 @@ def _score(metric: str, logits: NDArray[np.float64], positive: NDArray[np.bool_]
     return float(((logits > 0) == positive).mean()) if metric == "accuracy" else float(auroc(logits, positive))
 
 
-def _found(
+def _attention_aurocs(
     shares: Sequence[NDArray[np.float64]], truth: Sequence[NDArray[np.bool_]], positive: NDArray[np.bool_]
 ) -> Iterator[float]:
     for attention, tiles, counts in zip(shares, truth, positive, strict=True):
@@ -137,7 +137,7 @@ def _found(
 
 
 def _seconds(model: MILModel, sizes: tuple[int, ...], backward: bool, repeats: int = 3) -> float:
-    """Median seconds of a pass, after one that does not count."""
+    """Return the median seconds of a pass, after a warm-up pass."""
     tiles = sum(sizes)
     side = int(np.ceil(np.sqrt(max(sizes))))
     places = torch.cat([torch.stack([torch.arange(n) % side, torch.arange(n) // side], 1) for n in sizes])
