@@ -1,4 +1,4 @@
-"""The scripts as modules."""
+"""Import the scripts as modules."""
 
 import importlib
 import sys
@@ -13,7 +13,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[Callable[[str], ModuleType]]:
-    """Gives a script by its name."""
+    """Return a function that imports a script by its name."""
     sys.path.insert(0, str(SCRIPTS))
     try:
         yield importlib.import_module

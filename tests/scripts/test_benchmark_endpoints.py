@@ -1,4 +1,4 @@
-"""Targets are changed about among patients and nothing else is; the scripts say what they found, as they are typed."""
+"""The benchmarks of endpoints: only targets are permuted; the scripts print their tables."""
 
 import re
 import subprocess
@@ -21,7 +21,7 @@ def table(path: Path) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("tool", ["survival", "several"])
-def test_whole_patients_change_their_targets_and_keep_the_rest(
+def test_targets_are_permuted_among_patients_and_other_columns_stay(
     tool: str, script: Script, mil: Mil, tmp_path: Path
 ) -> None:
     size = ["simulation.patients=30", "simulation.tiles=20", "simulation.width=8", "simulation.slides=2"]
@@ -31,7 +31,7 @@ def test_whole_patients_change_their_targets_and_keep_the_rest(
     targets = [name for name in old if name in {"time", "event", "label", "score"}]
     assert len(targets) == {"survival": 2, "several": 4}[tool]
     assert new.drop(columns=targets).equals(old.drop(columns=targets))
-    before, after = (one.drop_duplicates("patient").set_index("patient")[targets] for one in (old, new))
+    before, after = (rows.drop_duplicates("patient").set_index("patient")[targets] for rows in (old, new))
     assert sorted(map(tuple, before.to_numpy())) == sorted(map(tuple, after.to_numpy()))
     assert not before.equals(after)
     assert (new.groupby("patient")[targets].nunique() == 1).all(axis=None), "slides of a patient agree"
@@ -45,7 +45,7 @@ def printed(script: str, *words: str | Path) -> str:
 
 
 @pytest.mark.slow
-def test_the_table_of_endpoints_has_a_row_a_tool(tmp_path: Path) -> None:
+def test_the_table_of_endpoints_has_a_row_per_tool(tmp_path: Path) -> None:
     size = ("--patients", "60", "--work", tmp_path, "--out", tmp_path / "table.md")
     out = printed("benchmark_endpoints.py", "--tools", "binary", "regression", *size, "--", "trainer.max_epochs=1")
     rows = (tmp_path / "table.md").read_text().splitlines()
@@ -56,7 +56,7 @@ def test_the_table_of_endpoints_has_a_row_a_tool(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ways_to_take_a_cohort_are_compared_seed_by_seed(tmp_path: Path) -> None:
+def test_batches_and_whole_cohort_are_compared_seed_by_seed(tmp_path: Path) -> None:
     size = ("--patients", "300", "--epochs", "1", "--rates", "1e-3", "--work", tmp_path)
     lines = printed("benchmark_whole_cohort.py", "--seeds", "2", *size).splitlines()
     assert [line.split(":")[0] for line in lines] == [

@@ -1,4 +1,4 @@
-"""The benchmark's data are what their notes say, its unit tests mislead whom they should, its tables tell it."""
+"""The data of the benchmark of models, its unit tests and its tables."""
 
 import os
 from collections.abc import Callable
@@ -32,8 +32,8 @@ Scripts = tuple[ModuleType, ...]
 @pytest.mark.parametrize("name", COUNTS)
 def test_a_classic_data_set_has_the_bags_that_its_source_states(name: str, scripts: Scripts) -> None:
     data = scripts[1].classic(name, DATA)
-    found = (len(data.label), int(data.label.sum()), sum(map(len, data.features)))
-    assert found == COUNTS[name]
+    counts = (len(data.label), int(data.label.sum()), sum(map(len, data.features)))
+    assert counts == COUNTS[name]
     assert len({bag.shape[1] for bag in data.features}) == 1
 
 
@@ -45,7 +45,7 @@ def test_a_patient_of_the_nuclei_is_positive_where_one_nucleus_is(scripts: Scrip
     assert [len(truth) for truth in data.truth] == [len(bag) for bag in data.features]
 
 
-def test_a_simulated_cohort_knows_its_oracle_and_its_telling_tiles(
+def test_a_simulated_cohort_has_its_oracle_and_its_positive_tiles(
     scripts: Scripts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scripts[1], "PATIENTS", 30)
@@ -69,16 +69,16 @@ def test_standardised_features_have_the_moments_of_the_bags_that_set_them(script
 
 
 def poison(bag: torch.Tensor) -> bool:
-    """Whether a tile of the bag lies where only the poison does."""
+    """Return whether a tile of the bag has the value of the poison."""
     return bool((bag.mean(1) < -8).any())
 
 
 def near(bag: torch.Tensor, concept: int) -> int:
-    """How many tiles lie at a concept."""
+    """Return the number of tiles at a concept."""
     return int(((bag - concept).abs().amax(1) < 0.8).sum())
 
 
-def test_in_two_of_the_unit_tests_a_poison_changes_sides(scripts: Scripts) -> None:
+def test_in_two_of_the_unit_tests_the_poison_marks_the_opposite_class(scripts: Scripts) -> None:
     for name in ("single concept", "multi-concept"):
         test = scripts[1].unit_tests(0)[name]
         for part, side in ((test.train, 0), (test.test, 1)):
@@ -92,7 +92,7 @@ def test_both_concepts_together_make_a_bag_positive(scripts: Scripts) -> None:
             assert [min(near(bag, 2), near(bag, 3)) > 0 for bag in part.features] == (part.label == 1).tolist()
 
 
-def test_whoever_counts_concepts_is_misled_by_false_frequency_and_whoever_asks_for_both_is_not(
+def test_false_frequency_misleads_a_count_of_concepts_but_not_a_test_for_both(
     scripts: Scripts,
 ) -> None:
     test = scripts[1].unit_tests(2)["false frequency"]
@@ -106,7 +106,7 @@ def test_whoever_counts_concepts_is_misled_by_false_frequency_and_whoever_asks_f
 def test_a_model_is_scored_on_the_bags_of_its_fold_only(scripts: Scripts) -> None:
     rng = torch.Generator().manual_seed(0)
     label = np.arange(40) % 2
-    bags = [torch.randn(6, 8, generator=rng) + 2.0 * one for one in label]
+    bags = [torch.randn(6, 8, generator=rng) + 2.0 * positive for positive in label]
     data = scripts[1].Data(bags, label, "auroc")
     settings = scripts[2].Settings(folds=2, epochs=8)
     assert min(scripts[2].cross_validated("mean", data, 0, settings)["scores"]) > 0.9
@@ -114,13 +114,13 @@ def test_a_model_is_scored_on_the_bags_of_its_fold_only(scripts: Scripts) -> Non
     assert np.mean(scripts[2].cross_validated("mean", noise, 0, settings)["scores"]) < 0.8
 
 
-def test_the_tables_say_who_beats_mean_pooling_and_by_what(scripts: Scripts, tmp_path: Path) -> None:
+def test_the_tables_show_which_models_beat_mean_pooling(scripts: Scripts, tmp_path: Path) -> None:
     script = scripts[0]
-    known = {"bags": 50, "positive": 20, "metric": "auroc", "oracle": 0.95, "published": {"abmil": 0.9}}
+    description = {"bags": 50, "positive": 20, "metric": "auroc", "oracle": 0.95, "published": {"abmil": 0.9}}
     scores = {"mean": [0.70, 0.72, 0.71], "abmil": [0.80, 0.81, 0.83], "max": [0.60, 0.59, 0.62]}
     for model, values in scores.items():
-        found = {"data": known, "scores": values, "attention": [0.6, 0.8] if model == "abmil" else []}
-        write_json(script.Trial(model, "toy").path(tmp_path), found)
+        result = {"data": description, "scores": values, "attention": [0.6, 0.8] if model == "abmil" else []}
+        write_json(script.Trial(model, "toy").path(tmp_path), result)
         units = {name: [{"train": 0.9, "test": 0.2 if model == "mean" else 0.9}] for name in scripts[1].MAKERS}
         write_json(script.Trial(model, script.UNITS).path(tmp_path), units)
         cost = {"parameters": 1234, "tiles_per_s": 100.0 if model == "mean" else 50.0, "growth": 1.02, "peak_gb": 0.5}
@@ -136,10 +136,10 @@ def test_the_tables_say_who_beats_mean_pooling_and_by_what(scripts: Scripts, tmp
     assert words == "- toy (50 bags): better than mean pooling: `abmil`; worse: `max`."
 
 
-def test_a_model_that_needs_coordinates_is_said_to_need_them(scripts: Scripts, tmp_path: Path) -> None:
+def test_the_table_says_which_models_need_coordinates(scripts: Scripts, tmp_path: Path) -> None:
     script = scripts[0]
-    known = {"bags": 50, "positive": 20, "metric": "auroc", "oracle": None, "published": {}}
-    write_json(script.Trial("mean", "toy").path(tmp_path), {"data": known, "scores": [0.7, 0.8], "attention": []})
-    write_json(script.Trial("patchgcn", "toy").path(tmp_path), {"data": known})
+    description = {"bags": 50, "positive": 20, "metric": "auroc", "oracle": None, "published": {}}
+    write_json(script.Trial("mean", "toy").path(tmp_path), {"data": description, "scores": [0.7, 0.8], "attention": []})
+    write_json(script.Trial("patchgcn", "toy").path(tmp_path), {"data": description})
     column = script._column(["mean", "patchgcn"], "toy", 1, tmp_path)
     assert script._cell("patchgcn", column) == "needs coordinates"
