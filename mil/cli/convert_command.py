@@ -24,7 +24,7 @@ def convert(source: Path, out: Path, dtype: str | None, skip_bad: bool, reading:
     if reading.slide_mpp is not None and not 0 < reading.slide_mpp < math.inf:
         raise ConfigError(f"--slide-mpp is {reading.slide_mpp:g}, expected micrometres a pixel, above 0")
     store = FeatureStore(source, reading=reading)
-    slides = store.sound(store.slides).require() if skip_bad else store.slides
+    slides = store.usable(store.slides).require() if skip_bad else store.slides
     with bars() as advance:
         packing = pack(store, out, slides, dtype, advance)
     sys.stdout.writelines(f"{line}\n" for line in (*_summary(packing, out), str(out)))

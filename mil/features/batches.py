@@ -166,7 +166,7 @@ class TrainOrder(Sampler[list[Draw]]):
     def _batches(self) -> list[list[Draw]]:
         rng, count = np.random.default_rng((self.seed, self.epoch)), len(self.sizes)
         if self.events is not None:
-            groups = [(group, len(group)) for group in self._dealt(rng, self.events)]
+            groups = [(group, len(group)) for group in self._distributed(rng, self.events)]
         elif self.weight is not None:
             groups = [(rng.choice(count, count, p=self.weight / self.weight.sum()), self.bags)]
         else:
@@ -174,7 +174,7 @@ class TrainOrder(Sampler[list[Draw]]):
         cut = [_cut(order.tolist(), self.sizes, most, self.tiles) for order, most in groups]
         return [[Draw(bag, self.epoch) for bag in batch] for batches in cut for batch in batches]
 
-    def _dealt(self, rng: np.random.Generator, events: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+    def _distributed(self, rng: np.random.Generator, events: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
         """Return as many groups as batches are needed, as equal in size and in events as possible."""
         count = len(self.sizes)
         needed = max(-(-count // self.bags), -(-sum(self.sizes) // self.tiles) if self.tiles else 1)

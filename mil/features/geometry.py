@@ -53,7 +53,7 @@ class Expected:
     option: str = ""
 
 
-def settled(headers: Mapping[str, Header], expected: Expected, where: object) -> Geometry:
+def common_geometry(headers: Mapping[str, Header], expected: Expected, where: object) -> Geometry:
     """Return the common geometry that the files of the slides state; where no file states it, the expected one.
 
     Extents in level-0 pixels may differ, as scanners do.
@@ -62,12 +62,12 @@ def settled(headers: Mapping[str, Header], expected: Expected, where: object) ->
         EncoderError: Slides differ from each other or from the expected size by more than the tolerance.
     """
     tiled = {slide: header for slide, header in headers.items() if header.tiles}
-    mpp, mpp_said = _one("mpp", MPP_TOLERANCE, tiled, expected, where)
-    tile_px, tile_px_said = _one("tile_px", TILE_TOLERANCE, tiled, expected, where)
+    mpp, mpp_said = _common("mpp", MPP_TOLERANCE, tiled, expected, where)
+    tile_px, tile_px_said = _common("tile_px", TILE_TOLERANCE, tiled, expected, where)
     return Geometry(mpp, tile_px, mpp_said, tile_px_said)
 
 
-def _one(
+def _common(
     name: str, tolerance: float, headers: Mapping[str, Header], expected: Expected, where: object
 ) -> tuple[float | None, bool]:
     stated = {slide: value for slide, header in headers.items() if _usable(value := getattr(header, name))}
@@ -75,12 +75,12 @@ def _one(
     if not stated:
         return fallback, False
     middle = median_low(stated.values())
-    if odd := [slide for slide, value in stated.items() if _apart(value, middle) > tolerance]:
+    if odd := [slide for slide, value in stated.items() if _relative_difference(value, middle) > tolerance]:
         raise EncoderError(
             f"features under {where} differ in {name}: {middle:.4g} ({len(stated) - len(odd)}) and "
             f"{stated[odd[0]]:.4g} ({len(odd)}, e.g. slide '{odd[0]}'), expected one within {tolerance:.0%}"
         )
-    if fallback is not None and _apart(middle, fallback) > tolerance:
+    if fallback is not None and _relative_difference(middle, fallback) > tolerance:
         hint = f" ({expected.option}.{name}={middle:.4g} accepts it)" if expected.option else ""
         raise EncoderError(
             f"features under {where} have {name} {middle:.4g}, {expected.whose} expects {fallback:.4g} "
@@ -93,5 +93,5 @@ def _usable(value: float | None) -> bool:
     return value is not None and 0 < value < math.inf
 
 
-def _apart(first: float, second: float) -> float:
+def _relative_difference(first: float, second: float) -> float:
     return max(first, second) / min(first, second) - 1

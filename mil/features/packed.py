@@ -129,9 +129,9 @@ def as_bytes(features: Tensor) -> bytes:
 def _index_of(file: hdf5.File, state: tuple[int, int]) -> _Index:
     features = hdf5.dataset(file, "features")
     tiles, width, dtype = hdf5.layout(features)
-    places = {"features": _first(file, "features", KINDS.get(dtype, "V")), "coords": _first(file, "coords", "<i8")}
-    names = [bytes(name).decode(*NAMES) for name in _whole(file, "slides", "S")]
-    offsets, digests = _whole(file, "offsets", "i"), _whole(file, "sha256", "u")
+    places = {"features": _offset(file, "features", KINDS.get(dtype, "V")), "coords": _offset(file, "coords", "<i8")}
+    names = [bytes(name).decode(*NAMES) for name in _small(file, "slides", "S")]
+    offsets, digests = _small(file, "offsets", "i"), _small(file, "sha256", "u")
     headers = _headers(file, len(names))
     if offsets.shape != (len(names) + 1,) or digests.shape != (len(names), 32) or len(set(names)) < len(names):
         raise RefusalError(f"offsets {offsets.shape} and sha256 {digests.shape} do not fit {len(names)} slides")
@@ -151,7 +151,7 @@ def _index_of(file: hdf5.File, state: tuple[int, int]) -> _Index:
     )
 
 
-def _first(file: hdf5.File, key: str, kind: str) -> int:
+def _offset(file: hdf5.File, key: str, kind: str) -> int:
     """Return the offset of contiguous rows, after a check of type and byte order."""
     stored = hdf5.dataset(file, key)
     start: int | None = stored.id.get_offset()  # None where rows do not lie end to end
@@ -162,7 +162,7 @@ def _first(file: hdf5.File, key: str, kind: str) -> int:
 
 def _headers(file: hdf5.File, slides: int) -> list[Header]:
     try:
-        headers = _HEADERS.validate_json(_whole(file, "headers", "u").tobytes())
+        headers = _HEADERS.validate_json(_small(file, "headers", "u").tobytes())
     except ValidationError as error:
         raise RefusalError(f"'headers' cannot be read: {error.errors()[0]['msg']}") from None
     if len(headers) != slides:
@@ -170,7 +170,7 @@ def _headers(file: hdf5.File, slides: int) -> list[Header]:
     return headers
 
 
-def _whole(file: hdf5.File, key: str, kinds: str) -> NDArray[Any]:
+def _small(file: hdf5.File, key: str, kinds: str) -> NDArray[Any]:
     stored = hdf5.dataset(file, key)
     if stored.dtype.kind not in kinds or stored.size * stored.dtype.itemsize > _INDEX_BYTES:
         raise RefusalError(f"'{key}' is {stored.shape} of {stored.dtype}, expected a small part of the index")

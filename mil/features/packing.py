@@ -102,8 +102,8 @@ def pack(
         raise FeatureError(f"{out} is there already, expected a new file")
     if store.folder.resolve() in out.resolve().parents:
         raise FeatureError(f"{out} lies in the folder that is packed, where it would be a slide: expected another")
-    report = progress or _silent
-    plan = _planned(store, store.slides if slides is None else slides, dtype, report)
+    report = progress or _no_progress
+    plan = _make_plan(store, store.slides if slides is None else slides, dtype, report)
     partial = out.with_name(out.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     with files.locked(partial) as mine:
@@ -135,7 +135,7 @@ class _Job:
     def _resume(self, folder: Path) -> None:
         begun, *lines = self.journal.read_text(encoding="utf-8").split("\n")
         if begun != self.plan.to_json():
-            raise FeatureError(f"{folder} was begun {_other(begun, self.plan)}: remove it to begin anew")
+            raise FeatureError(f"{folder} was begun {_difference(begun, self.plan)}: remove it to begin anew")
         complete = lines[:-1]  # text after the last end of a line was being written when the process was killed
         self.done = {slide: (sha256, lost) for slide, sha256, lost in map(json.loads, complete)}
         files.write(self.journal, "\n".join([begun, *complete, ""]))
@@ -157,22 +157,22 @@ class _Job:
 
     def write(self) -> float:
         """Write the missing slides and return the largest rounding of all."""
-        places, lines, unsynced = self._places(), list[str](), 0
+        places, lines, unsynced = self._offsets(), list[str](), 0
         with self.file.open("r+b") as target, self.journal.open("a", encoding="utf-8") as journal:
             for count, slide in enumerate(self.plan.slides, 1):
                 if slide not in self.done:
-                    unsynced += self._put(target, places, count - 1)
+                    unsynced += self._write_slide(target, places, count - 1)
                     lines.append(json.dumps([slide, *self.done[slide]]) + "\n")
                 self.progress("packed", count, len(self.plan.slides))
                 if unsynced >= _SYNC_BYTES or count == len(self.plan.slides):
-                    _settle(target, journal, lines)
+                    _sync(target, journal, lines)
                     lines, unsynced = [], 0
             target.seek(places["sha256"])
             target.write(b"".join(bytes.fromhex(self.done[slide][0]) for slide in self.plan.slides))
-            _settle(target, journal, [])
+            _sync(target, journal, [])
         return max((lost for _, lost in self.done.values()), default=0.0)
 
-    def _put(self, target: BinaryIO, places: Mapping[str, int], number: int) -> int:
+    def _write_slide(self, target: BinaryIO, places: Mapping[str, int], number: int) -> int:
         slide, row = self.plan.slides[number], self.plan.offsets[number]
         if not self.plan.headers[number].tiles:
             self.done[slide] = (digest(torch.empty(0), None), 0.0)
@@ -199,7 +199,7 @@ class _Job:
             raise FeatureError(f"{path}: slide '{slide}' holds values beyond {self.plan.dtype}, expected dtype float32")
         return features, source.coords, lost
 
-    def _places(self) -> dict[str, int]:
+    def _offsets(self) -> dict[str, int]:
         """Return the offsets of the datasets, in bytes."""
         with h5py.File(self.file, "r") as file:
             return {name: file[name].id.get_offset() or 0 for name in ("features", "coords", "sha256")}
@@ -216,7 +216,7 @@ class _Job:
             raise
 
 
-def _planned(store: FeatureStore, slides: Sequence[str], dtype: str | None, progress: Progress) -> _Plan:
+def _make_plan(store: FeatureStore, slides: Sequence[str], dtype: str | None, progress: Progress) -> _Plan:
     if dtype not in (None, *DTYPES):
         raise ConfigError(f"dtype is '{dtype}', expected {', '.join(DTYPES)}")
     sources = {slide: _source(store.path(slide)) for slide in sorted(slides)}
@@ -256,7 +256,7 @@ def _source(path: Path) -> _Source:
     return str(path.absolute()), sum(state.st_size for state in states), max((s.st_mtime_ns for s in states), default=0)
 
 
-def _other(begun: str, plan: _Plan) -> str:
+def _difference(begun: str, plan: _Plan) -> str:
     """Describe how the plan in a journal differs from this one."""
     try:
         then, now = json.loads(begun), json.loads(plan.to_json())
@@ -289,7 +289,7 @@ def _converted(features: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
     return converted, float(lost)
 
 
-def _settle(target: BinaryIO, journal: TextIO, lines: list[str]) -> None:
+def _sync(target: BinaryIO, journal: TextIO, lines: list[str]) -> None:
     """Bring tiles to the disk before the journal lists them."""
     target.flush()
     os.fsync(target.fileno())
@@ -298,5 +298,5 @@ def _settle(target: BinaryIO, journal: TextIO, lines: list[str]) -> None:
     os.fsync(journal.fileno())
 
 
-def _silent(step: str, done: int, slides: int) -> None:
+def _no_progress(step: str, done: int, slides: int) -> None:
     pass

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mil.errors import FeatureError
 from mil.features.containers import hdf5
-from mil.features.formats import beside, slide_of, suffixes
+from mil.features.formats import companions, slide_of, suffixes
 
 _HDF5 = (".h5", ".hdf5")
 _ZARR = ".zarr"
@@ -25,13 +25,13 @@ def listing(root: Path) -> dict[str, Path]:
     paths: dict[str, Path] = {}
     for path in _files(root):
         slide = slide_of(path)
-        paths[slide] = _one_of(slide, paths.get(slide, path), path)
+        paths[slide] = _preferred(slide, paths.get(slide, path), path)
     if not paths:
         raise FeatureError(f"{root} holds no feature files ({', '.join(suffixes())}), nor do the folders in it")
     return dict(sorted(paths.items()))
 
 
-def _one_of(slide: str, first: Path, second: Path) -> Path:
+def _preferred(slide: str, first: Path, second: Path) -> Path:
     if os.path.realpath(first) == os.path.realpath(second):
         return first
     ways = {path.parent.name: path for path in (first, second)}
@@ -65,11 +65,11 @@ def _zarr(folder: str) -> bool:
 
 def _folder_aside(name: str) -> bool:
     """Return whether a folder is hidden, or is one that a producer writes next to the features."""
-    return name.startswith(".") or any(fnmatchcase(name, pattern) for pattern in beside())
+    return name.startswith(".") or any(fnmatchcase(name, pattern) for pattern in companions())
 
 
 def _file_aside(name: str) -> bool:
-    return name.startswith(".") or name.endswith(beside())
+    return name.startswith(".") or name.endswith(companions())
 
 
 def _positions_only(path: Path) -> bool:

@@ -13,7 +13,7 @@ from mil.errors import EncoderError, FeatureError
 from mil.features import formats
 from mil.features.encoders import Encoder, folded
 from mil.features.formats import DETECTED, Header, Reading, Slide
-from mil.features.geometry import Expected, Geometry, settled
+from mil.features.geometry import Expected, Geometry, common_geometry
 from mil.features.packed import Packed
 from mil.features.processes import Progress
 from mil.features.slide_files import listing
@@ -195,20 +195,20 @@ class FeatureStore:
         if self.encoder is not None and header.width != self.encoder.dim:
             raise EncoderError(self._other_width(slide, self.encoder))
         if check:
-            _refuse_not_finite(path, content.features)
+            _check_finite(path, content.features)
         return content
 
-    def sound(self, slides: Iterable[str]) -> Checked[list[str]]:
+    def usable(self, slides: Iterable[str]) -> Checked[list[str]]:
         """Return the slides that can be read, have tiles and are finite, and a warning that counts the others."""
         ids = list(slides)
-        reasons = {slide: reason for slide in ids if (reason := self._unsound(slide))}
+        reasons = {slide: reason for slide in ids if (reason := self._error_of(slide))}
         usable = [slide for slide in ids if slide not in reasons]
         if not reasons:
             return Checked(usable)
         message = f"{len(reasons)} of {len(ids)} slides cannot be used; the first: {next(iter(reasons.values()))}"
         return Checked(usable, (Finding("warning", "unusable", message, len(reasons)),))
 
-    def _unsound(self, slide: str) -> str:
+    def _error_of(self, slide: str) -> str:
         try:
             self.read(slide)
         except FeatureError as error:
@@ -226,7 +226,7 @@ class FeatureStore:
             FeatureError: A file is missing or broken.
         """
         headers = self.valid_headers(slides)
-        warnings = _doubles(headers)
+        warnings = _float64_warnings(headers)
         # Files of empty slides may not state their width.
         width = self._only_width({slide: header for slide, header in headers.items() if header.width})
         named = {slide: header.encoder for slide, header in headers.items() if header.encoder}
@@ -238,7 +238,7 @@ class FeatureStore:
             silent = len(headers) - len(named)
             message = f"{silent} of {len(headers)} slides do not say their encoder, taken as '{encoder.name}'"
             warnings.append(Finding("warning", "encoder-unnamed", message, silent))
-        self.geometry = settled(headers, self.expected or _of(encoder), self.folder)
+        self.geometry = common_geometry(headers, self.expected or _expected_by(encoder), self.folder)
         self.encoder = encoder
         return Checked(encoder, tuple(warnings))
 
@@ -247,13 +247,13 @@ class FeatureStore:
             raise FeatureError(f"{self.folder}: no slide with tiles among those asked for")
         groups = _grouped((slide, str(header.width)) for slide, header in headers.items())
         if len(groups) > 1:
-            raise EncoderError(f"features under {self.folder} differ in width: {_listed(groups)}, expected one")
+            raise EncoderError(f"features under {self.folder} differ in width: {_described(groups)}, expected one")
         return int(next(iter(groups)))
 
     def _only_name(self, named: dict[str, str], width: int) -> Encoder:
         groups = _grouped((slide, self._canonical(name, width)) for slide, name in named.items())
         if len(groups) > 1:
-            raise EncoderError(f"features under {self.folder} come from {_listed(groups)}, expected one encoder")
+            raise EncoderError(f"features under {self.folder} come from {_described(groups)}, expected one encoder")
         if not groups:
             fitting = ", ".join(encoder.name for encoder in self.encoders if encoder.dim == width)
             hint = f", such as {fitting}" if fitting else ""
@@ -274,7 +274,7 @@ class FeatureStore:
         others = _grouped((slide, name) for slide, name in named.items() if not encoder.answers_to(name))
         if others:
             raise EncoderError(
-                f"features under {self.folder} come from {_listed(others)}, expected encoder '{encoder.name}'"
+                f"features under {self.folder} come from {_described(others)}, expected encoder '{encoder.name}'"
             )
         return encoder
 
@@ -285,7 +285,7 @@ class FeatureStore:
         return f"features of '{slide}' are {header.width} wide{source}, encoder '{encoder.name}' has {encoder.dim}"
 
 
-def _refuse_not_finite(path: Path, features: Tensor) -> None:
+def _check_finite(path: Path, features: Tensor) -> None:
     # Both extremes are NaN where any value is; rows are counted only then.
     if all(torch.isfinite(extreme) for extreme in torch.aminmax(features)):
         return
@@ -293,11 +293,11 @@ def _refuse_not_finite(path: Path, features: Tensor) -> None:
     raise FeatureError(f"{path}: {bad} of {len(features)} tiles have NaN or infinite values, expected finite ones")
 
 
-def _of(encoder: Encoder) -> Expected:
+def _expected_by(encoder: Encoder) -> Expected:
     return Expected(encoder.mpp, encoder.tile_px, f"encoder '{encoder.name}'", f"encoder={encoder.name} encoder")
 
 
-def _doubles(headers: dict[str, Header]) -> list[Finding]:
+def _float64_warnings(headers: dict[str, Header]) -> list[Finding]:
     count = sum(header.dtype == "float64" for header in headers.values())
     message = f"{count} of {len(headers)} slides hold float64 features, read as float32"
     return [Finding("warning", "float64", message, count)] if count else []
@@ -310,5 +310,5 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return dict(groups)
 
 
-def _listed(groups: dict[str, list[str]]) -> str:
+def _described(groups: dict[str, list[str]]) -> str:
     return " and ".join(f"'{value}' ({len(slides)}, e.g. slide '{slides[0]}')" for value, slides in groups.items())

@@ -47,13 +47,13 @@ def latents(means: Floats, label: NDArray[np.int64], rng: Draws) -> tuple[Floats
         mine = label == k
         normal = ndtri(stratified(int(mine.sum()), 2 * means.shape[1], rng))
         first, second = np.split(normal, 2, axis=1)
-        extra_shown, extra_severity = told_apart(first, second)
+        extra_shown, extra_severity = noisy_view(first, second)
         shown[mine] += extra_shown
         severity[mine] += extra_severity
     return shown, severity
 
 
-def told_apart(first: Floats, second: Floats) -> tuple[Floats, Floats]:
+def noisy_view(first: Floats, second: Floats) -> tuple[Floats, Floats]:
     """Standard normal severity and a noisy view of it from independent standard normals.
 
     The view is made of the first numbers alone, so that it is as evenly spread as they are.

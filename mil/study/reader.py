@@ -11,7 +11,7 @@ from mil.endpoints.endpoint import Endpoint
 from mil.errors import FeatureError, MilError
 from mil.features.encoders import Encoder
 from mil.features.formats import Header
-from mil.features.geometry import Expected, settled
+from mil.features.geometry import Expected, common_geometry
 from mil.features.store import FeatureStore
 from mil.findings import MOST_NAMED, Checked, Finding, attempt, severity_where
 from mil.study import content_findings, encoder_findings, file_findings
@@ -178,7 +178,7 @@ class StudyReader:
     def _geometry_errors(self, store: FeatureStore, encoder_error: str) -> list[Finding]:
         """Return what is wrong with the tiles' size where the encoder could not be resolved."""
         try:
-            settled(self.usable, store.expected or Expected(), store.folder)
+            common_geometry(self.usable, store.expected or Expected(), store.folder)
         except MilError as error:
             return [] if str(error) == encoder_error else [Finding.of_error("geometry", error)]
         return []

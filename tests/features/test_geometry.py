@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mil.errors import EncoderError
 from mil.features.formats import Header
-from mil.features.geometry import MPP_TOLERANCE, TILE_TOLERANCE, Expected, Geometry, settled
+from mil.features.geometry import MPP_TOLERANCE, TILE_TOLERANCE, Expected, Geometry, common_geometry
 
 Size = tuple[float | None, float | None]
 NOBODY = Expected()
@@ -23,28 +23,28 @@ def headers(sizes: Mapping[str, Size], tiles: int = 5) -> dict[str, Header]:
 
 def refusal(sizes: Mapping[str, Size], expected: Expected = NOBODY) -> str:
     with pytest.raises(EncoderError) as raised:
-        settled(headers(sizes), expected, "folder")
+        common_geometry(headers(sizes), expected, "folder")
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
 
 def test_what_all_files_say_is_verified() -> None:
-    assert settled(headers({"a": (0.5, 256), "b": (0.5, 256)}), UNI, "x") == Geometry(0.5, 256, True, True)
+    assert common_geometry(headers({"a": (0.5, 256), "b": (0.5, 256)}), UNI, "x") == Geometry(0.5, 256, True, True)
 
 
 def test_what_some_files_say_holds_for_all_and_is_not_verified() -> None:
-    assert settled(headers({"a": (0.5, None), "b": (None, None)}), UNI, "x") == Geometry(0.5, 256, False, False)
+    assert common_geometry(headers({"a": (0.5, None), "b": (None, None)}), UNI, "x") == Geometry(0.5, 256, False, False)
 
 
 def test_what_no_file_says_is_taken_as_expected_and_is_not_verified() -> None:
-    assert settled(headers({"a": (None, None)}), UNI, "x") == Geometry(0.5, 256, False, False)
-    assert settled(headers({"a": (None, None)}), NOBODY, "x") == Geometry()
+    assert common_geometry(headers({"a": (None, None)}), UNI, "x") == Geometry(0.5, 256, False, False)
+    assert common_geometry(headers({"a": (None, None)}), NOBODY, "x") == Geometry()
 
 
 @pytest.mark.parametrize("mpp", [0.45, 0.55])
 @pytest.mark.parametrize("px", [224, 256])
 def test_nominal_resolutions_and_usual_tiles_are_within_the_tolerance(mpp: float, px: float) -> None:
-    geometry = settled(headers({"a": (0.5, 256), "b": (mpp, px), "c": (0.5, 256)}), UNI, "x")
+    geometry = common_geometry(headers({"a": (0.5, 256), "b": (mpp, px), "c": (0.5, 256)}), UNI, "x")
     assert (geometry.mpp, geometry.tile_px) == (0.5, 256)
 
 
@@ -69,17 +69,17 @@ def test_slides_that_differ_from_what_is_expected_are_refused_naming_both_and_th
 def test_extents_may_differ_as_scanners_do() -> None:
     sizes = {"a": (0.5, 256.0), "bb": (0.5, 256.0)}
     assert len({header.extent for header in headers(sizes).values()}) == 2
-    assert settled(headers(sizes), UNI, "x").mpp_verified
+    assert common_geometry(headers(sizes), UNI, "x").mpp_verified
 
 
 def test_an_empty_slide_does_not_speak_for_the_others() -> None:
     both = headers({"a": (0.5, 256)}) | headers({"b": (2.0, None)}, tiles=0)
-    assert settled(both, UNI, "x") == Geometry(0.5, 256, True, True)
+    assert common_geometry(both, UNI, "x") == Geometry(0.5, 256, True, True)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_size_that_is_none_is_not_said(value: float) -> None:
-    assert settled(headers({"a": (value, value)}), UNI, "x") == Geometry(0.5, 256, False, False)
+    assert common_geometry(headers({"a": (value, value)}), UNI, "x") == Geometry(0.5, 256, False, False)
     with pytest.raises(ValueError, match="expected a positive number"):
         Geometry(mpp=value)
 
@@ -88,7 +88,7 @@ def test_a_size_that_is_none_is_not_said(value: float) -> None:
 def test_the_tolerance_is_the_same_whichever_is_the_larger(stated: float, required: float) -> None:
     def accepts(first: float, second: float) -> bool:
         try:
-            settled(headers({"a": (first, 256 * first)}), Expected(second, 256 * second), "x")
+            common_geometry(headers({"a": (first, 256 * first)}), Expected(second, 256 * second), "x")
         except EncoderError:
             return False
         return True

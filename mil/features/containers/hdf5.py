@@ -39,7 +39,7 @@ class File(h5py.File):  # type: ignore[misc]  # h5py ships no types
 
     def __init__(self, source: object) -> None:
         super().__init__(source, "r", locking=False)
-        self.sound: dict[str, h5py.Dataset] = {}
+        self.checked: dict[str, h5py.Dataset] = {}
 
 
 @contextmanager
@@ -82,22 +82,22 @@ def dataset(file: File, key: str) -> h5py.Dataset:
     Raises:
         RefusalError: It is missing, a link, a group, stored in another file, or larger than the stored bytes allow.
     """
-    if key not in file.sound:
-        file.sound[key] = _sound(file, key)
-    return file.sound[key]
+    if key not in file.checked:
+        file.checked[key] = _checked(file, key)
+    return file.checked[key]
 
 
-def _sound(file: File, key: str) -> h5py.Dataset:
+def _checked(file: File, key: str) -> h5py.Dataset:
     if not has(file, key):
-        raise RefusalError(f"there is no dataset '{key}'; it holds {_some(keys(file))}")
+        raise RefusalError(f"there is no dataset '{key}'; it holds {_listed(keys(file))}")
     if file.id.links.get_info(key.encode()).type != h5py.h5l.TYPE_HARD:
         link = file.get(key, getlink=True)
         raise RefusalError(f"'{key}' is a {type(link).__name__}, expected data in the file itself")
     item = file[key]
     if not isinstance(item, h5py.Dataset):
         raise RefusalError(f"'{key}' is a {type(item).__name__}, expected a dataset")
-    _refuse_elsewhere(file, key, item)
-    _refuse_bomb(file, key, item)
+    _check_storage(file, key, item)
+    _check_size(file, key, item)
     return item
 
 
@@ -117,7 +117,7 @@ def matrix(stored: h5py.Dataset, batch_axis: bool = False) -> Tensor:
     """Return a feature matrix as stored: float16, float32 or bfloat16; float64 becomes float32."""
     tiles, width, dtype = layout(stored, batch_axis)
     kind = {"float16": "f2", "float32": "f4", "float64": "f4", "bfloat16": "V2"}[dtype]
-    values = _whole(stored, (tiles, width), kind)  # (n, d)
+    values = _values(stored, (tiles, width), kind)  # (n, d)
     if dtype == "bfloat16":
         return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(values)
@@ -133,9 +133,9 @@ def grid(file: File, key: str, tiles: int, batch_axis: bool = False) -> h5py.Dat
         return None
     stored = dataset(file, key)
     if matrices.unbatched(stored, batch_axis) != (tiles, 2) and (tiles or 0 not in stored.shape):
-        raise RefusalError(f"{_named(stored)} has shape {stored.shape}, expected ({tiles}, 2) for {tiles} tiles")
+        raise RefusalError(f"{_quoted(stored)} has shape {stored.shape}, expected ({tiles}, 2) for {tiles} tiles")
     if stored.dtype.kind not in "iuf":
-        raise RefusalError(f"{_named(stored)} is {stored.dtype}, expected pixels")
+        raise RefusalError(f"{_quoted(stored)} is {stored.dtype}, expected pixels")
     return stored
 
 
@@ -146,7 +146,7 @@ def points(stored: h5py.Dataset) -> Tensor:
         RefusalError: Values that are not finite or too large for a pixel.
     """
     if stored.dtype.kind in "iu":
-        return torch.from_numpy(_whole(stored, _pairs(stored), "i8"))
+        return torch.from_numpy(_values(stored, _pairs(stored), "i8"))
     return torch.from_numpy(places(stored).round().astype(np.int64))
 
 
@@ -156,9 +156,9 @@ def places(stored: h5py.Dataset) -> NDArray[np.float64]:
     Raises:
         RefusalError: Values that are not finite or too large for a position on a slide.
     """
-    values = _whole(stored, _pairs(stored), "f8").astype(np.float64, copy=False)
+    values = _values(stored, _pairs(stored), "f8").astype(np.float64, copy=False)
     if not (np.abs(values) < 2**53).all():
-        raise RefusalError(f"{_named(stored)} holds values that are no pixels (not finite, or beyond 2^53)")
+        raise RefusalError(f"{_quoted(stored)} holds values that are no pixels (not finite, or beyond 2^53)")
     return values
 
 
@@ -197,11 +197,11 @@ def _attribute(item: h5py.Dataset | File, name: str) -> h5py.h5a.AttrID | None:
     except KeyError:
         return None
     if math.prod(attribute.shape) * attribute.dtype.itemsize > _ATTRIBUTE_BYTES:
-        raise RefusalError(f"{_named(item)}: attribute '{name}' is larger than {_ATTRIBUTE_BYTES} bytes")
+        raise RefusalError(f"{_quoted(item)}: attribute '{name}' is larger than {_ATTRIBUTE_BYTES} bytes")
     return attribute
 
 
-def _refuse_elsewhere(file: File, key: str, item: h5py.Dataset) -> None:
+def _check_storage(file: File, key: str, item: h5py.Dataset) -> None:
     plan = item.id.get_create_plist()
     if plan.get_external_count():
         raise RefusalError(f"'{key}' is stored in another file, expected data in the file itself")
@@ -214,38 +214,38 @@ def _refuse_elsewhere(file: File, key: str, item: h5py.Dataset) -> None:
         raise RefusalError(f"'{key}' uses HDF5 filter {unknown[0]}, expected {expected} or none")
 
 
-def _refuse_bomb(file: File, key: str, item: h5py.Dataset) -> None:
+def _check_size(file: File, key: str, item: h5py.Dataset) -> None:
     if item.shape is None:
         raise RefusalError(f"'{key}' has no shape, expected a matrix")
-    _refuse_larger(item, file.id.get_filesize())
+    _check_bytes(item, file.id.get_filesize())
 
 
-def _refuse_larger(item: h5py.Dataset, stored: int) -> None:
+def _check_bytes(item: h5py.Dataset, stored: int) -> None:
     declared = math.prod(item.shape)
     if declared and item.chunks is not None:
         declared = max(declared, math.prod(item.chunks))
     if declared * item.dtype.itemsize > RATIO * stored:
-        raise RefusalError(f"{_named(item)} declares {item.shape} of {item.dtype}, but {stored} bytes are stored")
+        raise RefusalError(f"{_quoted(item)} declares {item.shape} of {item.dtype}, but {stored} bytes are stored")
 
 
-def _whole(stored: h5py.Dataset, shape: tuple[int, int], kind: str) -> NDArray[np.generic]:
+def _values(stored: h5py.Dataset, shape: tuple[int, int], kind: str) -> NDArray[np.generic]:
     # HDF5 fills the array itself, converting type and byte order on the way: no second copy.
-    _refuse_larger(stored, stored.id.get_storage_size())  # walks the index of chunks, as reading does
+    _check_bytes(stored, stored.id.get_storage_size())  # walks the index of chunks, as reading does
     try:
         values = np.empty(shape, dtype=kind)
     except MemoryError as error:
         needed = math.prod(shape) * np.dtype(kind).itemsize / 2**30
-        raise RefusalError(f"{_named(stored)} needs {needed:.1f} GiB of memory, more than there is") from error
+        raise RefusalError(f"{_quoted(stored)} needs {needed:.1f} GiB of memory, more than there is") from error
     if values.size:
         stored.read_direct(values.reshape(stored.shape))  # a view: only axes of one differ
     return values
 
 
-def _named(stored: h5py.Dataset) -> str:
+def _quoted(stored: h5py.Dataset) -> str:
     return f"'{str(stored.name).lstrip('/')}'"
 
 
-def _some(names: list[str]) -> str:
+def _listed(names: list[str]) -> str:
     shown = ", ".join(f"'{name}'" for name in names[:10]) or "nothing"
     return shown + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 

@@ -89,13 +89,13 @@ def opened(path: Path, bulk: bool = False) -> Iterator[Any]:
             to run what files say.
     """
     with named(path):
-        _refuse_switch()
+        _check_environment()
         with parsing("a torch file"):
             content = _content(path, bulk)
         yield content
 
 
-def _refuse_switch() -> None:
+def _check_environment() -> None:
     if os.environ.get(_SWITCH, "0") not in ("", "0"):
         raise RefusalError(f"it is not opened while {_SWITCH} is set, which lets files run code: unset it")
 
@@ -110,7 +110,7 @@ def _content(path: Path, bulk: bool) -> Any:
     stored = _checked_zip(path, size) if zipped else _checked_legacy(path, size)
     with safe_globals(_STAND_INS):
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped and not bulk)
-    return _plain(content, stored)
+    return _checked(content, stored)
 
 
 def _checked_zip(path: Path, size: int) -> int:
@@ -130,17 +130,17 @@ def _checked_zip(path: Path, size: int) -> int:
             raise RefusalError("its records are compressed, expected them as torch writes them")
         if sum(record.file_size for record in records) > size:
             raise RefusalError(f"its records declare more than the {size} bytes that are stored")
-        _refuse_program(io.BytesIO(archive.read(programs[0])), 1)
+        _check_program(io.BytesIO(archive.read(programs[0])), 1)
     return sum(record.file_size for record in records if "/data/" in record.filename)
 
 
 def _checked_legacy(path: Path, size: int) -> int:
     with path.open("rb") as file:
-        _refuse_program(file, _LEGACY_PICKLES)
+        _check_program(file, _LEGACY_PICKLES)
     return size
 
 
-def _refuse_program(file: BinaryIO, pickles: int) -> None:
+def _check_program(file: BinaryIO, pickles: int) -> None:
     for _ in range(pickles):
         for step, (code, argument, _) in enumerate(pickletools.genops(file)):
             if step > _STEPS:
@@ -155,17 +155,17 @@ def _dotted(name: object) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in str(name).replace(" ", "."))[:80]
 
 
-def _plain(entry: Any, stored: int, depth: int = 0) -> Any:
+def _checked(entry: Any, stored: int, depth: int = 0) -> Any:
     if isinstance(entry, Tensor):
-        return _sound(entry, stored)
+        return _checked_tensor(entry, stored)
     if isinstance(entry, _Stored):
         return _array(entry)
     if isinstance(entry, dict) and depth < 2:
-        return {key: _plain(inner, stored, depth + 1) for key, inner in entry.items()}
+        return {key: _checked(inner, stored, depth + 1) for key, inner in entry.items()}
     return entry
 
 
-def _sound(tensor: Tensor, stored: int) -> Tensor:
+def _checked_tensor(tensor: Tensor, stored: int) -> Tensor:
     if type(tensor) is not Tensor or tensor.layout is not torch.strided or tensor.device.type != "cpu":
         raise RefusalError(f"it holds a {tensor.layout} {type(tensor).__name__}, expected a plain tensor")
     # a step of zero makes any length out of one value

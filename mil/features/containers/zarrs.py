@@ -102,8 +102,8 @@ def array(parent: Folder, *names: str) -> "zarr.Array[Any]":
         kind = _attributes(path, version, metadata).get("encoding-type", "group")
         raise RefusalError(f"'{'/'.join(names)}' is a {kind}, expected a dense array")
     with parsing("zarr"):
-        _refuse_codecs(version, metadata)
-        stored = _stored(path)
+        _check_codecs(version, metadata)
+        stored = _stored_bytes(path)
         stored_array = zarr.open_array(store=LocalStore(path, read_only=True), mode="r", zarr_format=version)
         itemsize = stored_array.dtype.itemsize if stored_array.dtype.kind in "iufb" else 1
         declared = max(stored_array.size, math.prod(stored_array.chunks) if stored_array.size else 0) * itemsize
@@ -230,7 +230,7 @@ def _json(path: Path) -> dict[str, Any]:
     return document
 
 
-def _refuse_codecs(version: int, metadata: Mapping[str, Any]) -> None:
+def _check_codecs(version: int, metadata: Mapping[str, Any]) -> None:
     # zarr finds codecs by name among all that is installed; some of numcodecs' run pickles
     if version == 3:
         codecs = [codec["name"] for codec in metadata["codecs"]]
@@ -245,7 +245,7 @@ def _refuse_codecs(version: int, metadata: Mapping[str, Any]) -> None:
         raise RefusalError("it uses storage transformers, expected none")
 
 
-def _stored(path: Path) -> int:
+def _stored_bytes(path: Path) -> int:
     total = entries = 0
     for folder, folders, files in os.walk(path):
         entries += len(folders) + len(files)

@@ -90,9 +90,9 @@ class Slide:
 class Format(Protocol):
     """What a module of this package defines; `content` is what `opened` yields.
 
-    Two further names are optional. `BESIDE: tuple[str, ...]` names folders (`labels`, `slide_features_*`) and endings
-    of files (`.index.npz`) that the producer writes next to the features and that are never slides. `slide(path)`
-    returns the name of the slide where it differs from the name of the file, and "" for every other path.
+    Two further names are optional. `COMPANIONS: tuple[str, ...]` names folders (`labels`, `slide_features_*`) and
+    endings of files (`.index.npz`) that the producer writes next to the features and that are never slides.
+    `slide(path)` returns the name of the slide where it differs from the name of the file, and "" for every other path.
     """
 
     SUFFIXES: tuple[str, ...]
@@ -122,9 +122,9 @@ def suffixes() -> tuple[str, ...]:
 
 
 @cache
-def beside() -> tuple[str, ...]:
+def companions() -> tuple[str, ...]:
     """Return patterns of folders and endings of files that lie next to features and are not slides."""
-    return tuple(sorted({name for layout in formats().values() for name in getattr(layout, "BESIDE", ())}))
+    return tuple(sorted({name for layout in formats().values() for name in getattr(layout, "COMPANIONS", ())}))
 
 
 def slide_of(path: Path) -> str:
@@ -161,7 +161,7 @@ def examine(path: Path, reading: Reading = DETECTED) -> tuple[str, Header]:
     if reading.layout is not None and reading.layout not in formats():
         raise ConfigError(f"data.layout={reading.layout}, expected one of {', '.join(formats())}")
     with opened(path) as content:
-        layout = _claimed(path, content, reading.layout)
+        layout = _matching_layout(path, content, reading.layout)
         return layout, formats()[layout].header(path, content, reading)
 
 
@@ -180,7 +180,7 @@ def _candidates(path: Path) -> dict[str, Format]:
     return {name: layout for name, layout in formats().items() if ending in layout.SUFFIXES}
 
 
-def _claimed(path: Path, content: Any, requested: str | None) -> str:
+def _matching_layout(path: Path, content: Any, requested: str | None) -> str:
     candidates = _candidates(path)
     claims = [name for name, layout in candidates.items() if layout.matches(path, content)]
     if requested in claims:
@@ -194,10 +194,10 @@ def _claimed(path: Path, content: Any, requested: str | None) -> str:
         if requested
         else f"has no known layout ({', '.join(candidates) or 'none'})"
     )
-    raise FeatureError(f"{path} {problem}: {_held(content, claims)}")
+    raise FeatureError(f"{path} {problem}: {_describe(content, claims)}")
 
 
-def _held(content: Any, claims: list[str]) -> str:
+def _describe(content: Any, claims: list[str]) -> str:
     if claims:
         return f"it is of {' or '.join(claims)}"
     if hasattr(content, "shape"):

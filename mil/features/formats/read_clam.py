@@ -24,7 +24,7 @@ def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
     """Return the header, with the extent from the patches file where there is one."""
     features = hdf5.dataset(content, "features")
     tiles, width, dtype = hdf5.layout(features, reading.batch_axis)
-    extent, tile_px = cut(path)
+    extent, tile_px = tile_sizes(path)
     return Header(
         tiles=tiles,
         width=width,
@@ -43,16 +43,16 @@ def read(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Sl
     return Slide(*hdf5.tiles(content, "features", reading.batch_axis), header)
 
 
-def cut(path: Path) -> tuple[float | None, float | None]:
+def tile_sizes(path: Path) -> tuple[float | None, float | None]:
     """Return the side of a tile in level-0 pixels and as cut, from the patches file that belongs to `path`."""
     for folder in (path.parent.parent, path.parent.parent.parent):
         patches = folder / "patches" / f"{path.stem}.h5"
         if patches != path and patches.is_file():
-            return _cut_in(patches)
+            return _tile_sizes_in(patches)
     return None, None
 
 
-def _cut_in(patches: Path) -> tuple[float | None, float | None]:
+def _tile_sizes_in(patches: Path) -> tuple[float | None, float | None]:
     with opened(patches) as content:
         if not hdf5.has(content, "coords"):
             return None, None

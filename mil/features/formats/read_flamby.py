@@ -16,7 +16,7 @@ def matches(path: Path, content: arrays.Array) -> bool:
     """Return whether no torchmil folder lies next to the file and the first columns need not be Owkin's addresses."""
     if read_torchmil.matches(path, content):
         return False
-    return not read_owkin.matches(path, content) or not read_owkin.decided(content.shape[1])
+    return not read_owkin.matches(path, content) or not read_owkin.certain(content.shape[1])
 
 
 def header(path: Path, content: arrays.Array, reading: Reading) -> Header:

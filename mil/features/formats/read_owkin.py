@@ -17,7 +17,7 @@ from mil.features.containers.matrices import RefusalError
 from mil.features.formats import Header, Reading, Slide, read_torchmil
 
 SUFFIXES = (".npy",)
-BESIDE = ("coords", "coords_*")
+COMPANIONS = ("coords", "coords_*")
 _ADDRESS = 3
 _TILE = 224.0
 _MPP = 0.5
@@ -56,7 +56,7 @@ def _whole(address: NDArray[np.float64]) -> bool:
     return bool((np.isfinite(address) & (address >= 0) & (address == np.floor(address))).all())
 
 
-def decided(width: int) -> bool:
+def certain(width: int) -> bool:
     """Return whether a matrix of this width can only be Owkin's: no encoder has the full width, or one has the rest."""
     return width not in _WIDTHS or width - _ADDRESS in _WIDTHS
 

@@ -16,7 +16,7 @@ from mil.features.containers.matrices import RefusalError
 from mil.features.formats import Header, Reading, Slide
 
 SUFFIXES = (".pt",)
-BESIDE = (".index.npz", ".index.npy", "_att.npz", "_att.npy")
+COMPANIONS = (".index.npz", ".index.npy", "_att.npz", "_att.npy")
 _CONFIG = "bags_config.json"
 _CONFIG_BYTES = 2**20
 _MAGNIFIED = re.compile(r"(\d+(?:\.\d+)?)x")

@@ -24,7 +24,7 @@ def header(path: Path, content: arrays.Values, reading: Reading) -> Header:
     """Return the header, with the extent from CLAM's patches file where there is one."""
     tiles, width, dtype = matrices.layout(content, reading.batch_axis)
     of_clam = isinstance(content, Tensor)
-    extent, tile_px = read_clam.cut(path) if of_clam else (None, None)
+    extent, tile_px = read_clam.tile_sizes(path) if of_clam else (None, None)
     return Header(
         tiles=tiles,
         width=width,

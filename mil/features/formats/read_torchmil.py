@@ -14,13 +14,13 @@ from mil.features.containers import arrays, matrices
 from mil.features.formats import Header, Reading, Slide
 
 SUFFIXES = (".npy",)
-BESIDE = ("labels", "inst_labels", "patch_labels", "coords", "adj_mats", "splits.csv")
-_FOLDERS = BESIDE[:-1]
+COMPANIONS = ("labels", "inst_labels", "patch_labels", "coords", "adj_mats", "splits.csv")
+_FOLDERS = COMPANIONS[:-1]
 
 
 def matches(path: Path, content: arrays.Array) -> bool:
     """Return whether a folder of labels, coordinates or adjacency next to the features has a file of the same name."""
-    return any(_beside(path, folder) for folder in _FOLDERS)
+    return any(_companion(path, folder) for folder in _FOLDERS)
 
 
 def header(path: Path, content: arrays.Array, reading: Reading) -> Header:
@@ -45,13 +45,13 @@ def read(path: Path, content: arrays.Array, header: Header, reading: Reading) ->
     return Slide(features, None if pixels is None else arrays.points(pixels, len(features)), header)
 
 
-def _beside(path: Path, folder: str) -> Path | None:
+def _companion(path: Path, folder: str) -> Path | None:
     places = (above / folder / path.name for above in (path.parent.parent, path.parent.parent.parent))
     return next((place for place in places if place != path and place.is_file()), None)
 
 
 def _pixels(path: Path, tiles: int) -> NDArray[np.float64] | None:
-    coords_file = _beside(path, "coords")
+    coords_file = _companion(path, "coords")
     if coords_file is None:
         return None
     with arrays.opened(coords_file, bulk=True) as stored:

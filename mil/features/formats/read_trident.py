@@ -12,7 +12,7 @@ from mil.features.containers import hdf5
 from mil.features.formats import Header, Reading, Slide
 
 SUFFIXES = (".h5",)
-BESIDE = ("slide_features_*",)
+COMPANIONS = ("slide_features_*",)
 _JOB = re.compile(r"[\d.]+x_\d+px_\d+px_overlap")
 _SIZES = ("patch_size_level0", "patch_size", "target_magnification")
 _NOMINAL = 10  # micrometres a pixel at a magnification of one

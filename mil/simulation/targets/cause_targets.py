@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from mil.errors import ConfigError
-from mil.simulation.draws import SPREAD, Draws, Floats, stratified, told_apart
+from mil.simulation.draws import SPREAD, Draws, Floats, noisy_view, stratified
 from mil.simulation.effect_sizes import Hazard, competing_hazard, sample_c
-from mil.simulation.targets.event_targets import death, exchanged, luckless
+from mil.simulation.targets.event_targets import death, exchanged, most_typical
 from mil.simulation.targets.simulated_target import Truth, class_names, discrimination, proportion
 
 CENSORED = "censored"
@@ -65,11 +65,11 @@ class CompetingRisks:
         """Draw the truth about patients; of several draws the most typical, as in `Survival.draw`."""
         rates = self.event_rate, self.competing_rate
         hazard = competing_hazard(self.attainable, *rates, self.horizon, self.shape)
-        return luckless(lambda: self._draw(hazard, patients, rng), self._luck, patients)
+        return most_typical(lambda: self._draw(hazard, patients, rng), self._luck, patients)
 
     def _draw(self, hazard: Hazard, patients: int, rng: Draws) -> Truth:
         uniform = stratified(patients, 5, rng)
-        shown, severity = told_apart(ndtri(uniform[:, 0]), ndtri(uniform[:, 1]))
+        shown, severity = noisy_view(ndtri(uniform[:, 0]), ndtri(uniform[:, 1]))
         died, competing = death(hazard, severity, uniform[:, 2]), -np.log(uniform[:, 3]) / hazard.competing
         left = np.minimum(hazard.horizon, -np.log(uniform[:, 4]) / hazard.loss)
         ends = np.stack([left, died, competing])  # (3, p)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from mil.errors import ConfigError
-from mil.simulation.draws import SPREAD, Draws, Floats, stratified, told_apart
+from mil.simulation.draws import SPREAD, Draws, Floats, noisy_view, stratified
 from mil.simulation.effect_sizes import Hazard, proportional_hazard, sample_c
 from mil.simulation.targets.simulated_target import Truth, discrimination, proportion
 
@@ -59,11 +59,11 @@ class Survival:
         is used whose C-index is nearest to the population's.
         """
         hazard = proportional_hazard(self.attainable, self.event_rate, self.horizon, self.shape)
-        return luckless(lambda: self._draw(hazard, patients, rng), self._luck, patients)
+        return most_typical(lambda: self._draw(hazard, patients, rng), self._luck, patients)
 
     def _draw(self, hazard: Hazard, patients: int, rng: Draws) -> Truth:
         uniform = stratified(patients, 4, rng)
-        shown, severity = told_apart(ndtri(uniform[:, 0]), ndtri(uniform[:, 1]))
+        shown, severity = noisy_view(ndtri(uniform[:, 0]), ndtri(uniform[:, 1]))
         died = death(hazard, severity, uniform[:, 2])
         left = np.minimum(hazard.horizon, -np.log(uniform[:, 3]) / max(hazard.loss, 1e-12))
         time = np.clip(np.round(np.minimum(died, left), 2), 0.01, None)
@@ -87,7 +87,7 @@ class Survival:
         return exchanged(labels, chosen)
 
 
-def luckless(draw: Callable[[], Truth], luck: Callable[[Truth], float], patients: int) -> Truth:
+def most_typical(draw: Callable[[], Truth], luck: Callable[[Truth], float], patients: int) -> Truth:
     """Return the most typical of several draws; for many patients, one draw."""
     return min((draw() for _ in range(_TRIES if patients < _TRIED else 1)), key=luck)
 

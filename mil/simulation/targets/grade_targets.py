@@ -11,8 +11,8 @@ from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
 from mil.errors import ConfigError
-from mil.simulation.draws import SPREAD, Draws, Floats, label_draw, stratified, told_apart
-from mil.simulation.targets.event_targets import luckless
+from mil.simulation.draws import SPREAD, Draws, Floats, label_draw, noisy_view, stratified
+from mil.simulation.targets.event_targets import most_typical
 from mil.simulation.targets.simulated_target import Truth, class_names, normal_scores, proportion
 from mil.stats.classification_metrics import auroc, macro_auroc
 from mil.stats.kappa import quadratic_kappa
@@ -92,11 +92,11 @@ class Ordinal:
 
     def draw(self, patients: int, rng: Draws) -> Truth:
         correlation = self.correlation
-        return luckless(lambda: self._draw(correlation, patients, rng), self._luck, patients)
+        return most_typical(lambda: self._draw(correlation, patients, rng), self._luck, patients)
 
     def _draw(self, correlation: float, patients: int, rng: Draws) -> Truth:
         normal = ndtri(stratified(patients, 3, rng))
-        shown, severity = told_apart(normal[:, 0], normal[:, 1])
+        shown, severity = noisy_view(normal[:, 0], normal[:, 1])
         weight = min(correlation * SPREAD, 1.0)
         scale = weight * severity + np.sqrt(1 - weight**2) * normal[:, 2]
         grade = np.sort(label_draw(np.array(self.prevalence) / sum(self.prevalence), patients, rng))

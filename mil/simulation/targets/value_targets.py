@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from mil.errors import ConfigError
-from mil.simulation.draws import SPREAD, Draws, Floats, stratified, told_apart
-from mil.simulation.targets.event_targets import exchanged, luckless
+from mil.simulation.draws import SPREAD, Draws, Floats, noisy_view, stratified
+from mil.simulation.targets.event_targets import exchanged, most_typical
 from mil.simulation.targets.simulated_target import Truth, normal_scores
 from mil.stats.value_metrics import r2
 
@@ -50,11 +50,11 @@ class Regression:
         return ("biomarker",)
 
     def draw(self, patients: int, rng: Draws) -> Truth:
-        return luckless(lambda: self._draw(patients, rng), self._luck, patients)
+        return most_typical(lambda: self._draw(patients, rng), self._luck, patients)
 
     def _draw(self, patients: int, rng: Draws) -> Truth:
         normal = ndtri(stratified(patients, 3, rng))
-        shown, severity = told_apart(normal[:, 0], normal[:, 1])
+        shown, severity = noisy_view(normal[:, 0], normal[:, 1])
         explained = self.attainable / _MOST  # of the variance, by the severity
         value = self.mean + self.sd * (np.sqrt(explained) * severity + np.sqrt(1 - explained) * normal[:, 2])
         # a thousandth of a standard deviation is as fine as anybody measures

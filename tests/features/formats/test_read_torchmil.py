@@ -54,7 +54,7 @@ def test_one_tile_says_nothing_of_its_grid(tmp_path: Path) -> None:
 @pytest.mark.parametrize("companion", ["labels", "inst_labels", "patch_labels", "adj_mats"])
 def test_any_folder_of_torchmils_makes_it_torchmils(tmp_path: Path, companion: str) -> None:
     assert claims(write(tmp_path, companion=companion)) == ["torchmil"]
-    assert companion in read_torchmil.BESIDE
+    assert companion in read_torchmil.COMPANIONS
 
 
 def test_features_with_addresses_before_them_are_torchmils_all_the_same(tmp_path: Path) -> None:
