@@ -1,8 +1,8 @@
-"""A released model as a folder: `weights.safetensors`, `manifest.json`, and whatever the manifest counts.
+"""A model as a folder: `weights.safetensors`, `manifest.json`, and the files that the manifest lists.
 
-A folder that comes from elsewhere is not trusted. Its manifest is data: the model and the endpoint that it names must
-be classes of this package, or be allowed by name; nothing in it is interpolated, imported or unpickled. Every file must
-have the digest that the manifest gives, and there may be no other file.
+A folder from elsewhere is not trusted. Its manifest is data: the model and the endpoint that it names must be classes
+of this package, or be allowed by name; nothing in it is interpolated, imported or unpickled. Every file must have the
+digest that the manifest states, and there may be no other file.
 """
 
 import importlib
@@ -28,7 +28,7 @@ from mil import files
 from mil.cohort.columns import Words
 from mil.cohort.covariates import Covariates
 from mil.endpoints.endpoint import Endpoint
-from mil.errors import CheckpointError, MilError
+from mil.errors import CheckpointError, ConfigError, MilError
 from mil.features.encoders import Encoder
 from mil.features.formats import Reading
 from mil.features.geometry import Geometry
@@ -42,7 +42,7 @@ HEADER_LIMIT, MANIFEST_LIMIT, TENSOR_LIMIT, PARAMETER_LIMIT = 2**20, 2**20, 2000
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A folder, read and verified."""
+    """A checkpoint folder, read and verified."""
 
     folder: Path
     manifest: Manifest
@@ -50,23 +50,23 @@ class Checkpoint:
     endpoint: Endpoint
     encoder: Encoder
     geometry: Geometry
-    """of the tiles it was trained on"""
+    """of the tiles that it was trained on"""
     reading: Reading
     """how its features were read"""
     covariates: Covariates | None = None
-    """what it reads beside the tiles, fitted"""
+    """the fitted covariates that the model reads besides the tiles"""
     words: Words = field(default_factory=dict)
-    """what words of the clinical table mean, by column, as its training was told (`data.labels`)"""
+    """meaning of the words in the clinical table, by column, as stated in training (`data.labels`)"""
 
     def words_of(self, columns: Collection[str]) -> Words:
-        """Those of these columns."""
+        """Return the label maps of the given columns."""
         return {column: meanings for column, meanings in self.words.items() if column in columns}
 
 
 def save(folder: Path, model: MILModel, manifest: Manifest) -> None:
-    """Writes weights and manifest; the manifest last, so that a folder with one is whole.
+    """Write weights and manifest; the manifest comes last, so that a folder with a manifest is complete.
 
-    What an earlier process left there when it was killed is removed.
+    Anything that a killed process left in the folder is removed.
     """
     shutil.rmtree(folder, ignore_errors=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -75,13 +75,13 @@ def save(folder: Path, model: MILModel, manifest: Manifest) -> None:
 
 
 def seal(folder: Path, manifest: Manifest) -> None:
-    """Counts the files beside the manifest, and writes it."""
+    """Write the manifest with the digests of all other files in the folder."""
     digests = {name: files.sha256(folder / name) for name in sorted(_listed(folder))}
     files.write(folder / MANIFEST, manifest.model_copy(update={"files": digests}).model_dump_json(indent=2) + "\n")
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest alone, once its files are what it says they are.
+    """Return the manifest, after checking its files.
 
     Raises:
         CheckpointError: no checkpoint, another schema, or a file changed, missing or added.
@@ -92,10 +92,12 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def reopened(folder: Path) -> Manifest:
-    """The manifest of one's own run, to describe its weights anew: what a killed process left half-described goes.
+    """Return the manifest of a run's own checkpoint whose report and card are to be written again.
+
+    Temporary files of a killed process are removed; only the weights are checked.
 
     Raises:
-        CheckpointError: no checkpoint, another schema, or other weights than the manifest counts.
+        CheckpointError: no checkpoint, another schema, or other weights than the manifest lists.
     """
     manifest = unverified(folder)
     for path in folder.glob(".*"):  # temporary files of `files.write`
@@ -105,7 +107,7 @@ def reopened(folder: Path) -> Manifest:
 
 
 def unverified(folder: Path) -> Manifest:
-    """Return the manifest alone; the files that it counts are not read.
+    """Return the manifest; the files that it lists are not read.
 
     Raises:
         CheckpointError: no checkpoint, or another schema.
@@ -121,16 +123,22 @@ def unverified(folder: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "document"
         raise CheckpointError(f"{path}: {where}: {first['msg']} ({error.error_count()} problems)") from None
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     except ValueError as error:
         raise CheckpointError(f"{path}: {_line(error)}, expected JSON") from None
     return manifest
 
 
 def load(folder: Path, allow: Collection[str] = ()) -> Checkpoint:
-    """Reads a checkpoint, in evaluation mode; `allow` names classes outside this package that may be used.
+    """Read a checkpoint, with the model in evaluation mode.
+
+    Args:
+        folder: Of the checkpoint.
+        allow: Import paths of classes outside this package that may be used.
 
     Raises:
-        CheckpointError: whatever in the folder is not as its manifest and this package's classes have it.
+        CheckpointError: the folder does not fit its manifest or the classes of this package.
     """
     manifest = read_manifest(folder)
     endpoint = endpoint_of(manifest.endpoint, allow, folder)
@@ -141,9 +149,9 @@ def load(folder: Path, allow: Collection[str] = ()) -> Checkpoint:
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{folder / MANIFEST}: fitted.endpoint: {_line(error)}") from None
     encoder = manifest.encoder.encoder()
-    for name, wanted in (("in_dim", encoder.dim), ("out_dim", endpoint.out_dim)):
-        if (found := manifest.model.options.get(name)) != wanted:
-            raise CheckpointError(f"{folder / MANIFEST}: model.options.{name} is {found!r}, expected {wanted}")
+    for name, width in (("in_dim", encoder.dim), ("out_dim", endpoint.out_dim)):
+        if (stated := manifest.model.options.get(name)) != width:
+            raise CheckpointError(f"{folder / MANIFEST}: model.options.{name} is {stated!r}, expected {width}")
     widths = (covariates.width if covariates else 0, endpoint.out_dim)
     with torch.device("meta"):  # sizes are judged before memory is taken
         shape = _model(manifest, *widths, allow, folder)
@@ -170,10 +178,10 @@ def endpoint_of(part: Part, allow: Collection[str], folder: Path) -> Endpoint:
     return cast(Endpoint, _instance(part, mil.endpoints, Endpoint, allow, folder))
 
 
-def _covariates(said: Clinical, folder: Path) -> Covariates:
+def _covariates(clinical: Clinical, folder: Path) -> Covariates:
     try:
-        covariates = Covariates(said.numeric, said.categorical)
-        covariates.load_state(said.state)
+        covariates = Covariates(clinical.numeric, clinical.categorical)
+        covariates.load_state(clinical.state)
     except (TypeError, ValueError, KeyError, MilError) as error:
         raise CheckpointError(f"{folder / MANIFEST}: covariates: {_line(error)}") from None
     return covariates
@@ -181,10 +189,10 @@ def _covariates(said: Clinical, folder: Path) -> Covariates:
 
 def _model(manifest: Manifest, width: int, out_dim: int, allow: Collection[str], folder: Path) -> MILModel:
     model: MILModel = _instance(manifest.model, mil.models, MILModel, allow, folder)
-    if (said := manifest.covariates) is None:
+    if (clinical := manifest.covariates) is None:
         return model
     try:
-        return Fused(model, width, out_dim, said.fusion, said.embed_dim)
+        return Fused(model, width, out_dim, clinical.fusion, clinical.embed_dim)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder / MANIFEST}: covariates: {_line(error)}") from None
 
@@ -198,10 +206,10 @@ def _validated(kind: Any, value: object, where: str, folder: Path) -> Any:
 
 def _words(manifest: Manifest, folder: Path) -> Words:
     labels = manifest.training.data.get("labels") or {}
-    found = _validated(dict[str, dict[str, str | int | float | None]], labels, "training.data.labels", folder)
+    by_column = _validated(dict[str, dict[str, str | int | float | None]], labels, "training.data.labels", folder)
     return {
-        column: {word: None if meant is None else str(meant) for word, meant in meanings.items()}
-        for column, meanings in found.items()
+        column: {word: None if meaning is None else str(meaning) for word, meaning in meanings.items()}
+        for column, meanings in by_column.items()
     }
 
 
@@ -218,10 +226,10 @@ def _listed(folder: Path) -> Iterator[str]:
 
 
 def _verify(folder: Path, manifest: Manifest) -> None:
-    found = set(_listed(folder))
-    if missing := sorted(set(manifest.files) - found):
+    names = set(_listed(folder))
+    if missing := sorted(set(manifest.files) - names):
         raise CheckpointError(f"{folder}: {missing[0]} is missing, the manifest counts it")
-    if extra := sorted(found - set(manifest.files)):
+    if extra := sorted(names - set(manifest.files)):
         raise CheckpointError(f"{folder}: {extra[0]} is not in the manifest")
     for name, digest in manifest.files.items():
         _verify_file(folder, name, digest)
@@ -261,26 +269,26 @@ def _class(name: str, package: ModuleType, base: type[Any], allow: Collection[st
 def _allowed(name: str, base: type[Any], folder: Path) -> type[Any]:
     module, _, attribute = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        allowed = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise CheckpointError(f"{folder}: --allow {name} cannot be imported: {_line(error)}") from None
-    if not (inspect.isclass(found) and issubclass(found, base)):
+    if not (inspect.isclass(allowed) and issubclass(allowed, base)):
         raise CheckpointError(f"{folder}: --allow {name} is no {base.__name__}")
-    return found
+    return allowed
 
 
 def _classes(package: ModuleType, base: type[Any]) -> Iterator[tuple[str, type[Any]]]:
-    for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        module = importlib.import_module(found.name)
+    for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        module = importlib.import_module(info.name)
         for name, member in inspect.getmembers(module, inspect.isclass):
             if issubclass(member, base) and member.__module__ == module.__name__ and not inspect.isabstract(member):
                 yield f"{module.__name__}.{name}", member
 
 
 def _check_size(model: MILModel, folder: Path) -> None:
-    amount = sum(tensor.numel() for tensor in model.state_dict().values())
-    if amount > PARAMETER_LIMIT:
-        raise CheckpointError(f"{folder}: a model of {amount} parameters, expected at most {PARAMETER_LIMIT}")
+    parameters = sum(tensor.numel() for tensor in model.state_dict().values())
+    if parameters > PARAMETER_LIMIT:
+        raise CheckpointError(f"{folder}: a model of {parameters} parameters, expected at most {PARAMETER_LIMIT}")
 
 
 def _load_weights(model: MILModel, folder: Path) -> None:
@@ -292,15 +300,15 @@ def _load_weights(model: MILModel, folder: Path) -> None:
         tensors = load_tensors(content)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:  # the latter of odd dtypes and shapes
         raise CheckpointError(f"{folder / WEIGHTS}: {_line(error)}") from None
-    wanted = model.state_dict()
-    if len(tensors) > TENSOR_LIMIT or set(tensors) != set(wanted):
-        odd = sorted(set(tensors) ^ set(wanted))
-        raise CheckpointError(f"{folder / WEIGHTS}: tensors differ from the model's: {', '.join(odd[:3])}")
+    expected = model.state_dict()
+    if len(tensors) > TENSOR_LIMIT or set(tensors) != set(expected):
+        names = sorted(set(tensors) ^ set(expected))
+        raise CheckpointError(f"{folder / WEIGHTS}: tensors differ from the model's: {', '.join(names[:3])}")
     for name, tensor in tensors.items():
-        if (tensor.shape, tensor.dtype) != (wanted[name].shape, wanted[name].dtype):
-            found, expected = tuple(tensor.shape), tuple(wanted[name].shape)
+        shape, dtype = expected[name].shape, expected[name].dtype
+        if (tensor.shape, tensor.dtype) != (shape, dtype):
             raise CheckpointError(
-                f"{folder / WEIGHTS}: {name} is {found} {tensor.dtype}, expected {expected} {wanted[name].dtype}"
+                f"{folder / WEIGHTS}: {name} is {tuple(tensor.shape)} {tensor.dtype}, expected {tuple(shape)} {dtype}"
             )
         if not tensor.isfinite().all():
             raise CheckpointError(f"{folder / WEIGHTS}: {name} is not finite")

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, field_serializer
 from pydantic_core import from_json
 
 from mil.endpoints.endpoint import Endpoint
@@ -27,16 +27,16 @@ class Part(BaseModel):
 
 
 class Clinical(BaseModel):
-    """Covariates that a model reads beside the tiles."""
+    """Covariates that a model reads besides the tiles."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     numeric: list[str]
     categorical: dict[str, list[str]]
     fusion: str
-    """how, see `mil.models.fusion`"""
+    """see `mil.models.fusion`"""
     embed_dim: int | None
-    """of the model within, where the fusion needs it"""
+    """embedding width of the inner model, where the fusion needs it"""
     state: Json
     """fitted to the training patients"""
 
@@ -146,13 +146,17 @@ class Manifest(BaseModel):
     data: DataRecord = DataRecord()
     training: TrainingRecord = TrainingRecord()
     covariates: Clinical | None = None
-    """what the model reads beside the tiles; `model` is then the one within"""
+    """what the model reads besides the tiles; `model` is then the inner model of the fusion"""
     files: dict[str, str] = {}
     """sha256 of every other file"""
 
+    @field_serializer("tool")
+    def _as_stated(self, tool: Tool) -> Json:
+        return tool.plain()
+
 
 def part(instance: object, options: Json) -> Part:
-    """How a manifest names an instance's class."""
+    """Return the record of an instance, by its class and options."""
     return Part(name=f"{type(instance).__module__}.{type(instance).__qualname__}", options=dict(options))
 
 

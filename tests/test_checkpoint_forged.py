@@ -24,6 +24,9 @@ from tests.checkpoints import (
     with_covariates,
 )
 
+FORGED: Node = {"name": "MSI-H", "columns": ["p_MSI-H"], "rule": {"rule": "youden"}, "cuts": [0.5], "on": "select"}
+FORGED |= {"calls": ["MSS", "MSI-H"], "n": 9, "positives": 3}
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -56,6 +59,11 @@ def folder(tmp_path: Path) -> Path:
         lambda node: node["endpoint"]["options"].update(classes=["one"]),
         lambda node: node["endpoint"].update(name="mil.endpoints.survival.Cox", options={"horizons": {"a": "b"}}),
         lambda node: node["fitted"].update(endpoint=[1, 2]),
+        lambda node: node["fitted"].update(decisions=[{}]),
+        lambda node: node["fitted"].update(decisions=[FORGED | {"rule": {"rule": "guess"}}]),
+        lambda node: node["fitted"].update(decisions=[FORGED | {"cuts": ["low"]}]),
+        lambda node: node["fitted"].update(calibration={"curves": 3}),
+        lambda node: node["tool"].update(decision={"rule": "guess"}),
         lambda node: node["training"].update(data={"labels": ["high"]}),
         lambda node: node["training"].update(data={"labels": {"MSI": {"high": ["MSI-H"]}}}),
         lambda node: node.update(

@@ -37,6 +37,15 @@ def test_what_is_no_manifest_is_refused(content: bytes) -> None:
         parsed(content)
 
 
+def test_a_tool_is_written_as_it_was_stated() -> None:
+    stated = json.loads((STORED / "msi-crc" / "manifest.json").read_text())["tool"]
+    stated |= {"evidence": {"class": "B", "tier": 2}, "facts": {"en": "Finds."}, "of_ones_own": [1]}
+    before = json.loads((STORED / "msi-crc" / "manifest.json").read_text()) | {"tool": stated}
+    written = parsed(json.dumps(before).encode()).model_dump_json()
+    assert json.loads(written)["tool"] == stated
+    assert parsed(written.encode()).tool == parsed(json.dumps(before).encode()).tool
+
+
 def test_what_is_no_json_is_refused() -> None:
     with pytest.raises(ValueError, match=r"EOF|expected"):
         parsed(b'{"schema_version": ')

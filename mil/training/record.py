@@ -95,15 +95,15 @@ def _training(config: RunConfig, model: MILModel, outcome: Outcome) -> TrainingR
 
 
 def _clinical(fold: Fold, model: MILModel) -> Clinical | None:
-    beside = fold.covariates
-    if beside is None or not isinstance(model, Fused):
+    covariates = fold.covariates
+    if covariates is None or not isinstance(model, Fused):
         return None
     return Clinical(
-        numeric=list(beside.numeric),
-        categorical={name: list(levels) for name, levels in beside.categorical.items()},
+        numeric=list(covariates.numeric),
+        categorical={name: list(levels) for name, levels in covariates.categorical.items()},
         fusion=model.fusion,
         embed_dim=model.embed_dim,
-        state=beside.state(),
+        state=covariates.state(),
     )
 
 
