@@ -179,7 +179,7 @@ def _distance_to_oracle(metric: Estimate, best: Estimate) -> str:
     return f"{text}; their intervals {'overlap' if metric.high >= best.low else 'do not overlap'}"
 
 
-def component(node: Mapping[str, Any] | None) -> str:
+def component(node: Mapping[str, object] | None) -> str:
     """Return a class and its options on one line: `torch.optim.Adam, lr 0.0002`."""
     if not node:
         return ""

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -89,11 +89,11 @@ class Covariates:
             columns.append(np.eye(len(levels) + 2)[_places(table[name], levels)])
         return torch.from_numpy(np.concatenate(columns, axis=1)).float()
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, list[float]]:
         """Return means and standard deviations, in the units of the table."""
         return {"mean": self.mean, "sd": self.spread}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Sequence[float]]) -> None:
         """Restore means and standard deviations.
 
         Raises:

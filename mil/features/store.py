@@ -4,7 +4,6 @@ import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,7 +71,7 @@ class FeatureStore:
         self._layouts: dict[str, str] = {}
         self._kept: dict[str, Slide] | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_kept": None}
 
     @property

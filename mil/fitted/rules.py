@@ -257,18 +257,18 @@ def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _check_keys(stated: Mapping[str, Any], keys: set[str], name: str) -> None:
+def _check_keys(stated: Mapping[str, object], keys: set[str], name: str) -> None:
     if unknown := sorted(set(map(str, stated)) - keys):
         raise ConfigError(f"decision {name}: key {unknown[0]!r}, expected some of {', '.join(sorted(keys))}")
 
 
-def _check_at_least(stated: Mapping[str, Any]) -> None:
+def _check_at_least(stated: Mapping[str, object]) -> None:
     share = stated.get("at_least")
     if not is_share(share) or share == 0:
         raise ConfigError(f"decision {stated['rule']}: at_least {share!r}, expected a share above 0 and up to 1")
 
 
-def _check_two_cuts(stated: Mapping[str, Any]) -> None:
+def _check_two_cuts(stated: Mapping[str, object]) -> None:
     given = {"low", "high", "out", "in"} & set(stated)
     if given == {"low", "high"}:
         low, high = stated["low"], stated["high"]
@@ -280,18 +280,19 @@ def _check_two_cuts(stated: Mapping[str, Any]) -> None:
         raise ConfigError(f"decision two_cuts: {stated_keys}, expected low and high, or out and in")
     for side, measures in (("out", OUT), ("in", IN)):
         target = stated[side]
-        is_single = isinstance(target, Mapping) and len(target) == 1 and set(target) <= set(measures)
-        if not is_single or not all(is_share(share) and share > 0 for share in target.values()):
+        shares = target if isinstance(target, Mapping) else {}
+        is_single = len(shares) == 1 and set(shares) <= set(measures)
+        if not is_single or not all(is_share(share) and share > 0 for share in shares.values()):
             raise ConfigError(f"decision two_cuts: {side} {target!r}, expected one share of {' or '.join(measures)}")
 
 
-def _check_argmax(stated: Mapping[str, Any]) -> None:
+def _check_argmax(stated: Mapping[str, object]) -> None:
     least = stated.get("abstain_below", 0)
     if not is_share(least) or least == 1:
         raise ConfigError(f"decision argmax: abstain_below {least!r}, expected a probability below 1")
 
 
-def _check_groups(stated: Mapping[str, Any]) -> None:
+def _check_groups(stated: Mapping[str, object]) -> None:
     cuts = stated.get("cuts")
     listed = list(cuts) if isinstance(cuts, list | tuple) else []
     rising = all(is_share(cut) and 0 < cut < 1 for cut in listed) and listed == sorted(set(listed))
@@ -299,11 +300,11 @@ def _check_groups(stated: Mapping[str, Any]) -> None:
         raise ConfigError(f"decision {stated['rule']}: cuts {cuts!r}, expected one or two rising shares within (0, 1)")
 
 
-def _check_nothing(stated: Mapping[str, Any]) -> None:
+def _check_nothing(stated: Mapping[str, object]) -> None:
     """Youden's rule has no options."""
 
 
-_RULES: dict[str, tuple[type[Rule], Callable[[Mapping[str, Any]], None]]] = {
+_RULES: dict[str, tuple[type[Rule], Callable[[Mapping[str, object]], None]]] = {
     "sensitivity": (SensitivityRule, _check_at_least),
     "specificity": (SpecificityRule, _check_at_least),
     "youden": (YoudenRule, _check_nothing),

@@ -6,7 +6,7 @@ fixed before a report patient is seen and the same in every resample.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -49,7 +49,7 @@ class KaplanMeier:
         """The longest time of a patient; minus infinity without patients."""
         return float(self.times[-1]) if len(self.times) else -np.inf
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, list[float]]:
         """Return the curve in plain JSON types."""
         return {"times": self.times.tolist(), "values": self.values.tolist()}
 

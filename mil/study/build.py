@@ -50,7 +50,7 @@ def make(component: Component[Any], **extra: object) -> Any:
         raise ConfigError(f"{component.target}: {' '.join(str(cause or error).split())}") from error
 
 
-def describe(instance: object) -> dict[str, Any]:
+def describe(instance: object) -> dict[str, object]:
     """Return an endpoint or a dataclass as the yaml of the component that builds it anew.
 
     Raises:
@@ -124,9 +124,9 @@ def covariates(config: RunConfig) -> Covariates | None:
     return None if inputs is None else Covariates(inputs.numeric or (), inputs.categorical or {})
 
 
-def sizes(config: RunConfig, in_dim: int, endpoint: Endpoint) -> dict[str, Any]:
+def sizes(config: RunConfig, in_dim: int, endpoint: Endpoint) -> dict[str, object]:
     """Return the model's arguments that follow from features and endpoint: widths, and the logits of each target."""
-    widths: dict[str, Any] = {"in_dim": in_dim, "out_dim": endpoint.out_dim}
+    widths: dict[str, object] = {"in_dim": in_dim, "out_dim": endpoint.out_dim}
     if endpoint.groups is None or config.model.options.keywords().get("groups") is not None:
         return widths
     takes_groups = "groups" in parameters(config.model.target, "model")

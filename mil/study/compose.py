@@ -117,7 +117,7 @@ def validated(node: DictConfig, words: Sequence[str] = ()) -> RunConfig:
     try:
         if missing := sorted(OmegaConf.missing_keys(node)):
             raise ConfigError(f"{missing[0]} has no value: give {missing[0]}=...")
-        values = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+        values = cast(dict[str, object], OmegaConf.to_container(node, resolve=True))
     except OmegaConfBaseException as error:
         raise in_one_line(error) from None
     config = RunConfig.parse(values)
@@ -128,7 +128,7 @@ def validated(node: DictConfig, words: Sequence[str] = ()) -> RunConfig:
     return config
 
 
-def _refuse_unknown_argument(key: str, values: Mapping[str, Any]) -> None:
+def _refuse_unknown_argument(key: str, values: Mapping[str, object]) -> None:
     """Check that a constructor on the way to an option takes it; others would say so only when they are called."""
     names = key.split(".")
     node: Any = values

@@ -161,7 +161,7 @@ class RunConfig(Config):
     tool: ToolConfig
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> Self:
+    def parse(cls, values: Mapping[str, object]) -> Self:
         """Validate nested options.
 
         Raises:
@@ -192,7 +192,7 @@ class RunConfig(Config):
         return self.parse(changed)
 
 
-def dotted_keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def dotted_keys(values: Mapping[str, object], prefix: str = "") -> Iterator[str]:
     """Yield the dotted name of every option, outer ones first."""
     for key, value in values.items():
         yield f"{prefix}{key}"
@@ -200,7 +200,7 @@ def dotted_keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from dotted_keys(value, f"{prefix}{key}.")
 
 
-def unknown_option(key: str, values: Mapping[str, Any]) -> ConfigError:
+def unknown_option(key: str, values: Mapping[str, object]) -> ConfigError:
     """Return the error for an option that does not exist, with the nearest name that does."""
     names = [
         name
@@ -210,7 +210,7 @@ def unknown_option(key: str, values: Mapping[str, Any]) -> ConfigError:
     return ConfigError(f"option {key!r} does not exist{nearest(key, names)}")
 
 
-def _explain(error: ErrorDetails, values: Mapping[str, Any]) -> ConfigError:
+def _explain(error: ErrorDetails, values: Mapping[str, object]) -> ConfigError:
     """Return pydantic's error in the words of the command line."""
     names = [TARGET if part == "target" else str(part) for part in error["loc"] if part != "options"]
     key, value = ".".join(names), error["input"]

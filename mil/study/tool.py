@@ -144,7 +144,7 @@ class Tool(Specification):
     subgroups_wanted: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, stated: Mapping[str, Any]) -> Self:
+    def parse(cls, stated: Mapping[str, object]) -> Self:
         """Return a tool from the keys of its yaml.
 
         Raises:

@@ -41,7 +41,7 @@ class Folder:
     """
 
     path: Path
-    attributes: Mapping[str, Any]
+    attributes: Mapping[str, object]
 
     def keys(self) -> list[str]:
         """Return the names of its folders; links are not followed."""
@@ -202,7 +202,7 @@ def _below(parent: Folder, names: Sequence[str]) -> Path:
     return path
 
 
-def _metadata(path: Path) -> tuple[Literal[2, 3], dict[str, Any]]:
+def _metadata(path: Path) -> tuple[Literal[2, 3], dict[str, object]]:
     files: tuple[tuple[Literal[2, 3], str], ...] = ((3, "zarr.json"), (2, ".zarray"), (2, ".zgroup"))
     for version, name in files:
         if os.path.lexists(path / name):
@@ -210,7 +210,7 @@ def _metadata(path: Path) -> tuple[Literal[2, 3], dict[str, Any]]:
     raise RefusalError(f"'{path.name}' has no zarr.json, .zarray or .zgroup, expected zarr's metadata")
 
 
-def _attributes(path: Path, version: int, metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _attributes(path: Path, version: int, metadata: Mapping[str, object]) -> dict[str, object]:
     if version == 3:
         attributes = metadata.get("attributes", {})
     else:
@@ -220,7 +220,7 @@ def _attributes(path: Path, version: int, metadata: Mapping[str, Any]) -> dict[s
     return attributes
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> dict[str, object]:
     with parsing("zarr"):
         if path.is_symlink() or require_file(path) > _METADATA_BYTES:
             raise RefusalError(f"'{path.name}' is a link, or larger than metadata are")

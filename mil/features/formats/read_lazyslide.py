@@ -104,7 +104,7 @@ def _features(content: Folder, table: _Table) -> "zarr.Array[Any]":
     return zarrs.array(content, "tables", table.name, "X")
 
 
-def _spec(content: Folder, tiling: str) -> Mapping[str, Any]:
+def _spec(content: Folder, tiling: str) -> Mapping[str, object]:
     specs = content.attributes.get("tile_spec")
     spec = specs.get(tiling) if isinstance(specs, dict) else None
     return spec if isinstance(spec, dict) else {}

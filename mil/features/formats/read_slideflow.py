@@ -65,7 +65,7 @@ def _index(path: Path) -> Path | None:
     return next((index for index in candidates if index.is_file()), None)
 
 
-def _config(path: Path) -> dict[str, Any]:
+def _config(path: Path) -> dict[str, object]:
     config = path.with_name(_CONFIG)
     if not config.is_file():
         return {}

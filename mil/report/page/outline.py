@@ -161,7 +161,7 @@ def _is_sentence(info: FieldInfo) -> bool:
     return SENTENCE in info.metadata or any(SENTENCE in each.__metadata__ for each in annotated)
 
 
-def _mapping(heading: str, values: Mapping[str, Any]) -> Block:
+def _mapping(heading: str, values: Mapping[str, object]) -> Block:
     """Return a block of estimates or models by name; plain values that were too many for a cell are facts."""
     content = _Content()
     for name, value in values.items():

@@ -14,10 +14,11 @@ from mil.simulation.layouts.scan import EXTENT, SLIDE_MPP, TILE, TILE_MPP, Float
 if TYPE_CHECKING:
     import zarr
 
-_ARRAY: dict[str, Any] = {"encoding-type": "array", "encoding-version": "0.2.0"}
-_TEXTS: dict[str, Any] = {"encoding-type": "string-array", "encoding-version": "0.2.0"}
-_FRAME: dict[str, Any] = {"encoding-type": "dataframe", "encoding-version": "0.2.0", "_index": "_index"}
-_CATEGORIES: dict[str, Any] = {"encoding-type": "categorical", "encoding-version": "0.2.0", "ordered": False}
+Attributes = dict[str, Any]
+_ARRAY: Attributes = {"encoding-type": "array", "encoding-version": "0.2.0"}
+_TEXTS: Attributes = {"encoding-type": "string-array", "encoding-version": "0.2.0"}
+_FRAME: Attributes = {"encoding-type": "dataframe", "encoding-version": "0.2.0", "_index": "_index"}
+_CATEGORIES: Attributes = {"encoding-type": "categorical", "encoding-version": "0.2.0", "ordered": False}
 _SPEC = {
     "height": TILE,
     "width": TILE,
@@ -42,7 +43,7 @@ def write_lazyslide(folder: Path, slide: str, features: Floats, cells: Ints) -> 
     import zarr
 
     width, height = size(cells)
-    attributes: dict[str, Any] = {
+    attributes: Attributes = {
         "tile_spec": {"tiles": _SPEC},
         "slide_properties": {"mpp": SLIDE_MPP, "magnification": 40, "shape": [height, width]},
     }
