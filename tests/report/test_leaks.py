@@ -114,9 +114,9 @@ def tampered(table: pd.DataFrame, endpoint: Endpoint, role: str = "report") -> I
     rows, rng = np.flatnonzero(table["role"] == role), np.random.default_rng(4)
     others = endpoint.decode(torch.from_numpy(rng.normal(size=(len(rows), endpoint.out_dim))))
     order = rng.permutation(rows)
-    for own in ({name: table[name].to_numpy()[order] for name in endpoint.columns}, others):
+    for replaced in ({name: table[name].to_numpy()[order] for name in endpoint.columns}, others):
         changed = table.copy()
-        for name, values in own.items():
+        for name, values in replaced.items():
             changed.loc[rows, name] = np.asarray(values)
         assert not changed.equals(table)
         yield changed
@@ -127,7 +127,7 @@ def parts(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return rows[rows["role"] == "train"], rows[rows["role"] == "select"]
 
 
-def asked(tool: Tool, endpoint: Endpoint) -> Tool:
+def with_options(tool: Tool, endpoint: Endpoint) -> Tool:
     return tool | ({} if isinstance(endpoint, Survival) else {"conformal": SETS}) | {"novelty": {}}
 
 
@@ -139,7 +139,7 @@ def state(table: pd.DataFrame, endpoint: Endpoint, tool: Tool) -> str:
         "train": BagSummaries(np.full(120, 50), means[:120]),
         "select": BagSummaries(np.full(60, 50), means[120:180]),
     }
-    specification = Specification.model_validate({key: asked(tool, endpoint).get(key) for key in FITTED})
+    specification = Specification.model_validate({key: with_options(tool, endpoint).get(key) for key in FITTED})
     return FittedState.fit(specification, endpoint, train, select, bags).model_dump_json()
 
 
@@ -169,9 +169,9 @@ class Spy:
 
     def watch(self, name: str, function: Callable[..., Any], shown: Callable[[Any], object]) -> Callable[..., Any]:
         def wrapped(*given: Any, **named: Any) -> Any:
-            for one in (*given, *named.values()):
-                if isinstance(one, pd.DataFrame) and "role" in one:
-                    self.roles |= set(one["role"])
+            for each in (*given, *named.values()):
+                if isinstance(each, pd.DataFrame) and "role" in each:
+                    self.roles |= set(each["role"])
             made = function(*given, **named)
             self.seen.append((name, repr(shown(made))))
             return made
@@ -189,7 +189,7 @@ def watched(table: pd.DataFrame, endpoint: Endpoint, tool: Tool, patients: pd.Da
         patch.setattr(calibrators, "fit", spy.watch("calibration", calibrators.fit, lambda made: made.model_dump()))
         patch.setattr(conformal, "fit", spy.watch("conformal", conformal.fit, lambda made: made and made.model_dump()))
         patch.setattr(Censoring, "fit", spy.watch("censoring", Censoring.fit, vars))
-        evaluation = refitted(table, endpoint, asked(tool, endpoint), patients, resamples=5)
+        evaluation = refitted(table, endpoint, with_options(tool, endpoint), patients, resamples=5)
         for section in section_classes():
             if section.key in FITTING:
                 section.compute(evaluation)
@@ -212,22 +212,22 @@ def test_the_clinical_baseline_does_not_know_the_report_patients_outcomes(case: 
     endpoint, tool = CASES[case]
     table, patients = predicted(endpoint), clinic()
 
-    def told(rows: pd.DataFrame, known: pd.DataFrame) -> "pd.Series[float]":
-        evaluation = refitted(rows, endpoint, tool | {"clinical": CLINICAL}, known, resamples=5)
+    def answers(rows: pd.DataFrame, clinical: pd.DataFrame) -> "pd.Series[float]":
+        evaluation = refitted(rows, endpoint, tool | {"clinical": CLINICAL}, clinical, resamples=5)
         covariates = Clinical.of(evaluation)
         assert covariates is not None
         if endpoint.survival is not None:
             return clinical_baseline.risks(evaluation, covariates, endpoint.survival, 24)
         return clinical_baseline.answers(evaluation, covariates, endpoint.questions()[0])
 
-    before = told(table, patients)
+    before = answers(table, patients)
     for changed in tampered(table, endpoint):
-        pd.testing.assert_series_equal(told(changed, patients), before, check_exact=True)
+        pd.testing.assert_series_equal(answers(changed, patients), before, check_exact=True)
     # one report patient's covariates are another's: everybody else's answer keeps its bits
     who = before.index[0]
-    other = patients.copy()
-    other.loc[who, "age"] = "200"
-    after = told(table, other)
+    changed_patients = patients.copy()
+    changed_patients.loc[who, "age"] = "200"
+    after = answers(table, changed_patients)
     assert after[who] != before[who]
     pd.testing.assert_series_equal(after.drop(who), before.drop(who), check_exact=True)
 
@@ -240,10 +240,10 @@ def _functions(name: str) -> Iterator[FunctionType]:
     module = importlib.import_module(name)
     for member in vars(module).values():
         owners = [member, *vars(member).values()] if inspect.isclass(member) else [member]
-        for one in owners:
-            found = inspect.unwrap(getattr(one, "__func__", one))
-            if isinstance(found, FunctionType) and found.__module__ == name:
-                yield found
+        for each in owners:
+            function = inspect.unwrap(getattr(each, "__func__", each))
+            if isinstance(function, FunctionType) and function.__module__ == name:
+                yield function
 
 
 @pytest.mark.parametrize("name", _modules())
@@ -260,7 +260,7 @@ def test_what_is_fitted_has_no_way_to_the_report_rows(name: str) -> None:
 
 
 def test_the_package_fits_something() -> None:
-    fits = [one.__qualname__ for name in _modules() for one in _functions(name) if one.__name__ == "fit"]
+    fits = [each.__qualname__ for name in _modules() for each in _functions(name) if each.__name__ == "fit"]
     assert len(fits) >= 5
 
 
