@@ -57,8 +57,8 @@ def test_a_patient_of_two_folds_is_drawn_for_both_at_once() -> None:
     fold = classified(np.random.default_rng(0), 30)
     names = np.array([f"p{at}" for at in range(30)])
     first, second = fold._replace(patients=names), fold._replace(patients=names)
-    one, other = drawn([first, second])
-    np.testing.assert_array_equal(one, other)
+    weights, weights_again = drawn([first, second])
+    np.testing.assert_array_equal(weights, weights_again)
     once, twice = intervals(mean, [first]), intervals(mean, [first, second])
     assert twice["mean"].high == pytest.approx(once["mean"].high, rel=1e-12)
     strangers = second._replace(patients=np.char.add(names, "x"))
@@ -78,12 +78,12 @@ def test_folds_on_other_scales_change_nothing_because_scores_are_not_pooled() ->
 def test_the_interval_of_a_mean_is_that_of_theory() -> None:
     rng = np.random.default_rng(0)
     values = torch.tensor(rng.normal(size=500))
-    found = intervals(mean, [Fold(values[:, None], values)], 4000)["mean"]
+    result = intervals(mean, [Fold(values[:, None], values)], 4000)["mean"]
     half = 1.96 * float(values.std()) / np.sqrt(500)
-    value, low, high = triple(found)
+    value, low, high = triple(result)
     assert (low, high) == pytest.approx((value - half, value + half), abs=0.008)
     narrow = intervals(mean, [Fold(values[:, None], values)], 4000, level=0.5)["mean"]
-    assert width(narrow) / width(found) == pytest.approx(0.6745 / 1.96, abs=0.03)
+    assert width(narrow) / width(result) == pytest.approx(0.6745 / 1.96, abs=0.03)
 
 
 def test_seed_decides_and_nothing_else() -> None:
@@ -145,8 +145,8 @@ def test_two_thousand_resamples_of_a_thousand_patients_take_less_than_ten_second
 def test_auroc_intervals_cover_the_truth(folds: int) -> None:
     rng, truth = np.random.default_rng(0), norm.cdf(1.2 / np.sqrt(2))
     cohorts = [[classified(rng, 240 // folds) for _ in range(folds)] for _ in range(200)]
-    found = [intervals(Binary().score, each, 400, seed)["auroc"] for seed, each in enumerate(cohorts)]
-    assert 0.90 <= np.mean([holds(each, truth) for each in found]) <= 0.99
+    result = [intervals(Binary().score, each, 400, seed)["auroc"] for seed, each in enumerate(cohorts)]
+    assert 0.90 <= np.mean([holds(each, truth) for each in result]) <= 0.99
 
 
 @pytest.mark.slow
@@ -156,8 +156,8 @@ def test_c_index_intervals_cover_the_truth(folds: int) -> None:
     population = followed(rng, 20_000)
     truth = float(Cox().score(population.logits, population.target)["c_index"])
     cohorts = [[followed(rng, 240 // folds) for _ in range(folds)] for _ in range(200)]
-    found = [intervals(Cox().score, each, 400, seed)["c_index"] for seed, each in enumerate(cohorts)]
-    assert 0.90 <= np.mean([holds(each, truth) for each in found]) <= 0.99
+    result = [intervals(Cox().score, each, 400, seed)["c_index"] for seed, each in enumerate(cohorts)]
+    assert 0.90 <= np.mean([holds(each, truth) for each in result]) <= 0.99
 
 
 @pytest.mark.slow
@@ -184,8 +184,8 @@ def test_intervals_of_weighted_survival_metrics_cover_the_truth_that_censoring_h
     inside: dict[str, list[bool]] = {name: [] for name in truth}
     for seed in range(300):
         training, fold = followed(rng, 400), followed(rng, 200)
-        found = intervals(by(Censoring.fit(*training.target.numpy().T)), [fold], 400, seed)
-        for name, each in found.items():
+        result = intervals(by(Censoring.fit(*training.target.numpy().T)), [fold], 400, seed)
+        for name, each in result.items():
             inside[name].append(holds(each, float(truth[name])))
     covered = {name: float(np.mean(hits)) for name, hits in inside.items()}
     assert 0.91 <= min(covered.values()) <= max(covered.values()) <= 0.985, covered

@@ -17,9 +17,9 @@ from tests.report.tables import binary, names, survival
 @pytest.mark.parametrize(("table", "endpoint"), [(binary(), Binary()), (survival(), Cox())], ids=["binary", "survival"])
 def test_one_part_has_the_interval_of_the_report(table: pd.DataFrame, endpoint: Binary | Cox) -> None:
     evaluation = Evaluation.of(table, endpoint)
-    (found,) = sampled([(endpoint.score, evaluation.folds)], 200, seed=3)
+    (result,) = sampled([(endpoint.score, evaluation.folds)], 200, seed=3)
     for name, expected in intervals(endpoint.score, evaluation.folds, 200, seed=3).items():
-        shown = found[name].interval("any")
+        shown = result[name].interval("any")
         assert [shown.value, shown.low, shown.high] == pytest.approx(
             [expected.value, expected.low, expected.high], abs=1e-12
         )
@@ -28,9 +28,9 @@ def test_one_part_has_the_interval_of_the_report(table: pd.DataFrame, endpoint: 
 def test_two_parts_of_the_same_folds_have_the_paired_difference() -> None:
     ours, theirs = (Evaluation.of(binary(noise=noise), Binary()).folds for noise in (0.3, 2.0))
     score = Binary().score
-    one, other = sampled([(score, ours), (score, theirs)], 200, seed=5)
+    first, second = sampled([(score, ours), (score, theirs)], 200, seed=5)
     expected = difference(score, ours, theirs, 200, seed=5)["auroc"]
-    shown = one["auroc"].minus(other["auroc"]).interval("any")
+    shown = first["auroc"].minus(second["auroc"]).interval("any")
     assert [shown.value, shown.low, shown.high] == pytest.approx(
         [expected.value, expected.low, expected.high], abs=1e-12
     )
@@ -40,16 +40,16 @@ def test_a_patient_is_drawn_once_whatever_fold_it_is_in() -> None:
     people, values = np.array(names(30)), torch.arange(30.0)
 
     def folds(order: list[int]) -> list[Fold]:
-        parts = np.array_split(np.array(order), 3)
-        return [Fold(values[part].unsqueeze(1), values[part], None, people[part]) for part in parts]
+        thirds = np.array_split(np.array(order), 3)
+        return [Fold(values[part].unsqueeze(1), values[part], None, people[part]) for part in thirds]
 
     def total(logits: Tensor, target: Tensor, weight: Floats | None) -> dict[str, Floats]:
         return {"sum": (np.ones((1, len(target))) if weight is None else weight) @ target.double().numpy()}
 
     shuffled = np.random.default_rng(0).permutation(30).tolist()
-    one, other = sampled([(total, folds(list(range(30)))), (total, folds(shuffled))], 50, seed=0)
-    assert one["sum"].samples.std() > 0
-    assert one["sum"].samples == pytest.approx(other["sum"].samples, abs=1e-9)
+    first, second = sampled([(total, folds(list(range(30)))), (total, folds(shuffled))], 50, seed=0)
+    assert first["sum"].samples.std() > 0
+    assert first["sum"].samples == pytest.approx(second["sum"].samples, abs=1e-9)
 
 
 def test_p_is_small_where_resamples_agree_and_one_where_they_are_balanced() -> None:
@@ -60,6 +60,6 @@ def test_p_is_small_where_resamples_agree_and_one_where_they_are_balanced() -> N
 
 def test_what_no_resample_defines_has_no_bounds() -> None:
     nothing = Sampled(float("nan"), np.full(5, np.nan))
-    found = nothing.interval("any")
-    assert (found.value, found.low, found.high, found.level, found.method) == (None, None, None, 0.95, "any")
+    result = nothing.interval("any")
+    assert (result.value, result.low, result.high, result.level, result.method) == (None, None, None, 0.95, "any")
     assert np.isnan(nothing.error)

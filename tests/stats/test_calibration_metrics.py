@@ -104,8 +104,8 @@ def test_a_weight_is_as_many_copies(seed: int, name: str) -> None:
     probability, truth = sample(80, seed)
     weight = np.random.default_rng(seed).integers(0, 4, (4, 80))
     metric = OF_QUESTIONS[name]
-    for row, found in zip(weight, metric(probability, truth, weight.astype(np.float64)), strict=True):
-        assert found == pytest.approx(metric(np.repeat(probability, row), np.repeat(truth, row)), rel=1e-6, abs=1e-9)
+    for row, result in zip(weight, metric(probability, truth, weight.astype(np.float64)), strict=True):
+        assert result == pytest.approx(metric(np.repeat(probability, row), np.repeat(truth, row)), rel=1e-6, abs=1e-9)
 
 
 def naive_ece(probability: Floats, truth: Floats) -> float:
@@ -116,7 +116,7 @@ def naive_ece(probability: Floats, truth: Floats) -> float:
     for value in np.unique(probability):
         places = np.flatnonzero(probability[order] == value)
         filled[int(bins * (places.mean() + 0.5) / size)] += order[places].tolist()
-    gaps = [abs(float((probability[one] - truth[one]).sum())) for one in filled if one]
+    gaps = [abs(float((probability[each] - truth[each]).sum())) for each in filled if each]
     return sum(gaps) / size
 
 
@@ -146,9 +146,9 @@ def test_the_line_is_that_of_polyfit_and_nan_without_variation() -> None:
     value = 1e6 + rng.normal(size=50)
     true = 3 * value + rng.normal(size=50)
     rise, start = np.polyfit(value - 1e6, true, 1)
-    found = line(value, true)
-    assert found[1] == pytest.approx(rise, rel=1e-9)
-    assert found[0] + 1e6 * found[1] == pytest.approx(start, rel=1e-9)
+    result = line(value, true)
+    assert result[1] == pytest.approx(rise, rel=1e-9)
+    assert result[0] + 1e6 * result[1] == pytest.approx(start, rel=1e-9)
     assert np.isnan(line(np.ones(5), np.arange(5.0))[1])
 
 
@@ -156,7 +156,7 @@ def test_least_squares_of_resamples_are_those_of_copies() -> None:
     rng = np.random.default_rng(0)
     design, true = np.column_stack([np.ones(40), rng.normal(size=(40, 2))]), rng.normal(size=40)
     weight = rng.integers(0, 3, (5, 40))
-    for row, found in zip(weight, least_squares(design, true, weight.astype(np.float64)), strict=True):
+    for row, result in zip(weight, least_squares(design, true, weight.astype(np.float64)), strict=True):
         oracle = np.linalg.lstsq(np.repeat(design, row, axis=0), np.repeat(true, row), rcond=None)[0]
-        np.testing.assert_allclose(found, oracle, rtol=1e-8)
+        np.testing.assert_allclose(result, oracle, rtol=1e-8)
     assert np.isnan(least_squares(design, true, np.eye(1, 40))).all()

@@ -46,14 +46,14 @@ def surv(time: Any, event: Any) -> Any:
 @given(trainings)
 def test_curves_are_those_of_scikit_survival_and_lifelines(training: Any) -> None:
     time, event = training
-    asked = np.concatenate([time, np.linspace(0.1, LAST, 30)])
-    expected = CensoringDistributionEstimator().fit(surv(time, event)).predict_proba(asked)
-    np.testing.assert_allclose(Censoring.fit(time, event).at(asked), expected, rtol=1e-12)
-    inner = asked[asked >= time.min()]
+    requested = np.concatenate([time, np.linspace(0.1, LAST, 30)])
+    expected = CensoringDistributionEstimator().fit(surv(time, event)).predict_proba(requested)
+    np.testing.assert_allclose(Censoring.fit(time, event).at(requested), expected, rtol=1e-12)
+    inner = requested[requested >= time.min()]
     expected = SurvivalFunctionEstimator().fit(surv(time, event)).predict_proba(inner)
     np.testing.assert_allclose(KaplanMeier.fit(time, event).at(inner), expected, atol=1e-12)
-    expected = KaplanMeierFitter().fit(time, event).predict(asked).to_numpy()
-    np.testing.assert_allclose(KaplanMeier.fit(time, event).at(asked), expected, atol=1e-12)
+    expected = KaplanMeierFitter().fit(time, event).predict(requested).to_numpy()
+    np.testing.assert_allclose(KaplanMeier.fit(time, event).at(requested), expected, atol=1e-12)
 
 
 @few
@@ -104,15 +104,15 @@ METRICS: dict[str, Callable[..., NDArray[np.float64]]] = {
 @given(cohorts, trainings, st.booleans())
 def test_a_whole_weight_is_that_many_copies_of_the_patient(cohort: Cohort, training: Any, short: bool) -> None:
     risk, time, event = cohort
-    known = Censoring.fit(*training)
+    columns = Censoring.fit(*training)
     # also where nobody in training was followed as long as some of the patients
-    censoring = Censoring(known.times[:4], known.values[:4]) if short else known
+    censoring = Censoring(columns.times[:4], columns.values[:4]) if short else columns
     weight = np.random.default_rng(0).integers(0, 4, (5, len(risk))).astype(float)
     copies = [np.repeat(np.arange(len(risk)), row.astype(int)) for row in weight]
     for name, metric in METRICS.items():
         repeated = [metric(risk[rows], time[rows], event[rows], censoring) for rows in copies]
-        found = metric(risk, time, event, censoring, weight)
-        np.testing.assert_allclose(found, repeated, atol=1e-12, err_msg=name)
+        result = metric(risk, time, event, censoring, weight)
+        np.testing.assert_allclose(result, repeated, atol=1e-12, err_msg=name)
         assert metric(risk, time, event, censoring).shape == ()
 
 
@@ -231,8 +231,8 @@ def test_among_competing_causes_metrics_are_their_definitions(cohort: Any, train
 @few
 @given(competing, trainings, st.booleans())
 def test_copies_of_patients_count_as_often_among_competing_causes(cohort: Any, training: Any, short: bool) -> None:
-    known = Censoring.fit(*training)
-    censoring = Censoring(known.times[:4], known.values[:4]) if short else known
+    columns = Censoring.fit(*training)
+    censoring = Censoring(columns.times[:4], columns.values[:4]) if short else columns
     weight = np.random.default_rng(0).integers(0, 4, (5, len(cohort[0]))).astype(float)
     for name, metric in METRICS.items():
         copies = [np.repeat(np.arange(len(cohort[0])), row.astype(int)) for row in weight]
@@ -268,7 +268,10 @@ def test_weights_take_censoring_out_of_the_metrics_of_a_cause() -> None:
     time, seen = np.minimum(ends, left), np.where(ends <= left, cause, 0)
     censoring, never = Censoring.fit(time, seen), Censoring.fit(ends, cause)
     truth = [uno_c(log_hazard, ends, cause, 10, never), cumulative_dynamic_auc(log_hazard, ends, cause, 8, never)]
-    found = [uno_c(log_hazard, time, seen, 10, censoring), cumulative_dynamic_auc(log_hazard, time, seen, 8, censoring)]
-    np.testing.assert_allclose(found, truth, atol=0.012)
+    result = [
+        uno_c(log_hazard, time, seen, 10, censoring),
+        cumulative_dynamic_auc(log_hazard, time, seen, 8, censoring),
+    ]
+    np.testing.assert_allclose(result, truth, atol=0.012)
     dropped = cumulative_dynamic_auc(log_hazard, time, seen == 1, 8, censoring)
     assert abs(dropped - truth[1]) > 0.012, "competing events left out of the controls are another question"

@@ -32,9 +32,9 @@ def cohorts(draw: st.DrawFn) -> tuple[NDArray[np.float64], NDArray[np.int64], ND
 def test_values_are_those_of_scikit_learn(cohort: Any) -> None:
     scores, label, _ = cohort
     predicted, positive, called = scores.argmax(1), label == 1, scores[:, 0] > 0
-    rest = [roc_auc_score(label == k, scores[:, k]) for k in range(CLASSES)]
+    areas = [roc_auc_score(label == k, scores[:, k]) for k in range(CLASSES)]
     assert auroc(scores[:, 0], positive) == pytest.approx(roc_auc_score(positive, scores[:, 0]), abs=1e-12)
-    assert macro_auroc(scores, label) == pytest.approx(np.mean(rest), abs=1e-12)
+    assert macro_auroc(scores, label) == pytest.approx(np.mean(areas), abs=1e-12)
     expected = average_precision_score(positive, scores[:, 0])
     assert average_precision(scores[:, 0], positive) == pytest.approx(expected, abs=1e-12)
     expected = balanced_accuracy_score(label, predicted)
@@ -112,8 +112,8 @@ def test_weights_may_lie_in_memory_either_way(cohort: Any) -> None:
     scores, label, weight = cohort
     turned = np.asfortranarray(weight)
     for metric in (auroc, average_precision):
-        found = metric(scores[:, 0], label == 1, turned)
-        np.testing.assert_array_equal(found, metric(scores[:, 0], label == 1, weight))
+        result = metric(scores[:, 0], label == 1, turned)
+        np.testing.assert_array_equal(result, metric(scores[:, 0], label == 1, weight))
 
 
 def test_a_score_that_knows_nothing_has_the_prevalence_as_its_precision() -> None:
@@ -125,16 +125,16 @@ def test_equal_up_to_rounding_is_equal_and_nothing_else_is() -> None:
     far = np.array([-np.inf, -690.0, -1e-3, 0.0, 1e-3, 36.0, 36.0 + 1e-6, np.inf])
     assert levelled(far[:, None]).squeeze(1).tolist() == list(range(8))
     near = np.array([0.3 * (1 + 2**-52), 0.3, 0.2, 0.1 + 0.2, np.nan])
-    found = levelled(near[:, None]).squeeze(1)
-    assert found[0] == found[1] == found[3] > found[2]
-    assert np.isnan(found[4])
+    result = levelled(near[:, None]).squeeze(1)
+    assert result[0] == result[1] == result[3] > result[2]
+    assert np.isnan(result[4])
 
 
 def test_odds_against_the_rest_keep_the_order_of_probabilities_at_both_ends() -> None:
     share = np.array([0.0, 1e-300, 1e-20, 0.5, 0.75, 1.0])
     with np.errstate(divide="ignore"):
-        found = against_rest(np.log(share))
-    assert (np.diff(found) > 0).all()
-    assert found[3:5] == pytest.approx([0, np.log(3)], abs=1e-12)
+        result = against_rest(np.log(share))
+    assert (np.diff(result) > 0).all()
+    assert result[3:5] == pytest.approx([0, np.log(3)], abs=1e-12)
     certain = against_rest(np.array([-1e-12, -1e-17, -1e-30]))
     assert (np.diff(certain) > 1).all()

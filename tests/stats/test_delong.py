@@ -39,12 +39,12 @@ def components(scores: Any, positive: Any) -> Any:
 def test_areas_and_covariances_are_those_of_the_structural_components(sample: Any) -> None:
     scores, positive = sample
     values, expected = components(scores, positive)
-    one, other = (area(score, positive) for score in scores)
-    assert one.value == pytest.approx(roc_auc_score(positive, scores[0]), abs=1e-12)
-    np.testing.assert_allclose([one.value, other.value], values, atol=1e-12)
-    found = [[covariance(a, b) for b in (one, other)] for a in (one, other)]
-    np.testing.assert_allclose(found, expected, atol=1e-14)
-    assert one.variance == pytest.approx(expected[0, 0], abs=1e-14)
+    first, second = (area(score, positive) for score in scores)
+    assert first.value == pytest.approx(roc_auc_score(positive, scores[0]), abs=1e-12)
+    np.testing.assert_allclose([first.value, second.value], values, atol=1e-12)
+    result = [[covariance(a, b) for b in (first, second)] for a in (first, second)]
+    np.testing.assert_allclose(result, expected, atol=1e-14)
+    assert first.variance == pytest.approx(expected[0, 0], abs=1e-14)
 
 
 @few
@@ -52,14 +52,14 @@ def test_areas_and_covariances_are_those_of_the_structural_components(sample: An
 def test_the_paired_test_is_that_of_the_contrast(sample: Any) -> None:
     scores, positive = sample
     values, matrix = components(scores, positive)
-    one, other = (area(score, positive) for score in scores)
-    found = difference(one, other)
+    first, second = (area(score, positive) for score in scores)
+    result = difference(first, second)
     variance = matrix[0, 0] + matrix[1, 1] - 2 * matrix[0, 1]
-    assert found.value == pytest.approx(values[0] - values[1], abs=1e-12)
+    assert result.value == pytest.approx(values[0] - values[1], abs=1e-12)
     if variance > 1e-12:
         error = variance**0.5
-        assert found.p == pytest.approx(2 * norm.sf(abs(one.value - other.value) / error), rel=1e-6)
-        assert found.high == pytest.approx(min(1, one.value - other.value + norm.ppf(0.975) * error), abs=1e-9)
+        assert result.p == pytest.approx(2 * norm.sf(abs(first.value - second.value) / error), rel=1e-6)
+        assert result.high == pytest.approx(min(1, first.value - second.value + norm.ppf(0.975) * error), abs=1e-9)
 
 
 @few
@@ -102,18 +102,23 @@ def test_the_logit_interval_stays_inside_and_is_wider_below() -> None:
     assert 0 < low < good.value < high < 1
     assert good.value - low > high - good.value
     assert good.interval(scale="plain")[1] == 1
-    found = good.estimate({"n": 10, "positives": 5})
-    assert (found.value, found.low, found.high, found.method) == (good.value, low, high, "DeLong, on the logit scale")
-    assert (found.counts, found.second and found.second.high) == ({"n": 10, "positives": 5}, 1.0)
+    result = good.estimate({"n": 10, "positives": 5})
+    assert (result.value, result.low, result.high, result.method) == (
+        good.value,
+        low,
+        high,
+        "DeLong, on the logit scale",
+    )
+    assert (result.counts, result.second and result.second.high) == ({"n": 10, "positives": 5}, 1.0)
     narrow = good.interval(level=0.5)
     assert low < narrow[0] < narrow[1] < high
 
 
 def test_no_variance_is_no_certainty() -> None:
     perfect = area([1.0, 2, 3, 4], [0, 0, 1, 1])
-    found = perfect.estimate()
-    assert (found.value, found.low, found.second) == (1, None, None)
-    assert "no variance" in str(found.reason)
+    result = perfect.estimate()
+    assert (result.value, result.low, result.second) == (1, None, None)
+    assert "no variance" in str(result.reason)
     assert area([1.0, 3, 2], [0, 0, 1]).estimate().low is None
     assert difference(perfect, perfect).p == 1
     assert difference(perfect, area([4.0, 3, 2, 1], [0, 0, 1, 1])).p is None
@@ -127,10 +132,10 @@ def test_intervals_cover_the_truth_and_tests_keep_their_level(gap: float, patien
     for _ in range(2000):
         positive = rng.random(patients) < 0.3
         shared = rng.normal(size=patients) / np.sqrt(2) + gap * positive
-        one, other = (area(shared + rng.normal(size=patients) / np.sqrt(2), positive) for _ in range(2))
-        low, high = one.interval()
+        first, second = (area(shared + rng.normal(size=patients) / np.sqrt(2), positive) for _ in range(2))
+        low, high = first.interval()
         covered.append(low <= truth <= high)
-        p = difference(one, other).p
+        p = difference(first, second).p
         assert p is not None
         rejected.append(p < 0.05)
     assert 0.93 <= np.mean(covered) <= 0.97

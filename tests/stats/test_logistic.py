@@ -32,9 +32,9 @@ def test_shares_and_an_offset_are_fitted_to_the_maximum_of_the_likelihood() -> N
         eta = design @ weights + offset
         return float(np.sum(np.logaddexp(0, eta) - target * eta))
 
-    found = logistic(design, target, None, offset)[0]
-    assert lost(found) <= minimize(lost, np.zeros(4), method="BFGS").fun + 1e-9
-    np.testing.assert_allclose(design.T @ (target - expit(design @ found + offset)), 0, atol=1e-7)
+    result = logistic(design, target, None, offset)[0]
+    assert lost(result) <= minimize(lost, np.zeros(4), method="BFGS").fun + 1e-9
+    np.testing.assert_allclose(design.T @ (target - expit(design @ result + offset)), 0, atol=1e-7)
 
 
 @settings(deadline=None, max_examples=15)
@@ -42,9 +42,9 @@ def test_shares_and_an_offset_are_fitted_to_the_maximum_of_the_likelihood() -> N
 def test_a_weight_is_as_many_copies(seed: int) -> None:
     design, truth = sample(120, seed)
     weight = np.random.default_rng(seed).integers(0, 4, (3, 120))
-    for row, found in zip(weight, logistic(design, truth, weight.astype(np.float64)), strict=True):
+    for row, result in zip(weight, logistic(design, truth, weight.astype(np.float64)), strict=True):
         alone = logistic(np.repeat(design, row, axis=0), np.repeat(truth, row))[0]
-        np.testing.assert_allclose(found, alone, rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose(result, alone, rtol=1e-6, atol=1e-8)
 
 
 def test_far_outliers_do_not_throw_the_steps_off() -> None:

@@ -24,8 +24,8 @@ def followed(patients: int = 150, seed: int = 0, causes: int = 1) -> tuple[Float
 def test_net_benefit_is_its_definition() -> None:
     rng = np.random.default_rng(0)
     probability, truth = rng.random(200), rng.random(200) < 0.3
-    found = net_benefit(probability[:, None] >= AT, truth, ODDS)[0]
-    for at, value in zip(AT, found, strict=True):
+    result = net_benefit(probability[:, None] >= AT, truth, ODDS)[0]
+    for at, value in zip(AT, result, strict=True):
         right = sum(1 for p, y in zip(probability, truth, strict=True) if p >= at and y)
         wrong = sum(1 for p, y in zip(probability, truth, strict=True) if p >= at and not y)
         assert value == pytest.approx(right / 200 - wrong / 200 * at / (1 - at), rel=1e-12)
@@ -57,8 +57,8 @@ def test_incidence_beside_another_cause_is_aalen_johansens(horizon: float) -> No
 def test_a_weight_is_as_many_copies(causes: int) -> None:
     risk, time, cause = followed(60, causes=causes)
     weight = np.random.default_rng(1).integers(0, 4, (6, 60))
-    found = censored_net_benefit(risk[:, None] >= AT, time, cause, 7.0, ODDS, weight.astype(np.float64))
-    for row, values in zip(weight, found, strict=True):
+    result = censored_net_benefit(risk[:, None] >= AT, time, cause, 7.0, ODDS, weight.astype(np.float64))
+    for row, values in zip(weight, result, strict=True):
         many, *outcome = (np.repeat(values, row) for values in (risk, time, cause))
         alone = censored_net_benefit(many[:, None] >= AT, outcome[0], outcome[1], 7.0, ODDS, None)
         np.testing.assert_allclose(values, alone[0], rtol=1e-9, atol=1e-12)
@@ -67,14 +67,14 @@ def test_a_weight_is_as_many_copies(causes: int) -> None:
 def test_without_censoring_before_the_horizon_it_is_the_plain_net_benefit() -> None:
     risk, time, _ = followed()
     called = risk[:, None] >= AT
-    found = censored_net_benefit(called, time, np.ones_like(time), 7.0, ODDS, None)
-    np.testing.assert_allclose(found, net_benefit(called, time <= 7, ODDS), rtol=1e-10, atol=1e-12)
+    result = censored_net_benefit(called, time, np.ones_like(time), 7.0, ODDS, None)
+    np.testing.assert_allclose(result, net_benefit(called, time <= 7, ODDS), rtol=1e-10, atol=1e-12)
 
 
 def test_the_censored_form_is_written_with_lifelines() -> None:
     risk, time, event = followed()
-    found = censored_net_benefit(risk[:, None] >= AT, time, event, 7.0, ODDS, None)[0]
-    for at, value in zip(AT, found, strict=True):
+    result = censored_net_benefit(risk[:, None] >= AT, time, event, 7.0, ODDS, None)[0]
+    for at, value in zip(AT, result, strict=True):
         treated = risk >= at
         survival = KaplanMeierFitter().fit(time[treated], event[treated]).predict(7.0)
         expected = (1 - survival) * treated.mean() - survival * treated.mean() * at / (1 - at)

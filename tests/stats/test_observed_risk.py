@@ -67,9 +67,9 @@ def test_a_whole_weight_is_that_many_copies(cohort: Cohort, seed: int) -> None:
 def test_pseudo_values_are_the_jackknifes(cohort: Cohort) -> None:
     time, code = cohort
     at, n = float(np.median(time)), len(time)
-    whole = incidence_at(time, code, at)
+    total = incidence_at(time, code, at)
     without = [incidence_at(np.delete(time, i), np.delete(code, i), at) for i in range(n)]
-    np.testing.assert_allclose(pseudo_values(time, code, at), n * whole - (n - 1) * np.array(without), atol=1e-10)
+    np.testing.assert_allclose(pseudo_values(time, code, at), n * total - (n - 1) * np.array(without), atol=1e-10)
 
 
 def test_without_censoring_a_pseudo_value_is_whether_the_event_had_come() -> None:
@@ -81,9 +81,9 @@ def test_without_censoring_a_pseudo_value_is_whether_the_event_had_come() -> Non
 def test_the_interval_of_a_risk_is_that_of_lifelines() -> None:
     time, code = follow_up(1, 80, 30)
     fit = KaplanMeierFitter().fit(time, code == 1)
-    found, low_high = risk_at(time, code, 12), fit.confidence_interval_.loc[12].to_numpy()
-    assert [found.value, found.low, found.high] == pytest.approx([1 - fit.predict(12), *(1 - low_high[::-1])])
-    assert (found.n, found.counts["events"]) == (80, int(((code == 1) & (time <= 12)).sum()))
+    result, low_high = risk_at(time, code, 12), fit.confidence_interval_.loc[12].to_numpy()
+    assert [result.value, result.low, result.high] == pytest.approx([1 - fit.predict(12), *(1 - low_high[::-1])])
+    assert (result.n, result.counts["events"]) == (80, int(((code == 1) & (time <= 12)).sum()))
     turned = survival_at(time, code, 12)
     assert [turned.value, turned.low, turned.high] == pytest.approx([fit.predict(12), *low_high])
 
@@ -143,8 +143,8 @@ def test_the_median_follow_up_is_the_reverse_kaplan_meiers() -> None:
     time, code = follow_up(3, 90, 40)
     fit = KaplanMeierFitter().fit(time, code == 0)
     low, high = median_survival_times(fit.confidence_interval_).to_numpy()[0]
-    found = median_follow_up(time, code)
-    assert (found.value, found.low, found.high) == (fit.median_survival_time_, low, high)
+    result = median_follow_up(time, code)
+    assert (result.value, result.low, result.high) == (fit.median_survival_time_, low, high)
     assert median_follow_up(time, np.ones(90)).value is None
 
 
@@ -156,8 +156,8 @@ def test_intervals_of_a_risk_hold_the_truth_as_often_as_they_say(causes: int) ->
     for _ in range(runs):
         ends, left = rng.exponential(1 / causes, 80), rng.uniform(0, 2.5, 80)
         code = np.where(ends <= left, rng.integers(1, causes + 1, 80), 0).astype(float)
-        found = risk_at(np.minimum(ends, left), code, 0.5)
-        held += holds(found, truth)
+        result = risk_at(np.minimum(ends, left), code, 0.5)
+        held += holds(result, truth)
     assert 0.93 <= held / runs <= 0.975
 
 

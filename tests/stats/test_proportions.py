@@ -31,11 +31,11 @@ def test_nobody_has_no_proportion() -> None:
 
 
 def test_a_proportion_has_both_intervals_and_its_counts() -> None:
-    found = proportion(28, 30)
-    assert (found.value, found.counts, found.method) == (28 / 30, {"n": 30, "successes": 28}, "Wilson")
-    assert (found.low, found.high) == wilson(28, 30)
-    assert found.second is not None
-    assert (found.second.low, found.second.high) == clopper_pearson(28, 30)
+    result = proportion(28, 30)
+    assert (result.value, result.counts, result.method) == (28 / 30, {"n": 30, "successes": 28}, "Wilson")
+    assert (result.low, result.high) == wilson(28, 30)
+    assert result.second is not None
+    assert (result.second.low, result.second.high) == clopper_pearson(28, 30)
     assert [round(bound, 2) for bound in clopper_pearson(28, 30)] == [0.78, 0.99]  # Clopper and Pearson's chart
 
 
@@ -68,11 +68,11 @@ def test_predictive_values_follow_bayes_and_lie_in_their_interval(
     right: int, wrong: int, some: float, others: float, prevalence: float
 ) -> None:
     first, second = round(some * right), round(others * wrong)
-    found = predictive_value(first, right, second, wrong, prevalence)
+    result = predictive_value(first, right, second, wrong, prevalence)
     if first + second == 0:
-        assert found.value is None
+        assert result.value is None
         return
-    value, low, high = triple(found)
+    value, low, high = triple(result)
     yes, no = prevalence * first / right, (1 - prevalence) * second / wrong
     assert value == pytest.approx(yes / (yes + no))
     assert 0 <= low <= value <= high <= 1
@@ -84,12 +84,12 @@ def test_at_the_samples_own_prevalence_predictive_values_are_the_observed_ones()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("found", "false"), [(0.9, 0.4), (0.95, 0.1), (0.98, 0.6)])
+@pytest.mark.parametrize(("sensitivity", "false"), [(0.9, 0.4), (0.95, 0.1), (0.98, 0.6)])
 @pytest.mark.parametrize("positives", [30, 100])
-def test_the_intervals_cover_what_they_say(found: float, false: float, positives: int) -> None:
+def test_the_intervals_cover_what_they_say(sensitivity: float, false: float, positives: int) -> None:
     rng, negatives = np.random.default_rng(0), 5 * positives
-    ratios = {"positive": found / false, "negative": (1 - found) / (1 - false)}
-    true = {"wilson": found, "exact": found, **ratios}
+    ratios = {"positive": sensitivity / false, "negative": (1 - sensitivity) / (1 - false)}
+    true = {"wilson": sensitivity, "exact": sensitivity, **ratios}
     true |= {"ppv": 1 / (1 + 9 / ratios["positive"]), "npv": 1 / (1 + ratios["negative"] / 9)}
 
     def held(hit: int, alarm: int) -> list[bool]:
@@ -104,7 +104,7 @@ def test_the_intervals_cover_what_they_say(found: float, false: float, positives
         }
         return [low <= true[name] <= high for name, (low, high) in bounds.items()]
 
-    samples = np.stack([rng.binomial(positives, found, 5000), rng.binomial(negatives, false, 5000)])
+    samples = np.stack([rng.binomial(positives, sensitivity, 5000), rng.binomial(negatives, false, 5000)])
     pairs, often = np.unique(samples, axis=1, return_counts=True)
     shares = np.average([held(int(hit), int(alarm)) for hit, alarm in pairs.T], axis=0, weights=often)
     covered = dict(zip(true, shares.tolist(), strict=True))

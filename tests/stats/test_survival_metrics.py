@@ -33,13 +33,13 @@ cohorts = st.builds(simulated, st.integers(0, 2**32 - 1), st.integers(2, 40), st
 
 def pairs(risk: Any, time: Any, event: Any) -> float:
     """The definition: 1, 1/2 or 0 for every ordered pair in which one outlives the other's event."""
-    found = [
+    result = [
         (risk[i] > risk[j]) + 0.5 * (risk[i] == risk[j])
         for i in range(len(risk))
         for j in range(len(risk))
         if event[i] and (time[j] > time[i] or (time[j] == time[i] and not event[j]))
     ]
-    return float(np.mean(found)) if found else float("nan")
+    return float(np.mean(result)) if result else float("nan")
 
 
 @few
@@ -75,9 +75,9 @@ def test_only_orders_count_and_turned_risks_give_the_complement(cohort: Cohort) 
 def test_blocks_of_pairs_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     cohort = simulated(0, 60, 12)
     weight = np.random.default_rng(1).integers(0, 3, (4, 60)).astype(float)
-    whole = c_index(*cohort, weight)
+    total = c_index(*cohort, weight)
     monkeypatch.setattr(survival_metrics, "_BLOCK", 7)
-    np.testing.assert_allclose(c_index(*cohort, weight), whole, rtol=1e-14)
+    np.testing.assert_allclose(c_index(*cohort, weight), total, rtol=1e-14)
 
 
 def test_five_thousand_patients_equal_lifelines() -> None:
@@ -111,13 +111,13 @@ competing = st.builds(causes, st.integers(0, 2**32 - 1), st.integers(2, 40), st.
 @given(competing)
 def test_who_has_a_competing_event_outlives_every_first_event(cohort: Any) -> None:
     risk, time, cause = cohort
-    found = [
+    result = [
         (risk[i] > risk[j]) + 0.5 * (risk[i] == risk[j])
         for i in range(len(risk))
         for j in range(len(risk))
         if cause[i] == 1 and (cause[j] == 2 or time[j] > time[i] or (time[j] == time[i] and cause[j] == 0))
     ]
-    expected = np.mean(found) if found else np.nan
+    expected = np.mean(result) if result else np.nan
     np.testing.assert_allclose(competing_c_index(risk, time, cause), expected, atol=1e-12)
     weight = np.random.default_rng(0).integers(0, 3, (3, len(risk))).astype(float)
     rows = [np.repeat(np.arange(len(risk)), row.astype(int)) for row in weight]

@@ -23,8 +23,8 @@ def test_values_are_the_libraries_and_weights_are_copies(seed: int, count: int, 
     assert r2(value, true) == pytest.approx(r2_score(true, value), abs=1e-8)
     assert pearson(value, true) == pytest.approx(pearsonr(value, true).statistic, abs=1e-8)
     assert mean_absolute_error(value, true) == pytest.approx(sklearn_error(true, value))
-    (one, both), (_, other) = np.cov(value, true, bias=True)
-    lin = 2 * both / (one + other + (value.mean() - true.mean()) ** 2)
+    (first, both), (_, second) = np.cov(value, true, bias=True)
+    lin = 2 * both / (first + second + (value.mean() - true.mean()) ** 2)
     assert concordance(value, true) == pytest.approx(lin, abs=1e-8)
     weight = rng.integers(0, 3, (4, count)).astype(float)
     weight[:, :3] += 1

@@ -16,9 +16,9 @@ from .cases import CLASSES, evaluated
 def drawn(name: str, key: str, figure: str) -> Figure:
     """Return a figure of a section of a case's report."""
     evaluation, report = evaluated(name)
-    [found] = [each.figure for each in report.sections[key].drawings(evaluation, report) if each.name == figure]
-    assert found is not None
-    return found
+    [result] = [each.figure for each in report.sections[key].drawings(evaluation, report) if each.name == figure]
+    assert result is not None
+    return result
 
 
 def test_the_smooth_calibration_curves_are_the_reports_before_and_after() -> None:
@@ -76,9 +76,9 @@ def test_limits_of_agreement_are_those_of_bland_and_altman() -> None:
     evaluation, _ = evaluated("regression")
     figure = drawn("regression", "discrimination", "regression")
     apart = evaluation.reported["value"] - evaluation.reported["score"]
-    said = [text.get_text().replace("−", "-").split("\n")[1] for text in figure.axes[1].texts]
+    message = [text.get_text().replace("−", "-").split("\n")[1] for text in figure.axes[1].texts]
     limits = (apart.mean(), apart.mean() + 1.96 * apart.std(), apart.mean() - 1.96 * apart.std())
-    assert said == [f"{limit:.3g}" for limit in limits]
+    assert message == [f"{limit:.3g}" for limit in limits]
 
 
 def test_the_epoch_of_the_lowest_select_loss_is_marked(tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ from .cases import evaluated
 def test_roc_curves_are_scikit_learns_and_their_area_the_reported_one() -> None:
     evaluation, report = evaluated("binary")
     folds = answered(evaluation, evaluation.questions[0])
-    found = threshold_curves.curves(folds, ROC)
-    assert found is not None
-    assert found.area == pytest.approx(report.metrics["auroc"].value, abs=1e-12)
-    assert (found.low <= found.high).all()
-    assert (found.n, found.positives) == (120, report.patients["1"])
-    for fold, heights in zip(folds, found.folds, strict=True):
+    result = threshold_curves.curves(folds, ROC)
+    assert result is not None
+    assert result.area == pytest.approx(report.metrics["auroc"].value, abs=1e-12)
+    assert (result.low <= result.high).all()
+    assert (result.n, result.positives) == (120, report.patients["1"])
+    for fold, heights in zip(folds, result.folds, strict=True):
         false, true, _ = roc_curve(fold.target, fold.logits[:, 0])
         np.testing.assert_allclose(heights, np.interp(GRID, false, true))
 
@@ -30,17 +30,17 @@ def test_roc_curves_are_scikit_learns_and_their_area_the_reported_one() -> None:
 def test_precision_at_a_recall_is_that_of_the_first_cut_that_reaches_it() -> None:
     evaluation = refitted(binary().round({"p_1": 1}), Binary())  # many ties
     folds = answered(evaluation, evaluation.questions[0])
-    found = threshold_curves.curves(folds, PRECISION_RECALL)
-    assert found is not None
+    result = threshold_curves.curves(folds, PRECISION_RECALL)
+    assert result is not None
     areas = []
-    for fold, heights in zip(folds, found.folds, strict=True):
+    for fold, heights in zip(folds, result.folds, strict=True):
         score, truth = fold.logits[:, 0].numpy(), fold.target.numpy()
         precision, recall, _ = precision_recall_curve(truth, score)
         rising = list(zip(recall[:-1][::-1], precision[:-1][::-1], strict=True))  # from the highest cut down
         expected = [next(p for r, p in rising if r > 0 and r >= at - 1e-12) for at in GRID]
         np.testing.assert_allclose(heights[1:], expected[1:])
         areas.append(average_precision_score(truth, score))
-    assert found.area == pytest.approx(np.mean(areas), abs=1e-12)
+    assert result.area == pytest.approx(np.mean(areas), abs=1e-12)
 
 
 def test_patients_whose_answer_is_not_known_have_no_part() -> None:
@@ -54,9 +54,9 @@ def test_a_fold_with_one_answer_draws_no_curve() -> None:
     table = binary()
     evaluation = refitted(table.assign(label=table["label"].where(table["fold"] > 0, 0)), Binary())
     folds = answered(evaluation, evaluation.questions[0])
-    found = threshold_curves.curves(folds, ROC)
-    assert found is not None
-    assert len(found.folds) == 2
+    result = threshold_curves.curves(folds, ROC)
+    assert result is not None
+    assert len(result.folds) == 2
     assert threshold_curves.curves(folds[:1], ROC) is None
 
 

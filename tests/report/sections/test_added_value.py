@@ -23,27 +23,27 @@ from tests.report.tables import binary, refitted
 TOOL = {"clinical": {"numeric": ["age"], "categorical": ["stage"]}}
 
 
-def found(
+def section_of(
     table: pd.DataFrame,
     endpoint: Endpoint = ENDPOINT,
     tool: dict[str, Any] | None = None,
     patients: pd.DataFrame | None = None,
 ) -> Any:
-    known = clinic() if patients is None else patients
-    result = AddedValue.compute(refitted(table, endpoint, TOOL if tool is None else tool, known, resamples=50))
+    clinical = clinic() if patients is None else patients
+    result = AddedValue.compute(refitted(table, endpoint, TOOL if tool is None else tool, clinical, resamples=50))
     assert result is not None
     return result
 
 
 @cache
 def survived() -> Any:
-    return found(with_risks())
+    return section_of(with_risks())
 
 
 def design(table: pd.DataFrame, score: str) -> pd.DataFrame:
     """The columns as one would write them by hand, and the score in deviations of its fold."""
     rows = table[table["role"] == "report"].sort_values(["fold", "patient"]).set_index("patient")
-    parts = rows.groupby("fold")[score]
+    by_fold = rows.groupby("fold")[score]
     patients = clinic().loc[rows.index]
     age = pd.to_numeric(patients["age"])
     filled = ((age - age.mean()) / age.std(ddof=0)).fillna(0)
@@ -53,7 +53,7 @@ def design(table: pd.DataFrame, score: str) -> pd.DataFrame:
         "age": filled,
         **levels,
         **missing,
-        "score": (rows[score] - parts.transform("mean")) / parts.transform("std"),
+        "score": (rows[score] - by_fold.transform("mean")) / by_fold.transform("std"),
     }
     return pd.DataFrame(columns, index=rows.index).assign(time=rows.get("time"), event=rows.get("event"))
 
@@ -82,7 +82,7 @@ def test_odds_ratios_are_those_of_maximum_likelihood() -> None:
     frame = design(logits, "logit").drop(columns=["time", "event"])
     label = table.drop_duplicates("patient").set_index("patient")["label"].loc[frame.index]
     fit = LogisticRegression(C=np.inf, tol=1e-10, max_iter=5000).fit(frame, label)
-    report = found(table, Binary())
+    report = section_of(table, Binary())
     assert report.measure == "odds_ratio"
     assert report.score.adjusted.value == pytest.approx(np.exp(fit.coef_[0, -1]), rel=1e-4)
     share = fit.predict_proba(frame)[:, 1]
@@ -107,21 +107,21 @@ def test_discrimination_is_of_models_that_never_saw_the_reported_patients() -> N
         assert getattr(gained, pair).value == pytest.approx(expected, abs=1e-12)
     reported = table["role"] == "report"
     shifted = table.assign(time=np.where(reported, 200 - table["time"], table["time"]))
-    assert found(shifted).discrimination.fitted == gained.fitted
+    assert section_of(shifted).discrimination.fitted == gained.fitted
     # the same weights order other outcomes: reversed times of patients who all had the event give the complement
     events = table.assign(event=np.where(reported, 1, table["event"]), time=table["time"] + table.index % 150 / 1000)
     turned = events.assign(time=np.where(reported, 200 - events["time"], events["time"]))
-    one, other = (found(each).discrimination for each in (events, turned))
+    forward, backward = (section_of(each).discrimination for each in (events, turned))
     for name in ("clinical", "both"):
-        assert getattr(one, name).value + getattr(other, name).value == pytest.approx(1, abs=1e-9)
+        assert getattr(forward, name).value + getattr(backward, name).value == pytest.approx(1, abs=1e-9)
 
 
 def test_covariates_that_know_the_outcome_leave_nothing_to_add() -> None:
     table = with_risks()
     hazard = table.drop_duplicates("patient").set_index("patient")["log_hazard"]
-    known = clinic().assign(age=[f"{value:.6f}" for value in hazard.loc[clinic().index]])
+    informative = clinic().assign(age=[f"{value:.6f}" for value in hazard.loc[clinic().index]])
     noise = table.assign(log_hazard=np.random.default_rng(10**6).normal(size=len(table)))
-    report = found(noise, patients=known)
+    report = section_of(noise, patients=informative)
     assert report.likelihood_ratio.p > 0.01
     assert report.discrimination.both_minus_clinical.high < 0.1
     assert report.discrimination.score_minus_clinical.high < 0
@@ -129,9 +129,9 @@ def test_covariates_that_know_the_outcome_leave_nothing_to_add() -> None:
 
 def test_binary_gains_are_differences_of_areas() -> None:
     table = binary(patients=150)
-    gained = found(table, Binary()).discrimination
-    parts = [part for _, part in table[table["role"] == "report"].groupby("fold")]
-    expected = [roc_auc_score(part["label"], part["p_1"]) for part in parts]
+    gained = section_of(table, Binary()).discrimination
+    by_fold = [part for _, part in table[table["role"] == "report"].groupby("fold")]
+    expected = [roc_auc_score(part["label"], part["p_1"]) for part in by_fold]
     assert gained.score.folds == pytest.approx(expected, abs=1e-12)
     assert gained.both_minus_clinical.low > 0  # the covariates are noise
 
@@ -140,7 +140,7 @@ def test_a_level_without_events_is_left_out_and_the_rest_is_its_limit() -> None:
     table, patients = with_risks(), clinic()
     safe = table.drop_duplicates("patient").set_index("patient").query("event == 0").index[:8]
     patients.loc[safe, "stage"] = "IV"
-    report = found(table, patients=patients)
+    report = section_of(table, patients=patients)
     (left,) = report.left_out
     assert (left.name, left.n) == ("stage=IV", 8)
     assert report.likelihood_ratio.counts["n"] == 142
@@ -158,14 +158,14 @@ def test_a_level_without_events_is_left_out_and_the_rest_is_its_limit() -> None:
 def test_certain_levels_are_found_one_after_another() -> None:
     table = pd.DataFrame({"a": [1.0, 1, 0, 0, 0, 0], "b": [0, 1, 1, 0, 0, 0], "c": [0, 0, 0, 1, 1, 0]})
     event = np.array([False, False, True, True, False, True])
-    kept, dropped = without_certain(table, event, both=True)
+    members, dropped = without_certain(table, event, both=True)
     assert dropped == {"a": 2, "b": 1}
-    assert kept.tolist() == [False, False, False, True, True, True]
+    assert members.tolist() == [False, False, False, True, True, True]
     assert without_certain(table, event, both=False)[1] == {"a": 2}
 
 
 def test_columns_that_are_not_there_are_named_and_without_any_there_is_no_section() -> None:
-    report = found(
+    report = section_of(
         with_risks(), tool={"clinical": {"numeric": ["age", "grade"], "categorical": {"stage": ["III", "II"]}}}
     )
     assert report.covariates.absent == ("grade",)
@@ -180,7 +180,7 @@ def test_columns_that_are_not_there_are_named_and_without_any_there_is_no_sectio
 
 def test_without_training_rows_nothing_is_compared_and_it_says_why() -> None:
     table = with_risks()
-    report = found(table[table["role"] == "report"])
+    report = section_of(table[table["role"] == "report"])
     assert report.discrimination.both.value is None
     assert "no training patients" in report.discrimination.fitted[0].reason
     assert report.score.adjusted.value > 1
@@ -189,16 +189,16 @@ def test_without_training_rows_nothing_is_compared_and_it_says_why() -> None:
 def test_too_few_events_have_a_reason() -> None:
     table = with_risks()
     rare = table.assign(event=np.where(table["patient"].astype(int) % 40 == 0, 1, 0))
-    report = found(rare)
+    report = section_of(rare)
     assert (report.score.adjusted.value, report.rows) == (None, ())
     assert "too few" in report.likelihood_ratio.reason
 
 
 def test_of_competing_causes_the_first_has_the_hazard_ratio() -> None:
     table = competed()
-    report = found(table, COMPETING)
+    report = section_of(table, COMPETING)
     first = table.assign(event=(table["event"] == "relapse") * 1, log_hazard=table["risk"])
-    expected = found(first)
+    expected = section_of(first)
     assert report.score.adjusted.value == pytest.approx(expected.score.adjusted.value, rel=1e-9)
     assert report.discrimination.both.value != expected.discrimination.both.value
 
@@ -210,9 +210,9 @@ def test_the_likelihood_ratio_test_is_right_about_scores_without_worth() -> None
         table = with_risks(seed)
         noise = table.assign(log_hazard=np.random.default_rng(seed + 10**6).normal(size=len(table)))
         evaluation = refitted(noise, ENDPOINT, TOOL, clinic(seed))
-        known = Clinical.of(evaluation)
-        assert known is not None
-        p = adjusted(evaluation, known).likelihood_ratio.p
+        clinical = Clinical.of(evaluation)
+        assert clinical is not None
+        p = adjusted(evaluation, clinical).likelihood_ratio.p
         assert p is not None
         rejected += p < 0.05
     assert 0.01 <= rejected / runs <= 0.12

@@ -36,17 +36,17 @@ NOBODY = RecalibratedProbability(method="platt", n=0, reason="no fold could be c
 NUMBERS = ("intercept", "slope", "brier", "scaled_brier", "ece")
 
 
-def told(
+def simulated(
     steepness: float = 1.0, shift: float = 0.0, patients: int = 400, folds: int = 2, seed: int = 0
 ) -> pd.DataFrame:
     """Two classes whose probabilities are right but for a factor and a shift of the logit."""
     rng = np.random.default_rng(seed)
     values = 1.5 * rng.normal(size=patients) - 0.5
-    known = {"patient": names(patients), "label": (rng.random(patients) < expit(values)).astype(int)}
+    columns = {"patient": names(patients), "label": (rng.random(patients) < expit(values)).astype(int)}
     score = expit(steepness * values + shift)
     return pd.concat(
         [
-            pd.DataFrame({**known, "p_1": score, "fold": fold, "role": role})
+            pd.DataFrame({**columns, "p_1": score, "fold": fold, "role": role})
             for fold, role in roles(rng, patients, folds)
         ],
         ignore_index=True,
@@ -54,39 +54,39 @@ def told(
 
 
 def of(table: pd.DataFrame, endpoint: Endpoint, tool: dict[str, Any] | None = None, resamples: int = 100) -> Any:
-    found = Calibration.compute(refitted(table, endpoint, tool, resamples=resamples))
-    assert found is not None
-    assert Calibration.model_validate_json(found.model_dump_json()) == found
-    return found
+    result = Calibration.compute(refitted(table, endpoint, tool, resamples=resamples))
+    assert result is not None
+    assert Calibration.model_validate_json(result.model_dump_json()) == result
+    return result
 
 
 def test_the_numbers_are_those_of_the_pooled_report_rows() -> None:
-    table = told()
+    table = simulated()
     reported = table[table["role"] == "report"].drop_duplicates("patient")
-    found = of(table, Binary()).questions[0]
+    result = of(table, Binary()).questions[0]
     for name, metric in zip(NUMBERS, (intercept, slope, brier, scaled_brier, ece), strict=True):
-        number = found.ece.estimate if name == "ece" else getattr(found, name)
+        number = result.ece.estimate if name == "ece" else getattr(result, name)
         assert number.value == pytest.approx(float(metric(reported["p_1"], reported["label"])), rel=1e-9)
         assert number.counts == {"n": len(reported), "positives": int(reported["label"].sum())}
-        assert (found.n, found.positives) == (400, number.counts["positives"])
-    assert sum(one.n for one in found.bins) == sum(found.histogram.positives + found.histogram.negatives) == 400
+        assert (result.n, result.positives) == (400, number.counts["positives"])
+    assert sum(each.n for each in result.bins) == sum(result.histogram.positives + result.histogram.negatives) == 400
 
 
 def test_a_right_model_is_acceptable_and_its_curve_is_the_diagonal() -> None:
-    found = of(told(patients=3000), Binary(), resamples=200).questions[0]
-    assert found.intercept.low < 0 < found.intercept.high
-    assert found.slope.low < 1 < found.slope.high
-    assert found.verdict.startswith("acceptable: slope ")
-    curve = found.curve
+    result = of(simulated(patients=3000), Binary(), resamples=200).questions[0]
+    assert result.intercept.low < 0 < result.intercept.high
+    assert result.slope.low < 1 < result.slope.high
+    assert result.verdict.startswith("acceptable: slope ")
+    curve = result.curve
     assert (np.diff(curve.x) > 0).all()
     np.testing.assert_allclose(curve.y, curve.x, atol=0.08)
     inside = (np.array(curve.low) <= curve.x) & (curve.x <= np.array(curve.high))
     assert inside.mean() > 0.8
-    assert found.ece.by_chance == pytest.approx(found.ece.estimate.value, abs=0.02)
+    assert result.ece.by_chance == pytest.approx(result.ece.estimate.value, abs=0.02)
 
 
 @pytest.mark.parametrize(
-    ("steepness", "shift", "said"),
+    ("steepness", "shift", "text"),
     [
         (2.5, 0.0, "ranking only: slope 0.*too extreme"),
         (0.4, 0.0, "ranking only: slope 2.*too near to each other"),
@@ -94,9 +94,9 @@ def test_a_right_model_is_acceptable_and_its_curve_is_the_diagonal() -> None:
         (1.0, -1.0, "the slope is acceptable.*too low on the whole"),
     ],
 )
-def test_too_sure_too_shy_and_shifted_models_are_told_apart(steepness: float, shift: float, said: str) -> None:
-    found = of(told(steepness, shift, 2000), Binary(), resamples=50)
-    assert re.match(said, found.questions[0].verdict)
+def test_too_sure_too_shy_and_shifted_models_are_told_apart(steepness: float, shift: float, text: str) -> None:
+    result = of(simulated(steepness, shift, 2000), Binary(), resamples=50)
+    assert re.match(text, result.questions[0].verdict)
 
 
 def test_a_wide_interval_and_no_number_are_said() -> None:
@@ -107,17 +107,17 @@ def test_a_wide_interval_and_no_number_are_said() -> None:
 
 @pytest.mark.parametrize("method", ["platt", "temperature"])
 def test_recalibration_is_fitted_to_select_rows_of_each_fold_and_mends_the_slope(method: str) -> None:
-    table = told(3.0, patients=1200)
+    table = simulated(3.0, patients=1200)
     report = of(table, Binary(), {"calibration": method})
-    found, fitted = report.questions[0], report.fitted
-    assert found.calibrated.method == fitted.method == method
-    assert abs(found.calibrated.slope.value - 1) < 0.2 < abs(found.slope.value - 1)
-    assert found.calibrated.brier.value < found.brier.value
-    assert found.calibrated.n == found.n
+    result, fitted = report.questions[0], report.fitted
+    assert result.calibrated.method == fitted.method == method
+    assert abs(result.calibrated.slope.value - 1) < 0.2 < abs(result.slope.value - 1)
+    assert result.calibrated.brier.value < result.brier.value
+    assert result.calibrated.n == result.n
     table = table.sort_values("patient")
-    for fold, one in enumerate(fitted.folds):
+    for fold, each in enumerate(fitted.folds):
         select = table[(table["fold"] == fold) & (table["role"] == "select")]
-        assert (one.fold, one.n, one.parameters) == (
+        assert (each.fold, each.n, each.parameters) == (
             fold,
             len(select),
             fit(method, Binary(), select).model_dump(mode="json"),
@@ -125,16 +125,16 @@ def test_recalibration_is_fitted_to_select_rows_of_each_fold_and_mends_the_slope
 
 
 def test_report_rows_change_nothing_that_was_fitted() -> None:
-    table = told(3.0)
-    other, report = table.copy(), table["role"] == "report"
-    other.loc[report, "label"] = 1 - other.loc[report, "label"]
-    other.loc[report, "p_1"] = 0.5
-    one, two = (of(each, Binary(), {"calibration": "platt"}, 20).fitted for each in (table, other))
-    assert one == two
+    table = simulated(3.0)
+    second, report = table.copy(), table["role"] == "report"
+    second.loc[report, "label"] = 1 - second.loc[report, "label"]
+    second.loc[report, "p_1"] = 0.5
+    first, two = (of(each, Binary(), {"calibration": "platt"}, 20).fitted for each in (table, second))
+    assert first == two
 
 
 def test_a_fold_that_cannot_be_calibrated_is_listed_with_its_reason() -> None:
-    table = told(3.0, patients=300)
+    table = simulated(3.0, patients=300)
     table.loc[(table["fold"] == 0) & (table["role"] == "select"), "label"] = 0
     report = of(table, Binary(), {"calibration": "platt"})
     assert "0 positives" in report.fitted.folds[0].reason
@@ -145,8 +145,8 @@ def test_a_fold_that_cannot_be_calibrated_is_listed_with_its_reason() -> None:
 
 
 def test_the_calibration_of_a_released_tool_is_applied_as_it_is() -> None:
-    table = told(3.0)
-    reported, elsewhere = table[table["role"] == "report"].assign(fold=0), told(1.0, seed=1)
+    table = simulated(3.0)
+    reported, elsewhere = table[table["role"] == "report"].assign(fold=0), simulated(1.0, seed=1)
     calibrator = fit("platt", Binary(), elsewhere[elsewhere["role"] == "select"])
     state = FittedState(calibration=calibrator.model_copy(update={"on": LOCAL}))
     evaluation = Evaluation.of(reported, Binary(), Tool(calibration="temperature"), states={0: state}, resamples=20)
@@ -161,20 +161,20 @@ def test_the_calibration_of_a_released_tool_is_applied_as_it_is() -> None:
 
 
 def test_few_positives_have_numbers_and_no_curve_and_one_class_has_a_reason() -> None:
-    table = told(patients=60)
+    table = simulated(patients=60)
     positive = table["label"] == 1
     few = table[~positive | (table["patient"].isin(sorted(table.loc[positive, "patient"].unique())[:4]))]
-    found = of(few, Binary()).questions[0]
-    assert found.curve is None
-    assert found.curve_reason.startswith("fewer than 10")
-    assert np.isfinite(found.slope.value)
+    result = of(few, Binary()).questions[0]
+    assert result.curve is None
+    assert result.curve_reason.startswith("fewer than 10")
+    assert np.isfinite(result.slope.value)
     none = of(few[few["label"] == 0], Binary()).questions[0]
     n = int((~positive & (table["role"] == "report")).sum())
     assert none == QuestionCalibration(name="1", n=n, positives=0, reason="positives or negatives are absent")
 
 
 def test_the_interval_of_the_calibration_error_is_the_percentile_interval_turned_about_the_value() -> None:
-    evaluation = refitted(told(2.0, patients=200), Binary(), resamples=100)
+    evaluation = refitted(simulated(2.0, patients=200), Binary(), resamples=100)
     report = Calibration.compute(evaluation)
     assert report is not None
     assert report.questions[0].ece is not None
@@ -188,7 +188,7 @@ def test_the_interval_of_the_calibration_error_is_the_percentile_interval_turned
 
 
 def test_a_label_is_recalibrated_for_the_patients_of_the_folds_that_could_be() -> None:
-    table = told(3.0, patients=300).rename(columns={"label": "MSI", "p_1": "p_MSI"})
+    table = simulated(3.0, patients=300).rename(columns={"label": "MSI", "p_1": "p_MSI"})
     without = (table["fold"] == 1) & (table["role"] == "select")
     table = table.assign(EBV=table["MSI"].where(~without, 0), p_EBV=table["p_MSI"])
     labels = of(table, Multilabel(columns=("MSI", "EBV")), {"calibration": "platt"}, 20).questions
@@ -203,32 +203,32 @@ def test_two_exclusive_classes_have_errors_of_all_classes() -> None:
 
 
 def test_a_separating_score_has_no_slope_and_says_why() -> None:
-    table = told(patients=60).assign(p_1=lambda rows: 0.2 + 0.5 * rows["label"])
-    found = of(table, Binary()).questions[0]
-    assert found.slope.value is None
-    assert "separates" in found.slope.reason
-    assert found.verdict.startswith("not estimable")
+    table = simulated(patients=60).assign(p_1=lambda rows: 0.2 + 0.5 * rows["label"])
+    result = of(table, Binary()).questions[0]
+    assert result.slope.value is None
+    assert "separates" in result.slope.reason
+    assert result.verdict.startswith("not estimable")
 
 
 def test_every_class_boundary_and_label_is_a_question() -> None:
     words = ("a", "b", "c")
     several = of(multiclass(), Multiclass(classes=words), {"calibration": "temperature"}, 50)
-    assert [one.name for one in several.questions] == list(words)
+    assert [each.name for each in several.questions] == list(words)
     assert several.classes.log_loss.n == several.classes.calibrated.log_loss.n == 90
     grades = of(multiclass().rename(columns={"label": "grade"}), Ordinal(classes=words), {"calibration": "platt"}, 50)
-    assert [one.name for one in grades.questions] == [">= b", ">= c"]
+    assert [each.name for each in grades.questions] == [">= b", ">= c"]
     labels = binary().rename(columns={"label": "MSI", "p_1": "p_MSI"})
     labels["EBV"], labels["p_EBV"] = np.where(labels["patient"].astype(int) % 3, labels["MSI"].astype(str), ""), 0.5
-    asked = of(labels, Multilabel(columns=("MSI", "EBV")), {"calibration": "platt"}, 50).questions
-    assert [one.n for one in asked] == [120, 80]
-    assert asked[1].calibrated == NOBODY
-    assert asked[0].calibrated.n == 120
+    requested = of(labels, Multilabel(columns=("MSI", "EBV")), {"calibration": "platt"}, 50).questions
+    assert [each.n for each in requested] == [120, 80]
+    assert requested[1].calibrated == NOBODY
+    assert requested[0].calibrated.n == 120
 
 
 def test_survival_has_its_own_section_and_a_wrong_method_is_refused() -> None:
     assert Calibration.compute(Evaluation.of(survival(), Cox(), Tool(calibration="platt"))) is None
     with pytest.raises(ConfigError, match="method 'magic'"):
-        of(told(patients=60), Binary(), {"calibration": "magic"})
+        of(simulated(patients=60), Binary(), {"calibration": "magic"})
 
 
 def valued(patients: int = 500, slope_of: float = 1.0, bias: float = 0.0, sd: float = 2.0) -> pd.DataFrame:
@@ -241,12 +241,12 @@ def valued(patients: int = 500, slope_of: float = 1.0, bias: float = 0.0, sd: fl
 
 
 def test_values_have_bias_slope_and_curve() -> None:
-    found = of(valued(slope_of=0.5, bias=3), Regression(unit="points"), resamples=300).predicted_value
-    assert found.bias.low < 3 < found.bias.high
-    assert found.slope.low < 0.5 < found.slope.high
-    assert found.unit == "points"
-    np.testing.assert_allclose(np.diff(found.curve.y) / np.diff(found.curve.x), 0.5, atol=0.35)
-    assert sum(one.n for one in found.bins) == 500
+    result = of(valued(slope_of=0.5, bias=3), Regression(unit="points"), resamples=300).predicted_value
+    assert result.bias.low < 3 < result.bias.high
+    assert result.slope.low < 0.5 < result.slope.high
+    assert result.unit == "points"
+    np.testing.assert_allclose(np.diff(result.curve.y) / np.diff(result.curve.x), 0.5, atol=0.35)
+    assert sum(each.n for each in result.bins) == 500
     flat = of(valued().assign(value=1.0), Regression(), resamples=20).predicted_value
     assert flat.slope.value is None
     assert flat.curve is None
@@ -258,8 +258,8 @@ def test_the_spread_of_values_is_held_against_what_it_promises(kind: str) -> Non
         of(valued(sd=sd), Regression(loss=kind), resamples=20).predicted_value.coverage for sd in (2.0, 0.7)
     )
     assert len(right) == (3 if kind == "gaussian" else 4)
-    assert all(abs(one.estimate.value - one.expected) < 0.05 for one in right)
-    assert all(one.estimate.high < one.expected for one in narrow if one.name.startswith("central"))
+    assert all(abs(each.estimate.value - each.expected) < 0.05 for each in right)
+    assert all(each.estimate.high < each.expected for each in narrow if each.name.startswith("central"))
     assert of(valued(), Regression(), resamples=20).predicted_value.coverage == ()
 
 
@@ -267,12 +267,12 @@ def test_the_spread_of_values_is_held_against_what_it_promises(kind: str) -> Non
 def test_intervals_hold_the_truth_nearly_nineteen_times_in_twenty() -> None:
     """Seen over 400 samples of 200 patients: 0.93, 0.92, 0.93 and 0.93; 0.80 for the intercept drawn within classes."""
     rng, held = np.random.default_rng(0), []
-    large = told(1.5, patients=200_000, folds=1).query("role == 'report'")
+    large = simulated(1.5, patients=200_000, folds=1).query("role == 'report'")
     metrics = {"intercept": intercept, "slope": slope, "brier": brier, "scaled_brier": scaled_brier}
     truth = {name: float(metric(large["p_1"], large["label"])) for name, metric in metrics.items()}
     for _ in range(200):
-        table = told(1.5, patients=200, folds=1, seed=int(rng.integers(2**31)))
-        found = of(table, Binary(), resamples=300).questions[0]
-        held.append([getattr(found, name).low <= truth[name] <= getattr(found, name).high for name in truth])
+        table = simulated(1.5, patients=200, folds=1, seed=int(rng.integers(2**31)))
+        result = of(table, Binary(), resamples=300).questions[0]
+        held.append([getattr(result, name).low <= truth[name] <= getattr(result, name).high for name in truth])
     coverage = dict(zip(truth, np.mean(held, axis=0), strict=True))
     assert all(0.88 <= value <= 0.99 for value in coverage.values()), coverage

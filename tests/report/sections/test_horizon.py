@@ -29,7 +29,7 @@ def simulated(seed: int, patients: int, stretch: float = 1.0, causes: int = 1) -
 VIEW = ENDPOINT.survival
 
 
-def found(table: pd.DataFrame, **options: Any) -> Any:
+def section_of(table: pd.DataFrame, **options: Any) -> Any:
     assert VIEW is not None
     return calibration(refitted(table, ENDPOINT, resamples=50, **options), VIEW)
 
@@ -65,7 +65,7 @@ def test_the_slope_holds_for_competing_risks(stretch: float, low: float, high: f
 def test_numbers_are_those_of_lifelines() -> None:
     table = with_risks()
     rows = table[table["role"] == "report"].drop_duplicates("patient")
-    for each, at in zip(found(table), (12, 36, 60), strict=True):
+    for each, at in zip(section_of(table), (12, 36, 60), strict=True):
         risk = rows[f"risk_{each.horizon}"]
         observed = 1 - KaplanMeierFitter().fit(rows["time"], rows["event"]).predict(at)
         assert each.predicted == pytest.approx(risk.mean())
@@ -79,10 +79,10 @@ def test_numbers_are_those_of_lifelines() -> None:
 
 def test_the_fifths_hold_every_patient_once_and_equal_risks_together() -> None:
     risk, time, code = simulated(2, 203)
-    parts: Any = quintiles(risk, time, code, 1.0)
-    assert sum(part.n for part in parts) == 203
-    assert [part.predicted for part in parts] == sorted(part.predicted for part in parts)
-    assert sum(part.n * part.predicted for part in parts) == pytest.approx(risk.sum())
+    fifths: Any = quintiles(risk, time, code, 1.0)
+    assert sum(part.n for part in fifths) == 203
+    assert [part.predicted for part in fifths] == sorted(part.predicted for part in fifths)
+    assert sum(part.n * part.predicted for part in fifths) == pytest.approx(risk.sum())
     tied: Any = quintiles(np.repeat([0.1, 0.2], [150, 53]), time, code, 1.0)
     assert [(part.n, part.predicted) for part in tied] == [(150, pytest.approx(0.1)), (53, pytest.approx(0.2))]
 
@@ -116,8 +116,8 @@ def test_too_few_events_give_a_reason_and_no_curve() -> None:
 def test_only_risks_from_0_to_1_are_risks() -> None:
     table = with_risks()
     with pytest.raises(PredictionsError, match=r"risk_3y is 1\.5 in 1 rows, expected 0 to 1"):
-        found(table.assign(risk_3y=np.where(np.arange(len(table)) == 7, 1.5, table["risk_3y"])))
-    assert found(table.drop(columns=["risk_1y", "risk_3y", "risk_5y"])) == ()
+        section_of(table.assign(risk_3y=np.where(np.arange(len(table)) == 7, 1.5, table["risk_3y"])))
+    assert section_of(table.drop(columns=["risk_1y", "risk_3y", "risk_5y"])) == ()
 
 
 def test_of_competing_causes_the_first_is_calibrated() -> None:

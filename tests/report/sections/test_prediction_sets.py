@@ -25,26 +25,26 @@ ASKED: dict[str, Any] = {"conformal": {"coverage": 0.8}}
 
 
 def of(table: pd.DataFrame, endpoint: Endpoint, tool: dict[str, Any] = ASKED) -> Any:
-    found = PredictionSets.compute(refitted(table, endpoint, tool, resamples=50))
-    assert found is not None
-    return found
+    result = PredictionSets.compute(refitted(table, endpoint, tool, resamples=50))
+    assert result is not None
+    return result
 
 
 def numbers(seed: int = 0, patients: int = 90) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     score = rng.normal(size=patients)
-    known = {"patient": tables.names(patients), "score": score}
+    columns = {"patient": tables.names(patients), "score": score}
     design = tables.roles(rng, patients, 3)
-    parts = [
-        pd.DataFrame({**known, "fold": fold, "role": role, "value": score + rng.normal(size=patients)})
+    tables_by_fold = [
+        pd.DataFrame({**columns, "fold": fold, "role": role, "value": score + rng.normal(size=patients)})
         for fold, role in design
     ]
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(tables_by_fold, ignore_index=True)
 
 
 def test_every_reported_patient_counts_once_by_the_limits_of_the_own_fold() -> None:
     table = tables.multiclass(patients=150)
-    found = of(table, Multiclass(classes=("a", "b", "c")))
+    result = of(table, Multiclass(classes=("a", "b", "c")))
     hits, sizes = [], []
     for _, rows in table.groupby("fold"):
         limits = fitting.fit(
@@ -52,10 +52,10 @@ def test_every_reported_patient_counts_once_by_the_limits_of_the_own_fold() -> N
         )
         assert limits is not None
         report = rows[rows["role"] == "report"]
-        sets = [set(said.split("|")) - {""} for said in limits.apply(report)["set"]]
-        hits += [label in own for label, own in zip(report["label"], sets, strict=True)]
-        sizes += [len(own) for own in sets]
-    (part,) = found.parts
+        sets = [set(text.split("|")) - {""} for text in limits.apply(report)["set"]]
+        hits += [label in members for label, members in zip(report["label"], sets, strict=True)]
+        sizes += [len(members) for members in sets]
+    (part,) = result.parts
     interval = stats.binomtest(sum(hits), 150).proportion_ci(0.95, "exact")
     assert part.n == 150
     assert part.coverage.value == pytest.approx(np.mean(hits))
@@ -64,31 +64,31 @@ def test_every_reported_patient_counts_once_by_the_limits_of_the_own_fold() -> N
     assert part.mean_size.low < np.mean(sizes) < part.mean_size.high
     assert part.singletons.counts["successes"] == sizes.count(1)
     assert part.empty.counts["successes"] == sizes.count(0)
-    by_class = [one.coverage for one in part.by_class]
-    assert sum(one.counts["successes"] for one in by_class) == sum(hits)
+    by_class = [each.coverage for each in part.by_class]
+    assert sum(each.counts["successes"] for each in by_class) == sum(hits)
     assert [limit.fold for limit in part.fitted] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
 def test_reported_labels_change_no_limit() -> None:
     table = tables.binary()
     reported = table["role"] == "report"
-    other = table.assign(label=table["label"].where(~reported, 1 - table["label"]))
-    ours, theirs = (of(one, Binary()).parts[0] for one in (table, other))
+    relabelled = table.assign(label=table["label"].where(~reported, 1 - table["label"]))
+    ours, theirs = (of(each, Binary()).parts[0] for each in (table, relabelled))
     assert ours.fitted == theirs.fitted
     assert ours.coverage != theirs.coverage
 
 
 def test_frozen_limits_are_applied_and_never_fitted_anew() -> None:
     table = tables.binary()
-    known = fitting.fit(ConformalOptions(coverage=0.8), Binary(), table[table["role"] == "train"])
-    assert known is not None
+    trained = fitting.fit(ConformalOptions(coverage=0.8), Binary(), table[table["role"] == "train"])
+    assert trained is not None
     rows = table[table["fold"] == 0].assign(role="report")
-    found = PredictionSets.compute(
-        Evaluation.of(rows, Binary(), Tool.parse(ASKED), resamples=50, states={0: FittedState(conformal=known)})
+    result = PredictionSets.compute(
+        Evaluation.of(rows, Binary(), Tool.parse(ASKED), resamples=50, states={0: FittedState(conformal=trained)})
     )
-    assert found is not None
-    limits = [(limit.of, limit.n, limit.cut) for limit in found.parts[0].fitted]
-    assert limits == [(limit.of, limit.n, limit.cut) for limit in known.parts[0].limits]
+    assert result is not None
+    limits = [(limit.of, limit.n, limit.cut) for limit in result.parts[0].fitted]
+    assert limits == [(limit.of, limit.n, limit.cut) for limit in trained.parts[0].limits]
     assert PredictionSets.compute(Evaluation.of(rows, Binary(), Tool.parse(ASKED))) is None
 
 
@@ -96,8 +96,8 @@ def test_labels_have_parts_of_their_own() -> None:
     table = tables.binary().rename(columns={"p_1": "p_x", "label": "x"})
     table = table.assign(y=1 - table["x"], p_y=1 - table["p_x"]).astype({"x": str, "y": str})
     table.loc[table["patient"] < "010", "y"] = ""
-    parts = of(table, Multilabel(("x", "y"))).parts
-    assert [(part.name, part.n) for part in parts] == [("x", 120), ("y", 110)]
+    labels = of(table, Multilabel(("x", "y"))).parts
+    assert [(part.name, part.n) for part in labels] == [("x", 120), ("y", 110)]
 
 
 def test_intervals_have_a_width_and_a_verdict() -> None:
@@ -108,11 +108,11 @@ def test_intervals_have_a_width_and_a_verdict() -> None:
 
 
 def test_limits_that_leave_nothing_out_are_said_and_have_no_width() -> None:
-    found = of(numbers(), Regression(), {"conformal": {"coverage": 0.99}})
-    (part,) = found.parts
+    result = of(numbers(), Regression(), {"conformal": {"coverage": 0.99}})
+    (part,) = result.parts
     assert part.coverage.value == 1
     assert (part.mean_width.value, part.mean_width.reason) == (None, "90 of 90 intervals have no end.")
-    assert len(found.notes) == 3
+    assert len(result.notes) == 3
 
 
 def test_a_model_that_promises_too_much_is_told() -> None:

@@ -27,7 +27,7 @@ from tests.report.tables import binary, refitted, survival
 TIMES = list(map(float, HORIZONS.values()))
 
 
-def found(table: pd.DataFrame | None = None, **options: Any) -> Any:
+def section_of(table: pd.DataFrame | None = None, **options: Any) -> Any:
     if table is None and not options:
         return plain()
     evaluation = refitted(with_risks() if table is None else table, ENDPOINT, resamples=20, **options)
@@ -38,7 +38,7 @@ def found(table: pd.DataFrame | None = None, **options: Any) -> Any:
 
 @cache
 def plain() -> Any:
-    return found(with_risks())
+    return section_of(with_risks())
 
 
 def by_fold(table: pd.DataFrame) -> list[tuple[Any, Any, pd.DataFrame]]:
@@ -51,7 +51,7 @@ def by_fold(table: pd.DataFrame) -> list[tuple[Any, Any, pd.DataFrame]]:
 
 
 def test_concordances_are_means_over_folds_of_the_libraries_values() -> None:
-    report, folds = found(), by_fold(with_risks())
+    report, folds = section_of(), by_fold(with_risks())
     harrell = [concordance_index(rows["time"], -rows["log_hazard"], rows["event"]) for _, _, rows in folds]
     uno = [metrics.concordance_index_ipcw(train, seen, rows["log_hazard"], 60)[0] for train, seen, rows in folds]
     assert report.c_index.folds == pytest.approx(harrell, abs=1e-12)
@@ -63,7 +63,7 @@ def test_concordances_are_means_over_folds_of_the_libraries_values() -> None:
 
 
 def test_areas_at_the_stated_times_are_scikit_survivals() -> None:
-    report, folds = found(tool={"times": [36, 20]}), by_fold(with_risks())
+    report, folds = section_of(tool={"times": [36, 20]}), by_fold(with_risks())
     scores = ("log_hazard", "risk_3y")
     assert [(each.name, each.score) for each in report.auc] == [("20", "log_hazard"), ("3y", "risk_3y")]
     for each, score in zip(report.auc, scores, strict=True):
@@ -74,7 +74,7 @@ def test_areas_at_the_stated_times_are_scikit_survivals() -> None:
 
 
 def test_brier_scores_and_their_integral_are_scikit_survivals() -> None:
-    report, folds = found(), by_fold(with_risks())
+    report, folds = section_of(), by_fold(with_risks())
     for place, each in enumerate(report.brier):
         expected = [
             metrics.brier_score(train, seen, 1 - rows[[f"risk_{each.name}"]], [TIMES[place]])[1][0]
@@ -88,32 +88,32 @@ def test_brier_scores_and_their_integral_are_scikit_survivals() -> None:
         moments, curve = kaplan_meier_estimator(train["event"], train["time"])
         null = np.tile(curve[np.searchsorted(moments, TIMES, side="right") - 1], (len(rows), 1))
         nulls.append(metrics.integrated_brier_score(train, seen, null, TIMES))
-    whole = report.integrated_brier
-    assert whole.model.folds == pytest.approx(integrals, abs=1e-12)
-    assert whole.kaplan_meier.folds == pytest.approx(nulls, abs=1e-12)
-    assert whole.scaled.folds == pytest.approx(1 - np.array(integrals) / nulls, abs=1e-12)
-    assert (whole.start, whole.end, whole.horizons) == (12, 60, ("1y", "3y", "5y"))
+    integrated = report.integrated_brier
+    assert integrated.model.folds == pytest.approx(integrals, abs=1e-12)
+    assert integrated.kaplan_meier.folds == pytest.approx(nulls, abs=1e-12)
+    assert integrated.scaled.folds == pytest.approx(1 - np.array(integrals) / nulls, abs=1e-12)
+    assert (integrated.start, integrated.end, integrated.horizons) == (12, 60, ("1y", "3y", "5y"))
 
 
 def test_scores_of_folds_are_never_compared_with_each_other() -> None:
     table = with_risks()
     moved = table.assign(log_hazard=table["log_hazard"] * (1 + table["fold"]) - 1000 * table["fold"])
     for name in ("c_index", "uno_c"):
-        assert getattr(found(moved), name).value == pytest.approx(getattr(found(), name).value, abs=1e-12)
+        assert getattr(section_of(moved), name).value == pytest.approx(getattr(section_of(), name).value, abs=1e-12)
 
 
 def test_what_training_patients_had_sets_the_weights() -> None:
     table = with_risks()
     reported = table["role"] == "report"
-    other = found(table.assign(event=np.where(reported | (table["time"] > 20), table["event"], 0)))
-    assert other.uno_c.value != found().uno_c.value
-    assert other.c_index == found().c_index
-    assert found().reference == "training patients"
-    assert "without training rows" in found(table[reported]).reference
+    less_followed = section_of(table.assign(event=np.where(reported | (table["time"] > 20), table["event"], 0)))
+    assert less_followed.uno_c.value != section_of().uno_c.value
+    assert less_followed.c_index == section_of().c_index
+    assert section_of().reference == "training patients"
+    assert "without training rows" in section_of(table[reported]).reference
 
 
 def test_tau_is_the_last_stated_time_or_where_a_tenth_is_at_risk() -> None:
-    stated = found(tool={"times": [12, 24]}).tau
+    stated = section_of(tool={"times": [12, 24]}).tau
     assert (stated.value, stated.set_by) == (24, "the last stated time")
     table = survival(patients=150)
     plain: Any = TimeToEvent.compute(refitted(table, Cox(), resamples=20))
@@ -126,7 +126,7 @@ def test_tau_is_the_last_stated_time_or_where_a_tenth_is_at_risk() -> None:
 
 
 def test_a_time_that_nobody_reaches_has_a_reason_and_no_number() -> None:
-    report = found(tool={"times": [12, 500]})
+    report = section_of(tool={"times": [12, 500]})
     late = report.auc[1]
     assert (late.name, late.estimate.value) == ("500", None)
     assert "no fold" in late.estimate.reason
@@ -160,17 +160,17 @@ def test_the_stratified_concordance_is_that_of_pairs_within_a_stratum(
     rows = [np.repeat(np.arange(patients), row.astype(int)) for row in weight]
     copies = [within(risk[row], time[row], code[row], stratum[row]) for row in rows]
     np.testing.assert_allclose(within(risk, time, code, stratum, weight), copies, atol=1e-12)
-    whole = competing_c_index(risk, time, code) if causes == 2 else c_index(risk, time, code)
-    np.testing.assert_allclose(within(risk, time, code, np.zeros(patients, int)), whole, atol=1e-12)
+    total = competing_c_index(risk, time, code) if causes == 2 else c_index(risk, time, code)
+    np.testing.assert_allclose(within(risk, time, code, np.zeros(patients, int)), total, atol=1e-12)
 
 
 def test_a_score_that_only_knows_the_site_is_worth_nothing_within_sites() -> None:
     table, patients = with_risks(), clinic()
     site = (patients["site"] == "A").to_dict()
-    report = found(table.assign(log_hazard=table["patient"].map(site).astype(float)), patients=patients)
+    report = section_of(table.assign(log_hazard=table["patient"].map(site).astype(float)), patients=patients)
     assert report.c_index_within_site.value == pytest.approx(0.5)
-    assert found().c_index_within_site is None
-    unknown = found(patients=patients.assign(site="")).c_index_within_site
+    assert section_of().c_index_within_site is None
+    unknown = section_of(patients=patients.assign(site="")).c_index_within_site
     assert unknown.value is None
 
 
@@ -200,30 +200,33 @@ def test_every_cause_is_measured_by_its_own_risk_with_weights_of_its_folds_train
     assert first is not None
     assert first.other_causes == (), "without a risk there is nothing to measure"
     assert first.uno_c == report.uno_c
-    (other,) = report.other_causes
+    (second,) = report.other_causes
     counts = table.drop_duplicates("patient")["event"].value_counts()
-    assert (other.name, other.score, other.counts["events"]) == ("death", "risk_death_3y", counts["death"])
+    assert (second.name, second.score, second.counts["events"]) == ("death", "risk_death_3y", counts["death"])
     codes = {"relapse": {"censored": 0, "relapse": 1, "death": 2}, "death": {"censored": 0, "relapse": 2, "death": 1}}
     for fold in range(3):
         train, rows = (table[(table["fold"] == fold) & (table["role"] == role)] for role in ("train", "report"))
         censoring = Censoring.fit(train["time"], train["event"] != "censored")
-        for name, told, score in (("relapse", report, rows["risk_relapse_3y"]), ("death", other, risk[rows.index])):
+        for name, measured, score in (
+            ("relapse", report, rows["risk_relapse_3y"]),
+            ("death", second, risk[rows.index]),
+        ):
             code, time = rows["event"].map(codes[name]).to_numpy(), rows["time"].to_numpy()
-            assert told.uno_c.folds[fold] == pytest.approx(uno_c(score, time, code, 36, censoring))
+            assert measured.uno_c.folds[fold] == pytest.approx(uno_c(score, time, code, 36, censoring))
             area = cumulative_dynamic_auc(score, time, code, 36, censoring)
-            assert told.auc[0].estimate.folds[fold] == pytest.approx(area)
+            assert measured.auc[0].estimate.folds[fold] == pytest.approx(area)
             error = brier_at(1 - score, time, code, 36, censoring)
-            assert told.brier[0].model.folds[fold] == pytest.approx(error)
-    assert other.times[0].observed.method.startswith("Aalen-Johansen")
+            assert measured.brier[0].model.folds[fold] == pytest.approx(error)
+    assert second.times[0].observed.method.startswith("Aalen-Johansen")
 
 
 def test_recalibrated_risks_stand_beside_the_models_and_are_right_on_the_whole() -> None:
     table = with_risks(patients=600, stretch=1.8)
-    report = found(table, tool={"calibration": "baseline_slope"})
+    report = section_of(table, tool={"calibration": "baseline_slope"})
     assert (report.recalibration.method, report.recalibration.on) == ("baseline_slope", "select")
-    for fold, one in enumerate(report.recalibration.folds):
+    for fold, each in enumerate(report.recalibration.folds):
         select = table[(table["fold"] == fold) & (table["role"] == "select")].set_index("patient")
-        assert one.parameters == calibrators.fit("baseline_slope", ENDPOINT, select).model_dump(mode="json")
+        assert each.parameters == calibrators.fit("baseline_slope", ENDPOINT, select).model_dump(mode="json")
     for horizon in report.calibration:
         after = horizon.calibrated
         assert after.column == f"calibrated_{horizon.column}"
@@ -232,7 +235,7 @@ def test_recalibrated_risks_stand_beside_the_models_and_are_right_on_the_whole()
         assert after.n == horizon.n == 600
     assert plain().calibration[0].calibrated is None
     assert plain().recalibration is None
-    alone = found(table[table["role"] == "report"], tool={"calibration": "baseline"}).calibration[0].calibrated
+    alone = section_of(table[table["role"] == "report"], tool={"calibration": "baseline"}).calibration[0].calibrated
     assert (alone.n, alone.reason) == (0, "no fold could be calibrated")
 
 

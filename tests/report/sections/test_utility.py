@@ -29,10 +29,10 @@ def of(
     patients: pd.DataFrame | None = None,
     resamples: int = 100,
 ) -> Any:
-    found = Utility.compute(refitted(table, endpoint, tool, patients, resamples=resamples))
-    assert found is not None
-    assert Utility.model_validate_json(found.model_dump_json()) == found
-    return found
+    result = Utility.compute(refitted(table, endpoint, tool, patients, resamples=resamples))
+    assert result is not None
+    assert Utility.model_validate_json(result.model_dump_json()) == result
+    return result
 
 
 def clinic(table: pd.DataFrame, gap: float) -> pd.DataFrame:
@@ -46,23 +46,23 @@ def clinic(table: pd.DataFrame, gap: float) -> pd.DataFrame:
 
 def test_the_curve_is_the_definition_at_the_tools_thresholds() -> None:
     table = binary()
-    found = of(table, Binary(), {"thresholds": [0.1, 0.3, 0.5]}).questions[0]
+    result = of(table, Binary(), {"thresholds": [0.1, 0.3, 0.5]}).questions[0]
     reported = table[table["role"] == "report"]
     score, truth, n = reported["p_1"], reported["label"] == 1, len(reported)
-    assert (found.thresholds, found.thresholds_from) == ((0.1, 0.3, 0.5), "tool")
-    for place, at in enumerate(found.thresholds):
+    assert (result.thresholds, result.thresholds_from) == ((0.1, 0.3, 0.5), "tool")
+    for place, at in enumerate(result.thresholds):
         right, wrong = (score[truth] >= at).sum(), (score[~truth] >= at).sum()
         model = right / n - wrong / n * at / (1 - at)
         everybody = truth.mean() - (1 - truth.mean()) * at / (1 - at)
-        assert found.model.value[place] == pytest.approx(model, rel=1e-12)
-        assert found.all[place] == pytest.approx(everybody, rel=1e-12)
-        assert found.gain.value[place] == pytest.approx(model - max(everybody, 0), abs=1e-12)
+        assert result.model.value[place] == pytest.approx(model, rel=1e-12)
+        assert result.all[place] == pytest.approx(everybody, rel=1e-12)
+        assert result.gain.value[place] == pytest.approx(model - max(everybody, 0), abs=1e-12)
         avoided = 100 * (model - everybody) / (at / (1 - at))
-        assert found.avoided_per_100.value[place] == pytest.approx(avoided, rel=1e-9)
+        assert result.avoided_per_100.value[place] == pytest.approx(avoided, rel=1e-9)
         cleared = (score[~truth] < at).sum() / n - (score[truth] < at).sum() / n * (1 - at) / at
         assert avoided == pytest.approx(100 * cleared, rel=1e-9)
-    assert found.none == (0.0,) * 3
-    assert (found.n, found.positives) == (n, int(truth.sum()))
+    assert result.none == (0.0,) * 3
+    assert (result.n, result.positives) == (n, int(truth.sum()))
 
 
 def test_thresholds_go_from_a_quarter_to_four_times_the_prevalence() -> None:
@@ -99,15 +99,15 @@ def test_clinical_variables_are_fitted_to_training_patients_of_each_fold() -> No
     table = binary(patients=240)
     patients = clinic(table, 1.5)
     tool = {"clinical": {"numeric": ["age"], "categorical": ["stage", "grade"]}, "thresholds": [0.2, 0.4]}
-    found = of(table, Binary(), tool, patients).questions[0]
-    assert found.clinical_variables == ("age", "stage")
-    assert found.clinical_absent == ("grade",)
+    result = of(table, Binary(), tool, patients).questions[0]
+    assert result.clinical_variables == ("age", "stage")
+    assert result.clinical_absent == ("grade",)
     expected = np.zeros(2)
     age = pd.to_numeric(patients["age"], errors="coerce")
     for _, rows in table.groupby("fold"):
         train, report = (rows[rows["role"] == role].set_index("patient") for role in ("train", "report"))
-        known = age[train.index].dropna()
-        scaled = ((age - known.mean()) / known.std(ddof=0)).fillna(0)
+        columns = age[train.index].dropna()
+        scaled = ((age - columns.mean()) / columns.std(ddof=0)).fillna(0)
         stages = [patients["stage"] == word for word in ("I", "II", "")]
         design = np.column_stack([scaled, age.isna(), *stages])
         by = pd.DataFrame(design, index=patients.index).astype(float)
@@ -115,9 +115,9 @@ def test_clinical_variables_are_fitted_to_training_patients_of_each_fold() -> No
         called = model.predict_proba(by.loc[report.index])[:, 1, None] >= [0.2, 0.4]
         truth = report["label"].to_numpy()[:, None]
         expected += (called * (truth - (1 - truth) * [0.25, 2 / 3])).sum(0) / 240
-    np.testing.assert_allclose(found.clinical.value, expected, atol=1e-3)
-    gap = np.array(found.model.value) - found.clinical.value
-    np.testing.assert_allclose(found.over_clinical.value, gap, atol=1e-12)
+    np.testing.assert_allclose(result.clinical.value, expected, atol=1e-3)
+    gap = np.array(result.model.value) - result.clinical.value
+    np.testing.assert_allclose(result.over_clinical.value, gap, atol=1e-12)
 
 
 def test_report_labels_do_not_move_the_clinical_baseline() -> None:
@@ -152,8 +152,8 @@ def test_one_class_and_thresholds_that_are_none_are_said() -> None:
 
 
 def test_classes_are_questions_and_values_have_no_curve() -> None:
-    asked = of(multiclass(), Multiclass(classes=("a", "b", "c"))).questions
-    assert [one.name for one in asked] == ["a", "b", "c"]
+    requested = of(multiclass(), Multiclass(classes=("a", "b", "c"))).questions
+    assert [each.name for each in requested] == ["a", "b", "c"]
     table = pd.DataFrame({"patient": ["a", "b"], "fold": 0, "role": "report", "score": [1.0, 2.0], "value": [1.0, 2.0]})
     assert Utility.compute(refitted(table, Regression())) is None
     assert Utility.compute(refitted(survival(), Cox())) is None
@@ -168,24 +168,24 @@ def at_horizon(patients: int = 200) -> pd.DataFrame:
 
 def test_the_curve_at_a_horizon_is_kaplan_meiers() -> None:
     table = at_horizon()
-    found = of(table, Cox(horizons={"5y": 60}), {"thresholds": [0.3, 0.6]}).horizons[0]
+    result = of(table, Cox(horizons={"5y": 60}), {"thresholds": [0.3, 0.6]}).horizons[0]
     reported = table[table["role"] == "report"]
     for place, at in enumerate((0.3, 0.6)):
         treated = reported[reported["risk_5y"] >= at]
         alive = KaplanMeierFitter().fit(treated["time"], treated["event"]).predict(60)
         expected = (1 - alive - alive * at / (1 - at)) * len(treated) / len(reported)
-        assert found.model.value[place] == pytest.approx(expected, abs=1e-10)
+        assert result.model.value[place] == pytest.approx(expected, abs=1e-10)
     everybody = KaplanMeierFitter().fit(reported["time"], reported["event"]).predict(60)
-    assert found.prevalence == pytest.approx(1 - everybody, abs=1e-12)
-    assert (found.name, found.horizon, found.n) == ("risk_5y", "5y", 200)
-    assert found.events == int(((reported["event"] == 1) & (reported["time"] <= 60)).sum())
+    assert result.prevalence == pytest.approx(1 - everybody, abs=1e-12)
+    assert (result.name, result.horizon, result.n) == ("risk_5y", "5y", 200)
+    assert result.events == int(((reported["event"] == 1) & (reported["time"] <= 60)).sum())
 
 
 def test_the_calibrated_risk_decides_where_it_is_asked_for() -> None:
     table, endpoint = at_horizon(450), Cox(horizons={"5y": 60})
     table["risk_5y"] **= 2
-    asked = ({"thresholds": [0.3, 0.6], "calibration": method} for method in (None, "baseline"))
-    [plain], [better] = (of(table, endpoint, tool).horizons for tool in asked)
+    requested = ({"thresholds": [0.3, 0.6], "calibration": method} for method in (None, "baseline"))
+    [plain], [better] = (of(table, endpoint, tool).horizons for tool in requested)
     assert (plain.calibrated, better.calibrated) == (None, "baseline")
     assert (better.name, better.n, better.prevalence) == (plain.name, plain.n, plain.prevalence)
     assert better.model.value != plain.model.value
@@ -196,9 +196,9 @@ def test_a_clinical_cox_model_stands_beside_the_risks() -> None:
     hazard = table.groupby("patient")["log_hazard"].first()
     patients = pd.DataFrame({"age": (60 + 5 * hazard).round(1).astype(str)})
     tool = {"clinical": {"numeric": ["age"]}, "thresholds": [0.5]}
-    found = of(table, Cox(horizons={"5y": 60}), tool, patients, resamples=20).horizons[0]
-    assert found.clinical_variables == ("age",)
-    assert found.clinical.value[0] == pytest.approx(found.model.value[0], abs=0.05)
+    result = of(table, Cox(horizons={"5y": 60}), tool, patients, resamples=20).horizons[0]
+    assert result.clinical_variables == ("age",)
+    assert result.clinical.value[0] == pytest.approx(result.model.value[0], abs=0.05)
 
 
 def test_competing_causes_have_the_first_ones_incidence_and_a_risk_above_one_is_refused() -> None:
@@ -207,12 +207,12 @@ def test_competing_causes_have_the_first_ones_incidence_and_a_risk_above_one_is_
     endpoint = CompetingRisks(causes=("relapse", "death"), horizons={"5y": 60})
     table["event"] = np.where(table["event"] == 1, 1 + table["patient"].astype(int) % 2, 0)
     patients = pd.DataFrame({"age": table.groupby("patient")["log_hazard"].first().round(1).astype(str)})
-    found = of(table, endpoint, {"clinical": {"numeric": ["age"]}}, patients, resamples=20).horizons[0]
-    assert found.name == "risk_relapse_5y"
-    assert (found.clinical, found.clinical_variables) == (None, ())  # a Cox model of one cause gives no incidence
+    result = of(table, endpoint, {"clinical": {"numeric": ["age"]}}, patients, resamples=20).horizons[0]
+    assert result.name == "risk_relapse_5y"
+    assert (result.clinical, result.clinical_variables) == (None, ())  # a Cox model of one cause gives no incidence
     reported = table[table["role"] == "report"]
     moments, incidence = aalen_johansen(reported["time"], reported["event"], 2)
-    assert found.prevalence == pytest.approx(incidence[0, moments <= 60][-1], abs=1e-12)
+    assert result.prevalence == pytest.approx(incidence[0, moments <= 60][-1], abs=1e-12)
     with pytest.raises(PredictionsError, match="1 of 200 values of risk_relapse_5y outside"):
         of(
             table.assign(risk_relapse_5y=np.where(table.index == table.index[table["role"] == "report"][0], 2, 0.1)),
@@ -227,17 +227,17 @@ def test_bands_hold_the_true_net_benefit_nineteen_times_in_twenty() -> None:
     def sample(patients: int) -> pd.DataFrame:
         values = 1.5 * rng.normal(size=patients) - 1
         label = (rng.random(patients) < expit(values)).astype(int)
-        known = {"patient": np.arange(patients).astype(str), "fold": 0, "role": "report", "label": label}
-        return pd.DataFrame({**known, "p_1": expit(1.3 * values)})
+        columns = {"patient": np.arange(patients).astype(str), "fold": 0, "role": "report", "label": label}
+        return pd.DataFrame({**columns, "p_1": expit(1.3 * values)})
 
     large = sample(1_000_000)
     called, truth = large["p_1"].to_numpy()[:, None] >= at, large["label"].to_numpy()[:, None]
     true = (called * (truth - (1 - truth) * at / (1 - at))).mean(0)
     held = []
     for _ in range(300):
-        found = Utility.compute(refitted(sample(200), Binary(), {"thresholds": at.tolist()}, resamples=500))
-        assert found is not None
-        band = found.questions[0].model
+        result = Utility.compute(refitted(sample(200), Binary(), {"thresholds": at.tolist()}, resamples=500))
+        assert result is not None
+        band = result.questions[0].model
         assert band is not None
         held.append((np.array(band.low) <= true) & (true <= np.array(band.high)))
     coverage = np.mean(held, axis=0)
