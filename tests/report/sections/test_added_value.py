@@ -116,6 +116,16 @@ def test_discrimination_is_of_models_that_never_saw_the_reported_patients() -> N
         assert getattr(forward, name).value + getattr(backward, name).value == pytest.approx(1, abs=1e-9)
 
 
+def test_score_and_covariates_are_weighted_by_select_patients() -> None:
+    table, gained = with_risks(), survived().discrimination
+    sizes = table.groupby(["fold", "role"]).size()
+    for fold in gained.fitted:
+        assert (fold.clinical_n, fold.both_n) == (sizes[fold.fold, "train"], sizes[fold.fold, "select"])
+    for role, is_used in (("train", False), ("select", True)):
+        turned = table.assign(log_hazard=table["log_hazard"].where(table["role"] != role, -table["log_hazard"]))
+        assert (section_of(turned).discrimination.both != gained.both) == is_used
+
+
 def test_covariates_that_know_the_outcome_leave_nothing_to_add() -> None:
     table = with_risks()
     hazard = table.drop_duplicates("patient").set_index("patient")["log_hazard"]
