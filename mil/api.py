@@ -23,9 +23,9 @@ from mil.errors import ConfigError
 from mil.features.formats import Reading
 from mil.inference.ensemble import ensemble
 from mil.inference.predict import predict as predict_one
-from mil.report.files import read_report
 from mil.report.prediction_columns import PredictionColumns
 from mil.report.prediction_files import read
+from mil.report.report_files import read_report
 from mil.report.schema import Report
 from mil.runs.describe import REPORT
 from mil.runs.evaluate import RESAMPLES, evaluate_checkpoint, evaluate_predictions, evaluate_run, evaluate_table
@@ -37,8 +37,8 @@ from mil.study.build import create_model as create_model
 from mil.study.build import describe
 from mil.study.component import TARGET
 from mil.study.compose import configure
-from mil.study.config import RunConfig
 from mil.study.pipeline import read_study
+from mil.study.run_config import RunConfig
 from mil.zoo.predictor import Predictor as Predictor
 from mil.zoo.predictor import load as load
 from mil.zoo.release import release as release_run

@@ -11,8 +11,8 @@ PLURALS = {"tools": "tool", "models": "model", "encoders": "encoder"}
 def conf_dir() -> Path:
     """Return the folder `conf/`."""
     package = Path(__file__).parent
-    inside, beside = package / "conf", package.parent / "conf"
-    return inside if inside.is_dir() else beside
+    in_wheel, in_checkout = package / "conf", package.parent / "conf"
+    return in_wheel if in_wheel.is_dir() else in_checkout
 
 
 def roots(extra: Path | None = None) -> list[Path]:

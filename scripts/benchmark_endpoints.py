@@ -20,7 +20,7 @@ from commands import mil, number
 
 from mil import config
 from mil.files import write
-from mil.report.files import read_report
+from mil.report.report_files import read_report
 from mil.report.schema import Estimate, Report
 from mil.report.sections.oracle import Oracle
 from mil.study import build

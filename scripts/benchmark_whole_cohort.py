@@ -19,7 +19,7 @@ from pathlib import Path
 
 from commands import mil, number
 
-from mil.report.files import read_report
+from mil.report.report_files import read_report
 from mil.report.sections.oracle import Oracle
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mil import checkpoint
 from mil.fitted.state import refit
-from mil.report.files import read_report
+from mil.report.report_files import read_report
 from mil.report.schema import Report
 from mil.report.upgrade import upgrade
 from mil.zoo.verify import recompute, recomputed, released_run

@@ -62,7 +62,7 @@ from real_survival import TABLES, survival
 from sklearn.model_selection import StratifiedKFold
 
 from mil.files import write
-from mil.report.files import read_report
+from mil.report.report_files import read_report
 from mil.stats import auroc
 from mil.stats.proportions import wilson
 

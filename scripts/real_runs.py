@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mil.report.schema import Estimate, Report
-from mil.report.sections.baseline import Baseline
+from mil.report.sections.baseline_model import Baseline
 
 SMALL = ("data.workers=0", "trainer.precision=32-true", "trainer.enable_progress_bar=false")
 

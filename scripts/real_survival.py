@@ -23,7 +23,7 @@ from real_runs import (
     write_trident,
 )
 
-from mil.report.files import read_report
+from mil.report.report_files import read_report
 
 COX, DISCRETE, WEIBULL = "survival", "survival_discrete", "survival_weibull"
 CLINICAL = (

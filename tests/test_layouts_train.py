@@ -14,8 +14,8 @@ from mil.simulation.layouts import LAYOUTS
 from mil.simulation.simulated_cohort import write
 from mil.study import build
 from mil.study.compose import compose
-from mil.study.config import RunConfig
 from mil.study.pipeline import read_study, split_study
+from mil.study.run_config import RunConfig
 from mil.training.train import train
 from tests.conftest import TINY
 

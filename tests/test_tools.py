@@ -22,7 +22,7 @@ from mil.fitted.state import BagSummaries, FittedState
 from mil.simulation.simulated_cohort import draw_patients
 from mil.study import build
 from mil.study.compose import compose
-from mil.study.config import RunConfig
+from mil.study.run_config import RunConfig
 from mil.study.tool import Tool
 from tests.intended_tools import TOOLS as INTENDED
 

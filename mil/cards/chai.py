@@ -16,7 +16,7 @@ from mil.endpoints.endpoint import Endpoint
 from mil.manifest import Manifest
 from mil.report.page.words import named
 from mil.report.schema import Estimate, Report
-from mil.report.sections.baseline import Baseline
+from mil.report.sections.baseline_model import Baseline
 from mil.report.sections.calibration import Calibration
 from mil.report.sections.operating_points import OperatingPoints
 from mil.report.sections.subgroups import Subgroups

@@ -15,8 +15,8 @@ from mil.findings import Finding, raise_first_error
 from mil.splits.roles import ROLES
 from mil.study import split_file_findings
 from mil.study.cohort_facts import facts, rows
-from mil.study.config import RunConfig
 from mil.study.pipeline import check_study
+from mil.study.run_config import RunConfig
 
 
 def check(config: RunConfig, deep: bool = False, as_json: bool = False, workers: int = 2) -> int:

@@ -18,7 +18,7 @@ from mil.cli.evaluate_command import Slides, evaluate
 from mil.errors import MilError
 
 if TYPE_CHECKING:
-    from mil.study.config import RunConfig
+    from mil.study.run_config import RunConfig
 
 app = typer.Typer(
     name="mil",

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mil.config import conf_dir
 from mil.errors import ConfigError
-from mil.report.files import read_report
+from mil.report.report_files import read_report
 from mil.runs.describe import REPORT, headline
 from mil.runs.fit_run import fit_run, resume_run
 from mil.study.compose import compose_run, in_one_line, prepare, validated

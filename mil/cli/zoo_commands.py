@@ -26,7 +26,7 @@ def list_(registry: Registry = None) -> None:
     for head in ("tool", "version") if registry else ("tool", "version", "category", "question"):
         table.add_column(head, overflow="fold")
     if registry:
-        rows = [list(one) for one in registries.listed(registry)]
+        rows = [list(release) for release in registries.listed(registry)]
     else:
         rows = [_described(name, version, folder) for name, version, folder in registries.local()]
     for row in rows:
@@ -38,7 +38,7 @@ def list_(registry: Registry = None) -> None:
 def show(tool: Annotated[str, typer.Argument(help="msi-crc, msi-crc@1.0.0, or a folder")]) -> None:
     """Show what a tool predicts, for whom, how well, and what it must not be used for."""
     from mil import checkpoint
-    from mil.report.files import read_report
+    from mil.report.report_files import read_report
     from mil.runs.describe import REPORT
     from mil.zoo.index import facts_box
     from mil.zoo.registry import resolve
@@ -103,8 +103,8 @@ def verify(
         except CheckpointError as error:
             signed, problems = "signature refused", [*problems, str(error)]
         sound = sound and not problems
-        said = "; ".join(problems[:5]) + (f" and {len(problems) - 5} more" if len(problems) > 5 else "")
-        typer.echo(f"{place.name}: {said or 'sound'} ({signed})")
+        summary = "; ".join(problems[:5]) + (f" and {len(problems) - 5} more" if len(problems) > 5 else "")
+        typer.echo(f"{place.name}: {summary or 'sound'} ({signed})")
         sys.stdout.flush()
     raise typer.Exit(0 if sound else 1)
 
@@ -115,7 +115,7 @@ def release(run: Path, version: str, out: Path, fold: int, note: str | None, dat
     Raises:
         MilError: The run cannot be released.
     """
-    from mil.report.files import read_report
+    from mil.report.report_files import read_report
     from mil.runs.describe import REPORT
     from mil.zoo.gates import gate_lines
     from mil.zoo.release import release as publish

@@ -14,8 +14,8 @@ from mil.manifest import Manifest
 from mil.report.assemble import evaluate
 from mil.report.evaluation import Evaluation
 from mil.report.figures import draw, draw_learning
-from mil.report.files import write_report
 from mil.report.page.html import html
+from mil.report.report_files import write_report
 from mil.report.schema import About, FittedOn, Report
 from mil.report.sections.comparator import comparators
 from mil.report.sections.oracle import Oracle

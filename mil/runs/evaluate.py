@@ -14,9 +14,9 @@ from mil.errors import ConfigError
 from mil.inference.external import labelled
 from mil.report.assemble import evaluate
 from mil.report.evaluation import Evaluation
-from mil.report.files import read_report
 from mil.report.foreign_predictions import read
 from mil.report.prediction_columns import PredictionColumns
+from mil.report.report_files import read_report
 from mil.report.schema import About, Report
 from mil.report.sections.discrimination import Discrimination
 from mil.runs.describe import FIGURES, REPORT, describe, describe_run, external

@@ -15,9 +15,9 @@ from mil.runs.describe import describe_run
 from mil.runs.run import PATIENTS, one_row_per_patient
 from mil.splits.folds import Split
 from mil.study.compose import read_config, write_config
-from mil.study.config import RunConfig
 from mil.study.pipeline import prepare_study, split_study
 from mil.study.rehearsal import rehearse
+from mil.study.run_config import RunConfig
 from mil.study.study import Study
 from mil.training.train import train
 

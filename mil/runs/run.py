@@ -19,7 +19,7 @@ from mil.runs.leaderboard import Entry
 from mil.runs.states import checkpoints_in, read_states
 from mil.study import build
 from mil.study.compose import read_config
-from mil.study.config import RunConfig
+from mil.study.run_config import RunConfig
 from mil.study.tool import Tool
 from mil.tables import MISSING, read_table
 

@@ -12,7 +12,7 @@ from mil.runs.run import COMPARATORS, PATIENTS, Run, open_run
 from mil.runs.states import write_states
 from mil.runs.sweep_choice import choose, chosen_by_outer_fold, combine
 from mil.study.compose import read_config, write_config
-from mil.study.config import RunConfig
+from mil.study.run_config import RunConfig
 
 FOLDER = "selected"
 SHARED_OPTIONS = ("tool.endpoint", "tool.name", "data.cohort", "seed")

@@ -22,8 +22,8 @@ from mil.splits.sites import sites_of
 from mil.stats.estimate import Estimate
 from mil.stats.site_signature import NAMES, PARTS, SitePredictability, beyond, site_predictability
 from mil.study import build
-from mil.study.config import RunConfig
 from mil.study.pipeline import read_study
+from mil.study.run_config import RunConfig
 from mil.study.study import Study
 from mil.tables import listed
 

@@ -21,7 +21,7 @@ from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel, Output
 from mil.simulation.simulated_cohort import Simulation
 from mil.study.component import TARGET, Component, Options
-from mil.study.config import RunConfig
+from mil.study.run_config import RunConfig
 
 PREDICTION_COLUMNS = ("patient", "fold", "role")
 """Columns of every table of predictions, next to targets and scores."""

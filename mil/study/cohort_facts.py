@@ -46,7 +46,7 @@ class BagFacts:
 class LabelFacts:
     """Numbers of patients with and without a value of a label."""
 
-    known: int
+    present: int
     missing: int
 
 
@@ -126,7 +126,7 @@ def rows(numbers: CohortFacts) -> dict[str, str]:
         "patients": ", ".join(f"{name} {count}" for name, count in numbers.patients.items()),
         "slides": str(numbers.slides.table),
         "labels": "; ".join(
-            f"{name}: {label.known} known, {label.missing} missing" for name, label in numbers.labels.items()
+            f"{name}: {label.present} present, {label.missing} missing" for name, label in numbers.labels.items()
         ),
     }
     if bags := numbers.bags:

@@ -22,7 +22,7 @@ from mil.config import choices, conf_dir, groups, nearest, roots
 from mil.errors import ConfigError
 from mil.study.build import parameters
 from mil.study.component import TARGET
-from mil.study.config import RunConfig
+from mil.study.run_config import RunConfig
 
 _PATHS = ("data.cohort", "data.slides", "data.features", "split.file", "hydra.run.dir", "hydra.sweep.dir")
 

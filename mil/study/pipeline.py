@@ -7,9 +7,9 @@ from typing import cast
 from mil.findings import Checked, Finding, attempt, raise_first_error
 from mil.splits.folds import Split, Strategy
 from mil.study import build, content_findings
-from mil.study.config import RunConfig
 from mil.study.reader import Advance, StudyReader, no_progress
 from mil.study.rehearsal import check_model
+from mil.study.run_config import RunConfig
 from mil.study.source import StudySource, source_of
 from mil.study.split_findings import check_split
 from mil.study.study import Labels, Study

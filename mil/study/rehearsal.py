@@ -14,12 +14,12 @@ from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
 from mil.study import build, file_findings
 from mil.study.component import Component
-from mil.study.config import RunConfig
 from mil.study.reader import StudyReader
+from mil.study.run_config import RunConfig
 from mil.study.study import Study
 
 RANGE_IS_CHECKED = ("lr", "max_epochs", "accumulate_grad_batches", "gradient_clip_val", "enable_progress_bar")
-"""Options of optimisers and trainers that every value which `mil.study.config` lets through is right for."""
+"""Options of optimisers and trainers that every value which `mil.study.run_config` lets through is right for."""
 
 
 def check_model(config: RunConfig, reader: StudyReader) -> Checked[MILModel]:

@@ -14,7 +14,7 @@ from mil.features.geometry import Expected
 from mil.features.store import FeatureStore
 from mil.simulation.simulated_cohort import cached
 from mil.study import build
-from mil.study.config import RunConfig
+from mil.study.run_config import RunConfig
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from mil.inference.predict import logits, mean, per_patient
 from mil.models.mil_model import MILModel, Output
 from mil.splits.folds import Split
 from mil.study import build
-from mil.study.config import RunConfig
+from mil.study.run_config import RunConfig
 from mil.study.study import Study
 from mil.training.callbacks import Best, Last, Progress
 from mil.training.fold import Fold, predictions

@@ -13,7 +13,7 @@ from mil.endpoints.endpoint import Endpoint
 from mil.features.batches import BagDataset
 from mil.inference.predict import decoded, per_patient
 from mil.splits.folds import Split
-from mil.study.config import RunConfig
+from mil.study.run_config import RunConfig
 from mil.study.study import Study
 
 ROLES = ("train", "select", "report")

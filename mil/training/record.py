@@ -18,7 +18,7 @@ from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
 from mil.splits.folds import Split
 from mil.study import build
-from mil.study.config import RunConfig
+from mil.study.run_config import RunConfig
 from mil.study.study import Study
 from mil.training.fold import Fold
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from mil import files
 from mil.report.prediction_files import read
 from mil.splits.folds import Split
-from mil.study.config import RunConfig
+from mil.study.run_config import RunConfig
 from mil.study.study import Study
 from mil.training.baseline import linear_logits, mean_features
 from mil.training.fit import fit

@@ -16,10 +16,10 @@ from mil.fitted.novelty import Novelty
 from mil.manifest import Manifest
 from mil.report.schema import GateResult, Report
 from mil.report.sections.added_value import AddedValue
-from mil.report.sections.baseline import Baseline
+from mil.report.sections.baseline_model import Baseline
 from mil.report.sections.calibration import Calibration
+from mil.report.sections.clinical_model import Covariates
 from mil.report.sections.comparator import verdict
-from mil.report.sections.covariates import Covariates
 from mil.report.sections.subgroups import Subgroups
 from mil.report.sections.time_to_event import TimeToEvent
 from mil.runs.run import Run

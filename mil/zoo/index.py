@@ -11,10 +11,10 @@ from mil.cards.markdown import escaped
 from mil.cards.operating_block import at_the_cut
 from mil.cards.purpose import outputs
 from mil.manifest import Manifest
-from mil.report.files import read_report
 from mil.report.page.words import named
+from mil.report.report_files import read_report
 from mil.report.schema import Report
-from mil.report.sections.baseline import Baseline
+from mil.report.sections.baseline_model import Baseline
 from mil.report.sections.oracle import Oracle
 from mil.runs.describe import REPORT
 

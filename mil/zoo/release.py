@@ -13,7 +13,7 @@ from mil.checkpoint import Checkpoint
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import CheckpointError, ConfigError
 from mil.manifest import Manifest
-from mil.report.files import read_report, write_report
+from mil.report.report_files import read_report, write_report
 from mil.runs.describe import CARD, FIGURES, REPORT, draw_figures
 from mil.runs.run import open_run
 from mil.runs.states import checkpoints_in, read_states, write_states

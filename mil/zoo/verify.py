@@ -14,7 +14,7 @@ import torch
 from mil import checkpoint
 from mil.checkpoint import Checkpoint
 from mil.errors import MilError
-from mil.report.files import read_report
+from mil.report.report_files import read_report
 from mil.report.schema import Report
 from mil.runs.describe import CARD, REPORT, run_report
 from mil.runs.run import PATIENTS, Run, one_row_per_patient, read_tables

@@ -6,7 +6,7 @@ from mil.cards import card
 from mil.cards.card_facts import Facts
 from mil.cards.shortfalls import FEW, shortfalls
 from mil.report.schema import Estimate, GateResult, Report, Section
-from mil.report.sections.baseline import Baseline
+from mil.report.sections.baseline_model import Baseline
 from mil.report.sections.calibration import Calibration, QuestionCalibration, RecalibratedProbability
 from mil.report.sections.horizon import HorizonCalibration
 from mil.report.sections.operating_point import OperatingPoint

@@ -58,7 +58,7 @@ def test_a_clean_cohort_is_described_as_a_table_or_as_one_json_document(
     patients = table.drop_duplicates("patient")
     assert answer["patients"] == {"n": 24} | patients["MSI"].value_counts().to_dict()
     assert answer["slides"] == {"table": len(table), "files": len(table), "with_tiles": len(table)}
-    assert answer["labels"] == {"MSI": {"known": 24, "missing": 0}}
+    assert answer["labels"] == {"MSI": {"present": 24, "missing": 0}}
     counted = patients.groupby(["site", "MSI"]).size()
     assert {site: {name: n for name, n in counts.items() if n} for site, counts in answer["sites"].items()} == {
         site: counts.droplevel(0).to_dict() for site, counts in counted.groupby("site")

@@ -21,8 +21,8 @@ from mil.endpoints.endpoint import Endpoint, Scores, numbers
 from mil.endpoints.question import Question
 from mil.endpoints.survival_view import SurvivalView
 from mil.report.assemble import evaluate
-from mil.report.files import read_report, write_report
 from mil.report.page.html import html
+from mil.report.report_files import read_report, write_report
 from mil.report.schema import Report, section_classes
 from mil.report.sections.calibration import Calibration
 from mil.report.sections.discrimination import Discrimination

@@ -18,7 +18,7 @@ from mil.fitted.cutoffs import choose
 from mil.fitted.rules import SensitivityRule
 from mil.report.assemble import evaluate as evaluated
 from mil.report.schema import Report
-from mil.report.sections.baseline import Baseline
+from mil.report.sections.baseline_model import Baseline
 from mil.report.sections.operating_point import OperatingPoint
 from mil.report.sections.operating_points import OperatingPoints
 from mil.report.sections.oracle import Oracle

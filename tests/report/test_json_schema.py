@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mil.report.files import read_report
 from mil.report.json_schema import report_schema, schema_text
+from mil.report.report_files import read_report
 from mil.report.schema import section_classes
 
 from .figures.cases import CASES, evaluated

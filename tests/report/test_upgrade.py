@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mil.errors import ReportError
-from mil.report.files import read_report, write_report
+from mil.report.report_files import read_report, write_report
 from mil.report.schema import Estimate, Model
 from mil.report.upgrade import upgraded
 

@@ -17,7 +17,7 @@ from mil.fitted.novelty import fit as fit_novelty
 from mil.fitted.options import NoveltyOptions
 from mil.fitted.state import FittedState
 from mil.inference.external import labelled
-from mil.report.files import read_report
+from mil.report.report_files import read_report
 from mil.report.sections.groups import RiskGroups
 from mil.report.sections.operating_points import OperatingPoints
 from mil.runs.describe import describe_run, external

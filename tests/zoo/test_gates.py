@@ -14,7 +14,7 @@ from mil.cards import card
 from mil.fitted.novelty import Novelty
 from mil.fitted.novelty import fit as fit_novelty
 from mil.fitted.options import NoveltyOptions
-from mil.report.files import read_report
+from mil.report.report_files import read_report
 from mil.report.schema import FittedOn, Report
 from mil.report.sections.subgroups import Subgroups
 from mil.runs.run import open_run

@@ -8,9 +8,9 @@ import pytest
 from mil import checkpoint
 from mil.cards import RESEARCH, SIMULATED
 from mil.errors import CheckpointError
-from mil.report.files import write_report
+from mil.report.report_files import write_report
 from mil.report.schema import Estimate, Report
-from mil.report.sections.baseline import Baseline
+from mil.report.sections.baseline_model import Baseline
 from mil.report.sections.oracle import Oracle
 from mil.zoo.index import WIDTH, facts_box, write_index
 from tests.cards.test_card import FACTS, manifest

@@ -12,8 +12,8 @@ from huggingface_hub import ModelCard
 from mil import checkpoint
 from mil.cards import RESEARCH, SIMULATED
 from mil.errors import ConfigError
-from mil.report.files import read_report
 from mil.report.prediction_files import read
+from mil.report.report_files import read_report
 from mil.report.schema import Estimate
 from mil.zoo import release as module
 from tests.conftest import Mil

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mil import checkpoint, files
-from mil.report.files import read_report
+from mil.report.report_files import read_report
 from mil.zoo import golden
 from mil.zoo.release import release
 from mil.zoo.verify import differences, recomputed, verify, verify_all

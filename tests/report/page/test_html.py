@@ -9,7 +9,7 @@ import pytest
 from mil.report.page.html import caption, figure_section, html
 from mil.report.page.outline import rows_of
 from mil.report.schema import Report, section_classes
-from mil.report.sections.baseline import Baseline
+from mil.report.sections.baseline_model import Baseline
 from mil.report.sections.operating_points import OperatingPoints
 from mil.stats.estimate import Estimate
 from tests.report.figures.cases import CASES, HOSTILE, drawn, evaluated
