@@ -1,1 +1,6 @@
-"""What follows from a score: cuts, calibration, sets and refusals, fitted on train or select patients and frozen."""
+"""What is fitted besides a model's weights: decisions, calibration, prediction sets, novelty.
+
+`state.FittedState` holds all of it. `FittedState.fit` is called once, at the end of training; the manifest stores the
+result; `FittedState.apply` and its members are what predictions, reports and cards use. `specification.Specification`
+is what a tool may ask for.
+"""
