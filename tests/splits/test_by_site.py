@@ -85,6 +85,11 @@ def test_selecting_patients_are_whole_sites_where_there_are_enough() -> None:
         assert len(split.patients(fold, "select")) == pytest.approx(0.25 * rest, rel=0.2)
 
 
+def test_the_largest_site_is_in_any_fold_depending_on_the_seed() -> None:
+    counts = np.array([[50, 20], [20, 9], [20, 8], [10, 5]])
+    assert {int(assign(counts, 3, seed).fold_of_site[0]) for seed in range(20)} == {0, 1, 2}
+
+
 def test_another_seed_deals_otherwise() -> None:
     patients, strata, columns = hospitals(0, 12)
     first, second = (SitePreserved(3)(patients, strata, columns, seed) for seed in (0, 1))
