@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -21,12 +22,19 @@ def drawn(name: str, key: str, figure: str) -> Figure:
     return result
 
 
+def band_heights(figure: Figure) -> list[float]:
+    """Return the heights of the corners of the first band of a figure."""
+    band = next(each for each in figure.axes[0].collections if isinstance(each, PolyCollection))
+    return [float(y) for _, y in np.asarray(band.get_paths()[0].vertices)]
+
+
 def test_the_smooth_calibration_curves_are_the_reports_before_and_after() -> None:
     figure = drawn("binary", "calibration", "calibration")
     question = evaluated("binary")[1].calibration.questions[0]
     lines = {str(line.get_label()): np.asarray(line.get_ydata()) for line in figure.axes[0].lines}
     np.testing.assert_allclose(lines["model, 95% band"], question.curve.y)
     np.testing.assert_allclose(lines["after platt"], question.calibrated.curve.y)
+    assert set(question.curve.low) | set(question.curve.high) <= set(band_heights(figure))
     bars = sum(isinstance(bar, Rectangle) and abs(bar.get_height()) > 0 for bar in figure.axes[0].patches)
     assert bars > 10
 
@@ -44,6 +52,7 @@ def test_net_benefits_are_the_reports() -> None:
     np.testing.assert_allclose(np.asarray(lines["model"].get_ydata()), curve.model.value)
     np.testing.assert_allclose(np.asarray(lines["call everybody"].get_ydata()), curve.all)
     assert "clinical variables" not in lines
+    assert set(curve.model.low) | set(curve.model.high) <= set(band_heights(figure))
 
 
 def test_a_confusion_matrix_has_counts_and_shares_of_rows() -> None:
