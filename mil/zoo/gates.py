@@ -18,7 +18,7 @@ from mil.report.schema import GateResult, Report
 from mil.report.sections.added_value import AddedValue
 from mil.report.sections.baseline_model import Baseline
 from mil.report.sections.calibration import Calibration
-from mil.report.sections.clinical_model import Covariates
+from mil.report.sections.clinical_model import CovariatesAlone
 from mil.report.sections.comparator import verdict
 from mil.report.sections.subgroups import Subgroups
 from mil.report.sections.time_to_event import TimeToEvent
@@ -99,7 +99,7 @@ def _better_than_chance(evidence: Evidence) -> Verdict:
 def _simple_models(evidence: Evidence) -> Verdict:
     report = evidence.all_folds
     missing = [] if report.section(Baseline) else ["mean pooling with a linear model"]
-    missing += [] if report.section(AddedValue) or report.section(Covariates) else ["the clinical variables"]
+    missing += [] if report.section(AddedValue) or report.section(CovariatesAlone) else ["the clinical variables"]
     return not missing, (f"not compared with {' and '.join(missing)}. " if missing else "") + verdict(report)
 
 

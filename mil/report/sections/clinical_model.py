@@ -5,7 +5,7 @@ from typing import ClassVar
 from mil.report.sections.comparator import Comparator
 
 
-class Covariates(Comparator):
+class CovariatesAlone(Comparator):
     """A model that sees the clinical covariates and no slides."""
 
     key: ClassVar[str] = "covariates"
