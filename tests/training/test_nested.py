@@ -12,6 +12,7 @@ from mil import files
 from mil.cli.select_command import select
 from mil.errors import ConfigError
 from mil.report.prediction_files import read
+from mil.runs.states import read_states
 from mil.runs.sweep_choice import chosen_by_outer_fold
 from mil.study import build
 from mil.study.compose import compose, read_config, write_config
@@ -66,8 +67,9 @@ def test_a_sweep_becomes_one_run_in_which_every_patient_is_reported_once(
         assert found.to_dict() == pytest.approx(expected.to_dict(), abs=1e-12)
     config = read_config(out / "config.yaml")
     assert config.model.target == "Pooling or ABMIL"
-    evaluation = refitted(table, build.endpoint(config))
+    evaluation = refitted(table, build.endpoint(config), config.tool.plain())
     assert len(evaluation.folds) == 2
+    assert read_states(out) == evaluation.states, "what its select patients give is fitted once, when it is chosen"
     assert len(evaluation.reported) == 24
     assert (out / "oracle.csv").is_file()
     assert set(read(out / "baseline.csv")["fold"]) == {0, 1}
