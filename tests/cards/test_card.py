@@ -251,8 +251,11 @@ def test_cards_of_tools_that_say_little_of_themselves_are_whole() -> None:
 
 def test_a_fold_of_several_shows_the_whole_run_and_its_own_patients_apart() -> None:
     evaluation, report = evaluated("binary")
-    both = report.model_copy(update={"run": report})
+    auroc = report.metrics["auroc"].model_copy(update={"value": 0.777, "low": 0.7, "high": 0.8})
+    run = report.model_copy(update={"metrics": report.metrics | {"auroc": auroc}})
+    both = report.model_copy(update={"run": run})
     text = card(manifest(evaluation.endpoint), evaluation.endpoint, both, ["roc.png"])
+    assert "| **Main result** | AUROC 0.777 (0.700 to 0.800), " in text
     assert "`report.json: run.metrics.auroc`" in text
     assert "`report.json: metrics.auroc`" in text
     assert "(fold 1, the report patients of these weights)](figures/roc.png)" in text

@@ -1,11 +1,12 @@
 """What a reader of a card clicks on, and words in it that could be taken for something else."""
 
 import re
+from typing import Annotated
 
 from mil.cards import card
 from mil.report.page.outline import rows_of
 from mil.report.page.words import written
-from mil.report.schema import Estimate, Model
+from mil.report.schema import PAGE_ONLY, Estimate, Model
 from mil.stats.estimate import format_counts
 from tests.report.figures.cases import evaluated
 
@@ -50,7 +51,9 @@ class AtTime(Model):
 
 
 class Several(Model):
-    """Several of both."""
+    """Several of both, and some that the card leaves to the page."""
+
+    drawn: Annotated[tuple[AtTime, ...], PAGE_ONLY] = ()
 
     questions: tuple[Covered, ...] = ()
     times: tuple[AtTime, ...] = ()
@@ -63,3 +66,4 @@ def test_a_record_is_named_only_where_there_are_others_to_tell_it_from() -> None
     assert [row.label for row in rows_of(Several(questions=(single, second)))] == ["MSI: Coverage", "BRAF: Coverage"]
     times = tuple(AtTime(time=time, estimate=number) for time in (12.0, 24.0))
     assert [row.label for row in rows_of(Several(times=times))] == ["12", "24"]
+    assert list(rows_of(Several(drawn=times))) == []

@@ -158,6 +158,8 @@ def test_calibrated_probabilities_are_judged_where_there_are_any_and_risks_as_we
 
 def test_a_decision_curve_that_gains_nothing_and_a_gate_that_does_not_hold_are_named() -> None:
     utility = Utility(horizons=(curve("risk_5y", (0.1, 0.2), (-0.1, None)),))
+    useful_once = Utility(horizons=(curve("risk_5y", (0.1, 0.2), (-0.1, 0.02)),))
+    assert lines(useful_once) == []
     first, second = lines(utility, gates=[FAILED_GATE])
     assert first.startswith("Decision curve: risk_5y: at no threshold")
     assert second == "Release gate 2, unseen sites: does not hold: chance 0.5."

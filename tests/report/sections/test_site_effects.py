@@ -118,6 +118,17 @@ def test_the_gap_of_a_run_to_itself_is_none_and_to_another_is_the_paired_differe
     assert section.sentence.startswith("random folds flatter")
 
 
+def test_a_gap_whose_interval_contains_zero_is_not_shown() -> None:
+    table = binary(noise=1.0)
+    rng = np.random.default_rng(1)
+    logit = np.log(table["p_1"] / (1 - table["p_1"])) + 0.05 * rng.normal(size=len(table))
+    slightly = table.assign(p_1=1 / (1 + np.exp(-logit)))
+    result = gap(*(refitted(rows, Binary(), resamples=300) for rows in (table, slightly)))
+    _, low, high = triple(result.difference)
+    assert low < 0 < high
+    assert result.sentence.startswith("no gap is shown")
+
+
 def test_other_patients_are_drawn_apart_and_other_questions_refused() -> None:
     table = binary()
     fewer = table[table["patient"] != "000"]
