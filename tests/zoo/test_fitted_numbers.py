@@ -50,11 +50,11 @@ def flat_calibration(state: FittedState) -> dict[str, Any]:
 def empty_sets(state: FittedState) -> dict[str, Any]:
     """No class is likely enough for a set."""
     assert state.conformal is not None
-    parts = []
-    for part in state.conformal.parts:
+    fragments = []
+    for part in state.conformal.fragments:
         limits = tuple(limit.model_copy(update={"cut": -1.0}) for limit in part.limits)
-        parts.append(part.model_copy(update={"limits": limits}))
-    return {"conformal": state.conformal.model_copy(update={"parts": tuple(parts)})}
+        fragments.append(part.model_copy(update={"limits": limits}))
+    return {"conformal": state.conformal.model_copy(update={"fragments": tuple(fragments)})}
 
 
 def strict_novelty(state: FittedState) -> dict[str, Any]:
