@@ -51,10 +51,10 @@ def empty_sets(state: FittedState) -> dict[str, Any]:
     """No class is likely enough for a set."""
     assert state.conformal is not None
     fragments = []
-    for part in state.conformal.fragments:
+    for part in state.conformal.parts:
         limits = tuple(limit.model_copy(update={"cut": -1.0}) for limit in part.limits)
         fragments.append(part.model_copy(update={"limits": limits}))
-    return {"conformal": state.conformal.model_copy(update={"fragments": tuple(fragments)})}
+    return {"conformal": state.conformal.model_copy(update={"parts": tuple(fragments)})}
 
 
 def strict_novelty(state: FittedState) -> dict[str, Any]:
