@@ -65,7 +65,8 @@ def html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pictures = [Picture(name, caption(_of_part(name, report)[1]), _uri(image)) for name, image in figures.items()]
+    names = sorted(figures, key=lambda name: _reading_order(_of_part(name, report)[1]))
+    pictures = [Picture(name, caption(_of_part(name, report)[1]), _uri(figures[name])) for name in names]
     absent = [cls for cls in section_classes() if cls.key not in report.sections and not report.parts]
     return templates.get_template("report.html.j2").render(
         title=title,
@@ -83,6 +84,12 @@ def caption(figure: str) -> str:
     return next((texts[figure] for texts in captions if figure in texts), named(figure))
 
 
+def _reading_order(figure: str) -> int:
+    """Return the place of a figure in the order in which sections declare theirs; others come last."""
+    declared = [name for cls in section_classes() for name in cls.captions]
+    return declared.index(figure) if figure in declared else len(declared)
+
+
 def figure_section(figure: str, sections: Collection[str]) -> type[Section] | None:
     """Return the section that a figure belongs to, of the sections with these keys."""
     declaring = [cls for cls in section_classes() if figure in cls.captions and cls.key in sections]
@@ -97,7 +104,7 @@ def chapters(report: Report, pictures: Sequence[Picture]) -> list[Chapter]:
         Chapter("predicted", "", block_of("What is predicted", report.about)),
         Chapter("headline", "", Block(heading="Main result", tables=_metrics(report))),
         Chapter("design", "", _design(report)),
-        Chapter("fitted", "What was fitted, and on which patients.", listing("Fitted on", report.fitted)),
+        Chapter("fitted", "What was fitted, and on which patients.", listing("Fitted parts", report.fitted)),
         *(
             Chapter(section.key, section.explanation, section.block(), at_home.get(section.key, ()))
             for section in report.ordered_sections()

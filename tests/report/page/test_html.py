@@ -111,6 +111,14 @@ def test_every_figure_stands_in_a_section_with_words_for_who_cannot_see_it(name:
     assert text == html(report, figures, "title", _BANNER)
 
 
+def test_figures_stand_in_the_order_in_which_sections_declare_them() -> None:
+    _, report = evaluated("binary")
+    names = ("calibration", "precision_recall", "roc", "strange")
+    page = html(report, dict.fromkeys(names, b"<svg/>"), "A title", _BANNER)
+    places = [page.index(f'alt="{caption(name)}"') for name in ("roc", "precision_recall", "calibration", "strange")]
+    assert places == sorted(places)
+
+
 def test_a_png_and_a_figure_of_another_name_are_shown_too() -> None:
     _, report = evaluated("regression")
     page = Page(html(report, {"my_own": b"\x89PNG\r\n"}, "title", _BANNER))
