@@ -19,14 +19,14 @@ def report_schema() -> dict[str, Any]:
     sections = section_classes()
     models: list[type[Model]] = [Report, *sections]
     references, definitions = models_json_schema(
-        [(model, "serialization") for model in models], title="Report of mil, schema 3"
+        [(model, "validation") for model in models], title="Report of mil, schema 3"
     )
-    report = references[Report, "serialization"]
+    report = references[Report, "validation"]
     name = str(report["$ref"]).rpartition("/")[2]
     definitions["$defs"][name]["properties"]["sections"] = {
         "type": "object",
         "description": "by key; a section that does not apply is absent",
-        "properties": {section.key: references[section, "serialization"] for section in sections},
+        "properties": {section.key: references[section, "validation"] for section in sections},
         "additionalProperties": False,
     }
     definitions["$defs"].pop("Section", None)

@@ -12,9 +12,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self, TypeVar
 
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict, SerializeAsAny, field_validator
+from pydantic import Field, SerializeAsAny, field_validator
 
-from mil.stats.estimate import LEVEL, Bounds, Estimate, Number
+from mil.stats.estimate import LEVEL, Bounds, Estimate, Model, Number
 
 if TYPE_CHECKING:
     from mil.report.evaluation import Evaluation
@@ -47,12 +47,6 @@ Sentence = Annotated[str, SENTENCE]
 """A full sentence of a model, which the page shows before any table."""
 PAGE_ONLY: Final = "page only"
 """Marks a field whose estimates the card does not print."""
-
-
-class Model(BaseModel):
-    """Base of everything in a report: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Curve(Model):
@@ -221,14 +215,14 @@ class Report(Model):
     seed: int = 0
     resamples: int = 0
     folds: int = 0
-    patients: dict[str, int] = {}
+    patients: dict[str, int] = Field(default_factory=dict)
     """reported patients: `n`, and the positives, classes or events among them"""
-    metrics: dict[str, Estimate] = {}
+    metrics: dict[str, Estimate] = Field(default_factory=dict)
     """of the endpoint; the first ranks models"""
-    sections: dict[str, SerializeAsAny[Section]] = {}
+    sections: dict[str, SerializeAsAny[Section]] = Field(default_factory=dict)
     """by key; a section that does not apply is absent"""
     fitted: tuple[FittedOn, ...] = ()
-    parts: dict[str, "Report"] = {}
+    parts: dict[str, "Report"] = Field(default_factory=dict)
     """of a tool of several endpoints, the report of each"""
     run: "Report | None" = None
     """in the report of one fold: the report of all folds"""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 LEVEL = 0.95
 """Confidence level of every interval, unless an estimate says otherwise."""
@@ -18,24 +18,38 @@ Number = Annotated[float | None, BeforeValidator(_none_unless_finite)]
 """A finite number; NaN and infinity become None, since JSON has neither."""
 
 
-class Bounds(BaseModel):
-    """A second interval of the same estimate, by another method."""
+class Model(BaseModel):
+    """Base of everything in a report: immutable, and unknown keys are errors.
+
+    Optional fields without a value are left out of the JSON, where they would be half of all lines.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_serializer(mode="wrap")
+    def _without_absent_values(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in serialize(self).items()
+            if value is not None or name not in fields or fields[name].is_required()
+        }
+
+
+class Bounds(Model):
+    """A second interval of the same estimate, by another method."""
 
     low: Number
     high: Number
     method: str
 
 
-class Estimate(BaseModel):
+class Estimate(Model):
     """A value with its confidence interval, method and counts.
 
     `value` is None where the patients do not define it; `reason` then says why. `low` or `high` is None where that
     bound does not exist or cannot be estimated.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     value: Number
     low: Number = None
