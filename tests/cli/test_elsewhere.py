@@ -11,6 +11,7 @@ import torch
 
 from mil import checkpoint, files
 from mil.fitted.decision import Decision
+from mil.manifest import DataRecord, EncoderRecord
 from mil.models.pooling import Pooling
 from mil.simulation.simulated_cohort import write
 from mil.study import build
@@ -50,8 +51,8 @@ def given(abroad: Path, out: Path) -> list[str | Path]:
 def toy(folder: Path, seed: int = 0) -> Path:
     """A checkpoint of random weights that reads the same features."""
     torch.manual_seed(seed)
-    encoder = {"name": "simulated", "dim": 8, "verified": True}
-    data = {"bag": "patient", "simulated": True, "split": {"fold": 0}, "patients": {}}
+    encoder = EncoderRecord(name="simulated", dim=8, verified=True)
+    data = DataRecord.model_validate({"bag": "patient", "simulated": True, "split": {"fold": 0}, "patients": {}})
     checkpoint.save(folder, Pooling(8, 1, embed_dim=4), described(encoder=encoder, data=data))
     return folder
 
