@@ -3,11 +3,11 @@
 from base64 import b64encode
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from mil.report.page.outline import FACTS, block_of, estimate_table, is_filled, listing
+from mil.report.page.templates import page_environment
 from mil.report.page.words import named
 from mil.report.schema import Block, Report, Section, Table, section_classes
 from mil.report.sections.comparator import verdict
@@ -17,6 +17,8 @@ FURTHER_CAPTIONS: Mapping[str, str] = {
     "leaderboard": "The metric of each run, with its interval",
 }
 """Captions of figures that belong to no section."""
+_NUMBERS = 4
+"""Estimates in the text of a figure."""
 FURTHER = "figures"
 """Key of the chapter of figures that belong to no other."""
 LINKED = {"report.json": "the numbers of this page", "predictions.csv": "the predictions that they are computed from"}
@@ -29,6 +31,8 @@ class Picture:
 
     name: str
     caption: str
+    text: str
+    """the caption with the numbers, for who cannot see the figure"""
     uri: str
 
 
@@ -58,23 +62,23 @@ def html(
         banner: What stands above everything: simulated data, research use.
         linked: Names of files in the page's folder that the page links to.
     """
-    templates = Environment(
-        loader=PackageLoader("mil.report.page", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     names = sorted(figures, key=lambda name: _reading_order(_of_part(name, report)[1]))
-    pictures = [Picture(name, caption(_of_part(name, report)[1]), _uri(figures[name])) for name in names]
+    pictures = [
+        Picture(name, caption(_of_part(name, report)[1]), figure_text(name, report), _uri(figures[name]))
+        for name in names
+    ]
     absent = [cls for cls in section_classes() if cls.key not in report.sections and not report.parts]
-    return templates.get_template("report.html.j2").render(
-        title=title,
-        banner=banner,
-        verdict=verdict(report) if report.metrics else None,
-        chapters=chapters(report, pictures),
-        linked=[(name, LINKED.get(name, name)) for name in linked],
-        absent=[(cls.title, cls.not_applicable) for cls in absent],
+    return (
+        page_environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            banner=banner,
+            verdict=verdict(report) if report.metrics else None,
+            chapters=chapters(report, pictures),
+            linked=[(name, LINKED.get(name, name)) for name in linked],
+            absent=[(cls.title, cls.not_applicable) for cls in absent],
+        )
     )
 
 
@@ -82,6 +86,17 @@ def caption(figure: str) -> str:
     """Return the caption of a figure by its name."""
     captions = [cls.captions for cls in section_classes()] + [FURTHER_CAPTIONS]
     return next((texts[figure] for texts in captions if figure in texts), named(figure))
+
+
+def figure_text(figure: str, report: Report) -> str:
+    """Return the caption of a figure and the first estimates of its section, for who cannot see the figure."""
+    part, name = _of_part(figure, report)
+    shown = report if part is None else report.parts[part]
+    kind = figure_section(name, shown.sections)
+    section = None if kind is None else shown.section(kind)
+    rows = [] if section is None else list(islice(section.card_rows(), _NUMBERS))
+    numbers = [f"{row.label} {row.estimate.described}" for row in rows if row.estimate.value is not None]
+    return f"{caption(name)}: {'; '.join(numbers)}" if numbers else caption(name)
 
 
 def _reading_order(figure: str) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mil.report.page.html import caption, figure_section, html
+from mil.report.page.html import caption, figure_section, figure_text, html
 from mil.report.page.outline import rows_of
 from mil.report.schema import Report, section_classes
 from mil.report.sections.baseline_model import Baseline
@@ -105,7 +105,9 @@ def test_every_figure_stands_in_a_section_with_words_for_who_cannot_see_it(name:
     figures = {path.stem: path for path in sorted(tmp_path.glob("*.svg"))}
     text = html(report, figures, "title", _BANNER)
     images = Page(text).of("img")
-    assert sorted(str(image["alt"]) for image in images) == sorted(caption(figure) for figure in figures)
+    assert sorted(str(image["alt"]) for image in images) == sorted(figure_text(figure, report) for figure in figures)
+    main = next(iter(report.metrics.values()))
+    assert any(str(main) in str(image["alt"]) for image in images)
     assert all(str(image["src"]).startswith("data:image/svg+xml;base64,") for image in images)
     assert 50_000 < len(text) < 1_000_000
     assert text == html(report, figures, "title", _BANNER)
@@ -115,7 +117,7 @@ def test_figures_stand_in_the_order_in_which_sections_declare_them() -> None:
     _, report = evaluated("binary")
     names = ("calibration", "precision_recall", "roc", "strange")
     page = html(report, dict.fromkeys(names, b"<svg/>"), "A title", _BANNER)
-    places = [page.index(f'alt="{caption(name)}"') for name in ("roc", "precision_recall", "calibration", "strange")]
+    places = [page.index(f'alt="{caption(name)}') for name in ("roc", "precision_recall", "calibration", "strange")]
     assert places == sorted(places)
 
 
