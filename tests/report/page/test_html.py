@@ -164,7 +164,7 @@ def test_the_parts_of_a_report_are_chapters_with_their_own_figures() -> None:
     parts = Report(parts={"MSI": report, "outcome": report})
     page = Page(html(parts, {"MSI_roc": b"<svg/>"}, "title", _BANNER))
     assert {"part-MSI", "part-outcome"} <= {str(attributes["id"]) for attributes in page.of("section")}
-    assert [image["alt"] for image in page.of("img")] == [caption("roc")]
+    assert [image["alt"] for image in page.of("img")] == [figure_text("roc", report)]
     assert "Further figures" not in page.words
 
 
