@@ -18,6 +18,7 @@ from mil.report.page.words import named
 from mil.report.schema import Estimate, Report
 from mil.report.sections.baseline_model import Baseline
 from mil.report.sections.calibration import Calibration
+from mil.report.sections.operating_point import CUT
 from mil.report.sections.operating_points import OperatingPoints
 from mil.report.sections.subgroups import Subgroups
 
@@ -176,9 +177,13 @@ def _by_subgroup(report: Report) -> Iterator[tuple[str, Estimate]]:
 def _safety(report: Report) -> Iterator[tuple[str, Estimate]]:
     points = report.section(OperatingPoints)
     for point in () if points is None else points.decisions:
-        for name in ("sensitivity", "specificity", "ppv", "npv", "accuracy", "abstained"):
+        for name in ("undecided", "accuracy", "abstained"):
             if (estimate := getattr(point, name)) is not None:
                 yield f"{named(name)}, {point.name}", estimate
+        for at in point.at_cuts:
+            of_two = "" if at.name == CUT else f" ({at.name})"
+            for name, estimate in at.estimates():
+                yield f"{named(name)}{of_two}, {point.name}", estimate
     calibration = report.section(Calibration)
     for question in () if calibration is None else calibration.questions:
         if question.slope is not None:

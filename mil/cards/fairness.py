@@ -10,7 +10,18 @@ from mil.report.schema import Estimate, Table
 from mil.report.sections.subgroups import SubgroupRow, Subgroups
 from mil.stats.estimate import format_counts
 
-_COLUMNS = ("Group", "Patients", "Metric", "Sensitivity", "Specificity", "Undecided", "Observed/expected", "Source")
+_COLUMNS = (
+    "Group",
+    "Patients",
+    "Metric",
+    "Sensitivity",
+    "Specificity",
+    "Sensitivity, upper cut",
+    "Specificity, upper cut",
+    "Undecided",
+    "Observed/expected",
+    "Source",
+)
 _NONE = "–"
 
 
@@ -44,8 +55,7 @@ def _sentences(section: Subgroups, source: str) -> Iterator[str]:
     least = section.least
     yield (
         f"The metric of a group with fewer than {least} positives or {least} negatives ({least} events, {2 * least} "
-        f"patients if a number is predicted) is not estimable; the group keeps its row. Sensitivity and specificity "
-        "are those at the frozen cut."
+        f"patients if a number is predicted) is not estimable; the group keeps its row. {_whose_rates(section)}"
     )
     if section.absent:
         yield f"Not recorded in this cohort: {', '.join(section.absent)}."
@@ -53,6 +63,20 @@ def _sentences(section: Subgroups, source: str) -> Iterator[str]:
         yield f"The same for each class or label: {source}.rows[…].questions."
     if _nobody_undecided(section):
         yield "In no group was a patient left undecided."
+
+
+def _has_two_cuts(section: Subgroups) -> bool:
+    return any(row.upper_specificity is not None for row in section.rows)
+
+
+def _whose_rates(section: Subgroups) -> str:
+    if not _has_two_cuts(section):
+        return "Sensitivity and specificity are those at the frozen cut."
+    return (
+        "Sensitivity and specificity are those of one frozen cut each, named in the head of the table. The largest gap "
+        "in sensitivity is that of the lower cut, which may miss positives; the largest gap in specificity is that of "
+        "the upper cut, which may raise false alarms."
+    )
 
 
 def _nobody_undecided(section: Subgroups) -> bool:
@@ -65,6 +89,8 @@ def _rows_table(section: Subgroups, source: str) -> Table:
     rows = [_cells(row, hide_undecided, f"{source}.rows[{at}]") for at, row in enumerate(section.rows)]
     filled = [at for at in range(len(_COLUMNS)) if any(row[at] != _NONE for row in rows)]
     heads = [named(section.metric) if head == "Metric" else head for head in _COLUMNS]
+    if _has_two_cuts(section):
+        heads = [f"{head}, lower cut" if head in ("Sensitivity", "Specificity") else head for head in heads]
     return Table(columns=_pick(heads, filled), rows=tuple(_pick(row, filled) for row in rows))
 
 
@@ -76,7 +102,17 @@ def _cells(row: SubgroupRow, hide_undecided: bool, source: str) -> tuple[str, ..
     group = "all" if row.variable == "all" else f"{row.variable}: {row.level}"
     undecided = None if hide_undecided else row.undecided
     calibration = None if row.calibration is None else row.calibration.estimate
-    rates = [_cell(estimate) for estimate in (row.sensitivity, row.specificity, undecided, calibration)]
+    rates = [
+        _cell(estimate)
+        for estimate in (
+            row.sensitivity,
+            row.specificity,
+            row.upper_sensitivity,
+            row.upper_specificity,
+            undecided,
+            calibration,
+        )
+    ]
     value = "not estimable" if row.value.value is None else str(row.value)  # the reason is stated above the table
     return group, format_counts(row.counts), value, *rates, source
 

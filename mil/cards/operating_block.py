@@ -10,7 +10,7 @@ from mil.fitted.rules import AnyRule, NoRule
 from mil.report.page.outline import rows_of
 from mil.report.page.words import written
 from mil.report.schema import Table
-from mil.report.sections.operating_point import CallRate, OperatingPoint
+from mil.report.sections.operating_point import LOWER, UPPER, CallRate, OperatingPoint
 from mil.report.sections.operating_points import OperatingPoints
 from mil.stats.estimate import Estimate, format_counts
 
@@ -33,14 +33,20 @@ def operating(facts: Facts) -> CardBlock:
 
 
 def at_the_cut(facts: Facts) -> list[Field]:
-    """Return sensitivity and specificity at the frozen cuts, for the first screen."""
+    """Return what each frozen cut does, for the first screen; of two cuts first the share that they leave undecided."""
     fields: list[Field] = []
+    decisions = 0
     for part, section in _sections(facts):
         for at, point in enumerate(section.decisions):
-            text = ", ".join(f"{name} {estimate}, {estimate.population}" for name, estimate in _headline(point))
-            if text and len(fields) < _MOST:
-                source = f"{part.section_source(section)}.decisions[{at}]"
-                fields.append(Field(f"At the cut, {part.headed(point.name)}", text, source))
+            source = f"{part.section_source(section)}.decisions[{at}]"
+            lines = [
+                Field(f"{name}, {part.headed(point.name)}", _estimates(estimates), f"{source}{place}")
+                for name, estimates, place in _headline(point)
+                if estimates
+            ]
+            if lines and decisions < _MOST:
+                fields += lines
+                decisions += 1
     return fields
 
 
@@ -50,13 +56,27 @@ def _sections(facts: Facts) -> Iterator[tuple[EndpointReport, OperatingPoints]]:
             yield part, section
 
 
-def _headline(point: OperatingPoint) -> Iterator[tuple[str, Estimate]]:
-    if point.sensitivity is not None and point.specificity is not None:
-        yield "sensitivity", point.sensitivity
-        yield "specificity", point.specificity
-    elif point.accuracy is not None and point.abstained is not None:
-        yield "accuracy", point.accuracy
-        yield "abstained", point.abstained
+def _headline(point: OperatingPoint) -> Iterator[tuple[str, dict[str, Estimate], str]]:
+    """Yield heading, measures in words, and place in the report: a row for each cut."""
+    if point.undecided is not None:
+        yield "Undecided", {"between the two cuts": point.undecided}, ".undecided"
+    for at, cut in enumerate(point.at_cuts):
+        words = {"sensitivity": cut.sensitivity, "specificity": cut.specificity}
+        if cut.name == LOWER:
+            words |= _present({"NPV": cut.npv, "ruled out": cut.ruled_out})
+        elif cut.name == UPPER:
+            words |= _present({"PPV": cut.ppv, "ruled in": cut.ruled_in})
+        yield f"At the {cut.name}", words, f".at_cuts[{at}]"
+    if point.accuracy is not None and point.abstained is not None:
+        yield "At the cut", {"accuracy": point.accuracy, "abstained": point.abstained}, ""
+
+
+def _present(estimates: dict[str, Estimate | None]) -> dict[str, Estimate]:
+    return {name: estimate for name, estimate in estimates.items() if estimate is not None}
+
+
+def _estimates(estimates: dict[str, Estimate]) -> str:
+    return ", ".join(f"{name} {estimate}, {estimate.population}" for name, estimate in estimates.items())
 
 
 def _frozen(facts: Facts) -> list[Field]:
@@ -135,7 +155,9 @@ def _tables(point: OperatingPoint, source: str) -> Iterator[Table]:
 def _per_1000(point: OperatingPoint, source: str) -> Table:
     """Return what happens to 1,000 patients at the observed prevalence and at each that the tool assumes."""
     observed = None if point.prevalence is None else point.prevalence.value
-    cases = [(f"{written(observed)} (observed)", point.ppv, point.npv, point.per_1000, source)]
+    ppv = None if point.highest is None else point.highest.ppv
+    npv = None if point.lowest is None else point.lowest.npv
+    cases = [(f"{written(observed)} (observed)", ppv, npv, point.per_1000, source)]
     cases += [
         (f"{case.prevalence:g} (assumed)", case.ppv, case.npv, case.per_1000, f"{source}.at_prevalence[{at}]")
         for at, case in enumerate(point.at_prevalence)

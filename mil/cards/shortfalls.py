@@ -12,7 +12,7 @@ from mil.report.schema import Estimate
 from mil.report.sections.calibration import ACCEPTABLE, Calibration, QuestionCalibration
 from mil.report.sections.comparator import comparators
 from mil.report.sections.horizon import HorizonCalibration
-from mil.report.sections.operating_point import OperatingPoint
+from mil.report.sections.operating_point import CUT, UPPER, OperatingPoint
 from mil.report.sections.operating_points import OperatingPoints
 from mil.report.sections.oracle import Oracle
 from mil.report.sections.time_to_event import TimeToEvent
@@ -59,11 +59,13 @@ def _decisions(part: EndpointReport) -> Iterator[Field]:
 
 def _missed_targets(point: OperatingPoint) -> Iterator[str]:
     """Yield the measures for which the rule asks for a number that is not reached."""
+    if point.lowest is None or point.highest is None:
+        return
     reached = {
-        "sensitivity": point.sensitivity,
-        "specificity": point.specificity,
-        "ppv": point.ppv,
-        "npv": point.npv,
+        "sensitivity": point.lowest.sensitivity,
+        "specificity": point.highest.specificity,
+        "ppv": point.highest.ppv,
+        "npv": point.lowest.npv,
     }
     for measure, target in _targets(point.rule):
         estimate = reached.get(measure)
@@ -87,18 +89,25 @@ def _targets(rule: Mapping[str, JsonValue]) -> Iterator[tuple[str, float]]:
 
 
 def _usefulness(point: OperatingPoint) -> Iterator[str]:
-    """Say whether the cut decides for few patients, and whether those it rules out (or in) differ from the rest."""
-    if point.rule.get("rule") == "specificity":
-        words, share, odds_name, odds = "ruled in", point.ruled_in, "lr_positive", point.lr_positive
-        price_name, price = "sensitivity", point.sensitivity
-    else:
-        words, share, odds_name, odds = "ruled out", point.ruled_out, "lr_negative", point.lr_negative
-        price_name, price = "specificity", point.specificity
-    if share is not None and share.value is not None and share.value < FEW and price is not None:
-        yield f"few are {words}: {share} of all patients, {share.population}; {price_name} {price.described}"
+    """Say whether a cut decides for few patients, and whether those it rules out (or in) differ from the rest."""
+    for cut in point.at_cuts:
+        if cut.name == UPPER or (cut.name == CUT and point.rule.get("rule") == "specificity"):
+            yield from _few("ruled in", cut.ruled_in, "sensitivity", cut.sensitivity)
+            yield from _no_better("ruled in", "lr_positive", cut.lr_positive)
+        else:
+            yield from _few("ruled out", cut.ruled_out, "specificity", cut.specificity)
+            yield from _no_better("ruled out", "lr_negative", cut.lr_negative)
     decided = point.coverage
     if decided is not None and decided.value is not None and decided.value < MOST:
         yield f"fewer than half of the patients are decided: {decided.described}"
+
+
+def _few(words: str, share: Estimate | None, price_name: str, price: Estimate) -> Iterator[str]:
+    if share is not None and share.value is not None and share.value < FEW:
+        yield f"few are {words}: {share} of all patients, {share.population}; {price_name} {price.described}"
+
+
+def _no_better(words: str, odds_name: str, odds: Estimate | None) -> Iterator[str]:
     if odds is not None and odds.low is not None and odds.high is not None and odds.low <= 1 <= odds.high:
         yield (
             f"those {words} are not shown to differ from the rest: {named(odds_name)} {odds.described}, where 1 is "

@@ -113,6 +113,25 @@ class Plan:
         """The calls that rule a yes-or-no question out, and in."""
         return (self.calls[0], self.calls[1 if self.compares_classes else -1])
 
+    @property
+    def between(self) -> str | None:
+        """The call that decides nothing: between two cuts, or where no class is likely enough."""
+        if self.compares_classes:
+            classes = max(len(self.columns), 2)
+            return self.calls[classes] if len(self.calls) > classes else None
+        return self.calls[1] if isinstance(self.rule, TwoCutsRule) else None
+
+    @property
+    def truth(self) -> tuple[str, str]:
+        """Names of the negatives and the positives of a yes-or-no question.
+
+        Raises:
+            ValueError: the decision is about no such question.
+        """
+        if self.question is None:
+            raise ValueError(f"decision {self.name}: no question")
+        return self.question.negative, self.question.positive
+
     def _by_quantiles(self, rule: QuantilesRule, train: pd.DataFrame) -> Decision:
         if train.empty:
             raise PredictionsError(f"decision {self.name}: 0 train patients, expected some whose scores set the cuts")

@@ -11,6 +11,7 @@ from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
 from mil.report.schema import LEVEL, Estimate, Model
 from mil.report.sections.calls import Called, called
+from mil.report.sections.operating_point import CUT
 from mil.stats import delong
 
 PAIRED_PROPORTIONS = "Bonett-Price, McNemar exact"
@@ -34,7 +35,7 @@ class CallTest(Model):
 
 
 class DecisionTest(Model):
-    """The calls of two models at their frozen cuts."""
+    """The calls of two models at one frozen cut of each; of two cuts each is compared with its like."""
 
     name: str
     sensitivity: CallTest
@@ -54,11 +55,12 @@ def call_tests(a: Evaluation, b: Evaluation, shared: Sequence[str]) -> tuple[Dec
     pairs = [(each, others[each.name]) for each in called(a) if each.name in others and each.truth is not None]
     return tuple(
         DecisionTest(
-            name=ours.name,
-            sensitivity=_call_test(ours, theirs, shared, positive=True),
-            specificity=_call_test(ours, theirs, shared, positive=False),
+            name=ours.name if cut == CUT else f"{ours.name}, {cut}",
+            sensitivity=_call_test(ours, theirs, shared, cut, positive=True),
+            specificity=_call_test(ours, theirs, shared, cut, positive=False),
         )
         for ours, theirs in pairs
+        for cut in max(ours.cuts, theirs.cuts, key=len)
     )
 
 
@@ -118,8 +120,8 @@ def _area(evaluation: Evaluation, question: Question, shared: Sequence[str]) -> 
     return delong.mean(areas, patients)
 
 
-def _call_test(ours: Called, theirs: Called, shared: Sequence[str], *, positive: bool) -> CallTest:
-    first, second = ours.right(positive), theirs.right(positive)
+def _call_test(ours: Called, theirs: Called, shared: Sequence[str], cut: str, *, positive: bool) -> CallTest:
+    first, second = ours.right(positive, cut), theirs.right(positive, cut)
     both = [name for name in shared if name in first.index and name in second.index]
     gained = int((first.loc[both] & ~second.loc[both]).sum())
     lost = int((~first.loc[both] & second.loc[both]).sum())

@@ -9,13 +9,15 @@ from mil.report.schema import Confusion, Curve, GateResult, Model
 from mil.report.sections.added_value import AddedValue, LikelihoodRatio
 from mil.report.sections.calibration import Calibration
 from mil.report.sections.discrimination import Discrimination, QuestionAreas
-from mil.report.sections.operating_point import GroupCounts
+from mil.report.sections.operating_point import CUT, LOWER, UPPER, AtCut, GroupCounts
+from mil.report.sections.operating_points import OperatingPoints
 from mil.report.sections.oracle import Oracle
 from mil.report.sections.pooled import CalibrationBin
 from mil.report.sections.prediction_sets import ClassCoverage
-from mil.report.sections.subgroups import QuestionResult, SubgroupRow
+from mil.report.sections.subgroups import QuestionResult, SubgroupRow, Subgroups
 from mil.report.sections.time_to_event import IntegratedBrier, OtherCause, TimeToEvent
 from mil.report.sections.value_calibration import SpreadCoverage
+from mil.stats.proportions import proportion
 from mil.stats.site_signature import SitePredictability
 
 Json = dict[str, Any]
@@ -42,6 +44,61 @@ def from_schema_1(old: Json) -> Json:
             "hazard_ratios": [] if ratio is None else [{"group": "high", "reference": "low", **ratio}],
         }
     return new
+
+
+def separate_cuts(sections: Json) -> Json:
+    """Return sections, by key, in which the numbers of two cuts no longer stand in one row as if they were of one cut.
+
+    Up to the first reports of schema 3, sensitivity and NPV were those of the lower of two cuts, specificity and PPV
+    those of the upper one. What was not reported of each follows from the confusion matrix.
+    """
+    new = dict(sections)
+    if points := sections.get(OperatingPoints.key):
+        decisions = [_with_cuts(dict(point)) for point in points["decisions"]]
+        new[OperatingPoints.key] = {**points, "decisions": decisions}
+        moved = {point["name"] for point in points["decisions"] if point.get("indeterminate")}
+        if moved and (subgroups := sections.get(Subgroups.key)):
+            rows = [_upper_specificity(row, moved, len(decisions)) for row in subgroups["rows"]]
+            new[Subgroups.key] = {**subgroups, "rows": rows}
+    return new
+
+
+def _with_cuts(old: Json) -> Json:
+    flat = {name: old.pop(name) for name in AtCut.model_fields if name not in ("name", "cut") and name in old}
+    between = old.pop("indeterminate", None)
+    if not any(flat.values()):
+        return old
+    if not between:
+        return old | {"at_cuts": [{"name": CUT, "cut": _only_cut(old, 0), **flat}]}
+    lower = {name: flat.get(name) for name in ("sensitivity", "npv", "lr_negative", "ruled_out")}
+    upper = {name: flat.get(name) for name in ("specificity", "ppv", "lr_positive", "ruled_in")}
+    negatives, positives = (old.get("confusion") or {}).get("rows") or ((0, 0, 0), (0, 0, 0))
+    lower["specificity"] = proportion(negatives[0], sum(negatives)).model_dump(mode="json")
+    upper["sensitivity"] = proportion(positives[-1], sum(positives)).model_dump(mode="json")
+    cuts = [
+        {"name": LOWER, "cut": _only_cut(old, 0), **lower},
+        {"name": UPPER, "cut": _only_cut(old, -1), **upper},
+    ]
+    return old | {"undecided": between, "at_cuts": cuts}
+
+
+def _only_cut(old: Json, at: int) -> float | None:
+    values = {cuts[at] for cuts in old.get("cuts") or () if cuts}
+    return values.pop() if len(values) == 1 and (old.get("rule") or {}).get("rule") != "argmax" else None
+
+
+def _upper_specificity(row: Json, names: set[str], decisions: int) -> Json:
+    """Return a row of a subgroup whose specificity is that of the upper cut, where the decision has two."""
+    questions = [
+        _renamed(each, "specificity", "upper_specificity") if each["name"] in names else each
+        for each in row.get("questions") or ()
+    ]
+    new = _renamed(row, "specificity", "upper_specificity") if decisions == 1 and not questions else row
+    return {**new, "questions": questions} if questions else new
+
+
+def _renamed(old: Json, name: str, new_name: str) -> Json:
+    return {new_name if key == name else key: value for key, value in old.items()}
 
 
 def _discrimination(old: Json) -> Json:

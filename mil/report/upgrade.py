@@ -1,4 +1,4 @@
-"""Reports of schemas 1 and 2 as reports of today: every number goes to the field that has its name.
+"""Earlier reports as reports of today: every number goes to the field that has its name.
 
 Up to schema 2 a number was a JSON object `{"value", "low", "high", ...}` with its counts beside its value. The models
 of today say which of the old keys are estimates. A key for which there is no field is an error: no number is lost.
@@ -11,12 +11,12 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from mil.errors import ReportError
-from mil.report.reshape import RESHAPED, Json, from_schema_1
+from mil.report.reshape import RESHAPED, Json, from_schema_1, separate_cuts
 from mil.report.schema import SCHEMA_VERSION, About, Estimate, Report, section_classes
 
 PLAIN = ("value", "low", "high", "level", "method", "p", "folds", "resamples", "unit")
 """Keys of a number that kept their names."""
-SECOND = ("exact", "plain")
+SECOND = ("exact", "plain", "second")
 """Keys of a number's second interval."""
 REFUSED = "not estimable: "
 KEPT = ("seed", "resamples", "folds", "patients", "looks")
@@ -34,13 +34,26 @@ def upgrade(old: Json) -> Report:
         ValidationError: a value has the wrong type.
     """
     if old.get("schema_version") == SCHEMA_VERSION:
-        return Report.model_validate(old)
+        return Report.model_validate(_third(old))
     if old.get("schema") not in (1, 2):
         raise ReportError(f"report: schema {old.get('schema', old.get('schema_version'))!r}, expected 1, 2 or 3")
     return Report.model_validate(_report(from_schema_1(old) if old["schema"] == 1 else old))
 
 
+def _third(old: Json) -> Json:
+    """Return a report of schema 3, also one of its first writers, as it is written today."""
+    new = dict(old)
+    if isinstance(sections := old.get("sections"), Mapping):
+        new["sections"] = separate_cuts(dict(sections))
+    if isinstance(parts := old.get("parts"), Mapping):
+        new["parts"] = {name: _third(part) for name, part in parts.items()}
+    if isinstance(run := old.get("run"), Mapping):
+        new["run"] = _third(dict(run))
+    return new
+
+
 def _report(old: Json) -> Json:
+    old = separate_cuts(old)
     about = {key: old[key] for key in About.model_fields if old.get(key) is not None}
     classes = {section.key: section for section in section_classes()}
     new = {key: old[key] for key in KEPT if old.get(key) is not None} | {"about": about}

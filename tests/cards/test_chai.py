@@ -101,8 +101,7 @@ def test_its_numbers_are_the_reports() -> None:
     assert {"value": auroc.value, "low": auroc.low, "high": auroc.high}.items() <= values[0].items()
     points = report.section(OperatingPoints)
     assert points is not None
-    sensitivity = points.decisions[0].sensitivity
-    assert sensitivity is not None
+    sensitivity = points.decisions[0].at_cuts[0].sensitivity
     assert any(value["value"] == sensitivity.value and value["counts"] == sensitivity.counts for value in values)
     summary = root.findtext(f".//{{{NAMESPACE}}}Summary") or ""
     assert FACTS["en"] in summary

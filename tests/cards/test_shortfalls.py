@@ -9,7 +9,7 @@ from mil.report.schema import Estimate, GateResult, Report, Section
 from mil.report.sections.baseline_model import Baseline
 from mil.report.sections.calibration import Calibration, QuestionCalibration, RecalibratedProbability
 from mil.report.sections.horizon import HorizonCalibration
-from mil.report.sections.operating_point import OperatingPoint
+from mil.report.sections.operating_point import AtCut, OperatingPoint
 from mil.report.sections.operating_points import OperatingPoints
 from mil.report.sections.oracle import Oracle
 from mil.report.sections.pooled import Band
@@ -37,15 +37,22 @@ def cut(
         rule={"rule": "sensitivity", "at_least": 0.95, "role": "rule-out"},
         calls=("no", "yes"),
         cuts=((0.5,),),
-        sensitivity=sensitivity,
-        specificity=specificity,
-        ruled_out=ruled_out,
-        lr_negative=estimate(*odds, n=300),
+        at_cuts=(
+            AtCut(
+                name="cut",
+                sensitivity=sensitivity,
+                specificity=specificity,
+                ruled_out=ruled_out,
+                lr_negative=estimate(*odds, n=300),
+            ),
+        ),
     )
 
 
-def changed(point: OperatingPoint, **fields: object) -> OperatingPoint:
-    return point.model_copy(update=fields)
+def changed(point: OperatingPoint, **fields: Estimate) -> OperatingPoint:
+    """Return the point with other numbers at its cut."""
+    (at,) = point.at_cuts
+    return point.model_copy(update={"at_cuts": (at.model_copy(update=fields),)})
 
 
 def calibration(name: str, slope: Estimate, calibrated: Estimate | None = None) -> QuestionCalibration:
@@ -110,11 +117,15 @@ def test_a_rule_in_is_judged_by_those_whom_it_rules_in() -> None:
         rule={"rule": "specificity", "at_least": 0.998, "role": "rule-in"},
         calls=("no", "yes"),
         cuts=((0.9,),),
-        sensitivity=share(3, 182, 0.006, 0.047),
-        specificity=share(98, 98, 0.962, 1.0),
-        ruled_in=share(3, 280, 0.004, 0.031),
-        ruled_out=share(277, 280, 0.969, 0.996),
-        lr_positive=estimate(None),
+        at_cuts=(
+            AtCut(
+                name="cut",
+                sensitivity=share(3, 182, 0.006, 0.047),
+                specificity=share(98, 98, 0.962, 1.0),
+                ruled_in=share(3, 280, 0.004, 0.031),
+                lr_positive=estimate(None),
+            ),
+        ),
     )
     texts = lines(points(point))
     assert [line.partition(":")[2].split(":")[0].strip() for line in texts][1] == "few are ruled in"
@@ -122,17 +133,39 @@ def test_a_rule_in_is_judged_by_those_whom_it_rules_in() -> None:
 
 
 def test_two_cuts_are_asked_for_each_target_and_for_whom_they_leave_undecided() -> None:
-    point = changed(
-        GOOD,
-        rule={"rule": "two_cuts", "out": {"npv": 0.98}, "in": {"ppv": 0.9}},
+    lower = AtCut(
+        name="lower cut",
+        sensitivity=share(32, 34, 0.809, 0.984),
+        specificity=share(73, 206, 0.292, 0.422),
         npv=share(73, 75, 0.908, 0.993),
+        ruled_out=share(75, 240, 0.257, 0.374),
+        lr_negative=estimate(0.17, 0.04, 0.64),
+    )
+    upper = AtCut(
+        name="upper cut",
+        sensitivity=share(1, 34, 0.005, 0.149),
+        specificity=share(206, 206, 0.982, 1.0),
         ppv=share(95, 100, 0.905, 0.99),
+        ruled_in=share(1, 240, 0.001, 0.023),
+        lr_positive=estimate(None, 0.737),
+    )
+    point = OperatingPoint(
+        name="EGFR",
+        rule={"rule": "two_cuts", "out": {"npv": 0.98}, "in": {"ppv": 0.9}},
+        calls=("wild-type", "indeterminate", "mutated"),
+        cuts=((0.03, 0.74),),
+        undecided=share(164, 240, 0.622, 0.739),
+        at_cuts=(lower, upper),
         coverage=share(76, 240, 0.261, 0.378),
     )
     texts = lines(points(point))
     assert "NPV of at least 0.98 was asked, 0.973" in texts[0]
-    assert texts[1] == "Cut of BRAF: fewer than half of the patients are decided: 0.317 (0.261 to 0.378), 76 of 240"
-    assert len(texts) == 2
+    assert texts[1] == (
+        "Cut of EGFR: few are ruled in: 0.004 (0.001 to 0.023) of all patients, 1 of 240; "
+        "sensitivity 0.029 (0.005 to 0.149), 1 of 34"
+    )
+    assert texts[2] == "Cut of EGFR: fewer than half of the patients are decided: 0.317 (0.261 to 0.378), 76 of 240"
+    assert len(texts) == 3
 
 
 def test_calibrated_probabilities_are_judged_where_there_are_any_and_risks_as_well() -> None:

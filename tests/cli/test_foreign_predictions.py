@@ -179,7 +179,9 @@ def test_select_rows_set_a_cut_that_the_others_are_called_by(mil: Mil, tmp_path:
     cut = select[len(select) - int(np.ceil(0.8 * len(select)))]
     assert decision["cuts"] == [[pytest.approx(cut, abs=1e-12)]]
     own = (TABLE["part"] == "report") & (TABLE["MSI"] == "yes")
-    assert decision["sensitivity"]["value"] == pytest.approx((TABLE["p=low"][own] >= cut).mean(), abs=1e-12)
+    assert decision["at_cuts"][0]["sensitivity"]["value"] == pytest.approx(
+        (TABLE["p=low"][own] >= cut).mean(), abs=1e-12
+    )
 
 
 SCORE = ["--score", "p3"]

@@ -109,7 +109,7 @@ def test_counts_are_of_patients_even_where_folds_repeat_them() -> None:
     assert twice.patients == alone.patients == {"n": 120, "0": 120 - positives, "1": positives}
     assert twice.folds == 6
     first, second = (cut(table, decision=DECISION) for table in (once, repeated))
-    assert second.sensitivity == first.sensitivity
+    assert second.at_cuts == first.at_cuts
     assert second.n == 120
 
 
@@ -138,12 +138,11 @@ def test_the_operating_point_is_chosen_on_select_and_counted_on_report() -> None
         select, reported = rows(table, fold, "select"), rows(table, fold, "report")
         assert at == choose(RULE, select["p_1"], select["label"])
         hits += (reported.loc[reported["label"] == 1, "p_1"] >= at).tolist()
-    assert point.sensitivity is not None
-    assert point.specificity is not None
-    assert point.sensitivity.counts == {"n": len(hits), "successes": sum(hits)}
-    assert value_of(point.sensitivity) == pytest.approx(np.mean(hits))
-    assert triple(point.sensitivity)[1:] == wilson(sum(hits), len(hits))
-    assert point.specificity.n == 120 - len(hits)
+    (at_cut,) = point.at_cuts
+    assert at_cut.sensitivity.counts == {"n": len(hits), "successes": sum(hits)}
+    assert value_of(at_cut.sensitivity) == pytest.approx(np.mean(hits))
+    assert triple(at_cut.sensitivity)[1:] == wilson(sum(hits), len(hits))
+    assert at_cut.specificity.n == 120 - len(hits)
     assert (point.rule, point.n) == (DECISION, 120)
 
 

@@ -87,6 +87,22 @@ def test_calls_at_the_frozen_cuts_are_compared_patient_by_patient() -> None:
         assert value_of(test.estimate) == pytest.approx((test.a - test.b) / n)
 
 
+def test_each_of_two_cuts_is_compared_with_its_like() -> None:
+    rule = {"decision": {"rule": "two_cuts", "low": 0.2, "high": 0.6}}
+    tables = [binary(noise=noise) for noise in (0.3, 2.0)]
+    lower, upper = compare(*(refitted(table, Binary(), rule, resamples=20) for table in tables)).mcnemar
+    assert (lower.name, upper.name) == ("1, lower cut", "1, upper cut")
+    reported = [table[table["role"] == "report"].set_index("patient") for table in tables]
+    for test, cut in ((lower, 0.2), (upper, 0.6)):
+        detected, cleared = (
+            [int(((each["p_1"] >= cut) == (each["label"] == 1))[each["label"] == label].sum()) for each in reported]
+            for label in (1, 0)
+        )
+        assert [test.sensitivity.a, test.sensitivity.b] == detected
+        assert [test.specificity.a, test.specificity.b] == cleared
+    assert lower.sensitivity.a > upper.sensitivity.a
+
+
 def test_survival_models_of_any_kind_are_compared_by_their_c_index() -> None:
     table = survival(patients=200)
     cox = evaluated(table, Cox())

@@ -15,6 +15,8 @@ from mil.report.upgrade import upgraded
 HERE = Path(__file__).parent
 SCHEMA_1 = sorted((HERE.parent / "zoo" / "released" / "schema_1").glob("*/report.json"))
 SCHEMA_2 = sorted((HERE / "schema_2").glob("*.json"))
+SCHEMA_3 = sorted((HERE / "schema_3").glob("*.json"))
+"""As the first writers of schema 3 left them."""
 
 
 def numbers(value: Any) -> Iterator[float]:
@@ -26,11 +28,12 @@ def numbers(value: Any) -> Iterator[float]:
         yield value
 
 
-@pytest.mark.parametrize("path", [*SCHEMA_1, *SCHEMA_2], ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize("path", [*SCHEMA_1, *SCHEMA_2, *SCHEMA_3], ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_number_of_an_old_report_is_in_the_new_one(path: Path) -> None:
     old = json.loads(path.read_text(encoding="utf-8"))
     for report in (old, *(old.get("parts") or {}).values()):
         report.pop("schema", None)
+        report.pop("schema_version", None)
     new = json.loads(read_report(path).model_dump_json())
     assert set(numbers(old)) <= set(numbers(new))
 
@@ -48,13 +51,30 @@ def test_counts_beside_a_number_are_its_counts() -> None:
     old = json.loads((HERE / "schema_2" / "msi-crc.json").read_text(encoding="utf-8"))
     [decision] = report.operating_points.decisions
     [old_decision] = old["operating_points"]["decisions"]
-    sensitivity, expected = decision.sensitivity, old_decision["sensitivity"]
+    sensitivity, expected = decision.at_cuts[0].sensitivity, old_decision["sensitivity"]
     assert (sensitivity.value, sensitivity.low, sensitivity.high) == tuple(
         expected[key] for key in ("value", "low", "high")
     )
     assert sensitivity.counts == {"n": expected["n"], "successes": expected["successes"]}
     assert sensitivity.second.method == expected["exact"]["method"]
     assert report.gates[0].sentence == old["gates"][0]["said"]
+
+
+def test_two_cuts_of_one_row_are_taken_apart() -> None:
+    """0.941 and 1.000 stood in one row, though the positive call finds 1 of 34 and 164 of 240 are undecided."""
+    report = read_report(HERE / "schema_3" / "egfr-luad.json")
+    [point] = report.operating_points.decisions
+    lower, upper = point.at_cuts
+    assert point.undecided.counts == {"n": 240, "successes": 164}
+    assert [at.cut for at in point.at_cuts] == list(point.cuts[0])
+    counts = [(at.sensitivity.counts["successes"], at.specificity.counts["successes"]) for at in (lower, upper)]
+    assert counts == [(32, 73), (1, 206)]
+    assert [at.sensitivity.n for at in (lower, upper)] == [34, 34]
+    assert (lower.npv.counts["successes"], upper.ppv.counts["successes"]) == (73, 1)
+    assert lower.ppv is upper.npv is None
+    row = report.subgroups.rows[0]
+    assert (row.sensitivity.population, row.specificity) == ("32 of 34", None)
+    assert row.upper_specificity.population == "206 of 206"
 
 
 def test_a_key_without_a_place_is_an_error() -> None:

@@ -148,10 +148,9 @@ def test_a_changed_cut_changes_the_report_and_the_card_of_its_run_together(crc_r
     assert old.cuts != new.cuts
     assert new.cuts == ((1.0,),) * len(new.cuts)
     assert [fitted.cuts for fitted in new.fitted] == list(new.cuts)
-    assert new.sensitivity is not None
-    assert new.sensitivity.value == 0, "the table of cuts and the rates beside it come from the same cut"
-    assert new.specificity is not None
-    assert new.specificity.value == 1
+    (at,) = new.at_cuts
+    assert at.sensitivity.value == 0, "the table of cuts and the rates beside it come from the same cut"
+    assert at.specificity.value == 1
     card = (checkpoints_in(run)[0] / "README.md").read_text(encoding="utf-8")
     assert "cuts 1;" in card
     assert all(f"{cut:.6g}" not in card for cut in old.cuts[0] or ())
@@ -168,7 +167,7 @@ def test_a_changed_cut_changes_the_evaluation_of_an_external_cohort(
         _, report = external(loaded, cohort, resamples=5)
         section = report.section(OperatingPoints)
         assert section is not None
-        called[name] = (cohort.table["call"].value_counts().to_dict(), section.decisions[0].ruled_in)
+        called[name] = (cohort.table["call"].value_counts().to_dict(), section.decisions[0].at_cuts[0].sensitivity)
         change(place, cut_above_all)
     assert called["after"][0] == {"MSS": sum(called["before"][0].values())}
     assert called["after"][1] is not None

@@ -1,16 +1,23 @@
 """ROC curves: one a fold and their vertical average, or one a question."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mil.endpoints.question import Question
+from mil.fitted.decision_rules import plans
 from mil.report.evaluation import Evaluation
 from mil.report.figures.style import COLOURS, GREY, canvas, compared, count_folds, interval, look, short, side_legend
 from mil.report.figures.threshold_curves import GRID, ROC, Curves, answered, curves
 from mil.report.schema import Report
+from mil.report.sections.operating_point import CUT, LOWER, UPPER
 from mil.report.sections.operating_points import OperatingPoints
 from mil.stats.bootstrap import Floats
 from mil.stats.estimate import format_number
+
+MARKERS = {CUT: "D", LOWER: "v", UPPER: "^"}
 
 
 def roc(evaluation: Evaluation, report: Report) -> Figure | None:
@@ -22,13 +29,14 @@ def roc(evaluation: Evaluation, report: Report) -> Figure | None:
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), label="chance")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", anchor="W")
     axes.set(xlabel="False positive rate (1 − specificity)", ylabel="True positive rate (sensitivity)")
-    by_question = [curves(answered(evaluation, question), ROC, evaluation.seed) for question in evaluation.questions]
+    questions = _drawn_questions(evaluation)
+    by_question = [curves(answered(evaluation, question), ROC, evaluation.seed) for question in questions]
     if len(by_question) == 1:
         draw_question(axes, by_question[0])
-    for number, (question, drawn) in enumerate(zip(evaluation.questions, by_question, strict=True)):
+    for number, (question, drawn) in enumerate(zip(questions, by_question, strict=True)):
         if drawn is not None and len(by_question) > 1:
             axes.plot(*_points(drawn.mean), label=f"{short(question.name, 15)}: {_area(drawn)}", **look(number))
-    _operating_points(axes, evaluation, report)
+    _operating_points(axes, [question.name for question in questions], report)
     axes.set_title(_title(evaluation, report, by_question[0]))
     side_legend(axes, _notes(evaluation, report))
     return figure
@@ -55,20 +63,31 @@ def _area(question: Curves) -> str:
     return f"{format_number(question.area)} ({question.positives}/{question.n})"
 
 
-def _operating_points(axes: Axes, evaluation: Evaluation, report: Report) -> None:
-    """Draw a diamond for each decision, in the colour of its question."""
-    names, label = [question.name for question in evaluation.questions], "frozen cut"
-    section = report.section(OperatingPoints)
+def _operating_points(axes: Axes, names: Sequence[str], report: Report) -> None:
+    """Draw each cut of each decision in the colour of its question.
+
+    Args:
+        axes: With the curves of these questions.
+        names: Of the questions whose curves are drawn; what has no curve has no point.
+        report: With the section on decisions, or without.
+    """
+    section, labelled = report.section(OperatingPoints), set[str]()
     for point in () if section is None else section.decisions:
-        if point.sensitivity is None or point.specificity is None:
-            continue
-        sensitivity, specificity = point.sensitivity.value, point.specificity.value
-        if sensitivity is None or specificity is None:
-            continue
-        several = len(names) > 1 and point.name in names
-        colour = look(names.index(point.name))["color"] if several else "black"
-        axes.plot(1 - specificity, sensitivity, "D", color=colour, markeredgecolor="black", zorder=5, label=label)
-        label = "_again"
+        for at in point.at_cuts if point.name in names else ():
+            if at.sensitivity.value is None or at.specificity.value is None:
+                continue
+            colour = look(names.index(point.name))["color"] if len(names) > 1 else "black"
+            label = f"frozen {at.name}" if at.name not in labelled else "_again"
+            place = (1 - at.specificity.value, at.sensitivity.value)
+            axes.plot(*place, MARKERS[at.name], color=colour, markeredgecolor="black", zorder=5, label=label)
+            labelled.add(at.name)
+
+
+def _drawn_questions(evaluation: Evaluation) -> list[Question]:
+    """Return the endpoint's questions, and those that decisions ask of several classes together."""
+    of_decisions = [plan.question for plan in plans(evaluation.tool.decision_of_single(), evaluation.endpoint)]
+    by_name = {question.name: question for question in (*evaluation.questions, *of_decisions) if question is not None}
+    return list(by_name.values())
 
 
 def _title(evaluation: Evaluation, report: Report, first: Curves | None) -> str:

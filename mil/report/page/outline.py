@@ -19,7 +19,7 @@ LONGEST = 12
 """Values that fit into one cell; longer lists are left to report.json."""
 WIDEST, FEWEST = 8, 6
 """A table of more columns than the first, and of no more rows than the second, is turned on its side."""
-UNTITLED = ("questions", "decisions", "horizons", "classes", "groups", "rows", "sites", "parts", "times")
+UNTITLED = ("questions", "decisions", "at_cuts", "horizons", "classes", "groups", "rows", "sites", "parts", "times")
 """Lists whose records say by their names what they are about."""
 FACTS = ("", "")
 ESTIMATES = ("Measure", "Value (95% interval)", "Patients", "Interval by")

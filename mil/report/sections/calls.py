@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mil.endpoints.question import Question
-from mil.fitted.decision import ABSTAINED, BETWEEN
 from mil.fitted.decision_rules import Plan, plans
 from mil.report.evaluation import Evaluation
 from mil.report.schema import Estimate
 from mil.report.sections.applied_cuts import call_patients
+from mil.report.sections.operating_point import CUT, LOWER, UPPER
 from mil.stats.proportions import proportion
 
 UNDECIDED = "not decided"
@@ -24,8 +24,13 @@ class CallRates:
     calls: dict[str, int] | None = None
     undecided: Estimate | None = None
     sensitivity: Estimate | None = None
-    """None for groups, which are neither right nor wrong"""
+    """at the only cut, or the lower; None for groups, which are neither right nor wrong"""
     specificity: Estimate | None = None
+    """at the same cut"""
+    upper_sensitivity: Estimate | None = None
+    """at the upper of two cuts"""
+    upper_specificity: Estimate | None = None
+    """at the upper of two cuts"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,33 +45,48 @@ class Called:
     """calls that rule the question out"""
     yes: frozenset[str] = frozenset()
     """calls that rule it in"""
+    between: str | None = None
+    """the call between two cuts, or for abstaining"""
+    compares_classes: bool = False
+    """whether the likeliest of several classes is called, so that who abstains is on no side"""
     truth: "pd.Series[float] | None" = None
     """1, 0, or NaN where unknown, by patient; None for groups"""
 
     @property
-    def decided(self) -> "pd.Series[bool]":
-        """Which patients got a call, `indeterminate` included."""
-        return ~self.calls.isin([ABSTAINED, UNDECIDED])
+    def cuts(self) -> tuple[str, ...]:
+        """Names of the cuts, from the lowest."""
+        return (CUT,) if self.between is None or self.compares_classes else (LOWER, UPPER)
 
-    def right(self, positive: bool) -> "pd.Series[bool]":
-        """Return, for positives (or negatives) with a call, whether they were not ruled out (or in)."""
+    @property
+    def decided(self) -> "pd.Series[bool]":
+        """Which patients are on one side of each cut: all with a call, except those without a likeliest class."""
+        return ~self.calls.isin([UNDECIDED, *([self.between] if self.compares_classes else [])])
+
+    def right(self, positive: bool, cut: str = CUT) -> "pd.Series[bool]":
+        """Return, for positives (or negatives) with a call, whether they are on the right side of a cut.
+
+        Args:
+            positive: Whether positives or negatives are returned.
+            cut: Its name; every name is good for a decision with one cut.
+        """
         if self.truth is None:
             raise ValueError(f"decision {self.name}: groups are neither right nor wrong")
         among = self.calls[self.decided & (self.truth == float(positive))]
-        return ~among.isin(list(self.no if positive else self.yes))
+        above = among.isin(list(self.yes)) if cut == UPPER else ~among.isin(list(self.no))
+        return above if positive else ~above
 
     def rates(self, patients: pd.Index) -> CallRates:
-        """Return how often each call was made among these patients, and how often it was right."""
+        """Return how often each call was made among these patients, and how often it was right at each cut."""
         calls = self.calls.loc[patients]
         counts = {str(name): int(count) for name, count in calls.value_counts().sort_index().items()}
-        undecided = proportion(int(calls.isin([BETWEEN, ABSTAINED, UNDECIDED]).sum()), len(calls))
+        undecided = proportion(int(calls.isin([UNDECIDED, str(self.between)]).sum()), len(calls))
         if self.truth is None:
             return CallRates(counts, undecided)
-        sensitivity, specificity = (self._share_right(patients, positive) for positive in (True, False))
-        return CallRates(counts, undecided, sensitivity, specificity)
+        rates = [self._share_right(patients, positive, cut) for cut in self.cuts for positive in (True, False)]
+        return CallRates(counts, undecided, *rates)
 
-    def _share_right(self, patients: pd.Index, positive: bool) -> Estimate:
-        right = self.right(positive)
+    def _share_right(self, patients: pd.Index, positive: bool, cut: str) -> Estimate:
+        right = self.right(positive, cut)
         among = right[right.index.isin(patients)]
         return proportion(int(among.sum()), len(among))
 
@@ -90,20 +110,28 @@ def _by_question(evaluation: Evaluation, plan: Plan, calls: "pd.Series[str]") ->
     """Yield the decision itself; of the likeliest class one for each class."""
     if plan.question is not None:
         no, yes = plan.outer
-        yield _answered(evaluation, plan.question, calls, {no}, {yes})
+        yield _answered(evaluation, plan, plan.question, calls, {no}, {yes})
         return
     if not plan.compares_classes:
         yield Called(plan.name, calls)
         return
-    classes = [name for name in plan.calls if name != ABSTAINED]
+    classes = [name for name in plan.calls if name != plan.between]
     for question in evaluation.questions:
         chosen = {name for name in classes if f"p_{name}" in question.columns}
-        yield _answered(evaluation, question, calls, set(classes) - chosen, chosen)
+        yield _answered(evaluation, plan, question, calls, set(classes) - chosen, chosen)
 
 
 def _answered(
-    evaluation: Evaluation, question: Question, calls: "pd.Series[str]", no: set[str], yes: set[str]
+    evaluation: Evaluation, plan: Plan, question: Question, calls: "pd.Series[str]", no: set[str], yes: set[str]
 ) -> Called:
     patients = evaluation.reported
-    truth = pd.Series(question.truth(patients), index=patients.index)
-    return Called(question.name, calls, question, frozenset(no), frozenset(yes), truth)
+    return Called(
+        name=question.name,
+        calls=calls,
+        question=question,
+        no=frozenset(no),
+        yes=frozenset(yes),
+        between=plan.between,
+        compares_classes=plan.question is None,
+        truth=pd.Series(question.truth(patients), index=patients.index),
+    )

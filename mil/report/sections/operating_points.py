@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from mil.endpoints.endpoint import Endpoint
-from mil.fitted.decision import ABSTAINED
 from mil.fitted.decision_rules import Plan, plans
 from mil.report.evaluation import Evaluation
 from mil.report.schema import Confusion, Drawing, Report, Section
@@ -75,17 +74,17 @@ def _operating(evaluation: Evaluation, plan: Plan) -> OperatingPoint:
         counts = Counts.of(plan, rows["call"].to_numpy()[answered], truth[answered] == 1)
         return yes_no(facts, counts, evaluation.tool.prevalences)
     if endpoint.classes:
-        return _likeliest(facts, rows, endpoint)
+        return _likeliest(facts, plan, rows, endpoint)
     counts_of = {name: endpoint.counts(endpoint.encode(rows[rows["call"] == name])) for name in plan.calls}
     groups = tuple(GroupCounts(name=name, counts=counts) for name, counts in counts_of.items())
     return OperatingPoint(**dict(facts), n=len(rows), groups=groups)
 
 
-def _likeliest(facts: DecisionFacts, rows: pd.DataFrame, endpoint: Endpoint) -> OperatingPoint:
+def _likeliest(facts: DecisionFacts, plan: Plan, rows: pd.DataFrame, endpoint: Endpoint) -> OperatingPoint:
     """Return how often the likeliest class is right among patients with a call, over all and within each class."""
     call = rows["call"].to_numpy()
     truth = np.array(endpoint.classes, dtype=object)[endpoint.labels(rows)]
-    decided = call != ABSTAINED
+    decided = call != plan.between
     right = (call == truth) & decided
     matrix = tuple(
         tuple(int(((truth == name) & (call == called)).sum()) for called in facts.calls) for name in endpoint.classes

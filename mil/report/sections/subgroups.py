@@ -43,7 +43,11 @@ class SubgroupResult(Model):
     value: Estimate
     calibration: MeanCalibration | None = None
     sensitivity: Estimate | None = None
+    """at the only cut, or the lower of two"""
     specificity: Estimate | None = None
+    """at the same cut"""
+    upper_sensitivity: Estimate | None = Field(default=None, title="Sensitivity, upper cut")
+    upper_specificity: Estimate | None = Field(default=None, title="Specificity, upper cut")
     undecided: Estimate | None = None
     calls: dict[str, int] | None = None
 
@@ -216,6 +220,8 @@ class _Table:
             calibration=_calibration(self.evaluation, patients, self.questions.get(question or "")),
             sensitivity=rates.sensitivity,
             specificity=rates.specificity,
+            upper_sensitivity=rates.upper_sensitivity,
+            upper_specificity=rates.upper_specificity,
             undecided=rates.undecided,
             calls=rates.calls,
         )
@@ -247,7 +253,8 @@ class _Table:
         defined = {name: each for name, each in samples.items() if each is not None and np.isfinite(each.value)}
         results = {name: self.results[variable, name, question] for name in names}
         sensitivities = {name: result.sensitivity for name, result in results.items()}
-        specificities = {name: result.specificity for name, result in results.items()}
+        # of two cuts, the one that may miss positives and the one that may raise false alarms
+        specificities = {name: result.upper_specificity or result.specificity for name, result in results.items()}
         worst = min(defined, key=lambda name: defined[name].value, default=None)
         seed = self.evaluation.seed + crc32(variable.encode())
         return Spread(

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
-from mil.endpoints.classification import Binary
+from mil.endpoints.classification import Binary, Multiclass
+from mil.report.assemble import evaluate
 from mil.report.figures import threshold_curves
 from mil.report.figures.precision_recall import precision_recall
-from mil.report.figures.roc import roc
+from mil.report.figures.roc import MARKERS, roc
 from mil.report.figures.threshold_curves import GRID, PRECISION_RECALL, ROC, answered
-from tests.report.tables import binary, refitted
+from tests.report.tables import binary, multiclass, refitted
 
 from .cases import evaluated
 
@@ -70,9 +71,48 @@ def test_a_roc_figure_says_auroc_interval_positives_folds_and_marks_the_frozen_c
     assert axes.get_title(loc="left") == f"{numbers}, 120 patients, {positives} are 1, 3 folds"
     point = report.operating_points.decisions[0]
     (diamond,) = [line for line in axes.lines if line.get_marker() == "D"]
-    assert diamond.get_xdata() == pytest.approx([1 - point.specificity.value])
-    assert diamond.get_ydata() == pytest.approx([point.sensitivity.value])
+    (at,) = point.at_cuts
+    assert diamond.get_xdata() == pytest.approx([1 - at.specificity.value])
+    assert diamond.get_ydata() == pytest.approx([at.sensitivity.value])
     assert len(axes.lines) == 1 + 3 + 1 + 1  # chance, folds, mean, cut
+
+
+@pytest.mark.parametrize("rule", ["two_cuts", "argmax", "sensitivity"])
+def test_each_frozen_cut_lies_on_the_curve_of_its_question(rule: str) -> None:
+    options = {
+        "two_cuts": {"low": 0.2, "high": 0.6},
+        "argmax": {"abstain_below": 0.7},
+        "sensitivity": {"at_least": 0.9},
+    }
+    table = binary(patients=300, noise=0.5).query("fold == 0")
+    evaluation = refitted(table, Binary(), {"decision": {"rule": rule, **options[rule]}, "calibration": "platt"})
+    figure = roc(evaluation, evaluate(evaluation))
+    assert figure is not None
+    drawn = [line for line in figure.axes[0].lines if line.get_marker() in MARKERS.values()]
+    assert [line.get_label() for line in drawn] == [
+        f"frozen {name}" for name in (["cut"] if rule == "sensitivity" else ["lower cut", "upper cut"])
+    ]
+    reported = table[table["role"] == "report"]
+    false, true, _ = roc_curve(reported["label"], reported["p_1"], drop_intermediate=False)
+    for line in drawn:
+        (x,), (y,) = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+        assert 0 < y < 1
+        assert np.hypot(false - x, true - y).min() < 1e-12, "no cut of these scores gives this point"
+
+
+def test_a_decision_about_several_classes_together_has_its_own_curve() -> None:
+    table = multiclass(classes=("a", "b", "c"), patients=120)
+    rule = {"rule": "sensitivity", "at_least": 0.9, "positive": ["b", "c"]}
+    evaluation = refitted(table.query("fold == 0"), Multiclass(classes=("a", "b", "c")), {"decision": rule})
+    figure = roc(evaluation, evaluate(evaluation))
+    assert figure is not None
+    curves = {str(line.get_label()).partition(":")[0]: line for line in figure.axes[0].lines}
+    (x,), (y,) = (np.asarray(values) for values in curves["frozen cut"].get_data())
+    reported = table[(table["fold"] == 0) & (table["role"] == "report")]
+    false, true, _ = roc_curve(reported["label"] != "a", reported["p_b"] + reported["p_c"], drop_intermediate=False)
+    assert np.hypot(false - x, true - y).min() < 1e-12
+    assert len(curves["b or c"].get_xdata()) == len(GRID) + 1
+    assert curves["b or c"].get_color() == curves["frozen cut"].get_color()
 
 
 def test_each_question_has_its_curve_with_dashes_of_its_own() -> None:

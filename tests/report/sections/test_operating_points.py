@@ -56,15 +56,17 @@ def test_a_cut_is_counted_as_scikit_learn_counts() -> None:
     assert point.confusion is not None
     assert point.confusion.classes == point.confusion.calls == ("0", "1")
     assert (point.n, point.positives, point.negatives) == (120, tp + fn, tn + fp)
+    (at,) = point.at_cuts
     shares = {"sensitivity": (tp, tp + fn), "specificity": (tn, tn + fp), "ppv": (tp, tp + fp), "npv": (tn, tn + fn)}
-    for name, (hit, among) in (shares | {"ruled_out": (tn + fn, 120), "ruled_in": (tp + fp, 120)}).items():
-        estimate: Estimate = getattr(point, name)
+    assert (at.name, at.ruled_in, point.undecided) == ("cut", None, None), "a rule-out rules nobody in"
+    for name, (hit, among) in (shares | {"ruled_out": (tn + fn, 120)}).items():
+        estimate: Estimate = getattr(at, name)
         assert value_of(estimate) == pytest.approx(hit / among)
         assert triple(estimate)[1:] == wilson(hit, among)
         assert estimate.second is not None
         assert (estimate.second.low, estimate.second.high) == clopper_pearson(hit, among)
     for name, counts in (("lr_positive", (tp, tp + fn, fp, tn + fp)), ("lr_negative", (fn, tp + fn, tn, tn + fp))):
-        assert triple(getattr(point, name)) == triple(likelihood_ratio(*counts))
+        assert triple(getattr(at, name)) == triple(likelihood_ratio(*counts))
     (rare,) = point.at_prevalence
     assert rare.ppv.value == predictive_value(tp, tp + fn, fp, tn + fp, 0.05).value
     assert rare.npv.value == predictive_value(tn, tn + fp, fn, tp + fn, 0.95).value
@@ -76,11 +78,52 @@ def test_two_cuts_leave_some_patients_between() -> None:
     (point,) = decisions(table, Binary(), ZONES)
     zone, label = called(table, point.cuts)
     assert matrix(point) == [[int(((zone == z) & (label == y)).sum()) for z in range(3)] for y in (0, 1)]
-    assert value_of(point.sensitivity) == pytest.approx(np.mean(zone[label == 1] > 0))
-    assert value_of(point.specificity) == pytest.approx(np.mean(zone[label == 0] < 2))
-    assert value_of(point.indeterminate) == pytest.approx(np.mean(zone == 1))
+    assert value_of(point.undecided) == pytest.approx(np.mean(zone == 1))
     assert value_of(point.coverage) == pytest.approx(np.mean(zone != 1))
-    assert value_of(point.npv) == pytest.approx(np.mean(label[zone == 0] == 0))
+
+
+def test_each_of_two_cuts_is_described_as_what_it_is() -> None:
+    table = binary()
+    (point,) = decisions(table, Binary(), ZONES)
+    zone, label = called(table, point.cuts)
+    lower, upper = point.at_cuts
+    assert (lower.name, upper.name) == ("lower cut", "upper cut")
+    assert (lower.ppv, lower.lr_positive, lower.ruled_in) == (upper.npv, upper.lr_negative, upper.ruled_out)
+    assert lower.ppv is None
+    for at, positive in ((lower, zone > 0), (upper, zone > 1)):
+        (tn, fp), (fn, tp) = confusion_matrix(label, positive)
+        assert value_of(at.sensitivity) == pytest.approx(tp / (tp + fn))
+        assert value_of(at.specificity) == pytest.approx(tn / (tn + fp))
+    assert value_of(lower.npv) == pytest.approx(np.mean(label[zone == 0] == 0))
+    assert value_of(upper.ppv) == pytest.approx(np.mean(label[zone == 2] == 1))
+    assert value_of(lower.ruled_out) == pytest.approx(np.mean(zone == 0))
+    assert value_of(upper.ruled_in) == pytest.approx(np.mean(zone == 2))
+    assert 0 < value_of(upper.sensitivity) < value_of(lower.sensitivity) < 1
+
+
+@pytest.mark.parametrize("rule", [RULE_OUT, ZONES, {"rule": "argmax", "abstain_below": 0.55}, {"rule": "youden"}])
+def test_likelihood_ratios_follow_from_the_sensitivity_and_specificity_beside_them(rule: dict[str, Any]) -> None:
+    (point,) = decisions(binary(patients=300), Binary(), rule)
+    for at in point.at_cuts:
+        sensitivity, specificity = value_of(at.sensitivity), value_of(at.specificity)
+        if at.lr_negative is not None:
+            assert value_of(at.lr_negative) == pytest.approx((1 - sensitivity) / specificity)
+        if at.lr_positive is not None:
+            assert value_of(at.lr_positive) == pytest.approx(sensitivity / (1 - specificity))
+    assert sum(at.lr_negative is not None for at in point.at_cuts) == 1
+    assert sum(at.lr_positive is not None for at in point.at_cuts) == 1
+
+
+def test_a_cut_is_stated_where_all_folds_share_it() -> None:
+    stated = {"rule": "two_cuts", "low": 0.2, "high": 0.6}
+    (point,) = decisions(binary(), Binary(), stated)
+    assert [at.cut for at in point.at_cuts] == [0.2, 0.6]
+    (point,) = decisions(binary(), Binary(), {"rule": "argmax", "abstain_below": 0.75})
+    assert [at.cut for at in point.at_cuts] == [0.25, 0.75]
+    (point,) = decisions(binary(), Binary(), ZONES)
+    assert [at.cut for at in point.at_cuts] == [None, None]
+    (point,) = decisions(binary().query("fold == 0"), Binary(), ZONES)
+    assert tuple(at.cut for at in point.at_cuts) == point.cuts[0]
 
 
 @pytest.mark.parametrize("rule", [RULE_OUT, ZONES, {"rule": "argmax", "abstain_below": 0.7}])
@@ -125,7 +168,8 @@ def test_a_fold_that_cannot_set_the_cut_decides_nobody_and_says_why(caplog: pyte
     assert "expected both classes" in str(some.fitted[1].reason)
     assert "fold 1" in caplog.text
     assert (nobody.n, nobody.undecided_patients) == (0, 120)
-    for number in (nobody.sensitivity, nobody.lr_positive, nobody.at_prevalence[0].ppv):
+    (at,) = nobody.at_cuts
+    for number in (at.sensitivity, at.lr_positive, nobody.at_prevalence[0].ppv):
         assert number is not None
         assert number.value is None
         assert number.reason

@@ -227,6 +227,14 @@ def test_the_indeterminate_and_the_abstained_are_counted_and_not_hidden() -> Non
     assert row.sensitivity is not None
     assert successes(row.undecided) == row.calls["indeterminate"] > 0
     assert row.sensitivity.n == row.value.counts["positives"]
+    reported = binary(patients=240).query("role == 'report'")
+    score, label = reported["p_1"], reported["label"]
+    for cut, rates in (
+        (0.3, (row.sensitivity, row.specificity)),
+        (0.6, (row.upper_sensitivity, row.upper_specificity)),
+    ):
+        expected = [((score >= cut) & (label == 1)).sum(), ((score < cut) & (label == 0)).sum()]
+        assert [successes(rate) for rate in rates] == expected
     likeliest = {"rule": "argmax", "abstain_below": 0.5}
     section = Subgroups.compute(evaluated(multiclass(patients=240), CLASSES, clinic(240), decision=likeliest))
     assert section is not None
