@@ -20,6 +20,7 @@ from mil.report.sections.operating_points import OperatingPoints
 from mil.report.sections.oracle import Oracle
 from mil.report.sections.site_effects import Sites
 from mil.report.sections.subgroups import Subgroups
+from mil.stats.bootstrap import POOLED
 
 ELSEWHERE: tuple[type[Section], ...] = (OperatingPoints, Subgroups, Sites, Comparator, Oracle)
 """Sections with a place of their own on the card; all others are in this block."""
@@ -45,7 +46,9 @@ def _metrics(facts: Facts) -> Iterator[Subsection]:
         yield Subsection("Metrics", (), [_metrics_table(facts.report, REPORT)])
     else:
         run = facts.report.run
-        note = f"Mean over {run.folds} folds; scores of different folds are never compared."
+        pooled = all(metric.method == POOLED for metric in run.metrics.values())
+        joint = "Over the patients of all folds together: values of different folds have one unit."
+        note = joint if pooled else f"Mean over {run.folds} folds; scores of different folds are never compared."
         heading = f"Cross-validation of the run ({run.folds} folds)"
         yield Subsection(heading, [note], [_metrics_table(run, f"{REPORT}run")])
         fold = f"Fold {facts.manifest.data.split.fold}, to which these weights belong."

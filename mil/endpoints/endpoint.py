@@ -250,6 +250,11 @@ class Endpoint(ABC):
         return self.strata(target) if self.classes else None
 
     @property
+    def pooled_metrics(self) -> frozenset[str]:
+        """Keys of `score` that are computed over the patients of all folds together: those of values in a unit."""
+        return frozenset()
+
+    @property
     def group_score(self) -> str | None:
         """Column of the predictions that the rule `quantiles` may divide into groups; None where there is none."""
         return self.value_column if self.survival is None else self.survival.rank_column

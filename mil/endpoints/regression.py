@@ -132,6 +132,14 @@ class Regression(Endpoint):
             "mae": mean_absolute_error(value, true, weight),
         }
 
+    @property
+    def pooled_metrics(self) -> frozenset[str]:
+        """All of them: values of different folds have one unit.
+
+        A mean of R² over folds is biased downwards, since each fold's few true values vary less about their mean.
+        """
+        return frozenset(("r2", "pearson", "concordance", "mae"))
+
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
         """Return `value` in the unit, with `value_sd` (gaussian) or the other quantiles, such as `value_q10`."""
         logits = logits.double()

@@ -143,6 +143,12 @@ class Several(Endpoint):
             scores |= {f"{part.name}_{metric}": value for metric, value in metrics.items()}
         return {"mean": np.asarray(np.mean(ranking, axis=0))} | scores
 
+    @property
+    def pooled_metrics(self) -> frozenset[str]:
+        """Those of each endpoint, by their names here."""
+        parts = self.endpoints.items()
+        return frozenset(f"{name}_{metric}" for name, endpoint in parts for metric in endpoint.pooled_metrics)
+
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
         """Return the columns of all endpoints."""
         columns = dict[str, Tensor]()

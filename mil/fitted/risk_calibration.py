@@ -139,8 +139,8 @@ def _by_horizon(
 
 def _weights(time: Floats, ended: Floats, at: float) -> Floats:
     """Return `1 / G` just before the end of each patient's follow-up or the horizon; 0 for those censored before it."""
-    followed = np.nextafter(np.minimum(time, at), -np.inf)
-    return np.where((ended > 0) | (time >= at), Censoring.fit(time, ended).inverse(followed), 0.0)
+    weight = Censoring.fit(time, ended).inverse_before(np.minimum(time, at))
+    return np.where((ended > 0) | (time >= at), weight, 0.0)
 
 
 def _slope(horizons: Sequence[_Outcomes], method: str) -> float:

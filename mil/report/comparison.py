@@ -188,11 +188,11 @@ def _folds_of(evaluation: Evaluation, shared: Sequence[str]) -> list[Fold]:
     """Return the folds with their shared patients only."""
     members = [np.flatnonzero(np.isin(np.asarray(fold.patients), list(shared))) for fold in evaluation.folds]
     return [
-        Fold(
-            fold.logits[rows],
-            fold.target[rows],
-            None if fold.strata is None else fold.strata[rows],
-            np.asarray(fold.patients)[rows],
+        fold._replace(
+            logits=fold.logits[rows],
+            target=fold.target[rows],
+            strata=None if fold.strata is None else fold.strata[rows],
+            patients=np.asarray(fold.patients)[rows],
         )
         for fold, rows in zip(evaluation.folds, members, strict=True)
         if len(rows)

@@ -67,7 +67,8 @@ def report_folds(table: pd.DataFrame, endpoint: Endpoint) -> list[Fold]:
         by_patient = rows.set_index("patient")
         target = endpoint.encode(by_patient)
         patients = rows["patient"].to_numpy(dtype=np.str_)
-        folds.append(Fold(endpoint.recode(by_patient), target, endpoint.resampling_strata(target), patients))
+        strata = endpoint.resampling_strata(target)
+        folds.append(Fold(endpoint.recode(by_patient), target, strata, patients, endpoint.pooled_metrics))
     return folds
 
 

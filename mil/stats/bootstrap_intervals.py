@@ -4,23 +4,24 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
-from mil.stats.bootstrap import METHOD, STRATIFIED, Floats, Fold, Score, draws
+from mil.stats.bootstrap import METHOD, POOLED, STRATIFIED, Floats, Fold, Score, draws
 from mil.stats.estimate import LEVEL, Estimate
 
 Scored = tuple[Score, Sequence[Fold]]
-"""A score with the folds that it is averaged over."""
+"""A score with the folds that it is averaged over, or whose patients it pools: see `Fold.pooled`."""
 
 
 class Sampled(NamedTuple):
-    """A metric averaged over folds, and the same in each resample."""
+    """A metric averaged over folds or pooled over them, and the same in each resample."""
 
     value: float
     """NaN where no fold defines it"""
     samples: Floats
     """`(r,)`"""
     folds: tuple[float, ...] = ()
-    """the metric of each fold; empty where folds are pooled"""
+    """the metric of each fold; empty where no fold has one"""
 
     def minus(self, subtrahend: "Sampled") -> "Sampled":
         """Return the difference by resample, and by fold where both have the same number of folds."""
@@ -47,11 +48,14 @@ class Sampled(NamedTuple):
         return float(min(1.0, 2 * (fewer + 1) / (len(defined) + 1)))
 
     def bounds(self, level: float = LEVEL) -> tuple[float, float]:
-        """Return the bounds of the percentile interval; NaN where no resample defines the metric."""
+        """Return the bounds of the percentile interval; NaN where no resample defines the metric.
+
+        Where almost all resamples lie on one side of the value, the interval is extended to it.
+        """
         if not len(self.defined):
             return float("nan"), float("nan")
-        low, high = np.quantile(self.defined, [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
+        low, high = np.quantile(self.defined, [(1 - level) / 2, (1 + level) / 2]).tolist()
+        return (low, high) if np.isnan(self.value) else (min(low, self.value), max(high, self.value))
 
     def interval(self, method: str, counts: Mapping[str, int] | None = None, level: float = LEVEL) -> Estimate:
         """Return the value with its percentile interval; both None where no resample defines the metric."""
@@ -87,7 +91,7 @@ def intervals(
         counts: Of every estimate.
     """
     [metrics] = sampled([(score, folds)], resamples, seed)
-    return {name: metric.interval(_method(folds), counts, level) for name, metric in metrics.items()}
+    return {name: metric.interval(_method(folds, name), counts, level) for name, metric in metrics.items()}
 
 
 def difference(
@@ -111,7 +115,9 @@ def difference(
         counts: Of every estimate.
     """
     ours, theirs = sampled([(score, folds), (score, others)], resamples, seed, drawn=folds)
-    return {name: metric.minus(theirs[name]).interval(_method(folds), counts, level) for name, metric in ours.items()}
+    return {
+        name: metric.minus(theirs[name]).interval(_method(folds, name), counts, level) for name, metric in ours.items()
+    }
 
 
 def sampled(
@@ -130,29 +136,57 @@ def sampled(
     """
     drawn = drawn or [fold for _, folds in scored for fold in folds]
     count = sum(len(folds) for _, folds in scored)
-    metrics = _by_fold(scored, [None] * count)
-    chunks = [_by_fold(scored, (weights * count)[:count]) for weights in draws(drawn, resamples, seed)]
+    metrics = _scored(scored, [None] * count)
+    chunks = [_scored(scored, (weights * count)[:count]) for weights in draws(drawn, resamples, seed)]
     return [
         {
             name: Sampled(
-                float(_mean_defined(values)[0]),
-                _mean_defined(np.concatenate([chunk[number][name] for chunk in chunks])),
-                tuple(values[0].tolist()),
+                float(metric.overall[0]),
+                np.concatenate([chunk[number][name].overall for chunk in chunks]),
+                tuple(metric.by_fold[0].tolist()),
             )
-            for name, values in by_name.items()
+            for name, metric in by_name.items()
         }
         for number, by_name in enumerate(metrics)
     ]
 
 
-def _by_fold(scored: Sequence[Scored], weights: Sequence[Floats | None]) -> list[dict[str, Floats]]:
-    """Return each metric of each set, with a row for each resample and a column for each fold, `(r, f)`."""
+class _Scored(NamedTuple):
+    """One metric of one set of patients."""
+
+    overall: Floats
+    """over all folds, `(r,)`"""
+    by_fold: Floats
+    """`(r, f)`"""
+
+
+def _scored(scored: Sequence[Scored], weights: Sequence[Floats | None]) -> list[dict[str, _Scored]]:
+    """Return each metric of each set, with a row for each resample."""
     metrics, remaining = [], iter(weights)
     for score, folds in scored:
-        by_fold = [score(fold.logits, fold.target, next(remaining)) for fold in folds]
-        names = list(by_fold[0])
-        metrics.append({name: np.stack([np.atleast_1d(each[name]) for each in by_fold], axis=1) for name in names})
+        rows = [next(remaining) for _ in folds]
+        by_fold = [score(fold.logits, fold.target, weight) for fold, weight in zip(folds, rows, strict=True)]
+        pooled = _of_all_patients(score, folds, rows)
+        of_set = dict[str, _Scored]()
+        for name in by_fold[0]:
+            values = np.stack([np.atleast_1d(each[name]) for each in by_fold], axis=1)
+            overall = np.atleast_1d(pooled[name]) if name in pooled else _mean_defined(values)
+            of_set[name] = _Scored(overall, values)
+        metrics.append(of_set)
     return metrics
+
+
+def _of_all_patients(score: Score, folds: Sequence[Fold], weights: Sequence[Floats | None]) -> dict[str, Floats]:
+    """Return the metrics that are computed over the patients of all folds together."""
+    if not folds[0].pooled:
+        return {}
+    given = [weight for weight in weights if weight is not None]
+    metrics = score(
+        torch.cat([fold.logits for fold in folds]),
+        torch.cat([fold.target for fold in folds]),
+        np.concatenate(given, axis=1) if given else None,
+    )
+    return {name: metric for name, metric in metrics.items() if name in folds[0].pooled}
 
 
 def _mean_defined(values: Floats) -> Floats:
@@ -164,5 +198,7 @@ def _mean_defined(values: Floats) -> Floats:
     return mean
 
 
-def _method(folds: Sequence[Fold]) -> str:
+def _method(folds: Sequence[Fold], metric: str) -> str:
+    if metric in folds[0].pooled:
+        return POOLED
     return METHOD if any(fold.strata is None for fold in folds) else STRATIFIED

@@ -10,6 +10,7 @@ from mil.stats.logistic import logistic, overlaps
 from mil.stats.weights import Floats, as_given, as_rows, ratio
 
 BINS, _IN_A_BIN = 15, 10
+"""Bins of the calibration error, and patients for one bin where they are fewer than 150."""
 _LOWEST, _HIGHEST = 1e-6, 1 - 1e-12
 """Limits of risks on the scale of `log_log`, which is steep near zero: lower ones would outweigh all others."""
 
@@ -91,28 +92,40 @@ def slope(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None
     return as_given(coefficient * overlaps(values, truth, weight), weight)
 
 
-def ece(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) -> Floats:
-    """Return the expected calibration error: the mean over bins of the distance of observed from predicted share.
+def squared_error(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) -> Floats:
+    """Return the squared calibration error of bins of equal mass without the part that chance alone contributes.
 
-    Fifteen bins of equal mass, of fewer than 150 patients one for every ten; equal probabilities stay together. It is
-    above zero for perfect probabilities too, the more so the fewer patients: see `ece_if_calibrated`.
-    Nixon et al., CVPR Workshops 2019.
+    Patients are sorted by probability and filled into fifteen bins of equal mass, fewer than 150 patients into one bin
+    for every ten; equal probabilities stay together. The error of a bin is the squared mean of `probability - truth`,
+    estimated without bias by the mean product of all pairs of different patients; bins count by their mass. Perfect
+    probabilities have a mean of zero, so that the value may be negative. `calibration_error` is its root. Kumar, Liang
+    and Ma, NeurIPS 2019, section 4; Bröcker, Climate Dynamics 39, 2012.
 
     Args:
-        probability: `(p,)` of yes.
-        truth: `(p,)`, 1 for yes and 0 for no.
-        weight: Multiplicities `(r, p)`.
+        probability: `(p,)` of yes, or `(p, c)` of classes: then the mean over the classes, each with bins of its own.
+        truth: `(p,)` or `(p, c)`, 1 for yes and 0 for no.
+        weight: Multiplicities `(r, p)`. Copies of a patient are pairs too, which moves resamples up by as much as
+            chance moves a plain error; in rows of weights it is taken off once more, so that resamples lie about the
+            value of the sample.
+
+    Returns:
+        `()` or `(r,)`; NaN without patients.
     """
-    probability = np.asarray(probability, np.float64)
+    probability, truth = np.asarray(probability, np.float64), np.asarray(truth, np.float64)
     rows = as_rows(weight, len(probability))
-    return as_given(_ece(probability, np.asarray(truth, np.float64)[None], rows), weight)
+    columns = zip(np.atleast_2d(probability.T), np.atleast_2d(truth.T), strict=True)
+    chance = 1.0 if weight is None else 2.0
+    return as_given(np.mean([_squared_error(share, yes, rows, chance) for share, yes in columns], axis=0), weight)
 
 
-def ece_if_calibrated(probability: ArrayLike, draws: int = 500, seed: int = 0) -> float:
-    """Return the mean `ece` of these patients if their probabilities were exactly right."""
-    probability = np.asarray(probability, np.float64)
-    truth = (np.random.default_rng(seed).random((draws, len(probability))) < probability).astype(np.float64)
-    return float(_ece(probability, truth, np.ones_like(truth)).mean())
+def calibration_error(squared: float) -> float:
+    """Return the debiased calibration error, the root of `squared_error`; zero where that is negative."""
+    return float(np.sqrt(max(0.0, squared)))
+
+
+def bins_of_error(patients: int) -> int:
+    """Return the number of bins of `squared_error` for so many patients."""
+    return min(BINS, max(1, patients // _IN_A_BIN))
 
 
 def line(value: ArrayLike, true: ArrayLike, weight: Floats | None = None) -> tuple[Floats, Floats]:
@@ -144,18 +157,23 @@ def _mean(values: Floats, weight: Floats | None) -> Floats:
     return as_given(ratio(rows @ values, rows.sum(1)), weight)
 
 
-def _ece(probability: Floats, truth: Floats, rows: Floats) -> Floats:
-    """Return the error `(r,)` of truths `(r, p)`, or `(1, p)` for all rows."""
+def _squared_error(probability: Floats, truth: Floats, rows: Floats, chance: float) -> Floats:
+    """Return the error `(r,)`, with the variance of each bin's mean taken off so many times."""
     if not len(probability):
         return np.full(len(rows), np.nan)
     order = np.argsort(probability, kind="stable")
-    probability, truth, rows = probability[order], truth[:, order], rows[:, order]
+    probability, residual, rows = probability[order], (probability - truth)[order], rows[:, order]
     group = np.flatnonzero(np.append(True, np.diff(probability) > 0))  # the first of each run of ties
-    mass = np.add.reduceat(rows, group, axis=1)  # (r, g)
-    gap = np.add.reduceat(rows * (probability - truth), group, axis=1)
-    total = mass.sum(1, keepdims=True)
-    bins = np.clip(total // _IN_A_BIN, 1, BINS)
-    middle = (mass.cumsum(1) - mass / 2) / np.maximum(total, 1)
+    mass, total, squares = (np.add.reduceat(rows * x, group, axis=1) for x in (1.0, residual, residual**2))  # (r, g)
+    patients = mass.sum(1, keepdims=True)
+    bins = np.clip(patients // _IN_A_BIN, 1, BINS)
+    middle = (mass.cumsum(1) - mass / 2) / np.maximum(patients, 1)
     place = np.minimum(bins * middle, bins - 1).astype(np.intp) + BINS * np.arange(len(rows))[:, None]
-    gaps = np.bincount(place.ravel(), gap.ravel(), minlength=BINS * len(rows)).reshape(-1, BINS)
-    return ratio(np.abs(gaps).sum(1), total[:, 0])
+    n, total, squares = (
+        np.bincount(place.ravel(), x.ravel(), minlength=BINS * len(rows)).reshape(-1, BINS)
+        for x in (mass, total, squares)
+    )
+    filled = np.maximum(n, 1e-300)
+    mean = total / filled
+    variance = np.maximum(squares / filled - mean**2, 0) / np.maximum(n - 1, 1)  # of the mean
+    return ratio((n * (mean**2 - chance * variance)).sum(1), patients[:, 0])

@@ -34,6 +34,13 @@ class KaplanMeier:
         times, at_risk, events, _ = _counts(time, event)
         return cls(times, _product(events, at_risk))
 
+    def before(self, time: ArrayLike) -> Floats:
+        """Return the chance just before these times, of any shape: the limit from the left.
+
+        Beyond the last patient's time it is zero where the curve has come to zero, and NaN otherwise.
+        """
+        return self.at(np.nextafter(np.asarray(time, dtype=np.float64), -np.inf))
+
     def at(self, time: ArrayLike) -> Floats:
         """Return the chance after these times, of any shape; the events of a time have happened.
 
@@ -74,10 +81,21 @@ class Censoring(KaplanMeier):
 
     def inverse(self, time: ArrayLike) -> Floats:
         """Return `1 / G` after these times, NaN where G is zero or unknown because nobody was followed that long."""
-        chance = self.at(time)
-        weight = np.full(chance.shape, np.nan)
-        np.divide(1.0, chance, out=weight, where=chance > 0)
-        return weight
+        return _inverse(self.at(time))
+
+    def inverse_before(self, time: ArrayLike) -> Floats:
+        """Return `1 / G` just before these times, NaN where G is zero or unknown there.
+
+        It is the weight of a patient whose state at these times is seen: a censoring at the very time of an event comes
+        after the event, and a patient who is censored at a time was without event until then.
+        """
+        return _inverse(self.before(time))
+
+
+def _inverse(chance: Floats) -> Floats:
+    weight = np.full(chance.shape, np.nan)
+    np.divide(1.0, chance, out=weight, where=chance > 0)
+    return weight
 
 
 def _counts(time: ArrayLike, event: ArrayLike) -> tuple[Floats, Amounts, Amounts, Amounts]:

@@ -66,7 +66,7 @@ class Estimate(Model):
     p: Number = None
     """p value of the null hypothesis of no effect, two-sided"""
     folds: tuple[Number, ...] = ()
-    """the value in each fold, where it is a mean over folds"""
+    """the value in each fold, of which the value is the mean unless the method says that folds are pooled"""
     resamples: int | None = None
     """bootstrap resamples behind the interval"""
     second: Bounds | None = None

@@ -12,6 +12,8 @@ from scipy import stats
 from mil.stats.estimate import LEVEL, Estimate
 from mil.stats.weights import Floats, as_given, as_rows
 
+_ROUNDING = 1e-12
+"""Distance from one within which an incidence is one: its steps add up to 1.0000000000000002."""
 _CELLS = 2**21
 """Weights in memory at a time, 16 MiB."""
 
@@ -29,7 +31,8 @@ def incidence_at(time: Floats, code: Floats, at: float, weight: Floats | None = 
     first, ended = (_share(np.add.reduceat(rows * seen, start, axis=1), at_risk) for seen in (code == 1, code > 0))
     free = np.cumprod(1 - ended, axis=1)
     before = np.concatenate([np.ones((len(rows), 1)), free[:, :-1]], axis=1)
-    return as_given((before * first)[:, moments <= at].sum(axis=1), weight)
+    incidence = (before * first)[:, moments <= at].sum(axis=1)
+    return as_given(np.where(np.abs(incidence - 1) < _ROUNDING, 1.0, incidence), weight)
 
 
 def reaches(time: Floats, code: Floats, at: float) -> bool:
@@ -130,4 +133,5 @@ def _log_log(risk: float, spread: float) -> tuple[float, float]:
     z = float(stats.norm.ppf((1 + LEVEL) / 2))
     hazard = -np.log1p(-risk)
     factor = np.exp(z * spread / ((1 - risk) * hazard))
-    return float(-np.expm1(-hazard / factor)), float(-np.expm1(-hazard * factor))
+    low, high = float(-np.expm1(-hazard / factor)), float(-np.expm1(-hazard * factor))
+    return min(low, risk), max(high, risk)  # without spread they are equal but for rounding

@@ -14,14 +14,15 @@ _Triple = tuple[float, float, float]
 
 
 def wilson(successes: float, n: float, level: float = LEVEL) -> tuple[float, float]:
-    """Return Wilson's score interval of a proportion; NaN where n is 0. Wilson, JASA 22, 1927."""
+    """Return Wilson's score interval of a proportion, which holds it; NaN where n is 0. Wilson, JASA 22, 1927."""
     if n == 0:
         return float("nan"), float("nan")
     z = _z(level)
     share, shrink = successes / n, 1 + z**2 / n
     middle = (share + z**2 / (2 * n)) / shrink
     half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / shrink
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+    low, high = max(0.0, float(middle - half)), min(1.0, float(middle + half))
+    return min(low, share), max(high, share)  # at 0 and 1 they are equal but for rounding
 
 
 def clopper_pearson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:

@@ -1,9 +1,15 @@
 """How well risks order survival times and predict them, for every resample of the patients at once.
 
-Weights by the inverse probability of censoring come from a `Censoring` fitted to the training patients. Training
-patients must have been followed as long as the patients that count: where G is zero or unknown, a resample with such a
-patient has the value NaN (scikit-survival raises an error, or in a Brier score takes the patient's loss for zero).
-Beyond the last censoring G is constant, up to the longest time of a training patient.
+Weights by the inverse probability of censoring come from a `Censoring` fitted to the training patients. A patient's
+state at a time is seen where the censoring would not have come before the event or that time, so that every weight is
+`1 / G` just before it: with times in whole years, `1 / G` at the time would count the censorings of that year twice
+(Graf et al., Statistics in Medicine 18, 1999; Gerds and Schumacher, Biometrical Journal 48, 2006). Who is censored at
+the very time was without event until then.
+
+Training patients must have been followed as long as the patients that count: where G is zero or unknown, a resample
+with such a patient has the value NaN (scikit-survival raises an error, or in a Brier score takes the patient's loss for
+zero). A metric at a time also needs G at that time and patients who are followed until then: without them, only the
+patients with events would count. Beyond the last censoring G is constant, up to the longest time of a training patient.
 """
 
 from collections.abc import Sequence
@@ -51,14 +57,15 @@ def uno_c(
     censoring: Censoring,
     weight: Floats | None = None,
 ) -> Floats:
-    """Return Uno's C: as Harrell's, of events before tau, each pair weighted by `1 / G(time)^2` of its event.
+    """Return Uno's C: as Harrell's, of events before tau, each pair weighted by `1 / G^2` just before its event.
 
     Harrell's C depends on the censoring, this one estimates `P(risk_i > risk_j | T_i < T_j, T_i < tau)`. Uno
-    et al., Statistics in Medicine 30, 2011, equation 6; conventions of scikit-survival, but that risks are tied where
-    they are equal and not where they differ by 1e-8.
+    et al., Statistics in Medicine 30, 2011, equation 6; conventions of scikit-survival, but that G is that before the
+    event, and that risks are tied where they are equal and not where they differ by 1e-8.
 
     Patients with a competing event count as event-free for ever: a pair with one who had it before has the weight
-    `1 / (G(time_i) G(time_j))`. Wolbers et al., Biostatistics 15, 2014, section 3.2, with G of all patients.
+    `1 / (G(time_i) G(time_j))`, each G just before the time. Wolbers et al., Biostatistics 15, 2014, section 3.2, with
+    G of all patients.
 
     Args:
         risk: `(p,)`, higher for earlier events.
@@ -72,7 +79,7 @@ def uno_c(
         `()` or `(r,)`; NaN as in `c_index`, or where an event that counts has no weight.
     """
     risk, time = np.asarray(risk, np.float64), np.asarray(time, np.float64)
-    code, inverse = np.asarray(event).astype(np.int64), censoring.inverse(time)
+    code, inverse = np.asarray(event).astype(np.int64), censoring.inverse_before(time)
     worth = np.where((code == 1) & (time < (np.inf if tau is None else tau)), inverse, 0.0)
     rows = as_rows(weight, len(risk))
     pairs = [_Pairs.of(risk, time, code == 1, worth**2, rows, rows)]
@@ -97,9 +104,10 @@ def cumulative_dynamic_auc(
 ) -> Floats:
     """Return AUC(t): the chance that a patient with the event by a time has a higher risk than one without.
 
-    Patients with the event up to and including the time are cases, with weight `1 / G` of their time. Patients followed
-    beyond it are controls, with weight `1 / G(t)`, and so are patients with a competing event by then, with weight
-    `1 / G` of their time. Patients censored by then are neither. Tied risks count half. Uno et al., JASA 102, 2007;
+    Patients with the event up to and including the time are cases, with weight `1 / G` just before their time. Patients
+    followed until it without event are controls, with weight `1 / G` just before it, and so are patients with a
+    competing event by then, with weight `1 / G` just before theirs. Patients censored earlier are neither. Tied risks
+    count half. Uno et al., JASA 102, 2007;
     Hung and Chiang, Canadian Journal of Statistics 38, 2010; with competing events Blanche et al., Statistics in
     Medicine 32, 2013, their second definition.
 
@@ -112,16 +120,18 @@ def cumulative_dynamic_auc(
         weight: Multiplicities `(r, p)`; G is not resampled.
 
     Returns:
-        `()` or `(r,)`; NaN without cases or controls, or where a case or control has no weight.
+        `()` or `(r,)`; NaN without cases or controls, where a case or control has no weight, where G is zero or
+        unknown at the time, or where follow-up does not reach it.
     """
     time, code = np.asarray(time, np.float64), np.asarray(event).astype(np.int64)
     case, competing = ((time <= at) & kind for kind in (code == 1, code > 1))
-    counted, inverse = case | competing | (time > at), censoring.inverse(time)
-    # controls of both kinds relative to 1 / G(t), which without competing events cancels and need not be defined
-    worth = np.where(case, inverse, np.where(competing, inverse / censoring.inverse(at), 1.0))[counted]
-    rows = as_rows(weight, len(time))[:, counted]
+    counted = case | competing | (time >= at)
+    worth = np.where(case | competing, censoring.inverse_before(time), censoring.inverse_before(at))[counted]
+    every = as_rows(weight, len(time))
+    rows = every[:, counted]
     area = auroc(np.asarray(risk, np.float64)[counted], case[counted], rows * np.nan_to_num(worth))
-    return as_given(_defined(area, rows, np.isnan(worth)), weight)
+    area = np.where(reached(time, code, at, every), area, np.nan)
+    return as_given(_defined(area, rows, np.isnan(worth) | np.isnan(censoring.inverse_before(at))), weight)
 
 
 def brier_at(
@@ -134,10 +144,10 @@ def brier_at(
 ) -> Floats:
     """Return the mean squared distance between predicted and observed survival at a time; lower is better.
 
-    Patients with the event up to and including the time have the weight `1 / G` of their time, patients followed beyond
-    it `1 / G(at)`, patients censored by then zero. Patients with a competing event count as event-free for ever, with
-    the weight of an event.
-    Graf et al., Statistics in Medicine 18, 1999.
+    Patients with the event up to and including the time have the weight `1 / G` just before their time, patients
+    followed until it without event `1 / G` just before it, patients censored earlier zero. Patients with a competing
+    event count as event-free for ever, with the weight of an event.
+    Graf et al., Statistics in Medicine 18, 1999; Gerds and Schumacher, Biometrical Journal 48, 2006.
 
     Args:
         survival: `(p,)`, the chance to be without event after the time; a single number for all patients alike.
@@ -148,11 +158,12 @@ def brier_at(
         weight: Multiplicities `(r, p)`; G is not resampled.
 
     Returns:
-        `()` or `(r,)`; NaN without patients, or where a patient who counts has no weight.
+        `()` or `(r,)`; NaN without patients, where a patient who counts has no weight, where G is zero or unknown at
+        the time, or where follow-up does not reach it.
     """
     survival = np.broadcast_to(np.asarray(survival, np.float64), np.shape(time))[:, None]
-    losses = _losses(survival, time, event, np.array([at], np.float64), censoring)
-    return _mean(losses[:, 0], weight)
+    losses = brier_losses(survival, time, event, np.array([at], np.float64), censoring)
+    return mean_loss(losses[:, 0], time, event, at, weight)
 
 
 def integrated_brier(
@@ -184,8 +195,52 @@ def integrated_brier(
     if len(at) < 2 or (np.diff(at) <= 0).any():
         raise ValueError(f"integrated Brier score: times {at.tolist()}, expected two or more that rise")
     survival = np.broadcast_to(np.asarray(survival, np.float64), (len(np.asarray(time)), len(at)))
-    losses = _losses(survival, time, event, at, censoring)
-    return _mean(np.trapezoid(losses, at, axis=1) / (at[-1] - at[0]), weight)
+    losses = brier_losses(survival, time, event, at, censoring)
+    return mean_loss(np.trapezoid(losses, at, axis=1) / (at[-1] - at[0]), time, event, float(at[-1]), weight)
+
+
+def brier_losses(survival: ArrayLike, time: ArrayLike, event: ArrayLike, at: ArrayLike, censoring: Censoring) -> Floats:
+    """Return the weighted squared distances of `brier_at`, `(p, t)`: zero for patients censored before the time.
+
+    NaN where a patient who counts has no weight, and for all patients where G is zero or unknown at the time.
+
+    Args:
+        survival: `(p, t)`
+        time: `(p,)`
+        event: `(p,)`, as in `brier_at`.
+        at: `(t,)`
+        censoring: Fitted to the training patients.
+    """
+    survival, at = np.asarray(survival, np.float64), np.asarray(at, np.float64)
+    time, event = np.asarray(time, np.float64)[:, None], np.asarray(event).astype(np.int64)[:, None]
+    ended = (event > 0) & (time <= at)  # (p, t)
+    distance = np.where(ended & (event == 1), survival, 1 - survival) ** 2
+    worth = np.where(ended, censoring.inverse_before(time), np.where(time >= at, censoring.inverse_before(at), 0.0))
+    return np.where(np.isnan(censoring.inverse_before(at)), np.nan, distance * worth)
+
+
+def mean_loss(losses: Floats, time: ArrayLike, event: ArrayLike, at: float, weight: Floats | None = None) -> Floats:
+    """Return the mean of the losses `(p,)` of a time, `()` or `(r,)`; NaN where one is, or follow-up does not reach it.
+
+    Args:
+        losses: From `brier_losses`.
+        time: `(p,)`
+        event: `(p,)`, as in `brier_at`.
+        at: The time, or the last of those that the losses are integrated over.
+        weight: Multiplicities `(r, p)`.
+    """
+    rows, undefined = as_rows(weight, len(losses)), np.isnan(losses)
+    value = ratio(rows @ np.where(undefined, 0.0, losses), rows.sum(1))
+    value = np.where(reached(time, event, at, rows), value, np.nan)
+    return as_given(_defined(value, rows, undefined), weight)
+
+
+def reached(time: ArrayLike, event: ArrayLike, at: float, rows: Floats) -> NDArray[np.bool_]:
+    """Return whether the follow-up of each row's patients reaches a time, or ended with events of the last, `(r,)`."""
+    time, present = np.asarray(time, np.float64), rows > 0
+    last = np.where(present, time, -np.inf).max(1, initial=-np.inf)  # (r,)
+    lost = (present & (time == last[:, None]) & (np.asarray(event) == 0)).any(1)
+    return np.asarray((last >= at) | ~lost)
 
 
 def competing_c_index(risk: ArrayLike, time: ArrayLike, cause: ArrayLike, weight: Floats | None = None) -> Floats:
@@ -289,20 +344,6 @@ def _won(risk: Floats, block: NDArray[np.intp], after: NDArray[np.intp]) -> NDAr
     won = np.add(risk_of_event > risk_of_partner, risk_of_event >= risk_of_partner, dtype=np.int8)
     won[:, : end - start] *= np.arange(start, end) >= after[:, None]
     return won
-
-
-def _losses(survival: Floats, time: ArrayLike, event: ArrayLike, at: Floats, censoring: Censoring) -> Floats:
-    """Return weighted squared distances, `(p, t)`, NaN where a patient who counts has no weight."""
-    time, event = np.asarray(time, np.float64)[:, None], np.asarray(event).astype(np.int64)[:, None]
-    followed = time > at  # (p, t)
-    ended = np.where(event == 1, survival, 1 - survival) ** 2 * censoring.inverse(time)
-    return np.where(followed, (1 - survival) ** 2 * censoring.inverse(at), np.where(event > 0, ended, 0.0))
-
-
-def _mean(losses: Floats, weight: Floats | None) -> Floats:
-    rows, undefined = as_rows(weight, len(losses)), np.isnan(losses)
-    value = ratio(rows @ np.where(undefined, 0.0, losses), rows.sum(1))
-    return as_given(_defined(value, rows, undefined), weight)
 
 
 def _defined(value: Floats, rows: Floats, undefined: NDArray[np.bool_]) -> Floats:

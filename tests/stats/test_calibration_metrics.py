@@ -1,6 +1,7 @@
 """Calibration measures against scikit-learn, root finding and naive loops, and on resamples."""
 
 from collections.abc import Callable
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from sklearn.metrics import brier_score_loss
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from mil.stats.calibration_metrics import (
+    bins_of_error,
     brier,
-    ece,
-    ece_if_calibrated,
+    calibration_error,
     intercept,
     least_squares,
     line,
@@ -23,6 +24,7 @@ from mil.stats.calibration_metrics import (
     logit,
     scaled_brier,
     slope,
+    squared_error,
 )
 from mil.stats.weights import Floats
 
@@ -31,7 +33,6 @@ OF_QUESTIONS: dict[str, Callable[..., Floats]] = {
     "scaled_brier": scaled_brier,
     "intercept": intercept,
     "slope": slope,
-    "ece": ece,
 }
 
 
@@ -108,37 +109,82 @@ def test_a_weight_is_as_many_copies(seed: int, name: str) -> None:
         assert result == pytest.approx(metric(np.repeat(probability, row), np.repeat(truth, row)), rel=1e-6, abs=1e-9)
 
 
-def naive_ece(probability: Floats, truth: Floats) -> float:
-    """Bins are filled from the lowest probability on; a run of ties goes where its middle falls."""
+def naive_squares(probability: Floats, truth: Floats) -> float:
+    """Bins are filled from the lowest probability on; a run of ties goes where its middle falls; pairs one by one."""
     order = np.argsort(probability, kind="stable")
     size, bins = len(order), 15 if len(order) >= 150 else max(1, len(order) // 10)
     filled: list[list[int]] = [[] for _ in range(bins)]
     for value in np.unique(probability):
         places = np.flatnonzero(probability[order] == value)
         filled[int(bins * (places.mean() + 0.5) / size)] += order[places].tolist()
-    gaps = [abs(float((probability[each] - truth[each]).sum())) for each in filled if each]
-    return sum(gaps) / size
+    total = 0.0
+    for members in filled:
+        gaps = (probability - truth)[members]
+        pairs = [first * second for first, second in permutations(gaps, 2)]
+        total += len(members) * (float(np.mean(pairs)) if pairs else float((gaps**2).sum()))
+    return total / size
 
 
 @pytest.mark.parametrize("patients", [7, 30, 149, 150, 400])
 def test_the_calibration_error_is_the_naive_one(patients: int) -> None:
     probability, truth = sample(patients)
-    assert ece(probability, truth) == pytest.approx(naive_ece(probability, truth), rel=1e-12)
+    assert squared_error(probability, truth) == pytest.approx(naive_squares(probability, truth), rel=1e-9, abs=1e-12)
+    assert bins_of_error(patients) == min(15, max(1, patients // 10))
 
 
 def test_tied_probabilities_share_a_bin_so_that_the_order_of_patients_says_nothing() -> None:
     probability, truth = np.repeat([0.2, 0.5], 100), np.tile([0.0, 1.0], 100)
-    assert ece(probability, truth) == pytest.approx(0.15)
+    expected = (0.3**2 - 0.25 / 99) / 2 - 0.25 / 99 / 2
+    assert squared_error(probability, truth) == pytest.approx(expected)
     order = np.random.default_rng(0).permutation(200)
-    assert ece(probability[order], truth[order]) == pytest.approx(0.15)
+    assert squared_error(probability[order], truth[order]) == pytest.approx(expected)
 
 
-def test_right_probabilities_have_the_error_of_chance() -> None:
+@pytest.mark.parametrize("patients", [40, 300])
+def test_right_probabilities_have_no_error_on_average_and_wrong_ones_theirs(patients: int) -> None:
+    """400 samples: the plain squared error of right ones would be 0.02 to 0.05 on average."""
     rng = np.random.default_rng(2)
-    probability = rng.random(300)
-    drawn = [float(ece(probability, rng.random(300) < probability)) for _ in range(300)]
-    assert ece_if_calibrated(probability) == pytest.approx(np.mean(drawn), rel=0.05)
-    assert ece_if_calibrated(rng.random(3000)) < 0.5 * ece_if_calibrated(rng.random(300))
+    right, shifted = [], []
+    for _ in range(400):
+        probability = rng.uniform(0.1, 0.9, patients)
+        truth = (rng.random(patients) < probability).astype(float)
+        right.append(float(squared_error(probability, truth)))
+        shifted.append(float(squared_error(probability + 0.1, truth)))
+    for values, expected in ((right, 0.0), (shifted, 0.01)):
+        assert abs(np.mean(values) - expected) < 3 * np.std(values) / 20
+    assert calibration_error(-0.1) == 0
+    assert calibration_error(0.01) == pytest.approx(0.1)
+
+
+def test_resamples_lie_about_the_error_of_the_sample() -> None:
+    probability, truth = sample(400, steepness=1.0)
+    weight = np.random.default_rng(0).multinomial(400, np.full(400, 1 / 400), 2000).astype(float)
+    resamples = squared_error(probability, truth, weight)
+    plain = np.mean([squared_error(np.repeat(probability, w), np.repeat(truth, w)) for w in weight[:300].astype(int)])
+    value, error = float(squared_error(probability, truth)), resamples.std()
+    assert abs(resamples.mean() - value) < 0.2 * error
+    assert plain - value > 0.5 * error
+
+
+def test_all_classes_have_the_mean_of_their_errors() -> None:
+    shares, label = classes()
+    expected = np.mean([squared_error(share, yes) for share, yes in zip(shares.T, label.T, strict=True)])
+    assert squared_error(shares, label) == pytest.approx(float(expected))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("patients", [40, 100, 300])
+@pytest.mark.parametrize("shift", [0.0, 0.1, 0.2])
+def test_the_interval_of_the_calibration_error_covers_it(patients: int, shift: float) -> None:
+    """400 samples: Monte-Carlo error of the coverage 0.011."""
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        chance = rng.uniform(0.05, 0.75, patients)
+        probability, truth = chance + shift, (rng.random(patients) < chance).astype(float)
+        weight = rng.multinomial(patients, np.full(patients, 1 / patients), 400).astype(float)
+        low, high = np.quantile(squared_error(probability, truth, weight), [0.025, 0.975])
+        held += calibration_error(low) <= shift + 1e-9 and shift <= calibration_error(high)
+    assert held / 400 > 0.90, held / 400
 
 
 def test_the_line_is_that_of_polyfit_and_nan_without_variation() -> None:

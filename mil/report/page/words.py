@@ -17,7 +17,7 @@ _KNOWN = {
     "c_index_within_site": "C-index within sites",
     "e50": "E50",
     "e90": "E90",
-    "ece": "Calibration error (ECE)",
+    "ece": "Calibration error (ECE, debiased)",
     "f1": "F1",
     "ici": "Calibration error (ICI)",
     "integrated_brier": "Integrated Brier score",

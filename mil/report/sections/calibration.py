@@ -1,8 +1,8 @@
 """Whether predicted probabilities and values are right, before and after recalibration.
 
-The calibration error is above zero by chance alone and a resample's lies higher still, so its interval is the
-resamples' turned about the estimate (basic bootstrap), and the error that chance alone would give is reported with it.
-Simulated, 200 patients, it contains the truth in 0.87 of samples, the percentile interval in less than 0.01.
+The calibration error is the root mean square of the distance between predicted and observed shares, over bins of equal
+mass, without the part that chance alone contributes (`mil.stats.calibration_metrics.squared_error`): one definition for
+questions and for all classes together. Its interval holds it, and begins at zero where no error is shown.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +19,7 @@ from mil.fitted.calibrators import calibrated, calibrated_name
 from mil.report.evaluation import Evaluation
 from mil.report.schema import PAGE_ONLY, Curve, Drawing, Estimate, Model, Report, Section, Sentence
 from mil.report.sections.pooled import (
+    METHOD,
     CalibrationBin,
     Metrics,
     bins,
@@ -35,7 +36,6 @@ from mil.stats.bootstrap import Floats
 from mil.stats.logistic import knots, logistic, spline
 from mil.stats.proportions import wilson
 
-BASIC = "basic bootstrap, patients resampled over all folds"
 ACCEPTABLE = (0.8, 1.2)
 """Slopes with which probabilities can be taken as they are."""
 FEWEST = 10
@@ -46,22 +46,30 @@ _QUESTION_METRICS: Mapping[str, Callable[..., Floats]] = {
     "slope": metrics.slope,
     "brier": metrics.brier,
     "scaled_brier": metrics.scaled_brier,
-    "ece": metrics.ece,
+    "ece": metrics.squared_error,
 }
 _CLASS_METRICS: Mapping[str, Callable[..., Floats]] = {
     "brier": metrics.brier,
     "scaled_brier": metrics.scaled_brier,
     "log_loss": metrics.log_loss,
+    "ece": metrics.squared_error,
 }
 _SEPARATED = "the score separates all positives from all negatives, or all scores are one"
 _ONE_CLASS = "positives or negatives are absent"
 
 
 class ErrorEstimate(Model):
-    """The calibration error, which is above zero by chance alone."""
+    """The debiased calibration error: zero on average where probabilities are right."""
 
     estimate: Estimate
-    by_chance: float = Field(title="Expected by chance")
+    bins: int | None = Field(default=None, title="Bins of equal mass")
+    by_chance: float | None = Field(default=None, title="Expected by chance")
+    """of errors that were not debiased, in older reports"""
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval excludes zero; False for errors that were not debiased."""
+        return self.bins is not None and bool(self.estimate.low)
 
 
 class Histogram(Model):
@@ -116,6 +124,7 @@ class ClassErrors(Model):
     brier: Estimate
     scaled_brier: Estimate
     log_loss: Estimate
+    ece: ErrorEstimate | None = None
 
 
 class RecalibratedErrors(ClassErrors, _Method):
@@ -222,7 +231,7 @@ def _probability(evaluation: Evaluation, question: Question, table: pd.DataFrame
         slope=slope,
         brier=estimates["brier"],
         scaled_brier=estimates["scaled_brier"],
-        ece=_calibration_error(estimates["ece"], probability),
+        ece=_calibration_error(estimates["ece"]),
         curve=curve(samples, grid) if has_curve else None,
         curve_reason=None if has_curve else f"fewer than {FEWEST} positives or negatives, or one score for all",
         bins=tuple(_bin(probability[members], truth[members]) for members in bins(probability)),
@@ -245,13 +254,11 @@ def _metrics(probability: Floats, truth: Floats, grid: Floats) -> Metrics:
     return score
 
 
-def _calibration_error(percentile: Estimate, probability: Floats) -> ErrorEstimate:
-    """Return the error with the basic bootstrap's interval, which is the percentile interval turned about the value."""
-    value, low, high = percentile.value, percentile.low, percentile.high
-    if value is not None and low is not None and high is not None:
-        low, high = max(0.0, 2 * value - high), max(0.0, 2 * value - low)
-    basic = percentile.model_copy(update={"low": low, "high": high, "method": BASIC})
-    return ErrorEstimate(estimate=basic, by_chance=metrics.ece_if_calibrated(probability))
+def _calibration_error(squared: Estimate) -> ErrorEstimate:
+    count = metrics.bins_of_error(squared.n or 0)
+    error = squared.transformed(metrics.calibration_error)
+    method = f"{METHOD}; debiased root mean square over {count} {'bin' if count == 1 else 'bins'} of equal mass"
+    return ErrorEstimate(estimate=error.model_copy(update={"method": method}), bins=count)
 
 
 def _bin(probability: Floats, truth: Floats) -> CalibrationBin:
@@ -285,7 +292,7 @@ def _class_errors(evaluation: Evaluation, table: pd.DataFrame, columns: Sequence
         return {name: metric(probability, truth, weight) for name, metric in _CLASS_METRICS.items()}
 
     samples = resampled(score, len(label), evaluation)
-    brier, scaled_brier, log_loss = (
+    brier, scaled_brier, log_loss, ece = (
         estimate(samples[name], {"n": len(label)}, "all patients are of one class") for name in _CLASS_METRICS
     )
-    return ClassErrors(brier=brier, scaled_brier=scaled_brier, log_loss=log_loss)
+    return ClassErrors(brier=brier, scaled_brier=scaled_brier, log_loss=log_loss, ece=_calibration_error(ece))

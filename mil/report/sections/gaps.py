@@ -84,7 +84,7 @@ def equalised_odds(
     resampled = [_resampled_gaps(generator, side, resamples) for side in sides]
     low, high = np.quantile(np.maximum(*resampled), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     method = "percentile, calls resampled within levels and classes: never below zero"
-    return Estimate(value=value, low=float(low), high=float(high), method=method)
+    return Estimate(value=value, low=min(value, float(low)), high=max(value, float(high)), method=method)
 
 
 def _resampled_gaps(

@@ -34,7 +34,9 @@ KNOTS = (0.1, 0.5, 0.9)
 FEWEST = 10
 """Events and patients without one, below which no curve is drawn."""
 _BINS, _POINTS = 5, 25
-_SMOOTH = "pseudo-values on a cubic spline of three knots, percentile, patients resampled"
+_SPLINE = "pseudo-values on a cubic spline of three knots"
+_SMOOTH = f"{_SPLINE}, percentile, patients resampled"
+_ERROR = f"{_SPLINE}, percentile above and basic bootstrap below, patients resampled"
 
 
 class RiskCalibration(Model):
@@ -238,8 +240,19 @@ def _smooth(
         high=tuple(point.high for point in points),
         method=_SMOOTH,
     )
-    errors = {key: metrics[key].model_copy(update={"method": _SMOOTH, "folds": ()}) for key in ("ici", "e50", "e90")}
-    return errors, curve
+    return {key: _error(metrics[key]) for key in ("ici", "e50", "e90")}, curve
+
+
+def _error(percentile: Estimate) -> Estimate:
+    """Return a distance from the diagonal, which is above zero by chance and in resamples higher still.
+
+    The upper bound is the percentile, the lower one the upper turned about the value: together they hold the value, and
+    zero where the distance may be chance.
+    """
+    value, low, high = percentile.value, percentile.low, percentile.high
+    if value is not None and low is not None and high is not None:
+        low = max(0.0, min(low, 2 * value - high))
+    return percentile.model_copy(update={"low": low, "method": _ERROR, "folds": ()})
 
 
 def _counts(risk: Floats, time: Floats, code: Floats, at: float) -> dict[str, int]:

@@ -1,7 +1,9 @@
-"""Concordance, areas and Brier scores of risks, within folds and averaged over them.
+"""Concordance, areas and Brier scores of risks.
 
-Weights by the inverse probability of censoring, and the curve that a model has to beat, come from each fold's training
-patients; where a fold has none, from its reported ones.
+Ranks are compared within folds and averaged over them. The losses of Brier scores are pooled over folds, since a mean
+of ratios over folds is another number than the ratio of all patients. Weights by the inverse probability of censoring,
+and the curve that a model has to beat, come from each fold's training patients; where a fold has none, from its
+reported ones.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -21,14 +23,17 @@ from mil.stats.bootstrap import Fold, Score
 from mil.stats.bootstrap_intervals import intervals
 from mil.stats.censoring import Censoring
 from mil.stats.observed_risk import incidence_at
-from mil.stats.survival_metrics import brier_at, cumulative_dynamic_auc, integrated_brier, uno_c
+from mil.stats.survival_metrics import brier_losses, cumulative_dynamic_auc, mean_loss, uno_c
 from mil.stats.weights import Floats, as_given, as_rows, ratio
 
 FEWEST = 3
 """Horizons below which no Brier score is integrated."""
 MODEL, NULL, SCALED = "model", "kaplan_meier", "scaled"
 """Brier scores: of the model, of the training patients' Kaplan-Meier curve, and 1 minus their ratio."""
-_UNDEFINED = "no fold has events and patients without one on both sides of the time, within the reference's follow-up"
+_UNDEFINED = (
+    "the time lies beyond the follow-up of these patients or of those who set the weights, "
+    "or no fold has patients with and without the event by then"
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,12 @@ class Measures:
     def moments(self) -> Floats:
         """Times of the horizons, `(h,)`."""
         return np.array([self.view.horizons[name] for name in self.risks])
+
+    @property
+    def brier_names(self) -> frozenset[str]:
+        """Keys of all Brier scores, at each horizon and over them."""
+        scores = [f"brier_{name}" for name in self.risks] + ["integrated"] * (len(self.risks) >= FEWEST)
+        return frozenset(f"{score}_{kind}" for score in scores for kind in (MODEL, NULL, SCALED))
 
     def score_at(self, name: str) -> str:
         """Return the column that orders patients at a time: the risk where that time is a horizon."""
@@ -86,8 +97,12 @@ def measure(evaluation: Evaluation, measures: Measures, counts: Mapping[str, int
     each kind of `MODEL`, `NULL` and `SCALED`.
     """
     references = [_reference(evaluation, measures, fold) for fold, _ in rows_of(evaluation.table, "report")]
-    score, folds = _score(measures, references), _folds(evaluation, measures)
-    metrics = intervals(score, folds, evaluation.resamples, evaluation.seed, counts=counts)
+    folds = _folds(evaluation, measures)
+    metrics = intervals(_ranks(measures, references), folds, evaluation.resamples, evaluation.seed, counts=counts)
+    if measures.risks:
+        score = _brier(measures, references)
+        pooled = [fold._replace(pooled=measures.brier_names) for fold in folds]
+        metrics |= intervals(score, pooled, evaluation.resamples, evaluation.seed, counts=counts)
     return {name: metric.explained(_UNDEFINED) for name, metric in metrics.items()}
 
 
@@ -112,61 +127,54 @@ def _folds(evaluation: Evaluation, measures: Measures) -> list[Fold]:
     return folds
 
 
-def _score(measures: Measures, references: Sequence[Reference]) -> Score:
-    """Return every metric of one fold, for `intervals`."""
+def _ranks(measures: Measures, references: Sequence[Reference]) -> Score:
+    """Return the metrics of order in one fold, for `intervals`."""
 
     def score(logits: Tensor, target: Tensor, weight: Floats | None) -> dict[str, Floats]:
         values, (time, code) = logits.numpy(), target.numpy().T
         reference = references[int(values[0, -1])]
         scores = dict(zip(measures.scores, values.T, strict=False))
-        discrimination = _discrimination(measures, reference, scores, time, code, weight)
-        return discrimination | _brier(measures, reference, scores, time, code, weight)
+        risk, censoring = scores[measures.rank], reference.censoring
+        metrics = {"c_index": measures.view.concordance(risk, time, code, weight)}
+        metrics["uno_c"] = uno_c(risk, time, code, measures.tau, censoring, weight)
+        for name, at in measures.times.items():
+            ordering = scores[measures.score_at(name)]
+            metrics[f"auc_{name}"] = cumulative_dynamic_auc(ordering, time, code, at, censoring, weight)
+        if reference.site is not None:
+            metrics["within_site"] = within(risk, time, code, reference.site, weight)
+        return metrics
 
     return score
 
 
-def _discrimination(
-    measures: Measures,
-    reference: Reference,
-    scores: Mapping[str, Floats],
-    time: Floats,
-    code: Floats,
-    weight: Floats | None,
-) -> dict[str, Floats]:
-    risk, censoring = scores[measures.rank], reference.censoring
-    metrics = {"c_index": measures.view.concordance(risk, time, code, weight)}
-    metrics["uno_c"] = uno_c(risk, time, code, measures.tau, censoring, weight)
-    for name, at in measures.times.items():
-        ordering = scores[measures.score_at(name)]
-        metrics[f"auc_{name}"] = cumulative_dynamic_auc(ordering, time, code, at, censoring, weight)
-    if reference.site is not None:
-        metrics["within_site"] = within(risk, time, code, reference.site, weight)
-    return metrics
+def _brier(measures: Measures, references: Sequence[Reference]) -> Score:
+    """Return Brier scores of the model and of the same curve for everybody, at each horizon and over them.
 
+    The patients may be of one fold or of several, each with the weights and the curve of its own fold.
+    """
+    moments = measures.moments
 
-def _brier(
-    measures: Measures,
-    reference: Reference,
-    scores: Mapping[str, Floats],
-    time: Floats,
-    code: Floats,
-    weight: Floats | None,
-) -> dict[str, Floats]:
-    """Return Brier scores of the model and of the same curve for everybody, at each horizon and over them."""
-    predicted = 1 - np.array([scores[column] for column in measures.risks.values()]).T  # (p, h)
-    metrics = {}
-    for kind, survival in ((MODEL, predicted), (NULL, reference.null)):
-        for index, (name, at) in enumerate(zip(measures.risks, measures.moments, strict=True)):
-            metrics[f"brier_{name}_{kind}"] = brier_at(
-                survival[..., index], time, code, at, reference.censoring, weight
-            )
-        if len(measures.risks) >= FEWEST:
-            metrics[f"integrated_{kind}"] = integrated_brier(
-                survival, time, code, measures.moments, reference.censoring, weight
-            )
-    for name in [key.removesuffix(f"_{NULL}") for key in metrics if key.endswith(NULL)]:
-        metrics[f"{name}_{SCALED}"] = 1 - ratio(metrics[f"{name}_{MODEL}"], metrics[f"{name}_{NULL}"])
-    return metrics
+    def score(logits: Tensor, target: Tensor, weight: Floats | None) -> dict[str, Floats]:
+        values, (time, code) = logits.numpy(), target.numpy().T
+        place, first = values[:, -1].astype(np.intp), measures.scores.index(next(iter(measures.risks.values())))
+        predicted = 1 - values[:, first : first + len(moments)]  # (p, h)
+        null, metrics = np.stack([reference.null for reference in references])[place], dict[str, Floats]()
+        for kind, survival in ((MODEL, predicted), (NULL, null)):
+            losses = np.empty(survival.shape)
+            for number in np.unique(place):
+                of_fold = place == number
+                parts = survival[of_fold], time[of_fold], code[of_fold]
+                losses[of_fold] = brier_losses(*parts, moments, references[number].censoring)
+            for index, name in enumerate(measures.risks):
+                metrics[f"brier_{name}_{kind}"] = mean_loss(losses[:, index], time, code, moments[index], weight)
+            if len(moments) >= FEWEST:
+                integral = np.trapezoid(losses, moments, axis=1) / (moments[-1] - moments[0])
+                metrics[f"integrated_{kind}"] = mean_loss(integral, time, code, moments[-1], weight)
+        for name in [key.removesuffix(f"_{NULL}") for key in metrics if key.endswith(NULL)]:
+            metrics[f"{name}_{SCALED}"] = 1 - ratio(metrics[f"{name}_{MODEL}"], metrics[f"{name}_{NULL}"])
+        return metrics
+
+    return score
 
 
 def within(risk: Floats, time: Floats, code: Floats, stratum: NDArray[np.intp], weight: Floats | None = None) -> Floats:

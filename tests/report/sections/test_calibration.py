@@ -25,15 +25,14 @@ from mil.report.sections.calibration import (
     RecalibratedProbability,
     calibration_verdict,
 )
-from mil.report.sections.pooled import resampled
-from mil.stats.calibration_metrics import brier, ece, intercept, scaled_brier, slope
+from mil.stats.calibration_metrics import brier, calibration_error, intercept, scaled_brier, slope, squared_error
 from mil.stats.estimate import Estimate
 from mil.study.tool import Tool
 from tests.estimates import triple, value_of
 from tests.report.tables import binary, multiclass, names, refitted, roles, survival
 
 NOBODY = RecalibratedProbability(method="platt", n=0, reason="no fold could be calibrated")
-NUMBERS = ("intercept", "slope", "brier", "scaled_brier", "ece")
+NUMBERS = ("intercept", "slope", "brier", "scaled_brier")
 
 
 def simulated(
@@ -64,8 +63,8 @@ def test_the_numbers_are_those_of_the_pooled_report_rows() -> None:
     table = simulated()
     reported = table[table["role"] == "report"].drop_duplicates("patient")
     result = of(table, Binary()).questions[0]
-    for name, metric in zip(NUMBERS, (intercept, slope, brier, scaled_brier, ece), strict=True):
-        number = result.ece.estimate if name == "ece" else getattr(result, name)
+    for name, metric in zip(NUMBERS, (intercept, slope, brier, scaled_brier), strict=True):
+        number = getattr(result, name)
         assert number.value == pytest.approx(float(metric(reported["p_1"], reported["label"])), rel=1e-9)
         assert number.counts == {"n": len(reported), "positives": int(reported["label"].sum())}
         assert (result.n, result.positives) == (400, number.counts["positives"])
@@ -82,7 +81,8 @@ def test_a_right_model_is_acceptable_and_its_curve_is_the_diagonal() -> None:
     np.testing.assert_allclose(curve.y, curve.x, atol=0.08)
     inside = (np.array(curve.low) <= curve.x) & (curve.x <= np.array(curve.high))
     assert inside.mean() > 0.8
-    assert result.ece.by_chance == pytest.approx(result.ece.estimate.value, abs=0.02)
+    assert result.ece.estimate.value < 0.03
+    assert not result.ece.shown
 
 
 @pytest.mark.parametrize(
@@ -173,18 +173,19 @@ def test_few_positives_have_numbers_and_no_curve_and_one_class_has_a_reason() ->
     assert none == QuestionCalibration(name="1", n=n, positives=0, reason="positives or negatives are absent")
 
 
-def test_the_interval_of_the_calibration_error_is_the_percentile_interval_turned_about_the_value() -> None:
-    evaluation = refitted(simulated(2.0, patients=200), Binary(), resamples=100)
-    report = Calibration.compute(evaluation)
-    assert report is not None
-    assert report.questions[0].ece is not None
-    rows = evaluation.reported
-    samples = resampled(lambda weight: {"ece": ece(rows["p_1"], rows["label"], weight)}, len(rows), evaluation)["ece"]
-    percentile_low, percentile_high = samples.bounds()
-    value, low, high = triple(report.questions[0].ece.estimate)
-    expected = (samples.value, 2 * samples.value - percentile_high, 2 * samples.value - percentile_low)
-    assert (value, low, high) == pytest.approx(expected, rel=1e-12)
-    assert 0 < low < high
+def test_the_calibration_error_is_debiased_and_its_interval_holds_it() -> None:
+    for steepness in (1.0, 2.0, 4.0):
+        evaluation = refitted(simulated(steepness, patients=200), Binary(), resamples=200)
+        report = Calibration.compute(evaluation)
+        assert report is not None
+        assert report.questions[0].ece is not None
+        rows, error = evaluation.reported, report.questions[0].ece
+        value, low, high = triple(error.estimate)
+        assert value == pytest.approx(calibration_error(float(squared_error(rows["p_1"], rows["label"]))), rel=1e-12)
+        assert 0 <= low <= value <= high
+        assert error.bins == 15
+        assert error.shown == (low > 0)
+        assert "15 bins of equal mass" in (error.estimate.method or "")
 
 
 def test_a_label_is_recalibrated_for_the_patients_of_the_folds_that_could_be() -> None:
@@ -200,6 +201,7 @@ def test_a_label_is_recalibrated_for_the_patients_of_the_folds_that_could_be() -
 def test_two_exclusive_classes_have_errors_of_all_classes() -> None:
     errors = of(multiclass(classes=("a", "b")), Multiclass(classes=("a", "b")), resamples=20).classes
     assert 0 < errors.brier.value < 1
+    assert 0 <= errors.ece.estimate.low <= errors.ece.estimate.value <= errors.ece.estimate.high
 
 
 def test_a_separating_score_has_no_slope_and_says_why() -> None:
