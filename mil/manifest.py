@@ -11,6 +11,7 @@ from mil.features.encoders import Encoder
 from mil.features.formats import Reading
 from mil.features.geometry import Geometry
 from mil.fitted.state import FittedState
+from mil.simulation.clinical_variables import ClinicalVariable
 from mil.study.tool import Tool
 
 Json = dict[str, Any]
@@ -93,6 +94,8 @@ class SimulationRecord(_Record):
     """per slide, median"""
     label_noise: float | None = None
     contrast: float | None = None
+    clinical: dict[str, ClinicalVariable] | None = None
+    """the clinical columns with their distributions and effects"""
 
 
 class DataRecord(_Record):

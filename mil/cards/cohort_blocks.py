@@ -2,6 +2,7 @@
 
 from mil.cards.card_facts import MANIFEST, Facts, missing, short_digest
 from mil.cards.content import CardBlock, Field, Subsection, absent
+from mil.cards.simulated_columns import clinical_columns
 from mil.cards.tier import by_site
 from mil.manifest import SimulationRecord
 from mil.report.page.words import below
@@ -73,7 +74,7 @@ def data(facts: Facts) -> CardBlock:
         *_contrast(simulation, source),
         Field("Scanners and stain", facts.choose("names of scanners, drawn; no stain", absent(NOT_RECORDED))),
         Field("Treatments", facts.absent(nobody, NOT_RECORDED)),
-        Field("Demographics", facts.choose("age, sex and stage were drawn; counts in block 12", absent(NOT_RECORDED))),
+        Field("Demographics", facts.choose("clinical columns were drawn; counts in block 12", absent(NOT_RECORDED))),
         Field("Legal basis and consent", facts.absent(nobody, NOT_RECORDED)),
         Field("De-identification", facts.choose(f"not needed: {nobody}", "this folder holds no data of patients")),
         Field("Where the data stayed", facts.choose("they can be simulated again anywhere", "at the training site")),
@@ -84,7 +85,9 @@ def data(facts: Facts) -> CardBlock:
             f"{MANIFEST}data.cohort_sha256",
         ),
     ]
-    return CardBlock(7, "Data", fields, [Subsection("Patients by role", tables=[_roles(facts)])])
+    clinical = None if simulation is None else simulation.clinical
+    drawn = [] if clinical is None else [clinical_columns(clinical)]
+    return CardBlock(7, "Data", fields, [Subsection("Patients by role", tables=[_roles(facts)]), *drawn])
 
 
 def partition(facts: Facts) -> CardBlock:

@@ -1,20 +1,21 @@
 """The patients of a simulated cohort: clinical data and truth."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import expit, ndtri
 from scipy.stats import poisson
 
+from mil.simulation.associations import clinical_columns
+from mil.simulation.clinical_variables import ClinicalVariable
 from mil.simulation.draws import stratified
 from mil.simulation.targets.simulated_target import Target, Truth
 
 Floats = NDArray[np.float64]
 
 _CASE_MIX = 0.6
-_STAGES = np.array(["I", "II", "III", "IV"])
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Patients:
     """The `p` patients of a cohort before tiles are drawn; row `i` of every table is the same patient."""
 
     clinic: pd.DataFrame
-    """patient, site, scanner, age, sex, stage and the target's columns, with label noise."""
+    """patient, site, scanner, the clinical variables and the target's columns, with label noise."""
     truth: pd.DataFrame
     """patient, severity, what is hidden, and the labels without noise as `clean_<column>`."""
     oracle: pd.DataFrame
@@ -34,18 +35,30 @@ class Patients:
 
 
 def enrol(
-    target: Target, count: int, slides: float, sites: int, label_noise: float, rng: np.random.Generator
+    target: Target,
+    variables: Mapping[str, ClinicalVariable],
+    count: int,
+    slides: float,
+    sites: int,
+    label_noise: float,
+    rng: np.random.Generator,
+    clinical_rng: np.random.Generator,
 ) -> Patients:
-    """Draw patients with a given mean number of slides."""
+    """Draw patients with a given mean number of slides.
+
+    The clinical variables have random numbers of their own (`clinical_rng`), so that everything else is the same
+    whatever they are.
+    """
     truth = target.draw(count, rng)
-    uniform = stratified(count, 5, rng)
+    uniform = stratified(count, 5, rng)  # columns 1 to 3 are unused, so that older cohorts keep their tiles
     patient = pd.Series([f"P{i:04d}" for i in range(count)], name="patient")
     chosen = rng.permutation(count)[: round(label_noise * count)]
     labels = target.flip(truth.labels, chosen, rng)
-    site, covariates = _site(truth, sites, uniform[:, 0]), _covariates(truth, uniform[:, 1:4])
+    site = _site(truth, sites, uniform[:, 0])
+    clinical = clinical_columns(variables, target.outcome(truth.labels), truth.severity, clinical_rng)
     severity = pd.Series(truth.severity, name="severity")
     return Patients(
-        clinic=pd.concat([patient, site, covariates, labels], axis=1),
+        clinic=pd.concat([patient, site, clinical, labels], axis=1),
         truth=pd.concat([patient, severity, truth.hidden, truth.labels.add_prefix("clean_"), labels], axis=1),
         oracle=target.oracle(truth.shares),
         shares=truth.shares,
@@ -70,19 +83,6 @@ def _site(truth: Truth, sites: int, uniform: Floats) -> pd.DataFrame:
 def scanner(site: int) -> str:
     """Return the scanner of a site; every third site has the same one."""
     return "scanner-" + "ABC"[site % 3]
-
-
-def _covariates(truth: Truth, uniform: Floats) -> pd.DataFrame:
-    """Draw age in years, sex and stage, each weakly related to severity."""
-    severity = _standard(truth.severity)
-    stage = 0.4 * severity + ndtri(uniform[:, 2])
-    return pd.DataFrame(
-        {
-            "age": np.clip(np.round(66 + 2 * severity + 10 * ndtri(uniform[:, 0])), 20, 95).astype(np.int64),
-            "sex": np.where(uniform[:, 1] < expit(0.2 * severity), "F", "M"),
-            "stage": _STAGES[np.digitize(stage, [-0.8, 0.2, 1.1])],
-        }
-    )
 
 
 def _standard(values: Floats) -> Floats:

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,20 +14,23 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mil.errors import ConfigError
+from mil.simulation.clinical_variables import DEFAULT, ClinicalVariable, parse
 from mil.simulation.layouts import EXTENT, LAYOUTS, require
 from mil.simulation.patients import Patients, enrol
 from mil.simulation.simulated_encoder import Encoder, Shift, encode, encoder, patient_shift, shift_of
 from mil.simulation.targets.simulated_target import Target
 from mil.simulation.tissue import PHENOTYPES, SIGNALS, Tissue, grow, infiltrate, realised
 
-GENERATOR = 2
+GENERATOR = 3
 """Version of the generative model: a change of it makes cached cohorts anew."""
 
-_LATER = {"contrast": 1.0}
+_LATER = {"contrast": 1.0, "clinical": None}
 """Parameters that came later, and what every cohort before them had: that is no part of a cached cohort's name."""
 
-_OWN_COLUMNS = ("patient", "slide", "site", "scanner", "age", "sex", "stage", "severity", "share")
-_PATIENTS, _TILES, _SITES, _SCANNERS = range(4)  # what random numbers are for, so that none depends on another's order
+_OWN_COLUMNS = ("patient", "slide", "site", "scanner", "severity", "share")
+_PATIENTS, _TILES, _SITES, _SCANNERS, _CLINICAL = range(
+    5
+)  # what random numbers are for, so that none depends on another's order
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Simulation:
             At 1 it takes some tiles for another tissue, as real encoders do; at 2 hardly any, and what a model lacks to
             the oracle is what it did not learn.
         label_noise: share of patients whose label is wrong in cohort.csv.
+        clinical: the clinical variables by column, as `mil.simulation.clinical_variables` reads them; None for its
+            `DEFAULT`: age, sex and stage, weakly related to the severity. They change no tile, label or time.
         layout: a key of `LAYOUTS`: whose files, as which producer writes them.
         seed: of everything random.
 
@@ -61,6 +68,7 @@ class Simulation:
     signal: str = "regional"
     contrast: float = 1.0
     label_noise: float = 0.0
+    clinical: Mapping[str, object] | None = None
     layout: str = "trident"
     seed: int = 0
 
@@ -78,15 +86,22 @@ class Simulation:
             raise ConfigError(f"contrast: {self.contrast} found, a positive number expected")
         if not 0 <= self.label_noise <= 0.5:
             raise ConfigError(f"label_noise: {self.label_noise} found, a number from 0 to 0.5 expected")
-        if taken := set(self.target.columns) & set(_OWN_COLUMNS):
+        if taken := set(self.target.columns) & {*_OWN_COLUMNS, *self.variables}:
             raise ConfigError(f"target: column {min(taken)} found, a name that a cohort does not use itself expected")
+        if taken := set(self.variables) & set(_OWN_COLUMNS):
+            raise ConfigError(f"clinical: column {min(taken)} found, a name that a cohort does not use itself expected")
+
+    @cached_property
+    def variables(self) -> dict[str, ClinicalVariable]:
+        """The clinical variables by column."""
+        return parse(DEFAULT if self.clinical is None else self.clinical)
 
 
 def draw_patients(simulation: Simulation) -> Patients:
     """Draw the patients of a cohort without tiles; `oracle` is what an infinite number of tiles would show."""
     cohort = simulation
-    rng = _rng(cohort, _PATIENTS)
-    return enrol(cohort.target, cohort.patients, cohort.slides, cohort.sites, cohort.label_noise, rng)
+    sizes = (cohort.patients, cohort.slides, cohort.sites, cohort.label_noise)
+    return enrol(cohort.target, cohort.variables, *sizes, _rng(cohort, _PATIENTS), _rng(cohort, _CLINICAL))
 
 
 def write(simulation: Simulation, folder: Path) -> None:

@@ -122,12 +122,8 @@ def test_an_uncensored_time_is_the_followed_one_where_there_is_an_event_and_late
     assert 0 < (truth.loc[~died, "time"] < 60).mean() < 1  # some are lost before the horizon, some reach it
 
 
-def test_covariates_follow_severity_weakly_and_sites_differ_in_prevalence() -> None:
+def test_sites_differ_in_prevalence() -> None:
     cohort = patients(Binary("label", ("no", "yes"), 0.3, 0.9), patients=3000)
-    severity = cohort.truth["severity"]
-    stage = cohort.clinic["stage"].map({"I": 1, "II": 2, "III": 3, "IV": 4})
-    assert 0.1 < severity.corr(cohort.clinic["age"].astype(float)) < 0.4
-    assert 0.2 < severity.corr(stage) < 0.6
     by_site = (cohort.clinic["label"] == "yes").groupby(cohort.clinic["site"]).mean()
     assert len(by_site) == 4
     assert by_site.max() > 1.4 * by_site.min()

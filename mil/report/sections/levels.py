@@ -14,7 +14,16 @@ UNKNOWN = "missing"
 ALIASES = {
     "sex": ("sex", "gender", "patient sex"),
     "age": ("age", "age at diagnosis", "age at index", "age years", "patient age", "age at surgery"),
-    "stage": ("stage", "tumour stage", "tumor stage", "uicc stage", "ajcc stage", "pathologic stage", "pt stage"),
+    "stage": (
+        "stage",
+        "tumour stage",
+        "tumor stage",
+        "uicc stage",
+        "ajcc stage",
+        "pathologic stage",
+        "pt stage",
+        "figo stage",
+    ),
     "site": ("site", "centre", "center", "hospital", "institution", "tissue source site", "tss"),
     "scanner": ("scanner", "scanner model", "scanner name", "scanner vendor", "scanner type"),
     "specimen": ("specimen", "specimen type", "sample type", "tissue type"),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from mil.errors import ConfigError
+from mil.simulation.associations import FollowUp
 from mil.simulation.draws import SPREAD, Draws, Floats, noisy_view, stratified
 from mil.simulation.effect_sizes import Hazard, competing_hazard, sample_c
 from mil.simulation.targets.event_targets import death, exchanged, most_typical
@@ -87,6 +88,11 @@ class CompetingRisks:
         time, word = truth.labels[self.time].to_numpy(), truth.labels[self.event].to_numpy()
         outlived = np.where(word == self.causes[1], np.inf, time)
         return abs(sample_c(outlived, (word == self.causes[0]).astype(np.int64), truth.shown) - self.attainable)
+
+    def outcome(self, labels: pd.DataFrame) -> FollowUp:
+        code = {name: k for k, name in enumerate((CENSORED, *self.causes))}
+        cause = np.array([code[word] for word in labels[self.event]], np.int64)
+        return FollowUp(labels[self.time].to_numpy(), cause, tuple(self.causes))
 
     def oracle(self, shares: Floats) -> pd.DataFrame:
         return pd.DataFrame({"oracle": shares[:, 0]})

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from mil.errors import ConfigError
+from mil.simulation.associations import ClassOutcome
 from mil.simulation.draws import Draws, Floats, label_draw, latents
 from mil.simulation.effect_sizes import binormal_separation, multiclass_separation, shares_of
 from mil.simulation.targets.simulated_target import Truth, class_names, discrimination, proportion
@@ -54,6 +55,9 @@ class Binary:
             labels=pd.DataFrame({self.column: np.array(self.classes)[label]}),
             hidden=pd.DataFrame(index=range(patients)),
         )
+
+    def outcome(self, labels: pd.DataFrame) -> ClassOutcome:
+        return ClassOutcome({self.classes[1]: np.where(labels[self.column] == self.classes[1], 1.0, 0.0)})
 
     def oracle(self, shares: Floats) -> pd.DataFrame:
         return pd.DataFrame({"oracle": shares[:, 0]})
@@ -112,6 +116,9 @@ class Multiclass:
             labels=pd.DataFrame({self.column: np.array(self.classes)[label]}),
             hidden=pd.DataFrame({f"severity_{name}": severity[:, k] for k, name in enumerate(self.classes)}),
         )
+
+    def outcome(self, labels: pd.DataFrame) -> ClassOutcome:
+        return ClassOutcome({name: np.where(labels[self.column] == name, 1.0, 0.0) for name in self.classes[1:]})
 
     def oracle(self, shares: Floats) -> pd.DataFrame:
         every = np.column_stack([1 - shares.sum(axis=1), shares])

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from mil.errors import ConfigError
+from mil.simulation.associations import FollowUp
 from mil.simulation.draws import SPREAD, Draws, Floats, noisy_view, stratified
 from mil.simulation.effect_sizes import Hazard, proportional_hazard, sample_c
 from mil.simulation.targets.simulated_target import Truth, discrimination, proportion
@@ -78,6 +79,9 @@ class Survival:
     def _luck(self, truth: Truth) -> float:
         time, event = (truth.labels[column].to_numpy() for column in self.columns)
         return abs(sample_c(time, event, truth.shown) - self.attainable)
+
+    def outcome(self, labels: pd.DataFrame) -> FollowUp:
+        return FollowUp(labels[self.time].to_numpy(), labels[self.event].to_numpy(), (self.event,))
 
     def oracle(self, shares: Floats) -> pd.DataFrame:
         return pd.DataFrame({"oracle": shares[:, 0]})

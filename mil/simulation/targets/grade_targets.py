@@ -11,6 +11,7 @@ from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
 from mil.errors import ConfigError
+from mil.simulation.associations import ClassOutcome
 from mil.simulation.draws import SPREAD, Draws, Floats, label_draw, noisy_view, stratified
 from mil.simulation.targets.event_targets import most_typical
 from mil.simulation.targets.simulated_target import Truth, class_names, normal_scores, proportion
@@ -117,6 +118,10 @@ class Ordinal:
 
     def _grades(self, labels: pd.DataFrame) -> NDArray[np.int64]:
         return np.array([self.classes.index(name) for name in labels[self.column]], dtype=np.int64)
+
+    def outcome(self, labels: pd.DataFrame) -> ClassOutcome:
+        """Return the number of steps above the lowest grade: effects are odds ratios of neighbouring grades."""
+        return ClassOutcome({self.column: self._grades(labels).astype(np.float64)})
 
     def oracle(self, shares: Floats) -> pd.DataFrame:
         """Return the probability of each grade."""

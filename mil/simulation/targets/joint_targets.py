@@ -57,6 +57,9 @@ class Several:
             ),
         )
 
+    def outcome(self, labels: pd.DataFrame) -> None:
+        """Return None: clinical variables have effects on the severity."""
+
     def oracle(self, shares: Floats) -> pd.DataFrame:
         """Return the oracle of each target, with its name as prefix."""
         each = (target.oracle(columns).add_prefix(f"{name}_") for name, target, columns in self._each(shares))

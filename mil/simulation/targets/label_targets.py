@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from mil.errors import ConfigError
+from mil.simulation.associations import ClassOutcome
 from mil.simulation.draws import Draws, Floats, label_draw, latents
 from mil.simulation.effect_sizes import binormal_separation
 from mil.simulation.targets.simulated_target import Truth, class_names, discrimination, proportion
@@ -76,6 +77,12 @@ class Multilabel:
             shares=shares / len(self.names),
             labels=pd.DataFrame({name: draw[0] for name, draw in zip(self.names, drawn, strict=True)}),
             hidden=pd.DataFrame({f"severity_{name}": severity[:, k] for k, name in enumerate(self.names)}),
+        )
+
+    def outcome(self, labels: pd.DataFrame) -> ClassOutcome:
+        positive = [pair[1] for pair in self.classes]
+        return ClassOutcome(
+            {name: np.where(labels[name] == word, 1.0, 0.0) for name, word in zip(self.names, positive, strict=True)}
         )
 
     def oracle(self, shares: Floats) -> pd.DataFrame:

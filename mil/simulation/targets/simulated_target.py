@@ -11,6 +11,7 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 
 from mil.errors import ConfigError
+from mil.simulation.associations import Outcome
 from mil.simulation.draws import Draws, Floats
 
 
@@ -43,6 +44,9 @@ class Target(Protocol):
 
     def draw(self, patients: int, rng: Draws) -> Truth:
         """Draw the truth about patients."""
+
+    def outcome(self, labels: pd.DataFrame) -> Outcome | None:
+        """Return on what clinical variables can have an effect, from labels without noise; None for severity alone."""
 
     def oracle(self, shares: Floats) -> pd.DataFrame:
         """Return the scores of a perfect reader of the tiles from the biomarkers' shares `(p, biomarkers)`."""

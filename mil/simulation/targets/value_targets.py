@@ -71,6 +71,9 @@ class Regression:
         reached = r2(self.oracle(truth.shares)["oracle"], truth.labels[self.column])
         return abs(float(reached) - self.attainable)
 
+    def outcome(self, labels: pd.DataFrame) -> None:
+        """Return None: clinical variables have effects on the severity."""
+
     def oracle(self, shares: Floats) -> pd.DataFrame:
         """Return the expected number."""
         return pd.DataFrame({"oracle": self.mean + self.sd * np.sqrt(self.attainable) * normal_scores(shares[:, 0])})
