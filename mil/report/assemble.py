@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from mil.report.evaluation import Evaluation
+from mil.report.plausibility import find_warnings
 from mil.report.schema import About, FittedOn, Report, Section, section_classes
 from mil.stats.bootstrap_intervals import intervals
 
@@ -24,14 +25,17 @@ def evaluate(evaluation: Evaluation, about: About | None = None, fitted: Iterabl
     """
     folds, counts = evaluation.folds, evaluation.counts
     score, resamples, seed = evaluation.endpoint.score, evaluation.resamples, evaluation.seed
+    metrics = intervals(score, folds, resamples, seed, counts=counts)
+    sections = {section.key: section for section in _sections(evaluation)}
     return Report(
         about=about or About(),
         seed=seed,
         resamples=resamples,
         folds=len(folds),
         patients=counts,
-        metrics=intervals(score, folds, resamples, seed, counts=counts),
-        sections={section.key: section for section in _sections(evaluation)},
+        metrics=metrics,
+        warnings=tuple(find_warnings(evaluation, metrics, sections)),
+        sections=sections,
         fitted=tuple(fitted),
         parts={name: evaluate(part) for name, part in evaluation.parts().items()},
     )

@@ -20,7 +20,9 @@ from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox
 from mil.errors import ConfigError, PredictionsError
 from mil.fitted.rules import AnyRule, ArgmaxRule, NoRule
+from mil.report.plausibility import scale, scale_warning
 from mil.report.prediction_columns import PredictionColumns
+from mil.report.schema import PredictionWarning
 from mil.tables import listed, read_table, require
 
 ROUNDED, EXACT = 1e-3, 1e-9
@@ -40,8 +42,8 @@ class Foreign:
     decision: AnyRule | NoRule | None
     notes: list[str]
     """how the columns were understood, for the user"""
-    ranks: str | None
-    """the column of scores that are not probabilities and are used as ranks"""
+    ranks: PredictionWarning | None
+    """about scores that are not probabilities and are used as ranks"""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class _Read:
     """by the endpoint's column; each has the name of the table's column"""
     notes: list[str]
     decision: AnyRule | NoRule | None = None
-    ranks: str | None = None
+    ranks: PredictionWarning | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class _Source:
         values = self.numbers(column)
         if bad := int((~values.between(0, 1)).sum()):
             rows = f"{bad} of {len(values)} values of {column}"
-            raise PredictionsError(f"{self.path}: {rows} are outside [0, 1], expected probabilities")
+            raise PredictionsError(f"{self.path}: {rows} are outside [0, 1], expected probabilities{scale(values)}")
         return values
 
     def negative(self, column: str, positive: str) -> str:
@@ -165,7 +167,7 @@ def _binary(source: _Source) -> _Read:
     endpoint = Binary(target, [source.negative(target, positive), positive])
     scores = {f"p_{positive}": score if probable else score.rank(pct=True)}
     notes = [f"binary: {column} is of {target} being {positive}, not {endpoint.classes[0]}"]
-    return _Read(endpoint, {target: target}, scores, notes, ranks=None if probable else column)
+    return _Read(endpoint, {target: target}, scores, notes, ranks=None if probable else scale_warning(column, score))
 
 
 def _classes(source: _Source) -> _Read:

@@ -33,6 +33,7 @@ __all__ = [
     "GateResult",
     "Model",
     "Number",
+    "PredictionWarning",
     "Report",
     "Row",
     "Section",
@@ -207,6 +208,17 @@ class GateResult(Model):
     """with the number that it rests on"""
 
 
+class PredictionWarning(Model):
+    """Something about the predictions that is probably a mistake of the table or of its options."""
+
+    code: Literal["inverse", "frequency", "scale"]
+    """a score that is turned round, frequencies ten times as high or low, or scores that are not probabilities"""
+    about: str
+    """the question, metric or column"""
+    sentence: Sentence
+    """what was seen, and what to check"""
+
+
 class Report(Model):
     """Everything that was computed from one table of predictions."""
 
@@ -219,6 +231,8 @@ class Report(Model):
     """reported patients: `n`, and the positives, classes or events among them"""
     metrics: dict[str, Estimate] = Field(default_factory=dict)
     """of the endpoint; the first ranks models"""
+    warnings: tuple[PredictionWarning, ...] = ()
+    """what is implausible about the predictions"""
     sections: dict[str, SerializeAsAny[Section]] = Field(default_factory=dict)
     """by key; a section that does not apply is absent"""
     fitted: tuple[FittedOn, ...] = ()
@@ -243,6 +257,11 @@ class Report(Model):
             key: value if isinstance(value, Section) else classes[key].model_validate(value)
             for key, value in sections.items()
         }
+
+    def all_warnings(self) -> list[str]:
+        """Return the warnings of the report and of its parts, in sentences."""
+        of_parts = [f"{name}: {sentence}" for name, part in self.parts.items() for sentence in part.all_warnings()]
+        return [warning.sentence for warning in self.warnings] + of_parts
 
     def ordered_sections(self) -> list[Section]:
         """Return the sections in a reader's order."""

@@ -87,7 +87,8 @@ def external(loaded: Checkpoint, cohort: Labelled, resamples: int) -> tuple[Eval
 
 
 def headline(report: Report) -> Iterator[str]:
-    """Yield the report in a few lines for a terminal."""
+    """Yield the report in a few lines for a terminal, what is implausible first."""
+    yield from (f"WARNING: {sentence}" for sentence in report.all_warnings())
     for name, estimate in report.metrics.items():
         yield f"{name}  {estimate}  {estimate.population}"
     for comparator in comparators(report):

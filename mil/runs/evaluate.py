@@ -1,6 +1,5 @@
 """Evaluate a run again, a checkpoint on a new cohort, or a table of any software's predictions."""
 
-import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,12 @@ from mil.report.evaluation import Evaluation
 from mil.report.foreign_predictions import read
 from mil.report.prediction_columns import PredictionColumns
 from mil.report.report_files import read_report
-from mil.report.schema import About, Report
+from mil.report.schema import About, PredictionWarning, Report
 from mil.report.sections.discrimination import Discrimination
 from mil.runs.describe import FIGURES, REPORT, describe, describe_run, external
 from mil.runs.looks import FILE, count_look
 from mil.study.tool import Tool
 
-logger = logging.getLogger(__name__)
 OF_PROBABILITIES = ("calibration", "utility", "conformal")
 """Sections that mean nothing where a score only orders patients."""
 RESAMPLES = 2000
@@ -103,8 +101,7 @@ def evaluate_table(
     evaluation = Evaluation.refitted(table.table, table.endpoint, tool, table.patients, resamples)
     report = evaluate(evaluation, About(tool=path.name, simulated=False, model="not ours"))
     if table.ranks is not None:
-        logger.warning("scores of %s are not all in [0, 1]: only their ranks are reported on", table.ranks)
-        report = _of_ranks(report, table.endpoint.metric)
+        report = _of_ranks(report, table.endpoint.metric, table.ranks)
     if out is not None:
         describe(evaluation, report, out, f"Predictions in {path.name}")
     return EvaluatedTable(report, tuple(table.notes))
@@ -139,9 +136,12 @@ def evaluate_predictions(
     return report
 
 
-def _of_ranks(report: Report, metric: str) -> Report:
-    """Return the report without what needs probabilities."""
+def _of_ranks(report: Report, metric: str, warning: PredictionWarning) -> Report:
+    """Return the report without what needs probabilities, and with the warning that says so."""
     sections = {key: section for key, section in report.sections.items() if key not in OF_PROBABILITIES}
     if (areas := report.section(Discrimination)) is not None:
         sections[Discrimination.key] = Discrimination(questions=areas.questions)
-    return report.model_copy(update={"metrics": {metric: report.metrics[metric]}, "sections": sections})
+    warnings = (warning, *(each for each in report.warnings if each.code == "inverse"))
+    return report.model_copy(
+        update={"metrics": {metric: report.metrics[metric]}, "warnings": warnings, "sections": sections}
+    )

@@ -90,7 +90,7 @@ def test_of_scores_that_are_no_probabilities_only_ranks_are_reported(mil: Mil, t
     words = ["--predictions", table(tmp_path / "t.csv", BINARY.assign(p=30 * SCORE - 9)), *WORDS, "--out", tmp_path]
     said = mil("evaluate", *words)
     assert said.code == 0
-    assert "only their ranks are reported" in said.err
+    assert "Only their ranks are used" in said.out
     report = files.read_json(tmp_path / "report.json")
     assert list(report["metrics"]) == ["auroc"]
     assert report["metrics"]["auroc"]["value"] == pytest.approx(roc_auc_score(LABEL == "pos", SCORE), abs=1e-12)

@@ -74,6 +74,7 @@ def html(
         .render(
             title=title,
             banner=banner,
+            warnings=report.all_warnings(),
             verdict=verdict(report) if report.metrics else None,
             chapters=chapters(report, pictures),
             linked=[(name, LINKED.get(name, name)) for name in linked],
