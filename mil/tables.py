@@ -6,7 +6,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,12 +14,18 @@ import pandas as pd
 from mil.errors import CohortError, MilError
 from mil.findings import Checked
 
-_WORDS = ["na", "n/a", "#n/a", "nan", "none", "null", "nil", "missing", "unknown", "-", ".", "?"]
-_TCGA = ("not available", "[not available]", "[not applicable]", "[not evaluated]", "[discrepancy]", "[unknown]")
-MISSING = frozenset(("", *_WORDS, *_TCGA))
-"""Words for a missing value, compared without regard to case; those in brackets are TCGA's."""
+_WORDS = ["na", "n/a", "#n/a", "nan", "none", "null", "nil", "missing", "unknown", "-", "--", ".", "?"]
+_TCGA = ("[not available]", "[not applicable]", "[not evaluated]", "[discrepancy]", "[unknown]")
+_GDC = ("'--", "not reported", "not available", "not applicable", "not allowed to collect")
+MISSING = frozenset(("", *_WORDS, *_TCGA, *_GDC))
+"""Words for a missing value, compared without regard to case; the last ones are those of TCGA and of the GDC.
+
+A word that the user declares, such as the class `none`, is never a missing value: see `is_missing`.
+"""
 
 _DELIMITERS = (",", ";", "\t")
+_SAMPLED = 1 << 14
+"""Characters at the start of a table that its delimiter is recognised by."""
 _ZIP, _OLD_EXCEL = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 
 
@@ -35,8 +41,8 @@ def read_table(path: Path, error: type[MilError] = CohortError) -> pd.DataFrame:
 def checked_table(path: Path, error: type[MilError] = CohortError) -> Checked[pd.DataFrame]:
     """Read a table as stripped text, so that `001` and `1E5` stay: CSV (comma, semicolon, tab; also `.gz`) or XLSX.
 
-    A byte order mark, any line ends, quotes, blank lines and empty last columns are accepted. Of a workbook the first
-    sheet is read.
+    A byte order mark, any line ends, quotes, blank lines, a first line `sep=;` and columns without name and value are
+    accepted. Of a workbook the first sheet with two named columns and a row is read.
 
     Raises:
         error: The file is missing, not text, or has no rows, a repeated column, a line with another number of fields
@@ -70,6 +76,17 @@ def require(path: Path, table: pd.DataFrame, columns: Sequence[str], error: type
             raise error(f"{path} has no column '{column}', it has {', '.join(names[:20])}{more}{hint}")
 
 
+def is_missing(values: "pd.Series[str]", declared: Collection[object] = ()) -> "pd.Series[bool]":
+    """Return which cells are empty or hold a word for a missing value, `(rows,)`.
+
+    Args:
+        values: A column of a table.
+        declared: Words that the user gave a meaning in this column; they are values, whatever they mean elsewhere.
+    """
+    words = values.astype("string").str.strip().str.casefold()
+    return words.isna() | words.isin(MISSING - {str(word).strip().casefold() for word in declared})
+
+
 def listed(ids: Sequence[str]) -> str:
     """Return the first ten ids in quotes, and the number of further ones."""
     more = f" and {len(ids) - 10} more" if len(ids) > 10 else ""
@@ -84,6 +101,11 @@ def _one_line(field: str) -> str:
 def _framed(path: Path, rows: list[list[str]], error: type[MilError]) -> pd.DataFrame:
     if not rows:
         raise error(f"{path} is empty, expected a table with a header")
+    header, *body = rows
+    width = max(map(len, rows))
+    unnamed = [place for place in range(width) if place >= len(header) or not header[place]]
+    blank = {place for place in unnamed if not any(row[place] for row in body if place < len(row))}
+    rows = [[field for place, field in enumerate(row) if place not in blank] for row in rows]
     header, *body = rows
     while header and not header[-1]:
         header.pop()
@@ -116,14 +138,26 @@ def _text(path: Path, raw: bytes, error: type[MilError]) -> str:
 
 
 def _rows(path: Path, text: str, error: type[MilError]) -> list[list[str]]:
-    lines = io.StringIO(text, newline=None).read()
-    delimiter = _delimiter(lines.lstrip("\n").partition("\n")[0])
+    lines = io.StringIO(text, newline=None).read().lstrip("\n")
+    stated = re.match(r"sep=(.)\n", lines)  # Excel's own line for saying what separates the fields
+    lines = lines[stated.end() :] if stated else lines
     try:
-        return list(csv.reader(io.StringIO(lines), delimiter=delimiter, skipinitialspace=True))
+        return _fields(lines, stated[1] if stated else _delimiter(lines))
     except csv.Error as wrong:
         raise error(f"{path} is no CSV: {wrong}") from wrong
 
 
-def _delimiter(header: str) -> str:
-    bare = re.sub(r'"[^"]*"', "", header)  # a quoted name may hold commas
-    return max(_DELIMITERS, key=bare.count)
+def _fields(text: str, delimiter: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True))
+
+
+def _delimiter(text: str) -> str:
+    """Return the delimiter that gives the first lines as many fields as the header, or that is most frequent there."""
+    start = text[:_SAMPLED].rpartition("\n")[0] or text[:_SAMPLED]
+    bare = re.sub(r'"[^"]*"', "", start.partition("\n")[0])  # a quoted name may hold commas
+    by_frequency = sorted(_DELIMITERS, key=bare.count, reverse=True)
+    for delimiter in by_frequency:
+        header, *body = [row for row in _fields(start, delimiter) if any(map(str.strip, row))] or [[]]
+        if len(header) > 1 and body and all(len(row) == len(header) for row in body):
+            return delimiter
+    return by_frequency[0]

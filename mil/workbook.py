@@ -1,4 +1,4 @@
-"""Read the first sheet of an XLSX workbook as the text that its cells show."""
+"""Read the table of an XLSX workbook as the text that its cells show."""
 
 import io
 import re
@@ -37,7 +37,10 @@ class _Cell(Protocol):
 
 
 def rows(path: Path, raw: bytes, error: type[MilError]) -> Checked[list[list[str]]]:
-    """Return the first sheet's rows as text, all of one length, with a warning where there are further sheets.
+    """Return the rows of the first sheet that is a table, with a warning where there are further sheets.
+
+    A table has a header with two names or more and a row; where no sheet has them, the first one is returned. All rows
+    have one length.
 
     Numbers are written in the shortest form that reads back the same, with the leading zeros their format shows;
     dates as `2024-05-01`, with their time where they have one.
@@ -46,27 +49,38 @@ def rows(path: Path, raw: bytes, error: type[MilError]) -> Checked[list[list[str
         error: A broken workbook, one with a password, one that unpacks to more than 1 GiB, or a cell with a formula.
     """
     try:
-        texts, warnings = _first_sheet(path, raw, error)
+        texts, warnings = _table_sheet(path, raw, error)
     except _BROKEN as wrong:
         raise error(f"{path} cannot be read as a workbook: {' '.join(str(wrong).split())}") from wrong
     width = max(map(len, texts), default=0)
     return Checked([row + [""] * (width - len(row)) for row in texts], warnings)
 
 
-def _first_sheet(path: Path, raw: bytes, error: type[MilError]) -> tuple[list[list[str]], tuple[Finding, ...]]:
+def _table_sheet(path: Path, raw: bytes, error: type[MilError]) -> tuple[list[list[str]], tuple[Finding, ...]]:
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
         if (size := sum(entry.file_size for entry in archive.infolist())) > _LARGEST:
             raise error(f"{path} unpacks to {size / 2**30:.1f} GiB, expected a table of less than 1 GiB")
     book = load_workbook(io.BytesIO(raw), read_only=True)
     if not book.worksheets:
         raise error(f"{path} has no sheet, expected a table in the first one")
-    sheet = book.worksheets[0]
+    for sheet in book.worksheets:
+        sheet.reset_dimensions()  # some writers declare a wrong size, and rows beyond it would be lost
+    sheet = next(filter(_is_table, book.worksheets), book.worksheets[0])
     warnings: tuple[Finding, ...] = ()
     if len(book.worksheets) > 1:
-        message = f"{path} has {len(book.worksheets)} sheets, the first is read: '{sheet.title}'"
+        message = f"{path} has {len(book.worksheets)} sheets, only '{sheet.title}' is read"
         warnings = (Finding("warning", "sheets", message, len(book.worksheets)),)
-    sheet.reset_dimensions()  # some writers declare a wrong size, and rows beyond it would be lost
     return [_row(path, cells, error) for cells in sheet.iter_rows()], warnings
+
+
+class _Sheet(Protocol):
+    def iter_rows(self) -> Iterable[Iterable[_Cell]]: ...
+
+
+def _is_table(sheet: _Sheet) -> bool:
+    sizes = (sum(cell.value is not None for cell in cells) for cells in sheet.iter_rows())
+    filled = (size for size in sizes if size)
+    return next(filled, 0) > 1 and next(filled, 0) > 0
 
 
 def _row(path: Path, cells: Iterable[_Cell], error: type[MilError]) -> list[str]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mil import config
 from mil.errors import ConfigError
+from mil.study import build
 from mil.study.compose import compose, quoted, to_yaml
 
 FILES = sorted(path.relative_to(config.conf_dir()) for path in config.conf_dir().glob("*/*.yaml"))
@@ -112,3 +113,37 @@ def test_a_wrong_choice_is_answered_with_all_choices() -> None:
 @given(st.text(st.sampled_from("a/ ,='\"ü\\()[]{}:;#%&*-+~é日"), min_size=1, max_size=12))
 def test_a_quoted_path_arrives_as_it_is(path: str) -> None:
     assert compose([f"data.cohort={quoted(path)}"]).data.cohort == path
+
+
+@pytest.mark.parametrize("path", ["20240501", "007", "1e5", "true", "a b", "no"])
+def test_a_path_that_looks_like_a_value_is_text(path: str) -> None:
+    config = compose([f"data.features={path}", f"data.cohort={path}"])
+    assert config.data.features == config.data.cohort == path
+
+
+def test_a_path_below_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert compose(["data.features=~/features"]).data.features == f"{tmp_path}/features"
+    assert compose(["data.slides=null"]).data.slides is None
+
+
+def test_columns_named_by_numbers_are_text() -> None:
+    config = compose(["data.columns.patient=1", "data.covariates=2024", "tool=binary", "tool.endpoint.column=2024"])
+    assert config.data.columns.patient == "1"
+    assert config.data.covariates == ["2024"]
+    assert build.endpoint(config).columns == ("2024",)
+    nested = compose(["tool=several", "tool.endpoint.endpoints.outcome.time=5"])
+    assert "5" in build.endpoint(nested).columns
+
+
+def test_the_meaning_of_words_may_be_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "labels.yaml"
+    path.write_text("MSI status:\n  'high: yes': MSI-H\n  \"it's low\": MSS\n  0: null\n")
+    labels = compose([f"data.labels={path}"]).data.labels
+    assert labels == {"MSI status": {"high: yes": "MSI-H", "it's low": "MSS", 0: None}}
+
+
+@pytest.mark.parametrize("words", ["data.labels.label=pos", "data.labels=3"])
+def test_labels_that_are_no_mapping_are_refused_with_an_example(words: str) -> None:
+    with pytest.raises(ConfigError, match=r"^data.labels=.*, expected words by column, such as data.labels.MSI="):
+        compose([words])

@@ -1,12 +1,13 @@
 import gzip
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mil.errors import CohortError, SplitError
-from mil.tables import listed, read_table, require
+from mil.tables import is_missing, listed, read_table, require
 
 PLAIN = b"patient,slide,label\n001,a,1E5\n1E5,b,NA\n"
 
@@ -33,6 +34,10 @@ def write(folder: Path, content: bytes, name: str = "cohort.csv") -> Path:
         b'"patient","slide","label"\n"001","a","1E5"\n"1E5","b","NA"',
         PLAIN.decode().encode("utf-16"),
         b"\xef\xbb\xbf" + PLAIN.replace(b",", b" ; ").replace(b"\n", b" \r\n"),
+        b"sep=;\n" + PLAIN.replace(b",", b";"),
+        b"sep=\t\r\n" + PLAIN.replace(b",", b"\t").replace(b"\n", b"\r\n"),
+        PLAIN.replace(b",", b",,"),
+        PLAIN.replace(b"\n", b",,\n").replace(b"slide,", b"slide,,").replace(b"a,", b"a,,").replace(b"b,", b"b,,"),
     ],
 )
 def test_26_a_table_is_the_same_however_it_was_saved(tmp_path: Path, content: bytes) -> None:
@@ -44,6 +49,27 @@ def test_26_a_table_is_the_same_however_it_was_saved(tmp_path: Path, content: by
 def test_a_delimiter_within_quotes_does_not_count(tmp_path: Path) -> None:
     content = b'patient;"ductal, lobular, NOS";slide\nA;"1,5";s\n'
     assert list(read_table(write(tmp_path, content)).columns) == ["patient", "ductal, lobular, NOS", "slide"]
+
+
+def test_commas_in_the_names_of_a_tab_separated_table_do_not_count(tmp_path: Path) -> None:
+    content = b"patient\tslide\tdiagnosis, first, second, third\n1\ts1\tx\n2\ts2\ty\n"
+    table = read_table(write(tmp_path, content))
+    assert table.to_dict("list") == {
+        "patient": ["1", "2"],
+        "slide": ["s1", "s2"],
+        "diagnosis, first, second, third": ["x", "y"],
+    }
+
+
+def test_a_nameless_column_with_values_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CohortError, match="row 2: 3 fields, the header has 2"):
+        read_table(write(tmp_path, b"a,b,\n1,2,\n1,2,3\n"))
+
+
+def test_declared_words_are_values_and_others_missing() -> None:
+    values = pd.Series(["none", " NA ", "", None, "x", "'--", "Not Reported", "-"])
+    assert is_missing(values).tolist() == [True, True, True, True, False, True, True, True]
+    assert is_missing(values, ["None", "-"]).tolist() == [False, True, True, True, False, True, True, False]
 
 
 def test_a_field_of_several_lines_becomes_one(tmp_path: Path) -> None:

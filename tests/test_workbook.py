@@ -95,14 +95,24 @@ def test_blank_rows_and_columns_around_the_table_are_left_out(tmp_path: Path) ->
     assert read_table(path).to_dict("list") == {"a": ["1", "2"], "b": ["", "3"]}
 
 
-def test_the_first_sheet_is_read_and_the_others_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_first_sheet_with_a_table_is_read(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for line in ("about this file", "=1+1"):
+        book.active.append([line])
+    sheet = book.create_sheet("data")
+    for row in (["patient", "slide"], ["1", "s1"]):
+        sheet.append(row)
+    assert read_table(write(tmp_path, saved(book))).to_dict("list") == {"patient": ["1"], "slide": ["s1"]}
+
+
+def test_a_warning_names_the_sheet_that_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     book = openpyxl.load_workbook(io.BytesIO(content()))
     book.worksheets[0].title = "clinic"
     book.create_sheet("other").append(["patient"])
     path = write(tmp_path, saved(book))
     with caplog.at_level(logging.WARNING):
         assert len(read_table(path)) == 2
-    assert caplog.messages == [f"{path} has 2 sheets, the first is read: 'clinic'"]
+    assert caplog.messages == [f"{path} has 2 sheets, only 'clinic' is read"]
 
 
 def test_a_sheet_that_declares_a_wrong_size_is_read_whole(tmp_path: Path) -> None:

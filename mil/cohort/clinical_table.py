@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mil.cohort.columns import Columns, Words
+from mil.cohort.columns import Columns, Declared, Words
 from mil.cohort.slide_rows import known_values, read_rows
 from mil.errors import CohortError, ConfigError, FeatureError
 from mil.findings import Checked, Finding, severity_where
@@ -44,6 +44,7 @@ class Cohort:
         slides: Path | None = None,
         words: Words | None = None,
         labelled: LabelsSuffice | None = None,
+        declared: Declared | None = None,
     ) -> Checked["Cohort"]:
         """Read and check a table with one row a slide, or one with a row a patient and another with a row a slide.
 
@@ -60,16 +61,17 @@ class Cohort:
                 with a warning. A column of both tables is taken from the clinical one.
             words: What the words of labels and covariates mean, `{column: {word: class}}`; others stay as they are.
             labelled: Returns which rows have enough labels, where a missing label is None; by default those with all.
+            declared: Words that are never missing values, such as a class called `none`.
 
         Returns:
             The cohort; None where the findings hold an error: no such table or column, an id that is empty or twice,
             labels that differ within a patient, no patient left, or `words` of a column that is no label or covariate.
         """
         path = Path(path)
-        rows = read_rows(path, columns, labels, covariates, None if slides is None else Path(slides), words)
+        rows = read_rows(path, columns, labels, covariates, None if slides is None else Path(slides), words, declared)
         if rows.errors:
             return Checked(None, rows.findings)
-        return rows.then(lambda table: cls.from_rows(path, table, labels, covariates, labelled))
+        return rows.then(lambda table: cls.from_rows(path, table, labels, covariates, labelled, declared))
 
     @classmethod
     def from_rows(
@@ -79,6 +81,7 @@ class Cohort:
         labels: Sequence[str],
         covariates: Sequence[str] = (),
         labelled: LabelsSuffice | None = None,
+        declared: Declared | None = None,
     ) -> Checked["Cohort"]:
         """Return the cohort of rows that `read_rows` found no error in; patients without labels are left out.
 
@@ -88,10 +91,11 @@ class Cohort:
             labels: As in `read`.
             covariates: As in `read`.
             labelled: As in `read`.
+            declared: As in `read`.
         """
         table = rows.copy()
         for label in labels:
-            table[label] = _label_of_patient(rows, label)
+            table[label] = _label_of_patient(rows, label, (declared or {}).get(label, ()))
         bare = table[list(labels)].isna()
         missing = bare.any(axis=1) if labelled is None else pd.Series(~labelled(table), table.index)
         lost = sorted(set(table.loc[missing, "patient"]))
@@ -103,7 +107,8 @@ class Cohort:
             return Checked(cohort)
         lacking = {name: table.loc[bare[name] & missing, "patient"].nunique() for name in labels}
         counts = ", ".join(f"{name} {count}" for name, count in lacking.items() if count)
-        message = f"{len(lost)} of {rows['patient'].nunique()} patients are left out as they lack a label ({counts})"
+        why = f"lack a label ({counts})" if counts else f"have no target in {listed(labels)}"
+        message = f"{len(lost)} of {rows['patient'].nunique()} patients are left out as they {why}"
         return Checked(cohort, (Finding.of_items("warning", "no-label", message, lost),))
 
     @cached_property
@@ -166,7 +171,7 @@ def without_files(
     return [Finding.of_items(severity_where(on_missing), "no-file", message, absent, FeatureError)]
 
 
-def _label_of_patient(rows: pd.DataFrame, label: str) -> "pd.Series[str]":
+def _label_of_patient(rows: pd.DataFrame, label: str, declared: Collection[str]) -> "pd.Series[str]":
     """Return each slide's label as its patient's; None where no slide of the patient has one."""
-    values = known_values(rows[label]).dropna()
+    values = known_values(rows[label], declared).dropna()
     return rows["patient"].map(values.groupby(rows["patient"]).first().to_dict())

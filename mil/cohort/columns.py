@@ -16,6 +16,8 @@ _log = logging.getLogger(__name__)
 
 Words = Mapping[str, Mapping[str, str | None]]
 """What the words of a column mean: `{column: {word: class}}`; None is a missing value."""
+Declared = Mapping[str, Collection[str]]
+"""Words by column that are values even where they usually mean a missing one, such as a class `none`."""
 
 _SPELLINGS = {
     "patient": ["patient", "case", "subject", "participant", "case submitter", "submitter"],

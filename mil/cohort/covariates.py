@@ -46,6 +46,11 @@ class Covariates:
         words = [f"{n}={level}" for n, levels in self.categorical.items() for level in (*levels, "unknown", "missing")]
         return numbers + words
 
+    @property
+    def declared_words(self) -> Mapping[str, tuple[str, ...]]:
+        """The levels of each category, which are never read as missing values."""
+        return self.categorical
+
     def check(self, table: pd.DataFrame) -> list[Finding]:
         """Return warnings that count words outside the declared levels.
 

@@ -1,15 +1,17 @@
 """The clinical table as it stands: one row a slide, and every contradiction between its rows."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
-from mil.cohort.columns import Columns, Words, identified, translated
+from mil.cohort import similar_ids
+from mil.cohort.columns import Columns, Declared, Words, identified, translated
 from mil.errors import CohortError, MilError
 from mil.findings import Checked, Finding
 from mil.slide_names import slide_id
-from mil.tables import MISSING, checked_table, listed, require
+from mil.tables import checked_table, is_missing, listed, require
 
 
 def read_rows(
@@ -19,6 +21,7 @@ def read_rows(
     covariates: Sequence[str] = (),
     slides: Path | None = None,
     words: Words | None = None,
+    declared: Declared | None = None,
 ) -> Checked[pd.DataFrame]:
     """Read a table with one row a slide, or one with a row a patient and another with a row a slide.
 
@@ -30,11 +33,12 @@ def read_rows(
         slides: A table of slides, joined on the patient; patients and slides without a counterpart are left out with
             a warning. A column of both tables is taken from the clinical one.
         words: What the words of labels and covariates mean.
+        declared: Words that are never missing values.
 
     Returns:
         One row a slide, all text: `patient`, `slide`, `site` where known, then the table's other columns; None where
         a file cannot be read or has no ids. Rows without ids, repeated slides, absent columns and labels that differ
-        within a patient are errors among the findings, several sites within a patient a warning.
+        within a patient are errors among the findings; several sites or covariates in a patient are warnings.
     """
     columns, needed = columns or Columns(), [*labels, *covariates]
     try:
@@ -53,22 +57,33 @@ def read_rows(
     except MilError as error:
         return Checked(None, (Finding.of_error("cohort", error),))
     return table.then(
-        lambda rows: Checked(rows, (*findings, *_several_sites(rows), *_differing_labels(path, rows, labels)))
+        lambda rows: Checked(
+            rows,
+            (
+                *findings,
+                *similar_ids.findings_of(path, rows),
+                *_several_sites(rows),
+                *_differing_values(path, rows, labels, declared or {}, "error"),
+                *_differing_values(path, rows, [name for name in covariates if name not in labels], declared or {}),
+            ),
+        )
     )
 
 
-def patients_without(rows: pd.DataFrame, labels: Sequence[str]) -> dict[str, list[str]]:
+def patients_without(
+    rows: pd.DataFrame, labels: Sequence[str], declared: Declared | None = None
+) -> dict[str, list[str]]:
     """Return, for each label that the rows have, the patients without a value of it."""
     without = {}
     for label in (name for name in labels if name in rows):
-        values = known_values(rows[label]).groupby(rows["patient"]).count()
+        values = known_values(rows[label], (declared or {}).get(label, ())).groupby(rows["patient"]).count()
         without[label] = sorted(values.index[values == 0])
     return without
 
 
-def known_values(values: "pd.Series[str]") -> "pd.Series[str]":
-    """Return the values with NaN in place of the words for a missing one."""
-    return values.where(~values.str.casefold().isin(MISSING))
+def known_values(values: "pd.Series[str]", declared: Collection[str] = ()) -> "pd.Series[str]":
+    """Return the values with NaN in place of the words for a missing one, unless these are `declared`."""
+    return values.where(~is_missing(values, declared))
 
 
 def _identified(
@@ -163,17 +178,26 @@ def _several_sites(rows: pd.DataFrame) -> list[Finding]:
     return [Finding.of_items("warning", "several-sites", message, several)] if several else []
 
 
-def _differing_labels(path: Path, rows: pd.DataFrame, labels: Sequence[str]) -> list[Finding]:
+def _differing_values(
+    path: Path,
+    rows: pd.DataFrame,
+    columns: Sequence[str],
+    declared: Declared,
+    severity: Literal["error", "warning"] = "warning",
+) -> list[Finding]:
+    """Return a finding for each column whose values differ between slides of a patient."""
     findings = []
-    for label in (name for name in labels if name in rows):
-        values = known_values(rows[label])
+    for column in (name for name in columns if name in rows):
+        values = known_values(rows[column], declared.get(column, ()))
         counts = values.groupby(rows["patient"]).nunique()
         differing = sorted(counts.index[counts > 1])
         if differing:
             example = listed(sorted(set(values[rows["patient"] == differing[0]].dropna())))
+            use = "expected one value each" if severity == "error" else "the first one counts"
             message = (
-                f"{path}: '{label}' differs between slides of {len(differing)} patients, expected one value each "
+                f"{path}: '{column}' differs between slides of {len(differing)} patients, {use} "
                 f"(patient '{differing[0]}' has {example})"
             )
-            findings.append(Finding.of_items("error", "label-differs", message, differing, CohortError))
+            code = "label-differs" if severity == "error" else "value-differs"
+            findings.append(Finding.of_items(severity, code, message, differing, CohortError))
     return findings

@@ -39,9 +39,11 @@ class AcceleratedFailure(Survival):
         horizons: Mapping[str, float] | None = None,
         status: Mapping[str, Sequence[object] | object] | None = None,
         shortest: float | None = None,
+        zero_time: str = "error",
     ) -> None:
         """Create the endpoint; the arguments are those of `FollowUp`, `horizons` those of `Survival`."""
-        super().__init__(FollowUp(time, event, status=status, unit=unit, shortest=shortest), unit, horizons)
+        follow_up = FollowUp(time, event, status=status, unit=unit, shortest=shortest, zero_time=zero_time)
+        super().__init__(follow_up, unit, horizons)
         self.out_dim = 2
         self.typical = 0.0
 

@@ -1,7 +1,7 @@
 """Exclusive classes of patients: binary and multiclass."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NoReturn
 
 import numpy as np
@@ -17,6 +17,8 @@ from mil.endpoints.question import Question, class_question
 from mil.errors import CohortError, ConfigError, PredictionsError
 from mil.stats.classification_metrics import against_rest, auroc, balanced_accuracy, levelled, macro_auroc
 
+_TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
 
 class Classes(Endpoint):
     """Base of endpoints whose target is one column of class names: labels, and weights that balance the classes."""
@@ -30,6 +32,11 @@ class Classes(Endpoint):
         if len({_normalised(name) for name in self.classes}) != len(self.classes) or len(self.classes) < 2:
             raise ConfigError(f"endpoint {column}: classes {list(self.classes)}, expected two or more different ones")
         self.class_weight: list[float] | None = None
+
+    @property
+    def declared_words(self) -> Mapping[str, tuple[str, ...]]:
+        """The classes."""
+        return {self.column: self.classes}
 
     def labels(self, table: pd.DataFrame) -> NDArray[np.int64]:
         """Return the index of each patient's class, `(p,)`."""
@@ -236,9 +243,20 @@ class Multiclass(Classes):
 
 
 def class_indices(values: "pd.Series[str]", classes: Sequence[str]) -> NDArray[np.int64]:
-    """Return the index of each value among the classes, `(p,)`; -1 for values that are not a class."""
+    """Return the index of each value among the classes, `(p,)`; -1 for values that are not a class.
+
+    A word of truth, such as `no` or `FALSE`, is also the only class that says the same: yaml reads the class `no` as
+    `False`, and spreadsheets write `FALSE`.
+    """
     indices = {_normalised(name): index for index, name in enumerate(classes)}
-    return np.array([indices.get(_normalised(value), -1) for value in values], dtype=np.int64)
+    truths = [_truth(name) for name in classes]
+    by_truth = {truth: truths.index(truth) for truth in (True, False) if truths.count(truth) == 1}
+
+    def index_of(value: object) -> int:
+        truth = _truth(value)
+        return indices.get(_normalised(value), -1 if truth is None else by_truth.get(truth, -1))
+
+    return np.array([index_of(value) for value in values], dtype=np.int64)
 
 
 def refuse_label(values: "pd.Series[str]", row: int, classes: Sequence[str]) -> NoReturn:
@@ -268,6 +286,11 @@ def probabilities(table: pd.DataFrame, columns: Sequence[str]) -> Tensor:
     if outside.any():
         raise PredictionsError(f"predictions: {int(outside.sum())} rows of {', '.join(columns)} outside [0, 1]")
     return values
+
+
+def _truth(value: object) -> bool | None:
+    """Return what a word of truth says; None for other words, and for numbers."""
+    return _TRUTH.get(str(value).strip().casefold())
 
 
 def _normalised(value: object) -> str:

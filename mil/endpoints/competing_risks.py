@@ -42,6 +42,7 @@ class CompetingRisks(Survival):
         sigma: float = 0.1,
         status: Mapping[str, Sequence[object] | object] | None = None,
         shortest: float | None = None,
+        zero_time: str = "error",
     ) -> None:
         """Create the endpoint.
 
@@ -57,8 +58,9 @@ class CompetingRisks(Survival):
             sigma: Difference of incidences at which that loss has fallen to 1/e.
             status: Words for each state, see `FollowUp`.
             shortest: Minimum time, see `FollowUp`.
+            zero_time: What a time of zero is, see `FollowUp`.
         """
-        super().__init__(FollowUp(time, event, causes, status, unit, shortest), unit, horizons)
+        super().__init__(FollowUp(time, event, causes, status, unit, shortest, zero_time), unit, horizons)
         self.causes = self.follow_up.causes
         if len(self.causes) < 2:
             raise ConfigError(f"endpoint {event}: causes {list(self.causes)}, expected two or more")

@@ -29,9 +29,11 @@ class DiscreteTime(Survival):
         cuts: str = "quantiles",
         status: Mapping[str, Sequence[object] | object] | None = None,
         shortest: float | None = None,
+        zero_time: str = "error",
     ) -> None:
         """Create the endpoint; `intervals` and `cuts` are those of `Intervals`, the others those of `FollowUp`."""
-        super().__init__(FollowUp(time, event, status=status, unit=unit, shortest=shortest), unit, horizons)
+        follow_up = FollowUp(time, event, status=status, unit=unit, shortest=shortest, zero_time=zero_time)
+        super().__init__(follow_up, unit, horizons)
         self.intervals = Intervals(intervals, cuts)
         self.out_dim = self.intervals.width
 

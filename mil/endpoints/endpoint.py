@@ -224,6 +224,11 @@ class Endpoint(ABC):
         return np.asarray(probabilities.argmax(1), dtype=np.int64)
 
     @property
+    def declared_words(self) -> Mapping[str, tuple[str, ...]]:
+        """Words with a meaning by column, such as names of classes; they are never read as missing values."""
+        return {}
+
+    @property
     def label_columns(self) -> tuple[str, ...]:
         """Columns of the cohort with yes-or-no labels that do not exclude each other; empty where there are none."""
         return ()

@@ -16,6 +16,8 @@ CENSORED = "censored"
 """state of a patient whose follow-up ended without an event, code 0"""
 DAYS = {"days": 1.0, "months": 365.25 / 12, "years": 365.25}
 """length of each unit of time in days"""
+ZERO_TIMES = ("error", "half_unit", "drop")
+_ZERO_OPTION = "tool.endpoint.zero_time=half_unit or drop"
 
 _CENSORED_WORDS = ("0", "no", "false", CENSORED, "alive", "living")
 _EVENT_WORDS = ("1", "yes", "true", "event", "dead", "deceased")
@@ -41,6 +43,7 @@ class FollowUp:
         status: Mapping[str, Sequence[object] | object] | None = None,
         unit: str = "months",
         shortest: float | None = None,
+        zero_time: str = "error",
     ) -> None:
         """Create a reader.
 
@@ -50,7 +53,8 @@ class FollowUp:
             causes: Events that can end it, coded from 1.
             status: Words for `censored` and for each cause, which replace the usual ones.
             unit: days, months or years.
-            shortest: Times from zero up to this are raised to it; without it a time of zero is an error.
+            shortest: Times from zero up to this are raised to it.
+            zero_time: What a time of zero is: an `error`, `half_unit` later, or a reason to `drop` the patient.
 
         Raises:
             ConfigError: an argument is invalid, or a word stands for two states.
@@ -61,6 +65,9 @@ class FollowUp:
             raise ConfigError(f"endpoint {time}: unit {unit!r}, expected one of {', '.join(DAYS)}")
         if shortest is not None and not _positive(shortest):
             raise ConfigError(f"endpoint {time}: shortest {shortest!r}, expected a positive number")
+        if zero_time not in ZERO_TIMES:
+            raise ConfigError(f"endpoint {time}: zero_time {zero_time!r}, expected one of {', '.join(ZERO_TIMES)}")
+        self.zero_time = zero_time
         self.words = self._default_words() if status is None else self._declared_words(status)
         self.prefixed = status is None
         self._refuse_ambiguous()
@@ -71,13 +78,25 @@ class FollowUp:
         Raises:
             CohortError: a time is not positive, or a word stands for no state.
         """
-        time = pd.to_numeric(table[self.time], errors="coerce").to_numpy(np.float64)
+        time = self._times(table)
+        if self.zero_time == "half_unit":
+            time = np.where(time == 0, 0.5, time)
         if self.shortest is not None:
             time = np.where(time >= 0, np.maximum(time, self.shortest), time)
-        _refuse(table, self.time, ~(np.isfinite(time) & (time > 0)), "a positive number")
+        hint = f"; {int((time == 0).sum())} are 0, see {_ZERO_OPTION}" if (time == 0).any() else ""
+        _refuse(table, self.time, ~(np.isfinite(time) & (time > 0)), f"a positive number{hint}")
         code = np.array([self._code(value) for value in table[self.event]], dtype=np.float64)
         _refuse(table, self.event, code < 0, self._expected())
         return torch.from_numpy(np.stack([time, code], 1))
+
+    def is_kept(self, table: pd.DataFrame) -> NDArray[np.bool_]:
+        """Return which patients are not dropped for a time of zero, `(p,)`."""
+        if self.zero_time != "drop":
+            return np.ones(len(table), dtype=np.bool_)
+        return np.asarray(self._times(table) != 0, dtype=np.bool_)
+
+    def _times(self, table: pd.DataFrame) -> NDArray[np.float64]:
+        return pd.to_numeric(table[self.time], errors="coerce").to_numpy(np.float64)
 
     def _code(self, value: object) -> int:
         word = _normalised(value)

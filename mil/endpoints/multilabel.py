@@ -1,6 +1,6 @@
 """Several yes-or-no labels per patient, each of which may be unknown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -59,6 +59,11 @@ class Multilabel(Endpoint):
         self.losses = ClassLoss(", ".join(self.columns), loss, gamma, gamma_positive, margin, smoothing)
         self.out_dim = len(self.columns)
         self.class_weight: list[tuple[float, float]] | None = None
+
+    @property
+    def declared_words(self) -> Mapping[str, tuple[str, ...]]:
+        """The two words of each label."""
+        return dict(self._labels())
 
     @property
     def label_columns(self) -> tuple[str, ...]:

@@ -63,6 +63,15 @@ class Several(Endpoint):
         self._layouts = dict(zip(self.endpoints, _layouts(within), strict=True))
         _refuse_shared({name: endpoint.prediction_columns for name, endpoint in self.endpoints.items()})
 
+    @property
+    def declared_words(self) -> Mapping[str, tuple[str, ...]]:
+        """Those of all endpoints; a column that several read has the words of each."""
+        words: dict[str, tuple[str, ...]] = {}
+        for endpoint in self.endpoints.values():
+            for column, declared in endpoint.declared_words.items():
+                words[column] = (*words.get(column, ()), *declared)
+        return words
+
     def parts(self) -> Mapping[str, Endpoint]:
         """Return the endpoints by name."""
         return self.endpoints

@@ -19,6 +19,9 @@ from mil.endpoints.survival_view import SurvivalView
 from mil.errors import CohortError, ConfigError
 from mil.stats.survival_metrics import c_index
 
+SMALLEST_STRATUM = 10
+"""patients that a half needs for splits to keep halves in proportion"""
+
 
 class Survival(Endpoint):
     """Base of endpoints of times to an event.
@@ -56,6 +59,15 @@ class Survival(Endpoint):
     def survival(self) -> SurvivalView:
         """Columns and horizons of this endpoint."""
         return SurvivalView(self.time, self.event, self.unit, self.horizons, self.rank)
+
+    @property
+    def declared_words(self) -> Mapping[str, tuple[str, ...]]:
+        """The words for how follow-up ended."""
+        return {self.event: tuple(word for words in self.follow_up.words for word in words)}
+
+    def has_target(self, table: pd.DataFrame) -> NDArray[np.bool_]:
+        """Return which patients have a target, `(p,)`: every column is filled, and no time of zero drops them."""
+        return super().has_target(table) & self.follow_up.is_kept(table)
 
     def events(self, target: Tensor) -> NDArray[np.bool_]:
         """Return whose follow-up ended with an event, also a competing one, `(p,)`."""
@@ -130,9 +142,13 @@ class Survival(Endpoint):
         return {"n": len(target), "events": int((target[:, 1] == 1).sum())}
 
     def strata(self, target: Tensor) -> NDArray[np.int64]:
-        """Return the strata: censored and events, each in an earlier and a later half, and each competing event."""
+        """Return the strata: censored and events, each in an earlier and a later half, and each competing event.
+
+        A kind of fewer than `2 * SMALLEST_STRATUM` patients is not halved, so that few events can be spread over folds.
+        """
         time, code = target[:, 0].numpy(), target[:, 1].numpy().astype(np.int64)
-        middle = [np.median(time[code == kind]) if (code == kind).any() else 0.0 for kind in (0, 1)]
+        many = [(code == kind).sum() >= 2 * SMALLEST_STRATUM for kind in (0, 1)]
+        middle = [np.median(time[code == kind]) if many[kind] else np.inf for kind in (0, 1)]
         later = time > np.take(middle, np.minimum(code, 1))
         return np.where(code > 1, 2 + code, 2 * code + later)
 
@@ -172,6 +188,7 @@ class Cox(Survival):
         strata: str | None = None,
         status: Mapping[str, Sequence[object] | object] | None = None,
         shortest: float | None = None,
+        zero_time: str = "error",
     ) -> None:
         """Create the endpoint.
 
@@ -184,8 +201,10 @@ class Cox(Survival):
             strata: Column within whose values patients are compared.
             status: Words for censored and event, see `FollowUp`.
             shortest: Minimum time, see `FollowUp`.
+            zero_time: What a time of zero is, see `FollowUp`.
         """
-        super().__init__(FollowUp(time, event, status=status, unit=unit, shortest=shortest), unit, horizons)
+        follow_up = FollowUp(time, event, status=status, unit=unit, shortest=shortest, zero_time=zero_time)
+        super().__init__(follow_up, unit, horizons)
         if ties not in TIES:
             raise ConfigError(f"endpoint {time}: ties {ties!r}, expected one of {', '.join(TIES)}")
         self.ties, self.stratum, self.out_dim = ties, strata, 1

@@ -54,7 +54,12 @@ def labelled(
     endpoint = checkpoint.endpoint
     words = checkpoint.words_of(endpoint.columns)
     labels = Cohort.read(
-        cohort, labels=endpoint.columns, slides=slides, words=words, labelled=endpoint.has_target
+        cohort,
+        labels=endpoint.columns,
+        slides=slides,
+        words=words,
+        labelled=endpoint.has_target,
+        declared=endpoint.declared_words,
     ).require()
     scores = predict(checkpoint, features, cohort, slides=slides, reading=reading).astype({"patient": str})
     scores = scores[scores["patient"].isin(labels.patients.index)].reset_index(drop=True)

@@ -42,12 +42,33 @@ def make(component: Component[Any], **extra: object) -> Any:
     from hydra.utils import instantiate
 
     try:
-        return instantiate(component.plain(), _convert_="all", **extra)
+        return instantiate(_with_texts(component.plain()), _convert_="all", **extra)
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, MilError):
             raise cause from None
         raise ConfigError(f"{component.target}: {' '.join(str(cause or error).split())}") from error
+
+
+def _with_texts(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a component whose numbers are text where its constructor takes text, such as a column called 2024."""
+    arguments = parameters(str(node[TARGET]), TARGET)
+    values = dict(node)
+    for name, value in node.items():
+        if isinstance(value, Mapping):
+            nested = {key: _with_texts(each) if _is_component(each) else each for key, each in value.items()}
+            values[name] = _with_texts(value) if _is_component(value) else nested
+        elif name in arguments and arguments[name].annotation in (str, str | None) and _is_number(value):
+            values[name] = str(value)
+    return values
+
+
+def _is_component(value: object) -> bool:
+    return isinstance(value, Mapping) and TARGET in value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def describe(instance: object) -> dict[str, object]:

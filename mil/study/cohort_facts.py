@@ -192,7 +192,8 @@ def _labels(reader: StudyReader) -> dict[str, LabelFacts]:
     if table is None:
         return {}
     count = table["patient"].nunique()
-    without = patients_without(table, reader.source.endpoint.columns)
+    source = reader.source
+    without = patients_without(table, source.endpoint.columns, source.declared_words)
     return {name: LabelFacts(count - len(patients), len(patients)) for name, patients in without.items()}
 
 

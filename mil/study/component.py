@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, model_serializer, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
 TARGET = "_target_"
@@ -18,6 +18,13 @@ def _positive(value: object) -> object:
     return value
 
 
+def _as_text(value: object) -> object:
+    """Return a number as text: a command line and yaml read a column called 2024 as a number."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Text = Annotated[str, BeforeValidator(_as_text)]
+"""Text that may look like a number."""
 Positive = Annotated[float, PlainValidator(_positive)]
 
 

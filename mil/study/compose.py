@@ -20,9 +20,11 @@ from omegaconf.errors import OmegaConfBaseException
 from mil import files
 from mil.config import choices, conf_dir, groups, nearest, roots
 from mil.errors import ConfigError
+from mil.study import trust
 from mil.study.build import parameters
 from mil.study.component import TARGET
 from mil.study.run_config import RunConfig
+from mil.yaml_files import read_yaml
 
 _PATHS = ("data.cohort", "data.slides", "data.features", "split.file", "hydra.run.dir", "hydra.sweep.dir")
 
@@ -71,25 +73,25 @@ def configure(choices: Mapping[str, str], values: Mapping[str, object]) -> RunCo
     """
     words = [f"{group}={choice}" for group, choice in choices.items()]
     config = validated(_compose(prepare(words, None), None)).replaced(values)
+    trust.trust(config.plain())
     for key in values:
         _refuse_unknown_argument(key, config.plain())
     return config
 
 
 def read_config(path: Path) -> RunConfig:
-    """Read the `config.yaml` of a run folder.
+    """Read the `config.yaml` of a run folder, which may come from elsewhere: as data, see `mil.study.trust`.
 
     Raises:
-        ConfigError: The file is missing, no yaml, or holds options that do not exist.
+        ConfigError: The file is missing, no yaml, or holds options that do not exist, classes that are not trusted, or
+            an interpolation.
     """
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds no mapping, expected the options of a run")
     try:
-        node = OmegaConf.load(path)
-    except (OSError, ValueError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path}: cannot be read: {_line(error)}") from None
-    if not isinstance(node, DictConfig):
-        raise ConfigError(f"{path}: holds a list, expected the options of a run")
-    try:
-        return validated(node)
+        trust.refuse_foreign(values)
+        return RunConfig.parse(values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -120,6 +122,7 @@ def validated(node: DictConfig, words: Sequence[str] = ()) -> RunConfig:
         values = cast(dict[str, object], OmegaConf.to_container(node, resolve=True))
     except OmegaConfBaseException as error:
         raise in_one_line(error) from None
+    trust.trust(values)
     config = RunConfig.parse(values)
     for word in words:
         key = word.partition("=")[0].lstrip("+~")
@@ -216,10 +219,12 @@ def quoted(value: str) -> str:
 
 
 def _with_path_quoted(word: str) -> str:
+    """Return a word whose path is quoted, so that `20240501` is no number, and `~` is the user's home folder."""
     key, _, value = word.partition("=")
-    plain = re.fullmatch(r"[\w./~+:@%-]*", value, re.ASCII) or "${" in value or value[:1] in ("'", '"', "[")
-    if key.lstrip("+") not in _PATHS or plain:
+    is_left = value in ("", "null") or "${" in value or value[0] in ("'", '"', "[")
+    if key.lstrip("+") not in _PATHS or is_left:
         return word
+    value = str(Path(value).expanduser()) if value.startswith("~") else value
     sweeps = "," in value and not key.startswith("hydra.") and not Path(value).exists()
     return word if sweeps else f"{key}={quoted(value)}"
 

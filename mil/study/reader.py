@@ -19,6 +19,7 @@ from mil.study.content_findings import Content
 from mil.study.label_findings import of_labels
 from mil.study.source import StudySource
 from mil.study.study import Labels, Study
+from mil.study.time_findings import of_times
 
 Advance = Callable[[str, int, int], None]
 """Called with the name of a step, how many files it has read, and of how many."""
@@ -72,6 +73,7 @@ class StudyReader:
             source.clinical_columns,
             source.slides,
             source.words,
+            source.declared_words,
         )
 
     @cached_property
@@ -80,9 +82,11 @@ class StudyReader:
         source, rows = self.source, self.rows
         if rows.errors:
             return Checked(None, rows.findings)
-        endpoint, covariates = source.endpoint, source.clinical_columns
+        endpoint, covariates, declared = source.endpoint, source.clinical_columns, source.declared_words
         return rows.then(
-            lambda table: Cohort.from_rows(source.cohort, table, endpoint.columns, covariates, endpoint.has_target)
+            lambda table: Cohort.from_rows(
+                source.cohort, table, endpoint.columns, covariates, endpoint.has_target, declared
+            )
         )
 
     @cached_property
@@ -224,7 +228,7 @@ class StudyReader:
             return Checked(None, (*findings, _refused_labels(endpoint, patients, error)))
         # refuses what cannot be learnt or balanced; fitted again on each fold's training patients
         fitted = attempt("label", lambda: endpoint.fit(target, balance=self.source.balance != "none"))
-        findings += [*fitted.findings, *of_labels(endpoint, patients, target)]
+        findings += [*fitted.findings, *of_labels(endpoint, patients, target), *of_times(endpoint, patients, target)]
         return Checked(Labels(patients, target), tuple(findings))
 
 

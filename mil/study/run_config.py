@@ -9,10 +9,12 @@ the keyword arguments of its constructor. In yaml a component is a mapping with 
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     ValidationError,
 )
@@ -21,13 +23,29 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from mil.config import groups, nearest
 from mil.errors import ConfigError
 from mil.features.formats import formats
-from mil.study.component import TARGET, Component, Config, Options, Positive
+from mil.study.component import TARGET, Component, Config, Options, Positive, Text
 from mil.study.tool import Tool
+from mil.yaml_files import read_yaml
 
 
 def _layout(value: str) -> str:
     if value not in formats():
         raise PydanticCustomError("layout", "{names}", {"names": " or ".join(("null", *formats()))})
+    return value
+
+
+def _listed(value: object) -> object:
+    """Return a single name as a list of one."""
+    return [value] if isinstance(value, str | int | float) else value
+
+
+def _labels(value: object) -> object:
+    """Return what the words of columns mean; a path is read as a yaml file that holds it."""
+    if isinstance(value, str):
+        value = read_yaml(Path(value))
+    if not isinstance(value, Mapping) or not all(isinstance(words, Mapping) for words in value.values()):
+        example = "data.labels.MSI={MSI-H: high, MSS: low} or a yaml file with MSI: {MSI-H: high, MSS: low}"
+        raise PydanticCustomError("labels", "{example}", {"example": f"words by column, such as {example}"})
     return value
 
 
@@ -48,7 +66,7 @@ class SplitOptions(Options):
     select: Positive = 0.2
     report: Positive = 0.25
     file: str | None = None
-    column: str | None = None
+    column: Text | None = None
 
 
 class OptimizerOptions(Options):
@@ -85,9 +103,9 @@ class EncoderComponent(Component[EncoderOptions]):
 class ColumnNames(Config):
     """What the tables call their ids; None looks for a common name."""
 
-    patient: str | None = None
-    slide: str | None = None
-    site: str | None = None
+    patient: Text | None = None
+    slide: Text | None = None
+    site: Text | None = None
 
 
 class DataConfig(Config):
@@ -99,10 +117,10 @@ class DataConfig(Config):
     layout: Layout | None = None
     batch_axis: Flag = False
     slide_mpp: Positive | None = None
-    name: str | None = None
+    name: Text | None = None
     columns: ColumnNames = ColumnNames()
-    labels: dict[str, Any] = Field(default_factory=dict)
-    covariates: list[str] = Field(default_factory=list)
+    labels: Annotated[dict[Text, dict[Any, Any]], BeforeValidator(_labels)] = Field(default_factory=dict)
+    covariates: Annotated[list[Text], BeforeValidator(_listed)] = Field(default_factory=list)
     bag: Literal["patient", "slide"] = "patient"
     batch_bags: Count = 4
     tiles_per_batch: Count | None = None
@@ -233,7 +251,7 @@ def _expected(error: ErrorDetails) -> str:
             return "true or false"
         case "literal_error":
             return str(limits["expected"]).replace("'", "")
-        case "positive" | "layout":
+        case "positive" | "layout" | "labels":
             return error["msg"]
         case _:
             return error["msg"].removeprefix("Input should be ")

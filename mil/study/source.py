@@ -76,6 +76,11 @@ class StudySource:
         """Columns of the clinical table that go along beside the labels, each once."""
         return list(dict.fromkeys([*self.carried, *(self.covariates.columns if self.covariates else ())]))
 
+    @property
+    def declared_words(self) -> dict[str, tuple[str, ...]]:
+        """Words of labels and covariates that are never read as missing values, by column."""
+        return {**(self.covariates.declared_words if self.covariates else {}), **self.endpoint.declared_words}
+
     def store(self) -> FeatureStore:
         """Return the feature files, read as the user says and the encoder and the tool expect.
 

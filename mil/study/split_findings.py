@@ -5,8 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
+from torch import Tensor
 
 from mil.cohort.clinical_table import Cohort
+from mil.cohort.similar_ids import described, similar
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import MilError, SplitError
 from mil.findings import Checked, Finding, attempt
@@ -14,6 +16,9 @@ from mil.slide_names import patient_of
 from mil.splits.folds import KFold, Split, Strategy
 from mil.study.label_findings import too_few
 from mil.study.study import Labels
+
+FEW_EVENTS = 20
+"""Fewer events in the whole cohort are reported; a subgroup needs as many to be estimated at all."""
 
 
 def check_split(
@@ -46,9 +51,10 @@ def check_split(
     if made.value is None:
         return made
     split = made.value
-    findings = [*split.findings, *same_person(split, cohort.table)]
+    findings = [*split.findings, *same_person(split, cohort.table), *similar_patients(split)]
     if learnable:
         findings += unlearnable_folds(split, endpoint, labels, balanced)
+    findings += few_events(endpoint, target, len(split.folds))
     if endpoint.classes:
         findings += of_one_class(split, pd.Series(strata, patients.index))
     return Checked(split, tuple(findings))
@@ -88,6 +94,21 @@ def same_person(split: Split, table: pd.DataFrame) -> list[Finding]:
     return findings
 
 
+def similar_patients(split: Split) -> list[Finding]:
+    """Return patients whose ids differ in spelling only, such as `p1` and `P01`, and who stand on two sides."""
+    groups = similar(split.table["patient"].unique())
+    split_groups: dict[tuple[str, ...], None] = {}
+    for roles in _roles(split).values():
+        split_groups |= {group: None for group in groups if len({roles.get(name) for name in group} - {None}) > 1}
+    if not split_groups:
+        return []
+    message = (
+        f"{len(split_groups)} patients whose ids differ in spelling only stand on two sides of a fold: "
+        f"{described(list(split_groups))}; give each person one id, or clearly different ones"
+    )
+    return [Finding("error", "two-sides", message, len(split_groups), raises=SplitError)]
+
+
 def apart(groups: Iterable[Iterable[str]], split: Split | None, owner: Mapping[str, str]) -> list[list[str]]:
     """Return the groups of slides whose patients stand on two sides of some fold.
 
@@ -104,6 +125,15 @@ def apart(groups: Iterable[Iterable[str]], split: Split | None, owner: Mapping[s
         for slides in map(list, groups)
         if any(len({roles.get(owner[slide]) for slide in slides} - {None}) > 1 for roles in folds)
     ]
+
+
+def few_events(endpoint: Endpoint, target: Tensor, folds: int) -> list[Finding]:
+    """Return a warning where patients are followed and so few have the event that no fold shows much."""
+    events = endpoint.events(target)
+    if events is None or events.sum() >= FEW_EVENTS:
+        return []
+    message = f"{events.sum()} of {len(events)} patients have the event, in {folds} folds: intervals will be wide"
+    return [Finding("warning", "few-events", message, int(events.sum()))]
 
 
 def of_one_class(split: Split, strata: "pd.Series[int]") -> list[Finding]:

@@ -255,3 +255,27 @@ def test_an_empty_word_of_a_label_is_a_missing_one(tmp_path: Path, caplog: pytes
     read(tmp_path)
     Cohort.read(tmp_path / "cohort.csv", labels=["label"], words={"label": {"0": None}}).require()
     assert caplog.messages == ["1 of 3 patients are left out as they lack a label (label 1): '1E5'"]
+
+
+def test_a_declared_word_is_a_value_where_it_usually_means_a_missing_one(tmp_path: Path) -> None:
+    path = tmp_path / "cohort.csv"
+    path.write_text("patient,slide,N\np1,a,none\np2,b,NA\np3,c,micro\n")
+    cohort = Cohort.read(path, labels=["N"], declared={"N": ("none", "micro")}).require()
+    assert cohort.patients["N"].to_dict() == {"p1": "none", "p3": "micro"}
+    assert Cohort.read(path, labels=["N"]).require().patients["N"].to_dict() == {"p3": "micro"}
+
+
+def test_declared_words_that_differ_within_a_patient_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cohort.csv"
+    path.write_text("patient,slide,N\np1,a,none\np1,b,micro\n")
+    with pytest.raises(CohortError, match=r"'N' differs between slides of 1 patients.*'micro', 'none'"):
+        Cohort.read(path, labels=["N"], declared={"N": ("none", "micro")}).require()
+
+
+def test_covariates_that_differ_within_a_patient_are_reported(tmp_path: Path) -> None:
+    path = tmp_path / "cohort.csv"
+    path.write_text("patient,slide,label,age\np1,a,0,50\np1,b,0,60\np2,c,1,NA\np2,d,1,70\n")
+    cohort = Cohort.read(path, labels=["label"], covariates=["age"])
+    [finding] = cohort.findings
+    assert (finding.severity, finding.code, finding.first) == ("warning", "value-differs", ("p1",))
+    assert "the first one counts (patient 'p1' has '50', '60')" in finding.message

@@ -262,3 +262,16 @@ def test_probabilities_that_tie_in_a_table_tie_after_logarithms_and_back() -> No
     score = endpoint.score(endpoint.recode(table), endpoint.encode(table))["macro_auroc"]
     expected = np.mean([roc_auc_score(label == at, shares[:, at]) for at in range(3)])
     assert float(score) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("classes", [("no", "yes"), (False, True), ("FALSE", "TRUE"), ("off", "True")])
+@pytest.mark.parametrize("words", [["no", "YES"], ["False", "True"], ["FALSE", "TRUE"], [False, True], ["off", "On"]])
+def test_words_of_truth_match_declared_classes(classes: tuple[Any, ...], words: list[Any]) -> None:
+    assert Binary("label", classes).labels(table(words)).tolist() == [0, 1]
+
+
+def test_words_of_truth_that_fit_no_class_or_two_are_refused() -> None:
+    for classes in (("negative", "yes"), ("no", "false", "yes"), ("0", "1")):
+        with pytest.raises(CohortError, match="label 'FALSE'"):
+            Multiclass("label", classes).labels(table(["FALSE"]))
+    assert Multiclass("label", ("no", "false", "yes")).labels(table(["no", "false", "TRUE"])).tolist() == [0, 1, 2]

@@ -57,7 +57,9 @@ def test_causes_are_read_by_name_or_number() -> None:
 def test_a_time_that_is_not_positive_is_an_error_naming_column_and_row(value: object) -> None:
     with pytest.raises(CohortError) as error:
         FollowUp("time", "event").read(table(time=[1, value, 3], event=[1, 0, 1]))
-    assert str(error.value) == f"column time, row of p1: found {str(value)!r}, expected a positive number"
+    message = str(error.value)
+    assert message.startswith(f"column time, row of p1: found {str(value)!r}, expected a positive number")
+    assert ("zero_time" in message) == (str(value) in ("0", "0.0"))
 
 
 @pytest.mark.parametrize("value", [2, -1, 0.5, float("nan"), "2", "", "gone", "1 of 2", None])
@@ -86,9 +88,22 @@ def test_times_below_the_declared_shortest_are_raised_to_it() -> None:
         follow_up.read(table(time=["-1"], event=[1]))
 
 
+def test_a_time_of_zero_is_an_error_half_a_unit_or_a_reason_to_drop_the_patient() -> None:
+    cohort = table(time=["0", "3", "0"], event=[1, 0, 1])
+    with pytest.raises(CohortError, match=r"expected a positive number; 2 are 0, see tool\.endpoint\.zero_time="):
+        FollowUp("time", "event").read(cohort)
+    assert FollowUp("time", "event", zero_time="half_unit").read(cohort)[:, 0].tolist() == [0.5, 3, 0.5]
+    endpoint = Cox(zero_time="drop")
+    assert endpoint.has_target(cohort).tolist() == [False, True, False]
+    assert Cox().has_target(cohort).all()
+    with pytest.raises(CohortError, match="found '-1'"):
+        FollowUp("time", "event", zero_time="half_unit").read(table(time=["-1"], event=[1]))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"zero_time": "keep"}, "zero_time 'keep', expected one of error, half_unit, drop"),
         ({"unit": "weeks"}, "unit 'weeks', expected one of days, months, years"),
         ({"shortest": 0}, "shortest 0, expected a positive number"),
         ({"status": {"event": [1]}}, "status of event, expected of censored, event"),

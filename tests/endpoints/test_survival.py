@@ -150,10 +150,11 @@ def test_patients_are_counted_with_their_events() -> None:
 
 
 def test_strata_are_events_and_censorings_each_in_an_earlier_and_a_later_half() -> None:
-    target = torch.tensor([[1.0, 1], [2, 1], [8, 1], [9, 1], [3, 0], [4, 0], [5, 0], [6, 0]], dtype=torch.float64)
-    assert Cox().strata(target).tolist() == [2, 2, 3, 3, 0, 0, 1, 1]
-    only_events = target[:4]
-    assert Cox().strata(only_events).tolist() == [2, 2, 3, 3]
+    rows = torch.tensor([[1.0, 1], [2, 1], [8, 1], [9, 1], [3, 0], [4, 0], [5, 0], [6, 0]], dtype=torch.float64)
+    target = rows.repeat_interleave(5, 0)
+    assert Cox().strata(target).tolist() == np.repeat([2, 2, 3, 3, 0, 0, 1, 1], 5).tolist()
+    only_events = target[:20]
+    assert Cox().strata(only_events).tolist() == np.repeat([2, 2, 3, 3], 5).tolist()
 
 
 def by_site(seed: int, patients: int = 90) -> pd.DataFrame:
@@ -221,3 +222,12 @@ def test_a_baseline_of_another_length_is_refused() -> None:
 def test_without_a_baseline_there_is_no_curve() -> None:
     with pytest.raises(ValueError, match="no survival curve before it is fitted"):
         Cox().curve(torch.zeros(1, 1), [1.0])
+
+
+def test_few_events_are_one_stratum_and_many_are_halved_by_time() -> None:
+    for events, strata in ((19, 1), (20, 2)):
+        time = torch.arange(1.0, 61.0)
+        target = torch.stack([time, (torch.arange(60) < events).float()], 1)
+        of_events = Cox().strata(target)[:events]
+        assert len(set(of_events.tolist())) == strata
+        assert len(set(Cox().strata(target)[events:].tolist())) == 2

@@ -1,0 +1,117 @@
+"""Follow-up times that look like another unit, horizons out of their reach, and censoring taken for the event."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import mannwhitneyu
+from torch import Tensor
+
+from mil.endpoints.endpoint import Endpoint
+from mil.endpoints.follow_up import DAYS
+from mil.endpoints.survival_view import SurvivalView
+from mil.findings import Finding
+
+Floats = NDArray[np.float64]
+
+LONGEST_YEARS = 40.0
+"""A longer follow-up is taken for a mistake in the unit: no cohort with digital slides has it."""
+SHORTEST_YEARS = 0.5
+"""A shorter longest follow-up is taken for a mistake in the unit where the unit is days."""
+LATER = 0.75
+"""Chance that a patient with the event was followed longer than one without, from which on a warning is given.
+
+Events end the follow-up, so that without censoring by death the chance lies below one half.
+"""
+FEWEST = 10
+"""Patients with, and without, the event that a comparison of their times needs."""
+
+
+def of_times(endpoint: Endpoint, patients: pd.DataFrame, target: Tensor) -> list[Finding]:
+    """Return warnings about the follow-up of an endpoint, or of the endpoints within.
+
+    Args:
+        endpoint: What is predicted; one without times gives no findings.
+        patients: Labels by patient.
+        target: As the endpoint encodes it, one row a patient.
+    """
+    if endpoint.parts():
+        return [
+            finding
+            for _, part, has_target, part_target in endpoint.part_targets(target)
+            for finding in of_times(part, patients[has_target], part_target)
+        ]
+    view = endpoint.survival
+    if view is None or not len(target):
+        return []
+    time, code = view.event_times(target).numpy().T
+    is_declared = endpoint.arguments.get("status") is not None
+    return [
+        *_unit(view, time),
+        *_horizons(view, time),
+        *_censoring(view, time, code, is_declared),
+    ]
+
+
+def _unit(view: SurvivalView, time: Floats) -> list[Finding]:
+    """Return a warning where the longest follow-up is impossible in its unit, with the unit that would fit."""
+    longest = float(time.max())
+    years = longest * DAYS[view.unit] / DAYS["years"]
+    if years <= LONGEST_YEARS and not (view.unit == "days" and years < SHORTEST_YEARS):
+        return []
+    fitting = [
+        unit
+        for unit, days in DAYS.items()
+        if unit != view.unit and SHORTEST_YEARS <= longest * days / DAYS["years"] <= LONGEST_YEARS
+    ]
+    hint = f"; if these are {fitting[0]}, give tool.endpoint.unit={fitting[0]}" if fitting else ""
+    message = (
+        f"'{view.time_column}': the longest follow-up is {longest:g} {view.unit}, which is {years:.3g} years"
+        f" (n {len(time)}){hint}"
+    )
+    return [Finding("warning", "time-unit", message, len(time))]
+
+
+def _horizons(view: SurvivalView, time: Floats) -> list[Finding]:
+    findings = []
+    shortest, longest = float(time.min()), float(time.max())
+    for name, horizon in view.horizons.items():
+        if horizon > longest:
+            reach = f"the longest time is {longest:g}"
+            message = f"no patient is followed until horizon {name} ({horizon:g} {view.unit}): {reach}"
+            findings.append(Finding("warning", "horizon", message, len(time)))
+        elif 0 < horizon < shortest:
+            message = (
+                f"every patient is followed beyond horizon {name} ({horizon:g} {view.unit}) without an event: the "
+                f"shortest time is {shortest:g}"
+            )
+            findings.append(Finding("warning", "horizon", message, len(time)))
+    return findings
+
+
+def _censoring(
+    view: SurvivalView,
+    time: Floats,
+    code: Floats,
+    is_declared: bool,
+) -> list[Finding]:
+    """Return warnings where the column of events is by its name, or by its times, one of censoring."""
+    findings = []
+    states = "tool.endpoint.status={censored: 1, event: 0}"
+    if "censor" in view.event_column.casefold() and not is_declared:
+        message = (
+            f"'{view.event_column}' is named after censoring, but its 1 is read as the event of "
+            f"{int((code > 0).sum())} of {len(code)} patients; if 1 means censored, give {states}"
+        )
+        findings.append(Finding("warning", "censoring", message, len(code)))
+    with_event, without = time[code > 0], time[code == 0]
+    if min(len(with_event), len(without)) < FEWEST:
+        return findings
+    later = mannwhitneyu(with_event, without).statistic / (len(with_event) * len(without))
+    if later >= LATER:
+        message = (
+            f"patients with the event of '{view.event_column}' were followed longer (median "
+            f"{np.median(with_event):g}, n {len(with_event)}) than those without ({np.median(without):g}, n "
+            f"{len(without)}): it may mark censoring; if so, exchange the states by tool.endpoint.status"
+        )
+        findings.append(Finding("warning", "censoring", message, len(code)))
+    return findings
