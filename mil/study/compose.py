@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mil import files
 from mil.config import choices, conf_dir, groups, nearest, roots
 from mil.errors import ConfigError
-from mil.study import trust
+from mil.study import trusted_classes
 from mil.study.build import parameters
 from mil.study.component import TARGET
 from mil.study.run_config import RunConfig
@@ -73,14 +73,14 @@ def configure(choices: Mapping[str, str], values: Mapping[str, object]) -> RunCo
     """
     words = [f"{group}={choice}" for group, choice in choices.items()]
     config = validated(_compose(prepare(words, None), None)).replaced(values)
-    trust.trust(config.plain())
+    trusted_classes.trust(config.plain())
     for key in values:
         _refuse_unknown_argument(key, config.plain())
     return config
 
 
 def read_config(path: Path) -> RunConfig:
-    """Read the `config.yaml` of a run folder, which may come from elsewhere: as data, see `mil.study.trust`.
+    """Read the `config.yaml` of a run folder, which may come from elsewhere: as data, see `mil.study.trusted_classes`.
 
     Raises:
         ConfigError: The file is missing, no yaml, or holds options that do not exist, classes that are not trusted, or
@@ -90,7 +90,7 @@ def read_config(path: Path) -> RunConfig:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds no mapping, expected the options of a run")
     try:
-        trust.refuse_foreign(values)
+        trusted_classes.refuse_foreign(values)
         return RunConfig.parse(values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
@@ -122,7 +122,7 @@ def validated(node: DictConfig, words: Sequence[str] = ()) -> RunConfig:
         values = cast(dict[str, object], OmegaConf.to_container(node, resolve=True))
     except OmegaConfBaseException as error:
         raise in_one_line(error) from None
-    trust.trust(values)
+    trusted_classes.trust(values)
     config = RunConfig.parse(values)
     for word in words:
         key = word.partition("=")[0].lstrip("+~")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mil.errors import ConfigError
-from mil.study import trust
+from mil.study import trusted_classes
 from mil.study.compose import compose, read_config, write_config
 
 
@@ -46,18 +46,18 @@ def test_what_is_no_class_of_this_package_is_refused(tmp_path: Path, target: str
 
 
 def test_a_class_that_the_user_lists_or_composes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trust, "_composed", set())
+    monkeypatch.setattr(trusted_classes, "_composed", set())
     path = changed(tmp_path, old="mil.endpoints.classification.Binary", new="my_package.endpoints.Mine")
     with pytest.raises(ConfigError, match="names 'my_package"):
         read_config(path)
     for listed in ("my_package", "other, my_package.endpoints.Mine"):
-        monkeypatch.setenv(trust.ALLOW, listed)
+        monkeypatch.setenv(trusted_classes.ALLOW, listed)
         assert read_config(path).tool.endpoint.target == "my_package.endpoints.Mine"
     for listed in ("my_pack", "", ","):
-        monkeypatch.setenv(trust.ALLOW, listed)
+        monkeypatch.setenv(trusted_classes.ALLOW, listed)
         with pytest.raises(ConfigError, match="names 'my_package"):
             read_config(path)
-    trust.trust({"tool": {"endpoint": {"_target_": "my_package.endpoints.Mine"}}})
+    trusted_classes.trust({"tool": {"endpoint": {"_target_": "my_package.endpoints.Mine"}}})
     assert read_config(path).tool.endpoint.target == "my_package.endpoints.Mine"
 
 
