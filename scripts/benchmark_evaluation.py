@@ -29,7 +29,6 @@ from mil.endpoints.multilabel import Multilabel
 from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.survival import Cox
 from mil.report.evaluation import Evaluation
-from mil.report.sections.discrimination import folds_of, score_of
 from mil.stats import Censoring, brier_at, c_index, cumulative_dynamic_auc, integrated_brier, uno_c
 from mil.stats.bootstrap import Fold, Score
 from mil.stats.bootstrap_intervals import intervals
@@ -99,32 +98,26 @@ def _chances(rng: np.random.Generator, patients: int, labels: tuple[str, ...]) -
 def _case(name: str, endpoint: Endpoint, table: pd.DataFrame) -> Case:
     patients = [f"{at:06}" for at in range(len(table))]
     evaluation = Evaluation.of(table.assign(patient=patients, fold=0, role="report"), endpoint)
-    (fold,) = folds_of(evaluation)
-    count = len(evaluation.questions)
-    values, truth = fold.logits.numpy(), fold.target.numpy()
+    (fold,) = evaluation.folds
+    rankings = [each for same in endpoint.rankings(fold.logits, fold.target).values() for each in same]
+    label, shares = (
+        (endpoint.labels(evaluation.reported), endpoint.class_probabilities(evaluation.reported))
+        if endpoint.classes
+        else (np.zeros(0, np.int64), np.zeros((0, 0)))
+    )
 
     def naive(rows: Places) -> object:
-        areas = [
-            metric(truth[rows, at], values[rows, at])
-            for at in range(count)
-            for metric in (sklearn.roc_auc_score, sklearn.average_precision_score)
-        ]
-        return (
-            areas if isinstance(endpoint, Multilabel) else (areas, _naive_calls(endpoint, values, truth, count, rows))
-        )
+        areas = [sklearn.roc_auc_score(each.truth[rows], each.score[rows]) for each in rankings]
+        return areas if isinstance(endpoint, Multilabel) else (areas, _naive_calls(endpoint, label[rows], shares[rows]))
 
-    return Case(name, [fold], score_of(endpoint, count), naive)
+    return Case(name, [fold], endpoint.score, naive)
 
 
-def _naive_calls(endpoint: Endpoint, values: Floats, truth: Floats, count: int, rows: Places) -> object:
-    assert isinstance(endpoint, Binary | Multiclass | Ordinal)
-    label, shares = truth[rows, count].astype(int), values[rows, count:]
+def _naive_calls(endpoint: Endpoint, label: NDArray[np.int64], shares: Floats) -> object:
     calls = endpoint.call_classes(shares)
-    values_of_metrics = [sklearn.balanced_accuracy_score(label, calls)]
     if isinstance(endpoint, Ordinal):
-        values_of_metrics.append(sklearn.cohen_kappa_score(label, calls, weights="quadratic"))
-        values_of_metrics += [sklearn.roc_auc_score(label == at, shares[:, at]) for at in range(shares.shape[1])]
-    return values_of_metrics
+        return sklearn.cohen_kappa_score(label, calls, weights="quadratic")
+    return sklearn.balanced_accuracy_score(label, calls)
 
 
 def _survival(rng: np.random.Generator, patients: int) -> Case:

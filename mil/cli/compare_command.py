@@ -49,7 +49,7 @@ def compare(runs: list[Path], out: Path | None = None, resamples: int | None = N
     if out is not None:
         files.write(out / "leaderboard.csv", table.to_csv(index=False))
         stored = [comparison.model_dump(mode="json") for comparison in comparisons]
-        files.write_json(out / "comparison.json", {"schema": 2, "comparisons": stored})
+        files.write_json(out / "comparison.json", {"schema": 3, "comparisons": stored})
         with styled():
             save(draw_leaderboard(table), out, "leaderboard")
 
@@ -96,13 +96,13 @@ def _group_table(title: str, rows: pd.DataFrame, described: list[str]) -> Table:
 
 def _notes(table: pd.DataFrame) -> Iterator[str]:
     if any(table[f"{name}_zero_excluded"].eq(True).any() for name in NUMBERS if name):
-        yield "* the 95% interval excludes zero"
+        yield "* shown to differ: the interval excludes zero and p < 0.05, against the best adjusted for all pairs of runs"
     if (amount := table["group"].nunique()) > 1:
         yield f"{amount} groups of different patients or targets: no rank holds across them."
 
 
 def _interval(row: Mapping[Any, Any], name: str) -> str:
-    """Format `0.912 (0.870 to 0.950)`; differences with their sign, and a star where the interval excludes zero."""
+    """Format `0.912 (0.870 to 0.950)`; differences with their sign, and a star where they are shown to differ."""
     prefix = f"{name}_" if name else ""
     value, low, high = row[name or "value"], row[f"{prefix}low"], row[f"{prefix}high"]
     if pd.isna(value):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mil.endpoints.endpoint import Endpoint, Scores, State, numbers
+from mil.endpoints.endpoint import Endpoint, Ranking, Scores, State, numbers
 from mil.endpoints.losses import ClassLoss
 from mil.endpoints.question import Question, class_question
 from mil.errors import CohortError, ConfigError, PredictionsError
@@ -87,6 +87,14 @@ class Classes(Endpoint):
         return (self._weights(losses)[target.long()] * losses).mean()
 
 
+def _odds(logits: Tensor) -> NDArray[np.float64]:
+    """Return ranks of each class's odds against the rest, `(p, c)`.
+
+    Logits are normalised first: a constant added to all of a patient means nothing, but would change their rank.
+    """
+    return levelled(against_rest(logits.double().log_softmax(1).numpy()))
+
+
 class Binary(Classes):
     """Two classes, one logit: `classes[1]` is the positive class."""
 
@@ -154,6 +162,10 @@ class Binary(Classes):
             "balanced_accuracy": balanced_accuracy((values > 0).astype(np.int64), label, 2, weight),
         }
 
+    def rankings(self, logits: Tensor, target: Tensor) -> dict[str, list[Ranking]]:
+        """Return the ranking by the logit."""
+        return {"auroc": [Ranking(logits.double().squeeze(1).numpy(), target.double().numpy())]}
+
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
         """Return `p_<positive>`, `(p,)`.
 
@@ -215,12 +227,16 @@ class Multiclass(Classes):
 
     def score(self, logits: Tensor, target: Tensor, weight: NDArray[np.float64] | None = None) -> Scores:
         """Return the mean one-vs-rest AUROC, and the balanced accuracy of the likeliest class."""
-        # normalised first: a constant added to all logits of a patient means nothing, but would change their rank
         values, label = logits.double().log_softmax(1).numpy(), target.numpy()
         return {
-            "macro_auroc": macro_auroc(levelled(against_rest(values)), label, weight),
+            "macro_auroc": macro_auroc(_odds(logits), label, weight),
             "balanced_accuracy": balanced_accuracy(values.argmax(1), label, len(self.classes), weight),
         }
+
+    def rankings(self, logits: Tensor, target: Tensor) -> dict[str, list[Ranking]]:
+        """Return the ranking of each class against the rest."""
+        label = target.numpy()
+        return {"macro_auroc": [Ranking(odds, np.equal(label, k) * 1.0) for k, odds in enumerate(_odds(logits).T)]}
 
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
         """Return `p_<class>` of each class, `(p,)` each; they sum to one."""

@@ -39,6 +39,15 @@ def _recording(constructor: Callable[..., None]) -> Callable[..., None]:
     return recorded
 
 
+class Ranking(NamedTuple):
+    """Scores that order patients by the answer to one yes-or-no question."""
+
+    score: NDArray[np.float64]
+    """`(p,)`, higher for yes"""
+    truth: NDArray[np.float64]
+    """`(p,)`, 1 for yes, 0 for no, NaN where unknown"""
+
+
 class Part(NamedTuple):
     """One endpoint of a tool of several, with the patients who have its target."""
 
@@ -138,6 +147,17 @@ class Endpoint(ABC):
         Returns:
             By name, `()` each, or `(r,)` with weights.
         """
+
+    def rankings(self, logits: Tensor, target: Tensor) -> dict[str, list[Ranking]]:
+        """Return the rankings whose areas under the ROC curve a metric is the mean of, by its name in `score`.
+
+        Intervals and tests of these metrics are DeLong's. Empty for endpoints without such metrics.
+
+        Args:
+            logits: `(p, c)`.
+            target: As `encode` returns it.
+        """
+        return {}
 
     @abstractmethod
     def decode(self, logits: Tensor) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mil.endpoints.classification import class_indices, logit, probabilities, refuse_label
-from mil.endpoints.endpoint import Endpoint, Scores, State
+from mil.endpoints.endpoint import Endpoint, Ranking, Scores, State
 from mil.endpoints.losses import ClassLoss
 from mil.endpoints.question import Question
 from mil.errors import CohortError, ConfigError
@@ -120,6 +120,12 @@ class Multilabel(Endpoint):
             row_weight = None if weight is None else weight[:, rows]
             areas[f"auroc_{name}"] = auroc(values[rows, index], label[rows, index] == 1, row_weight)
         return {"auroc": np.asarray(np.mean(list(areas.values()), axis=0))} | areas
+
+    def rankings(self, logits: Tensor, target: Tensor) -> dict[str, list[Ranking]]:
+        """Return the ranking of each label."""
+        values, label = logits.double().numpy(), target.double().numpy()
+        each = {name: Ranking(values[:, at], label[:, at]) for at, name in enumerate(self.columns)}
+        return {"auroc": list(each.values())} | {f"auroc_{name}": [ranking] for name, ranking in each.items()}
 
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
         """Return `p_<label>` of each label, in double precision, `(p,)` each."""

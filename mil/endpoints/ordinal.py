@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mil.endpoints.classification import Classes, logit, probabilities
-from mil.endpoints.endpoint import Scores
+from mil.endpoints.endpoint import Ranking, Scores
 from mil.endpoints.question import Question, class_question
 from mil.errors import ConfigError
 from mil.stats.classification_metrics import against_rest, auroc, levelled, macro_auroc
@@ -195,15 +195,30 @@ class Ordinal(Classes):
 
     def score(self, logits: Tensor, target: Tensor, weight: NDArray[np.float64] | None = None) -> Scores:
         """Return the quadratic weighted kappa, the macro AUROC of the classes, and the AUROC of each boundary."""
-        wide, label = logits.double(), target.numpy()
-        above, below = (side.numpy() for side in self.method.above(wide, self.steps))  # (p, K - 1)
-        called, names = (above > below).sum(1), self.classes[1:]
-        odds = levelled(above - below)
-        probability = levelled(against_rest(self.method.classes(wide, self.steps).numpy()))
+        label = target.numpy()
+        above, below = (side.numpy() for side in self.method.above(logits.double(), self.steps))  # (p, K - 1)
+        odds, probability = self._ranks(logits)
         return {
-            "qwk": quadratic_kappa(called, label, len(self.classes), weight),
+            "qwk": quadratic_kappa((above > below).sum(1), label, len(self.classes), weight),
             "macro_auroc": macro_auroc(probability, label, weight),
-        } | {f"auroc_from_{name}": auroc(odds[:, k], label > k, weight) for k, name in enumerate(names)}
+        } | {f"auroc_from_{name}": auroc(odds[:, k], label > k, weight) for k, name in enumerate(self.classes[1:])}
+
+    def rankings(self, logits: Tensor, target: Tensor) -> dict[str, list[Ranking]]:
+        """Return the ranking of each class against the rest, and of each boundary."""
+        label = target.numpy()
+        odds, probability = self._ranks(logits)
+        classes = [Ranking(probability[:, k], np.equal(label, k) * 1.0) for k in range(len(self.classes))]
+        boundaries = {
+            f"auroc_from_{name}": [Ranking(odds[:, k], np.greater(label, k) * 1.0)]
+            for k, name in enumerate(self.classes[1:])
+        }
+        return {"macro_auroc": classes} | boundaries
+
+    def _ranks(self, logits: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return ranks of the odds of each boundary `(p, K - 1)`, and of each class against the rest `(p, K)`."""
+        wide = logits.double()
+        above, below = (side.numpy() for side in self.method.above(wide, self.steps))
+        return levelled(above - below), levelled(against_rest(self.method.classes(wide, self.steps).numpy()))
 
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
         """Return `p_<class>` of each class, which sum to one, and `expected`, the mean index of the class."""

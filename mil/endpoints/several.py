@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mil.endpoints.endpoint import Endpoint, Part, Scores, State
+from mil.endpoints.endpoint import Endpoint, Part, Ranking, Scores, State
 from mil.errors import CohortError, ConfigError
 
 SMALLEST_STRATUM = 10
@@ -158,6 +158,16 @@ class Several(Endpoint):
         parts = self.endpoints.items()
         return frozenset(f"{name}_{metric}" for name, endpoint in parts for metric in endpoint.pooled_metrics)
 
+    def rankings(self, logits: Tensor, target: Tensor) -> dict[str, list[Ranking]]:
+        """Return the rankings of each endpoint, `<name>_<metric>`; patients without its target are unknown."""
+        rankings = dict[str, list[Ranking]]()
+        for part in self.part_targets(target):
+            for metric, each in part.endpoint.rankings(self._logits(part, logits), part.target).items():
+                rankings[f"{part.name}_{metric}"] = [
+                    Ranking(*(_spread(values, part.mask) for values in ranking)) for ranking in each
+                ]
+        return rankings
+
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
         """Return the columns of all endpoints."""
         columns = dict[str, Tensor]()
@@ -267,3 +277,10 @@ def _refuse_shared(columns: Mapping[str, frozenset[str]]) -> None:
             first = written[shared[0]]
             raise ConfigError(f"endpoints {first} and {name}: both predict a column {shared[0]!r}, expected one")
         written |= dict.fromkeys(of_endpoint, name)
+
+
+def _spread(values: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return values of some patients as values of all, `(p,)`; NaN for the others."""
+    spread = np.full(len(mask), np.nan)
+    spread[mask] = values
+    return spread

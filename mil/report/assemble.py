@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from mil.report.evaluation import Evaluation
+from mil.report.metric_intervals import metric_intervals
 from mil.report.plausibility import find_warnings
 from mil.report.schema import About, FittedOn, Report, Section, section_classes
-from mil.stats.bootstrap_intervals import intervals
 
 
 def evaluate(evaluation: Evaluation, about: About | None = None, fitted: Iterable[FittedOn] = ()) -> Report:
@@ -23,16 +23,14 @@ def evaluate(evaluation: Evaluation, about: About | None = None, fitted: Iterabl
         CohortError: a target that the endpoint does not know.
         ConfigError: a decision, a method or an option that does not exist.
     """
-    folds, counts = evaluation.folds, evaluation.counts
-    score, resamples, seed = evaluation.endpoint.score, evaluation.resamples, evaluation.seed
-    metrics = intervals(score, folds, resamples, seed, counts=counts)
+    metrics = metric_intervals(evaluation)
     sections = {section.key: section for section in _sections(evaluation)}
     return Report(
         about=about or About(),
-        seed=seed,
-        resamples=resamples,
-        folds=len(folds),
-        patients=counts,
+        seed=evaluation.seed,
+        resamples=evaluation.resamples,
+        folds=len(evaluation.folds),
+        patients=evaluation.counts,
         metrics=metrics,
         warnings=tuple(find_warnings(evaluation, metrics, sections)),
         sections=sections,

@@ -1,21 +1,25 @@
 """Two models on the same patients: the difference, how certain it is, and a sentence about it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from mil.errors import PredictionsError
 from mil.report.evaluation import Evaluation
+from mil.report.metric_intervals import areas
+from mil.report.paired_difference import CORRECTED, FOR_MODELS, exact_difference, for_the_method, judged, shown_sign
 from mil.report.paired_tests import AreaTest, DecisionTest, area_tests, call_tests
 from mil.report.schema import Estimate, Model, Number
+from mil.report.verdict_minimum import shortage
+from mil.stats import delong
 from mil.stats.bootstrap import Fold
-from mil.stats.bootstrap_intervals import sampled
+from mil.stats.bootstrap_intervals import Sampled, sampled
+from mil.stats.corrected_resampled import FOR_METHOD, fold_mean, unpaired
 from mil.stats.estimate import format_p
-from mil.stats.multiple_tests import holm
 
 BOOTSTRAP = "percentile, paired: the same patients drawn for both, within folds"
-ALPHA = 0.05
 NAMES = {"auroc": "AUROC", "macro_auroc": "macro AUROC", "c_index": "C-index", "qwk": "quadratic kappa", "r2": "R²"}
 """What a sentence calls a metric."""
 
@@ -41,19 +45,78 @@ class Comparison(Model):
     same_folds: bool
     metrics: dict[str, MetricDifference]
     delong: tuple[AreaTest, ...]
+    """for these trained models, whatever the folds"""
     mcnemar: tuple[DecisionTest, ...]
     p: Number = None
-    """DeLong's where one question is all that the metric is about, else that of the bootstrap"""
-    p_holm: Number = None
-    """corrected for the number of comparisons"""
+    """of the metric: its estimate's method says of which test"""
+    p_adjusted: Number = None
+    """where the best of several models is compared with each of the others"""
+    adjusted_by: str | None = None
+    """for what, in words"""
     verdict: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredModel:
+    """One metric of one model, and what differences to other models are made from."""
+
+    sampled: Sampled
+    area: delong.Area | None
+    """where the metric is a mean of areas"""
+    ratio: float | None
+    """`Evaluation.fold_ratio`"""
+    partition: tuple[tuple[str, ...], ...]
+    """the patients of each fold, in order of the folds"""
+    shortage: str | None
+    """why there are too few patients for a verdict"""
+
+    def minus(self, subtrahend: "ScoredModel", counts: Mapping[str, int]) -> Estimate:
+        """Return the difference, with the interval and the test that answer its question."""
+        trained = self.sampled.minus(subtrahend.sampled).with_p(BOOTSTRAP, counts)
+        if self.area is not None and subtrahend.area is not None:
+            trained = exact_difference(self.area, subtrahend.area, trained)
+        reason = self.shortage or subtrahend.shortage
+        if reason or self.ratio is None or subtrahend.ratio is None:
+            return judged(trained, None, reason)
+        if self.partition == subtrahend.partition:
+            return judged(trained, self.ratio)
+        means = (fold_mean(self.sampled.folds, self.ratio), fold_mean(subtrahend.sampled.folds, subtrahend.ratio))
+        return for_the_method(unpaired(*means), trained)
+
+
+def scored_models(
+    evaluations: Sequence[Evaluation], patients: Sequence[str] | None = None, resamples: int | None = None
+) -> list[dict[str, ScoredModel]]:
+    """Return every metric of models that report the same patients, on the same resamples.
+
+    Args:
+        evaluations: Resamples and seed are the first one's.
+        patients: Who counts; None: all whom they report.
+        resamples: In place of those of the first evaluation.
+    """
+    folds = [each.folds if patients is None else _folds_of(each, patients) for each in evaluations]
+    first = evaluations[0]
+    pairs = [(each.endpoint.score, of_model) for each, of_model in zip(evaluations, folds, strict=True)]
+    samples = sampled(pairs, first.resamples if resamples is None else resamples, first.seed)
+    models = []
+    for evaluation, of_model, metrics in zip(evaluations, folds, samples, strict=True):
+        endpoint, area_of, partition = evaluation.endpoint, areas(evaluation.endpoint, of_model), _partition(of_model)
+        models.append(
+            {
+                name: ScoredModel(
+                    metric, area_of.get(name), evaluation.fold_ratio, partition, shortage(endpoint, of_model, name)
+                )
+                for name, metric in metrics.items()
+            }
+        )
+    return models
 
 
 def compare(a: Evaluation, b: Evaluation, names: tuple[str, str] = ("A", "B")) -> Comparison:
     """Return A minus B on the patients that both report, whatever folds each was trained in.
 
-    Resamples and their seed are A's. The verdict calls A better, or worse, only where the bootstrap interval excludes
-    zero and the test's p is below 0.05.
+    Resamples and their seed are A's. The verdict calls A better, or worse, only where the interval excludes zero and
+    the test's p is below 0.05. Which question is answered depends on the folds, see `mil.report.paired_difference`.
 
     Args:
         a: The evaluation of one model.
@@ -64,39 +127,44 @@ def compare(a: Evaluation, b: Evaluation, names: tuple[str, str] = ("A", "B")) -
         PredictionsError: the targets differ, or no patient is reported by both.
     """
     shared = _shared(a, b, names)
-    folds = [_folds_of(evaluation, shared) for evaluation in (a, b)]
-    first, second = sampled([(a.endpoint.score, folds[0]), (b.endpoint.score, folds[1])], a.resamples, a.seed)
+    first, second = scored_models([a, b], shared)
     counts = a.endpoint.counts(a.endpoint.encode(a.reported.loc[shared]))
-    metrics = {}
-    for name in (name for name in first if name in second):
-        difference = first[name].minus(second[name])
-        metrics[name] = MetricDifference(
-            a=first[name].value,
-            b=second[name].value,
-            estimate=difference.interval(BOOTSTRAP, counts).model_copy(update={"p": difference.p}),
+    metrics = {
+        name: MetricDifference(
+            a=first[name].sampled.value, b=second[name].sampled.value, estimate=first[name].minus(second[name], counts)
         )
+        for name in first
+        if name in second
+    }
+    main = metrics.get(a.endpoint.metric)
     comparison = Comparison(
         names=names,
         metric=a.endpoint.metric,
         n=len(shared),
         counts=counts,
         left_out={name: len(each.reported) - len(shared) for name, each in zip(names, (a, b), strict=True)},
-        same_folds=_partition(folds[0]) == _partition(folds[1]),
+        same_folds=set(first[a.endpoint.metric].partition) == set(second[a.endpoint.metric].partition),
         metrics=metrics,
         delong=area_tests(a, b, shared),
         mcnemar=call_tests(a, b, shared),
+        p=None if main is None else main.estimate.p,
     )
-    return _judged(comparison.model_copy(update={"p": _p(comparison)}))
+    return _judged(comparison)
 
 
-def adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Return the comparisons with Holm's p and verdicts based on it; a single one stays as it is."""
-    if len(comparisons) < 2:
-        return list(comparisons)
-    raised = holm([comparison.p for comparison in comparisons])
-    return [
-        _judged(comparison.model_copy(update={"p_holm": p})) for comparison, p in zip(comparisons, raised, strict=True)
-    ]
+def adjusted(comparison: Comparison, p: float | None, adjusted_by: str) -> Comparison:
+    """Return the comparison with a p value adjusted for several comparisons, never below its own, and its verdict.
+
+    Args:
+        comparison: Of two models of several.
+        p: The adjusted p value; None or NaN where there is none.
+        adjusted_by: For what, in words.
+    """
+    if comparison.p is None or p is None or not np.isfinite(p):
+        return comparison
+    return _judged(
+        comparison.model_copy(update={"p_adjusted": max(float(p), comparison.p), "adjusted_by": adjusted_by})
+    )
 
 
 def verdict(comparison: Comparison) -> str:
@@ -104,17 +172,17 @@ def verdict(comparison: Comparison) -> str:
     (a, b), title = comparison.names, NAMES.get(comparison.metric, comparison.metric)
     gain = _main_difference(comparison)
     if gain is None or gain.value is None or gain.low is None or gain.high is None:
-        return f"{a} and {b} cannot be compared by {title}: it is not estimable on {comparison.n} shared patients."
+        reason = (gain.reason if gain is not None else None) or "it is not estimable"
+        return f"{a} and {b} cannot be compared by {title} on {comparison.n} shared patients: {reason}."
     better, worse, sign = (a, b, 1) if gain.value >= 0 else (b, a, -1)
     low, high = sorted((sign * gain.low, sign * gain.high))
     size = f"{abs(gain.value):.3f} {title} ({low:.3f} to {high:.3f})"
     patients = ", ".join(
-        [", ".join(f"{name} {count}" for name, count in comparison.counts.items()), *_test(comparison)]
+        [", ".join(f"{name} {count}" for name, count in comparison.counts.items()), *_test(comparison, gain)]
     )
     if not gain.value:
         return f"No difference is shown: {a} and {b} are level, {size}, {patients}."
-    p = comparison.p if comparison.p_holm is None else comparison.p_holm
-    if (gain.low > 0 or gain.high < 0) and p is not None and p < ALPHA:
+    if shown_sign(gain, comparison.p_adjusted):
         return f"{better} is better than {worse} by {size}, {patients}."
     return f"No difference is shown: {better} is ahead of {worse} by {size}, {patients}."
 
@@ -137,28 +205,21 @@ def _main_difference(comparison: Comparison) -> Estimate | None:
     return None if metric is None else metric.estimate
 
 
-def _test(comparison: Comparison) -> list[str]:
-    """Return the test and its p in words; nothing where there is none."""
+def _test(comparison: Comparison, gain: Estimate) -> list[str]:
+    """Return the test, its p, and the question that it answers, in words; nothing where there is none."""
     if comparison.p is None:
         return []
-    test = "bootstrap" if _exact_p(comparison) is None else "DeLong"
-    corrected = "" if comparison.p_holm is None else f", Holm {_short_p(comparison.p_holm)}"
-    return [f"{test} p {_short_p(comparison.p)}{corrected}"]
+    method = gain.method or ""
+    of_method = method == CORRECTED
+    test = "corrected t" if of_method else "DeLong" if method.startswith(delong.PAIRED) else "bootstrap"
+    corrected = (
+        f", {comparison.adjusted_by} {_short_p(comparison.p_adjusted)}" if comparison.p_adjusted is not None else ""
+    )
+    return [f"{test} p {_short_p(comparison.p)}{corrected}", FOR_METHOD if of_method else FOR_MODELS]
 
 
 def _short_p(p: float) -> str:
     return format_p(p) if p < 0.1 else f"{p:.2f}"
-
-
-def _p(comparison: Comparison) -> float | None:
-    gain, exact = _main_difference(comparison), _exact_p(comparison)
-    return exact if exact is not None or gain is None or gain.low is None else gain.p
-
-
-def _exact_p(comparison: Comparison) -> float | None:
-    """Return DeLong's p, where one question is all that the metric is about and its variance is defined."""
-    only_question = comparison.metric == "auroc" and len(comparison.delong) == 1
-    return comparison.delong[0].estimate.p if only_question else None
 
 
 def _shared(a: Evaluation, b: Evaluation, names: Sequence[str]) -> list[str]:
@@ -199,5 +260,5 @@ def _folds_of(evaluation: Evaluation, shared: Sequence[str]) -> list[Fold]:
     ]
 
 
-def _partition(folds: Sequence[Fold]) -> set[tuple[str, ...]]:
-    return {tuple(np.asarray(fold.patients).tolist()) for fold in folds}
+def _partition(folds: Sequence[Fold]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(np.asarray(fold.patients).tolist()) for fold in folds)

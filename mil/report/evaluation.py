@@ -4,13 +4,15 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.question import Question
 from mil.fitted.state import FittedState, refit
-from mil.report.predictions import checked, report_folds
+from mil.report.predictions import checked, report_folds, rows_of
 from mil.stats.bootstrap import Fold
+from mil.stats.corrected_resampled import mean_ratio
 from mil.study.tool import Tool
 
 
@@ -97,6 +99,22 @@ class Evaluation:
     def folds(self) -> list[Fold]:
         """Logits, targets, strata and patients of each fold's report rows."""
         return report_folds(self.table, self.endpoint)
+
+    @cached_property
+    def fold_ratio(self) -> float | None:
+        """Reported patients of a fold over those that its model was fitted to, on average.
+
+        None where folds do not say how models differ that are trained anew: one fold, or several that all report the
+        same patients. A fold without training rows was fitted to the patients that it does not report.
+        """
+        if len(self.folds) < 2 or len({tuple(map(str, np.asarray(fold.patients))) for fold in self.folds}) == 1:
+            return None
+        everybody = len(self.reported)
+        fitted = []
+        for fold, (name, _) in zip(self.folds, rows_of(self.table, "report"), strict=True):
+            of_fold = self.table[self.table["fold"] == name]
+            fitted.append(int((of_fold["role"] != "report").sum()) or everybody - len(fold.target))
+        return mean_ratio([len(fold.target) for fold in self.folds], fitted)
 
     @cached_property
     def reported(self) -> pd.DataFrame:

@@ -6,11 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from mil.report.comparison import BOOTSTRAP, Comparison, adjusted, compare, targets
+from mil.report.comparison import BOOTSTRAP, Comparison, ScoredModel, adjusted, compare, scored_models, targets
 from mil.report.evaluation import Evaluation
-from mil.stats.bootstrap_intervals import Sampled, sampled
-from mil.stats.estimate import Number
+from mil.report.metric_intervals import area_estimate
+from mil.report.paired_difference import shown_sign
+from mil.stats.corrected_resampled import all_pairs_p
+from mil.stats.estimate import Estimate, Number
+from mil.stats.max_type import max_type_p
 
 
 class LeaderboardRow(NamedTuple):
@@ -67,8 +71,9 @@ def leaderboard(entries: Sequence[Entry]) -> pd.DataFrame:
     """Return one row per run, best first within each group of the same patients, larger groups first.
 
     `behind` is the run minus the best of its group, `over_baseline` the run minus mean pooling, both on the same
-    resamples, and whether their intervals exclude zero. A run whose metric is not estimable has no rank. Resamples and
-    seed are those of the group's first run.
+    resamples, and whether they are shown to differ: the interval excludes zero and p is below 0.05, for `behind`
+    adjusted for all pairs of runs, as the best one is chosen by the same patients. A run whose metric is not estimable
+    has no rank. Resamples and seed are those of the group's first run.
 
     Args:
         entries: Runs of any tools.
@@ -90,35 +95,78 @@ def groups(entries: Sequence[Entry]) -> list[list[Entry]]:
 
 
 def against_best(entries: Sequence[Entry]) -> list[Comparison]:
-    """Compare the best run of each group with every other run of it, with Holm's correction of the p values.
+    """Compare the best run of each group with every other run of it.
 
-    The best run is chosen by the same patients, so its lead is too large on average.
+    The best run is chosen by the same patients: p values are adjusted for all pairs of runs.
 
     Raises:
         ConfigError: if a tool asks for a decision rule that does not exist.
     """
     comparisons = list[Comparison]()
     for group in groups(entries):
-        best, *others = _by_value(group)
-        pairs = [compare(best.evaluation, entry.evaluation, (best.name, entry.name)) for entry in others]
-        comparisons += adjusted(pairs)
+        models = _scored(group)
+        order, adjustment = _order(models), _all_pairs(models)
+        best = group[order[0]]
+        for at in order[1:]:
+            pair = compare(best.evaluation, group[at].evaluation, (best.name, group[at].name))
+            comparisons.append(adjusted(pair, *adjustment.of(order[0], at, pair.p)) if len(group) > 2 else pair)
     return comparisons
 
 
-def _by_value(group: Sequence[Entry]) -> list[Entry]:
-    values = [_sortable(metric.value) for metric, _ in _sampled_metrics(group, resamples=1)]
-    return [group[at] for at in sorted(range(len(group)), key=lambda at: -values[at])]
+@dataclass(frozen=True, eq=False)
+class _Adjustment:
+    """P values of all pairs of runs, adjusted for there being so many."""
+
+    words: str
+    p: NDArray[np.float64] | None
+    """`(m, m)`; None: by Bonferroni"""
+    pairs: int
+
+    def of(self, first: int, second: int, p: float | None) -> tuple[float | None, str]:
+        """Return the adjusted p value of two runs, and how it was adjusted."""
+        if self.p is not None:
+            return float(self.p[first, second]), self.words
+        return (None if p is None else min(1.0, self.pairs * p)), self.words
+
+
+def _all_pairs(models: Sequence[ScoredModel]) -> _Adjustment:
+    """Return p values by the studentised range over shared folds, or by the largest deviation among resamples."""
+    count = len(models)
+    pairs = count * (count - 1) // 2
+    shared = {(model.ratio, model.partition) for model in models}
+    if all(model.ratio is None for model in models):
+        upper = np.triu_indices(count, 1)
+        values = np.array([model.sampled.value for model in models])
+        samples = np.stack([model.sampled.samples for model in models], axis=1)
+        adjusted_p = np.ones((count, count))
+        adjusted_p[upper] = max_type_p(values[upper[0]] - values[upper[1]], samples[:, upper[0]] - samples[:, upper[1]])
+        return _Adjustment("max-t of all pairs", np.fmin(adjusted_p, adjusted_p.T), pairs)
+    if len(shared) == 1 and models[0].ratio is not None:
+        by_fold = np.stack([model.sampled.folds for model in models], axis=1)
+        return _Adjustment("studentised range of all pairs", all_pairs_p(by_fold, models[0].ratio), pairs)
+    return _Adjustment("Bonferroni of all pairs", None, pairs)
+
+
+def _scored(group: Sequence[Entry], resamples: int | None = None) -> list[ScoredModel]:
+    """Return the metric of each run, all on the same resamples."""
+    metric = group[0].evaluation.endpoint.metric
+    return [each[metric] for each in scored_models([entry.evaluation for entry in group], resamples=resamples)]
+
+
+def _order(models: Sequence[ScoredModel]) -> list[int]:
+    """Return the places of the runs, best first."""
+    return sorted(range(len(models)), key=lambda at: -_sortable(models[at].sampled.value))
 
 
 def _ranked(number: int, group: Sequence[Entry]) -> Iterator[LeaderboardRow]:
-    metrics = _sampled_metrics(group, group[0].evaluation.resamples)
-    order = sorted(range(len(group)), key=lambda at: -_sortable(metrics[at][0].value))
-    best, _ = metrics[order[0]]
+    models, baselines = _scored(group), _baselines(group)
+    order, adjustment = _order(models), _all_pairs(models)
     for rank, at in enumerate(order, start=1):
-        entry, (metric, baseline) = group[at], metrics[at]
-        estimable = bool(np.isfinite(metric.value))
-        value = metric.interval(BOOTSTRAP)
-        counts = entry.evaluation.counts
+        entry, model, baseline = group[at], models[at], baselines[at]
+        estimable = bool(np.isfinite(model.sampled.value))
+        value, counts = _interval(model), entry.evaluation.counts
+        behind = model.minus(models[order[0]], counts) if estimable and at != order[0] else None
+        p = adjustment.of(at, order[0], None if behind is None else behind.p)[0] if len(group) > 2 else None
         yield LeaderboardRow(
             number,
             rank if estimable else None,
@@ -132,27 +180,36 @@ def _ranked(number: int, group: Sequence[Entry]) -> Iterator[LeaderboardRow]:
             value.value,
             value.low,
             value.high,
-            *_difference(metric.minus(best) if estimable and at != order[0] else None),
-            *_difference(None if baseline is None else metric.minus(baseline)),
+            *_difference(behind, p),
+            *_difference(None if baseline is None else baseline[0].minus(baseline[1], counts)),
         )
 
 
-def _difference(sample: Sampled | None) -> tuple[Number, Number, Number, bool | None]:
-    """Return value and bounds of a difference, and whether its interval excludes zero."""
-    if sample is None:
-        return None, None, None, None
-    difference = sample.interval(BOOTSTRAP)
-    low, high = difference.low, difference.high
-    return difference.value, low, high, None if low is None or high is None else bool(low > 0 or high < 0)
-
-
-def _sampled_metrics(group: Sequence[Entry], resamples: int) -> list[tuple[Sampled, Sampled | None]]:
-    """Return each run's metric and its baseline's, all on the same resamples."""
-    evaluations = [evaluation for entry in group for evaluation in (entry.evaluation, entry.baseline) if evaluation]
-    scored_folds = [(evaluation.endpoint.score, evaluation.folds) for evaluation in evaluations]
-    samples = iter(sampled(scored_folds, resamples, group[0].evaluation.seed))
+def _baselines(group: Sequence[Entry]) -> list[tuple[ScoredModel, ScoredModel] | None]:
+    """Return each run and its baseline, on the same resamples; None for a run without a baseline."""
     metric = group[0].evaluation.endpoint.metric
-    return [(next(samples)[metric], None if entry.baseline is None else next(samples)[metric]) for entry in group]
+    pairs = list[tuple[ScoredModel, ScoredModel] | None]()
+    for entry in group:
+        if entry.baseline is None:
+            pairs.append(None)
+            continue
+        ours, theirs = scored_models([entry.evaluation, entry.baseline])
+        pairs.append((ours[metric], theirs[metric]))
+    return pairs
+
+
+def _interval(model: ScoredModel) -> Estimate:
+    estimate = model.sampled.interval(BOOTSTRAP)
+    return estimate if model.area is None else area_estimate(model.area, estimate)
+
+
+def _difference(difference: Estimate | None, p: float | None = None) -> tuple[Number, Number, Number, bool | None]:
+    """Return value and bounds of a difference, and whether it is shown to be one."""
+    if difference is None:
+        return None, None, None, None
+    low, high = difference.low, difference.high
+    shown = None if low is None or high is None else bool(shown_sign(difference, p))
+    return difference.value, low, high, shown
 
 
 def _sortable(value: float) -> float:

@@ -9,6 +9,8 @@ import torch
 from mil.stats.bootstrap import METHOD, POOLED, STRATIFIED, Floats, Fold, Score, draws
 from mil.stats.estimate import LEVEL, Estimate
 
+DEGENERATE = "every resample gives this value: these patients do not show how certain it is"
+_NO_SPREAD = 1e-12
 Scored = tuple[Score, Sequence[Fold]]
 """A score with the folds that it is averaged over, or whose patients it pools: see `Fold.pooled`."""
 
@@ -57,9 +59,19 @@ class Sampled(NamedTuple):
         low, high = np.quantile(self.defined, [(1 - level) / 2, (1 + level) / 2]).tolist()
         return (low, high) if np.isnan(self.value) else (min(low, self.value), max(high, self.value))
 
+    @property
+    def is_degenerate(self) -> bool:
+        """Whether all resamples have one value: the patients do not show how certain it is, unless it is no change."""
+        return len(self.defined) > 1 and float(np.ptp(self.defined)) <= _NO_SPREAD and self.value != 0
+
     def interval(self, method: str, counts: Mapping[str, int] | None = None, level: float = LEVEL) -> Estimate:
-        """Return the value with its percentile interval; both None where no resample defines the metric."""
-        low, high = self.bounds(level) if np.isfinite(self.value) else (None, None)
+        """Return the value with its percentile interval; both None where no resample defines the metric.
+
+        Where all resamples give the same value there is no interval: a model that makes no mistake among few patients
+        is not a model that makes none.
+        """
+        degenerate = self.is_degenerate
+        low, high = self.bounds(level) if np.isfinite(self.value) and not degenerate else (None, None)
         return Estimate(
             value=self.value,
             low=low,
@@ -69,7 +81,13 @@ class Sampled(NamedTuple):
             counts=dict(counts or {}),
             folds=self.folds,
             resamples=len(self.samples),
+            reason=DEGENERATE if degenerate and np.isfinite(self.value) else None,
         )
+
+    def with_p(self, method: str, counts: Mapping[str, int] | None = None, level: float = LEVEL) -> Estimate:
+        """Return a difference with its percentile interval, and p of no difference where there is an interval."""
+        estimate = self.interval(method, counts, level)
+        return estimate if estimate.low is None else estimate.model_copy(update={"p": self.p})
 
 
 def intervals(
@@ -115,9 +133,8 @@ def difference(
         counts: Of every estimate.
     """
     ours, theirs = sampled([(score, folds), (score, others)], resamples, seed, drawn=folds)
-    return {
-        name: metric.minus(theirs[name]).interval(_method(folds, name), counts, level) for name, metric in ours.items()
-    }
+    differences = {name: metric.minus(theirs[name]) for name, metric in ours.items()}
+    return {name: each.with_p(_method(folds, name), counts, level) for name, each in differences.items()}
 
 
 def sampled(

@@ -8,7 +8,12 @@ Letters 21, 2014) found.
 
 Over folds the areas are averaged. A patient's influence on the mean is the sum of those on each fold over their number:
 with folds of different patients the variance is the sum of theirs over k squared, and a patient whom several folds
-report (repeated cross-validation) counts as one.
+report (repeated cross-validation) counts as one. The interval is about these trained models on further patients: what
+other training patients would have given is not in it.
+
+Where every positive lies above every negative, the sample does not show how certain the area is. K positives and K
+negatives make K pairs that share no patient, and all of them are in order with probability `area ** K` at most, so that
+`0.05 ** (1 / K)` bounds the area from below with at least 95% confidence, whatever the distributions are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +24,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
-from mil.stats.estimate import LEVEL, Bounds, Estimate
+from mil.stats.estimate import LEVEL, Estimate
 
 Floats = NDArray[np.float64]
 METHOD = {"logit": "DeLong, on the logit scale", "plain": "DeLong"}
 PAIRED = "DeLong, paired"
+EXACT = "exact one-sided bound: all positives are in order with all negatives"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +39,14 @@ class Area:
     Attributes:
         value: NaN where a class is absent.
         influence: Of each patient, `(p,)`; NaN where a class has one patient only.
+        pairs: Number of pairs of a positive and a negative that share no patient; of a mean, as many as bound it.
+        folds: Number of folds that it is the mean over.
     """
 
     value: float
     influence: Floats
+    pairs: int = 0
+    folds: int = 1
 
     @property
     def variance(self) -> float:
@@ -55,29 +65,37 @@ class Area:
             return float("nan"), float("nan")
         if scale == "plain":
             return max(0.0, self.value - z * error), min(1.0, self.value + z * error)
+        if not 0 < self.value < 1:
+            return float("nan"), float("nan")
         middle, half = special.logit(self.value), z * error / (self.value * (1 - self.value))
         return float(special.expit(middle - half)), float(special.expit(middle + half))
 
+    def exact_bounds(self, level: float = LEVEL) -> tuple[float, float]:
+        """Return low and high where all pairs are in order, or none is; NaN where some are, or a class is absent."""
+        if self.value not in (0.0, 1.0) or not self.pairs:
+            return float("nan"), float("nan")
+        bound = (1 - level) ** (1 / self.pairs)
+        return (bound, 1.0) if self.value == 1 else (0.0, 1 - bound)
+
     def estimate(self, counts: Mapping[str, int] | None = None, level: float = LEVEL) -> Estimate:
-        """Return the area with the logit interval, and the plain one as its second; a reason where there is none.
+        """Return the area with the logit interval, or the exact bound where all pairs are in order.
 
         Args:
             counts: Of the estimate.
-            level: Of both intervals.
+            level: Of the interval.
         """
-        counts = dict(counts or {})
+        counts, method = dict(counts or {}), METHOD["logit"]
         if np.isnan(self.value):
             reason = "no fold has positives and negatives"
-            return Estimate(value=None, level=level, method=METHOD["logit"], reason=reason, counts=counts)
-        low, high = self.interval(level)
+            return Estimate(value=None, level=level, method=method, reason=reason, counts=counts)
+        (low, high), over_folds = self.interval(level), f"; mean of {self.folds} folds" if self.folds > 1 else ""
+        if np.isnan(low):
+            low, high = self.exact_bounds(level)
+            method = EXACT
         if np.isnan(low):
             reason = "every positive stands alike to the negatives, or a class has one patient: no variance"
             return Estimate(value=self.value, level=level, method=METHOD["logit"], reason=reason, counts=counts)
-        plain_low, plain_high = self.interval(level, "plain")
-        second = Bounds(low=plain_low, high=plain_high, method=METHOD["plain"])
-        return Estimate(
-            value=self.value, low=low, high=high, level=level, method=METHOD["logit"], counts=counts, second=second
-        )
+        return Estimate(value=self.value, low=low, high=high, level=level, method=method + over_folds, counts=counts)
 
 
 def area(score: ArrayLike, positive: ArrayLike) -> Area:
@@ -96,7 +114,7 @@ def area(score: ArrayLike, positive: ArrayLike) -> Area:
     value = float(above.mean())
     influence[positive] = _deviations(above, value)
     influence[~positive] = _deviations(1 - _share_below(low, high), value)
-    return Area(value, influence)
+    return Area(value, influence, min(len(high), len(low)))
 
 
 def mean(areas: Sequence[Area], patients: Sequence[ArrayLike] | None = None) -> Area:
@@ -110,11 +128,16 @@ def mean(areas: Sequence[Area], patients: Sequence[ArrayLike] | None = None) -> 
     if not defined:
         return Area(float("nan"), np.full(1, np.nan))
     influence = np.concatenate([areas[fold].influence for fold in defined]) / len(defined)
+    repeats = 1
     if patients is not None:
         names = np.concatenate([np.asarray(patients[fold]) for fold in defined])
         _, person = np.unique(names, return_inverse=True)
         influence = np.asarray(np.bincount(person, weights=influence), dtype=np.float64)
-    return Area(float(np.mean([areas[fold].value for fold in defined])), influence)
+        repeats = int(np.bincount(person).max())
+    value = float(np.mean([areas[fold].value for fold in defined]))
+    # the mean of k areas is bounded as if each had the fewest pairs; folds that share patients bound it once
+    pairs = max(1, len(defined) // repeats) * min(areas[fold].pairs for fold in defined)
+    return Area(value, influence, pairs, len(defined))
 
 
 def covariance(first: Area, second: Area) -> float:

@@ -71,6 +71,8 @@ class Estimate(Model):
     """bootstrap resamples behind the interval"""
     second: Bounds | None = None
     """the interval by another method, such as the exact one of a proportion"""
+    caveat: str | None = None
+    """what a reader must know about the value or its interval; shown wherever the estimate is"""
 
     @classmethod
     def missing(cls, reason: str, counts: Mapping[str, int] | None = None) -> "Estimate":
@@ -80,6 +82,10 @@ class Estimate(Model):
     def with_counts(self, counts: Mapping[str, int]) -> "Estimate":
         """Return the same estimate with these counts."""
         return self.model_copy(update={"counts": dict(counts)})
+
+    def with_caveat(self, caveat: str | None) -> "Estimate":
+        """Return the same estimate with a caveat; none where it has no value."""
+        return self if caveat is None or self.value is None else self.model_copy(update={"caveat": caveat})
 
     def explained(self, reason: str) -> "Estimate":
         """Return the estimate with the reason why there is no value; one with a value stays as it is."""
@@ -103,13 +109,15 @@ class Estimate(Model):
         return self.counts.get("n")
 
     def __str__(self) -> str:
-        """Value and interval, such as `0.904 (0.851 to 0.950)`, or `not estimable: ...`."""
+        """Value and interval, such as `0.904 (0.851 to 0.950)`, with a caveat, or `not estimable: ...`."""
         if self.value is None:
             return f"not estimable: {self.reason}" if self.reason else "not estimable"
+        caveat = f" [{self.caveat}]" if self.caveat else ""
         if self.low is None and self.high is None:
-            return format_number(self.value) + (f" (interval not estimable: {self.reason})" if self.reason else "")
+            reason = f" (interval not estimable: {self.reason})" if self.reason else ""
+            return f"{format_number(self.value)}{reason}{caveat}"
         low, high = ("…" if bound is None else format_number(bound) for bound in (self.low, self.high))
-        return f"{format_number(self.value)} ({low} to {high})"
+        return f"{format_number(self.value)} ({low} to {high}){caveat}"
 
     @property
     def population(self) -> str:

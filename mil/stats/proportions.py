@@ -1,10 +1,13 @@
 """Intervals from counts: proportions, likelihood ratios, and predictive values at a stated prevalence."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import stats
 
 from mil.stats.estimate import LEVEL, Bounds, Estimate
 
+MEAN = "Wilson of each class, combined (MOVER)"
 RATIO, BAYES = "logarithm, Simel 1991", "Bayes' rule, logit, Mercaldo 2007"
 """Methods of the intervals of likelihood ratios and of predictive values."""
 UNDEFINED = "a class is absent or nobody has the call"
@@ -51,6 +54,26 @@ def proportion(successes: int, n: int, level: float = LEVEL) -> Estimate:
         counts=counts,
         second=Bounds(low=exact_low, high=exact_high, method="Clopper-Pearson"),
     )
+
+
+def mean_proportion(value: float, successes: Sequence[int], sizes: Sequence[int], level: float = LEVEL) -> Bounds:
+    """Return the interval of a mean of independent proportions, such as balanced accuracy, from Wilson's of each.
+
+    Args:
+        value: The mean.
+        successes: Of each proportion.
+        sizes: Patients of each.
+        level: Of the interval.
+
+    References:
+        Zou and Donner, Statistics in Medicine 27, 2008 (method of variance estimates recovery).
+    """
+    below = above = 0.0
+    for count, n in zip(successes, sizes, strict=True):
+        low, high = wilson(count, n, level)
+        below, above = below + (count / n - low) ** 2, above + (high - count / n) ** 2
+    low, high = value - below**0.5 / len(sizes), value + above**0.5 / len(sizes)
+    return Bounds(low=max(0.0, low), high=min(1.0, high), method=MEAN)
 
 
 def likelihood_ratio(first: int, positives: int, second: int, negatives: int, level: float = LEVEL) -> Estimate:

@@ -1,7 +1,7 @@
 """List the released tools in model_cards/README.md, and show a card's facts in a terminal."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mil import checkpoint, files
@@ -12,11 +12,14 @@ from mil.cards.operating_block import at_the_cut
 from mil.cards.purpose import outputs
 from mil.manifest import Manifest
 from mil.report.page.words import named
+from mil.report.paired_difference import shown_sign
 from mil.report.report_files import read_report
-from mil.report.schema import Report
+from mil.report.schema import Estimate, Report
 from mil.report.sections.baseline_model import Baseline
 from mil.report.sections.oracle import Oracle
 from mil.runs.describe import REPORT
+from mil.stats.estimate import format_p
+from mil.stats.multiple_tests import holm
 
 INDEX = "README.md"
 CATEGORIES = {"workflow": "Workflow", "biomarker": "Biomarkers", "outcome": "Outcomes"}
@@ -39,8 +42,9 @@ every number again.
 """
 _LEGEND = """\
 Patients (n) were held back from training. The oracle is a reader who knows which simulated tiles count: the best that
-any model could reach. A model beats mean pooling if the interval of the paired difference lies above zero. EBAI classes
-are our own mapping of ESMO's framework; nobody has assessed these tools.
+any model could reach. A model beats mean pooling if the interval of the paired difference lies above zero and its p
+value, adjusted by Holm's method for all tools of this page, is below 0.05. EBAI classes are our own mapping of ESMO's
+framework; nobody has assessed these tools.
 """
 
 
@@ -62,9 +66,11 @@ def index(tools: Sequence[Facts]) -> str:
     if not tools:
         return "\n".join([*lines, "None is released yet. `mil release RUN --version X.Y.Z` puts one here.", ""])
     lines += [_USE]
+    raised = holm([None if (gain := _gain(facts)) is None else gain.p for facts in tools])
+    adjusted = {facts.tool.name: p for facts, p in zip(tools, raised, strict=True)}
     for category in _categories(tools):
         members = [facts for facts in tools if _category(facts) == category]
-        lines += [f"## {CATEGORIES.get(category) or escaped(category.capitalize())}", "", _table(members)]
+        lines += [f"## {CATEGORIES.get(category) or escaped(category.capitalize())}", "", _table(members, adjusted)]
     return "\n".join([*lines, _LEGEND])
 
 
@@ -85,12 +91,12 @@ def _categories(tools: Sequence[Facts]) -> list[str]:
     return [name for name in CATEGORIES if name in used] + sorted(used - set(CATEGORIES))
 
 
-def _table(tools: Sequence[Facts]) -> str:
-    rows = [f"| {' | '.join(_row(facts))} |" for facts in tools]
+def _table(tools: Sequence[Facts], adjusted: Mapping[str, float | None]) -> str:
+    rows = [f"| {' | '.join(_row(facts, adjusted[facts.tool.name]))} |" for facts in tools]
     return "\n".join([f"| {' | '.join(HEADS)} |", "|" + "---|" * len(HEADS), *rows, ""])
 
 
-def _row(facts: Facts) -> list[str]:
+def _row(facts: Facts, adjusted_p: float | None) -> list[str]:
     tool, metric, report = facts.tool, facts.metric, facts.all_folds
     name, oracle = tool.name, report.section(Oracle)
     evidence = tool.evidence
@@ -99,7 +105,7 @@ def _row(facts: Facts) -> list[str]:
         escaped(_endpoint(facts)),
         escaped(f"{named(metric)} {report.metrics[metric].described}" if metric else "not available: nobody reported"),
         escaped(oracle.metrics[metric] if oracle and metric else _NOT_AVAILABLE),
-        escaped(_beats_baseline(facts)),
+        escaped(_beats_baseline(facts, adjusted_p)),
         escaped(evidence.kind or _NOT_AVAILABLE),
         escaped(tool.version),
     ]
@@ -115,13 +121,20 @@ def _endpoint(facts: Facts) -> str:
     return f"{spaced.capitalize()}: {', '.join(names)}" if names else spaced.capitalize()
 
 
-def _beats_baseline(facts: Facts) -> str:
+def _gain(facts: Facts) -> Estimate | None:
+    """Return the difference to mean pooling by the first metric; None without one."""
     baseline = facts.all_folds.section(Baseline)
-    gain = baseline.difference[facts.metric] if baseline and facts.metric else None
+    return baseline.difference.get(facts.metric) if baseline and facts.metric else None
+
+
+def _beats_baseline(facts: Facts, adjusted_p: float | None) -> str:
+    """Say whether the difference to mean pooling is shown, with its p value adjusted for all tools of the index."""
+    gain = _gain(facts)
     if gain is None or gain.low is None or gain.high is None:
         return _NOT_AVAILABLE
-    word = "yes" if gain.low > 0 else "no, worse" if gain.high < 0 else "not shown"
-    return f"{word}: {gain}"
+    word = {1: "yes", -1: "no, worse", 0: "not shown"}[shown_sign(gain, adjusted_p)]
+    p = "" if gain.p is None or adjusted_p is None else f", p {format_p(gain.p)}, Holm {format_p(adjusted_p)}"
+    return f"{word}: {gain}{p}"
 
 
 def _box(facts: Facts) -> Iterator[Field]:

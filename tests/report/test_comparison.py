@@ -14,7 +14,9 @@ from mil.endpoints.survival import Cox
 from mil.errors import PredictionsError
 from mil.report.comparison import Comparison, adjusted, compare
 from mil.report.evaluation import Evaluation
+from mil.report.metric_intervals import areas
 from mil.report.paired_tests import mcnemar
+from mil.stats import delong
 from mil.stats.bootstrap_intervals import difference
 from mil.stats.multiple_tests import holm
 from tests.estimates import holds, triple, value_of
@@ -27,12 +29,18 @@ def evaluated(table: pd.DataFrame, endpoint: Endpoint | None = None, resamples: 
     return refitted(table, endpoint or Binary(), DECISION if endpoint is None else {}, resamples=resamples)
 
 
-def test_the_difference_is_that_of_the_paired_bootstrap() -> None:
-    a, b = evaluated(binary(noise=0.3)), evaluated(binary(noise=2.0))
+def test_a_hold_out_compares_trained_models() -> None:
+    a, b = evaluated(binary(folds=1, noise=0.3)), evaluated(binary(folds=1, noise=2.0))
     comparison = compare(a, b)
-    for name, expected in difference(Binary().score, a.folds, b.folds, 200).items():
-        metric = comparison.metrics[name]
-        assert triple(metric.estimate) == pytest.approx(triple(expected), abs=1e-12)
+    bootstrap = difference(Binary().score, a.folds, b.folds, 200)["balanced_accuracy"]
+    shown = comparison.metrics["balanced_accuracy"].estimate
+    assert triple(shown) == pytest.approx(triple(bootstrap), abs=1e-12)
+    assert shown.p == pytest.approx(bootstrap.p)
+    exact = delong.difference(areas(Binary(), a.folds)["auroc"], areas(Binary(), b.folds)["auroc"])
+    auroc = comparison.metrics["auroc"].estimate
+    assert (triple(auroc), auroc.p) == (triple(exact), exact.p)
+    assert auroc.method == "DeLong, paired; for these trained models"
+    for metric in comparison.metrics.values():
         assert metric.a is not None
         assert metric.b is not None
         assert value_of(metric.estimate) == pytest.approx(metric.a - metric.b)
@@ -40,13 +48,47 @@ def test_the_difference_is_that_of_the_paired_bootstrap() -> None:
     assert comparison.same_folds
 
 
+def test_folds_compare_methods_by_the_corrected_test() -> None:
+    """Nadeau and Bengio's t is that of the paired t test over folds, with another variance."""
+    a, b = evaluated(binary(folds=5, noise=0.3)), evaluated(binary(folds=5, noise=2.0))
+    comparison = compare(a, b)
+    first, second = ([float(Binary().score(f.logits, f.target)["auroc"]) for f in each.folds] for each in (a, b))
+    plain = stats.ttest_rel(first, second)
+    t = plain.statistic * (1 / 5 / (1 / 5 + 1 / 4)) ** 0.5
+    shown = comparison.metrics["auroc"].estimate
+    assert shown.p == pytest.approx(2 * stats.t.sf(abs(t), 4))
+    value, low, high = triple(shown)
+    assert (high - low) / 2 == pytest.approx(value / t * stats.t.ppf(0.975, 4))
+    trained = delong.difference(areas(Binary(), a.folds)["auroc"], areas(Binary(), b.folds)["auroc"])
+    assert shown.second is not None
+    assert (shown.second.low, shown.second.high) == pytest.approx(triple(trained)[1:])
+    assert comparison.verdict.endswith("for the method, trained anew.")
+    halves = compare(a, evaluated(binary(folds=4, noise=2.0))).metrics["auroc"].estimate
+    assert halves.method == shown.method
+    assert halves.p is not None
+
+
+@pytest.mark.parametrize(("patients", "positives"), [(3, 1), (19, 9), (40, 9), (40, 31)])
+def test_almost_nothing_allows_no_verdict(patients: int, positives: int) -> None:
+    """Issue 17, line 6: of 3 shared patients `mil compare` said "is better, p < 0.001"."""
+    label = (np.arange(patients) < positives).astype(int)
+    columns = {"patient": np.arange(patients), "fold": 0, "role": "report", "label": label}
+    good = pd.DataFrame(columns | {"p_1": 0.2 + 0.6 * label})
+    comparison = compare(evaluated(good), evaluated(good.assign(p_1=0.8 - 0.6 * label)), ("good", "bad"))
+    assert comparison.verdict.startswith(f"good and bad cannot be compared by AUROC on {patients} shared patients")
+    assert "expected 20 patients, and 10 of each class or 10 events" in comparison.verdict
+    assert comparison.p is None
+    assert comparison.metrics["auroc"].estimate.low is None
+    assert value_of(comparison.metrics["auroc"].estimate) == 1
+
+
 def test_a_better_model_is_called_better_from_either_side() -> None:
-    good, bad = evaluated(binary(patients=300, noise=0.1)), evaluated(binary(patients=300, noise=4.0))
+    good, bad = (evaluated(binary(patients=300, folds=1, noise=noise)) for noise in (0.1, 4.0))
     first, second = compare(good, bad, ("good", "bad")), compare(bad, good, ("bad", "good"))
     assert first.verdict == second.verdict
     assert first.verdict.startswith("good is better than bad by 0.")
     assert "n 300, 0 " in first.verdict
-    assert first.verdict.endswith("DeLong p < 0.001.")
+    assert first.verdict.endswith("DeLong p < 0.001, for these trained models.")
     value, low, high = triple(first.metrics["auroc"].estimate)
     assert f"{value:.3f} AUROC ({low:.3f} to {high:.3f})" in first.verdict
     assert first.delong[0].estimate.p == pytest.approx(second.delong[0].estimate.p)
@@ -113,7 +155,7 @@ def test_survival_models_of_any_kind_are_compared_by_their_c_index() -> None:
     comparison = compare(cox, evaluated(worse, Cox()), ("ours", "chance"))
     assert comparison.verdict.startswith("ours is better than chance by 0.")
     assert "C-index" in comparison.verdict
-    assert "bootstrap p " in comparison.verdict
+    assert "corrected t p " in comparison.verdict
     assert (comparison.delong, comparison.mcnemar) == ((), ())
 
 
@@ -134,14 +176,14 @@ def test_what_cannot_be_compared_is_refused_in_one_line() -> None:
         compare(evaluated(table), evaluated(survival(), Cox()))
 
 
-def test_a_fold_with_one_positive_leaves_the_test_to_the_bootstrap() -> None:
+def test_a_fold_with_one_positive_has_no_delong_test_of_its_own() -> None:
     table = binary(noise=0.3)
     positives = table.query("fold == 0 and role == 'report' and label == 1")["patient"]
     spare = table["patient"].isin(positives.iloc[1:])
     comparison = compare(evaluated(table[~spare]), evaluated(table[~spare].assign(p_1=0.5)))
     assert comparison.delong[0].estimate.p is None
     assert "too few patients" in str(comparison.delong[0].estimate.reason)
-    assert "bootstrap p " in comparison.verdict
+    assert "corrected t p " in comparison.verdict
 
 
 def test_a_metric_that_nobody_defines_gives_no_verdict() -> None:
@@ -159,14 +201,16 @@ def test_holms_p_is_that_of_r() -> None:
 
 
 def test_many_comparisons_ask_for_more_than_one() -> None:
-    good, bad = evaluated(binary(noise=0.1)), evaluated(binary(noise=1.0))
+    good, bad = evaluated(binary(folds=1, noise=0.1)), evaluated(binary(folds=1, noise=1.0))
     alone = compare(good, bad)
-    assert adjusted([alone]) == [alone]
-    weak = alone.model_copy(update={"p": 0.03})
-    once, again = adjusted([weak, weak.model_copy(update={"p": 0.04})])
-    assert once.p_holm == again.p_holm == pytest.approx(0.06)
-    assert once.verdict.startswith("No difference is shown")
-    assert "DeLong p 0.030, Holm 0.060" in once.verdict
+    assert alone.p is not None
+    assert alone.p < 0.05
+    assert adjusted(alone, None, "max-t of all pairs") == alone
+    weaker = adjusted(alone, 0.06, "max-t of all pairs")
+    assert weaker.p_adjusted == 0.06
+    assert weaker.verdict.startswith("No difference is shown")
+    assert "max-t of all pairs 0.060, for these trained models" in weaker.verdict
+    assert adjusted(alone, alone.p / 2, "max-t of all pairs").p_adjusted == alone.p
 
 
 @settings(deadline=None, max_examples=50)

@@ -8,9 +8,10 @@ from mil.endpoints.classification import Binary
 from mil.endpoints.survival import Cox
 from mil.report.evaluation import Evaluation
 from mil.report.figures.style import styled
+from mil.report.metric_intervals import metric_intervals
+from mil.report.paired_difference import paired_differences
 from mil.runs.leaderboard import COLUMNS, Entry, against_best, leaderboard
 from mil.runs.leaderboard_plot import draw_leaderboard
-from mil.stats.bootstrap_intervals import difference, intervals
 from tests.report.tables import binary, refitted, survival
 
 
@@ -22,9 +23,9 @@ def entry(name: str, table: pd.DataFrame, baseline: pd.DataFrame | None = None) 
 
 
 RUNS = [
-    entry("poor", binary(noise=4.0), binary(noise=2.0)),
-    entry("best", binary(noise=0.1), binary(noise=2.0)),
-    entry("fair", binary(noise=1.0)),
+    entry("poor", binary(patients=300, folds=5, noise=4.0), binary(patients=300, folds=5, noise=2.0)),
+    entry("best", binary(patients=300, folds=5, noise=0.1), binary(patients=300, folds=5, noise=2.0)),
+    entry("fair", binary(patients=300, folds=5, noise=1.0)),
 ]
 
 
@@ -35,9 +36,8 @@ def test_runs_are_ranked_by_the_metric_with_paired_differences() -> None:
     assert table["rank"].tolist() == [1, 2, 3]
     assert table["value"].is_monotonic_decreasing
     assert pd.isna(table["behind"].iloc[0])
-    best, poor = RUNS[1].evaluation.folds, RUNS[0].evaluation.folds
-    score = Binary().score
-    value, behind = intervals(score, poor, 100)["auroc"], difference(score, poor, best, 100)["auroc"]
+    best, poor = RUNS[1].evaluation, RUNS[0].evaluation
+    value, behind = metric_intervals(poor)["auroc"], paired_differences(poor, best.folds)["auroc"]
     row = table.iloc[2]
     assert row[["value", "low", "high"]].tolist() == pytest.approx([value.value, value.low, value.high])
     assert row[["behind", "behind_low", "behind_high"]].tolist() == pytest.approx(
@@ -68,7 +68,16 @@ def test_the_best_is_compared_with_each_other_run_of_its_group() -> None:
     fewer = binary()[binary()["patient"] > "050"]
     comparisons = against_best([*RUNS, entry("fewer", fewer)])
     assert [each.names for each in comparisons] == [("best", "fair"), ("best", "poor")]
-    assert all((each.p_holm or 0) >= (each.p or 0) for each in comparisons)
+    assert all((each.p_adjusted or 0) >= (each.p or 1) for each in comparisons)
+    assert {each.adjusted_by for each in comparisons} == {"studentised range of all pairs"}
+    pair = against_best(RUNS[:2])
+    assert [each.p_adjusted for each in pair] == [None]
+
+
+def test_the_leader_of_a_hold_out_is_judged_by_the_largest_difference_of_all_pairs() -> None:
+    runs = [entry(str(seed), binary(folds=1, noise=1.0).sample(frac=1, random_state=seed)) for seed in range(3)]
+    names = {"equal", *(each.adjusted_by or "equal" for each in against_best(runs))}
+    assert names == {"equal", "max-t of all pairs"}
 
 
 def test_the_order_of_the_runs_changes_no_number() -> None:

@@ -128,3 +128,11 @@ def test_the_interval_of_pooled_r2_covers_the_truth(tails: float, least: float) 
             covered[together] += shown.low <= truth <= shown.high
     assert covered[True] / 600 > least
     assert covered[False] / 600 < covered[True] / 600 - 0.05
+
+
+def test_resamples_that_are_all_alike_show_no_certainty() -> None:
+    always = Sampled(1.0, np.ones(200)).with_p("percentile")
+    assert (always.value, always.low, always.high, always.p) == (1.0, None, None, None)
+    assert "every resample gives this value" in str(always)
+    level = Sampled(0.0, np.zeros(200)).with_p("percentile")
+    assert (level.low, level.high, level.p) == (0.0, 0.0, 1.0)

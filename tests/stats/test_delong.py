@@ -109,19 +109,38 @@ def test_the_logit_interval_stays_inside_and_is_wider_below() -> None:
         high,
         "DeLong, on the logit scale",
     )
-    assert (result.counts, result.second and result.second.high) == ({"n": 10, "positives": 5}, 1.0)
+    assert result.counts == {"n": 10, "positives": 5}
     narrow = good.interval(level=0.5)
     assert low < narrow[0] < narrow[1] < high
 
 
-def test_no_variance_is_no_certainty() -> None:
-    perfect = area([1.0, 2, 3, 4], [0, 0, 1, 1])
+def test_all_pairs_in_order_have_an_exact_bound() -> None:
+    perfect = area([1.0, 2, 3, 4, 5], [0, 0, 0, 1, 1])
     result = perfect.estimate()
-    assert (result.value, result.low, result.second) == (1, None, None)
+    assert [result.value, result.low, result.high] == pytest.approx([1, 0.05 ** (1 / 2), 1])
+    assert str(result.method).startswith("exact one-sided bound")
+    turned = area([5.0, 4, 3, 2, 1], [0, 0, 0, 1, 1]).estimate()
+    assert [turned.value, turned.low, turned.high] == pytest.approx([0, 0, 1 - 0.05 ** (1 / 2)])
+    assert mean([perfect] * 5).estimate().low == pytest.approx(0.05 ** (1 / 10))
+    names = np.array(list("abcde"))
+    assert mean([perfect] * 4, [names] * 4).estimate().low == pytest.approx(0.05 ** (1 / 2))
+    assert difference(perfect, perfect).p == 1
+    assert difference(perfect, area([5.0, 4, 3, 2, 1], [0, 0, 0, 1, 1])).p is None
+
+
+def test_the_exact_bound_holds_where_it_is_reached() -> None:
+    """Positives that fall below all negatives with probability 1 - a have the area a: the least favourable case."""
+    pairs, rng = 8, np.random.default_rng(0)
+    bound = 0.05 ** (1 / pairs)
+    right = rng.random((200_000, pairs)) < bound
+    assert right.all(axis=1).mean() == pytest.approx(0.05, abs=0.003)
+
+
+def test_equal_scores_are_no_certainty() -> None:
+    result = area([1.0, 1, 1, 1], [0, 0, 1, 1]).estimate()
+    assert (result.value, result.low) == (0.5, None)
     assert "no variance" in str(result.reason)
     assert area([1.0, 3, 2], [0, 0, 1]).estimate().low is None
-    assert difference(perfect, perfect).p == 1
-    assert difference(perfect, area([4.0, 3, 2, 1], [0, 0, 1, 1])).p is None
 
 
 @pytest.mark.slow

@@ -66,3 +66,11 @@ def test_a_reason_is_given_to_missing_values_only() -> None:
     missing = Estimate(value=None, method="DeLong").explained("no positives")
     assert (missing.reason, missing.method) == ("no positives", "DeLong")
     assert AREA.with_counts({"n": 7}).n == 7
+
+
+def test_a_caveat_is_shown_wherever_the_estimate_is() -> None:
+    estimate = Estimate(value=0.9, low=0.8, high=0.95, counts={"n": 30}).with_caveat("the lowest of 6 groups")
+    assert estimate.described == "0.900 (0.800 to 0.950) [the lowest of 6 groups], n 30"
+    assert str(Estimate(value=0.9).with_caveat("few")) == "0.900 [few]"
+    assert Estimate.missing("nobody").with_caveat("few").caveat is None
+    assert Estimate.model_validate_json(estimate.model_dump_json()) == estimate

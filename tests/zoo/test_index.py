@@ -19,11 +19,13 @@ from tests.report.figures.cases import CASES, evaluated
 METRIC = Estimate(value=0.9, low=0.8, high=0.95, counts={"n": 120, "0": 80, "1": 40})
 
 
-def put(folder: Path, name: str, gain: float = 0.1, simulated: bool = True, **more: object) -> None:
+def put(
+    folder: Path, name: str, gain: float = 0.1, simulated: bool = True, p: float | None = None, **more: object
+) -> None:
     """A released folder, as far as the index reads it."""
     place = folder / name
     place.mkdir(parents=True)
-    difference = METRIC.model_copy(update={"value": gain, "low": gain - 0.05, "high": gain + 0.05})
+    difference = METRIC.model_copy(update={"value": gain, "low": gain - 0.05, "high": gain + 0.05, "p": p})
     baseline = Baseline(name="mean pooling, linear", metrics={"auroc": METRIC}, difference={"auroc": difference})
     sections = {"baseline": baseline, "oracle": Oracle(metrics={"auroc": METRIC})}
     write_report(place / "report.json", Report(folds=1, metrics={"auroc": METRIC}, sections=sections))
@@ -82,3 +84,14 @@ def test_the_box_fits_a_terminal_and_says_what_the_card_says_first(name: str) ->
         assert words in joined
     if name != "multiclass":
         assert str(report.metrics[evaluation.endpoint.metric]) in joined
+
+
+def test_the_verdicts_of_all_tools_are_adjusted_together(tmp_path: Path) -> None:
+    for name, p in (("first", 0.01), ("second", 0.03), ("third", 0.04)):
+        put(tmp_path, name, p=p)
+    write_index(tmp_path)
+    rows = (tmp_path / "README.md").read_text(encoding="utf-8").splitlines()
+    cells = {name: next(row for row in rows if f"({name}/README.md)" in row) for name in ("first", "second", "third")}
+    assert "yes: 0.100 (0.050 to 0.150), p 0.010, Holm 0.030" in cells["first"]
+    assert "not shown: 0.100 (0.050 to 0.150), p 0.030, Holm 0.060" in cells["second"]
+    assert "not shown: 0.100 (0.050 to 0.150), p 0.040, Holm 0.060" in cells["third"]

@@ -3,10 +3,13 @@
 from typing import ClassVar, Self
 
 from mil.report.evaluation import Evaluation
+from mil.report.metric_intervals import metric_intervals
 from mil.report.page.words import named
+from mil.report.paired_difference import CORRECTED, FOR_MODELS, paired_differences, shown_sign
 from mil.report.predictions import checked, report_folds, same_patients
 from mil.report.schema import Estimate, Report, Section
-from mil.stats.bootstrap_intervals import difference, intervals
+from mil.stats.corrected_resampled import FOR_METHOD
+from mil.stats.estimate import format_p
 
 
 class Comparator(Section):
@@ -30,24 +33,26 @@ class Comparator(Section):
         table = evaluation.comparators.get(cls.key)
         if table is None:
             return None
-        endpoint, folds, counts = evaluation.endpoint, evaluation.folds, evaluation.counts
+        endpoint, folds = evaluation.endpoint, evaluation.folds
         others = report_folds(checked(table, endpoint, cls.key), endpoint)
         same_patients(folds, others, cls.key)
         others = [fold._replace(logits=compared.logits) for fold, compared in zip(folds, others, strict=True)]
-        resamples, seed = evaluation.resamples, evaluation.seed
         return cls(
             name=cls.model_name,
-            metrics=intervals(endpoint.score, others, resamples, seed, counts=counts),
-            difference=difference(endpoint.score, folds, others, resamples, seed, counts=counts),
+            metrics=metric_intervals(evaluation, others),
+            difference=paired_differences(evaluation, others),
         )
 
     def verdict(self, metric: str) -> str:
         """Return whether the evaluated model is better by this metric, as a sentence."""
         gain = self.difference.get(metric)
         if gain is None or gain.value is None or gain.low is None or gain.high is None:
-            return f"The difference to {self.name} is not estimable."
-        shown = "beats" if gain.low > 0 else "is worse than" if gain.high < 0 else "is not shown to beat"
-        return f"The model {shown} {self.name}: difference in {named(metric)} {gain}, paired."
+            reason = f": {gain.reason}" if gain is not None and gain.reason else ""
+            return f"The difference to {self.name} is not estimable{reason}."
+        shown = {1: "beats", -1: "is worse than", 0: "is not shown to beat"}[shown_sign(gain)]
+        p = "" if gain.p is None else f", p {format_p(gain.p)}"
+        question = FOR_METHOD if gain.method == CORRECTED else FOR_MODELS
+        return f"The model {shown} {self.name}: difference in {named(metric)} {gain}, paired{p}, {question}."
 
 
 def comparators(report: Report) -> list[Comparator]:

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from mil.endpoints.endpoint import Endpoint
 from mil.report.evaluation import Evaluation
+from mil.report.paired_difference import judged
 from mil.report.predictions import fold_name, rows_of
 from mil.report.schema import Estimate, Model
 from mil.report.sections.clinical import Clinical
+from mil.report.verdict_minimum import shortage
 from mil.stats import cox_regression, odds_ratios
 from mil.stats.bootstrap import Score
 from mil.stats.bootstrap_intervals import intervals
@@ -27,6 +29,7 @@ from mil.stats.weights import Floats
 
 SCORE, CLINICAL = "score_", "clinical_"
 """Columns of the designs; the underscore keeps them apart from clinical columns."""
+DIFFERENCES = ("both_minus_clinical", "score_minus_clinical")
 FEWEST = 10
 """Events, and for classes as many without, among the select patients of a model with two coefficients."""
 
@@ -117,6 +120,8 @@ def discrimination_gain(evaluation: Evaluation, clinical: Clinical) -> Discrimin
         folds.append(fold._replace(logits=torch.from_numpy(scores), target=target))
         fitted.append(models)
     metrics = intervals(_score(endpoint), folds, evaluation.resamples, evaluation.seed, counts=evaluation.counts)
+    reason, ratio = shortage(endpoint, evaluation.folds, endpoint.metric), evaluation.fold_ratio
+    metrics |= {name: judged(metrics[name], ratio, reason) for name in DIFFERENCES}
     return DiscriminationGain(metric=endpoint.metric, fitted=tuple(fitted), **metrics)
 
 

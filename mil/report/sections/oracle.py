@@ -3,9 +3,9 @@
 from typing import ClassVar, Self
 
 from mil.report.evaluation import Evaluation
+from mil.report.metric_intervals import metric_intervals
 from mil.report.predictions import oracle_folds
 from mil.report.schema import Estimate, Section
-from mil.stats.bootstrap_intervals import intervals
 
 
 class Oracle(Section):
@@ -30,5 +30,5 @@ class Oracle(Section):
         if table is None:
             return None
         folds = oracle_folds(table, evaluation.folds, endpoint)
-        scored = intervals(endpoint.score, folds, evaluation.resamples, evaluation.seed, counts=evaluation.counts)
+        scored = metric_intervals(evaluation, folds)
         return cls(metrics={endpoint.metric: scored[endpoint.metric]})

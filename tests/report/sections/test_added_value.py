@@ -17,6 +17,7 @@ from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.regression import Regression
 from mil.report.sections.added_value import AddedValue, adjusted
 from mil.report.sections.clinical import Clinical, without_certain
+from mil.stats.corrected_resampled import fold_mean
 from tests.report.followed import COMPETING, ENDPOINT, clinic, competed, with_risks
 from tests.report.tables import binary, refitted
 
@@ -143,7 +144,10 @@ def test_binary_gains_are_differences_of_areas() -> None:
     by_fold = [part for _, part in table[table["role"] == "report"].groupby("fold")]
     expected = [roc_auc_score(part["label"], part["p_1"]) for part in by_fold]
     assert gained.score.folds == pytest.approx(expected, abs=1e-12)
-    assert gained.both_minus_clinical.low > 0  # the covariates are noise
+    gain = gained.both_minus_clinical
+    assert gain.second is not None
+    assert gain.second.low > 0  # the covariates are noise, for these trained models
+    assert gain.p == pytest.approx(fold_mean(gain.folds, 50 / 100).p)
 
 
 def test_a_level_without_events_is_left_out_and_the_rest_is_its_limit() -> None:

@@ -16,9 +16,9 @@ from mil.endpoints.ordinal import Ordinal
 from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox
 from mil.report.evaluation import Evaluation
+from mil.report.metric_intervals import metric_intervals
 from mil.report.sections.agreement import bland_altman
 from mil.report.sections.discrimination import Discrimination
-from mil.stats.bootstrap_intervals import intervals
 from tests.estimates import holds, triple, value_of
 from tests.report import tables
 from tests.report.tables import refitted
@@ -61,7 +61,14 @@ def by_fold(table: pd.DataFrame, metric: Callable[[pd.DataFrame], float]) -> flo
     return float(np.mean([metric(rows) for _, rows in report.groupby("fold")]))
 
 
-def test_a_binary_question_has_areas_with_two_intervals_and_the_prevalence() -> None:
+def pooled_ranks(table: pd.DataFrame, label: str = "label", score: str = "p_1") -> float:
+    """Average precision by scikit-learn, of percentile ranks within folds."""
+    report = table[table["role"] == "report"]
+    ranks = report.groupby("fold")[score].rank(pct=True)
+    return float(sklearn.average_precision_score(report[label], ranks))
+
+
+def test_a_binary_question_has_areas_and_the_prevalence() -> None:
     table = tables.binary()
     section = computed(table, Binary())
     (question,) = section.questions
@@ -69,14 +76,20 @@ def test_a_binary_question_has_areas_with_two_intervals_and_the_prevalence() -> 
     assert (question.name, question.n, question.positives) == ("1", len(report), report["label"].sum())
     expected = by_fold(table, lambda rows: sklearn.roc_auc_score(rows["label"], rows["p_1"]))
     assert question.auroc.value == pytest.approx(expected, abs=1e-12)
-    assert question.auroc_delong.value == pytest.approx(expected, abs=1e-12)
-    expected = by_fold(table, lambda rows: sklearn.average_precision_score(rows["label"], rows["p_1"]))
-    assert question.auprc.value == pytest.approx(expected, abs=1e-12)
+    assert question.auroc.method == "DeLong, on the logit scale; mean of 3 folds"
+    assert question.auroc.second is not None
+    assert question.auroc.second.method == "for the method, trained anew: corrected resampled t over 3 folds"
+    assert question.auprc.value == pytest.approx(pooled_ranks(table), abs=1e-12)
+    assert "percentile ranks within each of 3 folds, pooled" in str(question.auprc.method)
+    alone = computed(tables.binary(folds=1), Binary()).questions[0]
+    rows = tables.binary(folds=1)
+    assert value_of(alone.auprc) == pytest.approx(sklearn.average_precision_score(rows["label"], rows["p_1"]))
+    assert alone.auroc.second is None
     assert question.prevalence == report["label"].mean()
-    for estimate in (question.auroc, question.auroc_delong, question.auprc):
+    for estimate in (question.auroc, question.auprc, alone.auroc, alone.auprc):
         value, low, high = triple(estimate)
         assert low < value < high
-        assert estimate.counts == {"n": question.n, "positives": question.positives}
+        assert estimate.counts["positives"] == report["label"].sum()
     assert section.called == "probability above 0.5"
     assert section.accuracy is not None
     assert section.accuracy.counts["successes"] == (report["label"] == (report["p_1"] > 0.5)).sum()
@@ -107,7 +120,7 @@ def test_classes_are_counted_as_scikit_learn_counts_them() -> None:
 def test_means_over_classes_are_the_endpoints_own(endpoint: Binary | Multiclass) -> None:
     table = tables.binary() if isinstance(endpoint, Binary) else tables.multiclass()
     section, evaluated = computed(table, endpoint), evaluation(table, endpoint)
-    for name, interval in intervals(endpoint.score, evaluated.folds, 50, 0).items():
+    for name, interval in metric_intervals(evaluated).items():
         ours = section.questions[0].auroc if name == "auroc" else getattr(section, name)
         assert triple(ours) == pytest.approx(triple(interval), abs=1e-12)
 
@@ -116,7 +129,7 @@ def test_means_over_classes_are_the_endpoints_own(endpoint: Binary | Multiclass)
 def test_grades_are_called_by_their_median_as_the_endpoint_does(method: str) -> None:
     table, endpoint = tables.multiclass(), Ordinal("label", GRADES, method)
     section, evaluated = computed(table, endpoint), evaluation(table, endpoint)
-    scored = intervals(endpoint.score, evaluated.folds, 50, 0)
+    scored = metric_intervals(evaluated)
     assert [question.name for question in section.questions] == [">= b", ">= c"]
     pairs = {
         "qwk": section.quadratic_kappa,
@@ -142,7 +155,6 @@ def test_a_label_is_asked_of_those_of_whom_it_is_known() -> None:
         table[table["second"] != ""], lambda rows: sklearn.roc_auc_score(rows["second"] == "1", rows["p_second"])
     )
     assert second.auroc.value == pytest.approx(expected, abs=1e-12)
-    assert second.auroc_delong.value == pytest.approx(expected, abs=1e-12)
     mean = (value_of(first.auroc) + value_of(second.auroc)) / 2
     assert value_of(section.macro_auroc) == pytest.approx(mean, abs=1e-12)
     assert section.called is None
@@ -153,7 +165,7 @@ def test_what_report_patients_do_not_define_has_a_reason() -> None:
     table = table[(table["role"] != "report") | (table["label"] == 0)]
     section = computed(table, Binary())
     (question,) = section.questions
-    for entry in (question.auroc, question.auroc_delong, question.auprc, section.balanced_accuracy):
+    for entry in (question.auroc, question.auprc, section.balanced_accuracy):
         assert entry is not None
         assert entry.value is entry.low is entry.high is None
         assert str(entry.reason).startswith("no fold has")
@@ -203,7 +215,6 @@ def test_intervals_of_areas_cover_the_truth() -> None:
     score, positive = sampled(rng, 400_000)
     truth = {
         "auroc": sklearn.roc_auc_score(positive, score),
-        "auroc_delong": sklearn.roc_auc_score(positive, score),
         "auprc": sklearn.average_precision_score(positive, score),
     }
     inside: dict[str, list[bool]] = {name: [] for name in truth}
