@@ -96,7 +96,7 @@ def _group_table(title: str, rows: pd.DataFrame, described: list[str]) -> Table:
 
 def _notes(table: pd.DataFrame) -> Iterator[str]:
     if any(table[f"{name}_zero_excluded"].eq(True).any() for name in NUMBERS if name):
-        yield "* shown to differ: the interval excludes zero and p < 0.05, against the best adjusted for all pairs of runs"
+        yield "* shown to differ: the interval excludes zero and p < 0.05 (against the best: adjusted for all pairs)"
     if (amount := table["group"].nunique()) > 1:
         yield f"{amount} groups of different patients or targets: no rank holds across them."
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mil import checkpoint
 from mil.errors import ConfigError
 from mil.inference.embeddings import embedded
+from mil.report.paired_difference import ALPHA, shown_sign
 from mil.report.schema import Model
 from mil.report.sections.site_effects import Sites, WithinSites
 from mil.runs.design_gap import DesignGap
@@ -19,7 +20,7 @@ from mil.runs.designs import split_name
 from mil.runs.run import Run, one_row_per_patient
 from mil.runs.states import checkpoints_in
 from mil.splits.sites import sites_of
-from mil.stats.estimate import Estimate
+from mil.stats.estimate import Estimate, format_p
 from mil.stats.site_signature import NAMES, PARTS, SitePredictability, beyond, site_predictability
 from mil.study import build
 from mil.study.pipeline import read_study
@@ -32,9 +33,9 @@ logger = logging.getLogger(__name__)
 JUDGED = ("encoder", "embedding")
 """Inputs for which a sentence says whether there is a signature."""
 METHOD = (
-    "logistic regression on at most 64 principal components, five-fold cross-validation over patients; label, encoder "
-    "and embedding of all patients of the run, including those that the model was trained on; score of the reported "
-    "patients, as ranks within folds"
+    "linear discriminant analysis on at most 64 principal components, five-fold cross-validation over patients; label, "
+    "encoder and embedding of all patients of the run, including those that the model was trained on; score of the "
+    "reported patients, as ranks within folds; p by permuting the sites"
 )
 
 
@@ -192,27 +193,23 @@ def signature_sentence(
 ) -> str:
     """Return a sentence on whether an input predicts the site better than chance and better than the label alone."""
     result, label, gain = predicted_from[name], predicted_from["label"], beyond_label[name]
-    accuracy, chance = _bounded(result.balanced_accuracy), result.chance["balanced_accuracy"]
+    accuracy, of_label, gained = (_estimated(each.balanced_accuracy) for each in (result, label, gain))
+    p = "" if accuracy.p is None else f", p {format_p(accuracy.p)}"
     scope = (
-        f"of {result.n} patients of {result.sites} sites with balanced accuracy {_span(accuracy)}, chance {chance:.3f}"
+        f"of {result.n} patients of {result.sites} sites with balanced accuracy {accuracy}, "
+        f"by chance {result.chance['balanced_accuracy']:.3f}{p}"
     )
-    if accuracy[1] <= chance:
+    if accuracy.p is None or accuracy.p >= ALPHA:
         return f"no signature is shown: the {NAMES[name]} predicts the site {scope}"
-    label_span, gained = _span(_bounded(label.balanced_accuracy)), _bounded(gain.balanced_accuracy)
-    if gained[1] > 0:
-        return f"a signature is shown: the {NAMES[name]} predicts the site {scope}; the label alone {label_span}"
+    if shown_sign(gained) > 0:
+        return f"a signature is shown: the {NAMES[name]} predicts the site {scope}; the label alone {of_label}"
     return (
-        f"the {NAMES[name]} predicts the site {scope}; the label alone is not shown to predict it worse, {label_span}, "
-        f"a difference of {_span(gained, '+')}: differences between the sites' patients may explain it"
+        f"the {NAMES[name]} predicts the site {scope}; the label alone is not shown to predict it worse, {of_label}, "
+        f"a difference of {gained}: differences between the sites' patients may explain it"
     )
 
 
-def _bounded(estimate: Estimate | None) -> tuple[float, float, float]:
-    if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
-        raise ValueError("an estimate of an audit has a value and an interval")
-    return estimate.value, estimate.low, estimate.high
-
-
-def _span(interval: tuple[float, float, float], sign: str = "") -> str:
-    value, low, high = interval
-    return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+def _estimated(estimate: Estimate | None) -> Estimate:
+    if estimate is None or estimate.value is None:
+        raise ValueError("an estimate of an audit has a value")
+    return estimate

@@ -15,8 +15,8 @@ from mil.stats.site_signature import SitePredictability
 from mil.study.compose import read_config, write_config
 
 
-def predictability(value: float, low: float, high: float) -> SitePredictability:
-    accuracy = Estimate(value=value, low=low, high=high)
+def predictability(value: float, low: float, high: float, p: float | None = None) -> SitePredictability:
+    accuracy = Estimate(value=value, low=low, high=high, p=p)
     return SitePredictability(
         n=90, sites=3, left_out=0, balanced_accuracy=accuracy, chance={"balanced_accuracy": 1 / 3}
     )
@@ -26,16 +26,20 @@ def predictability(value: float, low: float, high: float) -> SitePredictability:
     ("embedding", "more", "start"),
     [
         (
-            (0.4, 0.3, 0.5),
+            (0.4, 0.35, 0.5, 0.2),
             (0.1, 0.02, 0.2),
             "no signature is shown: the bag embedding predicts the site of 90 patients",
         ),
-        ((0.8, 0.7, 0.9), (0.4, 0.3, 0.5), "a signature is shown: the bag embedding predicts the site of 90 patients"),
-        ((0.5, 0.4, 0.6), (0.1, -0.1, 0.2), "the bag embedding predicts the site of 90 patients"),
+        (
+            (0.8, 0.7, 0.9, 0.005),
+            (0.4, 0.3, 0.5),
+            "a signature is shown: the bag embedding predicts the site of 90 patients",
+        ),
+        ((0.5, 0.4, 0.6, 0.01), (0.1, -0.1, 0.2), "the bag embedding predicts the site of 90 patients"),
     ],
 )
 def test_words_weigh_the_embedding_against_chance_and_label(
-    embedding: tuple[float, float, float], more: tuple[float, float, float], start: str
+    embedding: tuple[float, float, float, float], more: tuple[float, float, float], start: str
 ) -> None:
     predicted_from = {"label": predictability(0.4, 0.34, 0.46), "embedding": predictability(*embedding)}
     sentence = signature_sentence("embedding", predicted_from, {"embedding": predictability(*more)})

@@ -55,7 +55,7 @@ class Sites(Section):
 
         None where the clinical table has fewer than two sites of reported patients. A site with too few patients keeps
         its row. A score may predict the site through the label alone, where sites differ in their patients: what it
-        adds to the label is the site's signature.
+        adds to the label is the site's signature, which the p value of score and label together is about.
         """
         site = _site_of(evaluation)
         if site is None:
@@ -104,8 +104,9 @@ def _predictability(evaluation: Evaluation, site: "pd.Series[str]") -> dict[str,
     strata = endpoint.strata(endpoint.encode(reported))
     label = (strata[:, None] == np.unique(strata)).astype(np.float64)
     inputs = {"score": score, "label": label, "score_and_label": np.concatenate([score, label], 1)}
+    beyond_label = {"score_and_label": strata}  # sites are permuted among patients with one label
     names = site.fillna("").tolist()
     return {
-        name: site_predictability(values, names, evaluation.resamples, evaluation.seed)
+        name: site_predictability(values, names, evaluation.resamples, evaluation.seed, beyond_label.get(name))
         for name, values in inputs.items()
     }
