@@ -163,7 +163,9 @@ def _decision_curves(part: EndpointReport) -> Iterator[Field]:
     key = "horizons" if section.horizons else "questions"
     curves = [curve for curve in section.horizons or section.questions if curve.thresholds and curve.gain is not None]
     useless = [
-        curve for curve in curves if curve.gain is not None and not any((low or 0) > 0 for low in curve.gain.low)
+        curve
+        for curve in curves
+        if (judged := curve.simultaneous or curve.gain) is not None and not any((low or 0) > 0 for low in judged.low)
     ]
     if useless:
         text = (

@@ -6,7 +6,7 @@ of the groups may differ by, so that `gap ± quantile` holds the true difference
 zero only where the p value is below 0.05.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,8 @@ class PermutedGap(NamedTuple):
     value: float
     permuted: Floats
     """`(r,)`"""
+    limit: float = 1.0
+    """the largest gap that there may be"""
 
     @property
     def by_chance(self) -> float:
@@ -35,11 +37,35 @@ class PermutedGap(NamedTuple):
         return min(1.0, tests * (reached + 1) / (len(self.permuted) + 1))
 
     def bounds(self, tests: int = 1, level: float = LEVEL) -> tuple[float, float]:
-        """Return bounds of the difference of the two groups, within -1 and 1, by Bonferroni for so many tests."""
+        """Return bounds of the difference of the two groups, by Bonferroni for so many tests."""
         tail = (1 - level) / tests
         rank = int(np.ceil((len(self.permuted) + 1) * (1 - tail)))
-        half = float(np.sort(self.permuted)[rank - 1]) if rank <= len(self.permuted) else 1.0
-        return max(-1.0, self.value - half), min(1.0, self.value + half)
+        half = float(np.sort(self.permuted)[rank - 1]) if rank <= len(self.permuted) else self.limit
+        return max(-self.limit, self.value - half), min(self.limit, self.value + half)
+
+
+def group_gap(
+    value: float,
+    metric: Callable[[Floats], Floats],
+    group: NDArray[np.intp],
+    strata: NDArray[np.int64],
+    count: int,
+    generator: np.random.Generator,
+) -> PermutedGap:
+    """Return the gap between the largest and the smallest value of a metric in several groups, with permuted groups.
+
+    Args:
+        value: The gap that is seen.
+        metric: From weights `(r, p)` to values `(r,)`.
+        group: Of each patient, `(p,)`, from 0.
+        strata: Patients among whom groups are permuted, `(p,)`; they keep each group's number of positives.
+        count: Number of permutations.
+        generator: Of the draws.
+    """
+    shuffled = group[permutations(strata, count, generator)]  # (r, p)
+    values = np.stack([metric((shuffled == each) * 1.0) for each in range(int(group.max()) + 1)])
+    defined = values[:, np.isfinite(values).all(axis=0)]
+    return PermutedGap(value, np.asarray(np.ptp(defined, axis=0), np.float64))
 
 
 def permutations(strata: NDArray[np.int64], count: int, generator: np.random.Generator) -> NDArray[np.intp]:

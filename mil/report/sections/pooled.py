@@ -18,6 +18,7 @@ from mil.report.evaluation import Evaluation
 from mil.report.schema import Curve, Estimate, Model, Number
 from mil.stats.bootstrap import Floats, Fold
 from mil.stats.bootstrap_intervals import Sampled, sampled
+from mil.stats.max_type import simultaneous_band
 
 METHOD = "percentile, patients resampled over all folds"
 _POINTS, _BINS, _IN_A_BIN = 50, 10, 10
@@ -69,6 +70,14 @@ def band(samples: Mapping[str, Sampled], name: str) -> Band:
     metrics = [samples[f"{name} {index}"] for index in range(sum(key.startswith(f"{name} ") for key in samples))]
     low, high = zip(*(metric.bounds() for metric in metrics), strict=True)
     return Band(value=tuple(metric.value for metric in metrics), low=low, high=high)
+
+
+def simultaneous(samples: Mapping[str, Sampled], name: str) -> Band:
+    """Return value and sup-t bounds of every point: the band holds all of them at once in 95% of samples."""
+    metrics = [samples[f"{name} {index}"] for index in range(sum(key.startswith(f"{name} ") for key in samples))]
+    values = np.array([metric.value for metric in metrics])
+    bounds = simultaneous_band(values, np.stack([metric.samples for metric in metrics], axis=1))
+    return Band(value=tuple(values.tolist()), low=tuple(bounds.low.tolist()), high=tuple(bounds.high.tolist()))
 
 
 def curve(samples: Mapping[str, Sampled], grid: Floats) -> Curve:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from scipy import stats
 from torch import Tensor
@@ -79,6 +80,23 @@ class Measure:
     """the smallest within each fold; with fewer the folds are pooled"""
     pooled: str
     """the method of the interval where the folds are pooled"""
+    outcomes_alike: bool = True
+    """whether levels are permuted among patients with one outcome, which keeps each level's number of positives"""
+    largest_gap: float = 1.0
+    """the largest difference that two levels may have"""
+
+    def grouped(self, members: Sequence[Sequence[str]]) -> tuple[Fold, NDArray[np.intp]]:
+        """Return the patients of some groups, all folds together, and the group of each, `(p,)`."""
+        patients = _restricted(self.together, [name for group in members for name in group])
+        group_of = {name: at for at, group in enumerate(members) for name in group}
+        return patients, np.array([group_of[str(name)] for name in np.asarray(patients.patients)], dtype=np.intp)
+
+    def alike(self, target: Tensor) -> NDArray[np.int64]:
+        """Return the stratum of each patient, `(p,)`, within which levels are permuted."""
+        if not self.outcomes_alike:
+            return np.zeros(len(target), np.int64)
+        answers = np.nan_to_num(target.double().numpy().reshape(len(target), -1), nan=-1.0)
+        return np.asarray(np.unique(answers, axis=0, return_inverse=True)[1], np.int64).reshape(-1)
 
     def of(self, members: Sequence[str], resamples: int, seed: int) -> Measured:
         """Return the metric of these patients."""

@@ -4,7 +4,7 @@ No row is left out. One with fewer than 20 positives or 20 negatives (20 events,
 metric.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Self
 from zlib import crc32
 
@@ -17,7 +17,7 @@ from mil.endpoints.question import Question
 from mil.report.evaluation import Evaluation
 from mil.report.schema import LEVEL, Drawing, Estimate, Model, Report, Section
 from mil.report.sections.calls import CallRates, called
-from mil.report.sections.gaps import Gap, equalised_odds, metric_gap, proportion_gap
+from mil.report.sections.gaps import FoundGap, Gap, equalised_odds, gap_estimate, metric_gap, proportion_gap, seed_of
 from mil.report.sections.levels import levels, order
 from mil.report.sections.subgroup_metrics import (
     LEAST,
@@ -30,6 +30,7 @@ from mil.report.sections.subgroup_metrics import (
     question_measure,
 )
 from mil.stats.bootstrap_intervals import Sampled
+from mil.stats.label_permutation import PermutedGap
 from mil.stats.multiple_tests import holm
 
 Members = Sequence[str]
@@ -156,7 +157,7 @@ class Subgroups(Section):
         for variable, level_of in levels_of.items():
             members = {level: list(level_of.index[level_of == level]) for level in order(level_of)}
             rows += [table.row(variable, level, patients) for level, patients in members.items()]
-            variables.append(table.spread(variable, list(members)))
+            variables.append(table.spread(variable, members))
         return cls(
             metric=evaluation.endpoint.metric,
             least=LEAST,
@@ -164,10 +165,10 @@ class Subgroups(Section):
             absent=tuple(absent),
             variables=_adjusted(variables),
             worst=_worst_of_all(variables),
-            largest_gap=_largest(variables, lambda spread: spread.gap),
-            largest_sensitivity_gap=_largest(variables, lambda spread: spread.sensitivity_gap),
-            largest_specificity_gap=_largest(variables, lambda spread: spread.specificity_gap),
-            equalised_odds_difference=_largest_odds(variables),
+            largest_gap=table.largest("metric"),
+            largest_sensitivity_gap=table.largest("sensitivity"),
+            largest_specificity_gap=table.largest("specificity"),
+            equalised_odds_difference=table.largest_odds(),
         )
 
     def drawings(self, evaluation: Evaluation, report: Report) -> Iterator[Drawing]:
@@ -191,6 +192,8 @@ class _Table:
         self.measures = {question.name: question_measure(evaluation, question) for question in several}
         self.samples: dict[tuple[str, str, str | None], Sampled] = {}
         self.results: dict[tuple[str, str, str | None], SubgroupResult] = {}
+        self.gaps: dict[str, dict[str, FoundGap | None]] = {}
+        self.odds: dict[str, PermutedGap | None] = {}
 
     def row(self, variable: str, level: str, members: Members) -> SubgroupRow:
         """Return everything about one level."""
@@ -237,34 +240,64 @@ class _Table:
             [decision] = self.decisions.values()
         return CallRates() if decision is None else decision.rates(patients.index)
 
-    def spread(self, variable: str, names: Sequence[str]) -> VariableSpread:
+    def spread(self, variable: str, members: Mapping[str, Members]) -> VariableSpread:
         """Return worst level, largest gaps and whether the levels differ, over the levels that can be estimated."""
-        spread = self._spread(variable, names, self.only_question)
-        questions = {name: self._spread(variable, names, name) for name in self.measures}
+        spread = self._spread(variable, members, self.only_question, self.main)
+        questions = {name: self._spread(variable, members, name, each) for name, each in self.measures.items()}
         return VariableSpread(
             variable=variable,
-            levels=len(names),
+            levels=len(members),
             **dict(spread),
             questions=tuple(QuestionSpread(name=name, **dict(each)) for name, each in questions.items()),
         )
 
-    def _spread(self, variable: str, names: Sequence[str], question: str | None) -> Spread:
-        samples = {name: self.samples.get((variable, name, question)) for name in names}
+    def _spread(self, variable: str, members: Mapping[str, Members], question: str | None, measure: Measure) -> Spread:
+        samples = {name: self.samples.get((variable, name, question)) for name in members}
         defined = {name: each for name, each in samples.items() if each is not None and np.isfinite(each.value)}
-        results = {name: self.results[variable, name, question] for name in names}
+        results = {name: self.results[variable, name, question] for name in members}
         sensitivities = {name: result.sensitivity for name, result in results.items()}
         # of two cuts, the one that may miss positives and the one that may raise false alarms
         specificities = {name: result.upper_specificity or result.specificity for name, result in results.items()}
         worst = min(defined, key=lambda name: defined[name].value, default=None)
-        seed = self.evaluation.seed + crc32(variable.encode())
+        seed = seed_of(self.evaluation.seed, variable, question or "")
+        gaps = {
+            "metric": metric_gap(defined, measure, members, seed),
+            "sensitivity": proportion_gap(sensitivities, LEAST, seed),
+            "specificity": proportion_gap(specificities, LEAST, seed + 1),
+        }
+        odds = equalised_odds(sensitivities, specificities, LEAST, seed)
+        if question == self.only_question:
+            self.gaps[variable], self.odds[variable] = gaps, odds
+        shown = {kind: None if gap is None else gap.gap() for kind, gap in gaps.items()}
         return Spread(
-            worst=None if worst is None else LevelValue(group=worst, estimate=results[worst].value),
-            gap=metric_gap(defined),
+            worst=None if worst is None else _worst(worst, results[worst].value, len(defined)),
+            gap=shown["metric"],
             heterogeneity=heterogeneity(list(defined.values())),
-            sensitivity_gap=proportion_gap(sensitivities, LEAST),
-            specificity_gap=proportion_gap(specificities, LEAST),
-            equalised_odds=equalised_odds(sensitivities, specificities, LEAST, self.evaluation.resamples, seed),
+            sensitivity_gap=shown["sensitivity"],
+            specificity_gap=shown["specificity"],
+            equalised_odds=None if odds is None else gap_estimate(odds),
         )
+
+    def largest(self, kind: str) -> Gap | None:
+        """Return the gap of the variable where it is largest, judged for all variables that have one."""
+        gaps = {variable: gap for variable, of_kind in self.gaps.items() if (gap := of_kind[kind]) is not None}
+        if not gaps:
+            return None
+        variable = max(gaps, key=lambda name: gaps[name].permuted.value)
+        return gaps[variable].gap(variable, len(gaps))
+
+    def largest_odds(self) -> VariableEstimate | None:
+        """Return the difference in equalised odds of the variable where it is largest, judged for all of them."""
+        odds = {variable: each for variable, each in self.odds.items() if each is not None}
+        if not odds:
+            return None
+        variable = max(odds, key=lambda name: odds[name].value)
+        return VariableEstimate(variable=variable, estimate=gap_estimate(odds[variable], len(odds)))
+
+
+def _worst(level: str, value: Estimate, levels: int) -> LevelValue:
+    """Return the lowest of several levels, whose value is too low on average."""
+    return LevelValue(group=level, estimate=value.with_caveat(f"the lowest of {levels} levels" if levels > 1 else None))
 
 
 def _adjusted(variables: Sequence[VariableSpread]) -> tuple[VariableSpread, ...]:
@@ -282,22 +315,6 @@ def _adjusted(variables: Sequence[VariableSpread]) -> tuple[VariableSpread, ...]
 def _worst_of_all(variables: Sequence[VariableSpread]) -> LevelValue | None:
     worst = [each.worst.model_copy(update={"variable": each.variable}) for each in variables if each.worst is not None]
     return min(worst, key=lambda level: level.estimate.value or 0.0, default=None)
-
-
-def _largest(variables: Sequence[VariableSpread], gap_of: Callable[[Spread], Gap | None]) -> Gap | None:
-    """Return the gap of the variable where it is largest."""
-    gaps = [gap.model_copy(update={"variable": each.variable}) for each in variables if (gap := gap_of(each))]
-    estimable = [gap for gap in gaps if gap.estimate.value is not None]
-    return max(estimable, key=lambda gap: gap.estimate.value or 0.0, default=None)
-
-
-def _largest_odds(variables: Sequence[VariableSpread]) -> VariableEstimate | None:
-    odds = [
-        VariableEstimate(variable=each.variable, estimate=each.equalised_odds)
-        for each in variables
-        if each.equalised_odds is not None
-    ]
-    return max(odds, key=lambda each: each.estimate.value or 0.0, default=None)
 
 
 def _calibration(evaluation: Evaluation, patients: pd.DataFrame, question: Question | None) -> MeanCalibration | None:

@@ -1,7 +1,9 @@
 """Decision curves: the net benefit of acting on the model at each threshold, against all, none and clinical variables.
 
 Vickers & Elkin, Medical Decision Making 26, 2006; at a horizon Vickers et al., BMC Medical Informatics and Decision
-Making 8, 2008. Bands are pointwise: no statement is about all thresholds at once.
+Making 8, 2008. Whether acting on the model is worth more is said at the cuts of the tool's own decision, and of all
+thresholds by a band that holds the curve at all of them at once: scanning 50 thresholds for a pointwise band above zero
+finds one by chance far too often.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,11 +22,14 @@ from mil.endpoints.survival_view import SurvivalView
 from mil.errors import PredictionsError
 from mil.fitted.calibrators import calibrated
 from mil.report.evaluation import Evaluation
+from mil.report.paired_difference import shown_sign, without_verdict
 from mil.report.schema import Drawing, Estimate, Model, Number, Report, Row, Section, Sentence
 from mil.report.sections import clinical_baseline
 from mil.report.sections.clinical import Clinical
-from mil.report.sections.pooled import METHOD, Band, band, points, resampled
+from mil.report.sections.own_cuts import OwnCut, own_cuts
+from mil.report.sections.pooled import METHOD, Band, band, points, resampled, simultaneous
 from mil.report.sections.recalibration import Recalibrated, recalibrated
+from mil.report.verdict_minimum import FEWEST_OF_EACH, FEWEST_PATIENTS, MINIMUM
 from mil.stats.bootstrap import Floats
 from mil.stats.estimate import LEVEL
 from mil.stats.net_benefit import censored_net_benefit, incidence_until, net_benefit
@@ -43,6 +48,19 @@ class ClinicalModel(Model):
     clinical_method: str | None = None
     clinical_absent: tuple[str, ...] = Field(default=(), title="Clinical variables that the table lacks")
     clinical_reason: str | None = Field(default=None, title="No clinical model, because")
+
+
+class AtOwnCut(Model):
+    """Net benefit of acting on the tool's own calls, at the probability of a cut."""
+
+    name: str
+    """cut, or lower cut and upper cut"""
+    threshold: float
+    """probability at the cut, the mean over folds"""
+    above: int
+    """patients above it"""
+    benefit: Estimate = Field(title="Net benefit")
+    gain: Estimate = Field(title="Gain over treating all or none")
 
 
 class NetBenefits(Model):
@@ -64,8 +82,12 @@ class NetBenefits(Model):
     """treatments that the model avoids among 100 patients, at the same true positives"""
     level: float | None = None
     method: str | None = None
+    at_cuts: tuple[AtOwnCut, ...] = ()
+    """at the tool's own cuts; none where it cuts no probability of this question"""
+    simultaneous: Band | None = None
+    """of `gain`, at all thresholds at once"""
     useful: tuple[tuple[float, float], ...] = ()
-    """first and last threshold of each stretch where the band of `gain` is above zero"""
+    """first and last threshold of each stretch where the simultaneous band is above zero"""
     verdict: Sentence | None = None
 
 
@@ -102,9 +124,10 @@ class Utility(Section):
     horizons: tuple[DecisionCurve, ...] = ()
 
     def card_rows(self) -> Iterator[Row]:
-        """Yield each curve at a few of its thresholds."""
+        """Yield each curve at the tool's own cuts, and at a few of its thresholds."""
         for key, curves in (("questions", self.questions), ("horizons", self.horizons)):
             for position, curve in enumerate(curves):
+                yield from _own_rows(curve, f"{key}[{position}]")
                 yield from _card_rows(curve, f"{key}[{position}]")
 
     @classmethod
@@ -134,6 +157,13 @@ class Utility(Section):
         yield Drawing("decision_curve", decision_curve(self.questions or self.horizons))
 
 
+def _own_rows(curve: DecisionCurve, source: str) -> Iterator[Row]:
+    for at, each in enumerate(curve.at_cuts):
+        label = f"{curve.name}, own {each.name} at {each.threshold:.3f}"
+        yield Row(f"{label}: net benefit", each.benefit, f"{source}.at_cuts[{at}].benefit")
+        yield Row(f"{label}: gain over treating all or none", each.gain, f"{source}.at_cuts[{at}].gain")
+
+
 def _card_rows(curve: DecisionCurve, source: str) -> Iterator[Row]:
     last, counts = len(curve.thresholds) - 1, {"n": curve.n}
     for at in sorted({round(last * step / (_CARD_POINTS - 1)) for step in range(_CARD_POINTS)} if last >= 0 else ()):
@@ -161,6 +191,8 @@ class _Case:
     clinical_model: ClinicalModel
     clinical: Floats | None
     """probability from the clinical variables, of the same patients, `(p,)`"""
+    cuts: tuple[OwnCut, ...] = ()
+    """of the tool's own decision about this probability"""
 
 
 def thresholds(prevalence: float, count: int = _POINTS) -> Floats:
@@ -186,7 +218,9 @@ def _question_case(
     treated = _Treated(
         name=question.name, n=n, positives=positives, prevalence=positives / max(1, n), calibrated=method
     )
-    return _Case(treated, answered.probability(table), _truth_benefit(truth), clinical_model, probability)
+    shown = pd.Series(answered.probability(table), index=table.index)
+    cuts = own_cuts(evaluation, question, None, answered.columns, shown)
+    return _Case(treated, shown.to_numpy(np.float64), _truth_benefit(truth), clinical_model, probability, cuts)
 
 
 def _horizon_cases(evaluation: Evaluation, view: SurvivalView, clinical: Clinical | None) -> Iterator[_Case]:
@@ -212,8 +246,9 @@ def _horizon_cases(evaluation: Evaluation, view: SurvivalView, clinical: Clinica
             unit=view.unit,
             calibrated=method,
         )
-        benefit = _horizon_benefit(time, code, horizon)
-        yield _Case(treated, _risk(table, shown), benefit, clinical_model, probability)
+        benefit, risk = _horizon_benefit(time, code, horizon), pd.Series(_risk(table, shown), index=table.index)
+        cuts = own_cuts(evaluation, None, column, (shown,), risk)
+        yield _Case(treated, risk.to_numpy(np.float64), benefit, clinical_model, probability, cuts)
 
 
 def _truth_benefit(truth: Floats) -> _Benefit:
@@ -254,8 +289,10 @@ def _curve(case: _Case, stated: Floats | None, count: int, evaluation: Evaluatio
         return DecisionCurve(**treated, reason="positives or negatives are absent")
     at = thresholds(case.treated.prevalence, count) if stated is None else stated
     samples = resampled(_Benefits(case, at), len(case.probability), evaluation)
-    gain = band(samples, "gain")
-    useful = _useful(at, gain)
+    gain, wide = band(samples, "gain"), simultaneous(samples, "gain")
+    reason = _too_few(case.treated)
+    useful = () if reason else _useful(at, wide)
+    at_cuts = tuple(_at_cut(case, cut, reason, evaluation) for cut in case.cuts)
     return DecisionCurve(
         **treated,
         thresholds=tuple(at.tolist()),
@@ -269,9 +306,47 @@ def _curve(case: _Case, stated: Floats | None, count: int, evaluation: Evaluatio
         avoided_per_100=band(samples, "avoided"),
         level=LEVEL,
         method=f"{METHOD}, pointwise",
+        at_cuts=at_cuts,
+        simultaneous=wide,
         useful=useful,
-        verdict=_verdict(at, useful),
+        verdict=f"no verdict: {reason}" if reason else " ".join((*map(_own_verdict, at_cuts), _verdict(at, useful))),
     )
+
+
+def _at_cut(case: _Case, cut: OwnCut, reason: str | None, evaluation: Evaluation) -> AtOwnCut:
+    """Return what acting on the tool's calls is worth; both cuts of two are judged together."""
+    odds, counts = np.array([cut.threshold / (1 - cut.threshold)]), {"n": case.treated.n}
+
+    def metrics(weight: Floats | None) -> Scores:
+        model = case.benefit(cut.above[:, None], odds, weight)[:, 0]
+        share = case.benefit(np.ones((len(cut.above), 1), dtype=bool), np.zeros(1), weight)[:, 0]
+        return {"benefit": model, "gain": model - np.maximum(share - (1 - share) * odds[0], 0)}
+
+    samples = resampled(metrics, len(cut.above), evaluation)
+    level = 1 - (1 - LEVEL) / len(case.cuts)
+    adjusted = f", {len(case.cuts)} cuts by Bonferroni" if len(case.cuts) > 1 else ""
+    gain = samples["gain"].interval(METHOD + adjusted, counts, level)
+    return AtOwnCut(
+        name=cut.name,
+        threshold=cut.threshold,
+        above=int(cut.above.sum()),
+        benefit=samples["benefit"].interval(METHOD, counts),
+        gain=gain if reason is None else without_verdict(gain, reason),
+    )
+
+
+def _too_few(treated: _Treated) -> str | None:
+    """Return why there are too few patients for a verdict; None where there are enough."""
+    positives = treated.events if treated.positives is None else treated.positives
+    negatives = FEWEST_OF_EACH if treated.positives is None else treated.n - treated.positives
+    if treated.n >= FEWEST_PATIENTS and min(positives or 0, negatives) >= FEWEST_OF_EACH:
+        return None
+    return f"{treated.n} patients with {positives} positives or events, expected {MINIMUM}"
+
+
+def _own_verdict(cut: AtOwnCut) -> str:
+    shown = {1: "worth more than", -1: "worth less than", 0: "not shown to be worth more than"}[shown_sign(cut.gain)]
+    return f"At the tool's own {cut.name} ({cut.threshold:.3f}) it is {shown} treating all or none: {cut.gain}."
 
 
 class _Benefits:
@@ -305,8 +380,8 @@ def _useful(at: Floats, gain: Band) -> tuple[tuple[float, float], ...]:
 
 
 def _verdict(at: Floats, useful: Sequence[tuple[float, float]]) -> str:
+    span = f"Over all thresholds from {at[0]:.3g} to {at[-1]:.3g} at once (sup-t 95% band)"
     if not useful:
-        span = f"{at[0]:.3g} to {at[-1]:.3g}"
-        return f"no threshold from {span} is shown at which the model is worth more than all or none"
+        return f"{span} none is shown at which the model is worth more than treating all or none."
     where = ", ".join(f"{first:.3g}" if first == last else f"{first:.3g} to {last:.3g}" for first, last in useful)
-    return f"worth more than treating all or none at thresholds of {where} (pointwise 95% band above zero)"
+    return f"{span} it is worth more than treating all or none at {where}."

@@ -79,13 +79,48 @@ def test_a_model_that_knows_is_useful_and_one_that_guesses_is_not() -> None:
     knows = of(pd.DataFrame({**base, "p_1": expit(values)}), Binary()).questions[0]
     assert knows.useful
     inside = [any(first <= at <= last for first, last in knows.useful) for at in knows.thresholds]
-    assert inside == [low > 0 for low in knows.gain.low]
+    assert inside == [low > 0 for low in knows.simultaneous.low]
     assert not all(inside)
-    assert knows.verdict.startswith("worth more than treating all or none")
+    assert sum(low > 0 for low in knows.gain.low) > sum(inside)  # pointwise, which is no statement about all of them
+    assert knows.verdict.startswith("Over all thresholds from ")
+    assert "it is worth more than treating all or none at " in knows.verdict
     guesses = of(pd.DataFrame({**base, "p_1": rng.random(800)}), Binary()).questions[0]
     assert guesses.useful == ()
-    assert guesses.verdict.startswith("no threshold from ")
+    assert "none is shown at which the model is worth more" in guesses.verdict
     assert max(guesses.gain.value) <= 0.02
+
+
+def test_the_verdict_is_about_the_tools_own_cuts() -> None:
+    table = binary(patients=400, noise=0.1)
+    two = {"rule": "two_cuts", "low": 0.2, "high": 0.6}
+    result = of(table, Binary(), {"decision": two}).questions[0]
+    reported = table[table["role"] == "report"]
+    score, truth, n = reported["p_1"], reported["label"] == 1, 400
+    assert [each.name for each in result.at_cuts] == ["lower cut", "upper cut"]
+    assert [each.threshold for each in result.at_cuts] == pytest.approx([0.2, 0.6])
+    for each in result.at_cuts:
+        above, odds = score >= round(each.threshold, 9), each.threshold / (1 - each.threshold)
+        benefit = (above & truth).sum() / n - (above & ~truth).sum() / n * odds
+        everybody = truth.mean() - (1 - truth.mean()) * odds
+        assert each.above == above.sum()
+        assert each.benefit.value == pytest.approx(benefit)
+        assert each.gain.value == pytest.approx(benefit - max(everybody, 0))
+        assert each.gain.level == pytest.approx(0.975)
+    assert "At the tool's own lower cut (0.200) it is worth more than treating all or none: 0." in result.verdict
+    fitted = of(table, Binary(), {"decision": {"rule": "youden"}, "calibration": "platt"}).questions[0]
+    [own] = fitted.at_cuts
+    assert own.name == "cut"
+    assert 0 < own.threshold < 1
+    assert of(table, Binary()).questions[0].at_cuts == ()
+
+
+def test_few_positives_allow_no_verdict() -> None:
+    table = binary(patients=300, folds=1, noise=0.1)
+    few = table[(table["label"] == 0) | table["patient"].isin(table[table["label"] == 1]["patient"].head(9))]
+    result = of(few, Binary(), {"decision": {"rule": "two_cuts", "low": 0.2, "high": 0.6}}).questions[0]
+    assert result.useful == ()
+    assert result.verdict.startswith("no verdict: ")
+    assert all(each.gain.low is None for each in result.at_cuts)
 
 
 def test_the_calibrated_probability_decides_where_it_is_asked_for() -> None:
