@@ -50,9 +50,9 @@ class Comparator(Section):
             reason = f": {gain.reason}" if gain is not None and gain.reason else ""
             return f"The difference to {self.name} is not estimable{reason}."
         shown = {1: "beats", -1: "is worse than", 0: "is not shown to beat"}[shown_sign(gain)]
-        p = "" if gain.p is None else f", p {format_p(gain.p)}"
         question = FOR_METHOD if gain.method == CORRECTED else FOR_MODELS
-        return f"The model {shown} {self.name}: difference in {named(metric)} {gain}, paired{p}, {question}."
+        test = "" if gain.p is None else f", p {format_p(gain.p)}, {question}"  # older reports have no test
+        return f"The model {shown} {self.name}: difference in {named(metric)} {gain}, paired{test}."
 
 
 def comparators(report: Report) -> list[Comparator]:

@@ -220,7 +220,7 @@ def _question_case(
     )
     shown = pd.Series(answered.probability(table), index=table.index)
     cuts = own_cuts(evaluation, question, None, answered.columns, shown)
-    return _Case(treated, shown.to_numpy(np.float64), _truth_benefit(truth), clinical_model, probability, cuts)
+    return _Case(treated, np.asarray(shown, np.float64), _truth_benefit(truth), clinical_model, probability, cuts)
 
 
 def _horizon_cases(evaluation: Evaluation, view: SurvivalView, clinical: Clinical | None) -> Iterator[_Case]:
@@ -248,7 +248,7 @@ def _horizon_cases(evaluation: Evaluation, view: SurvivalView, clinical: Clinica
         )
         benefit, risk = _horizon_benefit(time, code, horizon), pd.Series(_risk(table, shown), index=table.index)
         cuts = own_cuts(evaluation, None, column, (shown,), risk)
-        yield _Case(treated, risk.to_numpy(np.float64), benefit, clinical_model, probability, cuts)
+        yield _Case(treated, np.asarray(risk, np.float64), benefit, clinical_model, probability, cuts)
 
 
 def _truth_benefit(truth: Floats) -> _Benefit:
