@@ -563,7 +563,7 @@ def _page(rows: list[Row], options: argparse.Namespace) -> str:
         f"Measured by `scripts/benchmark_coverage --trials {options.trials}`: simulated cohorts with known truth, the",
         "package's own sections and comparisons, 200 bootstrap resamples. Each cell is the measured rate ± its",
         "Monte-Carlo standard error; `·` marks a size for which the report gives no interval or verdict. **Bold**:",
-        "further than 0.03 from nominal by more than two Monte-Carlo errors, on the unsafe side; *italics*: on the safe",
+        "further than 0.03 from nominal by more than two Monte-Carlo errors, on the unsafe side; *italics*: the safe",
         "side (intervals wider, verdicts rarer than promised).",
         "",
     ]
