@@ -33,7 +33,7 @@ def refusal(folder: Path, content: str, labels: tuple[str, ...] = ("label",)) ->
     return str(raised.value)
 
 
-def test_patients_have_their_slides_site_labels_and_covariates(tmp_path: Path) -> None:
+def test_patient_rows_hold_site_labels_covariates_and_slides(tmp_path: Path) -> None:
     patients = read(tmp_path).patients
     assert list(patients.index) == ["001", "10", "1E5"]
     assert patients.index.name == "patient"
@@ -41,7 +41,7 @@ def test_patients_have_their_slides_site_labels_and_covariates(tmp_path: Path) -
     assert patients.to_dict("index")["001"] == {"site": "A", "label": "1", "age": "50", "slides": ("001-a", "001-b")}
 
 
-def test_slides_of_a_patient_are_one_bag_or_one_each(tmp_path: Path) -> None:
+def test_slides_of_a_patient_are_one_bag_or_one_bag_each(tmp_path: Path) -> None:
     cohort = read(tmp_path)
     assert cohort.bags().to_dict("list") == {
         "bag": ["001", "10", "1E5"],
@@ -55,24 +55,24 @@ def test_slides_of_a_patient_are_one_bag_or_one_each(tmp_path: Path) -> None:
     }
     assert list(cohort.bags("slide").index) == [0, 1, 2, 3]
     with pytest.raises(ConfigError, match="'tile', expected patient or slide"):
-        cohort.bags("tile")  # type: ignore[arg-type] # what a user may write
+        cohort.bags("tile")  # type: ignore[arg-type]  # a user may write this
 
 
-def test_rows_in_another_order_make_the_same_bags(tmp_path: Path) -> None:
+def test_order_of_rows_does_not_change_the_bags(tmp_path: Path) -> None:
     header, *rows = TABLE.splitlines()
     turned = read(tmp_path, "\n".join([header, *reversed(rows)]))
     for unit in ("patient", "slide"):
         pd.testing.assert_frame_equal(turned.bags(unit), read(tmp_path).bags(unit))
 
 
-def test_columns_may_be_called_otherwise(tmp_path: Path) -> None:
+def test_id_and_site_columns_may_have_other_names(tmp_path: Path) -> None:
     content = TABLE.replace("patient,slide,site", "case_id,FILE,hospital")
     cohort = read(tmp_path, content, columns=Columns("case_id", "FILE", "hospital"))
     pd.testing.assert_frame_equal(cohort.table, read(tmp_path).table)
     assert list(read(tmp_path, content, columns=Columns("case_id", "FILE")).patients) == ["label", "age", "slides"]
 
 
-def test_a_column_may_be_both_an_id_and_a_label(tmp_path: Path) -> None:
+def test_site_column_may_also_be_a_label(tmp_path: Path) -> None:
     cohort = read(tmp_path, labels=("site",))
     assert cohort.patients["site"].tolist() == ["A", "B", "B"]
     content = TABLE.replace("site", "hospital")
@@ -80,34 +80,34 @@ def test_a_column_may_be_both_an_id_and_a_label(tmp_path: Path) -> None:
     assert cohort.patients["hospital"].tolist() == cohort.patients["site"].tolist() == ["A", "B", "B"]
 
 
-def test_a_cohort_without_labels_keeps_every_patient(tmp_path: Path) -> None:
+def test_cohort_without_labels_keeps_every_patient(tmp_path: Path) -> None:
     cohort = read(tmp_path, "slide,patient\na,1\nb,2\n", labels=())
     assert cohort.patients.to_dict("index") == {"1": {"slides": ("a",)}, "2": {"slides": ("b",)}}
 
 
-def test_a_missing_column_is_named_with_its_nearest(tmp_path: Path) -> None:
+def test_missing_column_error_names_the_nearest_one(tmp_path: Path) -> None:
     assert "no column 'lable', it has patient, slide, site, label, age; the nearest is 'label'" in refusal(
         tmp_path, TABLE, ("lable",)
     )
 
 
-def test_16_a_slide_with_two_rows_is_refused(tmp_path: Path) -> None:
+def test_slide_with_two_rows_is_refused(tmp_path: Path) -> None:
     assert "1 slides have several rows, expected one each: 'x'" in refusal(tmp_path, TABLE + "10,x,B,1,70\n")
 
 
 @pytest.mark.parametrize(("row", "column"), [(",z,A,1,4", "patient"), ("7, ,A,1,4", "slide")])
-def test_an_empty_id_is_refused_with_its_row(tmp_path: Path, row: str, column: str) -> None:
+def test_empty_id_error_names_the_row(tmp_path: Path, row: str, column: str) -> None:
     assert f"row 5: no {column} id" in refusal(tmp_path, TABLE + row + "\n")
 
 
-def test_labels_that_differ_within_a_patient_are_refused_naming_the_patient(tmp_path: Path) -> None:
+def test_conflicting_labels_error_names_the_patient(tmp_path: Path) -> None:
     message = refusal(tmp_path, TABLE.replace("001-a,A,1", "001-a,A,0"))
     assert "'label' differs between slides of 1 patients" in message
     assert "patient '001' has '0', '1'" in message
 
 
 @pytest.mark.parametrize("word", ["", "NA", "n/a", "NaN", "None", "null", "[Not Available]", "Unknown", " NA "])
-def test_20_patients_without_a_label_are_left_out_and_counted(
+def test_patients_without_a_label_are_left_out_and_counted(
     tmp_path: Path, word: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     content = TABLE.replace("y,B,1", f"y,B,{word}").replace("x,B,0,61", f"x,B,0,{word}")
@@ -117,23 +117,23 @@ def test_20_patients_without_a_label_are_left_out_and_counted(
     assert caplog.messages == ["1 of 3 patients are left out as they lack a label (label 1): '10'"]
 
 
-def test_a_label_given_for_one_slide_holds_for_the_patient(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_label_of_one_slide_applies_to_the_patient(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cohort = read(tmp_path, TABLE.replace("001-a,A,1", "001-a,A,NA"))
     assert cohort.table["label"].tolist() == ["1", "0", "1", "1"]
     assert caplog.messages == []
 
 
-def test_a_cohort_without_any_label_is_refused(tmp_path: Path) -> None:
+def test_cohort_without_any_label_is_refused(tmp_path: Path) -> None:
     assert "no patient has a value in 'label' (1 patients)" in refusal(tmp_path, "patient,slide,label\n1,a,NA\n")
 
 
-def test_a_patient_in_two_sites_is_only_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_patient_at_two_sites_gives_only_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cohort = read(tmp_path, TABLE.replace("001-a,A", "001-a,B"))
     assert caplog.messages == ["1 patients have slides of several sites, the first one's counts: '001'"]
     assert len(cohort.table) == 4
 
 
-def test_25_slides_without_files_are_refused_listing_ten(tmp_path: Path) -> None:
+def test_error_lists_ten_slides_without_files(tmp_path: Path) -> None:
     rows = "".join(f"p{number:02},s{number:02},1\n" for number in range(15))
     table = read(tmp_path, "patient,slide,label\n" + rows).table
     (absent,) = without_files(table, ["s12", "s13", "s14", "other"])
@@ -142,20 +142,20 @@ def test_25_slides_without_files_are_refused_listing_ten(tmp_path: Path) -> None
     assert without_files(table, table["slide"].tolist()) == []
 
 
-def test_25_slides_without_files_are_a_warning_and_can_be_left_out_where_asked(tmp_path: Path) -> None:
+def test_skipped_slides_without_files_are_a_warning(tmp_path: Path) -> None:
     cohort, files = read(tmp_path), {"001-a", "x"}
     (absent,) = without_files(cohort.table, files, on_missing="skip")
     assert (absent.severity, absent.count, absent.first) == ("warning", 2, ("001-b", "y"))
     assert cohort.only(files).bags()["slides"].tolist() == [("001-a",), ("x",)]
 
 
-def test_a_folder_of_other_slides_is_refused_with_an_example_of_both(tmp_path: Path) -> None:
+def test_no_slide_in_common_error_shows_names_of_both_sides(tmp_path: Path) -> None:
     (absent,) = without_files(read(tmp_path).table, ["x.svs"], on_missing="skip")
     with pytest.raises(FeatureError, match=r"none of 4 slides .* names '001-a', '001-b', the files 'x.svs'"):
         raise_first_error([absent])
 
 
-def test_slides_may_be_files_with_folders_and_endings(tmp_path: Path) -> None:
+def test_slide_ids_drop_folders_and_file_extensions(tmp_path: Path) -> None:
     content = TABLE.replace("001-b", "sub/001-b.h5").replace("x,B", "C:\\scans\\x.svs,B")
     assert read(tmp_path, content).table["slide"].tolist() == ["001-b", "x", "001-a", "y"]
     assert "1 slides have several rows, expected one each: 'y'" in refusal(tmp_path, TABLE + "11,other/y.h5,B,1,70\n")
@@ -193,9 +193,7 @@ def read_two(
     ).require()
 
 
-def test_a_clinical_table_and_one_of_slides_are_joined_on_the_patient(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_clinical_and_slide_tables_are_joined_on_the_patient(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         cohort = read_two(tmp_path, label={"high": "MSI-H"})
     assert cohort.patients.to_dict("index") == {
@@ -211,7 +209,7 @@ def test_a_clinical_table_and_one_of_slides_are_joined_on_the_patient(
     ]
 
 
-def test_two_tables_say_the_same_as_one(tmp_path: Path) -> None:
+def test_two_tables_equal_one_joined_table(tmp_path: Path) -> None:
     joined = "patient,slide,site,label,age\n001,001-b,A,low,50\n001,001-a,A,low,50\n10,y,B,high,70\n"
     pd.testing.assert_frame_equal(read_two(tmp_path).patients, read(tmp_path, joined).patients)
 
@@ -229,20 +227,20 @@ def test_two_tables_say_the_same_as_one(tmp_path: Path) -> None:
         (CLINICAL, CLINICAL, "slide.csv has no column for the slide"),
     ],
 )
-def test_two_tables_that_do_not_fit_are_refused(tmp_path: Path, clinical: str, slides: str, message: str) -> None:
+def test_inconsistent_tables_are_refused(tmp_path: Path, clinical: str, slides: str, message: str) -> None:
     with pytest.raises(CohortError) as raised:
         read_two(tmp_path, clinical, slides)
     assert message in str(raised.value)
 
 
-def test_a_site_that_is_given_must_be_in_one_of_the_tables(tmp_path: Path) -> None:
+def test_declared_site_column_must_be_in_one_of_the_tables(tmp_path: Path) -> None:
     assert read_two(tmp_path, columns=Columns(site="project_id")).patients["site"].unique().tolist() == ["study"]
     assert read_two(tmp_path, columns=Columns(site="center")).patients["site"].tolist() == ["A", "B"]
     with pytest.raises(CohortError, match="no column 'hospital'"):
         read_two(tmp_path, columns=Columns(site="hospital"))
 
 
-def test_words_are_translated_before_labels_are_compared(tmp_path: Path) -> None:
+def test_label_values_are_translated_before_comparison(tmp_path: Path) -> None:
     content = TABLE.replace("001-a,A,1", "001-a,A,positive")
     assert "'label' differs" in refusal(tmp_path, content)
     cohort = Cohort.read(
@@ -251,7 +249,7 @@ def test_words_are_translated_before_labels_are_compared(tmp_path: Path) -> None
     assert cohort.patients["label"].to_dict() == {"001": "1", "10": "1"}
 
 
-def test_an_empty_word_of_a_label_is_a_missing_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_label_value_translated_to_none_is_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     read(tmp_path)
     Cohort.read(tmp_path / "cohort.csv", labels=["label"], words={"label": {"0": None}}).require()
     assert caplog.messages == ["1 of 3 patients are left out as they lack a label (label 1): '1E5'"]

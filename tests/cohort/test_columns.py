@@ -33,7 +33,7 @@ def ids(header: str, columns: Columns | None = None) -> list[str]:
         ("patient,case_id,slide,FILENAME", {}),
     ],
 )
-def test_common_names_of_ids_are_found_and_told_of(
+def test_common_id_column_names_are_recognised_and_logged(
     header: str, taken: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
@@ -45,7 +45,7 @@ def test_common_names_of_ids_are_found_and_told_of(
     assert len(identified_ids.columns) == len(header.split(","))
 
 
-def test_a_name_that_is_given_wins_over_what_could_be_found() -> None:
+def test_declared_column_name_takes_precedence() -> None:
     identified_ids = identified(PATH, table("patient,case_id,slide"), Columns(patient="case_id"), BOTH, set()).require()
     assert identified_ids["patient"].tolist() == ["case_id 0", "case_id 1"]
     assert list(identified_ids) == ["patient", "slide"]
@@ -53,19 +53,19 @@ def test_a_name_that_is_given_wins_over_what_could_be_found() -> None:
         ids("PATIENT,FILENAME", Columns(patient="PATEINT"))
 
 
-def test_several_columns_that_may_be_an_id_are_refused_by_name() -> None:
+def test_ambiguous_id_columns_are_refused_by_name() -> None:
     with pytest.raises(
         CohortError, match=r"'case_id', 'PATIENT' may be the patient.*give data\.columns\.patient=\.\.\."
     ):
         ids("case_id,PATIENT,slide")
 
 
-def test_several_columns_that_may_be_the_site_are_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_ambiguous_site_columns_are_ignored_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     assert ids("patient,slide,center,site_id") == ["patient", "slide"]
     assert "'center', 'site_id' may be the site, none is taken; give data.columns.site=..." in caplog.text
 
 
-def test_a_table_without_slides_asks_for_them() -> None:
+def test_missing_slide_column_error_suggests_a_slide_table() -> None:
     with pytest.raises(CohortError, match=r"no column for the slide, it has 'PATIENT', 'MSI'; .*data\.slides="):
         ids("PATIENT,MSI")
     with pytest.raises(CohortError, match="no column 'patient', it has pateint, slide; the nearest is 'pateint'"):
@@ -75,7 +75,7 @@ def test_a_table_without_slides_asks_for_them() -> None:
 MSI = pd.DataFrame({"MSI": ["High", "low", "MSS", "", "unclear"], "age": ["1", "2", "3", "4", "5"]}, dtype=str)
 
 
-def test_words_become_what_they_mean_and_others_stay() -> None:
+def test_declared_values_are_translated_and_others_stay() -> None:
     words: dict[str, dict[str, str | None]] = {"MSI": {"high": "MSI-H", "LOW": "MSS", "unclear": None}}
     translation = translated(PATH, MSI, words, {"MSI"}).require()
     assert translation["MSI"].tolist() == ["MSI-H", "MSS", "MSS", "", ""]
@@ -83,16 +83,16 @@ def test_words_become_what_they_mean_and_others_stay() -> None:
     pd.testing.assert_frame_equal(translated(PATH, MSI, {}, {"MSI"}).require(), MSI)
 
 
-def test_two_words_can_change_places() -> None:
+def test_two_values_can_be_swapped() -> None:
     swapped = translated(PATH, MSI, {"age": {"1": "2", "2": "1"}}, {"MSI", "age"}).require()
     assert swapped["age"].tolist() == ["2", "1", "3", "4", "5"]
 
 
-def test_a_word_that_no_row_holds_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_unused_translation_gives_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     translated(PATH, MSI, {"MSI": {"hihg": "MSI-H", "low": "MSS"}}, {"MSI"}).require()
     assert caplog.messages == ["cohort.csv: no row has 'hihg' in 'MSI', which data.labels translates"]
 
 
-def test_words_of_a_column_that_nobody_asked_for_are_refused() -> None:
+def test_translation_of_an_unused_column_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"data\.labels\.MIS: .* neither a label nor a covariate, did you mean 'MSI'"):
         translated(PATH, MSI, {"MIS": {"high": "MSI-H"}}, {"MSI", "age"}).require()

@@ -1,4 +1,4 @@
-"""Covariates are numbers that tell missing from known, fitted to the patients they are fitted to and no others."""
+"""Covariates are encoded as numbers with missing-value indicators, fitted to the training patients only."""
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ CLINIC = table(
 BOTH = Covariates(["age"], {"sex": ["F", "M"], "stage": ["none", "I", "II"]})
 
 
-def test_every_number_has_its_place_and_its_name() -> None:
+def test_encoded_columns_are_named() -> None:
     fitted = BOTH.fit(CLINIC)
     encoded = pd.DataFrame(fitted.encode(CLINIC).numpy(), index=CLINIC.index, columns=fitted.names)
     assert fitted.width == encoded.shape[1] == 2 + 4 + 5
@@ -41,7 +41,7 @@ def test_every_number_has_its_place_and_its_name() -> None:
     assert set(np.unique(words)) == {0, 1}
 
 
-def test_words_outside_the_declared_levels_are_counted_in_a_warning() -> None:
+def test_values_outside_the_declared_levels_give_a_warning() -> None:
     warnings = BOTH.check(CLINIC)
     assert [warning.count for warning in warnings] == [1, 1]
     assert [warning.line for warning in warnings] == [
@@ -50,14 +50,14 @@ def test_words_outside_the_declared_levels_are_counted_in_a_warning() -> None:
     ]
 
 
-def test_what_should_be_a_number_and_is_none_is_named() -> None:
+def test_nonnumeric_covariate_error_names_column_and_row() -> None:
     with pytest.raises(CohortError, match=r"column age, row of p1 \(and 1 more\): found 'old', expected a number"):
         Covariates(["age"]).check(table(age=["50", "old", "inf", "-"]))
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.one_of(st.floats(-1e6, 1e6), st.none()), min_size=1, max_size=20))
-def test_known_numbers_have_mean_zero_and_spread_one_where_they_differ(values: list[float | None]) -> None:
+def test_observed_numbers_are_standardised(values: list[float | None]) -> None:
     clinic = table(x=["" if value is None else repr(value) for value in values])
     encoded = Covariates(["x"]).fit(clinic).encode(clinic).double()
     observed = encoded[encoded[:, 1] == 0, 0]
@@ -69,7 +69,7 @@ def test_known_numbers_have_mean_zero_and_spread_one_where_they_differ(values: l
         assert float(observed.std(correction=0)) == pytest.approx(1, abs=1e-5)
 
 
-def test_fitting_leaves_the_declaration_as_it_was_and_other_patients_out() -> None:
+def test_fit_returns_a_new_object_and_uses_only_given_patients() -> None:
     fitted = BOTH.fit(CLINIC.iloc[:3])
     assert (BOTH.mean, fitted.mean) == ([0.0], [60.0])
     changed = CLINIC.copy()
@@ -78,7 +78,7 @@ def test_fitting_leaves_the_declaration_as_it_was_and_other_patients_out() -> No
     assert torch.equal(fitted.encode(changed.iloc[:3]), fitted.encode(CLINIC.iloc[:3]))
 
 
-def test_the_state_comes_back_and_another_one_is_refused() -> None:
+def test_state_is_restored_and_an_invalid_one_refused() -> None:
     fitted, another = BOTH.fit(CLINIC), Covariates(["age"], BOTH.categorical)
     another.load_state(fitted.state())
     assert torch.equal(another.encode(CLINIC), fitted.encode(CLINIC))
@@ -95,6 +95,6 @@ def test_the_state_comes_back_and_another_one_is_refused() -> None:
 @pytest.mark.parametrize(
     ("numeric", "categorical"), [((), {}), (("a",), {"a": ["x"]}), ((), {"a": []}), ((), {"a": ["x", "X "]})]
 )
-def test_columns_that_cannot_be_told_apart_are_refused(numeric: list[str], categorical: dict[str, list[str]]) -> None:
+def test_missing_or_ambiguous_declarations_are_refused(numeric: list[str], categorical: dict[str, list[str]]) -> None:
     with pytest.raises(ConfigError, match="expected one or more different ones"):
         Covariates(numeric, categorical)

@@ -1,4 +1,4 @@
-"""Rows that contradict each other: all are counted, and the first is what `Cohort.read` refuses the table for."""
+"""Contradictory rows: all are counted, and the first one is the error that `Cohort.read` raises."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from mil.findings import Checked
 CLEAN = "patient,slide,site,MSI\np1,a,x,low\np1,b,x,low\np2,c.svs,y,high\n"
 
 
-def written(folder: Path, text: str, name: str = "cohort.csv") -> Path:
+def write_table(folder: Path, text: str, name: str = "cohort.csv") -> Path:
     (folder / name).write_text(text)
     return folder / name
 
@@ -21,8 +21,8 @@ def codes(result: Checked[object]) -> list[str]:
     return [finding.code for finding in result.findings]
 
 
-def test_a_clean_table_has_no_finding(tmp_path: Path) -> None:
-    path = written(tmp_path, CLEAN)
+def test_clean_table_has_no_findings(tmp_path: Path) -> None:
+    path = write_table(tmp_path, CLEAN)
     result = read_rows(path, labels=["MSI"])
     assert result.findings == ()
     rows = result.value_or_raise()
@@ -40,10 +40,10 @@ def test_a_clean_table_has_no_finding(tmp_path: Path) -> None:
         ("p1,d,x,high\np2,e,y,low\n", "label-differs", 2, ("p1", "p2")),
     ],
 )
-def test_contradictions_are_counted_in_the_words_of_the_error_that_stops_a_run(
+def test_contradictions_are_counted_and_worded_like_the_error(
     rows: str, code: str, count: int, first: tuple[str, ...], tmp_path: Path
 ) -> None:
-    path = written(tmp_path, CLEAN + rows)
+    path = write_table(tmp_path, CLEAN + rows)
     result = read_rows(path, labels=["MSI"])
     (finding,) = result.findings
     assert (finding.severity, finding.code, finding.count, finding.first) == ("error", code, count, first)
@@ -53,8 +53,8 @@ def test_contradictions_are_counted_in_the_words_of_the_error_that_stops_a_run(
     assert str(error.value) == finding.line
 
 
-def test_several_contradictions_are_all_found(tmp_path: Path) -> None:
-    path = written(tmp_path, CLEAN + "p1,a,z,high\n,e,y,low\n")
+def test_all_contradictions_are_reported(tmp_path: Path) -> None:
+    path = write_table(tmp_path, CLEAN + "p1,a,z,high\n,e,y,low\n")
     result = read_rows(path, labels=["MSI", "age"])
     assert codes(result) == ["no-id", "doubled-slide", "cohort", "several-sites", "label-differs"]
     assert "no column 'age'" in result.findings[2].message
@@ -63,8 +63,8 @@ def test_several_contradictions_are_all_found(tmp_path: Path) -> None:
     assert Cohort.read(path, labels=["MSI", "age"]).value is None
 
 
-def test_missing_words_and_those_declared_missing_count_as_missing(tmp_path: Path) -> None:
-    path = written(tmp_path, CLEAN + "p3,d,x,n/a\np4,e,x,unclear\np5,f,x,\np5,g,x,low\n")
+def test_values_declared_missing_count_as_missing(tmp_path: Path) -> None:
+    path = write_table(tmp_path, CLEAN + "p3,d,x,n/a\np4,e,x,unclear\np5,f,x,\np5,g,x,low\n")
     rows = read_rows(path, labels=["MSI"], words={"MSI": {"unclear": None}}).require()
     assert patients_without(rows, ["MSI", "absent"]) == {"MSI": ["p3", "p4"]}
     cohort = Cohort.from_rows(path, rows, ["MSI"])
@@ -74,9 +74,9 @@ def test_missing_words_and_those_declared_missing_count_as_missing(tmp_path: Pat
     assert sorted(cohort.require().patients.index) == ["p1", "p2", "p5"]
 
 
-def test_two_tables_are_joined_and_tell_whom_the_other_lacks(tmp_path: Path) -> None:
-    clinical = written(tmp_path, "PATIENT,MSI\np1,low\np2,high\np9,low\n")
-    slides = written(tmp_path, "PATIENT,FILENAME\np1,a.h5\np2,b.h5\np7,c.h5\n", "slides.csv")
+def test_patients_in_only_one_of_two_tables_are_reported(tmp_path: Path) -> None:
+    clinical = write_table(tmp_path, "PATIENT,MSI\np1,low\np2,high\np9,low\n")
+    slides = write_table(tmp_path, "PATIENT,FILENAME\np1,a.h5\np2,b.h5\np7,c.h5\n", "slides.csv")
     result = read_rows(clinical, labels=["MSI"], slides=slides)
     rows = result.value_or_raise()
     assert rows[["patient", "slide", "MSI"]].to_numpy().tolist() == [["p1", "a", "low"], ["p2", "b", "high"]]
@@ -85,19 +85,19 @@ def test_two_tables_are_joined_and_tell_whom_the_other_lacks(tmp_path: Path) -> 
     assert (unknown.code, unknown.first) == ("no-patient", ("p7",))
 
 
-def test_a_repeated_slide_is_reported_with_the_table_that_repeats_it(tmp_path: Path) -> None:
-    clinical = written(tmp_path, "PATIENT,MSI\np1,low\np1,low\np2,high\n")
-    slides = written(tmp_path, "PATIENT,FILENAME\np1,a.h5\np2,b.h5\np2,b.svs\n", "slides.csv")
+def test_repeated_rows_are_reported_with_their_table(tmp_path: Path) -> None:
+    clinical = write_table(tmp_path, "PATIENT,MSI\np1,low\np1,low\np2,high\n")
+    slides = write_table(tmp_path, "PATIENT,FILENAME\np1,a.h5\np2,b.h5\np2,b.svs\n", "slides.csv")
     patient, slide = read_rows(clinical, labels=["MSI"], slides=slides).errors
     assert patient.line == f"{clinical}: 1 patients have several rows, expected one each: 'p1'"
     assert slide.line == f"{slides}: 1 slides have several rows, expected one each: 'b'"
 
 
-def test_a_table_that_cannot_be_read_has_no_rows_and_keeps_the_class_of_its_error(tmp_path: Path) -> None:
+def test_unreadable_table_keeps_its_error_class(tmp_path: Path) -> None:
     absent = read_rows(tmp_path / "absent.csv")
     assert (absent.value, codes(absent)) == (None, ["cohort"])
     with pytest.raises(CohortError, match=r"absent\.csv cannot be read"):
         absent.require()
-    path = written(tmp_path, CLEAN)
+    path = write_table(tmp_path, CLEAN)
     with pytest.raises(ConfigError, match=r"data\.labels\.MIS: 'MIS' is neither a label nor a covariate"):
         read_rows(path, labels=["MSI"], words={"MIS": {"low": "MSS"}}).require()

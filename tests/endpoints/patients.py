@@ -12,7 +12,7 @@ def table(**columns: list[object]) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index([f"p{row}" for row in range(rows)], name="patient"), dtype=object)
 
 
-def followed(seed: int = 0, patients: int = 80, causes: int = 1, step: float = 0.01) -> Tensor:
+def follow_up_targets(seed: int = 0, patients: int = 80, causes: int = 1, step: float = 0.01) -> Tensor:
     """Return targets `(p, 2)`: times from 0.01 to 60 months, multiples of `step`, and 0 or the cause."""
     rng = np.random.default_rng(seed)
     ends = np.stack([rng.uniform(1, 60, patients), *rng.exponential(40, (causes, patients))])  # (1 + k, p)

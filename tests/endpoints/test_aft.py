@@ -13,14 +13,14 @@ from torch import Tensor
 
 from mil.endpoints.aft import AcceleratedFailure, LogNormal, Weibull
 
-from .patients import followed
+from .patients import follow_up_targets
 
 WIDEST = math.log(5)
 both = pytest.mark.parametrize("kind", [Weibull, LogNormal])
 
 
-def logits_of(endpoint: AcceleratedFailure, location: Any, scale: float) -> Tensor:
-    """Return the logits with these parameters."""
+def logits_with(endpoint: AcceleratedFailure, location: Any, scale: float) -> Tensor:
+    """Return logits that the endpoint reads as these locations and this scale."""
     log_scale = WIDEST * math.atanh(math.log(scale) / WIDEST)
     location = torch.as_tensor(np.asarray(location)) - endpoint.typical
     return torch.stack([location, torch.full_like(location, log_scale)], 1)
@@ -33,8 +33,8 @@ def clinical(seed: int = 0, patients: int = 150) -> pd.DataFrame:
     return pd.DataFrame({"x": x, "time": np.minimum(death, leaving), "event": (death <= leaving).astype(float)})
 
 
-def parameters(kind: type[AcceleratedFailure], table: pd.DataFrame) -> tuple[Any, Any, float]:
-    """Return the fit of lifelines with the location of each patient and the scale."""
+def lifelines_fit(kind: type[AcceleratedFailure], table: pd.DataFrame) -> tuple[Any, Any, float]:
+    """Return the fitted model of lifelines, the location of each patient and the scale."""
     if kind is Weibull:
         fitted = WeibullAFTFitter().fit(table, "time", "event")
         names, scale = ("lambda_", "rho_"), math.exp(-fitted.params_["rho_", "Intercept"])
@@ -46,13 +46,13 @@ def parameters(kind: type[AcceleratedFailure], table: pd.DataFrame) -> tuple[Any
 
 
 @both
-def test_likelihood_curves_and_medians_are_those_of_lifelines(kind: type[AcceleratedFailure]) -> None:
+def test_likelihood_curves_and_medians_match_lifelines(kind: type[AcceleratedFailure]) -> None:
     table = clinical()
-    fitted, location, scale = parameters(kind, table)
+    fitted, location, scale = lifelines_fit(kind, table)
     endpoint = kind()
     target = endpoint.encode(table)
     endpoint.fit(target)
-    logits = logits_of(endpoint, location, scale)
+    logits = logits_with(endpoint, location, scale)
     assert -endpoint.loss(logits, target).item() * len(table) == pytest.approx(fitted.log_likelihood_, rel=1e-8)
     times = [0.5, 6.0, 24.0, 80.0]
     expected = fitted.predict_survival_function(table, times=times).to_numpy().T
@@ -62,11 +62,11 @@ def test_likelihood_curves_and_medians_are_those_of_lifelines(kind: type[Acceler
 
 
 @both
-def test_the_loss_is_minimal_at_the_coefficients_of_lifelines(kind: type[AcceleratedFailure]) -> None:
+def test_loss_is_minimal_at_lifelines_coefficients(kind: type[AcceleratedFailure]) -> None:
     table = clinical(1)
-    _, location, scale = parameters(kind, table)
+    _, location, scale = lifelines_fit(kind, table)
     endpoint = kind()
-    target, logits = endpoint.encode(table), logits_of(endpoint, location, scale)
+    target, logits = endpoint.encode(table), logits_with(endpoint, location, scale)
     moves = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     moved = torch.stack([logits[:, 0] + moves[0] + moves[1] * torch.tensor(table["x"]), logits[:, 1] + moves[2]], 1)
     (slopes,) = torch.autograd.grad(endpoint.loss(moved, target), moves)
@@ -74,25 +74,25 @@ def test_the_loss_is_minimal_at_the_coefficients_of_lifelines(kind: type[Acceler
 
 
 @both
-def test_the_loss_is_that_of_scipys_distributions(kind: type[AcceleratedFailure]) -> None:
-    target, endpoint, scale, location = followed(2, 30), kind(), 0.7, 2.5
+def test_loss_and_curve_match_scipy_distributions(kind: type[AcceleratedFailure]) -> None:
+    target, endpoint, scale, location = follow_up_targets(2, 30), kind(), 0.7, 2.5
     distribution = stats.weibull_min(1 / scale, scale=math.exp(location))
     if kind is LogNormal:
         distribution = stats.lognorm(scale, scale=math.exp(location))
     time, event = target.numpy().T
     expected = -np.where(event == 1, distribution.logpdf(time), distribution.logsf(time)).mean()
-    logits = logits_of(endpoint, np.full(30, location), scale)
+    logits = logits_with(endpoint, np.full(30, location), scale)
     assert endpoint.loss(logits, target).item() == pytest.approx(expected, rel=1e-10)
     np.testing.assert_allclose(endpoint.curve(logits[:1], [1.0, 20.0])[0], distribution.sf([1.0, 20.0]), rtol=1e-10)
 
 
 @both
-def test_times_stretched_by_a_factor_move_locations_by_its_logarithm(kind: type[AcceleratedFailure]) -> None:
-    target, endpoint = followed(3, 40), kind()
+def test_scaling_times_shifts_locations_by_log_of_the_factor(kind: type[AcceleratedFailure]) -> None:
+    target, endpoint = follow_up_targets(3, 40), kind()
     logits = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 2)))
     stretched = target * torch.tensor([7.0, 1.0])
     moved = logits + torch.tensor([math.log(7), 0.0])
-    extra = math.log(7) * target[:, 1].mean().item()  # the unit of the densities changes
+    extra = math.log(7) * target[:, 1].mean().item()  # densities are per unit of time
     assert endpoint.loss(moved, stretched).item() == pytest.approx(endpoint.loss(logits, target).item() + extra)
     endpoint.fit(target)
     before = endpoint.typical

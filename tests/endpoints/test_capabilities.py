@@ -1,4 +1,4 @@
-"""What each endpoint declares about its predictions: thresholds, calibration and the report rely on this alone."""
+"""What each endpoint declares about its predictions; thresholds, calibration and the report rely on it."""
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from mil.endpoints.regression import Regression
 from mil.endpoints.several import Several
 from mil.endpoints.survival import Cox
 from mil.stats.survival_metrics import c_index, competing_c_index
-from tests.endpoints.patients import followed
+from tests.endpoints.patients import follow_up_targets
 
 GRADES = ("low", "middle", "high")
 HORIZONS = {"5y": 60.0, "1y": 12.0}
@@ -32,7 +32,7 @@ SEVERAL = Several({"msi": Binary("MSI", ["MSS", "MSI-H"]), "outcome": Cox(), "sc
 
 
 @pytest.mark.parametrize("endpoint", [BINARY, MULTICLASS, ORDINAL])
-def test_each_exclusive_class_has_a_probability_and_labels_are_indices_of_classes(endpoint: Endpoint) -> None:
+def test_every_class_has_a_probability_and_an_index(endpoint: Endpoint) -> None:
     logits = torch.randn(6, endpoint.out_dim, generator=torch.Generator().manual_seed(0))
     table = pd.DataFrame({name: column.numpy() for name, column in endpoint.decode(logits).items()})
     table[endpoint.columns[0]] = [endpoint.classes[row % len(endpoint.classes)] for row in range(6)]
@@ -45,7 +45,7 @@ def test_each_exclusive_class_has_a_probability_and_labels_are_indices_of_classe
     assert endpoint.resampling_strata(endpoint.encode(table)) is not None
 
 
-def test_two_classes_share_one_column_of_probabilities_and_several_have_one_each() -> None:
+def test_binary_has_one_probability_column_multiclass_one_per_class() -> None:
     assert BINARY.class_columns == ("p_MSI-H",)
     assert MULTICLASS.class_columns == ("p_a", "p_b", "p_c")
     assert [endpoint.class_columns for endpoint in (MULTILABEL, REGRESSION, COX, SEVERAL)] == [()] * 4
@@ -54,7 +54,7 @@ def test_two_classes_share_one_column_of_probabilities_and_several_have_one_each
     assert BINARY.label_columns == MULTICLASS.label_columns == ()
 
 
-def test_the_likeliest_class_and_the_median_grade_are_called() -> None:
+def test_likeliest_class_or_median_grade_is_called() -> None:
     probabilities = np.array([[0.4, 0.25, 0.35], [0.6, 0.3, 0.1], [0.1, 0.3, 0.6]])
     assert (MULTICLASS.called_by, ORDINAL.called_by) == ("likeliest class", "median grade")
     assert MULTICLASS.call_classes(probabilities).tolist() == [0, 0, 2]
@@ -64,7 +64,7 @@ def test_the_likeliest_class_and_the_median_grade_are_called() -> None:
     assert [endpoint.ordered for endpoint in (BINARY, MULTICLASS, ORDINAL)] == [False, False, True]
 
 
-def test_both_answers_of_a_question_have_a_name() -> None:
+def test_questions_name_both_answers() -> None:
     def answers(endpoint: Endpoint) -> list[tuple[str, str]]:
         return [(question.negative, question.positive) for question in endpoint.questions()]
 
@@ -76,7 +76,7 @@ def test_both_answers_of_a_question_have_a_name() -> None:
     assert (joint.name, joint.negative, joint.positive) == ("middle or high", "low", "middle or high")
 
 
-def test_a_number_names_its_columns_and_unit() -> None:
+def test_regression_declares_value_columns_and_unit() -> None:
     assert (REGRESSION.value_column, REGRESSION.unit, REGRESSION.group_score) == ("value", "cm", "value")
     assert (REGRESSION.spread_column, REGRESSION.quantile_columns) == (None, {})
     assert Regression(loss="gaussian").spread_column == "value_sd"
@@ -86,20 +86,20 @@ def test_a_number_names_its_columns_and_unit() -> None:
 
 
 @pytest.mark.parametrize("endpoint", [COX, Weibull(horizons=HORIZONS), LogNormal(), DiscreteTime(), COMPETING])
-def test_times_to_an_event_are_described(endpoint: Endpoint) -> None:
+def test_survival_view_declares_columns_unit_and_calibration(endpoint: Endpoint) -> None:
     view = endpoint.survival
     assert view is not None
     assert (view.time_column, view.event_column, view.unit) == (*endpoint.columns, "months")
     assert view.rank_column in endpoint.decode(torch.zeros(1, endpoint.out_dim))
     assert endpoint.group_score == view.rank_column
     assert endpoint.calibration_methods == (RISK_CALIBRATIONS if view.horizons else ())
-    target = followed(causes=2)
+    target = follow_up_targets(causes=2)
     assert view.event_times(target).dtype == torch.float64
     assert endpoint.events(target) is not None
     assert view.baseline is None
 
 
-def test_events_of_interest_and_competing_ones_count_as_events_and_censoring_does_not() -> None:
+def test_competing_events_count_as_events_censoring_does_not() -> None:
     target = torch.tensor([[1.0, 0], [2, 1], [3, 2]])
     events = COMPETING.events(target)
     assert events is not None
@@ -107,7 +107,7 @@ def test_events_of_interest_and_competing_ones_count_as_events_and_censoring_doe
     assert BINARY.events(torch.zeros(3)) is None
 
 
-def test_risks_have_a_column_per_cause_and_horizon_in_order_of_time() -> None:
+def test_one_risk_column_per_cause_and_horizon_in_time_order() -> None:
     view = COX.survival
     assert view.causes == ()
     assert view.risk_column("5y") == "risk_5y"
@@ -123,15 +123,15 @@ def test_risks_have_a_column_per_cause_and_horizon_in_order_of_time() -> None:
         view.risk_column("5y", "relapse")
 
 
-def test_concordance_of_competing_events_keeps_patients_with_another_event_at_risk() -> None:
-    time, code = followed(causes=2).numpy().T
+def test_competing_concordance_keeps_other_events_at_risk() -> None:
+    time, code = follow_up_targets(causes=2).numpy().T
     risk = np.random.default_rng(0).random(len(time))
     assert COX.survival.concordance(risk, time, code) == c_index(risk, time, code)
     assert COMPETING.survival.concordance(risk, time, code) == competing_c_index(risk, time, code)
     assert COX.survival.concordance(risk, time, code) != COMPETING.survival.concordance(risk, time, code)
 
 
-def test_the_baseline_hazard_is_that_of_log_hazard_zero() -> None:
+def test_baseline_hazard_belongs_to_log_hazard_zero() -> None:
     cox = Cox()
     cox.baseline = BaselineHazard([12.0, 36.0], [0.2, 0.6])
     baseline = cox.survival.baseline
@@ -141,7 +141,7 @@ def test_the_baseline_hazard_is_that_of_log_hazard_zero() -> None:
     assert survival[0].tolist() == pytest.approx(np.exp([0, -0.2, -0.6]))
 
 
-def test_a_tool_of_several_names_its_endpoints_and_divides_the_targets() -> None:
+def test_several_names_its_endpoints_and_splits_targets() -> None:
     assert list(SEVERAL.parts()) == ["msi", "outcome", "score"]
     assert BINARY.parts() == {}
     table = pd.DataFrame(
@@ -168,9 +168,7 @@ def test_a_tool_of_several_names_its_endpoints_and_divides_the_targets() -> None
         (SEVERAL, ()),
     ],
 )
-def test_probabilities_and_risks_can_be_calibrated_and_numbers_cannot(
-    endpoint: Endpoint, methods: tuple[str, ...]
-) -> None:
+def test_probabilities_and_risks_can_be_calibrated_values_cannot(endpoint: Endpoint, methods: tuple[str, ...]) -> None:
     assert endpoint.calibration_methods == methods
 
 
@@ -191,18 +189,18 @@ PROBABILITIES = COMMON | {"discrimination", "calibration", "utility", "conformal
         (SEVERAL, {"baseline", "covariates", "oracle"}),
     ],
 )
-def test_an_endpoint_names_the_sections_of_its_report(endpoint: Endpoint, sections: set[str]) -> None:
+def test_sections_left_out_depend_on_the_endpoint(endpoint: Endpoint, sections: set[str]) -> None:
     assert endpoint.sections_left_out == (EVERY | COMMON) - sections
 
 
-def test_risks_are_among_the_columns_of_predictions_before_a_baseline_is_fitted() -> None:
+def test_prediction_columns_include_risks_before_fitting() -> None:
     assert COX.prediction_columns == {"log_hazard", "risk_1y", "risk_5y"}
     assert COMPETING.prediction_columns == {"risk"} | {
         f"risk_{cause}_{horizon}" for cause in ("relapse", "death") for horizon in ("1y", "5y")
     }
 
 
-def test_an_event_of_any_endpoint_counts_as_an_event_of_the_patient() -> None:
+def test_event_of_any_endpoint_counts_for_the_patient() -> None:
     columns = {"os": [3, 5, 7, 9], "dead": [1, 0, 0, 1], "pfs": [2, 4, 6, 8], "relapsed": [0, 1, 0, 1]}
     several = Several({"death": Cox("os", "dead"), "relapse": DiscreteTime("pfs", "relapsed")})
     events = several.events(several.encode(pd.DataFrame(columns, dtype=object)))

@@ -1,4 +1,4 @@
-"""Code outside mil/endpoints relies on what endpoints declare and never asks for their class."""
+"""Code outside mil/endpoints uses what endpoints declare and never checks their class."""
 
 import ast
 import importlib
@@ -59,18 +59,18 @@ def class_checks(source: str) -> Iterator[str]:
         "match endpoint:\n    case Binary():\n        pass",
     ],
 )
-def test_every_way_to_ask_for_the_class_is_noticed(code: str) -> None:
+def test_every_kind_of_class_check_is_detected(code: str) -> None:
     imports = "from mil.endpoints.classification import Binary\nfrom mil.endpoints.survival import Cox as Time"
     assert len(list(class_checks(f"{imports}\n{code}"))) == 1
 
 
-def test_the_base_class_and_other_classes_may_be_asked_for() -> None:
+def test_checks_of_base_class_and_unrelated_classes_are_allowed() -> None:
     imports = "from mil.endpoints.classification import Binary\nfrom mil.endpoints.endpoint import Endpoint"
     assert not list(class_checks(f"{imports}\nisinstance(x, Endpoint)\nisinstance(x, str)\nBinary('label')"))
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_no_module_outside_the_folder_asks_for_the_class_of_an_endpoint(path: Path) -> None:
+def test_no_module_outside_endpoints_checks_endpoint_classes(path: Path) -> None:
     if ENDPOINTS in path.parents:
         pytest.skip("a module of mil/endpoints")
     assert not list(class_checks(path.read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""Binary and multiclass: labels in, losses, scores and probabilities out, against torch and scikit-learn."""
+"""Binary and multiclass endpoints against torch and scikit-learn: labels, losses, scores and probabilities."""
 
 import io
 import json
@@ -21,13 +21,13 @@ WORDS = ("wild", "mutant", "unclear")
 seeds = st.integers(0, 2**32 - 1)
 
 
-def table(labels: list[Any]) -> pd.DataFrame:
+def label_table(labels: list[Any]) -> pd.DataFrame:
     index = pd.Index([f"p{row}" for row in range(len(labels))], name="patient")
     return pd.DataFrame({"label": pd.Series(labels, index=index, dtype=object)})
 
 
 def patients(seed: int, classes: int, count: int = 60) -> tuple[Tensor, Tensor]:
-    """Return informative logits `(p, c)`, one for two classes, and classes `(p,)`, each of which occurs."""
+    """Return informative logits `(p, c)`, with c = 1 for two classes, and labels `(p,)` in which every class occurs."""
     rng = np.random.default_rng(seed)
     label = np.concatenate([np.arange(classes), rng.integers(0, classes, count - classes) // rng.integers(1, 3)])
     logits = rng.normal(size=(count, classes)) + np.eye(classes)[label]
@@ -40,14 +40,14 @@ def endpoint(classes: int) -> Classes:
 
 
 def probabilities(judge: Classes, logits: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return probabilities `(p, k)` as scikit-learn expects them."""
+    """Return probabilities `(p, k)`, with a column for every class as scikit-learn expects."""
     columns = torch.stack(list(judge.decode(logits).values()), 1).numpy()
     return np.hstack([1 - columns, columns]) if columns.shape[1] == 1 else columns
 
 
 def test_labels_become_indices_of_classes() -> None:
-    assert Binary(classes=("wild", "mutant")).encode(table(["mutant", "wild", " mutant "])).tolist() == [1, 0, 1]
-    places = Multiclass(classes=WORDS).encode(table(["unclear", "wild", "mutant"]))
+    assert Binary(classes=("wild", "mutant")).encode(label_table(["mutant", "wild", " mutant "])).tolist() == [1, 0, 1]
+    places = Multiclass(classes=WORDS).encode(label_table(["unclear", "wild", "mutant"]))
     assert places.tolist() == [2, 0, 1]
     assert places.dtype == torch.int64
 
@@ -55,30 +55,30 @@ def test_labels_become_indices_of_classes() -> None:
 @pytest.mark.parametrize("label", ["1", "1.0", "01", " 1 ", 1, 1.0, np.int64(1), np.float64(1)])
 @pytest.mark.parametrize("declared", [("0", "1"), ("0.0", "1.0"), (0, 1)])
 def test_spellings_of_the_same_number_are_one_class(label: object, declared: Any) -> None:
-    assert Binary(classes=declared).encode(table([label, "0"])).tolist() == [1, 0]
+    assert Binary(classes=declared).encode(label_table([label, "0"])).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("label", ["2", "", "yes", "nan", float("nan"), None, np.float64(0.5), "Mutant"])
 @pytest.mark.parametrize("judge", [Binary(), Multiclass(classes=WORDS)])
-def test_an_unknown_label_is_an_error_naming_row_and_classes(label: object, judge: Classes) -> None:
+def test_unknown_label_error_names_row_and_classes(label: object, judge: Classes) -> None:
     with pytest.raises(CohortError) as error:
-        judge.encode(table([judge.classes[0], label, judge.classes[1]]))
+        judge.encode(label_table([judge.classes[0], label, judge.classes[1]]))
     class_names = ", ".join(judge.classes)
     assert str(error.value) == f"column label, row of p1: label {str(label)!r}, expected one of {class_names}"
 
 
 @pytest.mark.parametrize("classes", [("a",), ("a", "a"), ("1", "1.0"), ("a", " a"), ()])
-def test_classes_have_to_be_two_different_ones(classes: tuple[str, ...]) -> None:
+def test_fewer_than_two_distinct_classes_are_refused(classes: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match="expected two or more different ones"):
         Multiclass(classes=classes)
 
 
-def test_a_binary_endpoint_has_no_third_class() -> None:
+def test_binary_refuses_a_third_class() -> None:
     with pytest.raises(ConfigError, match="endpoint label: 3 classes, a binary endpoint has two"):
         Binary(classes=WORDS)
 
 
-def test_the_number_of_logits_follows_from_the_classes() -> None:
+def test_number_of_logits_follows_from_classes() -> None:
     assert Binary().out_dim == 1
     assert Multiclass(classes=WORDS).out_dim == 3
     assert Binary(column="msi").columns == ("msi",)
@@ -88,7 +88,7 @@ def test_the_number_of_logits_follows_from_the_classes() -> None:
 @pytest.mark.parametrize("balance", [False, True])
 @few
 @given(seed=seeds)
-def test_the_loss_is_scikit_learns(classes: int, balance: bool, seed: int) -> None:
+def test_loss_matches_scikit_learn_log_loss(classes: int, balance: bool, seed: int) -> None:
     judge, (logits, target) = endpoint(classes), patients(seed, classes)
     judge.fit(target, balance)
     weight = None if judge.class_weight is None else np.array(judge.class_weight)[target.long()]
@@ -97,7 +97,7 @@ def test_the_loss_is_scikit_learns(classes: int, balance: bool, seed: int) -> No
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_class_weights_come_from_the_cohort_and_not_from_the_batch(classes: int) -> None:
+def test_class_weights_come_from_the_cohort_not_the_batch(classes: int) -> None:
     judge, (logits, target) = endpoint(classes), patients(0, classes)
     judge.fit(target, balance=True)
     halves = [judge.loss(logits[rows], target[rows]) for rows in (slice(30), slice(30, 60))]
@@ -107,7 +107,7 @@ def test_class_weights_come_from_the_cohort_and_not_from_the_batch(classes: int)
 @pytest.mark.parametrize("classes", [2, 4])
 @few
 @given(seed=seeds)
-def test_balanced_classes_have_equal_weight_and_the_weights_sum_to_the_patients(classes: int, seed: int) -> None:
+def test_balanced_class_weights_are_equal_and_sum_to_patient_count(classes: int, seed: int) -> None:
     judge, (_, target) = endpoint(classes), patients(seed, classes)
     judge.fit(target, balance=True)
     assert judge.class_weight is not None
@@ -115,7 +115,7 @@ def test_balanced_classes_have_equal_weight_and_the_weights_sum_to_the_patients(
     np.testing.assert_allclose(totals, len(target) / classes, rtol=1e-12)
 
 
-def test_a_class_without_training_patients_has_weight_zero() -> None:
+def test_class_without_training_patients_has_weight_zero() -> None:
     judge = Multiclass(classes=WORDS)
     judge.fit(torch.tensor([0, 0, 0, 2]), balance=True)
     assert judge.class_weight == [pytest.approx(2 / 3), 0, 2]
@@ -131,7 +131,7 @@ def test_training_patients_of_one_class_are_refused(judge: Classes) -> None:
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_losses_are_finite_with_a_gradient_in_any_precision(classes: int, dtype: torch.dtype) -> None:
+def test_loss_and_gradient_are_finite_in_any_precision(classes: int, dtype: torch.dtype) -> None:
     judge, (logits, target) = endpoint(classes), patients(0, classes)
     judge.fit(target, balance=True)
     extreme = (80 * logits).to(dtype).requires_grad_()
@@ -143,7 +143,7 @@ def test_losses_are_finite_with_a_gradient_in_any_precision(classes: int, dtype:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_gradients_are_those_of_finite_differences(classes: int) -> None:
+def test_gradients_match_finite_differences(classes: int) -> None:
     judge, (logits, target) = endpoint(classes), patients(0, classes, 8)
     judge.fit(target, balance=True)
     assert torch.autograd.gradcheck(lambda values: judge.loss(values, target), (logits.requires_grad_(),))
@@ -152,7 +152,7 @@ def test_gradients_are_those_of_finite_differences(classes: int) -> None:
 @pytest.mark.parametrize("classes", [2, 3, 5])
 @few
 @given(seed=seeds)
-def test_scores_are_scikit_learns(classes: int, seed: int) -> None:
+def test_scores_match_scikit_learn(classes: int, seed: int) -> None:
     judge, (logits, target) = endpoint(classes), patients(seed, classes)
     shares = probabilities(judge, logits)
     areas = roc_auc_score(target, shares[:, 1] if classes == 2 else shares, multi_class="ovr")
@@ -164,7 +164,7 @@ def test_scores_are_scikit_learns(classes: int, seed: int) -> None:
 @pytest.mark.parametrize("classes", [2, 3])
 @few
 @given(seed=seeds)
-def test_scores_of_predictions_read_back_are_those_of_the_logits(classes: int, seed: int) -> None:
+def test_decoded_predictions_score_like_the_logits(classes: int, seed: int) -> None:
     judge, (logits, target) = endpoint(classes), patients(seed, classes)
     weight = np.random.default_rng(seed).integers(1, 3, (3, len(target))).astype(float)
     again = judge.recode(pd.DataFrame(judge.decode(logits)))
@@ -175,7 +175,7 @@ def test_scores_of_predictions_read_back_are_those_of_the_logits(classes: int, s
 
 @few
 @given(seed=seeds)
-def test_a_constant_added_to_all_logits_of_a_patient_changes_no_multiclass_score(seed: int) -> None:
+def test_multiclass_scores_ignore_a_shift_of_a_patients_logits(seed: int) -> None:
     judge, (logits, target) = endpoint(3), patients(seed, 3)
     shift = torch.tensor(np.random.default_rng(seed).normal(size=(60, 1)) * 5)
     for name, value in judge.score(logits, target).items():
@@ -183,7 +183,7 @@ def test_a_constant_added_to_all_logits_of_a_patient_changes_no_multiclass_score
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_patients_of_one_class_have_no_score(classes: int) -> None:
+def test_scores_are_nan_for_patients_of_one_class(classes: int) -> None:
     logits, _ = patients(0, classes)
     scores = endpoint(classes).score(logits, torch.ones(60).long())
     assert np.isnan([float(value) for value in scores.values()]).all()
@@ -191,8 +191,8 @@ def test_patients_of_one_class_have_no_score(classes: int) -> None:
 
 @few
 @given(st.lists(st.floats(-600, 15), min_size=1, max_size=20))
-def test_binary_logits_survive_a_file(values: list[float]) -> None:
-    """Above 16 a double near one no longer tells logits apart to 1e-9."""
+def test_binary_logits_survive_a_csv_round_trip(values: list[float]) -> None:
+    """Above 16, doubles near one no longer separate logits to 1e-9."""
     logits = torch.tensor(values, dtype=torch.float64)[:, None]
     columns = Binary(classes=("wild", "mutant")).decode(logits)
     assert list(columns) == ["p_mutant"]
@@ -203,7 +203,7 @@ def test_binary_logits_survive_a_file(values: list[float]) -> None:
 
 @few
 @given(st.lists(st.tuples(*[st.floats(-300, 300)] * 3), min_size=1, max_size=10))
-def test_multiclass_logits_survive_a_file_but_for_a_constant(values: list[tuple[float, ...]]) -> None:
+def test_multiclass_logits_survive_a_csv_round_trip_up_to_a_shift(values: list[tuple[float, ...]]) -> None:
     logits = torch.tensor(values, dtype=torch.float64)
     columns = Multiclass(classes=WORDS).decode(logits)
     assert list(columns) == ["p_wild", "p_mutant", "p_unclear"]
@@ -213,30 +213,30 @@ def test_multiclass_logits_survive_a_file_but_for_a_constant(values: list[tuple[
 
 
 def read_back(columns: dict[str, Tensor]) -> pd.DataFrame:
-    """Through a CSV file, as `mil evaluate` reads it."""
+    """Return the columns after a round trip through a CSV file, read as `mil evaluate` does."""
     text = pd.DataFrame(columns).to_csv(index=False)
     return pd.read_csv(io.StringIO(text), float_precision="round_trip")
 
 
 @pytest.mark.parametrize("certain", [0.0, 1.0])
-def test_foreign_probabilities_of_zero_and_one_are_finite_logits(certain: float) -> None:
+def test_probabilities_of_zero_and_one_become_finite_logits(certain: float) -> None:
     for judge, names in ((Binary(), ["p_1"]), (Multiclass(), ["p_0", "p_1", "p_2"])):
         assert judge.recode(pd.DataFrame({name: [certain, 0.5] for name in names})).isfinite().all()
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])
-def test_a_value_that_is_not_a_probability_is_refused(wrong: float) -> None:
+def test_values_outside_zero_to_one_are_refused(wrong: float) -> None:
     with pytest.raises(PredictionsError, match=r"predictions: 1 rows of p_1 outside \[0, 1\]"):
         Binary().recode(pd.DataFrame({"p_1": [0.5, wrong]}))
 
 
-def test_a_missing_column_of_probabilities_is_named_with_those_found() -> None:
+def test_missing_probability_column_error_names_those_present() -> None:
     with pytest.raises(PredictionsError, match=r"no column 'p_2', found p_0, p_1$"):
         Multiclass().recode(pd.DataFrame({"p_0": [0.5], "p_1": [0.5]}))
 
 
 @pytest.mark.parametrize("balance", [True, False])
-def test_class_weights_survive_a_json_document(balance: bool) -> None:
+def test_class_weights_survive_json(balance: bool) -> None:
     judge, restored, (logits, target) = endpoint(3), endpoint(3), patients(0, 3)
     judge.fit(target, balance)
     restored.fit(target, not balance)
@@ -253,13 +253,13 @@ def test_patients_are_counted_and_stratified_by_class() -> None:
     assert Binary().strata(torch.tensor([1.0, 0, 1])).tolist() == [1, 0, 1]
 
 
-def test_probabilities_that_tie_in_a_table_tie_after_logarithms_and_back() -> None:
+def test_ties_in_probabilities_survive_the_round_trip_to_logits() -> None:
     rng = np.random.default_rng(0)
     shares = rng.multinomial(10, [0.3, 0.3, 0.4], 300) / 10  # 0.2 + 0.5 + 0.3 and 0.2 + 0.6 + 0.2 differ as doubles
     label = np.array([rng.choice(3, p=row) for row in shares])
-    table = pd.DataFrame(shares, columns=["p_a", "p_b", "p_c"]).assign(label=np.array(list("abc"))[label])
+    predictions = pd.DataFrame(shares, columns=["p_a", "p_b", "p_c"]).assign(label=np.array(list("abc"))[label])
     endpoint = Multiclass("label", list("abc"))
-    score = endpoint.score(endpoint.recode(table), endpoint.encode(table))["macro_auroc"]
+    score = endpoint.score(endpoint.recode(predictions), endpoint.encode(predictions))["macro_auroc"]
     expected = np.mean([roc_auc_score(label == at, shares[:, at]) for at in range(3)])
     assert float(score) == pytest.approx(expected, abs=1e-12)
 

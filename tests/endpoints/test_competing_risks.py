@@ -1,4 +1,4 @@
-"""Competing risks against the definition, scikit-survival, and the case of one cause."""
+"""Competing risks against DeepHit's definition, scikit-survival, and discrete time with a single cause."""
 
 import math
 
@@ -14,7 +14,7 @@ from mil.endpoints.competing_risks import CompetingRisks
 from mil.endpoints.discrete_time import DiscreteTime
 from mil.errors import CohortError, ConfigError
 
-from .patients import followed, table
+from .patients import follow_up_targets, table
 
 few = settings(deadline=None, max_examples=15)
 CAUSES = ("relapse", "death", "other")
@@ -26,14 +26,14 @@ def fitted(target: torch.Tensor, **options: object) -> CompetingRisks:
     return endpoint
 
 
-def drawn(seed: int, patients: int = 50) -> tuple[CompetingRisks, torch.Tensor, torch.Tensor]:
-    target = followed(seed, patients, causes=3, step=1.0)
+def random_case(seed: int, patients: int = 50) -> tuple[CompetingRisks, torch.Tensor, torch.Tensor]:
+    target = follow_up_targets(seed, patients, causes=3, step=1.0)
     logits = torch.from_numpy(np.random.default_rng(seed).normal(size=(patients, 12)))
     return fitted(target), logits, target
 
 
-def first_hits(endpoint: CompetingRisks, logits: torch.Tensor) -> NDArray[np.float64]:
-    """DeepHit's probability of each cause in each interval, `(p, k, m)`, by loops over the definition."""
+def first_hit_probabilities(endpoint: CompetingRisks, logits: torch.Tensor) -> NDArray[np.float64]:
+    """Return DeepHit's probability of each cause in each interval, `(p, k, m)`, by loops over the definition."""
     scores = (logits.reshape(-1, 3, 4) + endpoint.intervals.offset).numpy()
     expected: NDArray[np.float64] = np.zeros_like(scores)
     for row, patient_scores in enumerate(scores):
@@ -47,9 +47,9 @@ def first_hits(endpoint: CompetingRisks, logits: torch.Tensor) -> NDArray[np.flo
 
 @few
 @given(st.integers(0, 999))
-def test_the_loss_is_deephits_likelihood(seed: int) -> None:
-    endpoint, logits, target = drawn(seed)
-    edges, chance = [0.0, *(endpoint.intervals.edges or [])], first_hits(endpoint, logits)
+def test_loss_is_deephit_likelihood(seed: int) -> None:
+    endpoint, logits, target = random_case(seed)
+    edges, chance = [0.0, *(endpoint.intervals.edges or [])], first_hit_probabilities(endpoint, logits)
     total = 0.0
     for row, (time, code) in enumerate(target.tolist()):
         if code:
@@ -63,17 +63,17 @@ def test_the_loss_is_deephits_likelihood(seed: int) -> None:
 
 @few
 @given(st.integers(0, 999))
-def test_incidences_add_up_with_survival_to_one_and_rise(seed: int) -> None:
-    endpoint, logits, _ = drawn(seed)
+def test_incidences_rise_and_sum_to_one_with_survival(seed: int) -> None:
+    endpoint, logits, _ = random_case(seed)
     times = [0.0, 0.5, 3.0, 17.0, 40.0, 1e6]
     incidence, curve = endpoint.incidence(2 * logits, times), endpoint.curve(2 * logits, times)
     torch.testing.assert_close(incidence.sum(1) + curve, torch.ones_like(curve))
     assert (incidence.diff(dim=2) >= 0).all()
     at_edges = endpoint.incidence(logits, endpoint.intervals.edges or [])
-    np.testing.assert_allclose(at_edges, first_hits(endpoint, logits).cumsum(2), rtol=1e-10)
+    np.testing.assert_allclose(at_edges, first_hit_probabilities(endpoint, logits).cumsum(2), rtol=1e-10)
 
 
-def test_incidences_with_the_hazards_of_a_life_table_are_those_of_aalen_and_johansen() -> None:
+def test_incidences_of_life_table_hazards_match_aalen_johansen() -> None:
     rng = np.random.default_rng(1)
     time, code = rng.integers(1, 9, 300), rng.integers(0, 4, 300)
     target = torch.from_numpy(np.stack([time, code], 1).astype(float))
@@ -86,8 +86,8 @@ def test_incidences_with_the_hazards_of_a_life_table_are_those_of_aalen_and_joha
     np.testing.assert_allclose(incidences, expected[1:], rtol=1e-9)
 
 
-def test_without_competing_events_it_equals_discrete_time() -> None:
-    target = followed(4, 60)
+def test_one_cause_equals_discrete_time() -> None:
+    target = follow_up_targets(4, 60)
     endpoint, single = CompetingRisks(intervals=4), DiscreteTime(intervals=4)
     single.fit(target)
     endpoint.load_state({"edges": single.state()["edges"], "offset": [single.state()["offset"][0], [-700.0] * 4]})
@@ -98,10 +98,10 @@ def test_without_competing_events_it_equals_discrete_time() -> None:
     torch.testing.assert_close(endpoint.curve(both, [5.0, 30.0]), single.curve(logits, [5.0, 30.0]))
 
 
-def test_the_ranking_loss_is_a_mean_over_comparable_pairs() -> None:
-    endpoint, logits, target = drawn(5, 25)
+def test_ranking_loss_is_the_mean_over_comparable_pairs() -> None:
+    endpoint, logits, target = random_case(5, 25)
     ranked = fitted(target, ranking=2.0, sigma=0.3)
-    incidence = first_hits(endpoint, logits).cumsum(2)
+    incidence = first_hit_probabilities(endpoint, logits).cumsum(2)
     penalties = []
     for i, (time, code) in enumerate(target.tolist()):
         for j in range(25):
@@ -112,8 +112,8 @@ def test_the_ranking_loss_is_a_mean_over_comparable_pairs() -> None:
     assert gained.item() == pytest.approx(2 * np.mean(penalties), rel=1e-9)
 
 
-def test_each_cause_has_a_column_for_each_horizon() -> None:
-    target = followed(0, 60, causes=2)
+def test_one_risk_column_per_cause_and_horizon() -> None:
+    target = follow_up_targets(0, 60, causes=2)
     endpoint = CompetingRisks(causes=("relapse", "death"), intervals=3, horizons={"1y": 12, "3y": 36})
     assert list(endpoint.decode(torch.zeros(2, 6))) == ["risk"]
     endpoint.fit(target)
@@ -124,12 +124,12 @@ def test_each_cause_has_a_column_for_each_horizon() -> None:
     torch.testing.assert_close(torch.stack([columns[name] for name in names], 1), values.flatten(1))
 
 
-def test_causes_are_coded_in_their_order() -> None:
+def test_causes_are_coded_in_declared_order() -> None:
     target = CompetingRisks(causes=CAUSES).encode(table(time=[1, 2, 3, 4], event=["death", "censored", "Relapse", "3"]))
     assert target[:, 1].tolist() == [2, 0, 1, 3]
 
 
-def test_counts_name_the_other_causes_and_each_has_a_stratum() -> None:
+def test_counts_and_strata_separate_the_causes() -> None:
     target = torch.tensor([[1.0, 0], [9, 0], [1, 1], [2, 1], [5, 2], [6, 3]], dtype=torch.float64)
     endpoint = CompetingRisks(causes=CAUSES)
     assert endpoint.counts(target) == {"n": 6, "events": 2, "death": 1, "other": 1}

@@ -1,4 +1,4 @@
-"""The partial likelihood and the baseline hazard, against lifelines, scikit-survival and the definition."""
+"""The Cox partial likelihood and baseline hazard against lifelines, scikit-survival and the definition."""
 
 import math
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ Cohort = tuple[Tensor, Tensor, Tensor]
 
 
 def simulated(seed: int, patients: int, moments: int, events: float = 0.6) -> Cohort:
-    """Log hazards, times and events in float64; the fewer moments, the more ties."""
+    """Return log hazards, times and events in float64; fewer moments mean more ties."""
     rng = np.random.default_rng(seed)
     return (
         torch.from_numpy(2 * rng.normal(size=patients)),
@@ -35,8 +35,8 @@ def simulated(seed: int, patients: int, moments: int, events: float = 0.6) -> Co
 cohorts = st.builds(simulated, st.integers(0, 2**32 - 1), st.integers(1, 30), st.sampled_from([1, 3, 12, 10**6]))
 
 
-def terms(cohort: Cohort, ties: str) -> Iterator[float]:
-    """Return the contribution of each event to the negative log partial likelihood, from the definition."""
+def event_terms(cohort: Cohort, ties: str) -> Iterator[float]:
+    """Yield each event's contribution to the negative log partial likelihood, by the definition."""
     patients = list(zip(*(values.tolist() for values in cohort), strict=True))
     for moment in sorted({time for _, time, event in patients if event}):
         at_risk = sum(math.exp(hazard) for hazard, time, _ in patients if time >= moment)
@@ -56,8 +56,8 @@ def gradient(cohort: Cohort, ties: str) -> Tensor:
 @both
 @few
 @given(cohort=cohorts)
-def test_the_loss_is_the_mean_over_the_events_of_the_definition(ties: str, cohort: Cohort) -> None:
-    expected = list(terms(cohort, ties))
+def test_loss_is_the_mean_of_the_event_terms(ties: str, cohort: Cohort) -> None:
+    expected = list(event_terms(cohort, ties))
     mean = sum(expected) / max(1, len(expected))
     assert cox_loss(*cohort, ties=ties).item() == pytest.approx(mean, rel=1e-11, abs=1e-11)
 
@@ -78,7 +78,7 @@ def target(table: pd.DataFrame) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(("ties", "moments"), [("efron", 5), ("efron", 30), ("efron", 1000), ("breslow", 1000)])
-def test_the_loss_is_the_log_likelihood_of_lifelines(ties: str, moments: int) -> None:
+def test_loss_matches_lifelines_log_likelihood(ties: str, moments: int) -> None:
     table = clinical(0, moments)
     fitted = CoxPHFitter().fit(table, "time", "event", fit_options={"precision": 1e-12})
     hazard = torch.tensor(table[["a", "b"]].to_numpy() @ fitted.params_.to_numpy())
@@ -88,7 +88,7 @@ def test_the_loss_is_the_log_likelihood_of_lifelines(ties: str, moments: int) ->
 
 @both
 @pytest.mark.parametrize("moments", [5, 30])
-def test_the_loss_is_minimal_at_the_coefficients_of_scikit_survival(ties: str, moments: int) -> None:
+def test_loss_is_minimal_at_scikit_survival_coefficients(ties: str, moments: int) -> None:
     table = clinical(1, moments)
     covariates = table[["a", "b"]].to_numpy()
     fitted = CoxPHSurvivalAnalysis(ties=ties, tol=1e-14).fit(covariates, Surv.from_dataframe("event", "time", table))
@@ -98,12 +98,12 @@ def test_the_loss_is_minimal_at_the_coefficients_of_scikit_survival(ties: str, m
         loss = cox_loss(torch.tensor(covariates) @ coefficients, *target(table), ties=way)
         slopes[way] = torch.autograd.grad(loss, coefficients)[0].abs().max().item()
     assert slopes.pop(ties) < 1e-9
-    assert all(slope > 1e-3 for slope in slopes.values())  # ties are heavy enough to tell the two apart
+    assert all(slope > 1e-3 for slope in slopes.values())  # enough ties to separate the methods
 
 
 @both
 @pytest.mark.parametrize("moments", [1, 3, 10**6])
-def test_gradients_are_those_of_finite_differences(ties: str, moments: int) -> None:
+def test_gradients_match_finite_differences(ties: str, moments: int) -> None:
     hazard, time, event = simulated(4, 9, moments)
     assert torch.autograd.gradcheck(lambda h: cox_loss(h, time, event, ties), (hazard.requires_grad_(),))
 
@@ -111,7 +111,7 @@ def test_gradients_are_those_of_finite_differences(ties: str, moments: int) -> N
 @both
 @few
 @given(cohort=cohorts, seed=st.integers(0, 99))
-def test_the_order_of_patients_does_not_matter(ties: str, cohort: Cohort, seed: int) -> None:
+def test_order_of_patients_does_not_matter(ties: str, cohort: Cohort, seed: int) -> None:
     order = torch.randperm(len(cohort[0]), generator=torch.Generator().manual_seed(seed))
     shuffled = (cohort[0][order], cohort[1][order], cohort[2][order])
     torch.testing.assert_close(cox_loss(*shuffled, ties=ties), cox_loss(*cohort, ties=ties), rtol=1e-12, atol=1e-12)
@@ -121,7 +121,7 @@ def test_the_order_of_patients_does_not_matter(ties: str, cohort: Cohort, seed: 
 @both
 @few
 @given(cohort=cohorts, shift=st.floats(-1000, 1000))
-def test_a_shift_of_all_log_hazards_changes_nothing(ties: str, cohort: Cohort, shift: float) -> None:
+def test_shift_of_all_log_hazards_changes_nothing(ties: str, cohort: Cohort, shift: float) -> None:
     hazard, time, event = cohort
     shifted = cox_loss(hazard + shift, time, event, ties)
     torch.testing.assert_close(shifted, cox_loss(*cohort, ties=ties), rtol=1e-9, atol=1e-9)
@@ -131,7 +131,7 @@ def test_a_shift_of_all_log_hazards_changes_nothing(ties: str, cohort: Cohort, s
 @both
 @few
 @given(cohort=cohorts)
-def test_only_the_order_of_times_counts(ties: str, cohort: Cohort) -> None:
+def test_only_the_order_of_times_matters(ties: str, cohort: Cohort) -> None:
     hazard, time, event = cohort
     assert torch.equal(cox_loss(hazard, time.log() * 7, event, ties), cox_loss(hazard, time, event, ties))
     assert torch.equal(cox_loss(hazard, time, event.bool(), ties), cox_loss(hazard, time, event, ties))
@@ -140,7 +140,7 @@ def test_only_the_order_of_times_counts(ties: str, cohort: Cohort) -> None:
 @both
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("moments", [1, 4, 10**6])
-def test_the_dtype_is_preserved_and_no_hazard_overflows(ties: str, dtype: torch.dtype, moments: int) -> None:
+def test_dtype_is_preserved_and_hazards_do_not_overflow(ties: str, dtype: torch.dtype, moments: int) -> None:
     hazard = torch.linspace(-80, 80, 50).to(dtype)
     _, time, event = simulated(0, 50, moments)
     loss = cox_loss(hazard, time, event, ties)
@@ -157,7 +157,7 @@ def test_the_dtype_is_preserved_and_no_hazard_overflows(ties: str, dtype: torch.
 
 @both
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_hundreds_of_ties_are_finite_in_half_precision(ties: str, dtype: torch.dtype) -> None:
+def test_hundreds_of_ties_stay_finite_in_half_precision(ties: str, dtype: torch.dtype) -> None:
     hazard = (3 + torch.randn(600, generator=torch.Generator().manual_seed(0))).to(dtype)
     everybody = (hazard, torch.ones(600), torch.ones(600))
     expected = cox_loss(hazard.double(), *everybody[1:], ties=ties)
@@ -167,7 +167,7 @@ def test_hundreds_of_ties_are_finite_in_half_precision(ties: str, dtype: torch.d
 
 @both
 @pytest.mark.parametrize("patients", [1, 5])
-def test_without_events_the_loss_is_zero_and_so_is_its_gradient(ties: str, patients: int) -> None:
+def test_loss_and_gradient_are_zero_without_events(ties: str, patients: int) -> None:
     hazard, time, _ = simulated(0, patients, 3)
     nobody = (hazard, time, torch.zeros(patients))
     assert cox_loss(*nobody, ties=ties).item() == 0
@@ -175,20 +175,20 @@ def test_without_events_the_loss_is_zero_and_so_is_its_gradient(ties: str, patie
 
 
 @both
-def test_a_single_patient_has_a_loss_of_zero(ties: str) -> None:
+def test_loss_of_a_single_patient_is_zero(ties: str) -> None:
     alone = (torch.tensor([3.0]), torch.tensor([2.0]), torch.tensor([1]))
     assert cox_loss(*alone, ties=ties).item() == 0
     assert gradient(alone, ties).tolist() == [0]
 
 
-def test_an_unknown_method_for_ties_is_refused() -> None:
+def test_unknown_ties_method_is_refused() -> None:
     with pytest.raises(ValueError, match="ties 'exact', expected one of efron, breslow"):
         cox_loss(*simulated(0, 3, 3), ties="exact")
 
 
 @few
 @given(cohorts)
-def test_the_baseline_hazard_is_the_sum_over_earlier_moments_of_deaths_by_hazard_at_risk(cohort: Cohort) -> None:
+def test_baseline_hazard_follows_the_breslow_formula(cohort: Cohort) -> None:
     times, hazards = breslow_hazard(*cohort)
     patients = list(zip(*(values.tolist() for values in cohort), strict=True))
     moments, expected = sorted({time for _, time, event in patients if event}), [0.0]
@@ -200,7 +200,7 @@ def test_the_baseline_hazard_is_the_sum_over_earlier_moments_of_deaths_by_hazard
 
 
 @pytest.mark.parametrize("moments", [5, 1000])
-def test_the_baseline_hazard_is_that_of_lifelines(moments: int) -> None:
+def test_baseline_hazard_matches_lifelines(moments: int) -> None:
     table: Any = clinical(2, moments)
     fitted = CoxPHFitter().fit(table, "time", "event")
     hazard = torch.tensor(fitted.predict_log_partial_hazard(table).to_numpy())

@@ -1,4 +1,4 @@
-"""Times and events as clinical tables spell them."""
+"""Times and events as they are written in clinical tables."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ USUAL = "0, no, false, censored, alive, living (censored) or 1, yes, true, event
 
 
 def read(*words: object, **options: object) -> list[float]:
-    """Return the codes of these words."""
+    """Return the event codes of these words."""
     follow_up = FollowUp("time", "event", **options)  # type: ignore[arg-type]  # options are of many types
     return follow_up.read(table(time=[1.0] * len(words), event=list(words)))[:, 1].tolist()
 
@@ -31,13 +31,13 @@ def test_times_and_events_are_read_as_text_or_numbers(text: bool) -> None:
     assert target.tolist() == [[3.5, 1], [12, 0], [1000, 1]]
 
 
-def test_the_usual_words_are_read_in_upper_and_lower_case() -> None:
+def test_usual_event_words_are_read_in_any_case() -> None:
     assert read("1", 1.0, "YES", "True", True, "event", "Dead", " DECEASED ", "01") == [1] * 9
     assert read("0", 0, "No", "FALSE", False, "Censored", "alive", "LIVING", "0.0") == [0] * 9
     assert read("1:Recurred/Progressed", "0:DiseaseFree", "1:DECEASED", "0:LIVING") == [1, 0, 1, 0]
 
 
-def test_declared_words_replace_the_usual_ones() -> None:
+def test_declared_event_words_replace_the_usual_ones() -> None:
     status = {"event": ["relapse", 2], "censored": "NED"}
     assert read("Relapse", "ned", "2.0", status=status) == [1, 0, 1]
     with pytest.raises(CohortError, match=r"found '1', expected ned \(censored\) or relapse, 2 \(event\)$"):
@@ -54,7 +54,7 @@ def test_causes_are_read_by_name_or_number() -> None:
 @pytest.mark.parametrize(
     "value", [0, 0.0, -2.5, float("nan"), float("inf"), "0", "-1", "", "nan", "inf", "12 months", None]
 )
-def test_a_time_that_is_not_positive_is_an_error_naming_column_and_row(value: object) -> None:
+def test_nonpositive_time_error_names_column_and_row(value: object) -> None:
     with pytest.raises(CohortError) as error:
         FollowUp("time", "event").read(table(time=[1, value, 3], event=[1, 0, 1]))
     message = str(error.value)
@@ -63,25 +63,25 @@ def test_a_time_that_is_not_positive_is_an_error_naming_column_and_row(value: ob
 
 
 @pytest.mark.parametrize("value", [2, -1, 0.5, float("nan"), "2", "", "gone", "1 of 2", None])
-def test_an_unknown_word_is_an_error_naming_column_and_row(value: object) -> None:
+def test_unknown_event_word_error_names_column_and_row(value: object) -> None:
     with pytest.raises(CohortError) as error:
         FollowUp("time", "event").read(table(time=["1", "2", "3"], event=["0", "1", value]))
     assert str(error.value) == f"column event, row of p2: found {str(value)!r}, expected {USUAL}"
 
 
-def test_further_wrong_rows_are_counted_in_the_same_line() -> None:
+def test_error_counts_further_wrong_rows() -> None:
     with pytest.raises(CohortError, match=r"^column time, row of p0 \(and 2 more\): found 'a', expected [^\n]*$"):
         FollowUp("time", "event").read(table(time=["a", "b", "c", "1"], event=[1, 1, 1, 1]))
 
 
 @pytest.mark.parametrize("value", [1.0, np.float64(-1), np.int64(0)])
-def test_errors_show_values_and_not_how_numpy_writes_them(value: object) -> None:
+def test_errors_show_plain_values_not_numpy_reprs(value: object) -> None:
     with pytest.raises(MilError) as error:
         FollowUp("time", "event").read(table(time=[value], event=[3]))
     assert "np." not in str(error.value)
 
 
-def test_times_below_the_declared_shortest_are_raised_to_it() -> None:
+def test_times_are_raised_to_the_declared_shortest() -> None:
     follow_up = FollowUp("time", "event", unit="days", shortest=0.5)
     assert follow_up.read(table(time=["0", 0.2, 3], event=[1, 0, 1]))[:, 0].tolist() == [0.5, 0.5, 3]
     with pytest.raises(CohortError, match="found '-1', expected a positive number"):
@@ -118,7 +118,7 @@ def test_invalid_options_are_refused(options: dict[str, object], message: str) -
         FollowUp("time", "event", **options)  # type: ignore[arg-type]  # options are of many types
 
 
-def test_horizons_named_by_a_time_agree_with_the_unit() -> None:
+def test_horizon_named_as_a_time_must_agree_with_its_value() -> None:
     assert horizons_in("months", {"5y": 60, "18m": 18, "ever": 999, "0": 0}) == {
         "5y": 60,
         "18m": 18,
@@ -136,7 +136,7 @@ def test_horizons_named_by_a_time_agree_with_the_unit() -> None:
 
 @pytest.mark.skipif(not TCGA.is_dir(), reason=f"{TCGA} is not there")
 @pytest.mark.parametrize("outcome", ["OS", "DSS", "DFI", "PFI"])
-def test_the_pan_cancer_outcomes_of_tcga_are_read(outcome: str) -> None:
+def test_tcga_pan_cancer_outcomes_are_read(outcome: str) -> None:
     path, who = TCGA / "tcga_cdr.csv.gz", "bcr_patient_barcode"
     endpoint = Cox(f"{outcome}.time", outcome, unit="days", horizons={"5y": 1826}, shortest=0.5)
     cohort = Cohort.read(path, Columns(patient=who, slide=who), labels=endpoint.columns).require()
@@ -147,7 +147,7 @@ def test_the_pan_cancer_outcomes_of_tcga_are_read(outcome: str) -> None:
 
 
 @pytest.mark.skipif(not TCGA.is_dir(), reason=f"{TCGA} is not there")
-def test_the_words_of_cbioportal_are_read() -> None:
+def test_cbioportal_event_words_are_read() -> None:
     raw = pd.read_csv(TCGA / "cbioportal_pancan_clinical.csv.gz", low_memory=False)
     for time, event in (
         ("Disease Free (Months)", "Disease Free Status"),

@@ -1,4 +1,4 @@
-"""Several labels per patient, some of them unknown: unknown labels change no loss, weight or score."""
+"""Several labels per patient, some of them unknown: unknown labels affect no loss, weight or score."""
 
 import json
 from typing import Any
@@ -27,7 +27,7 @@ def endpoint(**options: Any) -> Multilabel:
 
 
 def patients(seed: int, count: int = 40, missing: float = 0.3) -> tuple[Tensor, Tensor]:
-    """Return logits and targets `(p, 3)`: each label has both classes, each patient at least one label."""
+    """Return logits and targets `(p, 3)`; both classes of each label occur, and each patient has a known label."""
     rng = np.random.default_rng(seed)
     target = rng.integers(0, 2, (count, 3)).astype(float)
     target[:2] = [[0, 0, 0], [1, 1, 1]]
@@ -37,17 +37,17 @@ def patients(seed: int, count: int = 40, missing: float = 0.3) -> tuple[Tensor, 
     return torch.tensor(logits), torch.tensor(np.where(unknown, np.nan, target))
 
 
-def test_words_become_numbers_and_empty_cells_nan() -> None:
+def test_class_names_become_numbers_and_empty_cells_nan() -> None:
     table = pd.DataFrame({"MSI": ["MSI-H", "", None], "EBV": ["negative", "positive", float("nan")], "HER2": [1, 0, 1]})
     np.testing.assert_array_equal(endpoint().encode(table), [[1, 0, 1], [np.nan, 1, 0], [np.nan, np.nan, 1]])
 
 
-def test_a_pair_of_words_may_hold_for_every_label() -> None:
+def test_one_pair_of_class_names_applies_to_every_label() -> None:
     assert Multilabel(["a", "b"]).words == (("0", "1"), ("0", "1"))
     assert Multilabel(["a", "b"], ["no", "yes"]).words == (("no", "yes"), ("no", "yes"))
 
 
-def test_an_unknown_word_and_a_patient_without_any_label_are_errors_that_name_them() -> None:
+def test_unknown_class_and_unlabelled_patient_errors_name_the_row() -> None:
     table = pd.DataFrame({"MSI": ["MSS", "high"], "EBV": ["", ""], "HER2": ["", ""]}, index=["p0", "p1"])
     with pytest.raises(CohortError, match=r"^column MSI, row of p1: label 'high', expected one of MSS, MSI-H$"):
         endpoint().encode(table)
@@ -72,7 +72,7 @@ def test_invalid_columns_and_classes_are_refused(options: dict[str, Any]) -> Non
 
 @few
 @given(seeds, st.booleans())
-def test_the_loss_is_scikit_learns_over_the_known_labels(seed: int, balance: bool) -> None:
+def test_loss_matches_scikit_learn_over_known_labels(seed: int, balance: bool) -> None:
     judge, (logits, target) = endpoint(), patients(seed)
     judge.fit(target, balance)
     labelled = ~target.isnan().numpy()
@@ -90,7 +90,7 @@ def test_the_loss_is_scikit_learns_over_the_known_labels(seed: int, balance: boo
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal", "asymmetric"])
 @few
 @given(seed=seeds)
-def test_the_logit_of_an_unknown_label_changes_neither_loss_nor_gradient(loss: str, seed: int) -> None:
+def test_logits_of_unknown_labels_have_no_effect(loss: str, seed: int) -> None:
     judge, (logits, target) = endpoint(loss=loss, smoothing=0.1), patients(seed)
     judge.fit(target, balance=True)
     unknown = target.isnan()
@@ -105,13 +105,13 @@ def test_the_logit_of_an_unknown_label_changes_neither_loss_nor_gradient(loss: s
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal", "asymmetric"])
-def test_gradients_are_those_of_finite_differences(loss: str) -> None:
+def test_gradients_match_finite_differences(loss: str) -> None:
     judge, (logits, target) = endpoint(loss=loss), patients(1, 8)
     judge.fit(target, balance=True)
     assert torch.autograd.gradcheck(lambda values: judge.loss(values, target), (logits.requires_grad_(),))
 
 
-def test_one_label_is_a_binary_endpoint() -> None:
+def test_single_label_equals_binary() -> None:
     multilabel, binary, (logits, target) = Multilabel(["label"]), Binary(), patients(0, missing=0)
     logits, column = logits[:, :1], target[:, :1]
     multilabel.fit(column, balance=True)
@@ -122,7 +122,7 @@ def test_one_label_is_a_binary_endpoint() -> None:
 
 @few
 @given(seeds)
-def test_scores_are_scikit_learns_among_the_patients_who_are_known(seed: int) -> None:
+def test_scores_match_scikit_learn_over_known_labels(seed: int) -> None:
     judge, (logits, target) = endpoint(), patients(seed)
     scores, areas = judge.score(logits, target), []
     for at, name in enumerate(NAMES):
@@ -134,7 +134,7 @@ def test_scores_are_scikit_learns_among_the_patients_who_are_known(seed: int) ->
 
 @few
 @given(seeds)
-def test_a_whole_weight_is_that_many_copies_of_the_patient(seed: int) -> None:
+def test_integer_weights_equal_repeated_patients(seed: int) -> None:
     judge, (logits, target) = endpoint(), patients(seed)
     weight = np.random.default_rng(seed).integers(0, 4, (3, len(target))).astype(float)
     scores = judge.score(logits, target, weight)
@@ -144,7 +144,7 @@ def test_a_whole_weight_is_that_many_copies_of_the_patient(seed: int) -> None:
             np.testing.assert_allclose(scores[name][row], value, atol=1e-12)
 
 
-def test_predictions_read_back_are_the_logits() -> None:
+def test_decoded_predictions_recode_to_the_logits() -> None:
     judge, (logits, _) = endpoint(), patients(0)
     columns = judge.decode(logits)
     assert list(columns) == ["p_MSI", "p_EBV", "p_HER2"]
@@ -153,7 +153,7 @@ def test_predictions_read_back_are_the_logits() -> None:
         judge.recode(pd.DataFrame({"p_MSI": [0.5]}))
 
 
-def test_balanced_both_classes_of_a_label_weigh_the_same_among_its_known_patients() -> None:
+def test_balanced_classes_of_each_label_weigh_the_same() -> None:
     judge, (_, target) = endpoint(), patients(3)
     judge.fit(target, balance=True)
     assert judge.class_weight is not None
@@ -166,13 +166,13 @@ def test_balanced_both_classes_of_a_label_weigh_the_same_among_its_known_patient
     assert restored.class_weight == judge.class_weight
 
 
-def test_a_label_with_one_class_among_training_patients_is_refused() -> None:
+def test_label_with_one_class_among_training_patients_is_refused() -> None:
     target = torch.tensor([[0, 1.0, 1], [1, float("nan"), 0], [1, 1, 0]])
     with pytest.raises(CohortError, match=r"^column EBV: 0 negative and 2 positive among 3 training patients"):
         endpoint().fit(target)
 
 
-def test_a_batch_without_a_known_label_has_a_loss_of_zero_with_a_gradient() -> None:
+def test_batch_without_known_labels_has_zero_loss_and_gradient() -> None:
     logits = torch.ones(2, 3, requires_grad=True)
     loss = endpoint().loss(logits, torch.full((2, 3), torch.nan))
     (gradient,) = torch.autograd.grad(loss, logits)
@@ -180,7 +180,7 @@ def test_a_batch_without_a_known_label_has_a_loss_of_zero_with_a_gradient() -> N
     assert (gradient == 0).all()
 
 
-def test_counts_say_who_is_positive_and_who_is_known() -> None:
+def test_counts_give_positive_and_known_patients() -> None:
     target = torch.tensor([[1, 0, 1], [0, torch.nan, 1]])
     expected = {"n": 2, "MSI MSI-H": 1, "EBV known": 1, "EBV positive": 0, "HER2 1": 2}
     assert endpoint().counts(target) == expected
@@ -195,7 +195,7 @@ def test_every_stratum_has_enough_patients_for_the_folds(seed: int, count: int) 
     assert amounts.min() >= min(10, count)
 
 
-def test_a_rare_label_has_a_stratum_of_its_own() -> None:
+def test_rare_label_has_its_own_stratum() -> None:
     target = torch.zeros(100, 3)
     target[:12, 0], target[:60, 1] = 1, 1
     assert np.bincount(endpoint().strata(target)).tolist() == [40, 12, 48]

@@ -1,7 +1,7 @@
-"""An endpoint that lives in one file gets a full report: nothing outside mil/endpoints knows its class.
+"""An endpoint defined in one file gets a full report, because nothing outside mil/endpoints knows its class.
 
-The three endpoints below are defined here and nowhere else: a count of lesions, a finding with two classes, and a time
-to recurrence.
+Three endpoints are defined here and nowhere else: a count of lesions, a finding with two classes, and a time to
+recurrence.
 """
 
 from collections.abc import Mapping
@@ -129,7 +129,7 @@ class Recurrence(Endpoint):
         return {"n": len(target), "events": int(target[:, 1].sum())}
 
     def events(self, target: Tensor) -> NDArray[np.bool_]:
-        """Return who had a recurrence."""
+        """Return a mask of patients with a recurrence."""
         return (target[:, 1] > 0).numpy()
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class Recurrence(Endpoint):
 
 
 def signals() -> NDArray[np.float64]:
-    """Return what the targets depend on, `(p,)`."""
+    """Return the signal that the targets depend on, `(p,)`."""
     return np.random.default_rng(0).normal(size=PATIENTS)
 
 
@@ -241,14 +241,14 @@ def report_of(name: str) -> Report:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_new_endpoint_has_every_section_that_makes_sense_for_it(name: str) -> None:
+def test_new_endpoint_has_every_applicable_section(name: str) -> None:
     endpoint, report = CASES[name].endpoint, report_of(name)
     assert set(report.sections) == {section.key for section in section_classes()} - endpoint.sections_left_out
     assert report.metrics[endpoint.metric].value is not None
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_its_report_is_stored_and_shown_like_any_other(name: str, tmp_path: Path) -> None:
+def test_report_of_a_new_endpoint_is_stored_and_rendered(name: str, tmp_path: Path) -> None:
     report = report_of(name)
     write_report(tmp_path / "report.json", report)
     assert read_report(tmp_path / "report.json") == report
@@ -256,7 +256,7 @@ def test_its_report_is_stored_and_shown_like_any_other(name: str, tmp_path: Path
     assert all(section.title in page for section in report.sections.values())
 
 
-def test_a_count_is_reported_as_a_number() -> None:
+def test_lesion_count_is_reported_as_a_value() -> None:
     report = report_of("count")
     discrimination, calibration = report.section(Discrimination), report.section(Calibration)
     decisions = report.section(OperatingPoints)
@@ -273,7 +273,7 @@ def test_a_count_is_reported_as_a_number() -> None:
     assert [decision.name for decision in decisions.decisions] == ["expected_lesions"]
 
 
-def test_a_finding_is_reported_as_a_binary_classification() -> None:
+def test_finding_is_reported_as_binary_classification() -> None:
     report = report_of("finding")
     discrimination = report.section(Discrimination)
     assert discrimination is not None
@@ -284,7 +284,7 @@ def test_a_finding_is_reported_as_a_binary_classification() -> None:
     assert discrimination.confusion is None
 
 
-def test_a_recurrence_is_reported_as_a_time_to_an_event() -> None:
+def test_recurrence_is_reported_as_time_to_event() -> None:
     report = report_of("recurrence")
     survival, groups = report.section(TimeToEvent), report.section(RiskGroups)
     assert survival is not None

@@ -1,4 +1,4 @@
-"""Grades: probabilities that are ordered and sum to one, whatever the logits; losses and kappa against oracles."""
+"""Grades: valid class probabilities for any logits; losses and kappa against scikit-learn and the papers."""
 
 import json
 from typing import Any
@@ -23,15 +23,15 @@ GRADES = ("benign", "1", "2", "3", "4")
 every = pytest.mark.parametrize("method", list(METHODS))
 
 
-def drawn(method: str, seed: int, count: int = 60, scale: float = 2.0) -> tuple[Ordinal, Tensor, Tensor]:
-    """An endpoint of five grades, logits `(p, c)` and grades `(p,)`, all of them present."""
+def random_case(method: str, seed: int, count: int = 60, scale: float = 2.0) -> tuple[Ordinal, Tensor, Tensor]:
+    """Return an endpoint of five grades, logits `(p, c)` and grades `(p,)`; every grade occurs."""
     judge, rng = Ordinal(classes=GRADES, method=method), np.random.default_rng(seed)
     grade = np.concatenate([np.arange(5), rng.integers(0, 5, count - 5)])
     return judge, torch.tensor(scale * rng.normal(size=(count, judge.out_dim))), torch.tensor(grade)
 
 
-def shares(judge: Ordinal, logits: Tensor) -> Tensor:
-    """Class probabilities, `(p, 5)`."""
+def class_probabilities(judge: Ordinal, logits: Tensor) -> Tensor:
+    """Return class probabilities, `(p, 5)`."""
     columns = judge.decode(logits)
     return torch.stack([columns[f"p_{name}"] for name in GRADES], 1)
 
@@ -39,9 +39,9 @@ def shares(judge: Ordinal, logits: Tensor) -> Tensor:
 @every
 @few
 @given(seed=seeds, scale=st.sampled_from([0.1, 3.0, 100.0]))
-def test_class_probabilities_are_not_negative_and_sum_to_one(method: str, seed: int, scale: float) -> None:
-    judge, logits, _ = drawn(method, seed, scale=scale)
-    share = shares(judge, logits)
+def test_class_probabilities_are_nonnegative_and_sum_to_one(method: str, seed: int, scale: float) -> None:
+    judge, logits, _ = random_case(method, seed, scale=scale)
+    share = class_probabilities(judge, logits)
     assert (share >= 0).all()
     torch.testing.assert_close(share.sum(1), torch.ones(60, dtype=torch.float64), rtol=0, atol=1e-14)
     above, below = judge.method.above(logits, judge.steps)
@@ -52,9 +52,9 @@ def test_class_probabilities_are_not_negative_and_sum_to_one(method: str, seed: 
 
 @few
 @given(st.floats(-30, 30))
-def test_a_binomial_is_scipys_and_has_one_mode(value: float) -> None:
+def test_binomial_matches_scipy_and_has_one_mode(value: float) -> None:
     judge, logits = Ordinal(classes=GRADES, method="binomial"), torch.tensor([[value]], dtype=torch.float64)
-    share = shares(judge, logits)[0]
+    share = class_probabilities(judge, logits)[0]
     np.testing.assert_allclose(share, binom.pmf(np.arange(5), 4, 1 / (1 + np.exp(-value))), rtol=1e-9, atol=1e-14)
     turns = np.sign(np.diff(share[share > 1e-14]))
     assert (np.diff(turns) <= 0).all()
@@ -62,8 +62,8 @@ def test_a_binomial_is_scipys_and_has_one_mode(value: float) -> None:
 
 @few
 @given(seeds)
-def test_the_cumulative_loss_is_corals_of_thresholds_that_fall(seed: int) -> None:
-    judge, logits, grade = drawn("cumulative", seed)
+def test_cumulative_loss_is_coral_loss_of_falling_thresholds(seed: int) -> None:
+    judge, logits, grade = random_case("cumulative", seed)
     expected = []
     for row, label in zip(logits.tolist(), grade.tolist(), strict=True):
         at = np.cumsum([row[0], *(-np.log1p(np.exp(value)) for value in row[1:])])
@@ -72,8 +72,8 @@ def test_the_cumulative_loss_is_corals_of_thresholds_that_fall(seed: int) -> Non
     assert judge.loss(logits, grade).item() == pytest.approx(np.mean(expected), rel=1e-10)
 
 
-def test_with_one_distance_for_all_patients_the_odds_are_proportional() -> None:
-    """CORAL's own model: a score, and thresholds that every patient shares."""
+def test_shared_distances_give_proportional_odds() -> None:
+    """CORAL's model: one score per patient, and thresholds shared by all patients."""
     score, distances = torch.randn(20, 1), torch.randn(1, 3)
     at = boundaries(torch.cat([score, distances.expand(20, 3)], 1))
     torch.testing.assert_close(at - score, (at - score)[:1].expand(20, 4), rtol=1e-5, atol=1e-5)
@@ -81,34 +81,34 @@ def test_with_one_distance_for_all_patients_the_odds_are_proportional() -> None:
 
 @few
 @given(seeds)
-def test_the_corn_chain_multiplies_conditional_probabilities(seed: int) -> None:
-    judge, logits, _ = drawn("corn", seed)
+def test_corn_multiplies_conditional_probabilities(seed: int) -> None:
+    judge, logits, _ = random_case("corn", seed)
     above = logits.sigmoid().cumprod(1)
     full = functional.pad(functional.pad(above, (1, 0), value=1.0), (0, 1))
-    torch.testing.assert_close(shares(judge, logits), -full.diff(dim=1), rtol=1e-9, atol=1e-14)
+    torch.testing.assert_close(class_probabilities(judge, logits), -full.diff(dim=1), rtol=1e-9, atol=1e-14)
 
 
 @pytest.mark.parametrize("method", ["corn", "binomial"])
 @few
 @given(seed=seeds)
-def test_the_loss_is_the_negative_log_likelihood(method: str, seed: int) -> None:
-    judge, logits, grade = drawn(method, seed)
-    likelihood = shares(judge, logits).gather(1, grade[:, None])
+def test_loss_is_the_negative_log_likelihood(method: str, seed: int) -> None:
+    judge, logits, grade = random_case(method, seed)
+    likelihood = class_probabilities(judge, logits).gather(1, grade[:, None])
     assert judge.loss(logits, grade).item() == pytest.approx(-likelihood.log().mean().item(), rel=1e-9)
 
 
 @every
 @pytest.mark.parametrize("balance", [False, True])
-def test_gradients_are_those_of_finite_differences(method: str, balance: bool) -> None:
-    judge, logits, grade = drawn(method, 0, 8)
+def test_gradients_match_finite_differences(method: str, balance: bool) -> None:
+    judge, logits, grade = random_case(method, 0, 8)
     judge.fit(grade, balance)
     assert torch.autograd.gradcheck(lambda values: judge.loss(values, grade), (logits.requires_grad_(),))
 
 
 @every
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_losses_are_finite_with_a_gradient_in_any_precision(method: str, dtype: torch.dtype) -> None:
-    judge, logits, grade = drawn(method, 0, scale=80)
+def test_loss_and_gradient_are_finite_in_any_precision(method: str, dtype: torch.dtype) -> None:
+    judge, logits, grade = random_case(method, 0, scale=80)
     judge.fit(grade, balance=True)
     extreme = logits.to(dtype).requires_grad_()
     loss = judge.loss(extreme, grade)
@@ -122,9 +122,9 @@ def test_losses_are_finite_with_a_gradient_in_any_precision(method: str, dtype: 
 @every
 @few
 @given(seed=seeds)
-def test_scores_are_scikit_learns(method: str, seed: int) -> None:
-    judge, logits, grade = drawn(method, seed)
-    share, scores = shares(judge, logits).numpy(), judge.score(logits, grade)
+def test_scores_match_scikit_learn(method: str, seed: int) -> None:
+    judge, logits, grade = random_case(method, seed)
+    share, scores = class_probabilities(judge, logits).numpy(), judge.score(logits, grade)
     called = (share.cumsum(1)[:, :-1] < 0.5).sum(1)
     kappa = cohen_kappa_score(grade, called, labels=range(5), weights="quadratic")
     assert scores["qwk"] == pytest.approx(kappa, abs=1e-12)
@@ -137,8 +137,8 @@ def test_scores_are_scikit_learns(method: str, seed: int) -> None:
 @every
 @few
 @given(seed=seeds)
-def test_scores_of_predictions_read_back_are_those_of_the_logits(method: str, seed: int) -> None:
-    judge, logits, grade = drawn(method, seed)
+def test_decoded_predictions_score_like_the_logits(method: str, seed: int) -> None:
+    judge, logits, grade = random_case(method, seed)
     weight = np.random.default_rng(seed).integers(1, 3, (3, 60)).astype(float)
     again = judge.recode(pd.DataFrame(judge.decode(logits)))
     torch.testing.assert_close(again, logits, rtol=1e-6, atol=1e-6)
@@ -148,39 +148,41 @@ def test_scores_of_predictions_read_back_are_those_of_the_logits(method: str, se
 
 
 @every
-def test_expected_is_the_mean_grade(method: str) -> None:
-    judge, logits, _ = drawn(method, 0)
-    torch.testing.assert_close(judge.decode(logits)["expected"], shares(judge, logits) @ torch.arange(5).double())
+def test_expected_column_is_the_mean_grade(method: str) -> None:
+    judge, logits, _ = random_case(method, 0)
+    torch.testing.assert_close(
+        judge.decode(logits)["expected"], class_probabilities(judge, logits) @ torch.arange(5).double()
+    )
 
 
 @pytest.mark.parametrize("method", ["cumulative", "corn"])
-def test_foreign_probabilities_are_scored_unchanged(method: str) -> None:
+def test_foreign_probabilities_are_preserved_by_recode(method: str) -> None:
     judge, rng = Ordinal(classes=GRADES, method=method), np.random.default_rng(0)
     made = torch.tensor(rng.dirichlet(np.ones(5), 30))
     again = judge.recode(pd.DataFrame({f"p_{name}": made[:, k] for k, name in enumerate(GRADES)}))
-    torch.testing.assert_close(shares(judge, again), made, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(class_probabilities(judge, again), made, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(judge.from_oracle(made), again)
 
 
-def test_a_binomial_keeps_the_mean_of_foreign_probabilities() -> None:
+def test_binomial_preserves_the_mean_of_foreign_probabilities() -> None:
     judge, made = Ordinal(classes=GRADES, method="binomial"), torch.tensor([[0.5, 0, 0, 0.3, 0.2]]).double()
     again = judge.decode(judge.recode(pd.DataFrame({f"p_{name}": made[:, k] for k, name in enumerate(GRADES)})))
     assert again["expected"].item() == pytest.approx(1.7)
 
 
 @pytest.mark.parametrize(("method", "wide"), [("cumulative", 4), ("corn", 4), ("binomial", 1)])
-def test_logits_are_as_many_as_the_method_needs(method: str, wide: int) -> None:
+def test_number_of_logits_depends_on_the_method(method: str, wide: int) -> None:
     assert Ordinal(classes=GRADES, method=method).out_dim == wide
 
 
-def test_an_unknown_method_and_invalid_classes_are_refused() -> None:
+def test_unknown_method_and_missing_columns_are_refused() -> None:
     with pytest.raises(ConfigError, match="endpoint grade: method 'coral', expected one of cumulative, corn, binomial"):
         Ordinal(method="coral")
     with pytest.raises(PredictionsError, match=r"no column 'p_2', found p_0, p_1$"):
         Ordinal().recode(pd.DataFrame({"p_0": [0.5], "p_1": [0.5]}))
 
 
-def test_grades_are_encoded_counted_weighted_and_stratified_like_classes() -> None:
+def test_grades_are_encoded_counted_and_weighted_like_classes() -> None:
     judge: Any = Ordinal("isup", GRADES)
     target = judge.encode(pd.DataFrame({"isup": ["1.0", "benign", "4", "1"]}))
     assert target.tolist() == [1, 0, 4, 1]
@@ -192,7 +194,7 @@ def test_grades_are_encoded_counted_weighted_and_stratified_like_classes() -> No
 
 
 @pytest.mark.parametrize("method", ["cumulative", "corn"])
-def test_probabilities_that_tie_in_a_table_tie_at_every_boundary(method: str) -> None:
+def test_ties_in_probabilities_are_ties_at_every_boundary(method: str) -> None:
     rng = np.random.default_rng(0)
     shares = rng.multinomial(10, [0.3, 0.3, 0.4], 300) / 10
     grade = np.array([rng.choice(3, p=row) for row in shares])

@@ -1,4 +1,4 @@
-"""Numbers with a unit: losses and scores against scipy and scikit-learn."""
+"""Regression losses and scores against scipy and scikit-learn."""
 
 import json
 from typing import Any
@@ -28,8 +28,8 @@ COLUMNS = {
 }
 
 
-def drawn(loss: str, seed: int, count: int = 40, scale: float = 1.0) -> tuple[Regression, Tensor, Tensor]:
-    """An endpoint fitted to the targets `(p,)` about 300, and logits `(p, c)`."""
+def random_case(loss: str, seed: int, count: int = 40, scale: float = 1.0) -> tuple[Regression, Tensor, Tensor]:
+    """Return an endpoint fitted to targets `(p,)` around 300, and logits `(p, c)`."""
     rng = np.random.default_rng(seed)
     target = torch.tensor(300 + 20 * rng.normal(size=count))
     judge = Regression("ki67", "percent", loss)
@@ -37,16 +37,16 @@ def drawn(loss: str, seed: int, count: int = 40, scale: float = 1.0) -> tuple[Re
     return judge, torch.tensor(scale * rng.normal(size=(count, judge.out_dim))), target
 
 
-def numbers(judge: Regression, logits: Tensor) -> pd.DataFrame:
+def decoded_table(judge: Regression, logits: Tensor) -> pd.DataFrame:
     return pd.DataFrame({name: values.numpy() for name, values in judge.decode(logits).items()})
 
 
 @every
 @few
 @given(seed=seeds)
-def test_the_loss_in_standard_deviations_is_that_of_scipy_and_scikit_learn(loss: str, seed: int) -> None:
-    judge, logits, target = drawn(loss, seed)
-    values, y, sd = numbers(judge, logits), target.numpy(), target.numpy().std()
+def test_loss_in_standard_deviations_matches_scipy_and_scikit_learn(loss: str, seed: int) -> None:
+    judge, logits, target = random_case(loss, seed)
+    values, y, sd = decoded_table(judge, logits), target.numpy(), target.numpy().std()
     expected = {
         "squared": lambda: np.mean((values["value"] - y) ** 2) / 2 / sd**2,
         "gaussian": lambda: -norm.logpdf(y / sd, values["value"] / sd, values["value_sd"] / sd).mean(),
@@ -59,15 +59,15 @@ def test_the_loss_in_standard_deviations_is_that_of_scipy_and_scikit_learn(loss:
 
 
 @every
-def test_gradients_are_those_of_finite_differences(loss: str) -> None:
-    judge, logits, target = drawn(loss, 0, 8)
+def test_gradients_match_finite_differences(loss: str) -> None:
+    judge, logits, target = random_case(loss, 0, 8)
     assert torch.autograd.gradcheck(lambda values: judge.loss(values, target), (logits.requires_grad_(),))
 
 
 @every
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_losses_are_finite_with_a_gradient_in_any_precision(loss: str, dtype: torch.dtype) -> None:
-    judge, logits, target = drawn(loss, 0, scale=80)
+def test_loss_and_gradient_are_finite_in_any_precision(loss: str, dtype: torch.dtype) -> None:
+    judge, logits, target = random_case(loss, 0, scale=80)
     extreme = logits.to(dtype).requires_grad_()
     loss_value = judge.loss(extreme, target)
     (gradient,) = torch.autograd.grad(loss_value, extreme)
@@ -79,14 +79,12 @@ def test_losses_are_finite_with_a_gradient_in_any_precision(loss: str, dtype: to
 @every
 @few
 @given(seed=seeds, shift=st.floats(-1e3, 1e3), scale=st.floats(1e-3, 1e3))
-def test_another_unit_changes_the_output_and_not_what_is_learnt(
-    loss: str, seed: int, shift: float, scale: float
-) -> None:
-    judge, logits, target = drawn(loss, seed)
+def test_change_of_unit_changes_the_output_but_not_the_loss(loss: str, seed: int, shift: float, scale: float) -> None:
+    judge, logits, target = random_case(loss, seed)
     permille = Regression("ki67", "permille", loss)
     permille.fit(shift + scale * target)
     torch.testing.assert_close(permille.loss(logits, shift + scale * target), judge.loss(logits, target))
-    before, after = numbers(judge, logits), numbers(permille, logits)
+    before, after = decoded_table(judge, logits), decoded_table(permille, logits)
     for name in before:
         moved = scale * before[name] + (0 if name == "value_sd" else shift)
         np.testing.assert_allclose(after[name], moved, rtol=1e-9, atol=1e-9)
@@ -95,9 +93,9 @@ def test_another_unit_changes_the_output_and_not_what_is_learnt(
 @every
 @few
 @given(seed=seeds, scale=st.sampled_from([1.0, 30.0]))
-def test_scores_are_scikit_learns_of_the_value_in_its_unit(loss: str, seed: int, scale: float) -> None:
-    judge, logits, target = drawn(loss, seed, scale=scale)
-    value, scores = numbers(judge, logits)["value"], judge.score(logits, target)
+def test_scores_match_scikit_learn_in_the_original_unit(loss: str, seed: int, scale: float) -> None:
+    judge, logits, target = random_case(loss, seed, scale=scale)
+    value, scores = decoded_table(judge, logits)["value"], judge.score(logits, target)
     assert scores["r2"] == pytest.approx(r2_score(target, value))
     assert scores["mae"] == pytest.approx(mean_absolute_error(target, value))
 
@@ -105,9 +103,9 @@ def test_scores_are_scikit_learns_of_the_value_in_its_unit(loss: str, seed: int,
 @every
 @few
 @given(seed=seeds)
-def test_an_unfitted_endpoint_scores_a_table_like_a_fitted_one(loss: str, seed: int) -> None:
-    judge, logits, target = drawn(loss, seed)
-    table, bare = numbers(judge, logits), Regression("ki67", loss=loss)
+def test_unfitted_endpoint_scores_a_table_like_a_fitted_one(loss: str, seed: int) -> None:
+    judge, logits, target = random_case(loss, seed)
+    table, bare = decoded_table(judge, logits), Regression("ki67", loss=loss)
     assert list(table) == COLUMNS[loss] == list(bare.decode(logits))
     torch.testing.assert_close(judge.recode(table), logits, rtol=1e-6, atol=1e-6)
     weight = np.random.default_rng(seed).integers(1, 3, (3, 40)).astype(float)
@@ -126,7 +124,7 @@ def test_quantiles_never_cross(seed: int) -> None:
     assert (torch.stack(list(columns.values()), 1).diff(dim=1) >= 0).all()
 
 
-def test_quantiles_of_no_information_are_those_of_the_patients() -> None:
+def test_quantiles_without_features_are_those_of_the_targets() -> None:
     rng = np.random.default_rng(0)
     target = torch.tensor(50 + 8 * rng.normal(size=2000))
     judge = Regression(loss="quantile")
@@ -146,23 +144,23 @@ def test_quantiles_of_no_information_are_those_of_the_patients() -> None:
 
 
 @every
-def test_the_oracle_predicts_the_values(loss: str) -> None:
-    judge, _, target = drawn(loss, 0)
+def test_oracle_scores_are_read_as_values(loss: str) -> None:
+    judge, _, target = random_case(loss, 0)
     scores = judge.score(judge.from_oracle(target.unsqueeze(1) + 1), target)
     assert scores["mae"] == pytest.approx(1)
     assert scores["pearson"] == pytest.approx(1)
 
 
-def test_mean_and_deviation_survive_a_json_document() -> None:
-    judge, logits, target = drawn("gaussian", 0)
+def test_mean_and_standard_deviation_survive_json() -> None:
+    judge, logits, target = random_case("gaussian", 0)
     restored = Regression("ki67", loss="gaussian")
     restored.load_state(json.loads(json.dumps(judge.state(), allow_nan=False)))
     assert judge.state() == {"mean": pytest.approx(target.mean()), "sd": pytest.approx(target.numpy().std())}
-    pd.testing.assert_frame_equal(numbers(restored, logits), numbers(judge, logits))
+    pd.testing.assert_frame_equal(decoded_table(restored, logits), decoded_table(judge, logits))
 
 
 @pytest.mark.parametrize("value", ["", "high", None, float("inf")])
-def test_a_value_that_is_not_a_number_is_an_error_naming_the_row(value: Any) -> None:
+def test_nonnumeric_value_error_names_the_row(value: Any) -> None:
     table = pd.DataFrame({"ki67": pd.Series([1, value, "3.5", value], index=["p0", "p1", "p2", "p3"], dtype=object)})
     with pytest.raises(CohortError) as error:
         Regression("ki67").encode(table)
@@ -181,21 +179,21 @@ def test_a_value_that_is_not_a_number_is_an_error_naming_the_row(value: Any) -> 
         ({"quantiles": [0, 0.5]}, "endpoint ki67: quantiles [0.0, 0.5], expected numbers that rise, 0.5 among them"),
     ],
 )
-def test_an_option_out_of_range_is_refused(options: dict[str, Any], message: str) -> None:
+def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         Regression("ki67", **options)
     assert str(error.value) == message
 
 
-def test_the_target_may_not_have_the_name_of_a_prediction_column() -> None:
-    """The prediction would overwrite the target in the table, and look perfect."""
+def test_target_named_like_a_prediction_column_is_refused() -> None:
+    """Otherwise the prediction would overwrite the target in the table and look perfect."""
     with pytest.raises(ConfigError, match="endpoint value: the predictions have a column of that name"):
         Regression("value")
     with pytest.raises(ConfigError, match="endpoint value_q10: "):
         Regression("value_q10", loss="quantile")
 
 
-def test_equal_values_and_class_weights_are_refused() -> None:
+def test_constant_target_and_class_balance_are_refused() -> None:
     with pytest.raises(CohortError, match="column ki67: all 3 training patients are 2, expected different numbers"):
         Regression("ki67").fit(torch.full((3,), 2.0))
     with pytest.raises(ConfigError, match=r"data\.balance"):
@@ -212,7 +210,7 @@ def test_invalid_predictions_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("count", "amount"), [(5, 1), (25, 2), (100, 4)])
-def test_strata_divide_the_patients_by_rank(count: int, amount: int) -> None:
+def test_strata_divide_patients_by_rank(count: int, amount: int) -> None:
     target = torch.randperm(count).double()
     strata = Regression().strata(target)
     assert len(set(strata)) == amount
@@ -220,8 +218,8 @@ def test_strata_divide_the_patients_by_rank(count: int, amount: int) -> None:
     assert np.bincount(strata).min() >= min(10, count)
 
 
-def test_the_normal_loss_is_minimal_at_the_true_spread() -> None:
-    judge, _, target = drawn("gaussian", 0, 2000)
+def test_gaussian_loss_is_minimal_at_the_true_spread() -> None:
+    judge, _, target = random_case("gaussian", 0, 2000)
     spreads = [0.5, 1.0, 2.0]
     logits = [torch.tensor([[0.0, np.log(np.expm1(spread))]]).double().expand(2000, 2) for spread in spreads]
     losses = [judge.loss(row, target).item() for row in logits]

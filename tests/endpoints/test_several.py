@@ -1,4 +1,4 @@
-"""Several endpoints in one: each equals the same endpoint alone on the patients who have its target."""
+"""Several endpoints in one: each behaves as it would alone on the patients who have its target."""
 
 import numpy as np
 import pandas as pd
@@ -27,41 +27,41 @@ TABLE = pd.DataFrame(
 KNOWN = {"class": [0, 1, 3, 4], "outcome": [0, 1, 2, 3, 5], "amount": [0, 2, 3, 4, 5]}
 
 
-def alone() -> dict[str, Endpoint]:
+def single_endpoints() -> dict[str, Endpoint]:
     return {"class": Binary(), "outcome": Cox(horizons={"3m": 3}), "amount": Regression()}
 
 
-def drawn(patients: int = 6, width: int = 3) -> torch.Tensor:
+def random_logits(patients: int = 6, width: int = 3) -> torch.Tensor:
     return torch.randn(patients, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("name", ENDPOINTS)
-def test_no_patients_have_targets_of_the_same_width_and_kind(name: str) -> None:
-    """The layout of the joint target is made from such an empty target."""
+def test_empty_target_has_the_width_and_dtype_of_a_full_one(name: str) -> None:
+    """The layout of the joint target is derived from an empty target."""
     endpoint, target = ENDPOINTS[name]
     empty = endpoint.encode(pd.DataFrame({column: pd.Series(dtype=object) for column in endpoint.columns}))
     assert empty.shape == (0, *target.shape[1:])
     assert empty.dtype == target.dtype
 
 
-def test_targets_lie_side_by_side_and_missing_ones_are_nan() -> None:
-    target = Several(alone()).encode(TABLE)
+def test_joint_target_concatenates_targets_with_nan_where_missing() -> None:
+    target = Several(single_endpoints()).encode(TABLE)
     assert target.shape == (6, 4)
     assert target.dtype == torch.float64
     assert target.isnan().nonzero().tolist() == [[1, 3], [2, 0], [4, 1], [4, 2], [5, 0]]
-    for part in Several(alone()).part_targets(target):
-        expected = alone()[part.name].encode(TABLE.iloc[KNOWN[part.name]])
+    for part in Several(single_endpoints()).part_targets(target):
+        expected = single_endpoints()[part.name].encode(TABLE.iloc[KNOWN[part.name]])
         assert part.mask.nonzero()[0].tolist() == KNOWN[part.name]
         assert torch.equal(part.target, expected)
         assert part.target.dtype == expected.dtype
 
 
-def test_the_loss_is_the_weighted_sum_over_the_patients_who_have_each_target() -> None:
-    several, logits = Several(alone(), {"outcome": 0.25}), drawn().requires_grad_()
+def test_loss_is_the_weighted_sum_of_the_endpoint_losses() -> None:
+    several, logits = Several(single_endpoints(), {"outcome": 0.25}), random_logits().requires_grad_()
     target = several.encode(TABLE)
     several.fit(target)
     expected = torch.zeros(())
-    for index, (name, endpoint) in enumerate(alone().items()):
+    for index, (name, endpoint) in enumerate(single_endpoints().items()):
         rows = KNOWN[name]
         part_target = endpoint.encode(TABLE.iloc[rows])
         endpoint.fit(part_target)
@@ -74,21 +74,21 @@ def test_the_loss_is_the_weighted_sum_over_the_patients_who_have_each_target() -
     assert gradient[4, 1] == gradient[1, 2] == 0
 
 
-def test_a_batch_without_any_target_has_a_loss_of_zero_with_a_gradient() -> None:
-    several, logits = Several(alone()), drawn(2).requires_grad_()
+def test_batch_without_targets_has_zero_loss_and_gradient() -> None:
+    several, logits = Several(single_endpoints()), random_logits(2).requires_grad_()
     target = torch.full((2, 4), torch.nan, dtype=torch.float64)
     loss = several.loss(logits, target)
     (gradient,) = torch.autograd.grad(loss, logits)
     assert (float(loss.detach()), gradient.abs().sum().item()) == (0, 0)
 
 
-def test_scores_are_those_of_each_endpoint_and_the_mean_of_their_metrics() -> None:
-    several, logits = Several(alone()), drawn()
+def test_scores_are_those_of_each_endpoint_and_their_mean() -> None:
+    several, logits = Several(single_endpoints()), random_logits()
     target = several.encode(TABLE)
     weight = np.random.default_rng(0).integers(0, 3, (5, 6)).astype(float)
     for rows in (None, weight):
         scores, ranking = several.score(logits, target, rows), []
-        for index, (name, endpoint) in enumerate(alone().items()):
+        for index, (name, endpoint) in enumerate(single_endpoints().items()):
             patients = KNOWN[name]
             values = endpoint.encode(TABLE.iloc[patients])
             part_weight = None if rows is None else rows[:, patients]
@@ -99,8 +99,8 @@ def test_scores_are_those_of_each_endpoint_and_the_mean_of_their_metrics() -> No
         np.testing.assert_array_equal(scores[several.metric], np.mean(ranking, axis=0))
 
 
-def test_predictions_hold_the_columns_of_all_endpoints_and_are_read_back() -> None:
-    several, logits = Several(alone()), drawn()
+def test_predictions_hold_all_columns_and_recode_to_the_logits() -> None:
+    several, logits = Several(single_endpoints()), random_logits()
     target = several.encode(TABLE)
     several.fit(target)
     several.finish(logits, target)
@@ -112,19 +112,19 @@ def test_predictions_hold_the_columns_of_all_endpoints_and_are_read_back() -> No
     torch.testing.assert_close(several.recode(table), logits)
 
 
-def test_fitted_state_is_restored_by_the_name_of_the_endpoint() -> None:
-    several, restored, logits = Several(alone()), Several(alone()), drawn()
+def test_fitted_state_is_restored_by_endpoint_name() -> None:
+    several, restored, logits = Several(single_endpoints()), Several(single_endpoints()), random_logits()
     target = several.encode(TABLE)
     several.fit(target)
     several.finish(logits, target)
-    assert set(several.state()) == set(alone())
+    assert set(several.state()) == set(single_endpoints())
     restored.load_state(several.state())
     for name, values in several.decode(logits).items():
         assert torch.equal(restored.decode(logits)[name], values)
 
 
-def test_counts_strata_and_membership_leave_out_patients_without_the_target() -> None:
-    several = Several(alone() | {"labels": Multilabel(("label", "event"))})
+def test_counts_strata_and_membership_skip_missing_targets() -> None:
+    several = Several(single_endpoints() | {"labels": Multilabel(("label", "event"))})
     target = several.encode(TABLE)
     counts = several.counts(target)
     assert (counts["n"], counts["class known"], counts["class 1"], counts["outcome events"]) == (6, 4, 2, 3)
@@ -137,10 +137,10 @@ def test_counts_strata_and_membership_leave_out_patients_without_the_target() ->
     assert Several({"outcome": Cox()}).membership(target[:, 1:3]) is None
 
 
-def test_a_patient_needs_the_target_of_one_endpoint_at_least() -> None:
+def test_every_patient_needs_at_least_one_target() -> None:
     bare = TABLE.copy()
     bare.loc["p1"] = None
-    several = Several(alone())
+    several = Several(single_endpoints())
     assert several.has_target(bare).tolist() == [True, False, True, True, True, True]
     with pytest.raises(CohortError, match="row of p1: no target"):
         several.encode(bare)
@@ -148,13 +148,13 @@ def test_a_patient_needs_the_target_of_one_endpoint_at_least() -> None:
         several.fit(several.encode(TABLE.iloc[[2]]))
 
 
-def test_a_single_patient_has_a_loss_unless_an_endpoint_compares_patients() -> None:
-    assert not Several(alone()).alone
+def test_needs_several_patients_if_any_endpoint_does() -> None:
+    assert not Several(single_endpoints()).alone
     assert Several({"a": Binary(), "b": Regression()}).alone
 
 
-def test_class_weights_are_fitted_for_endpoints_with_classes_only() -> None:
-    several = Several(alone())
+def test_class_weights_are_fitted_only_for_endpoints_with_classes() -> None:
+    several = Several(single_endpoints())
     several.fit(several.encode(TABLE.iloc[:4]), balance=True)
     assert several.state()["class"]["class_weight"] == [1.5, 0.75]
     with pytest.raises(ConfigError, match="no endpoint has classes to balance"):

@@ -1,4 +1,4 @@
-"""The Cox endpoint: times and events in, log hazards and risks out."""
+"""The Cox endpoint: from times and events to log hazards and risks."""
 
 import io
 import json
@@ -21,7 +21,7 @@ HORIZONS = {"0": 0.0, "1y": 12.0, "3y": 36.0, "5y": 60.0, "ever": 1e9}
 
 
 def patients(seed: int = 0, count: int = 80) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits `(p, 1)` and targets `(p, 2)`, times in months with ties."""
+    """Return logits `(p, 1)` and targets `(p, 2)`, with tied times in months."""
     rng = np.random.default_rng(seed)
     hazard = rng.normal(size=count)
     death, leaving = rng.exponential(40 * np.exp(-hazard)), rng.uniform(5, 100, count)
@@ -29,7 +29,7 @@ def patients(seed: int = 0, count: int = 80) -> tuple[torch.Tensor, torch.Tensor
     return torch.tensor(hazard, dtype=torch.float32)[:, None], torch.tensor(target)
 
 
-def finished(seed: int = 0) -> Cox:
+def finished_endpoint(seed: int = 0) -> Cox:
     endpoint = Cox(horizons=HORIZONS)
     endpoint.finish(*patients(seed))
     return endpoint
@@ -45,19 +45,19 @@ def test_class_weights_are_refused() -> None:
         Cox().fit(patients()[1], balance=True)
 
 
-def test_an_unknown_method_for_ties_is_refused() -> None:
+def test_unknown_ties_method_is_refused() -> None:
     with pytest.raises(ConfigError, match="ties 'exact', expected one of efron, breslow"):
         Cox(ties="exact")
 
 
 @pytest.mark.parametrize("ties", ["efron", "breslow"])
-def test_the_loss_is_the_partial_likelihood_with_the_chosen_ties(ties: str) -> None:
+def test_loss_is_the_partial_likelihood_with_the_chosen_ties(ties: str) -> None:
     logits, target = patients()
     assert torch.equal(Cox(ties=ties).loss(logits, target), cox_loss(logits[:, 0], target[:, 0], target[:, 1], ties))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_the_score_is_the_c_index_of_lifelines(dtype: torch.dtype) -> None:
+def test_score_matches_lifelines_c_index(dtype: torch.dtype) -> None:
     logits, target = patients()
     score = Cox().score(logits.to(dtype), target)
     expected = concordance_index(target[:, 0], -logits.to(dtype).double()[:, 0], target[:, 1])
@@ -65,7 +65,7 @@ def test_the_score_is_the_c_index_of_lifelines(dtype: torch.dtype) -> None:
     assert score[Cox.metric] == pytest.approx(expected, abs=1e-12)
 
 
-def test_weighted_scores_are_those_of_the_resampled_patients() -> None:
+def test_weighted_scores_equal_scores_of_repeated_patients() -> None:
     logits, target = patients()
     weight = np.random.default_rng(0).integers(0, 3, (4, len(target)))
     expected = [
@@ -74,15 +74,15 @@ def test_weighted_scores_are_those_of_the_resampled_patients() -> None:
     np.testing.assert_allclose(Cox().score(logits, target, weight.astype(float))["c_index"], expected, atol=1e-12)
 
 
-def test_a_fold_without_events_has_no_score() -> None:
+def test_score_is_nan_without_events() -> None:
     logits, target = patients()
     assert np.isnan(Cox().score(logits, target * torch.tensor([1, 0]))["c_index"])
 
 
 @few
 @given(hazards=st.lists(st.floats(-2000, 2000), min_size=1, max_size=8), seed=st.integers(0, 99))
-def test_risks_are_probabilities_that_rise_with_the_horizon_and_the_hazard(hazards: list[float], seed: int) -> None:
-    columns = finished(seed).decode(torch.tensor(sorted(hazards), dtype=torch.float64)[:, None])
+def test_risks_are_probabilities_rising_with_horizon_and_hazard(hazards: list[float], seed: int) -> None:
+    columns = finished_endpoint(seed).decode(torch.tensor(sorted(hazards), dtype=torch.float64)[:, None])
     assert list(columns) == ["log_hazard", *(f"risk_{name}" for name in HORIZONS)]
     risks = torch.stack([columns[f"risk_{name}"] for name in HORIZONS])  # (h, p)
     assert ((risks >= 0) & (risks <= 1)).all()
@@ -91,7 +91,7 @@ def test_risks_are_probabilities_that_rise_with_the_horizon_and_the_hazard(hazar
     assert not columns["risk_0"].any()
 
 
-def test_risks_are_one_minus_the_survival_of_lifelines() -> None:
+def test_risks_are_one_minus_lifelines_survival() -> None:
     logits, target = patients()
     cohort = pd.DataFrame({"x": logits[:, 0].double(), "time": target[:, 0], "event": target[:, 1]})
     fitted = CoxPHFitter().fit(cohort, "time", "event")
@@ -104,7 +104,7 @@ def test_risks_are_one_minus_the_survival_of_lifelines() -> None:
         np.testing.assert_allclose(columns[f"risk_{name}"], 1 - survival[row], rtol=1e-9, atol=1e-12)
 
 
-def test_a_horizon_at_an_event_counts_the_event() -> None:
+def test_horizon_at_an_event_counts_the_event() -> None:
     endpoint = Cox(horizons={"before": 4.99, "at": 5.0})
     endpoint.finish(torch.zeros(2, 1), torch.tensor([[5.0, 1], [9, 0]]))
     risks = endpoint.decode(torch.zeros(1, 1))
@@ -112,12 +112,12 @@ def test_a_horizon_at_an_event_counts_the_event() -> None:
     assert risks["risk_at"].item() == pytest.approx(1 - np.exp(-0.5))
 
 
-def test_without_a_baseline_there_are_no_risks() -> None:
+def test_no_risks_without_a_baseline() -> None:
     assert list(Cox(horizons=HORIZONS).decode(torch.zeros(2, 1))) == ["log_hazard"]
 
 
-def test_the_baseline_survives_a_json_document() -> None:
-    endpoint, restored = finished(), Cox(horizons=HORIZONS)
+def test_baseline_survives_json() -> None:
+    endpoint, restored = finished_endpoint(), Cox(horizons=HORIZONS)
     restored.load_state(json.loads(json.dumps(endpoint.state(), allow_nan=False)))
     logits, _ = patients(1)
     for name, values in endpoint.decode(logits).items():
@@ -131,9 +131,9 @@ def test_the_baseline_survives_a_json_document() -> None:
 
 @few
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
-def test_log_hazards_survive_a_file_to_the_bit(hazards: list[float]) -> None:
+def test_log_hazards_survive_a_csv_round_trip_bit_for_bit(hazards: list[float]) -> None:
     logits = torch.tensor(hazards, dtype=torch.float64)[:, None]
-    endpoint = finished()
+    endpoint = finished_endpoint()
     text = pd.DataFrame(endpoint.decode(logits)).to_csv(index=False)
     again = pd.read_csv(io.StringIO(text), float_precision="round_trip")
     assert torch.equal(endpoint.recode(again), logits)
@@ -144,12 +144,12 @@ def test_predictions_without_log_hazards_are_refused() -> None:
         Cox().recode(pd.DataFrame({"risk": [1], "x": [2]}))
 
 
-def test_patients_are_counted_with_their_events() -> None:
+def test_counts_give_patients_and_events() -> None:
     assert Cox().counts(torch.tensor([[1.0, 1], [2, 0], [3, 1]])) == {"n": 3, "events": 2}
     assert Cox().counts(torch.zeros(0, 2)) == {"n": 0, "events": 0}
 
 
-def test_strata_are_events_and_censorings_each_in_an_earlier_and_a_later_half() -> None:
+def test_strata_halve_events_and_censored_patients_by_time() -> None:
     rows = torch.tensor([[1.0, 1], [2, 1], [8, 1], [9, 1], [3, 0], [4, 0], [5, 0], [6, 0]], dtype=torch.float64)
     target = rows.repeat_interleave(5, 0)
     assert Cox().strata(target).tolist() == np.repeat([2, 2, 3, 3, 0, 0, 1, 1], 5).tolist()
@@ -157,8 +157,8 @@ def test_strata_are_events_and_censorings_each_in_an_earlier_and_a_later_half() 
     assert Cox().strata(only_events).tolist() == np.repeat([2, 2, 3, 3], 5).tolist()
 
 
-def by_site(seed: int, patients: int = 90) -> pd.DataFrame:
-    """One covariate `x`, three sites whose hazards differ, some ties."""
+def cohort_with_sites(seed: int, patients: int = 90) -> pd.DataFrame:
+    """Return a cohort with a covariate `x`, three sites with different hazards, and some ties."""
     rng = np.random.default_rng(seed)
     site, x = rng.integers(0, 3, patients), rng.normal(size=patients)
     death, leaving = rng.exponential(20 * (1 + site) * np.exp(-x)), rng.uniform(2, 60, patients)
@@ -166,8 +166,8 @@ def by_site(seed: int, patients: int = 90) -> pd.DataFrame:
     return pd.DataFrame(columns | {"site": np.array(["Utrecht", "Lyon", "Oslo"])[site]})
 
 
-def test_strata_are_those_of_lifelines_in_likelihood_and_baselines() -> None:
-    cohort = by_site(0)
+def test_stratified_likelihood_and_baselines_match_lifelines() -> None:
+    cohort = cohort_with_sites(0)
     fitted = CoxPHFitter(strata=["site"]).fit(cohort, "time", "event", fit_options={"precision": 1e-12})
     logits = torch.tensor(fitted.predict_log_partial_hazard(cohort).loc[cohort.index].to_numpy())[:, None]
     endpoint = Cox(strata="site")
@@ -187,8 +187,8 @@ def test_strata_are_those_of_lifelines_in_likelihood_and_baselines() -> None:
 
 @few
 @given(st.integers(0, 99))
-def test_within_each_stratum_a_shift_changes_nothing_and_residuals_sum_to_zero(seed: int) -> None:
-    cohort = by_site(seed, 30)
+def test_shift_within_a_stratum_changes_nothing(seed: int) -> None:
+    cohort = cohort_with_sites(seed, 30)
     endpoint, logits = Cox(strata="site"), torch.tensor(cohort[["x"]].to_numpy(), requires_grad=True)
     target = endpoint.encode(cohort)
     loss = endpoint.loss(logits, target)
@@ -200,12 +200,12 @@ def test_within_each_stratum_a_shift_changes_nothing_and_residuals_sum_to_zero(s
     assert torch.equal(endpoint.encode(cohort.iloc[5:9]), target[5:9])  # codes do not depend on the other patients
 
 
-def test_a_single_stratum_changes_nothing_and_an_unknown_one_has_the_pooled_baseline() -> None:
-    cohort = by_site(1).assign(site="Lyon")
+def test_single_stratum_equals_none_and_unknown_one_is_pooled() -> None:
+    cohort = cohort_with_sites(1).assign(site="Lyon")
     logits = torch.tensor(cohort[["x"]].to_numpy())
     plain, endpoint = Cox(), Cox(strata="site")
     assert endpoint.loss(logits, endpoint.encode(cohort)) == pytest.approx(plain.loss(logits, plain.encode(cohort)))
-    several = by_site(2)
+    several = cohort_with_sites(2)
     endpoint.finish(logits, endpoint.encode(several))
     plain.finish(logits, plain.encode(several))
     pooled = plain.curve(logits, [10.0, 30.0])
@@ -214,12 +214,12 @@ def test_a_single_stratum_changes_nothing_and_an_unknown_one_has_the_pooled_base
     assert not torch.allclose(endpoint.stratum_curve(logits, [10.0, 30.0], "Oslo"), pooled)
 
 
-def test_a_baseline_of_another_length_is_refused() -> None:
+def test_baseline_with_unequal_lengths_is_refused() -> None:
     with pytest.raises(ValueError, match="2 times and 1 hazards"):
         Cox().load_state({"baseline_times": [1.0, 2.0], "baseline_hazard": [0.1]})
 
 
-def test_without_a_baseline_there_is_no_curve() -> None:
+def test_no_curve_without_a_baseline() -> None:
     with pytest.raises(ValueError, match="no survival curve before it is fitted"):
         Cox().curve(torch.zeros(1, 1), [1.0])
 

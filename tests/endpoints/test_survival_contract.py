@@ -1,4 +1,4 @@
-"""Properties that every endpoint of times to an event has, whatever its model."""
+"""Properties of every survival endpoint, whatever its model."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from mil.endpoints.discrete_time import DiscreteTime
 from mil.endpoints.survival import Cox, Survival
 from mil.errors import CohortError, ConfigError, PredictionsError
 
-from .patients import followed
+from .patients import follow_up_targets
 
 few = settings(deadline=None, max_examples=15)
 HORIZONS = {"0": 0.0, "1y": 12.0, "3y": 36.0, "ever": 1e9}
@@ -36,11 +36,11 @@ MAKERS: dict[str, Callable[[str, dict[str, float]], Survival]] = {
 every = pytest.mark.parametrize("name", MAKERS)
 
 
-def made(name: str, seed: int = 0, patients: int = 60, unit: str = "months") -> tuple[Survival, Tensor, Tensor]:
-    """An endpoint fitted and finished, with logits `(p, c)` and target `(p, 2)`."""
+def fitted_case(name: str, seed: int = 0, patients: int = 60, unit: str = "months") -> tuple[Survival, Tensor, Tensor]:
+    """Return a fitted and finished endpoint, logits `(p, c)` and targets `(p, 2)`."""
     factor = {"months": 1.0, "days": DAY}[unit]
     endpoint = MAKERS[name](unit, {key: factor * time for key, time in HORIZONS.items()})
-    target = followed(seed, patients, len(endpoint.follow_up.causes), step=0.5)
+    target = follow_up_targets(seed, patients, len(endpoint.follow_up.causes), step=0.5)
     target[:, 0] *= factor
     logits = torch.from_numpy(np.random.default_rng(seed).normal(size=(patients, endpoint.out_dim)))
     endpoint.fit(target)
@@ -48,36 +48,36 @@ def made(name: str, seed: int = 0, patients: int = 60, unit: str = "months") -> 
     return endpoint, logits, target
 
 
-def c_of(endpoint: Survival, logits: Tensor, target: Tensor) -> float:
+def c_index_of(endpoint: Survival, logits: Tensor, target: Tensor) -> float:
     return float(endpoint.score(logits, target)["c_index"])
 
 
 @every
-def test_gradients_are_those_of_finite_differences(name: str) -> None:
-    endpoint, logits, target = made(name, 1)
-    some = logits[:7].clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda given: endpoint.loss(given, target[:7]), (some,))
+def test_gradients_match_finite_differences(name: str) -> None:
+    endpoint, logits, target = fitted_case(name, 1)
+    first_logits = logits[:7].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda values: endpoint.loss(values, target[:7]), (first_logits,))
 
 
 @every
 @few
 @given(seed=st.integers(0, 99))
-def test_the_order_of_patients_does_not_matter(name: str, seed: int) -> None:
-    endpoint, logits, target = made(name)
+def test_order_of_patients_does_not_matter(name: str, seed: int) -> None:
+    endpoint, logits, target = fitted_case(name)
     order = torch.randperm(len(target), generator=torch.Generator().manual_seed(seed))
     torch.testing.assert_close(endpoint.loss(logits[order], target[order]), endpoint.loss(logits, target))
     moved = endpoint.decode(logits[order])
     for column, values in endpoint.decode(logits).items():
         torch.testing.assert_close(moved[column], values[order])
-    assert c_of(endpoint, logits[order], target[order]) == pytest.approx(c_of(endpoint, logits, target))
+    assert c_index_of(endpoint, logits[order], target[order]) == pytest.approx(c_index_of(endpoint, logits, target))
 
 
 @every
-def test_a_change_of_unit_changes_no_risk(name: str) -> None:
-    months, logits, target = made(name)
-    days, _, _ = made(name, unit="days")
+def test_change_of_unit_changes_no_risk(name: str) -> None:
+    months, logits, target = fitted_case(name)
+    days, _, _ = fitted_case(name, unit="days")
     in_days = target * torch.tensor([DAY, 1.0])
-    assert c_of(days, logits, in_days) == pytest.approx(c_of(months, logits, target))
+    assert c_index_of(days, logits, in_days) == pytest.approx(c_index_of(months, logits, target))
     columns_in_days = days.decode(logits)
     for column, values in months.decode(logits).items():
         if column != months.rank:
@@ -86,8 +86,8 @@ def test_a_change_of_unit_changes_no_risk(name: str) -> None:
 
 @every
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_losses_of_lower_precision_are_near_and_finite_for_any_logits(name: str, dtype: torch.dtype) -> None:
-    endpoint, logits, target = made(name)
+def test_loss_in_lower_precision_is_close_and_always_finite(name: str, dtype: torch.dtype) -> None:
+    endpoint, logits, target = fitted_case(name)
     torch.testing.assert_close(
         endpoint.loss(logits.to(dtype), target).double(),
         endpoint.loss(logits.to(dtype).double(), target),
@@ -105,8 +105,8 @@ def test_losses_of_lower_precision_are_near_and_finite_for_any_logits(name: str,
 @every
 @few
 @given(seed=st.integers(0, 99))
-def test_curves_fall_from_one_and_risks_are_one_minus_the_curve(name: str, seed: int) -> None:
-    endpoint, logits, _ = made(name, seed)
+def test_curves_fall_from_one_and_risk_is_one_minus_the_curve(name: str, seed: int) -> None:
+    endpoint, logits, _ = fitted_case(name, seed)
     times = [0.0, 0.3, 1.0, 5.0, 12.0, 36.0, 59.0, 1e9]
     curve = endpoint.curve(3 * logits, times)
     assert curve.shape == (len(logits), len(times))
@@ -119,22 +119,22 @@ def test_curves_fall_from_one_and_risks_are_one_minus_the_curve(name: str, seed:
 
 
 @every
-def test_the_c_index_is_that_of_lifelines_for_the_column_that_orders(name: str) -> None:
-    endpoint, logits, target = made(name)
+def test_c_index_of_the_rank_column_matches_lifelines(name: str) -> None:
+    endpoint, logits, target = fitted_case(name)
     time, code = target.numpy().T
     risk = endpoint.decode(logits)[endpoint.rank].numpy()
     expected = concordance_index(np.where(code > 1, 1e9, time), -risk, code == 1)
-    assert c_of(endpoint, logits, target) == pytest.approx(expected, abs=1e-12)
+    assert c_index_of(endpoint, logits, target) == pytest.approx(expected, abs=1e-12)
 
 
 @every
-def test_predictions_from_a_file_order_patients_as_the_logits_did(name: str) -> None:
-    endpoint, logits, target = made(name)
+def test_predictions_read_from_csv_rank_patients_like_the_logits(name: str) -> None:
+    endpoint, logits, target = fitted_case(name)
     text = pd.DataFrame(endpoint.decode(logits)).to_csv(index=False)
     again = pd.read_csv(io.StringIO(text), float_precision="round_trip")
     unfitted = MAKERS[name]("months", HORIZONS)
     for reader in (endpoint, unfitted):
-        assert c_of(reader, reader.recode(again), target) == c_of(endpoint, logits, target)
+        assert c_index_of(reader, reader.recode(again), target) == c_index_of(endpoint, logits, target)
         risk = reader.risk(reader.recode(again)).numpy()
         np.testing.assert_allclose(risk, again[endpoint.rank], rtol=1e-12, atol=1e-15)
     with pytest.raises(PredictionsError, match=f"no column '{endpoint.rank}', found x$"):
@@ -142,16 +142,16 @@ def test_predictions_from_a_file_order_patients_as_the_logits_did(name: str) -> 
 
 
 @every
-def test_an_oracle_is_scored_by_its_order(name: str) -> None:
-    endpoint, _, target = made(name)
+def test_risk_rises_with_the_oracle_score(name: str) -> None:
+    endpoint, _, target = fitted_case(name)
     scores = torch.linspace(0.01, 0.99, len(target), dtype=torch.float64).unsqueeze(1)
     risk = endpoint.risk(endpoint.from_oracle(scores))
     assert (risk.diff() > 0).all()
 
 
 @every
-def test_fitted_state_survives_a_json_document(name: str) -> None:
-    endpoint, logits, target = made(name)
+def test_fitted_state_survives_json(name: str) -> None:
+    endpoint, logits, target = fitted_case(name)
     restored = MAKERS[name]("months", HORIZONS)
     restored.load_state(json.loads(json.dumps(endpoint.state(), allow_nan=False)))
     assert torch.equal(restored.loss(logits, target), endpoint.loss(logits, target))
@@ -162,14 +162,14 @@ def test_fitted_state_survives_a_json_document(name: str) -> None:
 
 
 @every
-def test_the_card_explains_every_column(name: str) -> None:
-    endpoint, logits, _ = made(name)
+def test_legend_explains_every_column(name: str) -> None:
+    endpoint, logits, _ = fitted_case(name)
     assert all(f"`{column}`" in endpoint.legend() for column in endpoint.decode(logits))
 
 
 @every
-def test_patients_without_events_and_balance_are_refused(name: str) -> None:
-    endpoint, _, target = made(name)
+def test_training_without_events_and_class_balance_are_refused(name: str) -> None:
+    endpoint, _, target = fitted_case(name)
     with pytest.raises(CohortError, match="column event: all 60 training patients are censored, expected events"):
         endpoint.fit(target * torch.tensor([1, 0]))
     with pytest.raises(ConfigError, match="no classes to balance"):
@@ -177,8 +177,8 @@ def test_patients_without_events_and_balance_are_refused(name: str) -> None:
 
 
 @every
-def test_each_state_has_strata_and_counts_of_its_own(name: str) -> None:
-    endpoint, _, target = made(name, patients=80)
+def test_strata_and_counts_separate_the_event_codes(name: str) -> None:
+    endpoint, _, target = fitted_case(name, patients=80)
     strata = endpoint.strata(target)
     for code in set(target[:, 1].tolist()):
         members = strata[target[:, 1] == code]
@@ -189,7 +189,7 @@ def test_each_state_has_strata_and_counts_of_its_own(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["discrete", "weibull", "lognormal", "competing"])
-def test_logits_of_zero_predict_the_mean_of_the_training_patients(name: str) -> None:
-    endpoint, logits, target = made(name, patients=400)
+def test_zero_logits_minimise_the_loss_of_training_patients(name: str) -> None:
+    endpoint, logits, target = fitted_case(name, patients=400)
     shifted = [endpoint.loss(torch.full_like(logits, shift), target) for shift in (-0.7, 0.0, 0.7)]
     assert shifted[1] == min(shifted)

@@ -1,4 +1,4 @@
-"""Whole sites on one side of a fold, and classes as even as sites allow."""
+"""Splits by site: every site is on one side of a fold, and classes are as balanced as the sites allow."""
 
 from itertools import product
 
@@ -16,8 +16,8 @@ from mil.splits.folds import Split
 from mil.splits.sites import sites_of
 
 
-def hospitals(seed: int, sites: int, patients: int = 200) -> tuple[list[str], NDArray[np.int64], pd.DataFrame]:
-    """Patients of sites of unlike sizes and prevalences."""
+def random_cohort(seed: int, sites: int, patients: int = 200) -> tuple[list[str], NDArray[np.int64], pd.DataFrame]:
+    """Return patients, strata and columns of sites that differ in size and prevalence."""
     rng = np.random.default_rng(seed)
     site = np.append(np.arange(sites), rng.choice(sites, patients - sites, p=rng.dirichlet(np.full(sites, 2.0))))
     strata = (rng.random(patients) < rng.beta(2, 4, sites)[site]).astype(np.int64)
@@ -29,8 +29,8 @@ def sites_in(split: Split, fold: int, role: str, columns: pd.DataFrame) -> set[s
     return set(columns.loc[columns["patient"].isin(split.patients(fold, role)), "site"])
 
 
-def naive(counts: NDArray[np.int64], folds: int) -> float:
-    """The least cost of all assignments, one by one."""
+def minimal_cost(counts: NDArray[np.int64], folds: int) -> float:
+    """Return the lowest cost over all assignments, by enumeration."""
     table = np.column_stack([counts, counts.sum(1)]).astype(float)
     even = table.sum(0) / folds
     costs = []
@@ -43,18 +43,18 @@ def naive(counts: NDArray[np.int64], folds: int) -> float:
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), sites=st.integers(3, 7), folds=st.integers(2, 3), strata=st.integers(1, 3))
-def test_few_sites_are_dealt_out_as_well_as_can_be(seed: int, sites: int, folds: int, strata: int) -> None:
+def test_few_sites_are_assigned_optimally(seed: int, sites: int, folds: int, strata: int) -> None:
     counts = np.random.default_rng(seed).integers(1, 30, (sites, strata))
     assignment = assign(counts, folds, seed)
     table = np.column_stack([counts, counts.sum(1)])
     sums = np.array([table[assignment.fold_of_site == fold].sum(0) for fold in range(folds)])
     cost = float((np.abs(sums / (table.sum(0) / folds) - 1)).max(0).sum())
-    assert cost == pytest.approx(naive(counts, folds), abs=0.021 * folds + 1e-9)
+    assert cost == pytest.approx(minimal_cost(counts, folds), abs=0.021 * folds + 1e-9)
     np.testing.assert_allclose(sums[:, :-1] - assignment.even, assignment.deviation, atol=1e-9)
 
 
 @pytest.mark.parametrize("sites", [20, 2 * MOST])
-def test_many_sites_are_dealt_out_near_to_even(sites: int) -> None:
+def test_many_sites_are_assigned_almost_evenly(sites: int) -> None:
     rng = np.random.default_rng(sites)
     counts = rng.multinomial(10, [0.7, 0.3], sites)
     assignment = assign(counts, 5, 0)
@@ -63,8 +63,8 @@ def test_many_sites_are_dealt_out_near_to_even(sites: int) -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10**6), sites=st.integers(5, 14), folds=st.integers(2, 5))
-def test_no_site_stands_on_two_sides_and_every_patient_is_reported_once(seed: int, sites: int, folds: int) -> None:
-    patients, strata, columns = hospitals(seed, sites)
+def test_no_site_is_on_two_sides_and_patients_are_reported_once(seed: int, sites: int, folds: int) -> None:
+    patients, strata, columns = random_cohort(seed, sites)
     split = SitePreserved(folds)(patients, strata, columns, seed)
     assert sorted(patient for fold in split.folds for patient in split.patients(fold, "report")) == patients
     for fold in split.folds:
@@ -76,8 +76,8 @@ def test_no_site_stands_on_two_sides_and_every_patient_is_reported_once(seed: in
     assert turned.digest() == split.digest()
 
 
-def test_selecting_patients_are_whole_sites_where_there_are_enough() -> None:
-    patients, strata, columns = hospitals(0, 40, 800)
+def test_select_patients_are_complete_sites_if_there_are_enough() -> None:
+    patients, strata, columns = random_cohort(0, 40, 800)
     split = SitePreserved(4, select=0.25)(patients, strata, columns, 0)
     for fold in split.folds:
         assert not sites_in(split, fold, "select", columns) & sites_in(split, fold, "train", columns)
@@ -85,18 +85,18 @@ def test_selecting_patients_are_whole_sites_where_there_are_enough() -> None:
         assert len(split.patients(fold, "select")) == pytest.approx(0.25 * rest, rel=0.2)
 
 
-def test_the_largest_site_is_in_any_fold_depending_on_the_seed() -> None:
+def test_fold_of_the_largest_site_depends_on_the_seed() -> None:
     counts = np.array([[50, 20], [20, 9], [20, 8], [10, 5]])
     assert {int(assign(counts, 3, seed).fold_of_site[0]) for seed in range(20)} == {0, 1, 2}
 
 
-def test_another_seed_deals_otherwise() -> None:
-    patients, strata, columns = hospitals(0, 12)
+def test_another_seed_gives_another_split() -> None:
+    patients, strata, columns = random_cohort(0, 12)
     first, second = (SitePreserved(3)(patients, strata, columns, seed) for seed in (0, 1))
     assert first.digest() != second.digest()
 
 
-def test_a_class_that_sites_cannot_balance_is_warned_of() -> None:
+def test_class_that_sites_cannot_balance_gives_a_warning() -> None:
     names = [f"P{at:03}" for at in range(40)]
     columns = pd.DataFrame({"patient": names, "site": np.repeat(["A", "B", "C", "D"], 10)})
     strata = np.repeat([1, 0, 0, 0], 10)
@@ -106,7 +106,7 @@ def test_a_class_that_sites_cannot_balance_is_warned_of() -> None:
     assert not even.findings
 
 
-def test_each_site_is_reported_once_and_small_ones_together() -> None:
+def test_small_sites_are_reported_together_in_one_fold() -> None:
     names = [f"P{at:03}" for at in range(66)]
     site = np.repeat(["big", "large", "one-class", "tiny"], [25, 25, 12, 4])
     strata = np.where(site == "one-class", 0, np.arange(66) % 2)
@@ -123,7 +123,7 @@ def test_each_site_is_reported_once_and_small_ones_together() -> None:
         LeaveOneSiteOut(smallest=30)(names, strata, columns, 0)
 
 
-def test_a_site_with_exactly_the_smallest_number_of_patients_has_a_fold_of_its_own() -> None:
+def test_site_with_exactly_the_minimum_has_its_own_fold() -> None:
     names = [f"P{number:03}" for number in range(40)]
     columns = pd.DataFrame({"patient": names, "site": np.repeat(["exact", "large", "larger"], [10, 14, 16])})
     split = LeaveOneSiteOut(smallest=10, small="refuse")(names, np.arange(40) % 2, columns, 0)
@@ -132,12 +132,12 @@ def test_a_site_with_exactly_the_smallest_number_of_patients_has_a_fold_of_its_o
         LeaveOneSiteOut(smallest=11, small="refuse")(names, np.arange(40) % 2, columns, 0)
 
 
-def test_sites_that_share_a_patient_are_one() -> None:
+def test_sites_that_share_a_patient_are_merged() -> None:
     columns = pd.DataFrame({"patient": ["a", "a", "b", "c", "d"], "site": ["X", "Y", "Y", "X", "Z"]})
     assert sites_of(["a", "b", "c", "d"], columns).tolist() == ["X + Y", "X + Y", "X + Y", "Z"]
 
 
-def test_the_site_of_tcga_patients_is_in_their_barcodes() -> None:
+def test_tcga_sites_are_read_from_barcodes() -> None:
     nobody = pd.DataFrame({"patient": ["TCGA-A6-2671", "TCGA-AA-3555"]})
     assert sites_of(["TCGA-A6-2671", "TCGA-AA-3555"], nobody).tolist() == ["A6", "AA"]
     with pytest.raises(SplitError, match="1 of 2 patients have no TCGA barcode to tell it from: 'P1'"):
@@ -154,7 +154,7 @@ def test_the_site_of_tcga_patients_is_in_their_barcodes() -> None:
         (LeaveOneSiteOut(small="drop"), ["A", "B"], "split.small is 'drop'"),
     ],
 )
-def test_what_sites_cannot_be_split_by_is_refused(
+def test_invalid_site_splits_are_refused(
     strategy: SitePreserved | LeaveOneSiteOut, site: list[str], reason: str
 ) -> None:
     names = [f"P{at:03}" for at in range(40)]

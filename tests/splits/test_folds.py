@@ -18,12 +18,12 @@ Strata = NDArray[np.int64]
 
 
 def cohort(counts: Sequence[int]) -> tuple[list[str], Strata]:
-    """As many patients of each class as `counts` says, in no order."""
+    """Return patients of each class, as many as `counts` says, in random order."""
     strata = np.random.default_rng(sum(counts)).permutation(np.repeat(np.arange(len(counts)), counts))
     return [f"P{number:04}" for number in range(len(strata))], strata
 
 
-def shares(split: Split, fold: int, role: str, patients: list[str], strata: Strata) -> list[int]:
+def class_counts(split: Split, fold: int, role: str, patients: list[str], strata: Strata) -> list[int]:
     chosen = np.isin(patients, split.patients(fold, role))
     return [int(number) for number in np.bincount(strata[chosen], minlength=strata.max() + 1)]
 
@@ -36,7 +36,7 @@ strategies = st.builds(KFold, st.integers(2, 8), st.floats(0.1, 0.5), st.integer
 
 @settings(max_examples=40, deadline=None)
 @given(counts=sizes, strategy=strategies | st.builds(AllTrain), seed=st.integers(0, 2**31))
-def test_roles_part_the_patients_in_every_fold(counts: list[int], strategy: Strategy, seed: int) -> None:
+def test_every_patient_has_one_role_in_every_fold(counts: list[int], strategy: Strategy, seed: int) -> None:
     patients, strata = cohort(counts)
     split = strategy(patients, strata, NONE, seed)
     for fold in split.folds:
@@ -49,9 +49,7 @@ def test_roles_part_the_patients_in_every_fold(counts: list[int], strategy: Stra
 
 @settings(max_examples=25, deadline=None)
 @given(counts=sizes, strategy=strategies, seed=st.integers(0, 2**31))
-def test_the_same_seed_makes_the_same_split_whatever_the_order(
-    counts: list[int], strategy: Strategy, seed: int
-) -> None:
+def test_split_depends_on_the_seed_not_the_order_of_patients(counts: list[int], strategy: Strategy, seed: int) -> None:
     patients, strata = cohort(counts)
     order = np.random.default_rng(seed).permutation(len(patients))
     turned = strategy([patients[place] for place in order], strata[order], NONE, seed)
@@ -60,7 +58,7 @@ def test_the_same_seed_makes_the_same_split_whatever_the_order(
 
 @settings(max_examples=25, deadline=None)
 @given(counts=sizes, folds=st.integers(2, 8), repeats=st.integers(1, 3), seed=st.integers(0, 2**31))
-def test_each_patient_is_reported_once_a_repeat_in_parts_that_keep_the_classes_shares(
+def test_k_fold_reports_each_patient_once_per_repeat_stratified(
     counts: list[int], folds: int, repeats: int, seed: int
 ) -> None:
     patients, strata = cohort(counts)
@@ -70,33 +68,33 @@ def test_each_patient_is_reported_once_a_repeat_in_parts_that_keep_the_classes_s
         reported = [split.patients(repeat * folds + part, "report") for part in range(folds)]
         assert sorted(chain.from_iterable(reported)) == patients
     for fold in split.folds:
-        for count, share in zip(counts, shares(split, fold, "report", patients, strata), strict=True):
+        for count, share in zip(counts, class_counts(split, fold, "report", patients, strata), strict=True):
             assert math.floor(count / folds) <= share <= math.ceil(count / folds)
 
 
 @settings(max_examples=25, deadline=None)
 @given(counts=sizes, report=st.floats(0.15, 0.5), select=st.floats(0.2, 0.5), seed=st.integers(0, 2**31))
-def test_a_hold_out_keeps_the_classes_shares_within_a_patient(
+def test_hold_out_is_stratified_to_within_one_patient(
     counts: list[int], report: float, select: float, seed: int
 ) -> None:
     patients, strata = cohort(counts)
     split = HoldOut(report, select)(patients, strata, NONE, seed)
-    held = shares(split, 0, "report", patients, strata)
+    held = class_counts(split, 0, "report", patients, strata)
     reported = sum(held) / len(patients)
     assert sum(held) == math.ceil(report * len(patients))
     rest = [count - share for count, share in zip(counts, held, strict=True)]
-    chosen = shares(split, 0, "select", patients, strata)
+    chosen = class_counts(split, 0, "select", patients, strata)
     for count, share, left, selecting in zip(counts, held, rest, chosen, strict=True):
         assert abs(share - reported * count) <= 1
         assert abs(selecting - sum(chosen) / sum(rest) * left) <= 1
 
 
-def test_another_seed_and_another_repeat_are_another_split() -> None:
+def test_another_seed_or_repeat_gives_another_split() -> None:
     patients, strata = cohort([40, 20])
     assert KFold()(patients, strata, NONE, 0).digest() != KFold()(patients, strata, NONE, 1).digest()
     split = KFold(2, repeats=2)(patients, strata, NONE, 0)
     assert split.patients(0, "report") not in (split.patients(2, "report"), split.patients(3, "report"))
-    # More repeats leave the first as they were.
+    # Further repeats leave the first one unchanged.
     first = split.table[split.table["fold"] < 2].reset_index(drop=True)
     pd.testing.assert_frame_equal(first, KFold(2)(patients, strata, NONE, 0).table)
 
@@ -120,21 +118,21 @@ def test_another_seed_and_another_repeat_are_another_split() -> None:
         (Fixed(column="split", select=1.0), [9, 9], "split.select is 1.0"),
     ],
 )
-def test_what_cannot_be_split_is_refused(strategy: Strategy, counts: list[int], reason: str) -> None:
+def test_invalid_splits_are_refused(strategy: Strategy, counts: list[int], reason: str) -> None:
     patients, strata = cohort(counts) if counts else ([], np.empty(0, int))
     with pytest.raises(SplitError, match=reason) as raised:
         strategy(patients, strata, NONE, 0)
     assert "\n" not in str(raised.value)
 
 
-def test_a_patient_given_twice_and_strata_of_another_length_are_refused() -> None:
+def test_duplicate_patients_and_mismatched_strata_are_refused() -> None:
     with pytest.raises(SplitError, match="1 patients are there twice: 'a'"):
         KFold(2)(["a", "b", "a", "c"], np.zeros(4, int), NONE, 0)
     with pytest.raises(SplitError, match=r"3 patients have strata of shape \(4,\)"):
         KFold(2)(["a", "b", "c"], np.zeros(4, int), NONE, 0)
 
 
-def test_a_class_too_small_to_select_by_is_warned_of() -> None:
+def test_class_too_small_to_stratify_selection_gives_a_warning() -> None:
     patients, strata = cohort([20, 2])
     split = KFold(2)(patients, strata, NONE, 0)
     assert [len(split.patients(fold, "select")) for fold in split.folds] == [2, 2]
@@ -142,48 +140,48 @@ def test_a_class_too_small_to_select_by_is_warned_of() -> None:
     assert split.findings[0].line.startswith("which of 11 patients select is chosen without regard to class")
 
 
-def table(**roles: str) -> pd.DataFrame:
+def roles_table(**roles: str) -> pd.DataFrame:
     rows = [(patient, role) for patient, words in roles.items() for role in words.split()]
     return pd.DataFrame(rows, columns=["patient", "split"], dtype=str)
 
 
-def test_a_column_fixes_the_roles_in_the_usual_words() -> None:
-    columns = table(a="train", b="Training", c="VAL", d="tune", e="test", f="report report")
+def test_role_column_accepts_the_usual_words() -> None:
+    columns = roles_table(a="train", b="Training", c="VAL", d="tune", e="test", f="report report")
     split = Fixed(column="split")(list("abcdef"), np.zeros(6, int), columns, 0)
     assert [split.patients(0, role) for role in ("train", "select", "report")] == [["a", "b"], ["c", "d"], ["e", "f"]]
 
 
-def test_patients_outside_the_cohort_do_not_matter_to_a_column() -> None:
-    columns = table(a="train", b="val", x="nowhere")
+def test_role_column_ignores_patients_outside_the_cohort() -> None:
+    columns = roles_table(a="train", b="val", x="nowhere")
     assert Fixed(column="split")(["a", "b"], np.zeros(2, int), columns, 0).patients(0, "train") == ["a"]
 
 
-def test_17_slides_of_a_patient_on_two_sides_of_a_column_are_refused_naming_who() -> None:
-    columns = table(a="train", b="train test", c="test")
+def test_role_column_error_names_patients_on_two_sides() -> None:
+    columns = roles_table(a="train", b="train test", c="test")
     with pytest.raises(SplitError, match="1 patients stand on two sides of one fold: 'b'"):
         Fixed(column="split")(list("abc"), np.zeros(3, int), columns, 0)
 
 
-def test_patients_without_a_role_are_counted() -> None:
+def test_patients_without_a_role_are_counted_in_the_error() -> None:
     with pytest.raises(SplitError, match="column 'split' gives 2 patients no role: 'b', 'c'"):
-        Fixed(column="split")(list("abc"), np.zeros(3, int), table(a="train", b="NA"), 0)
+        Fixed(column="split")(list("abc"), np.zeros(3, int), roles_table(a="train", b="NA"), 0)
     with pytest.raises(SplitError, match="no column 'fold', it has patient, split"):
-        Fixed(column="fold")(list("abc"), np.zeros(3, int), table(a="train", b="NA"), 0)
+        Fixed(column="fold")(list("abc"), np.zeros(3, int), roles_table(a="train", b="NA"), 0)
 
 
-def test_where_nobody_selects_a_stratified_part_of_those_training_does() -> None:
+def test_missing_select_role_is_taken_from_training_patients() -> None:
     patients, strata = cohort([40, 20])
     columns = pd.DataFrame({"patient": patients, "split": np.where(np.arange(60) < 45, "train", "test")})
     split = Fixed(column="split", select=0.2)(patients, strata, columns, 0)
     assert split.patients(0, "report") == patients[45:]
-    chosen = shares(split, 0, "select", patients, strata)
+    chosen = class_counts(split, 0, "select", patients, strata)
     assert sum(chosen) == 9
     assert abs(chosen[1] - 0.2 * (strata[:45] == 1).sum()) <= 1
     assert Fixed(column="split")(patients, strata, columns, 0).digest() == split.digest()
     assert Fixed(column="split")(patients, strata, columns, 1).digest() != split.digest()
 
 
-def test_the_split_of_a_run_is_given_back(tmp_path: Path) -> None:
+def test_stored_split_can_be_reused(tmp_path: Path) -> None:
     patients, strata = cohort([20, 20])
     split = KFold(3, repeats=2)(patients, strata, NONE, 0)
     split.write(tmp_path / "split.csv")
@@ -195,7 +193,7 @@ def test_the_split_of_a_run_is_given_back(tmp_path: Path) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(counts=sizes, folds=st.integers(2, 4), inner=st.integers(2, 3), seed=st.integers(0, 2**31))
-def test_nested_folds_report_a_part_together_and_everybody_outside_it_selects_once(
+def test_nested_folds_share_report_patients_and_rotate_selection(
     counts: list[int], folds: int, inner: int, seed: int
 ) -> None:
     patients, strata = cohort(counts)
@@ -214,7 +212,7 @@ def test_nested_folds_report_a_part_together_and_everybody_outside_it_selects_on
     assert split.patients(0, "report") == plain.patients(0, "report"), "the outer parts are those of a k-fold"
 
 
-def test_nested_folds_that_cannot_be_are_refused() -> None:
+def test_invalid_nested_splits_are_refused() -> None:
     patients, strata = cohort([30, 6])
     with pytest.raises(SplitError, match=r"split\.inner is 1, expected at least 2"):
         Nested(3, 1)(patients, strata, NONE, 0)

@@ -27,37 +27,37 @@ def test_folds_and_patients_are_listed_in_order() -> None:
     assert both.patients(1, "select") == []
 
 
-def test_17_a_patient_on_two_sides_is_refused_naming_who() -> None:
+def test_error_names_the_patient_on_two_sides() -> None:
     with pytest.raises(SplitError, match=r"1 patients stand on two sides of one fold: 'a'$"):
         split(("a", 0, "train"), ("b", 0, "train"), ("a", 0, "report"))
 
 
-def test_17_of_many_patients_on_two_sides_ten_are_named() -> None:
+def test_error_names_ten_of_many_patients_on_two_sides() -> None:
     rows = [(f"p{number:02}", 0, role) for number in range(12) for role in ("train", "select")]
     with pytest.raises(SplitError, match=r"12 patients .*'p00', .*'p09' and 2 more$"):
         split(*rows)
 
 
-def test_an_unknown_role_is_refused() -> None:
+def test_unknown_role_is_refused() -> None:
     with pytest.raises(SplitError, match="role 'test' is unknown, expected one of train, select, report"):
         split(("a", 0, "train"), ("b", 0, "test"))
 
 
-def test_a_fold_without_training_is_refused() -> None:
+def test_fold_without_training_patients_is_refused() -> None:
     with pytest.raises(SplitError, match="nobody trains in fold 1"):
         split(("a", 0, "train"), ("a", 1, "report"))
     with pytest.raises(SplitError, match="nobody trains"):
         split()
 
 
-def test_patients_are_reported_several_times_only_if_all_are() -> None:
+def test_patients_are_reported_equally_often() -> None:
     rows = [(name, fold, "train") for fold in (0, 1) for name in ("x", "y")]
     assert split(*rows, ("a", 0, "report"), ("b", 0, "report"), ("a", 1, "report"), ("b", 1, "report")).folds == [0, 1]
     with pytest.raises(SplitError, match="1 patients are reported in more folds than others: 'a'"):
         split(*rows, ("a", 0, "report"), ("b", 0, "report"), ("a", 1, "report"), ("b", 1, "train"))
 
 
-def test_a_written_split_is_given_back_and_its_digest_is_the_files(tmp_path: Path) -> None:
+def test_split_survives_a_file_and_its_digest_is_that_of_the_file(tmp_path: Path) -> None:
     written = split(("1E5", 0, "train"), ("001", 0, "select"), ('a "b", c;', 0, "report"))
     written.write(tmp_path / "split.csv")
     back = Split.read(tmp_path / "split.csv", ["001", "1E5", 'a "b", c;'])
@@ -65,7 +65,7 @@ def test_a_written_split_is_given_back_and_its_digest_is_the_files(tmp_path: Pat
     assert back.digest() == written.digest() == hashlib.sha256((tmp_path / "split.csv").read_bytes()).hexdigest()
 
 
-def test_the_digest_knows_the_roles_and_not_the_order() -> None:
+def test_digest_depends_on_roles_not_on_order() -> None:
     rows = [("a", 0, "train"), ("b", 0, "select"), ("c", 0, "report")]
     assert split(*rows).digest() == split(*reversed(rows)).digest()
     assert split(*rows).digest() != split(*rows[:2], ("c", 0, "train")).digest()
@@ -76,7 +76,7 @@ def read(folder: Path, content: str, patients: list[str]) -> Split:
     return Split.read(folder / "split.csv", patients)
 
 
-def test_a_file_may_lack_folds_and_use_the_usual_words(tmp_path: Path) -> None:
+def test_split_file_may_omit_folds_and_use_the_usual_words(tmp_path: Path) -> None:
     roles = read(tmp_path, "role;patient\nTraining;001\nval;b\n TEST ;c\n", ["001", "b", "c"])
     assert roles.table.to_dict("list") == {
         "patient": ["001", "b", "c"],
@@ -97,6 +97,6 @@ def test_a_file_may_lack_folds_and_use_the_usual_words(tmp_path: Path) -> None:
         ("patient,fold,role\na,0,train\nb,0,holdback\n", "role 'holdback' is unknown"),
     ],
 )
-def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, content: str, reason: str) -> None:
+def test_inconsistent_split_file_is_refused(tmp_path: Path, content: str, reason: str) -> None:
     with pytest.raises(SplitError, match=reason):
         read(tmp_path, content, ["a", "b"])
