@@ -1,4 +1,4 @@
-"""Writers of the producers' layouts, as `formats.md` tells them; each test makes its own files."""
+"""Writers of feature files in each producer's layout; every test writes its own files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ Write = Callable[..., Path]
 
 
 def grid(tiles: int, step: int = 512) -> NDArray[np.int64]:
-    """Level-0 corners of `tiles` tiles in rows of seven."""
+    """Return level-0 corners of `tiles` tiles in rows of seven."""
     return np.stack([np.arange(tiles) % 7, np.arange(tiles) // 7], axis=1) * step
 
 
@@ -27,7 +27,7 @@ def write_trident(
     encoder: str | None = "uni",
     extent: int = 512,
 ) -> Path:
-    """One chunk a row, attributes on both datasets; `encoder=None` is a file from before August 2025."""
+    """Write a TRIDENT file: chunks of one row, attributes on both datasets; `encoder=None` as before August 2025."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = np.asarray(random_features() if features is None else features)
     where = np.asarray(grid(len(rows)) if coords is None else coords)
@@ -45,7 +45,7 @@ def write_trident(
 
 
 def write_clam(path: Path, features: ArrayLike | None = None, coords: ArrayLike | None = None) -> Path:
-    """Chunks of 32 rows, no attribute."""
+    """Write a CLAM file: chunks of 32 rows, no attributes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = np.asarray(random_features(dtype="float32") if features is None else features)
     where = np.asarray(grid(len(rows)) if coords is None else coords, dtype=np.int32)
@@ -57,7 +57,7 @@ def write_clam(path: Path, features: ArrayLike | None = None, coords: ArrayLike 
 
 
 def write_patches(path: Path, size: int = 256, downsample: tuple[float, float] = (4.0, 4.0)) -> Path:
-    """CLAM's patches file, which alone knows the extent."""
+    """Write CLAM's patches file, the only one of its files that gives the extent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         coords = file.create_dataset("coords", data=grid(5), chunks=(1, 2), maxshape=(None, 2))
@@ -73,7 +73,7 @@ def write_mussel(
     mpp: float = 0.5,
     tile_px: int = 256,
 ) -> Path:
-    """CLAM's schema packed with gzip, with what was cut written on `coords`; `patch_size` is in level-0 pixels."""
+    """Write a Mussel file: CLAM's schema with gzip and attributes on `coords`; `patch_size` is in level-0 pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = np.asarray(random_features(dtype="float32") if features is None else features)
     where = np.asarray(grid(len(rows)) if coords is None else coords, dtype=np.int64)
@@ -92,7 +92,7 @@ def write_mussel(
 def write_stamp(
     path: Path, features: ArrayLike | None = None, um: ArrayLike | None = None, version: str = "2.1", **changes: object
 ) -> Path:
-    """`feats` and `coords`, contiguous; what a version says of itself stands on the file, `changes` on top of it."""
+    """Write a STAMP file: contiguous `feats` and `coords`, the attributes of its version with `changes` applied."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = np.asarray(random_features() if features is None else features)
     step = 224 if version == "1" else 256
@@ -110,7 +110,7 @@ def write_stamp(
 
 
 def write_multiplex(path: Path, features: ArrayLike | None = None) -> Path:
-    """STAMP's features of multiplex images."""
+    """Write STAMP's features of a multiplex image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         file["patch_embeddings"] = np.asarray(random_features() if features is None else features)

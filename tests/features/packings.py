@@ -1,4 +1,4 @@
-"""What the tests of packing pack."""
+"""Feature folders for the tests of packing."""
 
 from pathlib import Path
 
@@ -15,15 +15,15 @@ COHORT = Simulation(Binary("msi", ("MSS", "MSI-H"), 0.3, 0.9), patients=4, tiles
 SLIDES = ["a", "b", "c", "d", "e", "f"]
 
 
-def six(folder: Path) -> Path:
-    """Slides of float32, one of them without tiles."""
+def write_six_slides(folder: Path) -> Path:
+    """Write six slides of float32, one of them without tiles, and return the folder."""
     for number, slide in enumerate(SLIDES):
         write_clam(folder / f"{slide}.h5", random_features(4 * number, dtype="float32"))
     return folder
 
 
 def refusal(source: Path, out: Path, dtype: str | None = None) -> str:
-    """The one line with which packing is refused."""
+    """Return the one-line message with which packing is refused."""
     with pytest.raises(FeatureError) as raised:
         pack(FeatureStore(source), out, dtype=dtype)
     assert "\n" not in str(raised.value)

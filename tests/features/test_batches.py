@@ -1,4 +1,4 @@
-"""Which bags a step sees depends on seed and epoch alone; every bag comes once, with its own tiles."""
+"""Which bags a step sees depends only on seed and epoch; every bag comes once, with its own tiles."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ TILES = (7, 3, 12, 5, 9)
 
 @pytest.fixture
 def store(tmp_path: Path, trident: Write) -> FeatureStore:
-    """Slides s0 to s4; a tile's first feature is its x, its second its y, its third its slide."""
+    """Return slides s0 to s4 whose first three features are the tile's x, its y and the number of its slide."""
     for number, tiles in enumerate(TILES):
         corners = grid(tiles, step=1)
         features = np.concatenate([corners, np.full((tiles, 1), number)], axis=1)
@@ -27,41 +27,41 @@ def store(tmp_path: Path, trident: Write) -> FeatureStore:
 
 
 def dataset(store: FeatureStore, max_tiles: int | None = None, seed: int = 0) -> BagDataset:
-    """Three bags: s0 with s1, s2 alone, s3 with s4."""
+    """Return three bags: s0 with s1, s2 alone, s3 with s4."""
     return BagDataset(store, [("s0", "s1"), ("s2",), ("s3", "s4")], torch.arange(3.0), max_tiles, seed)
 
 
-def order_of(order: TrainOrder) -> list[list[int]]:
+def bags_per_batch(order: TrainOrder) -> list[list[int]]:
     return [[draw.bag for draw in batch] for batch in order]
 
 
 @settings(deadline=None, max_examples=30)
 @given(SIZES, st.integers(1, 6), st.integers(0, 5), st.integers(0, 5))
-def test_every_bag_comes_once_an_epoch_in_an_order_of_seed_and_epoch(
+def test_every_bag_comes_once_per_epoch_in_a_reproducible_order(
     sizes: list[int], bags: int, seed: int, epoch: int
 ) -> None:
     order = TrainOrder(sizes, bags, seed=seed, epoch=epoch)
-    batches = order_of(order)
+    batches = bags_per_batch(order)
     assert sorted(bag for batch in batches for bag in batch) == list(range(len(sizes)))
     assert max(map(len, batches)) <= bags
     assert len(order) == len(batches) == -(-len(sizes) // bags)
     again = TrainOrder(sizes, bags, seed=seed)
-    list(again)  # what was read before does not matter
+    list(again)  # earlier iterations have no effect
     again.set_epoch(epoch)
-    assert order_of(again) == batches
+    assert bags_per_batch(again) == batches
 
 
-def test_another_epoch_and_another_seed_have_another_order() -> None:
+def test_another_epoch_or_seed_gives_another_order() -> None:
     sizes = [1] * 40
-    first = order_of(TrainOrder(sizes, 4))
-    assert order_of(TrainOrder(sizes, 4, epoch=1)) != first
-    assert order_of(TrainOrder(sizes, 4, seed=1)) != first
+    first = bags_per_batch(TrainOrder(sizes, 4))
+    assert bags_per_batch(TrainOrder(sizes, 4, epoch=1)) != first
+    assert bags_per_batch(TrainOrder(sizes, 4, seed=1)) != first
 
 
 @settings(deadline=None, max_examples=30)
 @given(SIZES, st.integers(1, 60), st.integers(0, 3))
-def test_the_tile_budget_is_kept_but_for_a_bag_alone(sizes: list[int], budget: int, epoch: int) -> None:
-    batches = order_of(TrainOrder(sizes, 8, budget, epoch=epoch))
+def test_only_a_single_large_bag_may_exceed_the_tile_budget(sizes: list[int], budget: int, epoch: int) -> None:
+    batches = bags_per_batch(TrainOrder(sizes, 8, budget, epoch=epoch))
     assert sorted(bag for batch in batches for bag in batch) == list(range(len(sizes)))
     for batch in batches:
         assert len(batch) == 1 or sum(sizes[bag] for bag in batch) <= budget
@@ -73,7 +73,7 @@ def test_weights_draw_the_classes_evenly() -> None:
     drawn = [
         label[bag]
         for epoch in range(50)
-        for batch in order_of(TrainOrder([1] * 100, 4, weight=weight, epoch=epoch))
+        for batch in bags_per_batch(TrainOrder([1] * 100, 4, weight=weight, epoch=epoch))
         for bag in batch
     ]
     assert len(drawn) == 5000
@@ -82,30 +82,30 @@ def test_weights_draw_the_classes_evenly() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(2, 9), st.integers(0, 5))
-def test_events_are_dealt_out_evenly_and_no_bag_is_alone(happened: list[bool], bags: int, epoch: int) -> None:
+def test_events_are_spread_evenly_and_no_batch_has_one_bag(happened: list[bool], bags: int, epoch: int) -> None:
     events, sizes = np.array(happened), [1] * len(happened)
-    batches = order_of(TrainOrder(sizes, bags, epoch=epoch, events=events))
+    batches = bags_per_batch(TrainOrder(sizes, bags, epoch=epoch, events=events))
     assert sorted(bag for batch in batches for bag in batch) == list(range(len(sizes)))
-    assert max(map(len, batches)) <= max(bags, 3), "a last one of one bag is joined to another"
+    assert max(map(len, batches)) <= max(bags, 3), "a final batch of one bag is merged into another"
     assert len(batches) <= -(-len(sizes) // bags)
     assert len(sizes) == 1 or min(map(len, batches)) > 1
     counted = [int(events[batch].sum()) for batch in batches]
     assert max(counted) - min(counted) <= 1
     assert min(counted) >= 1 or events.sum() < len(batches)
-    assert order_of(TrainOrder(sizes, bags, epoch=epoch, events=events)) == batches
+    assert bags_per_batch(TrainOrder(sizes, bags, epoch=epoch, events=events)) == batches
 
 
-def test_events_come_in_another_order_each_epoch_and_seed() -> None:
+def test_order_of_events_differs_between_epochs_and_seeds() -> None:
     events = np.arange(40) % 4 == 0
-    first = order_of(TrainOrder([1] * 40, 8, events=events))
-    assert order_of(TrainOrder([1] * 40, 8, events=events, epoch=1)) != first
-    assert order_of(TrainOrder([1] * 40, 8, events=events, seed=1)) != first
+    first = bags_per_batch(TrainOrder([1] * 40, 8, events=events))
+    assert bags_per_batch(TrainOrder([1] * 40, 8, events=events, epoch=1)) != first
+    assert bags_per_batch(TrainOrder([1] * 40, 8, events=events, seed=1)) != first
 
 
 @settings(deadline=None, max_examples=30)
 @given(SIZES, st.integers(1, 60), st.integers(0, 3))
-def test_events_do_not_break_the_tile_budget(sizes: list[int], budget: int, epoch: int) -> None:
-    batches = order_of(TrainOrder(sizes, 8, budget, epoch=epoch, events=np.arange(len(sizes)) % 3 == 0))
+def test_tile_budget_holds_with_spread_events(sizes: list[int], budget: int, epoch: int) -> None:
+    batches = bags_per_batch(TrainOrder(sizes, 8, budget, epoch=epoch, events=np.arange(len(sizes)) % 3 == 0))
     assert sorted(bag for batch in batches for bag in batch) == list(range(len(sizes)))
     for batch in batches:
         assert len(batch) == 1 or sum(sizes[bag] for bag in batch) <= budget
@@ -113,7 +113,7 @@ def test_events_do_not_break_the_tile_budget(sizes: list[int], budget: int, epoc
 
 @settings(deadline=None, max_examples=30)
 @given(SIZES, st.integers(1, 6), st.integers(1, 3), st.one_of(st.none(), st.integers(1, 60)))
-def test_a_pass_over_the_whole_cohort_has_the_same_batches_each_time(
+def test_each_pass_over_the_cohort_has_the_same_batches(
     sizes: list[int], bags: int, passes: int, budget: int | None
 ) -> None:
     order = WholeOrder(sizes, bags, budget, passes)
@@ -138,7 +138,7 @@ def test_covariates_follow_their_bags(store: FeatureStore) -> None:
     assert dataset(store)[[Draw(0)]].bags.covariates is None
 
 
-def test_a_bag_holds_the_tiles_of_its_slides_one_after_the_other(store: FeatureStore) -> None:
+def test_bag_concatenates_the_tiles_of_its_slides(store: FeatureStore) -> None:
     data = dataset(store)
     assert data.sizes == [10, 12, 14]
     batch = data[[Draw(0), Draw(2)]]
@@ -156,9 +156,7 @@ def test_coordinates_follow_their_tiles(store: FeatureStore, max_tiles: int | No
 
 
 @pytest.mark.parametrize("max_tiles", [None, 6])
-def test_each_tile_keeps_the_index_of_its_slide_in_batches_and_when_tiles_are_drawn(
-    store: FeatureStore, max_tiles: int | None
-) -> None:
+def test_tiles_keep_the_index_of_their_slide(store: FeatureStore, max_tiles: int | None) -> None:
     bags = dataset(store, max_tiles)[[Draw(bag, epoch=3) for bag in range(3)]].bags
     slide_number = bags.features[:, 2].long()
     first_slide_of_bag = torch.tensor([0, 2, 3])
@@ -167,7 +165,7 @@ def test_each_tile_keeps_the_index_of_its_slide_in_batches_and_when_tiles_are_dr
     assert set(bags.slide[bags.bag == 0].tolist()) == set(bags.slide[bags.bag == 2].tolist()) == {0, 1}
 
 
-def test_tiles_are_drawn_anew_each_epoch_and_the_same_again_for_the_same_epoch(store: FeatureStore) -> None:
+def test_sampled_tiles_depend_on_the_epoch_and_seed(store: FeatureStore) -> None:
     data = dataset(store, 6)
 
     def tiles(epoch: int | None, data: BagDataset = data) -> list[list[float]]:
@@ -182,22 +180,22 @@ def test_tiles_are_drawn_anew_each_epoch_and_the_same_again_for_the_same_epoch(s
     assert tiles(0, dataset(store, 6, seed=1)) != tiles(0)
 
 
-def test_evaluation_sees_every_bag_whole_and_in_order(store: FeatureStore) -> None:
+def test_evaluation_reads_all_tiles_of_every_bag_in_order(store: FeatureStore) -> None:
     batches = list(loader(dataset(store, max_tiles=2)))
     assert [int(batch.place) for batch in batches] == [0, 1, 2]
     assert [batch.bags.sizes for batch in batches] == [(10,), (12,), (14,)]
 
 
-def test_worker_processes_give_the_same_batches(store: FeatureStore) -> None:
-    def found(workers: int) -> list[tuple[list[int], list[list[float]]]]:
+def test_worker_processes_yield_the_same_batches(store: FeatureStore) -> None:
+    def batches_with(workers: int) -> list[tuple[list[int], list[list[float]]]]:
         order = TrainOrder([6, 6, 6], 2, seed=5, epoch=2)
         batches = loader(dataset(store, 6), order, workers)
         return [(batch.place.tolist(), batch.bags.features.tolist()) for batch in batches]
 
-    assert found(2) == found(0)
+    assert batches_with(2) == batches_with(0)
 
 
-def test_a_batch_that_is_written_to_leaves_what_the_store_keeps(store: FeatureStore) -> None:
+def test_writing_to_a_batch_does_not_change_cached_slides(store: FeatureStore) -> None:
     bags = dataset(store)
     before = [batch.bags.features.clone() for batch in loader(bags)]
     store.keep(store.slides, 2**20)

@@ -1,4 +1,4 @@
-"""Reading packed files: what they give, and which files are none."""
+"""Reading packed files: their content, and which files are refused."""
 
 import hashlib
 import pickle
@@ -26,7 +26,7 @@ Change = Callable[[h5py.File], None]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four slides of float16: of TRIDENT, one of them empty, and one of STAMP's without coordinates."""
+    """Return four slides of float16: three of TRIDENT, one of them empty, and one of STAMP without coordinates."""
     folder = tmp_path_factory.mktemp("slides")
     for slide in ("a", "b", "c"):
         write_trident(folder / f"{slide}.h5", random_features(TILES[slide]), encoder="simulated")
@@ -43,7 +43,7 @@ def file(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two slides of bfloat16."""
+    """Return a packed file of two bfloat16 slides."""
     folder = tmp_path_factory.mktemp("halves")
     for slide, tiles in (("a", 6), ("b", 3)):
         rows = torch.from_numpy(random_features(tiles, dtype="float32")).bfloat16()
@@ -52,7 +52,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder.parent / "halves.h5"
 
 
-def changed(file: Path, copy: Path, change: Change) -> Path:
+def modified_copy(file: Path, copy: Path, change: Change) -> Path:
     copy.write_bytes(file.read_bytes())
     with h5py.File(copy, "r+") as content:
         change(content)
@@ -60,7 +60,7 @@ def changed(file: Path, copy: Path, change: Change) -> Path:
 
 
 def refusal(path: Path) -> str:
-    """The one line that a file is refused with before a tile is read."""
+    """Return the one-line message with which a file is refused before a tile is read."""
     with pytest.raises(FeatureError) as raised:
         FeatureStore(path)
     assert str(path) in str(raised.value)
@@ -68,7 +68,7 @@ def refusal(path: Path) -> str:
     return str(raised.value)
 
 
-def test_the_store_reads_a_packed_file_as_it_reads_the_folder(folder: Path, file: Path) -> None:
+def test_packed_file_reads_like_its_source_folder(folder: Path, file: Path) -> None:
     loose, packed = FeatureStore(folder), FeatureStore(file)
     assert packed.slides == loose.slides == list(TILES)
     assert packed.headers(packed.slides) == loose.headers(loose.slides)
@@ -82,25 +82,25 @@ def test_the_store_reads_a_packed_file_as_it_reads_the_folder(folder: Path, file
     assert (loose.geometry, loose.verified) == (packed.geometry, packed.verified)
 
 
-def test_an_empty_slide_is_refused_in_the_same_words_as_from_its_own_file(folder: Path, file: Path) -> None:
+def test_empty_slide_gives_the_same_error_packed_or_not(folder: Path, file: Path) -> None:
     for where in (folder, file):
         with pytest.raises(FeatureError, match="has zero tiles, expected at least one"):
             FeatureStore(where).read("b")
     assert Packed(file).read("b").features.shape == (0, 8)
 
 
-def test_a_slide_that_is_not_there_is_named(file: Path) -> None:
+def test_missing_slide_error_names_it(file: Path) -> None:
     with pytest.raises(FeatureError, match="slide 'e' has no features"):
         FeatureStore(file).read("e")
 
 
-def test_bfloat16_keeps_its_bits(halves: Path) -> None:
+def test_bfloat16_is_read_bit_for_bit(halves: Path) -> None:
     for slide, tiles in (("a", 6), ("b", 3)):
         rows = torch.from_numpy(random_features(tiles, dtype="float32")).bfloat16()
         assert torch.equal(Packed(halves).read(slide).features.view(torch.int16), rows.view(torch.int16))
 
 
-def test_a_digest_is_that_of_the_rows_as_they_lie_in_the_file(file: Path) -> None:
+def test_slide_digest_is_sha256_of_its_stored_rows(file: Path) -> None:
     with h5py.File(file) as content:
         features, coords, offsets = content["features"][()], content["coords"][()], content["offsets"][()]
     for slide, start, end in zip(TILES, offsets[:-1], offsets[1:], strict=True):
@@ -111,12 +111,12 @@ def test_a_digest_is_that_of_the_rows_as_they_lie_in_the_file(file: Path) -> Non
 
 
 def bytes_read() -> int:
-    """Bytes that this process has read from files so far."""
+    """Return the number of bytes that this process has read from files so far."""
     return int(Path("/proc/self/io").read_text().split()[1])
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="Linux counts the bytes that a process reads")
-def test_it_opens_without_reading_a_tile(tmp_path: Path) -> None:
+def test_opening_a_packed_file_reads_no_tiles(tmp_path: Path) -> None:
     write_trident(tmp_path / "slides" / "a.h5", random_features(2000, 1024))
     pack(FeatureStore(tmp_path / "slides"), tmp_path / "packed.h5")
     start = bytes_read()
@@ -128,7 +128,7 @@ def test_it_opens_without_reading_a_tile(tmp_path: Path) -> None:
     assert bytes_read() - opened > 2 * 2000 * 1024
 
 
-def test_a_store_goes_to_another_process_with_its_index(file: Path) -> None:
+def test_packed_store_can_be_pickled(file: Path) -> None:
     store = FeatureStore(file)
     copy = pickle.loads(pickle.dumps(store))
     assert torch.equal(copy.read("a").features, store.read("a").features)
@@ -136,7 +136,7 @@ def test_a_store_goes_to_another_process_with_its_index(file: Path) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_a_flipped_bit_of_a_tile_is_found_in_the_slide_it_is_of(
+def test_flipped_bit_is_detected_in_its_slide_only(
     file: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     with h5py.File(file) as content:
@@ -157,8 +157,8 @@ def test_a_flipped_bit_of_a_tile_is_found_in_the_slide_it_is_of(
         Packed(copy).verify(owner)
 
 
-def test_a_file_that_changes_while_it_is_in_use_is_refused(file: Path, tmp_path: Path) -> None:
-    copy = changed(file, tmp_path / "a.h5", lambda content: None)
+def test_packed_file_changed_during_use_is_refused(file: Path, tmp_path: Path) -> None:
+    copy = modified_copy(file, tmp_path / "a.h5", lambda content: None)
     store = FeatureStore(copy)
     store.read("a")
     content = copy.read_bytes()
@@ -170,7 +170,7 @@ def test_a_file_that_changes_while_it_is_in_use_is_refused(file: Path, tmp_path:
         store.read("a")
 
 
-def test_a_file_of_something_else_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_file_that_is_not_packed_is_refused(folder: Path, tmp_path: Path) -> None:
     assert "no attribute 'mil_packed'" in refusal(folder / "a.h5")
     (tmp_path / "a.h5").write_text("slide,feature\n")
     assert "cannot be read as HDF5" in refusal(tmp_path / "a.h5")
@@ -178,16 +178,16 @@ def test_a_file_of_something_else_is_refused(folder: Path, tmp_path: Path) -> No
     refusal(tmp_path / "b.h5")
 
 
-def test_a_file_of_a_newer_version_is_refused(file: Path, tmp_path: Path) -> None:
+def test_newer_file_version_is_refused(file: Path, tmp_path: Path) -> None:
     def newer(content: h5py.File) -> None:
         content.attrs["mil_packed"] = 2
 
-    message = refusal(changed(file, tmp_path / "a.h5", newer))
+    message = refusal(modified_copy(file, tmp_path / "a.h5", newer))
     assert "packed as version 2, expected 1: a newer mil reads it" in message
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
-def test_a_truncated_file_is_refused(file: Path, tmp_path: Path, share: float) -> None:
+def test_truncated_file_is_refused(file: Path, tmp_path: Path, share: float) -> None:
     content = file.read_bytes()
     (tmp_path / "a.h5").write_bytes(content[: int(share * len(content))])
     refusal(tmp_path / "a.h5")
@@ -208,8 +208,8 @@ def chunked(content: h5py.File) -> None:
     content.create_dataset("features", data=rows, chunks=(1, rows.shape[1]))
 
 
-def nowhere(content: h5py.File) -> None:
-    """Tiles are declared, and none is stored."""
+def unallocated(content: h5py.File) -> None:
+    """Declare tiles without storing any."""
     del content["features"]
     content.create_dataset("features", (15, 8), "f2")
 
@@ -236,16 +236,16 @@ BROKEN = [
     (replaced("headers", np.frombuffer(b"[{", "u1")), "'headers' cannot be read"),
     (replaced("headers", np.frombuffer(b'[{"tiles": "many"}]', "u1")), "'headers' cannot be read"),
     (chunked, "does not lie end to end"),
-    (nowhere, "does not lie end to end"),
+    (unallocated, "does not lie end to end"),
 ]
 
 
 @pytest.mark.parametrize(("change", "reason"), BROKEN)
-def test_parts_that_do_not_fit_are_refused(file: Path, tmp_path: Path, change: Change, reason: str) -> None:
-    assert reason in refusal(changed(file, tmp_path / "a.h5", change))
+def test_inconsistent_datasets_are_refused(file: Path, tmp_path: Path, change: Change, reason: str) -> None:
+    assert reason in refusal(modified_copy(file, tmp_path / "a.h5", change))
 
 
-def test_counts_below_nothing_are_refused(file: Path, tmp_path: Path) -> None:
+def test_negative_tile_counts_are_refused(file: Path, tmp_path: Path) -> None:
     def change(content: h5py.File) -> None:
         headers = (
             content["headers"][()]
@@ -256,15 +256,15 @@ def test_counts_below_nothing_are_refused(file: Path, tmp_path: Path) -> None:
         replaced("headers", np.frombuffer(headers, "u1"))(content)
         replaced("offsets", np.array([0, 5, 1, 14, 15]))(content)
 
-    assert "slides' own counts" in refusal(changed(file, tmp_path / "a.h5", change))
+    assert "slides' own counts" in refusal(modified_copy(file, tmp_path / "a.h5", change))
 
 
-def test_links_to_another_file_are_refused(file: Path, tmp_path: Path) -> None:
+def test_external_links_are_refused(file: Path, tmp_path: Path) -> None:
     def change(content: h5py.File) -> None:
         del content["features"]
         content["features"] = h5py.ExternalLink(str(file), "/features")
 
-    assert "ExternalLink" in refusal(changed(file, tmp_path / "a.h5", change))
+    assert "ExternalLink" in refusal(modified_copy(file, tmp_path / "a.h5", change))
 
 
 @pytest.fixture(scope="module")
@@ -272,8 +272,8 @@ def originals(file: Path, halves: Path) -> list[bytes]:
     return [file.read_bytes(), halves.read_bytes()]
 
 
-def said_of(path: Path) -> str:
-    """What reading every slide is refused with; nothing where all are read."""
+def error_reading(path: Path) -> str:
+    """Return the message with which reading every slide is refused, or an empty string if all are read."""
     try:
         packed = Packed(path)
         for slide in packed.slides:
@@ -287,14 +287,14 @@ def said_of(path: Path) -> str:
 
 def read_or_refused(content: bytes, path: Path) -> None:
     path.write_bytes(content)
-    message = said_of(path)
+    message = error_reading(path)
     assert not message or str(path) in message
     assert "\n" not in message
 
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
-def test_a_broken_file_is_read_or_refused_in_one_line(
+def test_damaged_file_is_read_or_refused_in_one_line(
     originals: list[bytes], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     read_or_refused(data.draw(mutated(originals)), tmp_path_factory.getbasetemp() / "broken.h5")
@@ -303,7 +303,7 @@ def test_a_broken_file_is_read_or_refused_in_one_line(
 @pytest.mark.slow
 @settings(max_examples=4000, deadline=None)
 @given(data=st.data())
-def test_thousands_of_broken_files_are_read_or_refused_in_one_line(
+def test_thousands_of_damaged_files_are_read_or_refused(
     originals: list[bytes], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     read_or_refused(data.draw(mutated(originals)), tmp_path_factory.getbasetemp() / "broken.h5")

@@ -1,4 +1,4 @@
-"""Writing packed files: what is read again is what was there, or nothing is written."""
+"""Writing packed files: they hold exactly what the source holds, or nothing is written."""
 
 import os
 from dataclasses import replace
@@ -17,16 +17,16 @@ from mil.features.store import FeatureStore
 from mil.simulation.layouts import LAYOUTS
 from mil.simulation.simulated_cohort import write
 from tests.features.conftest import random_features, write_clam, write_mussel, write_trident
-from tests.features.packings import COHORT, SLIDES, refusal, six
+from tests.features.packings import COHORT, SLIDES, refusal, write_six_slides
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return six(tmp_path / "in")
+    return write_six_slides(tmp_path / "in")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_comes_back_bit_for_bit(layout: str, tmp_path: Path) -> None:
+def test_every_layout_is_packed_bit_for_bit(layout: str, tmp_path: Path) -> None:
     write(replace(COHORT, layout=layout), tmp_path / "cohort")
     store = FeatureStore(tmp_path / "cohort" / "features", reading=Reading(slide_mpp=0.25))
     done = pack(store, tmp_path / "out.h5")
@@ -45,31 +45,31 @@ def test_every_layout_comes_back_bit_for_bit(layout: str, tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cohort", "out.h5"]
 
 
-def test_bytes_before_are_those_of_all_that_was_read(tmp_path: Path, folder: Path) -> None:
-    def weigh(place: Path) -> int:
+def test_size_before_packing_counts_all_source_files(tmp_path: Path, folder: Path) -> None:
+    def total_size(place: Path) -> int:
         return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
 
     done = pack(FeatureStore(folder), tmp_path / "a.h5")
-    assert (done.before, done.after) == (weigh(folder), (tmp_path / "a.h5").stat().st_size)
+    assert (done.before, done.after) == (total_size(folder), (tmp_path / "a.h5").stat().st_size)
     assert pack(FeatureStore(tmp_path / "a.h5"), tmp_path / "b.h5").before == done.after
     write(replace(COHORT, layout="lazyslide"), tmp_path / "cohort")
     zarrs = tmp_path / "cohort" / "features"
-    assert pack(FeatureStore(zarrs), tmp_path / "c.h5").before == weigh(zarrs)
+    assert pack(FeatureStore(zarrs), tmp_path / "c.h5").before == total_size(zarrs)
 
 
-def test_packing_again_or_what_is_packed_gives_the_same_bytes(tmp_path: Path, folder: Path) -> None:
+def test_packing_again_gives_the_same_bytes(tmp_path: Path, folder: Path) -> None:
     for source, out in ((folder, "a.h5"), (folder, "b.h5"), (tmp_path / "a.h5", "c.h5")):
         pack(FeatureStore(source), tmp_path / out)
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes() == (tmp_path / "c.h5").read_bytes()
 
 
-def test_some_slides_may_be_asked_for(tmp_path: Path, folder: Path) -> None:
+def test_selected_slides_can_be_packed(tmp_path: Path, folder: Path) -> None:
     done = pack(FeatureStore(folder), tmp_path / "a.h5", ["f", "c"])
     assert (done.slides, done.tiles) == (2, 28)
     assert Packed(tmp_path / "a.h5").slides == ["c", "f"]
 
 
-def test_any_name_a_file_can_have_is_kept(tmp_path: Path) -> None:
+def test_unusual_slide_names_are_preserved(tmp_path: Path) -> None:
     names = ["Präparat 1=2, 'π' #%", "TCGA-A1.90E7", os.fsdecode(b"\xff\xfe no text")]
     for name in names:
         write_trident(tmp_path / "in" / "a.h5").rename(tmp_path / "in" / f"{name}.h5")
@@ -77,11 +77,11 @@ def test_any_name_a_file_can_have_is_kept(tmp_path: Path) -> None:
     assert set(FeatureStore(tmp_path / "Föld, 'a' =b.h5").slides) == set(names)
 
 
-# Types
+# Dtypes
 
 
-def mixed(folder: Path) -> dict[str, torch.Tensor]:
-    """A slide of each type, and what is in it."""
+def write_slides_of_each_dtype(folder: Path) -> dict[str, torch.Tensor]:
+    """Write a slide of each dtype and return the features expected after packing."""
     wide = random_features(7, dtype="float32")
     halves = torch.from_numpy(wide).bfloat16()
     write_trident(folder / "half.h5", wide.astype("f2"))
@@ -96,8 +96,8 @@ def mixed(folder: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def test_slides_of_several_types_become_float32_and_lose_nothing(tmp_path: Path) -> None:
-    expected = mixed(tmp_path / "in")
+def test_mixed_dtypes_become_float32_without_loss(tmp_path: Path) -> None:
+    expected = write_slides_of_each_dtype(tmp_path / "in")
     done = pack(FeatureStore(tmp_path / "in"), tmp_path / "a.h5")
     assert (done.dtype, done.rounding) == ("float32", 0)
     for slide, features in expected.items():
@@ -106,7 +106,7 @@ def test_slides_of_several_types_become_float32_and_lose_nothing(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [("float16", torch.float16), ("bfloat16", torch.bfloat16)])
-def test_another_type_rounds_and_says_by_how_much(tmp_path: Path, folder: Path, dtype: str, kind: torch.dtype) -> None:
+def test_rounding_to_another_dtype_is_reported(tmp_path: Path, folder: Path, dtype: str, kind: torch.dtype) -> None:
     done = pack(FeatureStore(folder), tmp_path / "a.h5", dtype=dtype)
     largest = 0.0
     for slide in SLIDES[1:]:
@@ -118,15 +118,15 @@ def test_another_type_rounds_and_says_by_how_much(tmp_path: Path, folder: Path, 
     assert largest > 0
 
 
-def test_a_type_that_keeps_every_value_rounds_nothing(tmp_path: Path) -> None:
+def test_wider_dtype_rounds_nothing(tmp_path: Path) -> None:
     write_trident(tmp_path / "in" / "a.h5")
     done = pack(FeatureStore(tmp_path / "in"), tmp_path / "a.h5", dtype="float32")
     assert (done.dtype, done.rounding) == ("float32", 0)
 
 
-def test_values_beyond_float16_are_refused_by_the_slides_name(tmp_path: Path, folder: Path) -> None:
+def test_float16_overflow_error_names_the_slide(tmp_path: Path, folder: Path) -> None:
     rows = np.ones((3, 8), "f4")
-    rows[1, 2] = 65_520  # rounds to what is beyond the largest, 65,504
+    rows[1, 2] = 65_520  # overflows: the largest float16 is 65,504
     write_clam(folder / "high.h5", rows)
     message = refusal(folder, tmp_path / "a.h5", "float16")
     assert f"{folder / 'high.h5'}: slide 'high' holds values beyond float16, expected dtype float32" in message
@@ -134,7 +134,7 @@ def test_values_beyond_float16_are_refused_by_the_slides_name(tmp_path: Path, fo
     assert pack(FeatureStore(folder), tmp_path / "b.h5", dtype="bfloat16").slides == 7
 
 
-def test_an_unknown_type_is_refused(tmp_path: Path, folder: Path) -> None:
+def test_unknown_dtype_is_refused(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(ConfigError, match="dtype is 'int8', expected float16, float32, bfloat16"):
         pack(FeatureStore(folder), tmp_path / "a.h5", dtype="int8")
 
@@ -142,19 +142,19 @@ def test_an_unknown_type_is_refused(tmp_path: Path, folder: Path) -> None:
 # What cannot be packed
 
 
-def test_what_is_there_is_never_written_over(tmp_path: Path, folder: Path) -> None:
+def test_existing_file_is_never_overwritten(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "a.h5").write_text("mine")
     assert "is there already" in refusal(folder, tmp_path / "a.h5")
     assert (tmp_path / "a.h5").read_text() == "mine"
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_packed_file_among_its_own_slides_is_refused(folder: Path) -> None:
+def test_output_inside_the_source_folder_is_refused(folder: Path) -> None:
     assert "lies in the folder that is packed" in refusal(folder, folder / "deep" / "all.h5")
     assert sorted(path.stem for path in folder.iterdir()) == SLIDES
 
 
-def test_unreadable_slides_are_named_before_anything_is_written(tmp_path: Path, folder: Path) -> None:
+def test_unreadable_slides_are_named_before_writing(tmp_path: Path, folder: Path) -> None:
     (folder / "b.h5").write_bytes(b"")
     (folder / "e.h5").write_text("text")
     message = refusal(folder, tmp_path / "a.h5")
@@ -162,27 +162,27 @@ def test_unreadable_slides_are_named_before_anything_is_written(tmp_path: Path, 
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-def test_a_slide_that_is_not_finite_is_named_and_nothing_appears(tmp_path: Path, folder: Path) -> None:
+def test_nonfinite_slide_is_named_and_nothing_is_written(tmp_path: Path, folder: Path) -> None:
     write_clam(folder / "c.h5", np.full((3, 8), np.nan, "f4"))
     assert f"{folder / 'c.h5'}: 3 of 3 tiles have NaN" in refusal(folder, tmp_path / "a.h5")
     assert not (tmp_path / "a.h5").exists()
 
 
-def test_several_widths_or_no_tiles_at_all_are_refused(tmp_path: Path, folder: Path) -> None:
+def test_several_widths_or_no_tiles_are_refused(tmp_path: Path, folder: Path) -> None:
     write_clam(folder / "wide.h5", random_features(3, 16, "float32"))
     assert "several widths: 8 (slide 'f') and 16 (slide 'wide')" in refusal(folder, tmp_path / "a.h5")
     write_clam(tmp_path / "empty" / "a.h5", random_features(0, dtype="float32"))
     assert "no tiles" in refusal(tmp_path / "empty", tmp_path / "a.h5")
 
 
-def test_two_at_once_are_refused(tmp_path: Path, folder: Path) -> None:
+def test_second_packing_into_the_same_file_is_refused(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "a.h5.partial").mkdir()
-    with files.locked(tmp_path / "a.h5.partial") as mine:
-        assert mine
+    with files.locked(tmp_path / "a.h5.partial") as acquired:
+        assert acquired
         assert "another process packs into" in refusal(folder, tmp_path / "a.h5")
 
 
-def test_progress_is_told_for_every_slide_of_every_step(tmp_path: Path, folder: Path) -> None:
+def test_progress_is_reported_for_every_slide_and_step(tmp_path: Path, folder: Path) -> None:
     steps: list[tuple[str, int, int]] = []
     done = pack(FeatureStore(folder), tmp_path / "a.h5", progress=lambda *step: steps.append(step))
     assert steps == [(step, count, 6) for step in ("examined", "packed", "verified") for count in range(1, 7)]

@@ -1,4 +1,4 @@
-"""Packing that ends too early is gone on with where it was, on the same files with the same options only."""
+"""Interrupted packing resumes where it stopped, but only on the same files with the same options."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from mil.features.packing import pack
 from mil.features.store import FeatureStore
 from mil.simulation.simulated_cohort import write
 from tests.features.conftest import random_features, write_clam
-from tests.features.packings import COHORT, SLIDES, refusal, six
+from tests.features.packings import COHORT, SLIDES, refusal, write_six_slides
 
 KILLED = """
 import os, random, signal, sys
@@ -56,27 +56,27 @@ def killed(out, moment):
     return os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 
 pack(folder / "whole.h5")
-whole, last, luck = (folder / "whole.h5").read_bytes(), lines, random.Random(0)
+reference, line_count, rng = (folder / "whole.h5").read_bytes(), lines, random.Random(0)
 for number in range(8):
     lines, out = 0, folder / f"{number}.h5"
-    ends = [killed(out, luck.randrange(1, last)) for _ in range(2)]
-    early = out.exists()
-    resumed = 0 if early else pack(out).resumed
-    print(int(ends[0]), resumed, int(out.read_bytes() == whole))
+    ends = [killed(out, rng.randrange(1, line_count)) for _ in range(2)]
+    finished = out.exists()
+    resumed = 0 if finished else pack(out).resumed
+    print(int(ends[0]), resumed, int(out.read_bytes() == reference))
 """
 
 
 class StopError(Exception):
-    """Ends a packing from outside."""
+    """Raised to stop a packing from outside."""
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return six(tmp_path / "in")
+    return write_six_slides(tmp_path / "in")
 
 
-def stopped(source: Path, out: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that a packing leaves which ends when so many slides are written."""
+def interrupted_packing(source: Path, out: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stop a packing after `after` written slides and return the partial folder that it leaves."""
 
     def progress(step: str, done: int, total: int) -> None:
         if (step, done) == ("packed", after + 1):
@@ -90,8 +90,8 @@ def stopped(source: Path, out: Path, after: int, monkeypatch: pytest.MonkeyPatch
     return out.with_name(f"{out.name}.partial")
 
 
-def test_a_process_killed_at_any_moment_is_gone_on_with_to_the_same_bytes(tmp_path: Path, folder: Path) -> None:
-    """Eight packings are killed at a random line of the writer, twice each."""
+def test_packing_resumes_to_the_same_bytes_after_kill(tmp_path: Path, folder: Path) -> None:
+    """Each of eight packings is killed twice, at random lines of the writer."""
     (tmp_path / "out").mkdir()
     command = [sys.executable, "-c", KILLED, str(folder), str(tmp_path / "out")]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -101,29 +101,27 @@ def test_a_process_killed_at_any_moment_is_gone_on_with_to_the_same_bytes(tmp_pa
     assert len({resumed for _, resumed, _ in results}) > 2, "some are killed early, some late"
 
 
-def test_slides_that_were_written_are_not_read_again(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stopped(folder, tmp_path / "a.h5", 4, monkeypatch)
+def test_written_slides_are_not_read_again(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted_packing(folder, tmp_path / "a.h5", 4, monkeypatch)
     read: list[str] = []
     store = FeatureStore(folder)
     original = store.read
 
-    def noted(slide: str) -> Slide:
+    def recorded(slide: str) -> Slide:
         read.append(slide)
         return original(slide)
 
-    monkeypatch.setattr(store, "read", noted)
+    monkeypatch.setattr(store, "read", recorded)
     assert pack(store, tmp_path / "a.h5").resumed == 4
     assert read == ["e", "f"]
 
 
 @pytest.mark.parametrize("torn", ['["d", "0123', '["d", "' + 64 * "0" + '", 0.0]', "\x00\x00\x00"])
-def test_a_torn_last_line_of_the_journal_is_as_if_it_were_not_there(
+def test_incomplete_last_journal_line_is_ignored(
     tmp_path: Path, folder: Path, torn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack(FeatureStore(folder), tmp_path / "whole.h5")
-    journal = stopped(folder, tmp_path / "a.h5", 3, monkeypatch) / "journal.jsonl"
+    journal = interrupted_packing(folder, tmp_path / "a.h5", 3, monkeypatch) / "journal.jsonl"
     with journal.open("a") as file:
         file.write(torn)
     assert pack(FeatureStore(folder), tmp_path / "a.h5").resumed == 3
@@ -135,19 +133,19 @@ def touched(folder: Path) -> None:
     os.utime(folder / "b.h5", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
 
 
-def longer(folder: Path) -> None:
+def rewritten(folder: Path) -> None:
     write_clam(folder / "b.h5", random_features(5, dtype="float32"))
 
 
-def another(folder: Path) -> None:
+def removed(folder: Path) -> None:
     (folder / "b.h5").unlink()
 
 
-@pytest.mark.parametrize("change", [touched, longer, another])
-def test_a_source_that_has_changed_since_is_refused_by_name(
+@pytest.mark.parametrize("change", [touched, rewritten, removed])
+def test_changed_source_is_refused_naming_the_slide(
     tmp_path: Path, folder: Path, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    partial = stopped(folder, tmp_path / "a.h5", 4, monkeypatch)
+    partial = interrupted_packing(folder, tmp_path / "a.h5", 4, monkeypatch)
     change(folder)
     assert f"{partial} was begun on other files or with other options for 1 slides ('b')" in refusal(
         folder, tmp_path / "a.h5"
@@ -155,25 +153,23 @@ def test_a_source_that_has_changed_since_is_refused_by_name(
     assert not (tmp_path / "a.h5").exists()
 
 
-def test_another_type_or_another_reading_is_refused_when_going_on(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stopped(folder, tmp_path / "a.h5", 4, monkeypatch)
+def test_resuming_with_other_options_is_refused(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted_packing(folder, tmp_path / "a.h5", 4, monkeypatch)
     message = refusal(folder, tmp_path / "a.h5", "float16")
     assert "begun as version 1 with dtype float32, expected 1 with float16: remove it to begin anew" in message
     write(replace(COHORT, layout="stamp"), tmp_path / "cohort")
-    stopped(tmp_path / "cohort" / "features", tmp_path / "b.h5", 2, monkeypatch)
+    interrupted_packing(tmp_path / "cohort" / "features", tmp_path / "b.h5", 2, monkeypatch)
     with pytest.raises(FeatureError, match="with other options for"):
         pack(FeatureStore(tmp_path / "cohort" / "features", reading=Reading(slide_mpp=0.25)), tmp_path / "b.h5")
 
 
 @pytest.mark.parametrize("begun", ["", "text", "[]", json.dumps({"version": 1, "dtype": "float32", "slides": 5})])
-def test_a_journal_of_something_else_is_refused(tmp_path: Path, folder: Path, begun: str) -> None:
+def test_foreign_journal_is_refused(tmp_path: Path, folder: Path, begun: str) -> None:
     files.write(tmp_path / "a.h5.partial" / "journal.jsonl", f"{begun}\n")
     assert "begun by something else: remove it" in refusal(folder, tmp_path / "a.h5")
 
 
-def test_a_source_that_changes_meanwhile_is_refused(tmp_path: Path, folder: Path) -> None:
+def test_source_changed_during_packing_is_refused(tmp_path: Path, folder: Path) -> None:
     def progress(step: str, done: int, total: int) -> None:
         if (step, done) == ("packed", 3):
             write_clam(folder / "e.h5", 2 * random_features(16, dtype="float32").astype("f4"))
@@ -182,7 +178,7 @@ def test_a_source_that_changes_meanwhile_is_refused(tmp_path: Path, folder: Path
         pack(FeatureStore(folder), tmp_path / "a.h5", progress=progress)
 
 
-def test_what_does_not_read_back_never_appears_and_is_begun_anew(
+def test_failed_verification_writes_no_file_and_starts_over(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def as_bytes(features: torch.Tensor) -> bytes:
@@ -190,7 +186,7 @@ def test_what_does_not_read_back_never_appears_and_is_begun_anew(
         return bytes([content[0] ^ 1]) + content[1:] if len(features) == 8 else content
 
     with monkeypatch.context() as patch:
-        patch.setattr(packing, "as_bytes", as_bytes)  # what reaches the disk, not what the digest is of
+        patch.setattr(packing, "as_bytes", as_bytes)  # changes the bytes written, not those digested
         assert "tiles of slide 'c' have changed" in refusal(folder, tmp_path / "a.h5")
     assert not (tmp_path / "a.h5").exists()
     assert pack(FeatureStore(folder), tmp_path / "a.h5").resumed == 0

@@ -1,4 +1,4 @@
-"""Calls in processes that die, hang or raise."""
+"""Calls in worker processes that die, hang or raise."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ SLIDES = [f"s{number}" for number in range(12)]
 
 
 def upper(slide: str) -> str:
-    """Upper case; the name of a slide may ask for worse."""
+    """Return the name in upper case; some names make the process die, hang or raise."""
     if slide.startswith("deadly"):
         os.kill(os.getpid(), signal.SIGKILL)
     if slide.startswith("endless"):
@@ -23,32 +23,32 @@ def upper(slide: str) -> str:
     return slide.upper()
 
 
-def failed(slide: str, reason: str) -> str:
+def failure_message(slide: str, reason: str) -> str:
     return f"{slide}: {reason}"
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_process_that_dies_costs_only_its_own_slide(workers: int) -> None:
+def test_dying_process_costs_only_its_own_slide(workers: int) -> None:
     slides = ["deadly 0", *SLIDES, "deadly 1", "deadly 2"]
-    results = map_in_processes(slides, upper, failed, workers)
+    results = map_in_processes(slides, upper, failure_message, workers)
     assert list(results) == slides
     for slide, result in results.items():
         assert result == (f"{slide}: the process that reads it dies" if "deadly" in slide else slide.upper())
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_process_that_hangs_costs_only_its_own_slide_and_the_time_limit(workers: int) -> None:
+def test_hanging_process_costs_only_its_own_slide(workers: int) -> None:
     slides = [*SLIDES[:6], "endless", *SLIDES[6:]]
     start = time.monotonic()
-    results = map_in_processes(slides, upper, failed, workers, seconds=0.5)
+    results = map_in_processes(slides, upper, failure_message, workers, seconds=0.5)
     assert time.monotonic() - start < 10
     assert results == {slide: slide.upper() for slide in slides} | {
         "endless": "endless: reading it takes longer than 0.5 s"
     }
 
 
-def test_the_time_limit_is_for_each_slide_and_not_for_all() -> None:
-    results = map_in_processes(["a", "b", "c", "d"], nap, failed, workers=1, seconds=0.7)
+def test_time_limit_applies_to_each_slide() -> None:
+    results = map_in_processes(["a", "b", "c", "d"], nap, failure_message, workers=1, seconds=0.7)
     assert results == {"a": "a", "b": "b", "c": "c", "d": "d"}
 
 
@@ -57,12 +57,12 @@ def nap(slide: str) -> str:
     return slide
 
 
-def test_an_error_of_the_users_is_raised_and_not_blamed_on_a_slide() -> None:
+def test_configuration_errors_are_raised() -> None:
     with pytest.raises(ConfigError, match="no such layout"):
-        map_in_processes([*SLIDES, "misconfigured"], upper, failed)
+        map_in_processes([*SLIDES, "misconfigured"], upper, failure_message)
 
 
 def test_progress_is_counted_to_the_last_slide() -> None:
     counts: list[tuple[int, int]] = []
-    map_in_processes([*SLIDES, "deadly"], upper, failed, 2, lambda done, total: counts.append((done, total)))
+    map_in_processes([*SLIDES, "deadly"], upper, failure_message, 2, lambda done, total: counts.append((done, total)))
     assert counts == [(done, 13) for done in range(1, 14)]

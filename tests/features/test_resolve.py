@@ -1,4 +1,4 @@
-"""Which encoder a cohort's features come from, and which tiles it saw."""
+"""Which encoder a cohort's features come from, and from which tiles."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,81 +22,81 @@ PHIKON = Encoder("phikon_v2", 8)
 # Which encoder
 
 
-def fill(folder: Path, write: Write, encoders: dict[str, str | None], width: int = 8) -> Path:
+def write_slides(folder: Path, write: Write, encoders: dict[str, str | None], width: int = 8) -> Path:
     for slide, encoder in encoders.items():
         write(folder / f"{slide}.h5", random_features(5, width), encoder=encoder)
     return folder
 
 
 @pytest.mark.parametrize("given", [None, UNI])
-def test_files_that_agree_by_name_or_alias_name_the_encoder(
-    tmp_path: Path, trident: Write, given: Encoder | None
-) -> None:
-    store = FeatureStore(fill(tmp_path, trident, {"a": "uni_v1", "b": "UNI"}), given, encoders=[PHIKON, UNI])
+def test_encoder_is_resolved_from_names_and_aliases(tmp_path: Path, trident: Write, given: Encoder | None) -> None:
+    store = FeatureStore(write_slides(tmp_path, trident, {"a": "uni_v1", "b": "UNI"}), given, encoders=[PHIKON, UNI])
     assert store.resolve(store.slides).require() == UNI
     assert store.encoder == UNI
     assert store.verified
 
 
-def test_a_name_nobody_knows_is_an_encoder_as_it_is_said(tmp_path: Path, trident: Write) -> None:
-    store = FeatureStore(fill(tmp_path, trident, {"a": "In-House", "b": "in_house"}), encoders=[UNI])
+def test_unknown_encoder_name_is_accepted_as_written(tmp_path: Path, trident: Write) -> None:
+    store = FeatureStore(write_slides(tmp_path, trident, {"a": "In-House", "b": "in_house"}), encoders=[UNI])
     assert store.resolve(store.slides).require() == Encoder("In-House", 8)
 
 
-def test_files_of_two_encoders_are_refused_naming_both(tmp_path: Path, trident: Write) -> None:
-    store = FeatureStore(fill(tmp_path, trident, {"a": "uni", "b": "phikonv2", "c": "uni"}), encoders=[UNI, PHIKON])
+def test_two_encoders_error_names_both(tmp_path: Path, trident: Write) -> None:
+    store = FeatureStore(
+        write_slides(tmp_path, trident, {"a": "uni", "b": "phikonv2", "c": "uni"}), encoders=[UNI, PHIKON]
+    )
     with pytest.raises(EncoderError, match=r"'uni' \(2, e.g. slide 'a'\) and 'phikon_v2' \(1, e.g. slide 'b'\)"):
         store.resolve(store.slides).require()
     assert store.resolve(["a", "c"]).require() == UNI
 
 
-def test_files_of_two_widths_are_refused_naming_both(tmp_path: Path, trident: Write) -> None:
-    fill(tmp_path, trident, {"a": "uni"})
-    store = FeatureStore(fill(tmp_path, trident, {"b": "uni"}, width=4))
+def test_two_widths_error_names_both(tmp_path: Path, trident: Write) -> None:
+    write_slides(tmp_path, trident, {"a": "uni"})
+    store = FeatureStore(write_slides(tmp_path, trident, {"b": "uni"}, width=4))
     with pytest.raises(EncoderError, match=r"'8' \(1, e.g. slide 'a'\) and '4' \(1, e.g. slide 'b'\)"):
         store.resolve(store.slides).require()
 
 
-def test_files_that_do_not_say_ask_for_the_encoder(tmp_path: Path, clam: Write) -> None:
+def test_missing_encoder_error_suggests_candidates(tmp_path: Path, clam: Write) -> None:
     clam(tmp_path / "a.h5")
     store = FeatureStore(tmp_path, encoders=[UNI, VIRCHOW2, PHIKON])
     with pytest.raises(EncoderError, match=r"give encoder=\.\.\., such as uni, phikon_v2"):
         store.resolve(store.slides).require()
 
 
-def test_the_users_word_is_taken_but_not_verified(tmp_path: Path, clam: Write) -> None:
+def test_encoder_given_by_the_user_is_not_verified(tmp_path: Path, clam: Write) -> None:
     clam(tmp_path / "a.h5")
     store = FeatureStore(tmp_path, UNI)
     assert store.resolve(store.slides).require() == UNI
     assert not store.verified
 
 
-def test_files_that_only_partly_say_are_taken_with_a_counted_warning(
+def test_partly_missing_encoder_names_give_a_warning(
     tmp_path: Path, trident: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = FeatureStore(fill(tmp_path, trident, {"a": None, "b": "uni", "c": None}), encoders=[UNI])
+    store = FeatureStore(write_slides(tmp_path, trident, {"a": None, "b": "uni", "c": None}), encoders=[UNI])
     assert store.resolve(store.slides).require() == UNI
     assert not store.verified
     assert caplog.messages == ["2 of 3 slides do not say their encoder, taken as 'uni'"]
 
 
-def test_features_of_another_encoder_of_the_same_width_are_refused_naming_both(tmp_path: Path, trident: Write) -> None:
-    store = FeatureStore(fill(tmp_path, trident, {"a": "uni", "b": "phikon_v2"}), UNI)
+def test_another_encoder_of_the_same_width_is_refused(tmp_path: Path, trident: Write) -> None:
+    store = FeatureStore(write_slides(tmp_path, trident, {"a": "uni", "b": "phikon_v2"}), UNI)
     with pytest.raises(EncoderError, match=r"'phikon_v2' \(1, e.g. slide 'b'\), expected encoder 'uni'"):
         store.resolve(store.slides).require()
 
 
 @pytest.mark.parametrize(("stated", "given"), [("uni", UNI), ("uni", None), (None, UNI)])
-def test_features_narrower_than_their_encoder_are_refused_naming_both(
+def test_features_narrower_than_their_encoder_are_refused(
     tmp_path: Path, trident: Write, stated: str | None, given: Encoder | None
 ) -> None:
-    store = FeatureStore(fill(tmp_path, trident, {"a": stated}, width=4), given, encoders=[UNI])
+    store = FeatureStore(write_slides(tmp_path, trident, {"a": stated}, width=4), given, encoders=[UNI])
     with pytest.raises(EncoderError, match=r"features of 'a' are 4 wide.*, encoder 'uni' has 8"):
         store.resolve(store.slides).require()
 
 
-def test_an_empty_slide_does_not_speak_for_the_width(tmp_path: Path, trident: Write) -> None:
-    fill(tmp_path, trident, {"a": "uni"})
+def test_empty_slides_do_not_determine_the_width(tmp_path: Path, trident: Write) -> None:
+    write_slides(tmp_path, trident, {"a": "uni"})
     with h5py.File(trident(tmp_path / "b.h5", coords=np.empty((0, 2), "i8")), "r+") as file:
         del file["features"]
         file["features"] = np.empty(0, "f4")
@@ -112,15 +112,13 @@ def test_an_empty_slide_does_not_speak_for_the_width(tmp_path: Path, trident: Wr
 UNI_TILES = replace(UNI, mpp=0.5, tile_px=256)
 
 
-def test_tiles_as_the_encoder_wants_them_are_verified(tmp_path: Path, trident: Write) -> None:
-    store = FeatureStore(fill(tmp_path, trident, {"a": "uni", "b": "uni"}), encoders=[UNI_TILES])
+def test_tiles_as_the_encoder_expects_are_verified(tmp_path: Path, trident: Write) -> None:
+    store = FeatureStore(write_slides(tmp_path, trident, {"a": "uni", "b": "uni"}), encoders=[UNI_TILES])
     store.resolve(store.slides).require()
     assert store.geometry == Geometry(0.5, 256.0, True, True)
 
 
-def test_tiles_of_another_resolution_than_the_encoders_are_refused_unless_the_user_says_so(
-    tmp_path: Path, stamp: Write
-) -> None:
+def test_unexpected_resolution_is_refused_unless_declared(tmp_path: Path, stamp: Write) -> None:
     stamp(tmp_path / "a.h5", random_features(), extractor="uni")
     with pytest.raises(EncoderError, match=r"mpp 1.143, encoder 'uni' expects 0.5.*encoder=uni encoder.mpp=1.143"):
         FeatureStore(tmp_path, encoders=[UNI_TILES]).resolve(["a"]).require()
@@ -129,8 +127,8 @@ def test_tiles_of_another_resolution_than_the_encoders_are_refused_unless_the_us
     assert store.geometry == Geometry(256 / 224, 224.0, True, True)
 
 
-def test_what_a_tool_expects_of_tiles_counts_more_than_the_encoder(tmp_path: Path, trident: Write) -> None:
-    fill(tmp_path, trident, {"a": "uni"})
+def test_tiles_expected_by_the_tool_override_the_encoders(tmp_path: Path, trident: Write) -> None:
+    write_slides(tmp_path, trident, {"a": "uni"})
     coarse = Expected(1.0, 256, "tool 'coarse'", "tool.tiles")
     with pytest.raises(EncoderError, match=r"tool 'coarse' expects 1 .*tool.tiles.mpp=0.5 accepts it"):
         FeatureStore(tmp_path, UNI_TILES, expected=coarse).resolve(["a"]).require()
@@ -138,14 +136,14 @@ def test_what_a_tool_expects_of_tiles_counts_more_than_the_encoder(tmp_path: Pat
     assert fine.resolve(["a"]).require().name == "uni"
 
 
-def test_tiles_of_silent_files_are_as_the_encoder_wants_them_unverified(tmp_path: Path, clam: Write) -> None:
+def test_unstated_tiles_are_assumed_as_the_encoder_expects(tmp_path: Path, clam: Write) -> None:
     clam(tmp_path / "a.h5")
     store = FeatureStore(tmp_path, UNI_TILES)
     store.resolve(["a"]).require()
     assert store.geometry == Geometry(0.5, 256, False, False)
 
 
-def test_slides_of_two_scanners_make_one_cohort_and_two_resolutions_do_not(tmp_path: Path, trident: Write) -> None:
+def test_scanners_may_differ_but_resolutions_may_not(tmp_path: Path, trident: Write) -> None:
     trident(tmp_path / "a.h5", extent=512)
     trident(tmp_path / "b.h5", extent=256)
     store = FeatureStore(tmp_path, encoders=[UNI_TILES])
@@ -156,11 +154,11 @@ def test_slides_of_two_scanners_make_one_cohort_and_two_resolutions_do_not(tmp_p
         FeatureStore(tmp_path, encoders=[UNI_TILES]).resolve(["a", "b", "c"]).require()
 
 
-def test_of_two_encoders_that_producers_write_alike_the_width_decides(tmp_path: Path, trident: Write) -> None:
+def test_encoders_with_the_same_alias_are_told_apart_by_width(tmp_path: Path, trident: Write) -> None:
     token = Encoder("virchow2_cls", 8, aliases=("virchow2",))
     for width, expected in ((16, VIRCHOW2), (8, token)):
         folder = tmp_path / str(width)
         folder.mkdir()
-        store = FeatureStore(fill(folder, trident, {"a": "virchow2"}, width), encoders=[VIRCHOW2, token])
+        store = FeatureStore(write_slides(folder, trident, {"a": "virchow2"}, width), encoders=[VIRCHOW2, token])
         assert store.resolve(store.slides).require() == expected
         assert store.verified

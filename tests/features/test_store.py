@@ -22,7 +22,9 @@ UNI = Encoder("uni", 8, aliases=("uni_v1",))
 VIRCHOW2 = Encoder("virchow2", 16)
 
 
-def numbers(tiles: int = 5, width: int = 8, dtype: str = "f2") -> np.ndarray[tuple[int, int], np.dtype[np.generic]]:
+def random_features(
+    tiles: int = 5, width: int = 8, dtype: str = "f2"
+) -> np.ndarray[tuple[int, int], np.dtype[np.generic]]:
     return np.random.default_rng(tiles).standard_normal((tiles, width)).astype(dtype)
 
 
@@ -33,10 +35,10 @@ def refusal(folder: Path, slide: str = "a", encoder: Encoder | None = None) -> s
     return str(raised.value)
 
 
-# What lies in a folder
+# Finding slides in a folder
 
 
-def test_slides_are_found_in_nested_folders_and_keep_the_dots_of_their_names(tmp_path: Path, trident: Write) -> None:
+def test_slides_in_nested_folders_are_found_with_dotted_names(tmp_path: Path, trident: Write) -> None:
     names = ["z", "TCGA-A1.90E71B08-E1D9", "deep/er/b", "1E5", "001"]
     paths = {name.rpartition("/")[2]: trident(tmp_path / f"{name}.h5") for name in names}
     store = FeatureStore(tmp_path)
@@ -47,31 +49,31 @@ def test_slides_are_found_in_nested_folders_and_keep_the_dots_of_their_names(tmp
     assert "TCGA-A1" not in store
 
 
-def test_a_job_folder_of_trident_holds_its_features_only(tmp_path: Path, trident: Write, patches: Write) -> None:
+def test_only_features_of_a_trident_job_folder_are_slides(tmp_path: Path, trident: Write, patches: Write) -> None:
     job = tmp_path / "20x_256px_0px_overlap"
     expected = trident(job / "features_uni_v1" / "a.h5")
     patches(job / "patches" / "a_patches.h5")
     trident(job / "slide_features_titan" / "a.h5")
     trident(job / ".hidden" / "a.h5")
-    (job / "features_uni_v1" / "._a.h5").write_text("what a Mac leaves behind")
+    (job / "features_uni_v1" / "._a.h5").write_text("resource fork of macOS")
     store = FeatureStore(tmp_path)
     assert store.slides == ["a"]
     assert store.path("a") == expected
 
 
-def test_claims_patches_beside_its_features_are_no_slides(tmp_path: Path, clam: Write, patches: Write) -> None:
+def test_clam_patches_next_to_features_are_not_slides(tmp_path: Path, clam: Write, patches: Write) -> None:
     expected = clam(tmp_path / "features" / "h5_files" / "a.h5")
     patches(tmp_path / "patches" / "a.h5")
     assert FeatureStore(tmp_path).path("a") == expected
     assert FeatureStore(tmp_path).header("a").extent == 1024.0
 
 
-def test_features_in_a_folder_called_patches_are_features(tmp_path: Path, trident: Write) -> None:
+def test_features_in_a_folder_called_patches_are_slides(tmp_path: Path, trident: Write) -> None:
     trident(tmp_path / "patches" / "a.h5")
     assert FeatureStore(tmp_path).slides == FeatureStore(tmp_path / "patches").slides == ["a"]
 
 
-def test_a_slide_in_two_folders_is_refused_naming_both(tmp_path: Path, trident: Write) -> None:
+def test_slide_in_two_folders_error_names_both(tmp_path: Path, trident: Write) -> None:
     first, second = trident(tmp_path / "uni" / "a.h5"), trident(tmp_path / "virchow" / "a.h5")
     with pytest.raises(FeatureError, match="twice") as raised:
         FeatureStore(tmp_path)
@@ -79,7 +81,7 @@ def test_a_slide_in_two_folders_is_refused_naming_both(tmp_path: Path, trident: 
     assert str(second) in str(raised.value)
 
 
-def test_links_are_followed_and_one_file_by_two_ways_is_one_slide(tmp_path: Path, trident: Write) -> None:
+def test_links_are_followed_and_linked_duplicates_merged(tmp_path: Path, trident: Write) -> None:
     trident(tmp_path / "store" / "a.h5")
     folder = tmp_path / "project"
     folder.mkdir()
@@ -92,30 +94,30 @@ def test_links_are_followed_and_one_file_by_two_ways_is_one_slide(tmp_path: Path
     assert torch.equal(store.read("a").features, store.read("b").features)
 
 
-def test_a_folder_without_features_is_refused(tmp_path: Path) -> None:
+def test_folder_without_features_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FeatureError, match="no feature files"):
         FeatureStore(tmp_path)
     with pytest.raises(FeatureError, match="is no folder"):
         FeatureStore(tmp_path / "absent")
 
 
-def test_a_path_may_hold_anything_a_path_can_hold(tmp_path: Path, trident: Write) -> None:
+def test_paths_may_contain_any_characters(tmp_path: Path, trident: Write) -> None:
     path = trident(tmp_path / "Föld er, 'a'=\"b\" [x]{y}" / "Präparat 1=2, 'π' #%.v1.h5")
     store = FeatureStore(path.parent)
     assert store.slides == ["Präparat 1=2, 'π' #%.v1"]
     assert store.read(store.slides[0]).features.shape == (5, 8)
 
 
-def test_a_slide_without_features_is_named_with_its_nearest(tmp_path: Path, trident: Write) -> None:
+def test_missing_slide_error_names_the_nearest_one(tmp_path: Path, trident: Write) -> None:
     trident(tmp_path / "TCGA-01.h5")
     assert "'TCGA-02' has no features" in refusal(tmp_path, "TCGA-02")
     assert "nearest name is 'TCGA-01'" in refusal(tmp_path, "TCGA-02")
 
 
-# What lies in a file: the bad inputs, by their numbers
+# Invalid files
 
 
-def test_1_an_empty_file_is_refused(tmp_path: Path) -> None:
+def test_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.h5").touch()
     assert "cannot be read as HDF5" in refusal(tmp_path)
     with h5py.File(tmp_path / "b.h5", "w"):
@@ -123,55 +125,55 @@ def test_1_an_empty_file_is_refused(tmp_path: Path) -> None:
     assert "holds nothing" in refusal(tmp_path, "b")
 
 
-def test_2_a_truncated_file_is_refused(tmp_path: Path, trident: Write) -> None:
+def test_truncated_file_is_refused(tmp_path: Path, trident: Write) -> None:
     path = trident(tmp_path / "a.h5")
     path.write_bytes(path.read_bytes()[:-200])
     assert "truncated" in refusal(tmp_path)
 
 
-def test_3_a_text_file_is_refused(tmp_path: Path) -> None:
+def test_text_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_text("slide,feature\n1,2\n")
     assert "signature not found" in refusal(tmp_path)
 
 
-def test_4_a_file_without_features_is_refused_listing_what_it_has(tmp_path: Path) -> None:
+def test_missing_features_error_lists_the_datasets(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["feats"], file["coordinates"] = numbers(), numbers(5, 2)
+        file["feats"], file["coordinates"] = random_features(), random_features(5, 2)
     assert "'coordinates', 'feats', expected 'features'" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 8)])
-def test_5_zero_tiles_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_zero_tiles_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["features"], file["coords"] = np.empty(shape, "f4"), np.empty((0, 2), "i8")
     assert "zero tiles" in refusal(tmp_path)
 
 
-def test_6_one_tile_is_a_slide(tmp_path: Path, trident: Write) -> None:
-    trident(tmp_path / "a.h5", numbers(1))
+def test_single_tile_is_read(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "a.h5", random_features(1))
     assert FeatureStore(tmp_path).read("a").features.shape == (1, 8)
 
 
 @pytest.mark.parametrize(
     ("shape", "reason"), [((8,), "shape"), ((1, 5, 8), "batch axis"), ((2, 5, 8, 1), "shape"), ((5, 0), "one")]
 )
-def test_7_features_that_are_no_matrix_are_refused(tmp_path: Path, shape: tuple[int, ...], reason: str) -> None:
+def test_features_that_are_not_a_matrix_are_refused(tmp_path: Path, shape: tuple[int, ...], reason: str) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["features"] = np.ones(shape, "f4")
     assert reason in refusal(tmp_path)
     assert str(shape) in refusal(tmp_path)
 
 
-def test_8_another_width_is_refused_naming_both(tmp_path: Path, trident: Write) -> None:
-    trident(tmp_path / "a.h5", numbers(), encoder="uni")
+def test_width_error_names_both_encoders(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "a.h5", random_features(), encoder="uni")
     message = refusal(tmp_path, encoder=VIRCHOW2)
     assert message == "features of 'a' are 8 wide (from 'uni'), encoder 'virchow2' has 16"
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_9_rows_that_are_not_finite_are_counted(tmp_path: Path, trident: Write, bad: float, dtype: str) -> None:
-    features = numbers(70, dtype=dtype)
+def test_nonfinite_tiles_are_counted_in_the_error(tmp_path: Path, trident: Write, bad: float, dtype: str) -> None:
+    features = random_features(70, dtype=dtype)
     features[[3, 60], [0, 7]] = bad
     features[60, 2] = -bad
     trident(tmp_path / "a.h5", features)
@@ -179,18 +181,18 @@ def test_9_rows_that_are_not_finite_are_counted(tmp_path: Path, trident: Write, 
     assert len(FeatureStore(tmp_path).read("a", check=False).features) == 70
 
 
-def test_12_the_largest_float16_is_finite(tmp_path: Path, trident: Write) -> None:
+def test_largest_float16_counts_as_finite(tmp_path: Path, trident: Write) -> None:
     trident(tmp_path / "a.h5", np.full((500, 8), 65504, "f2"))
     assert FeatureStore(tmp_path).read("a").features.float().sum() == 500 * 8 * 65504
 
 
-def test_13_integers_are_refused_and_doubles_read_with_a_counted_warning(
+def test_integers_are_refused_and_float64_gives_a_warning(
     tmp_path: Path, trident: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
     trident(tmp_path / "a.h5", np.ones((5, 8), "i8"))
     assert "is int64, expected float16, float32 or bfloat16" in refusal(tmp_path)
-    trident(tmp_path / "b.h5", numbers(dtype="f8"))
-    trident(tmp_path / "c.h5", numbers())
+    trident(tmp_path / "b.h5", random_features(dtype="f8"))
+    trident(tmp_path / "c.h5", random_features())
     store = FeatureStore(tmp_path)
     assert store.read("b").features.dtype is torch.float32
     with caplog.at_level(logging.WARNING):
@@ -199,10 +201,10 @@ def test_13_integers_are_refused_and_doubles_read_with_a_counted_warning(
 
 
 @pytest.mark.parametrize("coords", [np.ones((4, 2), "i8"), np.ones((5, 3), "i8"), np.ones(5, "i8")])
-def test_14_coordinates_of_another_length_are_refused(
+def test_coordinates_of_another_shape_are_refused(
     tmp_path: Path, trident: Write, coords: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 ) -> None:
-    trident(tmp_path / "a.h5", numbers(), coords)
+    trident(tmp_path / "a.h5", random_features(), coords)
     assert f"{coords.shape}, expected (5, 2)" in refusal(tmp_path)
 
 
@@ -220,7 +222,7 @@ def test_no_file_stays_open(tmp_path: Path, trident: Write) -> None:
     assert not [name for name in map(h5py.h5f.get_name, handles) if str(tmp_path).encode() in name]
 
 
-def test_a_store_travels_to_a_worker(tmp_path: Path, trident: Write) -> None:
+def test_store_can_be_pickled_with_its_encoder(tmp_path: Path, trident: Write) -> None:
     trident(tmp_path / "a.h5")
     store = FeatureStore(tmp_path, encoders=[UNI])
     store.resolve(["a"]).require()
@@ -229,16 +231,16 @@ def test_a_store_travels_to_a_worker(tmp_path: Path, trident: Write) -> None:
     assert torch.equal(copy.read("a").features, store.read("a").features)
 
 
-def test_a_file_that_changes_while_in_use_is_noticed(tmp_path: Path, trident: Write) -> None:
+def test_file_changed_during_use_is_refused(tmp_path: Path, trident: Write) -> None:
     trident(tmp_path / "a.h5")
     store = FeatureStore(tmp_path)
     store.header("a")
-    trident(tmp_path / "a.h5", numbers(6))
+    trident(tmp_path / "a.h5", random_features(6))
     with pytest.raises(FeatureError, match="has changed"):
         store.read("a")
 
 
-def test_a_file_that_vanishes_is_named(tmp_path: Path, trident: Write) -> None:
+def test_deleted_file_error_names_it(tmp_path: Path, trident: Write) -> None:
     path = trident(tmp_path / "x" / "a.h5")
     store = FeatureStore(tmp_path)
     store.read("a")
@@ -247,7 +249,7 @@ def test_a_file_that_vanishes_is_named(tmp_path: Path, trident: Write) -> None:
         store.read("a")
 
 
-def test_many_headers_are_read_at_once_and_remembered_with_what_is_wrong_in_its_place(
+def test_headers_and_their_errors_are_read_once_and_cached(
     tmp_path: Path, trident: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in "abc":
@@ -264,8 +266,8 @@ def test_many_headers_are_read_at_once_and_remembered_with_what_is_wrong_in_its_
         store.headers(["d"])
 
 
-def test_what_the_user_says_of_the_files_reaches_them(tmp_path: Path, stamp: Write) -> None:
-    stamp(tmp_path / "a.h5", numbers()[None], np.zeros((1, 5, 2)))
+def test_reading_options_are_passed_to_the_reader(tmp_path: Path, stamp: Write) -> None:
+    stamp(tmp_path / "a.h5", random_features()[None], np.zeros((1, 5, 2)))
     assert "data.batch_axis=true" in refusal(tmp_path)
     store = FeatureStore(tmp_path, reading=Reading(batch_axis=True, slide_mpp=0.25))
     slide = pickle.loads(pickle.dumps(store)).read("a")
@@ -274,9 +276,9 @@ def test_what_the_user_says_of_the_files_reaches_them(tmp_path: Path, stamp: Wri
     assert slide.header.extent == 1024.0
 
 
-def test_a_packed_file_is_a_store_like_the_folder_it_came_from(tmp_path: Path, trident: Write) -> None:
+def test_packed_file_is_a_store_like_its_source_folder(tmp_path: Path, trident: Write) -> None:
     for name, tiles in (("a", 6), ("b", 7)):
-        trident(tmp_path / "in" / f"{name}.h5", numbers(tiles), encoder="uni_v1")
+        trident(tmp_path / "in" / f"{name}.h5", random_features(tiles), encoder="uni_v1")
     source = FeatureStore(tmp_path / "in", encoders=[UNI])
     pack(source, tmp_path / "all.h5")
     store = FeatureStore(tmp_path / "all.h5", encoders=[UNI])
@@ -298,17 +300,17 @@ def test_a_packed_file_is_a_store_like_the_folder_it_came_from(tmp_path: Path, t
         store.read("c")
 
 
-def test_a_file_that_is_not_packed_is_no_store(tmp_path: Path, trident: Write) -> None:
+def test_unpacked_file_is_not_a_store(tmp_path: Path, trident: Write) -> None:
     with pytest.raises(FeatureError, match="packed"):
         FeatureStore(trident(tmp_path / "a.h5"))
 
 
-# What stays in memory
+# Slides kept in memory
 
 
-def test_what_is_kept_is_read_once(tmp_path: Path, trident: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    trident(tmp_path / "a.h5", numbers(5))
-    trident(tmp_path / "b.h5", numbers(3))
+def test_kept_slides_are_read_once(tmp_path: Path, trident: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    trident(tmp_path / "a.h5", random_features(5))
+    trident(tmp_path / "b.h5", random_features(3))
     store, fresh = FeatureStore(tmp_path), FeatureStore(tmp_path)
     assert not store.keeps
     assert store.keep(["a", "b"], 8 * (2 * 8 + 16))
@@ -323,12 +325,10 @@ def test_what_is_kept_is_read_once(tmp_path: Path, trident: Write, monkeypatch: 
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("f2", 2), ("f4", 4), ("f8", 4)])
-def test_a_byte_less_than_the_slides_need_and_none_is_kept(
-    tmp_path: Path, trident: Write, dtype: str, size: int
-) -> None:
-    trident(tmp_path / "a.h5", numbers(5, dtype=dtype))
+def test_nothing_is_kept_if_memory_is_one_byte_short(tmp_path: Path, trident: Write, dtype: str, size: int) -> None:
+    trident(tmp_path / "a.h5", random_features(5, dtype=dtype))
     store = FeatureStore(tmp_path)
-    needed = 5 * (8 * size + 16)  # two coordinates of eight bytes
+    needed = 5 * (8 * size + 16)  # 16: two int64 coordinates
     held = store.read("a")
     assert held.coords is not None
     assert held.features.nbytes + held.coords.nbytes == needed
@@ -338,19 +338,19 @@ def test_a_byte_less_than_the_slides_need_and_none_is_kept(
     assert store.keep(["a"], needed)
 
 
-def test_a_store_sent_to_a_process_takes_nothing_kept_along(tmp_path: Path, trident: Write) -> None:
-    trident(tmp_path / "a.h5", numbers(2000))
+def test_pickled_store_leaves_kept_slides_behind(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "a.h5", random_features(2000))
     store = FeatureStore(tmp_path)
     store.keep(["a"], 2**20)
     store.read("a")
     sent = pickle.dumps(store)
     assert len(sent) < 5000
-    assert not pickle.loads(sent).keeps  # made a line above
+    assert not pickle.loads(sent).keeps  # pickled two lines above
     assert store.keeps
 
 
-def test_a_slide_that_is_not_finite_is_refused_each_time_and_never_kept(tmp_path: Path, trident: Write) -> None:
-    spoilt = numbers(4)
+def test_nonfinite_slide_is_never_kept(tmp_path: Path, trident: Write) -> None:
+    spoilt = random_features(4)
     spoilt[1, 2] = np.nan
     trident(tmp_path / "a.h5", spoilt)
     store = FeatureStore(tmp_path)

@@ -16,7 +16,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def paths(tmp_path: Path, trident: Write) -> dict[str, Path]:
-    """Seventy slides, one of them no HDF5."""
+    """Return seventy slides, one of which is not HDF5."""
     first = trident(tmp_path / "s00.h5")
     slides = {f"s{number:02d}": tmp_path / f"s{number:02d}.h5" for number in range(70)}
     for path in slides.values():
@@ -27,7 +27,7 @@ def paths(tmp_path: Path, trident: Write) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_processes_find_what_one_finds_in_the_same_order(paths: dict[str, Path], workers: int) -> None:
+def test_several_processes_give_the_results_of_one(paths: dict[str, Path], workers: int) -> None:
     counts: list[tuple[int, int]] = []
     results = survey(paths, DETECTED, workers, lambda done, of: counts.append((done, of)))
     assert list(results) == list(paths)
@@ -43,14 +43,12 @@ def test_processes_find_what_one_finds_in_the_same_order(paths: dict[str, Path],
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_wrong_word_of_the_users_is_no_files_fault(paths: dict[str, Path], workers: int) -> None:
+def test_unknown_layout_is_a_configuration_error(paths: dict[str, Path], workers: int) -> None:
     with pytest.raises(ConfigError, match="layout=nope"):
         survey(paths, Reading(layout="nope"), workers)
 
 
-def test_a_file_that_ends_the_process_reading_it_is_named_and_the_others_are_read(
-    paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_that_kills_its_reader_is_named(paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     header = formats()["trident"].header
     monkeypatch.setattr(
         formats()["trident"],
@@ -63,5 +61,5 @@ def test_a_file_that_ends_the_process_reading_it_is_named_and_the_others_are_rea
     assert "the process that reads it dies" in wrong["s50"]
 
 
-def test_nothing_is_asked_of_nothing() -> None:
+def test_survey_of_no_files_is_empty() -> None:
     assert survey({}, DETECTED) == {}

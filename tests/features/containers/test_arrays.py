@@ -1,4 +1,4 @@
-"""numpy's files that mean harm, that chance has broken, and what any array is asked."""
+"""numpy files: malicious and randomly damaged ones, and which arrays are accepted."""
 
 import io
 import os
@@ -22,12 +22,12 @@ from tests.features.mutation import mutated
 VALUES = np.random.default_rng(0).standard_normal((6, 5))
 
 
-def saved(path: Path, values: NDArray[np.generic]) -> Path:
+def save_array(path: Path, values: NDArray[np.generic]) -> Path:
     np.save(path, values)
     return path
 
 
-def with_header(path: Path, header: str, content: bytes = b"", version: bytes = b"\x01\x00") -> Path:
+def write_with_header(path: Path, header: str, content: bytes = b"", version: bytes = b"\x01\x00") -> Path:
     line = header.encode() + b"\n"
     path.write_bytes(b"\x93NUMPY" + version + len(line).to_bytes(2, "little") + line + content)
     return path
@@ -54,35 +54,35 @@ def structured(path: Path) -> None:
 
 
 def bomb(path: Path) -> None:
-    with_header(path, "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000, 1024), }", b"1234")
+    write_with_header(path, "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000, 1024), }", b"1234")
 
 
 def backwards(path: Path) -> None:
-    with_header(path, "{'descr': '<f4', 'fortran_order': False, 'shape': (-1, -4), }", bytes(16))
+    write_with_header(path, "{'descr': '<f4', 'fortran_order': False, 'shape': (-1, -4), }", bytes(16))
 
 
 def long_header(path: Path) -> None:
-    with_header(path, "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 4), }" + " " * 20_000, bytes(16))
+    write_with_header(path, "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 4), }" + " " * 20_000, bytes(16))
 
 
 def nested_header(path: Path) -> None:
-    with_header(path, "(" * 5_000, bytes(16))
+    write_with_header(path, "(" * 5_000, bytes(16))
 
 
 def from_python_2(path: Path) -> None:
-    with_header(path, "{'descr': '<f4', 'fortran_order': False, 'shape': (1L, 4L), }", bytes(16))
+    write_with_header(path, "{'descr': '<f4', 'fortran_order': False, 'shape': (1L, 4L), }", bytes(16))
 
 
 def of_version_3(path: Path) -> None:
-    with_header(path, "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 4), }", bytes(16), b"\x03\x00")
+    write_with_header(path, "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 4), }", bytes(16), b"\x03\x00")
 
 
 def cut(path: Path) -> None:
-    path.write_bytes(saved(path, VALUES).read_bytes()[:-1])
+    path.write_bytes(save_array(path, VALUES).read_bytes()[:-1])
 
 
 def longer(path: Path) -> None:
-    path.write_bytes(saved(path, VALUES).read_bytes() + b"x")
+    path.write_bytes(save_array(path, VALUES).read_bytes() + b"x")
 
 
 def text(path: Path) -> None:
@@ -117,7 +117,7 @@ ATTACKS = [
 
 @pytest.mark.parametrize("bulk", [False, True])
 @pytest.mark.parametrize(("attack", "reason"), ATTACKS, ids=[attack.__name__ for attack, _ in ATTACKS])
-def test_a_file_that_lies_is_refused_in_one_line(
+def test_malicious_file_is_refused_in_one_line(
     tmp_path: Path, attack: Callable[[Path], None], reason: str, bulk: bool
 ) -> None:
     path = tmp_path / "a.npy"
@@ -132,9 +132,9 @@ def test_a_file_that_lies_is_refused_in_one_line(
 @pytest.mark.parametrize("bulk", [False, True])
 @pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_a_matrix_is_read_bit_for_bit(tmp_path: Path, dtype: str, order: str, bulk: bool) -> None:
+def test_matrix_is_read_bit_for_bit(tmp_path: Path, dtype: str, order: str, bulk: bool) -> None:
     values = np.asarray(VALUES, dtype, order=order)  # type: ignore[call-overload]  # numpy wants a literal
-    with arrays.opened(saved(tmp_path / "a.npy", values), bulk) as stored:
+    with arrays.opened(save_array(tmp_path / "a.npy", values), bulk) as stored:
         assert layout(stored) == (6, 5, f"float{8 * values.itemsize}")
         matrix = arrays.matrix(stored)
     expected = {"f2": torch.float16, "f4": torch.float32, "f8": torch.float32}[dtype[1:]]
@@ -142,8 +142,8 @@ def test_a_matrix_is_read_bit_for_bit(tmp_path: Path, dtype: str, order: str, bu
     assert torch.equal(matrix, torch.from_numpy(values.astype(dtype[1:])).to(expected))
 
 
-def test_a_matrix_outlives_its_file(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.npy", VALUES.astype("f4"))
+def test_matrix_remains_valid_after_its_file_is_deleted(tmp_path: Path) -> None:
+    path = save_array(tmp_path / "a.npy", VALUES.astype("f4"))
     with arrays.opened(path) as stored:
         assert isinstance(stored, np.memmap)
         matrix = arrays.matrix(stored)
@@ -151,28 +151,30 @@ def test_a_matrix_outlives_its_file(tmp_path: Path) -> None:
     assert torch.equal(matrix, torch.from_numpy(VALUES.astype("f4")))
 
 
-def test_two_opaque_bytes_are_a_bfloat16(tmp_path: Path) -> None:
+def test_two_byte_void_dtype_is_read_as_bfloat16(tmp_path: Path) -> None:
     expected = torch.from_numpy(VALUES).to(torch.bfloat16)
-    with arrays.opened(saved(tmp_path / "a.npy", expected.view(torch.int16).numpy().view("V2")), bulk=True) as stored:
+    with arrays.opened(
+        save_array(tmp_path / "a.npy", expected.view(torch.int16).numpy().view("V2")), bulk=True
+    ) as stored:
         assert torch.equal(arrays.matrix(stored), expected)
 
 
 @pytest.mark.parametrize(
     "value", [np.ones((3, 4), "i4"), np.ones((3, 4), "?"), np.ones((3, 4), "c8"), torch.ones(3, 4).int()]
 )
-def test_features_that_are_no_floats_are_refused(value: arrays.Values) -> None:
+def test_features_that_are_not_floats_are_refused(value: arrays.Values) -> None:
     with pytest.raises(RefusalError, match="expected float16, float32 or bfloat16"):
         layout(value)
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (3, 0), (2, 3, 4), (1, 1, 3, 4)])
-def test_features_that_are_no_matrix_are_refused(shape: tuple[int, ...]) -> None:
+def test_features_that_are_not_a_matrix_are_refused(shape: tuple[int, ...]) -> None:
     for batch_axis in (False, True):
         with pytest.raises(RefusalError, match="shape"):
             layout(np.ones(shape, "f4"), batch_axis)
 
 
-def test_a_batch_axis_needs_the_users_word() -> None:
+def test_batch_axis_is_refused_unless_declared() -> None:
     values = np.ones((1, 3, 4), "f4")
     with pytest.raises(RefusalError, match=r"data\.batch_axis=true"):
         layout(values)
@@ -182,13 +184,13 @@ def test_a_batch_axis_needs_the_users_word() -> None:
 
 
 @pytest.mark.parametrize(("shape", "expected"), [((0,), (0, 0)), ((0, 7), (0, 7))])
-def test_an_empty_matrix_has_no_rows(shape: tuple[int, ...], expected: tuple[int, int]) -> None:
+def test_empty_matrix_has_no_rows(shape: tuple[int, ...], expected: tuple[int, int]) -> None:
     assert layout(np.empty(shape, "f4")) == (*expected, "float32")
     assert arrays.matrix(torch.empty(shape)).shape == expected
 
 
 @pytest.mark.parametrize("kind", ["i4", "i8", "u2", "f4", "f8", ">i4", ">f8"])
-def test_coordinates_of_any_kind_are_whole_pixels(kind: str) -> None:
+def test_coordinates_of_any_dtype_become_integer_pixels(kind: str) -> None:
     expected = torch.tensor([[0, 512], [70_000, 3]])
     values = np.array([[0, 512], [7 if kind == "u2" else 70_000, 3]], kind)
     if kind == "u2":
@@ -197,7 +199,7 @@ def test_coordinates_of_any_kind_are_whole_pixels(kind: str) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
-def test_coordinates_that_are_no_pixels_are_refused(value: float) -> None:
+def test_coordinates_that_are_not_pixels_are_refused(value: float) -> None:
     with pytest.raises(RefusalError, match="no pixels"):
         arrays.points(np.array([[0.0, value]]), 1)
 
@@ -211,13 +213,13 @@ def test_coordinates_of_another_length_are_refused() -> None:
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 @pytest.mark.parametrize("name", ["arr_0", "locations"])
-def test_an_archive_gives_its_one_array(tmp_path: Path, save: Callable[..., None], name: str) -> None:
+def test_archive_with_one_array_is_read(tmp_path: Path, save: Callable[..., None], name: str) -> None:
     save(tmp_path / "a.npz", **{name: VALUES})
     with arrays.opened(tmp_path / "a.npz") as stored:
         np.testing.assert_array_equal(stored, VALUES)
 
 
-def test_an_archive_that_lies_is_refused(tmp_path: Path) -> None:
+def test_malicious_archive_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, other=VALUES)
     with pytest.raises(FeatureError, match="0 arrays"), arrays.opened(path):
@@ -245,7 +247,7 @@ def originals(folder: Path) -> list[bytes]:
     small = VALUES.astype("f2")
     np.savez(folder / "stored.npz", small)
     np.savez_compressed(folder / "packed.npz", small)
-    return [saved(folder / "a.npy", small).read_bytes(), *(path.read_bytes() for path in folder.glob("*.npz"))]
+    return [save_array(folder / "a.npy", small).read_bytes(), *(path.read_bytes() for path in folder.glob("*.npz"))]
 
 
 def refusal(folder: Path, content: bytes) -> str:
@@ -262,14 +264,14 @@ def refusal(folder: Path, content: bytes) -> str:
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_a_broken_file_is_read_or_refused_in_one_line(
-    folder: Path, originals: list[bytes], data: st.DataObject
-) -> None:
+def test_damaged_file_is_read_or_refused_in_one_line(folder: Path, originals: list[bytes], data: st.DataObject) -> None:
     assert "\n" not in refusal(folder, data.draw(mutated(originals)))
 
 
 @pytest.mark.slow
 @settings(max_examples=5_000, deadline=None)
 @given(data=st.data())
-def test_thousands_of_broken_files_are(folder: Path, originals: list[bytes], data: st.DataObject) -> None:
+def test_thousands_of_damaged_files_are_read_or_refused(
+    folder: Path, originals: list[bytes], data: st.DataObject
+) -> None:
     assert "\n" not in refusal(folder, data.draw(mutated(originals)))

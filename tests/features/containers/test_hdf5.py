@@ -1,4 +1,4 @@
-"""Files that mean harm, and files that chance has broken."""
+"""HDF5 files: malicious ones and randomly damaged ones."""
 
 import fcntl
 import resource
@@ -28,7 +28,7 @@ from tests.features.conftest import (
 from tests.features.mutation import mutated
 
 Write = Callable[..., Path]
-BATCH = 10  # broken files a process reads one after the other
+BATCH = 10  # damaged files that a process reads in sequence
 SECRET = b"0123456789abcdef" * 64
 
 
@@ -65,7 +65,7 @@ def bomb(path: Path, secret: Path) -> None:
 
 
 def large_bomb(path: Path, secret: Path) -> None:
-    """Its size is allowed by the file's, but nothing of it is stored."""
+    """Declare a dataset that the size of the file would allow, but store nothing of it."""
     with h5py.File(path, "w") as file:
         file.create_dataset("features", (10**5, 1024), "f2", chunks=(64, 1024))
         file["ballast"] = np.zeros(10**6, "u1")
@@ -108,9 +108,7 @@ ATTACKS = [
 
 
 @pytest.mark.parametrize(("attack", "reason"), ATTACKS, ids=[attack.__name__ for attack, _ in ATTACKS])
-def test_a_file_that_reaches_out_or_lies_is_refused(
-    tmp_path: Path, attack: Callable[[Path, Path], None], reason: str
-) -> None:
+def test_malicious_file_is_refused(tmp_path: Path, attack: Callable[[Path, Path], None], reason: str) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(SECRET)
     attack(tmp_path / "a.h5", secret)
@@ -120,7 +118,7 @@ def test_a_file_that_reaches_out_or_lies_is_refused(
     assert str(tmp_path / "a.h5") in str(raised.value)
 
 
-def test_a_name_with_a_slash_is_not_followed(tmp_path: Path) -> None:
+def test_dataset_name_with_a_slash_is_not_followed(tmp_path: Path) -> None:
     group(tmp_path / "a.h5", tmp_path)
     with hdf5.opened(tmp_path / "a.h5") as file:
         assert "features/features" in file
@@ -129,7 +127,7 @@ def test_a_name_with_a_slash_is_not_followed(tmp_path: Path) -> None:
             hdf5.dataset(file, "features/features")
 
 
-def test_a_large_attribute_is_not_read(tmp_path: Path) -> None:
+def test_large_attribute_is_not_read(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
         stored = file.create_dataset("features", data=np.ones((4, 4), "f4"))
         stored.attrs["encoder"] = np.zeros(100_000, "u1")
@@ -138,9 +136,7 @@ def test_a_large_attribute_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["uni", -5, float("nan"), np.empty(0)])
-def test_an_attribute_of_another_kind_is_no_encoder_and_no_extent(
-    tmp_path: Path, trident: Write, value: object
-) -> None:
+def test_invalid_attributes_are_ignored(tmp_path: Path, trident: Write, value: object) -> None:
     path = trident(tmp_path / "a.h5")
     with h5py.File(path, "r+") as file:
         file["features"].attrs["encoder"] = 5
@@ -159,7 +155,7 @@ def test_an_attribute_of_another_kind_is_no_encoder_and_no_extent(
         (31, 0xA4, r"."),
     ],
 )
-def test_a_broken_text_heap_is_refused_and_does_not_hang(
+def test_damaged_string_heap_is_refused_without_hanging(
     tmp_path: Path, trident: Write, place: int, change: int, reason: str
 ) -> None:
     path = trident(tmp_path / "a.h5")
@@ -174,7 +170,7 @@ def test_a_broken_text_heap_is_refused_and_does_not_hang(
     assert store.read("b").header.encoder == "uni"
 
 
-def test_many_and_long_texts_are_read(tmp_path: Path, trident: Write) -> None:
+def test_many_and_long_strings_are_read(tmp_path: Path, trident: Write) -> None:
     path = trident(tmp_path / "a.h5")
     with h5py.File(path, "r+") as file:
         for number in range(200):
@@ -183,7 +179,7 @@ def test_many_and_long_texts_are_read(tmp_path: Path, trident: Write) -> None:
     assert FeatureStore(tmp_path).header("a").encoder == "y" * 10_000
 
 
-def test_a_file_needs_no_lock_which_a_read_only_mount_would_not_give(tmp_path: Path, trident: Write) -> None:
+def test_reading_needs_no_file_lock(tmp_path: Path, trident: Write) -> None:
     with trident(tmp_path / "a.h5").open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert FeatureStore(tmp_path).read("a").features.shape == (5, 8)
@@ -191,7 +187,7 @@ def test_a_file_needs_no_lock_which_a_read_only_mount_would_not_give(tmp_path: P
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """A file of every layout, and one with a leading axis."""
+    """Return a file of every layout, and one with a batch axis."""
     folder = tmp_path_factory.mktemp("originals")
     files = [write_trident(folder / "t.h5"), write_clam(folder / "c.h5"), write_mussel(folder / "m.h5")]
     files += [write_stamp(folder / f"{version}.h5", version=version) for version in ("1", "2.0", "2.1")]
@@ -204,7 +200,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("broken")
 
 
-def read_or_refuse_in_one_line(folder: Path, reading: Reading = DETECTED) -> None:
+def assert_read_or_refused_in_one_line(folder: Path, reading: Reading = DETECTED) -> None:
     store = FeatureStore(folder, reading=reading, header_seconds=1)
     for slide, header in store.headers(store.slides, workers=1).items():
         try:
@@ -218,16 +214,16 @@ def read_or_refuse_in_one_line(folder: Path, reading: Reading = DETECTED) -> Non
             assert tiles.features.shape == (header.tiles, header.width)
 
 
-def break_and_read(originals: list[bytes], folder: Path, data: st.DataObject) -> None:
+def damage_and_read(originals: list[bytes], folder: Path, data: st.DataObject) -> None:
     for number in range(BATCH):
         (folder / f"{number}.h5").write_bytes(data.draw(mutated(originals)))
     for reading in (DETECTED, Reading(batch_axis=True, slide_mpp=0.25)):
-        read_or_refuse_in_one_line(folder, reading)
+        assert_read_or_refused_in_one_line(folder, reading)
 
 
 @pytest.fixture(scope="module")
 def little_memory() -> Iterator[None]:
-    """One GiB more than is in use: HDF5 reserves as much as a broken text claims to be long, up to four."""
+    """Limit memory to one GiB above its use: HDF5 reserves up to 4 GiB for the claimed length of a damaged string."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, before[1]))
@@ -235,17 +231,15 @@ def little_memory() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is limited as Linux does it")
+linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory use from /proc")
 
 
 @linux
 @pytest.mark.usefixtures("little_memory")
 @settings(max_examples=150 // BATCH, deadline=None)
 @given(data=st.data())
-def test_a_broken_file_is_read_or_refused_in_one_line(
-    originals: list[bytes], folder: Path, data: st.DataObject
-) -> None:
-    break_and_read(originals, folder, data)
+def test_damaged_file_is_read_or_refused_in_one_line(originals: list[bytes], folder: Path, data: st.DataObject) -> None:
+    damage_and_read(originals, folder, data)
 
 
 @linux
@@ -253,17 +247,17 @@ def test_a_broken_file_is_read_or_refused_in_one_line(
 @pytest.mark.usefixtures("little_memory")
 @settings(max_examples=4000 // BATCH, deadline=None)
 @given(data=st.data())
-def test_thousands_of_broken_files_are_read_or_refused_in_one_line(
+def test_thousands_of_damaged_files_are_read_or_refused(
     originals: list[bytes], folder: Path, data: st.DataObject
 ) -> None:
-    break_and_read(originals, folder, data)
+    damage_and_read(originals, folder, data)
 
 
 @linux
 @pytest.mark.usefixtures("little_memory")
 @settings(max_examples=50 // BATCH, deadline=None)
 @given(data=st.data())
-def test_a_broken_file_of_patches_is_read_or_refused_in_one_line(
+def test_damaged_patches_file_is_read_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("clam")
@@ -271,4 +265,4 @@ def test_a_broken_file_of_patches_is_read_or_refused_in_one_line(
         patches = write_patches(folder / "patches" / f"{number}.h5")
         patches.write_bytes(data.draw(mutated([patches.read_bytes()])))
         write_clam(folder / "h5_files" / f"{number}.h5")
-    read_or_refuse_in_one_line(folder / "h5_files")
+    assert_read_or_refused_in_one_line(folder / "h5_files")

@@ -1,4 +1,4 @@
-"""torch's files that mean harm, and files that chance has broken."""
+"""torch files: malicious ones and randomly damaged ones."""
 
 import io
 import os
@@ -24,7 +24,7 @@ VALUES = np.random.default_rng(0).standard_normal((6, 5))
 
 
 class Touch:
-    """Leaves a file where it is unpickled by Python's own."""
+    """Creates a file when Python's own pickle loads it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -45,7 +45,7 @@ def touched(path: Path) -> Path:
     return path.with_name("touched")
 
 
-def rewritten(path: Path, change: Callable[[str, bytes], bytes], packed: int = zipfile.ZIP_STORED) -> None:
+def rewrite_archive(path: Path, change: Callable[[str, bytes], bytes], packed: int = zipfile.ZIP_STORED) -> None:
     with zipfile.ZipFile(path) as archive:
         records = {name: change(name, archive.read(name)) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w", packed) as archive:
@@ -53,35 +53,35 @@ def rewritten(path: Path, change: Callable[[str, bytes], bytes], packed: int = z
             archive.writestr(name, content)
 
 
-def with_program(path: Path, change: Callable[[bytes], bytes]) -> None:
+def save_with_program(path: Path, change: Callable[[bytes], bytes]) -> None:
     torch.save(torch.ones(6, 5), path)
-    rewritten(path, lambda name, content: change(content) if name.endswith("data.pkl") else content)
+    rewrite_archive(path, lambda name, content: change(content) if name.endswith("data.pkl") else content)
 
 
-def evil(path: Path) -> None:
+def malicious(path: Path) -> None:
     torch.save(Touch(touched(path)), path)
 
 
-def evil_in_a_dictionary(path: Path) -> None:
+def malicious_in_a_dictionary(path: Path) -> None:
     torch.save({"features": torch.ones(3, 4), "extra": System(f"touch '{touched(path)}'")}, path)
 
 
-def evil_of_old_torch(path: Path) -> None:
+def malicious_legacy(path: Path) -> None:
     torch.save(Touch(touched(path)), path, _use_new_zipfile_serialization=False)
 
 
-def evil_before_old_torch(path: Path) -> None:
-    """A payload in one of the four small pickles around the content."""
+def malicious_before_legacy(path: Path) -> None:
+    """Put a payload into one of the four small pickles around the content."""
     torch.save(torch.ones(3, 4), path, _use_new_zipfile_serialization=False)
     mark, version = pickle.dumps(0x1950A86A20F9469CFC6C, 2), pickle.dumps(1001, 2)
     path.write_bytes(mark + version + pickle.dumps(Touch(touched(path)), 2) + path.read_bytes()[len(mark + version) :])
 
 
-def evil_alone(path: Path) -> None:
+def malicious_pickle(path: Path) -> None:
     path.write_bytes(pickle.dumps(Touch(touched(path))))
 
 
-def evil_array(path: Path) -> None:
+def malicious_array(path: Path) -> None:
     torch.save(np.array([Touch(touched(path))], dtype=object), path)
 
 
@@ -90,20 +90,20 @@ def objects(path: Path) -> None:
 
 
 def torchscript(path: Path) -> None:
-    with_program(path, lambda content: content)
+    save_with_program(path, lambda content: content)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(f"{path.stem}/constants.pkl", b"\x80\x02).")
 
 
 def tar(path: Path) -> None:
-    """The very first format of torch, which is unpacked to disk before it is read."""
+    """Write torch's oldest format, which torch unpacks to disk before it reads it."""
     with tarfile.open(path, "w") as archive:
         archive.addfile(tarfile.TarInfo("storages"), io.BytesIO())
 
 
 def compressed(path: Path) -> None:
     torch.save(torch.ones(6, 5), path)
-    rewritten(path, lambda name, content: content, zipfile.ZIP_DEFLATED)
+    rewrite_archive(path, lambda name, content: content, zipfile.ZIP_DEFLATED)
 
 
 def two_programs(path: Path) -> None:
@@ -113,21 +113,23 @@ def two_programs(path: Path) -> None:
 
 
 def stretched(path: Path) -> None:
-    """A tensor of 4 TB out of one value, by steps of zero."""
+    """Save a tensor of 4 TB that repeats one value with strides of zero."""
     torch.save(torch.ones(1, 1).expand(10**9, 1024), path)
 
 
 def larger_than_its_storage(path: Path) -> None:
-    with_program(path, lambda content: content.replace(b"K\x06K\x05\x86", b"M\xff\xffM\xff\xff\x86"))
+    save_with_program(path, lambda content: content.replace(b"K\x06K\x05\x86", b"M\xff\xffM\xff\xff\x86"))
 
 
 def larger_storage(path: Path) -> None:
-    """The program claims a thousand values, thirty are there."""
-    with_program(path, lambda content: content.replace(b"K\x1et", b"M\xe8\x03t").replace(b"K\x06K\x05", b"K\xc8K\x05"))
+    """Claim a thousand values where thirty are stored."""
+    save_with_program(
+        path, lambda content: content.replace(b"K\x1et", b"M\xe8\x03t").replace(b"K\x06K\x05", b"K\xc8K\x05")
+    )
 
 
 def negative_storage(path: Path) -> None:
-    with_program(path, lambda content: content.replace(b"K\x1et", b"J" + struct.pack("<i", -30) + b"t"))
+    save_with_program(path, lambda content: content.replace(b"K\x1et", b"J" + struct.pack("<i", -30) + b"t"))
 
 
 def sparse(path: Path) -> None:
@@ -135,7 +137,7 @@ def sparse(path: Path) -> None:
 
 
 def without_end(path: Path) -> None:
-    with_program(path, lambda content: content[:-1])
+    save_with_program(path, lambda content: content[:-1])
 
 
 def long_program(path: Path) -> None:
@@ -148,7 +150,7 @@ def of_protocol_4(path: Path) -> None:
 
 def array_of_another_length(path: Path) -> None:
     torch.save(VALUES.astype("f4"), path)
-    rewritten(path, lambda name, content: content.replace(b"K\x06K\x05\x86", b"K\x07K\x05\x86"))
+    rewrite_archive(path, lambda name, content: content.replace(b"K\x06K\x05\x86", b"K\x07K\x05\x86"))
 
 
 def text(path: Path) -> None:
@@ -164,12 +166,12 @@ def pipe(path: Path) -> None:
 
 
 ATTACKS = [
-    (evil, "expected tensors and arrays alone"),
-    (evil_in_a_dictionary, "posix.system"),
-    (evil_of_old_torch, "expected tensors and arrays alone"),
-    (evil_before_old_torch, "expected tensors and arrays alone"),
-    (evil_alone, "no file of torch"),
-    (evil_array, "expected tensors and arrays alone"),
+    (malicious, "expected tensors and arrays alone"),
+    (malicious_in_a_dictionary, "posix.system"),
+    (malicious_legacy, "expected tensors and arrays alone"),
+    (malicious_before_legacy, "expected tensors and arrays alone"),
+    (malicious_pickle, "no file of torch"),
+    (malicious_array, "expected tensors and arrays alone"),
     (objects, "an array of Python objects"),
     (torchscript, "TorchScript"),
     (tar, "no file of torch"),
@@ -192,7 +194,7 @@ ATTACKS = [
 
 @pytest.mark.parametrize("bulk", [False, True])
 @pytest.mark.parametrize(("attack", "reason"), ATTACKS, ids=[attack.__name__ for attack, _ in ATTACKS])
-def test_a_file_that_runs_or_lies_is_refused_in_one_line(
+def test_malicious_file_is_refused_in_one_line(
     tmp_path: Path, attack: Callable[[Path], None], reason: str, bulk: bool
 ) -> None:
     path = tmp_path / "a.pt"
@@ -204,8 +206,8 @@ def test_a_file_that_runs_or_lies_is_refused_in_one_line(
     assert not touched(path).exists()
 
 
-def test_the_payloads_would_run_elsewhere(tmp_path: Path) -> None:
-    for attack in (evil, evil_in_a_dictionary, evil_of_old_torch, evil_array):
+def test_payloads_run_in_an_unsafe_loader(tmp_path: Path) -> None:
+    for attack in (malicious, malicious_in_a_dictionary, malicious_legacy, malicious_array):
         attack(tmp_path / "a.pt")
         torch.load(tmp_path / "a.pt", weights_only=False)
         assert touched(tmp_path / "a.pt").exists(), attack
@@ -213,7 +215,7 @@ def test_the_payloads_would_run_elsewhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["1", "true", "YES"])
-def test_nothing_is_opened_where_files_may_run_code(
+def test_loading_is_refused_if_weights_only_is_disabled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     torch.save(torch.ones(3, 4), tmp_path / "a.pt")
@@ -225,11 +227,11 @@ def test_nothing_is_opened_where_files_may_run_code(
         pass
 
 
-def test_what_one_file_is_allowed_the_next_is_not(tmp_path: Path) -> None:
+def test_allowed_globals_do_not_carry_over_to_the_next_file(tmp_path: Path) -> None:
     torch.save(VALUES, tmp_path / "a.pt")
     before = set(map(str, torch.serialization.get_safe_globals()))
     with pickles.opened(tmp_path / "a.pt"):
-        # torch allows itself more while it runs, and in another order
+        # while it runs, torch allows further globals of its own, in any order
         assert {name for name in map(str, torch.serialization.get_safe_globals()) if "torch" not in name} <= before
     with pytest.raises(pickle.UnpicklingError):
         torch.load(tmp_path / "a.pt", weights_only=True)
@@ -238,7 +240,7 @@ def test_what_one_file_is_allowed_the_next_is_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bulk", [False, True])
 @pytest.mark.parametrize("modern", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64])
-def test_a_tensor_is_read_bit_for_bit(tmp_path: Path, dtype: torch.dtype, modern: bool, bulk: bool) -> None:
+def test_tensor_is_read_bit_for_bit(tmp_path: Path, dtype: torch.dtype, modern: bool, bulk: bool) -> None:
     expected = torch.from_numpy(VALUES * 100).to(dtype)
     torch.save(expected, tmp_path / "a.pt", _use_new_zipfile_serialization=modern)
     with pickles.opened(tmp_path / "a.pt", bulk) as content:
@@ -249,31 +251,33 @@ def test_a_tensor_is_read_bit_for_bit(tmp_path: Path, dtype: torch.dtype, modern
 @pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4", "<f8", "<i4", "<i8"])
 @pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
 @pytest.mark.parametrize("shape", [(6, 5), (0, 5), (0,), (30,)])
-def test_an_array_is_read_bit_for_bit_whichever_numpy_wrote_it(
+def test_array_of_any_numpy_version_is_read_bit_for_bit(
     tmp_path: Path, dtype: str, module: str, shape: tuple[int, ...]
 ) -> None:
     expected = (VALUES * 100).astype(dtype).ravel()[: int(np.prod(shape))].reshape(shape)
     torch.save(expected, tmp_path / "a.pt")
-    rewritten(tmp_path / "a.pt", lambda name, content: content.replace(b"numpy._core.multiarray", module.encode()))
+    rewrite_archive(
+        tmp_path / "a.pt", lambda name, content: content.replace(b"numpy._core.multiarray", module.encode())
+    )
     with pickles.opened(tmp_path / "a.pt") as content:
         assert content.dtype == expected.dtype
         np.testing.assert_array_equal(content, expected)
 
 
-def test_an_array_in_columns_is_read_as_one_in_rows(tmp_path: Path) -> None:
+def test_column_major_array_is_read(tmp_path: Path) -> None:
     torch.save(np.asfortranarray(VALUES), tmp_path / "a.pt")
     with pickles.opened(tmp_path / "a.pt") as content:
         np.testing.assert_array_equal(content, VALUES)
 
 
-def test_a_part_of_a_larger_tensor_is_read_alone(tmp_path: Path) -> None:
+def test_view_of_a_larger_tensor_is_read(tmp_path: Path) -> None:
     larger = torch.from_numpy(VALUES)
     torch.save(larger[2:4].T, tmp_path / "a.pt")
     with pickles.opened(tmp_path / "a.pt", bulk=True) as content:
         assert torch.equal(arrays.matrix(content), larger[2:4].T.float())
 
 
-def test_a_dictionary_keeps_its_plain_values(tmp_path: Path) -> None:
+def test_plain_values_of_a_dictionary_are_read(tmp_path: Path) -> None:
     stored: dict[str, Any] = {
         "feats": torch.ones(2, 3),
         "array": VALUES,
@@ -318,14 +322,14 @@ def refusal(folder: Path, content: bytes) -> str:
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_a_broken_file_is_read_or_refused_in_one_line(
-    folder: Path, originals: list[bytes], data: st.DataObject
-) -> None:
+def test_damaged_file_is_read_or_refused_in_one_line(folder: Path, originals: list[bytes], data: st.DataObject) -> None:
     assert "\n" not in refusal(folder, data.draw(mutated(originals)))
 
 
 @pytest.mark.slow
 @settings(max_examples=5_000, deadline=None)
 @given(data=st.data())
-def test_thousands_of_broken_files_are(folder: Path, originals: list[bytes], data: st.DataObject) -> None:
+def test_thousands_of_damaged_files_are_read_or_refused(
+    folder: Path, originals: list[bytes], data: st.DataObject
+) -> None:
     assert "\n" not in refusal(folder, data.draw(mutated(originals)))

@@ -1,4 +1,4 @@
-"""Zarr folders that mean harm, and folders that chance has broken."""
+"""Zarr folders: malicious ones and randomly damaged ones."""
 
 import importlib
 import importlib.util
@@ -46,7 +46,7 @@ class Touch:
 
 
 def pickled_ids(path: Path) -> None:
-    """A codec of numcodecs unpickles, and is found by its name."""
+    """Use a numcodecs codec that unpickles and is looked up by its name."""
     write_slide(path, FEATURES, COORDS, encoding="text", version=2)
     ids = path / "tables/uni2_tiles/obs/tile_id"
     with metadata(ids / ".zarray") as document:
@@ -110,7 +110,7 @@ def lost_chunk(path: Path) -> None:
 
 
 def long_shapes(path: Path) -> None:
-    """Three million rows in a few kilobytes."""
+    """Store three million rows in a few kilobytes."""
     write_slide(path, FEATURES, COORDS)
     rows = np.zeros(3_000_000, "i4")
     parquet.write_table(
@@ -162,9 +162,7 @@ ATTACKS = [
 
 
 @pytest.mark.parametrize(("attack", "reason"), ATTACKS, ids=[attack.__name__ for attack, _ in ATTACKS])
-def test_a_folder_that_reaches_out_or_lies_is_refused_in_one_line(
-    tmp_path: Path, attack: Callable[[Path], None], reason: str
-) -> None:
+def test_malicious_folder_is_refused_in_one_line(tmp_path: Path, attack: Callable[[Path], None], reason: str) -> None:
     path = tmp_path / "a.zarr"
     attack(path)
     with pytest.raises(FeatureError, match=reason) as raised:
@@ -174,7 +172,7 @@ def test_a_folder_that_reaches_out_or_lies_is_refused_in_one_line(
     assert not (tmp_path / "touched").exists()
 
 
-def test_the_pickled_ids_would_run_where_that_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pickled_ids_run_in_an_unsafe_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pickles, registry = map(importlib.import_module, ("numcodecs.pickles", "numcodecs.registry"))
     monkeypatch.setattr(pickles, "ALLOW_UNSAFE_PICKLE_DECODE", True, raising=False)
     pickled_ids(tmp_path / "a.zarr")
@@ -182,7 +180,7 @@ def test_the_pickled_ids_would_run_where_that_is_allowed(tmp_path: Path, monkeyp
     assert (tmp_path / "touched").exists()
 
 
-def test_metadata_consolidated_at_the_top_are_not_believed(tmp_path: Path) -> None:
+def test_consolidated_metadata_is_not_trusted(tmp_path: Path) -> None:
     path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
     array_metadata = json.loads((path / X / "zarr.json").read_text())
     with metadata(path / "zarr.json") as document:
@@ -193,14 +191,14 @@ def test_metadata_consolidated_at_the_top_are_not_believed(tmp_path: Path) -> No
     assert read(path).header.tiles == 11
 
 
-def test_a_link_to_the_whole_folder_is_the_users_own(tmp_path: Path) -> None:
+def test_link_to_the_slide_folder_itself_is_followed(tmp_path: Path) -> None:
     write_slide(tmp_path / "elsewhere.zarr", FEATURES, COORDS)
     (tmp_path / "a.zarr").symlink_to(tmp_path / "elsewhere.zarr")
     assert read(tmp_path / "a.zarr").header.tiles == 11
 
 
 @pytest.mark.parametrize("lacking", ["zarr", "pyarrow"])
-def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
+def test_missing_optional_dependency_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
     path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == lacking else find_spec(name))
@@ -209,7 +207,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "a/b", "a\\b"])
-def test_a_name_that_is_no_name_is_not_followed(tmp_path: Path, name: str) -> None:
+def test_invalid_array_name_is_not_followed(tmp_path: Path, name: str) -> None:
     with (
         pytest.raises(FeatureError, match="no name"),
         zarrs.opened(write_slide(tmp_path / "a.zarr", FEATURES, COORDS)) as top,
@@ -235,7 +233,7 @@ def refusal(path: Path) -> str:
     return ""
 
 
-def broken(slides: list[Path], data: st.DataObject) -> str:
+def error_after_damage(slides: list[Path], data: st.DataObject) -> str:
     path = data.draw(st.sampled_from(slides))
     file = data.draw(
         st.sampled_from(sorted(entry for entry in path.rglob("*") if entry.is_file() and entry.stat().st_size))
@@ -250,12 +248,12 @@ def broken(slides: list[Path], data: st.DataObject) -> str:
 
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
-def test_a_broken_folder_is_read_or_refused_in_one_line(slides: list[Path], data: st.DataObject) -> None:
-    assert "\n" not in broken(slides, data)
+def test_damaged_folder_is_read_or_refused_in_one_line(slides: list[Path], data: st.DataObject) -> None:
+    assert "\n" not in error_after_damage(slides, data)
 
 
 @pytest.mark.slow
 @settings(max_examples=2_000, deadline=None)
 @given(data=st.data())
-def test_thousands_of_broken_folders_are(slides: list[Path], data: st.DataObject) -> None:
-    assert "\n" not in broken(slides, data)
+def test_thousands_of_damaged_folders_are_read_or_refused(slides: list[Path], data: st.DataObject) -> None:
+    assert "\n" not in error_after_damage(slides, data)

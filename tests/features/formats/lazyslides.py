@@ -1,4 +1,4 @@
-"""A zarr folder as LazySlide and wsidata write it: SpatialData's tree, tables in AnnData's encoding."""
+"""Zarr folders as LazySlide and wsidata write them: SpatialData's tree with tables in AnnData's encoding."""
 
 import warnings
 from collections.abc import Mapping
@@ -85,14 +85,14 @@ def write_slide(
     spec: Mapping[str, object] = SPEC,
     order: ArrayLike | None = None,
 ) -> Path:
-    """The shapes are written in the order of `order`, the features in their own."""
+    """Write a slide; the shapes have the order of `order`, the features the given one."""
     tile_ids = np.arange(len(features)) if ids is None else np.asarray(ids)
     attributes: dict[str, Any] = {
         "tile_spec": {tiling: dict(spec)},
         "slide_properties": {"mpp": 0.25, "magnification": 40},
     }
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what zarr says of texts in its third version
+        warnings.simplefilter("ignore")  # zarr 3 warns about strings
         root = zarr.open_group(path, mode="w", zarr_format=version, attributes=attributes)
         write_table(root, f"{model}_{tiling}", features, tile_ids, encoding)
         places = np.arange(len(tile_ids)) if order is None else np.asarray(order)

@@ -1,4 +1,4 @@
-"""How the tests of layouts read a file: as the store does, by what it holds."""
+"""Reading of a file in the tests of layouts, as the store reads it: by its content."""
 
 from pathlib import Path
 
@@ -9,19 +9,19 @@ SILENT = Reading()
 
 
 def claims(path: Path) -> list[str]:
-    """The layouts that claim a file."""
+    """Return the layouts that accept a file."""
     with formats.opened(path) as content:
         layouts = formats.formats().items()
         return [name for name, layout in layouts if path.suffix in layout.SUFFIXES and layout.matches(path, content)]
 
 
 def header(path: Path, reading: Reading = SILENT) -> Header:
-    """What a file says of itself."""
+    """Return the header of a file."""
     return formats.examine(path, reading)[1]
 
 
 def read(path: Path, reading: Reading = SILENT) -> Slide:
-    """The whole slide, with its header as it was examined."""
+    """Return a slide with its header."""
     layout, header = formats.examine(path, reading)
     slide = formats.read(path, layout, header, reading)
     assert slide.header == header

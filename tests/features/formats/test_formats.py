@@ -1,4 +1,4 @@
-"""What holds for every layout, and how a file finds its own."""
+"""Properties of every layout, and how the layout of a file is detected."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,16 +18,14 @@ Write = Callable[..., Path]
 HDF5 = ["trident", "clam", "mussel", "stamp"]
 
 
-def test_every_layout_is_found_by_its_module() -> None:
+def test_every_layout_module_is_discovered() -> None:
     modules = {path.stem.removeprefix("read_") for path in Path(package.__path__[0]).glob("*.py")} - {"__init__"}
     assert set(formats()) == modules >= set(HDF5)
     assert {".h5", ".hdf5"} <= set(suffixes()) <= set(package.CONTAINERS)
 
 
 @pytest.mark.parametrize("producer", HDF5)
-def test_a_file_is_claimed_by_its_own_layout_alone(
-    producer: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_only_its_own_layout_accepts_a_file(producer: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(producer)(tmp_path / "a.h5")
     assert claims(path) == [producer]
     assert examine(path)[0] == producer
@@ -35,7 +33,7 @@ def test_a_file_is_claimed_by_its_own_layout_alone(
 
 
 @pytest.mark.parametrize("producer", HDF5)
-def test_the_header_tells_what_is_read(producer: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_header_matches_the_slide(producer: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(producer)(tmp_path / "a.h5")
     for reading in (DETECTED, Reading(slide_mpp=0.5)):
         slide = read(path, reading)
@@ -43,7 +41,7 @@ def test_the_header_tells_what_is_read(producer: str, tmp_path: Path, request: p
 
 
 @pytest.mark.parametrize("producer", HDF5)
-def test_a_file_is_opened_once_to_be_examined(
+def test_examining_a_file_opens_it_once(
     producer: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = request.getfixturevalue(producer)(tmp_path / "a.h5")
@@ -58,7 +56,7 @@ def test_a_file_is_opened_once_to_be_examined(
     assert opens == [path]
 
 
-def test_a_file_that_two_layouts_claim_asks_for_a_decision(
+def test_ambiguous_layout_error_asks_for_a_choice(
     tmp_path: Path, trident: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = trident(tmp_path / "a.h5")
@@ -68,18 +66,18 @@ def test_a_file_that_two_layouts_claim_asks_for_a_decision(
     assert examine(path, Reading(layout="clam"))[1].producer != examine(path, Reading(layout="trident"))[1].producer
 
 
-def test_a_file_of_another_layout_than_asked_for_is_refused_naming_its_own(tmp_path: Path, trident: Write) -> None:
+def test_wrong_layout_error_names_the_detected_one(tmp_path: Path, trident: Write) -> None:
     with pytest.raises(FeatureError, match=r"is not of data.layout=clam: it is of trident"):
         examine(trident(tmp_path / "a.h5"), Reading(layout="clam"))
 
 
-def test_a_layout_that_nobody_knows_is_refused(tmp_path: Path, trident: Write) -> None:
+def test_unknown_layout_is_refused(tmp_path: Path, trident: Write) -> None:
     with pytest.raises(ConfigError, match=r"data.layout=tridnet, expected one of clam, "):
         examine(trident(tmp_path / "a.h5"), Reading(layout="tridnet"))
 
 
 @pytest.mark.parametrize("on", ["features", "/"])
-def test_features_with_somebody_elses_attributes_are_nobodys(tmp_path: Path, on: str) -> None:
+def test_features_with_foreign_attributes_match_no_layout(tmp_path: Path, on: str) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["features"] = np.ones((3, 4), "f4")
         file[on].attrs["magic"] = 1
@@ -87,7 +85,7 @@ def test_features_with_somebody_elses_attributes_are_nobodys(tmp_path: Path, on:
         examine(tmp_path / "a.h5")
 
 
-def test_a_name_with_an_unknown_ending_is_refused(tmp_path: Path) -> None:
+def test_unknown_file_extension_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FeatureError, match=r"ending in .*\.h5"):
         examine(tmp_path / "a.parquet")
 
@@ -112,12 +110,12 @@ def test_a_name_with_an_unknown_ending_is_refused(tmp_path: Path) -> None:
         ("svs", "svs"),
     ],
 )
-def test_an_id_has_neither_folder_nor_ending_and_keeps_its_dots(name: str, bare: str) -> None:
+def test_slide_id_drops_folder_and_extension_and_keeps_dots(name: str, bare: str) -> None:
     assert slide_id(name) == bare
     assert slide_id(bare) == bare
 
 
-def test_a_layout_may_name_its_slides_by_their_folder() -> None:
+def test_layout_may_name_slides_after_their_folder() -> None:
     assert slide_of(Path("x/normal_001.tif/features.npy")) == "normal_001"
     assert slide_of(Path("x/normal_001.tif.npy")) == "normal_001"
     assert slide_of(Path("x/features.h5")) == "features"

@@ -18,7 +18,7 @@ MIXED = np.random.default_rng(3).permutation(11)
 
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("encoding", ["number", "text", "categorical", "nullable"])
-def test_everything_the_folder_says_is_read(tmp_path: Path, version: Literal[2, 3], encoding: str) -> None:
+def test_all_metadata_of_the_folder_is_read(tmp_path: Path, version: Literal[2, 3], encoding: str) -> None:
     path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS, encoding=encoding, version=version)
     assert claims(path) == ["lazyslide"]
     slide = read(path)
@@ -29,7 +29,7 @@ def test_everything_the_folder_says_is_read(tmp_path: Path, version: Literal[2, 
 
 
 @pytest.mark.parametrize("encoding", ["number", "text", "categorical"])
-def test_rows_are_joined_on_the_tile_not_by_order(tmp_path: Path, encoding: str) -> None:
+def test_rows_are_joined_on_tile_id_not_by_order(tmp_path: Path, encoding: str) -> None:
     ids = np.random.default_rng(4).permutation(1000)[:11]
     slide = read(write_slide(tmp_path / "a.zarr", FEATURES, COORDS, ids, encoding=encoding, order=MIXED))
     assert slide.coords is not None
@@ -46,32 +46,32 @@ def test_tiles_without_features_are_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
-def test_features_keep_their_type(tmp_path: Path, dtype: str) -> None:
+def test_features_keep_their_dtype(tmp_path: Path, dtype: str) -> None:
     slide = read(write_slide(tmp_path / "a.zarr", FEATURES.astype(dtype), COORDS))
     expected = torch.from_numpy(FEATURES.astype(dtype))
     assert torch.equal(slide.features, expected.float() if dtype == "f8" else expected)
 
 
-def test_an_empty_slide_has_a_header(tmp_path: Path) -> None:
+def test_empty_slide_has_a_header(tmp_path: Path) -> None:
     path = write_slide(tmp_path / "a.zarr", FEATURES[:0], COORDS[:0])
     assert header(path).tiles == 0
     assert read(path).features.shape == (0, 6)
 
 
-def test_one_tile_of_zeros_for_an_id_is_read(tmp_path: Path) -> None:
-    """A chunk of zeros is not stored: the id 0 alone leaves none."""
+def test_single_tile_with_id_zero_is_read(tmp_path: Path) -> None:
+    """Zarr stores no chunk that is all zeros, such as the ids of a single tile."""
     slide = read(write_slide(tmp_path / "a.zarr", FEATURES[:1], COORDS[:1]))
     assert slide.coords is not None
     assert slide.coords.tolist() == COORDS[:1].tolist()
 
 
-def test_the_tiling_is_the_longest_name_that_fits(tmp_path: Path) -> None:
+def test_tiling_is_the_longest_matching_name(tmp_path: Path) -> None:
     path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS, model="conch_v1", tiling="fine_tiles")
     (path / "shapes" / "tiles").mkdir()
     assert header(path).encoder == "conch_v1"
 
 
-def test_without_a_specification_nothing_is_made_up(tmp_path: Path) -> None:
+def test_missing_specification_leaves_the_geometry_unknown(tmp_path: Path) -> None:
     stated = header(write_slide(tmp_path / "a.zarr", FEATURES, COORDS, spec={}))
     assert (stated.extent, stated.mpp, stated.tile_px, stated.has_coords) == (
         None,
@@ -83,13 +83,13 @@ def test_without_a_specification_nothing_is_made_up(tmp_path: Path) -> None:
     assert (stated.extent, stated.mpp) == (None, None)
 
 
-def test_without_shapes_there_are_no_coordinates(tmp_path: Path) -> None:
+def test_no_coordinates_without_shapes(tmp_path: Path) -> None:
     path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
     (path / "shapes" / "tiles" / "shapes.parquet").unlink()
     assert read(path).coords is None
 
 
-def test_several_tables_of_features_are_refused_by_name(tmp_path: Path) -> None:
+def test_several_feature_tables_are_refused_by_name(tmp_path: Path) -> None:
     path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
     write_table(zarr.open_group(path, mode="a"), "gigapath_tiles", FEATURES, np.arange(11))
     for reading in (Reading(), Reading("lazyslide")):
@@ -97,7 +97,7 @@ def test_several_tables_of_features_are_refused_by_name(tmp_path: Path) -> None:
             header(path, reading)
 
 
-def test_a_folder_without_features_is_of_no_layout(tmp_path: Path) -> None:
+def test_folder_without_features_matches_no_layout(tmp_path: Path) -> None:
     zarr.open_group(tmp_path / "a.zarr", mode="w")
     with pytest.raises(FeatureError, match="no known layout"):
         header(tmp_path / "a.zarr")
@@ -114,7 +114,7 @@ def test_sparse_features_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", ["features", "shapes"])
-def test_a_doubled_tile_is_refused(tmp_path: Path, side: str) -> None:
+def test_duplicate_tile_is_refused(tmp_path: Path, side: str) -> None:
     ids = np.arange(11)
     doubled = np.where(ids == 7, 3, ids)
     path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS, doubled if side == "features" else ids)
@@ -123,7 +123,7 @@ def test_a_doubled_tile_is_refused(tmp_path: Path, side: str) -> None:
         read(path)
 
 
-def test_a_tile_without_a_place_is_refused(tmp_path: Path) -> None:
+def test_tile_without_coordinates_is_refused(tmp_path: Path) -> None:
     path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
     write_shapes(path, "tiles", np.arange(10), COORDS[:10])
     with pytest.raises(FeatureError, match="'10' has features, but no place"):
@@ -131,7 +131,7 @@ def test_a_tile_without_a_place_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ids", [np.arange(11) + 0.5, np.arange(10), np.zeros((11, 1), "i8")])
-def test_ids_of_another_kind_are_refused(
+def test_ids_of_another_dtype_are_refused(
     tmp_path: Path, ids: np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 ) -> None:
     path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
@@ -143,6 +143,6 @@ def test_ids_of_another_kind_are_refused(
         read(path)
 
 
-def test_integers_are_no_features(tmp_path: Path) -> None:
+def test_integer_features_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FeatureError, match="int32, expected float16"):
         header(write_slide(tmp_path / "a.zarr", FEATURES.astype("i4"), COORDS))

@@ -13,14 +13,14 @@ FEATURES = torch.from_numpy(np.random.default_rng(1).standard_normal((9, 6)).ast
 COORDS = torch.from_numpy(np.random.default_rng(2).integers(0, 90_000, (9, 2)))
 
 
-def saved(path: Path, **content: Any) -> Path:
+def save_dictionary(path: Path, **content: Any) -> Path:
     torch.save(content, path)
     return path
 
 
 @pytest.mark.parametrize("key", ["feats", "features"])
-def test_everything_the_dictionary_says_is_read(tmp_path: Path, key: str) -> None:
-    path = saved(tmp_path / "a.pt", **{key: FEATURES}, coords=COORDS, label=1)
+def test_all_entries_of_the_dictionary_are_read(tmp_path: Path, key: str) -> None:
+    path = save_dictionary(tmp_path / "a.pt", **{key: FEATURES}, coords=COORDS, label=1)
     assert claims(path) == ["mil_baseline"]
     slide = read(path)
     assert slide.header == Header(9, 6, "float32", None, "MIL_BASELINE", None, None, True)
@@ -29,20 +29,20 @@ def test_everything_the_dictionary_says_is_read(tmp_path: Path, key: str) -> Non
     assert torch.equal(slide.coords, COORDS)
 
 
-def test_arrays_and_floats_do_as_well(tmp_path: Path) -> None:
-    slide = read(saved(tmp_path / "a.pt", feats=FEATURES.numpy(), coords=COORDS.numpy() + 0.25))
+def test_numpy_arrays_and_float_coordinates_are_read(tmp_path: Path) -> None:
+    slide = read(save_dictionary(tmp_path / "a.pt", feats=FEATURES.numpy(), coords=COORDS.numpy() + 0.25))
     assert torch.equal(slide.features, FEATURES)
     assert slide.coords is not None
     assert torch.equal(slide.coords, COORDS)
 
 
 @pytest.mark.parametrize("extra", [{}, {"coords": None}])
-def test_without_coordinates_there_are_none(tmp_path: Path, extra: dict[str, None]) -> None:
-    assert read(saved(tmp_path / "a.pt", feats=FEATURES, **extra)).coords is None
+def test_missing_coordinates_are_none(tmp_path: Path, extra: dict[str, None]) -> None:
+    assert read(save_dictionary(tmp_path / "a.pt", feats=FEATURES, **extra)).coords is None
 
 
-def test_a_batch_axis_needs_the_users_word(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.pt", feats=FEATURES[None], coords=COORDS[None])
+def test_batch_axis_is_refused_unless_declared(tmp_path: Path) -> None:
+    path = save_dictionary(tmp_path / "a.pt", feats=FEATURES[None], coords=COORDS[None])
     with pytest.raises(FeatureError, match=r"data\.batch_axis=true"):
         header(path)
     slide = read(path, Reading(batch_axis=True))
@@ -51,8 +51,8 @@ def test_a_batch_axis_needs_the_users_word(tmp_path: Path) -> None:
     assert torch.equal(slide.coords, COORDS)
 
 
-def test_an_empty_slide_has_a_header(tmp_path: Path) -> None:
-    assert read(saved(tmp_path / "a.pt", feats=FEATURES[:0], coords=COORDS[:0])).header.tiles == 0
+def test_empty_slide_has_a_header(tmp_path: Path) -> None:
+    assert read(save_dictionary(tmp_path / "a.pt", feats=FEATURES[:0], coords=COORDS[:0])).header.tiles == 0
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,6 @@ def test_an_empty_slide_has_a_header(tmp_path: Path) -> None:
         ({"feats": [1.0]}, "no known layout"),
     ],
 )
-def test_what_does_not_fit_is_refused(tmp_path: Path, content: dict[str, Any], reason: str) -> None:
+def test_inconsistent_content_is_refused(tmp_path: Path, content: dict[str, Any], reason: str) -> None:
     with pytest.raises(FeatureError, match=reason):
-        read(saved(tmp_path / "a.pt", **content))
+        read(save_dictionary(tmp_path / "a.pt", **content))

@@ -23,7 +23,7 @@ def write(
     ending: str = ".index.npz",
     features: torch.Tensor = FEATURES,
 ) -> Path:
-    """A bag as slideflow writes it: an index of centres, one configuration a folder."""
+    """Write a bag as slideflow does: an index of tile centres, and one configuration per folder."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(features, folder / "a.b.pt")
     if centres is not None:
@@ -49,16 +49,16 @@ def test_centres_become_corners(tmp_path: Path, ending: str, tile_um: object, sl
     np.testing.assert_array_equal(slide.coords.numpy(), CORNERS)
 
 
-def test_without_the_slides_resolution_there_are_no_coordinates(tmp_path: Path) -> None:
+def test_no_coordinates_without_the_slide_resolution(tmp_path: Path) -> None:
     slide_header = read(write(tmp_path, CORNERS)).header
     assert (slide_header.extent, slide_header.mpp, slide_header.tile_px) == (None, 0.5, 224.0)
 
 
-def test_without_an_index_there_are_no_coordinates(tmp_path: Path) -> None:
+def test_no_coordinates_without_an_index(tmp_path: Path) -> None:
     assert read(write(tmp_path), Reading(slide_mpp=0.25)).coords is None
 
 
-def test_without_a_configuration_nothing_is_made_up(tmp_path: Path) -> None:
+def test_missing_configuration_leaves_the_geometry_unknown(tmp_path: Path) -> None:
     path = write(tmp_path, CORNERS)
     (tmp_path / "bags_config.json").unlink()
     assert claims(path) == ["slideflow"]
@@ -70,23 +70,23 @@ def test_without_a_configuration_nothing_is_made_up(tmp_path: Path) -> None:
     ("tile_um", "tile_px"),
     [("20", 224), ("x", 224), ("0x", 224), (None, 224), (112, None), (112, 0), (-1, 224), (True, 1)],
 )
-def test_sizes_that_are_none_say_nothing(tmp_path: Path, tile_um: object, tile_px: object) -> None:
+def test_invalid_tile_sizes_are_ignored(tmp_path: Path, tile_um: object, tile_px: object) -> None:
     assert header(write(tmp_path, CORNERS, tile_um, tile_px), Reading(slide_mpp=0.25)).extent is None
 
 
-def test_an_empty_slide_has_a_header(tmp_path: Path) -> None:
+def test_empty_slide_has_a_header(tmp_path: Path) -> None:
     path = write(tmp_path, CORNERS[:0], features=FEATURES[:0])
     assert read(path, Reading(slide_mpp=0.25)).header.tiles == 0
 
 
-def test_an_index_of_another_length_is_refused_by_name(tmp_path: Path) -> None:
+def test_index_of_another_length_is_refused_by_name(tmp_path: Path) -> None:
     path = write(tmp_path, CORNERS[1:])
     with pytest.raises(FeatureError, match=r"a\.b\.index\.npz: coordinates have shape \(8, 2\), expected \(9, 2\)"):
         read(path, Reading(slide_mpp=0.25))
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", '{"a": ' * 50_000, "\udcff", '{"a": 1}' + " " * 2**20])
-def test_a_broken_configuration_is_refused_by_name(tmp_path: Path, content: str) -> None:
+def test_damaged_configuration_is_refused_by_name(tmp_path: Path, content: str) -> None:
     path = write(tmp_path, CORNERS)
     (tmp_path / "bags_config.json").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(FeatureError, match=r"bags_config\.json: ") as raised:

@@ -18,7 +18,7 @@ FEATURES = random_features(9, 6)
 AT_40X = Reading(slide_mpp=0.25)
 
 
-def test_a_new_file_says_everything_but_the_slides_resolution(tmp_path: Path, stamp: Write) -> None:
+def test_version_2_1_states_all_but_the_slide_resolution(tmp_path: Path, stamp: Write) -> None:
     slide = read(stamp(tmp_path / "a.h5", FEATURES))
     expected = Header(9, 6, "float16", "virchow2", "STAMP 2.1.0", None, 256 / 224, False, 224.0)
     assert slide.header == expected
@@ -26,7 +26,7 @@ def test_a_new_file_says_everything_but_the_slides_resolution(tmp_path: Path, st
     np.testing.assert_array_equal(slide.features.numpy(), FEATURES)
 
 
-def test_with_the_slides_resolution_micrometres_become_pixels(tmp_path: Path, stamp: Write) -> None:
+def test_slide_resolution_converts_micrometres_to_pixels(tmp_path: Path, stamp: Write) -> None:
     slide = read(stamp(tmp_path / "a.h5", FEATURES), AT_40X)
     assert (slide.header.extent, slide.header.has_coords) == (1024.0, True)
     assert slide.coords is not None
@@ -34,14 +34,14 @@ def test_with_the_slides_resolution_micrometres_become_pixels(tmp_path: Path, st
     np.testing.assert_array_equal(slide.coords.numpy(), grid(9, 1024))
 
 
-def test_version_2_0_knows_its_tiles_micrometres_alone(tmp_path: Path, stamp: Write) -> None:
+def test_version_2_0_states_the_tile_size_in_micrometres_only(tmp_path: Path, stamp: Write) -> None:
     slide = read(stamp(tmp_path / "a.h5", FEATURES, version="2.0"), AT_40X)
     assert slide.header == Header(9, 6, "float16", "ctranspath", "STAMP 2.0.0", 1024.0, None, True, None)
     assert slide.coords is not None
     np.testing.assert_array_equal(slide.coords.numpy(), grid(9, 1024))
 
 
-def test_version_1_has_no_unit_and_tiles_of_256_micrometres(tmp_path: Path, stamp: Write) -> None:
+def test_version_1_states_no_unit_and_has_256_micrometre_tiles(tmp_path: Path, stamp: Write) -> None:
     slide = read(stamp(tmp_path / "a.h5", FEATURES, version="1"), AT_40X)
     assert slide.header == Header(9, 6, "float16", None, "STAMP 1", 1024.0, 256 / 224, True, 224.0)
     assert slide.coords is not None
@@ -49,7 +49,7 @@ def test_version_1_has_no_unit_and_tiles_of_256_micrometres(tmp_path: Path, stam
 
 
 @pytest.mark.parametrize(("step", "fits"), [(224, True), (448, True), (225, True), (256, False), (300, False)])
-def test_places_without_a_unit_are_believed_only_where_they_stand_as_version_1_has_them(
+def test_coordinates_without_a_unit_need_the_grid_of_version_1(
     tmp_path: Path, stamp: Write, step: int, fits: bool
 ) -> None:
     path = stamp(tmp_path / "a.h5", FEATURES, grid(9, step), version="1")
@@ -60,7 +60,7 @@ def test_places_without_a_unit_are_believed_only_where_they_stand_as_version_1_h
         read(path, AT_40X)
 
 
-def test_places_in_another_unit_are_not_taken_for_micrometres(tmp_path: Path, stamp: Write) -> None:
+def test_coordinates_in_another_unit_are_not_used(tmp_path: Path, stamp: Write) -> None:
     slide = read(stamp(tmp_path / "a.h5", unit="px"), AT_40X)
     assert slide.coords is None
     assert not slide.header.has_coords
@@ -77,13 +77,13 @@ def test_places_in_another_unit_are_not_taken_for_micrometres(tmp_path: Path, st
         ("None", None),
     ],
 )
-def test_the_hash_of_the_producers_code_is_no_part_of_the_encoders_name(
+def test_code_hash_is_removed_from_the_encoder_name(
     tmp_path: Path, stamp: Write, extractor: str, name: str | None
 ) -> None:
     assert examine(stamp(tmp_path / "a.h5", extractor=extractor))[1].encoder == name
 
 
-def test_a_multiplex_file_has_embeddings_and_no_places(tmp_path: Path) -> None:
+def test_multiplex_file_has_features_without_coordinates(tmp_path: Path) -> None:
     slide = read(write_multiplex(tmp_path / "a.h5", FEATURES), AT_40X)
     assert slide.header == Header(9, 6, "float16", None, "STAMP multiplex", None, None, False, None)
     np.testing.assert_array_equal(slide.features.numpy(), FEATURES)
@@ -91,9 +91,7 @@ def test_a_multiplex_file_has_embeddings_and_no_places(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(6,), (1, 6)])
 @pytest.mark.parametrize("attributes", [{"feat_type": "slide"}, {"feat_type": "patient"}, {"encoder": "titan"}])
-def test_embeddings_of_whole_slides_are_refused_as_such(
-    tmp_path: Path, shape: tuple[int, ...], attributes: dict[str, str]
-) -> None:
+def test_slide_embeddings_are_refused(tmp_path: Path, shape: tuple[int, ...], attributes: dict[str, str]) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["feats"] = np.ones(shape, "f4")
         file.attrs.update(attributes | {"stamp_version": "2.1.0", "version": "2.1.0", "precision": "float32"})
@@ -101,7 +99,7 @@ def test_embeddings_of_whole_slides_are_refused_as_such(
         examine(tmp_path / "a.h5")
 
 
-def test_a_leading_axis_of_one_is_accepted_where_that_is_said(tmp_path: Path, stamp: Write) -> None:
+def test_batch_axis_of_one_is_accepted_if_declared(tmp_path: Path, stamp: Write) -> None:
     path = stamp(tmp_path / "a.h5", FEATURES[None], grid(9, 256)[None])
     with pytest.raises(FeatureError, match=r"data.batch_axis=true"):
         examine(path)
@@ -113,7 +111,7 @@ def test_a_leading_axis_of_one_is_accepted_where_that_is_said(tmp_path: Path, st
 
 @settings(max_examples=30, deadline=None)
 @given(mpp=st.floats(0.1, 2), cells=st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), min_size=1))
-def test_pixels_come_back_from_micrometres(
+def test_pixels_are_recovered_from_micrometres(
     tmp_path_factory: pytest.TempPathFactory, stamp: Write, mpp: float, cells: list[tuple[int, int]]
 ) -> None:
     pixels = np.array(cells) * round(256 / mpp)

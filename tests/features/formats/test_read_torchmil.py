@@ -20,7 +20,7 @@ def write(
     folder: str = "features",
     companion: str = "labels",
 ) -> Path:
-    """A processed folder: one array a bag in each of several folders."""
+    """Write a processed dataset: several folders, each with one array per bag."""
     for name in (folder, companion, "coords"):
         (root / name).mkdir(parents=True, exist_ok=True)
     np.save(root / folder / "a.npy", features)
@@ -32,7 +32,7 @@ def write(
 
 @pytest.mark.parametrize("folder", ["features", "features/features_UNI"])
 @pytest.mark.parametrize("dtype", ["i4", "i8", "f4"])
-def test_pixels_on_a_grid_are_corners(tmp_path: Path, folder: str, dtype: str) -> None:
+def test_pixel_coordinates_on_a_grid_are_tile_corners(tmp_path: Path, folder: str, dtype: str) -> None:
     path = write(tmp_path, (GRID * 512 + [70, 30]).astype(dtype), folder=folder)
     assert claims(path) == ["torchmil"]
     slide = read(path)
@@ -43,30 +43,30 @@ def test_pixels_on_a_grid_are_corners(tmp_path: Path, folder: str, dtype: str) -
 
 
 @pytest.mark.parametrize("coords", [GRID, GRID * 512 + 0.5, GRID / 3, GRID * 0, None])
-def test_places_that_may_be_anything_are_no_coordinates(tmp_path: Path, coords: ArrayLike | None) -> None:
+def test_coordinates_of_unknown_meaning_are_ignored(tmp_path: Path, coords: ArrayLike | None) -> None:
     assert read(write(tmp_path, coords)).coords is None
 
 
-def test_one_tile_says_nothing_of_its_grid(tmp_path: Path) -> None:
+def test_single_tile_leaves_the_grid_unknown(tmp_path: Path) -> None:
     assert read(write(tmp_path, [[512, 512]], FEATURES[:1])).coords is None
 
 
 @pytest.mark.parametrize("companion", ["labels", "inst_labels", "patch_labels", "adj_mats"])
-def test_any_folder_of_torchmils_makes_it_torchmils(tmp_path: Path, companion: str) -> None:
+def test_any_torchmil_companion_folder_identifies_the_layout(tmp_path: Path, companion: str) -> None:
     assert claims(write(tmp_path, companion=companion)) == ["torchmil"]
     assert companion in read_torchmil.COMPANIONS
 
 
-def test_features_with_addresses_before_them_are_torchmils_all_the_same(tmp_path: Path) -> None:
+def test_features_with_address_columns_are_still_torchmil(tmp_path: Path) -> None:
     features = np.hstack([np.full((9, 1), 16), GRID, FEATURES]).astype("f4")
     assert claims(write(tmp_path, features=features)) == ["torchmil"]
 
 
-def test_an_empty_slide_has_a_header(tmp_path: Path) -> None:
+def test_empty_slide_has_a_header(tmp_path: Path) -> None:
     assert read(write(tmp_path, GRID[:0], FEATURES[:0])).header.tiles == 0
 
 
 @pytest.mark.parametrize("coords", [GRID[1:], np.full((9, 2), np.nan), np.full((9, 2), "x")])
-def test_coordinates_that_do_not_fit_are_refused_by_name(tmp_path: Path, coords: ArrayLike) -> None:
+def test_coordinates_of_another_length_are_refused_by_name(tmp_path: Path, coords: ArrayLike) -> None:
     with pytest.raises(FeatureError, match=r"coords/a\.npy: "):
         header(write(tmp_path, coords))

@@ -16,7 +16,7 @@ FEATURES = np.random.default_rng(1).standard_normal((9, 6))
 COORDS = np.random.default_rng(2).integers(0, 90_000, (9, 2))
 
 
-def test_everything_the_file_says_is_read(tmp_path: Path, trident: Write) -> None:
+def test_all_metadata_of_the_file_is_read(tmp_path: Path, trident: Write) -> None:
     slide = read(trident(tmp_path / "a.h5", FEATURES.astype("f2"), COORDS, encoder="uni_v1", extent=448))
     assert slide.header == Header(9, 6, "float16", "uni_v1", "TRIDENT", 448.0, 0.5, True, 256.0)
     assert slide.features.dtype is torch.float16
@@ -27,13 +27,13 @@ def test_everything_the_file_says_is_read(tmp_path: Path, trident: Write) -> Non
 
 
 @pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4"])
-def test_features_keep_their_type_whatever_their_byte_order(tmp_path: Path, trident: Write, dtype: str) -> None:
+def test_features_keep_their_dtype_in_any_byte_order(tmp_path: Path, trident: Write, dtype: str) -> None:
     slide = read(trident(tmp_path / "a.h5", FEATURES.astype(dtype)))
     assert slide.features.dtype is {"f2": torch.float16, "f4": torch.float32}[dtype[1:]]
     np.testing.assert_array_equal(slide.features.numpy(), FEATURES.astype(dtype[1:]))
 
 
-def test_a_contiguous_file_reads_as_a_chunked_and_a_packed_one(tmp_path: Path, trident: Write) -> None:
+def test_contiguous_chunked_and_compressed_files_read_alike(tmp_path: Path, trident: Write) -> None:
     chunked = trident(tmp_path / "a.h5", FEATURES.astype("f2"))
     options: list[dict[str, Any]] = [{}, {"compression": "gzip", "shuffle": True}, {"compression": "lzf"}]
     for number, packing in enumerate(options):
@@ -44,33 +44,33 @@ def test_a_contiguous_file_reads_as_a_chunked_and_a_packed_one(tmp_path: Path, t
         assert torch.equal(read(variant).features, read(chunked).features)
 
 
-def test_doubles_are_read_as_floats(tmp_path: Path, trident: Write) -> None:
+def test_float64_is_read_as_float32(tmp_path: Path, trident: Write) -> None:
     slide = read(trident(tmp_path / "a.h5", FEATURES))
     assert slide.header.dtype == "float64"
     np.testing.assert_array_equal(slide.features.numpy(), FEATURES.astype("f4"))
 
 
-def test_two_opaque_bytes_are_a_bfloat16(tmp_path: Path, trident: Write) -> None:
+def test_two_byte_void_dtype_is_read_as_bfloat16(tmp_path: Path, trident: Write) -> None:
     expected = torch.from_numpy(FEATURES).to(torch.bfloat16)
     slide = read(trident(tmp_path / "a.h5", expected.view(torch.int16).numpy().view("V2")))
     assert slide.header.dtype == "bfloat16"
     assert torch.equal(slide.features, expected)
 
 
-def test_coordinates_of_older_files_are_rounded(tmp_path: Path, trident: Write) -> None:
+def test_float_coordinates_of_older_files_are_rounded(tmp_path: Path, trident: Write) -> None:
     slide = read(trident(tmp_path / "a.h5", FEATURES, COORDS + np.where(COORDS % 2, 0.4, -0.4)))
     assert slide.coords is not None
     np.testing.assert_array_equal(slide.coords.numpy(), COORDS)
 
 
-def test_coordinates_that_are_no_pixels_are_refused(tmp_path: Path, trident: Write) -> None:
+def test_coordinates_that_are_not_pixels_are_refused(tmp_path: Path, trident: Write) -> None:
     path = trident(tmp_path / "a.h5", FEATURES, np.where(COORDS[3, 1] == COORDS, np.nan, COORDS))
     with pytest.raises(FeatureError, match="no pixels"):
         read(path)
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 1024)])
-def test_an_empty_slide_has_a_header(tmp_path: Path, trident: Write, shape: tuple[int, ...]) -> None:
+def test_empty_slide_has_a_header(tmp_path: Path, trident: Write, shape: tuple[int, ...]) -> None:
     path = trident(tmp_path / "a.h5", coords=np.empty((0, 2), "i8"))
     with h5py.File(path, "r+") as file:
         del file["features"]
@@ -81,21 +81,21 @@ def test_an_empty_slide_has_a_header(tmp_path: Path, trident: Write, shape: tupl
 
 
 @pytest.mark.parametrize("encoder", [None, "None", ""])
-def test_a_file_without_its_encoder_takes_it_from_the_job_folder(
-    tmp_path: Path, trident: Write, encoder: str | None
-) -> None:
+def test_missing_encoder_is_taken_from_the_job_folder(tmp_path: Path, trident: Write, encoder: str | None) -> None:
     job = tmp_path / "20x_256px_0px_overlap"
     assert examine(trident(job / "features_conch_v15" / "a.h5", encoder=encoder))[1].encoder == "conch_v15"
     assert examine(trident(tmp_path / "features_final" / "a.h5", encoder=encoder))[1].encoder is None
 
 
-def test_what_the_file_says_counts_more_than_the_folder(tmp_path: Path, trident: Write) -> None:
+def test_encoder_of_the_file_overrides_that_of_the_folder(tmp_path: Path, trident: Write) -> None:
     path = trident(tmp_path / "20x_256px_0px_overlap" / "features_conch_v15" / "a.h5", encoder="uni_v1")
     assert examine(path)[1].encoder == "uni_v1"
 
 
 @pytest.mark.parametrize(("magnification", "mpp"), [(20, 0.5), (40, 0.25), (10.0, 1.0), ("None", None), (0, None)])
-def test_the_resolution_is_nominal(tmp_path: Path, trident: Write, magnification: object, mpp: float | None) -> None:
+def test_resolution_follows_from_the_magnification(
+    tmp_path: Path, trident: Write, magnification: object, mpp: float | None
+) -> None:
     path = trident(tmp_path / "a.h5")
     with h5py.File(path, "r+") as file:
         file["coords"].attrs["target_magnification"] = magnification
@@ -104,7 +104,7 @@ def test_the_resolution_is_nominal(tmp_path: Path, trident: Write, magnification
     assert examine(path)[1].tile_px == 256.0
 
 
-def test_a_leading_axis_of_one_is_accepted_where_that_is_said(tmp_path: Path, trident: Write) -> None:
+def test_batch_axis_of_one_is_accepted_if_declared(tmp_path: Path, trident: Write) -> None:
     path = trident(tmp_path / "a.h5", FEATURES.astype("f2")[None], COORDS[None] + 0.2)
     with pytest.raises(FeatureError, match=r"data.batch_axis=true"):
         read(path)
@@ -115,13 +115,13 @@ def test_a_leading_axis_of_one_is_accepted_where_that_is_said(tmp_path: Path, tr
     assert slide.header.extent == 512.0
 
 
-def test_an_axis_of_several_is_no_batch_of_one(tmp_path: Path, trident: Write) -> None:
+def test_batch_axis_of_several_is_refused(tmp_path: Path, trident: Write) -> None:
     path = trident(tmp_path / "a.h5", np.ones((2, 9, 6), "f4"), np.ones((2, 9, 2), "i8"))
     with pytest.raises(FeatureError, match=r"\(2, 9, 6\), expected \(tiles, width\)$"):
         examine(path, Reading(batch_axis=True))
 
 
-def test_the_embedding_of_a_whole_slide_is_refused_as_such(tmp_path: Path, trident: Write) -> None:
+def test_slide_embedding_is_refused(tmp_path: Path, trident: Write) -> None:
     path = trident(tmp_path / "a.h5", np.ones(768, "f4"), COORDS)
     with pytest.raises(FeatureError, match="embedding of a whole slide"):
         examine(path)
