@@ -1,4 +1,4 @@
-"""A checkpoint scores slides in a fresh process as the run itself did, and says where it looked."""
+"""A checkpoint scores slides in a fresh process exactly as the run did, and writes attention per tile."""
 
 import dataclasses
 import shutil
@@ -23,78 +23,76 @@ from tests.models.endpoints import ENDPOINTS
 SCORE = "p_MSI-H"
 
 
-def slides(hospital: Path) -> pd.DataFrame:
+def slide_table(hospital: Path) -> pd.DataFrame:
     return pd.read_csv(hospital / "cohort.csv", dtype=str)
 
 
-def test_a_fresh_process_predicts_the_runs_own_numbers_to_the_last_bit(
-    real_run: Path, hospital: Path, tmp_path: Path
-) -> None:
+def test_fresh_process_reproduces_the_run_bit_for_bit(real_run: Path, hospital: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores.csv"
     words = ["--features", hospital / "features", "--cohort", hospital / "cohort.csv", "--out", out]
     command = [sys.executable, "-m", "mil", "predict", real_run / "checkpoint", *words]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (done.returncode, done.stdout.strip()) == (0, str(out)), done.stderr
-    found = read(out).set_index("patient")
-    own = read(real_run / "predictions.csv").set_index("patient")
-    assert len(slides(hospital)) > len(found) == len(own), "some patients have several slides"
-    assert found[SCORE].to_dict() == own[SCORE].to_dict()
+    predictions = read(out).set_index("patient")
+    run_predictions = read(real_run / "predictions.csv").set_index("patient")
+    assert len(slide_table(hospital)) > len(predictions) == len(run_predictions), "some patients have several slides"
+    assert predictions[SCORE].to_dict() == run_predictions[SCORE].to_dict()
 
 
 @pytest.mark.parametrize("name", ENDPOINTS)
-def test_a_patients_scores_do_not_depend_on_who_else_is_in_the_table(name: str) -> None:
+def test_scores_do_not_depend_on_other_patients_in_the_table(name: str) -> None:
     endpoint, _ = ENDPOINTS[name]
     logits = torch.randn(41, endpoint.out_dim, generator=torch.Generator().manual_seed(0))
-    whole, parts = decoded(endpoint, logits), [decoded(endpoint, rows) for rows in torch.split(logits, 7)]
-    for column, values in whole.items():
+    together, parts = decoded(endpoint, logits), [decoded(endpoint, rows) for rows in torch.split(logits, 7)]
+    for column, values in together.items():
         assert values.tolist() == [value for part in parts for value in part[column]]
 
 
-def test_a_survival_checkpoint_predicts_the_runs_own_numbers(surv_run: Path, mil: Mil, tmp_path: Path) -> None:
+def test_survival_checkpoint_reproduces_the_run(surv_run: Path, mil: Mil, tmp_path: Path) -> None:
     from mil.study.compose import read_config
     from mil.study.pipeline import read_study
 
     cohort = read_study(read_config(surv_run / "config.yaml")).source
     words = ["--cohort", cohort, "--features", cohort.parent / "features", "--out", tmp_path / "scores.csv"]
     assert mil("predict", surv_run / "fold_1" / "checkpoint", *words).code == 0
-    found = read(tmp_path / "scores.csv").set_index("patient")
-    own = read(surv_run / "fold_1" / "predictions.csv").set_index("patient")
+    predictions = read(tmp_path / "scores.csv").set_index("patient")
+    run_predictions = read(surv_run / "fold_1" / "predictions.csv").set_index("patient")
     for column in ("log_hazard", "risk_3y", "risk_5y"):
-        assert found[column].to_dict() == own[column].to_dict()
-    assert (found["risk_5y"] >= found["risk_3y"]).all()
+        assert predictions[column].to_dict() == run_predictions[column].to_dict()
+    assert (predictions["risk_5y"] >= predictions["risk_3y"]).all()
 
 
-def test_without_a_cohort_every_slide_is_scored_alone(real_run: Path, hospital: Path, mil: Mil, tmp_path: Path) -> None:
+def test_every_slide_is_scored_alone_without_a_cohort(real_run: Path, hospital: Path, mil: Mil, tmp_path: Path) -> None:
     out = tmp_path / "new folder" / "scores.csv"
     assert mil("predict", real_run / "checkpoint", "--features", hospital / "features", "--out", out).code == 0
-    found = pd.read_csv(out, dtype={"slide": str}, float_precision="round_trip").set_index("slide")
-    table = slides(hospital)
-    assert sorted(found.index) == sorted(table["slide"])
-    own = read(real_run / "predictions.csv").set_index("patient")[SCORE]
-    alone = table[~table["patient"].duplicated(keep=False)]
-    assert len(alone) > 3
-    assert found.loc[alone["slide"], SCORE].tolist() == own[alone["patient"]].tolist()
+    predictions = pd.read_csv(out, dtype={"slide": str}, float_precision="round_trip").set_index("slide")
+    table = slide_table(hospital)
+    assert sorted(predictions.index) == sorted(table["slide"])
+    run_scores = read(real_run / "predictions.csv").set_index("patient")[SCORE]
+    single_slides = table[~table["patient"].duplicated(keep=False)]
+    assert len(single_slides) > 3
+    assert predictions.loc[single_slides["slide"], SCORE].tolist() == run_scores[single_slides["patient"]].tolist()
 
 
-def test_tile_tables_hold_every_tile_and_attention_that_sums_to_one_in_a_bag(
+def test_tile_tables_hold_attention_that_sums_to_one_per_bag(
     real_run: Path, hospital: Path, mil: Mil, tmp_path: Path
 ) -> None:
     words = ["--features", hospital / "features", "--cohort", hospital / "cohort.csv", "--out", tmp_path / "s.csv"]
     assert mil("predict", real_run / "checkpoint", *words, "--tiles", tmp_path / "tiles").code == 0
-    table = slides(hospital)
+    table = slide_table(hospital)
     tiles = {slide: pd.read_csv(tmp_path / "tiles" / f"{slide}.csv") for slide in table["slide"]}
-    for slide, found in tiles.items():
-        assert list(found) == ["x", "y", "attention"]
+    for slide, tile_table in tiles.items():
+        assert list(tile_table) == ["x", "y", "attention"]
         placed = pd.read_csv(hospital / "phenotypes" / f"{slide}.csv")
-        assert found[["x", "y"]].equals(placed[["x", "y"]])
-        assert (found["attention"] > 0).all()
-    for _, own in table.groupby("patient"):
-        assert sum(tiles[slide]["attention"].sum() for slide in own["slide"]) == pytest.approx(1, abs=1e-5)
+        assert tile_table[["x", "y"]].equals(placed[["x", "y"]])
+        assert (tile_table["attention"] > 0).all()
+    for _, patient_slides in table.groupby("patient"):
+        assert sum(tiles[slide]["attention"].sum() for slide in patient_slides["slide"]) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.fixture(scope="module")
 def mean_run(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Mean pooling, trained on everybody, a bag a slide."""
+    """Return a run of mean pooling, trained on all patients with one bag per slide."""
     words = [word for word in HOSPITAL if not word.startswith("model.")]
     given = [f"data.cohort={hospital}/cohort.csv", f"data.features={hospital}/features"]
     folder = tmp_path_factory.mktemp("mean") / "run"
@@ -102,80 +100,80 @@ def mean_run(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_quietly("train", *words, *given, *chosen, f"hydra.run.dir={folder}")
 
 
-def test_tiles_of_a_model_without_attention_are_refused(
+def test_tile_tables_of_a_model_without_attention_are_refused(
     mean_run: Path, hospital: Path, mil: Mil, tmp_path: Path
 ) -> None:
     words = ["--features", hospital / "features", "--out", tmp_path / "s.csv", "--tiles", tmp_path / "tiles"]
-    said = mil("predict", mean_run / "checkpoint", *words)
-    assert (said.code, said.err.count("\n")) == (2, 1)
-    assert "Pooling has no attention" in said.err
+    result = mil("predict", mean_run / "checkpoint", *words)
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "Pooling has no attention" in result.err
     assert not (tmp_path / "s.csv").exists()
     assert not (tmp_path / "tiles").exists()
 
 
-def test_a_run_that_reports_nobody_says_so_and_still_predicts(
-    mean_run: Path, hospital: Path, mil: Mil, tmp_path: Path
-) -> None:
+def test_run_without_report_patients_still_predicts(mean_run: Path, hospital: Path, mil: Mil, tmp_path: Path) -> None:
     assert files.read_json(mean_run / "report.json")["metrics"] == {}
     assert "no patient was held back" in (mean_run / "checkpoint" / "README.md").read_text()
     words = ["--features", hospital / "features", "--cohort", hospital / "cohort.csv", "--out", tmp_path / "s.csv"]
     assert mil("predict", mean_run / "checkpoint", *words).code == 0
-    own = read(mean_run / "predictions.csv").set_index("patient")
-    assert read(tmp_path / "s.csv").set_index("patient")[SCORE].to_dict() == own[SCORE].to_dict(), "means over slides"
+    run_predictions = read(mean_run / "predictions.csv").set_index("patient")
+    assert read(tmp_path / "s.csv").set_index("patient")[SCORE].to_dict() == run_predictions[SCORE].to_dict(), (
+        "means over slides"
+    )
 
 
-def test_features_of_another_encoder_or_width_are_refused_by_name(real_run: Path, mil: Mil, tmp_path: Path) -> None:
-    for name, width, said in (("uni", 16, "'uni'"), ("simulated", 24, "24 wide")):
+def test_features_of_another_encoder_or_width_are_refused(real_run: Path, mil: Mil, tmp_path: Path) -> None:
+    for name, width, message in (("uni", 16, "'uni'"), ("simulated", 24, "24 wide")):
         folder = tmp_path / name
         write_trident(folder / "a.h5", random_features(5, width), encoder=name)
-        found = mil("predict", real_run / "checkpoint", "--features", folder, "--out", tmp_path / "s.csv")
-        assert (found.code, found.err.count("\n")) == (2, 1)
-        assert said in found.err
-        assert "simulated" in found.err
+        result = mil("predict", real_run / "checkpoint", "--features", folder, "--out", tmp_path / "s.csv")
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert message in result.err
+        assert "simulated" in result.err
     assert not (tmp_path / "s.csv").exists()
 
 
-def test_features_of_tiles_of_another_size_are_refused_by_name(real_run: Path, mil: Mil, tmp_path: Path) -> None:
+def test_features_of_tiles_of_another_size_are_refused(real_run: Path, mil: Mil, tmp_path: Path) -> None:
     recorded = files.read_json(real_run / "checkpoint" / "manifest.json")["data"]["geometry"]
     assert recorded == {"mpp": 0.5, "tile_px": 256.0, "mpp_verified": True, "tile_px_verified": True}
     path = write_trident(tmp_path / "features" / "a.h5", random_features(5, 16), encoder="simulated")
     words = ["--features", path.parent, "--out", tmp_path / "s.csv"]
-    for name, value, said in (("target_magnification", 40, "mpp 0.25"), ("patch_size", 512, "tile_px 512")):
+    for name, value, message in (("target_magnification", 40, "mpp 0.25"), ("patch_size", 512, "tile_px 512")):
         with h5py.File(path, "r+") as file:
             before = file["coords"].attrs[name]
             file["coords"].attrs[name] = value
-        found = mil("predict", real_run / "checkpoint", *words)
-        assert (found.code, found.err.count("\n")) == (2, 1)
-        assert f"{said}, the checkpoint of msi-crc expects" in found.err
+        result = mil("predict", real_run / "checkpoint", *words)
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert f"{message}, the checkpoint of msi-crc expects" in result.err
         with h5py.File(path, "r+") as file:
             file["coords"].attrs[name] = before
     assert mil("predict", real_run / "checkpoint", *words).code == 0
 
 
-def test_files_are_read_as_in_training_unless_the_user_says_otherwise(real_run: Path, tmp_path: Path) -> None:
+def test_files_are_read_as_in_training_by_default(real_run: Path, tmp_path: Path) -> None:
     write_trident(tmp_path / "a.h5", random_features(5, 16)[None], grid(5)[None], encoder="simulated")
     loaded = checkpoint.load(real_run / "checkpoint")
     assert loaded.reading == Reading()
     with pytest.raises(FeatureError, match=r"batch_axis=true"):
         predict(loaded, tmp_path)
-    asked = predict(loaded, tmp_path, reading=Reading(batch_axis=True))
+    with_option = predict(loaded, tmp_path, reading=Reading(batch_axis=True))
     recorded = predict(dataclasses.replace(loaded, reading=Reading(batch_axis=True)), tmp_path)
-    pd.testing.assert_frame_equal(asked, recorded)
+    pd.testing.assert_frame_equal(with_option, recorded)
 
 
-def test_a_slide_without_features_and_a_broken_checkpoint_are_refused(
+def test_missing_features_and_a_modified_checkpoint_are_refused(
     real_run: Path, hospital: Path, mil: Mil, tmp_path: Path
 ) -> None:
     cohort = tmp_path / "cohort.csv"
-    named = slides(hospital)[["patient", "slide"]]
+    named = slide_table(hospital)[["patient", "slide"]]
     pd.concat([named, pd.DataFrame({"patient": ["p9"], "slide": ["s999"]})]).to_csv(cohort, index=False)
     words = ["--features", hospital / "features", "--out", tmp_path / "s.csv"]
-    said = mil("predict", real_run / "checkpoint", *words, "--cohort", cohort)
-    assert said.code == 2
-    assert "'s999'" in said.err
-    broken = shutil.copytree(real_run / "checkpoint", tmp_path / "broken")
-    (broken / "README.md").write_text("All is well.")
-    said = mil("predict", broken, *words)
-    assert (said.code, said.err.count("\n")) == (2, 1)
-    assert "README.md is not the file" in said.err
+    result = mil("predict", real_run / "checkpoint", *words, "--cohort", cohort)
+    assert result.code == 2
+    assert "'s999'" in result.err
+    modified = shutil.copytree(real_run / "checkpoint", tmp_path / "modified")
+    (modified / "README.md").write_text("All is well.")
+    result = mil("predict", modified, *words)
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "README.md is not the file" in result.err
     assert not (tmp_path / "s.csv").exists()

@@ -1,4 +1,4 @@
-"""Attention of queries to tiles, and of rows to each other, against torch's own."""
+"""Cross-attention from queries to tiles and self-attention between rows, against torch.nn.MultiheadAttention."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from mil.layers.self_attention import SelfAttention
 
 
 def as_torch(layer: CrossAttention | SelfAttention, width: int, tile_dim: int) -> nn.MultiheadAttention:
-    """Torch's module with this layer's weights."""
+    """Return torch's module with the weights of this layer."""
     reference = nn.MultiheadAttention(width, layer.heads, kdim=tile_dim, vdim=tile_dim, batch_first=True).double()
     state = reference.state_dict()
     weights = [layer.query.weight, layer.key.weight, layer.value.weight]
@@ -30,7 +30,7 @@ def as_torch(layer: CrossAttention | SelfAttention, width: int, tile_dim: int) -
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4), count=st.integers(1, 3), heads=st.sampled_from([1, 2])
 )
-def test_queries_read_tiles_as_torchs_attention_does(sizes: list[int], count: int, heads: int) -> None:
+def test_cross_attention_matches_torch(sizes: list[int], count: int, heads: int) -> None:
     torch.manual_seed(0)
     layer = CrossAttention(8, 5, 8, heads).double()
     reference = as_torch(layer, 8, 5)
@@ -43,7 +43,7 @@ def test_queries_read_tiles_as_torchs_attention_does(sizes: list[int], count: in
         torch.testing.assert_close(shares, weights[0].permute(2, 0, 1))
 
 
-def test_rows_read_each_other_as_in_torchs_attention() -> None:
+def test_self_attention_matches_torch() -> None:
     torch.manual_seed(0)
     layer, rows = SelfAttention(8, 2).double(), torch.randn(3, 7, 8, dtype=torch.float64)
     expected, _ = as_torch(layer, 8, 8)(rows, rows, rows)
@@ -51,6 +51,6 @@ def test_rows_read_each_other_as_in_torchs_attention() -> None:
 
 
 @pytest.mark.parametrize("layer", [lambda: CrossAttention(8, 5, 8, 3), lambda: SelfAttention(8, 3)])
-def test_heads_have_to_share_the_width_evenly(layer: type[nn.Module]) -> None:
+def test_width_not_divisible_by_heads_is_refused(layer: type[nn.Module]) -> None:
     with pytest.raises(ValueError, match="width 8 in 3 heads, expected a multiple of them"):
         layer()

@@ -1,4 +1,4 @@
-"""Masks from random bytes: the rate, the scale, the seed and the gradient."""
+"""Dropout masks from random bytes: rate, scale, seed and gradient."""
 
 import pytest
 import torch
@@ -13,19 +13,19 @@ def drop(values: torch.Tensor, rate: float, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("rate", "in_force"), [(0.25, 64 / 256), (0.5, 128 / 256), (0.1, 26 / 256), (0.999, 255 / 256)]
+    ("rate", "effective"), [(0.25, 64 / 256), (0.5, 128 / 256), (0.1, 26 / 256), (0.999, 255 / 256)]
 )
-def test_the_rate_in_force_is_a_256th_and_the_survivors_are_scaled_by_it(rate: float, in_force: float) -> None:
+def test_effective_rate_is_a_multiple_of_a_256th(rate: float, effective: float) -> None:
     count = 1_000_000
     dropped = drop(torch.ones(count, dtype=torch.float64), rate)
-    four_deviations = 4 * (in_force * (1 - in_force) / count) ** 0.5
-    assert (dropped == 0).double().mean().item() == pytest.approx(in_force, abs=four_deviations)
+    four_deviations = 4 * (effective * (1 - effective) / count) ** 0.5
+    assert (dropped == 0).double().mean().item() == pytest.approx(effective, abs=four_deviations)
     assert torch.equal(dropped[dropped != 0], dropped.max().expand(int((dropped != 0).sum())))
-    assert dropped.max().item() == 1 / (1 - in_force)
-    assert dropped.mean().item() == pytest.approx(1, abs=four_deviations / (1 - in_force))
+    assert dropped.max().item() == 1 / (1 - effective)
+    assert dropped.mean().item() == pytest.approx(1, abs=four_deviations / (1 - effective))
 
 
-def test_neighbours_in_one_draw_are_dropped_independently() -> None:
+def test_adjacent_elements_are_dropped_independently() -> None:
     dropped = drop(torch.ones(125_000, 8), 0.5) != 0
     correlation = torch.corrcoef(dropped.T.double())
     torch.testing.assert_close(correlation, torch.eye(8, dtype=torch.float64), rtol=0, atol=5 / 125_000**0.5)
@@ -36,12 +36,12 @@ def test_evaluation_is_the_identity() -> None:
     assert Dropout(0.5).eval()(values) is values
 
 
-def test_no_rate_drops_nothing() -> None:
+def test_rate_zero_drops_nothing() -> None:
     values = torch.randn(5, 3)
     assert Dropout(0).train()(values) is values
 
 
-def test_torchs_seed_decides_the_mask() -> None:
+def test_mask_depends_on_the_seed_of_torch() -> None:
     values = torch.randn(40, 30)
     assert torch.equal(drop(values, 0.5, seed=1), drop(values, 0.5, seed=1))
     assert not torch.equal(drop(values, 0.5, seed=1), drop(values, 0.5, seed=2))
@@ -50,7 +50,7 @@ def test_torchs_seed_decides_the_mask() -> None:
     assert not torch.equal(layer(values), layer(values))
 
 
-def test_the_gradient_is_masked_alike() -> None:
+def test_gradient_has_the_same_mask() -> None:
     values = torch.randn(40, 30, requires_grad=True)
     dropped = drop(values, 0.25)
     (gradient,) = torch.autograd.grad(dropped.sum(), values)
@@ -59,19 +59,19 @@ def test_the_gradient_is_masked_alike() -> None:
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 3), (0, 4), (2, 3, 5)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_any_shape_and_precision_is_kept(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_shape_and_dtype_are_preserved(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     dropped = drop(torch.ones(shape, dtype=dtype), 0.5)
     assert dropped.shape == shape
     assert dropped.dtype == dtype
     assert set(dropped.flatten().tolist()) <= {0, 2}
 
 
-def test_the_last_elements_of_an_odd_count_are_dropped_too() -> None:
+def test_last_elements_of_an_odd_count_are_dropped_too() -> None:
     survives = torch.stack([drop(torch.ones(11), 0.5, seed) for seed in range(400)]) != 0
     assert ((survives.double().mean(0) - 0.5).abs() < 4 * 0.5 / 400**0.5).all()
 
 
-def test_elsewhere_than_on_a_cpu_the_fused_kernel_is_used() -> None:
+def test_fused_kernel_is_used_off_the_cpu() -> None:
     values = torch.empty(4, 5, device="meta")
     dropped = drop(values, 0.5)
     assert dropped.device.type == "meta"

@@ -1,4 +1,4 @@
-"""Nyström attention against its equations with every padding token laid out, and against attention itself."""
+"""Nyström attention against its equations with explicit padding, and against exact attention."""
 
 import pytest
 import torch
@@ -14,22 +14,22 @@ def layer(landmarks: int, padded: bool = True) -> NystromAttention:
     return NystromAttention(12, heads=3, landmarks=landmarks, padded=padded).double().eval()
 
 
-def drawn(tokens: int, seed: int = 1) -> Tensor:
+def random_tokens(tokens: int, seed: int = 1) -> Tensor:
     return torch.randn(tokens, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def split(model: NystromAttention, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, scaled, keys and values of each head `(h, t, w)`."""
+def head_inputs(model: NystromAttention, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return scaled queries, keys and values of each head, `(h, t, w)`."""
     query, key, value = (
         part.view(len(tokens), 3, -1).transpose(0, 1) for part in (tokens @ model.qkv.weight.T).chunk(3, 1)
     )
     return query / query.shape[2] ** 0.5, key, value
 
 
-def laid_out(model: NystromAttention, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Equation (15) over the tokens with zeros before them, head by head."""
+def with_explicit_padding(model: NystromAttention, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Apply equation (15) to the tokens after explicit zero padding, head by head."""
     padding = -len(tokens) % model.landmarks
-    heads = zip(*split(model, torch.cat([tokens.new_zeros(padding, tokens.shape[1]), tokens])), strict=True)
+    heads = zip(*head_inputs(model, torch.cat([tokens.new_zeros(padding, tokens.shape[1]), tokens])), strict=True)
     sections = [
         (query, key, value, *(rows.view(model.landmarks, -1, rows.shape[1]).mean(1) for rows in (query, key)))
         for query, key, value in heads
@@ -55,23 +55,23 @@ def laid_out(model: NystromAttention, tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize("landmarks", [1, 4, 8])
-def test_padding_counted_once_gives_what_padding_laid_out_gives(tokens: int, landmarks: int) -> None:
-    model, rows = layer(landmarks), drawn(tokens)
-    # the equal rows that are laid out are singular, and rounding grows in the iteration
-    torch.testing.assert_close(model(rows), laid_out(model, rows), rtol=1e-6, atol=1e-8)
+def test_implicit_padding_matches_explicit_padding(tokens: int, landmarks: int) -> None:
+    model, rows = layer(landmarks), random_tokens(tokens)
+    # equal padding rows make the matrix singular, so rounding errors grow in the iteration
+    torch.testing.assert_close(model(rows), with_explicit_padding(model, rows), rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("tokens", [8, 16, 40])
-def test_without_padding_to_do_both_readings_are_one(tokens: int) -> None:
-    rows = drawn(tokens)
+def test_padded_and_unpadded_agree_if_no_padding_is_needed(tokens: int) -> None:
+    rows = random_tokens(tokens)
     torch.testing.assert_close(layer(8, padded=False)(rows), layer(8)(rows), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 7])
-def test_where_every_token_is_a_landmark_unpadded_it_is_attention(tokens: int) -> None:
-    model, rows = layer(8, padded=False), drawn(tokens)
+def test_unpadded_is_exact_if_every_token_is_a_landmark(tokens: int) -> None:
+    model, rows = layer(8, padded=False), random_tokens(tokens)
     model.iterations = 40
-    query, key, value = split(model, rows)
+    query, key, value = head_inputs(model, rows)
     weights = (query @ key.mT).softmax(2)
     torch.nn.init.zeros_(model.local.weight)
     out, first = model(rows)
@@ -80,8 +80,8 @@ def test_where_every_token_is_a_landmark_unpadded_it_is_attention(tokens: int) -
     torch.testing.assert_close(first, weights[:, 0], rtol=1e-6, atol=1e-8)
 
 
-def test_without_padding_each_landmark_is_the_mean_of_its_own_tokens() -> None:
-    model, rows = layer(4, padded=False), drawn(7)
+def test_unpadded_landmarks_are_segment_means() -> None:
+    model, rows = layer(4, padded=False), random_tokens(7)
     segment, weight, padding = model._segments(7, rows.device)
     assert segment.tolist() == [0, 1, 1, 2, 2, 3, 3]
     assert (weight.tolist(), padding) == ([1, 1, 1, 1], 1)
@@ -89,14 +89,14 @@ def test_without_padding_each_landmark_is_the_mean_of_its_own_tokens() -> None:
     torch.testing.assert_close(means, torch.stack([part.mean(0) for part in torch.split(rows, [1, 2, 2, 2])]))
 
 
-def test_the_iteration_finds_the_inverse() -> None:
+def test_pseudo_inverse_converges_to_the_inverse() -> None:
     torch.manual_seed(0)
     matrix = (3 * torch.randn(2, 6, 6, dtype=torch.float64)).softmax(2)
     inverse = pseudo_inverse(matrix, torch.ones(6), iterations=40)
     torch.testing.assert_close(inverse, torch.linalg.inv(matrix), rtol=1e-8, atol=1e-10)
 
 
-def test_equal_rows_and_columns_stand_for_each_other() -> None:
+def test_pseudo_inverse_merges_equal_rows_and_columns() -> None:
     torch.manual_seed(0)
     small = torch.randn(1, 4, 4, dtype=torch.float64)
     which = torch.tensor([0, 0, 0, 1, 2, 3])
@@ -107,6 +107,6 @@ def test_equal_rows_and_columns_stand_for_each_other() -> None:
     torch.testing.assert_close(inverse, expected[:, 2:, 2:] * weight, rtol=1e-9, atol=1e-11)
 
 
-def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
+def test_width_not_divisible_by_heads_is_refused() -> None:
     with pytest.raises(ValueError, match="width 10 in 4 heads, expected a multiple of them"):
         NystromAttention(10, 4, 8)

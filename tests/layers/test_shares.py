@@ -1,4 +1,4 @@
-"""Weights read as attention."""
+"""Weights normalised to attention."""
 
 import pytest
 import torch
@@ -14,11 +14,11 @@ def test_weights_are_scaled_to_sum_to_one(weights: list[float], expected: list[f
     assert shares(torch.tensor(weights, dtype=torch.float32)).tolist() == expected
 
 
-def test_bfloat16_is_read_in_float32() -> None:
+def test_bfloat16_weights_become_float32() -> None:
     assert shares(torch.ones(3, dtype=torch.bfloat16)).dtype == torch.float32
 
 
-def test_the_gradient_is_finite_where_no_weight_is_positive() -> None:
+def test_gradient_is_finite_if_no_weight_is_positive() -> None:
     weights = torch.tensor([-1.0, -2], requires_grad=True)
     (gradient,) = torch.autograd.grad((shares(weights) * torch.tensor([1.0, 2])).sum(), weights)
     assert gradient.tolist() == [0, 0]

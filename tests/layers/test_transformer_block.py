@@ -1,4 +1,4 @@
-"""Transformer layers against torch's own, with distances as its mask."""
+"""Transformer layers against torch.nn.TransformerEncoderLayer, with distances as its mask."""
 
 import pytest
 import torch
@@ -12,8 +12,8 @@ from mil.layers.transformer_block import Distances, EncoderLayer
 HEADS, WIDTH = 2, 8
 
 
-def layers(heads: int = HEADS) -> tuple[EncoderLayer, nn.TransformerEncoderLayer]:
-    """Ours and torch's, of the same weights."""
+def encoder_layers(heads: int = HEADS) -> tuple[EncoderLayer, nn.TransformerEncoderLayer]:
+    """Return our layer and torch's with the same weights."""
     torch.manual_seed(0)
     ours = EncoderLayer(WIDTH, heads, 12, dropout=0.25).double().eval()
     theirs = nn.TransformerEncoderLayer(WIDTH, heads, 12, activation="gelu", batch_first=True, norm_first=True)
@@ -32,12 +32,12 @@ def layers(heads: int = HEADS) -> tuple[EncoderLayer, nn.TransformerEncoderLayer
     return ours, theirs
 
 
-def drawn(tokens: int) -> Tensor:
+def random_tokens(tokens: int) -> Tensor:
     return torch.randn(tokens, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(tokens))
 
 
 def distances(tiles: int, slides: int = 1, apart: float = 100) -> Distances:
-    """Of tiles in rows of three, 256 pixels apart; with several slides every other tile on the next."""
+    """Return distances of tiles in rows of three, 256 pixels apart, assigned to the slides in turn."""
     order = torch.arange(tiles)
     xy = 256 * torch.stack([order // slides % 3, order // slides // 3], 1)
     bags = Bags(torch.zeros(tiles, 1), (tiles,), xy, order % slides if slides > 1 else None)
@@ -45,17 +45,17 @@ def distances(tiles: int, slides: int = 1, apart: float = 100) -> Distances:
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 9])
-def test_a_layer_is_torchs_own(tokens: int) -> None:
-    ours, theirs = layers()
-    rows = drawn(tokens)
+def test_layer_matches_torch(tokens: int) -> None:
+    ours, theirs = encoder_layers()
+    rows = random_tokens(tokens)
     torch.testing.assert_close(ours(rows), theirs(rows.unsqueeze(0)).squeeze(0))
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
 @pytest.mark.parametrize("slides", [1, 2])
-def test_distances_times_slopes_are_taken_off_the_scores(heads: int, slides: int) -> None:
-    ours, theirs = layers(heads)
-    rows = drawn(8)
+def test_distances_times_slopes_are_subtracted_from_the_scores(heads: int, slides: int) -> None:
+    ours, theirs = encoder_layers(heads)
+    rows = random_tokens(8)
     bias = torch.zeros(heads, 8, 8, dtype=torch.float64)
     for head in range(heads):
         for first in range(1, 8):
@@ -68,43 +68,43 @@ def test_distances_times_slopes_are_taken_off_the_scores(heads: int, slides: int
     torch.testing.assert_close(ours(rows, distances(7, slides, apart=30)), expected, rtol=1e-6, atol=1e-7)
 
 
-def test_the_first_token_alone_is_what_it_is_among_all() -> None:
-    ours, _ = layers()
-    rows = drawn(9)
+def test_first_token_alone_matches_the_full_layer() -> None:
+    ours, _ = encoder_layers()
+    rows = random_tokens(9)
     first, attention = ours.first(rows)
     torch.testing.assert_close(first, ours(rows)[0])
     torch.testing.assert_close(first, ours(rows, distances(8))[0])
     query, key, _ = (part.view(9, HEADS, -1) for part in ours.qkv(ours.norm(rows)).chunk(3, 1))
-    scores = torch.einsum("hw,thw->ht", query[0], key) / 2  # the root of 4 channels
+    scores = torch.einsum("hw,thw->ht", query[0], key) / 2  # square root of 4 channels
     torch.testing.assert_close(attention, scores.softmax(1))
 
 
-def test_few_tokens_at_a_time_change_neither_result_nor_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, _ = layers()
+def test_processing_in_blocks_changes_neither_result_nor_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, _ = encoder_layers()
     results = []
     for biases in (transformer_block.BIASES, 1, 3 * 10 * HEADS):
         monkeypatch.setattr(transformer_block, "BIASES", biases)
-        rows = drawn(10).requires_grad_()
+        rows = random_tokens(10).requires_grad_()
         read = ours(rows, distances(9))
         results.append([read, *torch.autograd.grad(read.square().sum(), [rows, *ours.parameters()])])
     torch.testing.assert_close(results[1], results[0])
     torch.testing.assert_close(results[2], results[0])
 
 
-def test_no_attention_of_all_to_all_is_ever_held() -> None:
+def test_full_attention_matrix_is_never_stored() -> None:
     ours = EncoderLayer(WIDTH, HEADS, 12, dropout=0.25).train()
     rows = torch.randn(3000, WIDTH, requires_grad=True)
     sizes: list[int] = []
 
-    def noted(tensor: Tensor) -> Tensor:
+    def record_size(tensor: Tensor) -> Tensor:
         sizes.append(tensor.numel())
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(noted, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(record_size, lambda tensor: tensor):
         ours(rows, distances(2999))
     assert max(sizes) <= 3000 * 3 * WIDTH
 
 
-def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
+def test_width_not_divisible_by_heads_is_refused() -> None:
     with pytest.raises(ValueError, match="width 10 in 4 heads, expected a multiple of them"):
         EncoderLayer(10, 4, 8, 0)

@@ -1,4 +1,4 @@
-"""The data of the benchmark of models, its unit tests and its tables."""
+"""The model benchmark: its data sets, unit tests and tables."""
 
 import os
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from mil.stats import auroc
 
 DATA = Path(os.environ.get("MIL_REAL_DATA", "no-real-data"))
 COUNTS = {"musk1": (92, 47, 476), "musk2": (102, 39, 6598), "elephant": (200, 100, 1391), "ucsb": (58, 26, 2002)}
-"""Bags, positive ones and tiles, as the sources of these data state them."""
+"""Numbers of bags, positive bags and tiles according to the sources of the data."""
 needs_data = pytest.mark.skipif(
     not (DATA / "classic_mil").exists(), reason="$MIL_REAL_DATA does not name a folder with classic_mil/"
 )
@@ -30,7 +30,7 @@ Scripts = tuple[ModuleType, ...]
 
 @needs_data
 @pytest.mark.parametrize("name", COUNTS)
-def test_a_classic_data_set_has_the_bags_that_its_source_states(name: str, scripts: Scripts) -> None:
+def test_classic_data_sets_have_the_published_counts(name: str, scripts: Scripts) -> None:
     data = scripts[1].classic(name, DATA)
     counts = (len(data.label), int(data.label.sum()), sum(map(len, data.features)))
     assert counts == COUNTS[name]
@@ -38,14 +38,14 @@ def test_a_classic_data_set_has_the_bags_that_its_source_states(name: str, scrip
 
 
 @needs_data
-def test_a_patient_of_the_nuclei_is_positive_where_one_nucleus_is(scripts: Scripts) -> None:
+def test_crc_patient_is_positive_if_any_nucleus_is(scripts: Scripts) -> None:
     data = scripts[1].crc_nuclei(DATA)
     assert len(data.label) == 60
     assert [bool(truth.any()) for truth in data.truth] == (data.label == 1).tolist()
     assert [len(truth) for truth in data.truth] == [len(bag) for bag in data.features]
 
 
-def test_a_simulated_cohort_has_its_oracle_and_its_positive_tiles(
+def test_simulated_data_have_an_oracle_and_positive_tiles(
     scripts: Scripts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scripts[1], "PATIENTS", 30)
@@ -57,7 +57,7 @@ def test_a_simulated_cohort_has_its_oracle_and_its_positive_tiles(
     assert auroc(shares, data.label == 1) > 0.8
 
 
-def test_standardised_features_have_the_moments_of_the_bags_that_set_them(scripts: Scripts) -> None:
+def test_features_are_standardised_by_the_given_bags(scripts: Scripts) -> None:
     features = [torch.randn(n, 3, generator=torch.Generator().manual_seed(n)) * 4 + 2 for n in (5, 9, 40)]
     features = [torch.cat([bag, torch.ones(len(bag), 1)], 1) for bag in features]
     data = scripts[1].Data(features, np.array([0, 1, 0]), "auroc")
@@ -78,21 +78,21 @@ def near(bag: torch.Tensor, concept: int) -> int:
     return int(((bag - concept).abs().amax(1) < 0.8).sum())
 
 
-def test_in_two_of_the_unit_tests_the_poison_marks_the_opposite_class(scripts: Scripts) -> None:
+def test_poison_marks_opposite_classes_in_training_and_test(scripts: Scripts) -> None:
     for name in ("single concept", "multi-concept"):
         test = scripts[1].unit_tests(0)[name]
         for part, side in ((test.train, 0), (test.test, 1)):
             assert [poison(bag) for bag in part.features] == (part.label == side).tolist()
 
 
-def test_both_concepts_together_make_a_bag_positive(scripts: Scripts) -> None:
+def test_bag_is_positive_if_it_has_both_concepts(scripts: Scripts) -> None:
     for name in ("multi-concept", "false frequency"):
         test = scripts[1].unit_tests(1)[name]
         for part in (test.train, test.test):
             assert [min(near(bag, 2), near(bag, 3)) > 0 for bag in part.features] == (part.label == 1).tolist()
 
 
-def test_false_frequency_misleads_a_count_of_concepts_but_not_a_test_for_both(
+def test_false_frequency_misleads_only_concept_counts(
     scripts: Scripts,
 ) -> None:
     test = scripts[1].unit_tests(2)["false frequency"]
@@ -103,7 +103,7 @@ def test_false_frequency_misleads_a_count_of_concepts_but_not_a_test_for_both(
         assert auroc(both, part.label == 1) == 1
 
 
-def test_a_model_is_scored_on_the_bags_of_its_fold_only(scripts: Scripts) -> None:
+def test_model_is_scored_on_held_out_bags_only(scripts: Scripts) -> None:
     rng = torch.Generator().manual_seed(0)
     label = np.arange(40) % 2
     bags = [torch.randn(6, 8, generator=rng) + 2.0 * positive for positive in label]
@@ -114,7 +114,7 @@ def test_a_model_is_scored_on_the_bags_of_its_fold_only(scripts: Scripts) -> Non
     assert np.mean(scripts[2].cross_validated("mean", noise, 0, settings)["scores"]) < 0.8
 
 
-def test_the_tables_show_which_models_beat_mean_pooling(scripts: Scripts, tmp_path: Path) -> None:
+def test_tables_show_which_models_beat_mean_pooling(scripts: Scripts, tmp_path: Path) -> None:
     script = scripts[0]
     description = {"bags": 50, "positive": 20, "metric": "auroc", "oracle": 0.95, "published": {"abmil": 0.9}}
     scores = {
@@ -142,7 +142,7 @@ def test_the_tables_show_which_models_beat_mean_pooling(scripts: Scripts, tmp_pa
     assert words == "- toy (50 bags): better than mean pooling: `abmil`; worse: `max`."
 
 
-def test_the_table_says_which_models_need_coordinates(scripts: Scripts, tmp_path: Path) -> None:
+def test_table_marks_models_that_need_coordinates(scripts: Scripts, tmp_path: Path) -> None:
     script = scripts[0]
     description = {"bags": 50, "positive": 20, "metric": "auroc", "oracle": None, "published": {}}
     write_json(script.Trial("mean", "toy").path(tmp_path), {"data": description, "scores": [0.7, 0.8], "attention": []})

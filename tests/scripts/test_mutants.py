@@ -1,4 +1,4 @@
-"""The script of mutation tests: which mutations are stale, and which are noticed by the tests of a small project."""
+"""The mutation test script: which mutations are stale, and which ones the tests of a small project kill."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ def mutants(script: Callable[[str], ModuleType]) -> ModuleType:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout of one function and its test, which needs none of pytest's plugins; loading them takes a second."""
+    """Return a checkout with one function and its test; pytest runs without plugins, which take a second to load."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     for name, text in {"mil/__init__.py": "", "mil/order.py": CODE, "tests/test_order.py": TEST}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -45,7 +45,7 @@ def write_list(project: Path, *mutations: Mapping[str, object]) -> None:
         ({**NOTICED, "file": "mil/gone.py"}, 1),
     ],
 )
-def test_a_mutation_is_stale_unless_its_text_occurs_exactly_once_and_its_tests_exist(
+def test_stale_mutations_are_counted(
     mutation: Mapping[str, object], code: int, mutants: ModuleType, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_list(project, mutation)
@@ -53,7 +53,7 @@ def test_a_mutation_is_stale_unless_its_text_occurs_exactly_once_and_its_tests_e
     assert capsys.readouterr().out.splitlines()[-1] == f"{code} of 1 mutations are stale"
 
 
-def test_mutations_are_chosen_by_area_file_and_place_in_the_list(
+def test_mutations_are_selected_by_area_file_and_position(
     mutants: ModuleType, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_list(project, TWICE, NOTICED, WITHOUT_TESTS)
@@ -70,7 +70,7 @@ def test_mutations_are_chosen_by_area_file_and_place_in_the_list(
         assert capsys.readouterr().out.splitlines()[-1] == f"{counted} mutations are stale"
 
 
-def test_mutations_are_reported_as_killed_survived_or_stale_and_the_checkout_stays_as_it_is(
+def test_outcomes_are_reported_and_the_checkout_is_unchanged(
     mutants: ModuleType, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_list(project, NOTICED, UNNOTICED, TWICE)
@@ -81,7 +81,7 @@ def test_mutations_are_reported_as_killed_survived_or_stale_and_the_checkout_sta
     assert (project / "mil" / "order.py").read_text() == CODE
 
 
-def test_nothing_is_tried_where_the_tests_fail_without_a_mutation(
+def test_no_mutation_is_tried_if_the_tests_already_fail(
     mutants: ModuleType, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_list(project, NOTICED)

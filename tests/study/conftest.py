@@ -1,4 +1,4 @@
-"""Feature files as tests/data writes them."""
+"""Fixtures shared with the tests of features."""
 
 from tests.features.conftest import trident
 

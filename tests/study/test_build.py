@@ -1,4 +1,4 @@
-"""Every choice of conf/ builds, options that only a constructor knows are taken, values out of range are refused."""
+"""Every choice of conf/ builds, constructor options are accepted, and invalid values are refused."""
 
 from functools import cache
 from pathlib import Path
@@ -23,11 +23,11 @@ from tests.features.conftest import random_features, write_stamp
 
 TOOLS, MODELS = config.choices("tool"), config.choices("model")
 KINDS = {str(node["tool"]["endpoint"]["_target_"]): name for name, node in config.described("tool").items()}
-"""Of every endpoint one tool."""
+"""One tool for each endpoint class."""
 
 
-def refused(*words: str) -> str:
-    """What is said of these words, in one line."""
+def refusal_of(*words: str) -> str:
+    """Return the one-line message with which these arguments are refused."""
     with pytest.raises(ConfigError) as error:
         compose(list(words))
     assert "\n" not in str(error.value)
@@ -49,7 +49,7 @@ def test_every_model_builds_for_every_endpoint(tool: str, model: str) -> None:
     assert all(column.shape == (2,) for column in endpoint.decode(logits).values())
 
 
-def test_a_model_that_cannot_learn_the_endpoint_says_so_before_any_work() -> None:
+def test_model_that_cannot_learn_the_endpoint_is_refused_early() -> None:
     words = [word for word in TINY if not word.startswith(("model.", "simulation.target."))]
     settings = compose([*words, "tool=surv-crc", "model=clam_sb"])
     study = read_study(settings)
@@ -58,7 +58,7 @@ def test_a_model_that_cannot_learn_the_endpoint_says_so_before_any_work() -> Non
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_every_tool_can_be_simulated_with_the_columns_it_reads(tool: str) -> None:
+def test_every_simulation_has_the_columns_of_its_tool(tool: str) -> None:
     settings = compose([f"tool={tool}"])
     simulation = build.simulation(settings)
     assert set(simulation.target.columns) == set(build.endpoint(settings).columns)
@@ -76,13 +76,13 @@ def test_every_optimizer_and_schedule_builds(optimizer: str, schedule: str) -> N
     assert 0 < build.make(settings.schedule)(0, 10) <= 1
 
 
-def test_encoders_with_a_width_are_known_by_name() -> None:
-    known = {encoder.name: encoder.dim for encoder in build.known_encoders()}
-    assert known["uni"] == 1024
-    assert known["virchow2"] == 2560
+def test_known_encoders_have_widths() -> None:
+    widths = {encoder.name: encoder.dim for encoder in build.known_encoders()}
+    assert widths["uni"] == 1024
+    assert widths["virchow2"] == 2560
 
 
-def test_an_option_that_only_the_constructor_knows_is_taken() -> None:
+def test_constructor_options_absent_from_conf_are_accepted() -> None:
     settings = compose(["model.dropout=0.1", "model=mean", "optimizer.eps=1e-6"])
     assert settings.model.options.keywords() == {"by": "mean", "dropout": 0.1}
     assert settings.optimizer.options.keywords()["eps"] == 1e-6
@@ -92,8 +92,8 @@ def test_an_option_that_only_the_constructor_knows_is_taken() -> None:
     ("word", "near"),
     [("model.droput=0.1", "model.dropout"), ("model.gatd=true", "model.gated"), ("optimizer.lrr=1", "optimizer.lr")],
 )
-def test_an_option_that_nobody_knows_is_refused_with_the_nearest_name(word: str, near: str) -> None:
-    assert f"does not exist, did you mean '{near}'?" in refused(word)
+def test_unknown_option_error_names_the_nearest_one(word: str, near: str) -> None:
+    assert f"does not exist, did you mean '{near}'?" in refusal_of(word)
 
 
 @pytest.mark.parametrize(
@@ -132,16 +132,16 @@ def test_an_option_that_nobody_knows_is_refused_with_the_nearest_name(word: str,
         "seed=null",
     ],
 )
-def test_a_value_out_of_range_is_refused_by_its_name(word: str) -> None:
-    assert refused(word).startswith(word.partition("=")[0])
+def test_value_out_of_range_error_names_the_option(word: str) -> None:
+    assert refusal_of(word).startswith(word.partition("=")[0])
 
 
 @pytest.mark.parametrize("word", ["encoder.mpp=-1", "encoder.tile_px=nan", "+tool.tiles.mpp=0", "+tool.tiles.mpp=x"])
-def test_a_size_of_tiles_that_is_none_is_refused_by_its_name(word: str) -> None:
-    assert refused("encoder=uni", word).startswith(word.partition("=")[0].lstrip("+"))
+def test_invalid_tile_size_error_names_the_option(word: str) -> None:
+    assert refusal_of("encoder=uni", word).startswith(word.partition("=")[0].lstrip("+"))
 
 
-def test_the_users_word_on_files_and_tiles_reaches_the_store(tmp_path: Path) -> None:
+def test_options_on_files_and_tiles_reach_the_store(tmp_path: Path) -> None:
     write_stamp(tmp_path / "features" / "a.h5", random_features(5, 1024), extractor="uni")
     write_stamp(tmp_path / "features" / "b.h5", random_features(5, 1024), extractor="uni")
     (tmp_path / "cohort.csv").write_text("patient,slide,label\np1,a,0\np2,b.svs,1\n")
@@ -159,20 +159,20 @@ def test_the_users_word_on_files_and_tiles_reaches_the_store(tmp_path: Path) -> 
         read_study(compose([*given, "+tool.tiles.mppx=0.25"]))
 
 
-def test_what_has_to_be_given_is_asked_for() -> None:
-    assert refused("encoder=custom") == "encoder.dim has no value: give encoder.dim=..."
-    assert refused("~seed") == "seed has no value: give seed=..."
-    assert "nope" in refused("data.cohort='${nope}'")
+def test_missing_values_are_asked_for() -> None:
+    assert refusal_of("encoder=custom") == "encoder.dim has no value: give encoder.dim=..."
+    assert refusal_of("~seed") == "seed has no value: give seed=..."
+    assert "nope" in refusal_of("data.cohort='${nope}'")
 
 
-def test_a_cohort_without_features_is_refused_and_the_other_way_round() -> None:
+def test_cohort_and_features_must_be_given_together() -> None:
     for given, missing in (("cohort", "features"), ("features", "cohort")):
         with pytest.raises(ConfigError, match=f"data.{given} is given without data.{missing}, expected both"):
             read_study(compose([f"data.{given}=x"]))
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "message"),
     [
         ("model.dropout=2", "dropout rate is 2"),
         ("model.heads=none", "ABMIL"),
@@ -182,26 +182,26 @@ def test_a_cohort_without_features_is_refused_and_the_other_way_round() -> None:
         ("trainer.accelerator=abacus", "abacus"),
     ],
 )
-def test_a_bad_option_of_a_constructor_is_found_before_any_work(word: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said) as error:
+def test_invalid_constructor_options_are_refused_early(word: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
         rehearse(settings := compose([*TINY, word]), read_study(settings))
     assert "\n" not in str(error.value)
 
 
-def test_paths_are_quoted_where_hydra_would_read_them_as_something_else(tmp_path: Path) -> None:
+def test_paths_with_special_characters_are_quoted_for_hydra(tmp_path: Path) -> None:
     odd = tmp_path / 'it\'s a=b, "ü"'
     odd.mkdir()
     words = prepare([f"data.cohort={odd}", f"hydra.run.dir={odd}/new", "data.features=a,b", "split.folds=3"])
     assert words[0] == f"++data.cohort={quoted(str(odd))}"
     assert words[1] == f"hydra.run.dir={quoted(f'{odd}/new')}"
-    assert words[2:] == ["++data.features=a,b", "++split.folds=3"], "a sweep over two folders stays one"
+    assert words[2:] == ["++data.features=a,b", "++split.folds=3"], "a comma still makes a sweep over two folders"
     assert compose_run(words[:2]) == Composed(compose(words[:2]), odd / "new")
     assert compose(words[:1]).data.cohort == str(odd)
-    assert prepare(words[:2]) == words[:2], "what is quoted is not quoted again"
+    assert prepare(words[:2]) == words[:2], "quoted words are not quoted again"
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_bare_model_is_the_one_that_the_command_line_builds(name: str) -> None:
+def test_create_model_builds_the_same_model_as_the_command_line(name: str) -> None:
     torch.manual_seed(0)
     bare = mil.create_model(name, in_dim=6, out_dim=2)
     torch.manual_seed(0)
@@ -212,7 +212,7 @@ def test_a_bare_model_is_the_one_that_the_command_line_builds(name: str) -> None
     }
 
 
-def test_a_bare_model_takes_the_options_of_its_constructor() -> None:
+def test_create_model_accepts_constructor_options() -> None:
     assert mil.create_model("abmil_multihead", 6, 2, heads=3, embed_dim=5).get_parameter("head.weight").shape == (2, 15)
     with pytest.raises(ConfigError, match="unexpected keyword argument 'hedas'"):
         mil.create_model("abmil", 6, 2, hedas=3)
@@ -231,13 +231,13 @@ def test_a_bare_model_takes_the_options_of_its_constructor() -> None:
         (["tool=several", "tool.endpoint.endpoints.class.column=value"], "value"),
     ],
 )
-def test_a_target_that_would_be_its_own_prediction_is_refused(words: list[str], column: str) -> None:
+def test_target_named_like_a_prediction_column_is_refused(words: list[str], column: str) -> None:
     with pytest.raises(ConfigError, match=f"column '{column}' is one of the predictions' own") as error:
         build.endpoint(compose(words))
     assert "\n" not in str(error.value)
 
 
-def test_a_loss_that_compares_patients_needs_some_in_a_batch_or_the_whole_cohort() -> None:
+def test_cox_needs_larger_batches_or_the_whole_cohort() -> None:
     words = [word for word in TINY if not word.startswith(("data.batch_bags", "simulation.target."))]
     words = [*words, "tool=survival", "data.batch_bags=1"]
     settings = compose(words)
@@ -252,14 +252,14 @@ def test_a_loss_that_compares_patients_needs_some_in_a_batch_or_the_whole_cohort
 
 
 @pytest.mark.parametrize("model", ["dsmil", "acmil", "dtfd", "abmil_aem"])
-def test_a_model_with_a_loss_of_its_own_is_refused_for_the_whole_cohort(model: str) -> None:
+def test_whole_cohort_refuses_models_with_their_own_loss(model: str) -> None:
     words = [word for word in TINY if not word.startswith(("model.", "simulation.target."))]
     settings = compose([*words, "tool=survival", f"model={model}", "data.whole_cohort=true"])
     with pytest.raises(ConfigError, match=r"mil.models.*has a loss of its own beside the endpoint's"):
         rehearse(settings, read_study(settings))
 
 
-def test_queries_of_a_decoder_are_the_endpoints_of_several() -> None:
+def test_decoder_has_one_query_group_per_endpoint() -> None:
     settings = compose(["tool=several", "model=decoder"])
     endpoint = build.endpoint(settings)
     assert build.sizes(settings, 8, endpoint) == {"in_dim": 8, "out_dim": 3, "groups": [1, 1, 1]}
@@ -271,7 +271,7 @@ def test_queries_of_a_decoder_are_the_endpoints_of_several() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "refusal"),
+    ("covariates", "refusal"),
     [
         ("{numeric: [age], sorts: {}}", "option 'tool.covariates.sorts' does not exist"),
         ("{numeric: [age], fusion: early}", "tool.covariates.fusion=early, expected late or gated"),
@@ -280,12 +280,12 @@ def test_queries_of_a_decoder_are_the_endpoints_of_several() -> None:
         ("{numeric: [MSI]}", "column 'MSI' is what is to be predicted"),
     ],
 )
-def test_covariates_that_cannot_be_are_refused(said: str, refusal: str) -> None:
+def test_invalid_covariates_are_refused(covariates: str, refusal: str) -> None:
     with pytest.raises(ConfigError, match=refusal) as error:
-        read_study(compose([*TINY, f"+tool.covariates={said}"]))
+        read_study(compose([*TINY, f"+tool.covariates={covariates}"]))
     assert "\n" not in str(error.value)
 
 
-def test_the_package_has_no_other_name() -> None:
+def test_unknown_attribute_of_the_package_is_an_error() -> None:
     with pytest.raises(AttributeError, match="module 'mil' has no attribute 'create_modle'"):
         mil.__getattr__("create_modle")

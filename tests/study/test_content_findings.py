@@ -1,4 +1,4 @@
-"""What is in the files, as reading them shows."""
+"""Findings in the content of feature files."""
 
 import shutil
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def features(tiles: int = 20, dtype: torch.dtype = torch.float16) -> torch.Tenso
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16])
-def test_a_sound_slide_shows_nothing_but_its_digest(dtype: torch.dtype) -> None:
+def test_valid_slide_has_no_findings(dtype: torch.dtype) -> None:
     content = examined(slide(features(dtype=dtype), torch.from_numpy(grid(20))))
     assert len(content.sha256) == 64
     assert content == Content(sha256=content.sha256, tiles=20)
@@ -36,7 +36,7 @@ def test_a_sound_slide_shows_nothing_but_its_digest(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16])
-def test_bad_rows_are_counted_by_kind(dtype: torch.dtype) -> None:
+def test_nonfinite_and_zero_tiles_are_counted(dtype: torch.dtype) -> None:
     values = features(dtype=dtype)
     values[2, 1], values[3, 0], values[4, 5] = torch.nan, torch.inf, -torch.inf
     values[7], values[8] = 0, -0.0
@@ -49,18 +49,18 @@ def test_bad_rows_are_counted_by_kind(dtype: torch.dtype) -> None:
     assert problems({"a": content}, "warning")[0].severity == "warning"
 
 
-def test_the_largest_half_is_finite() -> None:
+def test_largest_float16_counts_as_finite() -> None:
     assert examined(slide(torch.full((3, 4), 65504.0, dtype=torch.float16) * torch.eye(3, 4))).not_finite == 0
 
 
-def test_identical_tiles_are_constant_but_one_tile_alone_is_not() -> None:
+def test_identical_tiles_are_constant_but_a_single_tile_is_not() -> None:
     tile = features(1)
     assert examined(slide(tile.expand(6, 8))).constant
     assert not examined(slide(tile)).constant
     assert examined(slide(torch.empty(0, 8, dtype=torch.float16))).tiles == 0
 
 
-def test_a_changed_bit_changes_the_digest_and_the_stored_type_counts() -> None:
+def test_digest_depends_on_values_and_dtype() -> None:
     values = features()
     changed = values.clone()
     changed[0, 0] += 0.01
@@ -68,7 +68,7 @@ def test_a_changed_bit_changes_the_digest_and_the_stored_type_counts() -> None:
     assert len(digests) == 3
 
 
-def regular(x: int = 12, y: int = 8, step: int = 512) -> np.ndarray:
+def grid_corners(x: int = 12, y: int = 8, step: int = 512) -> np.ndarray:
     return np.stack(np.meshgrid(np.arange(x), np.arange(y)), -1).reshape(-1, 2) * step
 
 
@@ -87,11 +87,11 @@ def regular(x: int = 12, y: int = 8, step: int = 512) -> np.ndarray:
         (lambda at: at + np.random.default_rng(0).integers(0, 200, at.shape) * [1, 0], "coords-off-grid"),
     ],
 )
-def test_coordinates_that_cannot_be_are_told_from_grids_of_several_pieces_of_tissue(
+def test_invalid_coordinates_are_reported_and_valid_grids_are_not(
     change: Callable[[np.ndarray], np.ndarray],
     code: str | None,
 ) -> None:
-    at = torch.from_numpy(np.asarray(change(regular())))
+    at = torch.from_numpy(np.asarray(change(grid_corners())))
     findings = problems({"a": examined(slide(features(len(at)), at))})
     assert [finding.code for finding in findings] == ([code] if code else [])
 
@@ -105,7 +105,7 @@ def store(tmp_path: Path, trident: Write) -> FeatureStore:
     return FeatureStore(tmp_path)
 
 
-def test_a_folder_is_read_in_processes_and_each_broken_file_is_named(store: FeatureStore) -> None:
+def test_unreadable_files_are_named(store: FeatureStore) -> None:
     progress: list[tuple[int, int]] = []
     read = contents(store, store.slides, 2, lambda done, of: progress.append((done, of)))
     assert list(read) == store.slides
@@ -118,7 +118,7 @@ def test_a_folder_is_read_in_processes_and_each_broken_file_is_named(store: Feat
     assert (broken.code, broken.severity, broken.count) == ("unreadable", "error", 1)
 
 
-def test_copies_are_an_error_across_the_split_and_a_warning_within_a_side(store: FeatureStore) -> None:
+def test_copies_are_an_error_only_across_the_split(store: FeatureStore) -> None:
     read = contents(store, store.slides)
     owner = {name: f"p-{name}" for name in store.slides}
 

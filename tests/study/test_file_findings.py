@@ -1,4 +1,4 @@
-"""Slides and files against each other."""
+"""Findings from comparing the slides of a cohort with the feature files."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,19 +18,19 @@ HEADER = Header(5, 8, "float16", "uni", "TRIDENT", 512, 0.5, True)
 MANY = [f"s{number:02d}" for number in range(30)]
 
 
-def missing(
+def missing_files(
     slides: Sequence[str], files: Sequence[str], on_missing: Literal["error", "skip"] = "error"
 ) -> list[Finding]:
     return without_files(pd.DataFrame({"slide": list(slides)}), files, on_missing)
 
 
-def test_slides_and_files_that_match_are_no_finding() -> None:
-    assert missing(MANY, MANY) == []
+def test_no_findings_if_slides_and_files_match() -> None:
+    assert missing_files(MANY, MANY) == []
     assert file_findings.without_slides(MANY, MANY, Path("x")) == []
 
 
-def test_what_is_missing_on_either_side_is_counted_and_the_first_ten_are_named() -> None:
-    (finding,) = missing(MANY, MANY[:18])
+def test_unmatched_slides_and_files_are_counted() -> None:
+    (finding,) = missing_files(MANY, MANY[:18])
     assert (finding.severity, finding.code, finding.count, finding.first) == (
         "error",
         "no-file",
@@ -41,11 +41,11 @@ def test_what_is_missing_on_either_side_is_counted_and_the_first_ten_are_named()
     assert finding.line.endswith("'s27' and 2 more")
     (finding,) = file_findings.without_slides(MANY, MANY[:18], Path("x"))
     assert (finding.severity, finding.count, finding.first) == ("warning", 12, tuple(MANY[18:28]))
-    assert missing(MANY, MANY[:18], "skip")[0].severity == "warning"
+    assert missing_files(MANY, MANY[:18], "skip")[0].severity == "warning"
 
 
-def test_none_in_common_is_an_error_that_shows_both_sides_once() -> None:
-    (finding,) = missing(["a", "b"], ["x"], "skip")
+def test_nothing_in_common_is_an_error_with_names_of_both_sides() -> None:
+    (finding,) = missing_files(["a", "b"], ["x"], "skip")
     assert (finding.severity, finding.line) == (
         "error",
         "none of 2 slides has a feature file: the table names 'a', 'b', the files 'x'",
@@ -53,7 +53,7 @@ def test_none_in_common_is_an_error_that_shows_both_sides_once() -> None:
     assert file_findings.without_slides(["x"], ["a", "b"], Path("x")) == []
 
 
-def test_broken_files_are_counted_and_the_first_one_is_explained() -> None:
+def test_unreadable_files_are_counted_and_the_first_explained() -> None:
     broken: dict[str, Header | FeatureError] = {"a": FeatureError("a.h5 is no HDF5"), "b": HEADER}
     (finding,) = file_findings.unreadable(broken)
     assert (finding.severity, finding.line, finding.count) == ("error", "a.h5 is no HDF5", 1)
@@ -62,7 +62,7 @@ def test_broken_files_are_counted_and_the_first_one_is_explained() -> None:
     assert (finding.severity, finding.first) == ("warning", ("a", "c"))
 
 
-def test_slides_without_tiles_are_found() -> None:
+def test_slides_without_tiles_are_reported() -> None:
     (finding,) = file_findings.empty({"a": HEADER, "b": replace(HEADER, tiles=0)})
     assert (finding.count, finding.first) == (1, ("b",))
     assert file_findings.empty({"a": HEADER}) == []
@@ -72,7 +72,7 @@ def test_slides_without_tiles_are_found() -> None:
     ("bare", "model", "severity"),
     [(["b"], None, "warning"), (["a", "b"], None, None), (["b"], "transmil", "error"), (["a", "b"], "x", "error")],
 )
-def test_slides_without_coordinates_matter_to_a_model_that_needs_them_or_among_others_that_have_them(
+def test_severity_of_missing_coordinates_depends_on_the_model(
     bare: list[str], model: str | None, severity: str | None
 ) -> None:
     headers = {slide: replace(HEADER, has_coords=slide not in bare) for slide in ("a", "b")}

@@ -1,4 +1,4 @@
-"""Labels that go along with sites, and classes too small for the folds."""
+"""Labels associated with sites, and classes too small for the folds."""
 
 import numpy as np
 import pandas as pd
@@ -23,23 +23,23 @@ def columns(counts: list[list[int]]) -> tuple["pd.Series[str]", "pd.Series[str]"
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.lists(st.integers(1, 60), min_size=3, max_size=3), min_size=2, max_size=5))
-def test_uncorrected_v_is_scipys_and_the_correction_only_lowers_it(counts: list[list[int]]) -> None:
+def test_bias_corrected_cramers_v_is_at_most_the_uncorrected(counts: list[list[int]]) -> None:
     strength, p = association(*columns(counts))
     plain = contingency.association(np.array(counts), method="cramer")
     assert 0 <= p <= 1
     assert 0 <= strength <= 1
-    # Bergsma's V may exceed the plain one only by its smaller denominator, where association is complete
+    # Bergsma's smaller denominator lets V exceed the plain one slightly if the association is complete
     assert strength <= plain * 1.2 + 1e-9
 
 
-def test_the_corrected_v_is_bergsmas() -> None:
-    # n 100, chi2 36, so phi2 0.36; both sides have two levels: (0.36 - 1/99) / (2 - 1/99 - 1)
+def test_cramers_v_has_bergsmas_correction() -> None:
+    # n = 100 and chi2 = 36, so phi2 = 0.36; with two levels each: (0.36 - 1/99) / (2 - 1/99 - 1)
     strength, p = association(*columns([[40, 10], [10, 40]]))
     assert strength == pytest.approx(((0.36 - 1 / 99) / (1 - 1 / 99)) ** 0.5)
     assert p == pytest.approx(1.97e-9, rel=0.01)
 
 
-def test_many_small_sites_alone_are_no_association() -> None:
+def test_many_small_sites_give_no_association() -> None:
     rng = np.random.default_rng(0)
     label = pd.Series(rng.integers(0, 2, 200).astype(str))
     sites = pd.Series(rng.integers(0, 60, 200).astype(str))
@@ -49,7 +49,7 @@ def test_many_small_sites_alone_are_no_association() -> None:
     assert confounded("MSI", label, sites) == []
 
 
-def test_a_label_that_the_site_tells_is_warned_of_and_a_weak_association_in_a_large_cohort_is_not() -> None:
+def test_only_a_strong_association_with_site_gives_a_warning() -> None:
     (finding,) = confounded("MSI", *columns([[45, 5], [5, 45]]))
     assert (finding.severity, finding.code, finding.count) == ("warning", "site", 100)
     assert "Cramér's V 0.8" in finding.message
@@ -59,13 +59,13 @@ def test_a_label_that_the_site_tells_is_warned_of_and_a_weak_association_in_a_la
     assert confounded("MSI", *columns([[5400, 4600], [4600, 5400]])) == []
 
 
-def test_one_site_one_class_and_unknown_sites_are_no_association() -> None:
+def test_single_site_or_class_and_unknown_sites_are_ignored() -> None:
     assert association(*columns([[5, 5]])) == (0.0, 1.0)
     classes, sites = columns([[45, 5], [5, 45]])
     assert confounded("MSI", classes, sites.where(sites == "c0", "")) == []
 
 
-def test_a_class_with_fewer_patients_than_folds_is_named_by_its_label() -> None:
+def test_class_smaller_than_the_folds_is_named() -> None:
     patients = pd.Index([f"p{number}" for number in range(9)])
     strata = pd.Series([0] * 6 + [1] * 3, patients)
     names = pd.DataFrame({"MSI": ["MSS"] * 6 + ["MSI-H"] * 3, "age": range(9)}, patients)
@@ -77,7 +77,7 @@ def test_a_class_with_fewer_patients_than_folds_is_named_by_its_label() -> None:
     assert finding.message.startswith("class stratum 1 has 3")
 
 
-def test_codes_become_words_and_unknown_ones_stay_unknown() -> None:
+def test_codes_become_strings_and_nan_stays_missing() -> None:
     words = codes_as_words(np.array([0.0, 1.0, np.nan]), pd.Index(["a", "b", "c"]))
     assert words.tolist()[:2] == ["0", "1"]
     assert words.isna().tolist() == [False, False, True]

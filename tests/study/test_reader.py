@@ -1,4 +1,4 @@
-"""Stages of reading a study: one that fails leaves independent ones alone, and nothing is read twice."""
+"""Stages of reading a study: a failed stage does not stop independent ones, and each stage runs once."""
 
 import shutil
 from collections.abc import Callable
@@ -23,19 +23,19 @@ from mil.study.source import StudySource
 
 @pytest.fixture
 def source(hospital: Path, tmp_path: Path) -> StudySource:
-    """Where a copy of the cohort can be read from, named from Python alone."""
+    """Return the source of a copy of the cohort, made from Python without a configuration."""
     folder = shutil.copytree(hospital, tmp_path / "site")
     return StudySource(folder / "cohort.csv", folder / "features", Binary("MSI", classes=["MSS", "MSI-H"]))
 
 
 def slide_file(source: StudySource, place: int) -> Path:
-    """Return the file of a slide that is its patient's only one."""
+    """Return the file of a slide whose patient has no other slide."""
     table = pd.read_csv(source.cohort, dtype=str)
     return source.features / f"{table.loc[~table['patient'].duplicated(keep=False), 'slide'].iloc[place]}.h5"
 
 
-def counted(name: str, method: Callable[..., object], calls: list[str]) -> Callable[..., object]:
-    """Return the method, which writes its name to `calls` whenever it is called."""
+def recording(name: str, method: Callable[..., object], calls: list[str]) -> Callable[..., object]:
+    """Return the method wrapped so that each call appends its name to `calls`."""
 
     def call(*arguments: object, **options: object) -> object:
         calls.append(name)
@@ -44,11 +44,11 @@ def counted(name: str, method: Callable[..., object], calls: list[str]) -> Calla
     return call
 
 
-def untried(reader: StudyReader) -> list[str]:
+def untried_stages(reader: StudyReader) -> list[str]:
     return [name for name, stage in reader.stages() if stage.untried]
 
 
-def test_a_study_is_read_and_split_from_python_without_a_configuration(source: StudySource) -> None:
+def test_study_is_read_and_split_without_a_configuration(source: StudySource) -> None:
     study = read_source(source)
     assert study.findings == ()
     assert len(study.patients) == len(study.target) == len(study.bags) == 24
@@ -59,36 +59,36 @@ def test_a_study_is_read_and_split_from_python_without_a_configuration(source: S
         split_by(KFold(20), study, seed=0)
 
 
-def test_a_table_that_cannot_be_read_leaves_the_files_to_be_checked(source: StudySource) -> None:
+def test_files_are_checked_if_the_table_is_unreadable(source: StudySource) -> None:
     slide_file(source, 0).write_bytes(b"no HDF5")
     source.cohort.unlink()
     reader = StudyReader(source)
     codes = {name: [finding.code for finding in stage.errors] for name, stage in reader.stages()}
     assert codes == {"cohort": ["cohort"], "features": [], "headers": ["unreadable"], "encoder": [], "labels": []}
-    assert untried(reader) == ["labels"]
+    assert untried_stages(reader) == ["labels"]
     assert reader.encoder.value_or_raise().name == "simulated"
 
 
-def test_features_that_are_not_there_leave_the_labels_to_be_checked(source: StudySource, tmp_path: Path) -> None:
+def test_labels_are_checked_if_the_features_are_missing(source: StudySource, tmp_path: Path) -> None:
     reader = StudyReader(replace(source, features=tmp_path / "absent"))
     assert [finding.code for finding in reader.features.errors] == ["features"]
-    assert untried(reader) == ["headers", "encoder"]
+    assert untried_stages(reader) == ["headers", "encoder"]
     assert len(reader.labels.value_or_raise().patients) == 24
     with pytest.raises(FeatureError, match="absent"):
         reader.study().require()
 
 
-def test_rows_that_contradict_each_other_leave_the_missing_files_to_be_found(source: StudySource) -> None:
+def test_missing_files_are_found_despite_contradictory_rows(source: StudySource) -> None:
     slide_file(source, 0).unlink()
     table = pd.read_csv(source.cohort, dtype=str)
     pd.concat([table, table.iloc[-1:]]).to_csv(source.cohort, index=False)
     reader = StudyReader(source)
     assert [finding.code for finding in reader.cohort.errors] == ["doubled-slide"]
     assert [finding.code for finding in reader.headers.findings] == ["no-file"]
-    assert untried(reader) == ["labels"]
+    assert untried_stages(reader) == ["labels"]
 
 
-def test_all_problems_of_one_stage_are_in_it(source: StudySource) -> None:
+def test_a_stage_reports_all_its_problems(source: StudySource) -> None:
     slide_file(source, 0).unlink()
     slide_file(source, 1).write_bytes(b"no HDF5")
     reader = StudyReader(source)
@@ -101,7 +101,7 @@ def test_all_problems_of_one_stage_are_in_it(source: StudySource) -> None:
         read_source(source)
 
 
-def test_slides_that_may_be_left_out_leave_the_study_with_counted_warnings(source: StudySource) -> None:
+def test_skipped_slides_are_counted_in_warnings(source: StudySource) -> None:
     slide_file(source, 0).unlink()
     slide_file(source, 1).write_bytes(b"no HDF5")
     with h5py.File(slide_file(source, 2), "r+") as file:
@@ -114,25 +114,25 @@ def test_slides_that_may_be_left_out_leave_the_study_with_counted_warnings(sourc
         read_source(replace(source, on_missing="skip"))
 
 
-def test_nothing_left_is_an_error(source: StudySource) -> None:
+def test_no_usable_slide_is_an_error(source: StudySource) -> None:
     for file in source.features.rglob("*.h5"):
         file.write_bytes(b"no HDF5")
     reader = StudyReader(replace(source, on_bad_bag="skip"))
     assert [finding.code for finding in reader.labels.errors] == ["nothing-left"]
-    assert untried(reader) == ["encoder"]
+    assert untried_stages(reader) == ["encoder"]
 
 
 def test_each_stage_runs_once(source: StudySource, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     for owner, name in ((Cohort, "from_rows"), (FeatureStore, "resolve"), (FeatureStore, "headers")):
-        monkeypatch.setattr(owner, name, counted(name, getattr(owner, name), calls))
+        monkeypatch.setattr(owner, name, recording(name, getattr(owner, name), calls))
     reader = StudyReader(source)
     list(reader.stages())
     reader.study()
-    assert sorted(calls) == ["from_rows", "headers", "headers", "resolve"], "resolve itself asks for the headers read"
+    assert sorted(calls) == ["from_rows", "headers", "headers", "resolve"], "resolve reads the headers too"
 
 
-def test_a_label_that_is_refused_names_its_patients(source: StudySource) -> None:
+def test_invalid_label_error_names_the_patients(source: StudySource) -> None:
     table = pd.read_csv(source.cohort, dtype=str)
     patients = table["patient"].unique()[:2]
     table.assign(MSI=table["MSI"].mask(table["patient"].isin(patients), "low")).to_csv(source.cohort, index=False)
@@ -140,7 +140,7 @@ def test_a_label_that_is_refused_names_its_patients(source: StudySource) -> None
     assert (error.code, error.count, error.first) == ("label", 2, tuple(patients))
 
 
-def test_covariates_outside_their_levels_are_warned_of_and_the_label_is_no_covariate(source: StudySource) -> None:
+def test_unknown_covariate_levels_give_a_warning(source: StudySource) -> None:
     table = pd.read_csv(source.cohort, dtype=str)
     table.assign(sex=["F", "X"] + ["M"] * (len(table) - 2)).to_csv(source.cohort, index=False)
     labels = StudyReader(replace(source, covariates=Covariates(categorical={"sex": ["F", "M"]}))).labels

@@ -1,4 +1,4 @@
-"""What a fit is made of is built before any work, but for what stands in `conf/` unchanged and is slow to load."""
+"""All parts of a fit are built before training, except slow ones that are unchanged from `conf/`."""
 
 import pytest
 
@@ -15,20 +15,20 @@ WORDS = ["split=holdout", *SMALL, "simulation.target.prevalence=0.4"]
 
 @pytest.fixture
 def targets(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The import paths of what `build.make` makes."""
+    """Return a list to which the import path of everything built by `build.make` is appended."""
     made: list[str] = []
     make = build.make
 
-    def noted(component: Component[Options], **extra: object) -> object:
+    def record_target(component: Component[Options], **extra: object) -> object:
         made.append(component.target)
         return make(component, **extra)
 
-    monkeypatch.setattr(build, "make", noted)
+    monkeypatch.setattr(build, "make", record_target)
     return made
 
 
 @pytest.mark.parametrize("words", [[], ["optimizer=sgd", "optimizer.lr=0.5", "trainer.max_epochs=3"]])
-def test_shipped_optimizers_trainers_and_callbacks_are_not_loaded(words: list[str], targets: list[str]) -> None:
+def test_unchanged_optimizers_trainers_and_callbacks_are_not_built(words: list[str], targets: list[str]) -> None:
     config = compose([*WORDS, *words])
     study = read_study(config)
     targets.clear()
@@ -45,7 +45,7 @@ def test_shipped_optimizers_trainers_and_callbacks_are_not_loaded(words: list[st
         ("callbacks.early_stopping.patience=3", "lightning.pytorch.callbacks.EarlyStopping"),
     ],
 )
-def test_what_differs_from_the_shipped_choice_is_built(word: str, target: str, targets: list[str]) -> None:
+def test_changed_components_are_built(word: str, target: str, targets: list[str]) -> None:
     config = compose([*WORDS, word])
     study = read_study(config)
     targets.clear()
@@ -53,7 +53,7 @@ def test_what_differs_from_the_shipped_choice_is_built(word: str, target: str, t
     assert [made for made in targets if made.startswith(("lightning.", "torch.optim."))] == [target]
 
 
-def test_an_optimizer_without_a_learning_rate_is_refused_before_any_work() -> None:
+def test_optimizer_without_a_learning_rate_is_refused_early() -> None:
     config = compose([*WORDS, "optimizer.lr=null"])
     with pytest.raises(ConfigError, match=r"torch\.optim\.Adam: "):
         rehearse(config, read_study(config))

@@ -1,4 +1,4 @@
-"""Split files of several authors, alone."""
+"""Split files of other software, checked without a cohort."""
 
 from pathlib import Path
 
@@ -11,24 +11,26 @@ from mil.errors import SplitError
 from mil.study import split_file_findings
 
 
-def written(folder: Path, text: str, name: str = "split.csv") -> Path:
+def write_table(folder: Path, text: str, name: str = "split.csv") -> Path:
     (folder / name).write_text(text)
     return folder / name
 
 
-def both(path: Path, column: str | None = None) -> dict[str, set[str]]:
+def patients_on_both_sides(path: Path, column: str | None = None) -> dict[str, set[str]]:
     return {
         fold.fold: {patient for patients in fold.both.values() for patient in patients}
         for fold in split_file_findings.read(path, column)
     }
 
 
-def test_a_column_of_roles_for_each_fold(tmp_path: Path) -> None:
+def test_one_role_column_per_fold_is_read(tmp_path: Path) -> None:
     text = (
         "patient,slide,label,fold_0,fold_1\np1,a,x,train,test\np1,b,x,test,test\np2,c,y,val,train\np3,d,y,,Training\n"
     )
-    path = written(tmp_path, text)
-    assert both(path, "patient") == both(path) == {"fold_0": {"p1"}, "fold_1": set()}
+    path = write_table(tmp_path, text)
+    assert (
+        patients_on_both_sides(path, "patient") == patients_on_both_sides(path) == {"fold_0": {"p1"}, "fold_1": set()}
+    )
     first, second = split_file_findings.read(path)
     assert first.patients == {"train": 1, "select": 1, "report": 1}
     assert second.patients == {"train": 2, "select": 0, "report": 1}
@@ -37,20 +39,20 @@ def test_a_column_of_roles_for_each_fold(tmp_path: Path) -> None:
     assert "fold fold_0: 1 patients stand on both sides (train and report 1)" in finding.message
 
 
-def test_a_column_of_roles_beside_one_of_folds_as_a_run_writes_it(tmp_path: Path) -> None:
-    path = written(tmp_path, "patient,fold,role\np1,0,train\np2,0,report\np1,1,report\np1,1,train\np2,1,train\n")
-    assert both(path) == {"0": set(), "1": {"p1"}}
+def test_fold_and_role_columns_are_read(tmp_path: Path) -> None:
+    path = write_table(tmp_path, "patient,fold,role\np1,0,train\np2,0,report\np1,1,report\np1,1,train\np2,1,train\n")
+    assert patients_on_both_sides(path) == {"0": set(), "1": {"p1"}}
 
 
-def test_the_number_of_the_part_each_item_is_in(tmp_path: Path) -> None:
-    path = written(tmp_path, "case_id,slide_id,fold\np1,a,0\np1,b,1\np2,c,1\np3,d,2\n")
-    assert both(path) == {"0": {"p1"}, "1": {"p1"}, "2": set()}
+def test_column_of_fold_numbers_is_read(tmp_path: Path) -> None:
+    path = write_table(tmp_path, "case_id,slide_id,fold\np1,a,0\np1,b,1\np2,c,1\np3,d,2\n")
+    assert patients_on_both_sides(path) == {"0": {"p1"}, "1": {"p1"}, "2": set()}
 
 
-def test_slides_named_by_barcodes_are_their_patients(tmp_path: Path) -> None:
+def test_patients_are_taken_from_tcga_barcodes(tmp_path: Path) -> None:
     rows = ["TCGA-AA-0001-01Z-00-DX1.svs,train", "TCGA-AA-0001-01Z-00-DX2.svs,test", "TCGA-AA-0002-01Z-00-DX1,test"]
-    path = written(tmp_path, "\n".join(["slide,set", *rows]))
-    assert both(path, "slide") == {"set": {"TCGA-AA-0001"}}
+    path = write_table(tmp_path, "\n".join(["slide,set", *rows]))
+    assert patients_on_both_sides(path, "slide") == {"set": {"TCGA-AA-0001"}}
 
 
 CLAM = (
@@ -58,32 +60,32 @@ CLAM = (
 )
 
 
-def test_clams_lists_are_ragged_and_one_file_a_fold(tmp_path: Path) -> None:
-    path = written(tmp_path, CLAM, "splits_0.csv")
+def test_ragged_clam_lists_are_read_one_file_per_fold(tmp_path: Path) -> None:
+    path = write_table(tmp_path, CLAM, "splits_0.csv")
     (fold,) = split_file_findings.read(path)
     assert fold.patients == {"train": 3, "select": 2, "report": 1}
     assert fold.both == {"train and report": ["TCGA-AA-0001"]}
-    written(tmp_path, ",train,val,test\n0,a,b,c\n", "splits_10.csv")
-    written(tmp_path, ",train,val,test\na,True,False,False\nb,False,True,False\n", "splits_0_bool.csv")
-    assert both(tmp_path) == {"0": {"TCGA-AA-0001"}, "10": set()}
+    write_table(tmp_path, ",train,val,test\n0,a,b,c\n", "splits_10.csv")
+    write_table(tmp_path, ",train,val,test\na,True,False,False\nb,False,True,False\n", "splits_0_bool.csv")
+    assert patients_on_both_sides(tmp_path) == {"0": {"TCGA-AA-0001"}, "10": set()}
 
 
-def test_clams_table_of_truths_is_no_list_of_slides_called_true(tmp_path: Path) -> None:
+def test_clam_boolean_table_is_read(tmp_path: Path) -> None:
     rows = ["TCGA-AA-0001-01Z,True,False,False", "TCGA-AA-0001-02Z,False,False,True", "x,False,True,False"]
-    path = written(tmp_path, "\n".join([",train,val,test", *rows]))
+    path = write_table(tmp_path, "\n".join([",train,val,test", *rows]))
     (fold,) = split_file_findings.read(path)
     assert fold.patients == {"train": 1, "select": 1, "report": 1}
     assert fold.both == {"train and report": ["TCGA-AA-0001"]}
 
 
-def test_mil_baselines_lists_of_files_are_patients_by_camelyons_names(tmp_path: Path) -> None:
+def test_mil_baseline_lists_are_read_with_camelyon_patients(tmp_path: Path) -> None:
     header = "train_slide_path,train_label,val_slide_path,val_label,test_slide_path,test_label"
     rows = [
         "/a/patient_001_node_0.pt,0,/a/patient_001_node_1.pt,0.0,/a/patient_003_node_1.pt,0.0",
         "/a/patient_002_node_0.pt,1,/a/patient_003_node_0.pt,1.0,,",
         "/a/normal_001.pt,1,,,,",
     ]
-    path = written(tmp_path, "\n".join([header, *rows]))
+    path = write_table(tmp_path, "\n".join([header, *rows]))
     (fold,) = split_file_findings.read(path)
     assert fold.patients == {"train": 3, "select": 2, "report": 1}
     assert fold.both == {"train and select": ["patient_001"], "select and report": ["patient_003"]}
@@ -98,23 +100,23 @@ def test_mil_baselines_lists_of_files_are_patients_by_camelyons_names(tmp_path: 
         ("patient\n", "patient", "no rows"),
     ],
 )
-def test_a_table_of_no_known_shape_is_refused(text: str, column: str | None, message: str, tmp_path: Path) -> None:
+def test_unknown_table_format_is_refused(text: str, column: str | None, message: str, tmp_path: Path) -> None:
     with pytest.raises(SplitError, match=message):
-        split_file_findings.read(written(tmp_path, text), column)
+        split_file_findings.read(write_table(tmp_path, text), column)
 
 
-def test_a_folder_without_splits_is_refused(tmp_path: Path) -> None:
+def test_folder_without_splits_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SplitError, match=r"no file splits_0\.csv"):
         split_file_findings.read(tmp_path)
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 8), st.sampled_from(["train", "val", "test"])), min_size=2, max_size=30))
-def test_who_stands_on_two_sides_is_who_has_two_roles(
+def test_patients_with_two_roles_are_on_both_sides(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, str]]
 ) -> None:
     table = pd.DataFrame(rows, columns=["who", "role"]).assign(who=lambda rows: "p" + rows["who"].astype(str))
     path = tmp_path_factory.mktemp("split") / "split.csv"
     table.assign(item=range(len(table))).to_csv(path, index=False)
     roles = {who: set(rows["role"]) for who, rows in table.groupby("who")}
-    assert both(path, "who") == {"role": {who for who, names in roles.items() if len(names) > 1}}
+    assert patients_on_both_sides(path, "who") == {"role": {who for who, names in roles.items() if len(names) > 1}}

@@ -1,4 +1,4 @@
-"""Splits that look right by patient and are not."""
+"""Splits that separate patients by id but leak in other ways."""
 
 import pandas as pd
 
@@ -12,7 +12,7 @@ def split(**roles: str) -> Split:
     return Split(pd.DataFrame({"patient": list(roles), "fold": 0, "role": list(roles.values())}))
 
 
-def test_one_person_under_two_ids_on_two_sides_is_an_error() -> None:
+def test_person_with_two_ids_on_two_sides_is_an_error() -> None:
     table = pd.DataFrame({"patient": ["p1", "p2", "p3"], "slide": [f"{A}-01Z-DX1", f"{A}-01Z-DX2", f"{B}-01Z-DX1"]})
     (finding,) = same_person(split(p1="train", p2="report", p3="report"), table)
     assert (finding.severity, finding.code, finding.first) == ("error", "two-sides", (A,))
@@ -21,7 +21,7 @@ def test_one_person_under_two_ids_on_two_sides_is_an_error() -> None:
     assert same_person(split(p1="train", p2="report", p3="report"), plain) == []
 
 
-def test_groups_of_slides_are_apart_only_where_their_patients_are() -> None:
+def test_slides_are_apart_if_their_patients_have_different_roles() -> None:
     given = split(p1="train", p2="select", p3="train")
     owner = {"a": "p1", "b": "p2", "c": "p3", "d": "p1", "e": "left out"}
     groups = [["a", "b"], ["a", "c"], ["a", "d"], ["a", "e"]]
@@ -29,15 +29,15 @@ def test_groups_of_slides_are_apart_only_where_their_patients_are() -> None:
     assert apart(groups, None, owner) == []
 
 
-def test_sides_of_one_class_are_warned_of_but_for_those_that_train() -> None:
+def test_select_role_of_one_class_gives_a_warning() -> None:
     given = split(p1="train", p2="train", p3="select", p4="report", p5="report")
     strata = pd.Series([0, 1, 0, 0, 1], [f"p{number}" for number in range(1, 6)])
     (finding,) = of_one_class(given, strata)
     assert (finding.severity, finding.message.startswith("fold 0: all 1 select patients")) == ("warning", True)
-    assert of_one_class(given, strata * 0) == [], "of one class in all there is nothing to say of sides"
+    assert of_one_class(given, strata * 0) == [], "no warning if the whole cohort has one class"
 
 
-def test_a_report_role_of_one_class_is_warned_of() -> None:
+def test_report_role_of_one_class_gives_a_warning() -> None:
     given = split(p1="train", p2="train", p3="select", p4="select", p5="report", p6="report")
     strata = pd.Series([0, 1, 0, 1, 1, 1], [f"p{number}" for number in range(1, 7)])
     (warning,) = of_one_class(given, strata)

@@ -1,4 +1,4 @@
-"""The baseline against scikit-learn, and the learning rate against its formula."""
+"""The linear baseline against scikit-learn, and learning rate schedules against their formulas."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from mil.training.baseline import PENALTIES, _fit, linear_logits
 from mil.training.schedule import Constant, Cosine
 
 
-def drawn(patients: int = 120, width: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+def random_data(patients: int = 120, width: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(patients, width, generator=generator, dtype=torch.float64)
     noise = torch.randn(patients, generator=generator, dtype=torch.float64)
@@ -19,25 +19,25 @@ def drawn(patients: int = 120, width: int = 5) -> tuple[torch.Tensor, torch.Tens
 
 
 @pytest.mark.parametrize("penalty", [1e-3, 1e-2, 1e-1])
-def test_the_linear_fit_is_that_of_scikit_learn(penalty: float) -> None:
-    features, target = drawn()
+def test_linear_fit_matches_scikit_learn(penalty: float) -> None:
+    features, target = random_data()
     weight, bias = _fit(features, target, Binary(), penalty)
     oracle = LogisticRegression(C=1 / (2 * penalty * len(target)), tol=1e-10, max_iter=1000).fit(features, target)
     np.testing.assert_allclose(weight.squeeze(1), oracle.coef_[0], atol=1e-3)
     np.testing.assert_allclose(bias, oracle.intercept_, atol=1e-3)
 
 
-def test_features_and_targets_of_report_patients_change_no_logit_of_others() -> None:
-    features, target = drawn()
+def test_report_patients_do_not_influence_the_fit() -> None:
+    features, target = random_data()
     train, select = torch.arange(60), torch.arange(60, 90)
-    found = linear_logits(features, target, train, select, Binary())
+    logits = linear_logits(features, target, train, select, Binary())
     features[90:], target[90:] = 1e3, 1 - target[90:]
     again = linear_logits(features, target, train, select, Binary())
-    assert torch.equal(found[:90], again[:90])
+    assert torch.equal(logits[:90], again[:90])
 
 
-def test_the_penalty_is_the_one_that_select_patients_like_best() -> None:
-    features, target = drawn(width=40)
+def test_penalty_with_the_lowest_select_loss_is_chosen() -> None:
+    features, target = random_data(width=40)
     train, select = torch.arange(60), torch.arange(60, 120)
     spread, middle = torch.std_mean(features[train], 0)
     inputs = (features - middle) / spread
@@ -50,21 +50,21 @@ def test_the_penalty_is_the_one_that_select_patients_like_best() -> None:
     assert losses.index(min(losses)) > 0, "with 40 features and 60 patients the weakest penalty is not the best one"
 
 
-def test_it_fits_survival_too() -> None:
-    features, _ = drawn()
+def test_linear_baseline_fits_survival() -> None:
+    features, _ = random_data()
     time = torch.exp(-features[:, 0])
     target = torch.stack([time, torch.ones_like(time)], 1)
-    found = linear_logits(features, target, torch.arange(80), torch.arange(80, 120), Cox())
-    assert float(Cox().score(found[80:], target[80:])["c_index"]) > 0.9
+    logits = linear_logits(features, target, torch.arange(80), torch.arange(80, 120), Cox())
+    assert float(Cox().score(logits[80:], target[80:])["c_index"]) > 0.9
 
 
-def test_a_constant_feature_is_no_division_by_zero() -> None:
-    features, target = drawn()
+def test_constant_feature_gives_finite_logits() -> None:
+    features, target = random_data()
     features[:, 1] = 3.0
     assert linear_logits(features, target, torch.arange(60), torch.arange(60, 120), Binary()).isfinite().all()
 
 
-def test_cosine_rises_then_falls_to_its_floor() -> None:
+def test_cosine_schedule_rises_then_falls_to_its_floor() -> None:
     schedule = Cosine(warmup=0.1, floor=0.02)
     factors = [schedule(step, 1000) for step in range(1000)]
     assert factors[:100] == sorted(factors[:100])
@@ -76,5 +76,5 @@ def test_cosine_rises_then_falls_to_its_floor() -> None:
     assert 0 < factors[0] < 0.02
 
 
-def test_constant_is_one() -> None:
+def test_constant_schedule_is_one() -> None:
     assert {Constant()(step, 10) for step in range(10)} == {1.0}

@@ -1,4 +1,4 @@
-"""The epoch whose weights are kept, and the epoch after which training stops early."""
+"""Which epoch's weights are kept, and when training stops early."""
 
 from types import SimpleNamespace
 from typing import cast
@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader
 from mil.study import build
 from mil.study.compose import compose
 from mil.training.callbacks import Best
-from tests.training.test_whole import trainer_of
+from tests.training.test_whole import silent_trainer
 
 
 class Scripted(lightning.LightningModule):
-    """Learns nothing; its loss on the select patients is given for each epoch."""
+    """A module that learns nothing and logs a given select loss for each epoch."""
 
     def __init__(self, select_losses: list[float]) -> None:
         super().__init__()
@@ -35,14 +35,14 @@ class Scripted(lightning.LightningModule):
 
 
 def epochs_trained(select_losses: list[float], *callbacks: lightning.Callback) -> int:
-    trainer = trainer_of(*callbacks, max_epochs=len(select_losses))
+    trainer = silent_trainer(*callbacks, max_epochs=len(select_losses))
     batches: DataLoader[Tensor] = DataLoader(cast("torch.utils.data.Dataset[Tensor]", [torch.zeros(1)]))
     trainer.fit(Scripted(select_losses), batches, batches)
     return trainer.current_epoch
 
 
 @pytest.mark.parametrize("losses", [[3, 1, 2], [1, 2, 3], [3, 2, 1], [2, 1, 1]])
-def test_the_weights_of_the_first_epoch_with_the_lowest_select_loss_are_kept(losses: list[float]) -> None:
+def test_weights_of_the_first_lowest_select_loss_are_kept(losses: list[float]) -> None:
     best, network = Best(), torch.nn.Linear(1, 1)
     for epoch, loss in enumerate(losses):
         torch.nn.init.constant_(network.weight, epoch)
@@ -53,18 +53,18 @@ def test_the_weights_of_the_first_epoch_with_the_lowest_select_loss_are_kept(los
     assert best.weights["weight"].item() == lowest
 
 
-def test_an_epoch_whose_select_loss_is_not_a_number_is_never_the_best() -> None:
+def test_epoch_with_nan_select_loss_is_never_the_best() -> None:
     best = Best()
     epochs_trained([2.0, float("nan"), 1.0, float("nan")], best)
     assert (best.epoch, best.loss) == (2, 1.0)
 
 
-def test_training_stops_early_where_the_select_loss_rises_and_goes_on_where_it_falls() -> None:
-    def stopping() -> EarlyStopping:
+def test_training_stops_early_only_if_the_select_loss_rises() -> None:
+    def early_stopping() -> EarlyStopping:
         callback: EarlyStopping = build.make(compose([]).callbacks["early_stopping"])
         return callback
 
-    patience = stopping().patience
+    patience = early_stopping().patience
     falling = [1 - epoch / 100 for epoch in range(patience + 6)]
-    assert epochs_trained(falling, stopping()) == len(falling)
-    assert epochs_trained(falling[::-1], stopping()) == 1 + patience
+    assert epochs_trained(falling, early_stopping()) == len(falling)
+    assert epochs_trained(falling[::-1], early_stopping()) == 1 + patience

@@ -1,4 +1,4 @@
-"""A fold's checkpoint holds the best epoch's weights, and its select and report patients are read whole."""
+"""A fold's checkpoint holds the weights of the best epoch, and only training bags are subsampled."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ def settings_of(*words: str) -> Any:
     return compose([*HOLDOUT, *words])
 
 
-def test_the_checkpoint_holds_the_weights_of_the_epoch_with_the_lowest_select_loss(tmp_path: Path) -> None:
+def test_checkpoint_holds_the_weights_of_the_lowest_select_loss(tmp_path: Path) -> None:
     too_fast = ["optimizer.lr=0.1", "trainer.max_epochs=5", "trainer.precision=32-true", "callbacks=none"]
     settings = settings_of(*too_fast, "split.select=0.3")
     study = read_study(settings)
@@ -39,7 +39,7 @@ def test_the_checkpoint_holds_the_weights_of_the_epoch_with_the_lowest_select_lo
     assert loaded.manifest.training.best_epoch == epochs.argmin() + 1
 
 
-def test_max_tiles_bounds_the_bags_of_training_patients_alone(tmp_path: Path) -> None:
+def test_max_tiles_limits_training_bags_only(tmp_path: Path) -> None:
     settings = settings_of("data.max_tiles=5")
     study = read_study(settings)
     fold = cut(settings, study, split_study(settings, study), 0, tmp_path)

@@ -1,4 +1,4 @@
-"""A classifier and a survival tool learn a clear signal within seconds, and permuted labels are not learnt."""
+"""A classifier and a survival tool learn a clear signal within seconds, and nothing from permuted labels."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ CLEAR = [
     "optimizer.lr=2e-3",
     "++tool.novelty=null",
 ]
-"""A hundred report patients whose tissue the simulated encoder tells apart; the oracles reach 0.90 and 0.72."""
+"""100 report patients with tissue that the simulated encoder separates well; the oracles reach 0.90 and 0.72."""
 BINARY = ["tool=binary", *CLEAR, "data.batch_bags=8", "simulation.target.prevalence=0.5"]
 
 
@@ -40,13 +40,13 @@ def reported(run: Path) -> pd.DataFrame:
     return table[table["role"] == "report"]
 
 
-def test_a_classifier_learns_a_clear_signal(tmp_path: Path) -> None:
+def test_classifier_learns_a_clear_signal(tmp_path: Path) -> None:
     patients = reported(run_quietly("train", *BINARY, f"hydra.run.dir={tmp_path}"))
     assert len(patients) == 100
     assert roc_auc_score(patients["label"], patients["p_1"]) > 0.8
 
 
-def test_a_survival_tool_learns_a_clear_signal(tmp_path: Path) -> None:
+def test_survival_tool_learns_a_clear_signal(tmp_path: Path) -> None:
     words = ["tool=survival", *CLEAR, "data.batch_bags=32", "simulation.target.event_rate=0.6"]
     patients = reported(run_quietly("train", *words, f"hydra.run.dir={tmp_path}"))
     assert len(patients) == 100
@@ -56,7 +56,7 @@ def test_a_survival_tool_learns_a_clear_signal(tmp_path: Path) -> None:
 def test_permuted_labels_are_not_learnt(tmp_path: Path) -> None:
     cohort = run_quietly("simulate", tmp_path / "cohort", *(word for word in BINARY if word[:4] in ("tool", "simu")))
     table = pd.read_csv(cohort / "cohort.csv", dtype=str)
-    table["label"] = np.random.default_rng(0).permutation(table["label"])  # one slide a patient
+    table["label"] = np.random.default_rng(0).permutation(table["label"])  # one slide per patient
     table.to_csv(tmp_path / "permuted.csv", index=False)
     data = [f"data.cohort={tmp_path}/permuted.csv", f"data.features={cohort}/features"]
     patients = reported(run_quietly("train", *BINARY, *data, f"hydra.run.dir={tmp_path}/run"))

@@ -1,4 +1,4 @@
-"""Where each epoch's numbers go: nothing leaves the machine unless it is asked to."""
+"""Loggers: nothing leaves the machine unless the user asks for it."""
 
 import json
 import os
@@ -16,9 +16,9 @@ FAST = ["split=holdout", "trainer.max_epochs=2", "baseline=false", "resamples=10
 WORDS = ["train", *(word for word in QUICK if word != "experiment=quick"), *SMALL, *FAST]
 
 
-def test_by_default_a_table_holds_loss_and_scores_of_each_epoch(tmp_path: Path, mil: Mil) -> None:
-    said = mil(*WORDS, f"hydra.run.dir={tmp_path}")
-    assert said.code == 0, said.err
+def test_default_logger_writes_loss_and_scores_of_each_epoch(tmp_path: Path, mil: Mil) -> None:
+    result = mil(*WORDS, f"hydra.run.dir={tmp_path}")
+    assert result.code == 0, result.err
     table = pd.read_csv(tmp_path / "log" / "version_0" / "metrics.csv")
     assert {"epoch", "train_loss", "select_loss", "select_auroc"} <= set(table.columns)
     assert set(table["epoch"]) == {0, 1}
@@ -26,19 +26,19 @@ def test_by_default_a_table_holds_loss_and_scores_of_each_epoch(tmp_path: Path, 
 
 def test_tensorboard_writes_events(tmp_path: Path, mil: Mil) -> None:
     pytest.importorskip("tensorboard")
-    said = mil(*WORDS, "logger=tensorboard", f"hydra.run.dir={tmp_path}")
-    assert said.code == 0, said.err
+    result = mil(*WORDS, "logger=tensorboard", f"hydra.run.dir={tmp_path}")
+    assert result.code == 0, result.err
     assert list((tmp_path / "log").rglob("events.out.tfevents.*"))
 
 
 @pytest.mark.slow
-def test_wandb_stays_offline_unless_told(tmp_path: Path, mil: Mil) -> None:
-    said = mil(*WORDS, "logger=wandb", f"hydra.run.dir={tmp_path}")
-    assert said.code == 0, said.err
+def test_wandb_is_offline_by_default(tmp_path: Path, mil: Mil) -> None:
+    result = mil(*WORDS, "logger=wandb", f"hydra.run.dir={tmp_path}")
+    assert result.code == 0, result.err
     assert list((tmp_path / "log").rglob("offline-run-*/*.wandb"))
 
 
-def test_training_with_the_default_logger_imports_no_wandb_and_opens_no_connection(tmp_path: Path) -> None:
+def test_default_logger_opens_no_connection_and_imports_no_wandb(tmp_path: Path) -> None:
     code = """
 import json, socket, sys
 connections = []

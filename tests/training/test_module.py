@@ -1,4 +1,4 @@
-"""The loss and scores of an epoch come from the select patients' logits of that epoch alone."""
+"""The select loss and scores of an epoch come from the logits of that epoch only."""
 
 import pytest
 import torch
@@ -6,15 +6,15 @@ import torch
 from mil.features.batches import WholeOrder, loader
 from mil.training.module import MILModule
 from mil.training.schedule import Constant
-from tests.training.test_whole import JUDGES, OPTIMIZER, dataset, network, trainer_of
+from tests.training.test_whole import CASES, OPTIMIZER, dataset, network, silent_trainer
 
 
-@pytest.mark.parametrize("name", JUDGES)
-def test_the_select_loss_of_the_second_epoch_equals_a_fresh_computation(name: str) -> None:
-    endpoint, target = JUDGES[name]
+@pytest.mark.parametrize("name", CASES)
+def test_select_loss_of_the_second_epoch_matches_a_recomputation(name: str) -> None:
+    endpoint, target = CASES[name]
     data = dataset(target)
     module = MILModule(network(endpoint.out_dim, covariates=False), endpoint, OPTIMIZER, Constant(), 5)
-    trainer = trainer_of(max_epochs=2)
+    trainer = silent_trainer(max_epochs=2)
     trainer.fit(module, loader(data, WholeOrder(data.sizes, 4)), loader(data))
     model = module.model.eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A sweep over nested folds, trained and chosen from; and a fit that does not know who is reported."""
+"""Nested folds: choosing from a sweep, and a fit that does not depend on labels of report patients."""
 
 import shutil
 from pathlib import Path
@@ -27,26 +27,26 @@ ONCE = ["trainer.max_epochs=1", "model.embed_dim=8", "resamples=5"]
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory, _cache: None) -> Path:
-    """A job in two outer parts of two inner folds, and one of another model, whose scores are made up."""
+    """Return a sweep of two jobs with two outer parts and two inner folds; the second job's scores are random."""
     folder = tmp_path_factory.mktemp("sweep")
     settings = compose([*NESTED, *ONCE, "model=mean", "split=nested", "split.folds=2", "split.inner=2"])
-    study, job, other = read_study(settings), folder / "0", folder / "1"
+    study, job, second_job = read_study(settings), folder / "0", folder / "1"
     split = split_study(settings, study)
     train(settings, study, split, job)
     split.write(job / "split.csv")
     files.write(job / "oracle.csv", (Path(str(study.truth)) / "truth.csv").read_bytes())
     write_config(job / "config.yaml", settings)
-    shutil.copytree(job, other)
+    shutil.copytree(job, second_job)
     table = read(job / "predictions.csv", study.endpoint.columns)
     score = next(str(name) for name in table if str(name).startswith("p_"))
-    table.assign(**{score: np.random.default_rng(0).random(len(table))}).to_csv(other / "predictions.csv", index=False)
-    write_config(other / "config.yaml", settings.replaced({"model._target_": "mil.models.abmil.ABMIL"}))
+    table.assign(**{score: np.random.default_rng(0).random(len(table))}).to_csv(
+        second_job / "predictions.csv", index=False
+    )
+    write_config(second_job / "config.yaml", settings.replaced({"model._target_": "mil.models.abmil.ABMIL"}))
     return folder
 
 
-def test_a_sweep_becomes_one_run_in_which_every_patient_is_reported_once(
-    sweep: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_selected_run_reports_every_patient_once(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     select(sweep)
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == str(sweep / "selected")
@@ -61,28 +61,28 @@ def test_a_sweep_becomes_one_run_in_which_every_patient_is_reported_once(
     score = next(str(name) for name in table if str(name).startswith("p_"))
     for outer, name in chosen_by_outer_fold(selection).items():
         source = read(jobs[name] / "predictions.csv")
-        own = source[source["fold"].isin([2 * outer, 2 * outer + 1]) & (source["role"] == "report")]
-        expected = own.groupby("patient")[score].mean()
-        found = report[report["fold"] == outer].set_index("patient")[score]
-        assert found.to_dict() == pytest.approx(expected.to_dict(), abs=1e-12)
+        report_rows = source[source["fold"].isin([2 * outer, 2 * outer + 1]) & (source["role"] == "report")]
+        expected = report_rows.groupby("patient")[score].mean()
+        selected_scores = report[report["fold"] == outer].set_index("patient")[score]
+        assert selected_scores.to_dict() == pytest.approx(expected.to_dict(), abs=1e-12)
     config = read_config(out / "config.yaml")
     assert config.model.target == "Pooling or ABMIL"
     evaluation = refitted(table, build.endpoint(config), config.tool.plain())
     assert len(evaluation.folds) == 2
-    assert read_states(out) == evaluation.states, "what its select patients give is fitted once, when it is chosen"
+    assert read_states(out) == evaluation.states, "states are fitted once, at selection"
     assert len(evaluation.reported) == 24
     assert (out / "oracle.csv").is_file()
     assert set(read(out / "baseline.csv")["fold"]) == {0, 1}
 
 
-def test_choosing_again_changes_nothing(sweep: Path) -> None:
+def test_selecting_again_changes_nothing(sweep: Path) -> None:
     select(sweep)
     before = {path.name: path.read_bytes() for path in (sweep / "selected").iterdir()}
     select(sweep)
     assert {path.name: path.read_bytes() for path in (sweep / "selected").iterdir()} == before
 
 
-def test_jobs_that_are_not_of_one_question_are_refused(sweep: Path, tmp_path: Path) -> None:
+def test_jobs_with_different_endpoints_are_refused(sweep: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds 0 runs, expected two or more"):
         select(tmp_path)
     shutil.copytree(sweep, tmp_path / "sweep", ignore=shutil.ignore_patterns("selected", "fold_*"))
@@ -97,7 +97,7 @@ def test_jobs_that_are_not_of_one_question_are_refused(sweep: Path, tmp_path: Pa
 
 @pytest.fixture(scope="module")
 def roles(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A split file that holds whoever is in which class, so that a change of labels does not change roles."""
+    """Return a split file that ignores the classes, so that a change of labels does not change roles."""
     patients = sorted(set(read(hospital / "cohort.csv")["patient"]))
     table = pd.DataFrame(
         {"patient": patients, "role": np.resize(["train", "select", "train", "report"], len(patients))}
@@ -107,11 +107,11 @@ def roles(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def fitted(hospital: Path, cohort: Path, roles: Path, folder: Path) -> tuple[bytes, Any, pd.DataFrame]:
-    """Weights, everything that the manifest says was fitted, and predictions."""
+def fit_and_read(hospital: Path, cohort: Path, roles: Path, folder: Path) -> tuple[bytes, Any, pd.DataFrame]:
+    """Return the weights, the fitted state of the manifest, and the predictions."""
     given = [f"data.cohort={cohort}", f"data.features={hospital / 'features'}", f"split.file={roles}"]
-    asked = ["++tool.calibration=platt", "++tool.conformal={coverage: 0.8}", "data.balance=loss"]
-    settings = compose([*HOSPITAL, "split=fixed", *given, "baseline=false", *asked])
+    tool_options = ["++tool.calibration=platt", "++tool.conformal={coverage: 0.8}", "data.balance=loss"]
+    settings = compose([*HOSPITAL, "split=fixed", *given, "baseline=false", *tool_options])
     study = read_study(settings)
     train(settings, study, split_study(settings, study), folder)
     manifest = files.read_json(folder / "checkpoint" / "manifest.json")
@@ -119,20 +119,20 @@ def fitted(hospital: Path, cohort: Path, roles: Path, folder: Path) -> tuple[byt
     return (folder / "checkpoint" / "weights.safetensors").read_bytes(), manifest["fitted"], table
 
 
-def test_other_labels_of_the_report_patients_give_the_same_bits(hospital: Path, roles: Path, tmp_path: Path) -> None:
-    known = read(hospital / "cohort.csv", read(hospital / "cohort.csv").columns)
-    role = known["patient"].map(read(roles).set_index("patient")["role"])
+def test_labels_of_report_patients_do_not_change_the_fit(hospital: Path, roles: Path, tmp_path: Path) -> None:
+    cohort = read(hospital / "cohort.csv", read(hospital / "cohort.csv").columns)
+    role = cohort["patient"].map(read(roles).set_index("patient")["role"])
     label = next(
-        str(name) for name in known if known[name].nunique() == 2 and str(name) not in ("site", "scanner", "sex")
+        str(name) for name in cohort if cohort[name].nunique() == 2 and str(name) not in ("site", "scanner", "sex")
     )
-    words = sorted(set(known[label]))
+    words = sorted(set(cohort[label]))
     swapped = {words[0]: words[1], words[1]: words[0]}
     results = {}
     for side in ("report", "train"):
-        changed = known.assign(**{label: known[label].where(role != side, known[label].map(swapped))})
+        changed = cohort.assign(**{label: cohort[label].where(role != side, cohort[label].map(swapped))})
         changed.to_csv(tmp_path / f"{side}.csv", index=False)
-        results[side] = fitted(hospital, tmp_path / f"{side}.csv", roles, tmp_path / side)
-    weights, state, table = fitted(hospital, hospital / "cohort.csv", roles, tmp_path / "as_is")
+        results[side] = fit_and_read(hospital, tmp_path / f"{side}.csv", roles, tmp_path / side)
+    weights, state, table = fit_and_read(hospital, hospital / "cohort.csv", roles, tmp_path / "as_is")
     assert results["report"][0] == weights
     assert results["report"][1] == state
     scores = [name for name in table if str(name).startswith("p_")]

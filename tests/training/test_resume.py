@@ -1,6 +1,6 @@
-"""Resuming after `kill -9` gives bitwise the weights of a run that was never stopped.
+"""A run killed by `kill -9` resumes to bitwise the weights of an uninterrupted run.
 
-Only the run that is killed has a process of its own: starting one takes longer than its training.
+Only the killed run has a process of its own, because starting one takes longer than its training.
 """
 
 import os
@@ -35,7 +35,7 @@ def fingerprint(run: Path) -> dict[str, bytes]:
 
 
 def kill_when(process: "subprocess.Popen[bytes]", epoch: str, fold: int, run: Path) -> None:
-    """Kills without warning once the fold's log says that the epoch is over."""
+    """Kill the process without warning once the log of the fold says that the epoch is over."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         text = (run / "log.txt").read_text() if (run / "log.txt").exists() else ""
@@ -54,21 +54,19 @@ def kill_when(process: "subprocess.Popen[bytes]", epoch: str, fold: int, run: Pa
         (["split=holdout", "data.whole_cohort=true", "data.passes=2"], 1),
     ],
 )
-def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(
-    tmp_path: Path, split: list[str], fold: int
-) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+def test_killed_run_resumes_to_the_uninterrupted_weights(tmp_path: Path, split: list[str], fold: int) -> None:
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
     words = ["train", *WORDS, *split]
-    run_quietly(*words, f"hydra.run.dir={whole}")
-    command = [sys.executable, "-m", "mil", *words, f"hydra.run.dir={broken}"]
+    run_quietly(*words, f"hydra.run.dir={uninterrupted}")
+    command = [sys.executable, "-m", "mil", *words, f"hydra.run.dir={killed}"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    kill_when(process, "epoch 2 of", fold, broken)
-    assert not (broken / "predictions.csv").exists()
-    assert list(broken.glob("**/last.ckpt")), "there is something to resume from"
-    before = (broken / "log.txt").read_text()
-    run_quietly("train", "--resume", broken)
-    resumed = (broken / "log.txt").read_text().removeprefix(before)
+    kill_when(process, "epoch 2 of", fold, killed)
+    assert not (killed / "predictions.csv").exists()
+    assert list(killed.glob("**/last.ckpt")), "no checkpoint to resume from"
+    before = (killed / "log.txt").read_text()
+    run_quietly("train", "--resume", killed)
+    resumed = (killed / "log.txt").read_text().removeprefix(before)
     assert "epoch 4 of 4" in resumed
-    assert "epoch 1 of" not in resumed, "it went on, it did not start again"
-    assert fingerprint(broken) == fingerprint(whole)
-    assert not list(broken.glob("**/state")), "what resuming needs is removed at the end"
+    assert "epoch 1 of" not in resumed, "training started again instead of resuming"
+    assert fingerprint(killed) == fingerprint(uninterrupted)
+    assert not list(killed.glob("**/state")), "the resume state is not removed at the end"

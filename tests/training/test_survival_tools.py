@@ -1,4 +1,4 @@
-"""Every generic tool of survival, from simulated patients to the card."""
+"""Every generic survival tool, from simulated patients to the model card."""
 
 import csv
 from pathlib import Path
@@ -27,7 +27,7 @@ TOOLS = {
 @pytest.mark.parametrize(
     "tool", [pytest.param(name, marks=[pytest.mark.slow] if "lognormal" in name else []) for name in TOOLS]
 )
-def test_a_run_ends_with_predictions_report_and_card(tool: str, tmp_path: Path) -> None:
+def test_run_ends_with_predictions_report_and_card(tool: str, tmp_path: Path) -> None:
     words, columns, figure = TOOLS[tool]
     rates = ["simulation.target.event_rate=0.5"]
     where = f"hydra.run.dir={tmp_path}/run"

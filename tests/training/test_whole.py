@@ -1,4 +1,4 @@
-"""Gradient caching gives the gradient of one batch of all bags, though few of them are read at once."""
+"""Whole-cohort training: its gradient is that of one batch of all bags, though few of them are in memory at once."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -30,8 +30,8 @@ LEARNING_RATE = 0.1
 OPTIMIZER = cast("partial[Optimizer]", partial(torch.optim.SGD, lr=LEARNING_RATE))
 
 
-class Shelf:
-    """Slides `0` to `22`, made when they are asked for."""
+class InMemoryStore:
+    """A store of slides `0` to `22` that generates each slide when it is read."""
 
     def header(self, slide: str) -> SimpleNamespace:
         return SimpleNamespace(tiles=2 + int(slide) % 5)
@@ -44,8 +44,8 @@ class Shelf:
         return SimpleNamespace(features=torch.randn(2 + int(slide) % 5, WIDTH, generator=generator), coords=None)
 
 
-class Watch(lightning.Callback):
-    """The gradients of each step."""
+class GradientRecorder(lightning.Callback):
+    """Records the gradients of each step."""
 
     def __init__(self) -> None:
         self.steps: list[list[Tensor]] = []
@@ -65,13 +65,13 @@ def several() -> tuple[Endpoint, Tensor]:
     return Several({"class": Binary(), "outcome": Cox()}), target
 
 
-JUDGES = {"cox": (Cox(), survival()), "binary": (Binary(), torch.arange(PATIENTS).float() % 2), "several": several()}
+CASES = {"cox": (Cox(), survival()), "binary": (Binary(), torch.arange(PATIENTS).float() % 2), "several": several()}
 
 
 def dataset(target: Tensor, max_tiles: int | None = None) -> BagDataset:
     slides = [(str(number),) for number in range(PATIENTS)]
-    beside = torch.randn(PATIENTS, 2, generator=torch.Generator().manual_seed(1))
-    return BagDataset(cast(FeatureStore, Shelf()), slides, target, max_tiles, covariates=beside)
+    covariates = torch.randn(PATIENTS, 2, generator=torch.Generator().manual_seed(1))
+    return BagDataset(cast(FeatureStore, InMemoryStore()), slides, target, max_tiles, covariates=covariates)
 
 
 def network(out_dim: int, covariates: bool) -> MILModel:
@@ -80,8 +80,8 @@ def network(out_dim: int, covariates: bool) -> MILModel:
     return Fused(model, 2, out_dim, "gated", 8) if covariates else model
 
 
-def trainer_of(*callbacks: lightning.Callback, **options: Any) -> lightning.Trainer:
-    """One that writes nothing."""
+def silent_trainer(*callbacks: lightning.Callback, **options: Any) -> lightning.Trainer:
+    """Return a trainer that writes and prints nothing."""
     return lightning.Trainer(
         **options,
         accelerator="cpu",
@@ -94,31 +94,31 @@ def trainer_of(*callbacks: lightning.Callback, **options: Any) -> lightning.Trai
     )
 
 
-def trained(
-    judge: str, bags: int, epochs: int = 1, passes: int = 1, precision: str = "32-true", covariates: bool = False
+def train_whole_cohort(
+    name: str, bags: int, epochs: int = 1, passes: int = 1, precision: str = "32-true", covariates: bool = False
 ) -> tuple[WholeModule, list[list[Tensor]]]:
-    """A module after its epochs, with the gradients of each step."""
-    endpoint, target = JUDGES[judge]
+    """Return the trained module and the gradients of each step."""
+    endpoint, target = CASES[name]
     data = dataset(target, max_tiles=3)
     sizes = [min(size, 3) for size in data.sizes]
     survey, every = (loader(data, WholeOrder(sizes, bags, passes=often)) for often in (1, passes))
     module = WholeModule(network(endpoint.out_dim, covariates), endpoint, OPTIMIZER, Constant(), 5, survey)
-    watch = Watch()
-    trainer = trainer_of(watch, max_epochs=epochs, accumulate_grad_batches=len(survey), precision=precision)
+    watch = GradientRecorder()
+    trainer = silent_trainer(watch, max_epochs=epochs, accumulate_grad_batches=len(survey), precision=precision)
     trainer.fit(module, every, loader(data))
     assert trainer.global_step == len(watch.steps)
     return module, watch.steps
 
 
-def at_once(
-    judge: str,
+def reference_gradient(
+    name: str,
     bags: int,
     covariates: bool = False,
     precision: str = "32-true",
     earlier_steps: Sequence[list[Tensor]] = (),
 ) -> list[Tensor]:
-    """The gradient with all bags in memory, with the dropout of each batch, after the gradients of earlier steps."""
-    endpoint, target = JUDGES[judge]
+    """Return the gradient with all bags in memory, dropout as in each batch, after these earlier steps."""
+    endpoint, target = CASES[name]
     model = network(endpoint.out_dim, covariates).train()
     for gradients in earlier_steps:
         for weight, gradient in zip(model.parameters(), gradients, strict=True):
@@ -133,70 +133,74 @@ def at_once(
     return [weight.grad for weight in model.parameters() if weight.grad is not None]
 
 
-def apart(found: list[Tensor], expected: list[Tensor]) -> float:
-    one, other = (torch.cat([gradient.flatten() for gradient in all_]) for all_ in (found, expected))
-    return float((one - other).norm() / other.norm())
+def relative_difference(actual: list[Tensor], expected: list[Tensor]) -> float:
+    actual_vector, expected_vector = (
+        torch.cat([gradient.flatten() for gradient in gradients]) for gradients in (actual, expected)
+    )
+    return float((actual_vector - expected_vector).norm() / expected_vector.norm())
 
 
 @pytest.mark.parametrize("covariates", [False, True])
 @pytest.mark.parametrize("bags", [1, 4, PATIENTS])
-@pytest.mark.parametrize("judge", JUDGES)
-def test_the_gradient_is_that_of_one_batch_with_dropout(judge: str, bags: int, covariates: bool) -> None:
-    _, (found,) = trained(judge, bags, covariates=covariates)
-    assert apart(found, at_once(judge, bags, covariates)) < 1e-6
+@pytest.mark.parametrize("name", CASES)
+def test_gradient_is_that_of_one_batch_with_dropout(name: str, bags: int, covariates: bool) -> None:
+    _, (gradient,) = train_whole_cohort(name, bags, covariates=covariates)
+    assert relative_difference(gradient, reference_gradient(name, bags, covariates)) < 1e-6
 
 
-@pytest.mark.parametrize("judge", JUDGES)
-def test_the_gradient_of_the_second_pass_of_an_epoch_is_exact_with_dropout(judge: str) -> None:
-    _, (first, second) = trained(judge, 4, passes=2)
-    assert apart(second, at_once(judge, 4, earlier_steps=[first])) < 1e-6
+@pytest.mark.parametrize("name", CASES)
+def test_gradient_of_the_second_pass_is_exact_with_dropout(name: str) -> None:
+    _, (first, second) = train_whole_cohort(name, 4, passes=2)
+    assert relative_difference(second, reference_gradient(name, 4, earlier_steps=[first])) < 1e-6
 
 
-def test_it_is_another_than_the_mean_over_batches() -> None:
-    _, (whole,) = trained("cox", 4)
-    endpoint, target = JUDGES["cox"]
+def test_gradient_differs_from_the_mean_over_batches() -> None:
+    _, (gradient,) = train_whole_cohort("cox", 4)
+    endpoint, target = CASES["cox"]
     model, data = network(1, covariates=False).train(), dataset(target, max_tiles=3)
     for place, draws in enumerate(WholeOrder([min(size, 3) for size in data.sizes], 4)):
         torch.manual_seed(hash((5, 0, place)) % 2**63)
         batch = data[draws]
         torch.autograd.backward(endpoint.loss(model(batch.bags).logits, batch.target) / 6)
-    assert apart([weight.grad for weight in model.parameters() if weight.grad is not None], whole) > 0.1
+    assert (
+        relative_difference([weight.grad for weight in model.parameters() if weight.grad is not None], gradient) > 0.1
+    )
 
 
-def test_no_gradient_is_lost_in_half_precision() -> None:
-    _, (found,) = trained("cox", 4, precision="bf16-mixed")
-    assert apart(found, at_once("cox", 4, precision="bf16-mixed")) < 2**-7
+def test_gradient_is_accurate_in_half_precision() -> None:
+    _, (gradient,) = train_whole_cohort("cox", 4, precision="bf16-mixed")
+    assert relative_difference(gradient, reference_gradient("cox", 4, precision="bf16-mixed")) < 2**-7
 
 
-def test_there_are_as_many_steps_an_epoch_as_passes_and_their_dropout_differs() -> None:
-    module, steps = trained("binary", 5, epochs=2, passes=3)
+def test_one_step_per_pass_with_different_dropout() -> None:
+    module, steps = train_whole_cohort("binary", 5, epochs=2, passes=3)
     assert module.trainer.global_step == len(steps) == 6
     assert float(module.trainer.callback_metrics["train_loss"]) > 0
-    assert apart(steps[0], steps[1]) > 0.1
+    assert relative_difference(steps[0], steps[1]) > 0.1
 
 
-class Listening(MILModel):
-    """Hears which seed each batch is dropped out by."""
+class SeedRecorder(MILModel):
+    """A model that records the random seed of each training batch."""
 
     paper, cost = "none", "n"
 
     def __init__(self) -> None:
         super().__init__()
         self.head = torch.nn.Linear(WIDTH, 1)
-        self.heard: list[int] = []
+        self.seeds: list[int] = []
 
     def forward(self, bags: Bags) -> Output:
         if self.training:
-            self.heard.append(torch.initial_seed())
+            self.seeds.append(torch.initial_seed())
         embedding = bags.mean(bags.features)
         return Output(self.head(embedding), embedding)
 
 
-def test_no_two_batches_of_an_accumulated_step_drop_out_alike() -> None:
-    endpoint, target = JUDGES["binary"]
-    data, model = dataset(target), Listening()
+def test_batches_of_an_accumulated_step_have_different_dropout() -> None:
+    endpoint, target = CASES["binary"]
+    data, model = dataset(target), SeedRecorder()
     module = MILModule(model, endpoint, OPTIMIZER, Constant(), 5)
-    trainer = trainer_of(max_epochs=2, accumulate_grad_batches=3)
+    trainer = silent_trainer(max_epochs=2, accumulate_grad_batches=3)
     trainer.fit(module, loader(data, WholeOrder(data.sizes, 4)), loader(data))
-    assert (trainer.global_step, len(model.heard)) == (4, 12)
-    assert len(set(model.heard)) == 12
+    assert (trainer.global_step, len(model.seeds)) == (4, 12)
+    assert len(set(model.seeds)) == 12
