@@ -1,7 +1,8 @@
 """What a tool predicts: one class per kind of target, imported when it is first used."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mil.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from mil.endpoints.aft import LogNormal as LogNormal
@@ -16,27 +17,19 @@ if TYPE_CHECKING:
     from mil.endpoints.several import Several as Several
     from mil.endpoints.survival import Cox as Cox
 
-_MODULES = {
-    "Binary": "classification",
-    "CompetingRisks": "competing_risks",
-    "Cox": "survival",
-    "DiscreteTime": "discrete_time",
-    "LogNormal": "aft",
-    "Multiclass": "classification",
-    "Multilabel": "multilabel",
-    "Ordinal": "ordinal",
-    "Regression": "regression",
-    "Several": "several",
-    "Weibull": "aft",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import an endpoint when it is first used."""
-    if name in _MODULES:
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+__getattr__, __dir__ = lazy_attributes(
+    __name__,
+    {
+        "Binary": "classification",
+        "CompetingRisks": "competing_risks",
+        "Cox": "survival",
+        "DiscreteTime": "discrete_time",
+        "LogNormal": "aft",
+        "Multiclass": "classification",
+        "Multilabel": "multilabel",
+        "Ordinal": "ordinal",
+        "Regression": "regression",
+        "Several": "several",
+        "Weibull": "aft",
+    },
+)
