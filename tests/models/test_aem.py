@@ -1,4 +1,4 @@
-"""AEM: ABMIL's forward pass, and an entropy in the loss."""
+"""AEM: the forward pass of ABMIL, and an entropy term in the loss."""
 
 import math
 
@@ -9,10 +9,10 @@ from mil.bags import Bags
 from mil.endpoints.classification import Binary, Multiclass
 from mil.models.aem import AEM
 
-from .reference import golden, take_gated, take_linear
+from .reference import copy_gated, copy_linear, golden
 
 
-def test_the_loss_is_the_endpoints_less_the_mean_entropy_of_attention() -> None:
+def test_loss_is_the_endpoint_loss_minus_the_mean_entropy() -> None:
     torch.manual_seed(0)
     model = AEM(5, 1, weight=0.3, embed_dim=6, attention_dim=4, heads=2).double().eval()
     bags, target = Bags(torch.randn(13, 5, dtype=torch.float64), (8, 1, 4)), torch.tensor([1.0, 0, 1])
@@ -25,12 +25,12 @@ def test_the_loss_is_the_endpoints_less_the_mean_entropy_of_attention() -> None:
     assert model.loss(output, target, Binary()).item() == pytest.approx(expected)
 
 
-def test_logits_attention_and_losses_are_those_of_the_authors_code() -> None:
+def test_outputs_and_losses_match_the_authors_code() -> None:
     arrays, weights = golden("abmil_aem")
     model = AEM(7, 3, weight=0.1, embed_dim=6, attention_dim=5).double().eval()
-    take_linear(model.abmil.embed[0], weights, "dimreduction.fc1")
-    take_linear(model.abmil.head, weights, "classifier.fc")
-    take_gated(
+    copy_linear(model.abmil.embed[0], weights, "dimreduction.fc1")
+    copy_linear(model.abmil.head, weights, "classifier.fc")
+    copy_gated(
         model.abmil.score, weights, "attention.attention_V.0", "attention.attention_U.0", "attention.attention_weights"
     )
     output = model(Bags(arrays["features"], (23,)))
@@ -40,7 +40,7 @@ def test_logits_attention_and_losses_are_those_of_the_authors_code() -> None:
     assert model.loss(output, arrays["label"][None], Multiclass()).item() == pytest.approx(loss, rel=1e-10)
 
 
-def test_the_entropy_of_saturated_attention_has_a_finite_gradient() -> None:
+def test_entropy_of_saturated_attention_has_a_finite_gradient() -> None:
     torch.manual_seed(0)
     model, bags = AEM(5, 1, embed_dim=6, attention_dim=4, dropout=0), Bags(10 * torch.randn(9, 5), (9,))
     with torch.no_grad():
@@ -51,6 +51,6 @@ def test_the_entropy_of_saturated_attention_has_a_finite_gradient() -> None:
     assert all(value.grad is not None and value.grad.isfinite().all() for value in model.parameters())
 
 
-def test_a_negative_weight_is_refused() -> None:
+def test_negative_weight_is_refused() -> None:
     with pytest.raises(ValueError, match="weight of the entropy is -1, expected zero or more"):
         AEM(5, 1, weight=-1)

@@ -1,4 +1,4 @@
-"""The decoder against torch's own, from the same weights."""
+"""The decoder against torch.nn.TransformerDecoderLayer with the same weights."""
 
 import pytest
 import torch
@@ -8,18 +8,18 @@ from mil.bags import Bags
 from mil.layers.self_attention import SelfAttention
 from mil.models.decoder import Decoder, DecoderLayer
 
-from .reference import take
+from .reference import copy_parameters
 
 
 def as_torch(layer: DecoderLayer, embed_dim: int, heads: int, hidden_dim: int) -> nn.TransformerDecoderLayer:
-    """Torch's decoder layer, normalised beforehand as Barspoon's is, with this layer's weights."""
+    """Return torch's decoder layer with these weights and normalisation first, as in Barspoon."""
     reference = nn.TransformerDecoderLayer(embed_dim, heads, hidden_dim, 0, batch_first=True, norm_first=True).double()
     assert layer.exchange is not None
     norm, exchange = layer.exchange
     assert isinstance(exchange, SelfAttention)
     zeros = torch.zeros(embed_dim)
     for mine, theirs in ((exchange, reference.self_attn), (layer.attend, reference.multihead_attn)):
-        take(
+        copy_parameters(
             theirs,
             in_proj_weight=torch.cat([mine.query.weight, mine.key.weight, mine.value.weight]),
             in_proj_bias=torch.cat([mine.query.bias, zeros, mine.value.bias]),
@@ -32,7 +32,7 @@ def as_torch(layer: DecoderLayer, embed_dim: int, heads: int, hidden_dim: int) -
     return reference.eval()
 
 
-def test_logits_are_those_of_torchs_decoder() -> None:
+def test_logits_match_torch() -> None:
     torch.manual_seed(0)
     model = Decoder(5, 4, groups=(1, 3), layers=2, embed_dim=8, heads=2, hidden_dim=16).double().eval()
     for norm in (part for part in model.modules() if isinstance(part, nn.LayerNorm)):
@@ -49,7 +49,7 @@ def test_logits_are_those_of_torchs_decoder() -> None:
         torch.testing.assert_close(output.logits[bag], expected, rtol=1e-10, atol=1e-10)
 
 
-def test_every_query_has_attention_that_sums_to_one_and_the_mean_is_reported() -> None:
+def test_reported_attention_is_the_mean_over_queries() -> None:
     torch.manual_seed(0)
     model, bags = Decoder(5, 3, embed_dim=8, heads=2, hidden_dim=16).double().eval(), Bags(torch.randn(13, 5), (9, 4))
     output = model(bags.cast(torch.float64))
@@ -59,13 +59,13 @@ def test_every_query_has_attention_that_sums_to_one_and_the_mean_is_reported() -
     torch.testing.assert_close(output.attention, each.mean(1))
 
 
-def test_without_groups_every_logit_has_a_query_and_one_query_reads_no_other() -> None:
+def test_one_query_per_logit_by_default_and_none_exchange_if_single() -> None:
     assert Decoder(5, 4).queries.shape == (4, 512)
     assert Decoder(5, 4, groups=[4]).queries.shape == (1, 512)
     assert all(layer.exchange is None for layer in Decoder(5, 1).layers)
 
 
 @pytest.mark.parametrize("groups", [[1, 2], [], [4, 0], [5, -1]])
-def test_groups_that_do_not_make_up_the_logits_are_refused(groups: list[int]) -> None:
+def test_groups_that_do_not_sum_to_the_logits_are_refused(groups: list[int]) -> None:
     with pytest.raises(ValueError, match="expected whole numbers that sum to 4 logits"):
         Decoder(5, 4, groups=groups)

@@ -1,4 +1,4 @@
-"""DSMIL written out, against the authors' code and torchmil."""
+"""DSMIL against a direct computation, the authors' code and torchmil."""
 
 import pytest
 import torch
@@ -10,14 +10,14 @@ from mil.endpoints.classification import Multiclass
 from mil.models.dsmil import DSMIL
 from mil.models.mil_model import Criterion
 
-from .reference import golden, take, take_linear
+from .reference import copy_linear, copy_parameters, golden
 from .zoo import IN_DIM, simulated
 
 VARIANTS = [(deep, value) for deep in (True, False) for value in (False, True)]
 
 
 class LabelWise:
-    """The authors' loss: the mean of a binary cross-entropy for each class."""
+    """The authors' loss: the mean binary cross-entropy over the classes."""
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         loss: Tensor = nn.functional.binary_cross_entropy_with_logits(logits, target)
@@ -27,26 +27,26 @@ class LabelWise:
         return target
 
 
-def as_they_come(width: int, out_dim: int, deep: bool, value: bool) -> DSMIL:
-    """A model whose embedding hands features on that are not negative."""
+def with_identity_embedding(width: int, out_dim: int, deep: bool, value: bool) -> DSMIL:
+    """Return a model whose embedding leaves nonnegative features unchanged."""
     model = DSMIL(width, out_dim, embed_dim=width, query_dim=4, deep_query=deep, value=value).double().eval()
-    take(model.embed[0], weight=torch.eye(width), bias=torch.zeros(width))
+    copy_parameters(model.embed[0], weight=torch.eye(width), bias=torch.zeros(width))
     return model
 
 
 @pytest.mark.parametrize(("deep", "value"), VARIANTS)
 @pytest.mark.parametrize("out_dim", [1, 3])
-def test_streams_attention_and_loss_are_those_of_the_authors_code(out_dim: int, deep: bool, value: bool) -> None:
+def test_outputs_and_loss_match_the_authors_code(out_dim: int, deep: bool, value: bool) -> None:
     arrays, weights = golden("dsmil")
     case = f"{out_dim}{'deep' if deep else 'single'}{'value' if value else ''}"
-    model = as_they_come(8, out_dim, deep, value)
-    take_linear(model.instance, weights, f"{case}.i_classifier.fc")
+    model = with_identity_embedding(8, out_dim, deep, value)
+    copy_linear(model.instance, weights, f"{case}.i_classifier.fc")
     for layer, name in ((0, "q.0"), (2, "q.2")) if deep else ((0, "q"),):
-        take_linear(model.query[layer], weights, f"{case}.b_classifier.{name}")
+        copy_linear(model.query[layer], weights, f"{case}.b_classifier.{name}")
     if model.value is not None:
-        take_linear(model.value[1], weights, f"{case}.b_classifier.v.1")
+        copy_linear(model.value[1], weights, f"{case}.b_classifier.v.1")
     fcc = {part: weights[f"{case}.b_classifier.fcc.{part}"] for part in ("weight", "bias")}
-    take(model.head, weight=fcc["weight"].flatten(1), bias=fcc["bias"])
+    copy_parameters(model.head, weight=fcc["weight"].flatten(1), bias=fcc["bias"])
     output = model(Bags(arrays["features"], (17,)))
     torch.testing.assert_close(output.extra["scores"], arrays[f"{case}.instances"], rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(output.extra["bag"], arrays[f"{case}.bag"], rtol=1e-10, atol=1e-12)
@@ -60,10 +60,10 @@ def test_streams_attention_and_loss_are_those_of_the_authors_code(out_dim: int, 
 
 
 @pytest.mark.parametrize(("deep", "value"), VARIANTS)
-def test_logits_and_attention_are_torchmils(deep: bool, value: bool) -> None:
+def test_logits_and_attention_match_torchmil(deep: bool, value: bool) -> None:
     torch.manual_seed(0)
     theirs = torchmil.models.DSMIL((8,), att_dim=4, nonlinear_q=deep, nonlinear_v=value).double().eval()
-    model = as_they_come(8, 1, deep, value)
+    model = with_identity_embedding(8, 1, deep, value)
     model.query.load_state_dict(
         theirs.q_nn.state_dict() if deep else {f"0.{k}": v for k, v in theirs.q_nn.state_dict().items()}
     )
@@ -78,8 +78,8 @@ def test_logits_and_attention_are_torchmils(deep: bool, value: bool) -> None:
     torch.testing.assert_close(output.logits[:, 0], theirs.predict(bags.features[None]), rtol=1e-10, atol=1e-12)
 
 
-def test_logits_are_those_of_the_paper_written_out() -> None:
-    """Single matrices for queries and the mean of two streams; the products are scaled as in the authors' code."""
+def test_logits_match_the_equations() -> None:
+    """Linear queries and the mean of both streams; products are scaled as in the authors' code."""
     torch.manual_seed(0)
     model = DSMIL(IN_DIM, 2, embed_dim=6, query_dim=4, deep_query=False).double().eval()
     bags = simulated((5, 1, 8), dtype=torch.float64)
@@ -98,7 +98,7 @@ def test_logits_are_those_of_the_paper_written_out() -> None:
         torch.testing.assert_close(output.logits[bag], (torch.stack(best) + of_bag) / 2)
 
 
-def test_the_bag_stream_alone_can_predict_and_both_still_learn() -> None:
+def test_loss_uses_both_streams_if_only_the_bag_stream_predicts() -> None:
     torch.manual_seed(0)
     model = DSMIL(IN_DIM, 4, embed_dim=6, average=False).eval()
     output, target = model(simulated((5, 3))), torch.tensor([0, 3])
@@ -108,7 +108,7 @@ def test_the_bag_stream_alone_can_predict_and_both_still_learn() -> None:
     assert torch.equal(model.loss(output, target, judge), expected)
 
 
-def test_the_critical_tile_of_a_bag_is_its_own_highest() -> None:
+def test_critical_tile_has_the_highest_score_of_its_bag() -> None:
     torch.manual_seed(0)
     model, bags = DSMIL(IN_DIM, 3, embed_dim=6).double().eval(), simulated((5, 1, 8), dtype=torch.float64)
     output = model(bags)

@@ -1,4 +1,4 @@
-"""DTFD-MIL against its description written tile by tile, the authors' code, and torchmil."""
+"""DTFD-MIL against a tile-by-tile computation of its description, the authors' code, and torchmil."""
 
 from unittest import mock
 
@@ -14,13 +14,13 @@ from mil.endpoints.classification import Multiclass
 from mil.endpoints.survival import Cox
 from mil.models.dtfd import DISTILL, DTFD
 
-from .reference import golden, take, take_gated, take_linear
+from .reference import copy_gated, copy_linear, copy_parameters, golden
 from .zoo import permuted
 
 every_mode = pytest.mark.parametrize("distill", DISTILL)
 
 
-def small(out_dim: int, distill: str, pseudo_bags: int = 3, per_pseudo_bag: int = 1, ranking: int = -1) -> DTFD:
+def small_model(out_dim: int, distill: str, pseudo_bags: int = 3, per_pseudo_bag: int = 1, ranking: int = -1) -> DTFD:
     torch.manual_seed(0)
     model = DTFD(5, out_dim, distill, pseudo_bags, per_pseudo_bag, ranking, embed_dim=6, attention_dim=4)
     return model.double().eval()
@@ -32,14 +32,14 @@ def random_bags(sizes: tuple[int, ...], seed: int = 0) -> Bags:
 
 
 def pooled(score: nn.Module, tiles: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """The attention-weighted mean of tiles, and the attention."""
+    """Return the attention-weighted mean of tiles, and the attention."""
     exponentials = [score(tile[None])[0, 0].exp() for tile in tiles]
     shares = [exponential / sum(exponentials) for exponential in exponentials]
     return torch.stack([share * tile for share, tile in zip(shares, tiles, strict=True)]).sum(0), shares
 
 
-def handed_on(model: DTFD, tiles: list[Tensor]) -> list[Tensor]:
-    """What tier one distils of a pseudo-bag."""
+def distilled_features(model: DTFD, tiles: list[Tensor]) -> list[Tensor]:
+    """Return the features that tier one distils from a pseudo-bag."""
     mean, shares = pooled(model.score, tiles)
     activations = [share * (model.pseudo_head.weight @ tile) for share, tile in zip(shares, tiles, strict=True)]
     strengths = [
@@ -56,18 +56,18 @@ def handed_on(model: DTFD, tiles: list[Tensor]) -> list[Tensor]:
 
 
 def read(model: DTFD, bag: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits of the bag, and of its pseudo-bags."""
+    """Return the logits of a bag and of its pseudo-bags."""
     tiles = sorted((model.embed(row[None])[0] for row in bag), key=lambda tile: -model.score(tile[None]).item())
     dealt = [tiles[turn :: model.pseudo_bags] for turn in range(min(model.pseudo_bags, len(tiles)))]
-    distilled = [tile for part in dealt for tile in handed_on(model, part)]
+    distilled = [tile for part in dealt for tile in distilled_features(model, part)]
     pseudo_logits = torch.stack([model.pseudo_head(pooled(model.score, part)[0]) for part in dealt])
     return model.head(pooled(model.bag_score, distilled)[0]), pseudo_logits
 
 
 @every_mode
 @pytest.mark.parametrize(("out_dim", "ranking", "per_pseudo_bag"), [(1, -1, 1), (3, -1, 2), (3, 0, 1)])
-def test_logits_are_those_of_the_description(distill: str, out_dim: int, ranking: int, per_pseudo_bag: int) -> None:
-    model, bags = small(out_dim, distill, 3, per_pseudo_bag, ranking), random_bags((11, 1, 2, 7))
+def test_logits_match_the_description(distill: str, out_dim: int, ranking: int, per_pseudo_bag: int) -> None:
+    model, bags = small_model(out_dim, distill, 3, per_pseudo_bag, ranking), random_bags((11, 1, 2, 7))
     output = model(bags)
     expected = [read(model, bag) for bag in bags.split()]
     torch.testing.assert_close(output.logits, torch.stack([logits for logits, _ in expected]))
@@ -75,16 +75,16 @@ def test_logits_are_those_of_the_description(distill: str, out_dim: int, ranking
 
 
 @pytest.mark.parametrize("distill", ["MaxMinS", "MaxS", "AFS"])
-def test_logits_and_losses_are_those_of_the_authors_code(distill: str) -> None:
-    """Their shuffle was replaced by the order of attention, the rest is theirs (it has no MAS)."""
+def test_logits_and_losses_match_the_authors_code(distill: str) -> None:
+    """The authors' code has its shuffle replaced by the order of attention; it has no MAS."""
     arrays, weights = golden("dtfd")
     model = DTFD(7, 3, distill, 4, 2, embed_dim=6, attention_dim=5).double().eval()
-    take_linear(model.embed[0], weights, "reduction.fc1")
+    copy_linear(model.embed[0], weights, "reduction.fc1")
     gates = ("attention_V.0", "attention_U.0", "attention_weights")
-    take_gated(model.score, weights, *(f"attention.{gate}" for gate in gates))
-    take_gated(model.bag_score, weights, *(f"second.attention.{gate}" for gate in gates))
-    take_linear(model.pseudo_head, weights, "classifier.fc")
-    take_linear(model.head, weights, "second.classifier.fc")
+    copy_gated(model.score, weights, *(f"attention.{gate}" for gate in gates))
+    copy_gated(model.bag_score, weights, *(f"second.attention.{gate}" for gate in gates))
+    copy_linear(model.pseudo_head, weights, "classifier.fc")
+    copy_linear(model.head, weights, "second.classifier.fc")
     output = model(Bags(arrays["features"], (23,)))
     for name, computed in (("logits", output.logits), ("pseudo_logits", output.extra["pseudo_logits"])):
         torch.testing.assert_close(computed, arrays[f"{distill}.{name}"], rtol=1e-10, atol=1e-10)
@@ -92,8 +92,8 @@ def test_logits_and_losses_are_those_of_the_authors_code(distill: str) -> None:
     assert loss.item() == pytest.approx(arrays[f"{distill}.loss"].sum().item(), rel=1e-10)
 
 
-def test_features_distilled_by_attention_give_torchmils_logits() -> None:
-    """Its other two modes hand on every tile instead of the highest and lowest."""
+def test_logits_of_afs_match_torchmil() -> None:
+    """The other two modes of torchmil pass on every tile instead of the highest and lowest."""
     from torchmil.models import DTFDMIL
 
     torch.manual_seed(0)
@@ -105,8 +105,8 @@ def test_features_distilled_by_attention_give_torchmils_logits() -> None:
     for mine, theirs in ((model.score, reference.attention_pool), (model.bag_score, reference.u_attention_pool)):
         mine.branches.load_state_dict(theirs.fc1.module.state_dict())
         mine.score.load_state_dict(theirs.fc2.state_dict())
-    take(model.pseudo_head, **dict(reference.classifier.module.named_parameters()))
-    take(model.head, **dict(reference.u_classifier.module.named_parameters()))
+    copy_parameters(model.pseudo_head, **dict(reference.classifier.module.named_parameters()))
+    copy_parameters(model.head, **dict(reference.u_classifier.module.named_parameters()))
     bags = random_bags((11,))
     ranks = model.score(model.embed(bags.features)).squeeze(1).argsort(descending=True).numpy()
     dealt = np.concatenate([ranks[turn::3] for turn in range(3)])
@@ -125,11 +125,11 @@ def test_features_distilled_by_attention_give_torchmils_logits() -> None:
     distill=st.sampled_from(DISTILL),
     training=st.booleans(),
 )
-def test_attention_is_the_share_of_each_tile_in_the_embedding(
+def test_embedding_is_the_attention_weighted_mean(
     sizes: list[int], pseudo_bags: int, per_pseudo_bag: int, distill: str, training: bool
 ) -> None:
-    model, bags = small(2, distill, pseudo_bags, per_pseudo_bag), random_bags(tuple(sizes))
-    model.training = training  # the model alone: no layer drops anything
+    model, bags = small_model(2, distill, pseudo_bags, per_pseudo_bag), random_bags(tuple(sizes))
+    model.training = training  # of the model only, not of its layers: no dropout
     output = model(bags)
     assert output.attention is not None
     mean = bags.sum(model.embed(bags.features), weight=output.attention.unsqueeze(1))
@@ -144,8 +144,8 @@ def test_attention_is_the_share_of_each_tile_in_the_embedding(
 
 
 @every_mode
-def test_in_evaluation_neither_the_batch_nor_the_order_of_tiles_matters(distill: str) -> None:
-    model, bags = small(2, distill, 3, 2), random_bags((11, 1, 2, 7))
+def test_evaluation_ignores_the_batch_and_the_order_of_tiles(distill: str) -> None:
+    model, bags = small_model(2, distill, 3, 2), random_bags((11, 1, 2, 7))
     spoilt = bags.with_features(torch.cat([bags.features[:11], bags.features[11:] * torch.nan]))
     expected, shuffled = model(bags), permuted(bags, seed=1)
     for bag, alone in enumerate(bags):
@@ -155,8 +155,8 @@ def test_in_evaluation_neither_the_batch_nor_the_order_of_tiles_matters(distill:
     torch.testing.assert_close(model(spoilt).logits[0], expected.logits[0])
 
 
-def test_pseudo_bags_are_random_in_training_and_follow_torchs_seed() -> None:
-    model, bags = small(1, "AFS"), random_bags((30, 9))
+def test_pseudo_bags_are_random_in_training_and_follow_the_seed() -> None:
+    model, bags = small_model(1, "AFS"), random_bags((30, 9))
     assignments = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
@@ -165,8 +165,8 @@ def test_pseudo_bags_are_random_in_training_and_follow_torchs_seed() -> None:
     assert not torch.equal(assignments[0], assignments[2])
 
 
-def test_equal_scores_are_dealt_without_regard_to_the_order_of_tiles() -> None:
-    model, bags = small(1, "AFS"), random_bags((12,))
+def test_ties_are_assigned_regardless_of_the_order_of_tiles() -> None:
+    model, bags = small_model(1, "AFS"), random_bags((12,))
     with torch.no_grad():
         model.score.score.weight.zero_()
     turned = bags.with_features(bags.features.flip(0))
@@ -174,15 +174,15 @@ def test_equal_scores_are_dealt_without_regard_to_the_order_of_tiles() -> None:
 
 
 @every_mode
-def test_tier_two_teaches_tier_one_nothing(distill: str) -> None:
-    model, bags = small(1, distill), random_bags((12, 7))
+def test_no_gradient_flows_from_tier_two_to_tier_one(distill: str) -> None:
+    model, bags = small_model(1, distill), random_bags((12, 7))
     torch.autograd.backward(model(bags).logits.sum())
     taught = {name.split(".")[0] for name, value in model.named_parameters() if value.grad is not None}
     assert taught == {"bag_score", "head"}
 
 
-def test_the_loss_under_cox_compares_all_pseudo_bags_and_all_bags() -> None:
-    model, bags, cox = small(1, "MaxS", 2), random_bags((12, 1, 7)), Cox()
+def test_cox_loss_ranks_all_pseudo_bags_and_all_bags() -> None:
+    model, bags, cox = small_model(1, "MaxS", 2), random_bags((12, 1, 7)), Cox()
     target = torch.tensor([[3.0, 1], [5, 0], [2, 1]], dtype=torch.float64)
     output = model(bags)
     first = cox.loss(output.extra["pseudo_logits"], target[[0, 0, 1, 2, 2]])
@@ -199,4 +199,4 @@ def test_the_loss_under_cox_compares_all_pseudo_bags_and_all_bags() -> None:
 )
 def test_options_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        DTFD(5, 2, **options)  # type: ignore[arg-type]  # the point of the test
+        DTFD(5, 2, **options)  # type: ignore[arg-type]  # wrong values on purpose

@@ -1,4 +1,4 @@
-"""The contract of every model of the zoo: a yaml in `conf/model/` is tested by existing."""
+"""The contract of every model of the zoo; each yaml in `conf/model/` is tested without further code."""
 
 import inspect
 import re
@@ -15,29 +15,29 @@ from mil.bags import Bags
 from mil.layers.attention import AttentionScore
 from mil.models.mil_model import MILModel, Output
 
-from .endpoints import ENDPOINTS, classes
-from .zoo import IN_DIM, NAMES, built, permuted, simulated
+from .endpoints import ENDPOINTS, endpoint_classes
+from .zoo import IN_DIM, NAMES, build_model, permuted, simulated
 
 SIZES = (5, 1, 30, 8, 2)
 LARGER = (5, 1, 300, 8, 2)
-"""Where a method has to have parts with several tiles each, such as the regions of RRT."""
+"""For methods that need several tiles in each part, such as the regions of RRT."""
 WITHOUT_ATTENTION = {"mean", "max", "lse", "chowder", "chowder_wide"}
-"""Their methods weigh no tiles."""
+"""Methods that do not weight tiles."""
 SLOW_TO_READ = {"transformer", "transformer_alibi"}
-"""Their time grows with the square of the tiles: half a minute and more for 20,000."""
+"""Quadratic in the number of tiles: over half a minute for 20,000."""
 every_model = pytest.mark.parametrize("name", NAMES)
 every_width = pytest.mark.parametrize("out_dim", [1, 4])
 every_endpoint = pytest.mark.parametrize("endpoint", ENDPOINTS)
 
 
-def rows(output: Output, bags: Bags, bag: int) -> list[Tensor]:
-    """All that a model says of one bag."""
+def outputs_of_bag(output: Output, bags: Bags, bag: int) -> list[Tensor]:
+    """Return all outputs that belong to one bag."""
     tiles = [] if output.attention is None else [bags.split(output.attention)[bag]]
     return [output.logits[bag], output.embedding[bag], *tiles]
 
 
-def same(output: Output, expected: Output, order: Tensor | None = None) -> None:
-    """Asserts that two outputs say the same, the first of tiles in another order."""
+def assert_same_output(output: Output, expected: Output, order: Tensor | None = None) -> None:
+    """Assert that two outputs are equal; `order` is the order of tiles of the first."""
     torch.testing.assert_close(output.logits, expected.logits, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(output.embedding, expected.embedding, rtol=1e-10, atol=1e-12)
     if expected.attention is not None:
@@ -46,7 +46,7 @@ def same(output: Output, expected: Output, order: Tensor | None = None) -> None:
 
 
 def loss_or_skip(model: MILModel, endpoint: str, bags: Bags) -> Tensor:
-    """The training loss; skips where the model refuses the endpoint, in one line that says why."""
+    """Return the training loss, or skip if the model refuses the endpoint with a one-line reason."""
     judge, target = ENDPOINTS[endpoint]
     output = model(bags)
     try:
@@ -60,8 +60,8 @@ def loss_or_skip(model: MILModel, endpoint: str, bags: Bags) -> Tensor:
 
 
 @every_model
-def test_every_model_says_what_it_is(name: str) -> None:
-    kind = type(built(name))
+def test_every_model_declares_paper_cost_and_order(name: str) -> None:
+    kind = type(build_model(name))
     module = inspect.getdoc(inspect.getmodule(kind)) or ""
     text = module + (inspect.getdoc(kind) or "")
     assert (paper := re.fullmatch(r"(.+) (\d{4})", kind.paper)), kind.paper
@@ -71,8 +71,8 @@ def test_every_model_says_what_it_is(name: str) -> None:
     assert "order" in text or not kind.order_matters, "the reason"
 
 
-def test_every_endpoint_is_tried() -> None:
-    assert {type(judge) for judge, _ in ENDPOINTS.values()} == set(classes())
+def test_every_endpoint_class_is_covered() -> None:
+    assert {type(judge) for judge, _ in ENDPOINTS.values()} == set(endpoint_classes())
     for judge, target in ENDPOINTS.values():
         assert len(target) == len(SIZES)
         membership = judge.membership(target)
@@ -81,8 +81,8 @@ def test_every_endpoint_is_tried() -> None:
 
 @every_model
 @every_width
-def test_shapes_are_those_of_the_contract(name: str, out_dim: int) -> None:
-    output = built(name, out_dim)(simulated(SIZES))
+def test_output_shapes(name: str, out_dim: int) -> None:
+    output = build_model(name, out_dim)(simulated(SIZES))
     assert output.logits.shape == (len(SIZES), out_dim)
     assert output.embedding.dim() == 2
     assert len(output.embedding) == len(SIZES)
@@ -91,37 +91,39 @@ def test_shapes_are_those_of_the_contract(name: str, out_dim: int) -> None:
 
 @every_model
 @every_width
-def test_a_bag_alone_is_read_as_in_a_batch(name: str, out_dim: int) -> None:
-    model, bags = built(name, out_dim).double(), simulated(SIZES, dtype=torch.float64, slides=2)
+def test_output_of_a_bag_does_not_depend_on_the_batch(name: str, out_dim: int) -> None:
+    model, bags = build_model(name, out_dim).double(), simulated(SIZES, dtype=torch.float64, slides=2)
     together = model(bags)
     for bag, alone in enumerate(bags):
-        torch.testing.assert_close(rows(model(alone), alone, 0), rows(together, bags, bag), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(
+            outputs_of_bag(model(alone), alone, 0), outputs_of_bag(together, bags, bag), rtol=1e-10, atol=1e-12
+        )
 
 
 @every_model
 @every_width
 @pytest.mark.parametrize("slides", [1, 2])
-def test_the_order_of_tiles_does_not_matter(name: str, out_dim: int, slides: int) -> None:
-    model, bags = built(name, out_dim).double(), simulated(LARGER, dtype=torch.float64, slides=slides)
+def test_order_of_tiles_matters_only_if_declared(name: str, out_dim: int, slides: int) -> None:
+    model, bags = build_model(name, out_dim).double(), simulated(LARGER, dtype=torch.float64, slides=slides)
     shuffled, order = permuted(bags, seed=1)
     if model.order_matters:
-        assert not torch.allclose(model(shuffled).logits, model(bags).logits), "it says that order matters"
+        assert not torch.allclose(model(shuffled).logits, model(bags).logits), "order_matters is declared"
     else:
-        same(model(shuffled), model(bags), order)
+        assert_same_output(model(shuffled), model(bags), order)
 
 
 @every_model
-def test_places_on_two_slides_have_no_distance(name: str) -> None:
-    model, near = built(name).double(), simulated(SIZES, dtype=torch.float64, slides=2)
+def test_distance_between_slides_does_not_matter(name: str) -> None:
+    model, near = build_model(name).double(), simulated(SIZES, dtype=torch.float64, slides=2)
     assert near.coords is not None
     assert near.slide is not None
-    far = replace(near, coords=near.coords + 2**20 * near.slide.unsqueeze(1))  # whole grids and regions of any power
-    same(model(far), model(near))
+    far = replace(near, coords=near.coords + 2**20 * near.slide.unsqueeze(1))  # by a multiple of any grid or region
+    assert_same_output(model(far), model(near))
 
 
 @every_model
-def test_a_model_that_needs_places_says_so_and_others_read_bags_without(name: str) -> None:
-    model, bags = built(name), replace(simulated(SIZES), coords=None)
+def test_bags_without_coordinates_are_refused_only_if_needed(name: str) -> None:
+    model, bags = build_model(name), replace(simulated(SIZES), coords=None)
     if not model.needs_coords:
         assert model(bags).logits.isfinite().all()
         return
@@ -131,8 +133,8 @@ def test_a_model_that_needs_places_says_so_and_others_read_bags_without(name: st
 
 
 @every_model
-def test_attention_is_there_where_the_method_has_it_and_sums_to_one(name: str) -> None:
-    model, bags = built(name), simulated(SIZES)
+def test_attention_sums_to_one_if_the_method_has_it(name: str) -> None:
+    model, bags = build_model(name), simulated(SIZES)
     with mock.patch.object(Bags, "softmax", autospec=True, side_effect=Bags.softmax) as softmax:
         attention = model(bags).attention
     assert (attention is None) == (name in WITHOUT_ATTENTION)
@@ -147,8 +149,8 @@ def test_attention_is_there_where_the_method_has_it_and_sums_to_one(name: str) -
 
 @every_model
 @every_width
-def test_a_bag_of_one_tile_is_read(name: str, out_dim: int) -> None:
-    output = built(name, out_dim)(simulated((1,)))
+def test_bag_of_one_tile_is_read(name: str, out_dim: int) -> None:
+    output = build_model(name, out_dim)(simulated((1,)))
     assert output.logits.isfinite().all()
     assert output.attention is None or output.attention.tolist() == pytest.approx([1], abs=1e-6)
 
@@ -156,48 +158,48 @@ def test_a_bag_of_one_tile_is_read(name: str, out_dim: int) -> None:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW_TO_READ else []) for name in NAMES]
 )
-def test_a_bag_of_twenty_thousand_tiles_is_read(name: str) -> None:
+def test_bag_of_twenty_thousand_tiles_is_read(name: str) -> None:
     with torch.inference_mode():
-        output = built(name)(simulated((20_000,)))
+        output = build_model(name)(simulated((20_000,)))
     assert output.logits.isfinite().all()
     assert output.attention is None or output.attention.double().sum().item() == pytest.approx(1, abs=1e-6)
 
 
-def sees_no_shift(endpoint: str) -> bool:
-    """Whether a constant added to every bag's one logit changes nothing, as with Cox: a bias then has no gradient."""
+def is_shift_invariant(endpoint: str) -> bool:
+    """Return whether a constant added to all logits leaves the loss unchanged, as with Cox."""
     judge, target = ENDPOINTS[endpoint]
     logits = torch.linspace(-1, 1, len(SIZES), dtype=torch.float64).unsqueeze(1).expand(-1, judge.out_dim)
     return judge.out_dim == 1 and torch.allclose(judge.loss(logits + 1, target), judge.loss(logits, target))
 
 
-def unreached(model: MILModel, endpoint: str) -> list[str]:
-    """Parameters with no more gradient than rounding leaves of one of zero, but biases that change no loss."""
-    blind = sees_no_shift(endpoint)
+def parameters_without_gradient(model: MILModel, endpoint: str) -> list[str]:
+    """Return parameters without a gradient, except biases to which the loss is invariant."""
+    invariant = is_shift_invariant(endpoint)
     return [
         name
         for name, parameter in model.named_parameters()
-        if (parameter.grad is None or parameter.grad.abs().max() <= 1e-12) and not (blind and name.endswith("bias"))
+        if (parameter.grad is None or parameter.grad.abs().max() <= 1e-12) and not (invariant and name.endswith("bias"))
     ]
 
 
 @every_model
 @pytest.mark.parametrize("endpoint", ["binary", "multiclass", "multilabel", "cox"])
-def test_a_gradient_reaches_every_parameter(name: str, endpoint: str) -> None:
-    """Of three batches at most: what a method keeps of the best tiles or hides by chance need not be in the first."""
-    model = built(name, ENDPOINTS[endpoint][0].out_dim).double().train()
+def test_gradient_reaches_every_parameter(name: str, endpoint: str) -> None:
+    """Within three batches: top tiles or random masks may leave a parameter out of the first."""
+    model = build_model(name, ENDPOINTS[endpoint][0].out_dim).double().train()
     for seed in range(3):
         torch.autograd.backward(loss_or_skip(model, endpoint, simulated(LARGER, seed, torch.float64)))
-        if not unreached(model, endpoint):
+        if not parameters_without_gradient(model, endpoint):
             break
-    assert unreached(model, endpoint) == []
+    assert parameters_without_gradient(model, endpoint) == []
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite().all(), parameter_name
 
 
 @every_model
-def test_a_gradient_of_bags_of_one_tile_is_finite(name: str) -> None:
-    model = built(name).train()
+def test_gradients_of_bags_of_one_tile_are_finite(name: str) -> None:
+    model = build_model(name).train()
     torch.autograd.backward(loss_or_skip(model, "binary", simulated((1,) * len(SIZES))))
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     assert gradients
@@ -206,9 +208,9 @@ def test_a_gradient_of_bags_of_one_tile_is_finite(name: str) -> None:
 
 @every_model
 @every_width
-def test_bfloat16_is_near_float32(name: str, out_dim: int) -> None:
-    """Each value is rounded by up to 2^-9; inputs, weights and outputs of three layers make a few times that."""
-    model, bags = built(name, out_dim), simulated((20,) * 16)
+def test_bfloat16_is_close_to_float32(name: str, out_dim: int) -> None:
+    """Rounding errors are up to 2^-9 per value and accumulate over inputs, weights and layers."""
+    model, bags = build_model(name, out_dim), simulated((20,) * 16)
     exact = model(bags).logits
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(bags.cast(torch.bfloat16)).logits
@@ -216,8 +218,8 @@ def test_bfloat16_is_near_float32(name: str, out_dim: int) -> None:
 
 
 @every_model
-def test_a_model_that_is_no_longer_trained_says_the_same_twice(name: str) -> None:
-    model, bags = built(name), simulated(SIZES)
+def test_evaluation_is_deterministic(name: str) -> None:
+    model, bags = build_model(name), simulated(SIZES)
     first, second = model(bags), model(bags)
     assert torch.equal(first.logits, second.logits)
     assert first.attention is None or torch.equal(first.attention, second.attention)
@@ -225,8 +227,8 @@ def test_a_model_that_is_no_longer_trained_says_the_same_twice(name: str) -> Non
 
 @every_model
 @every_width
-def test_weights_survive_a_file_to_the_bit(name: str, out_dim: int, tmp_path: Path) -> None:
-    model, loaded, bags = built(name, out_dim, seed=0), built(name, out_dim, seed=1), simulated(SIZES)
+def test_weights_survive_a_file_bit_for_bit(name: str, out_dim: int, tmp_path: Path) -> None:
+    model, loaded, bags = build_model(name, out_dim, seed=0), build_model(name, out_dim, seed=1), simulated(SIZES)
     assert not torch.equal(loaded(bags).logits, model(bags).logits)
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
     loaded.load_state_dict(load_file(tmp_path / "weights.safetensors"))
@@ -234,19 +236,21 @@ def test_weights_survive_a_file_to_the_bit(name: str, out_dim: int, tmp_path: Pa
 
 
 @every_model
-def test_a_neighbour_full_of_nan_changes_no_other_bag(name: str) -> None:
-    model, bags, spoilt = built(name), simulated(SIZES), simulated(SIZES)
+def test_nan_in_one_bag_does_not_affect_others(name: str) -> None:
+    model, bags, spoilt = build_model(name), simulated(SIZES), simulated(SIZES)
     spoilt.features[6:36] = torch.nan  # the third bag
     expected, output = model(bags), model(spoilt)
     for bag in (0, 1, 3, 4):
-        torch.testing.assert_close(rows(output, bags, bag), rows(expected, bags, bag), rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(
+            outputs_of_bag(output, bags, bag), outputs_of_bag(expected, bags, bag), rtol=1e-6, atol=1e-7
+        )
     assert output.logits[2].isnan().all()
 
 
 @every_model
 @every_endpoint
-def test_every_model_takes_a_step_with_every_endpoint_or_says_why_not(name: str, endpoint: str) -> None:
-    model = built(name, ENDPOINTS[endpoint][0].out_dim).train()
+def test_every_model_trains_on_every_endpoint_or_refuses_it(name: str, endpoint: str) -> None:
+    model = build_model(name, ENDPOINTS[endpoint][0].out_dim).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     loss = loss_or_skip(model, endpoint, simulated(SIZES))
@@ -259,8 +263,8 @@ def test_every_model_takes_a_step_with_every_endpoint_or_says_why_not(name: str,
 
 
 @every_model
-def test_unless_a_model_says_otherwise_its_loss_is_the_endpoints(name: str) -> None:
-    model = built(name)
+def test_default_loss_is_that_of_the_endpoint(name: str) -> None:
+    model = build_model(name)
     if type(model).loss is not MILModel.loss:
         pytest.skip(f"{type(model).__name__} has a loss of its own")
     for judge, target in ENDPOINTS.values():
@@ -269,6 +273,6 @@ def test_unless_a_model_says_otherwise_its_loss_is_the_endpoints(name: str) -> N
 
 
 @every_model
-def test_features_of_another_width_are_no_input(name: str) -> None:
+def test_features_of_another_width_are_refused(name: str) -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        built(name)(Bags(torch.zeros(3, IN_DIM + 1), (3,), torch.zeros(3, 2)))
+        build_model(name)(Bags(torch.zeros(3, IN_DIM + 1), (3,), torch.zeros(3, 2)))

@@ -1,4 +1,4 @@
-"""Patch-GCN against the authors' code, which torch_geometric's convolutions run."""
+"""Patch-GCN against the authors' code, run with torch_geometric's convolutions."""
 
 import pytest
 import torch
@@ -7,35 +7,37 @@ from mil.bags import Bags
 from mil.layers.neighbours import Nearest
 from mil.models.patchgcn import GENConv, PatchGCN, Residual
 
-from .reference import golden, take, take_gated, take_linear
+from .reference import copy_gated, copy_linear, copy_parameters, golden
 
 
-def take_convolution(layer: GENConv, weights: dict[str, torch.Tensor], name: str) -> None:
-    take(layer, sharpness=weights[f"{name}.aggr_module.t"])
+def copy_convolution(layer: GENConv, weights: dict[str, torch.Tensor], name: str) -> None:
+    copy_parameters(layer, sharpness=weights[f"{name}.aggr_module.t"])
     for ours, theirs in ((0, 0), (1, 1), (3, 4)):
-        take_linear(layer.mix[ours], weights, f"{name}.mlp.{theirs}")
+        copy_linear(layer.mix[ours], weights, f"{name}.mlp.{theirs}")
 
 
-def test_logits_and_attention_are_those_of_the_authors_code() -> None:
+def test_logits_and_attention_match_the_authors_code() -> None:
     arrays, weights = golden("patchgcn")
     model = PatchGCN(6, 3, embed_dim=6).double().eval()
-    take_linear(model.embed[0], weights, "fc.0")
-    take_convolution(model.first, weights, "layers.0.conv")
+    copy_linear(model.embed[0], weights, "fc.0")
+    copy_convolution(model.first, weights, "layers.0.conv")
     for number, layer in enumerate(model.layers, 1):
         assert isinstance(layer, Residual)
-        take_convolution(layer.convolve, weights, f"layers.{number}.conv")
-        take_linear(layer.norm, weights, f"layers.{number}.norm")
-    take_linear(model.joined[0], weights, "path_phi.0")
+        copy_convolution(layer.convolve, weights, f"layers.{number}.conv")
+        copy_linear(layer.norm, weights, f"layers.{number}.norm")
+    copy_linear(model.joined[0], weights, "path_phi.0")
     head = "path_attention_head.attention"
-    take_gated(model.score, weights, f"{head}_a.0", f"{head}_b.0", f"{head}_c")
-    take_linear(model.pooled[0], weights, "path_rho.0")
-    take_linear(model.head, weights, "classifier")
+    copy_gated(model.score, weights, f"{head}_a.0", f"{head}_b.0", f"{head}_c")
+    copy_linear(model.pooled[0], weights, "path_rho.0")
+    copy_linear(model.head, weights, "classifier")
     output = model(Bags(arrays["features"], tuple(arrays["sizes"].tolist()), arrays["coords"]))
-    torch.testing.assert_close(output.logits, arrays["logits"], rtol=1e-6, atol=1e-7)  # theirs adds 1e-16 to sums
+    torch.testing.assert_close(
+        output.logits, arrays["logits"], rtol=1e-6, atol=1e-7
+    )  # the authors' code adds 1e-16 to sums
     torch.testing.assert_close(output.attention, arrays["attention"], rtol=1e-6, atol=1e-8)
 
 
-def test_a_convolution_weighs_each_feature_of_the_neighbours_by_itself() -> None:
+def test_convolution_weights_each_feature_separately() -> None:
     torch.manual_seed(0)
     layer = GENConv(3).double()
     torch.nn.init.constant_(layer.sharpness, 2.5)
@@ -55,7 +57,7 @@ def test_a_convolution_weighs_each_feature_of_the_neighbours_by_itself() -> None
     torch.testing.assert_close(layer(tiles, near), layer.mix(torch.stack(sums)))
 
 
-def test_what_a_tile_reads_ends_three_neighbours_away() -> None:
+def test_receptive_field_is_three_neighbours() -> None:
     torch.manual_seed(0)
     model = PatchGCN(4, 1, embed_dim=4, neighbours=2).double().eval()
     places = torch.tensor([[256 * x, 0] for x in range(12)])
@@ -71,6 +73,6 @@ def test_what_a_tile_reads_ends_three_neighbours_away() -> None:
 
 
 @pytest.mark.parametrize("layers", [1, 4])
-def test_all_depths_are_joined(layers: int) -> None:
+def test_embedding_concatenates_all_layers(layers: int) -> None:
     model = PatchGCN(4, 1, embed_dim=5, layers=layers)
     assert model(Bags(torch.randn(3, 4), (3,), torch.zeros(3, 2))).embedding.shape == (1, 5 * (layers + 1))

@@ -1,4 +1,4 @@
-"""Mean, max and log-sum-exp pooling, written out."""
+"""Mean, max and log-sum-exp pooling against direct computations."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_embeddings_are_pooled_then_classified(by: str) -> None:
 
 
 @pytest.mark.parametrize("r", [0.3, 1.0, 8.0])
-def test_log_sum_exp_is_that_of_the_paper(r: float) -> None:
+def test_log_sum_exp_matches_the_paper(r: float) -> None:
     bags = simulated((4, 1, 6), dtype=torch.float64)
     for pooled, rows in zip(log_mean_exp(bags, bags.features, r), bags.split(), strict=True):
         expected = [math.log(sum(math.exp(r * x) for x in column) / len(column)) / r for column in rows.t().tolist()]
@@ -47,14 +47,14 @@ def test_log_sum_exp_lies_between_mean_and_maximum(sizes: list[int], seed: int, 
     assert (pooled <= bags.max(bags.features) + 1e-9).all()
 
 
-def test_log_sum_exp_nears_mean_and_maximum_and_does_not_overflow() -> None:
+def test_log_sum_exp_converges_to_mean_and_maximum() -> None:
     bags = simulated((4, 1, 6), dtype=torch.float64)
     torch.testing.assert_close(log_mean_exp(bags, bags.features, 1e-5), bags.mean(bags.features), rtol=0, atol=1e-4)
     torch.testing.assert_close(log_mean_exp(bags, bags.features, 1e3), bags.max(bags.features), rtol=0, atol=1e-2)
     assert log_mean_exp(bags, 1e6 * bags.features, 1e3).isfinite().all()
 
 
-def test_sharpness_of_the_model_is_its_option() -> None:
+def test_sharpness_is_an_option() -> None:
     torch.manual_seed(0)
     model, bags = Pooling(IN_DIM, 3, by="lse", embed_dim=8, r=2.0).eval(), simulated((4, 1, 6))
     tiles = model.embed(bags.features)
@@ -63,12 +63,12 @@ def test_sharpness_of_the_model_is_its_option() -> None:
         Pooling(IN_DIM, 3, by="lse", r=0)
 
 
-def test_another_pooling_is_refused_in_one_line() -> None:
+def test_unknown_pooling_is_refused() -> None:
     with pytest.raises(ConfigError, match="pooling by 'median', expected one of mean, max, lse"):
         build.model(compose(["model=max", "model.by=median"]), IN_DIM, 1)
 
 
-def test_options_that_only_the_constructor_knows_are_taken() -> None:
+def test_constructor_options_absent_from_the_yaml_are_accepted() -> None:
     narrow = compose(["model=abmil", "model.embed_dim=9"])
     assert "embed_dim" not in composed("abmil").model
     assert build.model(narrow, IN_DIM, 2)(simulated((3,))).embedding.shape == (1, 9)

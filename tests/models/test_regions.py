@@ -1,4 +1,4 @@
-"""Regions, written out region by region with torch's own encoder layer."""
+"""Regions against a direct computation per region with torch's encoder layer."""
 
 import pytest
 import torch
@@ -7,16 +7,16 @@ from torch import Tensor, nn
 from mil.bags import Bags
 from mil.models.regions import EncoderLayer, Regions
 
-from .reference import take
+from .reference import copy_parameters
 
 
-def small() -> Regions:
+def small_model() -> Regions:
     torch.manual_seed(0)
     return Regions(5, 2, region=1000, layers=2, embed_dim=8, heads=2).double().eval()
 
 
-def scattered(sizes: tuple[int, ...], slides: int) -> Bags:
-    """Tiles at random places, some left of or above the origin, of bags with several slides."""
+def scattered_bags(sizes: tuple[int, ...], slides: int) -> Bags:
+    """Return bags of several slides with tiles at random places, some with negative coordinates."""
     generator = torch.Generator().manual_seed(0)
     count = sum(sizes)
     coords = torch.randint(-1500, 2500, (count, 2), generator=generator)
@@ -25,10 +25,10 @@ def scattered(sizes: tuple[int, ...], slides: int) -> Bags:
 
 
 def as_torch(layer: EncoderLayer) -> nn.TransformerEncoderLayer:
-    """Torch's encoder layer with this layer's weights."""
+    """Return torch's encoder layer with the weights of this layer."""
     reference = nn.TransformerEncoderLayer(8, 2, 8, 0, batch_first=True).double()
     mine = layer.attend
-    take(
+    copy_parameters(
         reference.self_attn,
         in_proj_weight=torch.cat([mine.query.weight, mine.key.weight, mine.value.weight]),
         in_proj_bias=torch.cat([mine.query.bias, torch.zeros(8), mine.value.bias]),
@@ -46,8 +46,8 @@ def pooled(score: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
     return (shares * rows).sum(0), shares[:, 0]
 
 
-def test_logits_and_attention_are_those_of_the_description() -> None:
-    model, bags = small(), scattered((17, 1, 6), slides=2)
+def test_logits_and_attention_match_the_description() -> None:
+    model, bags = small_model(), scattered_bags((17, 1, 6), slides=2)
     layers = [as_torch(layer) for layer in model.layers if isinstance(layer, EncoderLayer)]
     output = model(bags)
     for bag in range(3):
@@ -73,17 +73,17 @@ def test_logits_and_attention_are_those_of_the_description() -> None:
         torch.testing.assert_close(bags.split(output.attention)[bag], attention, rtol=1e-10, atol=1e-12)
 
 
-def test_tiles_of_two_slides_at_one_place_lie_in_two_regions() -> None:
-    bags = scattered((6,), slides=1)
+def test_slides_do_not_share_regions() -> None:
+    bags = scattered_bags((6,), slides=1)
     same_place = Bags(bags.features, (6,), torch.zeros(6, 2), torch.tensor([0, 1, 0, 1, 0, 1]))
-    assert small()(same_place).extra["region"].tolist() == [0, 1, 0, 1, 0, 1]
+    assert small_model()(same_place).extra["region"].tolist() == [0, 1, 0, 1, 0, 1]
 
 
-def test_bags_without_places_are_refused_in_one_line() -> None:
+def test_bags_without_coordinates_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^Regions groups tiles by their places: the bags have no coordinates"):
-        small()(Bags(torch.zeros(3, 5, dtype=torch.float64), (3,)))
+        small_model()(Bags(torch.zeros(3, 5, dtype=torch.float64), (3,)))
 
 
-def test_a_region_needs_a_size() -> None:
+def test_region_of_size_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="region is 0 pixels wide, expected at least one"):
         Regions(5, 2, region=0)

@@ -1,4 +1,4 @@
-"""RRT-MIL against the authors' code; padding left out."""
+"""RRT-MIL against the authors' code, and the variant without padding."""
 
 import pytest
 import torch
@@ -9,19 +9,19 @@ from mil.layers import squares
 from mil.layers.squares import CrossRegionAttention, RegionAttention, Squares
 from mil.models.rrt import RRT
 
-from .reference import golden, take, take_linear
+from .reference import copy_linear, copy_parameters, golden
 from .zoo import simulated
 
 
-def take_attention(layer: torch.nn.Module, weights: dict[str, Tensor], name: str) -> None:
-    """A bias of the keys has no effect."""
+def copy_attention(layer: torch.nn.Module, weights: dict[str, Tensor], name: str) -> None:
+    """Copy an attention layer; a bias of the keys has no effect."""
     for part in ("weight", "bias"):
         for to, value in zip(("query", "key", "value"), weights[f"{name}.qkv.{part}"].chunk(3), strict=True):
             if (to, part) != ("key", "bias"):
-                take(layer.get_submodule(to), **{part: value})
+                copy_parameters(layer.get_submodule(to), **{part: value})
 
 
-def small(shortcut: bool = False, padded: bool = True) -> RRT:
+def small_model(shortcut: bool = False, padded: bool = True) -> RRT:
     torch.manual_seed(0)
     return RRT(
         6, 3, 8, attention_dim=5, heads=2, regions=8, epeg=5, representatives=3, shortcut=shortcut, padded=padded
@@ -30,25 +30,25 @@ def small(shortcut: bool = False, padded: bool = True) -> RRT:
 
 @pytest.mark.parametrize("shortcut", [False, True])
 @pytest.mark.parametrize("scores", [squares.SCORES, 1])
-def test_logits_and_attention_are_those_of_the_authors_code(
+def test_logits_and_attention_match_the_authors_code(
     shortcut: bool, scores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(squares, "SCORES", scores)
     arrays, weights = golden("rrt")
-    model = small(shortcut).eval()
-    take_linear(model.embed[0], weights, "patch_to_emb.0")
-    take_attention(model.within, weights, "online_encoder.layers.0.attn.attn")
-    take(model.within.positions, weight=weights["online_encoder.layers.0.attn.attn.pe.weight"])
-    take_linear(model.within.out[0], weights, "online_encoder.layers.0.attn.attn.proj")
-    take(model.across.score, weight=weights["online_encoder.cr_msa.attn.phi"].T)
-    take_attention(model.across.attend, weights, "online_encoder.cr_msa.attn.attn")
-    take_linear(model.across.attend.out, weights, "online_encoder.cr_msa.attn.attn.proj")
-    take_linear(model.norm_within, weights, "online_encoder.layers.0.norm")
-    take_linear(model.norm_across, weights, "online_encoder.cr_msa.norm")
-    take_linear(model.norm, weights, "online_encoder.norm")
+    model = small_model(shortcut).eval()
+    copy_linear(model.embed[0], weights, "patch_to_emb.0")
+    copy_attention(model.within, weights, "online_encoder.layers.0.attn.attn")
+    copy_parameters(model.within.positions, weight=weights["online_encoder.layers.0.attn.attn.pe.weight"])
+    copy_linear(model.within.out[0], weights, "online_encoder.layers.0.attn.attn.proj")
+    copy_parameters(model.across.score, weight=weights["online_encoder.cr_msa.attn.phi"].T)
+    copy_attention(model.across.attend, weights, "online_encoder.cr_msa.attn.attn")
+    copy_linear(model.across.attend.out, weights, "online_encoder.cr_msa.attn.attn.proj")
+    copy_linear(model.norm_within, weights, "online_encoder.layers.0.norm")
+    copy_linear(model.norm_across, weights, "online_encoder.cr_msa.norm")
+    copy_linear(model.norm, weights, "online_encoder.norm")
     for number in (0, 2):
-        take(model.score[number], weight=weights[f"pool_fn.attention.attention.{number}.weight"])
-    take_linear(model.head, weights, "predictor")
+        copy_parameters(model.score[number], weight=weights[f"pool_fn.attention.attention.{number}.weight"])
+    copy_linear(model.head, weights, "predictor")
     output = model(Bags(arrays["features"], tuple(arrays["sizes"].tolist())))
     expected = arrays["shortcut" if shortcut else "logits"]
     torch.testing.assert_close(output.logits, expected, rtol=1e-8, atol=1e-8)
@@ -58,20 +58,20 @@ def test_logits_and_attention_are_those_of_the_authors_code(
 
 @pytest.mark.parametrize("tiles", [1, 3, 16, 50, 64, 65, 150])
 @pytest.mark.parametrize("padded", [False, True])
-def test_every_tile_has_one_place_and_comes_back(tiles: int, padded: bool) -> None:
+def test_every_tile_is_placed_once_and_can_be_restored(tiles: int, padded: bool) -> None:
     laid, rows = Squares.of(tiles, 4, padded, torch.device("cpu")), torch.randn(tiles, 3)
     assert torch.equal(laid.give(laid.take(rows), tiles), rows)
     assert sorted(laid.index[laid.index < tiles].tolist()) == list(range(tiles))
     assert laid.valid.all() if padded else torch.equal(laid.valid, laid.index < tiles)
 
 
-def test_a_region_is_a_square_of_the_square() -> None:
+def test_regions_are_square_blocks() -> None:
     laid = Squares.of(16, 2, True, torch.device("cpu"))
     assert laid.index.tolist() == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
 
 
-def by_hand(layer: RegionAttention, rows: Tensor) -> Tensor:
-    """One region of tiles alone, head by head."""
+def attention_by_head(layer: RegionAttention, rows: Tensor) -> Tensor:
+    """Return the attention of one region of tiles, head by head."""
     read = []
     projections = (part(rows).chunk(layer.heads, 1) for part in (layer.query, layer.key, layer.value))
     for head, (query, key, value) in enumerate(zip(*projections, strict=True)):
@@ -85,16 +85,16 @@ def by_hand(layer: RegionAttention, rows: Tensor) -> Tensor:
     return out
 
 
-def test_without_padding_a_region_reads_its_own_tiles_only() -> None:
+def test_unpadded_regions_attend_to_their_own_tiles_only() -> None:
     torch.manual_seed(0)
     layer = RegionAttention(8, 2, 5, 0).double()
     rows = torch.randn(11, 8, dtype=torch.float64)  # 2 x 2 regions of 2 x 2 places: 0 1 4 5, 2 3 6 7, 8 9, 10
     read = layer(rows, Squares.of(11, 2, False, rows.device))
     for region in ([0, 1, 4, 5], [2, 3, 6, 7], [8, 9], [10]):
-        torch.testing.assert_close(read[region], by_hand(layer, rows[region]))
+        torch.testing.assert_close(read[region], attention_by_head(layer, rows[region]))
 
 
-def test_without_padding_regions_are_summed_up_by_their_own_tiles_only() -> None:
+def test_unpadded_regions_are_summarised_by_their_own_tiles_only() -> None:
     torch.manual_seed(0)
     layer = CrossRegionAttention(8, 2, 3, 0).double()
     rows = torch.randn(11, 8, dtype=torch.float64)
@@ -109,13 +109,13 @@ def test_without_padding_regions_are_summed_up_by_their_own_tiles_only() -> None
         torch.testing.assert_close(output[region], shares @ read[:, number])
 
 
-def test_a_full_square_is_read_the_same_with_and_without_padding() -> None:
+def test_padding_does_not_matter_for_full_squares() -> None:
     bags = simulated((64, 256), width=6, dtype=torch.float64)
-    torch.testing.assert_close(small(padded=False).eval()(bags).logits, small().eval()(bags).logits)
+    torch.testing.assert_close(small_model(padded=False).eval()(bags).logits, small_model().eval()(bags).logits)
 
 
-def test_a_gradient_reaches_every_parameter_where_regions_have_several_places() -> None:
-    model = small().train()
+def test_gradient_reaches_every_parameter() -> None:
+    model = small_model().train()
     model(simulated((70, 100), width=6, dtype=torch.float64)).logits.square().sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -124,6 +124,6 @@ def test_a_gradient_reaches_every_parameter_where_regions_have_several_places() 
 
 
 def test_unpadded_gradients_are_finite() -> None:
-    model = small(padded=False).train()
+    model = small_model(padded=False).train()
     model(simulated((1, 5, 70), width=6, dtype=torch.float64)).logits.square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())

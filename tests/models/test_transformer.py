@@ -1,4 +1,4 @@
-"""The transformers, with all layers run whole; how places are read."""
+"""The transformers against full layers, and how coordinates are used."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ def layers_of(reader: ClassTokenReader) -> list[EncoderLayer]:
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_a_class_token_reads_the_tiles(layers: int) -> None:
+def test_class_token_matches_full_layers(layers: int) -> None:
     torch.manual_seed(0)
     model = Transformer(12, 3, embed_dim=8, layers=layers, heads=2, hidden_dim=8).double().eval()
     bags, reader = simulated((4, 1, 9), dtype=torch.float64), model.reader
@@ -25,7 +25,7 @@ def test_a_class_token_reads_the_tiles(layers: int) -> None:
     for bag, shares in zip(range(3), bags.split(output.attention), strict=True):
         tokens = torch.cat([reader.class_token.unsqueeze(0), reader.embed(bags[bag].features)])
         for layer in layers_of(reader):
-            before, tokens = tokens, layer(tokens)  # here the last one too is of all tokens
+            before, tokens = tokens, layer(tokens)  # the last layer too, unlike in the model
         embedding = reader.norm(tokens[0])
         torch.testing.assert_close(output.embedding[bag], embedding)
         torch.testing.assert_close(output.logits[bag], model.head(embedding))
@@ -33,29 +33,29 @@ def test_a_class_token_reads_the_tiles(layers: int) -> None:
         torch.testing.assert_close(shares, weights / weights.sum())
 
 
-def alibi() -> AlibiTransformer:
+def alibi_model() -> AlibiTransformer:
     torch.manual_seed(0)
     model = AlibiTransformer(12, 1, embed_dim=8, heads=2, hidden_dim=8).double().eval()
     torch.nn.init.normal_(layers_of(model.reader)[0].qkv.weight)
     return model
 
 
-def test_distances_count_in_steps_of_the_grid_wherever_it_lies() -> None:
-    model, bags = alibi(), simulated((4, 30), dtype=torch.float64)
+def test_distances_are_relative_to_the_grid_step() -> None:
+    model, bags = alibi_model(), simulated((4, 30), dtype=torch.float64)
     assert bags.coords is not None
     moved = replace(bags, coords=2 * bags.coords + torch.tensor([7, 90_000]))
     torch.testing.assert_close(model(moved).logits, model(bags).logits)
 
 
-def test_places_matter() -> None:
-    model, bags = alibi(), simulated((30,), dtype=torch.float64)
+def test_coordinates_change_the_logits() -> None:
+    model, bags = alibi_model(), simulated((30,), dtype=torch.float64)
     assert bags.coords is not None
-    moved = replace(bags, coords=bags.coords.roll(7, 0))  # a flipped grid would be the same
+    moved = replace(bags, coords=bags.coords.roll(7, 0))  # flipping the grid would keep all distances
     assert not torch.allclose(model(moved).logits, model(bags).logits, rtol=1e-6)
 
 
-def test_without_slopes_it_is_the_plain_transformer() -> None:
-    biased, bags = alibi(), simulated((4, 9), dtype=torch.float64)
+def test_zero_slopes_equal_the_plain_transformer() -> None:
+    biased, bags = alibi_model(), simulated((4, 9), dtype=torch.float64)
     plain = Transformer(12, 1, embed_dim=8, heads=2, hidden_dim=8).double().eval()
     plain.load_state_dict(biased.state_dict())
     torch.nn.init.zeros_(layers_of(biased.reader)[0].slopes)

@@ -1,4 +1,4 @@
-"""TransMIL against the authors' code, torchmil's, and PPEG written out."""
+"""TransMIL against the authors' code and torchmil, and PPEG against separate convolutions."""
 
 import pytest
 import torch
@@ -10,21 +10,23 @@ from mil.layers.nystrom import NystromAttention
 from mil.layers.positions import PPEG
 from mil.models.transmil import TransMIL
 
-from .reference import golden, take, take_linear
+from .reference import copy_linear, copy_parameters, golden
 from .zoo import simulated
 
 
-def take_layer(layer: nn.Module, weights: dict[str, Tensor], name: str) -> None:
-    take(layer.get_submodule("norm"), weight=weights[f"{name}.norm.weight"], bias=weights[f"{name}.norm.bias"])
+def copy_layer(layer: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+    copy_parameters(
+        layer.get_submodule("norm"), weight=weights[f"{name}.norm.weight"], bias=weights[f"{name}.norm.bias"]
+    )
     attend = layer.get_submodule("attend")
     assert isinstance(attend, NystromAttention)
-    take(attend.qkv, weight=weights[f"{name}.attn.to_qkv.weight"])
-    take(attend.local, weight=weights[f"{name}.attn.res_conv.weight"])
-    take_linear(attend.out[0], weights, f"{name}.attn.to_out.0")
+    copy_parameters(attend.qkv, weight=weights[f"{name}.attn.to_qkv.weight"])
+    copy_parameters(attend.local, weight=weights[f"{name}.attn.res_conv.weight"])
+    copy_linear(attend.out[0], weights, f"{name}.attn.to_out.0")
 
 
-def shares(row: Tensor, tiles: int) -> Tensor:
-    """The class token's weights, those of a tile's copy added to it, as shares."""
+def attention_shares(row: Tensor, tiles: int) -> Tensor:
+    """Return the class token's weights as shares, those of copied tiles added to the originals."""
     total = row[:tiles].clone()
     for copy in range(tiles, len(row)):
         total[copy - tiles] += row[copy]
@@ -32,65 +34,65 @@ def shares(row: Tensor, tiles: int) -> Tensor:
     return total / total.sum()
 
 
-def test_logits_and_attention_are_those_of_the_authors_code() -> None:
+def test_logits_and_attention_match_the_authors_code() -> None:
     arrays, weights = golden("transmil")
     model = TransMIL(6, 3, embed_dim=16, heads=8, landmarks=8).double().eval()
-    take(model, class_token=weights["cls_token"].flatten())
-    take_linear(model.embed[0], weights, "_fc1.0")
-    take_layer(model.first, weights, "layer1")
-    take_layer(model.second, weights, "layer2")
+    copy_parameters(model, class_token=weights["cls_token"].flatten())
+    copy_linear(model.embed[0], weights, "_fc1.0")
+    copy_layer(model.first, weights, "layer1")
+    copy_layer(model.second, weights, "layer2")
     for kernel, name in zip(model.positions.kernels, ("proj", "proj1", "proj2"), strict=True):
-        take_linear(kernel, weights, f"pos_layer.{name}")
-    take_linear(model.norm, weights, "norm")
-    take_linear(model.head, weights, "_fc2")
+        copy_linear(kernel, weights, f"pos_layer.{name}")
+    copy_linear(model.norm, weights, "norm")
+    copy_linear(model.head, weights, "_fc2")
     sizes = tuple(arrays["sizes"].tolist())
     output = model(Bags(arrays["features"], sizes))
     torch.testing.assert_close(output.logits, arrays["logits"], rtol=1e-8, atol=1e-8)
     rows = torch.split(arrays["row"], [(int((n - 1) ** 0.5) + 1) ** 2 for n in sizes])
-    expected = torch.cat([shares(row, n) for row, n in zip(rows, sizes, strict=True)])
+    expected = torch.cat([attention_shares(row, n) for row, n in zip(rows, sizes, strict=True)])
     torch.testing.assert_close(output.attention, expected, rtol=1e-7, atol=1e-9)
 
 
-def theirs_from(model: TransMIL) -> nn.Module:
-    """torchmil's, from our weights; it has no convolution of the values and no linear layer after the heads."""
+def torchmil_with_weights_of(model: TransMIL) -> nn.Module:
+    """Return torchmil's model with our weights; it lacks our value convolution and output layer."""
     for layer in (model.first, model.second):
         attend = layer.attend
         nn.init.zeros_(attend.local.weight)
-        take(attend.out[0], weight=torch.eye(16), bias=torch.zeros(16))
+        copy_parameters(attend.out[0], weight=torch.eye(16), bias=torch.zeros(16))
     theirs = torchmil.models.TransMIL(
         (12,), att_dim=16, n_layers=2, n_heads=4, n_landmarks=8, feat_ext=model.embed.float()
     ).double()
     model.double()
-    take(theirs, cls_token=model.class_token.view(1, 1, -1))
+    copy_parameters(theirs, cls_token=model.class_token.view(1, 1, -1))
     ours = dict(model.state_dict())
     for number, name in enumerate(("first", "second")):
         layer = theirs.layers[number]
-        take(layer.norm1, weight=ours[f"{name}.norm.weight"], bias=ours[f"{name}.norm.bias"])
-        take(layer.att_module.qkv_nn, weight=ours[f"{name}.attend.qkv.weight"])
+        copy_parameters(layer.norm1, weight=ours[f"{name}.norm.weight"], bias=ours[f"{name}.norm.bias"])
+        copy_parameters(layer.att_module.qkv_nn, weight=ours[f"{name}.attend.qkv.weight"])
     for number, name in enumerate(("proj", "proj1", "proj2")):
-        take_linear(theirs.pos_layer.get_submodule(name), ours, f"positions.kernels.{number}")
-    take_linear(theirs.norm, ours, "norm")
-    take_linear(theirs.classifier, ours, "head")
+        copy_linear(theirs.pos_layer.get_submodule(name), ours, f"positions.kernels.{number}")
+    copy_linear(theirs.norm, ours, "norm")
+    copy_linear(theirs.classifier, ours, "head")
     theirs.eval()
     assert isinstance(theirs, nn.Module)
     return theirs
 
 
 @pytest.mark.parametrize("tiles", [1, 5, 30, 64])
-def test_torchmil_says_the_same_but_for_what_it_leaves_out(tiles: int) -> None:
+def test_logits_match_torchmil_without_its_missing_layers(tiles: int) -> None:
     torch.manual_seed(0)
     model = TransMIL(12, 1, embed_dim=16, heads=4, landmarks=8).double().eval()
-    theirs, bags = theirs_from(model), simulated((tiles,), dtype=torch.float64)
+    theirs, bags = torchmil_with_weights_of(model), simulated((tiles,), dtype=torch.float64)
     logit, row = theirs(bags.features.unsqueeze(0), return_att=True)
     output = model(bags)
     torch.testing.assert_close(output.logits[0], logit, rtol=1e-8, atol=1e-10)
     side = int((tiles - 1) ** 0.5) + 1
-    if side**2 == tiles:  # torchmil drops the copies' weights
-        torch.testing.assert_close(output.attention, shares(row[0], tiles), rtol=1e-7, atol=1e-9)
+    if side**2 == tiles:  # torchmil drops the weights of copied tiles
+        torch.testing.assert_close(output.attention, attention_shares(row[0], tiles), rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("side", [1, 2, 5, 9])
-def test_one_kernel_reads_what_three_kernels_and_the_tokens_add_up_to(side: int) -> None:
+def test_ppeg_equals_the_sum_of_three_convolutions_and_identity(side: int) -> None:
     torch.manual_seed(0)
     layer, tokens = PPEG(3).double(), torch.randn(side**2, 3, dtype=torch.float64)
     square = tokens.T.reshape(1, 3, side, side)
@@ -98,7 +100,7 @@ def test_one_kernel_reads_what_three_kernels_and_the_tokens_add_up_to(side: int)
     torch.testing.assert_close(layer(tokens, side), expected.flatten(2)[0].T)
 
 
-def test_without_padding_a_bag_of_few_tiles_reads_no_zeros() -> None:
+def test_padding_changes_the_logits_of_small_bags() -> None:
     torch.manual_seed(0)
     model, bags = TransMIL(12, 2, embed_dim=16, landmarks=8, padded=False).double().eval(), simulated((3, 20))
     torch.manual_seed(0)
@@ -107,7 +109,7 @@ def test_without_padding_a_bag_of_few_tiles_reads_no_zeros() -> None:
     assert not torch.allclose(model(bags).logits, published(bags).logits, rtol=1e-3)
 
 
-def test_attention_is_shared_equally_where_no_weight_is_positive() -> None:
+def test_attention_is_uniform_if_no_weight_is_positive() -> None:
     torch.manual_seed(0)
     model = TransMIL(12, 1, embed_dim=16, landmarks=4).eval()
     bags = simulated((5,))
@@ -115,5 +117,5 @@ def test_attention_is_shared_equally_where_no_weight_is_positive() -> None:
     def negative(tokens: Tensor) -> tuple[Tensor, Tensor]:
         return tokens, -torch.ones(8, len(tokens))
 
-    model.second.forward = negative  # type: ignore[method-assign]  # as an approximation may turn out
+    model.second.forward = negative  # type: ignore[method-assign]  # the approximation may give such weights
     torch.testing.assert_close(model(bags).attention, torch.full((5,), 0.2))

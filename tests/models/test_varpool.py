@@ -1,4 +1,4 @@
-"""Variance pooling written out tile by tile, and bags that do not vary."""
+"""Variance pooling against a tile-by-tile computation, and bags without variance."""
 
 import pytest
 import torch
@@ -10,13 +10,13 @@ from mil.models.varpool import ACTS, VarPool
 from .zoo import IN_DIM, simulated
 
 
-def small(act: str, separate: bool = False) -> VarPool:
+def small_model(act: str, separate: bool = False) -> VarPool:
     torch.manual_seed(0)
     return VarPool(IN_DIM, 3, embed_dim=7, attention_dim=5, directions=4, act=act, separate=separate).double().eval()
 
 
 def read(model: VarPool, bag: Tensor) -> tuple[Tensor, Tensor]:
-    """Embedding and attention (one column, or the mean's and the variances') of one bag."""
+    """Return the embedding of one bag, and its attention (one column, or one each for mean and variances)."""
     weights = model.state_dict()
     tiles = [torch.clamp(weights["embed.0.weight"] @ row + weights["embed.0.bias"], min=0) for row in bag]
     exponentials = torch.stack([model.score(tile[None])[0].exp() for tile in tiles])
@@ -34,8 +34,8 @@ def read(model: VarPool, bag: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("act", ACTS)
-def test_logits_are_those_of_mean_and_variances_written_out(act: str, separate: bool) -> None:
-    model, bags = small(act, separate), simulated((4, 9), dtype=torch.float64)
+def test_logits_match_a_direct_computation(act: str, separate: bool) -> None:
+    model, bags = small_model(act, separate), simulated((4, 9), dtype=torch.float64)
     output = model(bags)
     expected = [read(model, bag) for bag in bags.split()]
     torch.testing.assert_close(output.embedding, torch.stack([embedding for embedding, _ in expected]))
@@ -45,16 +45,15 @@ def test_logits_are_those_of_mean_and_variances_written_out(act: str, separate: 
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_a_bag_that_does_not_vary_has_finite_gradients(act: str) -> None:
-    model, tile = small(act), simulated((1,), dtype=torch.float64).features
+def test_gradients_are_finite_without_variance(act: str) -> None:
+    model, tile = small_model(act), simulated((1,), dtype=torch.float64).features
     output = model(Bags(torch.cat([tile, tile.expand(3, -1)]), (1, 3)))
     torch.testing.assert_close(output.embedding[0], output.embedding[1], rtol=1e-9, atol=1e-6)
     torch.autograd.backward(output.logits.sum())
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.parameters())
 
 
-def test_variances_do_not_move_with_the_tiles() -> None:
-    """A constant added to every projection is taken off with the mean."""
+def test_variances_are_shift_invariant() -> None:
     from mil.models.varpool import _variance
 
     bags = simulated((5, 8), dtype=torch.float64)
@@ -63,6 +62,6 @@ def test_variances_do_not_move_with_the_tiles() -> None:
     torch.testing.assert_close(_variance(bags, bags.features + 100, weight), expected, rtol=1e-8, atol=1e-9)
 
 
-def test_another_function_of_the_variance_is_refused() -> None:
+def test_unknown_function_of_the_variance_is_refused() -> None:
     with pytest.raises(ValueError, match="act is 'cube', expected one of log, sqrt"):
-        small("cube")
+        small_model("cube")

@@ -1,4 +1,4 @@
-"""WiKG against the authors' code, and the paper's knowledge-aware attention tile by tile."""
+"""WiKG against the authors' code, and its knowledge-aware attention against a tile-by-tile computation."""
 
 import pytest
 import torch
@@ -8,12 +8,12 @@ from mil.bags import Bags
 from mil.models import wikg
 from mil.models.wikg import WiKG, most_similar
 
-from .reference import golden, take, take_linear
+from .reference import copy_linear, copy_parameters, golden
 from .zoo import simulated
 
 
 @pytest.mark.parametrize("readout", ["attention", "mean"])
-def test_with_their_sums_logits_and_attention_are_those_of_the_authors_code(readout: str) -> None:
+def test_logits_and_attention_match_the_authors_code(readout: str) -> None:
     arrays, weights = golden("wikg")
     model = WiKG(6, 3, embed_dim=12, neighbours=4, knowledge="sums", readout=readout).double().eval()
     for layer, name in (
@@ -25,10 +25,10 @@ def test_with_their_sums_logits_and_attention_are_those_of_the_authors_code(read
         (model.norm, "norm"),
         (model.head, "fc"),
     ):
-        take_linear(layer, weights, name)
+        copy_linear(layer, weights, name)
     if model.score is not None:
-        take_linear(model.score[0], weights, "readout.gate_nn.0")
-        take(model.score[2], weight=weights["readout.gate_nn.2.weight"])
+        copy_linear(model.score[0], weights, "readout.gate_nn.0")
+        copy_parameters(model.score[2], weight=weights["readout.gate_nn.2.weight"])
     output = model(Bags(arrays["features"], tuple(arrays["sizes"].tolist())))
     expected = arrays["logits" if readout == "attention" else "mean"]
     torch.testing.assert_close(output.logits, expected, rtol=1e-8, atol=1e-8)
@@ -39,7 +39,7 @@ def test_with_their_sums_logits_and_attention_are_those_of_the_authors_code(read
 
 
 @pytest.mark.parametrize("tiles", [1, 4, 11])
-def test_each_head_gathers_the_tails_that_its_knowledge_attends_to(tiles: int) -> None:
+def test_knowledge_aware_attention_matches_the_equations(tiles: int) -> None:
     torch.manual_seed(0)
     model = WiKG(12, 2, embed_dim=8, neighbours=5).double().eval()
     bag = simulated((tiles,), dtype=torch.float64)
@@ -64,7 +64,7 @@ def test_each_head_gathers_the_tails_that_its_knowledge_attends_to(tiles: int) -
     torch.testing.assert_close(output.logits[0], model.head(model.norm(attention @ anew)))
 
 
-def test_few_tiles_at_a_time_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processing_in_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model, bags = WiKG(12, 2, embed_dim=8).double().eval(), simulated((40, 3), dtype=torch.float64)
     expected = model(bags).logits
@@ -73,14 +73,14 @@ def test_few_tiles_at_a_time_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(model(bags).logits, expected)
 
 
-def test_the_most_similar_are_those_of_the_table_of_all() -> None:
+def test_most_similar_tiles_match_brute_force() -> None:
     torch.manual_seed(0)
     heads, tails = torch.randn(30, 4), torch.randn(30, 4)
     expected = (heads @ tails.T).argsort(1, descending=True)[:, :3]
     assert torch.equal(most_similar(heads, tails, 3), expected)
 
 
-def test_other_readings_are_refused_in_one_line() -> None:
+def test_unknown_knowledge_and_readout_are_refused() -> None:
     with pytest.raises(ValueError, match="knowledge is 'product', expected one of inner, sums"):
         WiKG(3, 1, knowledge="product")
     with pytest.raises(ValueError, match="readout is 'max', expected one of attention, mean"):

@@ -1,4 +1,4 @@
-"""Every model of `conf/model/`, composed and built as `mil train` does, and bags to read."""
+"""Every model of `conf/model/`, built as `mil train` does, and bags to read."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -21,8 +21,8 @@ def composed(name: str) -> Any:
     return compose([f"model={name}"])
 
 
-def built(name: str, out_dim: int = 1, seed: int = 0) -> MILModel:
-    """In evaluation mode, with the weights of a seed."""
+def build_model(name: str, out_dim: int = 1, seed: int = 0) -> MILModel:
+    """Return the model in evaluation mode with the weights of a seed."""
     torch.manual_seed(seed)
     return build.model(composed(name), IN_DIM, out_dim).eval()
 
@@ -30,7 +30,7 @@ def built(name: str, out_dim: int = 1, seed: int = 0) -> MILModel:
 def simulated(
     sizes: Sequence[int], seed: int = 0, dtype: torch.dtype = torch.float32, slides: int = 1, width: int = IN_DIM
 ) -> Bags:
-    """Bags whose tiles lie in rows of ten; with several slides, each next tile on the next, at the same places."""
+    """Return bags with tiles in rows of ten; several slides take the tiles in turn and share the places."""
     generator, tiles = torch.Generator().manual_seed(seed), sum(sizes)
     order = torch.cat([torch.arange(size) for size in sizes])
     rank, slide = order // slides, order % slides
@@ -40,7 +40,7 @@ def simulated(
 
 
 def permuted(bags: Bags, seed: int) -> tuple[Bags, torch.Tensor]:
-    """Each bag's tiles in another order, places and slides along; and where each tile was."""
+    """Return the bags with the tiles of each bag in random order, and the original index of each tile."""
     generator = torch.Generator().manual_seed(seed)
     starts = zip(bags.offsets.tolist(), bags.sizes, strict=False)
     order = torch.cat([start + torch.randperm(size, generator=generator) for start, size in starts])
