@@ -1,4 +1,4 @@
-"""Small checkpoints, and what a forger would change of them."""
+"""Small checkpoints, and ways to tamper with them."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Node = dict[str, Any]
 
 
 def saved(folder: Path, model: MILModel, options: Node | None = None) -> Path:
-    """The folder of a binary tool with this model."""
+    """Save a checkpoint of a binary tool with this model and return its folder."""
     endpoint = Binary("MSI", ["MSS", "MSI-H"])
     manifest = manifests.Manifest(
         tool=Tool(name="msi-crc", version="0.1.0"),
@@ -43,13 +43,13 @@ def saved(folder: Path, model: MILModel, options: Node | None = None) -> Path:
 
 
 def small(folder: Path) -> Path:
-    """That of an attention model."""
+    """Save a checkpoint with an attention model and return its folder."""
     torch.manual_seed(0)
     return saved(folder, ABMIL(8, 1, embed_dim=6, attention_dim=4), {"embed_dim": 6, "attention_dim": 4})
 
 
 def refusal(folder: Path, *allow: str) -> str:
-    """The one line with which loading is refused."""
+    """Return the one-line message with which loading is refused."""
     with pytest.raises(CheckpointError) as error:
         checkpoint.load(folder, allow)
     assert "\n" not in str(error.value)
@@ -58,20 +58,20 @@ def refusal(folder: Path, *allow: str) -> str:
 
 
 def rewrite(folder: Path, change: Callable[[Node], object]) -> None:
-    """Changes the manifest as a forger would: everything else still fits."""
+    """Change the manifest as an attacker would: nothing else is changed."""
     node = json.loads((folder / MANIFEST).read_text())
     change(node)
     (folder / MANIFEST).write_text(json.dumps(node))
 
 
 def replace_weights(folder: Path, content: bytes) -> None:
-    """Other bytes as weights, which the manifest counts."""
+    """Replace the weights by other bytes, with their digest in the manifest."""
     (folder / WEIGHTS).write_bytes(content)
     rewrite(folder, lambda node: node["files"].update({WEIGHTS: files.sha256(folder / WEIGHTS)}))
 
 
 def replace_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    """Other tensors, which the manifest counts."""
+    """Change the tensors, with the new digest in the manifest."""
     tensors = load_file(folder / WEIGHTS)
     change(tensors)
     save_file(tensors, folder / WEIGHTS)
@@ -79,11 +79,11 @@ def replace_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], ob
 
 
 def with_covariates(folder: Path, fusion: str = "gated") -> tuple[Path, Fused, Several]:
-    """A checkpoint of several endpoints, whose model reads covariates."""
+    """Save a checkpoint of several endpoints whose model reads covariates; return folder, model and endpoint."""
     torch.manual_seed(0)
     endpoint = Several({"msi": Binary("MSI", ["MSS", "MSI-H"]), "outcome": Cox()}, {"outcome": 0.5})
     node = {"_target_": "mil.endpoints.classification.Binary", "column": "MSI", "classes": ["MSS", "MSI-H"]}
-    said = {"endpoints": {"msi": node, "outcome": {"_target_": "mil.endpoints.survival.Cox"}}}
+    options = {"endpoints": {"msi": node, "outcome": {"_target_": "mil.endpoints.survival.Cox"}}}
     covariates = Covariates(["age"], {"sex": ["F", "M"]})
     covariates.load_state({"mean": [60.5], "sd": [10.25]})
     model = Fused(ABMIL(8, 2, embed_dim=6, attention_dim=4), covariates.width, 2, fusion, 6)
@@ -98,7 +98,7 @@ def with_covariates(folder: Path, fusion: str = "gated") -> tuple[Path, Fused, S
     manifest = manifests.Manifest(
         tool=Tool(name="several", version="0.1.0"),
         model=manifests.part(model.inner, {"in_dim": 8, "out_dim": 2, "embed_dim": 6, "attention_dim": 4}),
-        endpoint=manifests.endpoint_part(endpoint, said | {"weights": {"outcome": 0.5}}),
+        endpoint=manifests.endpoint_part(endpoint, options | {"weights": {"outcome": 0.5}}),
         fitted=FittedState(endpoint=endpoint.state()),
         encoder=manifests.EncoderRecord(name="uni", dim=8, aliases=("UNI",), verified=True),
         covariates=clinical,

@@ -1,4 +1,4 @@
-"""What every test may use: a cache of its own for simulated cohorts, and the command as a user types it."""
+"""Fixtures for all tests: a cache for simulated cohorts, finished runs, and the command line."""
 
 import contextlib
 import copy
@@ -17,7 +17,7 @@ from mil import config
 from mil.study import compose
 
 QUICK = ["experiment=quick", "data.workers=0", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]
-"""A run of seconds."""
+"""A run that takes seconds."""
 SMALL = [
     "model.embed_dim=16",
     "model.attention_dim=8",
@@ -30,14 +30,14 @@ SMALL = [
     "++tool.novelty=null",
 ]
 TINY = [*QUICK, "split.folds=2", *SMALL, "simulation.target.prevalence=0.4"]
-"""A run of a second or two, of the default tool."""
+"""A run of the default tool that takes a second or two."""
 HOSPITAL = [*QUICK[1:], *SMALL[:2], "trainer.max_epochs=2", "data.batch_bags=4", "resamples=20", *SMALL[-2:]]
-"""The same on real files, with any split."""
+"""The same on feature files, with any split."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a command printed, and how it ended."""
+    """Output and exit code of a command."""
 
     code: int
     out: str
@@ -48,31 +48,31 @@ Mil = Callable[..., Said]
 
 
 def run_quietly(*words: str | Path) -> Path:
-    """A command that succeeds, outside any test; gives the path that it prints last."""
+    """Run a command that must succeed, outside of any test, and return the path that it prints last."""
     from mil.cli.main import main
 
-    said, heard = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said), contextlib.redirect_stderr(heard):
+    output, errors = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
         patch.setattr(sys, "argv", ["mil", *map(str, words)])
         code: object = None
         try:
             main()
         except SystemExit as end:
             code = end.code
-    assert not code, heard.getvalue()
-    return Path(said.getvalue().splitlines()[-1])
+    assert not code, errors.getvalue()
+    return Path(output.getvalue().splitlines()[-1])
 
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of all test processes."""
-    own = tmp_path_factory.getbasetemp()
-    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    """Return a folder that all test processes share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(shared: Path) -> Iterator[None]:
-    """Simulated cohorts are made once for all test processes, and never in the user's own cache."""
+    """Keep simulated cohorts in a cache shared by all test processes, not in the user's own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIL_CACHE", str(shared / "mil-cache"))
         yield
@@ -80,17 +80,17 @@ def _cache(shared: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _composed_once() -> Iterator[None]:
-    """The same words are composed once: Hydra takes a quarter of a second for it, and every command begins so."""
+    """Compose each configuration once, because Hydra takes a quarter of a second for it."""
     composed = compose._compose
-    known: dict[tuple[object, ...], Any] = {}
+    cached: dict[tuple[object, ...], Any] = {}
 
     def remembered(words: Sequence[str], extra: Path | None, with_hydra: bool = False) -> Any:
-        if extra or with_hydra:  # another folder of choices, and the time of day
+        if extra or with_hydra:  # not cached: depends on a folder or the time
             return composed(words, extra, with_hydra)
         key = (config.conf_dir(), *words)
-        if key not in known:
-            known[key] = composed(words, extra)
-        return copy.deepcopy(known[key])
+        if key not in cached:
+            cached[key] = composed(words, extra)
+        return copy.deepcopy(cached[key])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compose, "_compose", remembered)
@@ -98,7 +98,7 @@ def _composed_once() -> Iterator[None]:
 
 
 def once(folder: Path, make: Callable[[Path], object]) -> Path:
-    """The folder as `make` fills it, which the first test process does that asks for it; nobody changes it after."""
+    """Return the folder, filled by `make` in the first test process that asks for it; tests must not change it."""
     folder.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -111,20 +111,20 @@ def once(folder: Path, make: Callable[[Path], object]) -> Path:
 
 @pytest.fixture(scope="session")
 def crc_run(_cache: None, shared: Path) -> Path:
-    """A finished run of two folds of msi-crc; whoever changes it works on a copy."""
+    """Return a finished run of two folds of msi-crc; tests that change it work on a copy."""
     return once(shared / "crc", lambda at: run_quietly("train", *TINY, f"hydra.run.dir={at}/run")) / "run"
 
 
 @pytest.fixture(scope="session")
 def surv_run(_cache: None, shared: Path) -> Path:
-    """The same of surv-crc."""
+    """Return a finished run of two folds of surv-crc."""
     words = [*QUICK, "split.folds=2", "tool=surv-crc", *SMALL, "simulation.target.event_rate=0.5"]
     return once(shared / "surv", lambda at: run_quietly("train", *words, f"hydra.run.dir={at}/run")) / "run"
 
 
 @pytest.fixture(scope="session")
 def hospital(_cache: None, shared: Path) -> Path:
-    """A folder with cohort.csv and features/ as TRIDENT writes them, 24 patients, some with several slides."""
+    """Return a folder with cohort.csv and TRIDENT's features/ of 24 patients, some with several slides."""
     words = [word for word in TINY if word.startswith(("simulation.", "experiment="))]
     made = once(shared / "hospital", lambda at: run_quietly("simulate", at / "site A", *words, "simulation.slides=1.4"))
     return made / "site A"
@@ -132,14 +132,14 @@ def hospital(_cache: None, shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def real_run(hospital: Path, shared: Path) -> Path:
-    """A finished hold-out run on those files."""
+    """Return a finished hold-out run on the files of `hospital`."""
     words = [*HOSPITAL, "split=holdout", f"data.cohort={hospital}/cohort.csv", f"data.features={hospital}/features"]
     return once(shared / "real", lambda at: run_quietly("train", *words, f"hydra.run.dir={at}/run")) / "run"
 
 
 @pytest.fixture(scope="session")
 def given_back(hospital: Path, real_run: Path, shared: Path) -> Path:
-    """The same with its own split.csv given back, and without a baseline."""
+    """Return the same run with its own split.csv as split file, and without a baseline."""
     given = [f"data.cohort={hospital}/cohort.csv", f"data.features={hospital}/features", "baseline=false"]
     words = [*HOSPITAL, *given, "split=fixed", f"split.file={real_run}/split.csv"]
     return once(shared / "given", lambda at: run_quietly("train", *words, f"hydra.run.dir={at}/run")) / "run"
@@ -147,7 +147,7 @@ def given_back(hospital: Path, real_run: Path, shared: Path) -> Path:
 
 @pytest.fixture
 def mil(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Mil:
-    """`mil("train", "model=mean")` in this process: what it printed and its exit code."""
+    """Return a function that runs a command in this process: `mil("train", "model=mean")`."""
 
     def run(*words: str | Path) -> Said:
         from mil.cli.main import main
@@ -159,7 +159,7 @@ def mil(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
             code = 0
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        said = capsys.readouterr()
-        return Said(code, said.out, said.err)
+        captured = capsys.readouterr()
+        return Said(code, captured.out, captured.err)
 
     return run

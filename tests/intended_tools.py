@@ -1,10 +1,10 @@
-"""What each tool of the zoo is meant to be: the expected values of `test_tools`, stated apart from conf/."""
+"""Intended properties of each tool of the zoo, stated apart from conf/: the expected values of `test_tools`."""
 
 from typing import NamedTuple
 
 
 class Intended(NamedTuple):
-    """The facts of one tool."""
+    """The intended properties of one tool."""
 
     category: str
     endpoint: str

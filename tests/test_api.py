@@ -1,4 +1,4 @@
-"""The Python API: one example of each function, without Hydra and without the command line."""
+"""The Python API: one example per function, without Hydra and without the command line."""
 
 import subprocess
 import sys
@@ -37,14 +37,14 @@ def run(study: mil.Study, tmp_path_factory: pytest.TempPathFactory) -> mil.Run:
     return mil.fit(study, model="abmil_gated", split=mil.splits.KFold(2), out=out, max_epochs=2, **QUICK, **SMALL)
 
 
-def test_a_study_is_read_from_tables(study: mil.Study) -> None:
+def test_study_is_read_from_tables(study: mil.Study) -> None:
     assert len(study.patients) == 24
     assert set(study.patients["MSI"]) == {"MSS", "MSI-H"}
     assert study.target.shape == (24,)
     assert study.encoder.name == "simulated"
 
 
-def test_a_fit_writes_a_run_with_predictions_report_and_checkpoints(run: mil.Run) -> None:
+def test_fit_writes_predictions_report_and_checkpoints(run: mil.Run) -> None:
     table = run.predictions
     assert sorted(table.loc[table["role"] == "report", "patient"]) == sorted(set(table["patient"]))
     auroc = run.report.metrics["auroc"]
@@ -56,7 +56,7 @@ def test_a_fit_writes_a_run_with_predictions_report_and_checkpoints(run: mil.Run
     assert run.report.about.tool == "msi"
 
 
-def test_the_options_of_a_fit_are_those_of_conf(run: mil.Run) -> None:
+def test_fit_options_are_those_of_conf(run: mil.Run) -> None:
     config = read_config(run.folder / "config.yaml")
     assert config.trainer.options.max_epochs == 2
     assert config.split.target == "mil.splits.folds.KFold"
@@ -65,7 +65,7 @@ def test_the_options_of_a_fit_are_those_of_conf(run: mil.Run) -> None:
     assert config.tool.endpoint.options.keywords() == {"column": "MSI", "classes": ["MSS", "MSI-H"]}
 
 
-def test_a_fit_computes_what_the_command_line_computes(hospital: Path, real_run: Path, tmp_path: Path) -> None:
+def test_fit_equals_the_command_line(hospital: Path, real_run: Path, tmp_path: Path) -> None:
     study = mil.Study.from_tables(hospital / "cohort.csv", hospital / "features", endpoint=endpoint())
     options: dict[str, Any] = {"optimizer": {"lr": 1.0e-3}, "seed": 0, "baseline": False}
     run = mil.fit(study, split="holdout", out=tmp_path / "run", max_epochs=2, **options, **QUICK, **SMALL)
@@ -75,7 +75,7 @@ def test_a_fit_computes_what_the_command_line_computes(hospital: Path, real_run:
     pd.testing.assert_frame_equal(run.predictions[scores], read(real_run / "predictions.csv")[scores], check_exact=True)
 
 
-def test_fitting_again_into_the_same_folder_continues_the_run(study: mil.Study, run: mil.Run) -> None:
+def test_fit_into_the_same_folder_continues_the_run(study: mil.Study, run: mil.Run) -> None:
     before = (run.folder / "predictions.csv").stat().st_mtime_ns
     mil.fit(study, split=mil.splits.KFold(2), out=run.folder, max_epochs=2, **QUICK, **SMALL)
     assert (run.folder / "fold_0" / "predictions.csv").stat().st_mtime_ns <= before
@@ -95,7 +95,7 @@ def test_fitting_again_into_the_same_folder_continues_the_run(study: mil.Study, 
         ({"max_epochs": 0}, "trainer.max_epochs=0, expected a whole number of at least 1"),
     ],
 )
-def test_a_wrong_option_of_a_fit_is_refused_by_its_name(
+def test_invalid_fit_options_are_refused_by_name(
     options: dict[str, Any], message: str, study: mil.Study, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError) as error:
@@ -105,7 +105,7 @@ def test_a_wrong_option_of_a_fit_is_refused_by_its_name(
     assert not (tmp_path / "run").exists()
 
 
-def test_an_endpoint_of_a_notebook_is_fitted(hospital: Path, tmp_path: Path) -> None:
+def test_endpoint_defined_in_python_is_fitted(hospital: Path, tmp_path: Path) -> None:
     table = pd.read_csv(hospital / "cohort.csv", dtype=str)
     order = table.groupby("patient", sort=False).ngroup()
     table.assign(months=(order + 1).astype(str), dead=(order % 2).astype(str)).to_csv(tmp_path / "c.csv", index=False)
@@ -116,19 +116,19 @@ def test_an_endpoint_of_a_notebook_is_fitted(hospital: Path, tmp_path: Path) -> 
     assert {"log_hazard", "risk_1y"} < set(run.predictions)
 
 
-def test_a_tool_predicts_files_and_arrays(run: mil.Run, hospital: Path) -> None:
+def test_tool_predicts_files_and_arrays(run: mil.Run, hospital: Path) -> None:
     tool = run.load(fold=0)
     by_slide = tool.predict(hospital / "features")
     assert set(by_slide["slide"]) == {path.stem for path in (hospital / "features").glob("*.h5")}
     assert by_slide.equals(mil.predict(run.checkpoints[0], hospital / "features"))
     by_patient = mil.predict(tool, hospital / "features", hospital / "cohort.csv")
-    own = read(run.folder / "fold_0" / "predictions.csv").set_index("patient")["p_MSI-H"]
-    assert by_patient.set_index("patient")["p_MSI-H"].to_dict() == own.to_dict()
+    run_scores = read(run.folder / "fold_0" / "predictions.csv").set_index("patient")["p_MSI-H"]
+    assert by_patient.set_index("patient")["p_MSI-H"].to_dict() == run_scores.to_dict()
     bag = tool.predict(np.zeros((5, tool.width), "float32"))
     assert bag["tiles"].tolist() == [5]
 
 
-def test_several_folds_predict_together(run: mil.Run, hospital: Path, tmp_path: Path) -> None:
+def test_several_folds_form_an_ensemble(run: mil.Run, hospital: Path, tmp_path: Path) -> None:
     together = mil.predict(list(run.checkpoints.values()), hospital / "features")
     assert {"p_MSI-H", "spread_p_MSI-H"} < set(together)
     with pytest.raises(ConfigError, match="the attention is of one tool"):
@@ -137,13 +137,13 @@ def test_several_folds_predict_together(run: mil.Run, hospital: Path, tmp_path: 
         run.load(fold=7)
 
 
-def test_a_run_is_evaluated_again(run: mil.Run) -> None:
+def test_run_is_evaluated_again(run: mil.Run) -> None:
     report = mil.evaluate(run)
     assert report.metrics == run.report.metrics
     assert report.looks == run.report.looks
 
 
-def test_a_tool_is_evaluated_on_a_cohort(run: mil.Run, hospital: Path, tmp_path: Path) -> None:
+def test_tool_is_evaluated_on_a_cohort(run: mil.Run, hospital: Path, tmp_path: Path) -> None:
     cohort, features, out = hospital / "cohort.csv", hospital / "features", tmp_path / "out"
     report = mil.evaluate(run.checkpoints[0], cohort=cohort, features=features, out=out, resamples=20)
     assert report.about.external
@@ -153,7 +153,7 @@ def test_a_tool_is_evaluated_on_a_cohort(run: mil.Run, hospital: Path, tmp_path:
         mil.evaluate(run.checkpoints[0], cohort=hospital / "cohort.csv")
 
 
-def test_a_table_of_predictions_is_evaluated(tmp_path: Path) -> None:
+def test_prediction_table_is_evaluated(tmp_path: Path) -> None:
     table = binary()
     endpoint = mil.endpoints.Binary()
     report = mil.evaluate(table, endpoint=endpoint, resamples=20)
@@ -166,18 +166,18 @@ def test_a_table_of_predictions_is_evaluated(tmp_path: Path) -> None:
         mil.evaluate(table)
 
 
-def test_a_run_of_a_tool_of_ones_own_is_released(run: mil.Run, tmp_path: Path) -> None:
+def test_run_of_a_custom_tool_is_released(run: mil.Run, tmp_path: Path) -> None:
     folder = run.release(version="1.0.0", out=tmp_path)
     assert folder == tmp_path / "msi"
     assert mil.load(folder).manifest.tool.version == "1.0.0"
 
 
-def test_a_model_is_created_alone() -> None:
+def test_model_is_created_without_a_study() -> None:
     model = mil.create_model("abmil", in_dim=8, out_dim=1, embed_dim=4)
     assert model(Bags(torch.randn(5, 8), (2, 3))).logits.shape == (2, 1)
 
 
-def test_the_api_needs_no_hydra_application_and_leaves_an_outer_one_alone(study: mil.Study) -> None:
+def test_api_leaves_an_outer_hydra_application_alone(study: mil.Study) -> None:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
@@ -189,7 +189,7 @@ def test_the_api_needs_no_hydra_application_and_leaves_an_outer_one_alone(study:
         assert GlobalHydra.instance().hydra is outer
 
 
-def test_every_name_of_the_api_is_there() -> None:
+def test_every_name_of_the_api_exists() -> None:
     assert all(getattr(mil, name) is not None for name in mil.__all__)
     assert set(mil.__all__) <= set(dir(mil))
     with pytest.raises(MilError, match="neither a checkpoint folder nor a released tool"):
@@ -200,7 +200,7 @@ def test_every_name_of_the_api_is_there() -> None:
             package.__getattr__("Nothing")
 
 
-def test_importing_the_package_imports_neither_torch_nor_wandb() -> None:
+def test_import_of_the_package_loads_no_torch_or_wandb() -> None:
     code = "import sys, mil; sys.exit(','.join({'torch', 'wandb', 'hydra', 'pydantic'} & set(sys.modules)) or None)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

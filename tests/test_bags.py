@@ -1,4 +1,4 @@
-"""The packed algebra against a loop over bags in numpy, for both ways of computing it."""
+"""Operations on packed bags against a loop over bags in numpy, for both implementations."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @contextmanager
 def computed(way: str) -> Iterator[None]:
-    """The loop over bags of a CPU, or the index arithmetic of every other device."""
+    """Select the implementation: the loop over bags of a CPU, or the index arithmetic of other devices."""
     with mock.patch.object(module, "_loops", return_value=way == "loop"):
         yield
 
@@ -40,8 +40,8 @@ def packed(sizes: list[int], seed: int = 0, width: int = 3) -> Bags:
     return Bags(normal(seed, tiles, width), tuple(sizes), torch.arange(2 * tiles).view(tiles, 2) * 256)
 
 
-def one_by_one(sizes: list[int], values: Tensor) -> list[Rows]:
-    """Each bag's rows, cut out one after the other."""
+def rows_by_bag(sizes: list[int], values: Tensor) -> list[Rows]:
+    """Return the rows of each bag, cut out in turn."""
     start, rows = 0, []
     for size in sizes:
         rows.append(np.array([values[row].detach().numpy() for row in range(start, start + size)]))
@@ -75,35 +75,35 @@ named = pytest.mark.parametrize("name", DIFFERENTIABLE)
 @pytest.mark.parametrize("name", PER_BAG)
 @few
 @given(sizes=ragged, seed=seeds)
-def test_reductions_are_those_of_a_loop_over_bags(way: str, name: str, sizes: list[int], seed: int) -> None:
+def test_reductions_match_a_loop_over_bags(way: str, name: str, sizes: list[int], seed: int) -> None:
     reduction, expected = PER_BAG[name]
     bags = packed(sizes, seed)
     with computed(way):
         reduced = reduction(bags, bags.features)
     np.testing.assert_allclose(
-        reduced, [expected(rows) for rows in one_by_one(sizes, bags.features)], rtol=0, atol=1e-13
+        reduced, [expected(rows) for rows in rows_by_bag(sizes, bags.features)], rtol=0, atol=1e-13
     )
 
 
 @ways
 @few
 @given(sizes=ragged, seed=seeds)
-def test_softmax_is_that_of_a_loop_over_bags(way: str, sizes: list[int], seed: int) -> None:
+def test_softmax_matches_a_loop_over_bags(way: str, sizes: list[int], seed: int) -> None:
     bags = packed(sizes, seed)
     with computed(way):
         softmax = bags.softmax(50 * bags.features)
-    expected = [shares(rows) for rows in one_by_one(sizes, 50 * bags.features)]
+    expected = [shares(rows) for rows in rows_by_bag(sizes, 50 * bags.features)]
     np.testing.assert_allclose(softmax, np.concatenate(expected), rtol=0, atol=1e-14)
 
 
 @ways
 @few
 @given(sizes=ragged, seed=seeds, heads=st.integers(1, 3))
-def test_weighted_sums_stand_head_after_head(way: str, sizes: list[int], seed: int, heads: int) -> None:
+def test_weighted_sums_are_concatenated_by_head(way: str, sizes: list[int], seed: int, heads: int) -> None:
     bags, weight = packed(sizes, seed), normal(seed, sum(sizes), heads)
     with computed(way):
         sums = bags.sum(bags.features, weight)
-    pairs = zip(one_by_one(sizes, weight), one_by_one(sizes, bags.features), strict=True)
+    pairs = zip(rows_by_bag(sizes, weight), rows_by_bag(sizes, bags.features), strict=True)
     expected = [
         [sum(w[tile, head] * rows[tile, k] for tile in range(len(rows))) for head in range(heads) for k in range(3)]
         for w, rows in pairs
@@ -113,7 +113,7 @@ def test_weighted_sums_stand_head_after_head(way: str, sizes: list[int], seed: i
 
 @ways
 @named
-def test_gradients_are_those_of_finite_differences(way: str, name: str) -> None:
+def test_gradients_match_finite_differences(way: str, name: str) -> None:
     bags = packed([1, 4, 2], seed=1)
     values = bags.features.clone().requires_grad_()
     with computed(way):
@@ -130,7 +130,7 @@ def test_gradients_of_a_weighted_sum_reach_values_and_weights(way: str) -> None:
 @named
 @few
 @given(sizes=ragged, seed=seeds)
-def test_both_ways_agree_in_values_and_gradients_with_ties(name: str, sizes: list[int], seed: int) -> None:
+def test_both_implementations_agree_in_values_and_gradients(name: str, sizes: list[int], seed: int) -> None:
     results = []
     for way in ("loop", "index"):
         values = packed(sizes, seed).features.round().requires_grad_()
@@ -143,12 +143,12 @@ def test_both_ways_agree_in_values_and_gradients_with_ties(name: str, sizes: lis
 
 @few
 @given(sizes=ragged, seed=seeds, k=st.integers(1, 9), largest=st.booleans())
-def test_topk_sorts_each_bag_and_marks_the_slots_beyond_it(sizes: list[int], seed: int, k: int, largest: bool) -> None:
+def test_topk_sorts_each_bag_and_marks_padding_as_invalid(sizes: list[int], seed: int, k: int, largest: bool) -> None:
     bags = packed(sizes, seed)
     scores = bags.features[:, 0].round()  # with ties
     top = bags.topk(scores, k, largest)
     assert top.values.shape == top.index.shape == top.valid.shape == (len(sizes), k)
-    for bag, rows in enumerate(one_by_one(sizes, scores)):
+    for bag, rows in enumerate(rows_by_bag(sizes, scores)):
         start, filled = sum(sizes[:bag]), min(k, sizes[bag])
         order = sorted(range(len(rows)), key=lambda row: -rows[row] if largest else rows[row])[:filled]
         assert top.values[bag].tolist() == [rows[row] for row in order] + [0] * (k - filled)
@@ -166,7 +166,7 @@ def test_topk_keeps_tiles_at_infinity_before_the_padding(largest: bool) -> None:
 
 @few
 @given(sizes=ragged, trailing=st.lists(st.integers(1, 3), max_size=2), dtype=st.sampled_from([torch.int64, torch.bool]))
-def test_pad_is_split_with_zeros_behind(sizes: list[int], trailing: list[int], dtype: torch.dtype) -> None:
+def test_pad_appends_zeros_to_each_bag(sizes: list[int], trailing: list[int], dtype: torch.dtype) -> None:
     bags = packed(sizes)
     values = (normal(1, sum(sizes), *trailing) * 9).to(dtype)
     padded, mask = bags.pad(values)
@@ -193,7 +193,7 @@ def test_split_and_spread_follow_the_offsets(sizes: list[int]) -> None:
 
 @few
 @given(ragged, ragged)
-def test_bags_taken_apart_and_concatenated_are_the_same(first: list[int], second: list[int]) -> None:
+def test_concatenating_single_bags_restores_the_batch(first: list[int], second: list[int]) -> None:
     batches = [packed(first, 0), packed(second, 1)]
     joined = Bags.concat(batches)
     assert joined.sizes == (*first, *second)
@@ -206,7 +206,7 @@ def test_bags_taken_apart_and_concatenated_are_the_same(first: list[int], second
     assert torch.equal(again.coords, joined.coords)
 
 
-def test_a_bag_is_indexed_from_either_end() -> None:
+def test_bags_can_be_indexed_from_either_end() -> None:
     bags = packed([2, 1, 3])
     assert torch.equal(bags[-1].features, bags.features[3:])
     assert bags[1].sizes == (1,)
@@ -215,7 +215,7 @@ def test_a_bag_is_indexed_from_either_end() -> None:
         bags[3]
 
 
-def test_coordinates_are_kept_only_where_every_bag_has_them() -> None:
+def test_coordinates_are_kept_only_if_every_bag_has_them() -> None:
     features, place = [torch.zeros(2, 1), torch.zeros(1, 1)], torch.ones(2, 2)
     assert Bags.pack(features, [place, None]).coords is None
     assert Bags.pack(features).coords is None
@@ -225,7 +225,7 @@ def test_coordinates_are_kept_only_where_every_bag_has_them() -> None:
     assert Bags.concat([complete, Bags.pack(features)]).coords is None
 
 
-def test_features_change_and_sizes_and_coordinates_stay() -> None:
+def test_with_features_keeps_sizes_and_coordinates() -> None:
     bags = packed([2, 3])
     assert bags.cast(torch.bfloat16).features.dtype == torch.bfloat16
     assert bags.with_features(torch.zeros(5, 9)).features.shape == (5, 9)
@@ -238,8 +238,8 @@ def test_features_change_and_sizes_and_coordinates_stay() -> None:
 
 @pytest.mark.parametrize("source", [torch.float16, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("target", [torch.float16, torch.float32, torch.bfloat16])
-def test_a_cast_is_torchs_own_to_the_bit(source: torch.dtype, target: torch.dtype) -> None:
-    patterns = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.float16)  # every number that half has
+def test_cast_equals_torch_bit_for_bit(source: torch.dtype, target: torch.dtype) -> None:
+    patterns = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.float16)  # every float16 value
     features = patterns[patterns.isfinite()].to(source).view(-1, 2)
     assert torch.equal(Bags(features, (len(features),)).cast(target).features, features.to(target))
 
@@ -262,7 +262,7 @@ def test_every_tensor_is_pinned() -> None:
 
 
 @ways
-def test_sums_of_half_precision_count_beyond_its_integers(way: str) -> None:
+def test_sums_of_half_precision_are_exact_beyond_256(way: str) -> None:
     ones = torch.ones(20_300, 2, dtype=torch.bfloat16)  # bfloat16 cannot count beyond 256
     bags = Bags(ones, (300, 20_000))
     with computed(way), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -286,7 +286,7 @@ def test_softmax_of_a_large_bag_sums_to_one(way: str, heads: int, dtype: torch.d
 
 
 @ways
-def test_mixed_precisions_are_summed_in_the_finer_one(way: str) -> None:
+def test_mixed_dtypes_are_summed_in_the_finer_one(way: str) -> None:
     bags = packed([3, 2])
     weight = bags.features[:, :1].float()
     with computed(way):
@@ -297,7 +297,7 @@ def test_mixed_precisions_are_summed_in_the_finer_one(way: str) -> None:
 
 @ways
 @named
-def test_a_bag_of_nan_spoils_no_other(way: str, name: str) -> None:
+def test_nan_in_one_bag_does_not_affect_others(way: str, name: str) -> None:
     bags = packed([2, 4, 3])
     results = []
     for spoilt in (False, True):
@@ -323,12 +323,14 @@ def test_a_bag_of_nan_spoils_no_other(way: str, name: str) -> None:
         ((4,), torch.zeros(4, 3), r"coords are \(4, 3\), expected \(4, 2\)"),
     ],
 )
-def test_sizes_and_coordinates_have_to_fit(sizes: tuple[int, ...], coords: Tensor | None, message: str) -> None:
+def test_inconsistent_sizes_and_coordinates_are_refused(
+    sizes: tuple[int, ...], coords: Tensor | None, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         Bags(torch.zeros(4, 1), sizes, coords)
 
 
-def test_coordinates_of_one_bag_do_not_fill_up_anothers() -> None:
+def test_missing_coordinates_of_one_bag_are_refused() -> None:
     with pytest.raises(ValueError, match="a bag has 2 tiles and 3 coordinates"):
         Bags.pack([torch.zeros(2, 1), torch.zeros(3, 1)], [torch.zeros(3, 2), torch.zeros(2, 2)])
     with pytest.raises(ValueError, match="shorter"):
@@ -336,7 +338,7 @@ def test_coordinates_of_one_bag_do_not_fill_up_anothers() -> None:
 
 
 @pytest.mark.parametrize("largest", [True, False])
-def test_topk_names_tiles_that_are_no_number_at_either_end(largest: bool) -> None:
+def test_topk_returns_nan_tiles_first(largest: bool) -> None:
     top = Bags(torch.zeros(5, 1), (2, 3)).topk(torch.tensor([1, 2, 3, torch.nan, 5]), 2, largest)
     assert top.values[1, 0].isnan()
     assert top.values[0].isfinite().all()

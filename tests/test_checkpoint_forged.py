@@ -1,4 +1,4 @@
-"""What is forged in a manifest or in weights is refused in one line, runs nothing and reads nothing elsewhere."""
+"""A forged manifest or weight file is refused in one line, runs nothing and reads no other file."""
 
 import json
 import os
@@ -72,22 +72,20 @@ def folder(tmp_path: Path) -> Path:
         ),
     ],
 )
-def test_a_manifest_that_is_not_this_packages_is_refused_in_one_line(
-    folder: Path, change: Callable[[Node], object]
-) -> None:
+def test_invalid_manifest_is_refused_in_one_line(folder: Path, change: Callable[[Node], object]) -> None:
     rewrite(folder, change)
     assert str(folder) in refusal(folder)
 
 
 @pytest.mark.parametrize("value", [0, -0.5, "fine", [0.5], "NaN", 1e999])
 @pytest.mark.parametrize("key", ["mpp", "tile_px"])
-def test_a_size_of_tiles_that_is_none_is_refused(folder: Path, key: str, value: object) -> None:
+def test_invalid_tile_size_is_refused(folder: Path, key: str, value: object) -> None:
     rewrite(folder, lambda node: node["data"].update(geometry={key: value}))
     assert "manifest.json: data.geometry" in refusal(folder)
 
 
 @pytest.mark.parametrize("value", [5, [], {"batch_axis": "perhaps"}, {"slide_mpp": {}}, {"layout": 3}])
-def test_a_reading_that_is_none_is_refused(folder: Path, value: object) -> None:
+def test_invalid_reading_options_are_refused(folder: Path, value: object) -> None:
     rewrite(folder, lambda node: node["data"].update(reading=value))
     assert "manifest.json: data.reading" in refusal(folder)
 
@@ -118,20 +116,18 @@ def test_a_reading_that_is_none_is_refused(folder: Path, value: object) -> None:
         lambda node: node["model"].update(name="mil.models.fusion.Fused"),
     ],
 )
-def test_covariates_and_endpoints_within_that_are_forged_are_refused_in_one_line(
-    tmp_path: Path, change: Callable[[Node], object]
-) -> None:
+def test_forged_covariates_and_nested_endpoints_are_refused(tmp_path: Path, change: Callable[[Node], object]) -> None:
     folder, _, _ = with_covariates(tmp_path / "checkpoint")
     rewrite(folder, change)
     assert str(folder) in refusal(folder)
 
 
-def test_strings_that_would_run_or_read_elsewhere_stay_data(folder: Path) -> None:
+def test_code_and_path_strings_stay_data(folder: Path) -> None:
     words = {"_target_": "os.system", "command": "touch ran", "home": "${oc.env:HOME}"}
     rewrite(folder, lambda node: (node["tool"].update(words), node["data"].update(words)))
-    found = checkpoint.load(folder).manifest
-    assert {key: found.tool.plain()[key] for key in words} == words
-    assert (found.data.model_extra or {})["home"] == "${oc.env:HOME}"
+    loaded_manifest = checkpoint.load(folder).manifest
+    assert {key: loaded_manifest.tool.plain()[key] for key in words} == words
+    assert (loaded_manifest.data.model_extra or {})["home"] == "${oc.env:HOME}"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +135,7 @@ def test_strings_that_would_run_or_read_elsewhere_stay_data(folder: Path) -> Non
     [b"", b"null", b"[1]", b"{", b"\xff\xfe", b'{"tool": ' + b"[" * 100_000, b'{"a":' * 5000, b" " * (2**20 + 1)],
     ids=["empty", "null", "list", "cut", "binary", "deep", "deeper", "huge"],
 )
-def test_a_manifest_that_is_no_document_is_refused(folder: Path, content: bytes) -> None:
+def test_manifest_that_is_not_a_json_object_is_refused(folder: Path, content: bytes) -> None:
     (folder / MANIFEST).write_bytes(content)
     refusal(folder)
 
@@ -149,7 +145,7 @@ class Payload:
         return (os.mkdir, ("ran",))
 
 
-def test_weights_that_are_no_safetensors_are_refused_and_run_nothing(
+def test_weights_that_are_not_safetensors_are_refused(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -175,7 +171,7 @@ def test_weights_that_are_no_safetensors_are_refused_and_run_nothing(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda tensors: tensors["head.bias"].fill_(float("nan")), "head.bias is not finite"),
         (lambda tensors: tensors["head.weight"].view(-1)[3].fill_(float("inf")), "head.weight is not finite"),
@@ -185,8 +181,8 @@ def test_weights_that_are_no_safetensors_are_refused_and_run_nothing(
         (lambda tensors: tensors.update(more=torch.zeros(1)), "tensors differ from the model's: more"),
     ],
 )
-def test_weights_of_another_model_or_not_finite_are_refused(
-    folder: Path, change: Callable[[dict[str, torch.Tensor]], object], said: str
+def test_mismatched_or_nonfinite_weights_are_refused(
+    folder: Path, change: Callable[[dict[str, torch.Tensor]], object], message: str
 ) -> None:
     replace_tensors(folder, change)
-    assert said in refusal(folder)
+    assert message in refusal(folder)

@@ -1,4 +1,4 @@
-"""Every file of conf/ composes, later words win over earlier ones, and wrong ones are refused by name."""
+"""Every file of conf/ composes, later options override earlier ones, and invalid ones are refused by name."""
 
 from pathlib import Path
 
@@ -39,8 +39,8 @@ seed: 22
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
-    """A user's own folder of choices, with a name that no shell likes."""
+def user_conf(tmp_path: Path) -> Path:
+    """Return a user's folder of choices whose name needs quoting in a shell."""
     folder = tmp_path / "my conf, ='1'"
     for group, text in (("tool", TOOL), ("experiment", EXPERIMENT)):
         (folder / group).mkdir(parents=True)
@@ -63,22 +63,22 @@ def test_the_choices_of_a_group_are_its_files() -> None:
     )
 
 
-def test_later_words_win_root_then_tool_then_experiment_then_command_line(own: Path) -> None:
-    def found(*words: str) -> tuple[int, int, int]:
-        composed = compose(words, own)
+def test_experiment_overrides_tool_and_command_line_overrides_both(user_conf: Path) -> None:
+    def values(*words: str) -> tuple[int, int, int]:
+        composed = compose(words, user_conf)
         return composed.resamples, composed.trainer.options.max_epochs, composed.seed
 
-    assert found() == (2000, 20, 0)
-    assert found("tool=ours") == (11, 11, 11)
-    assert found("tool=ours", "experiment=ours") == (11, 22, 22)
-    assert found("seed=33", "experiment=ours", "tool=ours") == (11, 22, 33)
-    assert compose(["tool=ours"], own).model.target.endswith("Pooling"), "a tool may choose its model"
-    assert compose(["tool=ours", "model=abmil"], own).model.target.endswith("ABMIL")
-    assert "ours" in config.choices("tool", own)
+    assert values() == (2000, 20, 0)
+    assert values("tool=ours") == (11, 11, 11)
+    assert values("tool=ours", "experiment=ours") == (11, 22, 22)
+    assert values("seed=33", "experiment=ours", "tool=ours") == (11, 22, 33)
+    assert compose(["tool=ours"], user_conf).model.target.endswith("Pooling"), "a tool may choose its model"
+    assert compose(["tool=ours", "model=abmil"], user_conf).model.target.endswith("ABMIL")
+    assert "ours" in config.choices("tool", user_conf)
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "message"),
     [
         ("modle=abmil", "option 'modle' does not exist, did you mean 'model'?"),
         ("data.cohrt=x", "option 'data.cohrt' does not exist, did you mean 'data.cohort'?"),
@@ -97,21 +97,21 @@ def test_later_words_win_root_then_tool_then_experiment_then_command_line(own: P
         ("model.dropout=[", "configuration: "),
     ],
 )
-def test_a_wrong_word_is_refused_in_one_line_with_the_nearest_name(word: str, said: str) -> None:
+def test_invalid_option_error_names_the_nearest_one(word: str, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         compose([word])
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-def test_a_wrong_choice_is_answered_with_all_choices() -> None:
+def test_invalid_choice_error_lists_all_choices() -> None:
     with pytest.raises(ConfigError, match=f"there is {', '.join(config.choices('model'))}"):
         compose(["model=perceiver"])
 
 
 @settings(deadline=None, max_examples=15)
 @given(st.text(st.sampled_from("a/ ,='\"ü\\()[]{}:;#%&*-+~é日"), min_size=1, max_size=12))
-def test_a_quoted_path_arrives_as_it_is(path: str) -> None:
+def test_quoted_paths_are_unchanged(path: str) -> None:
     assert compose([f"data.cohort={quoted(path)}"]).data.cohort == path
 
 

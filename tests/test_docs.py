@@ -1,4 +1,4 @@
-"""What the documentation names exists: paths, and the layers of the architecture."""
+"""The documentation names existing paths, and the layers that import-linter checks."""
 
 import re
 import tomllib
@@ -13,24 +13,24 @@ FOLDERS = ("mil", "conf", "docs", "scripts", "tests")
 
 
 def named_paths(text: str) -> set[str]:
-    """Return the paths of this repository that a text names; one with a placeholder, `read_<name>.py`, is left out."""
+    """Return the repository paths named in a text, without those with a placeholder such as `read_<name>.py`."""
     paths = re.findall(rf"(?<![\w/.-])((?:{'|'.join(FOLDERS)})/[\w./-]*)(.?)", text)
     return {path.rstrip(".") for path, following in paths if following not in ("<", "*")}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_path_that_a_page_names_exists(page: Path) -> None:
+def test_every_named_path_exists(page: Path) -> None:
     paths = named_paths(page.read_text(encoding="utf-8"))
     assert len(paths) > 10
     assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
 
 
-def test_a_path_that_does_not_exist_is_noticed() -> None:
+def test_missing_path_is_detected() -> None:
     text = "see `mil/api.py`, `mil/gone.py` and docs/gone.md. Not `my_conf/tool/a.yaml` or `mil/formats/read_<name>.py`"
     assert named_paths(text) == {"mil/api.py", "mil/gone.py", "docs/gone.md"}
 
 
-def test_the_layers_of_the_architecture_are_those_that_are_checked() -> None:
+def test_documented_layers_equal_the_checked_ones() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     layers = next(
         contract["layers"] for contract in project["tool"]["importlinter"]["contracts"] if contract["type"] == "layers"
@@ -40,7 +40,7 @@ def test_the_layers_of_the_architecture_are_those_that_are_checked() -> None:
     assert drawn[1].splitlines() == [layer for layer in layers if layer != "__main__"]
 
 
-def test_every_folder_and_module_of_the_package_is_described() -> None:
+def test_every_folder_and_module_is_described() -> None:
     text = ARCHITECTURE.read_text(encoding="utf-8")
     parts = [path for path in (ROOT / "mil").iterdir() if not path.name.startswith("_")]
     assert len(parts) > 20

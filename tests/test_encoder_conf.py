@@ -1,4 +1,4 @@
-"""Every encoder of conf/encoder/: what it says of itself, and that no two can be taken for each other."""
+"""Every encoder of conf/encoder/: its facts, and that no two encoders can be confused."""
 
 from itertools import combinations
 
@@ -37,7 +37,7 @@ WIDTHS = {
     "virchow2": 2560,
     "virchow2_cls": 1280,
 }
-WRITTEN = {  # what producers write, and how wide their features are
+WRITTEN = {  # names as producers write them, with the width of the features
     "TRIDENT": {
         "uni_v1": ("uni", 1024),
         "uni_v2": ("uni2", 1536),
@@ -104,12 +104,12 @@ WRITTEN = {  # what producers write, and how wide their features are
 
 
 @pytest.fixture(scope="module")
-def known() -> dict[str, Encoder]:
+def encoders_by_name() -> dict[str, Encoder]:
     return {encoder.name: encoder for encoder in build.known_encoders()}
 
 
 @pytest.mark.parametrize("name", sorted(set(config.choices("encoder")) - OPEN))
-def test_an_encoder_says_its_width_its_licence_and_what_it_has_seen(name: str) -> None:
+def test_encoder_states_width_licence_and_pretraining_data(name: str) -> None:
     encoder = build.make(compose([f"encoder={name}"]).encoder)
     assert encoder.name == name
     assert encoder.dim == WIDTHS[name]
@@ -120,27 +120,36 @@ def test_an_encoder_says_its_width_its_licence_and_what_it_has_seen(name: str) -
     assert len({folded(alias) for alias in (name, *encoder.aliases)}) == 1 + len(encoder.aliases)
 
 
-def test_every_encoder_is_listed_and_the_open_ones_compose(known: dict[str, Encoder]) -> None:
+def test_every_encoder_is_listed(encoders_by_name: dict[str, Encoder]) -> None:
     assert set(config.choices("encoder")) == {*WIDTHS, *OPEN}
-    assert set(known) == set(WIDTHS)
+    assert set(encoders_by_name) == set(WIDTHS)
     for name in sorted(OPEN):
         words = ["encoder.name=ours", "encoder.dim=8"] if name == "custom" else []
         assert compose([f"encoder={name}", *words]).encoder.options.name
 
 
-def test_no_two_encoders_of_one_width_answer_to_the_same_name(known: dict[str, Encoder]) -> None:
-    for one, other in combinations(known.values(), 2):
-        shared = [name for name in (other.name, *other.aliases) if one.answers_to(name)]
-        assert not shared or one.dim != other.dim, f"{one.name} and {other.name}: {shared}"
+def test_encoders_of_equal_width_share_no_name(encoders_by_name: dict[str, Encoder]) -> None:
+    for first, second in combinations(encoders_by_name.values(), 2):
+        shared = [name for name in (second.name, *second.aliases) if first.answers_to(name)]
+        assert not shared or first.dim != second.dim, f"{first.name} and {second.name}: {shared}"
 
 
-def test_no_encoder_answers_to_another_ones_own_name_but_for_a_token_of_it(known: dict[str, Encoder]) -> None:
-    taken = {(one.name, two.name) for one in known.values() for two in known.values() if one.answers_to(two.name)}
+def test_only_class_token_variants_answer_to_another_name(encoders_by_name: dict[str, Encoder]) -> None:
+    taken = {
+        (first.name, second.name)
+        for first in encoders_by_name.values()
+        for second in encoders_by_name.values()
+        if first.answers_to(second.name)
+    }
     assert {pair for pair in taken if pair[0] != pair[1]} == {("virchow_cls", "virchow"), ("virchow2_cls", "virchow2")}
 
 
 @pytest.mark.parametrize("producer", WRITTEN)
-def test_the_names_that_producers_write_are_known(producer: str, known: dict[str, Encoder]) -> None:
+def test_names_that_producers_write_are_recognised(producer: str, encoders_by_name: dict[str, Encoder]) -> None:
     for written, (name, width) in WRITTEN[producer].items():
-        found = [one.name for one in known.values() if one.answers_to(written) and one.dim == width]
-        assert found == [name], written
+        matches = [
+            encoder.name
+            for encoder in encoders_by_name.values()
+            if encoder.answers_to(written) and encoder.dim == width
+        ]
+        assert matches == [name], written

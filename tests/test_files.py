@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import os
 import signal
@@ -15,29 +15,27 @@ from hypothesis import strategies as st
 from mil import files
 
 
-def test_a_file_is_written_with_its_folder_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_write_creates_the_folder_and_no_other_file(tmp_path: Path) -> None:
     files.write(tmp_path / "a" / "b.txt", "grün")
     assert (tmp_path / "a" / "b.txt").read_bytes() == "grün".encode()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_write_leaves_the_old_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "report.json"
     files.write(path, "old")
 
-    def full(_: int) -> None:
+    def fail_with_full_disk(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", fail_with_full_disk)
     with pytest.raises(OSError, match="No space"):
         files.write(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_json_takes_no_number_that_is_not_finite_and_keeps_the_old_file(tmp_path: Path) -> None:
+def test_nonfinite_json_is_refused_and_the_old_file_kept(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     files.write_json(path, {"value": 0.1})
     with pytest.raises(ValueError, match="JSON"):
@@ -54,7 +52,7 @@ for count in itertools.count():
 """
 
 
-def test_a_file_killed_in_the_middle_of_a_write_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
+def test_killed_write_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     for wait in (0.0, 0.003, 0.007, 0.011, 0.016):
         process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], cwd=Path(__file__).parents[1])
@@ -68,7 +66,7 @@ def test_a_file_killed_in_the_middle_of_a_write_is_the_old_one_or_the_new_one(tm
         assert content == content[:1] * 300_000
 
 
-def test_a_folder_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
+def test_folder_is_locked_by_one_process_at_a_time(tmp_path: Path) -> None:
     with files.locked(tmp_path) as first, files.locked(tmp_path) as second:
         assert (first, second) == (True, False)
     with files.locked(tmp_path) as again:
@@ -83,14 +81,14 @@ def test_a_folder_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
     )
 )
 @settings(deadline=None, max_examples=100)
-def test_json_that_was_written_is_read_as_it_was(content: object) -> None:
+def test_json_round_trip(content: object) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "one.json"
         files.write_json(path, content)
         assert files.read_json(path) == content
 
 
-def test_a_list_of_numbers_takes_one_line(tmp_path: Path) -> None:
+def test_list_of_numbers_takes_one_line(tmp_path: Path) -> None:
     path = tmp_path / "one.json"
     files.write_json(path, {"curve": [0.1, 0.2, 0.3], "names": ["a  b", "[\n]"], "rows": [{"n": 1}]})
     text = path.read_text()

@@ -1,4 +1,4 @@
-"""Findings become exceptions or log lines only where a caller asks for it."""
+"""Findings become exceptions or log lines only if a caller asks for it."""
 
 import pytest
 
@@ -9,7 +9,7 @@ WARNING = Finding("warning", "odd", "2 slides are odd", 2, ("a", "b"))
 ERROR = Finding("error", "missing", "1 slide is missing", raises=FeatureError)
 
 
-def test_a_line_names_the_first_items_and_counts_the_others() -> None:
+def test_line_names_the_first_items_and_counts_the_rest() -> None:
     many = Finding.of_items("warning", "odd", "12 slides are odd", [f"s{number}" for number in range(12)])
     assert (many.count, len(many.first)) == (12, 10)
     assert many.line == "12 slides are odd: 's0', 's1', 's2', 's3', 's4', 's5', 's6', 's7', 's8', 's9' and 2 more"
@@ -17,7 +17,7 @@ def test_a_line_names_the_first_items_and_counts_the_others() -> None:
     assert ERROR.line == "1 slide is missing"
 
 
-def test_a_value_is_given_with_its_warnings_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_value_is_returned_with_warnings_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert Checked(3, (WARNING,)).require() == 3
     assert caplog.messages == [WARNING.line]
     caplog.clear()
@@ -25,7 +25,7 @@ def test_a_value_is_given_with_its_warnings_logged(caplog: pytest.LogCaptureFixt
     assert caplog.messages == []
 
 
-def test_the_first_error_is_raised_as_the_class_that_it_names_even_beside_a_value() -> None:
+def test_first_error_is_raised_with_its_class() -> None:
     with pytest.raises(FeatureError, match=r"^1 slide is missing$"):
         Checked(3, (WARNING, ERROR)).require()
     second = Finding("error", "label", "no label", raises=CohortError)
@@ -34,7 +34,7 @@ def test_the_first_error_is_raised_as_the_class_that_it_names_even_beside_a_valu
     raise_first_error([WARNING])
 
 
-def test_a_step_without_value_and_error_was_not_tried() -> None:
+def test_step_without_value_or_error_was_not_tried() -> None:
     assert Checked(None).untried
     assert Checked(None, (WARNING,)).untried
     assert not Checked(None, (ERROR,)).untried
@@ -43,7 +43,7 @@ def test_a_step_without_value_and_error_was_not_tried() -> None:
         Checked(None).require()
 
 
-def test_an_exception_becomes_a_finding_and_the_same_exception_again() -> None:
+def test_exception_survives_conversion_to_a_finding() -> None:
     def refuse() -> int:
         raise CohortError("no such table")
 
@@ -56,7 +56,7 @@ def test_an_exception_becomes_a_finding_and_the_same_exception_again() -> None:
         attempt("cohort", lambda: 1 // 0)
 
 
-def test_steps_are_joined_with_the_findings_of_both() -> None:
+def test_joined_steps_have_the_findings_of_both() -> None:
     doubled = Checked(3, (WARNING,)).then(lambda value: Checked(2 * value, (ERROR,)))
     assert doubled == Checked(6, (WARNING, ERROR))
     untouched: Checked[int] = Checked[int](None, (ERROR,)).then(lambda value: Checked(2 * value))
@@ -68,5 +68,5 @@ def test_only_warnings_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == [WARNING.line]
 
 
-def test_a_problem_that_may_be_skipped_is_a_warning() -> None:
+def test_skippable_problem_is_a_warning() -> None:
     assert (severity_where("skip"), severity_where("error")) == ("warning", "error")

@@ -1,4 +1,4 @@
-"""Rules of the house that no linter knows: names, file names, untyped dictionaries, what tests may read."""
+"""House rules that no linter knows: variable names, file names, untyped dictionaries, what tests may read."""
 
 import ast
 from collections import Counter
@@ -27,13 +27,13 @@ def bound_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("path", PACKAGE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_variable_has_a_name_that_says_nothing(path: Path) -> None:
+def test_no_vague_variable_names(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     vague = [f"{name} (line {line})" for name, line in bound_names(tree) if name in VAGUE_NAMES]
     assert not vague
 
 
-def test_no_two_modules_have_the_same_file_name() -> None:
+def test_module_file_names_are_unique() -> None:
     names = Counter(path.name for path in PACKAGE if path.name != "__init__.py")
     assert not [name for name, count in names.items() if count > 1]
 
@@ -43,7 +43,7 @@ def test_untyped_dictionaries_are_rare() -> None:
     assert sum(text.count("dict[str, Any]") + text.count("Mapping[str, Any]") for text in texts) <= MOST_UNTYPED
 
 
-def test_no_test_reads_outside_the_repository() -> None:
+def test_tests_read_no_files_outside_the_repository() -> None:
     outside = "../" + "shared"
     readers = [path for path in (ROOT / "tests").rglob("*.py") if outside in path.read_text(encoding="utf-8")]
     assert not readers

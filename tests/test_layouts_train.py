@@ -1,4 +1,4 @@
-"""One cohort in every layout: what is learnt depends on the values that are stored, and on nothing around them."""
+"""One cohort in every layout: training depends only on the stored values, not on the file format."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,11 +21,11 @@ from tests.conftest import TINY
 
 SMALLER = [
     *("simulation.patients=12", "simulation.tiles=20", "split=holdout", "baseline=false"),
-    *("trainer.max_epochs=1", "trainer.precision=32-true"),  # in fewer bits, types would not differ
+    *("trainer.max_epochs=1", "trainer.precision=32-true"),  # lower precision would hide differences between dtypes
 ]
 UNKNOWN = "encoder=simulated"
 MICROMETRES = "data.slide_mpp=0.25"
-SAID: dict[str, tuple[str, ...]] = {
+OPTIONS: dict[str, tuple[str, ...]] = {
     "trident": (),
     "trident_pt": (UNKNOWN,),
     "clam": (UNKNOWN,),
@@ -40,48 +40,51 @@ SAID: dict[str, tuple[str, ...]] = {
     "torchmil": (UNKNOWN,),
     "lazyslide": (),
 }
-"""What the user says of each layout: the encoder where no file names it, and what places in micrometres need."""
+"""Options that each layout needs: the encoder if files do not name it, and the resolution for micrometres."""
 GROUPS = {
     "float16": ("trident", "trident_pt", "stamp"),
     "bfloat16": ("mussel",),
     "float32": ("clam", "clam_pt", "nnmil", "slideflow", "mil_baseline", "owkin", "flamby", "torchmil", "lazyslide"),
 }
-"""Layouts by the type that features are stored in."""
+"""Layouts by the dtype of their features."""
 
 
 @dataclass(frozen=True)
-class Learnt:
-    """What a run ends in."""
+class Result:
+    """Weights and predictions of a run."""
 
     weights: bytes
     predictions: bytes
 
 
 class Lab:
-    """Makes the cohort in any layout, and trains on it."""
+    """Writes the cohort in any layout, and trains on it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         words = [word for word in TINY if not word.startswith("split.")]
-        # composing takes longer than training, and is done once for each choice of an encoder
-        self.composed = {own: compose([*words, *SMALLER, *([UNKNOWN] if own else [])]) for own in (False, True)}
+        # compose once per choice of encoder, because it takes longer than training
+        self.composed = {
+            with_encoder: compose([*words, *SMALLER, *([UNKNOWN] if with_encoder else [])])
+            for with_encoder in (False, True)
+        }
         self.cohort = build.simulation(self.composed[False])
 
     def features(self, layout: str) -> Path:
-        """The layout's folder of features, made now if it is not there."""
+        """Return the layout's folder of features, written on first use."""
         folder = self.root / layout
         if not folder.exists():
             write(replace(self.cohort, layout=layout), folder)
         return folder / "features"
 
     def packed(self, layout: str, dtype: str) -> Path:
-        """The same in one file."""
+        """Return the features of a layout as a packed file."""
         out = self.root / f"{layout}-{dtype}.h5"
         pack(FeatureStore(self.features(layout)), out, dtype=dtype)
         return out
 
     def settings(self, features: Path, words: Sequence[str] = ()) -> RunConfig:
-        """The configuration for these features, with the cohort's own table."""
+        """Return the configuration for these features, with the table of the cohort."""
         self.features("trident")
         cohort = self.root / "trident" / "cohort.csv"
         options = OmegaConf.from_dotlist([word for word in words if word != UNKNOWN]).get("data", {})
@@ -89,14 +92,14 @@ class Lab:
         given = {"data.cohort": str(cohort), "data.features": str(features)}
         return self.composed[UNKNOWN in words].replaced(values | given)
 
-    def learnt(self, features: Path, words: Sequence[str] = ()) -> Learnt:
-        """What training on these features ends in."""
+    def train_on(self, features: Path, words: Sequence[str] = ()) -> Result:
+        """Train on these features and return the result."""
         settings = self.settings(features, words)
         folder = self.root / "runs" / features.relative_to(self.root)
         study = read_study(settings)
         train(settings, study, split_study(settings, study), folder)
         weights, table = folder / "checkpoint" / "weights.safetensors", folder / "predictions.csv"
-        return Learnt(weights.read_bytes(), table.read_bytes())
+        return Result(weights.read_bytes(), table.read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -105,37 +108,41 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 
 @pytest.fixture(scope="module")
-def first(lab: Lab) -> dict[str, Learnt]:
-    """What the first layout of each group ends in."""
-    return {dtype: lab.learnt(lab.features(layouts[0]), SAID[layouts[0]]) for dtype, layouts in GROUPS.items()}
+def first_result(lab: Lab) -> dict[str, Result]:
+    """Return the result of the first layout of each dtype."""
+    return {dtype: lab.train_on(lab.features(layouts[0]), OPTIONS[layouts[0]]) for dtype, layouts in GROUPS.items()}
 
 
-def test_the_table_has_every_layout_once() -> None:
-    assert sorted(layout for group in GROUPS.values() for layout in group) == sorted(LAYOUTS) == sorted(SAID)
+def test_every_layout_is_listed_once() -> None:
+    assert sorted(layout for group in GROUPS.values() for layout in group) == sorted(LAYOUTS) == sorted(OPTIONS)
 
 
-def test_another_type_is_learnt_otherwise(first: dict[str, Learnt]) -> None:
-    assert len({run.weights for run in first.values()}) == len({run.predictions for run in first.values()}) == 3
+def test_each_dtype_gives_another_result(first_result: dict[str, Result]) -> None:
+    assert (
+        len({run.weights for run in first_result.values()})
+        == len({run.predictions for run in first_result.values()})
+        == 3
+    )
 
 
-@pytest.mark.parametrize(("dtype", "layout"), [(dtype, own) for dtype, group in GROUPS.items() for own in group[1:]])
-def test_the_same_values_are_learnt_to_the_same_weights(
-    lab: Lab, first: dict[str, Learnt], dtype: str, layout: str
+@pytest.mark.parametrize(
+    ("dtype", "layout"), [(dtype, layout) for dtype, group in GROUPS.items() for layout in group[1:]]
+)
+def test_equal_values_give_equal_weights_in_every_layout(
+    lab: Lab, first_result: dict[str, Result], dtype: str, layout: str
 ) -> None:
-    assert lab.learnt(lab.features(layout), SAID[layout]) == first[dtype]
+    assert lab.train_on(lab.features(layout), OPTIONS[layout]) == first_result[dtype]
 
 
 @pytest.mark.parametrize(
     ("layout", "dtype"), [("trident", "float16"), ("mussel", "bfloat16"), ("clam", "float32"), ("clam", "float16")]
 )
-def test_a_packed_cohort_is_learnt_to_the_same_weights(
-    lab: Lab, first: dict[str, Learnt], layout: str, dtype: str
-) -> None:
-    words = (UNKNOWN,) if UNKNOWN in SAID[layout] else ()
-    assert lab.learnt(lab.packed(layout, dtype), words) == first[dtype]
+def test_packed_features_give_equal_weights(lab: Lab, first_result: dict[str, Result], layout: str, dtype: str) -> None:
+    words = (UNKNOWN,) if UNKNOWN in OPTIONS[layout] else ()
+    assert lab.train_on(lab.packed(layout, dtype), words) == first_result[dtype]
 
 
-@pytest.mark.parametrize("layout", [layout for layout, said in SAID.items() if UNKNOWN in said])
-def test_who_does_not_say_the_encoder_is_asked_for_it(lab: Lab, layout: str) -> None:
+@pytest.mark.parametrize("layout", [layout for layout, options in OPTIONS.items() if UNKNOWN in options])
+def test_missing_encoder_is_asked_for(lab: Lab, layout: str) -> None:
     with pytest.raises(MilError, match="do not name their encoder: give encoder="):
         read_study(lab.settings(lab.features(layout)))

@@ -1,4 +1,4 @@
-"""Manifests of every schema that was ever written are read, and mean what they meant."""
+"""Manifests of every schema version are read with their original meaning."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from mil.manifest import parsed
 STORED = Path(__file__).parent / "zoo" / "released" / "schema_1"
 
 
-def test_the_cut_of_schema_1_is_a_decision_now() -> None:
+def test_cut_of_schema_1_becomes_a_decision() -> None:
     before = json.loads((STORED / "msi-crc" / "manifest.json").read_text())
     manifest = parsed(json.dumps(before).encode())
     (decision,) = manifest.fitted.decisions
@@ -24,7 +24,7 @@ def test_the_cut_of_schema_1_is_a_decision_now() -> None:
     )
 
 
-def test_a_manifest_without_a_cut_keeps_the_rest() -> None:
+def test_schema_1_manifest_without_a_cut_is_read() -> None:
     before = json.loads((STORED / "surv-crc" / "manifest.json").read_text())
     manifest = parsed(json.dumps(before).encode())
     assert manifest.fitted.endpoint == before["fitted"]["endpoint"]
@@ -32,12 +32,12 @@ def test_a_manifest_without_a_cut_keeps_the_rest() -> None:
 
 
 @pytest.mark.parametrize("content", [b"{}", b"[]", b'{"schema_version": 1}', b'{"schema_version": 4}'])
-def test_what_is_no_manifest_is_refused(content: bytes) -> None:
+def test_invalid_manifest_is_refused(content: bytes) -> None:
     with pytest.raises(ValidationError):
         parsed(content)
 
 
-def test_a_tool_is_written_as_it_was_stated() -> None:
+def test_tool_is_written_as_stated() -> None:
     stated = json.loads((STORED / "msi-crc" / "manifest.json").read_text())["tool"]
     stated |= {"evidence": {"class": "B", "tier": 2}, "facts": {"en": "Finds."}, "of_ones_own": [1]}
     before = json.loads((STORED / "msi-crc" / "manifest.json").read_text()) | {"tool": stated}
@@ -46,6 +46,6 @@ def test_a_tool_is_written_as_it_was_stated() -> None:
     assert parsed(written.encode()).tool == parsed(json.dumps(before).encode()).tool
 
 
-def test_what_is_no_json_is_refused() -> None:
+def test_values_that_are_not_json_are_refused() -> None:
     with pytest.raises(ValueError, match=r"EOF|expected"):
         parsed(b'{"schema_version": ')

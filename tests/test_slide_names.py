@@ -1,4 +1,4 @@
-"""Ids of public cohorts."""
+"""Slide ids of public cohorts."""
 
 import csv
 import gzip
@@ -28,15 +28,13 @@ LABELS = Path(os.environ.get("MIL_REAL_DATA", "no-real-data")) / "tcga_labels" /
         ("tcga-a1-a0sk", None, None),
     ],
 )
-def test_a_public_cohorts_ids_tell_the_cohort_and_the_patient(
-    name: str, cohort: str | None, patient: str | None
-) -> None:
+def test_cohort_and_patient_are_read_from_public_slide_ids(name: str, cohort: str | None, patient: str | None) -> None:
     assert family(name) == cohort
     assert patient_of(name) == patient
 
 
 @pytest.mark.skipif(not LABELS.is_dir(), reason="$MIL_REAL_DATA does not name a folder with tcga_labels/")
-def test_the_patients_of_tcgas_own_slide_tables_are_found() -> None:
+def test_patients_are_read_from_tcga_slide_tables() -> None:
     for path in sorted(LABELS.glob("*_SLIDE.csv.gz")):
         with gzip.open(path, "rt", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))

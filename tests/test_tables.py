@@ -40,18 +40,18 @@ def write(folder: Path, content: bytes, name: str = "cohort.csv") -> Path:
         PLAIN.replace(b"\n", b",,\n").replace(b"slide,", b"slide,,").replace(b"a,", b"a,,").replace(b"b,", b"b,,"),
     ],
 )
-def test_26_a_table_is_the_same_however_it_was_saved(tmp_path: Path, content: bytes) -> None:
+def test_encoding_and_delimiter_do_not_matter(tmp_path: Path, content: bytes) -> None:
     for name in ("cohort.csv", "cohort.csv.gz"):
         table = read_table(write(tmp_path, content, name))
         assert table.to_dict("list") == {"patient": ["001", "1E5"], "slide": ["a", "b"], "label": ["1E5", "NA"]}
 
 
-def test_a_delimiter_within_quotes_does_not_count(tmp_path: Path) -> None:
+def test_quoted_delimiters_are_ignored(tmp_path: Path) -> None:
     content = b'patient;"ductal, lobular, NOS";slide\nA;"1,5";s\n'
     assert list(read_table(write(tmp_path, content)).columns) == ["patient", "ductal, lobular, NOS", "slide"]
 
 
-def test_commas_in_the_names_of_a_tab_separated_table_do_not_count(tmp_path: Path) -> None:
+def test_commas_in_column_names_do_not_change_the_delimiter(tmp_path: Path) -> None:
     content = b"patient\tslide\tdiagnosis, first, second, third\n1\ts1\tx\n2\ts2\ty\n"
     table = read_table(write(tmp_path, content))
     assert table.to_dict("list") == {
@@ -61,7 +61,7 @@ def test_commas_in_the_names_of_a_tab_separated_table_do_not_count(tmp_path: Pat
     }
 
 
-def test_a_nameless_column_with_values_is_refused(tmp_path: Path) -> None:
+def test_unnamed_column_with_values_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CohortError, match="row 2: 3 fields, the header has 2"):
         read_table(write(tmp_path, b"a,b,\n1,2,\n1,2,3\n"))
 
@@ -72,7 +72,7 @@ def test_declared_words_are_values_and_others_missing() -> None:
     assert is_missing(values, ["None", "-"]).tolist() == [False, True, True, True, False, True, True, False]
 
 
-def test_a_field_of_several_lines_becomes_one(tmp_path: Path) -> None:
+def test_multiline_field_becomes_one_line(tmp_path: Path) -> None:
     content = b'patient,"Age\n at  diagnosis (years)"\n1,"two  words"\n'
     assert read_table(write(tmp_path, content)).to_dict("list") == {
         "patient": ["1"],
@@ -80,7 +80,7 @@ def test_a_field_of_several_lines_becomes_one(tmp_path: Path) -> None:
     }
 
 
-def test_a_table_of_one_column_needs_no_delimiter(tmp_path: Path) -> None:
+def test_single_column_needs_no_delimiter(tmp_path: Path) -> None:
     assert read_table(write(tmp_path, b"slide\n1\n02\n")).to_dict("list") == {"slide": ["1", "02"]}
 
 
@@ -99,14 +99,14 @@ def test_a_table_of_one_column_needs_no_delimiter(tmp_path: Path) -> None:
         (b"\xd0\xcf\x11\xe0\xa1\xb1", "Excel before 2007"),
     ],
 )
-def test_a_table_that_is_none_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_invalid_table_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     with pytest.raises(CohortError, match=reason):
         read_table(write(tmp_path, content))
     with pytest.raises(SplitError, match=r"cohort\.csv"):
         read_table(write(tmp_path, content), SplitError)
 
 
-def test_a_file_that_is_absent_or_broken_is_refused(tmp_path: Path) -> None:
+def test_missing_or_damaged_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.csv", tmp_path):
         with pytest.raises(CohortError, match="cannot be read"):
             read_table(path)
@@ -119,7 +119,7 @@ def test_a_file_that_is_absent_or_broken_is_refused(tmp_path: Path) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(content=st.binary(max_size=60) | st.text("ab,;\t\"'\n\r\0 ", max_size=40).map(str.encode))
-def test_any_bytes_are_a_table_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_arbitrary_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = write(tmp_path_factory.getbasetemp(), content, "any.csv")
     try:
         table = read_table(path)
@@ -128,12 +128,12 @@ def test_any_bytes_are_a_table_or_refused(tmp_path_factory: pytest.TempPathFacto
     assert len(table) > 0
 
 
-def test_a_column_that_is_not_there_is_named_with_what_is_and_the_nearest(tmp_path: Path) -> None:
+def test_missing_column_error_names_columns_and_the_nearest(tmp_path: Path) -> None:
     path = write(tmp_path, PLAIN)
     with pytest.raises(CohortError, match="no column 'Lable', it has patient, slide, label; the nearest is 'label'"):
         require(path, read_table(path), ["patient", "Lable"])
 
 
-def test_a_list_of_ids_stops_at_ten() -> None:
+def test_list_of_ids_stops_at_ten() -> None:
     assert listed(["a", "b"]) == "'a', 'b'"
     assert listed([str(number) for number in range(13)]).endswith("'8', '9' and 3 more")

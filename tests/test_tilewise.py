@@ -1,4 +1,4 @@
-"""Tile by tile in blocks is the same as all at once, for both ways of computing it."""
+"""Functions applied in blocks of tiles equal the function of all tiles, for both implementations."""
 
 from unittest import mock
 
@@ -13,7 +13,7 @@ from tests.test_bags import computed, few, normal, packed, ragged, seeds, ways
 @ways
 @given(sizes=ragged, seed=seeds)
 @few
-def test_tilewise_is_the_function_of_all_tiles_at_once(way: str, sizes: list[int], seed: int) -> None:
+def test_tilewise_equals_the_function_of_all_tiles(way: str, sizes: list[int], seed: int) -> None:
     bags, weight = packed(sizes, seed), normal(seed + 1, 3, 2).requires_grad_()
     features = bags.features.requires_grad_()
     with computed(way), mock.patch.multiple(module, BLOCK=8, UNIT=3):
@@ -26,7 +26,7 @@ def test_tilewise_is_the_function_of_all_tiles_at_once(way: str, sizes: list[int
         torch.testing.assert_close(gradient, expected_gradient, rtol=1e-10, atol=1e-10)
 
 
-def test_tilewise_shows_a_function_few_sizes() -> None:
+def test_tilewise_calls_the_function_with_few_sizes() -> None:
     seen = []
 
     def watch(tiles: Tensor) -> tuple[Tensor]:

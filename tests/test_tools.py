@@ -1,4 +1,4 @@
-"""Every tool of the zoo says all that its card needs, means what it says, and simulates what is intended."""
+"""Every tool of the zoo is complete for its card and simulates the intended cohort."""
 
 import json
 import logging
@@ -49,7 +49,7 @@ def settings(name: str) -> RunConfig:
 
 @cache
 def simulated(name: str) -> Any:
-    """The parameters of a tool's simulated cohort; targets have no common type."""
+    """Return the simulation of a tool; targets have no common type."""
     return build.simulation(settings(name))
 
 
@@ -59,7 +59,7 @@ def tool(name: str) -> dict[str, Any]:
 
 
 def read(name: str, patients: int) -> tuple[Endpoint, pd.DataFrame, torch.Tensor]:
-    """A tool's fitted endpoint, simulated patients, and a perfect reader's logits of them."""
+    """Return a tool's fitted endpoint, simulated patients, and the logits of a perfect reader."""
     endpoint = build.endpoint(settings(name))
     drawn = draw_patients(replace(simulated(name), patients=patients))
     endpoint.fit(target := endpoint.encode(drawn.clinic))
@@ -72,7 +72,7 @@ def words(text: str) -> set[str]:
     return set(re.findall(r"[\w']+", text.lower()))
 
 
-def test_the_zoo_has_tools_for_all_three_purposes_and_its_common_lines_are_no_tool() -> None:
+def test_zoo_has_27_tools_of_all_categories() -> None:
     assert {tool(name)["category"] for name in TOOLS} == set(CATEGORIES)
     assert len(TOOLS) == 27
     assert "zoo" not in config.choices("tool")
@@ -80,57 +80,59 @@ def test_the_zoo_has_tools_for_all_three_purposes_and_its_common_lines_are_no_to
 
 
 @every_tool
-def test_a_tool_says_everything_in_full(name: str) -> None:
-    said = tool(name)
-    assert {*SENTENCES, *LISTS, *REST, *FITTED} <= set(said)
-    assert said["name"] == name
-    assert re.fullmatch(r"\d+\.\d+\.\d+", said["version"])
+def test_tool_entry_is_complete(name: str) -> None:
+    tool_entry = tool(name)
+    assert {*SENTENCES, *LISTS, *REST, *FITTED} <= set(tool_entry)
+    assert tool_entry["name"] == name
+    assert re.fullmatch(r"\d+\.\d+\.\d+", tool_entry["version"])
     for key in SENTENCES:
-        assert isinstance(said[key], str), key
-        assert len(said[key]) >= 4, key
+        assert isinstance(tool_entry[key], str), key
+        assert len(tool_entry[key]) >= 4, key
     for key in LISTS:
-        assert isinstance(said[key], list), key
-        assert said[key], key
+        assert isinstance(tool_entry[key], list), key
+        assert tool_entry[key], key
     for key in ("out_of_scope", "confounders", "public_cohorts", "subgroups", "subgroups_wanted"):
-        assert all(isinstance(entry, str) and len(set(said[key])) == len(said[key]) for entry in said[key]), key
-    assert said["question"].endswith("?")
-    assert said["evidence"]["class"] in ("A", "B", "C1", "C2")
-    assert said["evidence"]["tier"] in (1, 2, 3)
-    assert "not assessed" in said["evidence"]["note"]
+        assert all(
+            isinstance(entry, str) and len(set(tool_entry[key])) == len(tool_entry[key]) for entry in tool_entry[key]
+        ), key
+    assert tool_entry["question"].endswith("?")
+    assert tool_entry["evidence"]["class"] in ("A", "B", "C1", "C2")
+    assert tool_entry["evidence"]["tier"] in (1, 2, 3)
+    assert "not assessed" in tool_entry["evidence"]["note"]
 
 
 @every_tool
-def test_a_tool_s_columns_and_frequencies_are_those_of_its_simulation(name: str) -> None:
-    said, simulation = tool(name), simulated(name)
+def test_tool_entry_agrees_with_its_simulation(name: str) -> None:
+    tool_entry, simulation = tool(name), simulated(name)
     assert set(simulation.target.columns) == set(build.endpoint(settings(name)).columns)
     columns = {*simulation.variables, "site", "scanner"}
-    assert set(said["subgroups"]) <= columns
-    assert {*said["clinical"]["numeric"], *said["clinical"]["categorical"]} <= columns
-    assert all(0 < share < 1 for share in said["prevalences"])
-    for number in (simulation.patients, simulation.tiles, simulation.width, said["median_tiles"]):
-        assert str(number) in said["simulated_note"]
+    assert set(tool_entry["subgroups"]) <= columns
+    assert {*tool_entry["clinical"]["numeric"], *tool_entry["clinical"]["categorical"]} <= columns
+    assert all(0 < share < 1 for share in tool_entry["prevalences"])
+    for number in (simulation.patients, simulation.tiles, simulation.width, tool_entry["median_tiles"]):
+        assert str(number) in tool_entry["simulated_note"]
     endpoint = build.endpoint(settings(name))
-    assert isinstance(endpoint, Survival) == (not said["prevalences"])
+    assert isinstance(endpoint, Survival) == (not tool_entry["prevalences"])
     if isinstance(endpoint, Survival):
-        assert said["times"] == list(endpoint.horizons.values())
-        assert max(said["times"]) < simulation.target.horizon, "nobody is followed beyond the last time"
+        assert tool_entry["times"] == list(endpoint.horizons.values())
+        assert max(tool_entry["times"]) < simulation.target.horizon, "nobody is followed beyond the last time"
 
 
 @every_tool
-def test_what_a_tool_cites_can_be_found(name: str) -> None:
-    said = tool(name)
-    for one in said["references"]:
-        assert set(one) <= {"text", "doi", "url"}
-        assert len(one) == 2, one
-    for one in said["evidence"]["performance"]:
-        assert set(one) in ({"text", "doi"}, {"text", "source"})
-    for one in (*said["references"], *said["evidence"]["performance"]):
-        assert DOI.fullmatch(one.get("doi", "10.1000/182")), one
-        assert one.get("url", "https://").startswith("https://"), one
+def test_every_reference_has_a_doi_or_source(name: str) -> None:
+    tool_entry = tool(name)
+    for reference in tool_entry["references"]:
+        assert set(reference) <= {"text", "doi", "url"}
+        assert len(reference) == 2, reference
+    for reference in tool_entry["evidence"]["performance"]:
+        assert set(reference) in ({"text", "doi"}, {"text", "source"})
+    for reference in (*tool_entry["references"], *tool_entry["evidence"]["performance"]):
+        assert DOI.fullmatch(reference.get("doi", "10.1000/182")), reference
+        assert reference.get("url", "https://").startswith("https://"), reference
 
 
 @every_tool
-def test_the_facts_are_one_line_in_english_and_in_french(name: str) -> None:
+def test_facts_are_one_line_in_english_and_in_french(name: str) -> None:
     english, french = tool(name)["facts"]["en"], tool(name)["facts"]["fr"]
     assert set(tool(name)["facts"]) == {"en", "fr"}
     assert "\n" not in english + french
@@ -142,61 +144,65 @@ def test_the_facts_are_one_line_in_english_and_in_french(name: str) -> None:
 
 
 @every_tool
-def test_what_a_tool_fits_can_be_fitted_on_its_own_cohort(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_fitted_parts_can_be_fitted_on_the_simulated_cohort(name: str, caplog: pytest.LogCaptureFixture) -> None:
     endpoint, clinic, logits = read(name, simulated(name).patients)
-    scores = pd.DataFrame({column: own.numpy() for column, own in endpoint.decode(logits).items()})
+    scores = pd.DataFrame({column: values.numpy() for column, values in endpoint.decode(logits).items()})
     table = pd.concat([clinic, scores], axis=1)
     train, select = table.iloc[: len(table) // 2], table.iloc[len(table) // 2 :]
     shown = BagSummaries(np.full(len(train), 200), np.random.default_rng(0).normal(size=(len(train), 8)))
-    asked = Tool.parse(tool(name))
-    check_specification(asked, endpoint)
+    specification = Tool.parse(tool(name))
+    check_specification(specification, endpoint)
     with caplog.at_level(logging.WARNING):
-        found = FittedState.fit(asked, endpoint, train, select, {"train": shown})
+        fitted = FittedState.fit(specification, endpoint, train, select, {"train": shown})
     assert not caplog.records
-    assert len(found.decisions) == len(decision_rules.plans(asked.decision_of_single(), endpoint))
-    assert bool(found.decisions) == (tool(name)["decision"] is not None)
-    assert (found.conformal is None) == isinstance(endpoint, Survival)
-    assert (found.calibration is None) == (tool(name)["calibration"] is None)
-    assert found.novelty is not None
+    assert len(fitted.decisions) == len(decision_rules.plans(specification.decision_of_single(), endpoint))
+    assert bool(fitted.decisions) == (tool(name)["decision"] is not None)
+    assert (fitted.conformal is None) == isinstance(endpoint, Survival)
+    assert (fitted.calibration is None) == (tool(name)["calibration"] is None)
+    assert fitted.novelty is not None
 
 
 @every_tool
-def test_a_tool_leaves_its_user_every_other_model(name: str) -> None:
-    assert "model" not in FILES[name], "another model would not know its options"
+def test_tool_does_not_fix_the_model(name: str) -> None:
+    assert "model" not in FILES[name], "other models do not have its options"
 
 
-def test_the_tools_are_the_intended_ones() -> None:
+def test_tools_are_the_intended_ones() -> None:
     assert sorted(TOOLS) == sorted(INTENDED)
 
 
 @every_tool
-def test_a_tool_simulates_what_is_intended(name: str) -> None:
-    intended, said, simulation = INTENDED[name], tool(name), simulated(name)
+def test_simulation_is_as_intended(name: str) -> None:
+    intended, tool_entry, simulation = INTENDED[name], tool(name), simulated(name)
     target = simulation.target
-    assert said["category"] == intended.category
-    assert said["median_tiles"] == intended.median_tiles
+    assert tool_entry["category"] == intended.category
+    assert tool_entry["median_tiles"] == intended.median_tiles
     assert simulation.signal == intended.signal
     assert tuple(np.ravel(target.attainable)) == intended.attainable
-    kind = said["endpoint"]["_target_"].rpartition(".")[2].lower().replace("competingrisks", "survival")
+    kind = tool_entry["endpoint"]["_target_"].rpartition(".")[2].lower().replace("competingrisks", "survival")
     assert intended.endpoint.startswith(kind.replace("cox", "survival"))
     if "survival" in intended.endpoint:
         assert (target.event_rate,) == intended.prevalence
         return
     assert tuple(np.ravel(target.prevalence)) == intended.prevalence
     classes = list(intended.classes)
-    assert classes in (said["endpoint"].get("columns"), said["endpoint"]["classes"], said["endpoint"]["classes"][1:])
+    assert classes in (
+        tool_entry["endpoint"].get("columns"),
+        tool_entry["endpoint"]["classes"],
+        tool_entry["endpoint"]["classes"][1:],
+    )
 
 
-def test_the_competing_event_is_half_as_common_as_the_event() -> None:
+def test_competing_event_is_half_as_frequent_as_the_event() -> None:
     target = simulated("rlapsrisk-bc").target
     assert (target.event_rate, target.competing_rate) == (0.10, 0.05)
     assert target.horizon == pytest.approx(60, abs=1)
 
 
 @every_tool
-def test_a_tool_decides_as_intended(name: str) -> None:
+def test_decision_is_as_intended(name: str) -> None:
     intended, decision = INTENDED[name], tool(name)["decision"]
-    assert set(intended.promises) <= set(promised(decision))
+    assert set(intended.promises) <= set(promised_measures(decision))
     assert (decision is not None) == intended.decides
     if decision is None:
         return
@@ -207,8 +213,8 @@ def test_a_tool_decides_as_intended(name: str) -> None:
     assert intended.role is None or decision["role"] == intended.role
 
 
-def promised(decision: dict[str, Any] | None) -> Iterator[tuple[str, float]]:
-    """Every measure that a decision promises, with its share."""
+def promised_measures(decision: dict[str, Any] | None) -> Iterator[tuple[str, float]]:
+    """Yield every measure that a decision guarantees, with its value."""
     if decision is None:
         return
     for rule in (decision, *decision.get("questions", {}).values()):
@@ -219,7 +225,7 @@ def promised(decision: dict[str, Any] | None) -> Iterator[tuple[str, float]]:
 
 
 @every_tool
-def test_a_perfect_reader_is_as_good_as_intended(name: str) -> None:
+def test_perfect_reader_scores_as_intended(name: str) -> None:
     endpoint, clinic, logits = read(name, 2000)
     scores = endpoint.score(logits, endpoint.encode(clinic))
     metric, attainable = INTENDED[name].metric, INTENDED[name].attainable
@@ -228,7 +234,7 @@ def test_a_perfect_reader_is_as_good_as_intended(name: str) -> None:
 
 
 @every_tool
-def test_published_figures_are_those_that_were_checked_at_their_source(name: str) -> None:
+def test_published_figures_equal_the_checked_ones(name: str) -> None:
     texts = [entry["text"] for entry in tool(name)["evidence"]["performance"]]
     assert set(re.findall(r"\d+\.\d+(?!\d*/)", " ".join(texts))) == INTENDED[name].figures
     assert "[M" not in json.dumps(tool(name))

@@ -42,13 +42,13 @@ def write(folder: Path, raw: bytes, name: str = "cohort.xlsx") -> Path:
     return path
 
 
-def test_a_workbook_is_the_same_table_as_a_csv_whatever_the_file_is_called(tmp_path: Path) -> None:
+def test_workbook_equals_csv_under_any_file_name(tmp_path: Path) -> None:
     for name in ("cohort.xlsx", "cohort.csv"):
         table = read_table(write(tmp_path, content(), name))
         assert table.to_dict("list") == {"patient": ["001", "1E5"], "slide": ["a", "b"], "label": ["1E5", ""]}
 
 
-def test_a_cohort_is_read_from_a_workbook(tmp_path: Path) -> None:
+def test_cohort_is_read_from_a_workbook(tmp_path: Path) -> None:
     cohort = Cohort.read(write(tmp_path, content([*ROWS, ["2", "c.svs", "x"]])), labels=["label"]).require()
     assert cohort.patients["label"].to_dict() == {"001": "1E5", "2": "x"}
 
@@ -72,7 +72,7 @@ def test_a_cohort_is_read_from_a_workbook(tmp_path: Path) -> None:
         ("#N/A", "General", "#N/A"),
     ],
 )
-def test_a_cell_is_the_text_that_it_means(tmp_path: Path, value: Value, shown: str, text: str) -> None:
+def test_cell_values_become_text(tmp_path: Path, value: Value, shown: str, text: str) -> None:
     path = write(tmp_path, content([["id"], [value]], {"A2": shown}))
     assert read_table(path)["id"].tolist() == [text]
 
@@ -85,17 +85,17 @@ def test_a_cell_is_the_text_that_it_means(tmp_path: Path, value: Value, shown: s
         max_size=5,
     )
 )
-def test_text_stays_as_it_was_typed(tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]]) -> None:
+def test_text_is_unchanged(tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]]) -> None:
     path = write(tmp_path_factory.getbasetemp(), content([["a", "b", "c"], *rows]), "typed.xlsx")
     assert read_table(path).to_numpy().tolist() == [[text.strip() for text in row] for row in rows]
 
 
-def test_blank_rows_and_columns_around_the_table_are_left_out(tmp_path: Path) -> None:
+def test_blank_rows_and_columns_around_the_table_are_dropped(tmp_path: Path) -> None:
     path = write(tmp_path, content([[None], ["a", "b", " "], ["1"], [None, None, None], ["2", "3"], [" "]]))
     assert read_table(path).to_dict("list") == {"a": ["1", "2"], "b": ["", "3"]}
 
 
-def test_the_first_sheet_with_a_table_is_read(tmp_path: Path) -> None:
+def test_first_sheet_with_a_table_is_read(tmp_path: Path) -> None:
     book = openpyxl.Workbook()
     for line in ("about this file", "=1+1"):
         book.active.append([line])
@@ -115,7 +115,7 @@ def test_a_warning_names_the_sheet_that_is_read(tmp_path: Path, caplog: pytest.L
     assert caplog.messages == [f"{path} has 2 sheets, only 'clinic' is read"]
 
 
-def test_a_sheet_that_declares_a_wrong_size_is_read_whole(tmp_path: Path) -> None:
+def test_sheet_with_a_wrong_declared_size_is_read_completely(tmp_path: Path) -> None:
     changed = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content())) as old, zipfile.ZipFile(changed, "w") as new:
         for name in old.namelist():
@@ -124,13 +124,13 @@ def test_a_sheet_that_declares_a_wrong_size_is_read_whole(tmp_path: Path) -> Non
     assert read_table(write(tmp_path, changed.getvalue())).shape == (2, 3)
 
 
-def test_a_formula_is_refused_naming_its_cell(tmp_path: Path) -> None:
+def test_formula_error_names_the_cell(tmp_path: Path) -> None:
     path = write(tmp_path, content([["patient", "age"], ["1", "=2+3"]]))
     with pytest.raises(CohortError, match=r"cohort\.xlsx, cell B2 holds a formula"):
         read_table(path)
 
 
-def test_a_workbook_without_a_table_is_refused(tmp_path: Path) -> None:
+def test_workbook_without_a_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CohortError, match="is empty"):
         read_table(write(tmp_path, content([])))
     book = openpyxl.Workbook()
@@ -140,18 +140,16 @@ def test_a_workbook_without_a_table_is_refused(tmp_path: Path) -> None:
         read_table(write(tmp_path, saved(book)))
 
 
-def test_a_workbook_that_unpacks_to_too_much_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workbook, "_LARGEST", 1000)
     with pytest.raises(CohortError, match="expected a table of less than"):
         read_table(write(tmp_path, content()))
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:openpyxl")  # it warns of much that it can still read
+@pytest.mark.filterwarnings("ignore::UserWarning:openpyxl")  # openpyxl warns of defects that it can read
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_any_damage_to_a_workbook_is_read_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_damaged_workbook_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     damaged = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content())) as old, zipfile.ZipFile(damaged, "w") as new:
         member = data.draw(st.sampled_from(old.namelist()))
