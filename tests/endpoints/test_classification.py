@@ -267,11 +267,15 @@ def test_ties_in_probabilities_survive_the_round_trip_to_logits() -> None:
 @pytest.mark.parametrize("classes", [("no", "yes"), (False, True), ("FALSE", "TRUE"), ("off", "True")])
 @pytest.mark.parametrize("words", [["no", "YES"], ["False", "True"], ["FALSE", "TRUE"], [False, True], ["off", "On"]])
 def test_words_of_truth_match_declared_classes(classes: tuple[Any, ...], words: list[Any]) -> None:
-    assert Binary("label", classes).labels(table(words)).tolist() == [0, 1]
+    assert Binary("label", classes).labels(label_table(words)).tolist() == [0, 1]
 
 
 def test_words_of_truth_that_fit_no_class_or_two_are_refused() -> None:
     for classes in (("negative", "yes"), ("no", "false", "yes"), ("0", "1")):
         with pytest.raises(CohortError, match="label 'FALSE'"):
-            Multiclass("label", classes).labels(table(["FALSE"]))
-    assert Multiclass("label", ("no", "false", "yes")).labels(table(["no", "false", "TRUE"])).tolist() == [0, 1, 2]
+            Multiclass("label", classes).labels(label_table(["FALSE"]))
+    assert Multiclass("label", ("no", "false", "yes")).labels(label_table(["no", "false", "TRUE"])).tolist() == [
+        0,
+        1,
+        2,
+    ]
