@@ -12,6 +12,7 @@ from mil.features.formats import Reading
 from mil.features.geometry import Geometry
 from mil.fitted.state import FittedState
 from mil.simulation.clinical_variables import ClinicalVariable
+from mil.study.flow import FlowStep
 from mil.study.tool import Tool
 
 Json = dict[str, Any]
@@ -107,6 +108,8 @@ class DataRecord(_Record):
     slides_sha256: str | None = None
     patients: dict[str, dict[str, int]] = {}
     """by role: `n`, and the positives, classes or events among them"""
+    flow: tuple[FlowStep, ...] = ()
+    """from the clinical table to the patients of the study; empty where it was not recorded"""
     bag: Literal["patient", "slide"] = "patient"
     """what a bag is: all tiles of a patient or of a slide"""
     geometry: Geometry = Geometry()

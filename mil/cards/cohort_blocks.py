@@ -1,5 +1,7 @@
 """Blocks 6 to 8: endpoint and ground truth, data, and the split."""
 
+from collections.abc import Iterator
+
 from mil.cards.card_facts import MANIFEST, Facts, missing, short_digest
 from mil.cards.content import CardBlock, Field, Subsection, absent
 from mil.cards.simulated_columns import clinical_columns
@@ -7,6 +9,8 @@ from mil.cards.tier import by_site
 from mil.manifest import SimulationRecord
 from mil.report.page.words import below
 from mil.report.schema import Table
+from mil.report.sections.patient_flow import PatientFlow
+from mil.report.sections.patient_table import PatientTable
 from mil.report.sections.time_to_event import TimeToEvent
 from mil.stats.estimate import format_counts
 
@@ -87,7 +91,17 @@ def data(facts: Facts) -> CardBlock:
     ]
     clinical = None if simulation is None else simulation.clinical
     drawn = [] if clinical is None else [clinical_columns(clinical)]
-    return CardBlock(7, "Data", fields, [Subsection("Patients by role", tables=[_roles(facts)]), *drawn])
+    subsections = [Subsection("Patients by role", tables=[_roles(facts)]), *_patients(facts), *drawn]
+    return CardBlock(7, "Data", fields, subsections)
+
+
+def _patients(facts: Facts) -> Iterator[Subsection]:
+    """Yield the flow of patients and Table 1, as far as the report has them."""
+    flow, table = facts.all_folds.section(PatientFlow), facts.all_folds.section(PatientTable)
+    if flow is not None:
+        yield Subsection(flow.title, [flow.explanation], list(flow.tables()))
+    if table is not None:
+        yield Subsection(table.title, [table.explanation], [table.table()])
 
 
 def partition(facts: Facts) -> CardBlock:

@@ -18,11 +18,21 @@ from mil.report.sections.comparator import Comparator, comparators
 from mil.report.sections.discrimination import Discrimination
 from mil.report.sections.operating_points import OperatingPoints
 from mil.report.sections.oracle import Oracle
+from mil.report.sections.patient_flow import PatientFlow
+from mil.report.sections.patient_table import PatientTable
 from mil.report.sections.site_effects import Sites
 from mil.report.sections.subgroups import Subgroups
 from mil.stats.bootstrap import POOLED
 
-ELSEWHERE: tuple[type[Section], ...] = (OperatingPoints, Subgroups, Sites, Comparator, Oracle)
+ELSEWHERE: tuple[type[Section], ...] = (
+    OperatingPoints,
+    Subgroups,
+    Sites,
+    Comparator,
+    Oracle,
+    PatientFlow,
+    PatientTable,
+)
 """Sections with a place of their own on the card; all others are in this block."""
 
 

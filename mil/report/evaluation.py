@@ -13,6 +13,7 @@ from mil.fitted.state import FittedState, refit
 from mil.report.predictions import checked, report_folds, rows_of
 from mil.stats.bootstrap import Fold
 from mil.stats.corrected_resampled import mean_ratio
+from mil.study.flow import FlowStep
 from mil.study.tool import Tool
 
 
@@ -30,6 +31,7 @@ class Evaluation:
         states: What was fitted with each fold's model, by fold; sections apply it and do not fit it again.
         comparators: Tables of other models' predictions of the same patients, by name: `baseline`, `covariates`, and
             `oracle` with columns `patient` and the endpoint's `oracle_columns`.
+        flow: How the cohort of the study came about; empty where it is not known.
     """
 
     table: pd.DataFrame
@@ -40,6 +42,7 @@ class Evaluation:
     seed: int = 0
     states: Mapping[Hashable, FittedState] = field(default_factory=dict)
     comparators: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    flow: tuple[FlowStep, ...] = ()
 
     @classmethod
     def of(

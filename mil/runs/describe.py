@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -107,11 +108,12 @@ def run_report(run: Run, manifests: Iterable[Manifest], fold: int | None = None)
         manifests: Manifests of all its checkpoints, or of the checkpoint of that fold.
         fold: Number of the fold; None for all folds.
     """
-    tables = tables_of_fold(run.tables, fold)
+    tables, manifests = tables_of_fold(run.tables, fold), list(manifests)
     fitted = tuple(row for manifest in manifests for row in fitted_on(manifest))
     if not (tables["predictions"]["role"] == "report").any():
         return Report(about=_about(run), seed=run.seed, resamples=run.resamples, fitted=fitted)
-    return evaluate(evaluation(run, tables), _about(run), fitted)
+    flow = manifests[0].data.flow if manifests else ()
+    return evaluate(replace(evaluation(run, tables), flow=flow), _about(run), fitted)
 
 
 def _about(run: Run) -> About:

@@ -16,6 +16,7 @@ from mil.features.store import FeatureStore
 from mil.findings import MOST_NAMED, Checked, Finding, attempt, severity_where
 from mil.study import content_findings, encoder_findings, file_findings
 from mil.study.content_findings import Content
+from mil.study.flow import FlowStep, flow_of
 from mil.study.label_findings import of_labels
 from mil.study.source import StudySource
 from mil.study.study import Labels, Study
@@ -213,8 +214,15 @@ class StudyReader:
             source.covariates,
             source.balance,
             tuple(finding for finding in findings if finding.severity == "warning"),
+            tuple(self._flow(store)),
         )
         return Checked(study, findings)
+
+    def _flow(self, store: FeatureStore) -> Iterator[FlowStep]:
+        rows, cohort = self.rows.value, self.cohort.value
+        if rows is not None and cohort is not None:
+            with_files = {slide for slide in cohort.table["slide"] if slide in store}
+            yield from flow_of(rows, cohort.table, with_files, set(self.usable))
 
     def _encoded(self, cohort: Cohort) -> Checked[Labels]:
         endpoint, patients = self.source.endpoint, cohort.patients

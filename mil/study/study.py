@@ -13,6 +13,7 @@ from mil.endpoints.endpoint import Endpoint
 from mil.features.encoders import Encoder
 from mil.features.store import FeatureStore
 from mil.findings import Finding
+from mil.study.flow import FlowStep
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Study:
     """how classes are balanced"""
     findings: tuple[Finding, ...] = ()
     """warnings of the stages that read it"""
+    flow: tuple[FlowStep, ...] = ()
+    """from the clinical table to the patients of the study"""
 
     def rows(self, patients: list[str]) -> tuple[pd.DataFrame, Tensor]:
         """Return the bags of these patients `(b,)`, and each bag's target `(b, ...)`."""

@@ -67,6 +67,7 @@ def _data(config: RunConfig, study: Study, split: Split, fold: Fold) -> DataReco
         cohort_sha256=files.sha256(study.source),
         slides_sha256=None if slides is None else files.sha256(Path(slides).expanduser()),
         patients={role: fold.endpoint.counts(data.target) for role, data in fold.data.items()},
+        flow=study.flow,
         bag=config.data.bag,
         geometry=study.store.geometry,
         reading=study.store.reading,

@@ -109,6 +109,9 @@ def test_skipped_slides_are_counted_in_warnings(source: StudySource) -> None:
     study = read_source(replace(source, on_missing="skip", on_bad_bag="skip"))
     counts = {finding.code: finding.count for finding in study.findings}
     assert counts == {"no-file": 1, "unreadable": 1, "not-finite": 1, "left-out": 3}
+    assert [(step.patients_left_out, step.slides_left_out) for step in study.flow] == [(0, 0), (0, 0), (1, 1), (2, 2)]
+    assert study.flow[0].patients == 24
+    assert study.flow[-1].patients == len(study.patients) == 21
     assert len(study.patients) == len(study.target) == len(study.bags) == 21
     with pytest.raises(FeatureError, match="cannot be read as HDF5"):
         read_source(replace(source, on_missing="skip"))
