@@ -111,13 +111,13 @@ def _frequencies(evaluation: Evaluation) -> Iterator[PredictionWarning]:
 def _frequency(about: str, what: str, predicted: float, observed: Estimate) -> Iterator[PredictionWarning]:
     """Yield a warning where yes or no is predicted ten times as often or as rarely as it is observed.
 
-    A predicted mean within the interval of the observed share is no reason for a warning: few patients may have no
-    event by chance.
+    A predicted mean within the interval of the observed share, the exact one where there are two, is no reason for a
+    warning: one event among many patients may be chance.
     """
-    share, n = observed.value, observed.n
-    if share is None or observed.low is None or observed.high is None or not n:
+    share, n, bounds = observed.value, observed.n, observed.second or observed
+    if share is None or bounds.low is None or bounds.high is None or not n:
         return
-    if observed.low <= predicted <= observed.high:
+    if bounds.low <= predicted <= bounds.high:
         return
     least = 0.5 / n
     ratio = max(

@@ -98,7 +98,7 @@ def test_a_class_that_nearly_everybody_is_said_to_have(mil: Mil, tmp_path: Path)
     high = BINARY.assign(score=1 - 0.1 * (1 - SCORE) / (1 - SCORE).mean() * 0.5)
     _, warnings, _ = evaluated(mil, tmp_path, high, "--positive", "mut")
     assert [warning["code"] for warning in warnings] == ["frequency"]
-    few = BINARY.assign(label=np.where(np.arange(N) < 1, "mut", "wt"), score=SCORE / SCORE.mean() * 0.001)
+    few = BINARY.assign(label=np.where(np.arange(N) < 1, "mut", "wt"), score=SCORE / SCORE.mean() * 0.0005)
     assert evaluated(mil, tmp_path, few, "--positive", "mut")[1] == [], "one event may be chance"
 
 
