@@ -23,6 +23,7 @@ from mil.errors import ConfigError
 from mil.features.formats import Reading
 from mil.inference.ensemble import ensemble
 from mil.inference.predict import predict as predict_one
+from mil.inference.provenance import with_origin
 from mil.report.prediction_columns import PredictionColumns
 from mil.report.prediction_files import read
 from mil.report.report_files import read_report
@@ -274,7 +275,8 @@ def predict(
         allow: Classes outside this package that the checkpoint may import.
 
     Returns:
-        One row per slide, or per patient of the cohort: scores, calls, and the reason where a result is withheld.
+        One row per slide, or per patient of the cohort: tool, version and whether it is simulated, scores, calls with
+        their thresholds, and the reason where a result is withheld.
 
     Raises:
         ConfigError: No such tool, or tiles of several tools.
@@ -286,10 +288,11 @@ def predict(
     reading = Reading(layout or trained.layout, batch_axis or trained.batch_axis, slide_mpp or trained.slide_mpp)
     table, slide_table = _path(cohort), _path(slides)
     if len(checkpoints) == 1:
-        return predict_one(checkpoints[0], Path(features), table, slide_table, _path(tiles), reading=reading)
+        alone = predict_one(checkpoints[0], Path(features), table, slide_table, _path(tiles), reading=reading)
+        return with_origin(alone, checkpoints)
     if tiles is not None:
         raise ConfigError("tiles: the attention is of one tool, expected one tool")
-    return ensemble(checkpoints, Path(features), table, slide_table, reading=reading)
+    return with_origin(ensemble(checkpoints, Path(features), table, slide_table, reading=reading), checkpoints)
 
 
 def evaluate(
@@ -329,7 +332,8 @@ def evaluate(
         if features is None or out is None:
             raise ConfigError("evaluate: a cohort needs features and out")
         checkpoint = _checkpoint(subject)
-        return evaluate_checkpoint(checkpoint, Path(cohort), Path(features), _path(slides), Path(out), resamples)
+        tables = (Path(cohort), Path(features), _path(slides))
+        return evaluate_checkpoint(checkpoint, *tables, Path(out), resamples).report
     if columns is not None and isinstance(subject, str | Path):
         return evaluate_table(Path(subject), columns, _path(out), resamples).report
     if endpoint is not None and not isinstance(subject, Predictor):

@@ -23,6 +23,10 @@ MISSING = frozenset(("", *_WORDS, *_TCGA, *_GDC))
 A word that the user declares, such as the class `none`, is never a missing value: see `is_missing`.
 """
 
+SIMULATED_COLUMN = "simulated"
+"""Column of a table that says whether its patients, or the weights behind its scores, are simulated."""
+_YES = frozenset(("true", "yes", "1"))
+
 _DELIMITERS = (",", ";", "\t")
 _SAMPLED = 1 << 14
 """Characters at the start of a table that its delimiter is recognised by."""
@@ -59,6 +63,14 @@ def checked_table(path: Path, error: type[MilError] = CohortError) -> Checked[pd
         cells = Checked(_rows(path, _text(path, raw, error), error))
     lines = ([_one_line(field) for field in row] for row in cells.value or [])
     return Checked(_framed(path, [row for row in lines if any(row)], error), cells.findings)
+
+
+def says_simulated(table: pd.DataFrame) -> bool:
+    """Return whether a table says of any of its rows that they are simulated."""
+    if SIMULATED_COLUMN not in table:
+        return False
+    words = table[SIMULATED_COLUMN].astype(str).str.strip().str.casefold()
+    return bool(words.isin(_YES).any())
 
 
 def require(path: Path, table: pd.DataFrame, columns: Sequence[str], error: type[MilError] = CohortError) -> None:

@@ -23,6 +23,7 @@ from mil.cards import (
 )
 from mil.cards.card_facts import RESEARCH, SIMULATED, Facts
 from mil.cards.content import CardBlock, Field, Reference
+from mil.cards.external import ExternalValidation
 from mil.cards.front_matter import front_matter
 from mil.cards.shortfalls import shortfalls
 from mil.endpoints.endpoint import Endpoint
@@ -61,7 +62,14 @@ BLOCKS: Sequence[Callable[[Facts], CardBlock]] = (
 """The blocks of a card, by number."""
 
 
-def card(manifest: Manifest, endpoint: Endpoint, report: Report, figures: Sequence[str], changelog: str = "") -> str:
+def card(
+    manifest: Manifest,
+    endpoint: Endpoint,
+    report: Report,
+    figures: Sequence[str],
+    changelog: str = "",
+    external: Sequence[ExternalValidation] = (),
+) -> str:
     """Return the README.md of a checkpoint; the same arguments give the same bytes.
 
     Args:
@@ -70,8 +78,9 @@ def card(manifest: Manifest, endpoint: Endpoint, report: Report, figures: Sequen
         report: Report of the checkpoint.
         figures: Names of the files in `figures/`.
         changelog: What changed in each version, one line each.
+        external: Validations of these weights on other cohorts.
     """
-    facts = Facts(manifest, report, endpoint, figures, changelog)
+    facts = Facts(manifest, report, endpoint, figures, changelog, external)
     environment = Environment(
         loader=PackageLoader("mil.cards", "."),
         undefined=StrictUndefined,
@@ -98,7 +107,7 @@ def _at_a_glance(facts: Facts) -> list[Field]:
     summary = facts.tool.summary
     return [
         Field("In short", summary.en or facts.text("question")),
-        *([Field("En bref", summary.fr)] if summary.fr else []),
+        *([Field("En bref", facts.in_french)] if facts.in_french else []),
         facts.main(),
         facts.oracle(),
         facts.verdict(),

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from mil.cards.content import Field, absent
+from mil.cards.external import ExternalValidation
 from mil.cards.tier import LOWEST, tier
 from mil.endpoints.endpoint import Endpoint
 from mil.manifest import Manifest
@@ -16,6 +17,8 @@ from mil.report.sections.oracle import Oracle
 from mil.study.tool import Tool
 
 SIMULATED = "SIMULATED DATA, NO CLINICAL MEANING, RESEARCH USE ONLY"
+SIMULATED_FR = "DONNÉES SIMULÉES, SANS SIGNIFICATION CLINIQUE, RECHERCHE UNIQUEMENT"
+"""The banner before every French text."""
 RESEARCH = "RESEARCH USE ONLY, NOT A MEDICAL DEVICE"
 NOBODY_REPORTED = "no patient was held back to report on"
 NOT_STATED = "the tool does not say"
@@ -32,6 +35,7 @@ class Facts:
         endpoint: What is predicted; None for short texts that do not need it.
         figures: Names of the files in `figures/`.
         changelog: What changed in each version; empty in a run.
+        external: Validations on other cohorts; none in a run.
     """
 
     manifest: Manifest
@@ -39,6 +43,7 @@ class Facts:
     endpoint: Endpoint | None = None
     figures: Sequence[str] = ()
     changelog: str = field(default="", repr=False)
+    external: Sequence[ExternalValidation] = ()
 
     @property
     def tool(self) -> Tool:
@@ -54,6 +59,12 @@ class Facts:
     def banner(self) -> str:
         """The warning above everything else."""
         return SIMULATED if self.simulated else RESEARCH
+
+    @property
+    def in_french(self) -> str:
+        """The tool in one French line, which says that the data are simulated; empty if the tool has none."""
+        summary = self.tool.summary.fr or ""
+        return f"{SIMULATED_FR}. {summary}" if summary and self.simulated else summary
 
     @property
     def all_folds(self) -> Report:

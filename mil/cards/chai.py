@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 from mil.cards import cohort_blocks, evidence, fairness, purpose, technical, trust
 from mil.cards.card_facts import NOBODY_REPORTED, Facts
 from mil.cards.content import ABSENT, CardBlock, Field, Reference, absent
+from mil.cards.external import ExternalValidation, summary
 from mil.endpoints.endpoint import Endpoint
 from mil.manifest import Manifest
 from mil.report.page.words import named
@@ -28,9 +29,9 @@ _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _VALUES = {"value", "low", "high", "level", "method", "counts"}
 
 
-def chai(manifest: Manifest, endpoint: Endpoint, report: Report) -> str:
+def chai(manifest: Manifest, endpoint: Endpoint, report: Report, external: Sequence[ExternalValidation] = ()) -> str:
     """Return the document; the same arguments give the same bytes."""
-    facts = Facts(manifest, report, endpoint)
+    facts = Facts(manifest, report, endpoint, external=external)
     root = ET.Element("AppliedModelCard", xmlns=NAMESPACE)
     _fill(root, _card(facts))
     ET.indent(root)
@@ -131,6 +132,10 @@ def _metrics(facts: Facts) -> Node:
     useful = [(named(name), estimate) for name, estimate in report.metrics.items()]
     if (baseline := report.section(Baseline)) is not None:
         useful += [(f"{named(name)} minus that of mean pooling", gain) for name, gain in baseline.difference.items()]
+    for validation in facts.external:
+        useful += [
+            (f"{named(name)}, external: {validation.title}", value) for name, value in validation.report.metrics.items()
+        ]
     return {
         "UsefulnessUsabilityEfficacy": _metric(
             facts,
@@ -161,10 +166,14 @@ def _metric(facts: Facts, goal: str, estimates: Sequence[tuple[str, Estimate]], 
         "MetricGoal": goal,
         "Results": {"MetricResult": results or [{"Label": absent("this report has none"), "ValueJson": "null"}]},
         "Interpretation": interpretation,
-        "TestType": "Internal validation; no external validation",
+        "TestType": f"Internal validation; {_external_test(facts)}",
         "TestingDataDescription": facts.cohort,
         "ValidationProcessAndJustification": _all_fields(cohort_blocks.partition(facts)),
     }
+
+
+def _external_test(facts: Facts) -> str:
+    return f"external validation on {summary(facts)}" if facts.external else summary(facts)
 
 
 def _by_subgroup(report: Report) -> Iterator[tuple[str, Estimate]]:

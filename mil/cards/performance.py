@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from mil.cards.card_facts import NOBODY_REPORTED, REPORT, Facts, missing
 from mil.cards.content import CardBlock, Field, Subsection, absent
+from mil.cards.external import side_by_side, summary
 from mil.cards.section_parts import (
     HEADS,
     confusion_table,
@@ -42,10 +43,12 @@ def performance(facts: Facts) -> CardBlock:
         Field("Cohort of these numbers", facts.cohort),
         Field("Main result, best possible, simpler models", "on this card's first screen, and in the table below"),
         Field("Where it falls short", "on this card's first screen"),
-        Field("External validation", "no external validation"),
+        Field("External validation", summary(facts)),
         Field("Failures looked at", absent("no pathologist has looked at the patients with wrong results")),
     ]
-    return CardBlock(11, "Performance", fields, [*_metrics(facts), *_sections(facts), *further_figures(facts)])
+    return CardBlock(
+        11, "Performance", fields, [*_metrics(facts), *side_by_side(facts), *_sections(facts), *further_figures(facts)]
+    )
 
 
 def _metrics(facts: Facts) -> Iterator[Subsection]:

@@ -2,6 +2,7 @@
 
 from mil.cards.card_facts import Facts, missing
 from mil.cards.content import CardBlock, Field, Subsection, absent
+from mil.cards.external import NONE
 from mil.cards.section_parts import endpoint_reports, estimates_table
 from mil.cards.technical import ONE_RUN
 from mil.report.sections.site_effects import Sites
@@ -152,5 +153,5 @@ def _path(facts: Facts) -> str:
 
 
 def _limits(facts: Facts) -> list[str]:
-    limits = ["no external validation", "no prospective use", "one encoder, one split"]
+    limits = [*([] if facts.external else [NONE]), "no prospective use", "one encoder, one split"]
     return ["the numbers show that the software works, nothing about patients", *limits] if facts.simulated else limits

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mil import files
+from mil.cards import SIMULATED
 from mil.errors import ConfigError
 from mil.report.comparison import Comparison
 from mil.report.comparison import compare as compare_two
@@ -41,6 +42,9 @@ def compare(runs: list[Path], out: Path | None = None, resamples: int | None = N
     entries = _entries(runs, resamples)
     table = leaderboard(entries)
     comparisons = _comparisons(entries)
+    simulated = any(entry.simulated for entry in entries)
+    if simulated:
+        sys.stderr.write(f"{SIMULATED}\n")
     console = Console(width=max(WIDTH, Console().width), soft_wrap=True)
     for group in _tables(table):
         console.print(group)
@@ -49,7 +53,7 @@ def compare(runs: list[Path], out: Path | None = None, resamples: int | None = N
     if out is not None:
         files.write(out / "leaderboard.csv", table.to_csv(index=False))
         stored = [comparison.model_dump(mode="json") for comparison in comparisons]
-        files.write_json(out / "comparison.json", {"schema": 3, "comparisons": stored})
+        files.write_json(out / "comparison.json", {"schema": 3, "simulated": simulated, "comparisons": stored})
         with styled():
             save(draw_leaderboard(table), out, "leaderboard")
 

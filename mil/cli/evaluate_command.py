@@ -1,5 +1,6 @@
 """The options of `mil evaluate`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +9,11 @@ import typer
 from mil.errors import ConfigError
 
 if TYPE_CHECKING:
+    from mil.checkpoint import Checkpoint
     from mil.report.prediction_columns import PredictionColumns
+    from mil.report.schema import Report
+    from mil.runs.evaluate import EvaluatedCohort
+    from mil.zoo.external import StatedCohort
 
 
 Slides = Annotated[Path | None, typer.Option(help="table of slides, for a cohort with one row per patient")]
@@ -45,6 +50,39 @@ Share = Annotated[float | None, typer.Option(help="sensitivity or specificity of
 Out = Annotated[Path | None, typer.Option(help="folder for report.json, report.html and figures")]
 Resamples = Annotated[int | None, typer.Option(min=1, help="bootstrap resamples [2000]")]
 
+Attach = Annotated[bool, typer.Option("--attach", help="add the result to a released folder as external validation")]
+Name = Annotated[str | None, typer.Option(help="name of the cohort; with --attach")]
+Centre = Annotated[str | None, typer.Option(help="where its patients were treated; with --attach")]
+Dates = Annotated[str | None, typer.Option(help="when, such as '2019 to 2021'; with --attach")]
+Simulated = Annotated[bool, typer.Option("--simulated", help="state that its patients are simulated; with --attach")]
+Trained = Annotated[Path | None, typer.Option(help="the run that was released, to compare patients; with --attach")]
+Date = Annotated[str | None, typer.Option(help="YYYY-MM-DD, for the changelog; with --attach")]
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """The options of `--attach`."""
+
+    stated: "StatedCohort"
+    trained: Path | None
+    date: str | None
+
+    def check(self, release: "Checkpoint") -> None:
+        """Check before anything is predicted that the release can take the result.
+
+        Raises:
+            MilError: if it cannot.
+        """
+        from mil.zoo.release import check_attachable
+
+        check_attachable(release, self.stated, self.trained)
+
+    def attach(self, folder: Path, evaluated: "EvaluatedCohort") -> str:
+        """Attach the result and return the version of the release."""
+        from mil.zoo.release import attach_external
+
+        return attach_external(folder, evaluated, self.stated, self.trained, self.date)
+
 
 def evaluate(
     run: Run = None,
@@ -70,12 +108,21 @@ def evaluate(
     specificity: Share = None,
     out: Out = None,
     resamples: Resamples = None,
+    attach: Attach = False,
+    name: Name = None,
+    centre: Centre = None,
+    dates: Dates = None,
+    simulated: Simulated = False,
+    trained: Trained = None,
+    date: Date = None,
 ) -> None:
     """Evaluate a run, a checkpoint on a new cohort, or predictions of any software.
 
     Nothing of a checkpoint is fitted to the new cohort. The columns that are named determine the kind of prediction.
+    With --attach the result becomes part of a released folder, as its next patch version.
     """
     from mil.report.prediction_columns import PredictionColumns
+    from mil.zoo.registry import resolve
 
     columns = PredictionColumns(
         target=target or (),
@@ -96,8 +143,11 @@ def evaluate(
         specificity=specificity,
     )
     external = _given(cohort=cohort, features=features, slides=slides)
+    attachment = _attachment(attach, name, centre, dates, simulated, trained, date)
     if (run is None) == (predictions is None):
         raise ConfigError("mil evaluate: expected a run folder, a checkpoint or --predictions, one of them")
+    if attachment is not None:
+        _refuse([] if cohort else ["attach"], "goes with a released folder and --cohort")
     if predictions is not None:
         _refuse(external, "goes with a checkpoint, not with --predictions")
         _evaluate_table(predictions, columns, out, resamples)
@@ -112,7 +162,27 @@ def evaluate(
         return
     if features is None or out is None:
         raise ConfigError("--cohort: expected --features and --out beside it")
-    _evaluate_checkpoint(run, cohort, features, slides, out, resamples)
+    _evaluate_checkpoint(resolve(str(run)), cohort, features, slides, out, resamples, attachment)
+
+
+def _attachment(
+    attach: bool,
+    name: str | None,
+    centre: str | None,
+    dates: str | None,
+    simulated: bool,
+    trained: Path | None,
+    date: str | None,
+) -> Attachment | None:
+    given = _given(name=name, centre=centre, dates=dates, simulated=simulated or None, trained=trained, date=date)
+    if not attach:
+        _refuse(given, "goes with --attach")
+        return None
+    from mil.zoo.external import StatedCohort
+
+    if name is None:
+        raise ConfigError("--attach: expected --name, the name of the cohort")
+    return Attachment(StatedCohort(name, centre, dates, simulated), trained, date)
 
 
 def _given(**options: object) -> list[str]:
@@ -125,29 +195,49 @@ def _refuse(options: list[str], reason: str) -> None:
 
 
 def _evaluate_run(folder: Path) -> None:
-    from mil.runs.describe import headline
     from mil.runs.evaluate import evaluate_run
 
-    _print(*headline(evaluate_run(folder)))
+    _print_report(evaluate_run(folder))
 
 
 def _evaluate_checkpoint(
-    folder: Path, cohort: Path, features: Path, slides: Path | None, out: Path, resamples: int | None
+    folder: Path,
+    cohort: Path,
+    features: Path,
+    slides: Path | None,
+    out: Path,
+    resamples: int | None,
+    attachment: "Attachment | None",
 ) -> None:
     from mil import checkpoint
-    from mil.runs.describe import headline
     from mil.runs.evaluate import RESAMPLES, evaluate_checkpoint
 
-    report = evaluate_checkpoint(checkpoint.load(folder), cohort, features, slides, out, resamples or RESAMPLES)
-    _print(*headline(report), f"withheld: {report.about.withheld}", str(out))
+    loaded = checkpoint.load(folder)
+    if attachment is not None:
+        attachment.check(loaded)
+    evaluated = evaluate_checkpoint(loaded, cohort, features, slides, out, resamples or RESAMPLES)
+    _print_report(evaluated.report)
+    _print(f"withheld: {evaluated.report.about.withheld}", str(out))
+    if attachment is not None:
+        version = attachment.attach(folder, evaluated)
+        _print(f"attached as external validation of {loaded.manifest.tool.name} {version}", str(folder))
 
 
 def _evaluate_table(path: Path, columns: "PredictionColumns", out: Path | None, resamples: int | None) -> None:
-    from mil.runs.describe import headline
     from mil.runs.evaluate import RESAMPLES, evaluate_table
 
     evaluated = evaluate_table(path, columns, out, resamples or RESAMPLES)
-    _print(*evaluated.notes, *headline(evaluated.report))
+    _print(*evaluated.notes)
+    _print_report(evaluated.report)
+
+
+def _print_report(report: "Report") -> None:
+    from mil.cards import SIMULATED
+    from mil.runs.describe import headline
+
+    if report.about.simulated:
+        typer.echo(SIMULATED, err=True)
+    _print(*headline(report))
 
 
 def _print(*lines: str) -> None:

@@ -273,8 +273,10 @@ def predict(
         list[str] | None, typer.Option(help="a class outside this package that the checkpoint may import")
     ] = None,
 ) -> None:
-    """Predict slides without labels."""
+    """Predict slides without labels; the table says which tool, version and threshold made each call."""
     from mil import api, files
+    from mil.cards import SIMULATED
+    from mil.tables import says_simulated
 
     if len(checkpoint) > 1 and tiles is not None:
         raise typer.BadParameter("--tiles is one checkpoint's attention, expected one checkpoint")
@@ -289,6 +291,8 @@ def predict(
         slide_mpp=slide_mpp,
         allow=allow or (),
     )
+    if says_simulated(table):
+        typer.echo(SIMULATED, err=True)
     files.write(out, table.to_csv(index=False))
     typer.echo(str(out))
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mil import files
+from mil.cards import SIMULATED
 from mil.cli.compare_command import WIDTH
 from mil.report.figures.style import save, styled
 from mil.report.page.words import named
@@ -40,6 +41,8 @@ def site(
     opened = open_run(run)
     designs = None if preserved is None else compare_designs(opened, open_run(preserved), resamples)
     result = audit(opened, features, resamples).model_copy(update={"designs": designs})
+    if result.simulated:
+        sys.stderr.write(f"{SIMULATED}\n")
     console = Console(width=max(WIDTH, Console().width), soft_wrap=True)
     for table in _tables(result):
         console.print(table)

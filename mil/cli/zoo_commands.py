@@ -11,22 +11,24 @@ Registry = Annotated[
     str | None,
     typer.Option(envvar="MIL_REGISTRY", help="a folder, an fsspec URL, or hf://owner/repo"),
 ]
+_DATA = {True: "SIMULATED", False: "patients", None: "manifest cannot be read"}
+"""What a tool was trained on, in the list of tools."""
 Key = Annotated[Path | None, typer.Option(help="public key (PEM) of the required signer")]
 
 
 @app.command("list")
 def list_(registry: Registry = None) -> None:
-    """List the installed and pulled tools, or those of a registry."""
+    """List the installed and pulled tools, or those of a registry, and which were trained on simulated data."""
     from rich.console import Console
     from rich.table import Table
 
     from mil.zoo import registry as registries
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("tool", "version") if registry else ("tool", "version", "category", "question"):
+    for head in ("tool", "version", "data") if registry else ("tool", "version", "data", "category", "question"):
         table.add_column(head, overflow="fold")
     if registry:
-        rows = [list(release) for release in registries.listed(registry)]
+        rows = [[name, version, _DATA[simulated]] for name, version, simulated in registries.listed_origins(registry)]
     else:
         rows = [_described(name, version, folder) for name, version, folder in registries.local()]
     for row in rows:
@@ -40,12 +42,13 @@ def show(tool: Annotated[str, typer.Argument(help="msi-crc, msi-crc@1.0.0, or a 
     from mil import checkpoint
     from mil.report.report_files import read_report
     from mil.runs.describe import REPORT
+    from mil.zoo.external import read_external
     from mil.zoo.index import facts_box
     from mil.zoo.registry import resolve
 
     folder = resolve(tool)
     manifest = checkpoint.read_manifest(folder)
-    typer.echo(facts_box(manifest, read_report(folder / REPORT)))
+    typer.echo(facts_box(manifest, read_report(folder / REPORT), read_external(folder)))
     typer.echo(str(folder))
 
 
@@ -129,8 +132,9 @@ def release(run: Path, version: str, out: Path, fold: int, note: str | None, dat
 def _described(name: str, version: str, folder: Path) -> list[str]:
     from mil import files
 
-    tool = files.read_json(folder / "manifest.json")["tool"]
-    return [name, version, str(tool.get("category", "")), str(tool.get("question", ""))]
+    manifest = files.read_json(folder / "manifest.json")
+    tool, simulated = manifest["tool"], bool(manifest.get("data", {}).get("simulated", False))
+    return [name, version, _DATA[simulated], str(tool.get("category", "")), str(tool.get("question", ""))]
 
 
 def _named(registry: str | None) -> str:

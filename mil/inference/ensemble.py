@@ -19,6 +19,7 @@ the members or more withhold is withheld. Conformal limits of a member do not ho
 Patients of the cohort that the members were trained on are not new to all of them: only others can be evaluated.
 """
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ from mil.fitted.withholding import WITHHELD, withhold
 from mil.inference.predict import predict
 from mil.stats.weights import ratio
 
+logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
 SPREAD, AGREEMENT = "spread_", "agreement"
 _NAMES = ("patient", "slide", "tiles")
@@ -100,11 +102,13 @@ def _shortened(value: object) -> str:
 def combined(endpoints: Sequence[Endpoint], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Return one table from the members' tables, which have the same patients in the same order.
 
+    Columns that a member lacks, such as a calibration that its patients could not carry, are left out with a warning.
+
     Args:
         endpoints: The fitted endpoint of each member.
         tables: The predictions of each member.
     """
-    first, shifts = tables[0], _shifts(endpoints)
+    first, shifts = _shared(tables), _shifts(endpoints)
     out = first[[name for name in first if name in _NAMES]].copy()
     scores = {name: np.stack([table[name].to_numpy(np.float64) for table in tables]) for name in _scores(first)}
     for name, values in scores.items():
@@ -119,6 +123,16 @@ def combined(endpoints: Sequence[Endpoint], tables: Sequence[pd.DataFrame]) -> p
         votes = [_vote(row) for row in zip(*(table[name] for table in tables), strict=True)]
         out[name], out[name.replace("call", AGREEMENT, 1)] = map(list, zip(*votes, strict=True))
     return _withheld(out, tables) if WITHHELD in first else out
+
+
+def _shared(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the first table with the columns that all have: a member may lack a calibration or a decision."""
+    first = tables[0]
+    shared = [name for name in first if all(name in table for table in tables)]
+    partial = dict.fromkeys(str(name) for table in tables for name in table if name not in shared)
+    if partial:
+        logger.warning("ensemble: left out %s, which not every member has", ", ".join(partial))
+    return first[shared]
 
 
 def _scores(table: pd.DataFrame) -> Iterator[str]:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mil import files
 from mil.bags import Bags
 from mil.checkpoint import Checkpoint
 from mil.cohort.clinical_table import Cohort, without_files
@@ -24,6 +25,7 @@ from mil.features.geometry import Expected
 from mil.features.store import FeatureStore
 from mil.findings import log_warnings, raise_first_error
 from mil.fitted.withholding import RowBags
+from mil.inference.provenance import ORIGIN_FILE, origin
 from mil.models.mil_model import MILModel, Output
 
 Watch = Callable[[int, Bags, Output], object]
@@ -90,7 +92,7 @@ def predict(
         cohort: Table of patients and slides.
         slides: Table of slides, for a cohort table with one row for each patient.
         tiles: Folder for one table for each slide: level-0 coordinates of the tiles, and their attention as a share of
-            the bag.
+            the bag; `origin.json` there says which tool they come from.
         workers: Processes that read ahead.
         reading: How files that leave it open are read; None reads them as in training.
 
@@ -113,9 +115,15 @@ def predict(
     by_bag = logits(checkpoint.model, dataset, workers, lambda *bag: [watch(*bag) for watch in watches])
     patients = table.patients.index
     out = pd.DataFrame({"slide" if cohort is None else "patient": patients})
-    out["tiles"] = per_patient(torch.tensor(dataset.sizes).double().unsqueeze(1), bags["patient"], patients).numpy()
+    out["tiles"] = _tiles(dataset, bags["patient"], patients)
     out = out.assign(**decoded(checkpoint.endpoint, per_patient(by_bag, bags["patient"], patients)))
     return checkpoint.manifest.fitted.apply(out, _row_bags(dataset, bags, patients, means))
+
+
+def _tiles(dataset: BagDataset, patient: "pd.Series[str]", patients: pd.Index) -> NDArray[np.int64]:
+    """Return the number of tiles of each patient, over all of the patient's bags, `(p,)`."""
+    row = patients.get_indexer(pd.Index(patient))
+    return np.bincount(row, weights=dataset.sizes, minlength=len(patients)).astype(np.int64)
 
 
 def mean(bags: Bags) -> Tensor:
@@ -162,6 +170,8 @@ def _tile_writer(dataset: BagDataset, folder: Path, checkpoint: Checkpoint) -> W
         coords = torch.full((len(bags.features), 2), -1) if bags.coords is None else bags.coords.cpu()
         table = pd.DataFrame(coords.numpy(), columns=["x", "y"]).assign(attention=output.attention.cpu().numpy())
         folder.mkdir(parents=True, exist_ok=True)
+        if index == 0:
+            files.write_json(folder / ORIGIN_FILE, origin([checkpoint]))
         start = 0
         for slide in dataset.slides[index]:
             end = start + dataset.store.header(slide).tiles

@@ -24,6 +24,7 @@ from mil.runs.looks import count_look
 from mil.runs.run import Run, open_run
 from mil.runs.states import checkpoints_in
 from mil.study.tool import Tool
+from mil.tables import says_simulated
 
 CARD, REPORT, PAGE, FIGURES = "README.md", "report.json", "report.html", "figures"
 
@@ -79,7 +80,7 @@ def external(loaded: Checkpoint, cohort: Labelled, resamples: int) -> tuple[Eval
     )
     about = About(
         tool=manifest.tool.name,
-        simulated=False,
+        simulated=manifest.data.simulated or says_simulated(cohort.patients),
         model=manifest.model.name,
         external=True,
         withheld=cohort.withheld,

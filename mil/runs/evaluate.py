@@ -11,6 +11,7 @@ from mil.checkpoint import Checkpoint
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import ConfigError
 from mil.inference.external import labelled
+from mil.inference.provenance import with_origin
 from mil.report.assemble import evaluate
 from mil.report.evaluation import Evaluation
 from mil.report.foreign_predictions import read
@@ -21,6 +22,7 @@ from mil.report.sections.discrimination import Discrimination
 from mil.runs.describe import FIGURES, REPORT, describe, describe_run, external
 from mil.runs.looks import FILE, count_look
 from mil.study.tool import Tool
+from mil.tables import SIMULATED_COLUMN, says_simulated
 
 OF_PROBABILITIES = ("calibration", "utility", "conformal")
 """Sections that mean nothing where a score only orders patients."""
@@ -50,9 +52,24 @@ def evaluate_run(folder: Path) -> Report:
     return read_report(folder / REPORT)
 
 
+@dataclass(frozen=True, eq=False)
+class EvaluatedCohort:
+    """A checkpoint's report on a labelled cohort, and the predictions behind it.
+
+    Attributes:
+        report: The report.
+        table: patient, targets, scores and what follows from them.
+        simulated: Whether the cohort's table says that its patients are simulated.
+    """
+
+    report: Report
+    table: pd.DataFrame
+    simulated: bool
+
+
 def evaluate_checkpoint(
     checkpoint: Checkpoint, cohort: Path, features: Path, slides: Path | None, out: Path, resamples: int = RESAMPLES
-) -> Report:
+) -> EvaluatedCohort:
     """Evaluate a checkpoint on a cohort that it was not trained on; nothing is fitted to the cohort.
 
     An earlier evaluation in the same folder is replaced and counted as a look: the checkpoint itself cannot count them.
@@ -72,11 +89,13 @@ def evaluate_checkpoint(
         raise ConfigError(f"{out}: is there already, expected a new folder, or one of an earlier look")
     predictions = labelled(checkpoint, features, cohort, slides)
     evaluation, report = external(checkpoint, predictions, resamples)
-    files.write(out / "predictions.csv", predictions.table.to_csv(index=False))
+    table = with_origin(predictions.table, [checkpoint])
+    table[SIMULATED_COLUMN] = report.about.simulated  # the cohort may be, where the weights are not
+    files.write(out / "predictions.csv", table.to_csv(index=False))
     report = report.model_copy(update={"looks": count_look(out, "evaluate --cohort")})
     shutil.rmtree(out / FIGURES, ignore_errors=True)
     describe(evaluation, report, out, f"{checkpoint.manifest.tool.title}, on {cohort.name}")
-    return report
+    return EvaluatedCohort(report, predictions.table, says_simulated(predictions.patients))
 
 
 def evaluate_table(
@@ -99,7 +118,8 @@ def evaluate_table(
     table = read(path, columns)
     tool = Tool(name=path.name, decision=table.decision)
     evaluation = Evaluation.refitted(table.table, table.endpoint, tool, table.patients, resamples)
-    report = evaluate(evaluation, About(tool=path.name, simulated=False, model="not ours"))
+    about = About(tool=path.name, simulated=says_simulated(table.patients), model="not ours")
+    report = evaluate(evaluation, about)
     if table.ranks is not None:
         report = _of_ranks(report, table.endpoint.metric, table.ranks)
     if out is not None:
@@ -130,7 +150,7 @@ def evaluate_predictions(
     table["fold"] = predictions.get("fold", 0)
     table["role"] = predictions.get("role", "report")
     evaluation = Evaluation.refitted(table, endpoint, Tool(), patients, resamples)
-    report = evaluate(evaluation, About(simulated=False, model="not ours"))
+    report = evaluate(evaluation, About(simulated=says_simulated(predictions), model="not ours"))
     if out is not None:
         describe(evaluation, report, out, "Predictions")
     return report

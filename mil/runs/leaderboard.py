@@ -44,6 +44,8 @@ class LeaderboardRow(NamedTuple):
     over_baseline_low: Number
     over_baseline_high: Number
     over_baseline_zero_excluded: bool | None
+    simulated: bool
+    """whether the run's patients are simulated"""
 
 
 COLUMNS = LeaderboardRow._fields
@@ -59,6 +61,7 @@ class Entry:
     encoder: str = ""
     baseline: Evaluation | None = None
     """mean pooling on the same patients"""
+    simulated: bool = False
 
     @property
     def ranked_on(self) -> tuple[object, ...]:
@@ -182,6 +185,7 @@ def _ranked(number: int, group: Sequence[Entry]) -> Iterator[LeaderboardRow]:
             value.high,
             *_difference(behind, p),
             *_difference(None if baseline is None else baseline[0].minus(baseline[1], counts)),
+            entry.simulated,
         )
 
 

@@ -21,7 +21,7 @@ from mil.study import build
 from mil.study.compose import read_config
 from mil.study.run_config import RunConfig
 from mil.study.tool import Tool
-from mil.tables import MISSING, read_table
+from mil.tables import MISSING, read_table, says_simulated
 
 COMPARATORS = ("baseline", "covariates")
 """Names of the tables of simpler models."""
@@ -92,6 +92,7 @@ class Run:
             model=self.model.rpartition(".")[2] if self.config is None else _model_name(self.config),
             encoder=self.encoder,
             baseline=self.evaluation("baseline", resamples) if "baseline" in self.tables else None,
+            simulated=self.simulated,
         )
 
 
@@ -107,16 +108,17 @@ def open_run(folder: Path) -> Run:
             raise ConfigError(f"{folder}: holds no {name}, expected a finished run")
     config = read_config(folder / "config.yaml")
     endpoint = build.endpoint(config)
+    tables = read_tables(folder, endpoint)
     return Run(
         folder=folder,
         tool=config.tool,
         endpoint=endpoint,
         model=config.model.target,
         encoder=_encoder_name(folder, config),
-        simulated=config.data.cohort is None,
+        simulated=config.data.cohort is None or says_simulated(tables["predictions"]),
         resamples=config.resamples,
         seed=config.seed,
-        tables=read_tables(folder, endpoint),
+        tables=tables,
         patients=_patients(folder, config),
         states=read_states(folder),
         config=config,

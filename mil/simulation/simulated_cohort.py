@@ -20,6 +20,7 @@ from mil.simulation.patients import Patients, enrol
 from mil.simulation.simulated_encoder import Encoder, Shift, encode, encoder, patient_shift, shift_of
 from mil.simulation.targets.simulated_target import Target
 from mil.simulation.tissue import PHENOTYPES, SIGNALS, Tissue, grow, infiltrate, realised
+from mil.tables import SIMULATED_COLUMN
 
 GENERATOR = 3
 """Version of the generative model: a change of it makes cached cohorts anew."""
@@ -27,7 +28,7 @@ GENERATOR = 3
 _LATER = {"contrast": 1.0, "clinical": None}
 """Parameters that came later, and what every cohort before them had: that is no part of a cached cohort's name."""
 
-_OWN_COLUMNS = ("patient", "slide", "site", "scanner", "severity", "share")
+_OWN_COLUMNS = ("patient", "slide", "site", "scanner", "severity", "share", SIMULATED_COLUMN)
 _PATIENTS, _TILES, _SITES, _SCANNERS, _CLINICAL = range(
     5
 )  # what random numbers are for, so that none depends on another's order
@@ -107,6 +108,8 @@ def draw_patients(simulation: Simulation) -> Patients:
 def write(simulation: Simulation, folder: Path) -> None:
     """Write a cohort: `features/`, `phenotypes/<slide>.csv`, `truth.csv` and, last, `cohort.csv`.
 
+    The column `simulated` of `cohort.csv` tells whoever reads it that no such patient exists.
+
     Raises:
         ConfigError: The folder is not empty, or libraries of the layout are not installed.
     """
@@ -121,7 +124,7 @@ def write(simulation: Simulation, folder: Path) -> None:
     _write_truth(simulation.target, patients, shares, folder)
     cohort = patients.clinic.loc[np.repeat(patients.clinic.index, patients.slides)]
     cohort.insert(1, "slide", [slide for i in patients.clinic.index for slide in _slides(patients, i)])
-    cohort.to_csv(folder / "cohort.csv", index=False)
+    cohort.assign(**{SIMULATED_COLUMN: "yes"}).to_csv(folder / "cohort.csv", index=False)
 
 
 def cached(simulation: Simulation, root: Path) -> Path:

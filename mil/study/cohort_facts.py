@@ -10,6 +10,7 @@ from mil.splits.roles import ROLES
 from mil.study.label_findings import classes_of
 from mil.study.pipeline import StudyCheck
 from mil.study.reader import StudyReader
+from mil.tables import says_simulated
 
 _MOST_CLASSES = 12
 """Labels with more classes are not counted by site."""
@@ -98,6 +99,8 @@ class CohortFacts:
     encoder: EncoderFacts | None
     geometry: TileFacts | None
     split: list[dict[str, int]]
+    simulated: bool = False
+    """whether the patients are simulated, as far as the table says"""
 
 
 def facts(check: StudyCheck) -> CohortFacts:
@@ -115,6 +118,7 @@ def facts(check: StudyCheck) -> CohortFacts:
         encoder=_encoder(reader),
         geometry=_geometry(reader),
         split=_split(check),
+        simulated=cohort is None or _says_simulated(reader),
     )
 
 
@@ -122,7 +126,7 @@ def rows(numbers: CohortFacts) -> dict[str, str]:
     """Return the same for people, by heading, without the sites."""
     lines = {
         "tool": ": ".join(word for word in (numbers.tool.name, numbers.tool.question) if word),
-        "cohort": numbers.cohort or f"{numbers.features} (simulated)",
+        "cohort": f"{numbers.cohort or numbers.features}{' (simulated)' if numbers.simulated else ''}",
         "patients": ", ".join(f"{name} {count}" for name, count in numbers.patients.items()),
         "slides": str(numbers.slides.table),
         "labels": "; ".join(
@@ -195,6 +199,11 @@ def _labels(reader: StudyReader) -> dict[str, LabelFacts]:
     source = reader.source
     without = patients_without(table, source.endpoint.columns, source.declared_words)
     return {name: LabelFacts(count - len(patients), len(patients)) for name, patients in without.items()}
+
+
+def _says_simulated(reader: StudyReader) -> bool:
+    rows = reader.rows.value
+    return rows is not None and says_simulated(rows)
 
 
 def _sites(reader: StudyReader) -> dict[str, dict[str, int]]:

@@ -14,6 +14,7 @@ from mil.features.encoders import Encoder
 from mil.features.store import FeatureStore
 from mil.findings import Finding
 from mil.study.flow import FlowStep
+from mil.tables import says_simulated
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Study:
     """warnings of the stages that read it"""
     flow: tuple[FlowStep, ...] = ()
     """from the clinical table to the patients of the study"""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the patients are simulated: by this package for the run, or as the clinical table says."""
+        return self.truth is not None or says_simulated(self.cohort.table)
 
     def rows(self, patients: list[str]) -> tuple[pd.DataFrame, Tensor]:
         """Return the bags of these patients `(b,)`, and each bag's target `(b, ...)`."""

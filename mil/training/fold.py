@@ -15,6 +15,7 @@ from mil.inference.predict import decoded, per_patient
 from mil.splits.folds import Split
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
+from mil.tables import SIMULATED_COLUMN
 
 ROLES = ("train", "select", "report")
 
@@ -74,7 +75,7 @@ def encoded(study: Study, covariates: Covariates | None, bags: pd.DataFrame) -> 
 
 
 def predictions(study: Study, fold: Fold, logits: Mapping[str, Tensor]) -> pd.DataFrame:
-    """Return one row per patient: patient, fold, role, targets and scores.
+    """Return one row per patient: patient, fold, role, targets and scores; and `simulated` where they are.
 
     Args:
         study: All patients.
@@ -88,4 +89,5 @@ def predictions(study: Study, fold: Fold, logits: Mapping[str, Tensor]) -> pd.Da
         targets = patients[list(fold.endpoint.columns)].reset_index(drop=True)
         head = pd.DataFrame({"patient": patients.index, "fold": fold.number, "role": role})
         tables.append(pd.concat([head, targets], axis=1).assign(**scores))
-    return pd.concat(tables)
+    table = pd.concat(tables)
+    return table.assign(**{SIMULATED_COLUMN: True}) if study.simulated else table

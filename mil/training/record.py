@@ -60,10 +60,10 @@ def manifest(
 
 
 def _data(config: RunConfig, study: Study, split: Split, fold: Fold) -> DataRecord:
-    simulated, slides = study.truth is not None, config.data.slides
+    slides = config.data.slides
     return DataRecord(
-        simulated=simulated,
-        simulation=SimulationRecord.model_validate(config.simulation.plain()) if simulated else None,
+        simulated=study.simulated,
+        simulation=None if study.truth is None else SimulationRecord.model_validate(config.simulation.plain()),
         cohort_sha256=files.sha256(study.source),
         slides_sha256=None if slides is None else files.sha256(Path(slides).expanduser()),
         patients={role: fold.endpoint.counts(data.target) for role, data in fold.data.items()},

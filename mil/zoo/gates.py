@@ -4,6 +4,7 @@ A gate that does not hold does not stop a release. It is written into the report
 `mil release`.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mil.cards.external import NONE, ExternalValidation
 from mil.cards.tier import LOWEST, by_site, new_site_performance, tier
 from mil.fitted.novelty import Novelty
+from mil.fitted.state import FittedState, refit
 from mil.manifest import Manifest
-from mil.report.schema import GateResult, Report
+from mil.report.schema import Estimate, GateResult, Report
 from mil.report.sections.added_value import AddedValue
 from mil.report.sections.baseline_model import Baseline
 from mil.report.sections.calibration import Calibration
@@ -26,6 +29,23 @@ from mil.runs.run import Run
 
 _FAR = 8.0
 """Standard deviations between a stand-in's features and the mean of the training bags."""
+_SAME_CUT = 1e-6
+"""Relative; fitting a calibration takes sums that other platforms round differently."""
+_STATED = (
+    "question",
+    "organ",
+    "specimen",
+    "intended_use",
+    "users",
+    "pathway",
+    "ground_truth",
+    "out_of_scope",
+    "confounders",
+    "references",
+)
+"""What only people can state of a tool, and a user needs; a missing one stands in the card as missing."""
+EXTERNAL_GATE = 10
+"""Number of the gate that judges external validations."""
 Verdict = tuple[bool | None, str]
 
 
@@ -37,17 +57,15 @@ class Evidence:
         run: The run or the released folder, with its tables.
         manifest: Manifest of the checkpoint.
         report: Report of the checkpoint, without gates.
-        card: The README as it would be without gates.
-        missing_blocks: Numbers of the blocks that the card lacks.
         differing: Numbers of the report that could not be recomputed from its predictions, one line each.
+        external: Validations of these weights on other cohorts.
     """
 
     run: Run
     manifest: Manifest
     report: Report
-    card: str
-    missing_blocks: Sequence[str]
-    differing: Sequence[str]
+    differing: Sequence[str] = ()
+    external: Sequence[ExternalValidation] = ()
 
     @property
     def all_folds(self) -> Report:
@@ -104,10 +122,18 @@ def _simple_models(evidence: Evidence) -> Verdict:
 
 
 def _calibration(evidence: Evidence) -> Verdict:
-    for report in evidence.endpoint_reports:
-        if report.section(Calibration) or report.section(TimeToEvent):
-            return True, f"reported on {report.patients['n']} patients."
-    return False, "0 reports contain a calibration."
+    estimates = [estimate for report in evidence.endpoint_reports for estimate in _calibrations(report)]
+    estimable = sum(estimate.value is not None for estimate in estimates)
+    counted = f"{estimable} of {len(estimates)} slopes and observed/expected ratios are estimable"
+    return 0 < estimable == len(estimates), f"{counted}, of {evidence.all_folds.patients.get('n', 0)} patients."
+
+
+def _calibrations(report: Report) -> Iterator[Estimate]:
+    """Yield the calibration slopes of a report, and the observed over expected risks."""
+    for section in (report.section(Calibration), report.section(TimeToEvent)):
+        for row in () if section is None else section.card_rows():
+            if row.source.endswith(("slope", "observed_expected")):
+                yield row.estimate
 
 
 def _frozen_thresholds(evidence: Evidence) -> Verdict:
@@ -118,16 +144,42 @@ def _frozen_thresholds(evidence: Evidence) -> Verdict:
     decisions = evidence.manifest.fitted.decisions
     if not decisions:
         return None, "the tool has 0 thresholds that could be frozen."
+    if moved := list(_moved(evidence)):
+        return False, f"{len(moved)} of {len(decisions)} decisions are not those of their patients: {moved[0]}."
     sizes = [f"{decision.name} on {decision.n} {decision.on} patients" for decision in decisions]
-    return True, f"fitted before the report patients were predicted: {', '.join(sizes)}."
+    return True, f"fitted without any report patient, and again from the stored scores: {', '.join(sizes)}."
+
+
+def _moved(evidence: Evidence) -> Iterator[str]:
+    """Yield each decision whose cuts are not what its training and selection patients give."""
+    again = {decision.name: decision for decision in _refitted(evidence).decisions}
+    for decision in evidence.manifest.fitted.decisions:
+        if decision.on not in ("select", "train"):
+            continue
+        expected = again[decision.name].cuts if decision.name in again else ()
+        if len(expected) != len(decision.cuts) or not np.allclose(expected, decision.cuts, rtol=_SAME_CUT, atol=0):
+            given = " and ".join(f"{cut:.6g}" for cut in expected) or "none"
+            yield f"{decision.name} is cut at {decision.cuts[0]:.6g}, its {decision.on} patients give {given}"
+
+
+def _refitted(evidence: Evidence) -> FittedState:
+    """Fit decisions again to the stored scores of this fold's training and selection patients."""
+    table, fold = evidence.run.tables["predictions"], evidence.manifest.data.split.fold
+    log, level = logging.getLogger(refit.__module__), logging.getLogger(refit.__module__).level
+    log.setLevel(logging.ERROR)  # what cannot be fitted was logged in training
+    try:
+        return refit(table[table["fold"] == fold], evidence.run.endpoint, evidence.manifest.tool)[fold]
+    finally:
+        log.setLevel(level)
 
 
 def _subgroups(evidence: Evidence) -> Verdict:
     sections = [section for report in evidence.endpoint_reports if (section := report.section(Subgroups))]
     if not sections:
         return False, "0 rows of subgroups: there was no clinical table."
-    rows = sections[0].rows
-    return True, f"{len(rows)} rows, {sum(row.value.value is not None for row in rows)} of them estimable."
+    rows = [row for section in sections for row in section.rows if row.variable != "all"]
+    estimable = sum(row.value.value is not None for row in rows)
+    return estimable > 0, f"{len(rows)} subgroups, {estimable} of them estimable."
 
 
 def _novelty(evidence: Evidence) -> Verdict:
@@ -153,11 +205,11 @@ def _stand_ins(novelty: Novelty) -> Iterator[tuple[str, tuple[NDArray[np.float64
         yield f"features {_FAR:g} standard deviations away", (space.mean + _FAR * space.scale, novelty.min_tiles)
 
 
-def _card_complete(evidence: Evidence) -> Verdict:
-    missing = evidence.missing_blocks
-    return not missing, f"{len(missing)} of the card's blocks missing" + (
-        f": {', '.join(missing)}." if missing else "."
-    )
+def _stated(evidence: Evidence) -> Verdict:
+    tool = evidence.manifest.tool
+    missing = [name.replace("_", " ") for name in _STATED if not getattr(tool, name)]
+    counted = f"{len(_STATED) - len(missing)} of {len(_STATED)} statements that only people can make"
+    return not missing, f"{counted}; not stated: {', '.join(missing)}." if missing else f"{counted}."
 
 
 def _regenerates(evidence: Evidence) -> Verdict:
@@ -169,9 +221,26 @@ def _regenerates(evidence: Evidence) -> Verdict:
 
 
 def _external(evidence: Evidence) -> Verdict:
-    if "no external validation" in evidence.card.casefold():
-        return True, "the card says that there was no external validation; 0 external cohorts."
-    return False, "0 external cohorts, and the card does not say so."
+    return external_verdict(evidence.external, evidence.manifest.data.simulated)
+
+
+def external_verdict(validations: Sequence[ExternalValidation], simulated: bool) -> Verdict:
+    """Return whether a tool was validated on a cohort of other patients, and on how many.
+
+    Args:
+        validations: All that are attached to the release.
+        simulated: Whether the tool was trained on simulated patients; only then simulated cohorts count.
+    """
+    if not validations:
+        return False, f"0 external cohorts: {NONE}."
+    counted = [validation for validation in validations if validation.counts_for(simulated)]
+    patients = sum(validation.cohort.patients.get("n", 0) for validation in counted)
+    sentence = f"{len(counted)} external cohorts, {patients} patients"
+    if uncounted := len(validations) - len(counted):
+        sentence += f"; {uncounted} simulated, which do not count for a tool of patients"
+    if unchecked := sum(validation.cohort.overlap is None for validation in counted):
+        sentence += f"; of {unchecked} it could not be checked that no patient was in the development cohort"
+    return bool(counted), f"{sentence}."
 
 
 GATES: Mapping[str, Callable[[Evidence], Verdict]] = {
@@ -182,9 +251,9 @@ GATES: Mapping[str, Callable[[Evidence], Verdict]] = {
     "thresholds frozen beforehand": _frozen_thresholds,
     "subgroups reported": _subgroups,
     "unlike inputs withheld": _novelty,
-    "card complete": _card_complete,
+    "purpose and use stated": _stated,
     "numbers regenerate": _regenerates,
-    "external cohort, or a statement that there is none": _external,
+    "validated on an external cohort": _external,
 }
 
 

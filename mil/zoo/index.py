@@ -7,6 +7,8 @@ from pathlib import Path
 from mil import checkpoint, files
 from mil.cards import RESEARCH, SIMULATED, Facts
 from mil.cards.content import Field
+from mil.cards.external import NONE, ExternalValidation
+from mil.cards.external import summary as external_summary
 from mil.cards.markdown import escaped
 from mil.cards.operating_block import at_the_cut
 from mil.cards.purpose import outputs
@@ -20,11 +22,21 @@ from mil.report.sections.oracle import Oracle
 from mil.runs.describe import REPORT
 from mil.stats.estimate import format_p
 from mil.stats.multiple_tests import holm
+from mil.zoo.external import read_external
 
 INDEX = "README.md"
 CATEGORIES = {"workflow": "Workflow", "biomarker": "Biomarkers", "outcome": "Outcomes"}
 """Headings of the categories, in the order of the index; other categories follow."""
-HEADS = ("Tool", "Endpoint", "Main result (95% interval)", "Oracle", "Beats mean pooling?", "EBAI class", "Version")
+HEADS = (
+    "Tool",
+    "Endpoint",
+    "Main result (95% interval)",
+    "Oracle",
+    "Beats mean pooling?",
+    "External validation",
+    "EBAI class",
+    "Version",
+)
 WIDTH = 80
 _MARGIN = 18
 _NOT_AVAILABLE = "not available"
@@ -55,8 +67,11 @@ def write_index(folder: Path) -> None:
         CheckpointError: if a folder does not match its manifest.
     """
     places = [path.parent for path in sorted(folder.glob(f"[!.]*/{checkpoint.MANIFEST}"))]
-    tools = [Facts(checkpoint.read_manifest(place), read_report(place / REPORT)) for place in places]
-    files.write(folder / INDEX, index(tools))
+    files.write(folder / INDEX, index([_facts(place) for place in places]))
+
+
+def _facts(place: Path) -> Facts:
+    return Facts(checkpoint.read_manifest(place), read_report(place / REPORT), external=read_external(place))
 
 
 def index(tools: Sequence[Facts]) -> str:
@@ -74,9 +89,9 @@ def index(tools: Sequence[Facts]) -> str:
     return "\n".join([*lines, _LEGEND])
 
 
-def facts_box(manifest: Manifest, report: Report) -> str:
+def facts_box(manifest: Manifest, report: Report, external: Sequence[ExternalValidation] = ()) -> str:
     """Return the most important facts of a card as 80 columns of plain text without control characters."""
-    facts = Facts(manifest, report)
+    facts = Facts(manifest, report, external=external)
     rule = "=" * WIDTH
     body = "\n".join(line for field in _box(facts) for line in _wrapped(field))
     return f"{rule}\n{facts.banner.center(WIDTH).rstrip()}\n{rule}\n{body}\n{rule}\n"
@@ -106,6 +121,7 @@ def _row(facts: Facts, adjusted_p: float | None) -> list[str]:
         escaped(f"{named(metric)} {report.metrics[metric].described}" if metric else "not available: nobody reported"),
         escaped(oracle.metrics[metric] if oracle and metric else _NOT_AVAILABLE),
         escaped(_beats_baseline(facts, adjusted_p)),
+        escaped(external_summary(facts).replace(NONE, "none")),
         escaped(evidence.kind or _NOT_AVAILABLE),
         escaped(tool.version),
     ]
@@ -141,11 +157,12 @@ def _box(facts: Facts) -> Iterator[Field]:
     tool, summary, table = facts.tool, facts.tool.summary, outputs(facts)
     yield Field("Tool", f"{tool.name} {tool.version}, {tool.title}")
     yield Field("In short", summary.en or facts.text("question"))
-    if summary.fr:
-        yield Field("En bref", summary.fr)
+    if facts.in_french:
+        yield Field("En bref", facts.in_french)
     yield facts.main()
     yield Field("Oracle", facts.oracle().text)
     yield Field("Compared", facts.verdict().text)
+    yield Field("External", external_summary(facts))
     yield from at_the_cut(facts)
     if table:
         yield Field("Outputs", "; ".join(f"{row[0]}: {row[1]}" for row in table.rows))

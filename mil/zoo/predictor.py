@@ -16,6 +16,7 @@ from mil.checkpoint import Checkpoint
 from mil.errors import CohortError, FeatureError
 from mil.fitted.withholding import RowBags
 from mil.inference import predict as inference
+from mil.inference.provenance import with_origin
 from mil.manifest import Manifest
 from mil.models.mil_model import Output
 from mil.runs.describe import CARD
@@ -68,7 +69,7 @@ class Predictor:
             covariates: One row per bag, if the tool reads covariates; columns as in its training table.
 
         Returns:
-            One row per bag: `bag`, `tiles`, scores, and calls.
+            One row per bag: `bag`, `tool`, `version`, `simulated`, `tiles`, scores, calls and their thresholds.
 
         Raises:
             FeatureError: if features have another width, are empty or not finite, or coordinates are missing.
@@ -87,12 +88,12 @@ class Predictor:
         logits = torch.cat([self._logits(bag, encoded, at) for at, bag in enumerate(bags)])  # (b, c)
         sizes = np.array([bag.sizes[0] for bag in bags])
         scores = inference.decoded(self.checkpoint.endpoint, logits)
-        table = pd.DataFrame({"tiles": sizes.astype(float)}).assign(**scores)
+        table = pd.DataFrame({"tiles": sizes}).assign(**scores)
         means = torch.stack([inference.mean(bag) for bag in bags]).numpy()
         row_bags = RowBags(np.arange(len(bags)), [f"bag {at}" for at in range(len(bags))], sizes, means)
         predictions = self.manifest.fitted.apply(table, row_bags)
         predictions.insert(0, "bag", row_bags.row)  # also for rows whose result is withheld
-        return predictions
+        return with_origin(predictions, [self.checkpoint])
 
     def predict_files(self, folder: str | Path, cohort: str | Path | None = None) -> pd.DataFrame:
         """Predict a folder of feature files: one row per slide, or with a table of patients one row per patient.
@@ -100,7 +101,8 @@ class Predictor:
         Raises:
             MilError: if files or table cannot be read or do not fit the tool.
         """
-        return inference.predict(self.checkpoint, Path(folder), None if cohort is None else Path(cohort))
+        predictions = inference.predict(self.checkpoint, Path(folder), None if cohort is None else Path(cohort))
+        return with_origin(predictions, [self.checkpoint])
 
     def _bag(self, at: int, features: Array, coords: Array | None) -> Bags:
         tiles = _tensor(features).float()

@@ -93,6 +93,21 @@ def listed(address: str) -> list[tuple[str, str]]:
     return sorted(releases, key=lambda release: (release[0], parse(release[1])))
 
 
+def listed_origins(address: str) -> Iterator[tuple[str, str, bool | None]]:
+    """Yield tool, version and whether it was trained on simulated data; None where its manifest cannot be read.
+
+    Raises:
+        ConfigError: if the address cannot be read.
+    """
+    source = store(address)
+    for tool, version in listed(address):
+        try:
+            content = source.read(f"{tool}/{version}/{checkpoint.MANIFEST}", checkpoint.MANIFEST_LIMIT)
+            yield tool, version, _manifest(content, f"{address}: {tool}/{version}").data.simulated
+        except CheckpointError:
+            yield tool, version, None
+
+
 def pull(address: str, name: str, out: Path | None = None, key: Path | None = None) -> Path:
     """Download `tool` or `tool@version` (by default the newest) and return its folder.
 

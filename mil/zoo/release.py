@@ -9,19 +9,25 @@ import pandas as pd
 from PIL import Image
 
 from mil import checkpoint, files
+from mil.cards.external import FOLDER
 from mil.checkpoint import Checkpoint
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import CheckpointError, ConfigError
 from mil.manifest import Manifest
 from mil.report.report_files import read_report, write_report
-from mil.runs.describe import CARD, FIGURES, REPORT, draw_figures
+from mil.report.schema import GateResult, Report
+from mil.runs.describe import FIGURES, REPORT, draw_figures
+from mil.runs.evaluate import EvaluatedCohort
 from mil.runs.run import open_run
 from mil.runs.states import checkpoints_in, read_states, write_states
 from mil.zoo import golden
-from mil.zoo.gates import Evidence, gates
-from mil.zoo.released import TABLES, missing_blocks, texts
+from mil.zoo.external import StatedCohort, attach, read_external
+from mil.zoo.gates import EXTERNAL_GATE, GATES, Evidence, external_verdict, gates
+from mil.zoo.index import INDEX, write_index
+from mil.zoo.released import TABLES, misplaced, texts
+from mil.zoo.signing import signature_path
 from mil.zoo.verify import recompute, report_differences
-from mil.zoo.versions import CHANGELOG, change, changelog, check_version, parse
+from mil.zoo.versions import CHANGELOG, change, changelog, check_version, next_patch, parse
 
 SCALE, COLOURS = 0.5, 24
 """Released figures have half the size of a run's (100 dots per inch) and few colours."""
@@ -65,6 +71,8 @@ def release(
         shutil.copytree(source, draft)
         files.write(draft / CHANGELOG, changes)
         golden.write(loaded, draft)
+        if before is not None and before.files.get(checkpoint.WEIGHTS) == loaded.manifest.files[checkpoint.WEIGHTS]:
+            _copy_external(place, draft)
         if manifest.data.simulated:
             _copy_tables(run, draft, loaded.endpoint)
             _copy_states(run, draft, manifest.data.split.fold)
@@ -84,12 +92,86 @@ def describe_release(run_folder: Path, draft: Path, loaded: Checkpoint, manifest
         draw_figures(run, report, draft, manifest.data.split.fold)
     _shrink_figures(draft / FIGURES)
     differing = report_differences(report, recompute(run, loaded, report), exact=True)
-    card = texts(draft, manifest, loaded.endpoint, report)[CARD]
-    results = gates(Evidence(run, manifest, report, card, missing_blocks(card), differing))
-    report = report.model_copy(update={"gates": tuple(results)})
+    results = gates(Evidence(run, manifest, report, differing, read_external(draft)))
+    _write_texts(draft, manifest, loaded.endpoint, report.model_copy(update={"gates": tuple(results)}))
+
+
+def _write_texts(draft: Path, manifest: Manifest, endpoint: Endpoint, report: Report) -> None:
     write_report(draft / REPORT, report)
-    for name, text in texts(draft, manifest, loaded.endpoint, report).items():
+    for name, text in texts(draft, manifest, endpoint, report).items():
         files.write(draft / name, text)
+
+
+def attach_external(
+    folder: Path,
+    evaluated: EvaluatedCohort,
+    stated: StatedCohort,
+    run: Path | None = None,
+    date: str | None = None,
+) -> str:
+    """Attach an evaluation on another cohort to a release, as its next patch version, and return that version.
+
+    The card, its XML, the report page, the gates, the changelog and the index beside the release are written again;
+    weights and everything that is fitted stay. A signature of the version before is removed.
+
+    Args:
+        folder: A released folder.
+        evaluated: Its evaluation on the cohort.
+        stated: What is known of the cohort.
+        run: Folder of the run that was released, to compare patients.
+        date: For the changelog, YYYY-MM-DD.
+
+    Raises:
+        ConfigError: if the cohort cannot be attached, see `mil.zoo.external.attach`.
+        CheckpointError: if the folder is not a release.
+    """
+    loaded = checkpoint.load(folder)
+    check_attachable(loaded, stated, run)
+    version = next_patch(loaded.manifest.tool.version)
+    tool = loaded.manifest.tool.model_copy(update={"version": version})
+    manifest = loaded.manifest.model_copy(update={"tool": tool})
+
+    def rewrite(draft: Path) -> None:
+        attached = read_external(draft)
+        holds, sentence = external_verdict(attached, manifest.data.simulated)
+        stored = read_report(draft / REPORT)
+        name = list(GATES)[EXTERNAL_GATE - 1]
+        judged = GateResult(number=EXTERNAL_GATE, name=name, holds=holds, sentence=sentence)
+        others = [gate for gate in stored.gates if gate.number != EXTERNAL_GATE]
+        report = stored.model_copy(update={"gates": (*others, judged)})
+        older = (draft / CHANGELOG).read_text(encoding="utf-8")
+        note = f"External validation on {stated.name}, n {evaluated.report.patients.get('n', 0)}. Same weights."
+        files.write(draft / CHANGELOG, changelog(older, version, note, date))
+        _write_texts(draft, manifest, loaded.endpoint, report)
+        checkpoint.seal(draft, manifest)
+        _replace(draft, folder)
+
+    attach(loaded, evaluated, stated, rewrite, run)
+    signature_path(folder).unlink(missing_ok=True)
+    if (folder.parent / INDEX).is_file():
+        write_index(folder.parent)
+    return version
+
+
+def check_attachable(release: Checkpoint, stated: StatedCohort, run: Path | None = None) -> None:
+    """Check what can be checked before a cohort is predicted.
+
+    Raises:
+        CheckpointError: if the checkpoint is no release.
+        ConfigError: if a cohort of this name is attached, or the run is not the one that was released.
+    """
+    if misplaced(release.manifest):
+        raise CheckpointError(f"{release.folder}: is not a release, expected a folder that mil release wrote")
+    if any(validation.cohort.key == stated.key for validation in read_external(release.folder)):
+        raise ConfigError(f"--attach: a cohort named {stated.name} is attached, expected another --name")
+    weights = release.manifest.files[checkpoint.WEIGHTS]
+    if run is None:
+        return
+    folders = checkpoints_in(run).values()
+    if weights not in {checkpoint.unverified(folder).files.get(checkpoint.WEIGHTS) for folder in folders}:
+        raise ConfigError(
+            f"--trained {run}: has other weights than {release.folder}, expected the run that was released"
+        )
 
 
 def _shrink_figures(folder: Path) -> None:
@@ -135,6 +217,12 @@ def _copy_tables(run: Path, draft: Path, endpoint: Endpoint) -> None:
     if (draft / "oracle.csv").is_file():
         truth = pd.read_csv(draft / "oracle.csv", dtype=str)
         files.write(draft / "oracle.csv", truth[["patient", *endpoint.oracle_columns]].to_csv(index=False))
+
+
+def _copy_external(before: Path, draft: Path) -> None:
+    """Copy the external validations of the version before, which has the same weights."""
+    if (before / FOLDER).is_dir():
+        shutil.copytree(before / FOLDER, draft / FOLDER)
 
 
 def _copy_states(run: Path, draft: Path, fold: int) -> None:

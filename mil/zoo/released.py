@@ -11,6 +11,7 @@ from mil.manifest import Manifest
 from mil.report.schema import Report
 from mil.runs.describe import CARD, FIGURES, PAGE, REPORT, figure_names, page, page_title
 from mil.runs.states import STATES
+from mil.zoo.external import external_companion, read_external
 from mil.zoo.golden import GOLDEN
 from mil.zoo.versions import CHANGELOG, HEAD
 
@@ -25,11 +26,12 @@ _BLOCK = re.compile(r"^## (\d+)\. ", re.MULTILINE)
 
 
 def texts(folder: Path, manifest: Manifest, endpoint: Endpoint, report: Report) -> dict[str, str]:
-    """Return card, XML and report page by file name, generated from manifest, report, changelog and figures."""
+    """Return card, XML and report page by file name, generated from the other files of the folder."""
     changes = (folder / CHANGELOG).read_text(encoding="utf-8").removeprefix(HEAD)
+    external = read_external(folder)
     return {
-        CARD: card(manifest, endpoint, report, figure_names(folder), changelog=changes),
-        XML: chai(manifest, endpoint, report),
+        CARD: card(manifest, endpoint, report, figure_names(folder), changes, external),
+        XML: chai(manifest, endpoint, report, external),
         PAGE: page(page_title(manifest.tool), report, folder),
     }
 
@@ -46,8 +48,10 @@ def misplaced(manifest: Manifest) -> list[str]:
     required = {*ALWAYS, *(("predictions.csv", "patients.csv") if simulated else ())}
     allowed = {*required, *((*TABLES, STATES) if simulated else ())}
     listed = set(manifest.files)
+    required |= {companion for name in listed if (companion := external_companion(name)) is not None}
     missing = [f"{name} is missing" for name in sorted(required - listed)]
-    return missing + [f"{name} is no part of a release" for name in sorted(listed - allowed) if not _is_figure(name)]
+    further = [name for name in sorted(listed - allowed) if not _is_figure(name) and external_companion(name) is None]
+    return missing + [f"{name} is no part of a release" for name in further]
 
 
 def _is_figure(name: str) -> bool:

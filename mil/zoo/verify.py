@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mil import checkpoint
+from mil.cards.external import FOLDER, ExternalValidation
 from mil.checkpoint import Checkpoint
 from mil.errors import MilError
 from mil.report.report_files import read_report
@@ -20,8 +21,8 @@ from mil.runs.describe import CARD, REPORT, run_report
 from mil.runs.run import PATIENTS, Run, one_row_per_patient, read_tables
 from mil.runs.states import read_states
 from mil.tables import read_table
-from mil.zoo import golden
-from mil.zoo.gates import Evidence, gates
+from mil.zoo import external, golden
+from mil.zoo.gates import EXTERNAL_GATE, Evidence, external_verdict, gates
 from mil.zoo.released import misplaced, missing_blocks, texts
 
 TOLERANCE = 1e-6
@@ -40,7 +41,11 @@ def verify(folder: Path) -> list[str]:
             return problems
         golden.check(loaded)
         stored = read_report(folder / REPORT)
-        return [*_wrong_numbers(loaded, stored), *_wrong_texts(loaded, stored)]
+        return [
+            *external.problems(folder, loaded.manifest),
+            *_wrong_numbers(loaded, stored),
+            *_wrong_texts(loaded, stored),
+        ]
     except (MilError, OSError) as error:
         return [str(error)]
 
@@ -112,16 +117,25 @@ def report_differences(stored: Report, computed: Report, exact: bool) -> list[st
 
 
 def _wrong_numbers(loaded: Checkpoint, stored: Report) -> Iterator[str]:
+    attached = external.read_external(loaded.folder)
     if not loaded.manifest.data.simulated:
+        yield from _wrong_external_gate(stored, attached)
         return
     run, exact = released_run(loaded, stored), golden.made_here(loaded.folder)
     differing = report_differences(stored, recompute(run, loaded, stored), exact)
     yield from (f"{REPORT}: {line}" for line in differing)
     without_gates = stored.model_copy(update={"gates": ()})
-    card = texts(loaded.folder, loaded.manifest, loaded.endpoint, without_gates)[CARD]
-    evidence = Evidence(run, loaded.manifest, without_gates, card, missing_blocks(card), differing)
+    evidence = Evidence(run, loaded.manifest, without_gates, differing, attached)
     judged = stored.model_copy(update={"gates": tuple(gates(evidence))})
     yield from (f"{REPORT}: {line}" for line in report_differences(stored, judged, exact))
+
+
+def _wrong_external_gate(stored: Report, attached: Sequence[ExternalValidation]) -> Iterator[str]:
+    """Judge the only gate that needs no predictions."""
+    holds, sentence = external_verdict(attached, simulated=False)
+    for at, gate in enumerate(stored.gates):
+        if gate.number == EXTERNAL_GATE and (gate.holds, gate.sentence) != (holds, sentence):
+            yield f"{REPORT}: gates[{at}] is {gate.sentence!r}, the folder {FOLDER} gives {sentence!r}"
 
 
 def _wrong_texts(loaded: Checkpoint, stored: Report) -> Iterator[str]:

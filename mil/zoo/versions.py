@@ -47,6 +47,16 @@ def parse(version: str) -> Version:
     return major, minor, patch
 
 
+def next_patch(version: str) -> str:
+    """Return the version that follows where only card, report or figures changed.
+
+    Raises:
+        ConfigError: if the version does not have the form X.Y.Z.
+    """
+    major, minor, patch = parse(version)
+    return f"{major}.{minor}.{patch + 1}"
+
+
 def change(old: Manifest, new: Manifest) -> tuple[Change, str]:
     """Return the smallest change of version that the new manifest needs, and the first thing that differs."""
     for kind, differences in ((Change.MAJOR, _changes_of_meaning), (Change.MINOR, _changes_of_fit)):

@@ -184,3 +184,12 @@ def test_predict_withholds_results_of_novel_bags(crc_run: Path) -> None:
     reported_scores = predictions[predictions["withheld"] == ""].set_index("patient")["p_MSI-H"]
     assert reported_scores.to_dict() == run_scores[reported_scores.index].to_dict()
     assert predictions.loc[predictions["withheld"] != "", "p_MSI-H"].isna().all()
+
+
+def test_what_a_member_lacks_is_left_out_of_the_ensemble(caplog: pytest.LogCaptureFixture) -> None:
+    tables = [member(Binary(), 0).assign(calibrated_1=0.5, call="x"), member(Binary(), 1).assign(call="x")]
+    for order in (tables, tables[::-1]):
+        together = combined([Binary()] * 2, order)
+        assert "calibrated_1" not in together
+        assert together["call"].tolist() == ["x"] * len(together)
+    assert "left out calibrated_1, which not every member has" in caplog.text

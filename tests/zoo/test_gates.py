@@ -11,14 +11,15 @@ import pytest
 
 from mil import checkpoint
 from mil.cards import card
+from mil.cards.external import ExternalCohort, ExternalValidation
 from mil.fitted.novelty import Novelty
 from mil.fitted.novelty import fit as fit_novelty
 from mil.fitted.options import NoveltyOptions
 from mil.report.report_files import read_report
-from mil.report.schema import FittedOn, Report
+from mil.report.schema import Estimate, FittedOn, Report
 from mil.report.sections.subgroups import Subgroups
 from mil.runs.run import open_run
-from mil.zoo.gates import GATES, Evidence, gate_lines, gates
+from mil.zoo.gates import GATES, Evidence, external_verdict, gate_lines, gates
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def evidence(crc_run: Path) -> Evidence:
     """Of a run of two folds."""
     place = crc_run / "fold_0" / "checkpoint"
     report = read_report(place / "report.json")
-    return Evidence(open_run(crc_run), checkpoint.read_manifest(place), report, "No external validation.", [], [])
+    return Evidence(open_run(crc_run), checkpoint.read_manifest(place), report)
 
 
 def judged(evidence: Evidence, number: int) -> tuple[bool | None, str]:
@@ -123,10 +124,15 @@ def test_the_gate_and_the_card_state_one_tier(evidence: Evidence, target: str, l
 def test_only_groups_of_enough_patients_count_as_estimable(evidence: Evidence) -> None:
     section = evidence.all_folds.section(Subgroups)
     assert section is not None
-    rows = section.rows
-    estimable = sum(row.value.value is not None for row in rows)
-    assert estimable < len(rows), "the small cohort has groups that are too small"
-    assert judged(evidence, 6) == (True, f"{len(rows)} rows, {estimable} of them estimable.")
+    rows = [row for row in section.rows if row.variable != "all"]
+    assert all(row.value.value is None for row in rows), "the small cohort has groups that are too small"
+    assert judged(evidence, 6) == (False, f"{len(rows)} subgroups, 0 of them estimable.")
+    large = [row.model_copy(update={"value": Estimate(value=0.8)}) for row in section.rows]
+    sections = evidence.all_folds.sections | {"subgroups": section.model_copy(update={"rows": tuple(large)})}
+    assert judged(with_run(evidence, sections=sections), 6) == (
+        True,
+        f"{len(rows)} subgroups, {len(rows)} of them estimable.",
+    )
 
 
 def test_simple_models_have_to_be_there(evidence: Evidence) -> None:
@@ -180,8 +186,43 @@ def test_a_tool_that_lets_a_stand_in_pass_fails_the_gate_of_unlike_inputs(eviden
     assert (holds, sentence.split(";")[0]) == (False, "1 of 1 stand-ins withheld")
 
 
-def test_lost_blocks_changed_numbers_and_silence_do_not_hold(evidence: Evidence) -> None:
-    assert judged(replace(evidence, missing_blocks=["12"]), 8) == (False, "1 of the card's blocks missing: 12.")
+def test_what_nobody_stated_and_changed_numbers_do_not_hold(evidence: Evidence) -> None:
+    assert judged(evidence, 8) == (True, "10 of 10 statements that only people can make.")
+    tool = evidence.manifest.tool.model_copy(update={"users": None, "out_of_scope": ()})
+    silent = replace(evidence, manifest=evidence.manifest.model_copy(update={"tool": tool}))
+    expected = "8 of 10 statements that only people can make; not stated: users, out of scope."
+    assert judged(silent, 8) == (False, expected)
     assert judged(replace(evidence, differing=["metrics.auroc.low is 0"]), 9)[0] is False
-    assert judged(replace(evidence, card="validated everywhere"), 10)[0] is False
-    assert judged(evidence, 10)[0] is True
+
+
+def test_a_cut_that_its_patients_do_not_give_is_not_frozen(evidence: Evidence) -> None:
+    (decision,) = evidence.manifest.fitted.decisions
+    moved = decision.model_copy(update={"cuts": (decision.cuts[0] * 1.001,)})
+    holds, sentence = judged(fitted(evidence, decisions=(moved,)), 5)
+    assert holds is False
+    assert sentence.startswith("1 of 1 decisions are not those of their patients: MSI-H is cut at ")
+    rounded = decision.model_copy(update={"cuts": (decision.cuts[0] * (1 + 1e-9),)})
+    assert judged(fitted(evidence, decisions=(rounded,)), 5)[0] is True
+
+
+def test_only_an_external_cohort_of_the_tools_kind_of_patients_counts() -> None:
+    def validation(n: int, simulated: bool, overlap: int | None = 0) -> ExternalValidation:
+        cohort = ExternalCohort(
+            key="a",
+            name="A",
+            patients={"n": n},
+            simulated=simulated,
+            overlap=overlap,
+            sha256="",
+            weights_sha256="",
+            report_sha256="",
+        )
+        return ExternalValidation(cohort, Report())
+
+    assert external_verdict([], simulated=True) == (False, "0 external cohorts: no external validation.")
+    pretended, real = validation(30, simulated=True), validation(50, simulated=False)
+    assert external_verdict([pretended], simulated=True) == (True, "1 external cohorts, 30 patients.")
+    assert external_verdict([pretended], simulated=False)[0] is False
+    holds, sentence = external_verdict([pretended, real], simulated=False)
+    assert (holds, sentence.split(";")[0]) == (True, "1 external cohorts, 50 patients")
+    assert "could not be checked" in external_verdict([validation(9, False, None)], simulated=False)[1]
