@@ -259,6 +259,7 @@ def predict(
     batch_axis: bool = False,
     slide_mpp: float | None = None,
     allow: Collection[str] = (),
+    key: FilePath | None = None,
 ) -> pd.DataFrame:
     """Predict slides or patients without labels.
 
@@ -273,6 +274,7 @@ def predict(
         batch_axis: Accept features of shape `(1, tiles, width)`.
         slide_mpp: Micrometres per level-0 pixel, for tile positions in micrometres.
         allow: Classes outside this package that the checkpoint may import.
+        key: Public key (PEM) of the required signer of every tool; of a loaded one it was checked by `load`.
 
     Returns:
         One row per slide, or per patient of the cohort: tool, version and whether it is simulated, scores, calls with
@@ -283,7 +285,7 @@ def predict(
         MilError: Features or cohort cannot be read or do not fit the tool.
     """
     tools = [tool] if isinstance(tool, str | Path | Predictor) else list(tool)
-    checkpoints = [_checkpoint(each, allow) for each in tools]
+    checkpoints = [_checkpoint(each, allow, key) for each in tools]
     trained = checkpoints[0].reading
     reading = Reading(layout or trained.layout, batch_axis or trained.batch_axis, slide_mpp or trained.slide_mpp)
     table, slide_table = _path(cohort), _path(slides)
@@ -345,8 +347,8 @@ def evaluate(
     )
 
 
-def _checkpoint(tool: Tool, allow: Collection[str] = ()) -> Checkpoint:
-    return (tool if isinstance(tool, Predictor) else load(tool, allow)).checkpoint
+def _checkpoint(tool: Tool, allow: Collection[str] = (), key: FilePath | None = None) -> Checkpoint:
+    return (tool if isinstance(tool, Predictor) else load(tool, allow, key)).checkpoint
 
 
 def _path(given: FilePath | None) -> Path | None:

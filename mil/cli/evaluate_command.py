@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mil.cli.zoo_commands import Key
 from mil.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def evaluate(
     simulated: Simulated = False,
     trained: Trained = None,
     date: Date = None,
+    key: Key = None,
 ) -> None:
     """Evaluate a run, a checkpoint on a new cohort, or predictions of any software.
 
@@ -142,7 +144,7 @@ def evaluate(
         sensitivity=sensitivity,
         specificity=specificity,
     )
-    external = _given(cohort=cohort, features=features, slides=slides)
+    external = _given(cohort=cohort, features=features, slides=slides, key=key)
     attachment = _attachment(attach, name, centre, dates, simulated, trained, date)
     if (run is None) == (predictions is None):
         raise ConfigError("mil evaluate: expected a run folder, a checkpoint or --predictions, one of them")
@@ -162,7 +164,7 @@ def evaluate(
         return
     if features is None or out is None:
         raise ConfigError("--cohort: expected --features and --out beside it")
-    _evaluate_checkpoint(resolve(str(run)), cohort, features, slides, out, resamples, attachment)
+    _evaluate_checkpoint(resolve(str(run)), cohort, features, slides, out, resamples, attachment, key)
 
 
 def _attachment(
@@ -208,10 +210,13 @@ def _evaluate_checkpoint(
     out: Path,
     resamples: int | None,
     attachment: "Attachment | None",
+    key: Path | None,
 ) -> None:
     from mil import checkpoint
     from mil.runs.evaluate import RESAMPLES, evaluate_checkpoint
+    from mil.zoo.policy import check_origin
 
+    check_origin(folder, key)
     loaded = checkpoint.load(folder)
     if attachment is not None:
         attachment.check(loaded)

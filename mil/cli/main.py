@@ -244,14 +244,16 @@ def calibrate(
             help="recalibrate probabilities (platt, temperature, isotonic) or risks (baseline, baseline_slope) instead",
         ),
     ] = None,
+    key: zoo_commands.Key = None,
 ) -> None:
     """Set a checkpoint's threshold, or its calibration, by patients of a new site whose outcome is known."""
     from mil.cli import calibrate_command
+    from mil.zoo.policy import check_origin
     from mil.zoo.registry import resolve
 
-    calibrate_command.calibrate(
-        resolve(checkpoint), features, cohort, slides, out, decision, sensitivity, confidence, method
-    )
+    folder = resolve(checkpoint)
+    check_origin(folder, key)
+    calibrate_command.calibrate(folder, features, cohort, slides, out, decision, sensitivity, confidence, method)
 
 
 @app.command()
@@ -272,6 +274,7 @@ def predict(
     allow: Annotated[
         list[str] | None, typer.Option(help="a class outside this package that the checkpoint may import")
     ] = None,
+    key: zoo_commands.Key = None,
 ) -> None:
     """Predict slides without labels; the table says which tool, version and threshold made each call."""
     from mil import api, files
@@ -290,6 +293,7 @@ def predict(
         batch_axis=batch_axis,
         slide_mpp=slide_mpp,
         allow=allow or (),
+        key=key,
     )
     if says_simulated(table):
         typer.echo(SIMULATED, err=True)

@@ -1,16 +1,18 @@
 """`mil zoo` and `mil release`: released tools, here and in registries."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(name="zoo", help="Released tools: list, show, pull, push, verify.", no_args_is_help=True)
+app = typer.Typer(name="zoo", help="Released tools: list, show, pull, push, sign, verify.", no_args_is_help=True)
 Registry = Annotated[
     str | None,
     typer.Option(envvar="MIL_REGISTRY", help="a folder, an fsspec URL, or hf://owner/repo"),
 ]
+SIGNED, REFUSED = "signed", "signature refused"
 _DATA = {True: "SIMULATED", False: "patients", None: "manifest cannot be read"}
 """What a tool was trained on, in the list of tools."""
 Key = Annotated[Path | None, typer.Option(help="public key (PEM) of the required signer")]
@@ -82,6 +84,20 @@ def push(
 
 
 @app.command()
+def sign(
+    folder: Annotated[Path, typer.Argument(help="a released folder")],
+    key: Annotated[Path, typer.Option(help="private elliptic-curve key (PEM)")],
+) -> None:
+    """Sign a released folder; the signature is the file FOLDER.sig beside it, and belongs to every copy."""
+    from mil import checkpoint
+    from mil.zoo import signing
+    from mil.zoo.release import check_release
+
+    check_release(folder, checkpoint.read_manifest(folder))
+    typer.echo(str(signing.sign(folder, key)))
+
+
+@app.command()
 def verify(
     folders: Annotated[
         list[str] | None, typer.Argument(help="folders or names; default: all installed and pulled tools")
@@ -89,27 +105,51 @@ def verify(
     key: Key = None,
     processes: Annotated[int, typer.Option(min=1, help="processes that verify in parallel")] = 2,
 ) -> None:
-    """Check files, weights, golden predictions, and every number of the cards against the stored predictions.
+    """Check signatures, files, weights, figures, and every number of the cards against the stored predictions.
 
-    Prints one line per tool. Exit code 1 if any of them fails.
+    The first line says how many releases are signed, then one line follows per tool and per index. Exit code 1 if any
+    of them fails.
     """
-    from mil.errors import CheckpointError
-    from mil.zoo import signing
     from mil.zoo.registry import local, resolve
-    from mil.zoo.verify import verify_all
+    from mil.zoo.verify import verify_all, verify_index
 
     places = [resolve(name) for name in folders] if folders else [folder for _, _, folder in local()]
+    signatures = {place: _signature(place, key) for place in places}
+    typer.echo(_signatures_line([state for state, _ in signatures.values()]))
     sound = True
     for place, problems in verify_all(places, processes):
-        try:
-            signed = signing.verify(place, key)
-        except CheckpointError as error:
-            signed, problems = "signature refused", [*problems, str(error)]
-        sound = sound and not problems
-        summary = "; ".join(problems[:5]) + (f" and {len(problems) - 5} more" if len(problems) > 5 else "")
-        typer.echo(f"{place.name}: {summary or 'sound'} ({signed})")
-        sys.stdout.flush()
+        state, refusals = signatures[place]
+        sound = _print_verdict(place.name, [*refusals, *problems], f" ({state})") and sound
+    for folder in dict.fromkeys(place.parent for place in places):
+        problems_of_index = verify_index(folder, [place.name for place in places if place.parent == folder])
+        if problems_of_index is not None:
+            sound = _print_verdict(f"{folder.name}/README.md", problems_of_index) and sound
     raise typer.Exit(0 if sound else 1)
+
+
+def _signature(place: Path, key: Path | None) -> tuple[str, list[str]]:
+    """Return the state of a signature, and why it is refused."""
+    from mil.errors import CheckpointError
+    from mil.zoo.policy import check_origin
+
+    try:
+        return check_origin(place, key), []
+    except CheckpointError as error:
+        return REFUSED, [str(error)]
+
+
+def _signatures_line(states: Sequence[str]) -> str:
+    """Say how many releases are signed, and what an unsigned one does not prove."""
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    note = "; where no signature was checked, files that agree may all have been changed together"
+    return f"signatures: {counts or 'no release'}{note if set(states) - {SIGNED} else ''}"
+
+
+def _print_verdict(name: str, problems: Sequence[str], state: str = "") -> bool:
+    summary = "; ".join(problems[:5]) + (f" and {len(problems) - 5} more" if len(problems) > 5 else "")
+    typer.echo(f"{name}: {summary or 'sound'}{state}")
+    sys.stdout.flush()
+    return not problems
 
 
 def release(run: Path, version: str, out: Path, fold: int, note: str | None, date: str | None) -> None:

@@ -190,7 +190,7 @@ def _describe_checkpoint(run: Run, all_folds: Report, manifest: Manifest, fold: 
     checkpoint.seal(place, manifest)
 
 
-def _latest_log(place: Path) -> Path:
+def latest_log(place: Path) -> Path:
     """Return the newest file of Lightning's CSV logger next to a checkpoint."""
     logs = sorted(place.parent.glob("log/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime_ns)
     return logs[-1] if logs else place.parent / "log" / "metrics.csv"
@@ -207,7 +207,7 @@ def draw_figures(run: Run, report: Report, place: Path, fold: int | None = None)
     if report.metrics:
         draw(evaluation(run, tables_of_fold(run.tables, fold)), report, place / FIGURES)
     checkpoints = {number: path for number, path in checkpoints_in(run.folder).items() if fold in (None, number)}
-    logs = {f"fold {number}": _latest_log(path) for number, path in checkpoints.items()}
+    logs = {f"fold {number}": latest_log(path) for number, path in checkpoints.items()}
     if logs := {name: path for name, path in logs.items() if path.is_file()}:
         draw_learning(logs, run.endpoint.metric, place / FIGURES)
 

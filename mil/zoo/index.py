@@ -1,5 +1,6 @@
 """List the released tools in model_cards/README.md, and show a card's facts in a terminal."""
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from mil.stats.estimate import format_p
 from mil.stats.multiple_tests import holm
 from mil.zoo.external import read_external
 
-INDEX = "README.md"
+INDEX, TITLE = "README.md", "# Released tools"
 CATEGORIES = {"workflow": "Workflow", "biomarker": "Biomarkers", "outcome": "Outcomes"}
 """Headings of the categories, in the order of the index; other categories follow."""
 HEADS = (
@@ -39,6 +40,7 @@ HEADS = (
 )
 WIDTH = 80
 _MARGIN = 18
+_ROW = re.compile(r"^\| \[.*?\]\(([^/)\s]+)/README\.md\).*$", re.MULTILINE)
 _NOT_AVAILABLE = "not available"
 _USE = """\
 Score slides from features of their tiles, and show what a tool is:
@@ -66,8 +68,26 @@ def write_index(folder: Path) -> None:
     Raises:
         CheckpointError: if a folder does not match its manifest.
     """
-    places = [path.parent for path in sorted(folder.glob(f"[!.]*/{checkpoint.MANIFEST}"))]
-    files.write(folder / INDEX, index([_facts(place) for place in places]))
+    files.write(folder / INDEX, index_of(folder))
+
+
+def index_of(folder: Path) -> str:
+    """Return the index of all released tools of a folder.
+
+    Raises:
+        CheckpointError: if a folder does not match its manifest.
+    """
+    return index([_facts(place) for place in released_folders(folder)])
+
+
+def released_folders(folder: Path) -> list[Path]:
+    """Return the released tools of a folder, by name."""
+    return [path.parent for path in sorted(folder.glob(f"[!.]*/{checkpoint.MANIFEST}"))]
+
+
+def tool_rows(text: str) -> dict[str, str]:
+    """Return the line of each tool in the text of an index, by the tool's folder."""
+    return {match[1]: match[0] for match in _ROW.finditer(text)}
 
 
 def _facts(place: Path) -> Facts:
@@ -77,7 +97,7 @@ def _facts(place: Path) -> Facts:
 def index(tools: Sequence[Facts]) -> str:
     """Return the text of the index."""
     banner = SIMULATED if any(facts.simulated for facts in tools) else RESEARCH
-    lines = [f"> **{banner}**", "", "# Released tools", ""]
+    lines = [f"> **{banner}**", "", TITLE, ""]
     if not tools:
         return "\n".join([*lines, "None is released yet. `mil release RUN --version X.Y.Z` puts one here.", ""])
     lines += [_USE]

@@ -20,6 +20,7 @@ from mil.inference.provenance import with_origin
 from mil.manifest import Manifest
 from mil.models.mil_model import Output
 from mil.runs.describe import CARD
+from mil.zoo.policy import check_origin
 from mil.zoo.registry import resolve
 
 Array = NDArray[Any] | Tensor
@@ -139,18 +140,21 @@ class Predictor:
             return output.logits.cpu()  # (1, c)
 
 
-def load(name: str | Path, allow: Collection[str] = ()) -> Predictor:
+def load(name: str | Path, allow: Collection[str] = (), key: str | Path | None = None) -> Predictor:
     """Load and verify a released tool, given by name (`msi-crc`, `msi-crc@1.0.0`) or folder.
 
     Args:
         name: Name of a tool that comes with the package or was pulled, or a checkpoint folder.
         allow: Classes outside this package that the checkpoint may use.
+        key: Public key (PEM) of the required signer; by default what the policy of this machine demands.
 
     Raises:
         ConfigError: if there is no such tool.
-        CheckpointError: if the folder does not match its manifest.
+        CheckpointError: if the folder does not match its manifest, or is not signed as required.
     """
-    return Predictor(checkpoints.load(resolve(name), allow))
+    folder = resolve(name)
+    check_origin(folder, None if key is None else Path(key))
+    return Predictor(checkpoints.load(folder, allow))
 
 
 def _as_list(arrays: Arrays) -> list[Array]:

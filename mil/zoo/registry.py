@@ -23,6 +23,7 @@ from mil.errors import CheckpointError, ConfigError
 from mil.manifest import Manifest, parsed
 from mil.study import build
 from mil.zoo import signing
+from mil.zoo.policy import check_origin
 from mil.zoo.stores import Store, store
 from mil.zoo.versions import parse
 
@@ -139,7 +140,7 @@ def pull(address: str, name: str, out: Path | None = None, key: Path | None = No
         files.write(draft / checkpoint.MANIFEST, content)
         checkpoint.read_manifest(draft)
         signature = _download_signature(source, f"{root}{signing.SUFFIX}", draft)
-        _log_signature(signing.verify(draft, key), f"{tool}@{version}")
+        _log_signature(check_origin(draft, key), f"{tool}@{version}")
         if signature is not None:
             signature.replace(signing.signature_path(place))
         draft.rename(place)
@@ -218,7 +219,7 @@ def _existing(place: Path, content: bytes, key: Path | None) -> Path:
     if not path.is_file() or path.read_bytes() != content:
         raise ConfigError(f"{place}: exists with other content, expected a new folder")
     checkpoint.read_manifest(place)
-    _log_signature(signing.verify(place, key), place.name)
+    _log_signature(check_origin(place, key), place.name)
     return place
 
 

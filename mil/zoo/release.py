@@ -6,7 +6,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import pandas as pd
-from PIL import Image
 
 from mil import checkpoint, files
 from mil.cards.external import FOLDER
@@ -16,12 +15,13 @@ from mil.errors import CheckpointError, ConfigError
 from mil.manifest import Manifest
 from mil.report.report_files import read_report, write_report
 from mil.report.schema import GateResult, Report
-from mil.runs.describe import FIGURES, REPORT, draw_figures
+from mil.runs.describe import FIGURES, REPORT, latest_log
 from mil.runs.evaluate import EvaluatedCohort
 from mil.runs.run import open_run
 from mil.runs.states import checkpoints_in, read_states, write_states
 from mil.zoo import golden
 from mil.zoo.external import StatedCohort, attach, read_external
+from mil.zoo.figures import EPOCHS, draw_figures
 from mil.zoo.gates import EXTERNAL_GATE, GATES, Evidence, external_verdict, gates
 from mil.zoo.index import INDEX, write_index
 from mil.zoo.released import TABLES, misplaced, texts
@@ -29,8 +29,6 @@ from mil.zoo.signing import signature_path
 from mil.zoo.verify import recompute, report_differences
 from mil.zoo.versions import CHANGELOG, change, changelog, check_version, next_patch, parse
 
-SCALE, COLOURS = 0.5, 24
-"""Released figures have half the size of a run's (100 dots per inch) and few colours."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -71,6 +69,8 @@ def release(
         shutil.copytree(source, draft)
         files.write(draft / CHANGELOG, changes)
         golden.write(loaded, draft)
+        if (log := latest_log(source)).is_file():
+            files.write(draft / EPOCHS, log.read_bytes())
         if before is not None and before.files.get(checkpoint.WEIGHTS) == loaded.manifest.files[checkpoint.WEIGHTS]:
             _copy_external(place, draft)
         if manifest.data.simulated:
@@ -88,9 +88,8 @@ def describe_release(run_folder: Path, draft: Path, loaded: Checkpoint, manifest
     """Judge the gates and write report, card, XML and page with their results."""
     report = read_report(draft / REPORT)
     run = open_run(run_folder)
-    if not (draft / FIGURES).is_dir():
-        draw_figures(run, report, draft, manifest.data.split.fold)
-    _shrink_figures(draft / FIGURES)
+    shutil.rmtree(draft / FIGURES, ignore_errors=True)  # those of a run are larger
+    draw_figures(run, report, draft, manifest.data.split.fold)
     differing = report_differences(report, recompute(run, loaded, report), exact=True)
     results = gates(Evidence(run, manifest, report, differing, read_external(draft)))
     _write_texts(draft, manifest, loaded.endpoint, report.model_copy(update={"gates": tuple(results)}))
@@ -153,6 +152,16 @@ def attach_external(
     return version
 
 
+def check_release(folder: Path, manifest: Manifest) -> None:
+    """Check that a folder holds what a release holds.
+
+    Raises:
+        CheckpointError: if it is another checkpoint.
+    """
+    if misplaced(manifest):
+        raise CheckpointError(f"{folder}: is not a release, expected a folder that mil release wrote")
+
+
 def check_attachable(release: Checkpoint, stated: StatedCohort, run: Path | None = None) -> None:
     """Check what can be checked before a cohort is predicted.
 
@@ -160,8 +169,7 @@ def check_attachable(release: Checkpoint, stated: StatedCohort, run: Path | None
         CheckpointError: if the checkpoint is no release.
         ConfigError: if a cohort of this name is attached, or the run is not the one that was released.
     """
-    if misplaced(release.manifest):
-        raise CheckpointError(f"{release.folder}: is not a release, expected a folder that mil release wrote")
+    check_release(release.folder, release.manifest)
     if any(validation.cohort.key == stated.key for validation in read_external(release.folder)):
         raise ConfigError(f"--attach: a cohort named {stated.name} is attached, expected another --name")
     weights = release.manifest.files[checkpoint.WEIGHTS]
@@ -172,17 +180,6 @@ def check_attachable(release: Checkpoint, stated: StatedCohort, run: Path | None
         raise ConfigError(
             f"--trained {run}: has other weights than {release.folder}, expected the run that was released"
         )
-
-
-def _shrink_figures(folder: Path) -> None:
-    """Store figures as small PNG files of few colours, since git and hubs keep every version of them."""
-    for path in sorted(folder.glob("*.svg")):
-        path.unlink()
-    for path in sorted(folder.glob("*.png")):
-        with Image.open(path) as image:
-            size = round(image.width * SCALE), round(image.height * SCALE)
-            small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS).quantize(COLOURS)
-        small.save(path, optimize=True)
 
 
 def _checkpoint_folder(run: Path, fold: int) -> Path:

@@ -12,6 +12,7 @@ from mil.report.schema import Report
 from mil.runs.describe import CARD, FIGURES, PAGE, REPORT, figure_names, page, page_title
 from mil.runs.states import STATES
 from mil.zoo.external import external_companion, read_external
+from mil.zoo.figures import EPOCHS
 from mil.zoo.golden import GOLDEN
 from mil.zoo.versions import CHANGELOG, HEAD
 
@@ -21,7 +22,7 @@ TABLES = ("predictions.csv", "baseline.csv", "covariates.csv", "oracle.csv", "pa
 ALWAYS = (checkpoint.WEIGHTS, CARD, XML, REPORT, PAGE, CHANGELOG, GOLDEN)
 BLOCKS = 25
 """Number of blocks of a card, counted from 0."""
-_FIGURE_ENDINGS = (".png", ".svg")
+_FIGURE_ENDING = ".png"
 _BLOCK = re.compile(r"^## (\d+)\. ", re.MULTILINE)
 
 
@@ -46,7 +47,7 @@ def misplaced(manifest: Manifest) -> list[str]:
     """Return a line for each file that a release lacks and for each that does not belong in it."""
     simulated = manifest.data.simulated
     required = {*ALWAYS, *(("predictions.csv", "patients.csv") if simulated else ())}
-    allowed = {*required, *((*TABLES, STATES) if simulated else ())}
+    allowed = {*required, EPOCHS, *((*TABLES, STATES) if simulated else ())}
     listed = set(manifest.files)
     required |= {companion for name in listed if (companion := external_companion(name)) is not None}
     missing = [f"{name} is missing" for name in sorted(required - listed)]
@@ -56,4 +57,4 @@ def misplaced(manifest: Manifest) -> list[str]:
 
 def _is_figure(name: str) -> bool:
     folder, _, file = name.partition("/")
-    return folder == FIGURES and "/" not in file and file.endswith(_FIGURE_ENDINGS)
+    return folder == FIGURES and "/" not in file and file.endswith(_FIGURE_ENDING)

@@ -15,7 +15,8 @@ SUFFIX = ".sig"
 
 def signature_path(folder: Path) -> Path:
     """Return the path of a folder's signature."""
-    return folder.with_name(f"{folder.name}{SUFFIX}")
+    place = folder.absolute()  # `.` has no name
+    return place.with_name(f"{place.name}{SUFFIX}")
 
 
 def sign(folder: Path, private_key: Path) -> Path:
@@ -58,7 +59,7 @@ def verify(folder: Path, public_key: Path | None, signature: Path | None = None)
     _check_key_exists(public_key)
     try:
         verifying.Config().use_elliptic_key_verifier(public_key=public_key).verify(folder, path)
-    except (ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # whatever the library raises on a file from elsewhere, it is no signature
         message = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{folder}: the signature does not match ({message})") from None
     return "signed"

@@ -3,7 +3,7 @@
 import json
 import math
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import zip_longest
 from pathlib import Path
@@ -22,8 +22,11 @@ from mil.runs.run import PATIENTS, Run, one_row_per_patient, read_tables
 from mil.runs.states import read_states
 from mil.tables import read_table
 from mil.zoo import external, golden
+from mil.zoo.figures import figure_problems, redrawn_problems
 from mil.zoo.gates import EXTERNAL_GATE, Evidence, external_verdict, gates
+from mil.zoo.index import INDEX, TITLE, index_of, index_row, released_folders
 from mil.zoo.released import misplaced, missing_blocks, texts
+from mil.zoo.versions import CHANGELOG, changelog_problems
 
 TOLERANCE = 1e-6
 """Relative; on another platform than the one that made the release."""
@@ -33,7 +36,8 @@ def verify(folder: Path) -> list[str]:
     """Return everything that is wrong with a released folder, one line each that names the file.
 
     Checks the files against the manifest, the weights, the golden predictions, every number of the report against the
-    stored predictions, and the card, its XML and the report page byte for byte against manifest and report.
+    stored predictions, the figures against their numbers, external validations against the weights, the changelog, and
+    the card, its XML and the report page byte for byte against all of these.
     """
     try:
         loaded = checkpoint.load(folder)
@@ -43,8 +47,33 @@ def verify(folder: Path) -> list[str]:
         stored = read_report(folder / REPORT)
         return [
             *external.problems(folder, loaded.manifest),
+            *figure_problems(folder, stored),
             *_wrong_numbers(loaded, stored),
             *_wrong_texts(loaded, stored),
+        ]
+    except (MilError, OSError) as error:
+        return [str(error)]
+
+
+def verify_index(folder: Path, tools: Collection[str]) -> list[str] | None:
+    """Return everything that is wrong with the index beside released folders; None if there is none.
+
+    Args:
+        folder: The folder of the releases.
+        tools: Releases whose rows are checked; if these are all, every line is.
+    """
+    path = folder / INDEX
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if TITLE not in text.splitlines():
+        return None
+    try:
+        if {place.name for place in released_folders(folder)} <= set(tools):
+            expected = index_of(folder)
+            line = _first_different_line(text, expected)
+            return [] if text == expected else [f"line {line} is not what manifests and reports give"]
+        rows = text.splitlines()
+        return [
+            f"the row of {tool} is not what its report gives" for tool in tools if index_row(folder / tool) not in rows
         ]
     except (MilError, OSError) as error:
         return [str(error)]
@@ -124,6 +153,8 @@ def _wrong_numbers(loaded: Checkpoint, stored: Report) -> Iterator[str]:
     run, exact = released_run(loaded, stored), golden.made_here(loaded.folder)
     differing = report_differences(stored, recompute(run, loaded, stored), exact)
     yield from (f"{REPORT}: {line}" for line in differing)
+    if exact and not differing:
+        yield from redrawn_problems(run, stored, loaded.folder, loaded.manifest.data.split.fold)
     without_gates = stored.model_copy(update={"gates": ()})
     evidence = Evidence(run, loaded.manifest, without_gates, differing, attached)
     judged = stored.model_copy(update={"gates": tuple(gates(evidence))})
@@ -144,6 +175,8 @@ def _wrong_texts(loaded: Checkpoint, stored: Report) -> Iterator[str]:
         if text != expected:
             line = _first_different_line(text, expected)
             yield f"{name}: line {line} is not what manifest.json and report.json give"
+    changes = (loaded.folder / CHANGELOG).read_text(encoding="utf-8")
+    yield from (f"{CHANGELOG}: {line}" for line in changelog_problems(changes, loaded.manifest.tool.version))
     card = (loaded.folder / CARD).read_text(encoding="utf-8")
     yield from (f"{CARD}: block {number} is missing" for number in missing_blocks(card))
 

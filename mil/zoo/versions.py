@@ -13,6 +13,7 @@ Below 1.0.0 nothing is promised yet: a minor version is enough for a change that
 import re
 from collections.abc import Iterator
 from enum import IntEnum
+from itertools import pairwise
 
 from mil.checkpoint import WEIGHTS
 from mil.errors import ConfigError
@@ -23,6 +24,7 @@ HEAD = "# Changes\n\n"
 Version = tuple[int, int, int]
 _SEMANTIC = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_ENTRY = re.compile(r"- (?P<version>\d+\.\d+\.\d+)(?: \(\d{4}-\d{2}-\d{2}\))?: \S.*")
 _MEANING = ("question", "ground_truth", "decision", "calibration")
 
 
@@ -85,6 +87,29 @@ def _changes_of_fit(old: Manifest, new: Manifest) -> Iterator[str]:
         yield "weights"
     names = ("model", "covariates", "fitted", "data", "training")
     yield from (name for name in names if getattr(old, name) != getattr(new, name))
+
+
+def changelog_problems(text: str, version: str) -> Iterator[str]:
+    """Yield what is wrong with the changelog of a release: its form, and versions that do not fall down to the first.
+
+    Args:
+        text: `CHANGELOG.md`.
+        version: Version of the release, which stands first.
+    """
+    lines = text.removeprefix(HEAD).splitlines()
+    if not text.startswith(HEAD) or not lines:
+        yield "expected a heading and a line for each version"
+        return
+    entries = [_ENTRY.fullmatch(line) for line in lines]
+    if None in entries:
+        yield f"line {entries.index(None) + 1 + HEAD.count(chr(10))} is not '- X.Y.Z (date): what changed'"
+        return
+    versions = [entry["version"] for entry in entries if entry is not None]
+    if versions[0] != version:
+        yield f"begins with {versions[0]}, the manifest is of {version}"
+    for newer, older in pairwise(versions):
+        if parse(newer) <= parse(older):
+            yield f"{newer} stands above {older}"
 
 
 def check_version(old: Manifest, new: Manifest, version: str, place: str) -> None:

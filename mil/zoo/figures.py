@@ -1,0 +1,130 @@
+"""The figures of a release: drawn small, and bound to the numbers that they show.
+
+Every PNG holds, as text, the digest of the report that it was drawn from, the digest of its own pixels, and what drew
+it. On the platform that made them figures are drawn again and compared pixel by pixel; elsewhere, where fonts and
+rounding differ, and for real patients, whose predictions are not released, the digests are compared.
+"""
+
+import hashlib
+import json
+import platform
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib as mpl
+import PIL
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from mil.report.figures import draw, draw_learning
+from mil.report.schema import Report
+from mil.runs.describe import FIGURES, evaluation, tables_of_fold
+from mil.runs.run import Run
+
+EPOCHS = "epochs.csv"
+"""Losses and metrics by epoch, from which the learning curve of a release is drawn; it holds nothing of patients."""
+SCALE, COLOURS = 0.5, 24
+"""Released figures have half the size of a run's (100 dots per inch) and few colours."""
+NUMBERS, PIXELS, DRAWN_BY = "mil-numbers", "mil-pixels", "mil-drawn-by"
+"""Keys of the text in a PNG."""
+
+
+def draw_figures(run: Run, report: Report, folder: Path, fold: int) -> None:
+    """Draw the figures of a release into `folder/figures`, from the tables of a run and from `epochs.csv`.
+
+    Args:
+        run: The run, or the released folder.
+        report: Report of the checkpoint.
+        folder: The release.
+        fold: Fold of the checkpoint.
+    """
+    place = folder / FIGURES
+    if report.metrics:
+        draw(evaluation(run, tables_of_fold(run.tables, fold)), report, place)
+    if (log := folder / EPOCHS).is_file():
+        draw_learning({f"fold {fold}": log}, run.endpoint.metric, place)
+    if place.is_dir():
+        _store(place, report)
+
+
+def _store(place: Path, report: Report) -> None:
+    """Store figures as small PNG files of few colours, since git and hubs keep every version of them."""
+    for path in sorted(place.glob("*.svg")):
+        path.unlink()
+    for path in sorted(place.glob("*.png")):
+        with Image.open(path) as image:
+            size = round(image.width * SCALE), round(image.height * SCALE)
+            small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS).quantize(COLOURS)
+        text = PngImagePlugin.PngInfo()
+        for key, value in ((NUMBERS, digest(report)), (PIXELS, _pixels(small)), (DRAWN_BY, drawn_by())):
+            text.add_text(key, value)
+        small.save(path, optimize=True, pnginfo=text)
+
+
+def digest(report: Report) -> str:
+    """Return the digest of everything in a report but the verdicts of its gates, which no figure shows."""
+    numbers = report.model_copy(update={"gates": ()}).model_dump(mode="json")
+    return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()
+
+
+def drawn_by() -> str:
+    """Describe what decides the pixels of a figure here."""
+    return f"matplotlib {mpl.__version__}, pillow {PIL.__version__}, {platform.machine()}"
+
+
+def figure_problems(folder: Path, report: Report) -> Iterator[str]:
+    """Yield each released figure that is not bound to this report or whose pixels were changed, one line each."""
+    for path in sorted((folder / FIGURES).glob("*")):
+        name = f"{FIGURES}/{path.name}"
+        try:
+            text, pixels = _read(path)
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            yield f"{name} is not a figure of a release"
+            continue
+        if text.get(NUMBERS) != digest(report):
+            yield f"{name} was not drawn from the numbers of report.json"
+        if text.get(PIXELS) != pixels:
+            yield f"{name}: pixels are not those that were drawn"
+
+
+def redrawn_problems(run: Run, report: Report, folder: Path, fold: int) -> Iterator[str]:
+    """Draw the figures again and yield each that differs; nothing where other software drew them.
+
+    Args:
+        run: The released folder, with its tables.
+        report: Its report.
+        folder: The release.
+        fold: Fold of the checkpoint.
+    """
+    stored = {path.name: _read(path) for path in sorted((folder / FIGURES).glob("*.png"))}
+    if any(text.get(DRAWN_BY) != drawn_by() for text, _ in stored.values()):
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        if (folder / EPOCHS).is_file():
+            (place / EPOCHS).write_bytes((folder / EPOCHS).read_bytes())
+        draw_figures(run, report, place, fold)
+        drawn = {path.name: _read(path) for path in sorted((place / FIGURES).glob("*.png"))}
+    for name in sorted(stored.keys() | drawn.keys()):
+        if name not in stored:
+            yield f"{FIGURES}/{name} is missing, the report has it"
+        elif name not in drawn:
+            yield f"{FIGURES}/{name}: the report has no such figure"
+        elif stored[name][1] != drawn[name][1]:
+            yield f"{FIGURES}/{name} is not what the stored predictions give"
+
+
+def _read(path: Path) -> tuple[dict[str, str], str]:
+    """Return the text in a PNG and the digest of its pixels.
+
+    Raises:
+        OSError: if it is not an image.
+    """
+    with Image.open(path, formats=("PNG",)) as image:
+        image.load()
+        text = {str(key): str(value) for key, value in getattr(image, "text", {}).items()}
+        return text, _pixels(image)
+
+
+def _pixels(image: Image.Image) -> str:
+    return hashlib.sha256(f"{image.size}".encode() + image.convert("RGB").tobytes()).hexdigest()
