@@ -23,7 +23,7 @@ from mil.cards import (
 )
 from mil.cards.card_facts import RESEARCH, SIMULATED, Facts
 from mil.cards.content import CardBlock, Field, Reference
-from mil.cards.external import ExternalValidation
+from mil.cards.external_validation import ExternalValidation
 from mil.cards.front_matter import front_matter
 from mil.cards.shortfalls import shortfalls
 from mil.endpoints.endpoint import Endpoint

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from mil.cards.content import Field, absent
-from mil.cards.external import ExternalValidation
+from mil.cards.external_validation import ExternalValidation
 from mil.cards.tier import LOWEST, tier
 from mil.endpoints.endpoint import Endpoint
 from mil.manifest import Manifest

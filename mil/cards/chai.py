@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 from mil.cards import cohort_blocks, evidence, fairness, purpose, technical, trust
 from mil.cards.card_facts import NOBODY_REPORTED, Facts
 from mil.cards.content import ABSENT, CardBlock, Field, Reference, absent
-from mil.cards.external import ExternalValidation, summary
+from mil.cards.external_validation import ExternalValidation, summary
 from mil.endpoints.endpoint import Endpoint
 from mil.manifest import Manifest
 from mil.report.page.words import named

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from mil.cards.card_facts import NOBODY_REPORTED, REPORT, Facts, missing
 from mil.cards.content import CardBlock, Field, Subsection, absent
-from mil.cards.external import side_by_side, summary
+from mil.cards.external_validation import side_by_side, summary
 from mil.cards.section_parts import (
     HEADS,
     confusion_table,

@@ -2,7 +2,7 @@
 
 from mil.cards.card_facts import Facts, missing
 from mil.cards.content import CardBlock, Field, Subsection, absent
-from mil.cards.external import NONE
+from mil.cards.external_validation import NONE
 from mil.cards.section_parts import endpoint_reports, estimates_table
 from mil.cards.technical import ONE_RUN
 from mil.report.sections.site_effects import Sites

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mil.report.prediction_columns import PredictionColumns
     from mil.report.schema import Report
     from mil.runs.evaluate import EvaluatedCohort
-    from mil.zoo.external import StatedCohort
+    from mil.zoo.attach import StatedCohort
 
 
 Slides = Annotated[Path | None, typer.Option(help="table of slides, for a cohort with one row per patient")]
@@ -180,7 +180,7 @@ def _attachment(
     if not attach:
         _refuse(given, "goes with --attach")
         return None
-    from mil.zoo.external import StatedCohort
+    from mil.zoo.attach import StatedCohort
 
     if name is None:
         raise ConfigError("--attach: expected --name, the name of the cohort")

@@ -44,7 +44,7 @@ def show(tool: Annotated[str, typer.Argument(help="msi-crc, msi-crc@1.0.0, or a 
     from mil import checkpoint
     from mil.report.report_files import read_report
     from mil.runs.describe import REPORT
-    from mil.zoo.external import read_external
+    from mil.zoo.attach import read_external
     from mil.zoo.index import facts_box
     from mil.zoo.registry import resolve
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mil.cards.external import NONE, ExternalValidation
+from mil.cards.external_validation import NONE, ExternalValidation
 from mil.cards.tier import LOWEST, by_site, new_site_performance, tier
 from mil.fitted.novelty import Novelty
 from mil.fitted.state import FittedState, refit

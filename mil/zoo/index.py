@@ -8,8 +8,8 @@ from pathlib import Path
 from mil import checkpoint, files
 from mil.cards import RESEARCH, SIMULATED, Facts
 from mil.cards.content import Field
-from mil.cards.external import NONE, ExternalValidation
-from mil.cards.external import summary as external_summary
+from mil.cards.external_validation import NONE, ExternalValidation
+from mil.cards.external_validation import summary as external_summary
 from mil.cards.markdown import escaped
 from mil.cards.operating_block import at_the_cut
 from mil.cards.purpose import outputs
@@ -23,7 +23,7 @@ from mil.report.sections.oracle import Oracle
 from mil.runs.describe import REPORT
 from mil.stats.estimate import format_p
 from mil.stats.multiple_tests import holm
-from mil.zoo.external import read_external
+from mil.zoo.attach import read_external
 
 INDEX, TITLE = "README.md", "# Released tools"
 CATEGORIES = {"workflow": "Workflow", "biomarker": "Biomarkers", "outcome": "Outcomes"}

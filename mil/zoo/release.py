@@ -8,7 +8,7 @@ from uuid import uuid4
 import pandas as pd
 
 from mil import checkpoint, files
-from mil.cards.external import FOLDER
+from mil.cards.external_validation import FOLDER
 from mil.checkpoint import Checkpoint
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import CheckpointError, ConfigError
@@ -20,7 +20,7 @@ from mil.runs.evaluate import EvaluatedCohort
 from mil.runs.run import open_run
 from mil.runs.states import checkpoints_in, read_states, write_states
 from mil.zoo import golden
-from mil.zoo.external import StatedCohort, attach, read_external
+from mil.zoo.attach import StatedCohort, attach, read_external
 from mil.zoo.figures import EPOCHS, draw_figures
 from mil.zoo.gates import EXTERNAL_GATE, GATES, Evidence, external_verdict, gates
 from mil.zoo.index import INDEX, write_index
@@ -121,7 +121,7 @@ def attach_external(
         date: For the changelog, YYYY-MM-DD.
 
     Raises:
-        ConfigError: if the cohort cannot be attached, see `mil.zoo.external.attach`.
+        ConfigError: if the cohort cannot be attached, see `mil.zoo.attach.attach`.
         CheckpointError: if the folder is not a release.
     """
     loaded = checkpoint.load(folder)

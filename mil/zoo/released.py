@@ -11,7 +11,7 @@ from mil.manifest import Manifest
 from mil.report.schema import Report
 from mil.runs.describe import CARD, FIGURES, PAGE, REPORT, figure_names, page, page_title
 from mil.runs.states import STATES
-from mil.zoo.external import external_companion, read_external
+from mil.zoo.attach import external_companion, read_external
 from mil.zoo.figures import EPOCHS
 from mil.zoo.golden import GOLDEN
 from mil.zoo.versions import CHANGELOG, HEAD

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mil import checkpoint
-from mil.cards.external import FOLDER, ExternalValidation
+from mil.cards.external_validation import FOLDER, ExternalValidation
 from mil.checkpoint import Checkpoint
 from mil.errors import MilError
 from mil.report.report_files import read_report
@@ -21,7 +21,7 @@ from mil.runs.describe import CARD, REPORT, run_report
 from mil.runs.run import PATIENTS, Run, one_row_per_patient, read_tables
 from mil.runs.states import read_states
 from mil.tables import read_table
-from mil.zoo import external, golden
+from mil.zoo import attach, golden
 from mil.zoo.figures import figure_problems, redrawn_problems
 from mil.zoo.gates import EXTERNAL_GATE, Evidence, external_verdict, gates
 from mil.zoo.index import INDEX, TITLE, index_of, index_row, released_folders
@@ -46,7 +46,7 @@ def verify(folder: Path) -> list[str]:
         golden.check(loaded)
         stored = read_report(folder / REPORT)
         return [
-            *external.problems(folder, loaded.manifest),
+            *attach.problems(folder, loaded.manifest),
             *figure_problems(folder, stored),
             *_wrong_numbers(loaded, stored),
             *_wrong_texts(loaded, stored),
@@ -146,7 +146,7 @@ def report_differences(stored: Report, computed: Report, exact: bool) -> list[st
 
 
 def _wrong_numbers(loaded: Checkpoint, stored: Report) -> Iterator[str]:
-    attached = external.read_external(loaded.folder)
+    attached = attach.read_external(loaded.folder)
     if not loaded.manifest.data.simulated:
         yield from _wrong_external_gate(stored, attached)
         return

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from mil import checkpoint, files
-from mil.cards.external import ExternalValidation
+from mil.cards.external_validation import ExternalValidation
 from mil.report.report_files import read_report
-from mil.zoo.external import read_external
+from mil.zoo.attach import read_external
 from mil.zoo.index import write_index
 from mil.zoo.release import release
 from mil.zoo.signing import signature_path

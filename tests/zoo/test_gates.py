@@ -11,7 +11,7 @@ import pytest
 
 from mil import checkpoint
 from mil.cards import card
-from mil.cards.external import ExternalCohort, ExternalValidation
+from mil.cards.external_validation import ExternalCohort, ExternalValidation
 from mil.fitted.novelty import Novelty
 from mil.fitted.novelty import fit as fit_novelty
 from mil.fitted.options import NoveltyOptions

@@ -12,7 +12,7 @@ from mil.errors import CheckpointError, ConfigError
 from mil.report.prediction_files import read
 from mil.report.report_files import read_report, write_report
 from mil.zoo import signing
-from mil.zoo.external import read_external
+from mil.zoo.attach import read_external
 from mil.zoo.figures import EPOCHS, draw_figures
 from mil.zoo.gates import Evidence, gates
 from mil.zoo.policy import read_policy

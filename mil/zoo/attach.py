@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from mil import files
-from mil.cards.external import FOLDER, ExternalCohort, ExternalValidation
+from mil.cards.external_validation import FOLDER, ExternalCohort, ExternalValidation
 from mil.checkpoint import WEIGHTS, Checkpoint
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import CheckpointError, ConfigError
