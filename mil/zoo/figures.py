@@ -56,7 +56,7 @@ def _store(place: Path, report: Report) -> None:
             size = round(image.width * SCALE), round(image.height * SCALE)
             small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS).quantize(COLOURS)
         text = PngImagePlugin.PngInfo()
-        for key, value in ((NUMBERS, digest(report)), (PIXELS, _pixels(small)), (DRAWN_BY, drawn_by())):
+        for key, value in ((NUMBERS, digest(report)), (PIXELS, pixels_digest(small)), (DRAWN_BY, drawn_by())):
             text.add_text(key, value)
         small.save(path, optimize=True, pnginfo=text)
 
@@ -123,8 +123,9 @@ def _read(path: Path) -> tuple[dict[str, str], str]:
     with Image.open(path, formats=("PNG",)) as image:
         image.load()
         text = {str(key): str(value) for key, value in getattr(image, "text", {}).items()}
-        return text, _pixels(image)
+        return text, pixels_digest(image)
 
 
-def _pixels(image: Image.Image) -> str:
+def pixels_digest(image: Image.Image) -> str:
+    """Return the digest of the size and the decoded pixels of an image."""
     return hashlib.sha256(f"{image.size}".encode() + image.convert("RGB").tobytes()).hexdigest()

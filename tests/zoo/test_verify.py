@@ -6,12 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+from PIL import Image, PngImagePlugin
 
 from mil import checkpoint, files
 from mil.report.report_files import read_report
-from mil.zoo import golden
+from mil.zoo import figures, golden
+from mil.zoo.index import write_index
 from mil.zoo.release import release
+from mil.zoo.released import texts
 from mil.zoo.verify import differences, recomputed, verify, verify_all
 from tests.conftest import Mil
 from tests.zoo.checkpoints import reseal
@@ -115,6 +119,11 @@ def test_a_changed_extra_or_missing_file_is_named(spoil: Break, name: str, copy:
             "report.html: line ": replaced("report.html", " ", "  "),
         },
         {"the stored predictions give": reported(lambda report: report.update(seed=9))},
+        {
+            "CHANGELOG.md: begins with 0.9.0, the manifest is of 1.0.0": replaced("CHANGELOG.md", "1.0.0", "0.9.0"),
+            "README.md: line ": replaced("README.md", "1.0.0", "0.9.0"),
+        },
+        {"CHANGELOG.md: line 3 is not '- X.Y.Z (date): what changed'": replaced("CHANGELOG.md", "- 1", "* 1")},
         {"extra.py is no part of a release": lambda folder: (folder / "extra.py").write_text("")},
         {"figures/x.js is no part of a release": lambda folder: (folder / "figures" / "x.js").write_text("")},
         {"golden.safetensors is missing": lambda folder: (folder / golden.GOLDEN).unlink()},
@@ -195,10 +204,102 @@ def test_the_command_fails_wherever_the_broken_folder_stands(
     (copy / "extra.py").write_text("")
     folders = [copy, crc_release] if broken_first else [crc_release, copy]
     result = mil("zoo", "verify", *folders, "--processes", 1)
-    broken_line, sound_line = sorted(result.out.splitlines(), key=lambda line: "sound" in line)
+    first_line, *lines = result.out.splitlines()
+    broken_line, sound_line = sorted(lines, key=lambda line: "sound" in line)
     assert result.code == 1
+    assert first_line.startswith("signatures: 2 unsigned; where no signature was checked, files that agree may all ")
     assert "extra.py is not in the manifest" in broken_line
     assert sound_line == f"{crc_release.name}: sound (unsigned)"
+
+
+def repainted(path: Path, keep_text: bool) -> None:
+    """Paint a white square over a figure; a forger keeps the text of the file, or writes what fits the new pixels."""
+    with Image.open(path) as image:
+        text = dict(image.text)
+        changed = image.convert("RGB")
+    changed.paste((255, 255, 255), (0, 0, 60, 60))
+    changed.putpixel((5, 5), (0, 0, 0))
+    if not keep_text:
+        text[figures.PIXELS] = figures.pixels_digest(changed)
+    info = PngImagePlugin.PngInfo()
+    for key, value in text.items():
+        info.add_text(key, value)
+    changed.save(path, pnginfo=info)
+
+
+def as_shown(folder: Path) -> None:
+    """Writes the pages again, which hold the figures, and the manifest."""
+    reseal(folder)
+    loaded = checkpoint.load(folder)
+    for name, text in texts(folder, loaded.manifest, loaded.endpoint, read_report(folder / "report.json")).items():
+        files.write(folder / name, text)
+    reseal(folder)
+
+
+def test_a_repainted_figure_is_found(copy: Path) -> None:
+    repainted(copy / "figures" / "roc.png", keep_text=True)
+    as_shown(copy)
+    assert "figures/roc.png: pixels are not those that were drawn" in verify(copy)
+
+
+def test_a_figure_whose_digest_was_made_to_fit_differs_from_one_drawn_again(copy: Path) -> None:
+    repainted(copy / "figures" / "roc.png", keep_text=False)
+    as_shown(copy)
+    assert verify(copy) == ["figures/roc.png is not what the stored predictions give"]
+
+
+def test_a_figure_of_other_numbers_is_found_where_nothing_is_drawn_again(
+    copy: Path, surv_release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "drawn_by", lambda: "another machine")
+    assert verify(copy) == []
+    shutil.copyfile(surv_release / "figures" / "learning_curve.png", copy / "figures" / "learning_curve.png")
+    as_shown(copy)
+    assert verify(copy) == ["figures/learning_curve.png was not drawn from the numbers of report.json"]
+
+
+def test_figures_that_are_missing_too_many_or_none_are_found(copy: Path) -> None:
+    (copy / "figures" / "roc.png").rename(copy / "figures" / "rocket.png")
+    as_shown(copy)
+    missing, further = verify(copy)
+    assert missing == "figures/roc.png is missing, the report has it"
+    assert further == "figures/rocket.png: the report has no such figure"
+    (copy / "figures" / "rocket.png").write_text("no picture")
+    reseal(copy)
+    assert "figures/rocket.png is not a figure of a release" in verify(copy)
+
+
+def test_a_learning_curve_is_drawn_again_from_the_released_epochs(copy: Path) -> None:
+    epochs = copy / figures.EPOCHS
+    table = pd.read_csv(epochs)
+    table.assign(select_loss=table["select_loss"] / 2).to_csv(epochs, index=False)
+    reseal(copy)
+    assert verify(copy) == ["figures/learning_curve.png is not what the stored predictions give"]
+
+
+def test_a_changed_index_is_found(crc_release: Path, surv_release: Path, mil: Mil, tmp_path: Path) -> None:
+    zoo = tmp_path / "zoo"
+    for place in (crc_release, surv_release):
+        shutil.copytree(place, zoo / place.name)
+    assert mil("zoo", "verify", zoo / "msi-crc", "--processes", 1).out.count("\n") == 2
+    write_index(zoo)
+    result = mil("zoo", "verify", zoo / "msi-crc", zoo / "surv-crc", "--processes", 1)
+    assert (result.code, result.out.splitlines()[-1]) == (0, "zoo/README.md: sound")
+    index = (zoo / "README.md").read_text()
+    rows = {row.split("<br>")[1].split(" ")[0]: row for row in index.splitlines() if "<br>" in row}
+    better = rows["msi-crc"].replace(" 0.", " 0.9", 1)
+    (zoo / "README.md").write_text(index.replace(rows["msi-crc"], better))
+    for places in (["msi-crc", "surv-crc"], ["msi-crc"]):
+        result = mil("zoo", "verify", *(zoo / place for place in places), "--processes", 1)
+        last = result.out.splitlines()[-1]
+        assert result.code == 1
+        assert last.startswith(
+            "zoo/README.md: line " if len(places) == 2 else "zoo/README.md: the row of msi-crc is not "
+        )
+    assert mil("zoo", "verify", zoo / "surv-crc", "--processes", 1).code == 0
+    (zoo / "README.md").write_text(index.replace("nobody has assessed", "everybody has assessed"))
+    result = mil("zoo", "verify", zoo / "msi-crc", zoo / "surv-crc", "--processes", 1)
+    assert result.code == 1
 
 
 @pytest.mark.slow
