@@ -6,13 +6,16 @@ import pandas as pd
 
 from mil.checkpoint import Checkpoint
 from mil.fitted.decision import Decision
+from mil.manifest import Manifest
 from mil.tables import SIMULATED_COLUMN
 
 TOOL, VERSION, THRESHOLD = "tool", "version", "threshold"
 ORIGIN_FILE = "origin.json"
 """The same for a folder of tables of tiles."""
 UNRELEASED = "unreleased"
-"""Version of a checkpoint that was never released."""
+"""Said of a checkpoint of a run, or of a copy with a new cut or calibration, which is no released version."""
+_OF_A_RELEASE = "CHANGELOG.md"
+"""A file that every release has and no other checkpoint."""
 LIKELIEST = "likeliest class"
 _IDS = ("patient", "slide", "bag")
 _MEMBERS = " | "
@@ -43,9 +46,16 @@ def origin(checkpoints: Sequence[Checkpoint]) -> dict[str, str | bool]:
     manifests = [checkpoint.manifest for checkpoint in checkpoints]
     return {
         TOOL: _joined(manifest.tool.name for manifest in manifests),
-        VERSION: _joined(manifest.tool.version or UNRELEASED for manifest in manifests),
+        VERSION: _joined(_version(manifest) for manifest in manifests),
         SIMULATED_COLUMN: any(manifest.data.simulated for manifest in manifests),
     }
+
+
+def _version(manifest: Manifest) -> str:
+    version = manifest.tool.version
+    if _OF_A_RELEASE in manifest.files:
+        return version
+    return f"{version} ({UNRELEASED})" if version else UNRELEASED
 
 
 def _thresholds(members: Sequence[Sequence[Decision]]) -> dict[str, float | str]:

@@ -47,8 +47,8 @@ def verify(folder: Path) -> list[str]:
         stored = read_report(folder / REPORT)
         return [
             *attach.problems(folder, loaded.manifest),
-            *figure_problems(folder, stored),
             *_wrong_numbers(loaded, stored),
+            *figure_problems(folder, stored),
             *_wrong_texts(loaded, stored),
         ]
     except (MilError, OSError) as error:

@@ -13,6 +13,7 @@ from mil import checkpoint
 from mil.errors import CohortError, ConfigError, FeatureError
 from mil.features.store import FeatureStore
 from mil.inference.predict import predict
+from mil.inference.provenance import with_origin
 from mil.zoo import predictor, registry
 from tests.checkpoints import with_covariates
 
@@ -56,7 +57,7 @@ def test_arrays_score_as_files_do(tool: predictor.Predictor, hospital: Path) -> 
 
 def test_a_cohort_of_files_is_scored_by_patient(tool: predictor.Predictor, hospital: Path) -> None:
     predictions = tool.predict_files(str(hospital / "features"), str(hospital / "cohort.csv"))
-    expected = predict(tool.checkpoint, hospital / "features", hospital / "cohort.csv")
+    expected = with_origin(predict(tool.checkpoint, hospital / "features", hospital / "cohort.csv"), [tool.checkpoint])
     pd.testing.assert_frame_equal(predictions, expected, check_exact=True)
 
 
@@ -83,7 +84,7 @@ def test_covariates_are_asked_for_by_name_and_change_the_score(tmp_path: Path) -
     tool, tiles = mil.load(folder), np.ones((3, 8))
     clinic = pd.DataFrame({"sex": ["F", "M", None], "age": [50, np.nan, 70]})
     predictions = tool.predict([tiles] * 3, covariates=clinic)
-    assert predictions.drop(columns=["bag", "tiles"]).iloc[:, 0].nunique() == 3
+    assert predictions.drop(columns=["bag", "tiles", "tool", "version", "simulated"]).iloc[:, 0].nunique() == 3
     alone = tool.predict(tiles, covariates=clinic.iloc[[1]])
     assert alone.drop(columns="bag").iloc[0].equals(predictions.drop(columns="bag").iloc[1])
     for table in (None, clinic, clinic[["age"]].iloc[:1]):
