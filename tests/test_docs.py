@@ -21,7 +21,7 @@ def named_paths(text: str) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_named_path_exists(page: Path) -> None:
     paths = named_paths(page.read_text(encoding="utf-8"))
-    assert len(paths) > 10
+    assert len(paths) > (10 if page.name in ("README.md", "architecture.md") else 3)
     assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
 
 

@@ -70,7 +70,8 @@ def test_another_seed_makes_other_bytes(folder: Path, tmp_path: Path) -> None:
 
 def test_every_slide_of_the_table_has_features_and_phenotypes(folder: Path) -> None:
     cohort, truth = tables(folder)
-    assert list(cohort) == ["patient", "slide", "site", "scanner", "age", "sex", "stage", "msi"]
+    assert list(cohort) == ["patient", "slide", "site", "scanner", "age", "sex", "stage", "msi", "simulated"]
+    assert set(cohort["simulated"]) == {"yes"}
     assert list(truth) == ["patient", "severity", "share", "oracle", "clean_msi", "msi"]
     assert set(cohort["slide"]) == {path.stem for path in (folder / "features").glob("*.h5")} == set(phenotypes(folder))
     assert cohort["slide"].is_unique
