@@ -14,7 +14,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import PIL
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
 from mil.report.figures import draw, draw_learning
 from mil.report.schema import Report
@@ -75,12 +75,11 @@ def drawn_by() -> str:
 def figure_problems(folder: Path, report: Report) -> Iterator[str]:
     """Yield each released figure that is not bound to this report or whose pixels were changed, one line each."""
     for path in sorted((folder / FIGURES).glob("*")):
-        name = f"{FIGURES}/{path.name}"
-        try:
-            text, pixels = _read(path)
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        name, stored = f"{FIGURES}/{path.name}", _read(path)
+        if stored is None:
             yield f"{name} is not a figure of a release"
             continue
+        text, pixels = stored
         if text.get(NUMBERS) != digest(report):
             yield f"{name} was not drawn from the numbers of report.json"
         if text.get(PIXELS) != pixels:
@@ -96,7 +95,7 @@ def redrawn_problems(run: Run, report: Report, folder: Path, fold: int) -> Itera
         folder: The release.
         fold: Fold of the checkpoint.
     """
-    stored = {path.name: _read(path) for path in sorted((folder / FIGURES).glob("*.png"))}
+    stored = _figures(folder)
     if any(text.get(DRAWN_BY) != drawn_by() for text, _ in stored.values()):
         return
     with tempfile.TemporaryDirectory() as scratch:
@@ -104,7 +103,7 @@ def redrawn_problems(run: Run, report: Report, folder: Path, fold: int) -> Itera
         if (folder / EPOCHS).is_file():
             (place / EPOCHS).write_bytes((folder / EPOCHS).read_bytes())
         draw_figures(run, report, place, fold)
-        drawn = {path.name: _read(path) for path in sorted((place / FIGURES).glob("*.png"))}
+        drawn = _figures(place)
     for name in sorted(stored.keys() | drawn.keys()):
         if name not in stored:
             yield f"{FIGURES}/{name} is missing, the report has it"
@@ -114,16 +113,21 @@ def redrawn_problems(run: Run, report: Report, folder: Path, fold: int) -> Itera
             yield f"{FIGURES}/{name} is not what the stored predictions give"
 
 
-def _read(path: Path) -> tuple[dict[str, str], str]:
-    """Return the text in a PNG and the digest of its pixels.
+def _figures(folder: Path) -> dict[str, tuple[dict[str, str], str]]:
+    """Return text and digest of every figure that can be read, by file name."""
+    figures = {path.name: _read(path) for path in sorted((folder / FIGURES).glob("*.png"))}
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
-    Raises:
-        OSError: if it is not an image.
-    """
-    with Image.open(path, formats=("PNG",)) as image:
-        image.load()
-        text = {str(key): str(value) for key, value in getattr(image, "text", {}).items()}
-        return text, pixels_digest(image)
+
+def _read(path: Path) -> tuple[dict[str, str], str] | None:
+    """Return the text in a PNG and the digest of its pixels; None if it is not a picture."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            image.load()
+            text = {str(key): str(value) for key, value in getattr(image, "text", {}).items()}
+            return text, pixels_digest(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
 
 
 def pixels_digest(image: Image.Image) -> str:
