@@ -24,7 +24,7 @@ from mil.tables import read_table
 from mil.zoo import attach, golden
 from mil.zoo.figures import figure_problems, redrawn_problems
 from mil.zoo.gates import EXTERNAL_GATE, Evidence, external_verdict, gates
-from mil.zoo.index import INDEX, TITLE, index_of, index_row, released_folders
+from mil.zoo.index import INDEX, TITLE, index_of, released_folders, tool_rows
 from mil.zoo.released import misplaced, missing_blocks, texts
 from mil.zoo.versions import CHANGELOG, changelog_problems
 
@@ -67,14 +67,13 @@ def verify_index(folder: Path, tools: Collection[str]) -> list[str] | None:
     if TITLE not in text.splitlines():
         return None
     try:
+        expected = index_of(folder)
         if {place.name for place in released_folders(folder)} <= set(tools):
-            expected = index_of(folder)
             line = _first_different_line(text, expected)
             return [] if text == expected else [f"line {line} is not what manifests and reports give"]
-        rows = text.splitlines()
-        return [
-            f"the row of {tool} is not what its report gives" for tool in tools if index_row(folder / tool) not in rows
-        ]
+        rows, expected_rows = tool_rows(text), tool_rows(expected)
+        differing = [tool for tool in tools if rows.get(tool) != expected_rows.get(tool)]
+        return [f"the row of {tool} is not what its report gives" for tool in differing]
     except (MilError, OSError) as error:
         return [str(error)]
 

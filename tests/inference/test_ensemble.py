@@ -187,7 +187,10 @@ def test_predict_withholds_results_of_novel_bags(crc_run: Path) -> None:
 
 
 def test_what_a_member_lacks_is_left_out_of_the_ensemble(caplog: pytest.LogCaptureFixture) -> None:
-    tables = [member(Binary(), 0).assign(calibrated_1=0.5, call="x"), member(Binary(), 1).assign(call="x")]
+    tables = [
+        member_predictions(Binary(), 0).assign(calibrated_1=0.5, call="x"),
+        member_predictions(Binary(), 1).assign(call="x"),
+    ]
     for order in (tables, tables[::-1]):
         together = combined([Binary()] * 2, order)
         assert "calibrated_1" not in together

@@ -216,7 +216,8 @@ def test_the_command_fails_wherever_the_broken_folder_stands(
 def repainted(path: Path, keep_text: bool) -> None:
     """Paint a white square over a figure; a forger keeps the text of the file, or writes what fits the new pixels."""
     with Image.open(path) as image:
-        text = dict(image.text)
+        image.load()
+        text = {key: str(value) for key, value in image.info.items() if str(key).startswith("mil-")}
         changed = image.convert("RGB")
     changed.paste((255, 255, 255), (0, 0, 60, 60))
     changed.putpixel((5, 5), (0, 0, 0))
