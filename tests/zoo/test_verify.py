@@ -217,7 +217,7 @@ def repainted(path: Path, keep_text: bool) -> None:
     """Paint a white square over a figure; a forger keeps the text of the file, or writes what fits the new pixels."""
     with Image.open(path) as image:
         image.load()
-        text = {key: str(value) for key, value in image.info.items() if str(key).startswith("mil-")}
+        text = {str(key): str(value) for key, value in image.info.items() if str(key).startswith("mil-")}
         changed = image.convert("RGB")
     changed.paste((255, 255, 255), (0, 0, 60, 60))
     changed.putpixel((5, 5), (0, 0, 0))
