@@ -94,7 +94,10 @@ def test_a_key_without_a_place_is_an_error() -> None:
         ("[]", "holds a list, expected a report"),
         ('{"schema": 7, "metrics": {}}', "schema 7, expected 1, 2 or 3"),
         ('{"schema_version": 3, "folds": "many"}', "folds: Input should be a valid integer"),
-        ('{"schema_version": 3, "sections": {"roc": {}}}', "section 'roc', expected one of discrimination"),
+        (
+            '{"schema_version": 3, "sections": {"roc": {}}}',
+            "section 'roc', expected one of patient_flow, patient_table, discrimination",
+        ),
         ('{"schema": 2}', "metrics"),
     ],
 )
