@@ -1,14 +1,14 @@
 """Coverage of every interval and error rate of every verdict that a report prints, by simulation with known truth.
 
-usage: scripts/benchmark_coverage [--trials 400] [--jobs 1] [--studies NAME ...] [--quick] [--out docs/coverage.md]
+usage: scripts/benchmark_coverage [--trials 200] [--jobs 1] [--studies NAME ...] [--quick] [--out docs/coverage.md]
 
 Cohorts are simulated at the level of scores: each trial draws patients whose truth is known, makes a table of
 predictions, calls the package's own sections and comparisons as `mil evaluate` and `mil compare` do, and notes whether
 each interval holds the truth and whether each verdict is wrong. "Five folds": five models, each with its own shift of
 the logit (standard deviation 0.3), report a fifth of the patients each. Equal learners are linear discriminants,
 trained anew in each fold on features of their own that are equally informative: their folds differ, and are correlated
-through the patients that they share, as those of real models are. Of 300 patients a fifth of the trials is enough for
-the slower studies. `--quick` draws a few trials, to see that the script works.
+through the patients that they share, as those of real models are. Slow studies get a share of the trials only. With
+`--out` the table is written after each study. `--quick` draws a few trials, to see that the script works.
 """
 
 import argparse
@@ -112,16 +112,15 @@ def main() -> None:
         for done, measured in enumerate(pool.map(_measured, jobs), 1):
             rows += measured
             print(f"{done} of {len(jobs)}: {jobs[done - 1][0]}, n {jobs[done - 1][1]}, {jobs[done - 1][2]}", flush=True)
-    text = _page(rows, options)
-    if options.out is not None:
-        write(options.out, text)
-    else:
-        sys.stdout.write(text)
+            if options.out is not None:  # as far as it is measured
+                write(options.out, _page(rows, options))
+    if options.out is None:
+        sys.stdout.write(_page(rows, options))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=400, help="simulated cohorts of each size and design")
+    parser.add_argument("--trials", type=int, default=200, help="simulated cohorts of each size and design")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--studies", nargs="+", choices=list(STUDIES), default=list(STUDIES))
     parser.add_argument("--quick", action="store_true", help="three cohorts of 40 patients: does it run?")
