@@ -112,7 +112,9 @@ def model(facts: Facts) -> CardBlock:
 
 def _uncalibrated(facts: Facts) -> str:
     method = facts.tool.calibration
-    return f"{method} could not be fitted to the select patients" if method else "the tool asks for none"
+    if not method:
+        return "the tool asks for none"
+    return facts.manifest.fitted.left_out.get("calibration", f"{method} could not be fitted to the select patients")
 
 
 def _most_tiles(max_tiles: JsonValue) -> str:

@@ -1,16 +1,19 @@
 """Calibration of probabilities and risks, fitted to the patients of model selection.
 
-- `temperature`: every logit is divided by one number, fitted by likelihood (Guo et al., ICML 2017): one number for
-  exclusive classes, one for each label.
+- `temperature`: every logit is divided by one number, fitted by plain maximum likelihood (Guo et al., ICML 2017): one
+  number for exclusive classes, one for each label. Where the select patients are told apart without error the
+  likelihood has no maximum: the temperature is then bounded, see `_bounded`, and the curve says so.
 - `platt`: a logistic regression on the logit of each question (Platt, Advances in Large Margin Classifiers, 1999).
 - `isotonic`: an increasing step function of each question's probability, its corners joined by lines (Zadrozny & Elkan,
   KDD 2002), at least one patient away from 0 and 1. Below 1,000 patients it follows the noise (Niculescu-Mizil &
   Caruana, ICML 2005), and is refused.
 
-The targets of the first two are smoothed as in Platt's paper, `(n + 1) / (n + 2)` for positives and `1 / (n + 2)` for
-negatives, each with its own n, and likewise for more classes: the patients are few and often separated without error,
-and plain likelihood would then promise certainty. A slope that is not positive is refused, so that temperature and
-Platt keep the order of patients within each question; isotonic may tie them.
+The targets of Platt's line are smoothed as in his paper, `(n + 1) / (n + 2)` for positives and `1 / (n + 2)` for
+negatives, each with its own n. The one number of a temperature needs no such prior, which with several classes would
+give a class of 5 patients a target of one half. A slope that is not positive is refused, so that temperature and Platt
+keep the order of patients within each question; isotonic may tie them.
+
+Whether a calibration helps patients whom it was not fitted to is checked in `mil.fitted.calibration_check`.
 
 Risks at a horizon are calibrated by `baseline` and `baseline_slope`, see `mil.fitted.risk_calibration`.
 
@@ -18,15 +21,15 @@ Classes are calibrated each against the rest and divided by their sum, which may
 calibrated boundary by boundary, and no boundary may be likelier than the one below it.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.optimize import brentq, minimize_scalar
+from scipy.special import log_expit, log_softmax, softmax
 from sklearn.isotonic import IsotonicRegression
 
 from mil.endpoints.endpoint import Endpoint
@@ -42,7 +45,7 @@ RAW, CALIBRATED = "p_", "calibrated_"
 CLASSES, GRADES, RISKS = "classes", "grades", "risks"
 SELECT, LOCAL = "select", "local cohort"
 _LEAST, _MOST = 1e-3, 1e3
-"""Bounds of the inverse temperature."""
+"""Bounds between which the inverse temperature is searched."""
 
 
 class Calibrator(BaseModel):
@@ -115,11 +118,17 @@ def check(method: str, endpoint: Endpoint) -> None:
         raise ConfigError(f"calibration {method}: endpoint {', '.join(endpoint.columns)} has no {lacks}, expected null")
 
 
-def fit(method: str, endpoint: Endpoint, select: pd.DataFrame) -> Calibrator:
+def fit(method: str, endpoint: Endpoint, select: pd.DataFrame, share: float = 1.0) -> Calibrator:
     """Fit a method to the patients of model selection: targets and `p_` or `risk_` columns of a checked table.
 
     Missing labels are left out. A label without both answers gets no curve as long as another has one, and neither does
     a horizon with too few events.
+
+    Args:
+        method: One of the endpoint's `calibration_methods`.
+        endpoint: What was predicted.
+        select: A row a patient.
+        share: Of all patients that these are: in cross-validation, where so much fewer are enough.
 
     Raises:
         ConfigError: another method, or an endpoint without probabilities of classes and without horizons.
@@ -127,7 +136,7 @@ def fit(method: str, endpoint: Endpoint, select: pd.DataFrame) -> Calibrator:
     """
     check(method, endpoint)
     if endpoint.survival is not None:
-        risk_curves = risk_calibration.fit(method, endpoint, select)
+        risk_curves = risk_calibration.fit(method, endpoint, select, share)
         columns = tuple(name for names in endpoint.survival.all_risk_columns() for name in names)
         horizons = len(endpoint.survival.horizons)
         return Calibrator(method=method, columns=columns, curves=risk_curves, joined=RISKS, horizons=horizons)
@@ -137,10 +146,10 @@ def fit(method: str, endpoint: Endpoint, select: pd.DataFrame) -> Calibrator:
         if method == "temperature":
             curves: tuple[Curve, ...] = (_temperature(endpoint, columns, select),)
         else:
-            curves = tuple(_curve_of(method, question, select) for question in questions)
+            curves = tuple(_curve_of(method, question, select, share) for question in questions)
         return Calibrator(method=method, columns=columns, curves=curves, joined=joined)
     columns = tuple(question.columns[0] for question in questions)
-    return Calibrator(method=method, columns=columns, curves=_possible_curves(method, questions, select))
+    return Calibrator(method=method, columns=columns, curves=_possible_curves(method, questions, select, share))
 
 
 def calibrated_name(column: str) -> str:
@@ -158,12 +167,14 @@ def raw_and_calibrated(columns: Sequence[str]) -> tuple[tuple[str, ...], tuple[s
     return tuple(columns), tuple(map(calibrated_name, columns))
 
 
-def _possible_curves(method: str, questions: Sequence[Question], select: pd.DataFrame) -> tuple[Curve, ...]:
+def _possible_curves(
+    method: str, questions: Sequence[Question], select: pd.DataFrame, share: float
+) -> tuple[Curve, ...]:
     """Return the curves of the questions for which there are enough patients; at least one."""
     curves, errors = [], list[PredictionsError]()
     for question in questions:
         try:
-            curves.append(_curve_of(method, question, select))
+            curves.append(_curve_of(method, question, select, share))
         except PredictionsError as error:
             errors.append(error)
     if not curves:
@@ -171,7 +182,7 @@ def _possible_curves(method: str, questions: Sequence[Question], select: pd.Data
     return tuple(curves)
 
 
-def _curve_of(method: str, question: Question, select: pd.DataFrame) -> Curve:
+def _curve_of(method: str, question: Question, select: pd.DataFrame, share: float) -> Curve:
     truth = question.truth(select)
     labelled = ~np.isnan(truth)
     probability, positive = question.probability(select)[labelled], truth[labelled] == 1
@@ -181,37 +192,37 @@ def _curve_of(method: str, question: Question, select: pd.DataFrame) -> Curve:
         raise PredictionsError(f"{who}, expected both positives and negatives")
     blank = Curve(name=question.name, columns=question.columns, n=n, positives=positives)
     if method == "isotonic":
-        if n < ISOTONIC_LEAST:
+        if n < int(share * ISOTONIC_LEAST):
             raise PredictionsError(f"{who}, expected {ISOTONIC_LEAST} or more patients; platt needs fewer")
         return blank.model_copy(update={"corners": _isotonic(probability, positive)})
-    intercept, slope = _line(logit(probability), _smoothed(positive.astype(np.int64), 2)[:, 1], method)
-    if not slope > _LEAST:
+    values, intercept, note = logit(probability), 0.0, None
+    if method == "temperature":
+        right = np.where(positive, values, -values)
+        slope, note = _likeliest(lambda power: -float(log_expit(power * right).mean()), n)
+    else:
+        intercept, slope = _line(values, _smoothed(positive))
+    if not slope > 2 * _LEAST:
         raise PredictionsError(f"{who}, whose score has a slope of {slope:.3g}, expected one that rises with the truth")
-    return blank.model_copy(update={"intercept": intercept, "slope": slope})
+    return blank.model_copy(update={"intercept": intercept, "slope": slope, "note": note})
 
 
-def _line(values: Floats, target: Floats, method: str) -> tuple[float, float]:
-    """Return intercept and slope; the intercept is 0 for a temperature, the slope 0 where the values do not vary."""
+def _line(values: Floats, target: Floats) -> tuple[float, float]:
+    """Return intercept and slope of the likeliest line; the slope is 0 where the values do not vary."""
     if not np.ptp(values):
         return 0.0, 0.0
-    if method == "temperature":
-        return 0.0, float(logistic(values[:, None], target)[0][0])
     coefficients = logistic(np.stack([np.ones_like(values), values], 1), target)[0]
     return float(coefficients[0]), float(coefficients[1])
 
 
 def _temperature(endpoint: Endpoint, columns: Sequence[str], select: pd.DataFrame) -> Curve:
-    label, classes = endpoint.labels(select), len(columns)
+    label = endpoint.labels(select)
     if len(np.unique(label)) < 2:
         patients = f"{len(label)} patients of {len(np.unique(label))} class"
         raise PredictionsError(f"calibration temperature: {patients}, expected two or more classes")
-    shares, target = _log_shares(select, columns), _smoothed(label, classes)
-
-    def loss(power: float) -> float:
-        return -float((target * log_softmax(np.exp(power) * shares, axis=1)).sum())
-
-    least, most = np.log(_LEAST), np.log(_MOST)
-    inverse = float(np.exp(minimize_scalar(loss, bounds=(least, most), method="bounded", options={"xatol": 1e-10}).x))
+    shares, truth = _log_shares(select, columns), np.eye(len(columns))[label]
+    inverse, note = _likeliest(
+        lambda power: -float((truth * log_softmax(power * shares, axis=1)).sum(1).mean()), len(label)
+    )
     if inverse < 2 * _LEAST:
         patients = f"{len(label)} patients whose probabilities do not rise with their classes"
         raise PredictionsError(f"calibration temperature: {patients}, expected some that do")
@@ -219,9 +230,32 @@ def _temperature(endpoint: Endpoint, columns: Sequence[str], select: pd.DataFram
         name=", ".join(endpoint.classes),
         columns=tuple(columns),
         n=len(label),
-        positives=int(np.bincount(label).min()),
+        positives=int(np.bincount(label, minlength=len(columns)).min()),
         slope=inverse,
+        note=note,
     )
+
+
+def _likeliest(loss: Callable[[float], float], n: int) -> tuple[float, str | None]:
+    """Return the inverse temperature with the smallest mean log loss of n patients, and what bounded it."""
+    least, most = np.log(_LEAST), np.log(_MOST)
+    best = minimize_scalar(
+        lambda power: loss(float(np.exp(power))), bounds=(least, most), method="bounded", options={"xatol": 1e-10}
+    )
+    return _bounded(loss, float(np.exp(best.x)), n)
+
+
+def _bounded(loss: Callable[[float], float], inverse: float, n: int) -> tuple[float, str | None]:
+    """Return the inverse temperature, lower where n patients are told apart without error.
+
+    Their likelihood rises without end. They cannot show a log loss below that of the rule of succession, `log((n + 2) /
+    (n + 1))` for n successes of n, and the inverse temperature with this loss is the highest.
+    """
+    lowest = float(np.log1p(1 / (n + 1)))
+    if loss(inverse) >= lowest or loss(_LEAST) <= lowest:
+        return inverse, None
+    bound = float(brentq(lambda power: loss(power) - lowest, _LEAST, inverse, xtol=1e-12))
+    return bound, f"{n} patients are told apart without error; the inverse temperature is bounded at {bound:.3g}"
 
 
 def _isotonic(probability: Floats, positive: NDArray[np.bool_]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -230,10 +264,10 @@ def _isotonic(probability: Floats, positive: NDArray[np.bool_]) -> tuple[tuple[f
     return tuple(map(float, regression.X_thresholds_)), tuple(map(float, regression.y_thresholds_))
 
 
-def _smoothed(label: NDArray[np.int64], classes: int) -> Floats:
-    """Return targets `(p, c)` that sum to one, as if each class had one more patient of every class."""
-    amounts = np.bincount(label, minlength=classes)[label][:, None]
-    return np.asarray((np.eye(classes)[label] * amounts + 1) / (amounts + classes))
+def _smoothed(positive: NDArray[np.bool_]) -> Floats:
+    """Return targets `(p,)` as if each class had one more patient of each."""
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    return np.where(positive, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
 
 def _log_shares(table: pd.DataFrame, columns: Sequence[str]) -> Floats:

@@ -37,6 +37,8 @@ class Curve(BaseModel):
     slope: float = 1.0
     corners: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """probabilities before and after, both rising; then no line"""
+    note: str | None = None
+    """what bounded it"""
     scale: Scale = LOGIT
     """on which the line is straight: of probabilities `logit`, of risks `log_log`, log(-log(1 - risk))"""
 

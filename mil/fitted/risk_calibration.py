@@ -10,7 +10,7 @@ Curves are straight lines on the scale of log(-log(1 - risk)), where proportiona
 The observed risk is the Kaplan-Meier estimate, or where causes compete the Aalen-Johansen estimate of each cause. The
 slope maximises the likelihood of having the event by each horizon, with a constant for each: patients who are censored
 earlier are left out, the others are weighted by the inverse probability of being followed that long. Outcomes are
-smoothed as in `mil.fitted.calibrators`, since few patients may be separated without error.
+smoothed as by Platt (`mil.fitted.calibrators`), since few patients may be separated without error.
 
 The constants of two horizons differ, so that a calibrated risk could fall with time, or the causes' risks sum to more
 than one: whoever applies the curves corrects that with `rising`.
@@ -63,13 +63,14 @@ class _Outcomes:
         return np.where(self.event == 1, (counts[1] + 1) / (counts[1] + 2), 1 / (counts[0] + 2))
 
 
-def fit(method: str, endpoint: Endpoint, select: pd.DataFrame) -> tuple[Curve, ...]:
+def fit(method: str, endpoint: Endpoint, select: pd.DataFrame, share: float = 1.0) -> tuple[Curve, ...]:
     """Fit a curve for each cause and horizon for which there are enough patients.
 
     Args:
         method: One of `RISK_CALIBRATIONS`.
         endpoint: Of times to an event, with horizons.
         select: Targets and risks, a row a patient.
+        share: Of all patients that these are: in cross-validation, where so much fewer are enough.
 
     Raises:
         PredictionsError: there are too few patients for any of them, a column is missing, or risks do not rise with
@@ -80,10 +81,11 @@ def fit(method: str, endpoint: Endpoint, select: pd.DataFrame) -> tuple[Curve, .
     if view is None:
         raise ValueError(f"endpoint {', '.join(endpoint.columns)}: no times to an event")
     time, code = view.event_times(endpoint.encode(select)).numpy().T
+    fewest = int(share * FEWEST)
     curves, errors = list[Curve](), list[PredictionsError]()
     for cause, names in enumerate(view.all_risk_columns(), 1):
         horizons = []
-        for outcomes in _by_horizon(method, view, select, time, code, cause, names):
+        for outcomes in _by_horizon(method, view, select, time, code, cause, names, fewest):
             if isinstance(outcomes, PredictionsError):
                 errors.append(outcomes)
             else:
@@ -119,6 +121,7 @@ def _by_horizon(
     ended: Floats,
     cause: int,
     names: Sequence[str],
+    fewest: int,
 ) -> Iterator[_Outcomes | PredictionsError]:
     """Yield the outcomes of a cause by each horizon, or the error that says why they are too few."""
     times = sorted(view.horizons.values())
@@ -127,9 +130,14 @@ def _by_horizon(
             raise PredictionsError(f"calibration {method}: no column {column!r}, found {', '.join(patients.columns)}")
         event = ((ended == cause) & (time <= at)).astype(np.float64)
         events, followed = int(event.sum()), int((time >= at).sum())
-        if min(events, followed) < FEWEST:
+        if min(events, followed) < fewest:
             who = f"calibration {method} of {column}: {len(time)} patients with {events} events by {at:g}"
-            yield PredictionsError(f"{who} and {followed} followed as long, expected {FEWEST} of each")
+            yield PredictionsError(f"{who} and {followed} followed as long, expected {fewest} of each")
+            continue
+        if patients[column].isna().any():
+            yield PredictionsError(
+                f"calibration {method} of {column}: {patients[column].isna().sum()} risks are missing"
+            )
             continue
         state = np.where(ended == cause, 1, np.where(ended > 0, 2, 0))
         observed = float(incidence_until(time, state, at)[0])

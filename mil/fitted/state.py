@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import PredictionsError
-from mil.fitted import calibrators, conformal, decision_rules, novelty
+from mil.fitted import conformal, decision_rules, novelty
+from mil.fitted.calibration_check import CalibrationCheck, fit_where_it_helps
 from mil.fitted.calibrators import Calibrator, raw_and_calibrated
 from mil.fitted.checks import check_specification
 from mil.fitted.conformal import Conformal
@@ -51,6 +52,9 @@ class FittedState(BaseModel):
     decisions: tuple[Decision, ...] = ()
     """decisions of the tool; of several endpoints each begins with its endpoint's name and a space"""
     calibration: Calibrator | None = None
+    """as far as it helps by cross-validation, see `calibration_checks`"""
+    calibration_checks: tuple[CalibrationCheck, ...] = ()
+    """what of the calibration was kept, with the log loss before and after; empty where none was fitted"""
     conformal: Conformal | None = None
     novelty: Novelty | None = None
     risk_groups: tuple[Decision, ...] = ()
@@ -83,9 +87,8 @@ class FittedState(BaseModel):
             ConfigError: the tool asks for something that does not exist.
         """
         check_specification(tool, endpoint)
-        attempts, calibrator = _Attempts(), None
-        if tool.calibration is not None:
-            calibrator = attempts.make("calibration", partial(calibrators.fit, tool.calibration, endpoint, select))
+        attempts = _Attempts()
+        calibrator, checks = attempts.calibration(tool.calibration, endpoint, select)
         decisions, risk_groups = list[Decision](), list[Decision]()
         for prefix, decision, single in tool.decisions(endpoint):
             patients = train[single.has_target(train)], select[single.has_target(select)]
@@ -102,6 +105,7 @@ class FittedState(BaseModel):
             endpoint=endpoint.state(),
             decisions=tuple(decisions),
             calibration=calibrator,
+            calibration_checks=checks,
             conformal=limits,
             novelty=None if tool.novelty is None or bags is None else _novelty(tool.novelty, bags),
             risk_groups=tuple(risk_groups),
@@ -200,6 +204,20 @@ class _Attempts:
             logger.log(level, "no %s: %s", what.partition(" ")[0], error)
             self.reasons[what] = str(error)
             return None
+
+    def calibration(
+        self, method: str | None, endpoint: Endpoint, select: pd.DataFrame
+    ) -> tuple[Calibrator | None, tuple[CalibrationCheck, ...]]:
+        """Return a calibration as far as it helps, and what was compared."""
+        if method is None:
+            return None, ()
+        choice = self.make("calibration", partial(fit_where_it_helps, method, endpoint, select))
+        if choice is None:
+            return None, ()
+        if choice.calibrator is None:
+            self.reasons["calibration"] = choice.reason(method)
+            logger.warning("%s", self.reasons["calibration"])
+        return choice
 
     def decision(
         self, prefix: str, fit: Callable[[], Decision], plan: Plan, level: int = logging.WARNING

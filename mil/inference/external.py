@@ -19,7 +19,7 @@ from mil.cohort.clinical_table import Cohort
 from mil.endpoints.question import Question
 from mil.errors import ConfigError, PredictionsError
 from mil.features.formats import Reading
-from mil.fitted import calibrators
+from mil.fitted.calibration_check import fit_where_it_helps
 from mil.fitted.calibrators import LOCAL, Calibrator, calibrated_name, raw_and_calibrated
 from mil.fitted.decision_rules import STATED, Decision, on_calibrated_columns, recalibrate
 from mil.fitted.withholding import WITHHELD
@@ -124,14 +124,16 @@ def with_new_calibration(checkpoint: Checkpoint, cohort: Labelled, out: Path, me
 
     Raises:
         ConfigError: the folder exists, no such method for the endpoint, or a decision was cut on what is replaced.
-        PredictionsError: too few patients, or a score that does not rise with the truth.
+        PredictionsError: too few patients, a score that does not rise with the truth, or a calibration that does not
+            help by cross-validation.
     """
     if out.exists():
         raise ConfigError(f"{out}: is there already, expected a new folder")
     manifest = checkpoint.manifest
-    fresh = calibrators.fit(method, checkpoint.endpoint, cohort.table.set_index("patient")).model_copy(
-        update={"on": LOCAL}
-    )
+    choice = fit_where_it_helps(method, checkpoint.endpoint, cohort.table.set_index("patient"))
+    if choice.calibrator is None:
+        raise PredictionsError(choice.reason(method))
+    fresh = choice.calibrator.model_copy(update={"on": LOCAL})
     states = manifest.fitted.decisions
     for decision in states:
         if decision.on != STATED and set(decision.columns) & set(map(calibrated_name, fresh.columns)):
@@ -141,7 +143,8 @@ def with_new_calibration(checkpoint: Checkpoint, cohort: Labelled, out: Path, me
             )
     decisions = tuple(on_calibrated_columns(decision, fresh) for decision in states)
     groups = tuple(on_calibrated_columns(group, fresh) for group in manifest.fitted.risk_groups)
-    fitted = manifest.fitted.model_copy(update={"decisions": decisions, "calibration": fresh, "risk_groups": groups})
+    update = {"decisions": decisions, "calibration": fresh, "risk_groups": groups}
+    fitted = manifest.fitted.model_copy(update={**update, "calibration_checks": choice.checks})
     changed = manifest.model_copy(update={"fitted": fitted})
     _copy(checkpoint, out, lambda place: checkpoints.seal(place, changed))
     return fresh

@@ -59,8 +59,25 @@ def log_loss(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = N
         truth: `(p, c)`, 1 for the true class and 0 for the others.
         weight: Multiplicities `(r, p)`.
     """
+    return _mean(log_losses(probability, truth), weight)
+
+
+def log_losses(probability: ArrayLike, truth: ArrayLike) -> Floats:
+    """Return minus the logarithm of each patient's probability of the true class, `(p,)`; arguments of `log_loss`."""
     given = (np.asarray(probability, np.float64) * np.asarray(truth, np.float64)).sum(1)
-    return _mean(-np.log(np.maximum(given, 1e-300)), weight)
+    return np.asarray(-np.log(np.maximum(given, 1e-300)))
+
+
+def binary_log_loss(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) -> Floats:
+    """Return `log_loss` of probabilities of yes, `()` or `(r,)`.
+
+    Args:
+        probability: `(p,)` of yes.
+        truth: `(p,)`, 1 for yes and 0 for no.
+        weight: Multiplicities `(r, p)`.
+    """
+    shares, yes = np.asarray(probability, np.float64), np.asarray(truth, np.float64)
+    return log_loss(np.stack([1 - shares, shares], 1), np.stack([1 - yes, yes], 1), weight)
 
 
 def intercept(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) -> Floats:

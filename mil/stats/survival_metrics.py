@@ -219,6 +219,24 @@ def brier_losses(survival: ArrayLike, time: ArrayLike, event: ArrayLike, at: Arr
     return np.where(np.isnan(censoring.inverse_before(at)), np.nan, distance * worth)
 
 
+def log_losses_at(risk: ArrayLike, time: ArrayLike, event: ArrayLike, at: float, censoring: Censoring) -> Floats:
+    """Return the weighted log loss of a risk of the event by a time, `(p,)`: zero for patients censored before it.
+
+    Args:
+        risk: `(p,)`, of the event by the time; those of 0 and 1 are moved inside.
+        time: `(p,)`
+        event: `(p,)`, as in `brier_at`.
+        at: The time.
+        censoring: Weights as in `brier_at`; NaN where a patient who counts has none.
+    """
+    time, event = np.asarray(time, np.float64), np.asarray(event)
+    inside = np.clip(np.asarray(risk, np.float64), 1e-300, 1 - 2**-53)
+    ended = (event > 0) & (time <= at)
+    loss = -np.where(ended & (event == 1), np.log(inside), np.log1p(-inside))
+    counted = ended | (time >= at)
+    return np.where(counted, loss * censoring.inverse_before(np.minimum(time, at)), 0.0)
+
+
 def mean_loss(losses: Floats, time: ArrayLike, event: ArrayLike, at: float, weight: Floats | None = None) -> Floats:
     """Return the mean of the losses `(p,)` of a time, `()` or `(r,)`; NaN where one is, or follow-up does not reach it.
 

@@ -154,8 +154,39 @@ def test_few_patients_told_apart_without_error_promise_no_certainty(method: str)
     select = pd.DataFrame(
         {"label": ["0"] * 10 + ["1"] * 10, "p_1": np.r_[np.linspace(0.1, 0.3, 10), np.linspace(0.6, 0.9, 10)]}
     )
-    found = fit(method, Binary(), select).apply(select)["calibrated_1"]
-    assert 0.005 < found.min() < found.max() < 0.995
+    fitted = fit(method, Binary(), select)
+    found = fitted.apply(select)["calibrated_1"].to_numpy()
+    assert 0.001 < found.min() < found.max() < 0.999
+    if method == "temperature":  # the likelihood has no maximum: twenty of twenty show a loss of log(22 / 21)
+        assert "told apart without error" in (fitted.curves[0].note or "")
+        lost = log_loss(np.stack([1 - found, found], 1), np.eye(2)[select["label"].astype(int)])
+        assert lost == pytest.approx(np.log(22 / 21), rel=1e-6)
+
+
+def test_the_temperature_of_classes_told_apart_is_bounded_and_said_so() -> None:
+    label = np.repeat(WORDS, 5)
+    shares = np.where(label[:, None] == np.array(WORDS), 0.4, 0.2)
+    curve = fit("temperature", ENDPOINTS["multiclass"], exclusive(label, shares)).curves[0]
+    assert 1 < curve.slope < 20
+    assert "bounded at" in (curve.note or "")
+
+
+def test_a_rare_class_has_no_target_of_one_half() -> None:
+    """Of 60 patients in 4 classes, 2 of the rarest: plain maximum likelihood, without smoothed targets."""
+    rng = np.random.default_rng(0)
+    label = np.repeat(WORDS, [30, 20, 8, 2])
+    logits = 1.2 * (label[:, None] == np.array(WORDS)) + rng.normal(size=(60, 4))
+    select, shares = exclusive(label, softmax(logits, axis=1)), log_softmax(logits, axis=1)
+    truth = (label[:, None] == np.array(WORDS)).astype(float)
+    powers = np.linspace(0.2, 3, 28001)
+    best = powers[np.argmin([log_loss(np.exp(log_softmax(power * shares, 1)), truth) for power in powers[::20]]) * 20]
+    curve = fit("temperature", ENDPOINTS["multiclass"], select).curves[0]
+    assert curve.slope == pytest.approx(best, abs=0.003)
+    assert (curve.note, curve.positives) == (None, 2)
+
+
+def exclusive(label: NDArray[np.str_], shares: Floats) -> pd.DataFrame:
+    return pd.DataFrame(shares, columns=[f"p_{word}" for word in WORDS]).assign(label=label)
 
 
 @pytest.mark.parametrize("method", ["temperature", "platt"])

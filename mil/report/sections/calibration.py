@@ -6,6 +6,7 @@ questions and for all classes together. Its interval holds it, and begins at zer
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ from scipy.special import expit
 
 from mil.endpoints.endpoint import Scores
 from mil.endpoints.question import Question
+from mil.fitted.calibration_check import ALL_CLASSES
 from mil.fitted.calibrators import calibrated, calibrated_name
 from mil.report.evaluation import Evaluation
 from mil.report.schema import PAGE_ONLY, Curve, Drawing, Estimate, Model, Report, Section, Sentence
@@ -29,7 +31,13 @@ from mil.report.sections.pooled import (
     points,
     resampled,
 )
-from mil.report.sections.recalibration import NOT_CALIBRATED, CalibrationFit, Recalibrated, recalibrated
+from mil.report.sections.recalibration import (
+    NOT_CALIBRATED,
+    CalibrationEffect,
+    CalibrationFit,
+    Recalibrated,
+    recalibrated,
+)
 from mil.report.sections.value_calibration import ValueCalibration, value_calibration
 from mil.stats import calibration_metrics as metrics
 from mil.stats.bootstrap import Floats
@@ -46,6 +54,7 @@ _QUESTION_METRICS: Mapping[str, Callable[..., Floats]] = {
     "slope": metrics.slope,
     "brier": metrics.brier,
     "scaled_brier": metrics.scaled_brier,
+    "log_loss": metrics.binary_log_loss,
     "ece": metrics.squared_error,
 }
 _CLASS_METRICS: Mapping[str, Callable[..., Floats]] = {
@@ -90,6 +99,7 @@ class ProbabilityCalibration(Model):
     slope: Estimate | None = None
     brier: Estimate | None = None
     scaled_brier: Estimate | None = None
+    log_loss: Estimate | None = None
     ece: ErrorEstimate | None = None
     curve: Curve | None = None
     curve_reason: str | None = None
@@ -170,7 +180,7 @@ class Calibration(Section):
         return cls(
             questions=tuple(_question(evaluation, question, after) for question in evaluation.questions),
             classes=_all_classes(evaluation, after) if len(endpoint.class_columns) > 1 else None,
-            fitted=None if after is None else after.fit,
+            fitted=None if after is None else after.with_effects(_effects(evaluation, after)),
         )
 
     def drawings(self, evaluation: Evaluation, report: Report) -> Iterator[Drawing]:
@@ -231,6 +241,7 @@ def _probability(evaluation: Evaluation, question: Question, table: pd.DataFrame
         slope=slope,
         brier=estimates["brier"],
         scaled_brier=estimates["scaled_brier"],
+        log_loss=estimates["log_loss"],
         ece=_calibration_error(estimates["ece"]),
         curve=curve(samples, grid) if has_curve else None,
         curve_reason=None if has_curve else f"fewer than {FEWEST} positives or negatives, or one score for all",
@@ -282,6 +293,46 @@ def _all_classes(evaluation: Evaluation, after: Recalibrated | None) -> AllClass
         better = RecalibratedErrors(method=after.method, **dict(_class_errors(evaluation, after.reported, columns)))
     raw = _class_errors(evaluation, evaluation.reported, endpoint.class_columns)
     return AllClasses(**dict(raw), calibrated=better)
+
+
+def _effects(evaluation: Evaluation, after: Recalibrated) -> Iterator[CalibrationEffect]:
+    """Yield what the calibration does to report patients: to all classes together, or to each question."""
+    endpoint = evaluation.endpoint
+    if after.reported.empty:
+        return
+    if len(endpoint.class_columns) > 1:
+        table, truth = after.reported, np.eye(len(endpoint.class_columns))[endpoint.labels(after.reported)]
+        raw, better = (
+            table[list(columns)].to_numpy(np.float64)
+            for columns in (endpoint.class_columns, map(calibrated_name, endpoint.class_columns))
+        )
+        losses = {"before": partial(metrics.log_loss, raw, truth), "after": partial(metrics.log_loss, better, truth)}
+
+        def both(weight: Floats | None) -> Scores:
+            return {name: loss(weight) for name, loss in losses.items()}
+
+        samples = resampled(both, len(table), evaluation)
+        yield CalibrationEffect.of(ALL_CLASSES, "log loss", samples, {"n": len(table)})
+        return
+    for question in evaluation.questions:
+        columns = [column for column in calibrated(question).columns if column in after.reported]
+        table = after.reported[after.reported[columns].notna().all(axis=1)] if columns else after.reported.head(0)
+        truth = question.truth(table)
+        table, truth = table[~np.isnan(truth)], truth[~np.isnan(truth)]
+        if 0 < truth.sum() < len(truth):
+            yield _effect(evaluation, question, table, truth)
+
+
+def _effect(evaluation: Evaluation, question: Question, table: pd.DataFrame, truth: Floats) -> CalibrationEffect:
+    sides = {"before": question.probability(table), "after": calibrated(question).probability(table)}
+
+    def score(weight: Floats | None) -> Scores:
+        losses = {name: metrics.binary_log_loss(share, truth, weight) for name, share in sides.items()}
+        return losses | {f"slope_{name}": metrics.slope(share, truth, weight) for name, share in sides.items()}
+
+    samples, counts = resampled(score, len(table), evaluation), {"n": len(table), "positives": int(truth.sum())}
+    slopes = [estimate(samples[f"slope_{side}"], counts, _SEPARATED) for side in ("before", "after")]
+    return CalibrationEffect.of(question.name, "log loss", samples, counts, (slopes[0], slopes[1]))
 
 
 def _class_errors(evaluation: Evaluation, table: pd.DataFrame, columns: Sequence[str]) -> ClassErrors:

@@ -3,7 +3,8 @@
 Risks are probabilities, so that patients of all folds are taken together, one row a patient.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -18,16 +19,18 @@ from mil.endpoints.survival_view import SurvivalView
 from mil.errors import PredictionsError
 from mil.report.evaluation import Evaluation
 from mil.report.schema import PAGE_ONLY, Curve, Estimate, Model
-from mil.report.sections.pooled import CalibrationBin
-from mil.report.sections.recalibration import NOT_CALIBRATED, Recalibrated, recalibrated
+from mil.report.sections.pooled import CalibrationBin, resampled
+from mil.report.sections.recalibration import NOT_CALIBRATED, CalibrationEffect, Recalibrated, recalibrated
 from mil.stats import cox_regression
 from mil.stats.bootstrap import Fold
 from mil.stats.bootstrap_intervals import intervals
 from mil.stats.calibration_metrics import log_log
+from mil.stats.censoring import Censoring
 from mil.stats.cox_regression import NotEstimableError
 from mil.stats.estimate import LEVEL
 from mil.stats.logistic import spline
 from mil.stats.observed_risk import pseudo_values, reaches, risk_at
+from mil.stats.survival_metrics import brier_at
 from mil.stats.weights import Floats, as_rows
 
 KNOTS = (0.1, 0.5, 0.9)
@@ -115,6 +118,29 @@ def calibration(evaluation: Evaluation, view: SurvivalView) -> tuple[HorizonCali
         )
         for name, column in risk_columns(evaluation, view).items()
     )
+
+
+def effects(evaluation: Evaluation, view: SurvivalView, after: Recalibrated) -> Iterator[CalibrationEffect]:
+    """Yield what the calibration does to the risks of report patients: their Brier score and slope."""
+    for name, column in risk_columns(evaluation, view).items():
+        better, patients = after.risks(column)
+        at = view.horizons[name]
+        if patients.empty:
+            continue
+        time, code = view.event_times(evaluation.endpoint.encode(patients)).numpy().T
+        sides = {side: patients[risk].to_numpy(np.float64) for side, risk in (("before", column), ("after", better))}
+        censoring = Censoring.fit(time, code)
+
+        score = partial(_brier_scores, sides, time, code, at, censoring)
+        samples = resampled(score, len(patients), evaluation)
+        slopes = (_slope(sides["before"], time, code, at), _slope(sides["after"], time, code, at))
+        yield CalibrationEffect.of(name, "Brier score", samples, _counts(time, time, code, at), slopes)
+
+
+def _brier_scores(
+    sides: Mapping[str, Floats], time: Floats, code: Floats, at: float, censoring: Censoring, weight: Floats | None
+) -> dict[str, Floats]:
+    return {side: brier_at(1 - risk, time, code, at, censoring, weight) for side, risk in sides.items()}
 
 
 def _recalibrated(

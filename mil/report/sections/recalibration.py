@@ -1,17 +1,21 @@
 """The reported patients with the probabilities or risks that their fold's calibration gives them."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from mil.endpoints.endpoint import Endpoint
+from mil.fitted.calibration_check import CalibrationCheck
 from mil.fitted.calibrators import SELECT, calibrated_name
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import fold_name, rows_of
-from mil.report.schema import Model
+from mil.report.schema import Estimate, Model, Sentence
+from mil.report.sections.pooled import METHOD
+from mil.stats.bootstrap_intervals import Sampled
 
-NOT_CALIBRATED = "no fold could be calibrated"
+NOT_CALIBRATED = "no fold has a calibration: it could not be fitted, or does not help"
 """Why a question or horizon has no numbers after recalibration."""
 
 
@@ -22,6 +26,67 @@ class FoldCalibration(Model):
     n: int | None = None
     parameters: dict[str, JsonValue] | None = None
     reason: str | None = None
+    checks: tuple[CalibrationCheck, ...] = Field(default=(), title="Does it help select patients")
+
+
+class CalibrationEffect(Model):
+    """Loss and slope of report patients without and with the tool's calibration, of the same patients."""
+
+    name: str
+    """of the question or horizon, or `all classes`"""
+    score: str
+    """the loss, smaller is better"""
+    before: Estimate
+    after: Estimate
+    change: Estimate = Field(title="After minus before")
+    slope_before: Estimate | None = None
+    slope_after: Estimate | None = None
+    verdict: Sentence | None = None
+    """where the calibration made the report patients worse"""
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        score: str,
+        samples: Mapping[str, Sampled],
+        counts: Mapping[str, int],
+        slopes: tuple[Estimate | None, Estimate | None] = (None, None),
+    ) -> "CalibrationEffect":
+        """Return the effect from the loss `before` and `after` in the same resamples, and the two slopes."""
+        before, after = samples["before"], samples["after"]
+        effect = cls(
+            name=name,
+            score=score,
+            before=before.interval(METHOD, counts),
+            after=after.interval(METHOD, counts),
+            change=after.minus(before).interval(METHOD, counts),
+            slope_before=slopes[0],
+            slope_after=slopes[1],
+        )
+        return effect.model_copy(update={"verdict": effect.sentence}) if effect.worsens else effect
+
+    @property
+    def worsens(self) -> bool:
+        """Whether the loss of report patients is higher with the calibration than without."""
+        return self.change.value is not None and self.change.value > 0
+
+    @property
+    def worsens_surely(self) -> bool:
+        """Whether the interval of the change lies above zero."""
+        return self.change.low is not None and self.change.low > 0
+
+    @property
+    def sentence(self) -> str:
+        """The change in words, with n and interval."""
+        slopes = ""
+        if self.slope_before is not None and self.slope_after is not None:
+            slopes = f", slope {self.slope_before} without and {self.slope_after} with it"
+        direction = "higher" if self.worsens else "not higher"
+        return (
+            f"{self.name}: calibrated, the {self.score} of the report patients is {direction}: {self.after} and "
+            f"{self.before} without it, change {self.change}, {self.change.population}{slopes}"
+        )
 
 
 class CalibrationFit(Model):
@@ -30,6 +95,7 @@ class CalibrationFit(Model):
     method: str
     on: str
     folds: tuple[FoldCalibration, ...]
+    effects: tuple[CalibrationEffect, ...] = Field(default=(), title="Effect on report patients")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +110,10 @@ class Recalibrated:
     def method(self) -> str:
         """Name of the calibration method."""
         return self.fit.method
+
+    def with_effects(self, effects: Iterable[CalibrationEffect]) -> CalibrationFit:
+        """Return what was fitted, with what it does to report patients."""
+        return self.fit.model_copy(update={"effects": tuple(effects)})
 
     def risks(self, column: str) -> tuple[str, pd.DataFrame]:
         """Return the calibrated column of a risk, and the patients who have a number there."""
@@ -66,9 +136,13 @@ def recalibrated(evaluation: Evaluation) -> Recalibrated | None:
             reported.append(state.calibrated(rows))
             method, on = calibrator.method, calibrator.on  # a checkpoint may have been calibrated again elsewhere
             parameters = calibrator.model_dump(mode="json")
-            folds.append(FoldCalibration(fold=fold_name(fold), n=calibrator.n, parameters=parameters))
+            folds.append(
+                FoldCalibration(
+                    fold=fold_name(fold), n=calibrator.n, parameters=parameters, checks=state.calibration_checks
+                )
+            )
         elif (reason := state.left_out.get("calibration")) is not None:
-            folds.append(FoldCalibration(fold=fold_name(fold), reason=reason))
+            folds.append(FoldCalibration(fold=fold_name(fold), reason=reason, checks=state.calibration_checks))
     if method is None or not folds:
         return None
     pooled = pd.concat(reported) if reported else evaluation.table.head(0)

@@ -25,13 +25,14 @@ from mil.report.sections.calibration import (
     RecalibratedProbability,
     calibration_verdict,
 )
-from mil.stats.calibration_metrics import brier, calibration_error, intercept, scaled_brier, slope, squared_error
+from mil.report.sections.recalibration import NOT_CALIBRATED
+from mil.stats.calibration_metrics import brier, calibration_error, intercept, logit, scaled_brier, slope, squared_error
 from mil.stats.estimate import Estimate
 from mil.study.tool import Tool
 from tests.estimates import triple, value_of
 from tests.report.tables import binary, multiclass, names, refitted, roles, survival
 
-NOBODY = RecalibratedProbability(method="platt", n=0, reason="no fold could be calibrated")
+NOBODY = RecalibratedProbability(method="platt", n=0, reason=NOT_CALIBRATED)
 NUMBERS = ("intercept", "slope", "brier", "scaled_brier")
 
 
@@ -50,6 +51,13 @@ def simulated(
         ],
         ignore_index=True,
     )
+
+
+def sharpened(table: pd.DataFrame) -> pd.DataFrame:
+    """Shares whose logits are three times what they were, so that a calibration helps."""
+    columns = [name for name in table if str(name).startswith("p_")]
+    shares = table[columns] ** 3
+    return table.assign(**shares.div(shares.sum(axis=1), axis=0))
 
 
 def of(table: pd.DataFrame, endpoint: Endpoint, tool: dict[str, Any] | None = None, resamples: int = 100) -> Any:
@@ -129,8 +137,9 @@ def test_report_rows_change_nothing_that_was_fitted() -> None:
     second, report = table.copy(), table["role"] == "report"
     second.loc[report, "label"] = 1 - second.loc[report, "label"]
     second.loc[report, "p_1"] = 0.5
-    first, two = (of(each, Binary(), {"calibration": "platt"}, 20).fitted for each in (table, second))
+    first, two = (of(each, Binary(), {"calibration": "platt"}, 20).fitted.folds for each in (table, second))
     assert first == two
+    assert first[0].parameters is not None
 
 
 def test_a_fold_that_cannot_be_calibrated_is_listed_with_its_reason() -> None:
@@ -158,6 +167,41 @@ def test_the_calibration_of_a_released_tool_is_applied_as_it_is() -> None:
     assert calibrated is not None
     applied = calibrator.apply(reported)["calibrated_1"]
     assert value_of(calibrated.brier) == pytest.approx(float(brier(applied, reported["label"])))
+
+
+def test_the_effect_on_report_patients_is_that_of_the_same_patients_and_says_where_it_is_worse() -> None:
+    better = of(simulated(3.0, patients=1200), Binary(), {"calibration": "platt"}).fitted
+    assert all(fold.checks[0].helps for fold in better.folds)
+    [effect] = better.effects
+    assert effect.after.value < effect.before.value
+    assert effect.change.value == pytest.approx(effect.after.value - effect.before.value)
+    assert effect.change.high < 0
+    assert not effect.worsens
+    assert effect.verdict is None
+    assert abs(effect.slope_after.value - 1) < 0.2 < abs(effect.slope_before.value - 1)
+    table = simulated(3.0, patients=1200)
+    drifted = table["role"] == "report"  # the select patients asked for a moderation that these do not need
+    table.loc[drifted, "p_1"] = expit(logit(table.loc[drifted, "p_1"]) / 3)
+    [worse] = of(table, Binary(), {"calibration": "platt"}).fitted.effects
+    assert worse.worsens
+    assert worse.worsens_surely
+    assert worse.verdict.startswith("1: calibrated, the log loss of the report patients is higher")
+    assert "n 1200" in worse.verdict.replace(",", "")
+    of_classes = of(sharpened(multiclass()), Multiclass(classes=("a", "b", "c")), {"calibration": "temperature"}, 50)
+    [all_classes] = of_classes.fitted.effects
+    assert all_classes.name == "all classes"
+    assert all_classes.before.value == pytest.approx(of_classes.classes.log_loss.value)
+    assert all_classes.after.value == pytest.approx(of_classes.classes.calibrated.log_loss.value)
+
+
+def test_a_calibration_that_does_not_help_is_not_applied_and_says_so() -> None:
+    report = of(simulated(1.0, patients=120, seed=3), Binary(), {"calibration": "platt"})
+    assert report.fitted.effects == ()
+    for fold in report.fitted.folds:
+        assert fold.parameters is None
+        assert "does not help" in fold.reason
+        assert not fold.checks[0].helps
+    assert report.questions[0].calibrated == NOBODY
 
 
 def test_few_positives_have_numbers_and_no_curve_and_one_class_has_a_reason() -> None:
@@ -214,12 +258,14 @@ def test_a_separating_score_has_no_slope_and_says_why() -> None:
 
 def test_every_class_boundary_and_label_is_a_question() -> None:
     words = ("a", "b", "c")
-    several = of(multiclass(), Multiclass(classes=words), {"calibration": "temperature"}, 50)
+    several = of(sharpened(multiclass()), Multiclass(classes=words), {"calibration": "temperature"}, 50)
     assert [each.name for each in several.questions] == list(words)
     assert several.classes.log_loss.n == several.classes.calibrated.log_loss.n == 90
-    grades = of(multiclass().rename(columns={"label": "grade"}), Ordinal(classes=words), {"calibration": "platt"}, 50)
+    graded = sharpened(multiclass()).rename(columns={"label": "grade"})
+    grades = of(graded, Ordinal(classes=words), {"calibration": "platt"}, 50)
     assert [each.name for each in grades.questions] == [">= b", ">= c"]
     labels = binary().rename(columns={"label": "MSI", "p_1": "p_MSI"})
+    labels["p_MSI"] = expit(3 * logit(labels["p_MSI"]))
     labels["EBV"], labels["p_EBV"] = np.where(labels["patient"].astype(int) % 3, labels["MSI"].astype(str), ""), 0.5
     requested = of(labels, Multilabel(columns=("MSI", "EBV")), {"calibration": "platt"}, 50).questions
     assert [each.n for each in requested] == [120, 80]
