@@ -94,11 +94,12 @@ class AcceleratedFailure(Survival):
         return torch.stack([location, torch.zeros_like(location)], 1)
 
     def state(self) -> State:
-        """Return `log_time`, the location of the typical time: the logarithm of a time in `unit`."""
-        return {"log_time": self.typical}
+        """Return `log_time`, the location of the typical time: the logarithm of a time in `unit`; and the follow-up."""
+        return {"log_time": self.typical} | self.follow_up_state()
 
     def load_state(self, state: State) -> None:
-        """Restore the location."""
+        """Restore the location and the follow-up."""
+        self.load_follow_up(state)
         self.typical = float(state["log_time"]) if state else 0.0
 
     def _parameters(self, logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -120,9 +120,10 @@ class CompetingRisks(Survival):
     def incidence(self, logits: Tensor, times: Sequence[float]) -> Tensor:
         """Return the cumulative incidence of each cause at times in `unit`, `(p, k, t)`.
 
-        Together with `curve` they sum to one.
+        Together with `curve` they sum to one. NaN beyond the follow-up of the training patients.
         """
-        return self.intervals.incidence(logits.double(), torch.tensor(times, dtype=torch.float64))
+        moments = torch.tensor(times, dtype=torch.float64)
+        return self.within_follow_up(self.intervals.incidence(logits.double(), moments), moments)
 
     def risks(self, logits: Tensor) -> dict[str, Tensor]:
         """Return `risk_<cause>_<horizon>`, the probability that this event comes first and by then, `(p,)` each."""
@@ -143,7 +144,11 @@ class CompetingRisks(Survival):
         """Return what the ranking column and the incidences mean."""
         ordered = f"`risk` rises with the risk of {self.causes[0]} (column `{self.event}`): {self.rank_means}."
         risks = (
-            f"`risk_{cause}_{name}` is the probability of {cause} as the first event within {time:g} {self.unit}."
+            self._explained(
+                f"`risk_{cause}_{name}`",
+                f"the probability of {cause} as the first event within {time:g} {self.unit}",
+                name,
+            )
             for cause, (name, time) in product(self.causes, self.horizons.items())
         )
         return " ".join([ordered, *risks])
@@ -154,9 +159,10 @@ class CompetingRisks(Survival):
         return super().counts(target) | competing
 
     def state(self) -> State:
-        """Return intervals and offsets."""
-        return self.intervals.state()
+        """Return intervals, offsets and the follow-up."""
+        return self.intervals.state() | self.follow_up_state()
 
     def load_state(self, state: State) -> None:
-        """Restore intervals and offsets."""
-        self.intervals.load_state(state)
+        """Restore intervals, offsets and the follow-up."""
+        self.load_follow_up(state)
+        self.intervals.load_state({name: value for name, value in state.items() if name != "follow_up"})

@@ -69,9 +69,10 @@ class DiscreteTime(Survival):
         return self.intervals.ranked(risk)
 
     def state(self) -> State:
-        """Return intervals and offsets."""
-        return self.intervals.state()
+        """Return intervals, offsets and the follow-up."""
+        return self.intervals.state() | self.follow_up_state()
 
     def load_state(self, state: State) -> None:
-        """Restore intervals and offsets."""
-        self.intervals.load_state(state)
+        """Restore intervals, offsets and the follow-up."""
+        self.load_follow_up(state)
+        self.intervals.load_state({name: value for name, value in state.items() if name != "follow_up"})

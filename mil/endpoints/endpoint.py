@@ -275,6 +275,12 @@ class Endpoint(ABC):
         return self.strata(target) if self.classes else None
 
     @property
+    def columns_beyond_follow_up(self) -> frozenset[str]:
+        """Columns of the predictions that may be missing: risks at horizons that training follow-up does not reach."""
+        risks = () if self.survival is None else self.survival.all_risk_columns()
+        return frozenset(name for names in risks for name in names)
+
+    @property
     def pooled_metrics(self) -> frozenset[str]:
         """Keys of `score` that are computed over the patients of all folds together: those of values in a unit."""
         return frozenset()

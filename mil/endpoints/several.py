@@ -153,6 +153,11 @@ class Several(Endpoint):
         return {"mean": np.asarray(np.mean(ranking, axis=0))} | scores
 
     @property
+    def columns_beyond_follow_up(self) -> frozenset[str]:
+        """Those of all endpoints."""
+        return frozenset(name for endpoint in self.endpoints.values() for name in endpoint.columns_beyond_follow_up)
+
+    @property
     def pooled_metrics(self) -> frozenset[str]:
         """Those of each endpoint, by their names here."""
         parts = self.endpoints.items()

@@ -15,7 +15,7 @@ from torch import Tensor
 from mil.endpoints.cox import TIES, BaselineHazard, breslow_hazard, cox_loss
 from mil.endpoints.endpoint import Endpoint, Scores, State, numbers
 from mil.endpoints.follow_up import FollowUp, horizons_in
-from mil.endpoints.survival_view import SurvivalView
+from mil.endpoints.survival_view import ROUNDING, SurvivalView
 from mil.errors import CohortError, ConfigError
 from mil.stats.survival_metrics import c_index
 
@@ -25,6 +25,8 @@ SMALLEST_STRATUM = 10
 
 class Survival(Endpoint):
     """Base of endpoints of times to an event.
+
+    Risks and curves beyond the longest follow-up of the training patients are NaN: no model can know them.
 
     A target is `(p, 2)`: the time in `unit`, and how follow-up ended, 0 for censored and 1 for the event. A subclass
     adds a loss, a survival curve, and one number that rises with the risk.
@@ -49,6 +51,7 @@ class Survival(Endpoint):
         self.follow_up, self.columns = follow_up, follow_up.columns
         self.time, self.event = follow_up.columns
         self.unit, self.horizons = unit, horizons_in(unit, horizons)
+        self.longest: float | None = None
 
     @property
     def fitted(self) -> bool:
@@ -58,7 +61,7 @@ class Survival(Endpoint):
     @property
     def survival(self) -> SurvivalView:
         """Columns and horizons of this endpoint."""
-        return SurvivalView(self.time, self.event, self.unit, self.horizons, self.rank)
+        return SurvivalView(self.time, self.event, self.unit, self.horizons, self.rank, longest=self.longest)
 
     @property
     def declared_words(self) -> Mapping[str, tuple[str, ...]]:
@@ -90,14 +93,21 @@ class Survival(Endpoint):
         """Return the log probability of no event by times `(t,)` in `unit`, `(p, t)`."""
 
     def curve(self, logits: Tensor, times: Sequence[float]) -> Tensor:
-        """Return the survival of each patient at times in `unit`, `(p, t)`.
+        """Return the survival of each patient at times in `unit`, `(p, t)`; NaN beyond the follow-up.
 
         Raises:
             ValueError: nothing has been fitted to training patients yet.
         """
         if not self.fitted:
             raise ValueError(f"endpoint {self.time}: no survival curve before it is fitted to training patients")
-        return self.log_survival(logits.double(), torch.tensor(times, dtype=torch.float64)).exp()
+        moments = torch.tensor(times, dtype=torch.float64)
+        return self.within_follow_up(self.log_survival(logits.double(), moments).exp(), moments)
+
+    def within_follow_up(self, values: Tensor, times: Tensor) -> Tensor:
+        """Return values `(..., t)` with NaN at the times `(t,)` beyond the follow-up of the training patients."""
+        if self.longest is None:
+            return values
+        return values.masked_fill(times > self.longest * (1 + ROUNDING), torch.nan)
 
     def encode(self, table: pd.DataFrame) -> Tensor:
         """Return the time in `unit` and the event, `(p, 2)`."""
@@ -115,9 +125,9 @@ class Survival(Endpoint):
         return ranked | self.risks(logits) if self.horizons and self.fitted else ranked
 
     def risks(self, logits: Tensor) -> dict[str, Tensor]:
-        """Return `risk_<horizon>`, the probability of an event by each horizon, `(p,)` each."""
+        """Return `risk_<horizon>`, the probability of an event by each horizon, `(p,)` each; NaN beyond follow-up."""
         times = torch.tensor(list(self.horizons.values()), dtype=torch.float64)
-        chances = -torch.expm1(self.log_survival(logits, times))  # (p, h)
+        chances = self.within_follow_up(-torch.expm1(self.log_survival(logits, times)), times)  # (p, h)
         return {f"risk_{name}": chance for name, chance in zip(self.horizons, chances.unbind(1), strict=True)}
 
     def recode(self, table: pd.DataFrame) -> Tensor:
@@ -132,10 +142,24 @@ class Survival(Endpoint):
         """Return what the ranking column and the risks mean."""
         ordered = f"`{self.rank}` rises with the risk of the event (column `{self.event}`): {self.rank_means}."
         risks = (
-            f"`risk_{name}` is the probability of the event within {time:g} {self.unit}."
+            self._explained(f"`risk_{name}`", f"the probability of the event within {time:g} {self.unit}", name)
             for name, time in self.horizons.items()
         )
         return " ".join([ordered, *risks])
+
+    def _explained(self, column: str, meaning: str, horizon: str) -> str:
+        """Return what a column of risks is, or why it is missing."""
+        reason = self.survival.beyond(horizon)
+        return f"{column} is {meaning}." if reason is None else f"{column} is missing: {reason}."
+
+    def follow_up_state(self) -> State:
+        """Return `follow_up`, the longest of the training patients, as far as it is known."""
+        return {} if self.longest is None else {"follow_up": self.longest}
+
+    def load_follow_up(self, state: State) -> None:
+        """Restore the longest follow-up; states of older checkpoints lack it."""
+        longest = state.get("follow_up")
+        self.longest = None if longest is None else float(longest)
 
     def counts(self, target: Tensor) -> dict[str, int]:
         """Return the numbers of patients and of events."""
@@ -153,7 +177,7 @@ class Survival(Endpoint):
         return np.where(code > 1, 2 + code, 2 * code + later)
 
     def fit(self, target: Tensor, balance: bool = False) -> None:
-        """Check that there are events to learn from.
+        """Check that there are events to learn from, and note how long the training patients were followed.
 
         Raises:
             CohortError: there is no event among the training patients.
@@ -164,6 +188,7 @@ class Survival(Endpoint):
             raise CohortError(f"column {self.event}: all {len(target)} training patients {state}, expected events")
         if balance:
             raise ConfigError("data.balance: survival has no classes to balance, expected none")
+        self.longest = float(target[:, 0].max())
 
 
 class Cox(Survival):
@@ -249,7 +274,8 @@ class Cox(Survival):
         baseline = self.baselines.get(str(_code(stratum)))
         if baseline is None:
             return self.curve(logits, times)
-        return baseline.log_survival(logits.double(), torch.tensor(times, dtype=torch.float64)).exp()
+        moments = torch.tensor(times, dtype=torch.float64)
+        return self.within_follow_up(baseline.log_survival(logits.double(), moments).exp(), moments)
 
     def ranked(self, risk: Tensor) -> Tensor:
         """Return the log hazard itself, `(p, 1)`; any score that rises with the risk is accepted."""
@@ -264,14 +290,16 @@ class Cox(Survival):
             self.baselines = {name: _baseline(logits[mask], target[mask]) for name, mask in rows.items()}
 
     def state(self) -> State:
-        """Return the pooled baseline hazard, times in `unit`, and those of the strata by code."""
+        """Return the pooled baseline hazard, times in `unit`, those of the strata by code, and the follow-up."""
         if self.baseline is None:
             return {}
         strata = {"strata": {name: list(pair) for name, pair in self.baselines.items()}} if self.baselines else {}
-        return {"baseline_times": self.baseline[0], "baseline_hazard": self.baseline[1]} | strata
+        pooled = {"baseline_times": self.baseline[0], "baseline_hazard": self.baseline[1]}
+        return pooled | strata | self.follow_up_state()
 
     def load_state(self, state: State) -> None:
-        """Restore the baseline hazards."""
+        """Restore the baseline hazards and the follow-up."""
+        self.load_follow_up(state)
         self.baseline = _pair(state["baseline_times"], state["baseline_hazard"]) if state else None
         self.baselines = {name: _pair(*pair) for name, pair in dict(state.get("strata", {})).items()}
 

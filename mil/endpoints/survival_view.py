@@ -10,6 +10,9 @@ from torch import Tensor
 from mil.endpoints.cox import BaselineHazard
 from mil.stats.survival_metrics import c_index, competing_c_index
 
+ROUNDING = 1e-6
+"""By how much a horizon may exceed the follow-up, relative to it: 60 months are 1826.2 days."""
+
 
 @dataclass(frozen=True)
 class SurvivalView:
@@ -29,6 +32,16 @@ class SurvivalView:
     """competing events, coded from 1, the one of interest first; empty where there is one kind of event"""
     baseline: BaselineHazard | None = None
     """hazard of a patient whose rank column is 0; None where that column is no log hazard, or nothing is fitted"""
+    longest: float | None = None
+    """longest follow-up of the training patients in `unit`, beyond which no risk is stated; None where it is unknown"""
+
+    def beyond(self, horizon: str) -> str | None:
+        """Return why there is no risk at a horizon, or None where the training patients were followed that long."""
+        time = self.horizons[horizon]
+        if self.longest is None or time <= self.longest * (1 + ROUNDING):
+            return None
+        followed = f"the training patients were followed for {self.longest:g} {self.unit} at most"
+        return f"{time:g} {self.unit} lie beyond the follow-up: {followed}"
 
     def event_times(self, target: Tensor) -> Tensor:
         """Return time and code in double precision, `(p, 2)`; code 0 is censored, 1 the event or the first cause."""

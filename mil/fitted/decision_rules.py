@@ -281,6 +281,8 @@ def _risk(rule: AbsoluteRiskRule, endpoint: Endpoint) -> Plan:
         column = endpoint.survival.risk_column(str(rule.horizon), rule.cause)
     except ValueError as error:
         raise ConfigError(f"decision absolute_risk: {error}") from None
+    if reason := endpoint.survival.beyond(str(rule.horizon)):
+        raise ConfigError(f"decision absolute_risk: horizon {rule.horizon}, {reason}; expected one within it")
     return Plan(column, rule, endpoint, (column,), GROUPS[len(rule.cuts)])
 
 

@@ -130,7 +130,8 @@ def _numbers(table: pd.DataFrame, endpoint: Endpoint, what: str) -> dict[str, pd
     for name in endpoint.decode(torch.zeros(1, endpoint.out_dim)):
         if name in table:
             columns[name] = pd.to_numeric(table[name], errors="coerce").astype(np.float64)
-            wrong = int((~np.isfinite(columns[name])).sum())
+            missing = columns[name].isna() & (name in endpoint.columns_beyond_follow_up)
+            wrong = int((~np.isfinite(columns[name]) & ~missing).sum())
             if wrong:
                 raise PredictionsError(f"{what}: {wrong} of {len(table)} values of {name} are not finite numbers")
     return columns

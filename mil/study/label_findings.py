@@ -1,6 +1,7 @@
 """Labels that the site gives away, and classes with too few patients."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -22,11 +23,30 @@ In a large cohort the slightest association has a small p-value, and sites alway
 
 
 def of_labels(endpoint: Endpoint, patients: pd.DataFrame, target: Tensor) -> list[Finding]:
-    """Return warnings of labels that are associated with the site."""
+    """Return warnings of labels that are associated with the site, and of horizons beyond the follow-up."""
+    findings = beyond_follow_up(endpoint, target)
     if "site" not in patients:
-        return []
+        return findings
     classes = classes_of(endpoint, patients, target)
-    return [finding for name, words in classes.items() for finding in confounded(name, words, patients["site"])]
+    return findings + [
+        finding for name, words in classes.items() for finding in confounded(name, words, patients["site"])
+    ]
+
+
+def beyond_follow_up(endpoint: Endpoint, target: Tensor) -> list[Finding]:
+    """Return a warning for each horizon that no patient's follow-up reaches: its risk will be missing."""
+    if endpoint.parts():
+        parts = endpoint.part_targets(target)
+        return [finding for _, part, _, of_part in parts for finding in beyond_follow_up(part, of_part)]
+    if endpoint.survival is None or not len(target):
+        return []
+    view = replace(endpoint.survival, longest=float(target[:, 0].max()))
+    reasons = {name: view.beyond(name) for name in view.horizons}
+    return [
+        Finding("warning", "horizon", f"horizon {name}: {reason}; its risk will be missing", 1)
+        for name, reason in reasons.items()
+        if reason is not None
+    ]
 
 
 def classes_of(endpoint: Endpoint, patients: pd.DataFrame, target: Tensor) -> dict[str, "pd.Series[str]"]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from mil.cohort.covariates import Covariates
 from mil.endpoints.endpoint import Endpoint
 from mil.features.batches import BagDataset
+from mil.fitted.checks import check_specification
 from mil.inference.predict import decoded, per_patient
 from mil.splits.folds import Split
 from mil.study.run_config import RunConfig
@@ -46,6 +47,7 @@ def cut(config: RunConfig, study: Study, split: Split, number: int, folder: Path
 
     Raises:
         CohortError: The training patients are all of one class, or have no event.
+        ConfigError: A decision about a horizon beyond the follow-up of the training patients.
     """
     endpoint = copy.deepcopy(study.endpoint)
     roles = [role for role in ROLES if split.patients(number, role)]
@@ -66,6 +68,7 @@ def cut(config: RunConfig, study: Study, split: Split, number: int, folder: Path
         for role, (bags, target) in rows.items()
     }
     endpoint.fit(data["train"].target, balance=config.data.balance == "loss")
+    check_specification(config.tool, endpoint)  # a horizon may lie within the cohort's follow-up and beyond the fold's
     return Fold(number, folder, endpoint, {role: bags for role, (bags, _) in rows.items()}, data, covariates)
 
 

@@ -109,8 +109,10 @@ def test_hazard_is_constant_within_intervals_and_zero_after_the_last() -> None:
     logits = torch.tensor([[0.3, -1.0, 0.5, 2.0]])
     middle = (edges[0] * edges[1]) ** 0.5
     part = (middle - edges[0]) / (edges[1] - edges[0])
-    first, within, second, last, later = endpoint.curve(logits, [edges[0], middle, edges[1], edges[3], 1e6])[0].tolist()
+    times = [edges[0], middle, edges[1], edges[3], endpoint.longest or 0.0]
+    first, within, second, last, later = endpoint.curve(logits, times)[0].tolist()
     assert within == pytest.approx(first ** (1 - part) * second**part)
+    assert times[-1] > times[-2]
     assert later == last
 
 

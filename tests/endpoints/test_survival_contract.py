@@ -68,7 +68,7 @@ def test_order_of_patients_does_not_matter(name: str, seed: int) -> None:
     torch.testing.assert_close(endpoint.loss(logits[order], target[order]), endpoint.loss(logits, target))
     moved = endpoint.decode(logits[order])
     for column, values in endpoint.decode(logits).items():
-        torch.testing.assert_close(moved[column], values[order])
+        torch.testing.assert_close(moved[column], values[order], equal_nan=True)
     assert c_index_of(endpoint, logits[order], target[order]) == pytest.approx(c_index_of(endpoint, logits, target))
 
 
@@ -81,7 +81,7 @@ def test_change_of_unit_changes_no_risk(name: str) -> None:
     columns_in_days = days.decode(logits)
     for column, values in months.decode(logits).items():
         if column != months.rank:
-            torch.testing.assert_close(columns_in_days[column], values, rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(columns_in_days[column], values, rtol=1e-9, atol=1e-12, equal_nan=True)
 
 
 @every
@@ -107,15 +107,38 @@ def test_loss_in_lower_precision_is_close_and_always_finite(name: str, dtype: to
 @given(seed=st.integers(0, 99))
 def test_curves_fall_from_one_and_risk_is_one_minus_the_curve(name: str, seed: int) -> None:
     endpoint, logits, _ = fitted_case(name, seed)
-    times = [0.0, 0.3, 1.0, 5.0, 12.0, 36.0, 59.0, 1e9]
+    assert endpoint.longest is not None
+    times = [0.0, 0.3, 1.0, 5.0, 12.0, 36.0, endpoint.longest]
     curve = endpoint.curve(3 * logits, times)
     assert curve.shape == (len(logits), len(times))
+    assert endpoint.curve(3 * logits, [endpoint.longest + 0.1, 1e9]).isnan().all()
     assert ((curve >= 0) & (curve <= 1)).all()
     assert (curve.diff(dim=1) <= 0).all()
     assert (curve[:, 0] == 1).all()
     columns = endpoint.decode(3 * logits)
     risk = sum((columns[column] for column in columns if column.endswith("_3y")), torch.zeros(len(logits)))
     torch.testing.assert_close(risk, 1 - curve[:, 5], rtol=1e-9, atol=1e-12)
+
+
+@every
+def test_risks_beyond_the_follow_up_of_the_training_patients_are_missing_with_the_reason(name: str) -> None:
+    _, logits, target = fitted_case(name)
+    endpoint = MAKERS[name]("months", {"2y": 24, "20y": 240})
+    endpoint.fit(target)
+    endpoint.finish(logits, target)
+    columns = endpoint.decode(logits)
+    late, early = ([column for column in columns if column.endswith(end)] for end in ("_20y", "_2y"))
+    assert late
+    assert all(columns[column].isnan().all() for column in late)
+    assert all(columns[column].isfinite().all() for column in early)
+    assert endpoint.longest == float(target[:, 0].max()) <= 60
+    reason = (
+        f"is missing: 240 months lie beyond the follow-up: the training patients were followed for {endpoint.longest:g}"
+    )
+    assert endpoint.legend().count(reason) == len(late)
+    old = MAKERS[name]("months", {"2y": 24, "20y": 240})
+    old.load_state({key: value for key, value in endpoint.state().items() if key != "follow_up"})
+    assert old.decode(logits)[late[0]].isfinite().all()  # a checkpoint that does not know its follow-up
 
 
 @every
@@ -156,7 +179,7 @@ def test_fitted_state_survives_json(name: str) -> None:
     restored.load_state(json.loads(json.dumps(endpoint.state(), allow_nan=False)))
     assert torch.equal(restored.loss(logits, target), endpoint.loss(logits, target))
     for column, values in endpoint.decode(logits).items():
-        assert torch.equal(restored.decode(logits)[column], values)
+        torch.testing.assert_close(restored.decode(logits)[column], values, rtol=0, atol=0, equal_nan=True)
     restored.load_state({})
     assert restored.rank in restored.decode(logits)
 

@@ -21,7 +21,7 @@ from mil.fitted import calibrators, decision_rules
 from mil.fitted.calibrators import Calibrator
 from mil.fitted.cutoffs import choose
 from mil.fitted.decision_rules import Decision, Plan, apply, on_calibrated_columns
-from mil.fitted.rules import SensitivityRule
+from mil.fitted.rules import SensitivityRule, parse_rule
 from mil.fitted.specification import Specification
 
 few = settings(deadline=None, max_examples=25)
@@ -282,3 +282,14 @@ def test_select_patients_of_one_class_set_no_cut(rule: dict[str, Any]) -> None:
         one(rule, BINARY, select=table[table["MSI"] == "MSS"])
     with pytest.raises(MilError, match="0 positives among 0"):
         one(rule, BINARY, select=table.head(0))
+
+
+def test_a_decision_at_a_horizon_beyond_the_follow_up_is_refused_in_one_line() -> None:
+    endpoint = Cox(horizons={"5y": 60, "20y": 240})
+    endpoint.longest = 60.0
+    [plan] = decision_rules.plans(parse_rule({"rule": "absolute_risk", "horizon": "5y", "cuts": [0.1]}), endpoint)
+    assert plan.columns == ("risk_5y",)
+    message = "horizon 20y, 240 months lie beyond the follow-up: the training patients were followed for 60 months"
+    with pytest.raises(ConfigError, match=message) as error:
+        decision_rules.plans(parse_rule({"rule": "absolute_risk", "horizon": "20y", "cuts": [0.1]}), endpoint)
+    assert "\n" not in str(error.value)

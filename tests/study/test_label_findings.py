@@ -3,11 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import contingency
 
-from mil.study.label_findings import STRENGTH, association, codes_as_words, confounded, too_few
+from mil.endpoints.classification import Binary
+from mil.endpoints.survival import Cox
+from mil.study.label_findings import STRENGTH, association, beyond_follow_up, codes_as_words, confounded, too_few
 
 
 def columns(counts: list[list[int]]) -> tuple["pd.Series[str]", "pd.Series[str]"]:
@@ -81,3 +84,12 @@ def test_codes_become_strings_and_nan_stays_missing() -> None:
     words = codes_as_words(np.array([0.0, 1.0, np.nan]), pd.Index(["a", "b", "c"]))
     assert words.tolist()[:2] == ["0", "1"]
     assert words.isna().tolist() == [False, False, True]
+
+
+def test_a_horizon_beyond_the_follow_up_is_a_warning() -> None:
+    endpoint = Cox(horizons={"5y": 60, "20y": 240})
+    target = torch.tensor([[60.0, 1.0], [12.0, 0.0]], dtype=torch.float64)
+    [finding] = beyond_follow_up(endpoint, target)
+    assert finding.severity == "warning"
+    assert "horizon 20y: 240 months lie beyond the follow-up" in finding.message
+    assert beyond_follow_up(Binary(), torch.tensor([1.0])) == []

@@ -18,7 +18,7 @@ from torch import Tensor
 from mil.endpoints.survival_view import SurvivalView
 from mil.errors import PredictionsError
 from mil.report.evaluation import Evaluation
-from mil.report.schema import PAGE_ONLY, Curve, Estimate, Model
+from mil.report.schema import PAGE_ONLY, Curve, Estimate, Model, Sentence
 from mil.report.sections.pooled import CalibrationBin, resampled
 from mil.report.sections.recalibration import NOT_CALIBRATED, CalibrationEffect, Recalibrated, recalibrated
 from mil.stats import cox_regression
@@ -85,8 +85,18 @@ class HorizonCalibration(RiskCalibration, _Horizon):
     calibrated: RecalibratedRisk | None = Field(default=None, title="After recalibration")
 
 
+class MissingRisk(Model):
+    """A horizon at which no risk is stated."""
+
+    horizon: str
+    time: float
+    column: str
+    """of the predictions"""
+    reason: Sentence
+
+
 def risk_columns(evaluation: Evaluation, view: SurvivalView, cause: str | None = None) -> dict[str, str]:
-    """Return the predictions' columns of the risk by horizon, in order of time, as far as they exist.
+    """Return the predictions' columns of the risk by horizon, in order of time, as far as all patients have one.
 
     Args:
         evaluation: Its table holds the predictions.
@@ -96,13 +106,27 @@ def risk_columns(evaluation: Evaluation, view: SurvivalView, cause: str | None =
     Raises:
         PredictionsError: a risk is not between 0 and 1.
     """
-    columns = {name: column for name, column in view.risk_columns(cause).items() if column in evaluation.table}
+    present = {name: column for name, column in view.risk_columns(cause).items() if column in evaluation.table}
+    columns = {name: column for name, column in present.items() if evaluation.reported[column].notna().all()}
     for column in columns.values():
-        wrong = ~evaluation.table[column].between(0, 1)
+        values = evaluation.table[column]
+        wrong = values.notna() & ~values.between(0, 1)
         if wrong.any():
             value = evaluation.table.loc[wrong, column].iloc[0]
             raise PredictionsError(f"predictions: {column} is {value} in {wrong.sum()} rows, expected 0 to 1")
     return columns
+
+
+def missing_risks(evaluation: Evaluation, view: SurvivalView) -> tuple[MissingRisk, ...]:
+    """Return the horizons at which reported patients have no risk, with the reason."""
+    missing = []
+    for name, column in view.risk_columns().items():
+        if column in evaluation.table and (absent := int(evaluation.reported[column].isna().sum())):
+            reason = view.beyond(name) or "the training patients of their fold were not followed as long"
+            n = len(evaluation.reported)
+            sentence = f"{column} is missing for {absent} of {n} patients: {reason}"
+            missing.append(MissingRisk(horizon=name, time=view.horizons[name], column=column, reason=sentence))
+    return tuple(missing)
 
 
 def calibration(evaluation: Evaluation, view: SurvivalView) -> tuple[HorizonCalibration, ...]:

@@ -14,7 +14,14 @@ from mil.endpoints.survival_view import SurvivalView
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
 from mil.report.schema import Drawing, Estimate, Model, Report, Section
-from mil.report.sections.horizon import HorizonCalibration, calibration, effects, risk_columns
+from mil.report.sections.horizon import (
+    HorizonCalibration,
+    MissingRisk,
+    calibration,
+    effects,
+    missing_risks,
+    risk_columns,
+)
 from mil.report.sections.recalibration import CalibrationFit, recalibrated
 from mil.report.sections.survival_scores import FEWEST, MODEL, NULL, SCALED, Measures, measure
 from mil.stats.observed_risk import median_follow_up, risk_at
@@ -124,6 +131,8 @@ class TimeToEvent(Section, CauseMetrics, _FollowUp):
     }
 
     calibration: tuple[HorizonCalibration, ...] = Field(default=(), title="Calibration at the horizons")
+    missing_risks: tuple[MissingRisk, ...] = ()
+    """at horizons beyond the follow-up"""
     recalibration: CalibrationFit | None = None
     other_causes: tuple[OtherCause, ...] = ()
 
@@ -151,6 +160,7 @@ class TimeToEvent(Section, CauseMetrics, _FollowUp):
             reference="training patients" if trained else "reported patients, in folds without training rows",
             **dict(metrics),
             calibration=calibration(evaluation, view),
+            missing_risks=missing_risks(evaluation, view),
             recalibration=None if after is None else after.with_effects(effects(evaluation, view, after)),
             other_causes=tuple(_other_causes(evaluation, view)),
         )

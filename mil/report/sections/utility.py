@@ -33,6 +33,7 @@ from mil.report.verdict_minimum import FEWEST_OF_EACH, FEWEST_PATIENTS, MINIMUM
 from mil.stats.bootstrap import Floats
 from mil.stats.estimate import LEVEL
 from mil.stats.net_benefit import censored_net_benefit, incidence_until, net_benefit
+from mil.stats.observed_risk import reaches
 
 _POINTS, _HORIZON_POINTS = 50, 25
 _CARD_POINTS = 5
@@ -193,6 +194,8 @@ class _Case:
     """probability from the clinical variables, of the same patients, `(p,)`"""
     cuts: tuple[OwnCut, ...] = ()
     """of the tool's own decision about this probability"""
+    reason: str | None = None
+    """why there is no net benefit"""
 
 
 def thresholds(prevalence: float, count: int = _POINTS) -> Floats:
@@ -228,8 +231,8 @@ def _horizon_cases(evaluation: Evaluation, view: SurvivalView, clinical: Clinica
     alone = None if view.causes else clinical  # a Cox model of one cause gives no incidence where causes compete
     for name, horizon in view.horizons.items():
         column = view.risk_column(name)
-        if column not in evaluation.reported:
-            continue
+        if column not in evaluation.reported or evaluation.reported[column].isna().any():
+            continue  # beyond the follow-up, which the section on survival says
         shown, table, method = column, evaluation.reported, None
         if after is not None and len((better := after.risks(column))[1]):
             shown, table, method = *better, after.method
@@ -248,7 +251,8 @@ def _horizon_cases(evaluation: Evaluation, view: SurvivalView, clinical: Clinica
         )
         benefit, risk = _horizon_benefit(time, code, horizon), pd.Series(_risk(table, shown), index=table.index)
         cuts = own_cuts(evaluation, None, column, (shown,), risk)
-        yield _Case(treated, np.asarray(risk, np.float64), benefit, clinical_model, probability, cuts)
+        reason = None if reaches(time, code, horizon) else f"nobody is followed for {horizon:g} {view.unit}"
+        yield _Case(treated, np.asarray(risk, np.float64), benefit, clinical_model, probability, cuts, reason)
 
 
 def _truth_benefit(truth: Floats) -> _Benefit:
@@ -285,6 +289,8 @@ def _clinical(
 
 def _curve(case: _Case, stated: Floats | None, count: int, evaluation: Evaluation) -> DecisionCurve:
     treated = {**dict(case.treated), **dict(case.clinical_model)}
+    if case.reason is not None:
+        return DecisionCurve(**treated, reason=case.reason)
     if not 0 < case.treated.prevalence < 1:
         return DecisionCurve(**treated, reason="positives or negatives are absent")
     at = thresholds(case.treated.prevalence, count) if stated is None else stated

@@ -85,11 +85,12 @@ def test_a_stated_risk_makes_the_groups_without_training_patients() -> None:
 
 def test_a_stated_risk_is_compared_with_the_calibrated_risk_of_the_fold() -> None:
     rows = checked(with_risks(patients=450, stretch=2.0), ENDPOINT)
-    patients, fitted = assign(rows, ABSOLUTE, calibration="baseline")
+    patients, fitted = assign(rows, ABSOLUTE, calibration="baseline_slope")
     assert [fold.columns for fold in fitted] == [("calibrated_risk_5y",)] * 3
     for fold in range(3):
         select, members = (rows[(rows["fold"] == fold) & (rows["role"] == role)] for role in ("select", "report"))
-        better = calibrators.fit("baseline", ENDPOINT, select.set_index("patient")).apply(members.set_index("patient"))
+        better = calibrators.fit("baseline_slope", ENDPOINT, select.set_index("patient"))
+        better = better.apply(members.set_index("patient"))
         expected = np.digitize(better["calibrated_risk_5y"], ABSOLUTE["cuts"])
         assert patients.loc[better.index, "group"].cat.codes.tolist() == expected.tolist()
     thirds = assign(rows, THIRDS, calibration="baseline")[1]

@@ -19,6 +19,7 @@ from mil.fitted import calibrators
 from mil.report.sections.recalibration import NOT_CALIBRATED
 from mil.report.sections.survival_scores import within
 from mil.report.sections.time_to_event import TimeToEvent
+from mil.report.sections.utility import Utility
 from mil.stats.censoring import Censoring
 from mil.stats.survival_metrics import brier_at, c_index, competing_c_index, cumulative_dynamic_auc, uno_c
 from tests.estimates import holds
@@ -261,3 +262,25 @@ def test_intervals_of_concordances_hold_the_truth_as_often_as_they_say() -> None
         assert report is not None
         held += holds(report.c_index, float(truth))
     assert 0.88 <= held / runs <= 0.99
+
+
+def test_a_horizon_without_risks_is_missing_with_its_reason_and_in_no_section() -> None:
+    """`risk_20y` of patients followed for 60 months entered calibration, Brier scores and decision curves."""
+    endpoint = Cox(horizons={**HORIZONS, "20y": 240})
+    endpoint.longest = 60.0
+    table = with_risks().assign(risk_20y=np.nan)
+    evaluation = refitted(table, endpoint, resamples=20)
+    report: Any = TimeToEvent.compute(evaluation)
+    [missing] = report.missing_risks
+    assert missing.reason.startswith("risk_20y is missing for 150 of 150 patients: 240 months lie beyond the follow-up")
+    assert [each.horizon for each in report.calibration] == [each.name for each in report.brier] == list(HORIZONS)
+    utility: Any = Utility.compute(evaluation)
+    assert [each.horizon for each in utility.horizons] == list(HORIZONS)
+    # risks of other software beyond the follow-up of these patients have a reason and no number
+    foreign = refitted(table.assign(risk_20y=0.9), Cox(horizons=endpoint.horizons), resamples=20)
+    late: Any = TimeToEvent.compute(foreign)
+    assert late.brier[-1].model.value is None
+    assert late.calibration[-1].observed.value is None
+    curve: Any = Utility.compute(foreign)
+    assert curve.horizons[-1].reason == "nobody is followed for 240 months"
+    assert curve.horizons[-1].verdict is None
