@@ -108,6 +108,7 @@ def test_loss_in_lower_precision_is_close_and_always_finite(name: str, dtype: to
 def test_curves_fall_from_one_and_risk_is_one_minus_the_curve(name: str, seed: int) -> None:
     endpoint, logits, _ = fitted_case(name, seed)
     assert endpoint.longest is not None
+    endpoint.longest = max(36.0, endpoint.longest)
     times = [0.0, 0.3, 1.0, 5.0, 12.0, 36.0, endpoint.longest]
     curve = endpoint.curve(3 * logits, times)
     assert curve.shape == (len(logits), len(times))

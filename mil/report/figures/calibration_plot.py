@@ -15,6 +15,8 @@ from mil.report.sections.horizon import HorizonCalibration
 from mil.report.sections.pooled import CalibrationBin
 
 _EDGES = np.linspace(0, 1, 31)
+_LOWEST_TOP = 0.02
+"""Where the axes of risks end that are lower still."""
 
 
 def calibration(evaluation: Evaluation, calibrations: Sequence[QuestionCalibration]) -> Figure | None:
@@ -49,8 +51,9 @@ def draw_question(axes: Axes, question: QuestionCalibration) -> None:
     _points(axes, question.bins)
     if question.calibrated is not None:
         _after(axes, question.calibrated.curve, f"after {question.calibrated.method}")
-    counts = f"{short(question.name, 20)}: {question.positives} of {question.n}"
-    axes.set_title(f"{counts}\nslope {interval(question.slope)}")
+    axes.set_title(
+        f"{short(question.name, 22)}\n{question.positives} of {question.n}\nslope {interval(question.slope)}"
+    )
 
 
 def draw_histogram(axes: Axes, question: Question, evaluation: Evaluation) -> None:
@@ -67,18 +70,18 @@ def draw_histogram(axes: Axes, question: Question, evaluation: Evaluation) -> No
 
 
 def draw_horizon(axes: Axes, horizon: HorizonCalibration) -> None:
-    """Draw curves and fifths on axes that end a little above the highest risk."""
+    """Draw curves and fifths on axes that end a little above the highest risk, however low it is."""
     after = None if horizon.calibrated is None else horizon.calibrated.curve
     curves = [curve for curve in (horizon.curve, after) if curve is not None]
-    heights: list[Number] = [0.1, *(value for curve in curves for value in (*curve.x, *curve.y))]
+    heights: list[Number] = [_LOWEST_TOP, *(value for curve in curves for value in (*curve.x, *curve.y))]
     heights += [fifth.observed.high for fifth in horizon.quintiles]
     top = min(1.0, 1.05 * max(height for height in heights if height is not None))
     _diagonal(axes, top)
     _smooth(axes, horizon.curve, "smooth, 95% band")
     _after(axes, after, "recalibrated")
     _points(axes, horizon.quintiles)
-    counts = f"risk at {horizon.horizon}, {horizon.events} events, {horizon.n} patients"
-    axes.set_title(f"{counts}\nobserved/expected {interval(horizon.observed_expected)}")
+    counts = f"{horizon.events} events, {horizon.n} patients"
+    axes.set_title(f"risk at {horizon.horizon}\n{counts}\nO/E {interval(horizon.observed_expected)}")
     axes.set(xlim=(0, top), ylim=(0, top), xlabel="Predicted risk", ylabel="Observed risk")
 
 
