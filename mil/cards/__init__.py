@@ -25,6 +25,7 @@ from mil.cards.card_facts import RESEARCH, SIMULATED, Facts
 from mil.cards.content import CardBlock, Field, Reference
 from mil.cards.external_validation import ExternalValidation
 from mil.cards.front_matter import front_matter
+from mil.cards.outputs import outputs_table
 from mil.cards.shortfalls import shortfalls
 from mil.endpoints.endpoint import Endpoint
 from mil.manifest import Manifest
@@ -95,7 +96,7 @@ def card(
         facts=facts,
         first=_at_a_glance(facts),
         short=shortfalls(facts),
-        outputs=purpose.outputs(facts),
+        outputs=outputs_table(facts),
         blocks=[block(facts) for block in BLOCKS],
         row=_row,
     )

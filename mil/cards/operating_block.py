@@ -90,14 +90,15 @@ def _frozen(facts: Facts) -> list[Field]:
         cuts = ", ".join(f"{cut:.6g}" for cut in decision.cuts) or "none: the likeliest class"
         text = f"{_rule(decision.rule)}; cuts {cuts}; set on {_patients(decision)}"
         fields.append(Field(f"Rule and cuts of {decision.name}", text, source))
-        if (guarantee := decision.guarantee) is not None:
-            text = f"sensitivity at least {guarantee.lower:.3f} with confidence {guarantee.confidence:.0%}"
-            text += f", set on {guarantee.positives} known positives"
-            fields.append(Field("Guarantee", text, f"{source}.guarantee"))
+        if sentences := decision.promise_sentences():
+            key = "promises" if decision.guarantee is None else "guarantee"
+            fields.append(Field(f"What the cut of {decision.name} promises", " ".join(sentences), f"{source}.{key}"))
+        if decision.note is not None:
+            fields.append(Field(f"Not as asked, {decision.name}", decision.note, f"{source}.note"))
     if not any(decision.guarantee for decision in decisions):
         roles = " and ".join(dict.fromkeys(str(decision.on) for decision in decisions if decision.n)) or "no"
         reason = f"the cuts were set on {roles} patients of the training cohort, not on known positives of a new site"
-        fields.append(Field("Statistical guarantee", absent(reason)))
+        fields.append(Field("Guarantee at a new site", absent(reason)))
     frozen = "left out, so that the same commit gives the same files; frozen before the report"
     return [
         *fields,
@@ -115,7 +116,7 @@ def _patients(decision: Decision) -> str:
 
 def _rule(rule: AnyRule | NoRule) -> str:
     """Return a rule on one line."""
-    options = {key: value for key, value in rule.plain().items() if key != "rule"}
+    options = {key: value for key, value in rule.terms().items() if key != "rule"}
     return component({"_target_": rule.rule, **options})
 
 

@@ -1,11 +1,7 @@
 """Blocks 0 to 3: identity, facts, intended purpose, and what is out of scope."""
 
-from collections.abc import Iterator
-
 from mil.cards.card_facts import MANIFEST, Facts
 from mil.cards.content import CardBlock, Field, absent
-from mil.fitted.decision import Decision
-from mil.report.schema import Table
 
 FUNCTIONS = {
     "workflow": "orders or speeds up a pathologist's work",
@@ -13,7 +9,6 @@ FUNCTIONS = {
     "outcome": "prognosis: orders patients by the risk of an event",
 }
 LICENCE = "research-use-only"
-WITHHELD = "withheld"
 
 
 def tags(facts: Facts) -> list[str]:
@@ -116,29 +111,3 @@ def legend(facts: Facts) -> str:
     if facts.manifest.fitted.calibration is not None:
         text += " Columns calibrated_… hold the same numbers calibrated; block 5 has the method."
     return text
-
-
-def outputs(facts: Facts) -> Table | None:
-    """Return every possible output with the condition for it; None if the tool makes no call."""
-    decisions = facts.manifest.fitted.decisions
-    rows = [row for at, decision in enumerate(decisions) for row in _calls(decision, at, len(decisions) > 1)]
-    novelty = facts.manifest.fitted.novelty
-    if novelty is not None:
-        when = f"a slide has fewer than {novelty.min_tiles} tiles, or features unlike those of the training slides"
-        rows.append((WITHHELD, when + "; no result is given", f"{MANIFEST}fitted.novelty"))
-    return Table(columns=("Output", "When", "Source"), rows=tuple(rows)) if rows else None
-
-
-def _calls(decision: Decision, at: int, several: bool) -> Iterator[tuple[str, str, str]]:
-    source = f"{MANIFEST}fitted.decisions[{at}]"
-    cuts, calls, score = decision.cuts, decision.calls, " + ".join(decision.columns)
-    if decision.likeliest:
-        classes = len(decision.columns)
-        minimum = f", its probability at least {cuts[0]:.4g}" if cuts else ""
-        yield from ((call, f"the likeliest class{minimum}", source) for call in calls[:classes])
-        yield from ((call, f"no class has a probability of {cuts[0]:.4g}", source) for call in calls[classes:])
-        return
-    for call, low, high in zip(calls, [None, *cuts], [*cuts, None], strict=True):
-        bounds = [f"at least {low:.4g}"] if low is not None else []
-        bounds += [f"below {high:.4g}"] if high is not None else []
-        yield f"{decision.name}: {call}" if several else call, f"{score} {' and '.join(bounds)}", source

@@ -4,7 +4,8 @@ from pydantic import JsonValue
 
 from mil.cards.card_facts import MANIFEST, Facts, component, short_digest
 from mil.cards.content import CardBlock, Field, Subsection, absent
-from mil.cards.purpose import legend, outputs
+from mil.cards.outputs import outputs
+from mil.cards.purpose import legend
 from mil.cards.section_parts import training_figures
 
 METHODS = {
@@ -52,10 +53,10 @@ def inputs(facts: Facts) -> CardBlock:
 
 def results(facts: Facts) -> CardBlock:
     """What the tool returns."""
-    fitted, table = facts.manifest.fitted, outputs(facts)
+    fitted, listed = facts.manifest.fitted, outputs(facts)
     calibration = fitted.calibration
     coverage = None if fitted.conformal is None else fitted.conformal.coverage
-    calls = [f"{name}: {when}" for name, when, _ in table.rows] if table else [absent("the tool makes no call")]
+    calls = [f"{output.name}: {output.meaning} ({output.condition})" for output in listed]
     sets = f"a set or an interval that should hold the truth with probability {coverage}"
     fields = [
         Field("Scores, their direction and unit", legend(facts)),
@@ -66,7 +67,11 @@ def results(facts: Facts) -> CardBlock:
             else absent(_uncalibrated(facts)),
             f"{MANIFEST}fitted.calibration" if calibration else "",
         ),
-        Field("Category", calls, f"{MANIFEST}fitted.decisions" if table else ""),
+        Field(
+            "Category",
+            calls or [absent("the tool makes no call")],
+            f"{MANIFEST}fitted.decisions" if calls else "",
+        ),
         Field("Abstention", _abstention(facts)),
         Field(
             "Uncertainty of one result",
@@ -141,8 +146,8 @@ def _gate(facts: Facts) -> str:
 
 
 def _abstention(facts: Facts) -> str:
-    calls = [call for decision in facts.manifest.fitted.decisions for call in decision.calls]
-    abstentions: list[str] = [name for name in ("indeterminate", "abstained") if name in calls]
+    abstentions = [decision.between for decision in facts.manifest.fitted.decisions if decision.between is not None]
+    abstentions = list(dict.fromkeys(abstentions))
     if facts.manifest.fitted.novelty:
         abstentions.append("withheld")
     return ", ".join(abstentions) or absent("the rule calls every patient, and there is no check of novelty")

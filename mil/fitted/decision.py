@@ -10,8 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from mil.endpoints.endpoint import numbers
 from mil.errors import ConfigError, PredictionsError
-from mil.fitted.guarantee import Guarantee, cut_from_positives
-from mil.fitted.rules import AnyRule, ArgmaxRule, NoRule, SensitivityRule, TwoCutsRule, YoudenRule, parse_rule
+from mil.fitted.guarantee import AveragePromise, Guarantee, cut_from_positives
+from mil.fitted.rules import AnyRule, ArgmaxRule, NoRule, Output, SensitivityRule, TwoCutsRule, YoudenRule, parse_rule
 
 ABSTAINED, BETWEEN = "abstained", "indeterminate"
 On = Literal["select", "train", "stated beforehand", "known positives"]
@@ -32,6 +32,8 @@ class Decision(BaseModel):
     """increasing; for `argmax` the least probability of a call, where there is one"""
     calls: tuple[str, ...]
     """names of the zones from the lowest; for `argmax` the classes, then the call for abstaining"""
+    outputs: tuple[Output, ...] = ()
+    """what each call means, in the same order; empty where the tool does not say"""
     on: On
     """whose scores set the cuts"""
     n: int = 0
@@ -42,6 +44,8 @@ class Decision(BaseModel):
     """rates, or shares of the zones, of these patients"""
     note: str | None = None
     """which promise the rule could not keep"""
+    promises: tuple[AveragePromise, ...] = ()
+    """of cuts that select patients set for a sensitivity or a specificity"""
     guarantee: Guarantee | None = None
     """of cuts set on known positives"""
 
@@ -50,7 +54,31 @@ class Decision(BaseModel):
         expected = max(len(self.columns), 2) + len(self.cuts) if self.likeliest else len(self.cuts) + 1
         if len(self.calls) != expected or not self.columns or list(self.cuts) != sorted(self.cuts):
             raise ValueError(f"{len(self.cuts)} cuts, {len(self.columns)} columns and {len(self.calls)} calls")
+        if self.outputs and tuple(output.name for output in self.outputs) != self.calls:
+            raise ValueError(f"outputs {', '.join(output.name for output in self.outputs)} are not the calls")
         return self
+
+    @property
+    def between(self) -> str | None:
+        """The call that decides nothing: between two cuts, or where no class is likely enough."""
+        if self.likeliest:
+            return self.calls[-1] if self.cuts else None
+        return self.calls[1] if isinstance(self.rule, TwoCutsRule) and len(self.cuts) == 2 else None
+
+    def promise_sentences(self) -> list[str]:
+        """Return what the cuts promise for further patients, and what they do not."""
+        sentences = [] if self.guarantee is None else [self.guarantee.sentence()]
+        sentences += [promise.sentence() for promise in self.promises]
+        for measure in self.rule.promises():
+            side, cut = ("below", "lower cut") if measure == "npv" else ("above", "upper cut")
+            reached = self.achieved.get(measure, self.achieved.get(f"{measure}, {cut}"))
+            if measure in ("npv", "ppv") and reached is not None and self.on == "select":
+                sentences.append(
+                    f"The {measure.upper()} of {reached:.6g} {side} the cut is that of the {self.n} {self.on} patients "
+                    "by whom the cut was chosen; no value is promised for further patients, and a lower one is to be "
+                    "expected."
+                )
+        return sentences
 
     @property
     def likeliest(self) -> bool:
@@ -140,8 +168,9 @@ def recalibrate(decision: Decision, scores: ArrayLike, sensitivity: float = 0.95
         "on": "known positives",
         "n": guarantee.positives,
         "positives": guarantee.positives,
-        "achieved": {"sensitivity": share},
+        "achieved": {"sensitivity, lower cut" if len(cuts) == 2 else "sensitivity": share},
         "note": None,
+        "promises": tuple(promise for promise in decision.promises if promise.measure != "sensitivity"),
         "guarantee": guarantee,
     }
     return decision.model_copy(update=fresh)

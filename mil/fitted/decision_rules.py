@@ -1,7 +1,7 @@
 """The decisions that a tool asks for, fitted to the train or select patients of one fold.
 
-    {rule: sensitivity, at_least: 0.95}       the highest cut that finds that share of the select positives
-    {rule: specificity, at_least: 0.95}       the lowest cut that clears that share of the select negatives
+    {rule: sensitivity, at_least: 0.95}       the highest cut that finds that share of further positives, on average
+    {rule: specificity, at_least: 0.95}       the lowest cut that clears that share of further negatives, on average
     {rule: youden}                            the cut where sensitivity + specificity is largest
     {rule: two_cuts, low: 0.1, high: 0.9}     probabilities stated beforehand, indeterminate between them
     {rule: two_cuts, out: {npv: 0.98}, in: {ppv: 0.9}}   or sensitivity, and specificity, of select patients
@@ -11,15 +11,17 @@
     {questions: {MSI: {rule: ...}}}           a rule for some of the questions
 
 The first four, and `argmax` on labels, are about yes-or-no questions: one decision for each of the endpoint's, or one
-for `positive: [classes]` together. `role:` says what the decision is for and changes no number.
+for `positive: [classes]` together. `role:` says what the decision is for and changes no number. `outputs:` names the
+zones, from the lowest, by what the rule asserts or what is to be done: `[{name: MSS, meaning: ...}, ...]`.
 
 Probabilities and risks that are stated beforehand (`low` and `high`, `argmax`, `absolute_risk`) are compared with the
 calibrated columns, where a calibration was fitted. Cuts that patients set are of the uncalibrated columns: they need an
 order only, and calibration keeps it.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -30,6 +32,7 @@ from mil.errors import ConfigError, PredictionsError
 from mil.fitted.calibrators import Calibrator, calibrated_name, raw_and_calibrated
 from mil.fitted.cutoffs import achieved, choose, two_cuts
 from mil.fitted.decision import ABSTAINED, BETWEEN, Decision, On, apply, recalibrate, total
+from mil.fitted.guarantee import AveragePromise, average_promise
 from mil.fitted.rules import (
     GROUPS,
     MEDIAN,
@@ -38,6 +41,7 @@ from mil.fitted.rules import (
     ArgmaxRule,
     GroupRule,
     NoRule,
+    Output,
     QuantilesRule,
     QuestionRules,
     SensitivityRule,
@@ -48,6 +52,8 @@ from mil.fitted.rules import (
 )
 
 __all__ = ["STATED", "Decision", "Plan", "apply", "fit", "group_plan", "on_calibrated_columns", "plans", "recalibrate"]
+
+logger = logging.getLogger(__name__)
 
 STATED: On = "stated beforehand"
 OVERLAP = "Both promises can be kept without an indeterminate zone: one cut in the middle of where they overlap."
@@ -65,6 +71,8 @@ class Plan:
     calls: tuple[str, ...]
     """names of all possible zones, from the lowest"""
     question: Question | None = None
+    outputs: tuple[Output, ...] = ()
+    """what each call means, where the rule says it"""
 
     @property
     def stated(self) -> bool:
@@ -93,6 +101,7 @@ class Plan:
         """Return this plan with its cuts; where two became one there is no zone between them."""
         calls = self.calls if len(cuts) + 1 >= len(self.calls) or self.compares_classes else self.outer
         return Decision(
+            outputs=tuple(output for output in self.outputs if output.name in calls),
             name=self.name,
             columns=self.columns,
             rule=self.rule,
@@ -155,7 +164,14 @@ class Plan:
             raise ValueError(f"decision {self.name}: rule {self.rule.rule} sets no cut on select patients")
         rates = achieved(cuts, score, positive)
         decision = self._decision(cuts, on="select", n=len(score), positives=int(positive.sum()))
-        return decision.model_copy(update={"achieved": rates, "note": _note(self.rule, cuts, rates)})
+        promises = _promises(self.rule, int(positive.sum()), int((~positive).sum()))
+        shortages = [text for promise in promises if (text := promise.shortage()) is not None]
+        for text in shortages:
+            logger.warning("decision %s: %s", self.name, text)
+        notes = [*_overlap(self.rule, cuts), *shortages]
+        return decision.model_copy(
+            update={"achieved": rates, "promises": promises, "note": " ".join(notes) if notes else None}
+        )
 
 
 def fit(
@@ -255,14 +271,14 @@ def _question(rule: AnyRule, endpoint: Endpoint, question: Question) -> Plan:
         calls = (no, BETWEEN, yes)
     elif isinstance(rule, ArgmaxRule) and rule.abstain_below is not None:
         calls = (no, yes, ABSTAINED)
-    return Plan(question.name, rule, endpoint, question.columns, calls, question)
+    return _named(Plan(question.name, rule, endpoint, question.columns, calls, question))
 
 
 def _likeliest(rule: ArgmaxRule, endpoint: Endpoint, question: Question | None) -> Plan:
     if question:
         raise ConfigError(f"decision argmax: question {question.name!r}, expected all classes compared at once")
     calls = endpoint.classes if rule.abstain_below is None else (*endpoint.classes, ABSTAINED)
-    return Plan(endpoint.columns[0], rule, endpoint, endpoint.class_columns, calls)
+    return _named(Plan(endpoint.columns[0], rule, endpoint, endpoint.class_columns, calls))
 
 
 def _ranked(rule: QuantilesRule, endpoint: Endpoint) -> Plan:
@@ -271,7 +287,7 @@ def _ranked(rule: QuantilesRule, endpoint: Endpoint) -> Plan:
         raise ConfigError(
             f"decision quantiles: {type(endpoint).__name__}, expected an endpoint of survival or a number"
         )
-    return Plan(score, rule, endpoint, (score,), GROUPS[len(rule.cuts)])
+    return _named(Plan(score, rule, endpoint, (score,), GROUPS[len(rule.cuts)]))
 
 
 def _risk(rule: AbsoluteRiskRule, endpoint: Endpoint) -> Plan:
@@ -283,14 +299,31 @@ def _risk(rule: AbsoluteRiskRule, endpoint: Endpoint) -> Plan:
         raise ConfigError(f"decision absolute_risk: {error}") from None
     if reason := endpoint.survival.beyond(str(rule.horizon)):
         raise ConfigError(f"decision absolute_risk: horizon {rule.horizon}, {reason}; expected one within it")
-    return Plan(column, rule, endpoint, (column,), GROUPS[len(rule.cuts)])
+    return _named(Plan(column, rule, endpoint, (column,), GROUPS[len(rule.cuts)]))
 
 
-def _note(rule: AnyRule, cuts: Sequence[float], rates: Mapping[str, float | None]) -> str | None:
-    if isinstance(rule, TwoCutsRule):
-        return OVERLAP if len(cuts) == 1 else None
-    for measure, least in rule.promises().items():
-        reached = rates.get(measure)
-        if reached is not None and reached < least:
-            return f"No cut reaches a {measure} of {least:g}; the highest score is the cut, with {reached:.3f}."
-    return None
+def _named(plan: Plan) -> Plan:
+    """Return the plan with the names that its rule gives to the zones, if it does."""
+    stated = plan.rule.outputs
+    if not stated:
+        return plan
+    if len(stated) != len(plan.calls):
+        needed = f"{len(plan.calls)}: {', '.join(plan.calls)}"
+        raise ConfigError(f"decision {plan.rule.rule}: {len(stated)} outputs, expected {needed}")
+    outputs = tuple(output.about(plan.name) for output in stated)
+    return replace(plan, calls=tuple(output.name for output in outputs), outputs=outputs)
+
+
+def _overlap(rule: AnyRule, cuts: Sequence[float]) -> list[str]:
+    return [OVERLAP] if isinstance(rule, TwoCutsRule) and len(cuts) == 1 else []
+
+
+def _promises(rule: AnyRule, positives: int, negatives: int) -> tuple[AveragePromise, ...]:
+    """Return what cuts for a sensitivity or a specificity promise, from so many patients of each class."""
+    promises = []
+    for measure, share in rule.promises().items():
+        if measure == "sensitivity":
+            promises.append(average_promise("sensitivity", share, positives))
+        elif measure == "specificity":
+            promises.append(average_promise("specificity", share, negatives))
+    return tuple(promises)

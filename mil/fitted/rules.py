@@ -28,9 +28,24 @@ class Statement(BaseModel):
     def plain(self) -> dict[str, Any]:
         """Return the keys that were given, in the form of the yaml."""
         fields = type(self).model_fields
-        order = ["rule", *(name for name in fields if name not in ("rule", "role")), "role"]
+        last = ("role", "outputs")
+        order = ["rule", *(name for name in fields if name not in ("rule", *last)), *last]
         names = [name for name in order if name in self.model_fields_set]
         return {fields[name].alias or name: _plain(getattr(self, name)) for name in names}
+
+
+class Output(Statement):
+    """What a zone is called, and what it means for the patient; `{question}` stands for the name of the question."""
+
+    name: str
+    """the action or finding that the rule carries: not a class that it does not assert"""
+    meaning: str
+
+    def about(self, question: str) -> "Output":
+        """Return the output of one question."""
+        return Output(
+            name=self.name.replace("{question}", question), meaning=self.meaning.replace("{question}", question)
+        )
 
 
 class Rule(Statement):
@@ -38,6 +53,16 @@ class Rule(Statement):
 
     role: str | None = None
     """what the decision is for; it changes no number"""
+    outputs: tuple[Output, ...] = ()
+    """one for each zone from the lowest, of `argmax` one for each class and one for abstaining; empty: default names"""
+
+    def zones(self) -> int | None:
+        """Return how many outputs there are; None where it depends on the classes."""
+        return 2
+
+    def terms(self) -> dict[str, Any]:
+        """Return the keys that set numbers, in the form of the yaml: all but the outputs' names and meanings."""
+        return {key: value for key, value in self.plain().items() if key != "outputs"}
 
     def roles(self) -> set[str]:
         """Return what the decision is for, where it is stated."""
@@ -112,6 +137,10 @@ class TwoCutsRule(QuestionRule):
     into: dict[str, Share] | None = Field(default=None, alias="in")
     """one of `IN`, with its share"""
 
+    def zones(self) -> int:
+        """Return how many outputs there are."""
+        return 3
+
     def stated_cuts(self) -> tuple[float, ...] | None:
         """Return `low` and `high`, where they are stated."""
         return None if self.low is None or self.high is None else (float(self.low), float(self.high))
@@ -127,6 +156,9 @@ class ArgmaxRule(Rule):
     rule: Literal["argmax"]
     abstain_below: Share | None = None
 
+    def zones(self) -> None:
+        """Return None: there are as many outputs as classes, and one for abstaining."""
+
     def stated_cuts(self) -> tuple[float, ...]:
         """Return the least probability of a call, where one is stated."""
         return () if self.abstain_below is None else (float(self.abstain_below),)
@@ -138,6 +170,10 @@ class QuantilesRule(Rule):
     rule: Literal["quantiles"]
     cuts: tuple[Share, ...]
 
+    def zones(self) -> int:
+        """Return how many groups there are."""
+        return len(self.cuts) + 1
+
 
 class AbsoluteRiskRule(Rule):
     """Risk groups, cut at risks that are stated beforehand."""
@@ -147,6 +183,10 @@ class AbsoluteRiskRule(Rule):
     cuts: tuple[Share, ...]
     cause: Annotated[str | None, BeforeValidator(str)] = None
     """of several that compete; the first where left out"""
+
+    def zones(self) -> int:
+        """Return how many groups there are."""
+        return len(self.cuts) + 1
 
     def stated_cuts(self) -> tuple[float, ...]:
         """Return the stated risks."""
@@ -241,7 +281,12 @@ def parse_rule(stated: object, of_question: bool = False) -> AnyRule | NoRule:
     keys = {field.alias or key for key, field in model.model_fields.items()}
     _check_keys(stated, keys - {"positive"} if of_question else keys, name)
     check(stated)
-    return _ADAPTER.validate_python(dict(stated))
+    _check_outputs(stated.get("outputs", ()), name)
+    rule = _ADAPTER.validate_python(dict(stated))
+    zones = rule.zones()
+    if rule.outputs and zones is not None and len(rule.outputs) != zones:
+        raise ConfigError(f"decision {name}: {len(rule.outputs)} outputs, expected {zones}, one for each zone")
+    return rule
 
 
 def is_share(value: object) -> TypeGuard[float]:
@@ -254,12 +299,28 @@ def _plain(value: object) -> object:
         return value.plain()
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _check_keys(stated: Mapping[str, object], keys: set[str], name: str) -> None:
     if unknown := sorted(set(map(str, stated)) - keys):
         raise ConfigError(f"decision {name}: key {unknown[0]!r}, expected some of {', '.join(sorted(keys))}")
+
+
+def _check_outputs(outputs: object, name: str) -> None:
+    """Check that each output has a name of its own and a meaning."""
+    if not isinstance(outputs, list | tuple):
+        raise ConfigError(f"decision {name}: outputs {outputs!r}, expected a list of a name and a meaning each")
+    names = list[str]()
+    for output in outputs:
+        given = output.plain() if isinstance(output, Output) else output
+        if not isinstance(given, Mapping) or set(given) != {"name", "meaning"}:
+            raise ConfigError(f"decision {name}: output {output!r}, expected a name and a meaning")
+        if not all(isinstance(text, str) and text.strip() for text in given.values()):
+            raise ConfigError(f"decision {name}: output {output!r}, expected a name and a meaning in words")
+        names.append(given["name"])
+    if repeated := [each for each in names if names.count(each) > 1]:
+        raise ConfigError(f"decision {name}: output {repeated[0]!r} is there {names.count(repeated[0])} times")
 
 
 def _check_at_least(stated: Mapping[str, object]) -> None:

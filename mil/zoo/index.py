@@ -12,7 +12,7 @@ from mil.cards.external_validation import NONE, ExternalValidation
 from mil.cards.external_validation import summary as external_summary
 from mil.cards.markdown import escaped
 from mil.cards.operating_block import at_the_cut
-from mil.cards.purpose import outputs
+from mil.cards.outputs import outputs
 from mil.manifest import Manifest
 from mil.report.page.words import named
 from mil.report.paired_difference import shown_sign
@@ -174,7 +174,7 @@ def _beats_baseline(facts: Facts, adjusted_p: float | None) -> str:
 
 
 def _box(facts: Facts) -> Iterator[Field]:
-    tool, summary, table = facts.tool, facts.tool.summary, outputs(facts)
+    tool, summary, listed = facts.tool, facts.tool.summary, outputs(facts)
     yield Field("Tool", f"{tool.name} {tool.version}, {tool.title}")
     yield Field("In short", summary.en or facts.text("question"))
     if facts.in_french:
@@ -184,8 +184,9 @@ def _box(facts: Facts) -> Iterator[Field]:
     yield Field("Compared", facts.verdict().text)
     yield Field("External", external_summary(facts))
     yield from at_the_cut(facts)
-    if table:
-        yield Field("Outputs", "; ".join(f"{row[0]}: {row[1]}" for row in table.rows))
+    if listed:
+        texts = [f"{output.name}: {output.meaning} ({output.condition})" for output in listed]
+        yield Field("Outputs", "; ".join(texts))
     yield Field("What to do", facts.text("pathway"))
     yield Field("Not for", "; ".join(facts.lines("out_of_scope")))
     yield Field("Evidence", facts.evidence())

@@ -1,6 +1,5 @@
 """Cuts against a search over all of them."""
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mil.errors import ConfigError, PredictionsError
-from mil.fitted.cutoffs import achieved, choose, two_cuts
+from mil.fitted.cutoffs import achieved, candidates, choose, two_cuts
+from mil.fitted.guarantee import average_promise, average_rank
 from mil.fitted.rules import SensitivityRule, SpecificityRule, YoudenRule, parse_rule
 
 few = settings(deadline=None, max_examples=60)
@@ -32,19 +32,51 @@ def rates(cut: float, score: Any, positive: Any) -> tuple[float, float]:
 
 @few
 @given(patients(), st.sampled_from([0.5, 0.8, 0.9, 0.95, 1.0]))
-def test_sensitivity_takes_the_highest_cut_that_finds_enough(cohort: Any, share: float) -> None:
+def test_sensitivity_takes_the_highest_cut_of_the_conformal_rank(cohort: Any, share: float) -> None:
     score, positive = cohort
-    enough = [cut for cut in score if rates(cut, score, positive)[0] >= share]
-    assert choose(SensitivityRule(rule="sensitivity", at_least=share), score, positive) == max(enough)
+    cut = choose(SensitivityRule(rule="sensitivity", at_least=share), score, positive)
+    assert cut == np.sort(score[positive])[max(1, conformal_rank(share, positive.sum())) - 1]
 
 
 @few
 @given(patients(), st.sampled_from([0.3, 0.5, 0.8, 0.9, 1.0]))
-def test_specificity_takes_the_lowest_cut_that_clears_enough(cohort: Any, share: float) -> None:
+def test_specificity_takes_the_lowest_cut_above_the_conformal_rank(cohort: Any, share: float) -> None:
     score, positive = cohort
-    enough = [cut for cut in score if rates(cut, score, positive)[1] >= share]
-    expected = min(enough) if enough else score.max()
-    assert choose(SpecificityRule(rule="specificity", at_least=share), score, positive) == expected
+    cut = choose(SpecificityRule(rule="specificity", at_least=share), score, positive)
+    last_cleared = np.sort(score[~positive])[::-1][max(1, conformal_rank(share, (~positive).sum())) - 1]
+    assert last_cleared < cut
+    assert cut == min([*score[score > last_cleared], np.nextafter(score.max(), 2)])
+
+
+def conformal_rank(share: float, patients: int) -> int:
+    """The highest j with (n + 1 - j) / (n + 1) >= share, by search."""
+    tenths = round(share * 100)
+    return max((j for j in range(1, patients + 1) if 100 * (patients + 1 - j) >= tenths * (patients + 1)), default=0)
+
+
+@pytest.mark.parametrize(("positives", "rank", "expected"), [(19, 1, 19 / 20), (20, 1, 20 / 21), (39, 2, 38 / 40)])
+def test_a_sensitivity_of_95_percent_is_kept_on_average_and_needs_nineteen_positives(
+    positives: int, rank: int, expected: float
+) -> None:
+    promise = average_promise("sensitivity", 0.95, positives)
+    assert (promise.rank, promise.expected, promise.holds) == (rank, expected, True)
+    assert promise.expected >= 0.95
+    assert average_promise("sensitivity", 0.95, 18).shortage() == (
+        "A sensitivity of 0.95 cannot be promised from 18 positives (19 are needed): the cut is set by the lowest of "
+        "their scores, and 0.947 is to be expected."
+    )
+    assert "no number suffices" in str(average_promise("sensitivity", 1.0, 1000).shortage())
+
+
+def test_shares_are_compared_as_they_are_written() -> None:
+    """(9 + 1) (1 - 0.9) is 0.9999999999999998 in binary numbers, and 19 of 21 is 0.905 when printed."""
+    assert [average_rank(0.9, patients) for patients in (8, 9, 18, 19)] == [0, 1, 1, 2]
+    score, positive = np.arange(22) / 22, np.array([True, *[False] * 9, True, *[False] * 10, True])
+    every = candidates(score, positive, "npv")
+    assert f"{every.rate('npv')[21]:.3f}" == "0.905"
+    assert not every.reaches("npv", 0.905)[21]
+    assert every.reaches("npv", 0.904)[21]
+    assert candidates(np.arange(11), np.arange(11) == 0, "npv").reaches("npv", 0.9)[10], "9 of 10 are 0.9"
 
 
 @few
@@ -56,10 +88,10 @@ def test_youden_takes_the_lowest_of_the_best_cuts(cohort: Any) -> None:
     assert choose(YoudenRule(rule="youden"), score, positive) == best
 
 
-def test_a_specificity_out_of_reach_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        assert choose(SpecificityRule(rule="specificity", at_least=0.9), [0.1, 0.2, 0.8], [0, 1, 0]) == 0.8
-    assert "no cut has a specificity of 0.9 on 3 select patients" in caplog.text
+def test_a_specificity_that_nobody_carries_clears_every_negative() -> None:
+    cut = choose(SpecificityRule(rule="specificity", at_least=0.9), [0.1, 0.2, 0.8], [0, 1, 0])
+    assert 0.8 < cut < 0.8 + 1e-12
+    assert choose(SpecificityRule(rule="specificity", at_least=0.9), [0.1, 0.9, 0.8], [0, 1, 0]) == 0.9
 
 
 @pytest.mark.parametrize(
@@ -94,10 +126,13 @@ def predictive(cut: float, score: Any, positive: Any) -> tuple[float, float]:
 @given(patients(), st.sampled_from([0.6, 0.8, 0.9]), st.sampled_from([0.5, 0.7, 0.9]), st.booleans())
 def test_two_cuts_decide_as_many_as_their_promises_allow(cohort: Any, npv: float, ppv: float, sure: bool) -> None:
     score, positive = cohort
-    rate, names = (rates, ("sensitivity", "specificity")) if sure else (predictive, ("npv", "ppv"))
-    low = [cut for cut in score if rate(cut, score, positive)[0] >= npv]
-    high = [cut for cut in score if rate(cut, score, positive)[1] >= ppv]
-    out, into = {names[0]: npv}, {names[1]: ppv}
+    low = [cut for cut in score if predictive(cut, score, positive)[0] >= npv]
+    high = [cut for cut in score if predictive(cut, score, positive)[1] >= ppv]
+    out, into = {"npv": npv}, {"ppv": ppv}
+    if sure:
+        out, into = {"sensitivity": npv}, {"specificity": ppv}
+        low = [choose(SensitivityRule(rule="sensitivity", at_least=npv), score, positive)]
+        high = [choose(SpecificityRule(rule="specificity", at_least=ppv), score, positive)]
     if not low or not high:
         with pytest.raises(
             PredictionsError, match=r"no cut reaches \w+ 0.\d on \d+ select patients.*best reachable is 0"
@@ -116,17 +151,18 @@ def test_one_cut_in_the_middle_keeps_both_promises(cohort: Any, finds: float, cl
     found = achieved(cuts, score, positive)
     assert len(cuts) == 1
     assert (found["sensitivity"], found["specificity"]) == rates(cuts[0], score, positive)
-    assert float(found["sensitivity"] or 0) >= finds
-    assert float(found["specificity"] or 0) >= clears
+    assert float(found["sensitivity"] or 0) >= min(finds, 1 - 1 / (1 + positive.sum()))
+    assert float(found["specificity"] or 0) >= min(clears, 1 - 1 / (1 + (~positive).sum()))
 
 
 def test_the_best_reachable_is_named() -> None:
-    with pytest.raises(PredictionsError, match=r"no cut reaches npv 0.9 on 4 select patients.* is 0.500"):
+    with pytest.raises(PredictionsError, match=r"no cut reaches npv 0.9 on 4 select patients.* is 0.5"):
         two_cuts({"npv": 0.9}, {"ppv": 0.5}, [0.1, 0.2, 0.3, 0.4], [1, 0, 1, 1])
 
 
 def test_what_cuts_achieve_is_counted_on_their_own_side() -> None:
     found = achieved([0.3, 0.6], np.array([0.1, 0.2, 0.3, 0.5, 0.6, 0.9]), np.array([0, 1, 0, 1, 0, 1], dtype=bool))
-    expected = {"sensitivity": 2 / 3, "specificity": 2 / 3, "npv": 0.5, "ppv": 0.5, "indeterminate": 1 / 3}
-    assert found == pytest.approx(expected)
+    lower = {"sensitivity, lower cut": 2 / 3, "specificity, lower cut": 1 / 3, "npv, lower cut": 0.5}
+    upper = {"sensitivity, upper cut": 1 / 3, "specificity, upper cut": 2 / 3, "ppv, upper cut": 0.5}
+    assert found == pytest.approx(lower | upper | {"undecided": 1 / 3})
     assert achieved([0.1], np.array([0.1, 0.2]), np.array([False, True]))["npv"] is None

@@ -211,8 +211,12 @@ def test_a_specificity_out_of_reach_is_said_in_the_decision(caplog: pytest.LogCa
     table = pd.DataFrame({"MSI": ["MSS", "MSI-H", "MSS"], "p_MSI-H": [0.1, 0.2, 0.8]})
     with caplog.at_level(logging.WARNING):
         found = one({"rule": "specificity", "at_least": 0.9}, BINARY, select=table)
-    assert found.note == "No cut reaches a specificity of 0.9; the highest score is the cut, with 0.500."
-    assert "no cut has a specificity of 0.9" in caplog.text
+    assert found.note == (
+        "A specificity of 0.9 cannot be promised from 2 negatives (9 are needed): the cut is set by the highest of "
+        "their scores, and 0.666 is to be expected."
+    )
+    assert found.note in caplog.text
+    assert found.achieved["specificity"] == 1
 
 
 @few
@@ -224,11 +228,15 @@ def test_what_is_promised_is_reached_and_calls_partition(seed: int, endpoint: En
         calls, truth = found.call(table), plan.question.truth(table) if plan.question else np.array([])
         assert set(calls) <= set(found.calls)
         reached = np.mean(calls[truth == 1] == found.calls[1])
-        assert found.achieved["sensitivity"] == reached >= share
-        higher = found.score(table)[found.score(table) > found.cuts[0]]
-        if len(higher):
-            better = found.model_copy(update={"cuts": (float(higher.min()),)})
-            assert np.mean(better.call(table)[truth == 1] == found.calls[1]) < share
+        (promise,) = found.promises
+        assert found.achieved["sensitivity"] == reached
+        assert (promise.holds, found.note is None) == (promise.expected >= share,) * 2
+        assert (promise.patients, promise.measure) == (np.sum(truth == 1), "sensitivity")
+        below = (found.score(table)[truth == 1] < found.cuts[0]).sum()
+        assert below < promise.rank
+        if promise.holds and len(higher := found.score(table)[found.score(table) > found.cuts[0]]):
+            missed = (found.score(table)[truth == 1] < higher.min()).sum()
+            assert (promise.patients - missed) / (promise.patients + 1) < share, "no higher cut keeps it"
 
 
 def test_none_decides_nothing() -> None:

@@ -17,6 +17,10 @@ def test_thirty_positives_promise_what_the_issue_says() -> None:
     found = cut_from_positives(scores, sensitivity=0.9)
     assert (found.cut, found.rank, found.positives) == (scores.min(), 1, 30)
     assert (round(found.expected, 3), round(found.lower, 3)) == (0.968, 0.905)
+    assert "at least 0.904" in found.sentence(), "0.90497 is printed so that it may be asked for"
+    assert cut_from_positives(scores, sensitivity=0.904).rank == 1
+    with pytest.raises(PredictionsError, match=r"30 carry 0\.904 .* not a sensitivity of 0\.905"):
+        cut_from_positives(scores, sensitivity=0.905)
 
 
 def test_fifty_nine_positives_are_needed_for_95_percent() -> None:
@@ -24,10 +28,10 @@ def test_fifty_nine_positives_are_needed_for_95_percent() -> None:
     with pytest.raises(PredictionsError) as refused:
         cut_from_positives(np.arange(58.0))
     assert str(refused.value) == (
-        "known positives: 58 carry 0.9497 (expected sensitivity 0.983) "
+        "known positives: 58 carry 0.949 (expected sensitivity 0.983) "
         "and not a sensitivity of 0.95 with 95% confidence, expected 59 or more"
     )
-    with pytest.raises(PredictionsError, match=r"30 carry 0\.905 \(expected sensitivity 0\.968\)"):
+    with pytest.raises(PredictionsError, match=r"30 carry 0\.904 \(expected sensitivity 0\.967\)"):
         cut_from_positives(np.arange(30.0))
     assert cut_from_positives(np.arange(59.0)).rank == 1
 

@@ -36,6 +36,8 @@ class FittedCuts(Model):
     achieved: dict[str, Number] = Field(default={})
     """rates of the patients who set the cuts"""
     note: str | None = None
+    promise: str | None = None
+    """what the cuts promise for further patients, in words"""
     reason: str | None = None
 
 
@@ -67,6 +69,7 @@ def call_fold(evaluation: Evaluation, plan: Plan, fold: Hashable, rows: pd.DataF
         positives=decision.positives,
         achieved=decision.achieved,
         note=decision.note,
+        promise=" ".join(decision.promise_sentences()) or None,
     )
     return FoldCalls(fitted, calls, decision.calls)
 

@@ -115,10 +115,10 @@ def _by_question(evaluation: Evaluation, plan: Plan, calls: "pd.Series[str]") ->
     if not plan.compares_classes:
         yield Called(plan.name, calls)
         return
-    classes = [name for name in plan.calls if name != plan.between]
+    column_of = dict(zip(plan.calls, plan.columns, strict=False))  # the call for abstaining has no column
     for question in evaluation.questions:
-        chosen = {name for name in classes if f"p_{name}" in question.columns}
-        yield _answered(evaluation, plan, question, calls, set(classes) - chosen, chosen)
+        chosen = {call for call, column in column_of.items() if column in question.columns}
+        yield _answered(evaluation, plan, question, calls, set(column_of) - chosen, chosen)
 
 
 def _answered(

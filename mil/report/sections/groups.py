@@ -122,7 +122,7 @@ class RiskGroups(Section):
         log_rank = _log_rank(patients, names)
         ratios, proportionality = hazards(patients, names)
         return cls(
-            rule=_plan(evaluation).rule.plain(),
+            rule=_plan(evaluation).rule.terms(),
             fitted=fitted,
             n=len(patients),
             events=int(patients["event"].sum()),

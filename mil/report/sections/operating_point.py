@@ -36,6 +36,13 @@ class GroupCounts(Model):
     counts: dict[str, int]
 
 
+class OutputMeaning(Model):
+    """What one output of a decision means for the patient."""
+
+    name: str
+    meaning: str
+
+
 class DecisionFacts(Model):
     """What a decision is, and who set its cuts."""
 
@@ -43,6 +50,8 @@ class DecisionFacts(Model):
     rule: dict[str, JsonValue]
     role: str | None = None
     calls: tuple[str, ...]
+    outputs: tuple[OutputMeaning, ...] = ()
+    """what each call means, where the tool says it"""
     cuts: tuple[tuple[float, ...] | None, ...] = Field(title="Cuts by fold")
     fitted: tuple[FittedCuts, ...] = Field(default=(), title="Who set the cuts")
     undecided_patients: int | None = None

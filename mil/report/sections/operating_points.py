@@ -9,9 +9,11 @@ import pandas as pd
 from mil.endpoints.endpoint import Endpoint
 from mil.fitted.decision_rules import Plan, plans
 from mil.report.evaluation import Evaluation
-from mil.report.schema import Confusion, Drawing, Report, Section
+from mil.report.page.outline import block_of
+from mil.report.schema import Block, Confusion, Drawing, Report, Section
 from mil.report.sections.applied_cuts import call_patients
-from mil.report.sections.operating_point import DecisionFacts, GroupCounts, OperatingPoint
+from mil.report.sections.operating_point import DecisionFacts, GroupCounts, OperatingPoint, OutputMeaning
+from mil.report.sections.output_table import output_table
 from mil.report.sections.yes_no import Counts, yes_no
 from mil.stats.proportions import proportion
 
@@ -45,6 +47,13 @@ class OperatingPoints(Section):
         """Name and confusion matrix of each decision about classes."""
         return [(point.name, point.confusion) for point in self.decisions if point.confusion is not None]
 
+    def block(self) -> Block:
+        """Return a table of each decision's outputs and what they mean, then everything else by its type."""
+        unnamed = tuple(point.model_copy(update={"outputs": ()}) for point in self.decisions)
+        block = block_of(self.title, self.model_copy(update={"decisions": unnamed}))
+        tables = [table for point in self.decisions if (table := output_table(point, len(self.decisions) > 1))]
+        return block.model_copy(update={"tables": (*tables, *block.tables)})
+
     def drawings(self, evaluation: Evaluation, report: Report) -> Iterator[Drawing]:
         """Yield the confusion matrices of the decisions."""
         from mil.report.figures.confusion import confusion
@@ -61,7 +70,8 @@ def _operating(evaluation: Evaluation, plan: Plan) -> OperatingPoint:
     fitted, rows = call_patients(evaluation, plan)
     facts = DecisionFacts(
         name=plan.name,
-        rule=plan.rule.plain(),
+        rule=plan.rule.terms(),
+        outputs=tuple(OutputMeaning(name=output.name, meaning=output.meaning) for output in plan.outputs),
         role=plan.rule.role,
         calls=plan.calls,
         cuts=tuple(each.cuts for each in fitted),
@@ -82,10 +92,10 @@ def _operating(evaluation: Evaluation, plan: Plan) -> OperatingPoint:
 
 def _likeliest(facts: DecisionFacts, plan: Plan, rows: pd.DataFrame, endpoint: Endpoint) -> OperatingPoint:
     """Return how often the likeliest class is right among patients with a call, over all and within each class."""
-    call = rows["call"].to_numpy()
-    truth = np.array(endpoint.classes, dtype=object)[endpoint.labels(rows)]
+    call, label = rows["call"].to_numpy(), endpoint.labels(rows)
+    truth = np.array(endpoint.classes, dtype=object)[label]
     decided = call != plan.between
-    right = (call == truth) & decided
+    right = (call == np.array(plan.calls, dtype=object)[label]) & decided
     matrix = tuple(
         tuple(int(((truth == name) & (call == called)).sum()) for called in facts.calls) for name in endpoint.classes
     )

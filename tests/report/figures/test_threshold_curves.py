@@ -111,7 +111,7 @@ def test_a_decision_about_several_classes_together_has_its_own_curve() -> None:
     reported = table[(table["fold"] == 0) & (table["role"] == "report")]
     false, true, _ = roc_curve(reported["label"] != "a", reported["p_b"] + reported["p_c"], drop_intermediate=False)
     assert np.hypot(false - x, true - y).min() < 1e-12
-    assert len(curves["b or c"].get_xdata()) == len(GRID) + 1
+    assert len(np.asarray(curves["b or c"].get_xdata())) == len(GRID) + 1
     assert curves["b or c"].get_color() == curves["frozen cut"].get_color()
 
 
