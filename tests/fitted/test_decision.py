@@ -91,7 +91,8 @@ def test_known_positives_move_the_lowest_cut_only() -> None:
     scores = np.linspace(0.2, 0.9, 64)
     fresh = recalibrate(TWO, scores)
     assert fresh.cuts == (0.2, 0.6)
-    assert (fresh.on, fresh.n, fresh.positives, fresh.achieved) == ("known positives", 64, 64, {"sensitivity": 1.0})
+    assert (fresh.on, fresh.n, fresh.positives) == ("known positives", 64, 64)
+    assert fresh.achieved == {"sensitivity, lower cut": 1.0}
     assert fresh.guarantee is not None
     assert fresh.guarantee.cut == 0.2
     assert (fresh.calls, fresh.columns, fresh.rule) == (TWO.calls, TWO.columns, TWO.rule)
