@@ -600,6 +600,11 @@ def _notes(rows: list[Row]) -> Iterator[str]:
     yield ""
     yield "Hold-out: the question is about the trained models. Five folds: single intervals are about the trained"
     yield "models (their second interval about the method), differences of learners about the method, trained anew."
+    yield ""
+    yield "Where the methods are: `mil/stats/delong.py` (areas), `mil/stats/jackknife.py` (average precision, kappa),"
+    yield "`mil/stats/corrected_resampled.py` and `mil/report/paired_difference.py` (is better),"
+    yield "`mil/stats/label_permutation.py` (gaps), `mil/stats/site_signature.py` (sites), `mil/stats/max_type.py`"
+    yield "(bands), `mil/report/verdict_minimum.py` (how few are too few)."
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Of one hold-out set the question is about these trained models on further patients: DeLong's paired test for areas, the
 paired bootstrap for other metrics. Of several folds it is about the method, trained anew on other patients: Nadeau and
 Bengio's corrected test over folds, with the interval for the trained models as the second. Two equal learners are told
-apart in 15% of data sets where the models of five folds are taken as fixed, see `docs/coverage.md`.
+apart in 10 to 16% of data sets where the models of five folds are taken as fixed, see `docs/coverage.md`.
 """
 
 from collections.abc import Mapping, Sequence

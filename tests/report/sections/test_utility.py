@@ -112,6 +112,10 @@ def test_the_verdict_is_about_the_tools_own_cuts() -> None:
     assert own.name == "cut"
     assert 0 < own.threshold < 1
     assert of(table, Binary()).questions[0].at_cuts == ()
+    small = of(binary(patients=200, noise=0.1), Binary(), {"decision": two}).questions[0]
+    assert {each.gain.caveat for each in small.at_cuts} == {"too narrow below 300 patients"}
+    assert "(sup-t 95% band, too narrow below 300 patients)" in small.verdict
+    assert {each.gain.caveat for each in result.at_cuts} == {None}
 
 
 def test_few_positives_allow_no_verdict() -> None:
