@@ -26,10 +26,10 @@ from mil.cards.content import CardBlock, Field, Reference
 from mil.cards.external_validation import ExternalValidation
 from mil.cards.front_matter import front_matter
 from mil.cards.outputs import outputs_table
-from mil.cards.shortfalls import shortfalls
 from mil.endpoints.endpoint import Endpoint
 from mil.manifest import Manifest
 from mil.report.schema import Report, Table
+from mil.report.shortfalls import NOTHING_MISSED, shortfalls
 
 __all__ = ["BLOCKS", "RESEARCH", "SIMULATED", "Facts", "card"]
 
@@ -95,7 +95,8 @@ def card(
         front_matter=front_matter(facts),
         facts=facts,
         first=_at_a_glance(facts),
-        short=shortfalls(facts),
+        short=[Field(each.title, each.sentence, each.source) for each in shortfalls(report)],
+        nothing_missed=NOTHING_MISSED,
         outputs=outputs_table(facts),
         blocks=[block(facts) for block in BLOCKS],
         row=_row,

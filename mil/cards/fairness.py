@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from mil.cards.card_facts import Facts, missing
 from mil.cards.content import CardBlock, Field, Subsection, absent
-from mil.cards.section_parts import HEADS, EndpointReport, endpoint_reports, figures_of
+from mil.cards.section_parts import HEADS, endpoint_reports, figures_of
 from mil.report.page.words import named
+from mil.report.report_parts import EndpointReport
 from mil.report.schema import Estimate, Table
 from mil.report.sections.subgroups import SubgroupRow, Subgroups
 from mil.stats.estimate import format_counts

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 from mil.cards.card_facts import MANIFEST, REPORT, Facts, component
 from mil.cards.content import CardBlock, Field, Subsection, absent
-from mil.cards.section_parts import EndpointReport, confusion_table, endpoint_reports, estimates_table, figures_of
+from mil.cards.section_parts import confusion_table, endpoint_reports, estimates_table, figures_of
 from mil.fitted.decision import Decision
 from mil.fitted.rules import AnyRule, NoRule
 from mil.report.page.outline import rows_of
 from mil.report.page.words import written
+from mil.report.report_parts import EndpointReport
 from mil.report.schema import Table
 from mil.report.sections.operating_point import LOWER, UPPER, CallRate, OperatingPoint
 from mil.report.sections.operating_points import OperatingPoints

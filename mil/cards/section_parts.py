@@ -1,42 +1,20 @@
 """How sections of a report appear on a card: their sentences, a table of their estimates, and their figures."""
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from mil.cards.card_facts import Facts
 from mil.cards.content import Figure, Subsection
-from mil.report.page.html import caption, figure_section
-from mil.report.page.words import below
-from mil.report.schema import Confusion, Estimate, Report, Row, Section, Table
+from mil.report.page.html import figure_section, figure_text
+from mil.report.report_parts import EndpointReport, reports_by_endpoint
+from mil.report.schema import Confusion, Estimate, Row, Section, Table
 
 HEADS = ("Measure", "Value (95% interval)", "Patients", "Source")
 TRAINING_FIGURE = "learning_curve"
 
 
-class EndpointReport(NamedTuple):
-    """The report on one endpoint of a tool."""
-
-    name: str
-    """of the endpoint; empty if the tool has only one"""
-    report: Report
-    source: str
-    """file and key of the report"""
-
-    def section_source(self, section: Section) -> str:
-        """Return file and key of a section of this report."""
-        return below(self.source, "sections", section.key)
-
-    def headed(self, heading: str) -> str:
-        """Return the heading, with the endpoint's name if there are several."""
-        return f"{self.name}: {heading}" if self.name else heading
-
-
 def endpoint_reports(facts: Facts) -> Iterator[EndpointReport]:
     """Yield the report of all folds; for a tool of several endpoints the report of each endpoint."""
-    if not facts.all_folds.parts:
-        yield EndpointReport("", facts.all_folds, facts.source)
-    for name, report in facts.all_folds.parts.items():
-        yield EndpointReport(name, report, below(facts.source, "parts", name))
+    return reports_by_endpoint(facts.report)
 
 
 def section_part(facts: Facts, part: EndpointReport, section: Section) -> Subsection:
@@ -104,7 +82,7 @@ def _section_of(facts: Facts, file: str) -> type[Section] | None:
 
 def _figure(facts: Facts, file: str) -> Figure:
     fold = f" (fold {facts.manifest.data.split.fold}, the report patients of these weights)"
-    return Figure(file, caption(_stem(file)) + (fold if facts.report.run else ""))
+    return Figure(file, figure_text(_stem(file), facts.report) + (fold if facts.report.run else ""))
 
 
 def _stem(file: str) -> str:

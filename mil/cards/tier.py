@@ -7,9 +7,8 @@ if its own main metric is better than chance at sites that it was not trained on
 from mil.manifest import Manifest
 from mil.report.page.words import named
 from mil.report.schema import Report
+from mil.report.shortfalls import CHANCE
 
-CHANCE = {"auroc": 0.5, "macro_auroc": 0.5, "c_index": 0.5, "qwk": 0.0, "r2": 0.0}
-"""Value of each endpoint's metric for predictions that know nothing."""
 BY_SITE = ("SitePreserved", "LeaveOneSiteOut")
 LOWEST = 3
 

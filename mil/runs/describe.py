@@ -15,11 +15,11 @@ from mil.manifest import Manifest
 from mil.report.assemble import evaluate
 from mil.report.evaluation import Evaluation
 from mil.report.figures import draw, draw_learning
+from mil.report.first_screen import first_screen
 from mil.report.page.html import html
 from mil.report.report_files import write_report
 from mil.report.schema import About, FittedOn, Report
-from mil.report.sections.comparator import comparators
-from mil.report.sections.oracle import Oracle
+from mil.report.shortfalls import NOTHING_MISSED, shortfalls
 from mil.runs.looks import count_look
 from mil.runs.run import Run, open_run
 from mil.runs.states import checkpoints_in
@@ -89,16 +89,14 @@ def external(loaded: Checkpoint, cohort: Labelled, resamples: int) -> tuple[Eval
 
 
 def headline(report: Report) -> Iterator[str]:
-    """Yield the report in a few lines for a terminal, what is implausible first."""
+    """Yield the report for a terminal in the order of the page: warnings, first screen, where the tool falls short."""
     yield from (f"WARNING: {sentence}" for sentence in report.all_warnings())
-    for name, estimate in report.metrics.items():
-        yield f"{name}  {estimate}  {estimate.population}"
-    for comparator in comparators(report):
-        for name, estimate in comparator.metrics.items():
-            yield f"{name} of {comparator.name}  {estimate}"
-    if (oracle := report.section(Oracle)) is not None:
-        for name, estimate in oracle.metrics.items():
-            yield f"{name} of the oracle  {estimate}"
+    for line in first_screen(report):
+        yield f"{line.label}: {line.text}"
+    short = shortfalls(report)
+    yield "Where it falls short:" if short else NOTHING_MISSED
+    for shortfall in short:
+        yield f"  {shortfall.title}: {shortfall.sentence}"
 
 
 def run_report(run: Run, manifests: Iterable[Manifest], fold: int | None = None) -> Report:

@@ -50,9 +50,14 @@ class MILModule(LightningModule):
         loss: Tensor = self.model.loss(output, batch.target, self.endpoint)
         if stage == "train":
             self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.bags))
+            self.log_epoch()
         else:
             self.seen.append((output.logits.float().cpu(), batch.target.cpu()))
         return loss
+
+    def log_epoch(self) -> None:
+        """Log the number of the epoch, counted from 1 as everywhere else; Lightning itself would log it from 0."""
+        self.log("epoch", float(self.current_epoch + 1), on_step=False, on_epoch=True, batch_size=1)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout, so that a resumed run repeats that of an uninterrupted one and batches of a step differ."""
@@ -80,6 +85,7 @@ class MILModule(LightningModule):
         scores = {name: float(value) for name, value in self.endpoint.score(logits, target).items()}
         values = {"loss": float(self.endpoint.loss(logits, target)), **scores}
         self.log_dict({f"select_{name}": value for name, value in values.items()}, batch_size=len(logits))
+        self.log_epoch()
 
     def configure_gradient_clipping(
         self,

@@ -69,5 +69,6 @@ class WholeModule(MILModule):
         logits = shuffled[order.to(self.device)].requires_grad_()
         loss = self.endpoint.loss(logits, target[order].to(self.device))
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(logits))
+        self.log_epoch()
         (pull,) = torch.autograd.grad(loss, logits)
         return pull

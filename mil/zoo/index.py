@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mil import checkpoint, files
 from mil.cards import RESEARCH, SIMULATED, Facts
+from mil.cards.card_facts import NOBODY_REPORTED
 from mil.cards.content import Field
 from mil.cards.external_validation import NONE, ExternalValidation
 from mil.cards.external_validation import summary as external_summary
@@ -14,6 +15,7 @@ from mil.cards.markdown import escaped
 from mil.cards.operating_block import at_the_cut
 from mil.cards.outputs import outputs
 from mil.manifest import Manifest
+from mil.report.decision_targets import targets_in_words
 from mil.report.page.words import named
 from mil.report.paired_difference import shown_sign
 from mil.report.report_files import read_report
@@ -32,6 +34,7 @@ HEADS = (
     "Tool",
     "Endpoint",
     "Main result (95% interval)",
+    "Asked of its decision",
     "Oracle",
     "Beats mean pooling?",
     "External validation",
@@ -55,10 +58,12 @@ simulated patients, the predictions from which the report is computed (`predicti
 every number again.
 """
 _LEGEND = """\
-Patients (n) were held back from training. The oracle is a reader who knows which simulated tiles count: the best that
-any model could reach. A model beats mean pooling if the interval of the paired difference lies above zero and its p
-value, adjusted by Holm's method for all tools of this page, is below 0.05. EBAI classes are our own mapping of ESMO's
-framework; nobody has assessed these tools.
+Patients (n) were held back from training. What is asked of a decision is a number of its rule, judged by these
+patients: not reached, reached but not shown by so few patients (the interval holds lower values), or reached. The
+oracle is a reader who knows which simulated tiles count: the best that any model could reach. A model beats mean
+pooling if the interval of the paired difference lies above zero and its p value, adjusted by Holm's method for all
+tools of this page, is below 0.05. EBAI classes are our own mapping of ESMO's framework; nobody has assessed these
+tools.
 """
 
 
@@ -139,12 +144,20 @@ def _row(facts: Facts, adjusted_p: float | None) -> list[str]:
         f"[{escaped(tool.title)}]({name}/README.md)<br>{escaped(name)}",
         escaped(_endpoint(facts)),
         escaped(f"{named(metric)} {report.metrics[metric].described}" if metric else "not available: nobody reported"),
+        escaped(_targets(facts)),
         escaped(oracle.metrics[metric] if oracle and metric else _NOT_AVAILABLE),
         escaped(_beats_baseline(facts, adjusted_p)),
         escaped(external_summary(facts).replace(NONE, "none")),
         escaped(evidence.kind or _NOT_AVAILABLE),
         escaped(tool.version),
     ]
+
+
+def _targets(facts: Facts) -> str:
+    """Return the targets of the decisions; a missed one is the first word."""
+    if facts.tool.decision is None:
+        return "no decision"
+    return targets_in_words(facts.report) if facts.metric else NOBODY_REPORTED
 
 
 def _endpoint(facts: Facts) -> str:
@@ -183,6 +196,7 @@ def _box(facts: Facts) -> Iterator[Field]:
     yield Field("Oracle", facts.oracle().text)
     yield Field("Compared", facts.verdict().text)
     yield Field("External", external_summary(facts))
+    yield Field("Asked", _targets(facts))
     yield from at_the_cut(facts)
     if listed:
         texts = [f"{output.name}: {output.meaning} ({output.condition})" for output in listed]

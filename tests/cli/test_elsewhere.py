@@ -77,7 +77,7 @@ def test_a_checkpoint_is_evaluated_elsewhere_by_what_was_frozen_and_each_look_is
     report = files.read_json(tmp_path / "out" / "report.json")
     assert report["sections"]["operating_points"]["decisions"][0]["cuts"] == [list(decision(RELEASED).cuts)]
     assert report["patients"]["MSI-H"] == POSITIVES
-    assert f"auroc  {report['metrics']['auroc']['value']:.3f}" in said.out
+    assert f"AUROC {report['metrics']['auroc']['value']:.3f}" in said.out
     assert mil(*words).code == 0
     assert [look["what"] for look in files.read_json(tmp_path / "out" / "looks.json")] == 2 * ["evaluate --cohort"]
     assert files.read_json(tmp_path / "out" / "report.json") == report, "the same predictions tell nothing new"

@@ -34,8 +34,9 @@ def test_evaluating_a_run_gives_its_report_and_cards_again_to_the_byte(
     copy = shutil.copytree(folder, tmp_path / "run")
     said = mil("evaluate", copy)
     assert said.code == 0
-    metric = "c_index" if run == "surv_run" else "auroc"
-    assert said.out.startswith(f"{metric}  ")
+    metric = "C-index" if run == "surv_run" else "AUROC"
+    assert said.out.startswith("Predicted: ")
+    assert f"\nDiscrimination: {metric} " in said.out
     for path in sorted(folder.rglob("*")):
         if path.name != "looks.json" and path.suffix in (".json", ".md", ".csv", ".png", ".svg", ".safetensors"):
             assert (copy / path.relative_to(folder)).read_bytes() == path.read_bytes(), path
@@ -72,7 +73,7 @@ def test_a_binary_table_is_scored_as_scikit_learn_does(mil: Mil, tmp_path: Path)
     assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(positive, SCORE > 0.5), abs=1e-12)
     assert report["patients"] == {"n": 60, "neg": 40, "pos": 20}
     assert (tmp_path / "out" / "figures" / "roc.png").is_file()
-    assert f"auroc  {found['auroc']:.3f}" in said.out
+    assert f"AUROC {found['auroc']:.3f}" in said.out
     assert "n 60, neg 40, pos 20" in said.out
 
 

@@ -21,7 +21,7 @@ def test_default_logger_writes_loss_and_scores_of_each_epoch(tmp_path: Path, mil
     assert result.code == 0, result.err
     table = pd.read_csv(tmp_path / "log" / "version_0" / "metrics.csv")
     assert {"epoch", "train_loss", "select_loss", "select_auroc"} <= set(table.columns)
-    assert set(table["epoch"]) == {0, 1}
+    assert set(table["epoch"]) == {1, 2}
 
 
 def test_tensorboard_writes_events(tmp_path: Path, mil: Mil) -> None:

@@ -46,8 +46,8 @@ def test_every_tool_is_listed_once_in_its_category(tmp_path: Path) -> None:
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| [")]
     assert [row[0].partition("](")[2].partition(")")[0] for row in rows] == [f"{name}-tool/README.md" for name in "abc"]
     assert all((tmp_path / row[0].partition("](")[2].partition(")")[0]).parent.is_dir() for row in rows)
-    assert {len(row) for row in rows} == {8}
-    assert [row[4].partition(":")[0] for row in rows] == ["yes", "not shown", "no, worse"]
+    assert {len(row) for row in rows} == {9}
+    assert [row[5].partition(":")[0] for row in rows] == ["yes", "not shown", "no, worse"]
     assert all(METRIC.described in row[2] for row in rows)
     assert "<b>" not in text
     write_index(tmp_path)

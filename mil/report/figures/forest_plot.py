@@ -23,14 +23,16 @@ Line = str | SubgroupRow
 """The name of a variable, or one of its levels."""
 
 
-def subgroups(rows: Sequence[SubgroupRow], metric: str, overall: Estimate | None) -> Figure:
-    """Draw a row for each subgroup; one that cannot be estimated says so.
+def subgroups(rows: Sequence[SubgroupRow], metric: str, overall: Estimate | None) -> Figure | None:
+    """Draw a row for each subgroup; one that cannot be estimated says so. None where no row can be estimated.
 
     Args:
         rows: Of the section; the one of all patients is left out.
         metric: Of the endpoint.
         overall: The metric of all patients.
     """
+    if not any(row.variable != "all" and row.value.value is not None for row in rows):
+        return None
     lines = _lines([row for row in rows if row.variable != "all"])
     height = _HEAD + _LINE * len(lines) + _FOOT
     figure = Figure(figsize=(WIDTH, height))  # placed by hand: a layout engine would not know how wide the names are

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from mil.report.evaluation import Evaluation
 from mil.report.figures.risk_groups import Group, notes, numbers_at_risk, risk_groups
-from mil.report.figures.style import LINES, canvas, interval, short, side_legend
+from mil.report.figures.style import LINES, canvas, in_words, interval, short, side_legend
 from mil.report.schema import Report
 from mil.stats.survival_metrics import aalen_johansen
 
@@ -20,24 +20,31 @@ def incidence(evaluation: Evaluation, report: Report) -> Figure | None:
     groups = risk_groups(evaluation, report)
     figure = canvas(4.6)
     axes = figure.add_subplot()
-    for group in groups:
-        draw_group(axes, group, view.causes)
+    highest = max(draw_group(axes, group, view.causes) for group in groups)
     end = max(float(group.patients["time"].max()) for group in groups)
-    axes.set(xlim=(0, end * 1.02), ylim=(0, 1.02), ylabel="Cumulative incidence", xlabel=f"Time ({view.unit})")
+    axes.set(xlim=(0, end * 1.02), xlabel=f"Time ({view.unit})", ylabel="Cumulative incidence")
+    top = axis_end(highest)
+    axes.set(ylim=(-0.015 * top, top))  # so that a curve at zero is seen
     numbers_at_risk(axes, groups)
-    counts = ", ".join(f"{count} {name}" for name, count in report.patients.items() if name != "n")
-    title = f"C-index of {short(view.causes[0])} {interval(report.metrics.get('c_index'))}"
+    counts = ", ".join(f"{count} {in_words(name)}" for name, count in report.patients.items() if name != "n")
+    title = f"C-index of {short(in_words(view.causes[0]))} {interval(report.metrics.get('c_index'))}"
     axes.set_title(f"{title}, {report.patients['n']} patients, {counts}")
     side_legend(axes, notes(report), labelspacing=0.8)
     return figure
 
 
-def draw_group(axes: Axes, group: Group, causes: Sequence[str]) -> None:
-    """Draw a curve for each cause."""
+def axis_end(highest: float) -> float:
+    """Return where an axis of incidences ends: a little above the highest curve, at least at 0.05."""
+    return min(1.02, max(0.05, 1.15 * highest))
+
+
+def draw_group(axes: Axes, group: Group, causes: Sequence[str]) -> float:
+    """Draw a curve for each cause, and return the highest incidence."""
     time, code = group.patients["time"].to_numpy(), group.patients["code"].to_numpy()
     moments, values = aalen_johansen(time, code, len(causes))
     ends = [0.0, *moments, float(time.max())]
     for number, (cause, heights) in enumerate(zip(causes, values, strict=True)):
         steps = [0.0, *heights, heights[-1] if len(heights) else 0.0]
-        label = f"{group.name}, {short(cause)}:\n{int((code == number + 1).sum())} of {len(time)}"
+        label = f"{group.name}, {short(in_words(cause))}:\n{int((code == number + 1).sum())} of {len(time)}"
         axes.step(ends, steps, where="post", color=group.colour, linestyle=LINES[number % len(LINES)], label=label)
+    return max(float(heights[-1]) if len(heights) else 0.0 for heights in values)

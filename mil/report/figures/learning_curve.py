@@ -60,7 +60,13 @@ def draw_epochs(axes: Axes, tables: Sequence[pd.DataFrame], names: Sequence[str]
 
 
 def _epochs(path: Path) -> pd.DataFrame:
-    """Return one row for each epoch: the logger writes training and validation into different rows."""
+    """Return one row for each epoch, counted from 1: training and validation are in different rows of the log.
+
+    Logs of earlier versions count from 0.
+    """
     table = pd.read_csv(path)
+    if "epoch" not in table:
+        return table.head(0)
     columns = [name for name in table.columns if name == "train_loss" or name.startswith("select_")]
-    return table.groupby("epoch")[columns].last().dropna(how="all") if "epoch" in table else table.head(0)
+    epochs = table.groupby("epoch")[columns].last().dropna(how="all")
+    return epochs.set_axis(epochs.index + 1) if 0 in epochs.index else epochs

@@ -19,7 +19,7 @@ def precision_recall(evaluation: Evaluation, report: Report) -> Figure | None:
         return None
     figure = canvas(4.1)
     axes = figure.add_subplot()
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", anchor="W")
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.set(xlabel="Recall (sensitivity)", ylabel="Precision (PPV)")
     names = [short(question.name, 18) for question in evaluation.questions]
     by_question = [
@@ -36,7 +36,7 @@ def precision_recall(evaluation: Evaluation, report: Report) -> Figure | None:
             axes.plot(GRID, drawn.mean, label=f"{name}: {area} ({format_number(prevalence)})", **look(number))
             axes.axhline(prevalence, color=look(number)["color"], linewidth=0.9, linestyle=_DOTS)
     axes.set_title(f"Precision and recall, {report.patients['n']} patients, {count_folds(report)}")
-    side_legend(axes, ["average precision (prevalence, dotted)"])
+    side_legend(axes, ["average precision", "(prevalence, dotted)"])
     return figure
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from mil.report.evaluation import Evaluation
-from mil.report.figures.style import COLOURS, compared, interval, p_value, short
+from mil.report.figures.style import COLOURS, RISK_COLOURS, compared, interval, p_value, short
 from mil.report.schema import Report
 from mil.report.sections.groups import RiskGroups, assigned, outcomes
 
@@ -29,7 +29,7 @@ def risk_groups(evaluation: Evaluation, report: Report) -> list[Group]:
         return [Group("all patients", outcomes(rows, evaluation), COLOURS[0])]
     patients, _ = assigned(evaluation)
     names = list(patients["group"].cat.categories)
-    colours = COLOURS if len(names) < 3 else (COLOURS[0], COLOURS[2], COLOURS[1], *COLOURS[3:])
+    colours = RISK_COLOURS if len(names) > 2 else (RISK_COLOURS[0], RISK_COLOURS[-1])
     members = [(name, patients[patients["group"] == name]) for name in names]
     return [Group(f"{name} risk", rows, colour) for (name, rows), colour in zip(members, cycle(colours)) if len(rows)]
 
@@ -45,18 +45,18 @@ def numbers_at_risk(axes: Axes, groups: list[Group]) -> None:
         axes.annotate(text, (x, 0), (left, down), ha=side, color=colour, **place)
 
     write("at risk", 0, 0, "right", "black")
-    for row, (name, patients, colour) in enumerate(groups, start=1):
-        write(short(name, 18), 0, row, "right", colour)
+    for row, (name, patients, _) in enumerate(groups, start=1):
+        write(short(name, 18), 0, row, "right", "black")
         for tick in ticks:
             at_risk = int(np.sum(patients["time"].to_numpy() >= tick))
-            write(str(at_risk), tick, row, "center", colour)
+            write(str(at_risk), tick, row, "center", "black")
 
 
 def notes(report: Report) -> list[str]:
     """Return hazard ratios, log-rank p, and the C-index of other models, where the report has them."""
     groups, lines = report.section(RiskGroups), list[str]()
     if groups is not None:
-        for ratio in groups.hazard_ratios:
+        for ratio in (*groups.hazard_ratios, *groups.next_hazard_ratios):
             lines += [f"HR {ratio.group} vs {ratio.reference}:", f"    {interval(ratio.estimate)}"]
         if groups.log_rank_p is not None:
             lines.append(f"log-rank {p_value(groups.log_rank_p)}")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,19 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe and Ito's palette, the darker hues first; yellow is left out, it fades on paper."""
 LINES = ("-", "--", ":", "-.")
 """Dashes that distinguish curves without colour."""
+RISK_COLOURS = ("#3A9BD9", "#C2410C", "#2B0A3D")
+"""Groups from low to high risk, each darker than the one before: they differ in grey and for colour-blind readers."""
 GREY = "#666666"
 WIDTH = 6.3
 """Width of every figure in inches: 160 mm, the text of an A4 page."""
+_LEGEND_SIZES = (7.5, 7.0, 6.5, 6.0)
+"""Points of a legend's text, tried in turn where 8 is too wide."""
+_SMALL_TITLE, _SMALL_LABEL = 8.5, 8.0
+"""Points of the titles and axis labels of many panels."""
+_LAYOUTS = 2
+"""Each layout begins with the sizes of the one before; the second no longer moves anything."""
+_EDGE = 4.0
+"""Dots that stay free at the edge of a figure and between texts of panels."""
 _RULES: dict[str, Any] = {
     "font.family": "sans-serif",
     # the first comes with matplotlib, so that every machine draws the same; the others are for readers of an SVG
@@ -65,10 +76,14 @@ def panels(amount: int, height: float = 2.9) -> tuple[Figure, list[Axes]]:
     if amount == 1:
         figure = canvas(4.0)
         return figure, [figure.add_subplot()]
-    columns = 2 if amount <= 4 else 3
-    rows = -(-amount // columns)
+    rows, columns = _grid(amount)
     figure = canvas(height * rows)
     return figure, [figure.add_subplot(rows, columns, at + 1) for at in range(amount)]
+
+
+def _grid(amount: int) -> tuple[int, int]:
+    columns = 2 if amount <= 4 else 3
+    return -(-amount // columns), columns
 
 
 def side_legend(axes: Axes, notes: list[str] | None = None, **look: Any) -> None:
@@ -80,7 +95,7 @@ def side_legend(axes: Axes, notes: list[str] | None = None, **look: Any) -> None
 
 
 def shared_legend(figure: Figure, all_axes: Sequence[Axes]) -> None:
-    """Put one legend for all panels below them; that of a single panel to its right."""
+    """Put one legend for all panels into an empty place of the last row, else below; of a single panel to its right."""
     if len(all_axes) == 1:
         side_legend(all_axes[0])
         return
@@ -88,7 +103,14 @@ def shared_legend(figure: Figure, all_axes: Sequence[Axes]) -> None:
     for axes in all_axes:
         lines, names = axes.get_legend_handles_labels()
         shown |= {name: line for name, line in zip(names, lines, strict=True) if name not in shown}
-    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=len(shown))
+    rows, columns = _grid(len(all_axes))
+    if rows * columns == len(all_axes):
+        figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=min(len(shown), 4))
+        return
+    empty = figure.add_subplot(rows, columns, len(all_axes) + 1)
+    empty.set_axis_off()
+    legend = empty.legend(list(shown.values()), list(shown), loc="center left")
+    legend.set_in_layout(False)  # it may be wider than a panel without pushing the others aside
 
 
 def look(place: int) -> dict[str, Any]:
@@ -103,11 +125,54 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `<name>.png` and `<name>.svg` and return them; neither contains the date or the software."""
     folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-    figure.draw_without_rendering()
+    fit_texts(figure)
     figure.set_layout_engine("none")  # laid out once, for both files alike
     figure.savefig(png, metadata={"Software": None})
     figure.savefig(svg, metadata={"Date": None, "Creator": None})
     return [png, svg]
+
+
+def fit_texts(figure: Figure) -> None:
+    """Break titles that reach into the next panel or out of the figure into lines, and shrink legends that do not fit.
+
+    The panels are first laid out without their titles, which would make them of different widths.
+    """
+    titles = {axes: axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")}
+    if len(titles) > 1:
+        for axes in titles:
+            axes.set_title("", loc="left")
+    for axes in titles if len(titles) > 4 else ():
+        axes.xaxis.label.set_fontsize(_SMALL_LABEL)
+        axes.yaxis.label.set_fontsize(_SMALL_LABEL)
+    figure.draw_without_rendering()
+    for axes, text in titles.items():
+        _set_title(axes, text, len(titles))
+    for _ in range(_LAYOUTS):
+        figure.draw_without_rendering()
+    for legend in (*(axes.get_legend() for axes in figure.axes), *figure.legends):
+        for size in _LEGEND_SIZES:
+            if legend is None or legend.get_window_extent().x1 <= figure.bbox.x1 - _EDGE:
+                break
+            for entry in (*legend.get_texts(), legend.get_title()):
+                entry.set_fontsize(size)
+            figure.draw_without_rendering()
+
+
+def _set_title(axes: Axes, text: str, panels_drawn: int) -> None:
+    """Write a title in lines that are no wider than their panel; that of a single panel ends with the figure."""
+    title, box = axes.set_title(text, loc="left"), axes.get_window_extent()
+    if panels_drawn > 4:
+        title.set_fontsize(_SMALL_TITLE)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    room = box.width * 1.05 if panels_drawn > 1 else figure.bbox.x1 - _EDGE - title.get_window_extent().x0
+    lines = list[str]()
+    for line in text.split("\n"):
+        title.set_text(line)
+        width = title.get_window_extent().width
+        letters = len(line) if width <= room else max(8, int(len(line) * room / width))
+        lines += wrap(line, letters, break_long_words=False)
+    title.set_text("\n".join(lines))
 
 
 def interval(estimate: Estimate | None) -> str:
@@ -149,6 +214,17 @@ def compared(report: Report, metric: str, what: str = "") -> list[str]:
 def count_folds(report: Report) -> str:
     """Return `1 fold`, `5 folds`."""
     return "1 fold" if report.folds == 1 else f"{report.folds} folds"
+
+
+def in_words(name: str) -> str:
+    """Return a cause or count of a table as it stands in a figure, without underscores."""
+    return name.replace("_", " ")
+
+
+def in_lines(name: str, letters: int, most: int = 3) -> str:
+    """Return a name in lines of so many letters, broken at blanks and hyphens; what is beyond the last line is cut."""
+    lines = wrap(name, letters, max_lines=most, placeholder=" …")
+    return "\n".join(lines).replace("$", r"\$")
 
 
 def short(text: str, most: int = 28) -> str:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from mil.report.first_screen import first_screen
+from mil.report.page.figure_numbers import figure_numbers
 from mil.report.page.outline import FACTS, block_of, estimate_table, is_filled, listing
 from mil.report.page.templates import page_environment
 from mil.report.page.words import named
 from mil.report.schema import Block, Report, Section, Table, section_classes
-from mil.report.sections.comparator import verdict
+from mil.report.shortfalls import NOTHING_MISSED, shortfalls
 
 FURTHER_CAPTIONS: Mapping[str, str] = {
     "learning_curve": "Loss and metric by epoch",
@@ -75,7 +77,9 @@ def html(
             title=title,
             banner=banner,
             warnings=report.all_warnings(),
-            verdict=verdict(report) if report.metrics else None,
+            first=first_screen(report),
+            short=shortfalls(report),
+            nothing_missed=NOTHING_MISSED,
             chapters=chapters(report, pictures),
             linked=[(name, LINKED.get(name, name)) for name in linked],
             absent=[(cls.title, cls.not_applicable) for cls in absent],
@@ -90,14 +94,21 @@ def caption(figure: str) -> str:
 
 
 def figure_text(figure: str, report: Report) -> str:
-    """Return the caption of a figure and the first estimates of its section, for who cannot see the figure."""
+    """Return the caption of a figure with the numbers that it shows, for who cannot see it.
+
+    A figure of no known kind has the first estimates of its section.
+    """
     part, name = _of_part(figure, report)
     shown = report if part is None else report.parts[part]
-    kind = figure_section(name, shown.sections)
-    section = None if kind is None else shown.section(kind)
+    numbers = figure_numbers(name, shown) or _first_estimates(name, shown)
+    return f"{caption(name)}: {numbers}" if numbers else caption(name)
+
+
+def _first_estimates(figure: str, report: Report) -> str:
+    kind = figure_section(figure, report.sections)
+    section = None if kind is None else report.section(kind)
     rows = [] if section is None else list(islice(section.card_rows(), _NUMBERS))
-    numbers = [f"{row.label} {row.estimate.described}" for row in rows if row.estimate.value is not None]
-    return f"{caption(name)}: {'; '.join(numbers)}" if numbers else caption(name)
+    return "; ".join(f"{row.label} {row.estimate.described}" for row in rows if row.estimate.value is not None)
 
 
 def _reading_order(figure: str) -> int:
@@ -119,8 +130,6 @@ def chapters(report: Report, pictures: Sequence[Picture]) -> list[Chapter]:
     drafts = [
         Chapter("predicted", "", block_of("What is predicted", report.about)),
         Chapter("headline", "", Block(heading="Main result", tables=_metrics(report))),
-        Chapter("design", "", _design(report)),
-        Chapter("fitted", "What was fitted, and on which patients.", listing("Fitted parts", report.fitted)),
         *(
             Chapter(section.key, section.explanation, section.block(), at_home.get(section.key, ()))
             for section in report.ordered_sections()
@@ -129,6 +138,8 @@ def chapters(report: Report, pictures: Sequence[Picture]) -> list[Chapter]:
             Chapter(f"part-{name}", "", _part(name, part), at_home.get(f"part-{name}", ()))
             for name, part in report.parts.items()
         ),
+        Chapter("design", "", _design(report)),
+        Chapter("fitted", "What was fitted, and on which patients.", listing("Fitted parts", report.fitted)),
         Chapter("run", "", Block(heading="All folds of the run", tables=_metrics(report.run) if report.run else ())),
         Chapter("gates", "", listing("Gates of the release", report.gates)),
         Chapter(FURTHER, "", Block(heading="Further figures"), at_home.get(FURTHER, ())),

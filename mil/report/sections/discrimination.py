@@ -69,7 +69,8 @@ class Discrimination(Section):
         "roc": "ROC curve: sensitivity against false positive rate, over all thresholds",
         "precision_recall": "Precision against recall over all thresholds, with the prevalence",
         "regression": "Predicted against true values, and their differences against their means",
-        "confusion": "Confusion matrix: patients of each true class by what was called",
+        "class_confusion": "Confusion matrix of all classes: patients of each true class by the class that was called",
+        "score_distribution": "Scores by true class, with the frozen cuts",
     }
 
     questions: tuple[QuestionAreas, ...] = ()
@@ -125,19 +126,26 @@ class Discrimination(Section):
         return self.model_copy(update={**fields, "classes": _class_calls(names, counts), "confusion": matrix})
 
     def drawings(self, evaluation: Evaluation, report: Report) -> Iterator[Drawing]:
-        """Yield curves of the questions, agreement of values, and the confusion matrix where no decision has one."""
+        """Yield curves and scores of the questions, agreement of values, and the confusion of all classes.
+
+        A decision by the likeliest class has a confusion matrix of its own.
+        """
         from mil.report.figures.agreement_plot import agreement
-        from mil.report.figures.confusion import confusion
+        from mil.report.figures.confusion import confusion, within_one
         from mil.report.figures.precision_recall import precision_recall
         from mil.report.figures.roc import roc
+        from mil.report.figures.score_distribution import score_distribution
         from mil.report.sections.operating_points import OperatingPoints
 
         yield Drawing("roc", roc(evaluation, report))
         yield Drawing("precision_recall", precision_recall(evaluation, report))
+        yield Drawing("score_distribution", score_distribution(evaluation))
         yield Drawing("regression", agreement(evaluation, report))
-        decisions = report.section(OperatingPoints)
-        if self.confusion is not None and (decisions is None or not decisions.confusions):
-            yield Drawing("confusion", confusion([("Likeliest class", self.confusion)]))
+        decisions, matrix = report.section(OperatingPoints), self.confusion
+        decided = [] if decisions is None else [each.classes for _, each in decisions.confusions]
+        if matrix is not None and matrix.classes not in decided:
+            note = f"; within one grade {within_one(matrix):.0%}" if evaluation.endpoint.ordered else ""
+            yield Drawing("class_confusion", confusion([(f"Called by {self.called}{note}", matrix)]))
 
 
 def _of_calls(evaluation: Evaluation) -> dict[str, Estimate]:

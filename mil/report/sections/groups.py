@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import ClassVar, Self
 
+import numpy as np
 import pandas as pd
 from lifelines.statistics import multivariate_logrank_test
 from pydantic import Field, JsonValue
@@ -16,6 +17,7 @@ from scipy import stats
 
 from mil.endpoints.survival_view import SurvivalView
 from mil.fitted.decision_rules import Plan, group_plan
+from mil.fitted.rules import AbsoluteRiskRule
 from mil.report.evaluation import Evaluation
 from mil.report.predictions import rows_of
 from mil.report.schema import LEVEL, Drawing, Estimate, Model, Number, Report, Section
@@ -60,6 +62,32 @@ class GroupContrast(Model):
     estimate: Estimate
 
 
+class PromisedRisk(Model):
+    """The range of risks that a group by stated risks promises, and the risk that was observed."""
+
+    group: str
+    at_least: float | None = None
+    below: float | None = None
+    time: float
+    """by which the event is counted"""
+    estimate: Estimate = Field(title="Observed risk")
+
+    @property
+    def broken(self) -> bool:
+        """Whether the observed risk lies outside the promised range."""
+        value = self.estimate.value
+        return value is not None and not self._contains(value)
+
+    @property
+    def shown(self) -> bool:
+        """Whether the whole interval of the observed risk lies within the promised range."""
+        low, high = self.estimate.low, self.estimate.high
+        return low is not None and high is not None and self._contains(low) and self._contains(high)
+
+    def _contains(self, risk: float) -> bool:
+        return (self.at_least is None or risk >= self.at_least) and (self.below is None or risk < self.below)
+
+
 class GroupMean(Model):
     """The mean of one group."""
 
@@ -97,8 +125,19 @@ class RiskGroups(Section):
     log_rank_p: Number = None
     log_rank: LogRank | None = None
     hazard_ratios: tuple[GroupContrast, ...] = ()
+    next_hazard_ratios: tuple[GroupContrast, ...] = Field(
+        default=(), title="Hazard ratios of higher groups against the next lower one"
+    )
+    by_hazard: tuple[str, ...] = Field(default=(), title="Groups from the lowest to the highest observed hazard")
+    promises: tuple[PromisedRisk, ...] = Field(default=(), title="Risks that the groups promise")
     proportional_hazards_p: dict[str, float] | None = None
     restricted_mean: RestrictedMean | None = None
+
+    def adjacent(self) -> list[GroupContrast]:
+        """Return the hazard ratio of each group against the next lower one, from the lowest groups on."""
+        names = [group.name for group in self.groups]
+        contrasts = {(each.group, each.reference): each for each in (*self.hazard_ratios, *self.next_hazard_ratios)}
+        return [contrasts[pair] for pair in zip(names[1:], names, strict=False) if pair in contrasts]
 
     def card_sentences(self) -> Iterator[str]:
         """Yield the unit of the times and the log-rank test."""
@@ -131,6 +170,9 @@ class RiskGroups(Section):
             log_rank_p=None if log_rank is None else log_rank.p,
             log_rank=log_rank,
             hazard_ratios=ratios,
+            next_hazard_ratios=next_hazards(patients, names),
+            by_hazard=_by_hazard(names, patients),
+            promises=_promises(patients, evaluation),
             proportional_hazards_p=proportionality,
             restricted_mean=None if view.causes else _means(patients, names, _until(patients, times)),
         )
@@ -208,6 +250,55 @@ def hazards(patients: pd.DataFrame, names: Sequence[str]) -> tuple[tuple[GroupCo
     except NotEstimableError as error:
         failed = dict.fromkeys(modelled, _missing(str(error), patients))
         return _contrasts(reference, missing | failed), None
+
+
+def next_hazards(patients: pd.DataFrame, names: Sequence[str]) -> tuple[GroupContrast, ...]:
+    """Return the hazard ratio of each group from the third on against the next lower one, of the same Cox model.
+
+    That of the second group is among those against the lowest.
+    """
+    contrasts = list[GroupContrast]()
+    for lower, higher in pairwise(names[1:]):
+        rest = [name for name in names if name not in (lower, higher)]
+        ratios, _ = hazards(patients, [lower, *rest, higher])
+        contrasts += [ratio for ratio in ratios if ratio.group == higher]
+    return tuple(contrasts)
+
+
+def _by_hazard(names: Sequence[str], patients: pd.DataFrame) -> tuple[str, ...]:
+    """Return the groups by rising hazard, those without an event first; empty where a ratio is not estimable."""
+    eventful = [name for name in names if patients.loc[patients["group"] == name, "event"].any()]
+    ratios, _ = hazards(patients, eventful) if len(eventful) > 1 else ((), None)
+    hazard = dict.fromkeys(names, 0.0) | dict.fromkeys(eventful[:1], 1.0)
+    hazard |= {ratio.group: ratio.estimate.value for ratio in ratios if ratio.estimate.value is not None}
+    estimable = len(eventful) == len(ratios) + 1 and all(ratio.estimate.value is not None for ratio in ratios)
+    return tuple(sorted(names, key=hazard.__getitem__)) if estimable else ()
+
+
+def _promises(patients: pd.DataFrame, evaluation: Evaluation) -> tuple[PromisedRisk, ...]:
+    """Return what groups by stated risks promise, and what was observed; empty for groups by other cuts."""
+    plan, view = _plan(evaluation), evaluation.endpoint.survival
+    if view is None or not isinstance(plan.rule, AbsoluteRiskRule):
+        return ()
+    horizon, cuts = view.horizons[str(plan.rule.horizon)], plan.rule.stated_cuts()
+    code_of_cause = 1 if plan.rule.cause is None else view.causes.index(plan.rule.cause) + 1
+    promises = list[PromisedRisk]()
+    for at, name in enumerate(plan.calls):
+        members = patients[patients["group"] == name]
+        if members.empty:
+            continue
+        time, code = members["time"].to_numpy(), members["code"].to_numpy()
+        of_cause = np.where(code == code_of_cause, 1, np.where(code > 0, 2, 0))
+        promises.append(
+            PromisedRisk(
+                group=name,
+                at_least=cuts[at - 1] if at else None,
+                below=cuts[at] if at < len(cuts) else None,
+                time=horizon,
+                estimate=risk_at(time, of_cause.astype(np.float64), horizon),
+            )
+        )
+    return tuple(promises)
 
 
 def _contrasts(reference: str, estimates: Mapping[str, Estimate]) -> tuple[GroupContrast, ...]:

@@ -1,5 +1,6 @@
 """The metric within each site, and how well the site can be predicted from the score: batch effects between sites."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Self
 
 import numpy as np
@@ -10,8 +11,9 @@ from pydantic import Field
 from mil.report.evaluation import Evaluation
 from mil.report.schema import Estimate, Model, Section
 from mil.report.sections.subgroup_metrics import main_measure
+from mil.stats.bootstrap import Floats
 from mil.stats.bootstrap_intervals import Sampled
-from mil.stats.site_signature import SitePredictability, site_predictability
+from mil.stats.site_signature import SitePredictability, beyond, site_predictability
 from mil.tables import MISSING
 
 WITHIN = "percentile, patients resampled within sites; mean over the sites"
@@ -48,6 +50,10 @@ class Sites(Section):
     """reported patients whose site is unknown"""
     within_sites: WithinSites
     told_by: dict[str, SitePredictability] = Field(title="How well the site can be predicted from")
+    beyond_label: SitePredictability | None = Field(
+        default=None, title="What the score adds to the label in predicting the site"
+    )
+    """differences; None in reports of earlier versions"""
 
     @classmethod
     def compute(cls, evaluation: Evaluation) -> Self | None:
@@ -68,13 +74,15 @@ class Sites(Section):
             counts = endpoint.counts(endpoint.encode(patients))
             rows.append(SiteMetric(site=str(name), counts=counts, estimate=measured.estimate))
             samples += [] if measured.samples is None else [measured.samples]
+        inputs, resampling = _inputs(evaluation), (evaluation.resamples, evaluation.seed)
         n = sum(row.counts["n"] for row in rows if row.estimate.value is not None)
         return cls(
             metric=endpoint.metric,
             sites=tuple(rows),
             missing=int(site.isna().sum()),
             within_sites=WithinSites(sites=len(samples), estimate=_mean(samples).with_counts({"n": n})),
-            told_by=_predictability(evaluation, site),
+            told_by=_predictability(inputs, site, evaluation),
+            beyond_label=beyond(inputs["score_and_label"], inputs["label"], _names(site), *resampling),
         )
 
 
@@ -96,17 +104,27 @@ def _mean(samples: list[Sampled]) -> Estimate:
     return Sampled(value, np.mean([each.samples for each in samples], axis=0)).interval(WITHIN)
 
 
-def _predictability(evaluation: Evaluation, site: "pd.Series[str]") -> dict[str, SitePredictability]:
-    """Return how well the site is predicted from the score, ranked within folds, from the label, and from both."""
+def _inputs(evaluation: Evaluation) -> dict[str, Floats]:
+    """Return what the site is predicted from, `(p, k)` each: the score, ranked within folds, the label, and both."""
     reported, endpoint = evaluation.reported, evaluation.endpoint
     columns = [name for name in endpoint.decode(torch.zeros(1, endpoint.out_dim)) if name in reported]
     score = reported.groupby("fold")[columns].rank(pct=True).to_numpy(np.float64)
     strata = endpoint.strata(endpoint.encode(reported))
     label = (strata[:, None] == np.unique(strata)).astype(np.float64)
-    inputs = {"score": score, "label": label, "score_and_label": np.concatenate([score, label], 1)}
+    return {"score": score, "label": label, "score_and_label": np.concatenate([score, label], 1)}
+
+
+def _names(site: "pd.Series[str]") -> list[str]:
+    return site.fillna("").tolist()
+
+
+def _predictability(
+    inputs: Mapping[str, Floats], site: "pd.Series[str]", evaluation: Evaluation
+) -> dict[str, SitePredictability]:
+    """Return how well the site is predicted from each of these inputs."""
+    strata = evaluation.endpoint.strata(evaluation.endpoint.encode(evaluation.reported))
     beyond_label = {"score_and_label": strata}  # sites are permuted among patients with one label
-    names = site.fillna("").tolist()
     return {
-        name: site_predictability(values, names, evaluation.resamples, evaluation.seed, beyond_label.get(name))
+        name: site_predictability(values, _names(site), evaluation.resamples, evaluation.seed, beyond_label.get(name))
         for name, values in inputs.items()
     }

@@ -76,7 +76,7 @@ def numbers() -> pd.DataFrame:
 
 
 CLASSES = ("adenoma", HOSTILE, "$x^2$")
-_FIGURES = ("roc", "precision_recall", "confusion", "calibration", "decision_curve", "subgroups")
+_FIGURES = ("roc", "precision_recall", "score_distribution", "confusion", "calibration", "decision_curve", "subgroups")
 _QUANTILES = {"rule": "quantiles", "cuts": [1 / 3, 2 / 3]}
 CASES: Mapping[str, Callable[[], Case]] = {
     "binary": lambda: Case(tables.binary(), Binary(), {"decision": RULE, "calibration": "platt"}, _FIGURES),
@@ -86,7 +86,12 @@ CASES: Mapping[str, Callable[[], Case]] = {
         {"decision": {"rule": "argmax", "abstain_below": 0.5}},
         _FIGURES,
     ),
-    "ordinal": lambda: Case(ordinal(), Ordinal(classes=tuple("0123")), {}, _FIGURES),
+    "ordinal": lambda: Case(
+        ordinal(),
+        Ordinal(classes=tuple("0123")),
+        {},
+        tuple("class_confusion" if name == "confusion" else name for name in _FIGURES),
+    ),
     "multilabel": lambda: Case(
         multilabel(), Multilabel(), {"decision": {"questions": {"first": RULE, "second": RULE}}}, _FIGURES
     ),

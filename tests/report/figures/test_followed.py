@@ -40,7 +40,8 @@ def test_the_legend_says_hazard_ratios_and_log_rank() -> None:
     title = _legend(figure.axes[0])
     assert title[0] == "HR intermediate vs low:"
     assert title[2] == "HR high vs low:"
-    assert title[4].startswith("log-rank p ")
+    assert title[4] == "HR high vs intermediate:"
+    assert title[6].startswith("log-rank p ")
     assert "120 patients" in figure.axes[0].get_title(loc="left")
 
 

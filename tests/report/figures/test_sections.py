@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mil.report.figures import draw_learning
+from mil.report.figures.confusion import within_one
 from mil.report.figures.learning_curve import learning_curve
 
 from .cases import CLASSES, evaluated
@@ -68,9 +69,21 @@ def test_each_label_has_its_matrix() -> None:
     assert [axes.get_title(loc="left").split(":")[0] for axes in figure.axes] == ["first", "second"]
 
 
-def test_without_a_decision_the_matrix_is_that_of_the_likeliest_class() -> None:
-    figure = drawn("ordinal", "discrimination", "confusion")
-    assert figure.axes[0].get_title(loc="left").startswith("Likeliest class, 120 patients")
+def test_grades_have_a_matrix_of_all_grades_whatever_is_decided() -> None:
+    figure = drawn("ordinal", "discrimination", "class_confusion")
+    matrix = evaluated("ordinal")[1].discrimination.confusion
+    near = sum(count for row, counts in enumerate(matrix.rows) for at, count in enumerate(counts) if abs(row - at) < 2)
+    assert within_one(matrix) == near / 120
+    title = f"Called by median grade; within one grade {near / 120:.0%}, 120 patients"
+    assert figure.axes[0].get_title(loc="left") == title
+    assert len(figure.axes[0].texts) == 16
+
+
+def test_a_decision_by_the_likeliest_class_has_the_only_matrix() -> None:
+    evaluation, report = evaluated("multiclass")
+    names = [each.name for section in report.ordered_sections() for each in section.drawings(evaluation, report)]
+    assert names.count("confusion") == 1
+    assert "class_confusion" not in names
 
 
 def test_no_subgroup_is_left_out_of_the_forest() -> None:
@@ -100,11 +113,20 @@ def test_the_epoch_of_the_lowest_select_loss_is_marked(tmp_path: Path) -> None:
     figure = learning_curve(tmp_path / "metrics.csv", "auroc")
     assert figure is not None
     losses, scores = figure.axes
-    assert _dots(figure) == [(1, 0.5), (1, 0.7)]
+    assert _dots(figure) == [(2, 0.5), (2, 0.7)]
+    assert list(losses.lines[0].get_xdata()) == [1, 2, 3, 4]
     assert scores.get_ylabel() == "AUROC, select patients"
     np.testing.assert_allclose(np.asarray(losses.lines[0].get_ydata()), [0.9, 0.7, 0.5, 0.3])
     written = draw_learning({"0": tmp_path / "metrics.csv", "1": tmp_path / "metrics.csv"}, "auroc", tmp_path)
     assert [path.name for path in written] == ["learning_curve.png", "learning_curve.svg"]
+
+
+def test_epochs_of_a_log_that_counts_from_1_are_drawn_as_they_are(tmp_path: Path) -> None:
+    table = pd.DataFrame({"epoch": [1, 2], "train_loss": [0.9, 0.7], "select_loss": [0.5, 0.4]})
+    table.to_csv(tmp_path / "metrics.csv", index=False)
+    figure = learning_curve(tmp_path / "metrics.csv", "auroc")
+    assert figure is not None
+    assert list(figure.axes[0].lines[0].get_xdata()) == [1, 2]
 
 
 def test_a_log_without_epochs_draws_nothing(tmp_path: Path) -> None:

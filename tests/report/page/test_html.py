@@ -10,7 +10,7 @@ from mil.report.page.html import caption, figure_section, figure_text, html
 from mil.report.page.outline import rows_of
 from mil.report.schema import Report, section_classes
 from mil.report.sections.baseline_model import Baseline
-from mil.report.sections.operating_points import OperatingPoints
+from mil.report.sections.groups import RiskGroups
 from mil.stats.estimate import Estimate
 from tests.report.figures.cases import CASES, HOSTILE, drawn, evaluated
 
@@ -151,11 +151,11 @@ def with_baseline(report: Report, gain: Estimate) -> Report:
 
 
 def test_a_figure_of_two_sections_belongs_to_the_later_one_that_the_report_has() -> None:
-    section = figure_section("confusion", ["discrimination", "operating_points"])
-    assert section is OperatingPoints
-    section = figure_section("confusion", ["discrimination"])
+    section = figure_section("kaplan_meier", ["survival", "groups"])
+    assert section is RiskGroups
+    section = figure_section("kaplan_meier", ["survival"])
     assert section is not None
-    assert section.key == "discrimination"
+    assert section.key == "survival"
     assert figure_section("learning_curve", ["discrimination"]) is None
 
 

@@ -226,3 +226,57 @@ def test_groups_of_competing_risks_show_incidences_and_hazards_of_the_first_caus
 def test_only_survival_has_groups() -> None:
     assert RiskGroups.compute(refitted(binary(), Binary())) is None
     assert RiskGroups.compute(refitted(survival(), Cox())) is not None
+
+
+def test_each_group_is_compared_with_the_next_lower_one_in_the_same_model() -> None:
+    section = computed(decision=THIRDS)
+    patients, _ = assign(table(), THIRDS)
+    dummies = pd.DataFrame({name: (patients["group"] == name).astype(float) for name in ("low", "high")})
+    frame = dummies.assign(time=patients["time"], event=patients["event"].astype(float))
+    expected = CoxPHFitter().fit(frame, "time", "event").summary.loc["high"]
+    (contrast,) = section.next_hazard_ratios
+    assert (contrast.group, contrast.reference) == ("high", "intermediate")
+    numbers = [expected[f"exp(coef){bound}"] for bound in ("", " lower 95%", " upper 95%")]
+    assert triple(contrast.estimate) == pytest.approx(numbers, rel=1e-5)
+    assert [(each.group, each.reference) for each in section.adjacent()] == [
+        ("intermediate", "low"),
+        ("high", "intermediate"),
+    ]
+    assert computed().next_hazard_ratios == ()
+    assert section.by_hazard == ("low", "intermediate", "high")
+
+
+def test_groups_are_ordered_by_their_hazard_those_without_events_first() -> None:
+    names = ("low", "intermediate", "high")
+    group = np.repeat(names, 40)
+    rng = np.random.default_rng(0)
+    time = rng.exponential(np.where(group == "low", 10.0, np.where(group == "high", 100.0, 40.0)))
+    patients = pd.DataFrame({"group": group, "time": time, "event": True})
+    assert groups._by_hazard(names, patients) == ("high", "intermediate", "low")
+    eventless = patients.assign(event=patients["group"] != "intermediate")
+    assert groups._by_hazard(names, eventless) == ("intermediate", "high", "low")
+    assert groups._by_hazard(names, patients.assign(event=patients["group"] == "low")) == (
+        "intermediate",
+        "high",
+        "low",
+    )
+    assert groups.next_hazards(eventless, names)[0].estimate.value is None
+
+
+def test_a_stated_risk_is_held_against_what_was_observed_by_its_horizon() -> None:
+    section = computed(decision=ABSOLUTE)
+    by_name = {promise.group: promise for promise in section.promises}
+    assert [(each.at_least, each.below) for each in by_name.values()] == [(None, 0.5), (0.5, 0.9), (0.9, None)]
+    for group in section.groups:
+        observed = next(each.estimate for each in group.survival if each.time == 60.0)
+        estimate = by_name[group.name].estimate
+        assert by_name[group.name].time == 60.0
+        assert value_of(estimate) == pytest.approx(1 - value_of(observed))
+        _, low, high = triple(observed)
+        assert triple(estimate)[1:] == pytest.approx([1 - high, 1 - low])
+    assert computed(decision=THIRDS).promises == ()
+    promise = by_name["low"]
+    inside = promise.estimate.model_copy(update={"value": 0.1, "low": 0.0, "high": 0.49})
+    assert promise.model_copy(update={"estimate": inside}).shown
+    assert not promise.model_copy(update={"estimate": inside.model_copy(update={"high": 0.5})}).shown
+    assert promise.model_copy(update={"estimate": inside.model_copy(update={"value": 0.5})}).broken

@@ -40,6 +40,12 @@ def test_a_result_that_is_the_sites_is_gone_within_sites() -> None:
         assert (row.counts["n"], row.counts["1"]) == (200, label[members].sum())
     predicted = {name: value_of(members.macro_auroc) for name, members in section.told_by.items()}
     assert predicted["score_and_label"] > predicted["label"] + 0.1
+    assert section.beyond_label is not None
+    beyond = section.beyond_label.macro_auroc
+    assert value_of(beyond) == pytest.approx(predicted["score_and_label"] - predicted["label"], abs=1e-12)
+    assert beyond is not None
+    assert beyond.low is not None
+    assert beyond.low > 0
     assert Sites.model_validate_json(section.model_dump_json()) == section
 
 
