@@ -155,12 +155,14 @@ def test_fitted_parts_can_be_fitted_on_the_simulated_cohort(name: str, caplog: p
     with caplog.at_level(logging.WARNING):
         fitted = FittedState.fit(specification, endpoint, train, select, {"train": shown})
     messages = [record.getMessage() for record in caplog.records]
-    assert bool(messages) == (name == "er-pr-breast"), "0.998 takes 499 negatives"
-    assert all("cannot be promised from" in message for message in messages)
+    shortages = [message for message in messages if "cannot be promised from" in message]
+    unhelpful = [message for message in messages if "does not help, and the scores stay as they are" in message]
+    assert len(shortages) + len(unhelpful) == len(messages)
+    assert bool(shortages) == (name == "er-pr-breast"), "0.998 takes 499 negatives"
     assert len(fitted.decisions) == len(decision_rules.plans(specification.decision_of_single(), endpoint))
     assert bool(fitted.decisions) == (tool(name)["decision"] is not None)
     assert (fitted.conformal is None) == isinstance(endpoint, Survival)
-    assert (fitted.calibration is None) == (tool(name)["calibration"] is None)
+    assert (fitted.calibration is None) == (tool(name)["calibration"] is None or bool(unhelpful))
     assert fitted.novelty is not None
 
 
