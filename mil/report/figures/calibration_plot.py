@@ -15,6 +15,8 @@ from mil.report.sections.horizon import HorizonCalibration
 from mil.report.sections.pooled import CalibrationBin
 
 _EDGES = np.linspace(0, 1, 31)
+IN_TWO_COLUMNS, CROWDED = 4, 6.8
+"""Panels that stand in two columns, and the size of titles in points where there are more, in three."""
 _LOWEST_TOP = 0.02
 """Where the axes of risks end that are lower still."""
 
@@ -26,7 +28,7 @@ def calibration(evaluation: Evaluation, calibrations: Sequence[QuestionCalibrati
     questions = {question.name: question for question in evaluation.questions}
     figure, all_axes = panels(len(calibrations), height=3.4)
     for axes, question in zip(all_axes, calibrations, strict=True):
-        draw_question(axes, question)
+        draw_question(axes, question, CROWDED if len(calibrations) > IN_TWO_COLUMNS else None)
         draw_histogram(axes, questions[question.name], evaluation)
         axes.set(xlabel="Predicted probability", ylabel=f"Share of {short(question.name, 18)}")
     shared_legend(figure, all_axes)
@@ -44,16 +46,21 @@ def calibration_horizon(horizons: Sequence[HorizonCalibration]) -> Figure | None
     return figure
 
 
-def draw_question(axes: Axes, question: QuestionCalibration) -> None:
-    """Draw the smooth curve with its band, bins of patients with intervals, and the curve after recalibration."""
+def draw_question(axes: Axes, question: QuestionCalibration, size: float | None = None) -> None:
+    """Draw the smooth curve with its band, bins of patients with intervals, and the curve after recalibration.
+
+    Args:
+        axes: Of one question.
+        question: Its calibration.
+        size: Of the title, in points.
+    """
     _diagonal(axes, 1.0)
     _smooth(axes, question.curve, "model, 95% band")
     _points(axes, question.bins)
     if question.calibrated is not None:
         _after(axes, question.calibrated.curve, f"after {question.calibrated.method}")
-    axes.set_title(
-        f"{short(question.name, 22)}\n{question.positives} of {question.n}\nslope {interval(question.slope)}"
-    )
+    counts = f"{question.positives} of {question.n}"
+    axes.set_title(f"{short(question.name, 22)}\n{counts}\nslope {interval(question.slope)}", fontsize=size)
 
 
 def draw_histogram(axes: Axes, question: Question, evaluation: Evaluation) -> None:

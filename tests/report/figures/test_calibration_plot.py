@@ -4,10 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 from mil.endpoints.classification import Multiclass
 from mil.report.figures.calibration_plot import calibration, calibration_horizon
+from mil.report.figures.style import styled
 from mil.report.sections.calibration import Calibration
 from mil.report.sections.horizon import HorizonCalibration, at_horizon
 from tests.report.tables import multiclass, refitted
@@ -20,10 +21,12 @@ def test_titles_do_not_overlap_and_stay_on_the_figure(classes: tuple[str, ...]) 
     evaluation = refitted(multiclass(classes=classes, patients=280), Multiclass(classes=classes), resamples=20)
     section = Calibration.compute(evaluation)
     assert section is not None
-    figure = calibration(evaluation, section.questions)
-    assert figure is not None
-    FigureCanvasAgg(figure).draw()
-    boxes = [axes.title.get_window_extent() for axes in figure.axes if axes.get_title()]
+    with styled():
+        figure = calibration(evaluation, section.questions)
+        assert figure is not None
+        figure.draw_without_rendering()
+        titles = [axes.get_title(loc="left") for axes in figure.axes]
+        boxes = [text.get_window_extent() for text in figure.findobj(Text) if text.get_text() in titles]
     assert len(boxes) == len(classes)
     assert not any(first.overlaps(second) for first, second in itertools.combinations(boxes, 2))
     assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
