@@ -194,6 +194,25 @@ def calibration(part: EndpointReport) -> Iterator[Shortfall]:
         yield from _wrong_totals(part, horizons, source)
 
 
+def harmful_calibration(part: EndpointReport) -> Iterator[Shortfall]:
+    """Yield questions and horizons of which the tool's own calibration made the report patients' loss higher."""
+    section, survival = part.report.section(Calibration), part.report.section(TimeToEvent)
+    fits = []
+    if section is not None and section.fitted is not None:
+        fits.append((section.fitted, f"{part.section_source(section)}.fitted.effects"))
+    if survival is not None and survival.recalibration is not None:
+        fits.append((survival.recalibration, f"{part.section_source(survival)}.recalibration.effects"))
+    for fit, source in fits:
+        worse = [effect for effect in fit.effects if effect.worsens]
+        if worse:
+            lines = [
+                f"{each.name} {each.score} {each.before} before and {each.after.described} after, change {each.change}"
+                for each in worse
+            ]
+            text = f"made the predictions of these patients worse, by {fit.method}: {'; '.join(lines)}"
+            yield Shortfall(part.headed("Recalibration"), text, source)
+
+
 def simpler_models(part: EndpointReport) -> Iterator[Shortfall]:
     """Yield simpler models that are better."""
     metric = next(iter(part.report.metrics), None)
@@ -263,6 +282,7 @@ RULES: tuple[Callable[[EndpointReport], Iterator[Shortfall]], ...] = (
     within_sites,
     site_signature,
     calibration,
+    harmful_calibration,
     proportional_hazards,
     decision_curves,
     best_possible,

@@ -18,6 +18,7 @@ from mil.report.sections.operating_point import CUT, LOWER, UPPER, AtCut, Operat
 from mil.report.sections.operating_points import OperatingPoints
 from mil.report.sections.oracle import Oracle
 from mil.report.sections.pooled import Band
+from mil.report.sections.recalibration import CalibrationEffect, CalibrationFit
 from mil.report.sections.site_effects import SiteMetric, Sites, WithinSites
 from mil.report.sections.time_to_event import TimeToEvent
 from mil.report.sections.utility import DecisionCurve, Utility
@@ -372,6 +373,26 @@ def test_a_calibration_error_that_is_shown_is_named() -> None:
         assert lines(Calibration(questions=(question.model_copy(update={"ece": unshown}),))) == []
 
 
+def test_a_calibration_that_makes_the_report_patients_worse_is_named_by_how_much() -> None:
+    worse = CalibrationEffect(
+        name="all classes",
+        score="log loss",
+        before=estimate(1.504, 1.4, 1.6),
+        after=estimate(1.562, 1.45, 1.68),
+        change=estimate(0.058, 0.01, 0.1),
+    )
+    better = worse.model_copy(update={"name": "benign", "change": estimate(-0.01, -0.05, 0.03)})
+    fit = CalibrationFit(method="temperature", on="select", folds=(), effects=(better, worse))
+    (line,) = lines(Calibration(fitted=fit))
+    assert line == (
+        "Recalibration: made the predictions of these patients worse, by temperature: all classes log loss 1.504 "
+        "(1.400 to 1.600) before and 1.562 (1.450 to 1.680), n 240 after, change 0.058 (0.010 to 0.100)"
+    )
+    (line,) = lines(followed().model_copy(update={"recalibration": fit}))
+    assert line.startswith("Recalibration: ")
+    assert lines(Calibration(fitted=fit.model_copy(update={"effects": (better,)}))) == []
+
+
 def test_a_decision_curve_that_gains_nothing_and_a_gate_that_does_not_hold_are_named() -> None:
     utility = Utility(horizons=(curve("risk_5y", (0.1, 0.2), (-0.1, None)),))
     useful_once = Utility(horizons=(curve("risk_5y", (0.1, 0.2), (-0.1, 0.02)),))
@@ -409,7 +430,7 @@ def test_of_one_of_several_folds_the_report_of_all_folds_is_judged_and_of_severa
 
 def test_every_rule_is_silent_about_a_report_without_numbers() -> None:
     assert shortfalls(Report()) == []
-    assert len(RULES) == len(set(RULES)) == 13
+    assert len(RULES) == len(set(RULES)) == 14
 
 
 def test_the_card_shows_them_before_anything_else_is_explained() -> None:
