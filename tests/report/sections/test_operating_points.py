@@ -210,6 +210,7 @@ def test_where_select_patients_carry_no_calibration_the_models_own_probability_i
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     table, rule = binary(), {"rule": "two_cuts", "low": 0.2, "high": 0.6}
+    table["p_1"] = table["p_1"] ** 3  # so that a calibration helps
     rows_left = table[(table["role"] != "select") | (table["fold"] != 1)]
     with caplog.at_level(logging.WARNING):
         (point,) = decisions(rows_left, Binary(), rule, calibration="platt")
