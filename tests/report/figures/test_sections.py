@@ -43,7 +43,7 @@ def test_the_smooth_calibration_curves_are_the_reports_before_and_after() -> Non
 def test_each_horizon_has_its_panel() -> None:
     figure = drawn("survival", "survival", "calibration_horizon")
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert [title.split(",")[0] for title in titles] == ["risk at 1y", "risk at 5y"]
+    assert [title.splitlines()[0].split(",")[0] for title in titles] == ["risk at 1y", "risk at 5y"]
 
 
 def test_net_benefits_are_the_reports() -> None:
