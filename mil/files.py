@@ -40,13 +40,13 @@ def settle(folder: Path) -> None:
         os.close(handle)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON document with `write`, indented except for lists of numbers or words.
+def write_json(path: Path, content: Any, indent: int = 2) -> None:
+    """Write a JSON document with `write`, a line for each value except in lists of numbers or words.
 
     Raises:
         ValueError: A number is not finite.
     """
-    indented = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    indented = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
     # a line break in JSON stands between values, never inside a string
     write(path, _FLAT.sub(lambda match: f"[{_BREAK.sub(' ', match[1])}]", indented) + "\n")
 

@@ -24,7 +24,7 @@ from mil.study.compose import compose
 from mil.zoo.index import write_index
 
 ROOT = Path(__file__).parents[1]
-CATEGORIES = ("workflow", "biomarker", "outcome")
+CATEGORIES = ("workflow", "biomarker", "outcome", "response")
 """Categories of the tools that are released; examples have other ones."""
 OPTIONS = ("split=holdout", "split.report=0.4", "trainer.enable_progress_bar=false", "data.workers=0")
 SMALL = {"embed_dim": 128, "attention_dim": 64}

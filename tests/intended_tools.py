@@ -408,7 +408,7 @@ TOOLS = {
         figures=frozenset(("0.005", "0.76", "0.80", "1.31", "1.67", "2.13")),
     ),
     "pcr-tnbc": Intended(
-        category="outcome",
+        category="response",
         endpoint="binary",
         classes=("pathological-complete-response",),
         prevalence=(0.4,),

@@ -26,7 +26,7 @@ from mil.study.run_config import RunConfig
 from mil.study.tool import Tool
 from tests.intended_tools import TOOLS as INTENDED
 
-CATEGORIES = ("workflow", "biomarker", "outcome")
+CATEGORIES = ("workflow", "biomarker", "outcome", "response")
 FILES = config.described("tool")
 TOOLS = [name for name, node in FILES.items() if node["tool"]["category"] in CATEGORIES]
 SENTENCES = (

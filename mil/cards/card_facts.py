@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from mil.cards.content import Field, absent
+from mil.cards.content import Absent, Field, not_applicable, not_examined, not_stated
 from mil.cards.external_validation import ExternalValidation
+from mil.cards.statements import CardStatements
 from mil.cards.tier import LOWEST, tier
 from mil.endpoints.endpoint import Endpoint
 from mil.manifest import Manifest
@@ -20,8 +21,8 @@ SIMULATED = "SIMULATED DATA, NO CLINICAL MEANING, RESEARCH USE ONLY"
 SIMULATED_FR = "DONNÉES SIMULÉES, SANS SIGNIFICATION CLINIQUE, RECHERCHE UNIQUEMENT"
 """The banner before every French text."""
 RESEARCH = "RESEARCH USE ONLY, NOT A MEDICAL DEVICE"
+RESEARCH_FR = "POUR LA RECHERCHE UNIQUEMENT, N'EST PAS UN DISPOSITIF MÉDICAL"
 NOBODY_REPORTED = "no patient was held back to report on"
-NOT_STATED = "the tool does not say"
 MANIFEST, REPORT = "manifest.json: ", "report.json: "
 
 
@@ -36,6 +37,7 @@ class Facts:
         figures: Names of the files in `figures/`.
         changelog: What changed in each version; empty in a run.
         external: Validations on other cohorts; none in a run.
+        statements: What people state in card.yaml.
     """
 
     manifest: Manifest
@@ -44,6 +46,7 @@ class Facts:
     figures: Sequence[str] = ()
     changelog: str = field(default="", repr=False)
     external: Sequence[ExternalValidation] = ()
+    statements: CardStatements = field(default_factory=CardStatements)
 
     @property
     def tool(self) -> Tool:
@@ -61,10 +64,15 @@ class Facts:
         return SIMULATED if self.simulated else RESEARCH
 
     @property
+    def banner_fr(self) -> str:
+        """The warning in French."""
+        return SIMULATED_FR if self.simulated else RESEARCH_FR
+
+    @property
     def in_french(self) -> str:
-        """The tool in one French line, which says that the data are simulated; empty if the tool has none."""
+        """The tool in one French line, after the warning; empty if the tool has none."""
         summary = self.tool.summary.fr or ""
-        return f"{SIMULATED_FR}. {summary}" if summary and self.simulated else summary
+        return f"{self.banner_fr}. {summary}" if summary else ""
 
     @property
     def all_folds(self) -> Report:
@@ -91,37 +99,66 @@ class Facts:
     @property
     def links(self) -> str:
         """Links to the other files of the folder; only a release has tables, those of a run lie above the card."""
-        links = ["[the report as a page](report.html)", "[its numbers](report.json)"]
+        links = [f"[{words}]({name})" for name, words in self.linked.items()]
+        note = f" {self.where_predictions_are}" if self.where_predictions_are else ""
+        return f"In this folder: {', '.join(links)}.{note}"
+
+    @property
+    def linked(self) -> Mapping[str, str]:
+        """Other files of the folder, in words."""
+        links = {"report.html": "the report as a page", "report.json": "its numbers"}
         if self.simulated and self.changelog:
-            links += ["[the predictions](predictions.csv)", "[the patients](patients.csv)"]
-        note = "" if self.simulated else " The predictions stay at the training site."
-        return f"In this folder: {', '.join(links)}, [what was trained and fitted](manifest.json).{note}"
+            links |= {"predictions.csv": "the predictions", "patients.csv": "the patients"}
+        return links | {"manifest.json": "what was trained and fitted", "model_card.html": "this card as a page"}
 
-    def text(self, key: str, reason: str = NOT_STATED) -> str:
-        """Return what the tool states under this key as a sentence, or why it is missing."""
-        return as_prose(getattr(self.tool, key)) or absent(reason)
+    @property
+    def where_predictions_are(self) -> str:
+        """Where the predictions of real patients are."""
+        return "" if self.simulated else "The predictions stay at the training site."
 
-    def lines(self, key: str, reason: str = NOT_STATED) -> list[str]:
+    def text(self, key: str) -> str:
+        """Return what the tool states under this key as a sentence."""
+        return as_prose(getattr(self.tool, key)) or not_stated()
+
+    def lines(self, key: str) -> list[str]:
         """Return what the tool states under this key as a list of lines."""
         stated = getattr(self.tool, key) or ()
-        return [as_prose(line) for line in ([stated] if isinstance(stated, str) else stated)] or [absent(reason)]
+        return [as_prose(line) for line in ([stated] if isinstance(stated, str) else stated)]
 
-    def lines_or_reason(self, key: str, reason: str = NOT_STATED) -> str | list[str]:
-        """Return the lines, or the reason as a text if there are none."""
-        return self.lines(key, reason) if getattr(self.tool, key) else absent(reason)
+    def lines_or_gap(self, key: str) -> str | list[str]:
+        """Return the lines, or that there are none."""
+        return self.lines(key) or not_stated()
+
+    def stated(self, key: str, simulated: str | None = None) -> str:
+        """Return what people state in card.yaml under this key.
+
+        Args:
+            key: A field of `CardStatements`.
+            simulated: Why the item cannot exist for simulated patients; None if it can.
+        """
+        stated = as_prose(getattr(self.statements, key))
+        if stated or not (self.simulated and simulated):
+            return stated or not_stated()
+        return not_applicable(simulated)
+
+    @property
+    def summaries(self) -> Sequence[Field]:
+        """What the tool does in one line, in two languages, each below the warning in its language."""
+        summary = self.tool.summary
+        english = summary.en or self.text("question")
+        fields = [Field("In short", f"{self.banner}. {english}")]
+        if self.in_french:
+            fields.append(Field("En bref", self.in_french))
+        return fields
 
     def choose(self, simulated: str, real: str) -> str:
         """Return the text for simulated or for real patients."""
         return simulated if self.simulated else real
 
-    def absent(self, simulated: str, real: str) -> str:
-        """Return why an item is missing, for simulated or for real patients."""
-        return absent(self.choose(simulated, real))
-
     def main(self) -> Field:
         """Return the main result."""
         if self.metric is None:
-            return Field("Main result", absent(NOBODY_REPORTED))
+            return Field("Main result", not_examined(NOBODY_REPORTED))
         text = f"{named(self.metric)} {self.all_folds.metrics[self.metric].described}; {self.cohort}"
         return Field("Main result", text, below(self.source, "metrics", self.metric))
 
@@ -129,7 +166,7 @@ class Facts:
         """Return the result of a perfect reader of the same tiles."""
         name, section = "Best possible (oracle)", self.all_folds.section(Oracle)
         if self.metric is None or section is None:
-            return Field(name, self.absent("this report has none", "it exists for simulated cohorts alone"))
+            return Field(name, _no_oracle(self.simulated))
         best = section.metrics[self.metric]
         text = f"{named(self.metric)} {best.described}; a reader who knows which tiles count"
         shortfall = _distance_to_oracle(self.all_folds.metrics[self.metric], best)
@@ -139,7 +176,7 @@ class Facts:
         """Return in words whether the model beats simpler models."""
         name = "Against simpler models"
         if self.metric is None:
-            return Field(name, absent(NOBODY_REPORTED))
+            return Field(name, not_examined(NOBODY_REPORTED))
         sources = [
             below(self.source, "sections", section.key, "difference", self.metric)
             for section in comparators(self.all_folds)
@@ -160,7 +197,7 @@ class Facts:
         """Return class and tier of the evidence, by our own mapping."""
         evidence = self.tool.evidence
         if not evidence.kind:
-            return absent(NOT_STATED)
+            return not_stated()
         reached, reason = self.tier
         text = f"ESMO EBAI class {evidence.kind}, tier {'not stated' if reached is None else reached}"
         if reason:
@@ -171,10 +208,16 @@ class Facts:
         return f"{text} ({note})"
 
 
-def missing(section: type[Section]) -> str:
+def missing(section: type[Section]) -> Absent:
     """Return why a report does not have a section."""
     reason = section.not_applicable
-    return absent(reason[:1].lower() + reason[1:].rstrip("."))
+    return not_applicable(reason[:1].lower() + reason[1:].rstrip("."))
+
+
+def _no_oracle(simulated: bool) -> Absent:
+    if simulated:
+        return not_examined("this report has none")
+    return not_applicable("it exists for simulated cohorts alone")
 
 
 def _distance_to_oracle(metric: Estimate, best: Estimate) -> str:

@@ -11,8 +11,9 @@ from xml.etree import ElementTree as ET
 
 from mil.cards import cohort_blocks, evidence, fairness, purpose, technical, trust
 from mil.cards.card_facts import NOBODY_REPORTED, Facts
-from mil.cards.content import ABSENT, CardBlock, Field, Reference, absent
+from mil.cards.content import Absent, CardBlock, Field, Reference, not_applicable, not_examined, not_stated
 from mil.cards.external_validation import ExternalValidation, summary
+from mil.cards.statements import CardStatements
 from mil.endpoints.endpoint import Endpoint
 from mil.manifest import Manifest
 from mil.report.page.words import named
@@ -29,9 +30,15 @@ _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _VALUES = {"value", "low", "high", "level", "method", "counts"}
 
 
-def chai(manifest: Manifest, endpoint: Endpoint, report: Report, external: Sequence[ExternalValidation] = ()) -> str:
+def chai(
+    manifest: Manifest,
+    endpoint: Endpoint,
+    report: Report,
+    statements: CardStatements | None = None,
+    external: Sequence[ExternalValidation] = (),
+) -> str:
     """Return the document; the same arguments give the same bytes."""
-    facts = Facts(manifest, report, endpoint, external=external)
+    facts = Facts(manifest, report, endpoint, external=external, statements=statements or CardStatements())
     root = ET.Element("AppliedModelCard", xmlns=NAMESPACE)
     _fill(root, _card(facts))
     ET.indent(root)
@@ -51,7 +58,7 @@ def _fill(parent: ET.Element, node: Node) -> None:
 
 def _text(content: object) -> str:
     text = _NO_XML.sub(" ", str(content)).strip()
-    return f"Not{text.removeprefix(ABSENT[:3])}" if text.startswith(ABSENT) else text
+    return f"Not available: {text}" if isinstance(content, Absent) else text
 
 
 def _card(facts: Facts) -> Node:
@@ -59,7 +66,7 @@ def _card(facts: Facts) -> Node:
     return {
         "BasicInfo": {
             "ModelName": f"{facts.text('title')} ({tool.name})",
-            "ModelDeveloper": "The mil zoo developers",
+            "ModelDeveloper": facts.stated("developers"),
             "DeveloperContact": _field(purpose.identity(facts), "Contact"),
         },
         "ReleaseInfo": {
@@ -67,7 +74,7 @@ def _card(facts: Facts) -> Node:
             "ReleaseDate": _field(purpose.identity(facts), "Date"),
             "ReleaseVersion": tool.version,
             "GlobalAvailability": "Research use only, wherever the licence of the weights allows it",
-            "EHRCompatibility": {"EHR": absent("it is connected to no health record")},
+            "EHRCompatibility": {"EHR": not_applicable("it is connected to no health record")},
             "RegulatoryApproval": evidence.POSTURE,
         },
         "ModelSummary": {
@@ -86,7 +93,7 @@ def _card(facts: Facts) -> Node:
 def _uses(facts: Facts) -> Node:
     purposes = purpose.intended(facts)
     return {
-        "IntendedUseAndWorkflow": f"{facts.text('intended_use')} {facts.text('pathway', 'no pathway is named')}",
+        "IntendedUseAndWorkflow": f"{facts.text('intended_use')} {facts.text('pathway')}",
         "PrimaryIntendedUsers": facts.text("users"),
         "HowToUse": f"{_field(evidence.reproduction(facts), 'Use')}. {_all_fields(technical.results(facts))}",
         "TargetedPatientPopulation": f"{facts.text('organ')}; {facts.text('specimen')}; "
@@ -122,7 +129,7 @@ def _transparency(facts: Facts) -> Node:
     ethics = trust.ethics(facts)
     return {
         "FundingSource": _field(ethics, "Funding"),
-        "ThirdPartyInformation": absent("nobody else has examined it"),
+        "ThirdPartyInformation": facts.stated("third_parties"),
         "StakeholdersConsulted": _field(ethics, "Stakeholders consulted"),
     }
 
@@ -147,7 +154,7 @@ def _metrics(facts: Facts) -> Node:
             facts,
             "To do as well in every group of patients",
             list(_by_subgroup(report)),
-            "Block 12 of the card has every group, small ones too" if report.metrics else absent(NOBODY_REPORTED),
+            "Block 12 of the card has every group, small ones too" if report.metrics else not_examined(NOBODY_REPORTED),
         ),
         "SafetyReliability": _metric(
             facts,
@@ -164,7 +171,7 @@ def _metric(facts: Facts, goal: str, estimates: Sequence[tuple[str, Estimate]], 
     ]
     return {
         "MetricGoal": goal,
-        "Results": {"MetricResult": results or [{"Label": absent("this report has none"), "ValueJson": "null"}]},
+        "Results": {"MetricResult": results or [{"Label": not_examined("this report has none"), "ValueJson": "null"}]},
         "Interpretation": interpretation,
         "TestType": f"Internal validation; {_external_test(facts)}",
         "TestingDataDescription": facts.cohort,
@@ -203,9 +210,9 @@ def _resources(facts: Facts) -> Node:
     level = evidence.level(facts)
     return {
         "EvaluationReferences": _field(level, "Published results of comparable tools, not of this one"),
-        "ClinicalTrial": absent("none was registered or done"),
-        "PeerReviewedPublications": absent("none is about this tool"),
-        "ReimbursementStatus": absent("not a product"),
+        "ClinicalTrial": facts.stated("registration"),
+        "PeerReviewedPublications": facts.stated("publications"),
+        "ReimbursementStatus": not_applicable("not a product"),
         "PatientConsentOrDisclosure": _field(cohort_blocks.data(facts), "Legal basis and consent"),
     }
 
@@ -219,7 +226,7 @@ def _summary(facts: Facts) -> str:
 
 
 def _all_fields(*blocks: CardBlock) -> str:
-    return " ".join(f"{field.name}: {_flat(field)}." for block in blocks for field in block.fields)
+    return " ".join(f"{field.name}: {_flat(field)}." for block in blocks for field in block.stated) or not_stated()
 
 
 def _field(block: CardBlock, name: str) -> str:

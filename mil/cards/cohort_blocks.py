@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from mil.cards.card_facts import MANIFEST, Facts, missing, short_digest
-from mil.cards.content import CardBlock, Field, Subsection, absent
+from mil.cards.content import Absent, CardBlock, Field, Subsection, not_applicable, not_examined, not_stated
 from mil.cards.simulated_columns import clinical_columns
 from mil.cards.tier import by_site
 from mil.manifest import SimulationRecord
@@ -25,7 +25,7 @@ DESIGNS = {
 }
 """Ways to split patients, in words."""
 DRAWN = "the labels were drawn by a computer"
-NOT_RECORDED = "the training site has not stated it"
+NOBODY = "no patient exists"
 
 
 def truth(facts: Facts) -> CardBlock:
@@ -39,11 +39,11 @@ def truth(facts: Facts) -> CardBlock:
         Field("Columns of the cohort's table", columns, f"{MANIFEST}endpoint.options"),
         Field("Classes", _classes(facts), f"{MANIFEST}endpoint.options"),
         Field("Assay and its cut-off", facts.text("ground_truth")),
-        Field("Who read it, blinded or not", facts.absent(DRAWN, NOT_RECORDED)),
-        Field("Agreement between readers", facts.absent(DRAWN, NOT_RECORDED)),
+        Field("Who read it, blinded or not", facts.stated("readers", DRAWN)),
+        Field("Agreement between readers", facts.stated("reader_agreement", DRAWN)),
         Field(
             "Label noise",
-            flipped or facts.absent("not recorded", NOT_RECORDED),
+            flipped or not_stated(),
             f"{MANIFEST}data.simulation.label_noise" if noise is not None else "",
         ),
         Field("Missing labels", "patients without any label are left out; each of several labels may be missing"),
@@ -56,31 +56,40 @@ def data(facts: Facts) -> CardBlock:
     """The cohort."""
     simulation = facts.manifest.data.simulation
     source = f"{MANIFEST}data.simulation"
-    nobody = "no patient exists"
     fields = [
         Field(
             "Source",
             "simulated: features were drawn, no slide exists" if simulation else "the training site's own cohort",
         ),
-        Field("What was scaled down", facts.text("simulated_note") if simulation else absent("nothing is simulated")),
-        Field("Public cohorts that it could be trained on", facts.lines_or_reason("public_cohorts")),
+        Field(
+            "What was scaled down",
+            facts.text("simulated_note") if simulation else not_applicable("nothing is simulated"),
+        ),
+        Field("Public cohorts that it could be trained on", facts.lines_or_gap("public_cohorts")),
         Field(
             "Centres and country",
-            _simulated(simulation, "sites", "simulated sites, in no country"),
+            _simulated(simulation, "sites", "simulated sites, in no country")
+            if simulation
+            else facts.stated("centres"),
             source if simulation else "",
         ),
-        Field("Dates", facts.absent(nobody, NOT_RECORDED)),
-        Field("Inclusion and exclusion", "every simulated patient is included" if simulation else absent(NOT_RECORDED)),
+        Field("Version of the data", facts.stated("data_version")),
+        Field("Dates", facts.stated("period", NOBODY)),
+        Field("Inclusion and exclusion", _stated_or(facts, "inclusion", "every simulated patient is included")),
         Field(
             "Slides", _simulated(simulation, "slides", "slides per patient on average"), source if simulation else ""
         ),
         Field("Tiles", _simulated(simulation, "tiles", "tiles per slide, median"), source if simulation else ""),
         *_contrast(simulation, source),
-        Field("Scanners and stain", facts.choose("names of scanners, drawn; no stain", absent(NOT_RECORDED))),
-        Field("Treatments", facts.absent(nobody, NOT_RECORDED)),
-        Field("Demographics", facts.choose("clinical columns were drawn; counts in block 12", absent(NOT_RECORDED))),
-        Field("Legal basis and consent", facts.absent(nobody, NOT_RECORDED)),
-        Field("De-identification", facts.choose(f"not needed: {nobody}", "this folder holds no data of patients")),
+        Field("Scanners and stain", _stated_or(facts, "scanners", "names of scanners, drawn; no stain")),
+        Field("Treatments", facts.stated("treatments", NOBODY)),
+        Field(
+            "Demographics",
+            _stated_or(facts, "demographics", "clinical variables were drawn; counts of their groups in block 12"),
+        ),
+        Field("Legal basis and consent", facts.stated("consent", NOBODY)),
+        Field("How many patients were needed", facts.stated("sample_size")),
+        Field("De-identification", facts.choose(f"not needed: {NOBODY}", "this folder holds no data of patients")),
         Field("Where the data stayed", facts.choose("they can be simulated again anywhere", "at the training site")),
         Field("Training against report patients", "the same cohort, divided by the split of block 8"),
         Field(
@@ -129,13 +138,13 @@ def partition(facts: Facts) -> CardBlock:
 
 def _classes(facts: Facts) -> str:
     classes = facts.manifest.endpoint.options.get("classes")
-    return ", ".join(map(str, classes)) if classes else absent("the endpoint has no classes")
+    return ", ".join(map(str, classes)) if classes else not_applicable("the endpoint has no classes")
 
 
 def _times(facts: Facts) -> list[Field]:
     survival = None if facts.endpoint is None else facts.endpoint.survival
     if survival is None:
-        return [Field("Time, events and censoring", absent("the endpoint is not a time to an event"))]
+        return [Field("Time, events and censoring", not_applicable("the endpoint is not a time to an event"))]
     horizons = ", ".join(f"{name} ({time:g} {survival.unit})" for name, time in survival.horizons.items())
     causes = ", ".join(survival.causes[1:])
     section = facts.all_folds.section(TimeToEvent)
@@ -143,12 +152,16 @@ def _times(facts: Facts) -> list[Field]:
     median = f"{follow_up} {survival.unit}, {follow_up.population}" if follow_up else missing(TimeToEvent)
     key = below(facts.source, "sections", TimeToEvent.key, "median_follow_up") if follow_up else ""
     return [
-        Field("Time zero", facts.text("time_zero", "see the assay above; the tool has no field of its own for it")),
+        Field("Time zero", facts.tool.time_zero or f"as the assay says: {facts.text('ground_truth')}"),
         Field("Event", survival.event_column, f"{MANIFEST}endpoint.options"),
-        Field("Competing events", causes or absent("the endpoint has one kind of event")),
+        Field("Competing events", causes or not_applicable("the endpoint has one kind of event")),
         Field("Censoring", "at the last contact, right-censored"),
         Field("Unit", survival.unit),
-        Field("Horizons", horizons or absent("the endpoint states none"), f"{MANIFEST}endpoint.options.horizons"),
+        Field(
+            "Horizons",
+            horizons or not_applicable("the endpoint states none"),
+            f"{MANIFEST}endpoint.options.horizons" if horizons else "",
+        ),
         Field("Median follow-up", median, key),
     ]
 
@@ -165,7 +178,13 @@ def _contrast(simulation: SimulationRecord | None, source: str) -> list[Field]:
 
 def _simulated(simulation: SimulationRecord | None, name: str, unit: str) -> str:
     value = None if simulation is None else getattr(simulation, name)
-    return absent(NOT_RECORDED) if value is None else f"{value} {unit}"
+    return not_stated() if value is None else f"{value} {unit}"
+
+
+def _stated_or(facts: Facts, key: str, simulated: str) -> str:
+    """Return what people state; if they state nothing, what is so in every simulated cohort."""
+    stated = facts.stated(key)
+    return simulated if facts.simulated and isinstance(stated, Absent) else stated
 
 
 def _roles(facts: Facts) -> Table:
@@ -177,4 +196,4 @@ def _roles(facts: Facts) -> Table:
 
 
 def _looks(looks: int | None) -> str:
-    return absent("this report does not count them") if looks is None else str(looks)
+    return not_examined("this report does not count them") if looks is None else str(looks)

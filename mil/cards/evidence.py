@@ -1,7 +1,7 @@
 """Blocks 21 to 24: evidence, reproducibility, references, changelog."""
 
 from mil.cards.card_facts import MANIFEST, REPORT, Facts, short_digest
-from mil.cards.content import CardBlock, Field, Reference, Subsection, absent
+from mil.cards.content import CardBlock, Field, Reference, Subsection, not_examined, not_stated
 
 POSTURE = (
     "Research use only. Not a medical device: not CE-marked as an in-vitro diagnostic medical device under Regulation "
@@ -45,10 +45,16 @@ def level(facts: Facts) -> CardBlock:
     published = [Reference(entry.text, entry.doi or entry.source) for entry in evidence.performance]
     fields = [
         Field("Class and tier", facts.evidence(), _EVIDENCE if evidence.kind else ""),
-        Field("What the class means here", evidence.note or absent("the tool does not say")),
-        Field("Published results of comparable tools, not of this one", published or absent("the tool cites none")),
+        Field("What the class means here", evidence.note or not_stated()),
+        Field("Published results of comparable tools, not of this one", published or not_stated()),
         Field("Study design", facts.choose("a simulation", design)),
-        Field("Prospective", "no"),
+        Field("Prospective", facts.stated("prospective", "the cohort is simulated")),
+        Field("Studies of this release", list(facts.statements.evidence) or not_stated()),
+        Field("Publications on this release", facts.stated("publications")),
+        Field("Protocol", facts.stated("protocol")),
+        Field("Registration", facts.stated("registration")),
+        Field("Examined by others", facts.stated("third_parties")),
+        Field("Next steps", facts.stated("next_steps")),
         Field("Regulatory status", POSTURE),
     ]
     return CardBlock(21, "Evidence and regulatory status", fields)
@@ -70,14 +76,17 @@ def reproduction(facts: Facts) -> CardBlock:
     ]
     fields = [
         Field("Code", f"mil-zoo {manifest.training.versions['mil-zoo']}", f"{MANIFEST}training.versions"),
-        Field("Commit", absent("the version of the code stands above; a commit is not in an installed package")),
+        Field(
+            "Commit",
+            not_examined("the version of the code stands in block 22; a commit is not in an installed package"),
+        ),
         Field("Environment", versions, f"{MANIFEST}training.versions"),
         Field("Command", command),
         Field("Use", "mil predict <this folder> --features <folder> --out scores.csv"),
         Field("Data", facts.choose("simulated again from the same seed", "they stay at the training site")),
         Field("Digest of the split", short_digest(manifest.data.split.sha256), f"{MANIFEST}data.split.sha256"),
         Field("Bootstrap", bootstrap, f"{REPORT}resamples, seed"),
-        Field("Release gates", gates or absent("judged when a run is released"), f"{REPORT}gates"),
+        Field("Release gates", gates or not_examined("gates are judged when a run is released"), f"{REPORT}gates"),
         Field("Expected", "the same bytes on the same platform, predictions within 1e-5 elsewhere"),
     ]
     return CardBlock(22, "Reproducibility", fields)
@@ -87,7 +96,7 @@ def reading(facts: Facts) -> CardBlock:
     """References, citation, glossary."""
     cited = [Reference(entry.text, entry.doi or entry.url) for entry in facts.tool.references]
     fields = [
-        Field("References", cited or absent("the tool cites none")),
+        Field("References", cited or not_stated()),
         Field("Cite this tool as", f"mil zoo, {facts.tool.name} {facts.tool.version}: {facts.text('title')}"),
         Field("Glossary", [f"{name}: {meaning}" for name, meaning in GLOSSARY.items()]),
     ]
@@ -98,5 +107,5 @@ def changes(facts: Facts) -> CardBlock:
     """What changed in each version."""
     lines = [line.strip().removeprefix("- ") for line in facts.changelog.splitlines() if line.strip()]
     changes = [line.lstrip("# ") for line in lines]
-    none = [absent("a run has no versions; mil release writes what changed")]
+    none = ["A run has no versions; mil release writes what changed."]
     return CardBlock(24, "Changelog", subsections=[Subsection("Versions", changes or none)])

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from mil.cards.card_facts import Facts, missing
-from mil.cards.content import CardBlock, Field, Subsection, absent
+from mil.cards.content import CardBlock, Field, Subsection, not_applicable, not_stated
 from mil.cards.section_parts import HEADS, endpoint_reports, figures_of
 from mil.report.page.words import named
 from mil.report.report_parts import EndpointReport
@@ -29,9 +29,9 @@ _NONE = "–"
 def subgroups(facts: Facts) -> CardBlock:
     """The fixed table of subgroups, and what a real cohort would have to add."""
     fields = [
-        Field("Subgroups that a real cohort must show", facts.lines_or_reason("subgroups_wanted")),
-        Field("Ancestry", facts.absent("simulated patients have none", "not recorded")),
-        Field("Mitigation", absent("none was taken: the model is trained alike on all patients")),
+        Field("Subgroups that a real cohort must show", facts.lines_or_gap("subgroups_wanted")),
+        Field("Ancestry", not_applicable("simulated patients have none") if facts.simulated else not_stated()),
+        Field("Mitigation", facts.stated("mitigation")),
     ]
     subsections = []
     for part in endpoint_reports(facts):

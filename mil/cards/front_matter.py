@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from huggingface_hub import EvalResult, ModelCardData
 
 from mil.cards.card_facts import Facts
-from mil.cards.purpose import LICENCE, tags
+from mil.cards.purpose import LICENCE, LICENCE_FILE, tags
 
 METRICS = {"auroc": "roc_auc", "macro_auroc": "roc_auc", "mae": "mae", "pearson": "pearsonr"}
 """The Hub's names of our metrics, as far as it has one."""
@@ -22,6 +22,7 @@ def front_matter(facts: Facts) -> str:
         language=["en", "fr"],
         license="other",
         license_name=LICENCE,
+        license_link=LICENCE_FILE,
         library_name="mil-zoo",
         base_model=facts.hub(),
         datasets=[f"simulated-{tool.name}"] if facts.simulated else None,
@@ -29,7 +30,16 @@ def front_matter(facts: Facts) -> str:
         tags=tags(facts),
         eval_results=results or None,
     )
+    for key, value in _stated(facts).items():
+        data[key] = value
     return str(data.to_yaml()).rstrip()
+
+
+def _stated(facts: Facts) -> dict[str, str]:
+    """Return what people state, under keys that the Hub keeps though it has no meaning for them."""
+    statements = facts.statements
+    stated = {"date": statements.date, "data_version": statements.data_version, "contact": statements.contact}
+    return {key: str(value) for key, value in stated.items() if value}
 
 
 def _results(facts: Facts) -> Iterator[EvalResult]:

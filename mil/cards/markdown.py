@@ -31,11 +31,17 @@ def link(text: str, address: str | None) -> str:
     """Return a link if the address is a DOI or https, otherwise text and address as plain text."""
     if not address:
         return escaped(text)
-    if _DOI.fullmatch(address):
-        return f"{escaped(text)} [doi:{escaped(address)}](https://doi.org/{address})"
-    if _URL.fullmatch(address):
-        return f"{escaped(text)} [{escaped(address)}]({address})"
-    return f"{escaped(text)} ({escaped(address)})"
+    if (linked := target(address)) is None:
+        return f"{escaped(text)} ({escaped(address)})"
+    label, url = linked
+    return f"{escaped(text)} [{escaped(label)}]({url})"
+
+
+def target(address: str | None) -> tuple[str, str] | None:
+    """Return label and URL of a DOI or an https address; None for an address that is not safe to follow."""
+    if address and _DOI.fullmatch(address):
+        return f"doi:{address}", f"https://doi.org/{address}"
+    return (address, address) if address and _URL.fullmatch(address) else None
 
 
 def anchor(heading: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from mil.cards.card_facts import MANIFEST, REPORT, Facts, component
-from mil.cards.content import CardBlock, Field, Subsection, absent
+from mil.cards.content import CardBlock, Field, Subsection, not_applicable
 from mil.cards.section_parts import confusion_table, endpoint_reports, estimates_table, figures_of
 from mil.fitted.decision import Decision
 from mil.fitted.rules import AnyRule, NoRule
@@ -84,7 +84,7 @@ def _frozen(facts: Facts) -> list[Field]:
     decisions = facts.manifest.fitted.decisions
     if not decisions:
         reason = "no patients could set the cuts" if facts.tool.decision else "the tool asks for no decision"
-        return [Field("Cut", absent(reason))]
+        return [Field("Cut", not_applicable(reason))]
     fields = []
     for at, decision in enumerate(decisions):
         source = f"{MANIFEST}fitted.decisions[{at}]"
@@ -99,11 +99,10 @@ def _frozen(facts: Facts) -> list[Field]:
     if not any(decision.guarantee for decision in decisions):
         roles = " and ".join(dict.fromkeys(str(decision.on) for decision in decisions if decision.n)) or "no"
         reason = f"the cuts were set on {roles} patients of the training cohort, not on known positives of a new site"
-        fields.append(Field("Guarantee at a new site", absent(reason)))
-    frozen = "left out, so that the same commit gives the same files; frozen before the report"
+        fields.append(Field("Guarantee at a new site", not_applicable(reason)))
     return [
         *fields,
-        Field("Date frozen", absent(frozen)),
+        Field("When frozen", "before the report patients were predicted"),
         Field("At a new site or scanner", "set the cut anew on its own known positives before any use"),
     ]
 
@@ -127,7 +126,7 @@ def _fitted(facts: Facts) -> Table:
         for at, row in enumerate(facts.report.fitted)
     ]
     if not rows:
-        return Table(columns=("What",), rows=((absent("this report has none"),),))
+        return Table(columns=("What",), rows=(("this report has none",),))
     return Table(columns=("What was fitted or chosen", "On", "Patients", "Fold", "Source"), rows=tuple(rows))
 
 

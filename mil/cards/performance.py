@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from mil.cards.card_facts import NOBODY_REPORTED, REPORT, Facts, missing
-from mil.cards.content import CardBlock, Field, Subsection, absent
+from mil.cards.content import CardBlock, Field, Subsection
 from mil.cards.external_validation import side_by_side, summary
 from mil.cards.section_parts import (
     HEADS,
@@ -25,6 +25,8 @@ from mil.report.sections.site_effects import Sites
 from mil.report.sections.subgroups import Subgroups
 from mil.stats.bootstrap import POOLED
 
+NUMBER = 11
+"""Number of this block."""
 ELSEWHERE: tuple[type[Section], ...] = (
     OperatingPoints,
     Subgroups,
@@ -44,17 +46,16 @@ def performance(facts: Facts) -> CardBlock:
         Field("Main result, best possible, simpler models", "on this card's first screen, and in the table below"),
         Field("Where it falls short", "on this card's first screen"),
         Field("External validation", summary(facts)),
-        Field("Failures looked at", absent("no pathologist has looked at the patients with wrong results")),
+        Field("Wrong results looked at by", facts.stated("reviewed_by")),
     ]
-    return CardBlock(
-        11, "Performance", fields, [*_metrics(facts), *side_by_side(facts), *_sections(facts), *further_figures(facts)]
-    )
+    subsections = [*_metrics(facts), *side_by_side(facts), *_sections(facts), *further_figures(facts)]
+    return CardBlock(NUMBER, "Performance", fields, subsections)
 
 
 def _metrics(facts: Facts) -> Iterator[Subsection]:
     """Yield the metrics of this model and of its comparators: over all folds, and of these weights alone."""
     if not facts.all_folds.metrics:
-        yield Subsection("Metrics", [absent(NOBODY_REPORTED)])
+        yield Subsection("Metrics", [f"{NOBODY_REPORTED[0].upper()}{NOBODY_REPORTED[1:]}."])
     elif facts.report.run is None:
         yield Subsection("Metrics", (), [_metrics_table(facts.report, REPORT)])
     else:

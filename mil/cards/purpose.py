@@ -1,14 +1,15 @@
 """Blocks 0 to 3: identity, facts, intended purpose, and what is out of scope."""
 
 from mil.cards.card_facts import MANIFEST, Facts
-from mil.cards.content import CardBlock, Field, absent
+from mil.cards.content import CardBlock, Field, not_applicable, not_examined, not_stated
 
 FUNCTIONS = {
     "workflow": "orders or speeds up a pathologist's work",
     "biomarker": "predicts the result of a test, before the test",
     "outcome": "prognosis: orders patients by the risk of an event",
+    "response": "estimates the response to a treatment, before it is given",
 }
-LICENCE = "research-use-only"
+LICENCE, LICENCE_FILE = "research-use-only", "LICENSE-weights.txt"
 
 
 def tags(facts: Facts) -> list[str]:
@@ -25,27 +26,28 @@ def tags(facts: Facts) -> list[str]:
 def identity(facts: Facts) -> CardBlock:
     """Identity and licences, as in the front matter."""
     tool, encoder = facts.tool, facts.manifest.encoder
-    no_encoder = "the features were drawn by a computer, no encoder made them"
-    base = facts.hub() or facts.absent(no_encoder, "the encoder has no known id on a model hub")
+    no_encoder = not_applicable("the features were drawn by a computer, no encoder made them")
+    base = facts.hub() or facts.choose(no_encoder, not_stated())
     fields = [
         Field("Tool", tool.name, f"{MANIFEST}tool.name"),
         Field("Version", tool.version, f"{MANIFEST}tool.version"),
-        Field("Date", absent("left out on purpose, so that the same commit gives the same files; see the version")),
+        Field("Date", facts.stated("date")),
         Field("Status", facts.banner),
-        Field("Licence of the weights", "research use only"),
+        Field("Licence of the weights", f"research use only, {LICENCE_FILE} in this folder"),
         Field("Licence of the code", "Apache 2.0"),
-        Field("Licence of the encoder", encoder.licence or facts.absent(no_encoder, "its entry names none")),
-        Field("Licence of the data", facts.absent("there are no data of patients", "the training site states none")),
+        Field("Licence of the encoder", encoder.licence or facts.choose(no_encoder, not_stated())),
+        Field("Licence of the data", facts.stated("data_licence", "there are no data of patients")),
         Field("Library", f"mil-zoo {facts.manifest.training.versions['mil-zoo']}", f"{MANIFEST}training.versions"),
         Field("Base model (encoder)", base),
         Field(
             "Revision and hash of the encoder",
-            facts.absent(no_encoder, "feature files name the encoder without revision or hash"),
+            facts.choose(no_encoder, not_examined("feature files name the encoder without revision or hash")),
         ),
         Field("Tags", ", ".join(tags(facts))),
         Field("Data sets", facts.choose(f"simulated cohort of {tool.name}", "those of the training site, not public")),
         Field("Languages", "English; one line in French"),
-        Field("Contact", absent("the authors give none; use the issue tracker of the repository")),
+        Field("Developers", facts.stated("developers")),
+        Field("Contact", facts.stated("contact")),
     ]
     return CardBlock(0, "Identity and licences", fields)
 
@@ -54,10 +56,10 @@ def facts_box(facts: Facts) -> CardBlock:
     """The tool in a few lines."""
     lines = facts.tool.summary
     fields = [
-        Field("In English", lines.en or absent("the tool has no line of facts")),
-        Field("En français", lines.fr or absent("the tool has no line of facts")),
+        Field("In English", f"{facts.banner}. {lines.en}" if lines.en else not_stated()),
+        Field("En français", f"{facts.banner_fr}. {lines.fr}" if lines.fr else not_stated()),
         Field("What it predicts", facts.text("question")),
-        Field("For whom", facts.text("population", f"the tool names the organ alone: {facts.text('organ')}")),
+        Field("For whom", facts.text("population")),
         Field("On what slide", facts.text("specimen")),
         Field("Output", legend(facts)),
         facts.main(),
@@ -69,17 +71,18 @@ def facts_box(facts: Facts) -> CardBlock:
 def intended(facts: Facts) -> CardBlock:
     """The intended purpose, in the order of instructions for use."""
     roles = sorted(facts.tool.decision.roles()) if facts.tool.decision else []
-    function = FUNCTIONS.get(str(facts.tool.category), absent("the tool's category says none"))
+    role = f"role of the call: {', '.join(roles)}" if roles else None
+    function = FUNCTIONS.get(str(facts.tool.category))
     fields = [
         Field("What is detected", facts.text("question")),
-        Field("Function", function + (f"; role of the call: {', '.join(roles)}" if roles else "")),
+        Field("Function", "; ".join(filter(None, [function, role])) or not_stated()),
         Field("Intended use", facts.text("intended_use")),
         Field("Disorder and organ", f"{facts.text('title')}; {facts.text('organ')}"),
-        Field("Population", facts.text("population", "the tool does not limit age or sex; see the organ and specimen")),
+        Field("Population", facts.text("population")),
         Field("Specimen", facts.text("specimen")),
         Field("Users", facts.text("users")),
-        Field("Setting", facts.text("setting", "no setting was studied; research only")),
-        Field("Place in the pathway", "and what follows from each output: see this card's first screen"),
+        Field("Setting", facts.tool.setting or facts.stated("setting")),
+        Field("Place in the pathway", facts.text("pathway")),
         Field("Alone or with other tests", "never alone: a pathologist and the standard test decide"),
     ]
     return CardBlock(2, "Intended purpose", fields)
@@ -94,11 +97,12 @@ def outside(facts: Facts) -> CardBlock:
         "using features of another encoder; they are refused if their files name it",
     ]
     fields = [
-        Field("Out of scope", facts.lines_or_reason("out_of_scope")),
+        Field("Out of scope", facts.lines_or_gap("out_of_scope")),
         Field("Other organs and specimens", f"anything but: {facts.text('specimen')} ({facts.text('organ')})"),
-        Field("Scanners and stains", facts.absent("simulated slides have neither", "none beyond those of block 7")),
-        Field("Ages", absent("the tool states no limit of age")),
-        Field("Pre-treated tissue", facts.absent("simulated tissue has no treatment", "see the list above")),
+        Field(
+            "Scanners and stains",
+            facts.choose(not_applicable("simulated slides have neither"), "those of block 7 alone"),
+        ),
         Field("Alone", "not as a stand-alone test"),
         Field("Foreseeable misuse", misuse),
     ]

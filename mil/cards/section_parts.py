@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from mil.cards.card_facts import Facts
 from mil.cards.content import Figure, Subsection
-from mil.report.page.html import figure_section, figure_text
+from mil.report.page.html import caption, figure_section, figure_text
 from mil.report.report_parts import EndpointReport, reports_by_endpoint
 from mil.report.schema import Confusion, Estimate, Row, Section, Table
 
@@ -82,7 +82,8 @@ def _section_of(facts: Facts, file: str) -> type[Section] | None:
 
 def _figure(facts: Facts, file: str) -> Figure:
     fold = f" (fold {facts.manifest.data.split.fold}, the report patients of these weights)"
-    return Figure(file, figure_text(_stem(file), facts.report) + (fold if facts.report.run else ""))
+    fold = fold if facts.report.run else ""
+    return Figure(file, caption(_stem(file)) + fold, figure_text(_stem(file), facts.report) + fold)
 
 
 def _stem(file: str) -> str:

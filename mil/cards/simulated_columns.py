@@ -19,7 +19,7 @@ def clinical_columns(variables: Mapping[str, ClinicalVariable]) -> Subsection:
         (name, _distribution(variable), "; ".join(_effects(variable)) or "none", _numbers(variable, sources))
         for name, variable in variables.items()
     )
-    table = Table(columns=("Column", "Patients", "Effect", "Source"), rows=rows)
+    table = Table(columns=("Column", "Patients", "Effect", "Published in"), rows=rows)
     listed = [f"Source {place}: {source}." for place, source in enumerate(sources, start=1)]
     return Subsection("Simulated clinical columns", [_EXPLANATION, *listed], [table])
 

@@ -1,9 +1,11 @@
 """Blocks 4, 5 and 9: inputs, outputs, and the model."""
 
+from collections.abc import Mapping
+
 from pydantic import JsonValue
 
 from mil.cards.card_facts import MANIFEST, Facts, component, short_digest
-from mil.cards.content import CardBlock, Field, Subsection, absent
+from mil.cards.content import CardBlock, Field, Subsection, not_applicable, not_examined, not_stated
 from mil.cards.outputs import outputs
 from mil.cards.purpose import legend
 from mil.cards.section_parts import training_figures
@@ -16,6 +18,10 @@ METHODS = {
     "baseline_slope": "one shift of all risks of a horizon and one factor for their spread",
 }
 """Methods of calibration, in words."""
+TILES = (
+    "mil predict --tiles FOLDER writes coordinates and attention of every tile, for models that have attention; "
+    "attention is no evidence"
+)
 ONE_RUN = "one model was trained in one run"
 
 
@@ -32,7 +38,8 @@ def inputs(facts: Facts) -> CardBlock:
         Field("Fewest tiles", _fewest(facts), f"{MANIFEST}fitted.novelty.min_tiles"),
         Field("Most tiles", _most_tiles(manifest.training.data.get("max_tiles"))),
         Field(
-            "Tissue or tumour detection", facts.absent("no slide was segmented", "done by whoever made the features")
+            "Tissue or tumour detection",
+            facts.choose(not_applicable("no slide was segmented"), "done by whoever made the features"),
         ),
         Field(
             "Feature files",
@@ -43,7 +50,7 @@ def inputs(facts: Facts) -> CardBlock:
         Field("Quality gate", _gate(facts), f"{MANIFEST}fitted.novelty"),
         Field(
             "On too few tiles",
-            "the result is withheld, with the reason" if facts.manifest.fitted.novelty else absent(_NO_GATE),
+            "the result is withheld, with the reason" if facts.manifest.fitted.novelty else not_applicable(_NO_GATE),
         ),
         Field("Several slides of a patient", _bag(manifest.data.bag), f"{MANIFEST}data.bag"),
         Field("Clinical variables", _clinical(facts), f"{MANIFEST}covariates"),
@@ -64,21 +71,21 @@ def results(facts: Facts) -> CardBlock:
             "Calibrated probability",
             f"by {METHODS.get(calibration.method, calibration.method)}, fitted on {calibration.on} patients"
             if calibration
-            else absent(_uncalibrated(facts)),
+            else not_applicable(_uncalibrated(facts)),
             f"{MANIFEST}fitted.calibration" if calibration else "",
         ),
         Field(
             "Category",
-            calls or [absent("the tool makes no call")],
+            calls or not_applicable("the tool makes no call"),
             f"{MANIFEST}fitted.decisions" if calls else "",
         ),
         Field("Abstention", _abstention(facts)),
         Field(
             "Uncertainty of one result",
-            sets if coverage else absent("one model gives no spread, and no prediction set was asked for"),
+            sets if coverage else not_applicable("one model gives no spread, and no prediction set was asked for"),
             "",
         ),
-        Field("Tiles shown", absent("the command line writes scores, no tiles; attention is no evidence")),
+        Field("Tiles", TILES),
         Field("Errors", "one line per file or slide that cannot be read, and an exit status other than zero"),
         Field("How to read it", "see What to do with each output, on this card's first screen"),
     ]
@@ -99,16 +106,21 @@ def model(facts: Facts) -> CardBlock:
         Field("Why this one", facts.text("model_note")),
         Field("Parameters", f"{training.parameters:,}", f"{source}.parameters"),
         Field("Loss", f"that of {manifest.endpoint.name}", f"{MANIFEST}endpoint"),
-        Field("Optimiser", component(training.optimizer) or absent("not recorded"), f"{source}.optimizer"),
-        Field("Schedule", component(training.schedule) or absent("none was used"), f"{source}.schedule"),
-        Field("Search over settings", absent("not recorded; the settings used are in this block")),
+        Field("Optimiser", component(training.optimizer) or not_examined("not recorded"), f"{source}.optimizer"),
+        Field("Schedule", component(training.schedule) or "none", f"{source}.schedule"),
+        Field("Search over settings", facts.stated("tuning")),
+        Field("Balance of classes", _balance(training.data), f"{source}.data"),
         Field("Early stopping", f"weights {chosen}, of {training.epochs} epochs", f"{source}.best_epoch"),
         Field("Seed", str(training.seed), f"{source}.seed"),
-        Field("Ensemble", absent(f"{ONE_RUN}; these are the weights of one fold")),
-        Field("Hardware", f"precision {training.precision}, {threads}", f"{source}.precision, threads"),
-        Field("Time and energy", absent("not measured: they would differ from one build to the next")),
-        Field("Weights", short_digest(weights) if weights else absent("not sealed yet"), f"{MANIFEST}files"),
-        Field("Federated learning", absent("not used: all training patients were in one place")),
+        Field("Ensemble", f"none: {ONE_RUN}; these are the weights of one fold"),
+        Field("Hardware", f"precision {training.precision}, {threads}", f"{source}.precision, training.threads"),
+        Field("Time and energy", not_examined("not measured")),
+        Field(
+            "Weights",
+            short_digest(weights) if weights else not_examined("the folder is not sealed yet"),
+            f"{MANIFEST}files",
+        ),
+        Field("Federated learning", "none: all training patients were in one place"),
     ]
     figures = training_figures(facts)
     subsections = [Subsection("Course of the training", figures=figures)] if figures else []
@@ -122,6 +134,14 @@ def _uncalibrated(facts: Facts) -> str:
     return facts.manifest.fitted.left_out.get("calibration", f"{method} could not be fitted to the select patients")
 
 
+def _balance(data: Mapping[str, JsonValue]) -> str:
+    balance = data.get("balance")
+    if balance is None:
+        return not_examined("not recorded")
+    words = {"none": "none: classes as in the cohort", "loss": "class weights in the loss", "sampling": "by sampling"}
+    return words.get(str(balance), str(balance))
+
+
 def _most_tiles(max_tiles: JsonValue) -> str:
     if max_tiles is None:
         return "no limit"
@@ -133,13 +153,13 @@ _NO_GATE = "the tool asks for no check of novelty"
 
 def _fewest(facts: Facts) -> str:
     novelty = facts.manifest.fitted.novelty
-    return absent(_NO_GATE) if novelty is None else str(novelty.min_tiles)
+    return not_applicable(_NO_GATE) if novelty is None else str(novelty.min_tiles)
 
 
 def _gate(facts: Facts) -> str:
     novelty = facts.manifest.fitted.novelty
     if novelty is None:
-        return absent(_NO_GATE)
+        return not_applicable(_NO_GATE)
     tiles = f"fewer than {novelty.min_tiles} tiles"
     far = f", or features too far from those of {novelty.train} training bags" if novelty.features else ""
     return f"a result is withheld for {tiles}{far}; whoever made the features must detect blur, pen and folds"
@@ -150,7 +170,7 @@ def _abstention(facts: Facts) -> str:
     abstentions = list(dict.fromkeys(abstentions))
     if facts.manifest.fitted.novelty:
         abstentions.append("withheld")
-    return ", ".join(abstentions) or absent("the rule calls every patient, and there is no check of novelty")
+    return ", ".join(abstentions) or not_applicable("the rule calls every patient, and there is no check of novelty")
 
 
 def _bag(bag: str) -> str:
@@ -162,11 +182,11 @@ def _bag(bag: str) -> str:
 def _clinical(facts: Facts) -> str:
     covariates = facts.manifest.covariates
     if covariates is None:
-        return absent("the model reads tiles alone")
+        return not_applicable("the model reads tiles alone")
     how = "added to the logits" if covariates.fusion == "late" else "they also gate the bag's embedding"
     names = ", ".join([*covariates.numeric, *covariates.categorical])
     return f"{names}; {how}; numbers are standardised on training patients, missing values have an indicator"
 
 
 def _size(value: float | None, unit: str) -> str:
-    return absent("the feature files do not say") if value is None else f"{value:g} {unit}"
+    return not_stated() if value is None else f"{value:g} {unit}"

@@ -1,14 +1,13 @@
 """Blocks 13 to 20: what may go wrong, who supervises the tool, security, ethics."""
 
 from mil.cards.card_facts import Facts, missing
-from mil.cards.content import CardBlock, Field, Subsection, absent
+from mil.cards.cohort_blocks import NOBODY
+from mil.cards.content import CardBlock, Field, Subsection, not_applicable, not_examined
 from mil.cards.external_validation import NONE
 from mil.cards.section_parts import endpoint_reports, estimates_table
-from mil.cards.technical import ONE_RUN
+from mil.cards.technical import TILES
 from mil.report.sections.site_effects import Sites
 
-NOBODY = "no patient exists; the tool is for research on software"
-UNDONE = "it was not examined"
 _BY_SITE = (
     "The metric within each site, and how well the site can be predicted from score, label or both; chance is one "
     "divided by the number of sites."
@@ -17,19 +16,16 @@ _BY_SITE = (
 
 def robustness(facts: Facts) -> CardBlock:
     """Robustness to other scanners, stains and tiles."""
-    never_scanned = "simulated slides were made once; nothing was scanned"
+    never_scanned = "simulated slides were never scanned"
     fields = [
-        Field("Between scanners", facts.absent(never_scanned, UNDONE)),
-        Field("Scanned again", facts.absent(never_scanned, UNDONE)),
-        Field("Fewer tiles of a slide", absent(UNDONE)),
-        Field("Other seeds", absent(f"{ONE_RUN}; see block 9 for its seed")),
-        Field("Stain", facts.absent("simulated slides have no stain", UNDONE)),
-        Field("Another block of the tumour", facts.absent("simulated patients have no blocks", UNDONE)),
-        Field(
-            "Share of tumour",
-            facts.absent("the share of informative tiles was drawn, its effect was not examined", UNDONE),
-        ),
-        Field("Missing clinical variables", _missing(facts)),
+        Field("Between scanners", facts.stated("between_scanners", never_scanned)),
+        Field("Scanned again", facts.stated("rescans", never_scanned)),
+        Field("Fewer tiles of a slide", facts.stated("fewer_tiles")),
+        Field("Other seeds", facts.stated("other_seeds")),
+        Field("Stain", facts.stated("stain", "simulated slides have no stain")),
+        Field("Another block of the tumour", facts.stated("other_blocks", "simulated patients have no blocks")),
+        Field("Share of tumour", facts.stated("tumour_share")),
+        Field("Missing clinical variables", _missing_variables(facts)),
     ]
     return CardBlock(13, "Robustness", fields)
 
@@ -37,12 +33,9 @@ def robustness(facts: Facts) -> CardBlock:
 def explanation(facts: Facts) -> CardBlock:
     """Explanations of single results."""
     fields = [
-        Field("Method", absent("no heatmap is released with the weights")),
-        Field(
-            "Tiles shown", absent("features were drawn, no tile can be shown") if facts.simulated else absent(UNDONE)
-        ),
-        Field("Reviewed by pathologists", "no"),
-        Field("Sanity checks", absent(UNDONE)),
+        Field("Method", TILES),
+        Field("Reviewed by", facts.stated("reviewed_by", "features were drawn, no tile can be looked at")),
+        Field("Sanity checks", facts.stated("sanity_checks")),
         Field("Limits", "the attention that a model gives a tile is no evidence of what the tile shows"),
     ]
     return CardBlock(14, "Explainability", fields)
@@ -51,15 +44,15 @@ def explanation(facts: Facts) -> CardBlock:
 def confounders(facts: Facts) -> CardBlock:
     """What else than the tissue could explain the result."""
     fields = [
-        Field("Known confounders", facts.lines_or_reason("confounders")),
-        Field("Within strata of known proxies", facts.absent("the simulated cohort has no proxies", UNDONE)),
-        Field("Labels permuted", absent("no run with permuted labels is part of this release")),
+        Field("Known confounders", facts.lines_or_gap("confounders")),
+        Field("Within strata of known proxies", facts.stated("strata", "the simulated cohort has no proxies")),
+        Field("Labels permuted", facts.stated("permuted_labels")),
     ]
     subsections = []
     for part in endpoint_reports(facts):
         section = part.report.section(Sites)
         table = None if section is None else estimates_table(section.card_rows(), part.section_source(section))
-        text = missing(Sites) if table is None else _BY_SITE
+        text = f"Not in this report: {missing(Sites)}." if table is None else _BY_SITE
         subsections.append(Subsection(part.headed("By site"), [text], [] if table is None else [table]))
     return CardBlock(15, "Confounders and failure modes", fields, subsections)
 
@@ -75,7 +68,7 @@ def oversight(facts: Facts) -> CardBlock:
         Field("Automation bias", "read the slide before the score; a score seen first is hard to forget"),
         Field("Fallback", "without a result, or where it is withheld: the standard pathway"),
         Field("Logging", "mil predict writes one row per patient or slide; keep it with the version of the tool"),
-        Field("Training of users", absent(NOBODY) if facts.simulated else absent("none is offered")),
+        Field("Training of users", facts.stated("user_training")),
     ]
     return CardBlock(16, "Human oversight and workflow", fields)
 
@@ -85,13 +78,13 @@ def risk(facts: Facts) -> CardBlock:
     fields = [
         Field("If a positive is missed", f"the finding goes unseen unless the standard test is done; {_path(facts)}"),
         Field("If a negative is called", f"a test, a reading or worry that was not needed; {_path(facts)}"),
-        Field("Severity", absent("no clinical risk assessment was made")),
+        Field("Severity", facts.stated("severity")),
         Field(
             "Mitigations", "research use only; checked encoders; withheld results; the cut and its intervals are shown"
         ),
-        Field("Clinical risk level", absent("nothing may follow from it in patients")),
+        Field("Clinical risk level", not_applicable("nothing may follow from it in patients")),
         Field("Remaining limits", _limits(facts)),
-        Field("Report of incidents", absent("no use is allowed that could cause one")),
+        Field("Report of incidents", facts.stated("incidents")),
     ]
     return CardBlock(17, "Risk and safety", fields)
 
@@ -105,24 +98,23 @@ def monitoring(facts: Facts) -> CardBlock:
             "Versions", "major: another endpoint, encoder or meaning of the output; minor: retrained; patch: card only"
         ),
         Field("Changes", "block 24"),
-        Field("Expiry", absent("none is set; a newer version replaces this one")),
-        Field("Deployed anywhere", "not known to be" if not facts.simulated else "no"),
+        Field("Expiry", facts.stated("expiry")),
+        Field("Deployed at", facts.stated("deployed")),
     ]
     return CardBlock(18, "Monitoring, updating, retirement", fields)
 
 
 def security(facts: Facts) -> CardBlock:
     """Security of the files, and privacy."""
+    membership = "no patient stands behind these weights" if facts.simulated else not_examined("it was not examined")
     fields = [
         Field("File format", "safetensors and JSON; nothing in the folder is executed when it is loaded"),
         Field("Checksums", "manifest.json lists the sha256 of every other file; loading verifies them"),
-        Field(
-            "Signature", absent("the card is part of what would be signed; mil zoo verify says whether the folder is")
-        ),
-        Field("Membership inference", facts.choose("no patient stands behind these weights", absent(UNDONE))),
+        Field("Signature", "no part of the card; mil zoo verify says whether the folder is signed, and by which key"),
+        Field("Membership inference", membership),
         Field(
             "Personal data in the files",
-            facts.choose("none: no patient exists", "no name, no path, no table of patients"),
+            facts.choose(f"none: {NOBODY}", "no name, no path, no table of patients"),
         ),
     ]
     return CardBlock(19, "Security and privacy", fields)
@@ -130,22 +122,21 @@ def security(facts: Facts) -> CardBlock:
 
 def ethics(facts: Facts) -> CardBlock:
     """Ethics, equity and funding."""
-    reason = NOBODY if facts.simulated else "the training site has not stated it"
     fields = [
-        Field("Ethics approval", absent(reason)),
+        Field("Ethics approval", facts.stated("ethics_approval", NOBODY)),
         Field("Equity", "see block 12" + facts.choose("; simulated groups differ as the simulation drew them", "")),
-        Field("Patients involved", absent(reason)),
-        Field("Stakeholders consulted", absent(reason)),
-        Field("Funding", absent("the authors state none")),
-        Field("Conflicts of interest", absent("the authors state none")),
+        Field("Patients involved", facts.stated("involvement")),
+        Field("Stakeholders consulted", facts.stated("stakeholders")),
+        Field("Funding", facts.stated("funding")),
+        Field("Conflicts of interest", facts.stated("conflicts")),
     ]
     return CardBlock(20, "Ethics, equity, involvement, funding", fields)
 
 
-def _missing(facts: Facts) -> str:
+def _missing_variables(facts: Facts) -> str:
     if facts.manifest.covariates is None:
-        return absent("the model reads tiles alone")
-    return absent("the model is told which variables are missing; the effect was not examined")
+        return not_applicable("the model reads tiles alone")
+    return facts.stated("missing_variables")
 
 
 def _path(facts: Facts) -> str:

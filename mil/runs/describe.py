@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from mil import checkpoint, files
-from mil.cards import RESEARCH, SIMULATED, card
+from mil.cards import RESEARCH, SIMULATED, card_texts
+from mil.cards.statements import STATEMENTS, read_statements, zoo_statements
 from mil.checkpoint import Checkpoint
 from mil.inference.external import EXTERNAL_FOLD, Labelled
 from mil.manifest import Manifest
@@ -26,7 +27,7 @@ from mil.runs.states import checkpoints_in
 from mil.study.tool import Tool
 from mil.tables import says_simulated
 
-CARD, REPORT, PAGE, FIGURES = "README.md", "report.json", "report.html", "figures"
+REPORT, PAGE, FIGURES = "report.json", "report.html", "figures"
 
 
 def describe_run(folder: Path, verb: str = "train") -> float | None:
@@ -184,8 +185,20 @@ def _describe_checkpoint(run: Run, all_folds: Report, manifest: Manifest, fold: 
     write_report(place / REPORT, report)
     if all_folds.folds < 2:
         files.write(place / PAGE, page(page_title(run.tool), report, place))
-    files.write(place / CARD, card(manifest, run.endpoint, report, figure_names(place)))
+    _write_statements(run, place)
+    texts = card_texts(manifest, run.endpoint, report, figure_names(place), statements=read_statements(place))
+    for name, text in texts.items():
+        files.write(place / name, text)
     checkpoint.seal(place, manifest)
+
+
+def _write_statements(run: Run, place: Path) -> None:
+    """Copy the run's card.yaml into a checkpoint; for a simulated tool of the zoo that has none, the zoo's."""
+    stated, zoo = run.folder / STATEMENTS, zoo_statements(run.tool.name) if run.simulated else None
+    if stated.is_file():
+        files.write(place / STATEMENTS, stated.read_bytes())
+    elif zoo is not None and not (place / STATEMENTS).exists():
+        files.write(place / STATEMENTS, zoo)
 
 
 def latest_log(place: Path) -> Path:
@@ -215,10 +228,17 @@ def page_title(tool: Tool) -> str:
     return f"{tool.title} ({tool.name})"
 
 
-def page(title: str, report: Report, place: Path) -> str:
-    """Return report.html for a folder, made from its report and figures."""
+def page(title: str, report: Report, place: Path, embedded: bool = True) -> str:
+    """Return report.html for a folder, made from its report and figures.
+
+    Args:
+        title: Of the page.
+        report: What is shown.
+        place: The folder.
+        embedded: Whether the page holds its pictures; otherwise it shows those of the folder.
+    """
     paths = sorted((place / FIGURES).glob("*.*g"), key=lambda path: (path.stem, path.suffix))
     figures = {path.stem: path for path in paths}  # of a PNG and an SVG of the same name the SVG
     banner = SIMULATED if report.about.simulated else RESEARCH
     linked = [name for name in (REPORT, "predictions.csv") if (place / name).is_file()]
-    return html(report, figures, title, banner, linked)
+    return html(report, figures, title, banner, linked, embedded)

@@ -28,7 +28,12 @@ from mil.stats.multiple_tests import holm
 from mil.zoo.attach import read_external
 
 INDEX, TITLE = "README.md", "# Released tools"
-CATEGORIES = {"workflow": "Workflow", "biomarker": "Biomarkers", "outcome": "Outcomes"}
+CATEGORIES = {
+    "workflow": "Workflow",
+    "biomarker": "Biomarkers",
+    "outcome": "Outcomes",
+    "response": "Response to treatment",
+}
 """Headings of the categories, in the order of the index; other categories follow."""
 HEADS = (
     "Tool",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mil import checkpoint as checkpoints
 from mil.bags import Bags
+from mil.cards import CARD
 from mil.checkpoint import Checkpoint
 from mil.errors import CohortError, FeatureError
 from mil.fitted.withholding import RowBags
@@ -19,7 +20,6 @@ from mil.inference import predict as inference
 from mil.inference.provenance import with_origin
 from mil.manifest import Manifest
 from mil.models.mil_model import Output
-from mil.runs.describe import CARD
 from mil.zoo.policy import check_origin
 from mil.zoo.registry import resolve
 

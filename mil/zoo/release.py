@@ -9,6 +9,7 @@ import pandas as pd
 
 from mil import checkpoint, files
 from mil.cards.external_validation import FOLDER
+from mil.cards.statements import STATEMENTS
 from mil.checkpoint import Checkpoint
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import CheckpointError, ConfigError
@@ -73,6 +74,8 @@ def release(
             files.write(draft / EPOCHS, log.read_bytes())
         if before is not None and before.files.get(checkpoint.WEIGHTS) == loaded.manifest.files[checkpoint.WEIGHTS]:
             _copy_external(place, draft)
+        if (run / STATEMENTS).is_file():  # people may have stated more since the run ended
+            files.write(draft / STATEMENTS, (run / STATEMENTS).read_bytes())
         if manifest.data.simulated:
             _copy_tables(run, draft, loaded.endpoint)
             _copy_states(run, draft, manifest.data.split.fold)

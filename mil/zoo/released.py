@@ -4,12 +4,14 @@ import re
 from pathlib import Path
 
 from mil import checkpoint
-from mil.cards import card
+from mil.cards import CARD, CARD_PAGE, card_texts
 from mil.cards.chai import chai
+from mil.cards.purpose import LICENCE_FILE
+from mil.cards.statements import STATEMENTS, read_statements
 from mil.endpoints.endpoint import Endpoint
 from mil.manifest import Manifest
 from mil.report.schema import Report
-from mil.runs.describe import CARD, FIGURES, PAGE, REPORT, figure_names, page, page_title
+from mil.runs.describe import FIGURES, PAGE, REPORT, figure_names, page, page_title
 from mil.runs.states import STATES
 from mil.zoo.attach import external_companion, read_external
 from mil.zoo.figures import EPOCHS
@@ -19,7 +21,7 @@ from mil.zoo.versions import CHANGELOG, HEAD
 XML = "model_card.xml"
 TABLES = ("predictions.csv", "baseline.csv", "covariates.csv", "oracle.csv", "patients.csv")
 """Released for simulated patients only; a hospital's tables never leave it."""
-ALWAYS = (checkpoint.WEIGHTS, CARD, XML, REPORT, PAGE, CHANGELOG, GOLDEN)
+ALWAYS = (checkpoint.WEIGHTS, CARD, CARD_PAGE, LICENCE_FILE, XML, REPORT, PAGE, CHANGELOG, GOLDEN)
 BLOCKS = 25
 """Number of blocks of a card, counted from 0."""
 _FIGURE_ENDING = ".png"
@@ -27,13 +29,13 @@ _BLOCK = re.compile(r"^## (\d+)\. ", re.MULTILINE)
 
 
 def texts(folder: Path, manifest: Manifest, endpoint: Endpoint, report: Report) -> dict[str, str]:
-    """Return card, XML and report page by file name, generated from the other files of the folder."""
+    """Return card, licence, XML and report page by name, generated from the other files of the folder."""
     changes = (folder / CHANGELOG).read_text(encoding="utf-8").removeprefix(HEAD)
-    external = read_external(folder)
+    statements, external = read_statements(folder), read_external(folder)
     return {
-        CARD: card(manifest, endpoint, report, figure_names(folder), changes, external),
-        XML: chai(manifest, endpoint, report, external),
-        PAGE: page(page_title(manifest.tool), report, folder),
+        **card_texts(manifest, endpoint, report, figure_names(folder), changes, statements, external),
+        XML: chai(manifest, endpoint, report, statements, external),
+        PAGE: page(page_title(manifest.tool), report, folder, embedded=False),
     }
 
 
@@ -47,7 +49,7 @@ def misplaced(manifest: Manifest) -> list[str]:
     """Return a line for each file that a release lacks and for each that does not belong in it."""
     simulated = manifest.data.simulated
     required = {*ALWAYS, *(("predictions.csv", "patients.csv") if simulated else ())}
-    allowed = {*required, EPOCHS, *((*TABLES, STATES) if simulated else ())}
+    allowed = {*required, EPOCHS, STATEMENTS, *((*TABLES, STATES) if simulated else ())}
     listed = set(manifest.files)
     required |= {companion for name in listed if (companion := external_companion(name)) is not None}
     missing = [f"{name} is missing" for name in sorted(required - listed)]

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from mil import checkpoint
+from mil.cards import CARD
 from mil.cards.external_validation import FOLDER, ExternalValidation
 from mil.checkpoint import Checkpoint
 from mil.errors import MilError
 from mil.report.report_files import read_report
 from mil.report.schema import Report
-from mil.runs.describe import CARD, REPORT, run_report
+from mil.runs.describe import REPORT, run_report
 from mil.runs.run import PATIENTS, Run, one_row_per_patient, read_tables
 from mil.runs.states import read_states
 from mil.tables import read_table

@@ -16,13 +16,17 @@ from .test_card import manifest
 def test_the_report_and_the_predictions_are_one_click_away() -> None:
     evaluation, report = evaluated("binary")
     for simulated, changelog, links in (
-        (True, "- First.", ["report.html", "report.json", "predictions.csv", "patients.csv", "manifest.json"]),
-        (True, "", ["report.html", "report.json", "manifest.json"]),
-        (False, "- First.", ["report.html", "report.json", "manifest.json"]),
+        (
+            True,
+            "- First.",
+            ["report.html", "report.json", "predictions.csv", "patients.csv", "manifest.json", "model_card.html"],
+        ),
+        (True, "", ["report.html", "report.json", "manifest.json", "model_card.html"]),
+        (False, "- First.", ["report.html", "report.json", "manifest.json", "model_card.html"]),
     ):
         sealed = manifest(evaluation.endpoint, simulated)
         text = card(sealed, evaluation.endpoint, report, [], changelog=changelog)
-        first = text.split("## Contents")[0]
+        first = text.split("<details>")[0]
         assert re.findall(r"\]\(([\w.]+)\)", first) == links
         assert ("The predictions stay at the training site." in first) != simulated
 

@@ -1,5 +1,7 @@
 """A report says from its numbers, without a hand in it, what was asked and not reached, or not shown."""
 
+import re
+
 import pytest
 
 from mil.cards import card
@@ -438,7 +440,8 @@ def test_the_card_shows_them_before_anything_else_is_explained() -> None:
     judged = report.model_copy(update={"gates": (FAILED_GATE,)})
     text = card(manifest(evaluation.endpoint), evaluation.endpoint, judged, [])
     section = text.split("## Where it falls short\n")[1].split("\n## ")[0]
-    assert "- **Release gate 2, unseen sites**: does not hold: chance 0.5. (`report.json: gates[0]`)" in section
+    (number,) = re.findall(r"\*\*Release gate 2, unseen sites\*\*: does not hold: chance 0.5. \[\^(\d+)\]", section)
+    assert f"[^{number}]: `report.json: gates[0]`" in text
     assert text.index("## Where it falls short") < text.index("## What to do with each output") < text.index("## 0.")
 
 

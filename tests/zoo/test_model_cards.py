@@ -21,7 +21,7 @@ CARDS = Path(__file__).parents[2] / "model_cards"
 TOOLS = sorted(
     name
     for name, node in config.described("tool").items()
-    if node["tool"].get("category") in ("workflow", "biomarker", "outcome")
+    if node["tool"].get("category") in ("workflow", "biomarker", "outcome", "response")
 )
 
 

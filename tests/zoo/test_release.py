@@ -16,6 +16,7 @@ from mil.report.prediction_files import read
 from mil.report.report_files import read_report
 from mil.report.schema import Estimate
 from mil.zoo import release as module
+from mil.zoo.verify import verify
 from tests.conftest import Mil
 from tests.report.tables import refitted
 
@@ -46,6 +47,34 @@ def test_a_released_folder_loads_and_predicts_what_the_run_did(
         )
         stored = read(source.parent / "predictions.csv").set_index("patient")
         assert predictions["p_MSI-H"].to_dict() == stored["p_MSI-H"].to_dict()
+
+
+def test_the_zoos_statements_go_with_simulated_patients_alone(released: dict[str, Path]) -> None:
+    assert "mil zoo developers" in (released["crc_run"] / "card.yaml").read_text()
+    assert "mil zoo developers" in (released["crc_run"] / "README.md").read_text()
+    assert not (released["real_run"] / "card.yaml").exists()
+    assert "mil zoo developers" not in (released["real_run"] / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_what_people_state_in_a_run_is_copied_into_its_release(real_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(real_run, tmp_path / "run")
+    (run / "card.yaml").write_text("funding: A fund of the hospital\n")
+    place = module.release(run, "1.0.0", tmp_path / "out")
+    assert (place / "card.yaml").read_text() == "funding: A fund of the hospital\n"
+    assert "- **Funding**: A fund of the hospital" in (place / "README.md").read_text()
+    assert "A fund of the hospital" in (place / "model_card.html").read_text()
+    assert "<FundingSource>A fund of the hospital</FundingSource>" in (place / "model_card.xml").read_text()
+    assert verify(place) == []
+
+
+def test_a_released_report_shows_the_pictures_of_its_folder_and_holds_none(released: dict[str, Path]) -> None:
+    place = released["crc_run"]
+    for page in ("report.html", "model_card.html"):
+        pictures = re.findall(r'<img src="([^"]+)"', (place / page).read_text())
+        assert pictures
+        assert all((place / picture).is_file() for picture in pictures)
+    assert "data:image" not in (place / "report.html").read_text()
 
 
 @RUNS
@@ -80,9 +109,11 @@ def test_every_number_of_the_cards_tables_is_in_the_report_at_the_place_it_names
 ) -> None:
     report = read_report(released[run] / "report.json").model_dump(mode="json")
     text = (released[run] / "README.md").read_text()
-    rows = re.findall(r"^\| [^|]+ \| [^|]+ \| ([^|]+) \| (n [^|]+) \| `report\.json: ([\w.]+)` \|$", text, re.MULTILINE)
-    assert len(rows) >= (5 if run == "crc_run" else 2)
-    for value, counted, source in rows:
+    rows = re.findall(r"^\| [^|]+ \| [^|]+ \| ([^|]+) \| (n [^|]+) \[\^(\d+)\] \|$", text, re.MULTILINE)
+    footnotes = dict(re.findall(r"^\[\^(\d+)\]: `report\.json: ([\w.]+)`$", text, re.MULTILINE))
+    cited = [(value, counted, footnotes[number]) for value, counted, number in rows if number in footnotes]
+    assert len(cited) >= (5 if run == "crc_run" else 2)
+    for value, counted, source in cited:
         node = report
         for key in source.split("."):
             node = node[key]

@@ -99,6 +99,8 @@ def test_a_changed_extra_or_missing_file_is_named(spoil: Break, name: str, copy:
             "README.md: line ": digit,
             "model_card.xml: line ": replaced("model_card.xml", "</", " </"),
             "report.html: line ": replaced("report.html", "</h1>", "!</h1>"),
+            "model_card.html: line ": replaced("model_card.html", "</h1>", "!</h1>"),
+            "LICENSE-weights.txt: line ": replaced("LICENSE-weights.txt", "research use only", "any use"),
         },
         {
             "README.md: block 12 is missing": without_block,

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from urllib.parse import quote
 
 from mil.report.first_screen import first_screen
 from mil.report.page.figure_numbers import figure_numbers
@@ -54,6 +55,7 @@ def html(
     title: str,
     banner: str,
     linked: Sequence[str] = (),
+    embedded: bool = True,
 ) -> str:
     """Return the page: no script, nothing from outside, every word of the report escaped.
 
@@ -63,10 +65,11 @@ def html(
         title: Of the page.
         banner: What stands above everything: simulated data, research use.
         linked: Names of files in the page's folder that the page links to.
+        embedded: Whether the page holds the pictures; otherwise paths stay links to the folder `figures` beside it.
     """
     names = sorted(figures, key=lambda name: _reading_order(_of_part(name, report)[1]))
     pictures = [
-        Picture(name, caption(_of_part(name, report)[1]), figure_text(name, report), _uri(figures[name]))
+        Picture(name, caption(_of_part(name, report)[1]), figure_text(name, report), _uri(figures[name], embedded))
         for name in names
     ]
     absent = [cls for cls in section_classes() if cls.key not in report.sections and not report.parts]
@@ -80,6 +83,7 @@ def html(
             first=first_screen(report),
             short=shortfalls(report),
             nothing_missed=NOTHING_MISSED,
+            embedded=embedded,
             chapters=chapters(report, pictures),
             linked=[(name, LINKED.get(name, name)) for name in linked],
             absent=[(cls.title, cls.not_applicable) for cls in absent],
@@ -184,7 +188,9 @@ def _design(report: Report) -> Block:
     return Block(heading="Design", tables=(Table(columns=FACTS, rows=rows),))
 
 
-def _uri(image: bytes | Path) -> str:
+def _uri(image: bytes | Path, embedded: bool) -> str:
+    if isinstance(image, Path) and not embedded:
+        return f"{image.parent.name}/{quote(image.name)}"
     content = image.read_bytes() if isinstance(image, Path) else image
     kind = "image/png" if content.startswith(b"\x89PNG") else "image/svg+xml"
     return f"data:{kind};base64,{b64encode(content).decode()}"

@@ -8,10 +8,12 @@ from mil.report.schema import Table
 
 STYLED = 12
 """Columns of a table that `page.css` can label and widen; further ones have no label on a narrow screen."""
-LEAST_WIDTHS = {40: "13rem", 20: "9rem", 12: "6.5rem", 6: "4rem"}
+LEAST_WIDTHS = {40: "13rem", 20: "9rem", 12: "6.5rem", 6: "4.75rem"}
 """Least width of a column by the characters of its longest cell, so that cells are not broken into single words."""
 BROAD, BROADEST_CELL = 85, 30
 """Characters that fit on a printed line, and those of a cell from which its text is broken into lines."""
+_HEAD = 12
+"""Characters of a column's head that count: a head may be broken into lines."""
 _UNSAFE = re.compile(r"[^\w .,:;()/+%=-]")
 
 
@@ -42,7 +44,7 @@ def column_style(table: Table) -> str:
         numbered = all(row[at].isdecimal() for row in table.rows)
         if column and (at or numbered):
             declared.append(f"--c{at + 1}:'{css_text(column)}: '")
-        longest = max(len(text) for text in (*column.split(), *(row[at] for row in table.rows), ""))
+        longest = max(len(text) for text in (column[:_HEAD], *(row[at] for row in table.rows), ""))
         width = next((width for characters, width in LEAST_WIDTHS.items() if longest > characters), None)
         if width:
             declared.append(f"--w{at + 1}:{width}")

@@ -54,7 +54,7 @@ def test_the_banner_stands_on_every_printed_sheet(name: str, pages: Path) -> Non
 def test_what_a_table_is_called_cannot_leave_its_string_of_css() -> None:
     assert css_text("a'b\\c\"</style>\n") == "a\\000027b\\00005cc\\000022\\00003c/style\\00003e\\00000a"
     table = Table(columns=("Name", "x';background:url(y)"), rows=(("a", "b"),))
-    assert column_style(table) == "--c2:'x\\000027;background:url(y): ';--w2:6.5rem"
+    assert column_style(table) == "--c2:'x\\000027;background:url(y): ';--w2:4.75rem"
 
 
 def test_columns_of_sentences_are_wide_and_tables_of_many_are_stacked_on_paper() -> None:
