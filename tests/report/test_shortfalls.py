@@ -442,7 +442,7 @@ def test_the_card_shows_them_before_anything_else_is_explained() -> None:
     section = text.split("## Where it falls short\n")[1].split("\n## ")[0]
     (number,) = re.findall(r"\*\*Release gate 2, unseen sites\*\*: does not hold: chance 0.5. \[\^(\d+)\]", section)
     assert f"[^{number}]: `report.json: gates[0]`" in text
-    assert text.index("## Where it falls short") < text.index("## What to do with each output") < text.index("## 0.")
+    assert text.index("## What to do with each output") < text.index("## Where it falls short") < text.index("## 0.")
 
 
 def test_how_far_a_model_is_from_the_best_possible_is_stated_with_it() -> None:
