@@ -98,7 +98,7 @@ def test_blank_rows_and_columns_around_the_table_are_dropped(tmp_path: Path) -> 
 def test_first_sheet_with_a_table_is_read(tmp_path: Path) -> None:
     book = openpyxl.Workbook()
     for line in ("about this file", "=1+1"):
-        book.active.append([line])
+        book.worksheets[0].append([line])
     sheet = book.create_sheet("data")
     for row in (["patient", "slide"], ["1", "s1"]):
         sheet.append(row)

@@ -133,7 +133,8 @@ def test_calls_at_the_frozen_cuts_are_compared_patient_by_patient() -> None:
 def test_each_of_two_cuts_is_compared_with_its_like() -> None:
     rule = {"decision": {"rule": "two_cuts", "low": 0.2, "high": 0.6}}
     tables = [binary(noise=noise) for noise in (0.3, 2.0)]
-    lower, upper = compare(*(refitted(table, Binary(), rule, resamples=20) for table in tables)).mcnemar
+    first, second = (refitted(table, Binary(), rule, resamples=20) for table in tables)
+    lower, upper = compare(first, second).mcnemar
     assert (lower.name, upper.name) == ("1, lower cut", "1, upper cut")
     reported = [table[table["role"] == "report"].set_index("patient") for table in tables]
     for test, cut in ((lower, 0.2), (upper, 0.6)):

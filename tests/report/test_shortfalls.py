@@ -85,8 +85,8 @@ def points(*decisions: OperatingPoint) -> OperatingPoints:
     return OperatingPoints(decisions=decisions)
 
 
-def contrast(group: str, reference: str, *numbers: float) -> GroupContrast:
-    ratio = estimate(*numbers).with_counts({"n": 240, "events": 81})
+def contrast(group: str, reference: str, value: float, low: float, high: float) -> GroupContrast:
+    ratio = estimate(value, low, high).with_counts({"n": 240, "events": 81})
     return GroupContrast(group=group, reference=reference, estimate=ratio)
 
 

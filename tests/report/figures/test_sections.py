@@ -114,7 +114,7 @@ def test_the_epoch_of_the_lowest_select_loss_is_marked(tmp_path: Path) -> None:
     assert figure is not None
     losses, scores = figure.axes
     assert _dots(figure) == [(2, 0.5), (2, 0.7)]
-    assert list(losses.lines[0].get_xdata()) == [1, 2, 3, 4]
+    assert np.asarray(losses.lines[0].get_xdata()).tolist() == [1, 2, 3, 4]
     assert scores.get_ylabel() == "AUROC, select patients"
     np.testing.assert_allclose(np.asarray(losses.lines[0].get_ydata()), [0.9, 0.7, 0.5, 0.3])
     written = draw_learning({"0": tmp_path / "metrics.csv", "1": tmp_path / "metrics.csv"}, "auroc", tmp_path)
@@ -126,7 +126,7 @@ def test_epochs_of_a_log_that_counts_from_1_are_drawn_as_they_are(tmp_path: Path
     table.to_csv(tmp_path / "metrics.csv", index=False)
     figure = learning_curve(tmp_path / "metrics.csv", "auroc")
     assert figure is not None
-    assert list(figure.axes[0].lines[0].get_xdata()) == [1, 2]
+    assert np.asarray(figure.axes[0].lines[0].get_xdata()).tolist() == [1, 2]
 
 
 def test_a_log_without_epochs_draws_nothing(tmp_path: Path) -> None:

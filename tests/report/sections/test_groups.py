@@ -89,8 +89,8 @@ def test_a_stated_risk_is_compared_with_the_calibrated_risk_of_the_fold() -> Non
     assert [fold.columns for fold in fitted] == [("calibrated_risk_5y",)] * 3
     for fold in range(3):
         select, members = (rows[(rows["fold"] == fold) & (rows["role"] == role)] for role in ("select", "report"))
-        better = calibrators.fit("baseline_slope", ENDPOINT, select.set_index("patient"))
-        better = better.apply(members.set_index("patient"))
+        calibrator = calibrators.fit("baseline_slope", ENDPOINT, select.set_index("patient"))
+        better = calibrator.apply(members.set_index("patient"))
         expected = np.digitize(better["calibrated_risk_5y"], ABSOLUTE["cuts"])
         assert patients.loc[better.index, "group"].cat.codes.tolist() == expected.tolist()
     thirds = assign(rows, THIRDS, calibration="baseline")[1]
