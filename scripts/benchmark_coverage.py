@@ -97,9 +97,6 @@ class Row(NamedTuple):
 def main() -> None:
     """Run every study at every size and design, and write the table."""
     options = _options()
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-    torch.set_num_threads(1)
     sizes = SIZES[:1] if options.quick else SIZES
     jobs = [
         (name, n, design, 3 if options.quick else max(20, round(options.trials * STUDIES[name].share)))
@@ -108,7 +105,7 @@ def main() -> None:
         for design in STUDIES[name].designs
     ]
     rows = list[Row]()
-    with ProcessPoolExecutor(options.jobs) as pool:
+    with ProcessPoolExecutor(options.jobs, initializer=_prepare_process) as pool:
         for done, measured in enumerate(pool.map(_measured, jobs), 1):
             rows += measured
             print(f"{done} of {len(jobs)}: {jobs[done - 1][0]}, n {jobs[done - 1][1]}, {jobs[done - 1][2]}", flush=True)
@@ -128,9 +125,13 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measured(job: tuple[str, int, str, int]) -> list[Row]:
+def _prepare_process() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+
+
+def _measured(job: tuple[str, int, str, int]) -> list[Row]:
     name, n, design, trials = job
     study = STUDIES[name]
     results: dict[str, list[float]] = {}

@@ -8,6 +8,7 @@ classes that this process composed itself, and those that the environment variab
 import importlib
 import inspect
 import os
+import re
 from collections.abc import Iterator, Mapping
 
 from mil.errors import ConfigError
@@ -16,6 +17,9 @@ from mil.study.component import TARGET
 ALLOW = "MIL_ALLOW"
 """Environment variable with further import paths or packages that run folders may name, separated by commas."""
 PACKAGES = ("mil", "torch.optim", "torch.nn", "lightning.pytorch")
+
+_PATH = re.compile(r"\w+(\.\w+)+")
+"""Import paths; other words, such as the names of several models that were selected, cannot be imported at all."""
 
 _composed: set[str] = set()
 
@@ -35,7 +39,7 @@ def refuse_foreign(values: Mapping[str, object]) -> None:
         if "${" in text:
             raise ConfigError(f"{key} holds the interpolation {text!r}, expected every value written out")
     for key, target in _targets(values):
-        if target not in _composed and not _is_listed(target) and not _is_ours(target):
+        if _PATH.fullmatch(target) and not (target in _composed or _is_listed(target) or _is_ours(target)):
             raise ConfigError(
                 f"{key} names {target!r}, which is no class of this package; if you trust it, set {ALLOW}={target}"
             )

@@ -186,7 +186,7 @@ def test_a_follow_up_that_is_none_is_refused(time: str, event: str, said: str, s
 def test_a_table_as_excel_saves_it_keeps_its_ids(site: Path, mil: Mil) -> None:
     """26: a byte order mark, semicolons, CRLF, blanks, and ids that look like numbers."""
     table = pd.read_csv(site / "cohort.csv", dtype=str)
-    names = dict(zip(table["patient"].unique(), ("001", "1E5", "1.0"), strict=False))
+    names = dict(zip(table["patient"].unique(), ("001", "1E5", "2.0"), strict=False))
     rows = [
         ";".join((f" {names.get(row.patient, row.patient)} ", f"{row.slide} ", f" {row.MSI}"))
         for row in table.itertuples()
@@ -197,4 +197,4 @@ def test_a_table_as_excel_saves_it_keeps_its_ids(site: Path, mil: Mil) -> None:
     assert (said.code, said.err) == (0, "")
     run = mil("train", *HOLDOUT, *given(site), "baseline=false", "trainer.max_epochs=1", f"hydra.run.dir={site}/run")
     assert run.code == 0, run.err
-    assert {"001", "1E5", "1.0"} <= set(read(site / "run" / "split.csv")["patient"])
+    assert {"001", "1E5", "2.0"} <= set(read(site / "run" / "split.csv")["patient"])

@@ -130,10 +130,12 @@ def test_causes_are_coded_in_declared_order() -> None:
 
 
 def test_counts_and_strata_separate_the_causes() -> None:
-    target = torch.tensor([[1.0, 0], [9, 0], [1, 1], [2, 1], [5, 2], [6, 3]], dtype=torch.float64)
+    rows = torch.tensor([[1.0, 0], [9, 0], [1, 1], [2, 1], [5, 2], [6, 3]], dtype=torch.float64)
+    target = rows.repeat_interleave(10, 0)
     endpoint = CompetingRisks(causes=CAUSES)
-    assert endpoint.counts(target) == {"n": 6, "events": 2, "death": 1, "other": 1}
-    assert endpoint.strata(target).tolist() == [0, 1, 2, 3, 4, 5]
+    assert endpoint.counts(target) == {"n": 60, "events": 20, "death": 10, "other": 10}
+    assert endpoint.strata(target).tolist() == np.repeat([0, 1, 2, 3, 4, 5], 10).tolist()
+    assert endpoint.strata(rows).tolist() == [0, 0, 2, 2, 4, 5], "few patients of a kind are not halved by time"
 
 
 def test_invalid_causes_and_ranking_options_are_refused() -> None:

@@ -122,9 +122,7 @@ def fit_and_read(hospital: Path, cohort: Path, roles: Path, folder: Path) -> tup
 def test_labels_of_report_patients_do_not_change_the_fit(hospital: Path, roles: Path, tmp_path: Path) -> None:
     cohort = read(hospital / "cohort.csv", read(hospital / "cohort.csv").columns)
     role = cohort["patient"].map(read(roles).set_index("patient")["role"])
-    label = next(
-        str(name) for name in cohort if cohort[name].nunique() == 2 and str(name) not in ("site", "scanner", "sex")
-    )
+    [label] = build.endpoint(compose([*HOSPITAL])).columns
     words = sorted(set(cohort[label]))
     swapped = {words[0]: words[1], words[1]: words[0]}
     results = {}

@@ -25,7 +25,7 @@ def test_titles_do_not_overlap_and_stay_on_the_figure(classes: tuple[str, ...]) 
         figure = calibration(evaluation, section.questions)
         assert figure is not None
         figure.draw_without_rendering()
-        titles = [axes.get_title(loc="left") for axes in figure.axes]
+        titles = [title for axes in figure.axes if (title := axes.get_title(loc="left"))]
         boxes = [text.get_window_extent() for text in figure.findobj(Text) if text.get_text() in titles]
     assert len(boxes) == len(classes)
     assert not any(first.overlaps(second) for first, second in itertools.combinations(boxes, 2))
