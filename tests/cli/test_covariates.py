@@ -102,7 +102,8 @@ def several_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_several_questions_are_learnt_scored_and_reported_together(several_run: Path) -> None:
     table, report = read(several_run / "predictions.csv"), files.read_json(several_run / "report.json")
     targets, scores = ["label", "time", "event", "score"], ["p_1", "log_hazard", "value"]
-    assert list(table) == ["patient", "fold", "role", *targets, *scores]
+    assert list(table) == ["patient", "fold", "role", *targets, *scores, "simulated"]
+    assert table["simulated"].all()
     raw = pd.read_csv(several_run / "predictions.csv", dtype=str)
     assert raw[targets].isna().any(axis=1).any(), "who lacks a target stays"
     assert raw[scores].notna().all(axis=None)

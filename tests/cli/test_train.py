@@ -15,6 +15,10 @@ from tests.conftest import HOSPITAL, QUICK, SMALL, TINY, Mil, run_quietly
 
 SCORES = {"crc_run": ["p_MSI-H"], "surv_run": ["log_hazard", "risk_1y", "risk_3y", "risk_5y"], "real_run": ["p_MSI-H"]}
 TARGETS = {"crc_run": ["MSI"], "surv_run": ["time", "event"], "real_run": ["MSI"]}
+TOO_FEW = (
+    "too few for a verdict: 6 patients, 2 positives, 4 negatives, expected 20 patients, and 10 of each class or 10 events"
+)
+"""Why a difference on the report patients of one fold has no interval; those of several folds are judged over folds."""
 RUNS = pytest.mark.parametrize("run", list(SCORES))
 
 
@@ -46,7 +50,9 @@ def test_a_run_folder_holds_what_it_promises(run: str, request: pytest.FixtureRe
     for place in places:
         held = sorted(path.name for path in place.iterdir())
         page = ["report.html"] if run == "real_run" else []  # of several folds the page is the run's
-        assert held == sorted(["README.md", "manifest.json", "report.json", "weights.safetensors", *page])
+        stated = [] if run == "real_run" else ["card.yaml"]  # the zoo's statements are of its simulated tools
+        card = ["README.md", "model_card.html", "LICENSE-weights.txt"]
+        assert held == sorted([*card, "manifest.json", "report.json", "weights.safetensors", *page, *stated])
         checkpoint.load(place)
     assert not list(folder.rglob("last.ckpt")), "what resuming needs is gone"
     assert "epoch 2 of 2" in (folder / "log.txt").read_text()
@@ -61,7 +67,9 @@ def test_predictions_have_every_patient_once_a_fold_in_the_splits_role(
 ) -> None:
     folder: Path = request.getfixturevalue(run)
     table, split = read(folder / "predictions.csv"), read(folder / "split.csv")
-    assert list(table) == ["patient", "fold", "role", *TARGETS[run], *SCORES[run]]
+    simulated = [] if run == "real_run" else ["simulated"]
+    assert list(table) == ["patient", "fold", "role", *TARGETS[run], *SCORES[run], *simulated]
+    assert all(table[name].all() for name in simulated)
     assert not table.duplicated(["patient", "fold"]).any()
     keys = ["patient", "fold", "role"]
     assert set(table[keys].itertuples(index=False)) == set(split[keys].itertuples(index=False))
@@ -90,8 +98,12 @@ def test_every_number_of_the_report_has_its_interval_and_its_counts(run: str, re
         assert block
         for found in block.values():
             assert found["counts"] == counted
-            assert found["low"] <= found["high"]
             assert found["level"] == 0.95
+            if run == "real_run" and block is report["sections"]["baseline"]["difference"]:
+                assert found.keys().isdisjoint(("low", "high", "p"))
+                assert found["reason"] == TOO_FEW
+            else:
+                assert found["low"] <= found["high"]
     assert report["about"]["simulated"] == (run != "real_run")
     assert report["folds"] == (1 if run == "real_run" else 2)
 

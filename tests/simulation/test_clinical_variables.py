@@ -27,7 +27,7 @@ from mil.study import build
 from mil.study.compose import compose
 
 Floats = NDArray[np.float64]
-CATEGORIES = ("workflow", "biomarker", "outcome")
+CATEGORIES = ("workflow", "biomarker", "outcome", "response")
 TOOLS = [name for name, node in config.described("tool").items() if node["tool"]["category"] in CATEGORIES]
 BREAST = [name for name in TOOLS if config.described("tool")[name]["tool"]["organ"].startswith(("Breast", "Lymph"))]
 PROSTATE = ["bcr-prostate", "isup-prostate"]
@@ -242,7 +242,7 @@ def test_clinical_variables_change_no_tile_label_or_time(tmp_path: Path) -> None
         digests.append({p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files if p.name != "cohort.csv"})
         tables.append(pd.read_csv(tmp_path / str(place) / "cohort.csv"))
     assert digests[0] == digests[1] == digests[2]
-    assert list(tables[1]) == ["patient", "slide", "site", "scanner", "time", "event"]
+    assert list(tables[1]) == ["patient", "slide", "site", "scanner", "time", "event", "simulated"]
     for table in tables:
         pd.testing.assert_frame_equal(table[list(tables[1])], tables[1])
 

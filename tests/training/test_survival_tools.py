@@ -36,7 +36,7 @@ def test_run_ends_with_predictions_report_and_card(tool: str, tmp_path: Path) ->
     )
     with (run / "predictions.csv").open() as file:
         header = next(csv.reader(file))
-    assert header[-len(columns) :] == columns
+    assert header[-len(columns) - 1 :] == [*columns, "simulated"]
     report = read_json(run / "report.json")
     assert set(report["metrics"]) == {"c_index"}
     assert report["sections"]["baseline"]["metrics"]["c_index"]["value"] is not None

@@ -1,5 +1,6 @@
 """An evaluation on other patients becomes part of a release, and changes what it says but nothing that it computes."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -84,13 +85,15 @@ def test_the_cohort_is_described_and_no_patient_is_named(attached: Path) -> None
 def test_card_xml_index_and_gate_show_the_external_result(attached: Path, crc_release: Path, mil: Mil) -> None:
     auroc = validation(attached).report.metrics["auroc"]
     card = (attached / "README.md").read_text()
-    head = "| Measure | Development | Hôpital d'Ailleurs, Ville (simulated) | Source |"
+    head = "| Measure | Development | Hôpital d'Ailleurs, Ville (simulated) |"
     row = next(line for line in card[card.index(head) :].splitlines() if line.startswith("| AUROC |"))
     development = read_report(attached / "report.json").run
     assert development is not None
     assert str(development.metrics["auroc"]) in row
     assert str(auroc) in row
-    assert "external/hopital-d-ailleurs/report.json: metrics.auroc" in row
+    (footnote,) = re.findall(r"\[\^(\d+)\] \|$", row)
+    source = "`report.json: run.metrics.auroc; external/hopital-d-ailleurs/report.json: metrics.auroc`"
+    assert f"[^{footnote}]: {source}" in card.splitlines()
     assert "- **External validation**: Hôpital d'Ailleurs, Ville (simulated): AUROC " in card
     assert "no external validation" not in card
     assert "no external validation" in (crc_release / "README.md").read_text()

@@ -50,7 +50,6 @@ from mil.runs.describe import describe_run
 from mil.zoo import release
 from mil.zoo.verify import verify
 
-release.draw_figures = lambda *_: None
 describe_run(run)
 place = release.release(run, "1.0.0", out)
 sound = verify(place)

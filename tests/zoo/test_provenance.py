@@ -140,7 +140,7 @@ def test_every_other_output_of_simulated_patients_says_so(crc_run: Path, mil: Mi
     assert files.read_json(tmp_path / "out" / "comparison.json")["simulated"] is True
     assert SIMULATED in mil("evaluate", copy).err
     card = (crc_run / "fold_0" / "checkpoint" / "README.md").read_text()
-    assert f"| **En bref** | {SIMULATED_FR}. " in card
+    assert f"- **En bref**: {SIMULATED_FR}. " in card
 
 
 def test_a_run_on_files_of_a_simulated_cohort_is_a_simulated_run(hospital: Path, mil: Mil, tmp_path: Path) -> None:

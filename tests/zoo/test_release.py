@@ -227,4 +227,4 @@ def test_an_undefined_metric_is_null_in_the_report_and_not_estimable_in_the_card
     frame = pd.DataFrame({"patient": ["a", "b"], "fold": 0, "role": "report", "MSI": "MSS", "p_MSI-H": [0.1, 0.2]})
     report = evaluate(refitted(frame, Binary("MSI", ["MSS", "MSI-H"]), resamples=5))
     assert report.metrics["auroc"].value is None
-    assert str(report.metrics["auroc"]) == "not estimable"
+    assert str(report.metrics["auroc"]) == "not estimable: no fold has positives and negatives"

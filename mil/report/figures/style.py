@@ -15,7 +15,7 @@ from mil.report.schema import Estimate, Number, Report
 from mil.report.sections.comparator import comparators
 from mil.report.sections.oracle import Oracle
 from mil.stats.bootstrap import Floats
-from mil.stats.estimate import format_p
+from mil.stats.estimate import format_number, format_p
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, the darker hues first; yellow is left out, it fades on paper."""
@@ -176,9 +176,14 @@ def _set_title(axes: Axes, text: str, panels_drawn: int) -> None:
 
 
 def interval(estimate: Estimate | None) -> str:
-    """Return `0.912 (0.870–0.950)`, as the text of a figure writes a value and its interval."""
+    """Return `0.912 (0.870–0.950)`, as the text of a figure writes a value and its interval.
+
+    Why there is none stands in the report: a sentence in a legend or beside a row would leave no room for the axes.
+    """
     if estimate is None or estimate.value is None:
         return "not estimable"
+    if estimate.low is None and estimate.high is None:
+        return minus(f"{format_number(estimate.value)} (no interval)" if estimate.reason else str(estimate))
     text = str(estimate)
     return minus(text if estimate.low is not None and estimate.low < 0 else text.replace(" to ", "–"))
 
