@@ -64,12 +64,12 @@ def by_hand(at: float) -> tuple[float, float]:
 
     def followed(time: float) -> float:  # G(t-), the chance not to be censored before t; events of a time come first
         product = 1.0
-        for moment in sorted(set(TIME[TIME < time])):
-            censored, events = ((TIME == moment) & kind for kind in (CAUSE != 1, CAUSE == 1))
+        for moment in sorted(set(TIME[time > TIME])):
+            censored, events = ((moment == TIME) & kind for kind in (CAUSE != 1, CAUSE == 1))
             product *= 1 - censored.sum() / ((moment <= TIME).sum() - events.sum())
         return product
 
-    case, control = (TIME <= at) & (CAUSE == 1), (at < TIME) | ((at == TIME) & (CAUSE != 1))
+    case, control = (at >= TIME) & (CAUSE == 1), (at < TIME) | ((at == TIME) & (CAUSE != 1))
     weight = np.array([1 / followed(min(time, at)) for time in TIME])
     pairs = [(i, j, weight[i] * weight[j]) for i in np.flatnonzero(case) for j in np.flatnonzero(control)]
     won = sum(worth * (1.0 * (RISK[i] > RISK[j]) + 0.5 * (RISK[i] == RISK[j])) for i, j, worth in pairs)
@@ -163,8 +163,8 @@ def test_risks_at_a_time_are_scored_as_scikit_survival_does(mil: Mil, tmp_path: 
     words = ["--time", "months", "--event", "dead", "--score", "risk", "--risk", "36=risk", "--unit", "days"]
     said, report = scored(mil, tmp_path, *words)
     assert said.out.startswith("survival: risk rises with the risk; months in days\n")
-    # a censoring comes after the events of its time, so that weights are 1 / G just before a time; scikit-survival has G
-    # at the time, which is the same where every censoring is a moment later
+    # a censoring comes after the events of its time, so that weights are 1 / G just before a time; scikit-survival
+    # has G at the time, which is the same where every censoring is a moment later
     ends = Surv.from_arrays(CAUSE == 1, np.where(CAUSE == 1, TIME, TIME + 1e-6))
     found = report["sections"]["survival"]
     c_index = concordance_index_censored(CAUSE == 1, TIME, RISK)[0]

@@ -15,9 +15,8 @@ from tests.conftest import HOSPITAL, QUICK, SMALL, TINY, Mil, run_quietly
 
 SCORES = {"crc_run": ["p_MSI-H"], "surv_run": ["log_hazard", "risk_1y", "risk_3y", "risk_5y"], "real_run": ["p_MSI-H"]}
 TARGETS = {"crc_run": ["MSI"], "surv_run": ["time", "event"], "real_run": ["MSI"]}
-TOO_FEW = (
-    "too few for a verdict: 6 patients, 2 positives, 4 negatives, expected 20 patients, and 10 of each class or 10 events"
-)
+NEEDED = "expected 20 patients, and 10 of each class or 10 events"
+TOO_FEW = f"too few for a verdict: 6 patients, 2 positives, 4 negatives, {NEEDED}"
 """Why a difference on the report patients of one fold has no interval; those of several folds are judged over folds."""
 RUNS = pytest.mark.parametrize("run", list(SCORES))
 
