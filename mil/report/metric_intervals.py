@@ -5,6 +5,7 @@ patients. Over folds the metric is averaged. The interval is about these trained
 about the method, trained anew on other patients, and takes in how much the folds' models differ.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -24,6 +25,14 @@ from mil.stats.corrected_resampled import FOR_METHOD, fold_mean
 from mil.stats.jackknife import bounds, jackknife_error
 from mil.stats.proportions import mean_proportion
 
+_SHARE = (0.0, 1.0)
+RANGES = {
+    **dict.fromkeys(("qwk", "quadratic_kappa", "pearson", "concordance"), (-1.0, 1.0)),
+    "r2": (-math.inf, 1.0),
+    "mae": (0.0, math.inf),
+    "mean": (-math.inf, math.inf),
+}
+"""Least and greatest value of the metrics that are no shares from 0 to 1."""
 CALL_METRICS: Mapping[str, Literal["accuracy", "kappa"]] = {"balanced_accuracy": "accuracy", "qwk": "kappa"}
 """Metrics of called classes, by their names in `Endpoint.score`."""
 NO_ERROR = "every call is right, or every patient counts alike: these patients do not show how certain it is"
@@ -47,7 +56,7 @@ def metric_intervals(
     if endpoint.classes and calls:
         called = pooled_calls(endpoint, folds)
         exact |= {name: call_estimate(metrics[name], CALL_METRICS[name], *called) for name in calls}
-    return {name: for_method(exact.get(name, metric), ratio) for name, metric in metrics.items()}
+    return {name: for_method(exact.get(name, metric), ratio, name) for name, metric in metrics.items()}
 
 
 def pooled_calls(endpoint: Endpoint, folds: Sequence[Fold]) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
@@ -110,7 +119,7 @@ def area_metrics(evaluation: Evaluation) -> dict[str, Estimate]:
     values = [evaluation.endpoint.score(fold.logits, fold.target) for fold in folds]
     for name, area in areas(evaluation.endpoint, folds).items():
         metric = Estimate(value=area.value, counts=evaluation.counts, folds=tuple(float(each[name]) for each in values))
-        metrics[name] = for_method(area_estimate(area, metric), evaluation.fold_ratio)
+        metrics[name] = for_method(area_estimate(area, metric), evaluation.fold_ratio, name)
     return metrics
 
 
@@ -120,12 +129,13 @@ def area_estimate(area: delong.Area, metric: Estimate) -> Estimate:
     return estimate.model_copy(update={"folds": metric.folds})
 
 
-def for_method(metric: Estimate, ratio: float | None) -> Estimate:
+def for_method(metric: Estimate, ratio: float | None, name: str) -> Estimate:
     """Return a metric of several folds with the interval for the method as its second.
 
     Args:
         metric: With its value in each fold.
         ratio: Patients that a fold reports over those its model was fitted to; None where folds are not training anew.
+        name: Of the metric; the interval ends where its range does.
     """
     if ratio is None or metric.value is None:
         return metric
@@ -133,6 +143,8 @@ def for_method(metric: Estimate, ratio: float | None) -> Estimate:
     low, high = replace(mean, value=metric.value).bounds(metric.level)
     if not np.isfinite(low):
         return metric
+    least, most = RANGES.get(name, _SHARE)
+    low, high = max(low, least), min(high, most)
     method = f"{FOR_METHOD}: corrected resampled t over {len(metric.folds)} folds"
     return metric.model_copy(update={"second": Bounds(low=low, high=high, method=method)})
 

@@ -162,7 +162,7 @@ def _of_calls(evaluation: Evaluation) -> dict[str, Estimate]:
         defined = [value for value in of_folds if np.isfinite(value)]
         mean = Estimate(value=float(np.mean(defined)) if defined else None, folds=of_folds).explained(_REASON)
         kind = CALL_METRICS["balanced_accuracy" if name == "balanced_accuracy" else "qwk"]
-        metrics[name] = for_method(call_estimate(mean, kind, *pooled), evaluation.fold_ratio)
+        metrics[name] = for_method(call_estimate(mean, kind, *pooled), evaluation.fold_ratio, name)
     return metrics
 
 
@@ -199,7 +199,7 @@ def _area(evaluation: Evaluation, by_fold: Sequence[Sequence[Ranking]], counts: 
     within = [[float(auroc(*_answered(ranking))) for ranking in rankings] for rankings in by_fold]
     area = mean_area(by_fold, [_names(fold) for fold in evaluation.folds])
     estimate = area.estimate(counts).model_copy(update={"folds": tuple(float(np.mean(areas)) for areas in within)})
-    return for_method(estimate.explained(_REASON), evaluation.fold_ratio)
+    return for_method(estimate.explained(_REASON), evaluation.fold_ratio, "auroc")
 
 
 def pooled_precision(
