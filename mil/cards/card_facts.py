@@ -120,6 +120,12 @@ class Facts:
         """Return what the tool states under this key as a sentence."""
         return as_prose(getattr(self.tool, key)) or not_stated()
 
+    @property
+    def origin(self) -> str:
+        """Organ and specimen, as far as they are stated."""
+        stated = [as_prose(text) for text in (self.tool.organ, self.tool.specimen) if text]
+        return " · ".join(stated) or "organ and specimen not stated"
+
     def lines(self, key: str) -> list[str]:
         """Return what the tool states under this key as a list of lines."""
         stated = getattr(self.tool, key) or ()

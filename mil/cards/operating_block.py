@@ -13,7 +13,7 @@ from mil.report.report_parts import EndpointReport
 from mil.report.schema import Table
 from mil.report.sections.operating_point import LOWER, UPPER, CallRate, OperatingPoint
 from mil.report.sections.operating_points import OperatingPoints
-from mil.stats.estimate import Estimate, format_counts
+from mil.stats.estimate import Estimate, format_class, format_counts
 
 _MOST = 4
 """Decisions on the first screen."""
@@ -41,7 +41,7 @@ def at_the_cut(facts: Facts) -> list[Field]:
         for at, point in enumerate(section.decisions):
             source = f"{part.section_source(section)}.decisions[{at}]"
             lines = [
-                Field(f"{name}, {part.headed(point.name)}", _estimates(estimates), f"{source}{place}")
+                Field(f"{name}, {part.headed(format_class(point.name))}", _estimates(estimates), f"{source}{place}")
                 for name, estimates, place in _headline(point)
                 if estimates
             ]
@@ -90,12 +90,14 @@ def _frozen(facts: Facts) -> list[Field]:
         source = f"{MANIFEST}fitted.decisions[{at}]"
         cuts = ", ".join(f"{cut:.6g}" for cut in decision.cuts) or "none: the likeliest class"
         text = f"{_rule(decision.rule)}; cuts {cuts}; set on {_patients(decision)}"
-        fields.append(Field(f"Rule and cuts of {decision.name}", text, source))
+        fields.append(Field(f"Rule and cuts of {format_class(decision.name)}", text, source))
         if sentences := decision.promise_sentences():
             key = "promises" if decision.guarantee is None else "guarantee"
-            fields.append(Field(f"What the cut of {decision.name} promises", " ".join(sentences), f"{source}.{key}"))
+            fields.append(
+                Field(f"What the cut of {format_class(decision.name)} promises", " ".join(sentences), f"{source}.{key}")
+            )
         if decision.note is not None:
-            fields.append(Field(f"Not as asked, {decision.name}", decision.note, f"{source}.note"))
+            fields.append(Field(f"Not as asked, {format_class(decision.name)}", decision.note, f"{source}.note"))
     if not any(decision.guarantee for decision in decisions):
         roles = " and ".join(dict.fromkeys(str(decision.on) for decision in decisions if decision.n)) or "no"
         reason = f"the cuts were set on {roles} patients of the training cohort, not on known positives of a new site"

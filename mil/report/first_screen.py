@@ -18,7 +18,7 @@ from mil.report.sections.operating_point import OperatingPoint
 from mil.report.sections.operating_points import OperatingPoints
 from mil.report.sections.oracle import Oracle
 from mil.report.sections.time_to_event import TimeToEvent
-from mil.stats.estimate import format_counts
+from mil.stats.estimate import format_class, format_counts
 
 MOST_LISTED = 6
 """Questions or decisions that a line lists; of more it says how many there are."""
@@ -97,7 +97,7 @@ def _decisions(part: EndpointReport) -> Iterator[ScreenLine]:
         missed |= set() if target.verdict == REACHED else {target.decision}
     for point in section.decisions[:MOST_LISTED]:
         texts = [*_undecided(point), *verdicts.get(point.name, ()), *_what_it_did(point, point.name in verdicts)]
-        label = f"Decision on {point.name}" if point.at_cuts or point.accuracy is not None else "Groups"
+        label = f"Decision on {format_class(point.name)}" if point.at_cuts or point.accuracy is not None else "Groups"
         yield ScreenLine(part.headed(label), "; ".join(texts) or _groups(part, point), point.name in missed)
     if (rest := len(section.decisions) - MOST_LISTED) > 0:
         yield ScreenLine(part.headed("Decisions"), f"{rest} more below")
@@ -142,7 +142,7 @@ def _calibration(part: EndpointReport) -> Iterator[ScreenLine]:
         yield ScreenLine(label, f"bias {value.bias}, slope {value.slope.described}")
     elif section is not None and section.questions:
         slopes = {
-            question.name: (question.calibrated.slope if question.calibrated else None) or question.slope
+            format_class(question.name): (question.calibrated.slope if question.calibrated else None) or question.slope
             for question in section.questions
         }
         yield ScreenLine(label, _slopes(slopes, any(question.calibrated for question in section.questions)))

@@ -30,7 +30,7 @@ from mil.report.sections.oracle import Oracle
 from mil.report.sections.site_effects import Sites
 from mil.report.sections.time_to_event import TimeToEvent
 from mil.report.sections.utility import Utility
-from mil.stats.estimate import format_counts, format_p
+from mil.stats.estimate import format_class, format_counts, format_p
 
 FEW = 0.1
 """A cut that decides for a smaller share of the patients saves hardly any work."""
@@ -75,7 +75,7 @@ def missing_decisions(part: EndpointReport) -> Iterator[Shortfall]:
     for at, point in enumerate(section.decisions):
         source = f"{part.section_source(section)}.decisions[{at}]"
         if reason := _undecidable(point):
-            yield Shortfall(part.headed("No operating point"), f"{point.name}: {reason}", source)
+            yield Shortfall(part.headed("No operating point"), f"{format_class(point.name)}: {reason}", source)
 
 
 def missed_targets(part: EndpointReport) -> Iterator[Shortfall]:
@@ -144,7 +144,7 @@ def usefulness(part: EndpointReport) -> Iterator[Shortfall]:
     )
     for title, words, rule in rules:
         lines = {at: "; ".join(rule(point)) for at, point in enumerate(section.decisions)}
-        lines = {at: f"{section.decisions[at].name} {text}" for at, text in lines.items() if text}
+        lines = {at: f"{format_class(section.decisions[at].name)} {text}" for at, text in lines.items() if text}
         if lines:
             place = f"{source}[{next(iter(lines))}]" if len(lines) == 1 else source
             yield Shortfall(part.headed(title), f"{words}: {'; '.join(lines.values())}", place)
@@ -184,7 +184,7 @@ def calibration(part: EndpointReport) -> Iterator[Shortfall]:
     """Yield probabilities and risks that are wrong; if they are recalibrated, only those are judged."""
     if (section := part.report.section(Calibration)) is not None:
         source = f"{part.section_source(section)}.questions"
-        questions = {question.name: question for question in section.questions}
+        questions = {format_class(question.name): question for question in section.questions}
         yield from _wrong_slopes(part, questions, "probabilities", source)
         yield from _errors(part, questions, source)
     if (survival := part.report.section(TimeToEvent)) is not None:
@@ -206,7 +206,8 @@ def harmful_calibration(part: EndpointReport) -> Iterator[Shortfall]:
         worse = [effect for effect in fit.effects if effect.worsens]
         if worse:
             lines = [
-                f"{each.name} {each.score} {each.before} before and {each.after.described} after, change {each.change}"
+                f"{format_class(each.name)} {each.score} {each.before} before and {each.after.described} after, "
+                f"change {each.change}"
                 for each in worse
             ]
             text = f"made the predictions of these patients worse, by {fit.method}: {'; '.join(lines)}"
@@ -254,8 +255,8 @@ def decision_curves(part: EndpointReport) -> Iterator[Shortfall]:
     ]
     if useless:
         text = (
-            f"{', '.join(curve.name for curve in useless)}: at no threshold is acting on the tool shown to be worth "
-            f"more than acting on all patients or on none (n {curves[0].n})"
+            f"{', '.join(format_class(curve.name) for curve in useless)}: at no threshold is acting on the tool shown "
+            f"to be worth more than acting on all patients or on none (n {curves[0].n})"
         )
         yield Shortfall(part.headed("Decision curve"), text, f"{part.section_source(section)}.{key}")
 
@@ -317,7 +318,7 @@ def _targets(
     judged = sorted((target for target in targets if target.verdict == verdict), key=lambda target: target.aim)
     for aim, members in groupby(judged, key=lambda target: target.aim):
         decisions = list(members)
-        texts = [f"{each.decision} {each.estimate.described}" for each in decisions]
+        texts = [f"{format_class(each.decision)} {each.estimate.described}" for each in decisions]
         source = decisions[0].source if len(decisions) == 1 else decisions[0].source.rpartition("[")[0]
         yield Shortfall(part.headed(title), f"{aim} {words}: {'; '.join(texts)}", source)
 

@@ -153,3 +153,8 @@ def format_counts(counts: Mapping[str, int]) -> str:
 def format_count(name: str, count: object) -> str:
     """Return `MSI-H 36`; a class whose name is a number is written `class 1: 36`."""
     return f"class {name}: {count}" if name[:1].isdigit() else f"{name} {count}"
+
+
+def format_class(name: str) -> str:
+    """Return the name of a class; one that is a number, which would read as a count, is written `class 1`."""
+    return f"class {name}" if name.isdigit() else name

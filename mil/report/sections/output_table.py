@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from mil.report.schema import Confusion, Table
 from mil.report.sections.operating_point import CallRate, OperatingPoint
-from mil.stats.estimate import format_counts, format_number
+from mil.stats.estimate import format_class, format_counts, format_number
 
 NOTE = "Of 1,000 patients, rounded; from {counts}. An assumed prevalence is an example, not a finding."
 UNSTATED = "not stated by the tool"
@@ -37,7 +37,7 @@ def of_a_thousand(point: OperatingPoint) -> dict[str, dict[str, str]]:
         By heading, which names the prevalence, a text for each output.
     """
     if point.per_1000:
-        positive = point.confusion.classes[-1] if point.confusion else "positive"
+        positive = format_class(point.confusion.classes[-1]) if point.confusion else "positive"
         observed = "" if point.prevalence is None else _share(point.prevalence.value)
         cases = {f"Of 1,000 at {observed} {positive} (observed)": _pairs(point.per_1000, positive)}
         for case in point.at_prevalence:
@@ -71,7 +71,7 @@ def _classes(matrix: Confusion, n: int) -> dict[str, str]:
         called = sum(row[at] for row in matrix.rows)
         text = f"{1000 * called / n:.0f}"
         if at < len(matrix.classes):
-            text += f", of whom {1000 * matrix.rows[at][at] / n:.0f} {matrix.classes[at]}"
+            text += f", of whom {1000 * matrix.rows[at][at] / n:.0f} {format_class(matrix.classes[at])}"
         texts[call] = text
     return texts
 
