@@ -23,7 +23,7 @@ from mil.fitted.rules import AnyRule, ArgmaxRule, NoRule
 from mil.report.plausibility import scale, scale_warning
 from mil.report.prediction_columns import PredictionColumns
 from mil.report.schema import PredictionWarning
-from mil.tables import listed, read_table, require
+from mil.tables import is_missing, listed, read_table, require
 
 ROUNDED, EXACT = 1e-3, 1e-9
 """Largest distance of a sum of probabilities from one, and the distance that floating point alone causes."""
@@ -121,10 +121,10 @@ class _Source:
         return values
 
     def negative(self, column: str, positive: str) -> str:
-        """Return the other of two labels; empty cells are not labels."""
+        """Return the other of two labels; words for a missing value are not labels."""
         require(self.path, self.raw, [column], PredictionsError)
         labels = self.raw[column]
-        others = sorted(set(labels[class_indices(labels, [positive]) < 0]) - {""})
+        others = sorted(set(labels[(class_indices(labels, [positive]) < 0) & ~is_missing(labels, [positive])]))
         if not others or (class_indices(pd.Series(others), others[:1]) < 0).any():
             rest = ", ".join(map(repr, others[:5])) or "nothing else"
             raise PredictionsError(f"column {column}: found {positive!r} and {rest}, expected one other label")
@@ -152,11 +152,28 @@ def read(path: Path, columns: PredictionColumns) -> Foreign:
     names = [*HEAD, *content.targets, *content.scores]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"{path}: {twice[0]!r} is the name of one of the report's own columns, expected another name")
-    targets = {name: raw[column] for name, column in content.targets.items()}
+    words = content.endpoint.declared_words
+    targets = pd.DataFrame(
+        {
+            name: raw[column].mask(is_missing(raw[column], words.get(name, ())), "")
+            for name, column in content.targets.items()
+        }
+    )
     used = [score.name for score in content.scores.values()]
     patients = raw.drop_duplicates(patient).set_index(patient).drop(columns=used, errors="ignore")
     table = pd.DataFrame({**head, **targets, **content.scores})
-    return Foreign(table, content.endpoint, patients, decision or content.decision, content.notes, content.ranks)
+    labelled = content.endpoint.has_target(targets)
+    if not labelled.any():
+        raise PredictionsError(
+            f"{path}: none of {len(table)} rows has a value in {listed(list(content.targets.values()))}"
+        )
+    unlabelled = int((~labelled).sum())
+    notes = [
+        *content.notes,
+        *([f"{unlabelled} of {len(table)} rows lack a label and are left out"] if unlabelled else []),
+    ]
+    table = table[labelled].reset_index(drop=True)
+    return Foreign(table, content.endpoint, patients, decision or content.decision, notes, content.ranks)
 
 
 def _binary(source: _Source) -> _Read:

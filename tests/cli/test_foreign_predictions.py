@@ -260,3 +260,33 @@ def test_options_of_a_table_or_a_cohort_have_no_meaning_for_a_run(words: list[st
     said = mil("evaluate", tmp_path, *words)
     assert (said.code, said.err.count("\n")) == (2, 1)
     assert said.err.startswith(f"mil: {words[0]}: ")
+
+
+@pytest.mark.parametrize("word", ["NA", "", "Not Reported", "'--"])
+@pytest.mark.usefixtures("undrawn")
+def test_rows_without_a_label_are_left_out_and_counted(tmp_path: Path, mil: Mil, word: str) -> None:
+    labels = np.where(np.arange(N) < 7, word, np.where(GRADE == 0, "1", "0"))
+    table = TABLE[["patient", "death"]].assign(label=labels)
+    table.to_csv(tmp_path / "p.csv", index=False)
+    words = ["--score", "death", "--resamples", "20", "--out", str(tmp_path / "out")]
+    result = mil("evaluate", "--predictions", tmp_path / "p.csv", *words)
+    assert result.code == 0, result.err
+    assert "7 of 120 rows lack a label and are left out" in result.out + result.err
+    value = files.read_json(tmp_path / "out" / "report.json")["metrics"]["auroc"]["value"]
+    assert value == pytest.approx(roc_auc_score(labels[7:] == "1", DEATH[7:]))
+
+
+def test_a_declared_word_is_a_label_of_foreign_predictions(tmp_path: Path, mil: Mil) -> None:
+    table = TABLE[["patient", "death"]].assign(label=np.where(GRADE == 0, "none", "macro"))
+    table.to_csv(tmp_path / "p.csv", index=False)
+    result = mil("evaluate", "--predictions", tmp_path / "p.csv", "--score", "death", "--positive", "none")
+    assert result.code == 0, result.err
+    assert "being none, not macro" in result.out + result.err
+
+
+def test_a_table_without_any_label_is_refused(tmp_path: Path, mil: Mil) -> None:
+    TABLE[["patient", "risk"]].assign(time="NA", event="1").to_csv(tmp_path / "p.csv", index=False)
+    words = ["--time", "time", "--event", "event", "--score", "risk"]
+    result = mil("evaluate", "--predictions", tmp_path / "p.csv", *words)
+    assert result.code == 2
+    assert "none of 120 rows has a value in 'time', 'event'" in result.err
