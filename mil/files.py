@@ -15,7 +15,11 @@ _FLAT, _BREAK = re.compile(r"\[\n\s*([^\[\]{}]*?)\n\s*\]"), re.compile(r"\n\s*")
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Write to a temporary file, sync it, then rename it: a killed process leaves the old file or none."""
+    """Write to a temporary file, sync it, then rename it: a killed process leaves the old file or none.
+
+    A symbolic link is written through: it stays, and the file that it names is replaced.
+    """
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -279,8 +279,10 @@ def predict(
     """Predict slides without labels; the table says which tool, version and threshold made each call."""
     from mil import api, files
     from mil.cards import SIMULATED
+    from mil.output_places import check_output_file
     from mil.tables import says_simulated
 
+    check_output_file(out, [features, cohort, slides, *map(Path, checkpoint)])
     if len(checkpoint) > 1 and tiles is not None:
         raise typer.BadParameter("--tiles is one checkpoint's attention, expected one checkpoint")
     table = api.predict(

@@ -9,9 +9,9 @@ import pandas as pd
 from mil import files
 from mil.checkpoint import Checkpoint
 from mil.endpoints.endpoint import Endpoint
-from mil.errors import ConfigError
 from mil.inference.external import labelled
 from mil.inference.provenance import with_origin
+from mil.output_places import check_output_folder
 from mil.report.assemble import evaluate
 from mil.report.evaluation import Evaluation
 from mil.report.foreign_predictions import read
@@ -85,8 +85,7 @@ def evaluate_checkpoint(
     Raises:
         MilError: `out` holds something else, or checkpoint, features and cohort do not fit.
     """
-    if out.exists() and not (out / FILE).is_file():
-        raise ConfigError(f"{out}: is there already, expected a new folder, or one of an earlier look")
+    check_output_folder(out, [cohort, features, slides, checkpoint.folder], FILE)
     predictions = labelled(checkpoint, features, cohort, slides)
     evaluation, report = external(checkpoint, predictions, resamples)
     table = with_origin(predictions.table, [checkpoint])
@@ -112,9 +111,11 @@ def evaluate_table(
         resamples: Bootstrap resamples.
 
     Raises:
-        ConfigError: Columns that do not go together.
+        ConfigError: Columns that do not go together, or `out` holds something else.
         PredictionsError: A column is missing, or holds values that cannot be scored.
     """
+    if out is not None:
+        check_output_folder(out, [path])
     table = read(path, columns)
     tool = Tool(name=path.name, decision=table.decision)
     evaluation = Evaluation.refitted(table.table, table.endpoint, tool, table.patients, resamples)
@@ -144,8 +145,11 @@ def evaluate_predictions(
         resamples: Bootstrap resamples.
 
     Raises:
+        ConfigError: `out` holds something else.
         PredictionsError: A column is missing, or holds values that cannot be scored.
     """
+    if out is not None:
+        check_output_folder(out, [])
     table = predictions.copy()
     table["fold"] = predictions.get("fold", 0)
     table["role"] = predictions.get("role", "report")
