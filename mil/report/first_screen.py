@@ -141,11 +141,9 @@ def _calibration(part: EndpointReport) -> Iterator[ScreenLine]:
         value = section.predicted_value
         yield ScreenLine(label, f"bias {value.bias}, slope {value.slope.described}")
     elif section is not None and section.questions:
-        slopes = {
-            format_class(question.name): (question.calibrated.slope if question.calibrated else None) or question.slope
-            for question in section.questions
-        }
-        yield ScreenLine(label, _slopes(slopes, any(question.calibrated for question in section.questions)))
+        after = {each.name: each.calibrated.slope for each in section.questions if each.calibrated is not None}
+        slopes = {format_class(each.name): after.get(each.name) or each.slope for each in section.questions}
+        yield ScreenLine(label, _slopes(slopes, recalibrated=any(after.values())))
     if survival is not None and survival.calibration:
         texts = []
         for horizon in survival.calibration:

@@ -6,6 +6,7 @@ from mil.report.first_screen import first_screen
 from mil.report.page.html import html
 from mil.report.schema import About, Estimate, Report
 from mil.report.sections.baseline_model import Baseline
+from mil.report.sections.calibration import Calibration
 from mil.runs.describe import headline
 from tests.report.figures.cases import CASES, evaluated
 
@@ -79,3 +80,25 @@ def test_external_and_unreported_patients_are_named_as_such() -> None:
         "real patients of a cohort that the model was not trained on, 3 folds; 3 withheld"
     )
     assert [line.label for line in first_screen(Report())] == ["Predicted", "Patients", "Discrimination"]
+
+
+def test_a_calibration_that_does_not_help_is_not_called_a_recalibration() -> None:
+    report = evaluated("binary")[1]
+    section = report.section(Calibration)
+    assert section is not None
+    without = tuple(question.model_copy(update={"calibrated": None}) for question in section.questions)
+    unhelped = tuple(
+        question.model_copy(update={"calibrated": question.calibrated.model_copy(update={"slope": None})})
+        for question in section.questions
+        if question.calibrated is not None
+    )
+    assert unhelped
+    for questions in (without, unhelped):
+        changed = section.model_copy(update={"questions": questions})
+        sections = {**report.sections, Calibration.key: changed}
+        [line] = [
+            line
+            for line in first_screen(report.model_copy(update={"sections": sections}))
+            if line.label == "Calibration"
+        ]
+        assert line.text.startswith("slope within 0.8 to 1.2 for")
