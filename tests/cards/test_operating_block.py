@@ -36,7 +36,11 @@ def test_the_first_screen_has_the_undecided_before_the_two_cuts() -> None:
     lower, upper = point.at_cuts
     assert point.undecided is not None
     fields = at_the_cut(Facts(manifest(Binary()), report(), Binary()))
-    assert [field.name for field in fields] == ["Undecided, 1", "At the lower cut, 1", "At the upper cut, 1"]
+    assert [field.name for field in fields] == [
+        "Undecided, class 1",
+        "At the lower cut, class 1",
+        "At the upper cut, class 1",
+    ]
     assert str(point.undecided) in fields[0].text
     assert fields[1].text == (
         f"sensitivity {lower.sensitivity.described}, specificity {lower.specificity.described}, "
@@ -48,7 +52,7 @@ def test_the_first_screen_has_the_undecided_before_the_two_cuts() -> None:
     )
     assert [field.source.rpartition(".")[2] for field in fields] == ["undecided", "at_cuts[0]", "at_cuts[1]"]
     box = facts_box(manifest(Binary()), report())
-    assert box.index("Undecided, 1") < box.index("At the lower") < box.index("At the upper")
+    assert box.index("Undecided, class…") < box.index("At the lower") < box.index("At the upper")
 
 
 def test_card_xml_and_page_have_each_cut_in_its_own_rows() -> None:
