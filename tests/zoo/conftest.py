@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mil.zoo import release as module
+from mil.zoo import verify as verification
 from tests.conftest import once
 
 
@@ -30,3 +31,9 @@ def real_release(real_run: Path, shared: Path) -> Path:
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take longer than all the rest of a release, and not every test is of them."""
     monkeypatch.setattr(module, "draw_figures", lambda *_: None)
+
+
+@pytest.fixture
+def _not_redrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To draw the figures again is most of a verification, and not every test of it is of them."""
+    monkeypatch.setattr(verification, "redrawn_problems", lambda *_: iter(()))

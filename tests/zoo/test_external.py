@@ -18,6 +18,8 @@ from mil.zoo.verify import verify
 from tests.conftest import TINY, Mil, Said, as_real, once, run_quietly
 from tests.zoo.checkpoints import reseal
 
+pytestmark = pytest.mark.usefixtures("_not_redrawn")
+
 SIMULATION = [word for word in TINY if word.startswith(("simulation.", "experiment="))]
 
 

@@ -27,6 +27,8 @@ from mil.zoo.predictor import load
 from mil.zoo.verify import verify
 from tests.report.tables import refitted, survival
 
+pytestmark = pytest.mark.usefixtures("_not_redrawn")
+
 Change = Callable[[FittedState], dict[str, Any]]
 
 

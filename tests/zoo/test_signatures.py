@@ -28,6 +28,8 @@ pytest.importorskip("OpenSSL", reason="the extra `sign` is not installed")
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+pytestmark = pytest.mark.usefixtures("_not_redrawn")
+
 
 @pytest.fixture(autouse=True)
 def _no_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image, PngImagePlugin
 from mil import checkpoint, files
 from mil.report.report_files import read_report
 from mil.zoo import figures, golden
+from mil.zoo import verify as verification
 from mil.zoo.index import write_index
 from mil.zoo.release import release
 from mil.zoo.released import texts
@@ -92,6 +94,7 @@ def test_a_changed_extra_or_missing_file_is_named(spoil: Break, name: str, copy:
     assert name in problem
 
 
+@pytest.mark.usefixtures("_not_redrawn")
 @pytest.mark.parametrize(
     "spoilt",
     [
@@ -146,6 +149,7 @@ def test_what_a_forger_changes_is_named_though_the_manifest_was_made_to_fit(
     assert all("\n" not in problem for problem in problems)
 
 
+@pytest.mark.usefixtures("_not_redrawn")
 def test_a_digit_that_no_reader_sees_is_found_too(copy: Path) -> None:
     report = files.read_json(copy / "report.json")
     report["metrics"]["auroc"]["low"] += 1e-9
@@ -167,6 +171,7 @@ def test_swapped_predictions_give_other_numbers(copy: Path) -> None:
     assert any(problem.startswith("report.json: metrics.auroc.") for problem in verify(copy))
 
 
+@pytest.mark.usefixtures("_not_redrawn")
 def test_elsewhere_the_last_bits_may_differ(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(golden, "here", lambda: {"machine": "another"})
     assert verify(copy) == []
@@ -195,11 +200,13 @@ def test_a_release_made_again_is_the_same_to_the_last_byte(crc_run: Path, crc_re
     assert (again / "manifest.json").read_bytes() == (crc_release / "manifest.json").read_bytes()
 
 
+@pytest.mark.usefixtures("_not_redrawn")
 def test_several_are_verified_in_order(crc_release: Path, copy: Path) -> None:
     (copy / "extra.py").write_text("")
     assert [len(problems) for _, problems in verify_all([copy, crc_release], 1)] == [1, 0]
 
 
+@pytest.mark.usefixtures("_not_redrawn")
 @pytest.mark.parametrize("broken_first", [True, False])
 def test_the_command_fails_wherever_the_broken_folder_stands(
     broken_first: bool, crc_release: Path, copy: Path, mil: Mil
@@ -281,7 +288,11 @@ def test_a_learning_curve_is_drawn_again_from_the_released_epochs(copy: Path) ->
     assert verify(copy) == ["figures/learning_curve.png is not what the stored predictions give"]
 
 
-def test_a_changed_index_is_found(crc_release: Path, surv_release: Path, mil: Mil, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_not_redrawn")
+def test_a_changed_index_is_found(
+    crc_release: Path, surv_release: Path, mil: Mil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "verify", cache(verify))  # only the index changes here
     zoo = tmp_path / "zoo"
     for place in (crc_release, surv_release):
         shutil.copytree(place, zoo / place.name)
