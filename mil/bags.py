@@ -18,6 +18,10 @@ BLOCK, UNIT = 2048, 256
 """Rows of a block of `tilewise`, and what the rows of the last one are a multiple of."""
 
 
+MANY = 64
+"""Bags of one size from which on they are reduced together: a loop over thousands of bags of one tile is slow."""
+
+
 @dataclass(frozen=True, eq=False)
 class TopK:
     """The k highest (or lowest) tiles of each bag; slots beyond a small bag's tiles are not valid and hold zero."""
@@ -185,7 +189,9 @@ class Bags:
     def softmax(self, scores: Tensor) -> Tensor:
         """Return the softmax of `(n, h)` within bags, at least in float32."""
         precise = _precise(scores)
-        if _loops(scores):
+        if self._alike is not None and _loops(scores):
+            shares = precise.reshape(len(self), self._alike, -1).softmax(1).flatten(0, 1)
+        elif _loops(scores):
             shares = torch.cat([rows.softmax(0) for rows in self.split(precise)])
         else:
             exponentials = (precise - self.spread(self.max(precise.detach()))).exp()
@@ -217,7 +223,15 @@ class Bags:
         padded = values.new_zeros((len(self), longest, *values.shape[1:]))
         return padded.masked_scatter(mask.view(*mask.shape, *(1,) * (values.dim() - 1)), values), mask
 
+    @cached_property
+    def _alike(self) -> int | None:
+        """Tiles of each bag where there are many bags of one size, else None."""
+        return self.sizes[0] if len(self) >= MANY and len(set(self.sizes)) == 1 else None
+
     def _reduce(self, values: Tensor, reduce_bag: Callable[[Tensor], Tensor], reduction: str) -> Tensor:
+        if self._alike is not None and _loops(values):
+            rows = values.reshape(len(self), self._alike, *values.shape[1:])
+            return rows.sum(1) if reduction == "sum" else rows.amax(1)
         if _loops(values):
             return torch.stack([reduce_bag(rows) for rows in self.split(values)])
         if reduction == "sum":
@@ -229,6 +243,9 @@ class Bags:
     def _weighted(self, values: Tensor, weight: Tensor) -> Tensor:
         """Return each head's weighted sum, `(b, h, k)`; on CPU by a matrix product for each bag."""
         dtype = torch.promote_types(values.dtype, weight.dtype)
+        if self._alike is not None and _loops(values):
+            shape = (len(self), self._alike, -1)
+            return weight.to(dtype).reshape(shape).transpose(1, 2) @ values.to(dtype).reshape(shape)
         if _loops(values):
             pairs = zip(self.split(weight.to(dtype)), self.split(values), strict=True)
             return torch.stack([head.t() @ rows.to(dtype) for head, rows in pairs])

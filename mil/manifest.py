@@ -10,7 +10,8 @@ from mil.endpoints.endpoint import Endpoint
 from mil.features.encoders import Encoder
 from mil.features.formats import Reading
 from mil.features.geometry import Geometry
-from mil.fitted.state import FittedState
+from mil.fitted.novelty import Packed, packed
+from mil.fitted.state import BagSummaries, FittedState
 from mil.simulation.clinical_variables import ClinicalVariable
 from mil.study.flow import FlowStep
 from mil.study.tool import Tool
@@ -117,6 +118,8 @@ class DataRecord(_Record):
     reading: Reading = Reading()
     """how feature files that leave something open were read"""
     split: SplitRecord = SplitRecord()
+    mean_tile: Packed | None = None
+    """mean features of all tiles of the training patients, `(d,)`; explanations compare tiles with it"""
 
 
 class TrainingRecord(_Record):
@@ -164,6 +167,11 @@ class Manifest(BaseModel):
 def part(instance: object, options: Json) -> Part:
     """Return the record of an instance, by its class and options."""
     return Part(name=f"{type(instance).__module__}.{type(instance).__qualname__}", options=dict(options))
+
+
+def mean_tile(bags: BagSummaries) -> Packed:
+    """Return the mean features of all tiles of these bags, packed; every tile counts the same."""
+    return packed((bags.tiles / bags.tiles.sum()) @ bags.means)
 
 
 def endpoint_part(endpoint: Endpoint, options: Json) -> Part:

@@ -15,6 +15,7 @@ from mil.cli import zoo_commands
 from mil.cli.complete import group_or_value, groups_help
 from mil.cli.error_lines import one_line
 from mil.cli.evaluate_command import Slides, evaluate
+from mil.cli.explain_command import explain
 from mil.errors import MilError
 
 if TYPE_CHECKING:
@@ -301,6 +302,9 @@ def predict(
         typer.echo(SIMULATED, err=True)
     files.write(out, table.to_csv(index=False))
     typer.echo(str(out))
+
+
+app.command()(explain)
 
 
 @app.command()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mil.endpoints.endpoint import State
+from mil.endpoints.explained import Explained
 from mil.endpoints.follow_up import FollowUp
 from mil.endpoints.survival import Survival
 
@@ -29,6 +30,7 @@ class AcceleratedFailure(Survival):
     without bound; therefore a tanh with slope one at zero limits scales to 1/5 to 5.
     """
 
+    ranked_by: ClassVar[Explained] = Explained("shorter time", "shortens the time to the event", "log time")
     rank_means: ClassVar[str] = "minus the logarithm of the median time to the event"
 
     def __init__(

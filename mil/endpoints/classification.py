@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mil.endpoints.endpoint import Endpoint, Ranking, Scores, State, numbers
+from mil.endpoints.explained import Explained
 from mil.endpoints.losses import ClassLoss
 from mil.endpoints.question import Question, class_question
 from mil.errors import CohortError, ConfigError, PredictionsError
@@ -142,6 +143,10 @@ class Binary(Classes):
         """Return one question: whether the patient is positive."""
         return [Question(self.positive, self.class_columns, self, Tensor.double, *self.classes)]
 
+    def explained(self) -> tuple[Explained, ...]:
+        """Return the log odds of the positive class."""
+        return (Explained(self.positive, f"speaks for {self.positive}", "log odds", 0.0),)
+
     def encode(self, table: pd.DataFrame) -> Tensor:
         """Return 0 for negative and 1 for positive, `(p,)`."""
         return torch.from_numpy(self.labels(table)).float()
@@ -212,6 +217,16 @@ class Multiclass(Classes):
     def questions(self) -> list[Question]:
         """Return one question per class: whether the patient has it."""
         return [class_question(self, [name], name, f"not {name}", name) for name in self.classes]
+
+    def explained(self) -> tuple[Explained, ...]:
+        """Return the log odds of each class against all others."""
+        return tuple(Explained(name, f"speaks for {name}", "log odds", 0.0) for name in self.classes)
+
+    def explained_values(self, logits: Tensor) -> Tensor:
+        """Return the logit of each class less the log of the summed exponentials of the others, `(b, k)`."""
+        classes = logits.shape[1]
+        others = torch.stack([logits[:, [c for c in range(classes) if c != k]].logsumexp(1) for k in range(classes)], 1)
+        return logits - others
 
     def encode(self, table: pd.DataFrame) -> Tensor:
         """Return the index of each patient's class, `(p,)`."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mil.endpoints.endpoint import Scores, State
+from mil.endpoints.explained import Explained, log_odds
 from mil.endpoints.follow_up import FollowUp
 from mil.endpoints.intervals import Intervals
 from mil.endpoints.survival import Survival
@@ -112,6 +113,22 @@ class CompetingRisks(Survival):
     def risk(self, logits: Tensor) -> Tensor:
         """Return the incidence of the first cause until the end of an interval, mean over the intervals, `(p,)`."""
         return self.intervals.risk(logits)
+
+    def explained(self) -> tuple[Explained, ...]:
+        """Return the log odds of each cause, mean over the intervals and, once fitted, by each horizon."""
+        causes = (
+            Explained(name, f"raises the risk of {name}, mean over the intervals", "log odds") for name in self.causes
+        )
+        horizons = product(self.causes, self._reached_horizons())
+        return (*causes, *(self._explained_horizon(name, cause) for cause, name in horizons))
+
+    def explained_values(self, logits: Tensor) -> Tensor:
+        """Return the log odds of each cause, and of each cause by each horizon, `(b, k + k h)`."""
+        columns = [self.intervals.at_edges(logits).mean(2)]  # (b, k)
+        if times := self._reached_horizons():
+            moments = torch.tensor(list(times.values()), dtype=logits.dtype)
+            columns.append(self.intervals.incidence(logits, moments).flatten(1))
+        return log_odds(torch.cat(columns, 1))
 
     def log_survival(self, logits: Tensor, times: Tensor) -> Tensor:
         """Return the log probability of no event of any cause by each time, `(p, t)`."""

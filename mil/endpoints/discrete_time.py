@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from mil.endpoints.endpoint import State
+from mil.endpoints.explained import Explained, log_odds
 from mil.endpoints.follow_up import FollowUp
 from mil.endpoints.intervals import Intervals
 from mil.endpoints.survival import Survival
@@ -17,6 +18,7 @@ from mil.endpoints.survival import Survival
 class DiscreteTime(Survival):
     """A hazard in each interval of time, one logit per interval; hazards need not be proportional."""
 
+    ranked_by: ClassVar[Explained] = Explained("risk", "raises the risk, mean over the intervals", "log odds")
     rank_means: ClassVar[str] = "the chance of an event until the end of an interval, mean over the intervals"
 
     def __init__(
@@ -59,6 +61,10 @@ class DiscreteTime(Survival):
     def risk(self, logits: Tensor) -> Tensor:
         """Return the probability of an event until the end of an interval, mean over the intervals, `(p,)`."""
         return self.intervals.risk(logits)
+
+    def ordering(self, logits: Tensor) -> Tensor:
+        """Return the log odds of the mean chance of an event until the end of an interval, `(b,)`."""
+        return log_odds(self.risk(logits))
 
     def log_survival(self, logits: Tensor, times: Tensor) -> Tensor:
         """Return the log probability of no event by each time, `(p, t)`, linear within an interval."""

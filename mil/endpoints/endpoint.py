@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mil.endpoints.explained import Explained
 from mil.endpoints.question import Question, class_question
 from mil.endpoints.survival_view import SurvivalView
 from mil.errors import ConfigError, PredictionsError
@@ -224,6 +225,19 @@ class Endpoint(ABC):
         yes = [name for name in self.classes if name in chosen]
         no = [name for name in self.classes if name not in chosen]
         return class_question(self, yes, " or ".join(yes), " or ".join(no), " or ".join(yes))
+
+    def explained(self) -> tuple[Explained, ...]:
+        """Return the numbers that an explanation of a prediction is about, the main one first; by default the logits.
+
+        Numbers that need something fitted, such as risks at a horizon, are left out before it is fitted.
+        """
+        return tuple(
+            Explained(f"logit {number + 1}", f"raises logit {number + 1}", "logit") for number in range(self.out_dim)
+        )
+
+    def explained_values(self, logits: Tensor) -> Tensor:
+        """Return these numbers, `(b, o)`, from logits `(b, c)`; it can be differentiated."""
+        return logits
 
     @property
     def class_columns(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mil.endpoints.classification import class_indices, logit, probabilities, refuse_label
 from mil.endpoints.endpoint import Endpoint, Ranking, Scores, State
+from mil.endpoints.explained import Explained
 from mil.endpoints.losses import ClassLoss
 from mil.endpoints.question import Question
 from mil.errors import CohortError, ConfigError
@@ -76,6 +77,12 @@ class Multilabel(Endpoint):
             Question(name, (f"p_{name}",), self, partial(_label, index), *words)
             for index, (name, words) in enumerate(self._labels())
         ]
+
+    def explained(self) -> tuple[Explained, ...]:
+        """Return the log odds of each label being positive."""
+        return tuple(
+            Explained(name, f"speaks for {name} {positive}", "log odds", 0.0) for name, (_, positive) in self._labels()
+        )
 
     def encode(self, table: pd.DataFrame) -> Tensor:
         """Return 1, 0, or NaN for empty cells, `(p, k)`."""

@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from mil.endpoints.classification import Classes, logit, probabilities
 from mil.endpoints.endpoint import Ranking, Scores
+from mil.endpoints.explained import Explained
 from mil.endpoints.question import Question, class_question
 from mil.errors import ConfigError
 from mil.stats.classification_metrics import against_rest, auroc, levelled, macro_auroc
@@ -178,6 +179,18 @@ class Ordinal(Classes):
             for index, grade in enumerate(self.classes)
             if index
         ]
+
+    def explained(self) -> tuple[Explained, ...]:
+        """Return the log odds of lying above each boundary."""
+        return tuple(
+            Explained(f">= {grade}", f"speaks for {grade} or higher", "log odds", 0.0) for grade in self.classes[1:]
+        )
+
+    def explained_values(self, logits: Tensor) -> Tensor:
+        """Return the log odds of lying above each boundary, `(b, K - 1)`."""
+        above, below = self.method.above(logits, self.steps)
+        difference: Tensor = above - below
+        return difference
 
     def call_classes(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the index of the median grade, `(p,)`."""

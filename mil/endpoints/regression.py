@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mil.endpoints.endpoint import Endpoint, Scores, State, numbers
+from mil.endpoints.explained import Explained
 from mil.errors import CohortError, ConfigError, PredictionsError
 from mil.stats.value_metrics import concordance, mean_absolute_error, pearson, r2
 
@@ -95,6 +96,19 @@ class Regression(Endpoint):
         self.quantile_columns = dict(zip(self.quantiles, self._names(), strict=True)) if loss == "quantile" else {}
         if column in self._names():
             raise ConfigError(f"endpoint {column}: the predictions have a column of that name, expected another")
+
+    def explained(self) -> tuple[Explained, ...]:
+        """Return the value itself, in its unit."""
+        unit = self.unit or f"unit of {self.column}"
+        return (Explained(self.column, f"raises {self.column}", unit),)
+
+    def explained_values(self, logits: Tensor) -> Tensor:
+        """Return the predicted value in its unit, `(b, 1)`; of quantiles the median."""
+        standardised = logits[:, :1]
+        if self.kind == "quantile":
+            middle = self.quantiles.index(0.5)
+            standardised = rising(logits)[:, middle : middle + 1]
+        return self.mean + self.spread * standardised
 
     def encode(self, table: pd.DataFrame) -> Tensor:
         """Return the numbers, `(p,)`, in double precision."""

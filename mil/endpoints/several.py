@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mil.endpoints.endpoint import Endpoint, Part, Ranking, Scores, State
+from mil.endpoints.explained import Explained
 from mil.errors import CohortError, ConfigError
 
 SMALLEST_STRATUM = 10
@@ -172,6 +173,19 @@ class Several(Endpoint):
                     Ranking(*(_spread(values, part.mask) for values in ranking)) for ranking in each
                 ]
         return rankings
+
+    def explained(self) -> tuple[Explained, ...]:
+        """Return the numbers of all endpoints, each with its endpoint's name before its own."""
+        return tuple(
+            each._replace(name=f"{name}: {each.name}")
+            for name, endpoint in self.endpoints.items()
+            for each in endpoint.explained()
+        )
+
+    def explained_values(self, logits: Tensor) -> Tensor:
+        """Return the numbers of all endpoints side by side, `(b, o)`."""
+        layouts = self._layouts.items()
+        return torch.cat([self.endpoints[name].explained_values(logits[:, at.logits]) for name, at in layouts], 1)
 
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
         """Return the columns of all endpoints."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mil.endpoints.cox import TIES, BaselineHazard, breslow_hazard, cox_loss
 from mil.endpoints.endpoint import Endpoint, Scores, State, numbers
+from mil.endpoints.explained import Explained, log_odds_of_event
 from mil.endpoints.follow_up import FollowUp, horizons_in
 from mil.endpoints.survival_view import ROUNDING, SurvivalView
 from mil.errors import CohortError, ConfigError
@@ -91,6 +92,36 @@ class Survival(Endpoint):
     @abstractmethod
     def log_survival(self, logits: Tensor, times: Tensor) -> Tensor:
         """Return the log probability of no event by times `(t,)` in `unit`, `(p, t)`."""
+
+    ranked_by: ClassVar[Explained] = Explained("risk", "raises the risk", "risk")
+    """the number that orders patients, as an explanation shows it"""
+
+    def explained(self) -> tuple[Explained, ...]:
+        """Return the number that orders patients, and the log odds of the event by each horizon of the follow-up."""
+        return (self.ranked_by, *(self._explained_horizon(name) for name in self._reached_horizons()))
+
+    def _explained_horizon(self, name: str, cause: str = "the event") -> Explained:
+        label = f"{cause} by {name}" if cause != "the event" else f"risk by {name}"
+        return Explained(label, f"raises the risk of {cause} by {name}", "log odds")
+
+    def explained_values(self, logits: Tensor) -> Tensor:
+        """Return the number that orders patients and the log odds at the horizons, `(b, 1 + h)`."""
+        ordering = self.ordering(logits).unsqueeze(1)
+        if not (times := self._reached_horizons()):
+            return ordering
+        moments = torch.tensor(list(times.values()), dtype=logits.dtype)
+        return torch.cat([ordering, log_odds_of_event(self.log_survival(logits, moments))], 1)
+
+    def ordering(self, logits: Tensor) -> Tensor:
+        """Return the number that orders patients on the scale of `ranked_by`, `(b,)`; by default the risk itself."""
+        return self.risk(logits)
+
+    def _reached_horizons(self) -> dict[str, float]:
+        """Return the horizons that training follow-up reaches; none before a survival curve is fitted."""
+        if not self.fitted:
+            return {}
+        longest = float("inf") if self.longest is None else self.longest * (1 + ROUNDING)
+        return {name: time for name, time in self.horizons.items() if time <= longest}
 
     def curve(self, logits: Tensor, times: Sequence[float]) -> Tensor:
         """Return the survival of each patient at times in `unit`, `(p, t)`; NaN beyond the follow-up.
@@ -200,6 +231,7 @@ class Cox(Survival):
     """
 
     rank: ClassVar[str] = "log_hazard"
+    ranked_by: ClassVar[Explained] = Explained("log hazard", "raises the hazard", "log hazard")
     rank_means: ClassVar[str] = "the logarithm of a hazard ratio, which orders patients and has no unit"
     alone = False
 

@@ -19,12 +19,14 @@ class Method:
         title: As on pages, e.g. "tile alone".
         signed: Whether a score below zero speaks against the output; attention is a share and is not signed.
         sentence: What a score answers, in one sentence for a pathologist.
+        unit: Unit of the scores where it is not the output's; None: the output's.
     """
 
     name: str
     title: str
     signed: bool
     sentence: str
+    unit: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,9 @@ class PatientScores:
         slides: The patient's slides; all share one scale of colours.
         disagreement: Standard deviation of the scores over the models of an ensemble, by slide and method, `(n, o)`;
             empty for a single model.
+        errors: Standard error of scores that were drawn at random, by slide and method, `(n, o)`; empty otherwise.
+        reference: What the reference tile is the mean of, such as "training tiles".
+        notes: What there is to say about the scores of this patient, by method, such as the size of groups of tiles.
     """
 
     patient: str
@@ -92,6 +97,9 @@ class PatientScores:
     methods: tuple[Method, ...]
     slides: tuple[SlideScores, ...]
     disagreement: Mapping[tuple[str, str], Array] = field(default_factory=dict)
+    errors: Mapping[tuple[str, str], Array] = field(default_factory=dict)
+    reference: str = "training tiles"
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def values(self, method: str, output: str) -> Array:
         """Scores of all tiles of the patient, slide after slide, `(tiles,)`."""

@@ -59,7 +59,7 @@ class Space(NamedTuple):
 
 def _check_packed(text: str) -> str:
     """Check that a text holds finite single-precision numbers."""
-    if not np.isfinite(_unpacked(text)).all():
+    if not np.isfinite(unpacked(text)).all():
         raise ValueError("numbers that are not finite")
     return text
 
@@ -102,7 +102,7 @@ class Reference(BaseModel):
 
     def space(self) -> Space:
         """Return the space, unpacked."""
-        mean, scale, basis, variance = map(_unpacked, (self.mean, self.scale, self.basis, self.variance))
+        mean, scale, basis, variance = map(unpacked, (self.mean, self.scale, self.basis, self.variance))
         return Space(mean, scale, basis.reshape(len(variance), -1), variance)
 
     def distance(self, means: Floats) -> Floats:
@@ -186,10 +186,10 @@ def _reference(train: Floats, select: Floats | None, quantile: float) -> Referen
     rank = min(_rank(len(distances), share), len(distances))
     return Reference(
         dim=train.shape[1],
-        mean=_packed(space.mean),
-        scale=_packed(space.scale),
-        basis=_packed(space.basis),
-        variance=_packed(space.variance),
+        mean=packed(space.mean),
+        scale=packed(space.scale),
+        basis=packed(space.basis),
+        variance=packed(space.variance),
         middle=scaled[0],
         spread=scaled[1],
         cut=float(np.sort(distances)[rank - 1]),
@@ -230,9 +230,11 @@ def _single(values: Floats) -> Floats:
     return np.asarray(values, "<f4").astype(np.float64)
 
 
-def _packed(values: Floats) -> str:
+def packed(values: Floats) -> str:
+    """Return numbers as text: single precision, little-endian, in base64."""
     return base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode("ascii")
 
 
-def _unpacked(text: str) -> Floats:
+def unpacked(text: str) -> Floats:
+    """Return the numbers that `packed` made a text of, flat."""
     return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float64)

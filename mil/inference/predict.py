@@ -101,8 +101,8 @@ def predict(
         CohortError: the cohort lacks a covariate's column, or has no number where one is needed.
         FeatureError: slides without features, with features of another encoder, or of tiles of another size.
     """
-    store = FeatureStore(features, checkpoint.encoder, (), reading or checkpoint.reading, _expected(checkpoint))
-    table = _cohort(store, cohort, slides, checkpoint)
+    store = FeatureStore(features, checkpoint.encoder, (), reading or checkpoint.reading, expected_geometry(checkpoint))
+    table = cohort_of(store, cohort, slides, checkpoint)
     store.resolve(list(table.table["slide"])).require()
     bags = table.bags(checkpoint.manifest.data.bag)
     covariates = checkpoint.covariates
@@ -140,12 +140,20 @@ def _row_bags(dataset: BagDataset, bags: pd.DataFrame, patients: pd.Index, means
     )
 
 
-def _expected(checkpoint: Checkpoint) -> Expected:
+def expected_geometry(checkpoint: Checkpoint) -> Expected:
+    """Return the size of tiles that a checkpoint was trained on."""
     trained = checkpoint.geometry
     return Expected(trained.mpp, trained.tile_px, f"the checkpoint of {checkpoint.manifest.tool.name}")
 
 
-def _cohort(store: FeatureStore, path: Path | None, slides: Path | None, checkpoint: Checkpoint) -> Cohort:
+def cohort_of(store: FeatureStore, path: Path | None, slides: Path | None, checkpoint: Checkpoint) -> Cohort:
+    """Return the patients to predict with their slides; without a table each slide is a patient.
+
+    Raises:
+        CheckpointError: no table for a model that reads covariates.
+        CohortError: the table cannot be read, or lacks a column.
+        FeatureError: slides without features.
+    """
     covariates = checkpoint.covariates
     if path is not None:
         columns = () if covariates is None else covariates.columns

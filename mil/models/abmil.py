@@ -6,12 +6,13 @@ Attention is equation (8), gated attention equation (9), pooling equation (7).
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from mil.bags import Bags
 from mil.layers.attention import AttentionScore
 from mil.layers.embed import Embed
-from mil.models.mil_model import MILModel, Output
+from mil.models.mil_model import MILModel, Output, TileTerms
 
 
 class ABMIL(MILModel):
@@ -47,6 +48,14 @@ class ABMIL(MILModel):
         attention = bags.softmax(scores)  # (n, h)
         embedding = bags.sum(tiles, weight=attention)  # (b, h * e)
         return Output(self.head(embedding), embedding, attention.mean(1), {"heads": attention})
+
+    def tile_terms(self, bags: Bags) -> TileTerms:
+        """Return each head's attention, and its part of the last layer applied to each tile."""
+        tiles, scores = bags.tilewise(self._read)  # (n, e), (n, h)
+        heads = scores.shape[1]
+        weight = self.head.weight.view(len(self.head.weight), heads, -1)  # (c, h, e)
+        logits = torch.einsum("ne,che->nhc", tiles, weight) + self.head.bias / heads
+        return TileTerms(bags.softmax(scores), logits)
 
     def _read(self, features: Tensor) -> tuple[Tensor, Tensor]:
         tiles = self.embed(features)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mil.bags import Bags
 from mil.layers.attention import AttentionScore
 from mil.layers.embed import Embed
-from mil.models.mil_model import Criterion, MILModel, Output
+from mil.models.mil_model import Criterion, MILModel, Output, TileTerms
 
 
 class ACMIL(MILModel):
@@ -75,6 +75,13 @@ class ACMIL(MILModel):
         branches = [endpoint.loss(logits, target) for logits in output.extra["branch_logits"].unbind(1)]
         similarity = output.extra["similarity"].mean()
         return endpoint.loss(output.logits, target) + torch.stack(branches).mean() + similarity
+
+    def tile_terms(self, bags: Bags) -> TileTerms:
+        """Return each branch's attention, and its share of the last layer applied to each tile."""
+        tiles, scores = bags.tilewise(self._read)  # (n, e), (n, h)
+        heads = scores.shape[1]
+        logits = self.head(tiles).unsqueeze(1) / heads  # (n, 1, c)
+        return TileTerms(bags.softmax(scores), logits.expand(-1, heads, -1))
 
     def _read(self, features: Tensor) -> tuple[Tensor, Tensor]:
         tiles = self.embed(features)

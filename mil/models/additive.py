@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mil.bags import Bags
 from mil.layers.attention import AttentionScore
 from mil.layers.embed import Embed
-from mil.models.mil_model import MILModel, Output
+from mil.models.mil_model import MILModel, Output, TileTerms
 
 
 class AdditiveMIL(MILModel):
@@ -56,6 +56,14 @@ class AdditiveMIL(MILModel):
             contributions = contributions + attention * self.bias
         embedding = weighed.sum(weighed.features)  # (b, e)
         return Output(bags.sum(contributions), embedding, attention.squeeze(1), {"contributions": contributions})
+
+    def tile_terms(self, bags: Bags) -> TileTerms | None:
+        """Return the attention and psi of each tile: without biases `psi(a h)` is `a psi(h)`; None with `tile_bias`."""
+        if self.bias is None:
+            return None
+        tiles, scores = bags.tilewise(self._read)  # (n, e), (n, 1)
+        (logits,) = bags.with_features(tiles).tilewise(lambda rows: (self.psi(rows),))
+        return TileTerms(bags.softmax(scores), (logits + self.bias).unsqueeze(1))
 
     def _read(self, features: Tensor) -> tuple[Tensor, Tensor]:
         tiles = self.embed(features)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mil.bags import Bags
 from mil.models.abmil import ABMIL
-from mil.models.mil_model import Criterion, MILModel, Output
+from mil.models.mil_model import Criterion, MILModel, Output, TileTerms
 
 
 class AEM(MILModel):
@@ -48,6 +48,10 @@ class AEM(MILModel):
         # x log x is nothing below 1e-30, but its slope there is infinite at zero
         entropy = torch.special.entr(output.extra["heads"].clamp(min=1e-30))  # (n, h)
         return replace(output, extra=output.extra | {"entropy": bags.sum(entropy).mean(1)})
+
+    def tile_terms(self, bags: Bags) -> TileTerms | None:
+        """Return the terms of the ABMIL within."""
+        return self.abmil.tile_terms(bags)
 
     def loss(self, output: Output, target: Tensor, endpoint: Criterion) -> Tensor:
         """Return the loss of the endpoint minus the weighted mean entropy."""

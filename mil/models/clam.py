@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mil.bags import Bags
 from mil.layers.attention import AttentionScore
 from mil.layers.embed import Embed
-from mil.models.mil_model import Criterion, MILModel, Output
+from mil.models.mil_model import Criterion, MILModel, Output, TileTerms
 
 LOSSES = ("svm", "cross_entropy")
 
@@ -99,6 +99,13 @@ class CLAM(MILModel):
             raise ValueError("CLAM teaches tiles the classes of their bag, this endpoint has none: give bag_weight=1")
         instances = self._instance_loss(output.extra["instances"], output.extra["valid"], membership)
         return self.bag_weight * bag + (1 - self.bag_weight) * instances
+
+    def tile_terms(self, bags: Bags) -> TileTerms:
+        """Return the attention of each branch, and the logits of each tile; a class's branch has that class alone."""
+        tiles, scores = bags.tilewise(self._read)  # (n, e), (n, h)
+        logits = self.head(tiles)  # (n, c)
+        branches = torch.diag_embed(logits) if scores.shape[1] > 1 else logits.unsqueeze(1)
+        return TileTerms(bags.softmax(scores), branches)
 
     def _read(self, features: Tensor) -> tuple[Tensor, Tensor]:
         tiles = self.embed(features)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mil.bags import Bags
-from mil.models.mil_model import Criterion, MILModel, Output
+from mil.models.mil_model import Criterion, MILModel, Output, TileTerms
 
 FUSIONS = ("late", "gated")
 
@@ -55,6 +55,14 @@ class Fused(MILModel):
             added = added + self.head(open_by * output.embedding.to(open_by.dtype))
         extra = output.extra | {"inner": output.logits, "added": added}
         return replace(output, logits=output.logits + added, extra=extra)
+
+    def tile_terms(self, bags: Bags) -> TileTerms | None:
+        """Return the inner model's terms with the late shift added to every tile; None where the fusion is gated."""
+        terms = self.inner.tile_terms(bags)
+        if terms is None or self.fusion == "gated" or bags.covariates is None:
+            return None
+        shift = self.shift(bags.covariates.to(self.shift.weight.dtype)) / terms.weight.shape[1]  # (b, c)
+        return TileTerms(terms.weight, terms.logits + bags.spread(shift).unsqueeze(1))
 
     def loss(self, output: Output, target: Tensor, endpoint: Criterion) -> Tensor:
         """Return the inner model's loss with shifted logits."""

@@ -33,6 +33,20 @@ class Output:
     """What the method has beside: attention of each head `(n, h)`, scores of tiles, ..."""
 
 
+@dataclass(frozen=True, eq=False)
+class TileTerms:
+    """The terms of which a model's logits consist, `logit[c] = sum over heads and tiles of weight * logits[c]`.
+
+    The weights of a head are the softmax of scores of which each depends on its tile alone: without some tiles the
+    weights of the others keep their proportions.
+    """
+
+    weight: Tensor
+    """`(n, h)`, sums to one in each bag and head"""
+    logits: Tensor
+    """`(n, h, c)`"""
+
+
 class MILModel(nn.Module, ABC):
     """A bag-level model, `Model(in_dim, out_dim, **options)(bags) -> Output`.
 
@@ -52,6 +66,10 @@ class MILModel(nn.Module, ABC):
     @abstractmethod
     def forward(self, bags: Bags) -> Output:
         """Return the output; every bag is processed independently."""
+
+    def tile_terms(self, bags: Bags) -> TileTerms | None:
+        """Return the terms of which the logits are weighted means; None, the default, for other models."""
+        return None
 
     def loss(self, output: Output, target: Tensor, endpoint: Criterion) -> Tensor:
         """Return the training loss `()`, by default the endpoint's loss of logits and target."""

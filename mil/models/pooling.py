@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mil.bags import Bags
 from mil.layers.embed import Embed
-from mil.models.mil_model import MILModel, Output
+from mil.models.mil_model import MILModel, Output, TileTerms
 
 POOLS = ("mean", "max", "lse")
 
@@ -46,6 +46,13 @@ class Pooling(MILModel):
         (tiles,) = bags.tilewise(lambda features: (self.embed(features),))  # (n, e)
         embedding = self._pooled(bags, tiles)  # (b, e)
         return Output(self.head(embedding), embedding)
+
+    def tile_terms(self, bags: Bags) -> TileTerms | None:
+        """Return equal weights and the logits of each tile for the mean; None for maximum and log-sum-exp."""
+        if self.by != "mean":
+            return None
+        (logits,) = bags.tilewise(lambda features: (self.head(self.embed(features)),))  # (n, c)
+        return TileTerms(bags.softmax(torch.zeros_like(logits[:, :1])), logits.unsqueeze(1))
 
     def _pooled(self, bags: Bags, tiles: Tensor) -> Tensor:
         if self.by == "lse":

@@ -17,6 +17,7 @@ from mil.bags import Bags
 from mil.features.batches import TrainOrder, WholeOrder, loader
 from mil.fitted.state import BagSummaries, FittedState
 from mil.inference.predict import logits, mean, per_patient
+from mil.manifest import mean_tile
 from mil.models.mil_model import MILModel, Output
 from mil.splits.folds import Split
 from mil.study import build
@@ -66,7 +67,8 @@ def fit(config: RunConfig, study: Study, split: Split, fold: Fold) -> None:
     trainer.fit(module, train, selection, ckpt_path=last if last.exists() else None, weights_only=True)
     module.load_state_dict(best.weights or module.state_dict())  # there are none if validation was switched off
     table, bags = _predicted(config, study, model, fold)
-    outcome = Outcome(trainer.current_epoch, best.epoch + 1 or None, str(trainer.precision))
+    epochs = (trainer.current_epoch, best.epoch + 1 or None)
+    outcome = Outcome(*epochs, str(trainer.precision), mean_tile(bags["train"]))
     train_rows, select = (table[table["role"] == role] for role in ("train", "select"))
     fitted = FittedState.fit(config.tool, fold.endpoint, train_rows, select, bags)
     done = manifest(config, study, split, fold, model, fitted=fitted, outcome=outcome)

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 import mil
 from mil import files
 from mil import manifest as manifests
+from mil.fitted.novelty import Packed
 from mil.fitted.state import FittedState
 from mil.manifest import Clinical, DataRecord, Manifest, SimulationRecord, SplitRecord, TrainingRecord
 from mil.models.fusion import Fused
@@ -32,6 +33,8 @@ class Outcome(NamedTuple):
     epochs: int
     best_epoch: int | None
     precision: str
+    mean_tile: Packed | None = None
+    """mean features of the training tiles"""
 
 
 def manifest(
@@ -54,12 +57,12 @@ def manifest(
         covariates=_clinical(fold, model),
         fitted=fitted,
         encoder=manifests.encoder_record(study.encoder, study.store.verified),
-        data=_data(config, study, split, fold),
+        data=_data(config, study, split, fold, outcome),
         training=_training(config, model, outcome),
     )
 
 
-def _data(config: RunConfig, study: Study, split: Split, fold: Fold) -> DataRecord:
+def _data(config: RunConfig, study: Study, split: Split, fold: Fold, outcome: Outcome) -> DataRecord:
     slides = config.data.slides
     return DataRecord(
         simulated=study.simulated,
@@ -72,6 +75,7 @@ def _data(config: RunConfig, study: Study, split: Split, fold: Fold) -> DataReco
         geometry=study.store.geometry,
         reading=study.store.reading,
         split=SplitRecord(strategy=_public(config.split.plain()), sha256=split.digest(), fold=fold.number),
+        mean_tile=outcome.mean_tile,
     )
 
 

@@ -1,0 +1,240 @@
+"""Explain a checkpoint's predictions: patient by patient, from feature files."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mil.bags import Bags
+from mil.checkpoint import Checkpoint
+from mil.errors import CohortError, ConfigError
+from mil.explain.explained_model import ExplainedModel
+from mil.explain.methods import DEFAULT, MethodOptions, Scored, Scorer, scorers_of
+from mil.explain.reference_tile import ReferenceTile, reference_of
+from mil.explain.tile_scores import Array, ExplainedOutput, PatientScores, SlideScores, TilePlaces
+from mil.features.batches import BagDataset, Draw
+from mil.features.formats import Reading
+from mil.features.store import FeatureStore
+from mil.inference.ensemble import same_tool
+from mil.inference.predict import cohort_of, expected_geometry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is explained, and how.
+
+    Attributes:
+        methods: Names of methods, the one shown first in front.
+        output: Name of the only output to explain; None explains all.
+        patients: The only patients to explain; None explains all.
+        options: Of the methods.
+    """
+
+    methods: tuple[str, ...] = (DEFAULT,)
+    output: str | None = None
+    patients: Collection[str] | None = None
+    options: MethodOptions = field(default_factory=MethodOptions)
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """The bags of the patients to explain.
+
+    Attributes:
+        store: Their feature files.
+        bags: One row a bag: `patient` and `slides`.
+        dataset: The bags, in the order of `bags`.
+    """
+
+    store: FeatureStore
+    bags: pd.DataFrame
+    dataset: BagDataset
+
+    def patients(self) -> list[str]:
+        """Return the patients, each once, in order."""
+        return list(dict.fromkeys(self.bags["patient"]))
+
+
+def explain_patients(
+    checkpoints: Sequence[Checkpoint],
+    features: Path,
+    cohort: Path | None = None,
+    slides: Path | None = None,
+    request: Request | None = None,
+    reading: Reading | None = None,
+) -> Iterator[PatientScores]:
+    """Yield the explanation of each patient, or of each slide without a cohort.
+
+    Several checkpoints of one tool, such as folds or seeds, give the mean of their scores and how far they disagree.
+
+    Args:
+        checkpoints: The models.
+        features: Folder of feature files.
+        cohort: Table of patients and slides.
+        slides: Table of slides, for a cohort table with one row for each patient.
+        request: What is explained, and how.
+        reading: How files that leave it open are read; None reads them as in training.
+
+    Raises:
+        ConfigError: a method or an output that the model does not have.
+        MilError: features or cohort cannot be read or do not fit the tool.
+    """
+    request = request or Request()
+    if len(checkpoints) > 1:
+        same_tool(checkpoints)
+    scorers = scorers_of(request.methods)
+    cohorts = [read_bags(member, features, cohort, slides, request.patients, reading) for member in checkpoints]
+    references = [reference_of(member, cohorts[0].dataset) for member in checkpoints]
+    models = [explained_model(member, at) for member, at in zip(checkpoints, references, strict=True)]
+    check_output(models[0], request.output)
+    for patient in cohorts[0].patients():
+        members = [
+            explain_patient(model, read, patient, scorers, request) for model, read in zip(models, cohorts, strict=True)
+        ]
+        scores = members[0] if len(members) == 1 else combined(members)
+        yield replace(scores, reference=references[0].mean_of)
+
+
+def explained_model(checkpoint: Checkpoint, reference: ReferenceTile) -> ExplainedModel:
+    """Return a checkpoint as the methods see it."""
+    return ExplainedModel(checkpoint.model.eval(), checkpoint.endpoint, reference.features)
+
+
+def check_output(model: ExplainedModel, output: str | None) -> None:
+    """Check that the model has this output.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    names = [each.name for each in model.outputs]
+    if output is not None and output not in names:
+        raise ConfigError(f"--output {output}: no such output, expected one of {', '.join(names)}")
+
+
+def read_bags(
+    checkpoint: Checkpoint,
+    features: Path,
+    cohort: Path | None,
+    slides: Path | None,
+    patients: Collection[str] | None = None,
+    reading: Reading | None = None,
+) -> Cohort:
+    """Return the bags of the patients, as predictions of this checkpoint read them.
+
+    Raises:
+        CohortError: a patient to explain is not in the table.
+        MilError: features or cohort cannot be read or do not fit the tool.
+    """
+    expected = expected_geometry(checkpoint)
+    store = FeatureStore(features, checkpoint.encoder, (), reading or checkpoint.reading, expected)
+    table = cohort_of(store, cohort, slides, checkpoint)
+    store.resolve(list(table.table["slide"])).require()
+    bags = table.bags(checkpoint.manifest.data.bag)
+    if patients is not None:
+        if missing := sorted(set(patients) - set(bags["patient"])):
+            raise CohortError(f"--patients: {missing[0]} is not among the {len(table.patients)} patients")
+        bags = bags[bags["patient"].isin(set(patients))].reset_index(drop=True)
+    covariates = checkpoint.covariates
+    encoded = None if covariates is None else covariates.encode(table.patients.loc[bags["patient"]])
+    return Cohort(store, bags, BagDataset(store, list(bags["slides"]), torch.zeros(len(bags)), covariates=encoded))
+
+
+def explain_patient(
+    model: ExplainedModel, cohort: Cohort, patient: str, scorers: Sequence[Scorer], request: Request
+) -> PatientScores:
+    """Return the explanation of one patient by one model; a patient's slides may be one bag or several."""
+    rows = np.flatnonzero(cohort.bags["patient"] == patient)
+    slides, logits = list[SlideScores](), list[Tensor]()
+    errors, notes = dict[tuple[str, str], Array](), dict[str, str]()
+    for row in map(int, rows):
+        bag = read_bag(cohort.dataset, row)
+        logits.append(model.logits(bag))
+        scored = {scorer.METHOD.name: scorer.score(model, bag, request.options) for scorer in scorers}
+        pieces = _by_slide(cohort, list(cohort.dataset.slides[row]), bag, scored)
+        slides += [piece for piece, _ in pieces]
+        errors |= {key: error for _, of_slide in pieces for key, error in of_slide.items()}
+        notes |= {name: each.note for name, each in scored.items() if each.note}
+    values = model.outputs_of(torch.cat(logits).mean(0, keepdim=True))[0].tolist()
+    outputs = tuple(
+        ExplainedOutput(name=each.name, meaning=each.meaning, unit=each.unit, value=value)
+        for each, value in zip(model.outputs, values, strict=True)
+    )
+    everything = PatientScores(
+        patient=patient,
+        outputs=outputs,
+        methods=tuple(scorer.METHOD for scorer in scorers),
+        slides=tuple(slides),
+        errors=errors,
+        notes=notes,
+    )
+    return everything if request.output is None else only_output(everything, request.output)
+
+
+def read_bag(dataset: BagDataset, row: int) -> Bags:
+    """Return one bag of a data set, in single precision."""
+    return dataset[[Draw(row)]].bags.cast(torch.float32)
+
+
+def only_output(scores: PatientScores, output: str) -> PatientScores:
+    """Return the explanation with one of its outputs."""
+    at = [each.name for each in scores.outputs].index(output)
+    cut = slice(at, at + 1)
+    slides = tuple(
+        replace(slide, scores={name: values[:, cut] for name, values in slide.scores.items()})
+        for slide in scores.slides
+    )
+    return replace(
+        scores,
+        outputs=scores.outputs[cut],
+        slides=slides,
+        disagreement={key: values[:, cut] for key, values in scores.disagreement.items()},
+        errors={key: values[:, cut] for key, values in scores.errors.items()},
+    )
+
+
+def combined(members: Sequence[PatientScores]) -> PatientScores:
+    """Return the mean of the scores of several models, and the standard deviation between them."""
+    first = members[0]
+    slides, disagreement = list[SlideScores](), dict[tuple[str, str], Array]()
+    for at, slide in enumerate(first.slides):
+        stacks = {name: np.stack([member.slides[at].scores[name] for member in members]) for name in slide.scores}
+        slides.append(replace(slide, scores={name: stack.mean(0) for name, stack in stacks.items()}))
+        disagreement |= {(slide.slide, name): stack.std(0, ddof=1) for name, stack in stacks.items()}
+    errors = {
+        key: np.sqrt(np.stack([member.errors[key] ** 2 for member in members]).sum(0)) / len(members)
+        for key in first.errors
+    }
+    outputs = tuple(
+        replace(output, value=float(np.mean([member.outputs[at].value for member in members])))
+        for at, output in enumerate(first.outputs)
+    )
+    return replace(first, outputs=outputs, slides=tuple(slides), disagreement=disagreement, errors=errors)
+
+
+def _by_slide(
+    cohort: Cohort, names: Sequence[str], bag: Bags, scored: dict[str, Scored]
+) -> list[tuple[SlideScores, dict[tuple[str, str], Array]]]:
+    """Return the scores of a bag slide by slide, and their standard errors."""
+    pieces, start = [], 0
+    for name in names:
+        end = start + cohort.store.header(name).tiles
+        rows = slice(start, end)
+        coords = None if bag.coords is None else bag.coords[rows].numpy().astype(np.float64)
+        scores = {method: each.scores[rows].numpy() for method, each in scored.items()}
+        errors = {(name, method): each.error[rows].numpy() for method, each in scored.items() if each.error is not None}
+        places = None if coords is None else _places(cohort.store, name, coords)
+        pieces.append((SlideScores(slide=name, places=places, scores=scores), errors))
+        start = end
+    return pieces
+
+
+def _places(store: FeatureStore, slide: str, coords: Array) -> TilePlaces | None:
+    extent = store.header(slide).extent
+    if extent is None:
+        return None
+    side = np.full(len(coords), float(extent))
+    return TilePlaces(x=coords[:, 0], y=coords[:, 1], width=side, height=side)

@@ -1,0 +1,60 @@
+"""Which explanations of a model can be believed: what `mil explain RUN` measured on patients it was not trained on."""
+
+from typing import ClassVar, Self
+
+from pydantic import Field
+
+from mil.report.evaluation import Evaluation
+from mil.report.schema import Curve, Estimate, Model, Section
+
+
+class MapFaithfulness(Model):
+    """How far the map of one method can be believed, for one output."""
+
+    method: str
+    """as on the command line, such as "single\""""
+    title: str
+    """of the method, such as "tile alone\""""
+    output: str
+    """what is explained, such as "MSI-H\""""
+    unit: str
+    """of the curves, such as "log odds\""""
+    srg: Estimate = Field(title="Gain over a random order")
+    """mean over the steps of the curve of least relevant first less that of most relevant first, less the same of a
+    random order; above zero for a faithful map"""
+    deletion: Curve
+    """change of the output, mean over patients, by the share of tiles removed, most relevant first"""
+    deletion_least_first: Curve
+    """the same, least relevant first"""
+    insertion: Curve
+    """change of the output from the reference, by the share of tiles inserted, most relevant first"""
+    insertion_least_first: Curve
+    """the same, least relevant first"""
+    sufficient: Estimate | None = Field(default=None, title="Smallest share of tiles that keeps the call")
+    """None where the output has no call"""
+    randomised: Estimate | None = Field(default=None, title="Rank correlation with the map of re-initialised weights")
+    """near zero where the map depends on what the model has learnt"""
+    telling: Estimate | None = Field(default=None, title="AUROC against the tiles that truly tell")
+    """on simulated cohorts; mean over patients"""
+    telling_oracle: Estimate | None = Field(default=None, title="The same, of an oracle that knows the tissues")
+    """what the features allow: 1 where they tell the tissues apart without error"""
+
+
+class Faithfulness(Section):
+    """How far the maps of each method can be believed."""
+
+    key: ClassVar[str] = "faithfulness"
+    title: ClassVar[str] = "Faithfulness of explanations"
+    explanation: ClassVar[str] = (
+        "Which maps of tiles can be believed: tiles are removed in the order of a map, and the prediction should "
+        "change sooner than in a random order."
+    )
+    not_applicable: ClassVar[str] = "No explanation was tested: `mil explain RUN` does so."
+    position: ClassVar[int] = 115
+
+    maps: tuple[MapFaithfulness, ...]
+
+    @classmethod
+    def compute(cls, evaluation: Evaluation) -> Self | None:
+        """Return None: tables of predictions do not tell; `mil explain RUN` measures it and keeps it with the run."""
+        return None

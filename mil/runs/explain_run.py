@@ -1,0 +1,55 @@
+"""Explain the predictions of checkpoints and write the scores of the tiles."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mil import files
+from mil.checkpoint import Checkpoint
+from mil.explain.explain_patients import Request, explain_patients
+from mil.explain.faithfulness import FILE as EXPLAIN
+from mil.explain.faithfulness import ExplainResult
+
+__all__ = ["EXPLAIN", "explain_checkpoint"]
+
+
+def explain_checkpoint(
+    checkpoints: Sequence[Checkpoint],
+    features: Path,
+    out: Path,
+    cohort: Path | None = None,
+    slides: Path | None = None,
+    request: Request | None = None,
+) -> ExplainResult:
+    """Explain patients and write `PATIENT/tiles.parquet` for each and, last, `explain.json`.
+
+    Args:
+        checkpoints: The models; several give their mean and disagreement.
+        features: Folder of feature files.
+        out: Folder to write.
+        cohort: Table of patients and slides.
+        slides: Table of slides, for a cohort table with one row for each patient.
+        request: What is explained, and how.
+
+    Raises:
+        MilError: features or cohort cannot be read or do not fit the tool, or the model lacks a method or an output.
+    """
+    request = request or Request()
+    names, outputs, reference = list[str](), tuple[str, ...](), ""
+    for scores in explain_patients(checkpoints, features, cohort, slides, request):
+        place = out / scores.patient
+        place.mkdir(parents=True, exist_ok=True)
+        scores.frame().to_parquet(place / "tiles.parquet")
+        names.append(scores.patient)
+        outputs, reference = tuple(each.name for each in scores.outputs), scores.reference
+    manifest = checkpoints[0].manifest
+    result = ExplainResult(
+        tool=manifest.tool.name,
+        model=manifest.model.name,
+        simulated=manifest.data.simulated,
+        methods=request.methods,
+        outputs=outputs,
+        reference=reference,
+        patients=tuple(names),
+    )
+    files.write(out / EXPLAIN, result.model_dump_json(indent=2) + "\n")
+    return result
