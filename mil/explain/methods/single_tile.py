@@ -5,8 +5,8 @@ from torch import Tensor
 
 from mil.bags import Bags
 from mil.explain.explained_model import TILES_AT_ONCE, ExplainedModel
-from mil.explain.tile_groups import neighbourhoods
 from mil.explain.methods import MethodOptions, Scored
+from mil.explain.tile_groups import neighbourhoods
 from mil.explain.tile_scores import Method
 
 METHOD = Method(
