@@ -228,7 +228,8 @@ def _make_plan(store: FeatureStore, slides: Sequence[str], dtype: str | None, pr
     read_as = {"float64": "float32"}  # the type in which every layout reads it
     kinds = {read_as.get(header.dtype, header.dtype) for header in headers.values() if header.tiles}
     chosen = dtype or (kinds.pop() if len(kinds) == 1 else "float32")
-    stored = [replace(header, dtype=chosen) for header in headers.values()]
+    # positions are stored as level-0 pixels: what showed their resolution is not needed any more
+    stored = [replace(header, dtype=chosen, grid=()) for header in headers.values()]
     return _Plan(list(headers), stored, list(sources.values()), chosen, *widths)
 
 

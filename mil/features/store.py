@@ -2,7 +2,7 @@
 
 import difflib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,9 +14,10 @@ from mil.features.encoders import Encoder, folded
 from mil.features.formats import DETECTED, Header, Reading, Slide
 from mil.features.geometry import Expected, Geometry, common_geometry
 from mil.features.packed import Packed
+from mil.features.places import SlidePlaces, places_of
 from mil.features.processes import Progress
 from mil.features.slide_files import listing
-from mil.features.survey import SECONDS, survey
+from mil.features.survey import SECONDS, reading_of, survey
 from mil.findings import Checked, Finding
 
 _BYTES = {"float16": 2, "bfloat16": 2}
@@ -38,6 +39,7 @@ class FeatureStore:
         reading: Options for files whose content is ambiguous.
         expected: The expected size of tiles; None expects the encoder's.
         header_seconds: Time limit for reading the header of one file.
+        slide_mpps: Micrometres a level-0 pixel of single slides, before that of `reading`.
 
     Attributes:
         encoder: The given encoder, or the one that `resolve` determined.
@@ -56,6 +58,7 @@ class FeatureStore:
         reading: Reading = DETECTED,
         expected: Expected | None = None,
         header_seconds: float = SECONDS,
+        slide_mpps: Mapping[str, float] | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.encoder = encoder
@@ -63,6 +66,7 @@ class FeatureStore:
         self.reading = reading
         self.expected = expected
         self.header_seconds = header_seconds
+        self.slide_mpps = dict(slide_mpps or {})
         self.verified = False
         self.geometry = Geometry()
         self._packed = Packed(self.folder) if self.folder.is_file() else None
@@ -128,7 +132,8 @@ class FeatureStore:
         if self._packed is not None:
             self._headers |= {slide: self._packed.header(slide) for slide in unread}
             unread = {}
-        for slide, examined in survey(unread, self.reading, workers, progress, self.header_seconds).items():
+        examination = survey(unread, self.reading, workers, progress, self.header_seconds, self.slide_mpps)
+        for slide, examined in examination.items():
             if isinstance(examined, FeatureError):
                 errors[slide] = examined
             else:
@@ -185,7 +190,8 @@ class FeatureStore:
         if self._packed is not None:
             content = self._packed.read(slide)
         else:
-            content = formats.read(path, self._layouts[slide], header, self.reading)
+            reading = reading_of(self.reading, self.slide_mpps, slide)
+            content = formats.read(path, self._layouts[slide], header, reading)
         if content.features.shape != (header.tiles, header.width):
             now = tuple(content.features.shape)
             raise FeatureError(f"{path} has changed while it was in use: {now}, was {(header.tiles, header.width)}")
@@ -196,6 +202,28 @@ class FeatureStore:
         if check:
             _check_finite(path, content.features)
         return content
+
+    def set_resolutions(self, slide_mpps: Mapping[str, float]) -> None:
+        """Set the resolution of single slides, as a table of slides or their scans state it.
+
+        Args:
+            slide_mpps: Micrometres a level-0 pixel, by slide; other slides have that of `reading`. A packed file keeps
+                the positions that were computed when it was written.
+        """
+        self.slide_mpps = dict(slide_mpps)
+        self._headers, self._layouts = {}, {}
+        self._kept = None if self._kept is None else {}
+
+    def places(self, slide: str) -> SlidePlaces | None:
+        """Return where the tiles of a slide lie on its scan, in the order of `read`; None without coordinates.
+
+        Raises:
+            FeatureError: As `read`; or tiles lie outside the slide whose size the file states.
+        """
+        places = places_of(self.read(slide, check=False), self.slide_mpps.get(slide, self.reading.slide_mpp))
+        if places is not None and places.slide_size is not None:
+            places.check_within(*places.slide_size, slide)
+        return places
 
     def usable(self, slides: Iterable[str]) -> Checked[list[str]]:
         """Return the slides that can be read, have tiles and are finite, and a warning that counts the others."""

@@ -1,6 +1,7 @@
 """Headers of many files, read in separate processes and within a time limit for each file."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,20 +22,27 @@ def survey(
     workers: int = 2,
     progress: Progress | None = None,
     seconds: float = SECONDS,
+    slide_mpps: Mapping[str, float] | None = None,
 ) -> dict[str, Examined]:
     """Return the layout and header of each slide's file, in the order of `paths`; an error in place of a broken one.
+
+    Single slides may have a resolution of their own, `slide_mpps`, before that of `reading`.
 
     The HDF5 library (2.0) never returns from reading a text attribute whose heap is broken in a certain way, so no
     header is read in the calling process.
     """
-    return map_in_processes(
-        list(paths), partial(_examine, paths, reading), partial(_failed, paths), workers, progress, seconds
-    )
+    examine_one = partial(_examine, paths, reading, slide_mpps or {})
+    return map_in_processes(list(paths), examine_one, partial(_failed, paths), workers, progress, seconds)
 
 
-def _examine(paths: Mapping[str, Path], reading: Reading, slide: str) -> Examined:
+def reading_of(reading: Reading, slide_mpps: Mapping[str, float], slide: str) -> Reading:
+    """Return the options for the file of one slide: its own resolution, where it has one."""
+    return replace(reading, slide_mpp=slide_mpps[slide]) if slide in slide_mpps else reading
+
+
+def _examine(paths: Mapping[str, Path], reading: Reading, slide_mpps: Mapping[str, float], slide: str) -> Examined:
     try:
-        return examine(paths[slide], reading)
+        return examine(paths[slide], reading_of(reading, slide_mpps, slide))
     except FeatureError as error:
         return error
 

@@ -180,15 +180,34 @@ def text(item: h5py.Dataset | File, name: str) -> str | None:
     return str(value) if isinstance(value, str) and value not in ("", "None") else None
 
 
+def pair(item: h5py.Dataset | File, name: str) -> tuple[float, float] | None:
+    """Return a numeric attribute of two positive values; None where there is none."""
+    values = _numbers(item, name)
+    if values is None or values.shape != (2,) or not (np.isfinite(values) & (values > 0)).all():
+        return None
+    return float(values[0]), float(values[1])
+
+
+def size(item: h5py.Dataset | File, width: str, height: str) -> tuple[float, float] | None:
+    """Return two positive numeric attributes; None where one of them is missing."""
+    sides = number(item, width), number(item, height)
+    return None if sides[0] is None or sides[1] is None else (sides[0], sides[1])
+
+
 def number(item: h5py.Dataset | File, name: str) -> float | None:
     """Return a positive numeric attribute, the first where there is one for each axis; None where there is none."""
+    values = _numbers(item, name)
+    first = float(values.flat[0]) if values is not None and values.size else 0.0
+    return first if math.isfinite(first) and first > 0 else None
+
+
+def _numbers(item: h5py.Dataset | File, name: str) -> NDArray[np.float64] | None:
     attribute = _attribute(item, name)
     if attribute is None or attribute.dtype.kind not in "iuf":
         return None
     values = np.empty(attribute.shape, attribute.dtype)
     attribute.read(values)
-    first = float(values.flat[0]) if values.size else 0.0
-    return first if math.isfinite(first) and first > 0 else None
+    return values.astype(np.float64)
 
 
 def _attribute(item: h5py.Dataset | File, name: str) -> h5py.h5a.AttrID | None:

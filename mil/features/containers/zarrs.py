@@ -23,6 +23,7 @@ from mil.features.containers.matrices import RATIO, RefusalError
 
 if TYPE_CHECKING:
     import zarr
+    from pyarrow import parquet
 
 _NEEDED = ("zarr", "pyarrow")
 _METADATA_BYTES = 2**26  # consolidated metadata of a slide with many elements
@@ -163,28 +164,45 @@ def texts(values: Array, name: str) -> list[str]:
     return [str(value) for value in entries]
 
 
+def column_names(parent: Folder, names: Sequence[str]) -> list[str]:
+    """Return the names of the columns of a parquet file below a group.
+
+    Raises:
+        RefusalError: The file is missing, a link, or broken.
+    """
+    with _parquet(parent, names) as file:
+        return list(file.schema_arrow.names)
+
+
 def table(parent: Folder, names: Sequence[str], columns: Sequence[str]) -> dict[str, Array]:
     """Return columns of a parquet file below a group.
 
     Raises:
         RefusalError: The file is missing, a link, broken, implausibly long, or lacks one of the columns.
     """
+    with _parquet(parent, names) as file:
+        lacking = [name for name in columns if name not in file.schema_arrow.names]
+        if lacking:
+            raise RefusalError(f"'{'/'.join(names)}' has no column {', '.join(lacking)}")
+        rows = file.metadata.num_rows
+        size = _below(parent, names).stat().st_size
+        if 8 * rows * len(columns) > RATIO * size:
+            raise RefusalError(f"'{'/'.join(names)}' declares {rows} rows in {size} bytes")
+        columns_read = file.read(columns=list(columns), use_threads=False)
+        return {name: columns_read.column(name).to_numpy() for name in columns}
+
+
+@contextmanager
+def _parquet(parent: Folder, names: Sequence[str]) -> "Iterator[parquet.ParquetFile]":
     import pyarrow
     from pyarrow import parquet
 
     path = _below(parent, names)
     with parsing("parquet"):
-        size = require_file(path)
+        require_file(path)
         try:
             with parquet.ParquetFile(path, **_THRIFT) as file:
-                lacking = [name for name in columns if name not in file.schema_arrow.names]
-                if lacking:
-                    raise RefusalError(f"'{'/'.join(names)}' has no column {', '.join(lacking)}")
-                rows = file.metadata.num_rows
-                if 8 * rows * len(columns) > RATIO * size:
-                    raise RefusalError(f"'{'/'.join(names)}' declares {rows} rows in {size} bytes")
-                columns_read = file.read(columns=list(columns), use_threads=False)
-            return {name: columns_read.column(name).to_numpy() for name in columns}
+                yield file
         except pyarrow.ArrowException as error:
             raise RefusalError(f"'{'/'.join(names)}' cannot be read as parquet: {str(error)[:200]!r}") from error
 

@@ -14,6 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mil.errors import ConfigError, FeatureError
@@ -33,11 +35,13 @@ class Reading:
         layout: `data.layout`, the name of a module of this package; None detects it by content.
         batch_axis: `data.batch_axis`, take features `(1, n, d)` and coordinates `(1, n, 2)` for `(n, d)` and `(n, 2)`.
         slide_mpp: `data.slide_mpp`, micrometres a level-0 pixel, for producers that store micrometres.
+        table: `data.table`, which of several tables of features in one file is read, by its name or its encoder's.
     """
 
     layout: str | None = None
     batch_axis: bool = False
     slide_mpp: float | None = None
+    table: str | None = None
 
 
 DETECTED = Reading()
@@ -59,6 +63,11 @@ class Header:
             is stored; None where the file does not say.
         has_coords: Whether tiles have level-0 coordinates.
         tile_px: Side of a tile in pixels at `mpp`; None where the file does not say.
+        slide_mpp: Micrometres a level-0 pixel, from the file or as the user says; None where unknown.
+        slide_size: Width and height of the slide in level-0 pixels; None where the file does not say.
+        extent_height: Height of a tile in level-0 pixels where it differs from its width, `extent`.
+        grid: The lowest positions of tiles along both axes as stored, ascending, where they become level-0 pixels only
+            with the slide's resolution: they show whether slides can have the same one.
     """
 
     tiles: int
@@ -70,6 +79,10 @@ class Header:
     mpp: float | None
     has_coords: bool
     tile_px: float | None = None
+    slide_mpp: float | None = None
+    slide_size: tuple[float, float] | None = None
+    extent_height: float | None = None
+    grid: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +119,14 @@ class Format(Protocol):
 
     def read(self, path: Path, content: Any, header: Header, reading: Reading) -> Slide:
         """Return the slide; the container was opened with `bulk`, and `header` is its header."""
+
+
+_LOWEST = 128
+
+
+def lowest(positions: NDArray[np.float64]) -> tuple[float, ...]:
+    """Return the lowest different positions along both axes of tiles at `positions` `(n, 2)`, for `Header.grid`."""
+    return tuple(np.unique(positions)[:_LOWEST].tolist())
 
 
 @cache

@@ -35,6 +35,7 @@ def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
         mpp=None,
         has_coords=hdf5.grid(content, "coords", tiles, reading.batch_axis) is not None,
         tile_px=tile_px,
+        slide_mpp=reading.slide_mpp,
     )
 
 

@@ -31,6 +31,7 @@ def header(path: Path, content: arrays.Array, reading: Reading) -> Header:
         extent=None,
         mpp=None,
         has_coords=False,
+        slide_mpp=reading.slide_mpp,
     )
 
 

@@ -33,6 +33,7 @@ def header(path: Path, content: Mapping[str, arrays.Values], reading: Reading) -
         extent=None,
         mpp=None,
         has_coords=content.get("coords") is not None,
+        slide_mpp=reading.slide_mpp,
     )
 
 

@@ -36,6 +36,8 @@ def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
         mpp=mpp,
         has_coords=True,
         tile_px=tile_px,
+        slide_mpp=reading.slide_mpp or (None if coords is None else hdf5.number(coords, "native_mpp")),
+        slide_size=None if coords is None else hdf5.pair(coords, "level_dim"),
     )
 
 

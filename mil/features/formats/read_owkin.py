@@ -25,6 +25,7 @@ _LEVELS = 40  # a slide of 2^39 pixels
 _SAMPLE = 64
 _WIDTHS = frozenset({192, 384, 512, 640, 768, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 3328})
 _FILE = "features.npy"
+_ROOTS = ("slides_classification", "slide_classification")  # the README's folder, and the script's own default
 
 
 def slide(path: Path) -> str:
@@ -75,6 +76,7 @@ def header(path: Path, content: arrays.Array, reading: Reading) -> Header:
         mpp=reading.slide_mpp * factor if factor and reading.slide_mpp else None,
         has_coords=factor is not None,
         tile_px=_TILE if factor else None,
+        slide_mpp=reading.slide_mpp,
     )
 
 
@@ -100,6 +102,6 @@ def _extractor(path: Path) -> str | None:
     folders = path.parts
     # Only in the folders of the benchmark: any other folder "features" does not name an encoder.
     place = next(
-        (i for i, part in enumerate(folders) if folders[i : i + 2] == ("slides_classification", "features")), None
+        (i for i, part in enumerate(folders) if part in _ROOTS and folders[i + 1 : i + 2] == ("features",)), None
     )
     return folders[place + 2] if place is not None and path.name == _FILE and len(folders) > place + 4 else None

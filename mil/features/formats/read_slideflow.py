@@ -11,9 +11,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mil.features.containers import arrays, matrices
 from mil.features.containers.matrices import RefusalError
-from mil.features.formats import Header, Reading, Slide
+from mil.features.formats import Header, Reading, Slide, lowest
 
 SUFFIXES = (".pt",)
 COMPANIONS = (".index.npz", ".index.npy", "_att.npz", "_att.npy")
@@ -34,6 +37,7 @@ def header(path: Path, content: arrays.Values, reading: Reading) -> Header:
     tile_px = arrays.positive(config.get("tile_px"))
     mpp = _mpp(config.get("tile_um"), tile_px)
     extent = tile_px * mpp / reading.slide_mpp if tile_px and mpp and reading.slide_mpp else None
+    index = _index(path)
     extractor = config.get("extractor")
     name = extractor.get("class") if isinstance(extractor, dict) else None
     return Header(
@@ -44,8 +48,10 @@ def header(path: Path, content: arrays.Values, reading: Reading) -> Header:
         producer="slideflow",
         extent=extent,
         mpp=mpp,
-        has_coords=extent is not None and _index(path) is not None,
+        has_coords=extent is not None and index is not None,
         tile_px=tile_px,
+        slide_mpp=reading.slide_mpp,
+        grid=() if extent is None or index is None else lowest(_centres(index, tiles)),
     )
 
 
@@ -55,9 +61,13 @@ def read(path: Path, content: arrays.Values, header: Header, reading: Reading) -
     index = _index(path)
     if index is None or header.extent is None:
         return Slide(features, None, header)
+    centres = _centres(index, len(features))
+    return Slide(features, arrays.points(centres - header.extent / 2, len(features)), header)
+
+
+def _centres(index: Path, tiles: int) -> NDArray[np.float64]:
     with arrays.opened(index, bulk=True) as stored:
-        centres = arrays.places(stored, len(features))
-        return Slide(features, arrays.points(centres - header.extent / 2, len(features)), header)
+        return arrays.places(stored, tiles)
 
 
 def _index(path: Path) -> Path | None:

@@ -7,9 +7,12 @@ resolution of the slide (`data.slide_mpp`). Attributes of the file, by version o
     2.0      `unit` um, `tile_size` in micrometres
     2.1 on   `unit` um, `tile_size_um`, `tile_size_px`, `extractor`, `stamp_version`, lately `feat_type`
 
+A tile is cut as whole level-0 pixels, `tile_size_um` divided by the resolution and rounded up (2.5, `tiling.py`).
+
 Multiplex files hold `patch_embeddings` without coordinates. Files of slide or patient embeddings are refused.
 """
 
+import math
 import re
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from torch import Tensor
 
 from mil.features.containers import hdf5
 from mil.features.containers.matrices import RefusalError
-from mil.features.formats import Header, Reading, Slide
+from mil.features.formats import Header, Reading, Slide, lowest
 
 SUFFIXES = (".h5",)
 _KEYS = ("feats", "patch_embeddings")
@@ -55,10 +58,12 @@ def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
         dtype=dtype,
         encoder=_HASH.sub("", hdf5.text(content, "extractor") or "") or None,
         producer=producer,
-        extent=um / reading.slide_mpp if um and reading.slide_mpp else None,
+        extent=math.ceil(um / reading.slide_mpp) if um and reading.slide_mpp else None,
         mpp=um / px if um and px else None,
         has_coords=has_coords and reading.slide_mpp is not None and _in_known_unit(content, producer),
         tile_px=px,
+        slide_mpp=reading.slide_mpp,
+        grid=_grid(content, tiles, reading),
     )
 
 
@@ -73,6 +78,12 @@ def read(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Sl
         _refuse_stride(places)
         places = places / _FIRST_PX * _FIRST_UM
     return Slide(features, _pixels(places, reading.slide_mpp), header)
+
+
+def _grid(content: hdf5.File, tiles: int, reading: Reading) -> tuple[float, ...]:
+    """Return the lowest positions, where they are to become pixels."""
+    stored = hdf5.grid(content, "coords", tiles, reading.batch_axis)
+    return () if stored is None or reading.slide_mpp is None else lowest(hdf5.places(stored))
 
 
 def _features(content: hdf5.File) -> h5py.Dataset:

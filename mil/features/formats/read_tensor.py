@@ -35,6 +35,7 @@ def header(path: Path, content: arrays.Values, reading: Reading) -> Header:
         mpp=None,
         has_coords=False,
         tile_px=tile_px,
+        slide_mpp=reading.slide_mpp,
     )
 
 

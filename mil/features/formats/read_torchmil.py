@@ -35,6 +35,7 @@ def header(path: Path, content: arrays.Array, reading: Reading) -> Header:
         extent=None,
         mpp=None,
         has_coords=_pixels(path, tiles) is not None,
+        slide_mpp=reading.slide_mpp,
     )
 
 

@@ -42,6 +42,8 @@ def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
         mpp=_NOMINAL / magnification if magnification else None,
         has_coords=coords is not None,
         tile_px=tile_px,
+        slide_mpp=reading.slide_mpp,
+        slide_size=None if coords is None else hdf5.size(coords, "level0_width", "level0_height"),
     )
 
 

@@ -114,7 +114,7 @@ def long_shapes(path: Path) -> None:
     write_slide(path, FEATURES, COORDS)
     rows = np.zeros(3_000_000, "i4")
     parquet.write_table(
-        pa.table({"tile_id": rows, "x": rows, "y": rows}), path / "shapes/tiles/shapes.parquet", compression="zstd"
+        pa.table({"tile_id": rows, "geometry": rows}), path / "shapes/tiles/shapes.parquet", compression="zstd"
     )
 
 
@@ -154,7 +154,7 @@ ATTACKS = [
     (lost_chunk, "1 of 3 chunks"),
     (long_shapes, "3000000 rows"),
     (no_shapes, "parquet"),
-    (other_shapes, "no column x"),
+    (other_shapes, "no column geometry"),
     (no_metadata, "zarr's metadata"),
     (broken_metadata, "zarr"),
     (no_folder, "no folder"),

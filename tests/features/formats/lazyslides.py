@@ -1,5 +1,6 @@
 """Zarr folders as LazySlide and wsidata write them: SpatialData's tree with tables in AnnData's encoding."""
 
+import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import zarr
 from numpy.typing import ArrayLike, NDArray
 from pyarrow import parquet
 
-SPEC = {"height": 256, "width": 256, "mpp": 0.5, "base_width": 512, "base_height": 512, "ops_level": 1}
+SPEC = {"height": 256, "width": 256, "mpp": 0.5, "ops_level": 1, "ops_downsample": 1.0, "base_downsample": 2.0}
 
 
 def write_array(
@@ -61,15 +62,20 @@ def write_table(
     write_ids(obs, "_index", np.arange(len(features)), "text")
 
 
-def write_shapes(path: Path, tiling: str, ids: ArrayLike, coords: ArrayLike, version: Literal[2, 3] = 3) -> Path:
+def write_shapes(path: Path, tiling: str, ids: ArrayLike, coords: ArrayLike, side: float = 512) -> Path:
     shapes = zarr.open_group(path, mode="a").require_group("shapes").require_group(tiling)
     x, y = np.asarray(coords).T
     file = path / str(shapes.path) / "shapes.parquet"
-    boxes = pa.array([b"box"] * len(x), pa.binary())
-    parquet.write_table(
-        pa.table({"tile_id": np.asarray(ids), "x": x, "y": y, "tissue_id": x * 0, "geometry": boxes}), file
-    )
+    boxes = pa.array([box(left, top, side) for left, top in zip(x, y, strict=True)], pa.binary())
+    parquet.write_table(pa.table({"tile_id": np.asarray(ids), "tissue_id": x * 0, "geometry": boxes}), file)
     return file
+
+
+def box(left: float, top: float, side: float) -> bytes:
+    """A square in well-known binary form, with shapely's order of corners."""
+    right, bottom = left + side, top + side
+    ring = [right, top, right, bottom, left, bottom, left, top, right, top]
+    return struct.pack("<BIII10d", 1, 3, 1, 5, *ring)
 
 
 def write_slide(
@@ -89,7 +95,7 @@ def write_slide(
     tile_ids = np.arange(len(features)) if ids is None else np.asarray(ids)
     attributes: dict[str, Any] = {
         "tile_spec": {tiling: dict(spec)},
-        "slide_properties": {"mpp": 0.25, "magnification": 40},
+        "slide_properties": {"mpp": 0.25, "magnification": 40, "shape": [80_000, 100_000]},
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # zarr 3 warns about strings

@@ -1,14 +1,17 @@
+import struct
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 import zarr
+from pyarrow import parquet
 
 from mil.errors import FeatureError
 from mil.features.formats import Header, Reading
-from tests.features.formats.lazyslides import SPEC, write_shapes, write_slide, write_table
+from tests.features.formats.lazyslides import box, write_shapes, write_slide, write_table
 from tests.features.formats.reading import claims, header, read
 
 FEATURES = np.random.default_rng(1).standard_normal((11, 6)).astype("f4")
@@ -22,7 +25,9 @@ def test_all_metadata_of_the_folder_is_read(tmp_path: Path, version: Literal[2, 
     path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS, encoding=encoding, version=version)
     assert claims(path) == ["lazyslide"]
     slide = read(path)
-    assert slide.header == Header(11, 6, "float32", "uni2", "LazySlide", 512.0, 0.5, True, 256.0)
+    assert slide.header == Header(
+        11, 6, "float32", "uni2", "LazySlide", 512.0, 0.5, True, 256.0, 0.25, (100_000.0, 80_000.0)
+    )
     assert torch.equal(slide.features, torch.from_numpy(FEATURES))
     assert slide.coords is not None
     assert torch.equal(slide.coords, torch.from_numpy(COORDS))
@@ -72,15 +77,47 @@ def test_tiling_is_the_longest_matching_name(tmp_path: Path) -> None:
 
 
 def test_missing_specification_leaves_the_geometry_unknown(tmp_path: Path) -> None:
-    stated = header(write_slide(tmp_path / "a.zarr", FEATURES, COORDS, spec={}))
-    assert (stated.extent, stated.mpp, stated.tile_px, stated.has_coords) == (
-        None,
-        None,
-        None,
-        True,
+    path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS, spec={})
+    stated = header(path)
+    assert (stated.extent, stated.mpp, stated.tile_px, stated.has_coords) == (512.0, None, None, True)
+    (path / "shapes" / "tiles" / "shapes.parquet").unlink()
+    assert header(path).extent is None
+
+
+def test_without_boxes_the_extent_is_that_of_the_specification(tmp_path: Path) -> None:
+    spec = {"width": 224, "height": 448, "base_downsample": 1.002004008016032}
+    path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS, spec=spec)
+    (path / "shapes" / "tiles" / "shapes.parquet").unlink()
+    assert (header(path).extent, header(path).extent_height) == (224.0, 448.0)
+
+
+def test_older_files_with_corners_in_columns_are_read(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
+    x, y = COORDS.T
+    parquet.write_table(
+        pa.table({"tile_id": np.arange(11), "x": x, "y": y}), path / "shapes" / "tiles" / "shapes.parquet"
     )
-    stated = header(write_slide(tmp_path / "b.zarr", FEATURES, COORDS, spec={**SPEC, "base_height": 400, "mpp": None}))
-    assert (stated.extent, stated.mpp) == (None, None)
+    slide = read(path)
+    assert slide.coords is not None
+    assert torch.equal(slide.coords, torch.from_numpy(COORDS))
+    assert slide.header.extent == 512
+
+
+@pytest.mark.parametrize(
+    ("geometry", "reason"),
+    [
+        (b"box", "well-known binary"),
+        (struct.pack("<BI2d", 1, 1, 3.0, 4.0), "kind 1"),
+        (box(float("nan"), 0, 1), "no pixels"),
+        (box(0, 0, 1)[:-1], "expected a box"),
+    ],
+)
+def test_geometry_that_is_no_box_is_refused(tmp_path: Path, geometry: bytes, reason: str) -> None:
+    path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
+    shapes = pa.table({"tile_id": np.arange(11), "geometry": pa.array([geometry] * 11, pa.binary())})
+    parquet.write_table(shapes, path / "shapes" / "tiles" / "shapes.parquet")
+    with pytest.raises(FeatureError, match=reason):
+        header(path)
 
 
 def test_no_coordinates_without_shapes(tmp_path: Path) -> None:
@@ -93,8 +130,28 @@ def test_several_feature_tables_are_refused_by_name(tmp_path: Path) -> None:
     path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
     write_table(zarr.open_group(path, mode="a"), "gigapath_tiles", FEATURES, np.arange(11))
     for reading in (Reading(), Reading("lazyslide")):
-        with pytest.raises(FeatureError, match=r"'gigapath_tiles', 'uni2_tiles'.*data\.layout cannot decide"):
+        with pytest.raises(FeatureError, match=r"'gigapath_tiles', 'uni2_tiles'.*data\.table=\.\.\. chooses one"):
             header(path, reading)
+
+
+@pytest.mark.parametrize("table", ["uni2_tiles", "uni2", "UNI-2"])
+def test_one_of_several_feature_tables_is_chosen(tmp_path: Path, table: str) -> None:
+    path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
+    write_table(zarr.open_group(path, mode="a"), "gigapath_tiles", FEATURES[:, :4], np.arange(11))
+    slide = read(path, Reading(table=table))
+    assert (slide.header.encoder, slide.header.width) == ("uni2", 6)
+    assert torch.equal(slide.features, torch.from_numpy(FEATURES))
+    assert header(path, Reading(table="gigapath")).width == 4
+
+
+def test_unknown_or_ambiguous_table_is_refused(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
+    with pytest.raises(FeatureError, match=r"data\.table=conch: it has no such table, expected one of 'uni2_tiles'"):
+        header(path, Reading(table="conch"))
+    write_table(zarr.open_group(path, mode="a"), "uni2_fine", FEATURES, np.arange(11))
+    write_shapes(path, "fine", np.arange(11), COORDS)
+    with pytest.raises(FeatureError, match=r"2 tables of that encoder, expected one of 'uni2_fine', 'uni2_tiles'"):
+        header(path, Reading(table="uni2"))
 
 
 def test_folder_without_features_matches_no_layout(tmp_path: Path) -> None:

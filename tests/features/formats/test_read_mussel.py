@@ -10,12 +10,13 @@ from tests.features.formats.reading import read
 
 Write = Callable[..., Path]
 FEATURES = np.random.default_rng(1).standard_normal((9, 6)).astype("f4")
+SIZE = (40_000.0, 30_000.0)
 COORDS = np.random.default_rng(2).integers(0, 90_000, (9, 2))
 
 
 def test_all_metadata_of_the_file_is_read(tmp_path: Path, mussel: Write) -> None:
     slide = read(mussel(tmp_path / "a.h5", FEATURES, COORDS, extent=506, mpp=0.5, tile_px=256))
-    assert slide.header == Header(9, 6, "float32", None, "Mussel", 506.0, 0.5, True, 256.0)
+    assert slide.header == Header(9, 6, "float32", None, "Mussel", 506.0, 0.5, True, 256.0, 0.25, SIZE)
     assert torch.equal(slide.features, torch.from_numpy(FEATURES))
     assert slide.coords is not None
     assert torch.equal(slide.coords, torch.from_numpy(COORDS))

@@ -28,7 +28,8 @@ def test_addresses_become_corners(tmp_path: Path, slide_mpp: float, factor: int)
     path = write(tmp_path / "a.svs")
     assert claims(path) == ["owkin"]
     slide = read(path, Reading(slide_mpp=slide_mpp))
-    expected = Header(90, 6, "float32", None, "Owkin rl_benchmarks", 224.0 * factor, slide_mpp * factor, True, 224.0)
+    extent = 224.0 * factor
+    expected = Header(90, 6, "float32", None, "Owkin rl_benchmarks", extent, slide_mpp * factor, True, 224.0, slide_mpp)
     assert slide.header == expected
     assert torch.equal(slide.features, torch.from_numpy(FEATURES))
     assert slide.coords is not None

@@ -42,8 +42,11 @@ def test_centres_become_corners(tmp_path: Path, ending: str, tile_um: object, sl
     path = write(tmp_path, CORNERS + extent // 2, tile_um, ending=ending)
     assert claims(path) == ["slideflow"]
     slide = read(path, Reading(slide_mpp=slide_mpp))
+    grid = tuple(np.unique(CORNERS + extent // 2).astype(float).tolist())
     mpp = 0.25 if tile_um == "40X" else 0.5
-    assert slide.header == Header(9, 6, "float32", "CTransPathFeatures", "slideflow", extent, mpp, True, 224.0)
+    assert slide.header == Header(
+        9, 6, "float32", "CTransPathFeatures", "slideflow", extent, mpp, True, 224.0, slide_mpp, grid=grid
+    )
     assert torch.equal(slide.features, FEATURES)
     assert slide.coords is not None
     np.testing.assert_array_equal(slide.coords.numpy(), CORNERS)
@@ -63,7 +66,7 @@ def test_missing_configuration_leaves_the_geometry_unknown(tmp_path: Path) -> No
     (tmp_path / "bags_config.json").unlink()
     assert claims(path) == ["slideflow"]
     slide_header = read(path, Reading(slide_mpp=0.25)).header
-    assert slide_header == Header(9, 6, "float32", None, "slideflow", None, None, False)
+    assert slide_header == Header(9, 6, "float32", None, "slideflow", None, None, False, None, 0.25)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from tests.features.formats.reading import read
 Write = Callable[..., Path]
 FEATURES = random_features(9, 6)
 AT_40X = Reading(slide_mpp=0.25)
+GRID, GRID_1 = (tuple(float(step * i) for i in range(7)) for step in (256, 224))
+"""The lowest positions as stored: micrometres, and pixels of tiles of version 1."""
 
 
 def test_version_2_1_states_all_but_the_slide_resolution(tmp_path: Path, stamp: Write) -> None:
@@ -36,14 +38,16 @@ def test_slide_resolution_converts_micrometres_to_pixels(tmp_path: Path, stamp: 
 
 def test_version_2_0_states_the_tile_size_in_micrometres_only(tmp_path: Path, stamp: Write) -> None:
     slide = read(stamp(tmp_path / "a.h5", FEATURES, version="2.0"), AT_40X)
-    assert slide.header == Header(9, 6, "float16", "ctranspath", "STAMP 2.0.0", 1024.0, None, True, None)
+    assert slide.header == Header(
+        9, 6, "float16", "ctranspath", "STAMP 2.0.0", 1024.0, None, True, None, 0.25, grid=GRID
+    )
     assert slide.coords is not None
     np.testing.assert_array_equal(slide.coords.numpy(), grid(9, 1024))
 
 
 def test_version_1_states_no_unit_and_has_256_micrometre_tiles(tmp_path: Path, stamp: Write) -> None:
     slide = read(stamp(tmp_path / "a.h5", FEATURES, version="1"), AT_40X)
-    assert slide.header == Header(9, 6, "float16", None, "STAMP 1", 1024.0, 256 / 224, True, 224.0)
+    assert slide.header == Header(9, 6, "float16", None, "STAMP 1", 1024.0, 256 / 224, True, 224.0, 0.25, grid=GRID_1)
     assert slide.coords is not None
     np.testing.assert_array_equal(slide.coords.numpy(), grid(9, 1024))
 
@@ -85,7 +89,7 @@ def test_code_hash_is_removed_from_the_encoder_name(
 
 def test_multiplex_file_has_features_without_coordinates(tmp_path: Path) -> None:
     slide = read(write_multiplex(tmp_path / "a.h5", FEATURES), AT_40X)
-    assert slide.header == Header(9, 6, "float16", None, "STAMP multiplex", None, None, False, None)
+    assert slide.header == Header(9, 6, "float16", None, "STAMP multiplex", None, None, False, None, 0.25)
     np.testing.assert_array_equal(slide.features.numpy(), FEATURES)
 
 

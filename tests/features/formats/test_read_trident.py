@@ -13,12 +13,13 @@ from tests.features.formats.reading import read
 
 Write = Callable[..., Path]
 FEATURES = np.random.default_rng(1).standard_normal((9, 6))
+SIZE = (40_000.0, 30_000.0)
 COORDS = np.random.default_rng(2).integers(0, 90_000, (9, 2))
 
 
 def test_all_metadata_of_the_file_is_read(tmp_path: Path, trident: Write) -> None:
     slide = read(trident(tmp_path / "a.h5", FEATURES.astype("f2"), COORDS, encoder="uni_v1", extent=448))
-    assert slide.header == Header(9, 6, "float16", "uni_v1", "TRIDENT", 448.0, 0.5, True, 256.0)
+    assert slide.header == Header(9, 6, "float16", "uni_v1", "TRIDENT", 448.0, 0.5, True, 256.0, slide_size=SIZE)
     assert slide.features.dtype is torch.float16
     assert slide.coords is not None
     assert slide.coords.dtype is torch.int64
