@@ -15,6 +15,7 @@ from mil.cli import zoo_commands
 from mil.cli.complete import group_or_value, groups_help
 from mil.cli.error_lines import one_line
 from mil.cli.evaluate_command import Slides, evaluate
+from mil.cli.examples import FIRST_DAY, epilog
 from mil.cli.explain_command import explain
 from mil.errors import MilError
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="mil",
     help="A multiple-instance-learning model zoo for computational pathology.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,  # they would show locals, and with them patients
     rich_markup_mode=None,
 )
@@ -91,11 +92,44 @@ def _print_version(requested: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and exit")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        typer.echo(FIRST_DAY)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="a new folder")],
+    name: Annotated[str | None, typer.Option(help="of the question, such as er-breast; default: the folder's")] = None,
+    column: Annotated[str, typer.Option(help="column of the clinical table with the classes")] = "label",
+    classes: Annotated[str, typer.Option(help="its words, of two the positive one last")] = "negative,positive",
+    time: Annotated[str | None, typer.Option(help="for survival: the column of the time")] = None,
+    event: Annotated[str | None, typer.Option(help="for survival: the column of the event")] = None,
+) -> None:
+    """Write the folder of a project with a question of your own: the tool, a table to fill in, and what to do next."""
+    from mil.cli import init_command
+
+    if (time is None) != (event is None):
+        raise typer.BadParameter("--time and --event belong together")
+    chosen = name or folder.resolve().name
+    if time is not None and event is not None:
+        question = init_command.survival(chosen, time, event)
+    else:
+        question = init_command.classes(chosen, column, classes)
+    for line in init_command.write_project(folder, question):
+        typer.echo(line)
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, hardware, extras, disk and folders, for a report of a fault; nothing of patients."""
+    from mil.cli import doctor_command
+
+    doctor_command.show()
 
 
 @app.command("list")
@@ -324,3 +358,13 @@ def _composed(words: Sequence[str] | None, config_dir: Path | None) -> "RunConfi
     from mil.study.compose import compose
 
     return compose(words or (), config_dir)
+
+
+def _add_examples(group: typer.Typer, prefix: str = "") -> None:
+    for command in group.registered_commands:
+        name = command.name or getattr(command.callback, "__name__", "")
+        command.epilog = epilog(f"{prefix}{name}", [command.epilog] if command.epilog else ())
+
+
+_add_examples(app)
+_add_examples(zoo_commands.app, "zoo ")
