@@ -86,7 +86,7 @@ def _folders() -> Iterator[str]:
         free, writable = shutil.disk_usage(place).free / GIB, os.access(place, os.W_OK | os.X_OK)
         yield f"{name}: {free:.1f} GiB free, {'writable' if writable else 'not writable'}"
         if not writable:
-            yield f"! {name}: not writable" + ("; MIL_CACHE names another folder" if place == cache_dir() else "")
+            yield f"! {name}: not writable" + ("; MIL_CACHE names another folder" if name == cache else "")
         if free < SCARCE_GIB:
             yield f"! {name}: less than {SCARCE_GIB} GiB free; features of one slide take 10 to 150 MB"
 
