@@ -54,7 +54,7 @@ def _store(place: Path, report: Report) -> None:
     for path in sorted(place.glob("*.png")):
         with Image.open(path) as image:
             size = round(image.width * SCALE), round(image.height * SCALE)
-            small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS).quantize(COLOURS)
+            small = image.convert("RGB").resize(size, Image.Resampling.BOX).quantize(COLOURS)
         text = PngImagePlugin.PngInfo()
         for key, value in ((NUMBERS, digest(report)), (PIXELS, pixels_digest(small)), (DRAWN_BY, drawn_by())):
             text.add_text(key, value)
