@@ -27,9 +27,8 @@ _OPTIONS = (
     "--virtual-time-budget=4000",
 )
 _POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
-_MEASURE = """
-<script>
-addEventListener("load", () => {
+MEASURE = """
+() => {
   for (const each of document.querySelectorAll("details")) each.open = true;
   const name = each => each.tagName.toLowerCase() + ": " + each.textContent.trim().slice(0, 50);
   const wide = [], squeezed = [], hidden = [], words = document.createElement("canvas").getContext("2d");
@@ -62,10 +61,14 @@ addEventListener("load", () => {
   const unnamed = [...document.images].filter(each => !each.alt).length;
   const style = getComputedStyle(document.body);
   const scroll = document.documentElement.scrollWidth;
-  const result = {width: innerWidth, scroll, wide, squeezed, hidden, broken, unnamed, ink: style.color,
+  return {width: innerWidth, scroll, wide, squeezed, hidden, broken, unnamed, ink: style.color,
     paper: style.backgroundColor};
-  parent.postMessage(JSON.stringify(result), "*");
-});
+}
+"""
+"""A function in JavaScript that opens all folds of a page and returns a `Layout`."""
+_MEASURING = f"""
+<script>
+addEventListener("load", () => parent.postMessage(JSON.stringify(({MEASURE})()), "*"));
 </script>
 """
 _FRAME = """<iframe src="{name}" style="border: 0; width: {width}px; height: 900px"></iframe><pre id="measured"></pre>
@@ -109,7 +112,7 @@ def layout(page: Path, width: int, dark: bool = False, printed: bool = False) ->
     `printed` the rules for print apply, as far as they do not concern the sheet.
     """
     assert CHROMIUM is not None
-    text = _POLICY.sub("", page.read_text(encoding="utf-8")).replace("</body>", f"{_MEASURE}</body>")
+    text = _POLICY.sub("", page.read_text(encoding="utf-8")).replace("</body>", f"{_MEASURING}</body>")
     if printed:
         text = text.replace("@media print", "@media all").replace("@media screen", "@media speech")
     with tempfile.TemporaryDirectory() as profile:

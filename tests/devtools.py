@@ -4,18 +4,20 @@ One browser serves all pages of a test module; no package and no network is need
 """
 
 import base64
+import fcntl
 import json
 import os
-import shlex
 import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
-from tests.browser import CHROMIUM
+from pydantic import TypeAdapter
+
+from tests.browser import CHROMIUM, MEASURE, Layout
 
 _OPTIONS = (
     "--headless",
@@ -50,12 +52,16 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         inward, outward = os.pipe(), os.pipe()
         words = [CHROMIUM, *_OPTIONS, f"--user-data-dir={self._profile.name}", "about:blank"]
-        command = f"exec {shlex.join(words)} 3<&{inward[0]} 4>&{outward[1]} 2>/dev/null"
-        self._process = subprocess.Popen(["/bin/sh", "-c", command], pass_fds=(inward[0], outward[1]))
+
+        def connect() -> None:  # Chromium reads the descriptor 3 and writes to 4
+            reading, writing = (fcntl.fcntl(each, fcntl.F_DUPFD, 10) for each in (inward[0], outward[1]))
+            os.dup2(reading, 3)
+            os.dup2(writing, 4)
+
+        self._process = subprocess.Popen(words, preexec_fn=connect, pass_fds=(3, 4), stderr=subprocess.DEVNULL)
         os.close(inward[0])
         os.close(outward[1])
-        self._to: IO[bytes] = os.fdopen(inward[1], "wb")
-        self._from, self._unread = outward[0], b""
+        self._to, self._from, self._unread = inward[1], outward[0], b""
         self._number, self._session = 0, ""
         self.complaints = list[str]()
         """errors and warnings of the console, and scripts that failed, since the page was opened"""
@@ -74,7 +80,7 @@ class Browser:
     ) -> None:
         self._send("Browser.close")
         self._process.wait(_SECONDS)
-        self._to.close()
+        os.close(self._to)
         os.close(self._from)
         self._profile.cleanup()
 
@@ -93,13 +99,18 @@ class Browser:
         while self.run("document.readyState + location.href") != f"complete{page.resolve().as_uri()}":
             assert time.monotonic() < end, "the page does not load"
             time.sleep(0.02)
-        self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        if scripts:
+            self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def run(self, script: str) -> Any:
         """Return the value of an expression in the page; the page's policy does not apply to it."""
         answer = self._send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
+
+    def layout(self) -> Layout:
+        """Measure how the page is laid out."""
+        return TypeAdapter(Layout).validate_python(self.run(f"({MEASURE})()"))
 
     def press(self, key: str) -> None:
         """Press a key in whatever has the focus."""
@@ -120,13 +131,15 @@ class Browser:
         message = {"id": self._number, "method": method, "params": options}
         if self._session:
             message["sessionId"] = self._session
-        self._to.write(json.dumps(message).encode() + b"\0")
-        self._to.flush()
+        content = memoryview(json.dumps(message).encode() + b"\0")
+        while content:
+            content = content[os.write(self._to, content) :]
         while True:
             answer = self._read()
             if answer.get("id") == self._number:
                 assert "error" not in answer, answer
-                return answer.get("result", {})
+                result: Answer = answer.get("result", {})
+                return result
             self._note(answer)
 
     def _read(self) -> Answer:

@@ -19,7 +19,7 @@ def file_names(ids: Iterable[str]) -> dict[str, str]:
     none leads out of a folder.
     """
     listed = list(dict.fromkeys(ids))
-    plain = {each: _UNSAFE.sub("_", each)[:LONGEST] for each in listed}
+    plain = {each: _UNSAFE.sub("_", each).lstrip("-")[:LONGEST] or "_" for each in listed}
     counts = Counter(name.casefold() for name in plain.values())
     return {each: name if _is_own(each, name, counts) else f"{name}-{_digest(each)}" for each, name in plain.items()}
 
@@ -30,7 +30,7 @@ def file_name(id_: str) -> str:
 
 
 def _is_own(id_: str, name: str, counts: Counter[str]) -> bool:
-    return name == id_ and counts[name.casefold()] == 1 and not _RESERVED.fullmatch(name) and not name.startswith("-")
+    return name == id_ and counts[name.casefold()] == 1 and not _RESERVED.fullmatch(name)
 
 
 def _digest(id_: str) -> str:

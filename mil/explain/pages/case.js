@@ -108,12 +108,12 @@
 
   /** Words on the score of a tile and where it lies. */
   function sentence(slide, tile) {
-    const value = scores(slide.at)[tile], {signed, spread} = layer();
+    const value = scores(slide.at)[tile], {signed, spread, units} = layer();
     const speaks = !signed || value === 0 ? "" : value > 0 ? `, ${output().meaning}` : `, against it`;
     const place = slide.places ? `at x ${Math.round(slide.x[tile])}, y ${Math.round(slide.y[tile])}` : `tile ${tile + 1}`;
     const mm = slide.places && slide.mpp ? ` (${(slide.x[tile] * slide.mpp / 1000).toFixed(2)} mm, ${(slide.y[tile] * slide.mpp / 1000).toFixed(2)} mm)` : "";
     const truth = slide.tissue ? `; truly ${slide.tissue.names[kinds(slide)[tile]]}` : "";
-    const unit = spread ? `${output().unit}, disagreement` : signed ? output().unit : "";
+    const unit = units[state.output] + (spread ? ", disagreement" : "");
     return `${slide.name}, tile ${tile + 1} of ${slide.tiles}: ${written(value, signed)} ${unit}${speaks}; ${place}${mm}${truth}`;
   }
 
@@ -282,9 +282,10 @@
   }
 
   function update() {
-    const {title, signed, sentence: answers, beliefs, limits, spread} = layer(), {name, meaning, unit} = output();
+    const {title, signed, sentence: answers, beliefs, limits, units, note} = layer(), {name, meaning} = output(), unit = units[state.output];
     drawn.forEach(draw);
     $("answers").textContent = answers;
+    $("note").textContent = note;
     const {sentence: belief, believable} = beliefs[state.output];
     $("belief").textContent = belief;
     $("belief").className = `belief ${believable === true ? "yes" : believable === false ? "no" : "open"}`;
@@ -293,11 +294,11 @@
       $("scale").style.background = signed ? scaleSigned : scaleUnsigned;
       $("low").textContent = signed ? `\u2212${limit}` : "0";
       $("middle").textContent = signed ? "0" : "";
-      $("high").textContent = `${signed ? "+" : ""}${limit} ${signed || spread ? unit : "share of the attention"}`;
+      $("high").textContent = `${signed ? "+" : ""}${limit} ${unit}`;
       const words = signed ? `Right: ${meaning}; left: against it.` : `Right: ${title} is largest.`;
       $("meaning").textContent = words + (slides.length > 1 ? " All slides have the same scale." : "");
     }
-    $("listed").textContent = `${title}, ${name}${signed || spread ? `, in ${unit}` : ""}.`;
+    $("listed").textContent = `${title}, ${name}, in ${unit}.`;
     list("for", strongest(true), signed ? "For it" : "Largest");
     list("against", signed ? strongest(false) : [], "Against it");
     show(state.pinned?.slide ?? null, state.pinned?.tile);

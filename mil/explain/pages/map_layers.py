@@ -22,6 +22,8 @@ class Layer:
         method: Name of the method.
         signed: Whether a number below zero speaks against the output.
         sentence: What a number answers.
+        units: Of the numbers, for each output.
+        note: What there is to say about the numbers of this patient.
         values: `(n, o)` of each slide, in the order of the patient's slides.
         spread: Whether the numbers are a disagreement.
     """
@@ -30,6 +32,8 @@ class Layer:
     method: str
     signed: bool
     sentence: str
+    units: tuple[str, ...]
+    note: str
     values: tuple[Floats, ...]
     spread: bool = False
 
@@ -43,6 +47,7 @@ def layers(scores: PatientScores) -> list[Layer]:
     """Return the methods in their order, each followed by the disagreement of the models where there are several."""
     listed = []
     for method in scores.methods:
+        units = tuple(method.unit or output.unit for output in scores.outputs)
         values = tuple(slide.scores[method.name] for slide in scores.slides)
         listed.append(
             Layer(
@@ -50,6 +55,8 @@ def layers(scores: PatientScores) -> list[Layer]:
                 method=method.name,
                 signed=method.signed,
                 sentence=method.sentence,
+                units=units,
+                note=scores.notes.get(method.name, ""),
                 values=values,
             )
         )
@@ -61,6 +68,8 @@ def layers(scores: PatientScores) -> list[Layer]:
                     method=method.name,
                     signed=False,
                     sentence=MODELS_DISAGREE,
+                    units=units,
+                    note="",
                     values=tuple(each for each in spread if each is not None),
                     spread=True,
                 )

@@ -38,7 +38,7 @@ def page_data(case: Case, layers: Sequence[Layer]) -> Json:
 
 def output_words(output: ExplainedOutput) -> Json:
     """Return an output as pages write it."""
-    return {"name": output.name, "meaning": output.meaning, "unit": output.unit}
+    return {"name": output.name, "meaning": output.meaning}
 
 
 def _layer(layer: Layer, case: Case) -> Json:
@@ -49,6 +49,8 @@ def _layer(layer: Layer, case: Case) -> Json:
         "signed": layer.signed,
         "spread": layer.spread,
         "sentence": layer.sentence,
+        "units": list(layer.units),
+        "note": layer.note,
         "beliefs": [_belief(case.belief(layer.method, output.name)) for output in case.scores.outputs],
         "limits": limits,
         "values": [
