@@ -87,7 +87,7 @@ class _Truth:
     def spread(self, values: Sequence[object], missing: object = None) -> list[object]:
         """Return values of the patients with a target as a list of all patients."""
         listed = iter(values)
-        return [next(listed) if known else missing for known in self.mask]
+        return [next(listed) if has_target else missing for has_target in self.mask]
 
     def answers(self, question: Question) -> list[bool | None]:
         """Return whether the answer is yes; None where it is not known."""

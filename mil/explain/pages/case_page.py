@@ -109,7 +109,7 @@ def case_page(case: Case, back: str = "") -> str:
             missed=AS_MISSED,
             data=script_json(page_data(case, listed)),
             scripts=[Markup(script) for script in scripts],
-            policy=policy(scripts, beside=zoom),
+            policy=policy(scripts, outside=zoom),
             numbers=Table(columns=("Number", "Value"), rows=tuple(case.numbers.items())),
             placeless=PLACELESS if all(slide.places is None for slide in case.scores.slides) else "",
             zoom=zoom,
@@ -118,15 +118,15 @@ def case_page(case: Case, back: str = "") -> str:
     )
 
 
-def policy(scripts: Sequence[str], beside: bool = False) -> Markup:
+def policy(scripts: Sequence[str], outside: bool = False) -> Markup:
     """Return the security policy of a page: these scripts, pictures within it, and nothing else.
 
     Args:
         scripts: Texts of the scripts.
-        beside: Whether pictures may lie in files beside the page.
+        outside: Whether pictures may lie in files beside the page.
     """
     allowed = " ".join(f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts)
-    pictures = "data: 'self' file:" if beside else "data:"
+    pictures = "data: 'self' file:" if outside else "data:"
     style = "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     return Markup(f"default-src 'none'; img-src {pictures}; script-src {allowed}; {style}")
 

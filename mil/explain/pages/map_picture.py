@@ -49,11 +49,11 @@ def overlap(places: TilePlaces) -> bool:
         return False
     order = np.lexsort((places.x, places.y))
     x, y, width = places.x[order], places.y[order], places.width[order]
-    beside = (y[1:] == y[:-1]) & (x[1:] - x[:-1] < width[:-1] - 0.5)
+    level = (y[1:] == y[:-1]) & (x[1:] - x[:-1] < width[:-1] - 0.5)
     order = np.lexsort((places.y, places.x))
     x, y, height = places.x[order], places.y[order], places.height[order]
     below = (x[1:] == x[:-1]) & (y[1:] - y[:-1] < height[:-1] - 0.5)
-    return bool(beside.any() or below.any())
+    return bool(level.any() or below.any())
 
 
 def raster(places: TilePlaces, values: Floats, longest: int) -> Floats:

@@ -85,9 +85,9 @@ def _column(values: NDArray[np.float64]) -> Json:
     """Return numbers as `first + step * whole number` where that fits 16 bits, which tiles on a grid do."""
     first = float(values.min())
     differences = np.unique(values - first)
-    whole = bool(np.all(differences == differences.round()))
-    step = int(np.gcd.reduce(differences.astype(np.int64))) if whole and differences[-1] > 0 else 1
-    if whole and differences[-1] / step <= np.iinfo(np.uint16).max:
+    integral = bool(np.all(differences == differences.round()))
+    step = int(np.gcd.reduce(differences.astype(np.int64))) if integral and differences[-1] > 0 else 1
+    if integral and differences[-1] / step <= np.iinfo(np.uint16).max:
         counted = np.asarray((values - first) / step, dtype="<u2")
         same = not counted.any()
         return {"first": first, "step": step, "count": len(values), "u2": "" if same else _text(counted)}
