@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -39,6 +40,9 @@ def test_distributions_contain_conf_and_templates(wheel: Path) -> None:
     assert ours
     assert ours <= names
     assert {"mil/cards/card.md.j2", "mil/model_cards/msi-crc/weights.safetensors"} <= names
+    templates = [path for path in (ROOT / "mil" / "cli" / "project_template").rglob("*") if path.is_file()]
+    assert len(templates) > 5
+    assert {str(path.relative_to(ROOT)) for path in templates} <= names, "mil init works from a wheel"
     assert not any(name.startswith(("tests", "conf/", "scripts")) for name in names)
     with tarfile.open(next(wheel.parent.glob("*.tar.gz"))) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
@@ -69,6 +73,30 @@ def test_commands_of_the_readme_are_executable(name: str) -> None:
     assert name in (ROOT / "README.md").read_text()
     assert os.access(ROOT / name, os.X_OK)
     assert (ROOT / name).read_text().startswith("#!")
+
+
+def test_version_licence_pythons_and_extras_are_the_same_wherever_they_are_stated() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
+    assert citation["keywords"] == PROJECT["keywords"]
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
+    tested = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    stated = [line.rpartition(" :: ")[2] for line in PROJECT["classifiers"] if "Python :: 3." in line]
+    assert tested == stated
+    assert any(step.get("run") == "scripts/test" for step in workflow["jobs"]["test"]["steps"])
+    for name in ("Dockerfile", "environment.yml"):
+        extras = re.search(r"\.\[([\w,]+)\]", (ROOT / name).read_text())
+        assert extras is not None
+        assert set(extras[1].split(",")) <= set(PROJECT["optional-dependencies"])
+
+
+def test_the_hooks_before_a_commit_are_what_the_tests_call() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repository["repo"] for repository in hooks] == ["local"]
+    script = (ROOT / "scripts" / "test").read_text()
+    commands = {hook["entry"].split()[0] for hook in hooks[0]["hooks"]}
+    assert commands == {"ruff", "mypy", "lint-imports"}
+    assert all(f'"$bin/{command}"' in script for command in commands)
 
 
 def package_names(requirements: list[str]) -> set[str]:
