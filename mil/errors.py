@@ -8,7 +8,8 @@
     ├── SplitError        patients in two roles, folds that cannot be made
     ├── CheckpointError   a released folder that is not what its manifest says
     ├── PredictionsError  a table of predictions that cannot be evaluated
-    └── ReportError       a report.json that is not one, or of an unknown schema
+    ├── ReportError       a report.json that is not one, or of an unknown schema
+    └── ScanError         a whole-slide image that cannot be read, or two for one slide
 
 Each message is one line: what is wrong, what was found, what was expected. The command line prints it and exits with 2.
 """
@@ -48,3 +49,7 @@ class PredictionsError(MilError):
 
 class ReportError(MilError):
     """A stored report cannot be read."""
+
+
+class ScanError(MilError):
+    """A whole-slide image cannot be read, or several files may be the scan of one slide."""
