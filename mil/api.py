@@ -76,6 +76,7 @@ class Study(studies.Study):
         layout: str | None = None,
         batch_axis: bool = False,
         slide_mpp: float | None = None,
+        feature_table: str | None = None,
         bag: Literal["patient", "slide"] = "patient",
         on_missing: Literal["error", "skip"] = "error",
         on_bad_bag: Literal["error", "skip"] = "error",
@@ -88,7 +89,8 @@ class Study(studies.Study):
             features: Folder of feature files, `(tiles, width)` each, or one file that `mil convert` made of it.
             endpoint: What is predicted, such as `mil.endpoints.Binary("MSI", classes=["MSS", "MSI-H"])`.
             slides: Table of slides, if the cohort has one row per patient.
-            columns: Names of the columns `patient`, `slide` and `site`; common names are found without it.
+            columns: Names of the columns `patient`, `slide`, `site` and `mpp` (micrometres per level-0 pixel of each
+                slide); common names are found without it.
             labels: What the values of a column mean, such as `{"MSI": {"high": "MSI-H", "unknown": None}}`.
             covariates: Clinical columns that the model reads: `{"numeric": ["age"], "categorical": {"sex": ["F", "M"]},
                 "fusion": "late"}`.
@@ -96,7 +98,8 @@ class Study(studies.Study):
             encoder: A name of `mil list encoders`; `auto` takes what the feature files say.
             layout: Layout of the feature files, where their content does not tell.
             batch_axis: Accept features of shape `(1, tiles, width)`.
-            slide_mpp: Micrometres per level-0 pixel, for tile positions in micrometres.
+            slide_mpp: Micrometres per level-0 pixel of all slides, for tile positions in micrometres.
+            feature_table: Which of several tables of features in one file is read, by its name or its encoder's.
             bag: Whether all slides of a patient are one bag, or each slide is.
             on_missing: Whether slides without feature file are an error or skipped.
             on_bad_bag: Whether empty or non-finite feature files are an error or skipped.
@@ -112,6 +115,7 @@ class Study(studies.Study):
             "layout": layout,
             "batch_axis": batch_axis,
             "slide_mpp": slide_mpp,
+            "table": feature_table,
             "name": name,
             "columns": dict(columns or {}),
             "labels": {column: dict(words) for column, words in (labels or {}).items()},
@@ -258,6 +262,7 @@ def predict(
     layout: str | None = None,
     batch_axis: bool = False,
     slide_mpp: float | None = None,
+    feature_table: str | None = None,
     allow: Collection[str] = (),
     key: FilePath | None = None,
 ) -> pd.DataFrame:
@@ -272,7 +277,9 @@ def predict(
         tiles: Folder for one table per slide with the attention of each tile; of one tool only.
         layout: Layout of the feature files; by default as in training.
         batch_axis: Accept features of shape `(1, tiles, width)`.
-        slide_mpp: Micrometres per level-0 pixel, for tile positions in micrometres.
+        slide_mpp: Micrometres per level-0 pixel, for tile positions in micrometres; a column `mpp` of the table of
+            slides has the resolution of each.
+        feature_table: Which of several tables of features in one file is read; by default as in training.
         allow: Classes outside this package that the checkpoint may import.
         key: Public key (PEM) of the required signer of every tool; of a loaded one it was checked by `load`.
 
@@ -287,7 +294,12 @@ def predict(
     tools = [tool] if isinstance(tool, str | Path | Predictor) else list(tool)
     checkpoints = [_checkpoint(each, allow, key) for each in tools]
     trained = checkpoints[0].reading
-    reading = Reading(layout or trained.layout, batch_axis or trained.batch_axis, slide_mpp or trained.slide_mpp)
+    reading = Reading(
+        layout or trained.layout,
+        batch_axis or trained.batch_axis,
+        slide_mpp or trained.slide_mpp,
+        feature_table or trained.table,
+    )
     table, slide_table = _path(cohort), _path(slides)
     if len(checkpoints) == 1:
         alone = predict_one(checkpoints[0], Path(features), table, slide_table, _path(tiles), reading=reading)

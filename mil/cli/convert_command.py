@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from mil.cli.progress import bars
+from mil.cohort.slide_resolutions import slide_mpps_in
 from mil.errors import ConfigError
 from mil.features.formats import Reading
 from mil.features.packed import Packed
@@ -15,7 +16,9 @@ from mil.features.store import FeatureStore
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
-def convert(source: Path, out: Path, dtype: str | None, skip_bad: bool, reading: Reading) -> None:
+def convert(
+    source: Path, out: Path, dtype: str | None, skip_bad: bool, reading: Reading, slides_table: Path | None = None
+) -> None:
     """Pack a folder of feature files and print sizes, rounding and the packed file.
 
     Raises:
@@ -23,7 +26,8 @@ def convert(source: Path, out: Path, dtype: str | None, skip_bad: bool, reading:
     """
     if reading.slide_mpp is not None and not 0 < reading.slide_mpp < math.inf:
         raise ConfigError(f"--slide-mpp is {reading.slide_mpp:g}, expected micrometres a pixel, above 0")
-    store = FeatureStore(source, reading=reading)
+    slide_mpps = None if slides_table is None else slide_mpps_in(slides_table)
+    store = FeatureStore(source, reading=reading, slide_mpps=slide_mpps)
     slides = store.usable(store.slides).require() if skip_bad else store.slides
     with bars() as advance:
         packing = pack(store, out, slides, dtype, advance)

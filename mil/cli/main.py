@@ -42,6 +42,9 @@ BatchAxis = Annotated[bool, typer.Option("--batch-axis", help="accept features o
 SlideMpp = Annotated[
     float | None, typer.Option(help="micrometres per level-0 pixel, for tile positions in micrometres")
 ]
+Table = Annotated[
+    str | None, typer.Option(help="which of several tables of features in one file: its name or its encoder's")
+]
 ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="a folder of your own, laid out like conf/")]
 
 
@@ -196,12 +199,16 @@ def convert(
     layout: Layout = None,
     batch_axis: BatchAxis = False,
     slide_mpp: SlideMpp = None,
+    slides: Annotated[
+        Path | None, typer.Option(help="a table of slides with the resolution of each: micrometres per pixel, mpp")
+    ] = None,
+    table: Table = None,
 ) -> None:
     """Pack a folder of feature files into one file that opens in milliseconds; use it as data.features."""
     from mil.cli import convert_command
     from mil.features.formats import Reading
 
-    convert_command.convert(source, out, dtype, skip_bad, Reading(layout, batch_axis, slide_mpp))
+    convert_command.convert(source, out, dtype, skip_bad, Reading(layout, batch_axis, slide_mpp, table), slides)
 
 
 @app.command(context_settings=PASS_ON, epilog=groups_help())
@@ -306,6 +313,9 @@ def predict(
     layout: Layout = None,
     batch_axis: BatchAxis = False,
     slide_mpp: SlideMpp = None,
+    feature_table: Annotated[
+        str | None, typer.Option("--table", help="which of several tables of features in one file is read")
+    ] = None,
     allow: Annotated[
         list[str] | None, typer.Option(help="a class outside this package that the checkpoint may import")
     ] = None,
@@ -329,6 +339,7 @@ def predict(
         layout=layout,
         batch_axis=batch_axis,
         slide_mpp=slide_mpp,
+        feature_table=feature_table,
         allow=allow or (),
         key=key,
     )

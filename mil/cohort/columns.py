@@ -30,14 +30,15 @@ _WHOLE = {"patient": ["bcr patient barcode", "TCGA participant barcode"], "slide
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the id columns of a table; None looks for common names.
+    """Names of the id columns of a table, and of the slides' resolution; None looks for common names.
 
-    A table without a column for the site has no sites.
+    A table without a column for the site has no sites. `mpp` is in micrometres a level-0 pixel.
     """
 
     patient: str | None = None
     slide: str | None = None
     site: str | None = None
+    mpp: str | None = None
 
 
 def identified(

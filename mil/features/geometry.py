@@ -7,6 +7,7 @@ from statistics import median_low
 
 from mil.errors import EncoderError
 from mil.features.formats import Header
+from mil.features.resolutions import check_resolutions
 
 MPP_TOLERANCE = 0.12
 """Most resolutions are derived from a magnification, and "20x" means 0.5 micrometres a pixel within ten percent."""
@@ -59,9 +60,11 @@ def common_geometry(headers: Mapping[str, Header], expected: Expected, where: ob
     Extents in level-0 pixels may differ, as scanners do.
 
     Raises:
-        EncoderError: Slides differ from each other or from the expected size by more than the tolerance.
+        EncoderError: Slides differ from each other or from the expected size by more than the tolerance, or cannot have
+            the resolutions that the user states.
     """
     tiled = {slide: header for slide, header in headers.items() if header.tiles}
+    check_resolutions(tiled, where)
     mpp, mpp_said = _common("mpp", MPP_TOLERANCE, tiled, expected, where)
     tile_px, tile_px_said = _common("tile_px", TILE_TOLERANCE, tiled, expected, where)
     return Geometry(mpp, tile_px, mpp_said, tile_px_said)

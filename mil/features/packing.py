@@ -24,6 +24,7 @@ from mil import files
 from mil.errors import ConfigError, FeatureError
 from mil.features.formats import Header
 from mil.features.packed import KINDS, MARK, NAMES, VERSION, Packed, as_bytes, digest, header_json
+from mil.features.resolutions import check_resolutions
 from mil.features.store import FeatureStore
 from mil.tables import listed
 
@@ -221,6 +222,7 @@ def _make_plan(store: FeatureStore, slides: Sequence[str], dtype: str | None, pr
         raise ConfigError(f"dtype is '{dtype}', expected {', '.join(DTYPES)}")
     sources = {slide: _source(store.path(slide)) for slide in sorted(slides)}
     headers = _headers(store, list(sources), progress)
+    check_resolutions({slide: header for slide, header in headers.items() if header.tiles}, store.folder)
     widths = {header.width: slide for slide, header in headers.items() if header.tiles}
     if len(widths) != 1:
         listing = " and ".join(f"{width} (slide '{slide}')" for width, slide in sorted(widths.items())) or "no tiles"
@@ -229,7 +231,7 @@ def _make_plan(store: FeatureStore, slides: Sequence[str], dtype: str | None, pr
     kinds = {read_as.get(header.dtype, header.dtype) for header in headers.values() if header.tiles}
     chosen = dtype or (kinds.pop() if len(kinds) == 1 else "float32")
     # positions are stored as level-0 pixels: what showed their resolution is not needed any more
-    stored = [replace(header, dtype=chosen, grid=()) for header in headers.values()]
+    stored = [replace(header, dtype=chosen, grid=(), step=None) for header in headers.values()]
     return _Plan(list(headers), stored, list(sources.values()), chosen, *widths)
 
 

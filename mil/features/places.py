@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mil.errors import FeatureError
+from mil.features.containers.grids import grid_step
 from mil.features.formats import Header, Slide
 
 Array = NDArray[np.float64]
@@ -89,28 +90,6 @@ def places_of(slide: Slide, slide_mpp: float | None = None) -> SlidePlaces | Non
         slide_size=header.slide_size,
         extent_source="file" if header.extent else "grid",
     )
-
-
-def grid_step(coords: NDArray[np.int64]) -> float | None:
-    """Return the step of the grid of tiles at `coords` `(n, 2)`, in their unit; None for a single tile.
-
-    It is the median of the distances between neighbours in rows and columns that are near the smallest usual one, since
-    gaps of the tissue are whole numbers of steps and grids of two pieces of tissue may come close.
-    """
-    steps = np.concatenate([_neighbour_steps(coords), _neighbour_steps(coords[:, ::-1])])
-    if not len(steps):
-        steps = np.concatenate([np.diff(np.unique(axis)) for axis in coords.T])
-    if not len(steps):
-        return None
-    usual = np.percentile(steps, 10, method="lower")
-    return float(np.median(steps[steps < 1.5 * usual]))
-
-
-def _neighbour_steps(coords: NDArray[np.int64]) -> NDArray[np.int64]:
-    order = np.lexsort((coords[:, 0], coords[:, 1]))
-    steps = np.diff(coords[order], axis=0)  # (n - 1, 2), along the rows
-    along: NDArray[np.int64] = steps[(steps[:, 1] == 0) & (steps[:, 0] > 0), 0]
-    return along
 
 
 def _nominal_mpp(header: Header) -> float | None:

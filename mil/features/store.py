@@ -203,6 +203,13 @@ class FeatureStore:
             _check_finite(path, content.features)
         return content
 
+    def one_of_each_layout(self, slides: Iterable[str]) -> list[str]:
+        """Return the first of the slides of each layout; their headers have been read."""
+        first: dict[str, str] = {}
+        for slide in slides:
+            first.setdefault(self._layouts.get(slide, ""), slide)
+        return list(first.values())
+
     def set_resolutions(self, slide_mpps: Mapping[str, float]) -> None:
         """Set the resolution of single slides, as a table of slides or their scans state it.
 
@@ -210,6 +217,8 @@ class FeatureStore:
             slide_mpps: Micrometres a level-0 pixel, by slide; other slides have that of `reading`. A packed file keeps
                 the positions that were computed when it was written.
         """
+        if dict(slide_mpps) == self.slide_mpps:
+            return
         self.slide_mpps = dict(slide_mpps)
         self._headers, self._layouts = {}, {}
         self._kept = None if self._kept is None else {}

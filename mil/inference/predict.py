@@ -17,6 +17,7 @@ from mil import files
 from mil.bags import Bags
 from mil.checkpoint import Checkpoint
 from mil.cohort.clinical_table import Cohort, without_files
+from mil.cohort.slide_resolutions import slide_mpps
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import CheckpointError
 from mil.features.batches import BagDataset, loader
@@ -160,6 +161,7 @@ def cohort_of(store: FeatureStore, path: Path | None, slides: Path | None, check
         words = checkpoint.words_of(columns)
         cohort = Cohort.read(path, covariates=columns, slides=slides, words=words).require()
         raise_first_error(without_files(cohort.table, store.slides))
+        store.set_resolutions(slide_mpps(slides or path, cohort.table).require())
         if covariates is not None:
             log_warnings(covariates.check(cohort.patients))
         return cohort

@@ -3,14 +3,14 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mil.errors import FeatureError, SplitError
-from mil.features.formats import Slide
+from mil.features.formats import Header, Slide
 from mil.features.packed import as_bytes
 from mil.features.processes import Progress, map_in_processes
 from mil.features.store import FeatureStore
@@ -32,12 +32,14 @@ class Places:
         doubled: Tiles at the coordinates of another tile.
         off_grid: Share of tiles whose neighbour in the row is not a whole number of steps away.
         crowded: Whether steps are less than a quarter of a tile, as where the unit is not level-0 pixels.
+        outside: Tiles beyond the edges of the slide, whose size the file states.
     """
 
     negative: int = 0
     doubled: int = 0
     off_grid: float = 0.0
     crowded: bool = False
+    outside: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,13 @@ def examined(slide: Slide) -> Content:
         not_finite=int((~finite).sum()),
         zero=int((extremes == 0).all(0).sum()),
         constant=len(values) > 1 and bool((values == values[0]).all()),
-        places=Places() if slide.coords is None else placed(slide.coords.numpy(), slide.header.extent),
+        places=Places() if slide.coords is None else _placed(slide.coords.numpy(), slide.header),
     )
+
+
+def _placed(coords: NDArray[np.int64], header: Header) -> Places:
+    outside = 0 if header.slide_size is None else int((coords >= np.array(header.slide_size)).any(1).sum())
+    return replace(placed(coords, header.extent), outside=outside)
 
 
 def _died(store: FeatureStore, slide: str, reason: str) -> Content:
@@ -126,6 +133,7 @@ _COORDINATES: list[_Kind] = [
         ("negative", "tiles at negative coordinates", lambda content: content.places.negative > 0),
         ("doubled", "several tiles at one place", lambda content: content.places.doubled > 0),
         ("off-grid", "tiles on no common grid", lambda content: content.places.off_grid > _OFF_GRID),
+        ("outside", "tiles beyond the edges of the slide", lambda content: content.places.outside > 0),
         ("unit", "steps far below their tiles' extent", lambda content: content.places.crowded),
     )
 ]

@@ -1,11 +1,12 @@
 """Reads a cohort, its features and its labels stage by stage; a stage that fails does not stop independent ones."""
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 
 import pandas as pd
 
 from mil.cohort.clinical_table import Cohort, without_files
+from mil.cohort.slide_resolutions import slide_mpps
 from mil.cohort.slide_rows import read_rows
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import FeatureError, MilError
@@ -60,6 +61,7 @@ class StudyReader:
         yield "headers", self.headers
         if self.read_contents:
             yield "contents", self.contents
+        yield "opened", self.opened
         yield "encoder", self.encoder
         yield "labels", self.labels
 
@@ -102,8 +104,12 @@ class StudyReader:
         if store is None:
             return Checked(None)
         rows = self._slide_rows()
-        findings = []
+        findings: list[Finding] = []
         slides = store.slides
+        if rows is not None:
+            resolutions = slide_mpps(self.source.slides or self.source.cohort, rows, self.source.columns.mpp)
+            findings += resolutions.findings
+            store.set_resolutions(resolutions.value or {})
         if rows is not None:
             slides = [slide for slide in dict.fromkeys(rows["slide"]) if slide]
             findings += without_files(rows[rows["slide"] != ""], store.slides, self.source.on_missing)
@@ -133,6 +139,17 @@ class StudyReader:
         )
         severity = severity_where(self.source.on_bad_bag)
         return Checked(contents, tuple(content_findings.problems(contents, severity)))
+
+    @cached_property
+    def opened(self) -> Checked[list[str]]:
+        """One slide of each layout, read as training reads it: a header alone may hide that the rest cannot be read."""
+        store = self.features.value
+        if store is None or self.contents.value:
+            return Checked([])
+        read = partial(store.read, check=False)
+        slides = store.one_of_each_layout(self.usable)
+        attempts = [attempt("unreadable", partial(read, slide)) for slide in slides]
+        return Checked(slides, tuple(finding for result in attempts for finding in result.findings))
 
     @cached_property
     def usable(self) -> dict[str, Header]:

@@ -106,6 +106,7 @@ class ColumnNames(Config):
     patient: Text | None = None
     slide: Text | None = None
     site: Text | None = None
+    mpp: Text | None = None
 
 
 class DataConfig(Config):
@@ -117,6 +118,7 @@ class DataConfig(Config):
     layout: Layout | None = None
     batch_axis: Flag = False
     slide_mpp: Positive | None = None
+    table: Text | None = None
     name: Text | None = None
     columns: ColumnNames = ColumnNames()
     labels: Annotated[dict[Text, dict[Any, Any]], BeforeValidator(_labels)] = Field(default_factory=dict)

@@ -109,7 +109,7 @@ def source_of(config: RunConfig) -> StudySource:
         covariates=covariates,
         carried=tuple(data.covariates),
         encoder=None if config.encoder.options.name == "auto" else build.make(config.encoder),
-        reading=Reading(data.layout, data.batch_axis, data.slide_mpp),
+        reading=Reading(data.layout, data.batch_axis, data.slide_mpp, data.table),
         tiles=None if tiles is None else Expected(tiles.mpp, tiles.tile_px, f"tool '{config.tool.name}'", "tool.tiles"),
         name=data.name,
         bag=data.bag,

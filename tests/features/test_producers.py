@@ -1,11 +1,16 @@
 """Files that the producers' own code wrote (see producers/README.md), read as their scans demand."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pyarrow import parquet
 
+from mil.errors import EncoderError, FeatureError
 from mil.features.formats import Reading
+from mil.features.packing import pack
 from mil.features.places import SlidePlaces
 from mil.features.store import FeatureStore
 
@@ -50,3 +55,77 @@ def test_positions_and_extents_are_those_of_the_scan(
     assert at.mpp == pytest.approx(mpp)
     assert at.slide_size == SCANS[slide]
     assert features.read(slide).features.shape == (tiles, 192)
+
+
+def test_stamp_s_slides_of_two_resolutions_lie_where_each_has_its_own() -> None:
+    features = store("stamp_2.5_two_resolutions", MPPS)
+    small, large = places(features, SMALL), places(features, TCGA)
+    assert (len(small), set(small.width), small.x.max(), small.y.max()) == (18, {514}, 1542, 2570)
+    assert (len(large), set(large.width), large.x.max(), large.y.max()) == (16, {1024}, 4096, 3072)
+    assert (small.mpp, large.mpp) == (0.499, 0.25)
+    assert (small.x % 514 == 0).all()
+    features.resolve([SMALL, TCGA])
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.499])
+def test_one_resolution_for_stamp_s_slides_of_two_is_refused(mpp: float, tmp_path: Path) -> None:
+    features = store("stamp_2.5_two_resolutions", reading=Reading(slide_mpp=mpp))
+    reason = rf"'{SMALL}' and '{TCGA}' .* are both taken at {mpp:g} .* resolutions differ: .*data\.columns\.mpp"
+    with pytest.raises(EncoderError, match=reason):
+        features.resolve([SMALL, TCGA])
+    with pytest.raises(EncoderError, match=reason):
+        pack(features, tmp_path / "packed.h5")
+
+
+def test_tiles_beyond_the_scan_are_an_error() -> None:
+    at = store("stamp_2.5_two_resolutions", reading=Reading(slide_mpp=0.25)).places(SMALL)
+    assert at is not None
+    with pytest.raises(FeatureError, match=r"11 of 18 tiles lie outside its 2220 x 2967 pixels at 0\.25"):
+        at.check_within(*SCANS[SMALL], SMALL)
+
+
+def test_packed_slides_keep_their_places_and_resolutions(tmp_path: Path) -> None:
+    features = store("stamp_2.5_two_resolutions", MPPS)
+    pack(features, tmp_path / "packed.h5")
+    packed = FeatureStore(tmp_path / "packed.h5")
+    for slide in features.slides:
+        before, after = places(features, slide), places(packed, slide)
+        for name in ("x", "y", "width", "height"):
+            np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+        assert after.mpp == MPPS[slide]
+
+
+@pytest.mark.parametrize("slide", [SMALL, TCGA])
+def test_owkin_s_script_writes_into_a_folder_of_its_own_name(slide: str) -> None:
+    features = store("owkin", MPPS)
+    at = places(features, slide)
+    extent = {SMALL: 224, TCGA: 448}[slide]
+    assert features.header(slide).encoder == "iBOTViTBasePANCAN"
+    assert (set(at.width), at.mpp) == ({extent}, MPPS[slide])
+    assert ((at.x % extent == 0) & (at.y % extent == 0)).all()
+
+
+def test_owkin_s_tiles_at_a_wrong_resolution_leave_the_scan() -> None:
+    at = store("owkin", reading=Reading(slide_mpp=0.25)).places(SMALL)
+    assert at is not None
+    with pytest.raises(FeatureError, match="lie outside its 2220 x 2967 pixels"):
+        at.check_within(*SCANS[SMALL], SMALL)
+
+
+def test_clam_s_extent_is_that_of_the_patches_file() -> None:
+    features = FeatureStore(PRODUCERS / "clam_53e2409")
+    at = places(features, SMALL)
+    assert features.path(SMALL).parent.name == "h5_files"
+    assert (set(at.width), at.mpp, len(at)) == ({256}, None, 49)
+
+
+def test_lazyslide_s_row_belongs_to_the_box_of_its_tile_id(tmp_path: Path) -> None:
+    path = tmp_path / f"{TCGA}.zarr"
+    shutil.copytree(PRODUCERS / "lazyslide_0.13" / path.name, path)
+    before = places(FeatureStore(tmp_path), TCGA)
+    file = path / "shapes" / "tiles" / "shapes.parquet"
+    shapes = parquet.read_table(file)
+    parquet.write_table(shapes.take(np.arange(len(shapes))[::-1]), file)
+    after = places(FeatureStore(tmp_path), TCGA)
+    np.testing.assert_array_equal(after.x, before.x)
+    np.testing.assert_array_equal(after.y, before.y)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,15 @@ def test_invalid_coordinates_are_reported_and_valid_grids_are_not(
     at = torch.from_numpy(np.asarray(change(grid_corners())))
     findings = problems({"a": examined(slide(features(len(at)), at))})
     assert [finding.code for finding in findings] == ([code] if code else [])
+
+
+def test_tiles_beyond_the_slide_are_reported() -> None:
+    at = torch.from_numpy(grid_corners())
+    whole = slide(features(len(at)), at)
+    for size, count in (((6144.0, 4096.0), 0), ((6000.0, 4096.0), 0), ((5632.0, 4096.0), 8), ((6144.0, 3000.0), 24)):
+        content = examined(replace(whole, header=replace(whole.header, slide_size=size)))
+        assert content.places.outside == count
+        assert [finding.code for finding in problems({"a": content})] == (["coords-outside"] if count else [])
 
 
 @pytest.fixture

@@ -11,14 +11,17 @@ import pandas as pd
 import pytest
 
 from mil.cohort.clinical_table import Cohort
+from mil.cohort.columns import Columns
 from mil.cohort.covariates import Covariates
 from mil.endpoints.classification import Binary
 from mil.errors import ConfigError, FeatureError, SplitError
+from mil.features.formats import Reading
 from mil.features.store import FeatureStore
 from mil.splits.folds import HoldOut, KFold
 from mil.study.pipeline import read_source, split_by
 from mil.study.reader import StudyReader
 from mil.study.source import StudySource
+from tests.features.test_producers import PRODUCERS, SMALL, TCGA
 
 
 @pytest.fixture
@@ -64,9 +67,52 @@ def test_files_are_checked_if_the_table_is_unreadable(source: StudySource) -> No
     source.cohort.unlink()
     reader = StudyReader(source)
     codes = {name: [finding.code for finding in stage.errors] for name, stage in reader.stages()}
-    assert codes == {"cohort": ["cohort"], "features": [], "headers": ["unreadable"], "encoder": [], "labels": []}
+    assert codes == {
+        "cohort": ["cohort"],
+        "features": [],
+        "headers": ["unreadable"],
+        "opened": [],
+        "encoder": [],
+        "labels": [],
+    }
     assert untried_stages(reader) == ["labels"]
     assert reader.encoder.value_or_raise().name == "simulated"
+
+
+def test_a_file_whose_tiles_cannot_be_read_is_found_though_its_header_can(source: StudySource, tmp_path: Path) -> None:
+    """Training would stop at its first batch: every file of the folder has a readable header and a broken chunk."""
+    for path in source.features.iterdir():
+        with h5py.File(path, "r+") as file:
+            values = file["features"][()]
+            del file["features"]
+            file.create_dataset("features", data=values, chunks=(1, values.shape[1]), compression="gzip")
+            file["features"].attrs["encoder"] = "simulated"
+            place = file["features"].id.get_chunk_info(0)
+        with path.open("r+b") as raw:
+            raw.seek(place.byte_offset)
+            raw.write(b"no gzip" * 2)
+    reader = StudyReader(source)
+    assert [finding.code for finding in reader.study().errors] == ["unreadable"]
+    assert len(reader.opened.errors) == 1
+
+
+def test_each_slide_s_resolution_is_read_from_the_table(source: StudySource, tmp_path: Path) -> None:
+    shutil.copytree(PRODUCERS / "stamp_2.5_two_resolutions", tmp_path / "stamp")
+    slides = pd.DataFrame({"patient": ["p", "q"], "slide": [SMALL, TCGA], "MSI": ["MSS", "MSI-H"]})
+    slides.assign(mpp=[0.499, 0.25]).to_csv(tmp_path / "both.csv", index=False)
+    slides.assign(mpp=[0.499, 40]).to_csv(tmp_path / "wrong.csv", index=False)
+    slides.assign(scanner=[0.499, 0.25]).to_csv(tmp_path / "named.csv", index=False)
+    slides.to_csv(tmp_path / "none.csv", index=False)
+    stamp = replace(source, features=tmp_path / "stamp", cohort=tmp_path / "both.csv", known_encoders=())
+    stamp = replace(stamp, reading=Reading(slide_mpp=0.25))
+    for each in (stamp, replace(stamp, cohort=tmp_path / "named.csv", columns=Columns(mpp="scanner"))):
+        reader = StudyReader(each)
+        extents = {slide: header.extent for slide, header in (reader.headers.value or {}).items()}
+        assert extents == {SMALL: 514, TCGA: 1024}
+        assert not reader.encoder.errors
+    assert [e.code for e in StudyReader(replace(stamp, cohort=tmp_path / "wrong.csv")).headers.errors] == ["mpp"]
+    refused = StudyReader(replace(stamp, cohort=tmp_path / "none.csv")).encoder.errors
+    assert "resolutions differ" in refused[0].message
 
 
 def test_labels_are_checked_if_the_features_are_missing(source: StudySource, tmp_path: Path) -> None:

@@ -14,8 +14,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mil.errors import ConfigError, FeatureError
@@ -66,8 +64,9 @@ class Header:
         slide_mpp: Micrometres a level-0 pixel, from the file or as the user says; None where unknown.
         slide_size: Width and height of the slide in level-0 pixels; None where the file does not say.
         extent_height: Height of a tile in level-0 pixels where it differs from its width, `extent`.
-        grid: The lowest positions of tiles along both axes as stored, ascending, where they become level-0 pixels only
-            with the slide's resolution: they show whether slides can have the same one.
+        grid: The lowest positions of tiles along both axes in tiles, ascending, where they are stored in micrometres:
+            they show whether slides can have one resolution.
+        step: Step of the grid of tiles in tiles, where their size depends on the resolution that the user states.
     """
 
     tiles: int
@@ -83,6 +82,7 @@ class Header:
     slide_size: tuple[float, float] | None = None
     extent_height: float | None = None
     grid: tuple[float, ...] = ()
+    step: float | None = None
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,6 @@ class Format(Protocol):
 
     def read(self, path: Path, content: Any, header: Header, reading: Reading) -> Slide:
         """Return the slide; the container was opened with `bulk`, and `header` is its header."""
-
-
-_LOWEST = 128
-
-
-def lowest(positions: NDArray[np.float64]) -> tuple[float, ...]:
-    """Return the lowest different positions along both axes of tiles at `positions` `(n, 2)`, for `Header.grid`."""
-    return tuple(np.unique(positions)[:_LOWEST].tolist())
 
 
 @cache

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mil.features.containers import arrays, matrices
+from mil.features.containers.grids import neighbour_step
 from mil.features.containers.matrices import RefusalError
-from mil.features.formats import Header, Reading, Slide, lowest
+from mil.features.formats import Header, Reading, Slide
 
 SUFFIXES = (".pt",)
 COMPANIONS = (".index.npz", ".index.npy", "_att.npz", "_att.npy")
@@ -51,7 +52,7 @@ def header(path: Path, content: arrays.Values, reading: Reading) -> Header:
         has_coords=extent is not None and index is not None,
         tile_px=tile_px,
         slide_mpp=reading.slide_mpp,
-        grid=() if extent is None or index is None else lowest(_centres(index, tiles)),
+        step=None if extent is None or index is None else _step(_centres(index, tiles), extent),
     )
 
 
@@ -63,6 +64,11 @@ def read(path: Path, content: arrays.Values, header: Header, reading: Reading) -
         return Slide(features, None, header)
     centres = _centres(index, len(features))
     return Slide(features, arrays.points(centres - header.extent / 2, len(features)), header)
+
+
+def _step(centres: NDArray[np.float64], extent: float) -> float | None:
+    step = neighbour_step(centres)
+    return None if step is None else step / extent
 
 
 def _centres(index: Path, tiles: int) -> NDArray[np.float64]:

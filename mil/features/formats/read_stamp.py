@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mil.features.containers import hdf5
+from mil.features.containers.grids import lowest
 from mil.features.containers.matrices import RefusalError
-from mil.features.formats import Header, Reading, Slide, lowest
+from mil.features.formats import Header, Reading, Slide
 
 SUFFIXES = (".h5",)
 _KEYS = ("feats", "patch_embeddings")
@@ -63,7 +64,7 @@ def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
         has_coords=has_coords and reading.slide_mpp is not None and _in_known_unit(content, producer),
         tile_px=px,
         slide_mpp=reading.slide_mpp,
-        grid=_grid(content, tiles, reading),
+        grid=_grid(content, um, reading, tiles) if producer != _FIRST else (),
     )
 
 
@@ -80,10 +81,10 @@ def read(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Sl
     return Slide(features, _pixels(places, reading.slide_mpp), header)
 
 
-def _grid(content: hdf5.File, tiles: int, reading: Reading) -> tuple[float, ...]:
-    """Return the lowest positions, where they are to become pixels."""
+def _grid(content: hdf5.File, um: float | None, reading: Reading, tiles: int) -> tuple[float, ...]:
+    """Return the lowest positions in tiles, where they are to become pixels."""
     stored = hdf5.grid(content, "coords", tiles, reading.batch_axis)
-    return () if stored is None or reading.slide_mpp is None else lowest(hdf5.places(stored))
+    return () if stored is None or um is None or reading.slide_mpp is None else lowest(hdf5.places(stored) / um)
 
 
 def _features(content: hdf5.File) -> h5py.Dataset:

@@ -42,14 +42,17 @@ def test_centres_become_corners(tmp_path: Path, ending: str, tile_um: object, sl
     path = write(tmp_path, CORNERS + extent // 2, tile_um, ending=ending)
     assert claims(path) == ["slideflow"]
     slide = read(path, Reading(slide_mpp=slide_mpp))
-    grid = tuple(np.unique(CORNERS + extent // 2).astype(float).tolist())
     mpp = 0.25 if tile_um == "40X" else 0.5
-    assert slide.header == Header(
-        9, 6, "float32", "CTransPathFeatures", "slideflow", extent, mpp, True, 224.0, slide_mpp, grid=grid
-    )
+    expected = Header(9, 6, "float32", "CTransPathFeatures", "slideflow", extent, mpp, True, 224.0, slide_mpp)
+    assert slide.header == expected
     assert torch.equal(slide.features, FEATURES)
     assert slide.coords is not None
     np.testing.assert_array_equal(slide.coords.numpy(), CORNERS)
+
+
+def test_step_is_that_of_neighbours_in_tiles(tmp_path: Path) -> None:
+    centres = np.array([[100, 100], [356, 100], [1124, 100], [100, 612], [700, 4000]])
+    assert header(write(tmp_path, centres, features=FEATURES[:5]), Reading(slide_mpp=0.25)).step == 256 / 448
 
 
 def test_no_coordinates_without_the_slide_resolution(tmp_path: Path) -> None:

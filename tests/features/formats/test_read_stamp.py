@@ -16,8 +16,8 @@ from tests.features.formats.reading import read
 Write = Callable[..., Path]
 FEATURES = random_features(9, 6)
 AT_40X = Reading(slide_mpp=0.25)
-GRID, GRID_1 = (tuple(float(step * i) for i in range(7)) for step in (256, 224))
-"""The lowest positions as stored: micrometres, and pixels of tiles of version 1."""
+GRID = tuple(float(i) for i in range(7))
+"""The lowest positions, in tiles."""
 
 
 def test_version_2_1_states_all_but_the_slide_resolution(tmp_path: Path, stamp: Write) -> None:
@@ -47,7 +47,7 @@ def test_version_2_0_states_the_tile_size_in_micrometres_only(tmp_path: Path, st
 
 def test_version_1_states_no_unit_and_has_256_micrometre_tiles(tmp_path: Path, stamp: Write) -> None:
     slide = read(stamp(tmp_path / "a.h5", FEATURES, version="1"), AT_40X)
-    assert slide.header == Header(9, 6, "float16", None, "STAMP 1", 1024.0, 256 / 224, True, 224.0, 0.25, grid=GRID_1)
+    assert slide.header == Header(9, 6, "float16", None, "STAMP 1", 1024.0, 256 / 224, True, 224.0, 0.25)
     assert slide.coords is not None
     np.testing.assert_array_equal(slide.coords.numpy(), grid(9, 1024))
 
