@@ -21,6 +21,7 @@ from mil.config import described, groups
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import ConfigError
 from mil.features.formats import Reading
+from mil.inference.bad_slides import OnBad
 from mil.inference.ensemble import ensemble
 from mil.inference.predict import predict as predict_one
 from mil.inference.provenance import with_origin
@@ -263,6 +264,7 @@ def predict(
     batch_axis: bool = False,
     slide_mpp: float | None = None,
     feature_table: str | None = None,
+    on_bad: OnBad = "error",
     allow: Collection[str] = (),
     key: FilePath | None = None,
 ) -> pd.DataFrame:
@@ -280,6 +282,8 @@ def predict(
         slide_mpp: Micrometres per level-0 pixel, for tile positions in micrometres; a column `mpp` of the table of
             slides has the resolution of each.
         feature_table: Which of several tables of features in one file is read; by default as in training.
+        on_bad: Whether slides that are missing, unreadable, empty or not finite are an error, or are skipped: the
+            column `skipped` then names them, and patients without another slide have no score.
         allow: Classes outside this package that the checkpoint may import.
         key: Public key (PEM) of the required signer of every tool; of a loaded one it was checked by `load`.
 
@@ -302,11 +306,15 @@ def predict(
     )
     table, slide_table = _path(cohort), _path(slides)
     if len(checkpoints) == 1:
-        alone = predict_one(checkpoints[0], Path(features), table, slide_table, _path(tiles), reading=reading)
+        alone = predict_one(
+            checkpoints[0], Path(features), table, slide_table, _path(tiles), reading=reading, on_bad=on_bad
+        )
         return with_origin(alone, checkpoints)
     if tiles is not None:
         raise ConfigError("tiles: the attention is of one tool, expected one tool")
-    return with_origin(ensemble(checkpoints, Path(features), table, slide_table, reading=reading), checkpoints)
+    return with_origin(
+        ensemble(checkpoints, Path(features), table, slide_table, reading=reading, on_bad=on_bad), checkpoints
+    )
 
 
 def evaluate(

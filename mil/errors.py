@@ -14,6 +14,16 @@
 Each message is one line: what is wrong, what was found, what was expected. The command line prints it and exits with 2.
 """
 
+import re
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Characters that move a terminal's cursor, change its colours, begin a line or turn the direction of writing."""
+
+
+def printable(text: str) -> str:
+    r"""Return a text in one line in which control characters, as names of files may hold them, are shown as `\x1b`."""
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
+
 
 class MilError(Exception):
     """Base class of all errors that a user can cause and correct."""

@@ -1,5 +1,6 @@
-"""Slide ids: derived from file names, and the public cohort and patient that an id belongs to."""
+"""Slide ids: derived from file names, made into file names, and the public cohort and patient that an id belongs to."""
 
+import hashlib
 import re
 
 FEATURE_ENDINGS = (".h5", ".hdf5", ".pt", ".pth", ".npy", ".npz", ".zarr")
@@ -36,3 +37,36 @@ def patient_of(name: str) -> str | None:
     bare = slide_id(name)
     matches = (form.match(bare) for form in _FAMILIES.values())
     return next((match.group() for match in matches if match), None)
+
+
+_LONGEST = 180
+"""Longest file name in bytes, without its ending; file systems allow 255."""
+_SIGNS = frozenset("-_. ()+,=@&'!#~[]{};")
+"""Characters besides letters and digits that stand for themselves in file names."""
+_DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)
+
+
+def file_stem(name: str) -> str:
+    """Return the name of a file, without its ending, for the id of a slide, a patient or anything else.
+
+    Usual ids stay as they are. Separators of folders, control characters, a leading dot and what some systems do not
+    allow in names are written as `%2F` and the like, a long id is cut and its digest added: the file lies in the folder
+    that the name is joined to, and two ids have two files.
+
+    >>> file_stem("TCGA-A6-2671-01Z-00-DX1"), file_stem("../../S 1")
+    ('TCGA-A6-2671-01Z-00-DX1', '%2E.%2F..%2FS 1')
+    """
+    if not name:
+        return "%"
+    edges = {0: "." if not _DEVICES.match(name) else name[0], len(name) - 1: ". "}
+    letters = (
+        letter
+        if (letter.isalnum() or letter in _SIGNS) and letter not in edges.get(place, "")
+        else "".join(f"%{byte:02X}" for byte in letter.encode("utf-8", "surrogatepass"))
+        for place, letter in enumerate(name)
+    )
+    stem = "".join(letters)
+    if len(stem.encode()) <= _LONGEST:
+        return stem
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+    return f"{stem.encode()[: _LONGEST - 26].decode(errors='ignore')}%-{digest}"

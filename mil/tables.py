@@ -1,4 +1,8 @@
-"""Read tables as hospitals write them; every cell stays text."""
+"""Read tables as hospitals write them, where every cell stays text; write tables that no spreadsheet runs.
+
+A cell of ours that a spreadsheet would run as a formula has an apostrophe before it: see `neutralised`. Tables are
+bounded in bytes, rows, columns and cells, so that a small compressed file cannot fill the memory.
+"""
 
 import csv
 import difflib
@@ -6,7 +10,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +30,17 @@ A word that the user declares, such as the class `none`, is never a missing valu
 SIMULATED_COLUMN = "simulated"
 """Column of a table that says whether its patients, or the weights behind its scores, are simulated."""
 _YES = frozenset(("true", "yes", "1"))
+
+MOST_BYTES = 1 << 28
+"""Largest table in bytes, once it is unpacked: 256 MiB, a hundred times the largest clinical table that we know."""
+MOST_ROWS, MOST_COLUMNS, MOST_CELLS = 2_000_000, 16_384, 20_000_000
+"""Largest table; 16,384 columns are Excel's own limit."""
+
+_RISKY = r"[=+\-@\uff1d\uff0b\uff0d\uff20\x00-\x1f\x7f]"
+_FORMULA = re.compile(f"'*{_RISKY}")
+_MARKED = re.compile(f"'+{_RISKY}")
+_SIGN = frozenset("=+-@")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)", re.IGNORECASE)
 
 _DELIMITERS = (",", ";", "\t")
 _SAMPLED = 1 << 14
@@ -61,8 +76,51 @@ def checked_table(path: Path, error: type[MilError] = CohortError) -> Checked[pd
         cells = rows(path, raw, error)
     else:
         cells = Checked(_rows(path, _text(path, raw, error), error))
-    lines = ([_one_line(field) for field in row] for row in cells.value or [])
+    lines = ([restored(_one_line(field)) for field in row] for row in cells.value or [])
     return Checked(_framed(path, [row for row in lines if any(row)], error), cells.findings)
+
+
+def neutralised(text: str) -> str:
+    """Return a cell that no spreadsheet runs: an apostrophe is put before text that begins like a formula.
+
+    Such text begins with `=`, `+`, `-`, `@` (also full-width ones) or a control character, after any apostrophes. A
+    number stays a number, and a sign alone, such as the class `-`, stays as it is. `restored` undoes it.
+    """
+    is_plain = not _FORMULA.match(text) or text in _SIGN or _NUMBER.fullmatch(text)
+    return text if is_plain else f"'{text}"
+
+
+def restored(text: str) -> str:
+    """Return a cell without the apostrophe that `neutralised` put before it."""
+    return text[1:] if _MARKED.match(text) else text
+
+
+def csv_text(table: pd.DataFrame, index: bool = False) -> str:
+    """Return a table as CSV in which no cell, name of a column or name of a row is a formula, see `neutralised`.
+
+    Args:
+        table: Numbers are written so that they read back the same.
+        index: Whether the names of the rows are the first column.
+    """
+    named = table.reset_index() if index else table
+    columns = {
+        neutralised(str(name)): column
+        if pd.api.types.is_numeric_dtype(column)
+        else pd.Series([_on_text(neutralised, cell) for cell in column], column.index, dtype=object)
+        for name, column in named.items()
+    }
+    return pd.DataFrame(columns, index=named.index).to_csv(index=False, lineterminator="\n")
+
+
+def without_marks(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of ours as it was before `csv_text`."""
+    columns = {
+        restored(str(name)): column
+        if pd.api.types.is_numeric_dtype(column)
+        else pd.Series([_on_text(restored, cell) for cell in column], column.index, column.dtype)
+        for name, column in table.items()
+    }
+    return pd.DataFrame(columns, index=table.index)
 
 
 def says_simulated(table: pd.DataFrame) -> bool:
@@ -105,6 +163,23 @@ def listed(ids: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in ids[:10]) + more
 
 
+def check_size(path: Path, rows: int, columns: int, error: type[MilError]) -> None:
+    """Check that a table is no larger than memory allows.
+
+    Raises:
+        error: It has too many rows, columns or cells.
+    """
+    for amount, most, what in ((rows, MOST_ROWS, "rows"), (columns, MOST_COLUMNS, "columns")):
+        if amount > most:
+            raise error(f"{path} has {amount} {what} or more, expected at most {most}")
+    if rows * columns > MOST_CELLS:
+        raise error(f"{path} has {rows} rows of {columns} columns, expected at most {MOST_CELLS} cells")
+
+
+def _on_text(change: Callable[[str], str], cell: object) -> object:
+    return change(cell) if isinstance(cell, str) else cell
+
+
 def _one_line(field: str) -> str:
     # A header is often broken over lines within its cell, which cannot be typed on a command line.
     return " ".join(field.split()) if len(field.splitlines()) > 1 else field.strip()
@@ -115,6 +190,7 @@ def _framed(path: Path, rows: list[list[str]], error: type[MilError]) -> pd.Data
         raise error(f"{path} is empty, expected a table with a header")
     header, *body = rows
     width = max(map(len, rows))
+    check_size(path, len(rows), width, error)
     unnamed = [place for place in range(width) if place >= len(header) or not header[place]]
     blank = {place for place in unnamed if not any(row[place] for row in body if place < len(row))}
     rows = [[field for place, field in enumerate(row) if place not in blank] for row in rows]
@@ -133,12 +209,18 @@ def _framed(path: Path, rows: list[list[str]], error: type[MilError]) -> pd.Data
 
 
 def _bytes(path: Path, error: type[MilError]) -> bytes:
+    packed = path.suffix.lower() == ".gz"
     try:
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if path.suffix.lower() == ".gz" else raw
+        if path.exists() and not path.is_file():
+            raise error(f"{path} cannot be read: it is no file")
+        with gzip.open(path) if packed else path.open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as wrong:
         reason = wrong.strerror if isinstance(wrong, OSError) and wrong.strerror else wrong
         raise error(f"{path} cannot be read: {reason}") from wrong
+    if len(raw) > MOST_BYTES:
+        raise error(f"{path}{' unpacks to' if packed else ' has'} more than {MOST_BYTES >> 20} MiB, expected a table")
+    return bytes(raw)
 
 
 def _text(path: Path, raw: bytes, error: type[MilError]) -> str:
@@ -154,13 +236,24 @@ def _rows(path: Path, text: str, error: type[MilError]) -> list[list[str]]:
     stated = re.match(r"sep=(.)\n", lines)  # Excel's own line for saying what separates the fields
     lines = lines[stated.end() :] if stated else lines
     try:
-        return _fields(lines, stated[1] if stated else _delimiter(lines))
+        return _bounded_fields(path, lines, stated[1] if stated else _delimiter(lines), error)
     except csv.Error as wrong:
         raise error(f"{path} is no CSV: {wrong}") from wrong
 
 
 def _fields(text: str, delimiter: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True))
+
+
+def _bounded_fields(path: Path, text: str, delimiter: str, error: type[MilError]) -> list[list[str]]:
+    rows, cells = list[list[str]](), 0
+    for row in csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True):
+        cells += len(row)
+        rows.append(row)
+        if len(row) > MOST_COLUMNS or len(rows) > MOST_ROWS + 1 or cells > MOST_CELLS:
+            check_size(path, len(rows), max(map(len, rows)), error)
+            raise error(f"{path} has {cells} cells or more, expected at most {MOST_CELLS}")
+    return rows
 
 
 def _delimiter(text: str) -> str:

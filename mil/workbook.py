@@ -4,7 +4,7 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, time
 from pathlib import Path
 from typing import Protocol
@@ -15,8 +15,12 @@ from openpyxl.utils.exceptions import InvalidFileException
 from mil.errors import MilError
 from mil.findings import Checked, Finding
 
-_LARGEST = 1 << 30
+_LARGEST = 1 << 29
 """Largest unpacked size of a workbook in bytes: far more than any clinical table, far less than memory."""
+_MOST_CELLS = 5_000_000
+"""Most cells that are read of a sheet: about half a minute."""
+_MOST_ROWS = (1 << 20) + 1
+"""Excel's own limit."""
 
 _BROKEN = (
     *(zipfile.BadZipFile, zlib.error, EOFError, OSError, InvalidFileException),
@@ -46,7 +50,8 @@ def rows(path: Path, raw: bytes, error: type[MilError]) -> Checked[list[list[str
     dates as `2024-05-01`, with their time where they have one.
 
     Raises:
-        error: A broken workbook, one with a password, one that unpacks to more than 1 GiB, or a cell with a formula.
+        error: A broken workbook, one with a password, one of more than 512 MiB unpacked or with too many
+            cells, or a cell with a formula.
     """
     try:
         texts, warnings = _table_sheet(path, raw, error)
@@ -59,7 +64,7 @@ def rows(path: Path, raw: bytes, error: type[MilError]) -> Checked[list[list[str
 def _table_sheet(path: Path, raw: bytes, error: type[MilError]) -> tuple[list[list[str]], tuple[Finding, ...]]:
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
         if (size := sum(entry.file_size for entry in archive.infolist())) > _LARGEST:
-            raise error(f"{path} unpacks to {size / 2**30:.1f} GiB, expected a table of less than 1 GiB")
+            raise error(f"{path} unpacks to {size / 2**30:.1f} GiB, expected a table of less than 0.5 GiB")
     book = load_workbook(io.BytesIO(raw), read_only=True)
     if not book.worksheets:
         raise error(f"{path} has no sheet, expected a table in the first one")
@@ -70,10 +75,22 @@ def _table_sheet(path: Path, raw: bytes, error: type[MilError]) -> tuple[list[li
     if len(book.worksheets) > 1:
         message = f"{path} has {len(book.worksheets)} sheets, only '{sheet.title}' is read"
         warnings = (Finding("warning", "sheets", message, len(book.worksheets)),)
-    return [_row(path, cells, error) for cells in sheet.iter_rows()], warnings
+    return list(_rows(path, sheet, error)), warnings
+
+
+def _rows(path: Path, sheet: "_Sheet", error: type[MilError]) -> Iterator[list[str]]:
+    amount = 0
+    for number, cells in enumerate(sheet.iter_rows(), start=1):
+        row = _row(path, cells, error)
+        amount += len(row)
+        if amount > _MOST_CELLS or number > _MOST_ROWS:
+            raise error(f"{path}, sheet '{sheet.title}' has more than {amount - 1} cells, expected a table of fewer")
+        yield row
 
 
 class _Sheet(Protocol):
+    @property
+    def title(self) -> str: ...
     def iter_rows(self) -> Iterable[Iterable[_Cell]]: ...
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mil.slide_names import family, patient_of
+from mil.slide_names import family, file_stem, patient_of
 
 LABELS = Path(os.environ.get("MIL_REAL_DATA", "no-real-data")) / "tcga_labels" / "clini_slide"
 
@@ -41,3 +41,22 @@ def test_patients_are_read_from_tcga_slide_tables() -> None:
         assert rows
         for row in rows:
             assert patient_of(row["FILENAME"]) == row["PATIENT"][:12], path
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../x", "..", ".", "", "a/b", "a\\b", "a%2Fb", "x\n", ".hidden", "con", "NUL.h5", "é" * 300, "e\u0301", "é"],
+)
+def test_a_file_of_any_id_stays_in_its_folder_and_is_that_id_s_alone(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "in" / f"{file_stem(name)}.csv"
+    path.parent.mkdir()
+    path.write_text("x")
+    assert path.resolve().parent == (tmp_path / "in").resolve()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
+
+
+def test_two_ids_have_two_files_and_usual_ids_their_own_names() -> None:
+    names = ["a/b", "a\\b", "a%2Fb", "a b", "ab", "é", "e\u0301", "x" * 400, "x" * 401, "", "%"]
+    assert len({file_stem(name) for name in names}) == len(names)
+    for name in ("TCGA-A1-A0SK-01Z-00-DX1.A44D70FA-4D96", "S 1 (2)", "Müller_3"):
+        assert file_stem(name) == name

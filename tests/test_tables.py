@@ -1,13 +1,16 @@
+import csv
 import gzip
+import os
 from pathlib import Path
 
+import openpyxl
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mil.errors import CohortError, SplitError
-from mil.tables import is_missing, listed, read_table, require
+from mil.tables import csv_text, is_missing, listed, neutralised, read_table, require, restored, without_marks
 
 PLAIN = b"patient,slide,label\n001,a,1E5\n1E5,b,NA\n"
 
@@ -137,3 +140,61 @@ def test_missing_column_error_names_columns_and_the_nearest(tmp_path: Path) -> N
 def test_list_of_ids_stops_at_ten() -> None:
     assert listed(["a", "b"]) == "'a', 'b'"
     assert listed([str(number) for number in range(13)]).endswith("'8', '9' and 3 more")
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=HYPERLINK(1)", "'=HYPERLINK(1)"),
+        ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(1)", "'@SUM(1)"),
+        ("\t=1+1", "'\t=1+1"),
+        ("＝1+1", "'＝1+1"),
+        ("'=x", "''=x"),
+        ("-1.5e-3", "-1.5e-3"),
+        ("-", "-"),
+        ("'60", "'60"),
+        ("TCGA-1=2", "TCGA-1=2"),
+    ],
+)
+def test_no_cell_of_ours_is_a_formula_and_each_reads_back(text: str, cell: str, tmp_path: Path) -> None:
+    assert neutralised(text) == cell
+    assert restored(cell) == text
+    table = pd.DataFrame({"patient": [text, "P1"], text: ["a", "b"], "score": [-0.1 - 0.2, 1.0]})
+    path = tmp_path / "own.csv"
+    path.write_text(csv_text(table), encoding="utf-8")
+    with path.open(newline="", encoding="utf-8") as file:
+        header, first, _ = csv.reader(file)
+    assert (header[1], first[0], float(first[2])) == (cell, cell, -0.1 - 0.2)
+    pd.testing.assert_frame_equal(without_marks(pd.read_csv(path, float_precision="round_trip")), table)
+    if text == text.strip():
+        assert list(read_table(path)["patient"]) == [text, "P1"]
+
+
+def test_small_files_of_huge_tables_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = tmp_path / "c.csv.gz"
+    with gzip.open(bomb, "wb", 1) as file:
+        for _ in range(30):
+            file.write(b"\0" * (10 << 20))
+    with pytest.raises(CohortError, match="unpacks to more than 256 MiB"):
+        read_table(bomb)
+    wide = write(tmp_path, (",".join(f"c{at}" for at in range(17_000)) + "\n").encode())
+    with pytest.raises(CohortError, match="expected at most 16384"):
+        read_table(wide)
+    monkeypatch.setattr("mil.tables.MOST_CELLS", 50)
+    with pytest.raises(CohortError, match="expected at most 50 cells"):
+        read_table(write(tmp_path, b"a,b\n" + b"1,2\n" * 30))
+    monkeypatch.setattr("mil.workbook._MOST_CELLS", 50)
+    book = openpyxl.Workbook()
+    for _ in range(30):
+        book.active.append(["a", "b"])  # type: ignore[union-attr]
+    book.save(tmp_path / "c.xlsx")
+    with pytest.raises(CohortError, match=r"more than \d+ cells"):
+        read_table(tmp_path / "c.xlsx")
+
+
+def test_a_pipe_is_no_table(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(CohortError, match="it is no file"):
+        read_table(tmp_path / "pipe.csv")

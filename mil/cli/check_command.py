@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mil.cli.progress import bars
+from mil.errors import printable
 from mil.findings import Finding, raise_first_error
 from mil.splits.roles import ROLES
 from mil.study import split_file_findings
@@ -96,15 +97,15 @@ def _print_json(numbers: Mapping[str, object], findings: Sequence[Finding], unch
 def _print_table(lines: Mapping[str, str]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in lines.items():
-        table.add_row(name, value)
+        table.add_row(printable(name), printable(value))
     _print(table)
 
 
 def _print_sites(sites: Mapping[str, Mapping[str, int]]) -> None:
     classes = sorted({name for counts in sites.values() for name in counts})
-    table = Table("site", *classes, box=None, pad_edge=False)
+    table = Table("site", *map(printable, classes), box=None, pad_edge=False)
     for site, counts in sites.items():
-        table.add_row(site, *(str(counts.get(name, 0)) for name in classes))
+        table.add_row(printable(site), *(str(counts.get(name, 0)) for name in classes))
     _print("", table)
 
 
@@ -120,7 +121,7 @@ def _print_findings(findings: Sequence[Finding], unchecked: Sequence[str]) -> No
         lines.append(f"not checked, for want of what comes before: {', '.join(unchecked)}")
     if lines == [""]:
         lines.append("nothing is wrong")
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+    sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
 
 
 def _print(*renderables: Table | str) -> None:

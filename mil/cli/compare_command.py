@@ -18,6 +18,7 @@ from mil.report.figures.style import save, styled
 from mil.runs.leaderboard import Entry, against_best, groups, leaderboard
 from mil.runs.leaderboard_plot import draw_leaderboard
 from mil.runs.run import open_run, titles
+from mil.tables import csv_text
 
 WIDTH = 140
 """Width of a printed table in characters, unless the terminal is wider."""
@@ -51,7 +52,7 @@ def compare(runs: list[Path], out: Path | None = None, resamples: int | None = N
     for line in [*_notes(table), *(comparison.verdict for comparison in comparisons)]:
         sys.stdout.write(f"{line}\n")
     if out is not None:
-        files.write(out / "leaderboard.csv", table.to_csv(index=False))
+        files.write(out / "leaderboard.csv", csv_text(table))
         stored = [comparison.model_dump(mode="json") for comparison in comparisons]
         files.write_json(out / "comparison.json", {"schema": 3, "simulated": simulated, "comparisons": stored})
         with styled():

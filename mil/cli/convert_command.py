@@ -1,18 +1,22 @@
-"""`mil convert`."""
+"""`mil convert`: pack feature files, and say how they were understood."""
 
 import math
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mil.cli.progress import bars
 from mil.cohort.slide_resolutions import slide_mpps_in
-from mil.errors import ConfigError
-from mil.features.formats import Reading
+from mil.errors import ConfigError, printable
+from mil.features.formats import Header, Reading
 from mil.features.packed import Packed
 from mil.features.packing import Packing, pack
 from mil.features.store import FeatureStore
 
+_SHOWN = 5
+"""Different values that a line shows."""
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -28,10 +32,37 @@ def convert(
         raise ConfigError(f"--slide-mpp is {reading.slide_mpp:g}, expected micrometres a pixel, above 0")
     slide_mpps = None if slides_table is None else slide_mpps_in(slides_table)
     store = FeatureStore(source, reading=reading, slide_mpps=slide_mpps)
-    slides = store.usable(store.slides).require() if skip_bad else store.slides
+    slides = store.slides
+    if skip_bad:
+        reasons = store.unusable(slides)
+        slides = [slide for slide in slides if slide not in reasons]
+        sys.stderr.writelines(f"skipped: {printable(reason)}\n" for reason in reasons.values())
+        sys.stderr.write(f"skipped: {len(reasons)} of {len(store)} slides, which cannot be used\n" if reasons else "")
     with bars() as advance:
         packing = pack(store, out, slides, dtype, advance)
-    sys.stdout.writelines(f"{line}\n" for line in (*_summary(packing, out), str(out)))
+    lines = (*_summary(packing, out), *_understood(store.valid_headers(slides).values()), str(out))
+    sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
+
+
+def _understood(headers: Iterable[Header]) -> Iterator[str]:
+    """Yield producer, encoder, resolution and extent as the files were read, each value with its number of slides."""
+    headers = list(headers)
+    values = {
+        "producer": [header.producer for header in headers],
+        "encoder": [f"{header.encoder or 'not stated'}, {header.width} wide" for header in headers],
+        "resolution": [_measure(header.mpp, "micrometres a pixel") for header in headers],
+        "tile": [_measure(header.tile_px, "pixels wide") for header in headers],
+        "extent": [_measure(header.extent, "level-0 pixels") for header in headers],
+        "positions": ["level-0 coordinates" if header.has_coords else "none" for header in headers],
+    }
+    for name, stated in values.items():
+        counts = Counter(stated).most_common()
+        shown = "; ".join(f"{value} ({count} slides)" if len(counts) > 1 else value for value, count in counts[:_SHOWN])
+        yield f"{name}: {shown}{f'; and {len(counts) - _SHOWN} more' if len(counts) > _SHOWN else ''}"
+
+
+def _measure(value: float | None, unit: str) -> str:
+    return "not stated" if value is None else f"{value:.4g} {unit}"
 
 
 def _summary(packing: Packing, out: Path) -> list[str]:

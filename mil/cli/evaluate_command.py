@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -49,6 +49,12 @@ Group = Annotated[str | None, typer.Option(help="column of folds; scores of diff
 Role = Annotated[str | None, typer.Option(help="column of roles: train, select, report")]
 Share = Annotated[float | None, typer.Option(help="sensitivity or specificity of a threshold set on select rows")]
 Out = Annotated[Path | None, typer.Option(help="folder for report.json, report.html and figures")]
+OnBad = Annotated[
+    Literal["error", "skip"],
+    typer.Option(
+        "--on-bad", help="slides that are missing, unreadable, empty or not finite: error, or skip and say which"
+    ),
+]
 Resamples = Annotated[int | None, typer.Option(min=1, help="bootstrap resamples [2000]")]
 
 Attach = Annotated[bool, typer.Option("--attach", help="add the result to a released folder as external validation")]
@@ -116,6 +122,7 @@ def evaluate(
     simulated: Simulated = False,
     trained: Trained = None,
     date: Date = None,
+    on_bad: OnBad = "error",
     key: Key = None,
 ) -> None:
     """Evaluate a run, a checkpoint on a new cohort, or predictions of any software.
@@ -144,7 +151,9 @@ def evaluate(
         sensitivity=sensitivity,
         specificity=specificity,
     )
-    external = _given(cohort=cohort, features=features, slides=slides, key=key)
+    external = _given(
+        cohort=cohort, features=features, slides=slides, key=key, on_bad=None if on_bad == "error" else on_bad
+    )
     attachment = _attachment(attach, name, centre, dates, simulated, trained, date)
     if (run is None) == (predictions is None):
         raise ConfigError("mil evaluate: expected a run folder, a checkpoint or --predictions, one of them")
@@ -164,7 +173,7 @@ def evaluate(
         return
     if features is None or out is None:
         raise ConfigError("--cohort: expected --features and --out beside it")
-    _evaluate_checkpoint(resolve(str(run)), cohort, features, slides, out, resamples, attachment, key)
+    _evaluate_checkpoint(resolve(str(run)), cohort, features, slides, out, resamples, attachment, key, on_bad)
 
 
 def _attachment(
@@ -193,7 +202,7 @@ def _given(**options: object) -> list[str]:
 
 def _refuse(options: list[str], reason: str) -> None:
     if options:
-        raise ConfigError(f"--{options[0]}: {reason}")
+        raise ConfigError(f"--{options[0].replace('_', '-')}: {reason}")
 
 
 def _evaluate_run(folder: Path) -> None:
@@ -211,6 +220,7 @@ def _evaluate_checkpoint(
     resamples: int | None,
     attachment: "Attachment | None",
     key: Path | None,
+    on_bad: Literal["error", "skip"],
 ) -> None:
     from mil import checkpoint
     from mil.runs.evaluate import RESAMPLES, evaluate_checkpoint
@@ -220,12 +230,19 @@ def _evaluate_checkpoint(
     loaded = checkpoint.load(folder)
     if attachment is not None:
         attachment.check(loaded)
-    evaluated = evaluate_checkpoint(loaded, cohort, features, slides, out, resamples or RESAMPLES)
+    evaluated = evaluate_checkpoint(loaded, cohort, features, slides, out, resamples or RESAMPLES, on_bad)
     _print_report(evaluated.report)
-    _print(f"withheld: {evaluated.report.about.withheld}", str(out))
+    _print(f"withheld: {evaluated.report.about.withheld}", *_skipped_lines(evaluated), str(out))
     if attachment is not None:
         version = attachment.attach(folder, evaluated)
         _print(f"attached as external validation of {loaded.manifest.tool.name} {version}", str(folder))
+
+
+def _skipped_lines(evaluated: "EvaluatedCohort") -> list[str]:
+    if evaluated.skipped.empty:
+        return []
+    patients = f"{len(evaluated.skipped)} patients with slides that cannot be used"
+    return [f"skipped: {patients}, {evaluated.without_slides} of them have no result; see skipped.csv"]
 
 
 def _evaluate_table(path: Path, columns: "PredictionColumns", out: Path | None, resamples: int | None) -> None:

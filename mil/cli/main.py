@@ -14,10 +14,10 @@ from mil import __version__
 from mil.cli import zoo_commands
 from mil.cli.complete import group_or_value, groups_help
 from mil.cli.error_lines import one_line
-from mil.cli.evaluate_command import Slides, evaluate
+from mil.cli.evaluate_command import OnBad, Slides, evaluate
 from mil.cli.examples import FIRST_DAY, epilog
 from mil.cli.explain_command import explain
-from mil.errors import MilError
+from mil.errors import MilError, printable
 
 if TYPE_CHECKING:
     from mil.study.run_config import RunConfig
@@ -83,7 +83,7 @@ def _speak() -> None:
 
 class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
+        line = printable(super().format(record))
         return f"warning: {line}" if record.levelno >= logging.WARNING else line
 
 
@@ -193,9 +193,8 @@ def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="a folder of feature files")],
     out: Annotated[Path, typer.Argument(help="the packed file to write, .h5")],
     dtype: Annotated[str | None, typer.Option(help="float16, float32 or bfloat16; default: as stored")] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="leave out unreadable slides and report their number")
-    ] = False,
+    on_bad: OnBad = "error",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", hidden=True, help="the same as --on-bad skip")] = False,
     layout: Layout = None,
     batch_axis: BatchAxis = False,
     slide_mpp: SlideMpp = None,
@@ -208,7 +207,8 @@ def convert(
     from mil.cli import convert_command
     from mil.features.formats import Reading
 
-    convert_command.convert(source, out, dtype, skip_bad, Reading(layout, batch_axis, slide_mpp, table), slides)
+    skip = skip_bad or on_bad == "skip"
+    convert_command.convert(source, out, dtype, skip, Reading(layout, batch_axis, slide_mpp, table), slides)
 
 
 @app.command(context_settings=PASS_ON, epilog=groups_help())
@@ -316,6 +316,7 @@ def predict(
     feature_table: Annotated[
         str | None, typer.Option("--table", help="which of several tables of features in one file is read")
     ] = None,
+    on_bad: OnBad = "error",
     allow: Annotated[
         list[str] | None, typer.Option(help="a class outside this package that the checkpoint may import")
     ] = None,
@@ -325,7 +326,7 @@ def predict(
     from mil import api, files
     from mil.cards import SIMULATED
     from mil.output_places import check_output_file
-    from mil.tables import says_simulated
+    from mil.tables import csv_text, says_simulated
 
     check_output_file(out, [features, cohort, slides, *map(Path, checkpoint)])
     if len(checkpoint) > 1 and tiles is not None:
@@ -340,12 +341,13 @@ def predict(
         batch_axis=batch_axis,
         slide_mpp=slide_mpp,
         feature_table=feature_table,
+        on_bad=on_bad,
         allow=allow or (),
         key=key,
     )
     if says_simulated(table):
         typer.echo(SIMULATED, err=True)
-    files.write(out, table.to_csv(index=False))
+    files.write(out, csv_text(table))
     typer.echo(str(out))
 
 

@@ -237,12 +237,19 @@ class FeatureStore:
     def usable(self, slides: Iterable[str]) -> Checked[list[str]]:
         """Return the slides that can be read, have tiles and are finite, and a warning that counts the others."""
         ids = list(slides)
-        reasons = {slide: reason for slide in ids if (reason := self._error_of(slide))}
+        reasons = self.unusable(ids)
         usable = [slide for slide in ids if slide not in reasons]
         if not reasons:
             return Checked(usable)
-        message = f"{len(reasons)} of {len(ids)} slides cannot be used; the first: {next(iter(reasons.values()))}"
-        return Checked(usable, (Finding("warning", "unusable", message, len(reasons)),))
+        message = (
+            f"{len(reasons)} of {len(ids)} slides cannot be used and are left out; the first: "
+            f"{next(iter(reasons.values()))}"
+        )
+        return Checked(usable, (Finding.of_items("warning", "unusable", message, reasons),))
+
+    def unusable(self, slides: Iterable[str]) -> dict[str, str]:
+        """Return, of slides that cannot be read, have no tiles or are not finite, why; every slide is read."""
+        return {slide: reason for slide in slides if (reason := self._error_of(slide))}
 
     def _error_of(self, slide: str) -> str:
         try:

@@ -36,6 +36,7 @@ from mil.endpoints.endpoint import Endpoint
 from mil.errors import CheckpointError
 from mil.features.formats import Reading
 from mil.fitted.withholding import WITHHELD, withhold
+from mil.inference.bad_slides import SKIPPED, OnBad
 from mil.inference.predict import predict
 from mil.stats.weights import ratio
 
@@ -52,6 +53,7 @@ def ensemble(
     slides: Path | None = None,
     workers: int = 0,
     reading: Reading | None = None,
+    on_bad: OnBad = "error",
 ) -> pd.DataFrame:
     """Return the mean scores of the members with their spreads; arguments and errors are those of `predict`.
 
@@ -61,8 +63,9 @@ def ensemble(
         CheckpointError: as in `same_tool`.
     """
     same_tool(checkpoints)
-    tables = [predict(member, features, cohort, slides, None, workers, reading) for member in checkpoints]
-    return combined([member.endpoint for member in checkpoints], tables)
+    tables = [predict(member, features, cohort, slides, None, workers, reading, on_bad) for member in checkpoints]
+    mean = combined([member.endpoint for member in checkpoints], tables)
+    return mean.assign(**{SKIPPED: tables[0][SKIPPED]}) if SKIPPED in tables[0] else mean
 
 
 def same_tool(checkpoints: Sequence[Checkpoint]) -> None:

@@ -23,6 +23,7 @@ from mil.fitted.calibration_check import fit_where_it_helps
 from mil.fitted.calibrators import LOCAL, Calibrator, calibrated_name, raw_and_calibrated
 from mil.fitted.decision_rules import STATED, Decision, on_calibrated_columns, recalibrate
 from mil.fitted.withholding import WITHHELD
+from mil.inference.bad_slides import SKIPPED, OnBad
 from mil.inference.predict import predict
 from mil.tables import listed
 
@@ -40,10 +41,19 @@ class Labelled(NamedTuple):
     """the clinical table, by patient"""
     withheld: int
     """patients without a result, who are not in `table`"""
+    skipped: pd.DataFrame
+    """slides that were left out as they cannot be used: `patient` and `skipped`, which names them and says why"""
+    without_slides: int
+    """patients with a label none of whose slides can be used, who are not in `table`"""
 
 
 def labelled(
-    checkpoint: Checkpoint, features: Path, cohort: Path, slides: Path | None = None, reading: Reading | None = None
+    checkpoint: Checkpoint,
+    features: Path,
+    cohort: Path,
+    slides: Path | None = None,
+    reading: Reading | None = None,
+    on_bad: OnBad = "error",
 ) -> Labelled:
     """Predict a cohort and return the predictions with its targets.
 
@@ -61,8 +71,13 @@ def labelled(
         labelled=endpoint.has_target,
         declared=endpoint.declared_words,
     ).require()
-    scores = predict(checkpoint, features, cohort, slides=slides, reading=reading).astype({"patient": str})
+    scores = predict(checkpoint, features, cohort, slides=slides, reading=reading, on_bad=on_bad).astype(
+        {"patient": str}
+    )
     scores = scores[scores["patient"].isin(labels.patients.index)].reset_index(drop=True)
+    skipped = scores[["patient", SKIPPED]] if SKIPPED in scores else pd.DataFrame(columns=["patient", SKIPPED])
+    unread = scores["tiles"] == 0
+    scores = scores[~unread].drop(columns=SKIPPED, errors="ignore").reset_index(drop=True)
     withheld = scores.get(WITHHELD, pd.Series("", index=scores.index)) != ""
     results = scores[~withheld].reset_index(drop=True)
     if results.empty:
@@ -71,7 +86,7 @@ def labelled(
     head = results[["patient"]].assign(fold=EXTERNAL_FOLD, role="report")
     table = pd.concat([head, targets, results.drop(columns=["patient", WITHHELD], errors="ignore")], axis=1)
     clinic = labels.table.drop(columns="slide").drop_duplicates("patient").set_index("patient")
-    return Labelled(table, clinic, int(withheld.sum()))
+    return Labelled(table, clinic, int(withheld.sum()), skipped[skipped[SKIPPED] != ""], int(unread.sum()))
 
 
 def with_new_cut(

@@ -16,7 +16,7 @@ from torch import Tensor
 from mil import files
 from mil.bags import Bags
 from mil.checkpoint import Checkpoint
-from mil.cohort.clinical_table import Cohort, without_files
+from mil.cohort.clinical_table import Cohort
 from mil.cohort.slide_resolutions import slide_mpps
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import CheckpointError
@@ -24,10 +24,13 @@ from mil.features.batches import BagDataset, loader
 from mil.features.formats import Reading
 from mil.features.geometry import Expected
 from mil.features.store import FeatureStore
-from mil.findings import log_warnings, raise_first_error
+from mil.findings import log_warnings
 from mil.fitted.withholding import RowBags
+from mil.inference.bad_slides import OnBad, naming_the_option, with_skipped, without_bad_slides
 from mil.inference.provenance import ORIGIN_FILE, origin
 from mil.models.mil_model import MILModel, Output
+from mil.slide_names import file_stem
+from mil.tables import csv_text
 
 Watch = Callable[[int, Bags, Output], object]
 
@@ -82,6 +85,7 @@ def predict(
     tiles: Path | None = None,
     workers: int = 0,
     reading: Reading | None = None,
+    on_bad: OnBad = "error",
 ) -> pd.DataFrame:
     """Return a table of predictions: one row for each patient of the cohort, or for each slide without a cohort.
 
@@ -96,6 +100,8 @@ def predict(
             the bag; `origin.json` there says which tool they come from.
         workers: Processes that read ahead.
         reading: How files that leave it open are read; None reads them as in training.
+        on_bad: Whether slides that are missing, unreadable, empty or not finite are an error or left out; where some
+            are left out the column `skipped` names them, and patients without another slide have no score.
 
     Raises:
         CheckpointError: `tiles` for a model without attention, or no cohort for a model with covariates.
@@ -103,8 +109,10 @@ def predict(
         FeatureError: slides without features, with features of another encoder, or of tiles of another size.
     """
     store = FeatureStore(features, checkpoint.encoder, (), reading or checkpoint.reading, expected_geometry(checkpoint))
-    table = cohort_of(store, cohort, slides, checkpoint)
-    store.resolve(list(table.table["slide"])).require()
+    everyone = cohort_of(store, cohort, slides, checkpoint)
+    table, reasons = without_bad_slides(everyone, store, on_bad)
+    with naming_the_option(on_bad):
+        store.resolve(list(table.table["slide"])).require()
     bags = table.bags(checkpoint.manifest.data.bag)
     covariates = checkpoint.covariates
     encoded = None if covariates is None else covariates.encode(table.patients.loc[bags["patient"]])
@@ -113,12 +121,14 @@ def predict(
     watches = [] if tiles is None else [_tile_writer(dataset, tiles, checkpoint)]
     if checkpoint.manifest.fitted.novelty is not None:
         watches.append(lambda index, bags, output: means.append(mean(bags)))
-    by_bag = logits(checkpoint.model, dataset, workers, lambda *bag: [watch(*bag) for watch in watches])
+    with naming_the_option(on_bad):
+        by_bag = logits(checkpoint.model, dataset, workers, lambda *bag: [watch(*bag) for watch in watches])
     patients = table.patients.index
     out = pd.DataFrame({"slide" if cohort is None else "patient": patients})
     out["tiles"] = _tiles(dataset, bags["patient"], patients)
     out = out.assign(**decoded(checkpoint.endpoint, per_patient(by_bag, bags["patient"], patients)))
-    return checkpoint.manifest.fitted.apply(out, _row_bags(dataset, bags, patients, means))
+    predictions = checkpoint.manifest.fitted.apply(out, _row_bags(dataset, bags, patients, means))
+    return with_skipped(predictions, everyone, reasons)
 
 
 def _tiles(dataset: BagDataset, patient: "pd.Series[str]", patients: pd.Index) -> NDArray[np.int64]:
@@ -160,7 +170,6 @@ def cohort_of(store: FeatureStore, path: Path | None, slides: Path | None, check
         columns = () if covariates is None else covariates.columns
         words = checkpoint.words_of(columns)
         cohort = Cohort.read(path, covariates=columns, slides=slides, words=words).require()
-        raise_first_error(without_files(cohort.table, store.slides))
         store.set_resolutions(slide_mpps(slides or path, cohort.table).require())
         if covariates is not None:
             log_warnings(covariates.check(cohort.patients))
@@ -185,7 +194,7 @@ def _tile_writer(dataset: BagDataset, folder: Path, checkpoint: Checkpoint) -> W
         start = 0
         for slide in dataset.slides[index]:
             end = start + dataset.store.header(slide).tiles
-            table.iloc[start:end].to_csv(folder / f"{slide}.csv", index=False)
+            files.write(folder / f"{file_stem(slide)}.csv", csv_text(table.iloc[start:end]))
             start = end
 
     return write

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from mil.errors import PredictionsError
+from mil.tables import without_marks
 
 
 def read(path: Path, text: Collection[str] = ()) -> pd.DataFrame:
@@ -20,6 +21,6 @@ def read(path: Path, text: Collection[str] = ()) -> pd.DataFrame:
     """
     types = dict.fromkeys(("patient", *text), str)
     try:
-        return pd.read_csv(path, dtype=types, keep_default_na=False, float_precision="round_trip")
+        return without_marks(pd.read_csv(path, dtype=types, keep_default_na=False, float_precision="round_trip"))
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise PredictionsError(f"{path}: is no table of predictions: {' '.join(str(error).split())}") from None

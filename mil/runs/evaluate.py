@@ -9,6 +9,7 @@ import pandas as pd
 from mil import files
 from mil.checkpoint import Checkpoint
 from mil.endpoints.endpoint import Endpoint
+from mil.inference.bad_slides import OnBad
 from mil.inference.external import labelled
 from mil.inference.provenance import with_origin
 from mil.output_places import check_output_folder
@@ -22,11 +23,12 @@ from mil.report.sections.discrimination import Discrimination
 from mil.runs.describe import FIGURES, REPORT, describe, describe_run, external
 from mil.runs.looks import FILE, count_look
 from mil.study.tool import Tool
-from mil.tables import SIMULATED_COLUMN, says_simulated
+from mil.tables import SIMULATED_COLUMN, csv_text, says_simulated
 
 OF_PROBABILITIES = ("calibration", "utility", "conformal")
 """Sections that mean nothing where a score only orders patients."""
 RESAMPLES = 2000
+SKIPPED_FILE = "skipped.csv"
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,25 @@ class EvaluatedCohort:
         report: The report.
         table: patient, targets, scores and what follows from them.
         simulated: Whether the cohort's table says that its patients are simulated.
+        skipped: Patients with slides that were left out: `patient` and `skipped`, which says which and why.
+        without_slides: Number of patients with a label who are not in the table as no slide of them can be used.
     """
 
     report: Report
     table: pd.DataFrame
     simulated: bool
+    skipped: pd.DataFrame
+    without_slides: int
 
 
 def evaluate_checkpoint(
-    checkpoint: Checkpoint, cohort: Path, features: Path, slides: Path | None, out: Path, resamples: int = RESAMPLES
+    checkpoint: Checkpoint,
+    cohort: Path,
+    features: Path,
+    slides: Path | None,
+    out: Path,
+    resamples: int = RESAMPLES,
+    on_bad: OnBad = "error",
 ) -> EvaluatedCohort:
     """Evaluate a checkpoint on a cohort that it was not trained on; nothing is fitted to the cohort.
 
@@ -81,20 +93,30 @@ def evaluate_checkpoint(
         slides: Table of slides, if the cohort has one row per patient.
         out: Folder for predictions.csv, report.json, report.html and figures.
         resamples: Bootstrap resamples.
+        on_bad: Whether slides that cannot be used are an error or left out; `skipped.csv` then names them.
 
     Raises:
         MilError: `out` holds something else, or checkpoint, features and cohort do not fit.
     """
     check_output_folder(out, [cohort, features, slides, checkpoint.folder], FILE)
-    predictions = labelled(checkpoint, features, cohort, slides)
+    predictions = labelled(checkpoint, features, cohort, slides, on_bad=on_bad)
     evaluation, report = external(checkpoint, predictions, resamples)
     table = with_origin(predictions.table, [checkpoint])
     table[SIMULATED_COLUMN] = report.about.simulated  # the cohort may be, where the weights are not
-    files.write(out / "predictions.csv", table.to_csv(index=False))
+    files.write(out / "predictions.csv", csv_text(table))
+    (out / SKIPPED_FILE).unlink(missing_ok=True)
+    if len(predictions.skipped):
+        files.write(out / SKIPPED_FILE, csv_text(predictions.skipped))
     report = report.model_copy(update={"looks": count_look(out, "evaluate --cohort")})
     shutil.rmtree(out / FIGURES, ignore_errors=True)
     describe(evaluation, report, out, f"{checkpoint.manifest.tool.title}, on {cohort.name}")
-    return EvaluatedCohort(report, predictions.table, says_simulated(predictions.patients))
+    return EvaluatedCohort(
+        report,
+        predictions.table,
+        says_simulated(predictions.patients),
+        predictions.skipped,
+        predictions.without_slides,
+    )
 
 
 def evaluate_table(

@@ -19,7 +19,7 @@ from mil.study.pipeline import prepare_study, split_study
 from mil.study.rehearsal import rehearse
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
-from mil.tables import SIMULATED_COLUMN
+from mil.tables import SIMULATED_COLUMN, csv_text
 from mil.training.train import train
 
 logger = logging.getLogger("mil")
@@ -119,7 +119,7 @@ def _write_inputs(config: RunConfig, study: Study, split: Split, folder: Path) -
     split.write(folder / SPLIT)
     patients = one_row_per_patient(study.cohort.table)
     columns = [*used_columns(patients.columns, config.tool), *({SIMULATED_COLUMN} & set(patients.columns))]
-    files.write(folder / PATIENTS, patients[list(dict.fromkeys(columns))].to_csv())
+    files.write(folder / PATIENTS, csv_text(patients[list(dict.fromkeys(columns))], index=True))
     if study.truth is not None:
         files.write(folder / "oracle.csv", (study.truth / "truth.csv").read_bytes())
     write_config(folder / CONFIG, config)

@@ -13,6 +13,7 @@ from mil.runs.states import write_states
 from mil.runs.sweep_choice import choose, chosen_by_outer_fold, combine
 from mil.study.compose import read_config, write_config
 from mil.study.run_config import RunConfig
+from mil.tables import csv_text
 
 FOLDER = "selected"
 SHARED_OPTIONS = ("tool.endpoint", "tool.name", "data.cohort", "seed")
@@ -105,4 +106,4 @@ def _combined_config(runs: Iterable[Run]) -> RunConfig:
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:
-    files.write(path, table.to_csv(index=False))
+    files.write(path, csv_text(table))

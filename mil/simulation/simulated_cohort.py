@@ -20,7 +20,7 @@ from mil.simulation.patients import Patients, enrol
 from mil.simulation.simulated_encoder import Encoder, Shift, encode, encoder, patient_shift, shift_of
 from mil.simulation.targets.simulated_target import Target
 from mil.simulation.tissue import PHENOTYPES, SIGNALS, Tissue, grow, infiltrate, realised
-from mil.tables import SIMULATED_COLUMN
+from mil.tables import SIMULATED_COLUMN, csv_text
 
 GENERATOR = 3
 """Version of the generative model: a change of it makes cached cohorts anew."""
@@ -124,7 +124,7 @@ def write(simulation: Simulation, folder: Path) -> None:
     _write_truth(simulation.target, patients, shares, folder)
     cohort = patients.clinic.loc[np.repeat(patients.clinic.index, patients.slides)]
     cohort.insert(1, "slide", [slide for i in patients.clinic.index for slide in _slides(patients, i)])
-    cohort.assign(**{SIMULATED_COLUMN: "yes"}).to_csv(folder / "cohort.csv", index=False)
+    (folder / "cohort.csv").write_text(csv_text(cohort.assign(**{SIMULATED_COLUMN: "yes"})), encoding="utf-8")
 
 
 def cached(simulation: Simulation, root: Path) -> Path:
@@ -196,7 +196,7 @@ def _write_truth(
     oracle = target.oracle(np.array([share for share, _ in shares]))
     for place, column in enumerate(oracle, start=3):
         truth.insert(place, column, oracle[column])
-    truth.to_csv(folder / "truth.csv", index=False)
+    (folder / "truth.csv").write_text(csv_text(truth), encoding="utf-8")
 
 
 def _slides(patients: Patients, index: int) -> list[str]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from mil.errors import SplitError
 from mil.findings import Finding
-from mil.tables import listed, read_table, require
+from mil.tables import csv_text, listed, read_table, require
 
 ROLES = ("train", "select", "report")
 _SYNONYMS = {
@@ -74,8 +74,8 @@ class Split:
         return self.table.loc[chosen, "patient"].tolist()
 
     def write(self, path: Path) -> None:
-        """Write the canonical CSV, from which `digest` is computed."""
-        path.write_bytes(self._csv())
+        """Write the table as CSV."""
+        path.write_text(csv_text(self.table), encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path, patients: Sequence[str]) -> "Split":

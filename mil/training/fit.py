@@ -23,6 +23,7 @@ from mil.splits.folds import Split
 from mil.study import build
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
+from mil.tables import csv_text
 from mil.training.callbacks import Best, Last, Progress
 from mil.training.fold import Fold, predictions
 from mil.training.module import MILModule, feature_dtype
@@ -73,7 +74,7 @@ def fit(config: RunConfig, study: Study, split: Split, fold: Fold) -> None:
     fitted = FittedState.fit(config.tool, fold.endpoint, train_rows, select, bags)
     done = manifest(config, study, split, fold, model, fitted=fitted, outcome=outcome)
     checkpoint.save(fold.folder / "checkpoint", model.cpu().eval(), done)
-    files.write(fold.folder / "predictions.csv", table.to_csv(index=False))
+    files.write(fold.folder / "predictions.csv", csv_text(table))
     shutil.rmtree(last.parent)
 
 

@@ -12,6 +12,7 @@ from mil.report.prediction_files import read
 from mil.splits.folds import Split
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
+from mil.tables import csv_text
 from mil.training.baseline import linear_logits, mean_features
 from mil.training.fit import fit
 from mil.training.fold import Fold, cut, encoded, predictions
@@ -47,20 +48,20 @@ def train(config: RunConfig, study: Study, split: Split, folder: Path) -> None:
     if config.baseline:
         means = mean_features(study.store, list(study.bags["slides"]))
         baseline = pd.concat([_baseline(study, fold, means) for fold in folds])
-        files.write(folder / "baseline.csv", baseline.to_csv(index=False))
+        files.write(folder / "baseline.csv", csv_text(baseline))
     if config.baseline and study.covariates is not None:
         clinical = [(fold, encoded(study, fold.covariates, study.bags)) for fold in folds]
         baseline = pd.concat(
             [_baseline(study, fold, covariates.double()) for fold, covariates in clinical if covariates is not None]
         )
-        files.write(folder / "covariates.csv", baseline.to_csv(index=False))
+        files.write(folder / "covariates.csv", csv_text(baseline))
     for number, fold in enumerate(folds, 1):
         if not (fold.folder / "predictions.csv").exists():
             logger.info("fold %d of %d: %s", number, len(folds), _roles(fold))
             fit(config, study, split, fold)
     if several:
         table = pd.concat([read(fold.folder / "predictions.csv", study.endpoint.columns) for fold in folds])
-        files.write(folder / "predictions.csv", table.to_csv(index=False))
+        files.write(folder / "predictions.csv", csv_text(table))
 
 
 def _keep_in_memory(config: RunConfig, study: Study) -> None:

@@ -31,12 +31,20 @@ def refusal(mil: Mil, *words: str | Path) -> str:
 def test_it_says_how_much_there_is_and_prints_the_file_last(folder: Path, tmp_path: Path, mil: Mil) -> None:
     said = mil("convert", folder, tmp_path / "all.h5")
     assert (said.code, said.err) == (0, "")
-    first, second, last = said.out.splitlines()
+    first, second, *understood, last = said.out.splitlines()
     assert first == "3 slides, 1800 tiles, each read back and compared"
     before, after = sum(path.stat().st_size for path in folder.iterdir()), (tmp_path / "all.h5").stat().st_size
     assert re.fullmatch(
         rf"{before / 1000:.3g} kB before, {after / 1000:.3g} kB now: \d+% (smaller|larger); opens in \d+ ms", second
     )
+    assert understood == [
+        "producer: CLAM",
+        "encoder: not stated, 64 wide",
+        "resolution: not stated",
+        "tile: not stated",
+        "extent: not stated",
+        "positions: level-0 coordinates",
+    ]
     assert last == str(tmp_path / "all.h5")
     assert FeatureStore(Path(last)).slides == ["0", "1", "2"]
 
@@ -69,7 +77,11 @@ def test_unreadable_slides_are_refused_or_left_out_and_counted(folder: Path, tmp
     said = mil("convert", folder, tmp_path / "all.h5", "--skip-bad")
     assert said.code == 0
     assert said.out.startswith("2 slides, 1200 tiles")
-    assert said.err.startswith("warning: 1 of 3 slides cannot be used; the first: ")
+    first, second = said.err.splitlines()
+    assert first.startswith("skipped: ")
+    assert "1.h5 cannot be read as HDF5" in first
+    assert second == "skipped: 1 of 3 slides, which cannot be used"
+    assert mil("convert", folder, tmp_path / "same.h5", "--on-bad", "skip").err == said.err
     assert Packed(tmp_path / "all.h5").slides == ["0", "2"]
 
 

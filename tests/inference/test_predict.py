@@ -177,3 +177,98 @@ def test_missing_features_and_a_modified_checkpoint_are_refused(
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert "README.md is not the file" in result.err
     assert not (tmp_path / "s.csv").exists()
+
+
+@pytest.fixture
+def damaged(hospital: Path, tmp_path: Path) -> tuple[Path, Path, list[str]]:
+    """A copy of the cohort in which one slide has a NaN, one is missing and one is empty: table, features, slides."""
+    shutil.copytree(hospital / "features", tmp_path / "features")
+    table = slide_table(hospital).drop_duplicates("patient").head(8)
+    table.to_csv(tmp_path / "cohort.csv", index=False)
+    bad = sorted(table["slide"])[:3]
+    paths = [next((tmp_path / "features").rglob(f"{slide}*.h5")) for slide in bad]
+    with h5py.File(paths[0], "r+") as file:
+        file["features"][..., 0, 0] = float("nan")
+    paths[1].unlink()
+    paths[2].write_bytes(b"")
+    return tmp_path / "cohort.csv", tmp_path / "features", bad
+
+
+def test_bad_slides_are_an_error_that_names_the_option_or_are_skipped_and_named(
+    real_run: Path, damaged: tuple[Path, Path, list[str]], tmp_path: Path, mil: Mil
+) -> None:
+    cohort, features, bad = damaged
+    words = ["predict", real_run / "checkpoint", "--features", features, "--cohort", cohort, "--out"]
+    refused = mil(*words, tmp_path / "a.csv")
+    assert refused.code == 2
+    assert "--on-bad skip" in refused.err
+    assert not (tmp_path / "a.csv").exists()
+    skipped = mil(*words, tmp_path / "b.csv", "--on-bad", "skip")
+    assert skipped.code == 0, skipped.err
+    assert "3 of 8 slides cannot be used and are left out, and with them 3 patients" in skipped.err
+    assert all(repr(slide) in skipped.err for slide in bad)
+    table = read(tmp_path / "b.csv").set_index("patient")
+    without = table[table["skipped"] != ""]
+    assert len(table) == 8
+    assert sorted(reason.partition(":")[0] for reason in without["skipped"]) == bad
+    assert (without["tiles"] == 0).all()
+    assert (without[["call", SCORE]] == "").all(axis=None)
+    alone = read(real_run / "predictions.csv").set_index("patient")
+    rest = table.drop(without.index)
+    assert rest[SCORE].astype(float).between(0, 1).all()
+    assert set(rest.index) < set(alone.index)
+
+
+def test_a_patient_is_predicted_by_the_slides_that_are_left(real_run: Path, hospital: Path, tmp_path: Path) -> None:
+    loaded = checkpoint.load(real_run / "checkpoint")
+    table = slide_table(hospital)
+    patient = table["patient"].value_counts().index[0]
+    table[table["patient"] == patient].to_csv(tmp_path / "whole.csv", index=False)
+    extra = pd.DataFrame({"patient": [patient], "slide": ["NOPE"]})
+    pd.concat([table[table["patient"] == patient], extra]).fillna("").to_csv(tmp_path / "more.csv", index=False)
+    whole = predict(loaded, hospital / "features", tmp_path / "whole.csv")
+    with_missing = predict(loaded, hospital / "features", tmp_path / "more.csv", on_bad="skip")
+    assert with_missing[SCORE].tolist() == whole[SCORE].tolist()
+    assert with_missing["skipped"].tolist() == ["NOPE: no feature file"]
+
+
+def test_where_no_slide_is_left_nothing_is_written(real_run: Path, hospital: Path, tmp_path: Path) -> None:
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features" / "a.h5").write_bytes(b"")
+    with pytest.raises(FeatureError, match="none of 1 slides can be used"):
+        predict(checkpoint.load(real_run / "checkpoint"), tmp_path / "features", on_bad="skip")
+
+
+def test_evaluation_elsewhere_skips_bad_slides_and_lists_them(
+    real_run: Path, hospital: Path, tmp_path: Path, mil: Mil
+) -> None:
+    table = slide_table(hospital)
+    single = table[~table["patient"].duplicated(keep=False)]
+    gone = single["slide"].iloc[0]
+    shutil.copytree(hospital / "features", tmp_path / "features")
+    next((tmp_path / "features").rglob(f"{gone}*.h5")).unlink()
+    words = ["evaluate", real_run / "checkpoint", "--cohort", hospital / "cohort.csv", "--features"]
+    more = ["--out", tmp_path / "out", "--resamples", "20"]
+    assert "--on-bad skip" in mil(*words, tmp_path / "features", *more).err
+    done = mil(*words, tmp_path / "features", *more, "--on-bad", "skip")
+    assert done.code == 0, done.err
+    assert "skipped: 1 patients with slides that cannot be used, 1 of them have no result" in done.out
+    assert pd.read_csv(tmp_path / "out" / "skipped.csv")["skipped"].tolist() == [f"{gone}: no feature file"]
+    assert len(read(tmp_path / "out" / "predictions.csv")) == table["patient"].nunique() - 1
+
+
+def test_tables_of_tiles_stay_in_their_folder_whatever_the_slides_are_called(
+    real_run: Path, hospital: Path, tmp_path: Path
+) -> None:
+    source = next((hospital / "features").rglob("*.h5"))
+    (tmp_path / "features").mkdir()
+    for name in ("=1+1", "con"):
+        shutil.copy(source, tmp_path / "features" / f"{name}.h5")
+    table = predict(checkpoint.load(real_run / "checkpoint"), tmp_path / "features", tiles=tmp_path / "tiles")
+    assert sorted(table["slide"]) == ["=1+1", "con"]
+    assert {path.name for path in (tmp_path / "tiles").iterdir()} == {
+        "=1+1.csv",
+        "%63on.csv",
+        "%2E. x.csv",
+        "origin.json",
+    }
