@@ -19,6 +19,7 @@ from mil.explain.tile_scores import Array, ExplainedOutput, PatientScores, Slide
 from mil.features.batches import BagDataset, Draw
 from mil.features.formats import Reading
 from mil.features.store import FeatureStore
+from mil.inference.bad_slides import without_bad_slides
 from mil.inference.ensemble import same_tool
 from mil.inference.predict import cohort_of, expected_geometry
 
@@ -131,7 +132,7 @@ def read_bags(
     """
     expected = expected_geometry(checkpoint)
     store = FeatureStore(features, checkpoint.encoder, (), reading or checkpoint.reading, expected)
-    table = cohort_of(store, cohort, slides, checkpoint)
+    table, _ = without_bad_slides(cohort_of(store, cohort, slides, checkpoint), store)
     store.resolve(list(table.table["slide"])).require()
     bags = table.bags(checkpoint.manifest.data.bag)
     if patients is not None:
