@@ -1,7 +1,7 @@
 """A multiple-instance-learning model zoo with a training command line for computational pathology.
 
 Study, Run, Predictor: patients with features and targets; a finished run; a loaded tool.
-fit, evaluate, predict, load, create_model: functions; see `mil.api`.
+fit, evaluate, predict, load, create_model, explain: functions; see `mil.api` and `mil.explain.explain_bags`.
 endpoints, splits: what can be predicted, and how patients are divided.
 
 All of these are imported when they are first used: `import mil` loads no torch.
@@ -21,14 +21,27 @@ if TYPE_CHECKING:
     from mil.api import fit as fit
     from mil.api import load as load
     from mil.api import predict as predict
+    from mil.explain.explain_bags import explain as explain
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "Run", "Study", "create_model", "endpoints", "evaluate", "fit", "load", "predict", "splits"]
+__all__ = [
+    "Predictor",
+    "Run",
+    "Study",
+    "create_model",
+    "endpoints",
+    "evaluate",
+    "explain",
+    "fit",
+    "load",
+    "predict",
+    "splits",
+]
 
 
 def __getattr__(name: str) -> Any:
     """Import a name of the API when it is first used."""
-    if name in ("endpoints", "splits"):
+    if name in ("endpoints", "explain", "splits"):
         return import_module(f"mil.{name}")
     if name in __all__:
         return getattr(import_module("mil.api"), name)

@@ -23,18 +23,27 @@ class ReferenceTile:
     mean_of: str
 
 
-def reference_of(checkpoint: Checkpoint, dataset: BagDataset) -> ReferenceTile:
-    """Return the reference tile of a checkpoint.
+def stored_reference(checkpoint: Checkpoint) -> ReferenceTile | None:
+    """Return the reference tile that a checkpoint records; None for an older one that records none.
 
-    It is the mean of the training tiles, which a checkpoint records since version 0.2. Of older ones it is the mean of
-    the training bags' means where the checkpoint withholds unusual slides, else the mean of the given tiles, which is
-    logged: scores then depend on what else is explained.
+    It is the mean of the training tiles, recorded since version 0.2; of older checkpoints that withhold unusual slides
+    it is the mean of the training bags' means.
     """
     stored, novelty = checkpoint.manifest.data.mean_tile, checkpoint.manifest.fitted.novelty
     if stored is not None:
         return ReferenceTile(torch.from_numpy(unpacked(stored).astype(np.float32)), TRAINING)
     if novelty is not None and novelty.features is not None:
         return ReferenceTile(torch.from_numpy(novelty.features.space().mean.astype(np.float32)), BAGS)
+    return None
+
+
+def reference_of(checkpoint: Checkpoint, dataset: BagDataset) -> ReferenceTile:
+    """Return the reference tile of a checkpoint; of one that records none, the mean of the given tiles.
+
+    The latter is logged: scores then depend on what else is explained.
+    """
+    if (stored := stored_reference(checkpoint)) is not None:
+        return stored
     logger.warning(
         "%s: an older checkpoint without the mean of its training tiles: tiles are compared with the mean of the given "
         "%d bags; explain the same slides together, or train again",

@@ -135,7 +135,8 @@ class DTFD(MILModel):
 
     def _pool(self, distilled: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Pool distilled features `(j, e)` to `(b, e)`, and the attention `(j, 1)`."""
-        bags = Bags(distilled.detach(), tuple(sizes))
+        # constants in training only: explanations ask for the gradient of the whole prediction
+        bags = Bags(distilled.detach() if self.training else distilled, tuple(sizes))
         shares = bags.softmax(self.bag_score(bags.features))  # (j, 1)
         return bags.sum(bags.features, weight=shares), shares
 

@@ -1,0 +1,229 @@
+"""Measure how far maps can be believed, on patients that the model was not trained on.
+
+Deletion: tiles are removed in steps of 1%, most relevant first and least relevant first. A faithful map makes the
+output fall early where the most relevant go first, and late, or rise, where the least relevant do. The mean distance of
+the two curves is the symmetric relevance gain (J. Hense et al.: xMIL, NeurIPS 2024), here less that of random orders.
+Insertion is the same from no tiles upwards. Scores are taken with their sign: a tile against the output comes last.
+
+The model-randomisation check (J. Adebayo et al.: Sanity checks for saliency maps, NeurIPS 2018) compares the map with
+that of the same model whose weights were drawn anew, with the mean and spread of each tensor kept.
+"""
+
+import copy
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from mil.bags import Bags
+from mil.errors import ConfigError
+from mil.explain.coalitions import Coalitions
+from mil.explain.explained_model import ExplainedModel
+from mil.explain.methods import MethodOptions, Scorer
+from mil.models.mil_model import MILModel
+from mil.report.schema import Curve, Estimate
+from mil.report.sections.explanations import Faithfulness, MapFaithfulness
+from mil.stats import auroc
+from mil.stats.means import mean_of_patients
+
+Floats = NDArray[np.float64]
+STEPS = 100
+"""Steps of the curves: 1% of the tiles each."""
+CLOSED_ORDERS, ORDERS = 8, 2
+"""Random orders a bag: of weighted means of tiles, which cost nothing, and of other models."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _BagMeasures:
+    """The measures of one map of one bag."""
+
+    descending: Floats
+    """output of the most relevant tiles, by the share of tiles, `(STEPS + 1,)`"""
+    ascending: Floats
+    """output of the least relevant tiles"""
+    gain: float
+    """symmetric relevance gain less that of random orders"""
+    sufficient: float
+    randomised: float
+    telling: float
+    oracle: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrueTiles:
+    """What is known of the tiles of a simulated bag.
+
+    Attributes:
+        telling: Which tiles carry what an output is about, `(n,)`, by output.
+        oracle: Score of a reader who knows the tissues, `(n,)`, by output; empty where there is none.
+    """
+
+    telling: Mapping[str, NDArray[np.bool_]]
+    oracle: Mapping[str, Floats] = field(default_factory=dict)
+
+
+class FaithfulnessMeter:
+    """Collects the measures of patients, bag by bag, and returns the section of the report."""
+
+    def __init__(self, scorers: Sequence[Scorer], options: MethodOptions, randomisations: int = 1) -> None:
+        """Begin; `randomisations` is how often the weights are drawn anew for each bag."""
+        self.scorers, self.options, self.randomisations = list(scorers), options, randomisations
+        self._patients: dict[tuple[str, str], dict[str, list[_BagMeasures]]] = defaultdict(lambda: defaultdict(list))
+        self._units: dict[str, str] = {}
+        self._calls: dict[str, bool] = {}
+
+    def add(self, model: ExplainedModel, patient: str, bag: Bags, truth: TrueTiles | None = None) -> None:
+        """Measure the maps of a bag that the model was not trained on; bags of fewer than two tiles have no order.
+
+        Methods that the model does not have are left out.
+        """
+        if len(bag.features) < 2:
+            return
+        coalitions, complete = Coalitions(model, bag), model(bag)[0].numpy()
+        untrained = [reinitialised(model, seed) for seed in range(self.randomisations)]
+        random = self._random_gain(coalitions)
+        for scorer in self.scorers:
+            try:
+                scores = scorer.score(model, bag, self.options).scores.numpy()
+                others = [scorer.score(each, bag, self.options).scores.numpy() for each in untrained]
+            except ConfigError:
+                continue
+            for at, output in enumerate(model.outputs):
+                self._units[output.name], self._calls[output.name] = output.unit, output.turns_at is not None
+                curves = _curves(coalitions, scores[:, at])[:, :, at]
+                call = None if output.turns_at is None else float(complete[at]) >= output.turns_at
+                measures = _BagMeasures(
+                    descending=curves[0],
+                    ascending=curves[1],
+                    gain=_gain(curves) - float(random[at]),
+                    sufficient=_sufficient(curves, call, output.turns_at, scorer.METHOD.signed),
+                    randomised=float(np.mean([_rank_correlation(scores[:, at], other[:, at]) for other in others])),
+                    telling=_area(truth, output.name, scores[:, at]),
+                    oracle=_area(truth, output.name, None),
+                )
+                self._patients[scorer.METHOD.name, output.name][patient].append(measures)
+
+    def section(self) -> Faithfulness:
+        """Return the measures of each method and output, means over patients with intervals."""
+        titles = {scorer.METHOD.name: scorer.METHOD.title for scorer in self.scorers}
+        return Faithfulness(maps=tuple(self._summary(*key, titles[key[0]]) for key in self._patients))
+
+    def _random_gain(self, coalitions: Coalitions) -> Floats:
+        """Return the mean gain of random orders, `(o,)`; its expectation is zero, that of few orders is not."""
+        generator = torch.Generator().manual_seed(self.options.seed)
+        n, orders = len(coalitions.bag.features), CLOSED_ORDERS if coalitions.terms is not None else ORDERS
+        gains = []
+        for _ in range(orders):
+            noise = torch.rand(n, generator=generator).numpy().astype(np.float64)
+            curves = _curves(coalitions, noise)
+            gains.append((curves[0] - curves[1])[1:-1].mean(0))
+        return np.asarray(np.mean(gains, axis=0))
+
+    def _summary(self, method: str, output: str, title: str) -> MapFaithfulness:
+        patients = list(self._patients[method, output].values())
+        descending = np.mean([np.mean([bag.descending for bag in bags], axis=0) for bags in patients], axis=0)
+        ascending = np.mean([np.mean([bag.ascending for bag in bags], axis=0) for bags in patients], axis=0)
+        whole, none = descending[-1], descending[0]
+
+        def estimate(name: str, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
+            return mean_of_patients([_mean([getattr(bag, name) for bag in bags]) for bags in patients], bounds)
+
+        telling = estimate("telling", (0, 1))
+        oracle = estimate("oracle", (0, 1))
+        unit = self._units[output]
+        return MapFaithfulness(
+            method=method,
+            title=title,
+            output=output,
+            unit=unit,
+            srg=estimate("gain").model_copy(update={"unit": unit}),
+            deletion=_curve(ascending[::-1] - whole),
+            deletion_least_first=_curve(descending[::-1] - whole),
+            insertion=_curve(descending - none),
+            insertion_least_first=_curve(ascending - none),
+            sufficient=estimate("sufficient", (0, 1)) if self._calls[output] else None,
+            randomised=estimate("randomised", (-1, 1)),
+            telling=telling if telling.value is not None else None,
+            telling_oracle=oracle if oracle.value is not None else None,
+        )
+
+
+def reinitialised(model: ExplainedModel, seed: int) -> ExplainedModel:
+    """Return the model with weights drawn anew: normal, with the mean and the spread of each tensor."""
+    network: MILModel = copy.deepcopy(model.model)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weights in network.parameters():
+            noise = torch.randn(weights.shape, generator=generator).to(weights)
+            spread = weights.std(correction=0)
+            weights.copy_(weights.mean() + spread * noise)
+    return replace(model, model=network)
+
+
+def _curves(coalitions: Coalitions, scores: Floats) -> Floats:
+    """Return the outputs of the most and of the least relevant tiles by their share, `(2, STEPS + 1, o)`."""
+    n = len(scores)
+    counts = np.round(np.linspace(0, n, STEPS + 1)).astype(int)
+    distinct, place = np.unique(counts, return_inverse=True)
+    descending = torch.from_numpy(np.argsort(-scores, kind="stable"))
+    curves = [coalitions.firsts(order, distinct.tolist())[place] for order in (descending, descending.flip(0))]
+    return torch.stack(curves).numpy()
+
+
+def _gain(curves: Floats) -> float:
+    """Return the mean over the steps of what is left without the least relevant less without the most relevant."""
+    return float((curves[0] - curves[1])[1:-1].mean())
+
+
+def _sufficient(curves: Floats, call: bool | None, turns_at: float | None, signed: bool) -> float:
+    """Return the smallest share of tiles that gives the call of all tiles; NaN without a call.
+
+    For a negative call the tiles against the output come first, where scores have a sign.
+    """
+    if call is None or turns_at is None:
+        return float("nan")
+    values = curves[0] if call or not signed else curves[1]
+    same = (values >= turns_at) == call
+    same[0] = False  # no tiles are no evidence
+    return float(np.argmax(same) / STEPS)
+
+
+def _rank_correlation(first: Floats, second: Floats) -> float:
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float("nan")
+    return float(spearmanr(first, second).statistic)
+
+
+def _area(truth: TrueTiles | None, output: str, scores: Floats | None) -> float:
+    """Return the AUROC against the telling tiles, of a map or of the oracle (None); NaN where it is not defined."""
+    telling = None if truth is None else truth.telling.get(output)
+    if truth is None or telling is None or telling.all() or not telling.any():
+        return float("nan")
+    values = truth.oracle.get(output) if scores is None else scores
+    return float("nan") if values is None else float(auroc(values, telling))
+
+
+def _mean(values: Sequence[float]) -> float:
+    numbers = [value for value in values if np.isfinite(value)]
+    return float(np.mean(numbers)) if numbers else float("nan")
+
+
+def _curve(values: Floats) -> Curve:
+    shares = np.linspace(0, 1, STEPS + 1)
+    return Curve(x=tuple(shares.round(2).tolist()), y=tuple(values.tolist()))
+
+
+def discriminant(features: Tensor, telling: NDArray[np.bool_]) -> Tensor:
+    """Return the direction `(d,)` of Fisher's linear discriminant between telling tiles and others."""
+    tiles = features.double()
+    mask = torch.from_numpy(telling)
+    inside, outside = tiles[mask], tiles[~mask]
+    centred = torch.cat([inside - inside.mean(0), outside - outside.mean(0)])
+    spread = centred.T @ centred / len(centred)
+    ridge = 1e-3 * spread.diagonal().mean() * torch.eye(len(spread), dtype=torch.float64)
+    return torch.linalg.solve(spread + ridge, inside.mean(0) - outside.mean(0))
