@@ -11,6 +11,7 @@ from mil.bags import Bags
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.explained import Explained
 from mil.inference.predict import device
+from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel, Output, TileTerms
 
 TILES_AT_ONCE = 8192
@@ -63,7 +64,10 @@ class ExplainedModel:
         """Return a bag of copies of the reference tile, with the covariates of `bag`; it stands for "no tissue"."""
         features = self.reference.float().expand(tiles, -1)
         places = torch.zeros(tiles, 2, dtype=torch.int64)
-        return Bags(features, (tiles,), places, covariates=None if bag is None else bag.covariates)
+        covariates = None if bag is None else bag.covariates
+        if covariates is None and isinstance(self.model, Fused):
+            covariates = torch.zeros(1, self.model.shift.in_features)
+        return Bags(features, (tiles,), places, covariates=covariates)
 
     def terms(self, bag: Bags) -> TileTerms | None:
         """Return the terms of the bag's logits in double precision, where they are weighted means of tiles."""

@@ -102,7 +102,7 @@ class FaithfulnessMeter:
                     ascending=curves[1],
                     gain=_gain(curves) - float(random[at]),
                     sufficient=_sufficient(curves, call, output.turns_at, scorer.METHOD.signed),
-                    randomised=float(np.mean([_rank_correlation(scores[:, at], other[:, at]) for other in others])),
+                    randomised=float(np.mean([_rank_correlation(scores[:, at], drawn[:, at]) for drawn in others])),
                     telling=_area(truth, output.name, scores[:, at]),
                     oracle=_area(truth, output.name, None),
                 )
@@ -128,7 +128,7 @@ class FaithfulnessMeter:
         patients = list(self._patients[method, output].values())
         descending = np.mean([np.mean([bag.descending for bag in bags], axis=0) for bags in patients], axis=0)
         ascending = np.mean([np.mean([bag.ascending for bag in bags], axis=0) for bags in patients], axis=0)
-        whole, none = descending[-1], descending[0]
+        complete, none = descending[-1], descending[0]
 
         def estimate(name: str, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
             return mean_of_patients([_mean([getattr(bag, name) for bag in bags]) for bags in patients], bounds)
@@ -142,8 +142,8 @@ class FaithfulnessMeter:
             output=output,
             unit=unit,
             srg=estimate("gain").model_copy(update={"unit": unit}),
-            deletion=_curve(ascending[::-1] - whole),
-            deletion_least_first=_curve(descending[::-1] - whole),
+            deletion=_curve(ascending[::-1] - complete),
+            deletion_least_first=_curve(descending[::-1] - complete),
             insertion=_curve(descending - none),
             insertion_least_first=_curve(ascending - none),
             sufficient=estimate("sufficient", (0, 1)) if self._calls[output] else None,
@@ -226,4 +226,5 @@ def discriminant(features: Tensor, telling: NDArray[np.bool_]) -> Tensor:
     centred = torch.cat([inside - inside.mean(0), outside - outside.mean(0)])
     spread = centred.T @ centred / len(centred)
     ridge = 1e-3 * spread.diagonal().mean() * torch.eye(len(spread), dtype=torch.float64)
-    return torch.linalg.solve(spread + ridge, inside.mean(0) - outside.mean(0))
+    direction: Tensor = torch.linalg.solve(spread + ridge, inside.mean(0) - outside.mean(0))
+    return direction

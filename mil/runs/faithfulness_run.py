@@ -1,4 +1,4 @@
-"""Measure on a run's report patients how far explanations can be believed, each by a model not trained on the patient."""
+"""Measure on a run's report patients how far explanations can be believed, by models not trained on the patient."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -74,7 +74,7 @@ def _drawn(run: Run, request: Request, most: int) -> Iterator[tuple[int, list[st
 
 
 class _Oracle:
-    """What is known of the tiles of a simulated cohort, and linear discriminants fitted to tiles of training patients."""
+    """What is known of the tiles of a simulated cohort, and discriminants fitted to tiles of training patients."""
 
     def __init__(self, run: Run, fold: int, source: StudySource, loaded: Checkpoint, outputs: Sequence[str]) -> None:
         assert source.truth is not None

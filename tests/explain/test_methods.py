@@ -104,7 +104,7 @@ def test_leave_one_out_in_closed_form_equals_brute_force(name: str) -> None:
 def test_leave_one_out_holds_where_one_tile_has_nearly_all_the_attention() -> None:
     model, bag = subject("abmil"), bag_of(12)
     with torch.no_grad():
-        model.model.get_submodule("score.score").weight *= 200  # type: ignore[operator]
+        model.model.get_parameter("score.score.weight").mul_(200)
     attention = model.read(bag).attention
     assert attention is not None
     assert attention.max() > 0.999
