@@ -23,6 +23,7 @@ from mil.report.sections.patient_flow import PatientFlow
 from mil.report.sections.patient_table import PatientTable
 from mil.report.sections.site_effects import Sites
 from mil.report.sections.subgroups import Subgroups
+from mil.report.value_intervals import POOLED_VALUES
 from mil.stats.bootstrap import POOLED
 
 NUMBER = 11
@@ -60,7 +61,7 @@ def _metrics(facts: Facts) -> Iterator[Subsection]:
         yield Subsection("Metrics", (), [_metrics_table(facts.report, REPORT)])
     else:
         run = facts.report.run
-        pooled = all(metric.method == POOLED for metric in run.metrics.values())
+        pooled = all((metric.method or "").endswith((POOLED, POOLED_VALUES)) for metric in run.metrics.values())
         joint = "Over the patients of all folds together: values of different folds have one unit."
         note = joint if pooled else f"Mean over {run.folds} folds; scores of different folds are never compared."
         heading = f"Cross-validation of the run ({run.folds} folds)"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mil import __version__
-from mil.cli import zoo_commands
+from mil.cli import plan_command, zoo_commands
 from mil.cli.complete import group_or_value, groups_help
 from mil.cli.error_lines import one_line
 from mil.cli.evaluate_command import OnBad, Slides, evaluate
@@ -30,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(zoo_commands.app)
+app.add_typer(plan_command.app)
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 Words = Annotated[
     list[str] | None,

@@ -92,13 +92,27 @@ def _efron(hazard: Tensor, moment: Tensor, at_risk: Tensor, moments: int) -> Ten
     return torch.log1p(-share * dying[moment])
 
 
-def breslow_hazard(log_hazard: Tensor, time: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the event times and Breslow's cumulative baseline hazard after each, `(t,)` both, increasing."""
+def baseline_hazard(log_hazard: Tensor, time: Tensor, event: Tensor, ties: str = "efron") -> tuple[Tensor, Tensor]:
+    """Return the event times and the cumulative baseline hazard after each, `(t,)` both, increasing.
+
+    Tied events are treated as in the likelihood. Breslow's step at a time is its events over the summed hazards at
+    risk; Efron's lets the d tied patients leave the risk set one after the other, `sum over l < d of 1 / (at risk - l
+    / d of the dying)`, so that with many ties, such as times in years, the survival is near Kaplan and Meier's and
+    not above it. Therneau and Grambsch, Modeling Survival Data, 2000, section 3.3 and equation 10.9.
+
+    Args:
+        log_hazard: `(p,)`.
+        time: `(p,)`.
+        event: `(p,)`, 1 or true for events.
+        ties: efron or breslow.
+    """
     order = torch.argsort(time, descending=True, stable=True)
-    hazard, time, event = log_hazard[order], time[order], event[order]
+    hazard, time, died = log_hazard[order], time[order], event[order].bool()
     moments, moment, size = torch.unique_consecutive(time, return_inverse=True, return_counts=True)
-    at_risk = torch.logcumsumexp(hazard, 0)[size.cumsum(0) - 1]
-    deaths = torch.zeros_like(at_risk).index_add(0, moment, event.to(at_risk.dtype))
-    steps = (deaths * torch.exp(-at_risk)).flip(0)
-    with_deaths = deaths.flip(0) > 0
-    return moments.flip(0)[with_deaths], steps.cumsum(0)[with_deaths]
+    at_risk = torch.logcumsumexp(hazard, 0)[size.cumsum(0) - 1]  # (t,)
+    log_total = at_risk[moment[died]]  # (e,)
+    if ties == "efron":
+        log_total = log_total + _efron(hazard[died], moment[died], log_total, len(size))
+    steps = torch.zeros_like(at_risk).index_add(0, moment[died], torch.exp(-log_total)).flip(0)
+    with_events = torch.bincount(moment[died], minlength=len(size)).flip(0) > 0
+    return moments.flip(0)[with_events], steps.cumsum(0)[with_events]

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mil.endpoints.cox import TIES, BaselineHazard, breslow_hazard, cox_loss
+from mil.endpoints.cox import TIES, BaselineHazard, baseline_hazard, cox_loss
 from mil.endpoints.endpoint import Endpoint, Scores, State, numbers
 from mil.endpoints.explained import Explained, log_odds_of_event
 from mil.endpoints.follow_up import FollowUp, horizons_in
@@ -314,12 +314,15 @@ class Cox(Survival):
         return risk.unsqueeze(1)
 
     def finish(self, logits: Tensor, target: Tensor) -> None:
-        """Fit the pooled baseline hazard to the training patients, and one to each stratum with events."""
-        self.baseline, self.baselines = _baseline(logits, target), {}
+        """Fit the pooled baseline hazard to the training patients, and one to each stratum with events.
+
+        Ties are treated as in the loss.
+        """
+        self.baseline, self.baselines = _baseline(logits, target, self.ties), {}
         if self.stratum is not None:
             codes = sorted(set(target[target[:, 1] == 1, 2].tolist()))
             rows = {str(int(code)): target[:, 2] == code for code in codes}
-            self.baselines = {name: _baseline(logits[mask], target[mask]) for name, mask in rows.items()}
+            self.baselines = {name: _baseline(logits[mask], target[mask], self.ties) for name, mask in rows.items()}
 
     def state(self) -> State:
         """Return the pooled baseline hazard, times in `unit`, those of the strata by code, and the follow-up."""
@@ -336,8 +339,8 @@ class Cox(Survival):
         self.baselines = {name: _pair(*pair) for name, pair in dict(state.get("strata", {})).items()}
 
 
-def _baseline(logits: Tensor, target: Tensor) -> BaselineHazard:
-    times, hazards = breslow_hazard(logits.double().squeeze(1), target[:, 0].double(), target[:, 1])
+def _baseline(logits: Tensor, target: Tensor, ties: str) -> BaselineHazard:
+    times, hazards = baseline_hazard(logits.double().squeeze(1), target[:, 0].double(), target[:, 1], ties)
     return BaselineHazard(times.tolist(), hazards.tolist())
 
 

@@ -1,8 +1,9 @@
 """Intervals of an endpoint's metrics, by the method that covers the truth for each.
 
-Areas under the ROC curve, and means of them, have DeLong's interval on the logit scale; other metrics that of resampled
-patients. Over folds the metric is averaged. The interval is about these trained models on further patients; `second` is
-about the method, trained anew on other patients, and takes in how much the folds' models differ.
+Areas under the ROC curve, and means of them, have DeLong's interval on the logit scale, metrics of predicted numbers
+the jackknife's (`mil.report.value_intervals`), other metrics that of resampled patients. Over folds the metric is
+averaged. The interval is about these trained models on further patients; `second` is about the method, trained anew on
+other patients, and takes in how much the folds' models differ.
 """
 
 import math
@@ -18,6 +19,7 @@ from scipy.stats import rankdata
 from mil.endpoints.endpoint import Endpoint, Ranking
 from mil.report.evaluation import Evaluation
 from mil.report.schema import Bounds, Estimate
+from mil.report.value_intervals import value_estimates
 from mil.stats import delong, jackknife, quadratic_kappa
 from mil.stats.bootstrap import Fold
 from mil.stats.bootstrap_intervals import intervals
@@ -52,6 +54,7 @@ def metric_intervals(
     endpoint, ratio = evaluation.endpoint, evaluation.fold_ratio
     metrics = intervals(endpoint.score, folds, evaluation.resamples, evaluation.seed, counts=counts)
     exact = {name: area_estimate(area, metrics[name]) for name, area in areas(endpoint, folds).items()}
+    exact |= value_estimates(endpoint, folds, metrics)
     calls = [each for each in CALL_METRICS if each in metrics]
     if endpoint.classes and calls:
         called = pooled_calls(endpoint, folds)

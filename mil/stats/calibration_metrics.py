@@ -5,6 +5,7 @@ Probabilities of exactly 0 or 1 are read as 1e-300 and 1 - 2^-53, so that they h
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import expit
 
 from mil.stats.logistic import logistic, overlaps
 from mil.stats.weights import Floats, as_given, as_rows, ratio
@@ -42,7 +43,9 @@ def brier(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None
 def scaled_brier(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) -> Floats:
     """Return 1 - Brier / Brier of predicting the prevalence for everyone; 1 is perfect, 0 no better than that.
 
-    Arguments as in `brier`; NaN where nobody differs. Steyerberg et al., Epidemiology 21, 2010.
+    It is the index of prediction accuracy of Kattan and Gerds, Diagnostic and Prognostic Research 2, 2018, whose null
+    model is the prevalence, and the scaled score of Steyerberg et al., Epidemiology 21, 2010. Arguments as in `brier`;
+    NaN where nobody differs.
     """
     truth = np.asarray(truth, np.float64)
     rows = as_rows(weight, len(truth))
@@ -107,6 +110,35 @@ def slope(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None
     values = logit(probability)
     coefficient = logistic(np.stack([np.ones_like(values), values], 1), truth, weight)[:, 1]
     return as_given(coefficient * overlaps(values, truth, weight), weight)
+
+
+def intercept_with_error(probability: ArrayLike, truth: ArrayLike) -> tuple[float, float]:
+    """Return `intercept` and its standard error, of the inverse information; NaN both where a class is absent.
+
+    Args:
+        probability: `(p,)` of yes.
+        truth: `(p,)`, 1 for yes and 0 for no.
+    """
+    shift = float(intercept(probability, truth))
+    chance = expit(logit(probability) + shift)
+    information = float((chance * (1 - chance)).sum())
+    return shift, information**-0.5 if information > 0 else float("nan")
+
+
+def slope_with_error(probability: ArrayLike, truth: ArrayLike) -> tuple[float, float]:
+    """Return `slope` and its standard error, of the inverse information; NaN both where the classes do not overlap.
+
+    Args:
+        probability: `(p,)` of yes.
+        truth: `(p,)`, 1 for yes and 0 for no.
+    """
+    values = logit(probability)
+    design = np.stack([np.ones_like(values), values], 1)
+    line = logistic(design, truth)[0]
+    chance = expit(design @ line)
+    information = (design * (chance * (1 - chance))[:, None]).T @ design
+    defined = float(overlaps(values, truth)[0])
+    return float(line[1]) * defined, float(np.linalg.pinv(information)[1, 1]) ** 0.5 * defined
 
 
 def squared_error(probability: ArrayLike, truth: ArrayLike, weight: Floats | None = None) -> Floats:

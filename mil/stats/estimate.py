@@ -131,10 +131,10 @@ class Estimate(Model):
 
 
 def format_number(value: float) -> str:
-    """Return three decimals; one from 10 on; two significant digits below 0.001."""
+    """Return three decimals; one from 10 on; two significant digits below 0.001. Zero has no sign."""
     if 1e-9 < abs(value) < 0.001:
         return f"{value:.2g}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:z.3f}"
 
 
 def format_p(p: float) -> str:

@@ -15,7 +15,7 @@ from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 from torch import Tensor
 
-from mil.endpoints.cox import TIES, breslow_hazard, cox_loss
+from mil.endpoints.cox import TIES, baseline_hazard, cox_loss
 
 few = settings(deadline=None, max_examples=25)
 both = pytest.mark.parametrize("ties", TIES)
@@ -187,16 +187,35 @@ def test_unknown_ties_method_is_refused() -> None:
 
 
 @few
-@given(cohorts)
-def test_baseline_hazard_follows_the_breslow_formula(cohort: Cohort) -> None:
-    times, hazards = breslow_hazard(*cohort)
+@given(cohorts, st.sampled_from(TIES))
+def test_baseline_hazard_follows_the_formula_of_its_ties(cohort: Cohort, ties: str) -> None:
+    times, hazards = baseline_hazard(*cohort, ties=ties)
     patients = list(zip(*(values.tolist() for values in cohort), strict=True))
     moments, expected = sorted({time for _, time, event in patients if event}), [0.0]
     for moment in moments:
         at_risk = sum(math.exp(hazard) for hazard, time, _ in patients if time >= moment)
-        expected.append(expected[-1] + sum(event for _, time, event in patients if time == moment) / at_risk)
+        dying = [math.exp(hazard) for hazard, time, event in patients if time == moment and event]
+        left = [rank / len(dying) * sum(dying) if ties == "efron" else 0.0 for rank in range(len(dying))]
+        expected.append(expected[-1] + sum(1 / (at_risk - gone) for gone in left))
     assert times.tolist() == moments
-    np.testing.assert_allclose(hazards, expected[1:], rtol=1e-11)
+    np.testing.assert_allclose(hazards, expected[1:], rtol=1e-9)
+
+
+def test_with_times_in_years_efrons_baseline_is_the_truth_and_breslows_too_low() -> None:
+    """A tenth to a third of the patients have the event in each year: Breslow's survival is exp(-d/n), not 1 - d/n."""
+    rng = np.random.default_rng(0)
+    score = rng.normal(size=20_000)
+    death, left = rng.exponential(4 * np.exp(-score)), rng.uniform(0, 10, len(score))
+    time = torch.tensor(np.ceil(np.minimum(death, np.ceil(left))))
+    event = torch.tensor(death <= np.ceil(left))
+    risks = {}
+    for ties in TIES:
+        times, hazards = baseline_hazard(torch.tensor(score), time, event, ties)
+        reached = float(hazards[times <= 3][-1])
+        risks[ties] = float(np.mean(-np.expm1(-reached * np.exp(score))))
+    truth = float(np.mean(-np.expm1(-3 / 4 * np.exp(score))))
+    assert risks["efron"] == pytest.approx(truth, abs=0.01)
+    assert risks["breslow"] < truth - 0.03
 
 
 @pytest.mark.parametrize("moments", [5, 1000])
@@ -204,7 +223,7 @@ def test_baseline_hazard_matches_lifelines(moments: int) -> None:
     table: Any = clinical(2, moments)
     fitted = CoxPHFitter().fit(table, "time", "event")
     hazard = torch.tensor(fitted.predict_log_partial_hazard(table).to_numpy())
-    times, hazards = breslow_hazard(hazard, *target(table))
+    times, hazards = baseline_hazard(hazard, *target(table), ties="breslow")  # lifelines has no other
     expected = fitted.baseline_cumulative_hazard_["baseline cumulative hazard"]
     np.testing.assert_allclose(hazards, expected.loc[times.numpy()], rtol=1e-9)
     assert set(times.tolist()) == set(table.loc[table["event"], "time"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lifelines import CoxPHFitter
 from lifelines.utils import concordance_index
 
-from mil.endpoints.cox import breslow_hazard, cox_loss
+from mil.endpoints.cox import baseline_hazard, cox_loss
 from mil.endpoints.survival import Cox
 from mil.errors import CohortError, ConfigError, PredictionsError
 
@@ -95,7 +95,7 @@ def test_risks_are_one_minus_lifelines_survival() -> None:
     logits, target = patients()
     cohort = pd.DataFrame({"x": logits[:, 0].double(), "time": target[:, 0], "event": target[:, 1]})
     fitted = CoxPHFitter().fit(cohort, "time", "event")
-    endpoint = Cox(horizons=HORIZONS)
+    endpoint = Cox(horizons=HORIZONS, ties="breslow")  # lifelines has no other baseline
     fitted_logits = torch.tensor(fitted.predict_log_partial_hazard(cohort).to_numpy())[:, None]
     endpoint.finish(fitted_logits, target)
     survival = fitted.predict_survival_function(cohort, times=[12.0, 36.0, 60.0]).to_numpy()
@@ -123,7 +123,7 @@ def test_baseline_survives_json() -> None:
     for name, values in endpoint.decode(logits).items():
         assert torch.equal(restored.decode(logits)[name], values)
     assert restored.baseline is not None
-    times, hazards = breslow_hazard(patients()[0].double()[:, 0], *patients()[1].T)
+    times, hazards = baseline_hazard(patients()[0].double()[:, 0], *patients()[1].T, "efron")
     assert restored.baseline == (times.tolist(), hazards.tolist())
     restored.load_state(json.loads(json.dumps(Cox().state())))
     assert restored.baseline is None  # an unfitted state replaces a fitted one

@@ -37,7 +37,7 @@ _KNOWN = {
     "ppv": "PPV",
     "qwk": "Quadratic kappa",
     "r2": "R²",
-    "scaled_brier": "Scaled Brier score",
+    "scaled_brier": "Scaled Brier score (index of prediction accuracy)",
     "uno_c": "Uno's C",
 }
 _OF_PARTS = ("auroc",)

@@ -5,9 +5,9 @@ from pydantic import Field
 from scipy import stats
 
 from mil.report.evaluation import Evaluation
+from mil.report.metric_intervals import metric_intervals
 from mil.report.schema import LEVEL, Estimate, Model, Number
 from mil.stats.bootstrap import Floats
-from mil.stats.bootstrap_intervals import intervals
 
 
 class BlandAltman(Model):
@@ -21,10 +21,9 @@ class BlandAltman(Model):
 
 
 def agreement(evaluation: Evaluation, value_column: str) -> tuple[dict[str, Estimate], BlandAltman]:
-    """Return the endpoint's metrics, averaged over folds, and Bland-Altman's limits, pooled over folds."""
+    """Return the endpoint's metrics and Bland-Altman's limits, pooled over folds."""
     endpoint, reported = evaluation.endpoint, evaluation.reported
-    counts = {"n": len(reported)}
-    scored = intervals(endpoint.score, evaluation.folds, evaluation.resamples, evaluation.seed, counts=counts)
+    scored = metric_intervals(evaluation, counts={"n": len(reported)})
     metrics = {name: metric.explained("values or true values do not vary") for name, metric in scored.items()}
     true = endpoint.encode(reported).double().numpy()
     return metrics, bland_altman(reported[value_column].to_numpy(np.float64) - true)

@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 from scipy.special import expit
+from scipy.stats import norm
 
 from mil.endpoints.endpoint import Scores
 from mil.endpoints.question import Question
 from mil.fitted.calibration_check import ALL_CLASSES
 from mil.fitted.calibrators import calibrated, calibrated_name
 from mil.report.evaluation import Evaluation
-from mil.report.schema import PAGE_ONLY, Curve, Drawing, Estimate, Model, Report, Section, Sentence
+from mil.report.schema import LEVEL, PAGE_ONLY, Curve, Drawing, Estimate, Model, Report, Section, Sentence
 from mil.report.sections.pooled import (
     METHOD,
     CalibrationBin,
@@ -49,9 +50,7 @@ ACCEPTABLE = (0.8, 1.2)
 FEWEST = 10
 """Positives and negatives below which no curve is drawn."""
 _EDGES = np.linspace(0, 1, 21)
-_QUESTION_METRICS: Mapping[str, Callable[..., Floats]] = {
-    "intercept": metrics.intercept,
-    "slope": metrics.slope,
+_RESAMPLED_METRICS: Mapping[str, Callable[..., Floats]] = {
     "brier": metrics.brier,
     "scaled_brier": metrics.scaled_brier,
     "log_loss": metrics.binary_log_loss,
@@ -63,6 +62,7 @@ _CLASS_METRICS: Mapping[str, Callable[..., Floats]] = {
     "log_loss": metrics.log_loss,
     "ece": metrics.squared_error,
 }
+WALD = "Wald, logistic regression"
 _SEPARATED = "the score separates all positives from all negatives, or all scores are one"
 _ONE_CLASS = "positives or negatives are absent"
 
@@ -232,8 +232,9 @@ def _probability(evaluation: Evaluation, question: Question, table: pd.DataFrame
     grid = percentile_grid(probability) if has_curve else np.zeros(0)
     samples = resampled(_metrics(probability, truth, grid), n, evaluation)
     counts = {"n": n, "positives": positives}
-    estimates = {name: estimate(samples[name], counts, _SEPARATED) for name in _QUESTION_METRICS}
-    slope, intercept = estimates["slope"], estimates["intercept"]
+    estimates = {name: estimate(samples[name], counts, _SEPARATED) for name in _RESAMPLED_METRICS}
+    intercept = _wald(*metrics.intercept_with_error(probability, truth), counts)
+    slope = _wald(*metrics.slope_with_error(probability, truth), counts)
     return ProbabilityCalibration(
         n=n,
         positives=positives,
@@ -257,12 +258,23 @@ def _metrics(probability: Floats, truth: Floats, grid: Floats) -> Metrics:
     design, grid_design = spline(logits, inner), spline(metrics.logit(grid), inner)
 
     def score(weight: Floats | None) -> Scores:
-        scores = {name: metric(probability, truth, weight) for name, metric in _QUESTION_METRICS.items()}
+        scores = {name: metric(probability, truth, weight) for name, metric in _RESAMPLED_METRICS.items()}
         if not len(grid):
             return scores
         return scores | points(expit(logistic(design, truth, weight) @ grid_design.T), "curve")
 
     return score
+
+
+def _wald(value: float, error: float, counts: Mapping[str, int]) -> Estimate:
+    """Return a coefficient with the interval of its standard error.
+
+    Percentile intervals of 40 patients hold the true slope in 0.80 to 0.88 of samples, these in 0.95 to 0.98.
+    """
+    if not (np.isfinite(value) and np.isfinite(error)):
+        return Estimate.missing(_SEPARATED, counts)
+    half = float(norm.ppf((1 + LEVEL) / 2)) * error
+    return Estimate(value=value, low=value - half, high=value + half, method=WALD, counts=dict(counts))
 
 
 def _calibration_error(squared: Estimate) -> ErrorEstimate:
@@ -327,11 +339,10 @@ def _effect(evaluation: Evaluation, question: Question, table: pd.DataFrame, tru
     sides = {"before": question.probability(table), "after": calibrated(question).probability(table)}
 
     def score(weight: Floats | None) -> Scores:
-        losses = {name: metrics.binary_log_loss(share, truth, weight) for name, share in sides.items()}
-        return losses | {f"slope_{name}": metrics.slope(share, truth, weight) for name, share in sides.items()}
+        return {name: metrics.binary_log_loss(share, truth, weight) for name, share in sides.items()}
 
     samples, counts = resampled(score, len(table), evaluation), {"n": len(table), "positives": int(truth.sum())}
-    slopes = [estimate(samples[f"slope_{side}"], counts, _SEPARATED) for side in ("before", "after")]
+    slopes = [_wald(*metrics.slope_with_error(share, truth), counts) for share in sides.values()]
     return CalibrationEffect.of(question.name, "log loss", samples, counts, (slopes[0], slopes[1]))
 
 

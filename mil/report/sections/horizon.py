@@ -157,7 +157,7 @@ def effects(evaluation: Evaluation, view: SurvivalView, after: Recalibrated) -> 
 
         score = partial(_brier_scores, sides, time, code, at, censoring)
         samples = resampled(score, len(patients), evaluation)
-        slopes = (_slope(sides["before"], time, code, at), _slope(sides["after"], time, code, at))
+        slopes = (slope_at(sides["before"], time, code, at), slope_at(sides["after"], time, code, at))
         yield CalibrationEffect.of(name, "Brier score", samples, _counts(time, time, code, at), slopes)
 
 
@@ -211,8 +211,8 @@ def at_horizon(
         events=observed.counts["events"],
         predicted=expected,
         observed=observed,
-        observed_expected=_ratio(observed, expected),
-        slope=_slope(risk, time, code, at),
+        observed_expected=ratio_to(observed, expected),
+        slope=slope_at(risk, time, code, at),
         ici=errors["ici"],
         e50=errors["e50"],
         e90=errors["e90"],
@@ -235,14 +235,14 @@ def quintiles(risk: Floats, time: Floats, code: Floats, at: float) -> tuple[Cali
     )
 
 
-def _ratio(observed: Estimate, expected: float) -> Estimate:
+def ratio_to(observed: Estimate, expected: float) -> Estimate:
     if observed.value is None or not expected:
         counts = {"n": observed.counts["n"]}
         return Estimate.missing(observed.reason or "the predicted risks are all zero", counts)
     return observed.transformed(lambda risk: risk / expected)
 
 
-def _slope(risk: Floats, time: Floats, code: Floats, at: float) -> Estimate:
+def slope_at(risk: Floats, time: Floats, code: Floats, at: float) -> Estimate:
     if (code > 1).any():
         return _competing_slope(risk, time, code, at)
     covariate = pd.DataFrame({"score": log_log(risk)})

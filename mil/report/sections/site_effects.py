@@ -63,7 +63,7 @@ class Sites(Section):
         its row. A score may predict the site through the label alone, where sites differ in their patients: what it
         adds to the label is the site's signature, which the p value of score and label together is about.
         """
-        site = _site_of(evaluation)
+        site = site_of(evaluation)
         if site is None:
             return None
         endpoint, measure = evaluation.endpoint, main_measure(evaluation)
@@ -86,7 +86,7 @@ class Sites(Section):
         )
 
 
-def _site_of(evaluation: Evaluation) -> "pd.Series[str] | None":
+def site_of(evaluation: Evaluation) -> "pd.Series[str] | None":
     """Return the site of each reported patient, NaN where unknown; None where there are fewer than two sites."""
     patients = evaluation.patients
     if patients is None or "site" not in patients:

@@ -100,17 +100,33 @@ class Measure:
 
     def of(self, members: Sequence[str], resamples: int, seed: int) -> Measured:
         """Return the metric of these patients."""
-        together = _restricted(self.together, members)
-        sizes = self.sizes(together.target)
-        counts = {"n": len(members)} | sizes
-        if min(sizes.values(), default=0) < self.least:
-            return Measured(None, Estimate.missing(_too_few(sizes, self.least), counts))
-        cells = [cell for fold in self.folds if len((cell := _restricted(fold, members)).target)]
-        pooled = len(cells) > 1 and any(min(self.sizes(cell.target).values()) < self.cell for cell in cells)
-        within_folds = METHOD if together.strata is None else STRATIFIED
-        [metrics] = sampled([(self.score, [together] if pooled else cells)], resamples, seed)
+        counts = self.counts(members)
+        if reason := self.shortage(members):
+            return Measured(None, Estimate.missing(reason, counts))
+        cells, pooled = self.cells(members)
+        within_folds = METHOD if self.together.strata is None else STRATIFIED
+        [metrics] = sampled([(self.score, cells)], resamples, seed)
         samples = metrics[""]
         return Measured(samples, samples.interval(self.pooled if pooled else within_folds, counts))
+
+    def counts(self, members: Sequence[str]) -> dict[str, int]:
+        """Return the number of patients, and of those of whom enough are needed."""
+        return {"n": len(members)} | self.sizes(_restricted(self.together, members).target)
+
+    def shortage(self, members: Sequence[str]) -> str | None:
+        """Return why these patients are too few for the metric; None where they are enough."""
+        sizes = self.sizes(_restricted(self.together, members).target)
+        return _too_few(sizes, self.least) if min(sizes.values(), default=0) < self.least else None
+
+    def cells(self, members: Sequence[str]) -> tuple[list[Fold], bool]:
+        """Return these patients fold by fold, or where a fold has too few all folds as one, and whether it is one."""
+        cells = [cell for fold in self.folds if len((cell := _restricted(fold, members)).target)]
+        pooled = len(cells) > 1 and any(min(self.sizes(cell.target).values()) < self.cell for cell in cells)
+        return ([self.of_all_folds(members)], True) if pooled else (cells, False)
+
+    def of_all_folds(self, members: Sequence[str]) -> Fold:
+        """Return these patients once each, with scores that are comparable across folds."""
+        return _restricted(self.together, members)
 
 
 def main_measure(evaluation: Evaluation) -> Measure:

@@ -29,7 +29,8 @@ from mil.stats.weights import Floats, as_given, as_rows, ratio
 FEWEST = 3
 """Horizons below which no Brier score is integrated."""
 MODEL, NULL, SCALED = "model", "kaplan_meier", "scaled"
-"""Brier scores: of the model, of the training patients' Kaplan-Meier curve, and 1 minus their ratio."""
+"""Brier scores: of the model, of the training patients' Kaplan-Meier curve, and 1 minus their ratio: the index of
+prediction accuracy of Kattan and Gerds, Diagnostic and Prognostic Research 2, 2018."""
 _UNDEFINED = (
     "the time lies beyond the follow-up of these patients or of those who set the weights, "
     "or no fold has patients with and without the event by then"

@@ -66,7 +66,7 @@ class BrierScores(Model):
     time: float
     model: Estimate
     kaplan_meier: Estimate
-    scaled: Estimate
+    scaled: Estimate = Field(title="Scaled (index of prediction accuracy)")
 
 
 class IntegratedBrier(Model):
@@ -79,7 +79,7 @@ class IntegratedBrier(Model):
     reason: str | None = None
     model: Estimate | None = None
     kaplan_meier: Estimate | None = None
-    scaled: Estimate | None = None
+    scaled: Estimate | None = Field(default=None, title="Scaled (index of prediction accuracy)")
 
 
 class CauseMetrics(Model):
