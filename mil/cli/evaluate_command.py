@@ -57,6 +57,12 @@ OnBad = Annotated[
 ]
 Resamples = Annotated[int | None, typer.Option(min=1, help="bootstrap resamples [2000]")]
 
+Instability = Annotated[
+    bool, typer.Option("--instability", help="how much the run's models differ about the same patients")
+]
+Seeds = Annotated[
+    list[Path] | None, typer.Option(help="a further run of the same tool with another seed; with --instability")
+]
 Attach = Annotated[bool, typer.Option("--attach", help="add the result to a released folder as external validation")]
 Name = Annotated[str | None, typer.Option(help="name of the cohort; with --attach")]
 Centre = Annotated[str | None, typer.Option(help="where its patients were treated; with --attach")]
@@ -115,6 +121,8 @@ def evaluate(
     specificity: Share = None,
     out: Out = None,
     resamples: Resamples = None,
+    instability: Instability = False,
+    seeds: Seeds = None,
     attach: Attach = False,
     name: Name = None,
     centre: Centre = None,
@@ -128,7 +136,8 @@ def evaluate(
     """Evaluate a run, a checkpoint on a new cohort, or predictions of any software.
 
     Nothing of a checkpoint is fitted to the new cohort. The columns that are named determine the kind of prediction.
-    With --attach the result becomes part of a released folder, as its next patch version.
+    With --attach the result becomes part of a released folder, as its next patch version. With --instability the models
+    of a run are compared about patients that they were not trained on: those of the run, or of --cohort.
     """
     from mil.report.prediction_columns import PredictionColumns
     from mil.zoo.registry import resolve
@@ -157,6 +166,12 @@ def evaluate(
     attachment = _attachment(attach, name, centre, dates, simulated, trained, date)
     if (run is None) == (predictions is None):
         raise ConfigError("mil evaluate: expected a run folder, a checkpoint or --predictions, one of them")
+    if instability:
+        unused = _given(predictions=predictions, resamples=resamples, on_bad=None if on_bad == "error" else on_bad)
+        _refuse([*columns.given, *unused], "not with --instability")
+        _evaluate_instability(run, seeds or [], cohort, features, slides, out, key)
+        return
+    _refuse(["seeds"] if seeds else [], "goes with --instability")
     if attachment is not None:
         _refuse([] if cohort else ["attach"], "goes with a released folder and --cohort")
     if predictions is not None:
@@ -243,6 +258,31 @@ def _skipped_lines(evaluated: "EvaluatedCohort") -> list[str]:
         return []
     patients = f"{len(evaluated.skipped)} patients with slides that cannot be used"
     return [f"skipped: {patients}, {evaluated.without_slides} of them have no result; see skipped.csv"]
+
+
+def _evaluate_instability(
+    run: Path | None,
+    seeds: list[Path],
+    cohort: Path | None,
+    features: Path | None,
+    slides: Path | None,
+    out: Path | None,
+    key: Path | None,
+) -> None:
+    from mil.cards import SIMULATED
+    from mil.runs.instability import FOLDER, evaluate_instability
+    from mil.runs.states import checkpoints_in
+    from mil.zoo.policy import check_origin
+
+    if run is None or (cohort is None) != (features is None):
+        raise ConfigError("--instability: expected a run folder, and --cohort with --features or neither")
+    if cohort is not None:  # models are loaded; otherwise predictions are read alone
+        for place in (place for folder in (run, *seeds) for place in checkpoints_in(folder).values()):
+            check_origin(place, key)
+    result = evaluate_instability(run, seeds, cohort, features, slides, out)
+    if result.simulated:
+        typer.echo(SIMULATED, err=True)
+    _print(*result.lines(), str(out or run / FOLDER))
 
 
 def _evaluate_table(path: Path, columns: "PredictionColumns", out: Path | None, resamples: int | None) -> None:

@@ -79,6 +79,22 @@ EXAMPLES = {
         "mil zoo sign model_cards/msi-crc --key ours.pem",
         "mil zoo verify model_cards/msi-crc --key ours_public.pem",
     ),
+    "plan binary": (
+        "mil plan binary --prevalence 0.174 --parameters 24 --r2 0.288",
+        "mil plan binary --prevalence 0.2 --parameters 30 --auroc 0.78",
+    ),
+    "plan survival": (
+        "mil plan survival --rate 0.065 --timepoint 2 --follow-up 2.07 --parameters 30 --r2 0.051",
+        "mil plan survival --rate 0.08 --timepoint 5 --follow-up 4.2 --parameters 10 --r2 0.05 --shrinkage 0.8",
+    ),
+    "plan continuous": (
+        "mil plan continuous --mean 1.9 --sd 0.6 --parameters 25 --r2 0.2",
+        "mil plan continuous --mean 120 --sd 15 --parameters 8 --r2 0.5",
+    ),
+    "plan validation": (
+        "mil plan validation --prevalence 0.15 --auroc 0.9",
+        "mil plan validation --prevalence 0.15 --auroc 0.9 --sensitivity 0.9 --specificity 0.7 --threshold 0.1",
+    ),
     "zoo verify": ("mil zoo verify", "mil zoo verify model_cards/msi-crc --key ours_public.pem"),
 }
 """By the words of the command; each a line that can be typed."""

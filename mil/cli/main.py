@@ -382,3 +382,4 @@ def _add_examples(group: typer.Typer, prefix: str = "") -> None:
 
 _add_examples(app)
 _add_examples(zoo_commands.app, "zoo ")
+_add_examples(plan_command.app, "plan ")

@@ -31,7 +31,7 @@ Area = Annotated[float | None, typer.Option(help="anticipated AUROC, in place of
 Shrinkage = Annotated[float, typer.Option(help="expected shrinkage of the coefficients")]
 
 
-@app.command(epilog="Example: mil plan binary --prevalence 0.174 --parameters 24 --r2 0.288")
+@app.command()
 def binary(
     prevalence: Prevalence,
     parameters: Parameters,
@@ -49,7 +49,7 @@ def binary(
     _print(sample_size.develop_binary(prevalence, parameters, value, shrinkage), NETWORKS)
 
 
-@app.command(epilog="Example: mil plan survival --rate 0.065 --timepoint 2 --follow-up 2.07 --parameters 30 --r2 0.051")
+@app.command()
 def survival(
     rate: Annotated[float, typer.Option(help="events per unit of follow-up, such as 0.065 a year")],
     timepoint: Annotated[float, typer.Option(help="horizon of the predicted risks, in the same unit")],
@@ -64,7 +64,7 @@ def survival(
     _print(sample_size.develop_survival(rate, timepoint, follow_up, parameters, r2, shrinkage), NETWORKS)
 
 
-@app.command(epilog="Example: mil plan continuous --mean 1.9 --sd 0.6 --parameters 25 --r2 0.2")
+@app.command()
 def continuous(
     mean: Annotated[float, typer.Option(help="mean of the outcome")],
     sd: Annotated[float, typer.Option(help="standard deviation of the outcome")],
@@ -78,9 +78,7 @@ def continuous(
     _print(sample_size.develop_continuous(mean, sd, parameters, r2, shrinkage), NETWORKS)
 
 
-@app.command(
-    epilog="Example: mil plan validation --prevalence 0.018 --auroc 0.8 --mean-logit -5 --sd-logit 2.5 --ratio-width 1"
-)
+@app.command()
 def validation(
     prevalence: Prevalence,
     auroc: Annotated[float, typer.Option(help="anticipated AUROC")],

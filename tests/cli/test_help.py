@@ -36,7 +36,7 @@ def parsed(line: str) -> Context:
     """The arguments of a line, as the command that it names takes them; nothing is run."""
     words = shlex.split(line)
     assert words[0] == "mil"
-    name = " ".join(words[1:3]) if words[1] == "zoo" else words[1]
+    name = " ".join(words[1:3]) if words[1] in ("zoo", "plan") else words[1]
     return cast(Context, ALL[name].make_context(name, words[1 + len(name.split()) :]))
 
 
