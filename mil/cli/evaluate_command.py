@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Slides = Annotated[Path | None, typer.Option(help="table of slides, for a cohort with one row per patient")]
 Run = Annotated[Path | None, typer.Argument(help="a run folder; with --cohort a checkpoint")]
-Cohort = Annotated[Path | None, typer.Option(help="a labelled cohort that the checkpoint was not trained on")]
+Cohort = Annotated[Path | None, typer.Option(help="a labelled cohort, new to the checkpoint")]
 Features = Annotated[Path | None, typer.Option(help="feature files of that cohort")]
 Predictions = Annotated[Path | None, typer.Option(help="a table of predictions of any software")]
 Target = Annotated[
@@ -57,17 +57,13 @@ OnBad = Annotated[
 ]
 Resamples = Annotated[int | None, typer.Option(min=1, help="bootstrap resamples [2000]")]
 
-Instability = Annotated[
-    bool, typer.Option("--instability", help="how much the run's models differ about the same patients")
-]
-Seeds = Annotated[
-    list[Path] | None, typer.Option(help="a further run of the same tool with another seed; with --instability")
-]
-Attach = Annotated[bool, typer.Option("--attach", help="add the result to a released folder as external validation")]
+Instability = Annotated[bool, typer.Option("--instability", help="how much a run's models differ on the same patients")]
+Seeds = Annotated[list[Path] | None, typer.Option(help="another seed's run; with --instability")]
+Attach = Annotated[bool, typer.Option("--attach", help="add the result to a released folder")]
 Name = Annotated[str | None, typer.Option(help="name of the cohort; with --attach")]
 Centre = Annotated[str | None, typer.Option(help="where its patients were treated; with --attach")]
 Dates = Annotated[str | None, typer.Option(help="when, such as '2019 to 2021'; with --attach")]
-Simulated = Annotated[bool, typer.Option("--simulated", help="state that its patients are simulated; with --attach")]
+Simulated = Annotated[bool, typer.Option("--simulated", help="its patients are simulated; with --attach")]
 Trained = Annotated[Path | None, typer.Option(help="the run that was released, to compare patients; with --attach")]
 Date = Annotated[str | None, typer.Option(help="YYYY-MM-DD, for the changelog; with --attach")]
 
@@ -136,8 +132,7 @@ def evaluate(
     """Evaluate a run, a checkpoint on a new cohort, or predictions of any software.
 
     Nothing of a checkpoint is fitted to the new cohort. The columns that are named determine the kind of prediction.
-    With --attach the result becomes part of a released folder, as its next patch version. With --instability the models
-    of a run are compared about patients that they were not trained on: those of the run, or of --cohort.
+    With --attach the result becomes part of a released folder, as its next patch version.
     """
     from mil.report.prediction_columns import PredictionColumns
     from mil.zoo.registry import resolve
@@ -270,7 +265,7 @@ def _evaluate_instability(
     key: Path | None,
 ) -> None:
     from mil.cards import SIMULATED
-    from mil.runs.instability import FOLDER, evaluate_instability
+    from mil.runs.instability_run import FOLDER, evaluate_instability
     from mil.runs.states import checkpoints_in
     from mil.zoo.policy import check_origin
 

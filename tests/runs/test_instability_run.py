@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from mil.errors import ConfigError
-from mil.runs.instability import evaluate_instability
+from mil.runs.instability_run import evaluate_instability
 from tests.conftest import Mil
 from tests.report.tables import binary
 from tests.runs.test_run import folder_of
