@@ -51,15 +51,6 @@ def test_the_index_is_made_of_the_folders() -> None:
     assert SIMULATED in index
 
 
-def test_the_readme_shows_what_the_index_says() -> None:
-    readme = (CARDS.parent / "README.md").read_text(encoding="utf-8")
-    rows = [line for line in (CARDS / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("| [")]
-    assert len(rows) == 27
-    for row in rows:
-        _, _, result, target, oracle, beats, *_ = (cell.strip() for cell in row.strip("|").split(" | "))
-        assert f"| {result} | {target} | {oracle} | {beats} |" in readme
-
-
 def dead(page: Path) -> Iterator[str]:
     """Links of a page, to files beside it or to headings on it, that lead nowhere."""
     text = page.read_text(encoding="utf-8")
