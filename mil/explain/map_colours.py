@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from mil.explain.tile_scores import Array, Method
 
-SIGNED = ("#0072B2", "#F7F7F7", "#D55E00")
-"""Against, neither, for: Okabe and Ito's blue and vermilion, of like lightness, which also people with red-green
-blindness tell apart."""
-UNSIGNED = ("#F7F7F7", "#CC79A7", "#3D0C2E")
-"""From none to most: Okabe and Ito's purple, evenly darker, so that it is not taken for a signed scale."""
+SIGNED = ("#00497a", "#0072b2", "#6fb1dc", "#d9dcdf", "#f0a070", "#d55e00", "#8c3200")
+"""From the strongest score against an output over zero, which is grey, to the strongest score for it: Okabe and Ito's
+blue and vermilion, which also people with red-green blindness tell apart."""
+UNSIGNED = ("#d9dcdf", "#c9a3c6", "#b0639f", "#7b2f77", "#430c4c")
+"""From zero to the largest share: purple, so that it is not taken for a signed scale."""
 SIGNED_STEPS, UNSIGNED_STEPS = 11, 8
 """Colour steps of merged tiles; an odd number has one step around zero."""
 

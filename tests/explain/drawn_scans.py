@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mil.explain.tile_scores import ExplainedOutput, Method, PatientScores, SlideScores, TilePlaces
 
 SINGLE = Method(name="single", title="tile alone", signed=True, sentence="What the model says of this tile alone.")
-ATTENTION = Method(name="attention", title="attention", signed=False, sentence="How much the model looks at a tile.")
+ATTENTION = Method(name="attention", title="attention", signed=False, sentence="How much it looks.", unit="share")
 MSI = ExplainedOutput(name="MSI-H", meaning="speaks for MSI-H", unit="logit", value=1.2)
 MSS = ExplainedOutput(name="MSS", meaning="speaks for MSS", unit="logit", value=-1.2)
 

@@ -18,7 +18,6 @@ from mil.errors import ConfigError
 from mil.explain.map_colours import colours
 from mil.explain.tile_scores import PatientScores, TilePlaces
 from mil.explain.writers import FORMATS, ExplanationFiles
-from mil.explain.writers.writing_options import safe_name
 from tests.explain.drawn_scans import SINGLE, explained, grid_places, hot_scores, picture, write_scn, write_tiff
 
 HOT = 7
@@ -147,7 +146,7 @@ def test_qupath_has_the_hot_tile_at_its_place(tmp_path: Path, layout: str) -> No
         "attention:MSI-H",
         "attention:MSS",
     }
-    assert hot["properties"]["color"] == [0xD5, 0x5E, 0x00]
+    assert hot["properties"]["color"] == [0x8C, 0x32, 0x00]
 
 
 def test_the_same_scores_are_the_same_bytes(tmp_path: Path) -> None:
@@ -257,7 +256,7 @@ def test_figures_draw_each_tile_at_its_place(tmp_path: Path, layout: str) -> Non
 
     left, top, width, height = place(places, HOT)
     inner = 16
-    expected = [0xD5, 0x5E, 0x00]
+    expected = [0x8C, 0x32, 0x00]
     if layout == "overlap":
         middle = (left + 64, top + height - 64)  # covered by tiles 6 and 7
         mean = np.mean([drawn.values[HOT - 1], drawn.values[HOT]])
@@ -300,7 +299,7 @@ def test_top_tiles_are_ranked_over_all_slides(tmp_path: Path) -> None:
     assert (bottom["slide"], bottom["tile"], bottom["score"]) == ("S2", 5, -4.0)
     assert tuple(bottom[["x", "y", "width", "height"]]) == place(places, 5)
     assert set(pd.read_csv(tmp_path / "top_tiles" / "P1.attention.MSI-H.csv")["side"]) == {"top"}
-    assert not list(tmp_path.rglob("*.png"))
+    assert not list(tmp_path.rglob("*.jpg"))
 
 
 def test_few_tiles_are_not_both_top_and_bottom(tmp_path: Path) -> None:
@@ -329,7 +328,7 @@ def test_the_sheet_shows_the_pixels_of_the_hot_tile(tmp_path: Path, monkeypatch:
     places = grid_places(3, 4, 256)
     with ExplanationFiles(tmp_path / "out", ("top",), slides=tmp_path, top=3) as files:
         files.write(explained({"S1": (places, hot_scores(places, HOT))}))
-    assert [path.suffix for path in files.paths] == [".csv", ".png"] * 4
+    assert [path.suffix for path in files.paths] == [".csv", ".jpg"] * 4
     assert np.array_equal(np.asarray(cut[0])[100, 100], scanned[256 + 100, 768 + 100])
 
 
@@ -379,7 +378,6 @@ def test_names_do_not_leave_the_folder(tmp_path: Path) -> None:
     assert all((tmp_path / "out") in path.resolve().parents for path in files.paths)
     assert len(set(files.paths)) == len(files.paths) == len(names) * (1 + 2 + 4 + 2)
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
-    assert len({safe_name(name) for name in names}) == len(names)
 
 
 def test_an_unknown_format_is_named(tmp_path: Path) -> None:

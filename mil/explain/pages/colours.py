@@ -5,10 +5,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-SIGNED = ("#00497a", "#0072b2", "#6fb1dc", "#d9dcdf", "#f0a070", "#d55e00", "#8c3200")
-"""From the strongest score against an output over zero, which is grey, to the strongest score for it."""
-UNSIGNED = ("#d9dcdf", "#c9a3c6", "#b0639f", "#7b2f77", "#430c4c")
-"""From zero to the largest share."""
+from mil.explain.map_colours import SIGNED, UNSIGNED
+
 STEPS = 255
 """Colours of a scale; an odd number, so that zero has a colour of its own."""
 

@@ -14,11 +14,24 @@ from mil.explain.scans import Scans
 from mil.explain.tile_scores import PatientScores, SlideScores
 from mil.explain.writers.dicom_objects import write_dicom
 from mil.explain.writers.dsa import write_dsa
-from mil.explain.writers.map_figure import write_figures
 from mil.explain.writers.qupath import write_geojson
 from mil.explain.writers.tile_table import TileTable, has_parquet
-from mil.explain.writers.top_tiles import write_top_tiles
 from mil.explain.writers.writing_options import WritingOptions
+
+
+def write_figures(patient: PatientScores, slide: SlideScores, options: WritingOptions) -> list[Path]:
+    """Draw the maps of a slide; matplotlib, which takes seconds to import, is loaded when it is used."""
+    from mil.explain.writers.map_figure import write_figures as draw
+
+    return draw(patient, slide, options)
+
+
+def write_top_tiles(patient: PatientScores, options: WritingOptions) -> list[Path]:
+    """Write the top and bottom tiles of a patient, as `write_figures`."""
+    from mil.explain.writers.top_tiles import write_top_tiles as draw
+
+    return draw(patient, options)
+
 
 SLIDE_WRITERS: Mapping[str, Callable[[PatientScores, SlideScores, WritingOptions], list[Path]]] = {
     "geojson": write_geojson,

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 import mil
 from mil.errors import ConfigError, ScanError
+from mil.explain.file_names import file_name
 from mil.explain.map_colours import scale
 from mil.explain.tile_grid import tile_grid
 from mil.explain.tile_scores import PatientScores, SlideScores, TilePlaces
-from mil.explain.writers.writing_options import DrawnMap, WritingOptions, drawn_maps, safe_name
+from mil.explain.writers.writing_options import DrawnMap, WritingOptions, drawn_maps
 
 if TYPE_CHECKING:
     from highdicom.ann import Measurements
@@ -125,7 +126,7 @@ def _write_map(drawn: DrawnMap, number: int, source: _Source, folder: Path) -> P
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[_mapping(drawn, low, high)],
         voi_lut_transformations=[VOILUTTransformation(window_center=(low + high) / 2, window_width=high - low)],
-        content_description=_cut(f"{drawn.column} ({drawn.output.unit})", _SENTENCE),
+        content_description=_cut(f"{drawn.column} ({drawn.unit})", _SENTENCE),
         content_label="CLASS_ACTIVATION",
         pixel_measures=PixelMeasuresSequence(
             pixel_spacing=(rows * grid.dy, columns * grid.dx), slice_thickness=float(thickness)
@@ -184,7 +185,7 @@ def _write_annotations(maps: Sequence[DrawnMap], source: _Source, folder: Path) 
         content_description="Tiles with the scores of an explanation",
         content_label="TILE_SCORES",
     )
-    path = folder / f"{safe_name(slide.slide)}.tiles.dcm"
+    path = folder / f"{file_name(slide.slide)}.tiles.dcm"
     annotations.save_as(path)
     return path
 
@@ -195,7 +196,7 @@ def _mapping(drawn: DrawnMap, low: float, high: float) -> "RealWorldValueMapping
 
     return RealWorldValueMapping(
         lut_label="SCORE",
-        lut_explanation=_cut(f"{drawn.column} ({drawn.output.unit})", _SENTENCE),
+        lut_explanation=_cut(f"{drawn.column} ({drawn.unit})", _SENTENCE),
         unit=codes.UCUM.NoUnits,
         value_range=(low, high),
         slope=1.0,

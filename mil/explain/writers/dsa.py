@@ -52,7 +52,7 @@ def _annotation(drawn: DrawnMap, start: Point) -> dict[str, object]:
     values = np.where(np.isnan(cells), empty, cells).ravel()
     shades = [f"{each.lower()}{_OPACITY}" for each in stops(drawn.method)]
     steps_of_cells = np.where(np.isnan(cells), -1, steps(np.nan_to_num(cells), drawn.method, drawn.limit))
-    notes = [f"{drawn.output.meaning}; unit: {drawn.output.unit}; {drawn.method.sentence}"]
+    notes = [f"{drawn.output.meaning}; unit: {drawn.unit}; {drawn.method.sentence}"]
     if grid.overlap:
         notes.append("Tiles overlap: the mean of the tiles over a place is shown.")
     if not grid.exact:

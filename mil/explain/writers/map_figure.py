@@ -46,7 +46,7 @@ def write_figures(patient: PatientScores, slide: SlideScores, options: WritingOp
         png, svg = folder / f"{drawn.stem}.png", folder / f"{drawn.stem}.svg"
         with styled():
             figure = map_figure(drawn, thumbnail, mpp)
-            figure.savefig(png, metadata={"Software": None})
+            figure.savefig(png, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
             figure.savefig(svg, metadata={"Date": None, "Creator": None})
         paths += [png, svg]
     return paths
@@ -144,8 +144,7 @@ def _legend(axes: Axes, drawn: DrawnMap) -> None:
     axes.imshow(shades, extent=(0, 1, low, high), aspect="auto")
     axes.yaxis.tick_right()
     axes.yaxis.set_label_position("right")
-    unit = drawn.output.unit if drawn.method.signed else "share"
-    axes.set(xticks=[], ylabel=in_lines(f"{drawn.method.title}, {unit}", 40))
+    axes.set(xticks=[], ylabel=in_lines(f"{drawn.method.title}, {drawn.unit}", 40))
     axes.tick_params(labelsize=8)
     for spine in axes.spines.values():
         spine.set_visible(False)

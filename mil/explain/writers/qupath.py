@@ -14,11 +14,12 @@ from uuid import NAMESPACE_URL, uuid5
 
 import numpy as np
 
+from mil.explain.file_names import file_name
 from mil.explain.map_colours import colours, step_colours, steps
 from mil.explain.tile_grid import TileGrid, tile_grid
 from mil.explain.tile_scores import PatientScores, SlideScores, TilePlaces
 from mil.explain.writers.merged_tiles import Point, cell_regions, whole
-from mil.explain.writers.writing_options import DrawnMap, WritingOptions, drawn_maps, safe_name
+from mil.explain.writers.writing_options import DrawnMap, WritingOptions, drawn_maps
 from mil.files import write
 
 MOST_POLYGONS = 60_000
@@ -72,7 +73,7 @@ def write_geojson(patient: PatientScores, slide: SlideScores, options: WritingOp
         )
     lines = ",\n".join(feature.text(slide.slide) for feature in features)
     content = f'{{"type": "FeatureCollection", "features": [\n{lines}\n]}}\n'
-    path = options.folder / FOLDER / f"{safe_name(slide.slide)}{ENDING}"
+    path = options.folder / FOLDER / f"{file_name(slide.slide)}{ENDING}"
     write(path, gzip.compress(content.encode(), compresslevel=6, mtime=0))
     return [path]
 

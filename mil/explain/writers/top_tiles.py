@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mil.explain.file_names import file_name
 from mil.explain.scans import Scan
 from mil.explain.tile_scores import ExplainedOutput, Method, PatientScores
-from mil.explain.writers.writing_options import WritingOptions, safe_name
+from mil.explain.writers.writing_options import WritingOptions
 from mil.files import write
 from mil.report.figures.style import WIDTH, minus, short, styled
 
@@ -96,12 +97,12 @@ def write_top_tiles(patient: PatientScores, options: WritingOptions) -> list[Pat
         for method in patient.methods:
             for output in patient.outputs:
                 tiles = ranked_tiles(patient, method, output, options.top)
-                stem = ".".join(safe_name(name) for name in (patient.patient, method.name, output.name))
+                stem = ".".join(file_name(name) for name in (patient.patient, method.name, output.name))
                 path = options.folder / FOLDER / f"{stem}.csv"
                 write(path, _table(tiles).to_csv(index=False))
                 paths.append(path)
                 if pictures := dict(_pictures(tiles, scans)):
-                    paths.append(_write_sheet(path.with_suffix(".png"), patient, method, output, tiles, pictures))
+                    paths.append(_write_sheet(path.with_suffix(".jpg"), patient, method, output, tiles, pictures))
     finally:
         for scan in scans.values():
             scan.close()
@@ -130,7 +131,7 @@ def _write_sheet(
 ) -> Path:
     with styled():
         figure = _sheet(patient, method, output, tiles, pictures)
-        figure.savefig(path, metadata={"Software": None})
+        figure.savefig(path, pil_kwargs={"quality": 90})
     return path
 
 
@@ -147,7 +148,7 @@ def _sheet(
     axes = figure.add_axes((0, 0, 1, 1))  # in inches from the top left corner
     axes.set_axis_off()
     text = output.meaning if method.signed else output.name
-    heading = f"{patient.patient}: {method.title}, {text} ({output.unit if method.signed else 'share'})"
+    heading = f"{patient.patient}: {method.title}, {text} ({method.unit or output.unit})"
     axes.text(_GAP, 0.12, short(heading, _LETTERS), va="top", fontsize=9.5)
     down = 0.35
     for shown in sides:

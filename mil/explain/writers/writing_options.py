@@ -1,16 +1,12 @@
 """What every writer of maps is given beside the scores, and the names of its files."""
 
-import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mil.explain.file_names import file_name
 from mil.explain.scans import Scan, Scans
 from mil.explain.tile_scores import Array, ExplainedOutput, Method, PatientScores, SlideScores
-
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]|^\.")
-_LONGEST = 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +86,14 @@ class DrawnMap:
         return f"{self.method.name}:{self.output.name}"
 
     @property
+    def unit(self) -> str:
+        """Unit of the scores."""
+        return self.method.unit or self.output.unit
+
+    @property
     def stem(self) -> str:
         """Name of a file of this map, without an ending."""
-        return ".".join(safe_name(name) for name in (self.slide.slide, self.method.name, self.output.name))
+        return ".".join(file_name(name) for name in (self.slide.slide, self.method.name, self.output.name))
 
 
 def drawn_maps(patient: PatientScores, slide: SlideScores) -> Iterator[DrawnMap]:
@@ -107,14 +108,3 @@ def drawn_maps(patient: PatientScores, slide: SlideScores) -> Iterator[DrawnMap]
                 values=slide.scores[method.name][:, column],
                 limit=patient.limit(method.name, output.name),
             )
-
-
-def safe_name(name: str) -> str:
-    """Return a name of slide, method or output as part of a file name: no folders, nothing hidden, not too long.
-
-    Unusual characters become `%` and their number, so that different names stay different.
-    """
-    safe = _UNSAFE.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), name)
-    if len(safe) > _LONGEST:
-        safe = f"{safe[: _LONGEST - 13].rstrip('%')}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-    return safe or "%00"
