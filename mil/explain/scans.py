@@ -63,7 +63,7 @@ class Scans:
             ConfigError: The folder does not exist.
         """
         if not folder.is_dir():
-            raise ConfigError(f"--slides {folder}: no such folder, expected one with the scans of the slides")
+            raise ConfigError(f"{folder}: no such folder, expected one with the scans of the slides")
         self.folder = folder
         self._files = dict[str, list[Path]]()
         for path in sorted(folder.rglob("*")):
@@ -129,7 +129,7 @@ class Scan:
         try:
             import openslide
         except ImportError:
-            raise ConfigError("--slides needs OpenSlide: pip install 'mil-zoo[slides]'") from None
+            raise ConfigError("reading scans needs OpenSlide: pip install 'mil-zoo[slides]'") from None
         try:
             self._slide: OpenSlide = openslide.OpenSlide(path)
         except (openslide.OpenSlideError, OSError) as error:

@@ -107,8 +107,9 @@ def test_without_a_dicom_image_nothing_is_written(tmp_path: Path) -> None:
         with ExplanationFiles(tmp_path / "out", ("dicom",), slides=slides) as files:
             files.write(explained({"S1": (PLACES, hot_scores(PLACES, HOT))}))
         assert files.paths == []
+        where = "given" if slides is None else f"in {slides}"
         assert files.options.warnings == [
-            "slide 'S1': no DICOM image in --slides: no DICOM objects, which must reference it"
+            f"slide 'S1': no DICOM image {where}: no DICOM objects, which must reference it"
         ]
 
 

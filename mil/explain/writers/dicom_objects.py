@@ -69,7 +69,8 @@ def write_dicom(patient: PatientScores, slide: SlideScores, options: WritingOpti
     """
     files = [] if options.scans is None else options.scans.dicom_files(slide.slide)
     if not files:
-        options.warn(f"slide '{slide.slide}': no DICOM image in --slides: no DICOM objects, which must reference it")
+        where = "given" if options.scans is None else f"in {options.scans.folder}"
+        options.warn(f"slide '{slide.slide}': no DICOM image {where}: no DICOM objects, which must reference it")
         return []
     try:
         import highdicom  # noqa: F401
