@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mil.errors import ConfigError
 from mil.simulation.clinical_variables import DEFAULT, ClinicalVariable, parse
-from mil.simulation.layouts import EXTENT, LAYOUTS, require
+from mil.simulation.layouts import EXTENT, LAYOUTS, TABLES, require
 from mil.simulation.patients import Patients, enrol
 from mil.simulation.simulated_encoder import Encoder, Shift, encode, encoder, patient_shift, shift_of
 from mil.simulation.targets.simulated_target import Target
@@ -27,6 +27,9 @@ GENERATOR = 3
 
 _LATER = {"contrast": 1.0, "clinical": None}
 """Parameters that came later, and what every cohort before them had: that is no part of a cached cohort's name."""
+
+_REVISED = {"lazyslide": 2, "stamp": 2, "torchmil": 2}
+"""Layouts whose files have changed since cohorts were first cached."""
 
 _OWN_COLUMNS = ("patient", "slide", "site", "scanner", "severity", "share", SIMULATED_COLUMN)
 _PATIENTS, _TILES, _SITES, _SCANNERS, _CLINICAL = range(
@@ -124,6 +127,8 @@ def write(simulation: Simulation, folder: Path) -> None:
     _write_truth(simulation.target, patients, shares, folder)
     cohort = patients.clinic.loc[np.repeat(patients.clinic.index, patients.slides)]
     cohort.insert(1, "slide", [slide for i in patients.clinic.index for slide in _slides(patients, i)])
+    if simulation.layout in TABLES:
+        TABLES[simulation.layout](folder, cohort, list(simulation.target.columns))
     (folder / "cohort.csv").write_text(csv_text(cohort.assign(**{SIMULATED_COLUMN: "yes"})), encoding="utf-8")
 
 
@@ -205,6 +210,8 @@ def _slides(patients: Patients, index: int) -> list[str]:
 
 def _name(simulation: Simulation) -> str:
     chosen = {name: value for name, value in asdict(simulation).items() if _LATER.get(name) != value}
+    if simulation.layout in _REVISED:
+        chosen["layout_version"] = _REVISED[simulation.layout]
     parameters = {"generator": GENERATOR, "endpoint": type(simulation.target).__name__, **chosen}
     return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -95,16 +95,15 @@ def of_torchmil(path: Path) -> Raw:
 
 def of_lazyslide(path: Path) -> Raw:
     root = zarr.open_group(path, mode="r")
-    assert root.attrs["tile_spec"]["tiles"]["base_width"] == 512  # type: ignore[call-overload,index]  # JSON
+    spec = root.attrs["tile_spec"]["tiles"]  # type: ignore[call-overload,index]  # JSON
+    assert int(spec["width"] * spec["base_downsample"]) == 512  # type: ignore[call-overload,index,operator]  # JSON
     table = root["tables/simulated_tiles"]
     assert isinstance(table, zarr.Group)
     shapes = parquet.read_table(path / "shapes" / "tiles" / "shapes.parquet").to_pandas().set_index("tile_id")
-    shapes = shapes.loc[np.asarray(table["obs/tile_id"])]
-    corners = shapes[["x", "y"]].to_numpy()
-    for box, corner in zip(shapes["geometry"], corners, strict=True):
-        points = np.array(struct.unpack("<10d", box[-80:])).reshape(5, 2)
-        assert points.min(axis=0).tolist() == corner.tolist()
-        assert points.max(axis=0).tolist() == (corner + 512).tolist()
+    assert list(shapes.columns) == ["tissue_id", "geometry"]
+    boxes = [np.array(struct.unpack("<10d", box[-80:])).reshape(5, 2) for box in shapes["geometry"]]
+    corners = np.array([box.min(axis=0) for box in boxes])[np.asarray(table["obs/tile_id"])]
+    assert all((np.ptp(box, axis=0) == 512).all() for box in boxes)
     return torch.from_numpy(np.asarray(table["X"])), corners
 
 
@@ -163,6 +162,28 @@ def test_the_producer_s_software_finds_the_same_tiles_at_the_same_places(cohorts
         xy = tiles[["x", "y"]].to_numpy()
         expected = xy // 512 * OWKINS if layout == "owkin" else xy
         assert corners is None or np.array_equal(corners, expected)
+
+
+def test_stamp_s_tables_name_every_file_and_patient(cohorts: dict[str, Path]) -> None:
+    folder = cohorts["stamp"]
+    cohort = pd.read_csv(folder / "cohort.csv", dtype=str)
+    clini, slides = pd.read_csv(folder / "clini.csv", dtype=str), pd.read_csv(folder / "slide.csv", dtype=str)
+    assert clini["PATIENT"].is_unique
+    assert (clini.set_index("PATIENT")["msi"] == cohort.groupby("patient")["msi"].first()).all()
+    assert slides["PATIENT"].tolist() == cohort["patient"].tolist()
+    assert all((folder / "features" / name).is_file() for name in slides["FILENAME"])  # STAMP demands the ending .h5
+    table = Cohort.read(folder / "clini.csv", labels=["msi"], slides=folder / "slide.csv").require().table
+    assert sorted(table["slide"]) == sorted(cohort["slide"])
+
+
+def test_torchmil_s_labels_are_the_cohort_s(cohorts: dict[str, Path]) -> None:
+    folder = cohorts["torchmil"]
+    cohort = pd.read_csv(folder / "cohort.csv", dtype=str)
+    labels = {slide: np.load(folder / "features" / "labels" / f"{slide}.npy") for slide in cohort["slide"]}
+    assert {label.shape for label in labels.values()} == {(1,)}
+    classes = sorted(set(cohort["msi"]))
+    assert [classes[int(labels[slide][0])] for slide in cohort["slide"]] == cohort["msi"].tolist()
+    assert sorted(path.stem for path in (folder / "features" / "features").iterdir()) == sorted(labels)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -1,23 +1,34 @@
 """Writers of feature files in the layouts of their producers, one module for each container.
 
-A writer stores the features `(n, d)` of one slide, at cells `(n, 2)` of a grid, in a folder. All slides have the same
-scanner (`scan`); coordinates are in the unit of each producer.
+A writer stores the features `(n, d)` of one slide, at cells `(n, 2)` of a grid, in a folder; a `Scan` says how the
+slide was scanned and tiled. Coordinates are in the unit of each producer. `TABLES` writes what a producer's software
+needs besides.
 """
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from mil.errors import ConfigError
-from mil.simulation.layouts.scan import EXTENT, Floats, Ints
+from mil.simulation.layouts.scan import EXTENT, SCAN, Floats, Ints, Scan
 from mil.simulation.layouts.write_arrays import write_flamby, write_owkin, write_torchmil
 from mil.simulation.layouts.write_hdf5 import write_clam, write_mussel, write_nnmil, write_stamp, write_trident
 from mil.simulation.layouts.write_lazyslide import write_lazyslide
 from mil.simulation.layouts.write_pickles import write_clam_pt, write_mil_baseline, write_slideflow, write_trident_pt
+from mil.simulation.layouts.write_tables import TABLES
 
-__all__ = ["EXTENT", "LAYOUTS", "require"]
+__all__ = ["EXTENT", "LAYOUTS", "TABLES", "require"]
 
-LAYOUTS: Mapping[str, Callable[[Path, str, Floats, Ints], None]] = {
+
+class Writer(Protocol):
+    """Writes one slide into the folder of features."""
+
+    def __call__(self, folder: Path, slide: str, features: Floats, cells: Ints, scan: Scan = SCAN) -> None:
+        """Write features `(n, d)` of tiles at `cells` `(n, 2)`."""
+
+
+LAYOUTS: Mapping[str, Writer] = {
     "trident": write_trident,
     "trident_pt": write_trident_pt,
     "clam": write_clam,

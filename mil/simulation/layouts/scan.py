@@ -1,27 +1,57 @@
 """The scanner and the tiling of simulated slides."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-SLIDE_MPP = 0.25
-"""Micrometres a level-0 pixel, 40x."""
 TILE_MPP = 0.5
 """Micrometres a pixel of the tiles as cut, 20x."""
 TILE = 256
 """Pixels a tile as cut."""
-EXTENT = 512
-"""Level-0 pixels a tile: 256 at 20x, of a slide scanned at 40x."""
 
 
-def corners(cells: Ints, extent: int = EXTENT) -> Ints:
-    """Return the top-left corners `(n, 2)` in level-0 pixels, with a border of one tile."""
-    return extent * (cells + 1)
+@dataclass(frozen=True)
+class Scan:
+    """How a slide was scanned and tiled.
+
+    Attributes:
+        mpp: Micrometres a level-0 pixel; 0.25 is 40x.
+        overlap: Pixels of a tile as cut that its neighbour has too.
+        bounds: Left and top of the scanned region in level-0 pixels, as OpenSlide's bounds; tiles begin there.
+    """
+
+    mpp: float = 0.25
+    overlap: int = 0
+    bounds: tuple[int, int] = (0, 0)
+
+    @property
+    def extent(self) -> int:
+        """Level-0 pixels a tile: 512 for 256 pixels at 20x of a slide scanned at 40x."""
+        return round(TILE * TILE_MPP / self.mpp)
+
+    @property
+    def step(self) -> int:
+        """Level-0 pixels from a tile to the next."""
+        return self.extent * (TILE - self.overlap) // TILE
+
+    @property
+    def magnification(self) -> int:
+        """Nominal magnification of the scan."""
+        return round(10 / self.mpp)
+
+    def corners(self, cells: Ints) -> Ints:
+        """Return the top-left corners `(n, 2)` in level-0 pixels, with a border of one step."""
+        return np.asarray(self.bounds) + self.step * (cells + 1)
+
+    def size(self, cells: Ints) -> tuple[int, int]:
+        """Return width and height of the slide in level-0 pixels, with a border of one step."""
+        far = np.asarray(self.bounds) + self.step * (cells.max(axis=0) + 2) + self.extent
+        return int(far[0]), int(far[1])
 
 
-def size(cells: Ints, extent: int = EXTENT) -> tuple[int, int]:
-    """Return width and height of the slide in level-0 pixels, with a border of one tile."""
-    width, height = (int(side) for side in extent * (cells.max(axis=0) + 3))
-    return width, height
+SCAN = Scan()
+EXTENT = SCAN.extent

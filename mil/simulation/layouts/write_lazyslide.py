@@ -1,7 +1,11 @@
-"""LazySlide's layout, a zarr folder a slide; needs the extra `mil-zoo[zarr]`."""
+"""LazySlide's layout, a zarr folder a slide, as LazySlide 0.13 with SpatialData 0.7 writes it.
+
+Needs the extra `mil-zoo[zarr]`.
+"""
 
 import json
 import struct
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,56 +13,89 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mil.simulation.layouts.scan import EXTENT, SLIDE_MPP, TILE, TILE_MPP, Floats, Ints, corners, size
+from mil.simulation.layouts.scan import SCAN, TILE, TILE_MPP, Floats, Ints, Scan
 
 if TYPE_CHECKING:
     import zarr
 
 Attributes = dict[str, Any]
-_ARRAY: Attributes = {"encoding-type": "array", "encoding-version": "0.2.0"}
-_TEXTS: Attributes = {"encoding-type": "string-array", "encoding-version": "0.2.0"}
-_FRAME: Attributes = {"encoding-type": "dataframe", "encoding-version": "0.2.0", "_index": "_index"}
-_CATEGORIES: Attributes = {"encoding-type": "categorical", "encoding-version": "0.2.0", "ordered": False}
-_SPEC = {
-    "height": TILE,
-    "width": TILE,
-    "stride_height": TILE,
-    "stride_width": TILE,
-    "mpp": TILE_MPP,
-    "ops_level": 0,
-    "ops_downsample": EXTENT / TILE,
-    "base_level": 0,
-    "base_downsample": 1.0,
-    "base_height": EXTENT,
-    "base_width": EXTENT,
-    "base_stride_height": EXTENT,
-    "base_stride_width": EXTENT,
-    "tissue_name": "tissues",
+_VERSION = {"encoding-version": "0.2.0"}
+_ARRAY: Attributes = {"encoding-type": "array", **_VERSION}
+_TEXTS: Attributes = {"encoding-type": "string-array", **_VERSION}
+_TEXT: Attributes = {"encoding-type": "string", **_VERSION}
+_FRAME: Attributes = {"encoding-type": "dataframe", **_VERSION, "_index": "_index"}
+_CATEGORIES: Attributes = {"encoding-type": "categorical", **_VERSION, "ordered": False}
+_DICT: Attributes = {"encoding-type": "dict", "encoding-version": "0.1.0"}
+_REGION = {"region": "tiles", "region_key": "library_id", "instance_key": "tile_id"}
+_TABLE: Attributes = {
+    "encoding-type": "anndata",
+    "encoding-version": "0.1.0",
+    "spatialdata-encoding-type": "ngff:regions_table",
+    **_REGION,
+    "version": "0.2",
+}
+_AXES = [{"name": name, "type": "space", "unit": "unit"} for name in ("x", "y")]
+_SHAPES: Attributes = {
+    "encoding-type": "ngff:shapes",
+    "axes": ["x", "y"],
+    "coordinateTransformations": [
+        {"type": "identity", "input": {"name": "xy", "axes": _AXES}, "output": {"name": "global", "axes": _AXES}}
+    ],
+    "spatialdata_attrs": {"version": "0.3"},
 }
 _GEOMETRY = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": None}
 
 
-def write_lazyslide(folder: Path, slide: str, features: Floats, cells: Ints) -> None:
-    """`<slide>.zarr` with features `(n, d)` in `tables/simulated_tiles` and their corners in `shapes/tiles`."""
+def write_lazyslide(folder: Path, slide: str, features: Floats, cells: Ints, scan: Scan = SCAN) -> None:
+    """`<slide>.zarr` with features `(n, d)` in `tables/simulated_tiles` and their boxes in `shapes/tiles`."""
     import zarr
 
-    width, height = size(cells)
-    attributes: Attributes = {
-        "tile_spec": {"tiles": _SPEC},
-        "slide_properties": {"mpp": SLIDE_MPP, "magnification": 40, "shape": [height, width]},
+    path = folder / f"{slide}.zarr"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr warns that its form of texts may change
+        root = zarr.open_group(path, mode="w-", zarr_format=3, attributes=_attributes(cells, scan))
+        _write_table(root.create_group("tables"), features)
+        root.create_group("shapes").create_group("tiles", attributes=_SHAPES)
+    _write_shapes(path / "shapes" / "tiles" / "shapes.parquet", scan.corners(cells), scan.extent)
+
+
+def _attributes(cells: Ints, scan: Scan) -> Attributes:
+    width, height = scan.size(cells)
+    left, top = scan.bounds
+    factor = scan.extent / TILE
+    spec = {
+        "height": TILE,
+        "width": TILE,
+        "stride_height": TILE - scan.overlap,
+        "stride_width": TILE - scan.overlap,
+        "mpp": TILE_MPP,
+        "ops_level": 0,
+        "ops_downsample": factor,
+        "base_level": 0,
+        "base_downsample": factor,
+        "tissue_name": "tissues",
     }
-    # the second version, as SpatialData wrote it longest: texts have no settled form in the third
-    root = zarr.open_group(folder / f"{slide}.zarr", mode="w-", zarr_format=2, attributes=attributes)
-    _write_table(root.create_group("tables"), features)
-    root.create_group("shapes").create_group("tiles", attributes={"encoding-type": "ngff:shapes"})
-    _write_shapes(folder / f"{slide}.zarr" / "shapes" / "tiles" / "shapes.parquet", corners(cells))
+    properties = {
+        "shape": [height, width],
+        "n_level": 1,
+        "level_shape": [[height, width]],
+        "level_downsample": [1.0],
+        "mpp": scan.mpp,
+        "magnification": float(scan.magnification),
+        "bounds": [left, top, width - left, height - top],
+        "raw": "{}",
+    }
+    return {
+        "spatialdata_attrs": {"version": "0.2", "spatialdata_software_version": "0.7.3"},
+        "slide_properties": properties,
+        "tile_spec": {"tiles": spec},
+    }
 
 
 def _write_table(tables: "zarr.Group", features: Floats) -> None:
     """The features as AnnData encodes them."""
     tiles, width = features.shape
-    encoding = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
-    table = tables.create_group("simulated_tiles", attributes=encoding)
+    table = tables.create_group("simulated_tiles", attributes=_TABLE)
     table.create_array("X", data=features, attributes=_ARRAY)
     obs = table.create_group("obs", attributes={**_FRAME, "column-order": ["tile_id", "library_id"]})
     obs.create_array("tile_id", data=np.arange(tiles), attributes=_ARRAY)
@@ -68,6 +105,11 @@ def _write_table(tables: "zarr.Group", features: Floats) -> None:
     _write_texts(obs, "_index", map(str, range(tiles)))
     var = table.create_group("var", attributes={**_FRAME, "column-order": []})
     _write_texts(var, "_index", map(str, range(width)))
+    for name in ("layers", "obsm", "obsp", "varm", "varp"):
+        table.create_group(name, attributes=_DICT)
+    attrs = table.create_group("uns", attributes=_DICT).create_group("spatialdata_attrs", attributes=_DICT)
+    for name, value in _REGION.items():
+        attrs.create_array(name, shape=(), dtype=str, attributes=_TEXT)[...] = np.array(value, dtype=object)
 
 
 def _write_texts(group: "zarr.Group", name: str, texts: Iterable[str]) -> None:
@@ -75,19 +117,20 @@ def _write_texts(group: "zarr.Group", name: str, texts: Iterable[str]) -> None:
     group.create_array(name, shape=values.shape, dtype=str, attributes=_TEXTS)[...] = values
 
 
-def _write_shapes(path: Path, places: NDArray[np.int64]) -> None:
+def _write_shapes(path: Path, corners: Ints, extent: int) -> None:
     """The tiles as a table of polygons, in GeoParquet."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    ids, (x, y) = np.arange(len(places)), places.T
-    columns = {"tile_id": ids, "x": x, "y": y, "tissue_id": 0 * ids, "geometry": [_box(place) for place in places]}
+    ids = np.arange(len(corners))
+    boxes = pa.array([_box(corner, extent) for corner in corners], pa.binary())
     geo = {"version": "1.0.0", "primary_column": "geometry", "columns": {"geometry": _GEOMETRY}}
+    columns = {"tile_id": ids, "tissue_id": 0 * ids, "geometry": boxes}
     parquet.write_table(pa.table(columns, metadata={"geo": json.dumps(geo)}), path)
 
 
-def _box(place: NDArray[np.int64]) -> bytes:
-    """A tile's outline in OGC's binary form: little-endian, a polygon of one ring of five points."""
-    ring = place + EXTENT * np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
+def _box(corner: NDArray[np.int64], extent: int) -> bytes:
+    """A tile's outline in OGC's binary form: little-endian, a polygon of one ring of five points, as of shapely's."""
+    ring = corner + extent * np.array([[1, 0], [1, 1], [0, 1], [0, 0], [1, 0]])
     points: bytes = ring.astype("<f8").tobytes()
     return struct.pack("<BIII", 1, 3, 1, 5) + points
