@@ -18,6 +18,7 @@ from mil.errors import ConfigError
 from mil.explain.map_colours import colours
 from mil.explain.tile_scores import PatientScores, TilePlaces
 from mil.explain.writers import FORMATS, ExplanationFiles
+from mil.tables import without_marks
 from tests.explain.drawn_scans import SINGLE, explained, grid_places, hot_scores, picture, write_scn, write_tiff
 
 HOT = 7
@@ -378,6 +379,16 @@ def test_names_do_not_leave_the_folder(tmp_path: Path) -> None:
     assert all((tmp_path / "out") in path.resolve().parents for path in files.paths)
     assert len(set(files.paths)) == len(files.paths) == len(names) * (1 + 2 + 4 + 2)
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_no_cell_of_a_table_is_a_formula(tmp_path: Path) -> None:
+    with ExplanationFiles(tmp_path, ("csv", "top")) as files:
+        for name in ("=1+1", "@x"):
+            files.write(explained({name: (None, hot_scores(LAYOUTS["256"], 0))}, patient=name))
+    for path in files.paths:
+        table = pd.read_csv(path)
+        assert set(table["slide"].str[:2]) <= {"'=", "'@"}
+    assert without_marks(pd.read_csv(tmp_path / "tiles.csv"))["slide"].tolist() == ["=1+1"] * 12 + ["@x"] * 12
 
 
 def test_an_unknown_format_is_named(tmp_path: Path) -> None:

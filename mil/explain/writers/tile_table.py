@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 from mil.errors import ConfigError
 from mil.explain.tile_scores import PatientScores
+from mil.tables import csv_text
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetWriter
@@ -80,7 +81,8 @@ class TileTable:
         if self._csv:
             if self._text is None:
                 self._text = _unfinished(self._folder / CSV_TABLE).open("w", encoding="utf-8", newline="")
-            frame.to_csv(self._text, index=False, header=first)
+            text = csv_text(frame)
+            self._text.write(text if first else text.partition("\n")[2])
 
     def close(self) -> list[Path]:
         """Finish the files and return them; none where no patient was added."""

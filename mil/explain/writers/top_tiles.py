@@ -16,6 +16,7 @@ from mil.explain.tile_scores import ExplainedOutput, Method, PatientScores
 from mil.explain.writers.writing_options import WritingOptions
 from mil.files import write
 from mil.report.figures.style import WIDTH, minus, short, styled
+from mil.tables import csv_text
 
 FOLDER = "top_tiles"
 _COLUMNS = 5
@@ -99,7 +100,7 @@ def write_top_tiles(patient: PatientScores, options: WritingOptions) -> list[Pat
                 tiles = ranked_tiles(patient, method, output, options.top)
                 stem = ".".join(file_name(name) for name in (patient.patient, method.name, output.name))
                 path = options.folder / FOLDER / f"{stem}.csv"
-                write(path, _table(tiles).to_csv(index=False))
+                write(path, csv_text(_table(tiles)))
                 paths.append(path)
                 if pictures := dict(_pictures(tiles, scans)):
                     paths.append(_write_sheet(path.with_suffix(".jpg"), patient, method, output, tiles, pictures))
