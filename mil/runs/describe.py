@@ -11,6 +11,7 @@ from mil import checkpoint, files
 from mil.cards import RESEARCH, SIMULATED, card_texts
 from mil.cards.statements import STATEMENTS, read_statements, zoo_statements
 from mil.checkpoint import Checkpoint
+from mil.explain.pages.example_maps import FIGURE as EXAMPLE_MAPS
 from mil.inference.external import EXTERNAL_FOLD, Labelled
 from mil.manifest import Manifest
 from mil.report.assemble import evaluate
@@ -28,6 +29,8 @@ from mil.study.tool import Tool
 from mil.tables import says_simulated
 
 REPORT, PAGE, FIGURES = "report.json", "report.html", "figures"
+EXPLANATION = "explain"
+"""Folder of the explanation of a run."""
 
 
 def describe_run(folder: Path, verb: str = "train") -> float | None:
@@ -221,6 +224,13 @@ def draw_figures(run: Run, report: Report, place: Path, fold: int | None = None)
     logs = {f"fold {number}": latest_log(path) for number, path in checkpoints.items()}
     if logs := {name: path for name, path in logs.items() if path.is_file()}:
         draw_learning(logs, run.endpoint.metric, place / FIGURES)
+    copy_example_maps(run, place / FIGURES)
+
+
+def copy_example_maps(run: Run, figures: Path) -> None:
+    """Copy the maps of a few patients from the explanation of a run, where there is one, to its figures."""
+    for path in sorted((run.folder / EXPLANATION).glob(f"{EXAMPLE_MAPS}.*")):
+        files.write(figures / path.name, path.read_bytes())
 
 
 def page_title(tool: Tool) -> str:

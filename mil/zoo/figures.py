@@ -16,15 +16,18 @@ import matplotlib as mpl
 import PIL
 from PIL import Image, PngImagePlugin
 
+from mil.explain.pages.example_maps import FIGURE as EXAMPLE_MAPS
 from mil.report.figures import draw, draw_learning
 from mil.report.schema import Report
-from mil.runs.describe import FIGURES, evaluation, tables_of_fold
+from mil.runs.describe import FIGURES, copy_example_maps, evaluation, tables_of_fold
 from mil.runs.run import Run
 
 EPOCHS = "epochs.csv"
 """Losses and metrics by epoch, from which the learning curve of a release is drawn; it holds nothing of patients."""
 SCALE, COLOURS = 0.5, 24
 """Released figures have half the size of a run's (100 dots per inch) and few colours."""
+NOT_REDRAWN = frozenset({f"{EXAMPLE_MAPS}.png"})
+"""Figures of scores of tiles, which no released table holds: their digests are compared, but they cannot be redrawn."""
 NUMBERS, PIXELS, DRAWN_BY = "mil-numbers", "mil-pixels", "mil-drawn-by"
 """Keys of the text in a PNG."""
 
@@ -43,6 +46,8 @@ def draw_figures(run: Run, report: Report, folder: Path, fold: int) -> None:
         draw(evaluation(run, tables_of_fold(run.tables, fold)), report, place)
     if (log := folder / EPOCHS).is_file():
         draw_learning({f"fold {fold}": log}, run.endpoint.metric, place)
+    if run.simulated:  # a map of a real patient stays where the patient's data are
+        copy_example_maps(run, place)
     if place.is_dir():
         _store(place, report)
 
@@ -95,7 +100,7 @@ def redrawn_problems(run: Run, report: Report, folder: Path, fold: int) -> Itera
         folder: The release.
         fold: Fold of the checkpoint.
     """
-    stored = _figures(folder)
+    stored = {name: figure for name, figure in _figures(folder).items() if name not in NOT_REDRAWN}
     if any(text.get(DRAWN_BY) != drawn_by() for text, _ in stored.values()):
         return
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,5 +1,6 @@
 """Which explanations of a model can be believed: what `mil explain RUN` measured on patients it was not trained on."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Self
 
 from pydantic import Field
@@ -51,6 +52,7 @@ class Faithfulness(Section):
     )
     not_applicable: ClassVar[str] = "No explanation was tested: `mil explain RUN` does so."
     position: ClassVar[int] = 115
+    captions: ClassVar[Mapping[str, str]] = {"tile_maps": "Maps of a few report patients"}
 
     maps: tuple[MapFaithfulness, ...]
 

@@ -1,0 +1,156 @@
+"""Cases of a run: its report patients with their explanations, the truth of simulated slides, and the scans."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mil import checkpoint
+from mil.cards import RESEARCH, SIMULATED
+from mil.errors import ConfigError
+from mil.explain.explain_patients import Request, explain_patients
+from mil.explain.pages import write_cases
+from mil.explain.pages.beliefs import beliefs, faithfulness_tables
+from mil.explain.pages.case import Case, Tissue, Verdict
+from mil.explain.tile_scores import PatientScores, SlideScores
+from mil.report.sections.explanations import Faithfulness
+from mil.runs.cases import Answer, answers
+from mil.runs.describe import page_title
+from mil.runs.run import Run
+from mil.runs.states import checkpoints_in
+from mil.study.source import source_of
+
+CASES = "cases"
+"""Folder of the pages of cases within an explanation."""
+TELLING = "biomarker"
+"""Beginning of the names of simulated tissue that carries what is predicted."""
+
+
+def answers_of(run: Run) -> dict[str, Answer]:
+    """Return what a run's models say of its report patients, each as in the first fold that reports the patient."""
+    return answers(run.endpoint, run.states, run.evaluation().reported)
+
+
+def verdict(answer: Answer) -> Verdict:
+    """Return the verdict on a patient that is to be looked at first."""
+    return min((call.verdict for call in answer.calls), key=lambda each: each.place, default=Verdict.OPEN)
+
+
+def telling_patients(said: Mapping[str, Answer], most: int) -> list[str]:
+    """Return report patients to look at: of each verdict in turn the one whose number lies farthest from the cut.
+
+    Args:
+        said: Answers by patient.
+        most: How many.
+    """
+    by_verdict: dict[Verdict, list[str]] = {}
+    for patient, answer in sorted(said.items(), key=lambda each: (-_margin(each[1]), each[0])):
+        by_verdict.setdefault(verdict(answer), []).append(patient)
+    queues = [by_verdict[each] for each in (Verdict.RIGHT, *Verdict) if each in by_verdict]
+    queues = list({id(queue): queue for queue in queues}.values())
+    chosen: list[str] = []
+    while len(chosen) < min(most, len(said)):
+        chosen += [queue.pop(0) for queue in queues if queue]
+    return chosen[:most]
+
+
+def _margin(answer: Answer) -> float:
+    return max((call.margin for call in answer.calls if call.margin is not None), default=0.0)
+
+
+def cases_of_run(
+    run: Run,
+    explained: Iterable[PatientScores],
+    faithfulness: Faithfulness | None = None,
+    truth: Path | None = None,
+    withheld: Mapping[str, str] | None = None,
+) -> Iterator[Case]:
+    """Yield the case of each explained patient.
+
+    Args:
+        run: The run, with its predictions.
+        explained: The explanations.
+        faithfulness: What was measured of the methods; None where it was not.
+        truth: Folder of a simulated cohort, with the kind of every tile.
+        withheld: Why results are withheld, by patient.
+    """
+    said = answers_of(run)
+    for scores in explained:
+        answer = said.get(scores.patient, Answer(calls=(), numbers={}))
+        yield Case(
+            scores=scores,
+            title=page_title(run.tool),
+            origin=f"{run.model.rpartition('.')[2]}, encoder {run.encoder}",
+            banner=SIMULATED if run.simulated else RESEARCH,
+            calls=answer.calls,
+            numbers=answer.numbers,
+            withheld=(withheld or {}).get(scores.patient, ""),
+            beliefs=beliefs(faithfulness),
+            faithfulness=faithfulness_tables(faithfulness),
+            tissue={} if truth is None else tissues(scores.slides, truth),
+        )
+
+
+def tissues(slides: Sequence[SlideScores], truth: Path) -> dict[str, Tissue]:
+    """Return what the tiles of simulated slides truly are, by slide; slides without coordinates are left out."""
+    listed = {slide.slide: _tissue(slide, truth / "phenotypes" / f"{slide.slide}.csv") for slide in slides}
+    return {name: tissue for name, tissue in listed.items() if tissue is not None}
+
+
+def _tissue(slide: SlideScores, path: Path) -> Tissue | None:
+    if slide.places is None or not path.is_file():
+        return None
+    table = pd.read_csv(path, dtype={"phenotype": str})
+    if len(table) != len(slide):
+        return None
+    names, kinds = np.unique(table["phenotype"].to_numpy(dtype=str), return_inverse=True)
+    telling = frozenset(str(name) for name in names if str(name).startswith(TELLING))
+    return Tissue(names=tuple(map(str, names)), kinds=kinds.astype(np.int64), telling=telling)
+
+
+def write_run_cases(
+    run: Run,
+    folder: Path,
+    explained: Iterable[PatientScores],
+    patients: Sequence[str],
+    faithfulness: Faithfulness | None = None,
+    truth: Path | None = None,
+    withheld: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a page for each explained report patient and an index, misses and false calls first; return the index.
+
+    Args:
+        run: The run.
+        folder: Where.
+        explained: The explanations, which are read one after the other.
+        patients: All patients that `explained` has.
+        faithfulness: What was measured of the methods.
+        truth: Folder of a simulated cohort.
+        withheld: Why results are withheld, by patient.
+    """
+    banner = SIMULATED if run.simulated else RESEARCH
+    cases = cases_of_run(run, explained, faithfulness, truth, withheld)
+    return write_cases(folder, cases, patients, page_title(run.tool), banner)
+
+
+def explained_patients(run: Run, patients: Sequence[str], request: Request) -> Iterator[PatientScores]:
+    """Explain report patients of a run, each by the model of the first fold that reports the patient.
+
+    Args:
+        run: The run, with its checkpoints.
+        patients: Who is explained; they come in the order of their folds.
+        request: Methods and outputs.
+
+    Raises:
+        MilError: the features of the run cannot be read any more.
+    """
+    if run.config is None:
+        raise ConfigError(f"{run.folder}: holds no config.yaml, expected a run")
+    source, places = source_of(run.config), checkpoints_in(run.folder)
+    reported = run.evaluation().reported
+    for fold, rows in reported[reported.index.isin(list(patients))].groupby("fold", sort=True):
+        loaded = checkpoint.load(places[int(str(fold))])
+        of_fold = replace(request, patients=[str(name) for name in rows.index])
+        yield from explain_patients([loaded], source.features, source.cohort, source.slides, of_fold)
