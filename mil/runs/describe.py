@@ -11,6 +11,8 @@ from mil import checkpoint, files
 from mil.cards import RESEARCH, SIMULATED, card_texts
 from mil.cards.statements import STATEMENTS, read_statements, zoo_statements
 from mil.checkpoint import Checkpoint
+from mil.explain.faithfulness import FILE as EXPLAIN
+from mil.explain.faithfulness import ExplainResult, Faithfulness
 from mil.explain.pages.example_maps import FIGURE as EXAMPLE_MAPS
 from mil.inference.external import EXTERNAL_FOLD, Labelled
 from mil.manifest import Manifest
@@ -19,7 +21,7 @@ from mil.report.evaluation import Evaluation
 from mil.report.figures import draw, draw_learning
 from mil.report.first_screen import first_screen
 from mil.report.page.html import html
-from mil.report.report_files import write_report
+from mil.report.report_files import read_report, write_report
 from mil.report.schema import About, FittedOn, Report
 from mil.report.shortfalls import NOTHING_MISSED, shortfalls
 from mil.runs.looks import count_look
@@ -50,6 +52,7 @@ def describe_run(folder: Path, verb: str = "train") -> float | None:
     manifests = {fold: checkpoint.reopened(place) for fold, place in places.items()}
     looks = count_look(folder, verb) if run.reports else 0
     report = run_report(run, manifests.values()).model_copy(update={"looks": looks})
+    report = with_faithfulness(report, stored_faithfulness(folder))
     write_report(folder / REPORT, report)
     if run.figures or verb != "train":
         draw_figures(run, report, folder)
@@ -57,6 +60,41 @@ def describe_run(folder: Path, verb: str = "train") -> float | None:
     for fold, place in places.items():
         _describe_checkpoint(run, report, manifests[fold], fold, place)
     return report.metrics[run.endpoint.metric].value if report.metrics else None
+
+
+def add_explanation(folder: Path) -> None:
+    """Add what `mil explain` measured and drew to the report, the page and the cards of a run, and nothing else.
+
+    The patients are not evaluated again: no number changes, and no look at them is counted.
+
+    Raises:
+        ConfigError: if the folder holds no finished run.
+    """
+    run, measured = open_run(folder), stored_faithfulness(folder)
+    report = with_faithfulness(read_report(folder / REPORT), measured)
+    write_report(folder / REPORT, report)
+    copy_example_maps(run, folder / FIGURES)
+    files.write(folder / PAGE, page(page_title(run.tool), report, folder))
+    for place in checkpoints_in(folder).values():
+        manifest, of_fold = checkpoint.reopened(place), with_faithfulness(read_report(place / REPORT), measured)
+        if of_fold.run is None:
+            copy_example_maps(run, place / FIGURES)
+        else:
+            of_fold = of_fold.model_copy(update={"run": report})
+        _write_checkpoint(run, of_fold, manifest, place)
+
+
+def stored_faithfulness(folder: Path) -> Faithfulness | None:
+    """Return what was measured of the explanations of a run; None where it was not."""
+    path = folder / EXPLANATION / EXPLAIN
+    return ExplainResult.model_validate_json(path.read_bytes()).faithfulness if path.is_file() else None
+
+
+def with_faithfulness(report: Report, measured: Faithfulness | None) -> Report:
+    """Return a report with what was measured of the explanations, which no table of predictions tells."""
+    if measured is None:
+        return report
+    return report.model_copy(update={"sections": {**report.sections, Faithfulness.key: measured}})
 
 
 def describe(evaluation: Evaluation, report: Report, folder: Path, title: str) -> None:
@@ -183,10 +221,16 @@ def _describe_checkpoint(run: Run, all_folds: Report, manifest: Manifest, fold: 
     report = all_folds
     if all_folds.folds > 1:
         report = run_report(run, [manifest], fold).model_copy(update={"looks": all_folds.looks, "run": all_folds})
+        report = with_faithfulness(report, all_folds.section(Faithfulness))
     elif (run.folder / FIGURES).is_dir():
         shutil.copytree(run.folder / FIGURES, place / FIGURES)
+    _write_checkpoint(run, report, manifest, place)
+
+
+def _write_checkpoint(run: Run, report: Report, manifest: Manifest, place: Path) -> None:
+    """Write the report of a fold, its page where it is the only fold, and its card."""
     write_report(place / REPORT, report)
-    if all_folds.folds < 2:
+    if report.run is None:
         files.write(place / PAGE, page(page_title(run.tool), report, place))
     _write_statements(run, place)
     texts = card_texts(manifest, run.endpoint, report, figure_names(place), statements=read_statements(place))

@@ -18,7 +18,8 @@ from mil.checkpoint import Checkpoint
 from mil.errors import MilError
 from mil.report.report_files import read_report
 from mil.report.schema import Report
-from mil.runs.describe import REPORT, run_report
+from mil.report.sections.explanations import Faithfulness
+from mil.runs.describe import REPORT, run_report, with_faithfulness
 from mil.runs.run import PATIENTS, Run, one_row_per_patient, read_tables
 from mil.runs.states import read_states
 from mil.tables import read_table
@@ -117,14 +118,15 @@ def released_run(loaded: Checkpoint, stored: Report) -> Run:
 def recompute(run: Run, loaded: Checkpoint, stored: Report) -> Report:
     """Return a checkpoint's report, recomputed from the tables of its run.
 
-    Looks, gates and what the other folds fitted are taken from the stored report.
+    Looks, gates, what the other folds fitted and what was measured on tiles are taken from the stored report.
     """
-    manifest = loaded.manifest
+    manifest, measured = loaded.manifest, stored.section(Faithfulness)
     copied = {"looks": stored.looks, "gates": stored.gates}
     if stored.run is None:
-        return run_report(run, [manifest]).model_copy(update=copied)
+        return with_faithfulness(run_report(run, [manifest]), measured).model_copy(update=copied)
     all_folds = run_report(run, [manifest]).model_copy(update={"looks": stored.run.looks, "fitted": stored.run.fitted})
-    fold = run_report(run, [manifest], manifest.data.split.fold)
+    all_folds = with_faithfulness(all_folds, stored.run.section(Faithfulness))
+    fold = with_faithfulness(run_report(run, [manifest], manifest.data.split.fold), measured)
     return fold.model_copy(update=copied | {"run": all_folds})
 
 

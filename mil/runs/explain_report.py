@@ -1,0 +1,106 @@
+"""Explain the report patients of a run: tables, pages of cases, and maps of a few patients for its report and cards."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mil import files
+from mil.explain.explain_patients import Request
+from mil.explain.faithfulness import FILE as EXPLAIN
+from mil.explain.faithfulness import ExplainResult, Faithfulness
+from mil.explain.file_names import file_names
+from mil.explain.pages.example_maps import FIGURE, MOST, example_maps
+from mil.explain.tile_scores import PatientScores
+from mil.report.figures.style import save, styled
+from mil.runs.describe import EXPLANATION, add_explanation
+from mil.runs.run import Run, open_run
+from mil.runs.run_cases import CASES, answers_of, cases_of_run, explained_patients, telling_patients, write_run_cases
+from mil.study.source import source_of
+
+
+def explain_report(
+    folder: Path,
+    request: Request | None = None,
+    out: Path | None = None,
+    most: int | None = None,
+    cases: bool = False,
+    faithfulness: Faithfulness | None = None,
+) -> ExplainResult:
+    """Explain report patients of a run and write tables, `explain.json` and, on request, a page for each.
+
+    In the run's own folder `explain` the maps of a few patients and the faithfulness also enter the run's report and
+    cards.
+
+    Args:
+        folder: The run.
+        request: What is explained, and how.
+        out: Where; by default the folder `explain` of the run.
+        most: Explain no more patients, some of each verdict; None explains all.
+        cases: Whether pages are written.
+        faithfulness: What was measured of the methods.
+
+    Raises:
+        ConfigError: if the folder holds no finished run.
+        MilError: if the features of the run cannot be read any more.
+    """
+    run, request, place = open_run(folder), request or Request(), out or folder / EXPLANATION
+    said = answers_of(run)
+    chosen = list(said) if request.patients is None else [name for name in said if name in request.patients]
+    patients = telling_patients({name: said[name] for name in chosen}, len(chosen) if most is None else most)
+    record = _Record(place, telling_patients({name: said[name] for name in patients}, MOST))
+    explained = record.written(explained_patients(run, patients, request), patients)
+    truth = None if run.config is None or not run.simulated else source_of(run.config).truth
+    if cases:
+        write_run_cases(run, place / CASES, explained, patients, faithfulness, truth)
+    else:
+        for _ in explained:  # the tables are written on the way
+            pass
+    _draw_examples(run, record.examples(), place, truth)
+    result = ExplainResult(
+        tool=run.tool.name,
+        model=run.model,
+        simulated=run.simulated,
+        methods=request.methods,
+        outputs=record.outputs,
+        reference=record.reference,
+        patients=tuple(patients),
+        faithfulness=faithfulness,
+    )
+    files.write(place / EXPLAIN, result.model_dump_json(indent=2) + "\n")
+    if place == folder / EXPLANATION:
+        add_explanation(folder)
+    return result
+
+
+class _Record:
+    """What is kept of explanations that pass: their tables on disk, and a few patients for the figure."""
+
+    def __init__(self, folder: Path, examples: Sequence[str]) -> None:
+        self.outputs: tuple[str, ...] = ()
+        self.reference = ""
+        self._folder, self._names = folder, list(examples)
+        self._examples = dict[str, PatientScores]()
+
+    def written(self, explained: Iterator[PatientScores], patients: Sequence[str]) -> Iterator[PatientScores]:
+        """Yield explanations after writing their tables."""
+        names = file_names(patients)
+        for scores in explained:
+            place = self._folder / names[scores.patient]
+            place.mkdir(parents=True, exist_ok=True)
+            scores.frame().to_parquet(place / "tiles.parquet")
+            self.outputs = tuple(each.name for each in scores.outputs)
+            self.reference = scores.reference
+            if scores.patient in self._names:
+                self._examples[scores.patient] = scores
+            yield scores
+
+    def examples(self) -> list[PatientScores]:
+        """Return the patients of the figure in the order in which they were chosen."""
+        return [self._examples[name] for name in self._names if name in self._examples]
+
+
+def _draw_examples(run: Run, examples: Sequence[PatientScores], place: Path, truth: Path | None) -> None:
+    """Draw maps of a few patients as `tile_maps.png` and `.svg`; nothing where no tile has a place."""
+    with styled():
+        figure = example_maps(list(cases_of_run(run, examples, None, truth)))
+        if figure is not None:
+            save(figure, place, FIGURE)
