@@ -1,6 +1,7 @@
 """Colours of maps: the same in every file and page, readable for colour-blind people."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ SIGNED = ("#00497a", "#0072b2", "#6fb1dc", "#d9dcdf", "#f0a070", "#d55e00", "#8c
 blue and vermilion, which also people with red-green blindness tell apart."""
 UNSIGNED = ("#d9dcdf", "#c9a3c6", "#b0639f", "#7b2f77", "#430c4c")
 """From zero to the largest share: purple, so that it is not taken for a signed scale."""
+PALETTE = 255
+"""Colours of a page's scale; an odd number, so that zero has a colour of its own."""
 SIGNED_STEPS, UNSIGNED_STEPS = 11, 8
 """Colour steps of merged tiles; an odd number has one step around zero."""
 
@@ -49,6 +52,21 @@ def step_colours(method: Method) -> NDArray[np.uint8]:
     """Return the colour of each step, `(steps, 3)`: that of its middle."""
     count = SIGNED_STEPS if method.signed else UNSIGNED_STEPS
     return _interpolate((np.arange(count) + 0.5) / count, stops(method))
+
+
+@cache
+def palette(signed: bool) -> NDArray[np.uint8]:
+    """Return the colours of a scale from its lower to its upper end, `(PALETTE, 3)`; do not change the array."""
+    table = _interpolate(np.linspace(0.0, 1.0, PALETTE), SIGNED if signed else UNSIGNED)
+    table.flags.writeable = False
+    return table
+
+
+def palette_indices(values: Array, limit: float, signed: bool) -> NDArray[np.uint8]:
+    """Return the place of each value in `palette`."""
+    share = np.nan_to_num(values / limit) if limit > 0 else np.zeros_like(values)
+    share = (share + 1) / 2 if signed else share
+    return np.asarray(np.rint(share.clip(0, 1) * (PALETTE - 1)), dtype=np.uint8)
 
 
 def _share(values: Array, method: Method, limit: float) -> Array:

@@ -242,9 +242,9 @@ def _number(value: float) -> str:
 
 def _score_name(endpoint: Endpoint, decision: Decision, question: Question | None) -> str:
     """Return what the number of a decision is, in words."""
-    if decision.likeliest:
-        return "probability of this class"
     recalibrated = ", recalibrated" if all(name.startswith(_CALIBRATED) for name in decision.columns) else ""
+    if decision.likeliest:
+        return f"probability of this class{recalibrated}"
     if question is not None:
         return f"probability of {_yes(question)}{recalibrated}"
     return _column_words(endpoint, decision.columns[0]) + recalibrated
@@ -311,7 +311,7 @@ def _numbers(endpoint: Endpoint, table: pd.DataFrame) -> list[dict[str, str]]:
     columns = [
         name
         for name in table.columns
-        if str(name).removeprefix(_CALIBRATED) in endpoint.prediction_columns
+        if (name in endpoint.prediction_columns or str(name).startswith(_CALIBRATED))
         and pd.api.types.is_numeric_dtype(table[name])
     ]
     values = table[columns].to_numpy(np.float64)

@@ -7,14 +7,18 @@ from mil import files
 from mil.explain.explain_patients import Request
 from mil.explain.faithfulness import FILE as EXPLAIN
 from mil.explain.faithfulness import ExplainResult, Faithfulness
-from mil.explain.file_names import file_names
 from mil.explain.pages.example_maps import FIGURE, MOST, example_maps
+from mil.explain.scans import Scans
 from mil.explain.tile_scores import PatientScores
+from mil.explain.writers import ExplanationFiles
 from mil.report.figures.style import save, styled
 from mil.runs.describe import EXPLANATION, add_explanation
 from mil.runs.run import Run, open_run
 from mil.runs.run_cases import CASES, answers_of, cases_of_run, explained_patients, telling_patients, write_run_cases
 from mil.study.source import source_of
+
+TABLES_ONLY = ("csv",)
+"""Formats of an explanation unless others are asked for: a table needs no extra and no time."""
 
 
 def explain_report(
@@ -23,6 +27,8 @@ def explain_report(
     out: Path | None = None,
     most: int | None = None,
     cases: bool = False,
+    formats: Sequence[str] = TABLES_ONLY,
+    scans: Path | None = None,
     faithfulness: Faithfulness | None = None,
 ) -> ExplainResult:
     """Explain report patients of a run and write tables, `explain.json` and, on request, a page for each.
@@ -36,6 +42,8 @@ def explain_report(
         out: Where; by default the folder `explain` of the run.
         most: Explain no more patients, some of each verdict; None explains all.
         cases: Whether pages are written.
+        formats: Files that other programs read, see `mil.explain.writers.FORMATS`.
+        scans: Folder of the scans of the slides.
         faithfulness: What was measured of the methods.
 
     Raises:
@@ -46,14 +54,17 @@ def explain_report(
     said = answers_of(run)
     chosen = list(said) if request.patients is None else [name for name in said if name in request.patients]
     patients = telling_patients({name: said[name] for name in chosen}, len(chosen) if most is None else most)
-    record = _Record(place, telling_patients({name: said[name] for name in patients}, MOST))
-    explained = record.written(explained_patients(run, patients, request), patients)
+    record = _Record(telling_patients({name: said[name] for name in patients}, MOST))
     truth = None if run.config is None or not run.simulated else source_of(run.config).truth
-    if cases:
-        write_run_cases(run, place / CASES, explained, patients, faithfulness, truth)
-    else:
-        for _ in explained:  # the tables are written on the way
-            pass
+    place.mkdir(parents=True, exist_ok=True)
+    with ExplanationFiles(place, formats, slides=scans) as tables:
+        explained = record.passing(explained_patients(run, patients, request), tables)
+        if cases:
+            found_scans = None if scans is None else Scans(scans)
+            write_run_cases(run, place / CASES, explained, patients, faithfulness, truth, found_scans)
+        else:
+            for _ in explained:  # the tables are written on the way
+                pass
     _draw_examples(run, record.examples(), place, truth)
     result = ExplainResult(
         tool=run.tool.name,
@@ -72,21 +83,18 @@ def explain_report(
 
 
 class _Record:
-    """What is kept of explanations that pass: their tables on disk, and a few patients for the figure."""
+    """What is kept of explanations that pass: a few patients for the figure, and what is explained."""
 
-    def __init__(self, folder: Path, examples: Sequence[str]) -> None:
+    def __init__(self, examples: Sequence[str]) -> None:
         self.outputs: tuple[str, ...] = ()
         self.reference = ""
-        self._folder, self._names = folder, list(examples)
+        self._names = list(examples)
         self._examples = dict[str, PatientScores]()
 
-    def written(self, explained: Iterator[PatientScores], patients: Sequence[str]) -> Iterator[PatientScores]:
-        """Yield explanations after writing their tables."""
-        names = file_names(patients)
+    def passing(self, explained: Iterator[PatientScores], tables: ExplanationFiles) -> Iterator[PatientScores]:
+        """Yield explanations after their files were written."""
         for scores in explained:
-            place = self._folder / names[scores.patient]
-            place.mkdir(parents=True, exist_ok=True)
-            scores.frame().to_parquet(place / "tiles.parquet")
+            tables.write(scores)
             self.outputs = tuple(each.name for each in scores.outputs)
             self.reference = scores.reference
             if scores.patient in self._names:

@@ -14,6 +14,8 @@ from mil.explain.explain_patients import Request, explain_patients
 from mil.explain.pages import write_cases
 from mil.explain.pages.beliefs import beliefs, faithfulness_tables
 from mil.explain.pages.case import Case, Tissue, Verdict
+from mil.explain.pages.scan_views import scan_views
+from mil.explain.scans import Scans
 from mil.explain.tile_scores import PatientScores, SlideScores
 from mil.report.sections.explanations import Faithfulness
 from mil.runs.cases import Answer, answers
@@ -65,7 +67,8 @@ def cases_of_run(
     explained: Iterable[PatientScores],
     faithfulness: Faithfulness | None = None,
     truth: Path | None = None,
-    withheld: Mapping[str, str] | None = None,
+    scans: Scans | None = None,
+    folder: Path | None = None,
 ) -> Iterator[Case]:
     """Yield the case of each explained patient.
 
@@ -74,7 +77,8 @@ def cases_of_run(
         explained: The explanations.
         faithfulness: What was measured of the methods; None where it was not.
         truth: Folder of a simulated cohort, with the kind of every tile.
-        withheld: Why results are withheld, by patient.
+        scans: The scans of the slides.
+        folder: Folder of the pages, where pictures of scans are written; without it scans are not shown.
     """
     said = answers_of(run)
     for scores in explained:
@@ -86,10 +90,10 @@ def cases_of_run(
             banner=SIMULATED if run.simulated else RESEARCH,
             calls=answer.calls,
             numbers=answer.numbers,
-            withheld=(withheld or {}).get(scores.patient, ""),
             beliefs=beliefs(faithfulness),
             faithfulness=faithfulness_tables(faithfulness),
             tissue={} if truth is None else tissues(scores.slides, truth),
+            scans={} if scans is None or folder is None else scan_views(scores, scans, folder),
         )
 
 
@@ -117,7 +121,7 @@ def write_run_cases(
     patients: Sequence[str],
     faithfulness: Faithfulness | None = None,
     truth: Path | None = None,
-    withheld: Mapping[str, str] | None = None,
+    scans: Scans | None = None,
 ) -> Path:
     """Write a page for each explained report patient and an index, misses and false calls first; return the index.
 
@@ -128,10 +132,10 @@ def write_run_cases(
         patients: All patients that `explained` has.
         faithfulness: What was measured of the methods.
         truth: Folder of a simulated cohort.
-        withheld: Why results are withheld, by patient.
+        scans: The scans of the slides.
     """
     banner = SIMULATED if run.simulated else RESEARCH
-    cases = cases_of_run(run, explained, faithfulness, truth, withheld)
+    cases = cases_of_run(run, explained, faithfulness, truth, scans, folder)
     return write_cases(folder, cases, patients, page_title(run.tool), banner)
 
 

@@ -11,7 +11,7 @@
   };
   const FULL = 32767, COLOURS = 255, MOST = 10;
   const palettes = {signed: bytes(data.palettes.signed), unsigned: bytes(data.palettes.unsigned)};
-  const state = {layer: 0, output: 0, pinned: null};
+  const state = {layer: 0, output: data.start, pinned: null};
   const decoded = new Map();
   const hint = $("readout")?.textContent;
   const minus = text => text.replace("-", "\u2212");
@@ -315,6 +315,7 @@
   controls.addEventListener("submit", event => event.preventDefault());
   if ($("readout")) $("readout").hidden = false;
   for (const name of ["layer", "output"]) {
+    if ($(name)) $(name).value = String(state[name]);  // a browser may keep what was chosen before
     $(name)?.addEventListener("change", event => { state[name] = Number(event.target.value); update(); });
   }
   const fade = () => {

@@ -151,6 +151,13 @@ class Case:
             return Verdict.WITHHELD
         return min((call.verdict for call in self.calls), key=lambda verdict: verdict.place, default=Verdict.OPEN)
 
+    @property
+    def first_output(self) -> int:
+        """Place of the output that is shown first: the called class or the answered question, else the first."""
+        names = [output.name for output in self.scores.outputs]
+        shown = [name for call in self.calls for name in (call.call, call.question) if name in names]
+        return names.index(shown[0]) if shown else 0
+
     def belief(self, method: str, output: str) -> Belief:
         """Return whether the maps of a method can be believed for an output."""
         return self.beliefs.get((method, output), UNTESTED)

@@ -11,8 +11,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from mil.explain.map_colours import SIGNED, UNSIGNED
 from mil.explain.pages.case import Case, Tissue, Verdict
-from mil.explain.pages.colours import gradient
 from mil.explain.pages.map_layers import Layer, extremes, layers
 from mil.explain.pages.map_picture import Extent, data_uri, extent, kinds_png, overlap, scores_png
 from mil.explain.pages.page_data import page_data, script_json
@@ -22,9 +22,19 @@ from mil.report.schema import Table
 
 MOST_TILES = 10
 """Tiles that a list of the highest or lowest scores has."""
-TISSUE = ("#c98b9e", "#e3cfa8", "#d9c2d6", "#8d9fd1", "#8f8f8f", "#b9dbe0", "#d8a48f", "#c4c4c4", "#cfd8b0", "#a3b8a0")
+TISSUE = {
+    "tumour": "#d8a48f",
+    "normal epithelium": "#8d9fd1",
+    "stroma": "#b9dbe0",
+    "lymphocytes": "#9b7fb5",
+    "necrosis": "#7d7d7d",
+    "mucin": "#e3cfa8",
+    "muscle": "#d9c2d6",
+    "artefact": "#333333",
+}
+FURTHER_TISSUE = "#a3b8a0"
 TELLING = ("#ffd400", "#00a06b", "#ff7f0e", "#7b2f77", "#17becf", "#c2185b", "#222222")
-"""Colours of kinds of tissue, and of those that carry what is predicted."""
+"""Colours of kinds of tissue, of one without a colour of its own, and of those that carry what is predicted."""
 SCALE_BARS = (20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05)
 """Lengths of scale bars in millimetres; the longest that takes at most a third of the width is drawn."""
 PLACELESS = "The feature files hold no coordinates: there is no map, and tiles are listed by their number."
@@ -87,7 +97,8 @@ def case_page(case: Case, back: str = "") -> str:
     first, kinds = listed[0], tissue_kinds(list(case.tissue.values()))
     zoom = any(scan.zoom for scan in case.scans.values())
     scripts = [_text(OPENSEADRAGON), _text("case.js"), _text("deep_zoom.js")] if zoom else [_text("case.js")]
-    highest, lowest = extremes(np.concatenate(first.values)[:, 0], MOST_TILES, first.signed)
+    output = case.first_output
+    highest, lowest = extremes(np.concatenate(first.values)[:, output], MOST_TILES, first.signed)
     return (
         page_environment("mil.explain.pages")
         .get_template("case.html.j2")
@@ -97,13 +108,14 @@ def case_page(case: Case, back: str = "") -> str:
             back=back,
             layers=listed,
             first=first,
-            limit=signed_text(first.limit(0), False),
-            output=case.scores.outputs[0],
-            belief=case.belief(first.method, case.scores.outputs[0].name),
+            limit=signed_text(first.limit(output), False),
+            output=case.scores.outputs[output],
+            start=output,
+            belief=case.belief(first.method, case.scores.outputs[output].name),
             said=lambda method: _by_sentence(case, method),
             slides=[_view(slide, at, case, first, kinds) for at, slide in enumerate(case.scores.slides)],
             kinds=kinds,
-            gradients={"signed": gradient(True), "unsigned": gradient(False)},
+            gradient=f"linear-gradient(to right, {', '.join(SIGNED if first.signed else UNSIGNED)})",
             lists={"for": _rows(highest, case, first), "against": _rows(lowest, case, first)},
             pictures=any(scan.tiles for scan in case.scans.values()),
             missed=AS_MISSED,
@@ -137,7 +149,7 @@ def tissue_kinds(tissues: Sequence[Tissue]) -> list[TissueKind]:
     telling = frozenset[str]().union(*(tissue.telling for tissue in tissues))
     carrying, plain = [name for name in names if name in telling], [name for name in names if name not in telling]
     listed = [(name, TELLING[at % len(TELLING)], True) for at, name in enumerate(carrying)]
-    listed += [(name, TISSUE[at % len(TISSUE)], False) for at, name in enumerate(plain)]
+    listed += [(name, TISSUE.get(name, FURTHER_TISSUE), False) for name in plain]
     return [TissueKind(*each) for each in listed]
 
 
@@ -170,7 +182,9 @@ def _view(slide: SlideScores, at: int, case: Case, layer: Layer, kinds: Sequence
         return SlideView(slide.slide, tiles)
     scan, tissue, around = case.scans.get(slide.slide), case.tissue.get(slide.slide), extent(slide.places)
     frame = around if scan is None else scan.bounds
-    drawn = scores_png(slide.places, layer.values[at][:, 0], layer.limit(0), layer.signed)
+    drawn = scores_png(
+        slide.places, layer.values[at][:, case.first_output], layer.limit(case.first_output), layer.signed
+    )
     picture = "" if tissue is None else data_uri(tissue_png(slide, tissue, kinds))
     return SlideView(
         name=slide.slide,
@@ -213,7 +227,7 @@ def _rows(tiles: NDArray[np.int64], case: Case, layer: Layer) -> list[TileRow]:
         at = int(np.searchsorted(starts, number, side="right")) - 1
         tile, slide, scan = int(number - starts[at]), slides[at], case.scans.get(slides[at].slide)
         image = b"" if scan is None else scan.tiles.get(tile, b"")
-        score = signed_text(float(layer.values[at][tile, 0]), layer.signed)
+        score = signed_text(float(layer.values[at][tile, case.first_output]), layer.signed)
         rows.append(TileRow(slide.slide, tile_place(slide, tile), score, data_uri(image) if image else ""))
     return rows
 

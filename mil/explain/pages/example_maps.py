@@ -8,9 +8,9 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from mil.explain.map_colours import palette
 from mil.explain.pages.case import Case
 from mil.explain.pages.case_page import SCALE_BARS, signed_text
-from mil.explain.pages.colours import palette
 from mil.explain.pages.map_layers import Layer, layers
 from mil.explain.pages.map_picture import extent, raster
 from mil.explain.tile_scores import SlideScores
@@ -23,14 +23,14 @@ LEVELS = 11
 """Colours of a scale, few so that the picture stays small."""
 PIXELS = 200
 _TUMOUR, _REST, _CARRIES = "#9fb4c7", "#dddddd", "#d55e00"
-_SIDE, _TITLE, _FOOT, _GAP = 1.95, 0.62, 0.62, 0.12
+_SIDE, _TITLE, _FOOT, _GAP = 1.95, 0.72, 0.62, 0.12
 """Inches of a map, of its title, below the maps, and between maps."""
 _LETTERS = 34
 _TUMOUR_NAME = "tumour"
 
 
 def example_maps(cases: Sequence[Case]) -> Figure | None:
-    """Draw the largest slide of each case by its first method and output; None where none has coordinates.
+    """Draw the largest slide of each case by its first method, for what was called; None where none has coordinates.
 
     Args:
         cases: At most `MOST` of them are drawn.
@@ -44,11 +44,11 @@ def example_maps(cases: Sequence[Case]) -> Figure | None:
     for at, case in enumerate(drawn):
         _draw_case(figure, case, at, rows, height)
     first = layers(drawn[0].scores)[0]
-    _scale(figure, first, drawn[0], height)
+    _scale(figure, first, height)
     if rows == 2:
         handles = [
             Patch(color=colour, label=label)
-            for colour, label in ((_CARRIES, "carries the finding"), (_TUMOUR, "tumour"), (_REST, "other tissue"))
+            for colour, label in ((_CARRIES, "tells of the finding"), (_TUMOUR, "tumour"), (_REST, "other tissue"))
         ]
         figure.legend(handles=handles, loc="lower right", ncols=3, bbox_to_anchor=(1, 0.01), fontsize=7, handlelength=1)
     return figure
@@ -62,8 +62,8 @@ def _draw_case(figure: Figure, case: Case, at: int, rows: int, height: float) ->
     slide, layer = case.scores.slides[at_slide], layers(case.scores)[0]
     left = at * (_SIDE + _GAP) + 0.1
     axes = figure.add_axes((left / WIDTH, 1 - (_TITLE + _SIDE) / height, _SIDE / WIDTH, _SIDE / height))
-    _draw_scores(axes, slide, layer, at_slide)
-    ends = f"{'±' if layer.signed else 'up to '}{signed_text(layer.limit(0), False)}"
+    _draw_scores(axes, slide, layer, at_slide, case.first_output)
+    ends = f"{'±' if layer.signed else 'up to '}{signed_text(layer.limit(case.first_output), False)}"
     axes.text(1, -0.03, ends, va="center", ha="right", size=6.5, transform=axes.transAxes)
     call = case.calls[0] if case.calls else None
     figure.text(left / WIDTH, 1 - 0.08 / height, _heading(case, call is not None), va="top", size=7.5)
@@ -82,12 +82,14 @@ def _heading(case: Case, called: bool) -> str:
         answer = f"called {call.call}" if call.call else call.number_name
         lines.append(f"{answer} ({minus(call.number)})" if call.number else answer)
         lines += [f"truly {call.truth}: {call.verdict.value}"] if call.truth else []
+    if len(case.scores.outputs) > 1:
+        lines.append(f"map for {case.scores.outputs[case.first_output].name}")
     return "\n".join(in_lines(line, _LETTERS, most=1) for line in lines)
 
 
-def _draw_scores(axes: Axes, slide: SlideScores, layer: Layer, at: int) -> None:
-    limit = layer.limit(0) or 1.0
-    _show(axes, slide, layer.values[at][:, 0], _colours(layer.signed), (-limit if layer.signed else 0.0, limit))
+def _draw_scores(axes: Axes, slide: SlideScores, layer: Layer, at: int, output: int) -> None:
+    limit = layer.limit(output) or 1.0
+    _show(axes, slide, layer.values[at][:, output], _colours(layer.signed), (-limit if layer.signed else 0.0, limit))
     if slide.places is not None and slide.mpp:
         width = extent(slide.places).width * slide.mpp / 1000
         length = next((bar for bar in SCALE_BARS if bar <= width / 3), None)
@@ -122,7 +124,7 @@ def _show(
     axes.set_axis_off()
 
 
-def _scale(figure: Figure, layer: Layer, case: Case, height: float) -> None:
+def _scale(figure: Figure, layer: Layer, height: float) -> None:
     axes = figure.add_axes((0.1 / WIDTH, 0.34 / height, 1.6 / WIDTH, 0.1 / height))
     axes.imshow(np.arange(LEVELS)[None], cmap=_colours(layer.signed), aspect="auto")
     axes.set(yticks=[], xticks=[])
@@ -130,6 +132,5 @@ def _scale(figure: Figure, layer: Layer, case: Case, height: float) -> None:
     low, high = (f"largest {word}" for word in ("against", "for")) if layer.signed else ("none", "most")
     figure.text(0.1 / WIDTH, 0.29 / height, low, va="top", size=6.5)
     figure.text(1.7 / WIDTH, 0.29 / height, high, va="top", ha="right", size=6.5)
-    output = case.scores.outputs[0]
-    text = in_lines(f"{layer.title}, {output.name}, in {layer.units[0]}", 60, most=1)
+    text = in_lines(f"{layer.title}, in {layer.units[0]}", 60, most=1)
     figure.text(0.1 / WIDTH, 0.5 / height, text, va="bottom", size=6.5)

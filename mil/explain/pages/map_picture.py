@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mil.explain.pages.colours import STEPS, palette, steps
+from mil.explain.map_colours import PALETTE, palette, palette_indices
 from mil.explain.tile_scores import TilePlaces
 
 Floats = NDArray[np.float64]
-EMPTY = STEPS
+EMPTY = PALETTE
 """Index of the transparent colour, where no tile lies."""
 
 
@@ -84,7 +84,7 @@ def scores_png(places: TilePlaces, values: Floats, limit: float, signed: bool, l
         longest: Pixels of the longer side.
     """
     drawn = raster(places, values, longest)
-    indices = np.where(np.isnan(drawn), EMPTY, steps(np.nan_to_num(drawn), limit, signed).astype(np.int64))
+    indices = np.where(np.isnan(drawn), EMPTY, palette_indices(drawn, limit, signed).astype(np.int64))
     return _png(indices, palette(signed))
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from mil.explain.map_colours import palette
 from mil.explain.pages.case import Belief, Case
-from mil.explain.pages.colours import palette
 from mil.explain.pages.map_layers import Layer
 from mil.explain.pages.map_picture import Extent, data_uri
 from mil.explain.tile_scores import ExplainedOutput, SlideScores
@@ -29,6 +29,7 @@ def page_data(case: Case, layers: Sequence[Layer]) -> Json:
     """Return everything that the script of a case page draws."""
     scores = case.scores
     return {
+        "start": case.first_output,
         "outputs": [output_words(output) for output in scores.outputs],
         "layers": [_layer(layer, case) for layer in layers],
         "slides": [_slide(slide, case) for slide in scores.slides],

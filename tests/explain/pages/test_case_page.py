@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from mil.explain.file_names import file_name, file_names
+from mil.explain.map_colours import palette
 from mil.explain.pages import INDEX, write_cases
 from mil.explain.pages.case import Call, Verdict
 from mil.explain.pages.case_page import case_page
-from mil.explain.pages.colours import palette
 from mil.explain.pages.map_layers import extremes, layers
 from mil.explain.pages.map_picture import EMPTY, overlap, raster, scores_png
 from mil.explain.tile_scores import TilePlaces
