@@ -27,6 +27,8 @@ ROOT = Path(__file__).parents[1]
 CATEGORIES = ("workflow", "biomarker", "outcome", "response")
 """Categories of the tools that are released; examples have other ones."""
 OPTIONS = ("split=holdout", "split.report=0.4", "trainer.enable_progress_bar=false", "data.workers=0")
+EXPLAINED = ("--most", "12", "--format", "csv")
+"""Options of the explanation from which the maps in report and card are drawn."""
 SMALL = {"embed_dim": 128, "attention_dim": 64}
 """Options of the models that have them; small, since simulated features are 128 wide and git stores the weights."""
 SUFFIXES = (".py", ".j2", ".yaml")
@@ -101,6 +103,8 @@ def build(tool: str, job: Build) -> float:
             else [f"tool={tool}", *OPTIONS, *job.small[tool], *job.words, f"hydra.run.dir={run}"]
         )
         _mil(job.work / tool, cache, "train", *words)
+    if not (run / "explain" / "explain.json").is_file():
+        _mil(job.work / tool, cache, "explain", run, *EXPLAINED)
     if (job.out / tool).is_dir() and _version(job.out / tool) == job.version:
         shutil.rmtree(job.out / tool)  # the same version is replaced; git has the old one
     _mil(job.work / tool, cache, "release", run, "--version", job.version, "--out", job.out)

@@ -1,5 +1,6 @@
 """Explain the report patients of a run: tables, pages of cases, and maps of a few patients for its report and cards."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -7,8 +8,8 @@ from mil import files
 from mil.explain.explain_patients import Request
 from mil.explain.faithfulness import FILE as EXPLAIN
 from mil.explain.faithfulness import ExplainResult, Faithfulness
+from mil.explain.pages import INDEX
 from mil.explain.pages.example_maps import FIGURE, MOST, example_maps
-from mil.explain.scans import Scans
 from mil.explain.tile_scores import PatientScores
 from mil.explain.writers import ExplanationFiles
 from mil.report.figures.style import save, styled
@@ -17,8 +18,7 @@ from mil.runs.run import Run, open_run
 from mil.runs.run_cases import CASES, answers_of, cases_of_run, explained_patients, telling_patients, write_run_cases
 from mil.study.source import source_of
 
-TABLES_ONLY = ("csv",)
-"""Formats of an explanation unless others are asked for: a table needs no extra and no time."""
+logger = logging.getLogger(__name__)
 
 
 def explain_report(
@@ -27,14 +27,17 @@ def explain_report(
     out: Path | None = None,
     most: int | None = None,
     cases: bool = False,
-    formats: Sequence[str] = TABLES_ONLY,
+    formats: Sequence[str] | None = None,
     scans: Path | None = None,
     faithfulness: Faithfulness | None = None,
-) -> ExplainResult:
+) -> Path:
     """Explain report patients of a run and write tables, `explain.json` and, on request, a page for each.
 
     In the run's own folder `explain` the maps of a few patients and the faithfulness also enter the run's report and
     cards.
+
+    Returns:
+        The index of the pages, or the folder without pages.
 
     Args:
         folder: The run.
@@ -42,7 +45,7 @@ def explain_report(
         out: Where; by default the folder `explain` of the run.
         most: Explain no more patients, some of each verdict; None explains all.
         cases: Whether pages are written.
-        formats: Files that other programs read, see `mil.explain.writers.FORMATS`.
+        formats: Of the files that other programs read, see `mil.explain.writers`; None writes those without an extra.
         scans: Folder of the scans of the slides.
         faithfulness: What was measured of the methods.
 
@@ -60,11 +63,12 @@ def explain_report(
     with ExplanationFiles(place, formats, slides=scans) as tables:
         explained = record.passing(explained_patients(run, patients, request), tables)
         if cases:
-            found_scans = None if scans is None else Scans(scans)
-            write_run_cases(run, place / CASES, explained, patients, faithfulness, truth, found_scans)
+            write_run_cases(run, place / CASES, explained, patients, faithfulness, truth, tables.options.scans)
         else:
             for _ in explained:  # the tables are written on the way
                 pass
+    for sentence in tables.options.warnings:
+        logger.warning("%s", sentence)
     _draw_examples(run, record.examples(), place, truth)
     result = ExplainResult(
         tool=run.tool.name,
@@ -79,7 +83,7 @@ def explain_report(
     files.write(place / EXPLAIN, result.model_dump_json(indent=2) + "\n")
     if place == folder / EXPLANATION:
         add_explanation(folder)
-    return result
+    return place / CASES / INDEX if cases else place
 
 
 class _Record:

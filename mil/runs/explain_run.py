@@ -1,5 +1,6 @@
 """Explain the predictions of checkpoints and write the scores of the tiles."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,9 @@ from mil.checkpoint import Checkpoint
 from mil.explain.explain_patients import Request, explain_patients
 from mil.explain.faithfulness import FILE as EXPLAIN
 from mil.explain.faithfulness import ExplainResult
+from mil.explain.writers import ExplanationFiles
 
+logger = logging.getLogger(__name__)
 __all__ = ["EXPLAIN", "explain_checkpoint"]
 
 
@@ -19,8 +22,10 @@ def explain_checkpoint(
     cohort: Path | None = None,
     slides: Path | None = None,
     request: Request | None = None,
+    formats: Sequence[str] | None = None,
+    scans: Path | None = None,
 ) -> ExplainResult:
-    """Explain patients and write `PATIENT/tiles.parquet` for each and, last, `explain.json`.
+    """Explain patients and write files that other programs read and, last, `explain.json`.
 
     Args:
         checkpoints: The models; several give their mean and disagreement.
@@ -29,18 +34,22 @@ def explain_checkpoint(
         cohort: Table of patients and slides.
         slides: Table of slides, for a cohort table with one row for each patient.
         request: What is explained, and how.
+        formats: See `mil.explain.writers.FORMATS`; None writes those that need no extra.
+        scans: Folder of the scans of the slides.
 
     Raises:
         MilError: features or cohort cannot be read or do not fit the tool, or the model lacks a method or an output.
     """
     request = request or Request()
     names, outputs, reference = list[str](), tuple[str, ...](), ""
-    for scores in explain_patients(checkpoints, features, cohort, slides, request):
-        place = out / scores.patient
-        place.mkdir(parents=True, exist_ok=True)
-        scores.frame().to_parquet(place / "tiles.parquet")
-        names.append(scores.patient)
-        outputs, reference = tuple(each.name for each in scores.outputs), scores.reference
+    out.mkdir(parents=True, exist_ok=True)
+    with ExplanationFiles(out, formats, slides=scans) as written:
+        for scores in explain_patients(checkpoints, features, cohort, slides, request):
+            written.write(scores)
+            names.append(scores.patient)
+            outputs, reference = tuple(each.name for each in scores.outputs), scores.reference
+    for sentence in written.options.warnings:
+        logger.warning("%s", sentence)
     manifest = checkpoints[0].manifest
     result = ExplainResult(
         tool=manifest.tool.name,

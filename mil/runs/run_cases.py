@@ -27,7 +27,7 @@ from mil.study.source import source_of
 CASES = "cases"
 """Folder of the pages of cases within an explanation."""
 TELLING = "biomarker"
-"""Beginning of the names of simulated tissue that carries what is predicted."""
+"""What names of simulated tissue contain that carries what is predicted."""
 
 
 def answers_of(run: Run) -> dict[str, Answer]:
@@ -110,7 +110,7 @@ def _tissue(slide: SlideScores, path: Path) -> Tissue | None:
     if len(table) != len(slide):
         return None
     names, kinds = np.unique(table["phenotype"].to_numpy(dtype=str), return_inverse=True)
-    telling = frozenset(str(name) for name in names if str(name).startswith(TELLING))
+    telling = frozenset(str(name) for name in names if TELLING in str(name))
     return Tissue(names=tuple(map(str, names)), kinds=kinds.astype(np.int64), telling=telling)
 
 
