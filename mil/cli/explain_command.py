@@ -71,9 +71,7 @@ def explain(
         typer.echo(str(explain_report(Path(checkpoint), request, out, most, cases, file_format, scans)))
         return
     if features is None or out is None:
-        raise ConfigError(
-            f"{checkpoint}: is no run, expected --features and --out with a checkpoint or a tool"
-        )
+        raise ConfigError(f"{checkpoint}: is no run, expected --features and --out with a checkpoint or a tool")
     if cases or most is not None:
         raise ConfigError("--cases and --most: are about the report patients of a run, expected a run folder")
     loaded = load(checkpoint, key=key).checkpoint

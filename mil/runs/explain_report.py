@@ -54,10 +54,10 @@ def explain_report(
         MilError: if the features of the run cannot be read any more.
     """
     run, request, place = open_run(folder), request or Request(), out or folder / EXPLANATION
-    said = answers_of(run)
-    chosen = list(said) if request.patients is None else [name for name in said if name in request.patients]
-    patients = telling_patients({name: said[name] for name in chosen}, len(chosen) if most is None else most)
-    record = _Record(telling_patients({name: said[name] for name in patients}, MOST))
+    answered = answers_of(run)
+    chosen = list(answered) if request.patients is None else [name for name in answered if name in request.patients]
+    patients = telling_patients({name: answered[name] for name in chosen}, len(chosen) if most is None else most)
+    record = _Record(telling_patients({name: answered[name] for name in patients}, MOST))
     truth = None if run.config is None or not run.simulated else source_of(run.config).truth
     place.mkdir(parents=True, exist_ok=True)
     with ExplanationFiles(place, formats, slides=scans) as tables:

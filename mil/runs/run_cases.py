@@ -40,20 +40,20 @@ def verdict(answer: Answer) -> Verdict:
     return min((call.verdict for call in answer.calls), key=lambda each: each.place, default=Verdict.OPEN)
 
 
-def telling_patients(said: Mapping[str, Answer], most: int) -> list[str]:
+def telling_patients(answered: Mapping[str, Answer], most: int) -> list[str]:
     """Return report patients to look at: of each verdict in turn the one whose number lies farthest from the cut.
 
     Args:
-        said: Answers by patient.
+        answered: Answers by patient.
         most: How many.
     """
     by_verdict: dict[Verdict, list[str]] = {}
-    for patient, answer in sorted(said.items(), key=lambda each: (-_margin(each[1]), each[0])):
+    for patient, answer in sorted(answered.items(), key=lambda each: (-_margin(each[1]), each[0])):
         by_verdict.setdefault(verdict(answer), []).append(patient)
     queues = [by_verdict[each] for each in (Verdict.RIGHT, *Verdict) if each in by_verdict]
     queues = list({id(queue): queue for queue in queues}.values())
     chosen: list[str] = []
-    while len(chosen) < min(most, len(said)):
+    while len(chosen) < min(most, len(answered)):
         chosen += [queue.pop(0) for queue in queues if queue]
     return chosen[:most]
 
@@ -80,9 +80,9 @@ def cases_of_run(
         scans: The scans of the slides.
         folder: Folder of the pages, where pictures of scans are written; without it scans are not shown.
     """
-    said = answers_of(run)
+    answered = answers_of(run)
     for scores in explained:
-        answer = said.get(scores.patient, Answer(calls=(), numbers={}))
+        answer = answered.get(scores.patient, Answer(calls=(), numbers={}))
         yield Case(
             scores=scores,
             title=page_title(run.tool),
