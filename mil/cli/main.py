@@ -326,6 +326,7 @@ def predict(
     """Predict slides without labels; the table says which tool, version and threshold made each call."""
     from mil import api, files
     from mil.cards import SIMULATED
+    from mil.fitted.withholding import withheld_summary
     from mil.output_places import check_output_file
     from mil.tables import csv_text, says_simulated
 
@@ -348,6 +349,8 @@ def predict(
     )
     if says_simulated(table):
         typer.echo(SIMULATED, err=True)
+    if withheld := withheld_summary(table):
+        typer.echo(withheld, err=True)
     files.write(out, csv_text(table))
     typer.echo(str(out))
 

@@ -4,6 +4,7 @@ A bag is judged by its own tiles. Where a patient has several bags (`data.bag=sl
 in the patient's score, so one flagged bag withholds the patient's result.
 """
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from mil.errors import CheckpointError
 from mil.fitted.novelty import Novelty
 
 WITHHELD = "withheld"
+_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
+_SENTENCE = re.compile(r"(It has|Its features|The mean) .*")
 _NOT_EMPTIED = ["patient", "slide", "tiles", WITHHELD]
 
 
@@ -57,3 +60,23 @@ def withhold(table: pd.DataFrame, by_row: Sequence[str]) -> pd.DataFrame:
     for name in out.columns.difference(_NOT_EMPTIED):
         out[name] = out[name].mask(has_reason, np.nan if pd.api.types.is_numeric_dtype(out[name]) else "")
     return out
+
+
+def withheld_summary(table: pd.DataFrame) -> str | None:
+    """Return how many results of a table are withheld and why, the most frequent reason first; None where none is.
+
+    Reasons that differ in numbers only count as one, and the first of each kind is quoted.
+    """
+    if WITHHELD not in table:
+        return None
+    reasons_given = [str(reason) for reason in table[WITHHELD].fillna("") if reason]
+    if not reasons_given:
+        return None
+    kinds: dict[str, list[str]] = {}
+    for reason in reasons_given:
+        sentence = _SENTENCE.search(reason)
+        quoted = reason if sentence is None else sentence.group()
+        kinds.setdefault(_NUMBER.sub("#", quoted), []).append(quoted)
+    most_first = sorted(kinds.values(), key=len, reverse=True)
+    why = "; ".join(f"{len(alike)}: {alike[0]}" for alike in most_first)
+    return f"{len(reasons_given)} of {len(table)} results are withheld. {why}"

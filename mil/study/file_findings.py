@@ -37,6 +37,21 @@ def empty(headers: Mapping[str, Header], severity: Severity = "error") -> list[F
     return [Finding.of_items(severity, "empty", message, empty_slides, FeatureError)] if empty_slides else []
 
 
+def below_minimum(tiles: Mapping[str, int], minimum: int | None) -> list[Finding]:
+    """Return bags with fewer tiles than the tool needs to give a result; `tiles` is their number by bag."""
+    small = [bag for bag, count in tiles.items() if minimum is not None and count < minimum]
+    if not small:
+        return []
+    counts = sorted(tiles.values())
+    consequence = "every prediction would be withheld" if len(small) == len(tiles) else "their results are withheld"
+    message = (
+        f"{len(small)} of {len(tiles)} bags have fewer tiles than the {minimum} of tool.novelty.min_tiles (bags have "
+        f"{counts[0]} to {counts[-1]}): {consequence}, though evaluation counts them; tool.novelty.min_tiles=... "
+        "changes the minimum"
+    )
+    return [Finding.of_items("warning", "few-tiles", message, small)]
+
+
 def without_positions(headers: Mapping[str, Header], needed_by: str | None = None) -> list[Finding]:
     """Return slides whose tiles have no positions: an error if the model needs them, else a warning if only some do."""
     bare = [slide for slide, header in headers.items() if header.tiles and not header.has_coords]

@@ -160,6 +160,18 @@ class StudyReader:
         unusable = {slide for slide, content in contents.items() if not content.usable}
         return {slide: header for slide, header in (self.headers.value or {}).items() if slide not in unusable}
 
+    @property
+    def tiles_by_bag(self) -> dict[str, int]:
+        """Number of tiles of each bag of the slides that training can use; empty without a cohort."""
+        cohort, usable = self.remaining.value, self.usable
+        if cohort is None or not usable:
+            return {}
+        bags = cohort.only(usable).bags(self.source.bag)
+        return {
+            str(bag): sum(usable[slide].tiles for slide in slides)
+            for bag, slides in zip(bags["bag"], bags["slides"], strict=True)
+        }
+
     @cached_property
     def remaining(self) -> Checked[Cohort]:
         """The cohort without the slides that the user lets be left out."""

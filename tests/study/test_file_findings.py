@@ -80,3 +80,14 @@ def test_severity_of_missing_coordinates_depends_on_the_model(
     assert [finding.severity for finding in findings] == ([severity] if severity else [])
     if findings:
         assert findings[0].first == tuple(bare)
+
+
+def test_bags_below_the_tool_s_minimum_are_said_beforehand() -> None:
+    tiles = {"a": 12, "b": 49, "c": 50, "d": 800}
+    assert file_findings.below_minimum(tiles, None) == []
+    assert file_findings.below_minimum(tiles, 12) == []
+    (some,) = file_findings.below_minimum(tiles, 50)
+    assert (some.severity, some.code, some.count, some.first) == ("warning", "few-tiles", 2, ("a", "b"))
+    assert "2 of 4 bags have fewer tiles than the 50 of tool.novelty.min_tiles (bags have 12 to 800)" in some.message
+    (every,) = file_findings.below_minimum(tiles, 1000)
+    assert "every prediction would be withheld" in every.message

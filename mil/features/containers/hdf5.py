@@ -177,7 +177,9 @@ def text(item: h5py.Dataset | File, name: str) -> str | None:
     value = item.attrs[name]
     if isinstance(value, bytes):
         value = value.decode("utf-8", errors="replace")
-    return str(value) if isinstance(value, str) and value not in ("", "None") else None
+    if not isinstance(value, str) or value in ("", "None"):
+        return None
+    return matrices.short(value, f"{_quoted(item)}: attribute '{name}'")
 
 
 def pair(item: h5py.Dataset | File, name: str) -> tuple[float, float] | None:

@@ -6,6 +6,7 @@ import numpy as np
 
 RATIO = 1100
 """Largest ratio of declared to stored bytes: deflate cannot shrink data by more than 1032."""
+_TEXT = 512
 _FLOATS = ("float16", "float32", "bfloat16", "float64")
 
 
@@ -40,6 +41,17 @@ def layout(values: Shaped, batch_axis: bool = False, name: str = "features") -> 
     if tiles and not width:
         raise RefusalError(f"'{name}' has shape {stored}, expected at least one feature a tile")
     return tiles, width, _dtype(values, name)
+
+
+def short(text: str, name: str) -> str:
+    """Return a text of a file that messages and records show, such as the name of an encoder.
+
+    Raises:
+        RefusalError: It is longer than a name can be.
+    """
+    if len(text) > _TEXT:
+        raise RefusalError(f"{name} has {len(text)} characters, expected at most {_TEXT}")
+    return text
 
 
 def unbatched(values: Shaped, batch_axis: bool) -> tuple[int, ...]:

@@ -41,11 +41,12 @@ def header(path: Path, content: arrays.Values, reading: Reading) -> Header:
     index = _index(path)
     extractor = config.get("extractor")
     name = extractor.get("class") if isinstance(extractor, dict) else None
+    name = matrices.short(name, f"the extractor of {_CONFIG}") if isinstance(name, str) else None
     return Header(
         tiles=tiles,
         width=width,
         dtype=dtype,
-        encoder=name.rpartition(".")[2] or None if isinstance(name, str) else None,
+        encoder=name.rpartition(".")[2] or None if name else None,
         producer="slideflow",
         extent=extent,
         mpp=mpp,

@@ -98,3 +98,10 @@ def test_damaged_configuration_is_refused_by_name(tmp_path: Path, content: str) 
     with pytest.raises(FeatureError, match=r"bags_config\.json: ") as raised:
         header(path)
     assert "\n" not in str(raised.value)
+
+
+def test_extractor_s_name_is_bounded(tmp_path: Path) -> None:
+    path = write(tmp_path, CORNERS)
+    (tmp_path / "bags_config.json").write_text(json.dumps({"extractor": {"class": "a" * 100_000}}))
+    with pytest.raises(FeatureError, match=r"the extractor of bags_config\.json has 100000 characters"):
+        header(path)

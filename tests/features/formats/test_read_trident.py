@@ -126,3 +126,14 @@ def test_slide_embedding_is_refused(tmp_path: Path, trident: Write) -> None:
     path = trident(tmp_path / "a.h5", np.ones(768, "f4"), COORDS)
     with pytest.raises(FeatureError, match="embedding of a whole slide"):
         examine(path)
+
+
+@pytest.mark.parametrize("length", [513, 60_000, 200_000])
+def test_encoder_s_name_is_bounded_however_it_is_stored(tmp_path: Path, trident: Write, length: int) -> None:
+    path = trident(tmp_path / "a.h5", encoder="uni")
+    with h5py.File(path, "r+", libver="latest") as file:
+        file["features"].attrs["encoder"] = "u" * length
+    reason = rf"attribute 'encoder' has {length} characters, expected at most 512"
+    with pytest.raises(FeatureError, match=reason) as error:
+        examine(path)
+    assert len(str(error.value)) < 400
