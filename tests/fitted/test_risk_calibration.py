@@ -17,6 +17,7 @@ from mil.endpoints.endpoint import RISK_CALIBRATIONS
 from mil.endpoints.survival import Cox
 from mil.errors import ConfigError, PredictionsError
 from mil.fitted import calibrators
+from mil.fitted.calibration_check import fit_where_it_helps
 from mil.fitted.calibrators import Calibrator
 from mil.fitted.risk_calibration import FEWEST, rising
 from mil.stats.calibration_metrics import log_log
@@ -223,3 +224,31 @@ def test_other_patients_of_a_hospital_get_its_own_risk_on_average() -> None:
     assert np.mean(before) < -0.15
     assert abs(np.mean(after)) < 3 * np.std(after) / len(after) ** 0.5 + 0.003
     assert np.std(after) < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stretch", [1.0, 2.0])
+def test_a_slope_from_few_events_does_little_harm_and_much_good(stretch: float) -> None:
+    """60 select cohorts of 40 patients, 16 events by three years: Monte-Carlo error of the slope 0.04, of losses 0.003.
+
+    Losses are Kullback-Leibler divergences from the true risks of other patients. Where the risks are right the kept
+    calibrations cost 0.008 on average, where they are twice too extreme the loss falls from 0.11 to 0.04.
+    """
+    endpoint, other = Cox(horizons={"3y": 36.0}), cohort(10**6, 3000, stretch)
+    truth = -np.expm1(-36 * other["truth"].to_numpy())
+
+    def lost(risk: Any) -> float:
+        share = np.clip(np.asarray(risk, np.float64), 1e-9, 1 - 1e-9)
+        return float((truth * np.log(truth / share) + (1 - truth) * np.log((1 - truth) / (1 - share))).mean())
+
+    slopes, losses = [], []
+    for seed in range(60):
+        select = cohort(seed, 40, stretch)
+        select.index = pd.Index([f"{at:03}" for at in range(40)])
+        choice = fit_where_it_helps("baseline_slope", endpoint, select)
+        slopes.append(calibrators.fit("baseline_slope", endpoint, select).curves[0].slope)
+        kept = choice.calibrator
+        losses.append(lost(other["risk_3y"] if kept is None else kept.apply(other)["calibrated_risk_3y"]))
+    assert abs(float(np.mean(slopes)) - 1 / stretch) < 0.12  # smoothed outcomes pull it towards zero
+    assert float(np.mean(losses)) < (0.02 if stretch == 1 else 0.06)
+    assert stretch == 1 or lost(other["risk_3y"]) > 0.1

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
@@ -18,12 +18,14 @@ from mil.stats.calibration_metrics import (
     brier,
     calibration_error,
     intercept,
+    intercept_with_error,
     least_squares,
     line,
     log_loss,
     logit,
     scaled_brier,
     slope,
+    slope_with_error,
     squared_error,
 )
 from mil.stats.weights import Floats
@@ -206,3 +208,33 @@ def test_least_squares_of_resamples_are_those_of_copies() -> None:
         oracle = np.linalg.lstsq(np.repeat(design, row, axis=0), np.repeat(true, row), rcond=None)[0]
         np.testing.assert_allclose(result, oracle, rtol=1e-8)
     assert np.isnan(least_squares(design, true, np.eye(1, 40))).all()
+
+
+def test_errors_of_intercept_and_slope_are_those_of_the_likelihoods_curvature() -> None:
+    rng = np.random.default_rng(0)
+    truth = (rng.random(80) < 0.4).astype(float)
+    probability = 1 / (1 + np.exp(-(rng.normal(size=80) + truth)))
+    score = np.log(probability / (1 - probability))
+
+    def log_likelihood(a: float, b: float) -> float:
+        line = a + b * score
+        return float((truth * line - np.logaddexp(0, line)).sum())
+
+    shift, error = intercept_with_error(probability, truth)
+    step = 1e-4
+    bend = log_likelihood(shift + step, 1) - 2 * log_likelihood(shift, 1) + log_likelihood(shift - step, 1)
+    assert error == pytest.approx((-bend / step**2) ** -0.5, rel=1e-4)
+    slope_value, slope_error = slope_with_error(probability, truth)
+
+    def profile(b: float) -> float:
+        return -float(minimize_scalar(lambda a: -log_likelihood(a, b), bounds=(-9, 9), method="bounded").fun)
+
+    best = minimize_scalar(lambda b: -profile(b), bounds=(0, 5), method="bounded").x
+    assert best == pytest.approx(slope_value, abs=1e-3)
+    step = 0.02
+    bend = profile(slope_value + step) - 2 * profile(slope_value) + profile(slope_value - step)
+    assert slope_error == pytest.approx((-bend / step**2) ** -0.5, rel=0.01)
+
+
+def test_a_separated_slope_has_no_error() -> None:
+    assert np.isnan(slope_with_error([0.1, 0.2, 0.8], [0, 0, 1])).all()

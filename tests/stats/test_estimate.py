@@ -22,6 +22,8 @@ AREA = Estimate(value=0.9036, low=0.851, high=0.9504, method="DeLong", counts={"
         (-0.00012345, "-0.00012"),
         (0.0, "0.000"),
         (1e-12, "0.000"),
+        (-0.0, "0.000"),
+        (-1e-12, "0.000"),
     ],
 )
 def test_numbers_have_three_decimals_large_ones_one_and_small_ones_two_digits(value: float, text: str) -> None:
