@@ -155,7 +155,7 @@ def explain_patient(
         bag = read_bag(cohort.dataset, row)
         logits.append(model.logits(bag))
         scored = {scorer.METHOD.name: scorer.score(model, bag, request.options) for scorer in scorers}
-        pieces = _by_slide(cohort, list(cohort.dataset.slides[row]), bag, scored)
+        pieces = _by_slide(cohort, list(cohort.dataset.slides[row]), scored)
         slides += [piece for piece, _ in pieces]
         errors |= {key: error for _, of_slide in pieces for key, error in of_slide.items()}
         notes |= {name: each.note for name, each in scored.items() if each.note}
@@ -217,25 +217,18 @@ def combined(members: Sequence[PatientScores]) -> PatientScores:
 
 
 def _by_slide(
-    cohort: Cohort, names: Sequence[str], bag: Bags, scored: dict[str, Scored]
+    cohort: Cohort, names: Sequence[str], scored: dict[str, Scored]
 ) -> list[tuple[SlideScores, dict[tuple[str, str], Array]]]:
     """Return the scores of a bag slide by slide, and their standard errors."""
     pieces, start = [], 0
     for name in names:
         end = start + cohort.store.header(name).tiles
         rows = slice(start, end)
-        coords = None if bag.coords is None else bag.coords[rows].numpy().astype(np.float64)
+        places = cohort.store.places(name)
+        drawn = None if places is None else TilePlaces(x=places.x, y=places.y, width=places.width, height=places.height)
         scores = {method: each.scores[rows].numpy() for method, each in scored.items()}
         errors = {(name, method): each.error[rows].numpy() for method, each in scored.items() if each.error is not None}
-        places = None if coords is None else _places(cohort.store, name, coords)
-        pieces.append((SlideScores(slide=name, places=places, scores=scores), errors))
+        mpp = None if places is None else places.mpp
+        pieces.append((SlideScores(slide=name, places=drawn, scores=scores, mpp=mpp), errors))
         start = end
     return pieces
-
-
-def _places(store: FeatureStore, slide: str, coords: Array) -> TilePlaces | None:
-    extent = store.header(slide).extent
-    if extent is None:
-        return None
-    side = np.full(len(coords), float(extent))
-    return TilePlaces(x=coords[:, 0], y=coords[:, 1], width=side, height=side)

@@ -3,7 +3,9 @@
 Deletion: tiles are removed in steps of 1%, most relevant first and least relevant first. A faithful map makes the
 output fall early where the most relevant go first, and late, or rise, where the least relevant do. The mean distance of
 the two curves is the symmetric relevance gain (J. Hense et al.: xMIL, NeurIPS 2024), here less that of random orders.
-Insertion is the same from no tiles upwards. Scores are taken with their sign: a tile against the output comes last.
+Insertion is the same from no tiles upwards. Scores are taken with their sign: a tile against the output comes last. A
+map without signs, such as attention, cannot say which way its tiles pull: its gain is counted towards the result, down
+for a patient whose output lies below that of the reference.
 
 The model-randomisation check (J. Adebayo et al.: Sanity checks for saliency maps, NeurIPS 2018) compares the map with
 that of the same model whose weights were drawn anew, with the mean and spread of each tensor kept.
@@ -96,11 +98,13 @@ class FaithfulnessMeter:
             for at, output in enumerate(model.outputs):
                 self._units[output.name], self._calls[output.name] = output.unit, output.turns_at is not None
                 curves = _curves(coalitions, scores[:, at])[:, :, at]
+                towards = float(np.sign(complete[at] - curves[0, 0]))
+                direction = 1.0 if scorer.METHOD.signed else towards
                 call = None if output.turns_at is None else float(complete[at]) >= output.turns_at
                 measures = _BagMeasures(
                     descending=curves[0],
                     ascending=curves[1],
-                    gain=_gain(curves) - float(random[at]),
+                    gain=direction * (_gain(curves) - float(random[at])),
                     sufficient=_sufficient(curves, call, output.turns_at, scorer.METHOD.signed),
                     randomised=float(np.mean([_rank_correlation(scores[:, at], drawn[:, at]) for drawn in others])),
                     telling=_area(truth, output.name, scores[:, at]),

@@ -1,5 +1,7 @@
 """What the measures of faithfulness say of maps whose quality is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,28 @@ def test_the_true_map_gains_the_reversed_one_loses_and_a_foreign_one_does_neithe
     assert few.value is not None
     assert many.value is not None
     assert few.value < 0.1 < many.value
+
+
+def test_a_map_without_signs_is_judged_towards_the_result() -> None:
+    """Tiles far below zero make these outputs low: a map that names them without a sign is right, not wrong."""
+
+    class Size(Given):
+        def score(self, model: ExplainedModel, bag: Bags, options: MethodOptions) -> Scored:
+            return Scored(scores=bag.features[:, :1].abs().double())
+
+    gains = []
+    for signed in (True, False):
+        method = Size("size", 0, 1.0)
+        method.METHOD = replace(method.METHOD, signed=signed)
+        meter = FaithfulnessMeter([method], OPTIONS)
+        model = ExplainedModel(MeanOfFirst().eval(), Binary(), torch.zeros(3))
+        for patient in range(4):
+            features = -torch.rand(30, 3, generator=torch.Generator().manual_seed(patient))
+            meter.add(model, f"P{patient}", Bags(features, (30,)))
+        gains.append(meter.section().maps[0].srg.value)
+    assert gains[0] is not None
+    assert gains[1] is not None
+    assert gains[0] < 0 < gains[1]
 
 
 def test_curves_begin_and_end_where_they_must() -> None:

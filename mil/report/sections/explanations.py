@@ -1,12 +1,25 @@
 """Which explanations of a model can be believed: what `mil explain RUN` measured on patients it was not trained on."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Self
 
 from pydantic import Field
 
 from mil.report.evaluation import Evaluation
-from mil.report.schema import Curve, Estimate, Model, Section
+from mil.report.schema import Block, Curve, Estimate, Model, Row, Section, Table
+
+_COLUMNS = {
+    "Gain over a random order": "srg",
+    "Smallest share that keeps the call": "sufficient",
+    "Correlation after new weights": "randomised",
+    "AUROC against true tiles": "telling",
+    "Oracle's AUROC": "telling_oracle",
+}
+_MEANING = (
+    "Gain: how much sooner the result changes when tiles are removed in the order of the map, most relevant first, "
+    "than in a random order; above zero for a map that can be believed. Correlation after new weights: near zero for "
+    "a map that shows what the model has learnt. 95% intervals: Student's t over patients."
+)
 
 
 class MapFaithfulness(Model):
@@ -22,7 +35,7 @@ class MapFaithfulness(Model):
     """of the curves, such as "log odds\""""
     srg: Estimate = Field(title="Gain over a random order")
     """mean over the steps of the curve of least relevant first less that of most relevant first, less the same of a
-    random order; above zero for a faithful map"""
+    random order; above zero for a faithful map; of maps without signs towards each patient's result"""
     deletion: Curve
     """change of the output, mean over patients, by the share of tiles removed, most relevant first"""
     deletion_least_first: Curve
@@ -55,6 +68,27 @@ class Faithfulness(Section):
     captions: ClassVar[Mapping[str, str]] = {"tile_maps": "Maps of a few report patients"}
 
     maps: tuple[MapFaithfulness, ...]
+
+    def block(self) -> Block:
+        """Return a table with a row for each output and method, and what its columns mean."""
+        shown = [(title, name) for title, name in _COLUMNS.items() if any(getattr(each, name) for each in self.maps)]
+        rows = tuple(
+            (
+                each.output,
+                each.title,
+                *("–" if (value := getattr(each, name)) is None else str(value) for _, name in shown),
+            )
+            for each in self.maps
+        )
+        table = Table(columns=("Output", "Map", *(title for title, _ in shown)), rows=rows, note=_MEANING)
+        return Block(heading=self.title, sentences=(self.explanation,), tables=(table,))
+
+    def card_rows(self) -> Iterator[Row]:
+        """Yield gain, randomisation and truth of each map."""
+        for at, each in enumerate(self.maps):
+            for title, name in _COLUMNS.items():
+                if (value := getattr(each, name)) is not None and name != "sufficient":
+                    yield Row(f"{each.output}, {each.title}: {title.lower()}", value, f"maps[{at}].{name}")
 
     @classmethod
     def compute(cls, evaluation: Evaluation) -> Self | None:
