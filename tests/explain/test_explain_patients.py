@@ -1,0 +1,157 @@
+"""Explanations of a checkpoint's predictions from feature files, alone and as an ensemble, and of a run's patients."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mil import checkpoint
+from mil.errors import CohortError, ConfigError
+from mil.explain.explain_patients import Request, explain_patients, explained_model, read_bags
+from mil.explain.measure_faithfulness import FaithfulnessMeter
+from mil.explain.methods import MethodOptions
+from mil.explain.reference_tile import GIVEN, TRAINING, mean_of_bags, reference_of
+from mil.fitted.novelty import unpacked
+from mil.inference.predict import predict
+from mil.runs.faithfulness_run import run_faithfulness, telling_tiles
+from mil.runs.run import open_run
+from mil.study.source import StudySource, source_of
+from tests.conftest import Mil
+
+
+def source(run: Path) -> StudySource:
+    config = open_run(run).config
+    assert config is not None
+    return source_of(config)
+
+
+def test_contributions_of_a_patient_add_up_to_the_prediction_less_the_reference(crc_run: Path) -> None:
+    loaded, data = checkpoint.load(crc_run / "fold_0" / "checkpoint"), source(crc_run)
+    request = Request(methods=("contribution", "single"))
+    explained = list(explain_patients([loaded], data.features, data.cohort, request=request))
+    table = predict(loaded, data.features, data.cohort).set_index("patient")
+    cohort = read_bags(loaded, data.features, data.cohort, None)
+    model = explained_model(loaded, reference_of(loaded, cohort.dataset))
+    reference = float(model(model.reference_bag(None))[0, 0])
+    for scores in explained:
+        p = float(str(table.loc[scores.patient, "p_MSI-H"]))
+        assert scores.outputs[0].value == pytest.approx(np.log(p / (1 - p)), abs=1e-4)
+        total = scores.values("contribution", "MSI-H").sum()
+        assert total == pytest.approx(scores.outputs[0].value - reference, abs=1e-4)
+        assert scores.reference == TRAINING
+        assert all(slide.places is not None and len(slide.places.x) == len(slide) for slide in scores.slides)
+    assert [scores.patient for scores in explained] == sorted(table.index)
+
+
+def test_the_mean_training_tile_is_recorded_with_the_checkpoint(crc_run: Path) -> None:
+    loaded, data = checkpoint.load(crc_run / "fold_0" / "checkpoint"), source(crc_run)
+    table = pd.read_csv(crc_run / "predictions.csv").query("fold == 0 and role == 'train'")
+    cohort = read_bags(loaded, data.features, data.cohort, None, list(table["patient"]))
+    recorded = loaded.manifest.data.mean_tile
+    assert recorded is not None
+    assert unpacked(recorded) == pytest.approx(mean_of_bags(cohort.dataset).numpy(), abs=1e-4)
+
+
+def test_an_older_checkpoint_takes_the_mean_of_the_given_tiles_and_says_so(
+    crc_run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded, data = checkpoint.load(crc_run / "fold_0" / "checkpoint"), source(crc_run)
+    older = loaded.manifest.model_copy(
+        update={
+            "data": loaded.manifest.data.model_copy(update={"mean_tile": None}),
+            "fitted": loaded.manifest.fitted.model_copy(update={"novelty": None}),
+        }
+    )
+    object.__setattr__(loaded, "manifest", older)
+    with caplog.at_level(logging.WARNING):
+        (first, *_) = explain_patients([loaded], data.features, data.cohort)
+    assert first.reference == GIVEN
+    assert "train again" in caplog.text
+
+
+def test_folds_give_the_mean_map_and_their_disagreement(surv_run: Path) -> None:
+    members = [checkpoint.load(surv_run / f"fold_{fold}" / "checkpoint") for fold in (0, 1)]
+    data = source(surv_run)
+    patient = str(pd.read_csv(data.cohort)["patient"][0])
+    request = Request(patients=[patient], options=MethodOptions(permutations=4), methods=("single", "shapley"))
+    (both,) = explain_patients(members, data.features, data.cohort, request=request)
+    alone = [next(explain_patients([each], data.features, data.cohort, request=request)) for each in members]
+    assert "log hazard" in [output.name for output in both.outputs]
+    for method in ("single", "shapley"):
+        stack = np.stack([each.values(method, "log hazard") for each in alone])
+        assert both.values(method, "log hazard") == pytest.approx(stack.mean(0))
+        slide = both.slides[0].slide
+        assert both.disagreement[slide, method][:, 0] == pytest.approx(stack.std(0, ddof=1)[: len(both.slides[0])])
+    assert both.errors
+    assert both.notes["shapley"].startswith("Mean of 4 random orders")
+
+
+def test_one_output_and_some_patients_can_be_asked_for(surv_run: Path) -> None:
+    loaded, data = checkpoint.load(surv_run / "fold_0" / "checkpoint"), source(surv_run)
+    patients = pd.read_csv(data.cohort)["patient"].astype(str).unique()[:2].tolist()
+    name = "risk by 5y"
+    explained = list(
+        explain_patients([loaded], data.features, data.cohort, request=Request(output=name, patients=patients))
+    )
+    assert [scores.patient for scores in explained] == patients
+    assert [output.name for output in explained[0].outputs] == [name]
+    assert explained[0].slides[0].scores["single"].shape[1] == 1
+    with pytest.raises(ConfigError, match="no such output, expected one of log hazard, risk by"):
+        next(explain_patients([loaded], data.features, data.cohort, request=Request(output="death")))
+    with pytest.raises(CohortError, match="nobody is not among"):
+        next(explain_patients([loaded], data.features, data.cohort, request=Request(patients=["nobody"])))
+
+
+def test_only_patients_that_a_model_was_not_trained_on_are_measured(
+    crc_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, seen = open_run(crc_run), list[str]()
+    original = FaithfulnessMeter.add
+
+    def add(self: FaithfulnessMeter, model: object, patient: str, bag: object, truth: object = None) -> None:
+        seen.append(patient)
+        original(self, model, patient, bag, truth)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FaithfulnessMeter, "add", add)
+    section = run_faithfulness(run, Request(methods=("single", "attention")), most=6)
+    reported = set(run.tables["predictions"].query("role == 'report'")["patient"])
+    assert set(seen) <= reported
+    assert len(seen) == 6
+    single = section.maps[0]
+    assert (single.method, single.output, single.srg.counts["n"]) == ("single", "MSI-H", 6)
+    assert single.telling is not None
+    assert single.telling_oracle is not None
+    assert single.telling_oracle.value is not None
+    assert single.telling_oracle.value > 0.6
+    assert single.randomised is not None
+    assert section.block().tables[0].columns[0] == "Output"
+    assert all(row.estimate is not None for row in section.card_rows())
+
+
+def test_the_telling_tiles_of_an_output_carry_its_biomarker() -> None:
+    kinds = np.array(["tumour", "biomarker:ER", "biomarker:PR", "stroma"])
+    assert telling_tiles("ER", kinds).tolist() == [False, True, False, False]
+    assert telling_tiles("neither", kinds).tolist() == [False] * 4
+    plain = np.array(["tumour", "biomarker"])
+    assert telling_tiles("MSI-H", plain).tolist() == [False, True]
+    joint = np.array(["msi:biomarker", "type:biomarker:b", "type:biomarker:c"])
+    assert telling_tiles("msi: MSI-H", joint).tolist() == [True, False, False]
+    assert telling_tiles("type: c", joint).tolist() == [False, False, True]
+
+
+def test_the_command_writes_tables_and_refuses_in_one_line(mil: Mil, crc_run: Path, tmp_path: Path) -> None:
+    data, place = source(crc_run), crc_run / "fold_0" / "checkpoint"
+    words = ("explain", place, "--features", data.features, "--cohort", data.cohort, "--out")
+    for wrong, message in (
+        (("--method", "lrp"), "lrp: not offered"),
+        (("--method", "saliency"), "expected one of single"),
+        (("--output", "MSI-X"), "expected one of MSI-H"),
+        (("--patients", "nobody"), "nobody is not among"),
+    ):
+        refused = mil(*words, tmp_path / "out", *wrong)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert message in refused.err
+    assert mil(*words, data.features).code == 2
+    assert mil(*words, crc_run).code == 2
