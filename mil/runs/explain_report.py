@@ -15,7 +15,15 @@ from mil.explain.writers import ExplanationFiles
 from mil.report.figures.style import save, styled
 from mil.runs.describe import EXPLANATION, add_explanation
 from mil.runs.run import Run, open_run
-from mil.runs.run_cases import CASES, answers_of, cases_of_run, explained_patients, telling_patients, write_run_cases
+from mil.runs.run_cases import (
+    CASES,
+    answers_of,
+    cases_of_run,
+    explained_patients,
+    telling_patients,
+    withheld_patients,
+    write_run_cases,
+)
 from mil.study.source import source_of
 
 logger = logging.getLogger(__name__)
@@ -63,7 +71,9 @@ def explain_report(
     with ExplanationFiles(place, formats, slides=scans) as tables:
         explained = record.passing(explained_patients(run, patients, request), tables)
         if cases:
-            write_run_cases(run, place / CASES, explained, patients, faithfulness, truth, tables.options.scans)
+            withheld = withheld_patients(run, patients)
+            pages, scans_given = place / CASES, tables.options.scans
+            write_run_cases(run, pages, explained, patients, faithfulness, truth, withheld, scans_given)
         else:
             for _ in explained:  # the tables are written on the way
                 pass

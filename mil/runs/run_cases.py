@@ -9,20 +9,23 @@ import pandas as pd
 
 from mil import checkpoint
 from mil.cards import RESEARCH, SIMULATED
+from mil.checkpoint import Checkpoint
 from mil.errors import ConfigError
-from mil.explain.explain_patients import Request, explain_patients
+from mil.explain.explain_patients import Request, explain_patients, read_bag, read_bags
 from mil.explain.pages import write_cases
 from mil.explain.pages.beliefs import beliefs, faithfulness_tables
 from mil.explain.pages.case import Case, Tissue, Verdict
 from mil.explain.pages.scan_views import scan_views
 from mil.explain.scans import Scans
 from mil.explain.tile_scores import PatientScores, SlideScores
+from mil.fitted.withholding import RowBags, reasons
+from mil.inference.predict import mean
 from mil.report.sections.explanations import Faithfulness
 from mil.runs.cases import Answer, answers
 from mil.runs.describe import page_title
 from mil.runs.run import Run
 from mil.runs.states import checkpoints_in
-from mil.study.source import source_of
+from mil.study.source import StudySource, source_of
 
 CASES = "cases"
 """Folder of the pages of cases within an explanation."""
@@ -67,6 +70,7 @@ def cases_of_run(
     explained: Iterable[PatientScores],
     faithfulness: Faithfulness | None = None,
     truth: Path | None = None,
+    withheld: Mapping[str, str] | None = None,
     scans: Scans | None = None,
     folder: Path | None = None,
 ) -> Iterator[Case]:
@@ -77,6 +81,7 @@ def cases_of_run(
         explained: The explanations.
         faithfulness: What was measured of the methods; None where it was not.
         truth: Folder of a simulated cohort, with the kind of every tile.
+        withheld: Why a result is withheld, by patient, see `withheld_patients`.
         scans: The scans of the slides.
         folder: Folder of the pages, where pictures of scans are written; without it scans are not shown.
     """
@@ -92,6 +97,7 @@ def cases_of_run(
             numbers=answer.numbers,
             beliefs=beliefs(faithfulness),
             faithfulness=faithfulness_tables(faithfulness),
+            withheld=(withheld or {}).get(scores.patient, ""),
             tissue={} if truth is None else tissues(scores.slides, truth),
             scans={} if scans is None or folder is None else scan_views(scores, scans, folder),
         )
@@ -121,6 +127,7 @@ def write_run_cases(
     patients: Sequence[str],
     faithfulness: Faithfulness | None = None,
     truth: Path | None = None,
+    withheld: Mapping[str, str] | None = None,
     scans: Scans | None = None,
 ) -> Path:
     """Write a page for each explained report patient and an index, misses and false calls first; return the index.
@@ -132,10 +139,11 @@ def write_run_cases(
         patients: All patients that `explained` has.
         faithfulness: What was measured of the methods.
         truth: Folder of a simulated cohort.
+        withheld: Why a result is withheld, by patient.
         scans: The scans of the slides.
     """
     banner = SIMULATED if run.simulated else RESEARCH
-    cases = cases_of_run(run, explained, faithfulness, truth, scans, folder)
+    cases = cases_of_run(run, explained, faithfulness, truth, withheld, scans, folder)
     return write_cases(folder, cases, patients, page_title(run.tool), banner)
 
 
@@ -150,11 +158,46 @@ def explained_patients(run: Run, patients: Sequence[str], request: Request) -> I
     Raises:
         MilError: the features of the run cannot be read any more.
     """
+    for loaded, source, names in _by_fold(run, patients):
+        of_fold = replace(request, patients=names)
+        yield from explain_patients([loaded], source.features, source.cohort, source.slides, of_fold)
+
+
+def withheld_patients(run: Run, patients: Sequence[str]) -> dict[str, str]:
+    """Return why predictions for report patients would be withheld, by patient; without those that would be given.
+
+    The predictions of a run are evaluated all; `mil predict` withholds those of slides unlike those of training.
+
+    Args:
+        run: The run, with its checkpoints.
+        patients: Who is judged.
+
+    Raises:
+        MilError: the features of the run cannot be read any more.
+    """
+    withheld = dict[str, str]()
+    for loaded, source, names in _by_fold(run, patients):
+        novelty = loaded.manifest.fitted.novelty
+        if novelty is None:
+            continue
+        cohort = read_bags(loaded, source.features, source.cohort, source.slides, names)
+        rows = pd.Index(cohort.patients())
+        bags = RowBags(
+            row=rows.get_indexer(pd.Index(cohort.bags["patient"])),
+            names=[", ".join(slides) for slides in cohort.dataset.slides],
+            tiles=np.asarray(cohort.dataset.sizes, dtype=np.int64),
+            means=np.stack([mean(read_bag(cohort.dataset, row)).numpy() for row in range(len(cohort.bags))]),
+        )
+        by_row = reasons(novelty, bags, len(rows))
+        withheld |= {str(name): reason for name, reason in zip(rows, by_row, strict=True) if reason}
+    return withheld
+
+
+def _by_fold(run: Run, patients: Sequence[str]) -> Iterator[tuple[Checkpoint, StudySource, list[str]]]:
+    """Yield the checkpoint of each fold with the patients whom it is the first to report."""
     if run.config is None:
         raise ConfigError(f"{run.folder}: holds no config.yaml, expected a run")
     source, places = source_of(run.config), checkpoints_in(run.folder)
     reported = run.evaluation().reported
     for fold, rows in reported[reported.index.isin(list(patients))].groupby("fold", sort=True):
-        loaded = checkpoint.load(places[int(str(fold))])
-        of_fold = replace(request, patients=[str(name) for name in rows.index])
-        yield from explain_patients([loaded], source.features, source.cohort, source.slides, of_fold)
+        yield checkpoint.load(places[int(str(fold))]), source, [str(name) for name in rows.index]

@@ -19,6 +19,9 @@ FOLDER = "scans"
 THUMBNAIL, PICTURE, ZOOM, ZOOM_TILE = 1200, 112, 16384, 512
 """Pixels: longer side of a thumbnail, of a tile's picture and of the finest level of a deep zoom; side of its tiles."""
 
+SPARE = 2
+"""Further tiles with a picture: the page rounds scores, so that the last of its list may be another of equal score."""
+
 
 def scan_views(scores: PatientScores, scans: Scans, folder: Path) -> dict[str, ScanView]:
     """Return what is shown of the scans of a patient, by slide, and write the pictures for deep zoom.
@@ -66,7 +69,7 @@ def _strongest(scores: PatientScores) -> list[list[int]]:
     for layer in layers(scores):
         for output in range(len(scores.outputs)):
             values = np.concatenate(layer.values)[:, output]
-            for number in np.concatenate(extremes(values, MOST_TILES, layer.signed)).tolist():
+            for number in np.concatenate(extremes(values, MOST_TILES + SPARE, layer.signed)).tolist():
                 at = int(np.searchsorted(starts, number, side="right")) - 1
                 chosen[at].add(int(number - starts[at]))
     return [sorted(tiles) for tiles in chosen]
