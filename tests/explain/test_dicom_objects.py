@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mil.errors import ScanError
+from mil.explain.scans import Scans
 from mil.explain.writers import ExplanationFiles
 from tests.explain.dicom_scans import ORIGIN, SPACING, write_dicom_scan
 from tests.explain.drawn_scans import explained, grid_places, hot_scores, picture, write_tiff
@@ -26,6 +27,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert len(files.paths) == 5
     assert not files.options.warnings
     return base
+
+
+def test_scans_are_read_from_dicom_too(folder: Path) -> None:
+    pytest.importorskip("openslide")
+    scan = Scans(folder / "scans").open("S1")
+    assert scan is not None
+    with scan:
+        assert scan.mpp == pytest.approx(1000 * SPACING)
+        assert np.array_equal(np.asarray(scan.region(192, 128, 64, 64)), picture(512, 768)[128:192, 192:256])
 
 
 def test_the_parametric_map_has_the_hot_tile_at_its_place(folder: Path) -> None:

@@ -288,6 +288,20 @@ def test_figures_state_unit_scale_and_what_is_missing(tmp_path: Path) -> None:
     assert "attention, share" in svg
 
 
+def test_the_scale_bar_is_as_long_as_it_says() -> None:
+    from mil.explain.writers.map_figure import map_figure
+    from mil.explain.writers.writing_options import drawn_maps
+
+    patient = explained({"S1": (grid_places(9, 7, 512), hot_scores(grid_places(9, 7, 512), HOT))})
+    figure = map_figure(next(drawn_maps(patient, patient.slides[0])), mpp=0.25)
+    FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
+    (line,) = figure.lines
+    (text,) = [each.get_text() for each in figure.texts if each.get_text().endswith(" mm")]
+    ends = figure.transFigure.transform(np.column_stack([line.get_xdata(), line.get_ydata()]))
+    (start, _), (end, _) = figure.axes[0].transData.inverted().transform(ends)
+    assert (end - start) * 0.25 / 1000 == pytest.approx(float(text.removesuffix(" mm")))
+
+
 def test_top_tiles_are_ranked_over_all_slides(tmp_path: Path) -> None:
     places = LAYOUTS["256"]
     slides = {"S1": (places, hot_scores(places, 3, 1.5)), "S2": (places, hot_scores(places, 5, -4.0))}

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.lines import Line2D
 
 from mil.explain.map_colours import colours, scale
 from mil.explain.scans import Thumbnail
@@ -24,6 +24,8 @@ _THUMBNAIL = 1000
 """Pixels of a thumbnail's longest side: what a figure of this width shows in print."""
 _MARGIN, _BAR_ROOM, _LINE = 0.1, 1.3, 0.17
 """Inches: left of the map, to its right for the scale of colours, and of a line of text."""
+_BAR_LINE = 0.25
+"""Inches of the line of the scale bar."""
 _LETTERS = 80
 """Of a line of the title."""
 _LENGTHS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
@@ -67,6 +69,7 @@ def map_figure(drawn: DrawnMap, thumbnail: Thumbnail | None = None, mpp: float |
     left, top, width, height = _frame(grid, thumbnail)
     title, notes = _title(drawn), _notes(drawn, grid, thumbnail, mpp)
     head, foot = _LINE * (title.count("\n") + 1) + 0.2, _LINE * len(notes) + 0.15
+    foot += 0 if mpp is None else _BAR_LINE
     inches = min(WIDTH - _MARGIN - _BAR_ROOM, _TALLEST * width / height)
     tall = inches * height / width
     size = (WIDTH, head + max(tall, _SHORTEST) + foot)
@@ -79,14 +82,15 @@ def map_figure(drawn: DrawnMap, thumbnail: Thumbnail | None = None, mpp: float |
     axes.set(xlim=(left, left + width), ylim=(top + height, top), xticks=[], yticks=[], aspect="auto")
     for spine in axes.spines.values():
         spine.set(visible=True, color=GREY)
-    _scale_bar(axes, left, top, width, height, mpp)
+    if mpp is not None:
+        _scale_bar(figure, inches / width, mpp, 0.3 * inches, foot - _BAR_LINE)
     bar_height = max(min(0.8 * tall, 3.0), 1.2)
     bar_place = (_MARGIN + inches + 0.2, size[1] - head - max(tall, bar_height) / 2 - bar_height / 2, 0.2, bar_height)
     _legend(figure.add_axes(_share(bar_place, size)), drawn)
     figure.text(_MARGIN / size[0], 1 - 0.12 / size[1], title, va="top", fontsize=9.5)
     figure.text(
         _MARGIN / size[0],
-        (foot - 0.08) / size[1],
+        (foot - 0.08 - (0 if mpp is None else _BAR_LINE)) / size[1],
         "\n".join(notes),
         va="top",
         fontsize=7.5,
@@ -153,23 +157,28 @@ def _legend(axes: Axes, drawn: DrawnMap) -> None:
         axes.set_xlabel("against", fontsize=8)
 
 
-def _scale_bar(axes: Axes, left: float, top: float, width: float, height: float, mpp: float | None) -> None:
-    if mpp is None:
-        return
-    pixels_per_mm = 1000 / mpp
-    length = max((each for each in _LENGTHS if each * pixels_per_mm <= 0.3 * width), default=_LENGTHS[0])
-    x, y = left + 0.04 * width, top + 0.95 * height
-    end = x + length * pixels_per_mm
-    corner, sides = (x - 0.015 * width, y - 0.06 * height), (end - x + 0.03 * width, 0.08 * height)
-    axes.add_patch(Rectangle(corner, *sides, facecolor="white", alpha=0.85, edgecolor="none", zorder=3))
-    axes.plot([x, end], [y, y], color="black", linewidth=2, solid_capstyle="butt", zorder=4)
-    axes.text((x + end) / 2, y - 0.012 * height, f"{length:g} mm", ha="center", va="bottom", fontsize=8, zorder=4)
+def _scale_bar(figure: Figure, inches_per_pixel: float, mpp: float, widest: float, bottom: float) -> None:
+    """Draw a scale bar below the map, where it covers no tile.
+
+    Args:
+        figure: The figure, whose map begins at the left margin.
+        inches_per_pixel: Inches of a level-0 pixel.
+        mpp: Micrometres a level-0 pixel.
+        widest: Greatest length of the bar in inches.
+        bottom: Where, in inches from the lower edge of the figure.
+    """
+    per_mm = inches_per_pixel * 1000 / mpp
+    length = max((each for each in _LENGTHS if each * per_mm <= widest), default=_LENGTHS[0])
+    width, height = figure.get_size_inches()
+    start, end, at = _MARGIN / width, (_MARGIN + length * per_mm) / width, (bottom + 0.05) / height
+    figure.add_artist(Line2D([start, end], [at, at], color="black", linewidth=2, solid_capstyle="butt"))
+    figure.text(end + 0.06 / width, at, f"{length:g} mm", va="center", fontsize=8)
 
 
 def _notes(drawn: DrawnMap, grid: TileGrid, thumbnail: Thumbnail | None, mpp: float | None) -> list[str]:
-    notes = [f"{len(drawn.values):,} tiles; the colours of all slides of this patient end at ±{drawn.limit:.3g}."]
-    if not drawn.method.signed:
-        notes = [f"{len(drawn.values):,} tiles; the colours of all slides of this patient end at {drawn.limit:.3g}."]
+    count = f"{len(drawn.values):,} tile{'' if len(drawn.values) == 1 else 's'}"
+    end = f"{'±' if drawn.method.signed else ''}{drawn.limit:.3g}"
+    notes = [f"{count}; the colours of all slides of this patient end at {end}."]
     if grid.overlap:
         notes.append("Tiles overlap: the mean of the tiles over a place is drawn.")
     if not grid.exact:
