@@ -45,6 +45,10 @@ def explain(
         list[str] | None,
         typer.Option("--format", help="parquet, csv, geojson, dsa, dicom, figures, top; may be given several times"),
     ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="join neighbouring tiles of one colour step in files for QuPath")
+    ] = False,
+    top: Annotated[int, typer.Option(min=1, help="tiles with the highest and with the lowest scores to list")] = 20,
     group: Annotated[
         int, typer.Option(min=0, help="nearest neighbours that single and leave_one_out take together with a tile")
     ] = 0,
@@ -53,6 +57,7 @@ def explain(
     """Score every tile: what speaks for the prediction and what against it."""
     from mil.explain.explain_patients import Request
     from mil.explain.methods import DEFAULT, MethodOptions
+    from mil.explain.writers import FileChoices
     from mil.output_places import RUN, check_output_folder
     from mil.runs.explain_report import explain_report
     from mil.runs.explain_run import EXPLAIN, explain_checkpoint
@@ -64,11 +69,12 @@ def explain(
         patients=patients,
         options=MethodOptions(group=group),
     )
+    choices = FileChoices(formats=file_format, scans=scans, merge=merge, top=top)
     if (Path(checkpoint) / RUN).is_file():
         _refuse_inputs(features, cohort, slides)
         if out is not None:
             check_output_folder(out, [Path(checkpoint), scans], EXPLAIN)
-        typer.echo(str(explain_report(Path(checkpoint), request, out, most, cases, file_format, scans)))
+        typer.echo(str(explain_report(Path(checkpoint), request, out, most, cases, choices)))
         return
     if features is None or out is None:
         raise ConfigError(f"{checkpoint}: is no run, expected --features and --out with a checkpoint or a tool")
@@ -76,7 +82,7 @@ def explain(
         raise ConfigError("--cases and --most: are about the report patients of a run, expected a run folder")
     loaded = load(checkpoint, key=key).checkpoint
     check_output_folder(out, [features, cohort, slides, scans, loaded.folder], EXPLAIN)
-    explain_checkpoint([loaded], features, out, cohort, slides, request, file_format, scans)
+    explain_checkpoint([loaded], features, out, cohort, slides, request, choices)
     typer.echo(str(out))
 
 

@@ -11,7 +11,7 @@ from mil.explain.faithfulness import ExplainResult, Faithfulness
 from mil.explain.pages import INDEX
 from mil.explain.pages.example_maps import FIGURE, MOST, example_maps
 from mil.explain.tile_scores import PatientScores
-from mil.explain.writers import ExplanationFiles
+from mil.explain.writers import ExplanationFiles, FileChoices
 from mil.report.figures.style import save, styled
 from mil.runs.describe import EXPLANATION, add_explanation
 from mil.runs.run import Run, open_run
@@ -35,8 +35,7 @@ def explain_report(
     out: Path | None = None,
     most: int | None = None,
     cases: bool = False,
-    formats: Sequence[str] | None = None,
-    scans: Path | None = None,
+    choices: FileChoices | None = None,
     faithfulness: Faithfulness | None = None,
 ) -> Path:
     """Explain report patients of a run and write tables, `explain.json` and, on request, a page for each.
@@ -53,8 +52,7 @@ def explain_report(
         out: Where; by default the folder `explain` of the run.
         most: Explain no more patients, some of each verdict; None explains all.
         cases: Whether pages are written.
-        formats: Of the files that other programs read, see `mil.explain.writers`; None writes those without an extra.
-        scans: Folder of the scans of the slides.
+        choices: Which files for other programs are written, and where the scans are.
         faithfulness: What was measured of the methods.
 
     Raises:
@@ -68,7 +66,7 @@ def explain_report(
     record = _Record(telling_patients({name: answered[name] for name in patients}, MOST))
     truth = None if run.config is None or not run.simulated else source_of(run.config).truth
     place.mkdir(parents=True, exist_ok=True)
-    with ExplanationFiles(place, formats, slides=scans) as tables:
+    with (choices or FileChoices()).files(place) as tables:
         explained = record.passing(explained_patients(run, patients, request), tables)
         if cases:
             withheld = withheld_patients(run, patients)

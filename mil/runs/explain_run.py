@@ -9,7 +9,7 @@ from mil.checkpoint import Checkpoint
 from mil.explain.explain_patients import Request, explain_patients
 from mil.explain.faithfulness import FILE as EXPLAIN
 from mil.explain.faithfulness import ExplainResult
-from mil.explain.writers import ExplanationFiles
+from mil.explain.writers import FileChoices
 
 logger = logging.getLogger(__name__)
 __all__ = ["EXPLAIN", "explain_checkpoint"]
@@ -22,8 +22,7 @@ def explain_checkpoint(
     cohort: Path | None = None,
     slides: Path | None = None,
     request: Request | None = None,
-    formats: Sequence[str] | None = None,
-    scans: Path | None = None,
+    choices: FileChoices | None = None,
 ) -> ExplainResult:
     """Explain patients and write files that other programs read and, last, `explain.json`.
 
@@ -34,8 +33,7 @@ def explain_checkpoint(
         cohort: Table of patients and slides.
         slides: Table of slides, for a cohort table with one row for each patient.
         request: What is explained, and how.
-        formats: See `mil.explain.writers.FORMATS`; None writes those that need no extra.
-        scans: Folder of the scans of the slides.
+        choices: Which files for other programs are written, and where the scans are.
 
     Raises:
         MilError: features or cohort cannot be read or do not fit the tool, or the model lacks a method or an output.
@@ -43,7 +41,7 @@ def explain_checkpoint(
     request = request or Request()
     names, outputs, reference = list[str](), tuple[str, ...](), ""
     out.mkdir(parents=True, exist_ok=True)
-    with ExplanationFiles(out, formats, slides=scans) as written:
+    with (choices or FileChoices()).files(out) as written:
         for scores in explain_patients(checkpoints, features, cohort, slides, request):
             written.write(scores)
             names.append(scores.patient)

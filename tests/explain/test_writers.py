@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 
 from mil.errors import ConfigError
@@ -295,7 +296,7 @@ def test_the_scale_bar_is_as_long_as_it_says() -> None:
     patient = explained({"S1": (grid_places(9, 7, 512), hot_scores(grid_places(9, 7, 512), HOT))})
     figure = map_figure(next(drawn_maps(patient, patient.slides[0])), mpp=0.25)
     FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
-    (line,) = figure.lines
+    (line,) = [artist for artist in figure.get_children() if isinstance(artist, Line2D)]
     (text,) = [each.get_text() for each in figure.texts if each.get_text().endswith(" mm")]
     ends = figure.transFigure.transform(np.column_stack([line.get_xdata(), line.get_ydata()]))
     (start, _), (end, _) = figure.axes[0].transData.inverted().transform(ends)

@@ -44,11 +44,13 @@ def explained(crc_run: Path, shared: Path) -> Path:
 
     def make(at: Path) -> None:
         from mil.explain.explain_patients import Request
+        from mil.explain.writers import FileChoices
         from mil.runs.explain_report import explain_report
 
         shutil.copytree(crc_run, at / "run")
         request = Request(methods=("single", "attention"))
-        explain_report(at / "run", request, most=5, cases=True, formats=["csv"], faithfulness=measured())
+        choices = FileChoices(formats=["csv"])
+        explain_report(at / "run", request, most=5, cases=True, choices=choices, faithfulness=measured())
 
     return once(shared / "explained_crc", make) / "run"
 

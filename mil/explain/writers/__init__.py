@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -47,6 +48,27 @@ FORMATS = (*TABLES, *SLIDE_WRITERS, *PATIENT_WRITERS)
 """Every format, by the name under which it is asked for."""
 DEFAULT_FORMATS = ("parquet", "geojson", "dsa", "figures", "top")
 """What is written unless formats are named; `csv` takes the place of `parquet` where pyarrow is not installed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileChoices:
+    """What of an explanation is written; the arguments of `ExplanationFiles` but for the folder.
+
+    Attributes:
+        formats: Of `FORMATS`; None for the default.
+        scans: Folder with the scans of the slides.
+        merge: Whether neighbouring tiles of one colour step are joined in QuPath files.
+        top: Number of top and of bottom tiles.
+    """
+
+    formats: Sequence[str] | None = None
+    scans: Path | None = None
+    merge: bool = False
+    top: int = 20
+
+    def files(self, folder: Path) -> "ExplanationFiles":
+        """Begin the files in a folder, see `ExplanationFiles`."""
+        return ExplanationFiles(folder, self.formats, slides=self.scans, merge=self.merge, top=self.top)
 
 
 class ExplanationFiles:
