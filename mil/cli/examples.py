@@ -60,7 +60,6 @@ EXAMPLES = {
     "explain": (
         "mil explain msi-crc --features features/ --out explained/",
         "mil explain runs/msi-crc/2026-11-30_10-00-00 --cases --most 20",
-        "mil explain runs/a/fold_0/checkpoint --features features/ --out explained/ --method single --method attention",
     ),
     "release": (
         "mil release runs/msi-crc/2026-11-30_10-00-00 --version 1.0.0",
