@@ -8,6 +8,10 @@ from typing import Any, cast
 PLURALS = {"tools": "tool", "models": "model", "encoders": "encoder"}
 
 
+OF_OTHER_COMMANDS = ("federation",)
+"""Folders of `conf/` whose files are no options of `mil train`: those of `mil federate`."""
+
+
 def conf_dir() -> Path:
     """Return the folder `conf/`."""
     package = Path(__file__).parent
@@ -28,7 +32,8 @@ def choices(group: str, extra: Path | None = None) -> list[str]:
 def groups(extra: Path | None = None) -> list[str]:
     """Return the options that choose a file: the folders of `conf/`."""
     folders = [path for root in roots(extra) for path in root.iterdir() if path.is_dir()]
-    return sorted({path.name for path in folders if any(path.glob("*.yaml"))})
+    named = {path.name for path in folders if any(path.glob("*.yaml"))}
+    return sorted(named - set(OF_OTHER_COMMANDS))
 
 
 def described(group: str) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,11 @@ from mil.errors import ConfigError
 from mil.study import build
 from mil.study.compose import compose, quoted, to_yaml
 
-FILES = sorted(path.relative_to(config.conf_dir()) for path in config.conf_dir().glob("*/*.yaml"))
+FILES = sorted(
+    path.relative_to(config.conf_dir())
+    for path in config.conf_dir().glob("*/*.yaml")
+    if path.parent.name not in config.OF_OTHER_COMMANDS
+)
 GIVEN = {"encoder=custom": ["encoder.name=ours", "encoder.dim=8"]}
 TOOL = """# @package _global_
 defaults:

@@ -161,6 +161,20 @@ def simulate(
 
 
 @app.command(context_settings=PASS_ON)
+def federate(
+    words: Words = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Train over several sites without moving a patient; without federation.sites over the simulated centres.
+
+    Options are those of mil train, and federation.*: sites=[a,b,c], algorithm, minimum, secure, ...
+    """
+    from mil.cli.federate_command import start
+
+    start(words or (), config_dir)
+
+
+@app.command(context_settings=PASS_ON)
 def check(
     words: Words = None,
     config_dir: ConfigDir = None,

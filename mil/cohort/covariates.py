@@ -79,6 +79,11 @@ class Covariates:
         fitted.spread = [float(values.std()) if len(values) and np.ptp(values) else 1.0 for values in observed]
         return fitted
 
+    def numbers(self, table: pd.DataFrame) -> Floats:
+        """Return the numeric covariates as they are in the table, `(p, k)`; NaN where missing."""
+        columns = [_numbers(table[name]) for name in self.numeric]
+        return np.stack(columns, 1) if columns else np.zeros((len(table), 0))
+
     def encode(self, table: pd.DataFrame) -> Tensor:
         """Return the encoded covariates, `(p, k)`, in the order of `names`.
 

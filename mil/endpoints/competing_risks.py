@@ -77,6 +77,11 @@ class CompetingRisks(Survival):
         return self.intervals.edges is not None
 
     @property
+    def compares_pairs(self) -> bool:
+        """Whether the ranking loss is used."""
+        return self.ranking > 0
+
+    @property
     def survival(self) -> SurvivalView:
         """Columns, horizons and causes of this endpoint."""
         return replace(super().survival, causes=self.causes)

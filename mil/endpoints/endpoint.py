@@ -89,6 +89,9 @@ class Endpoint(ABC):
     """logits of each endpoint where there are several in one; else None"""
     alone: bool = True
     """False where the loss compares patients, so that a single patient has none"""
+    partial_likelihood: str | None = None
+    """how tied times are treated, `efron` or `breslow`, where the loss is Cox's; a third column of targets is the
+    stratum"""
 
     classes: tuple[str, ...] = ()
     """mutually exclusive classes, in the order of the target's indices; empty where there are none"""
@@ -275,6 +278,21 @@ class Endpoint(ABC):
     def parts(self) -> Mapping[str, "Endpoint"]:
         """Return the endpoints within by name, where this is a tool of several; else empty."""
         return {}
+
+    @property
+    def part_weights(self) -> Mapping[str, float]:
+        """The weight of each loss within by name, where this is a tool of several; else empty."""
+        return {}
+
+    @property
+    def part_columns(self) -> Mapping[str, slice]:
+        """The columns of each target within by name, where this is a tool of several; else empty."""
+        return {}
+
+    @property
+    def compares_pairs(self) -> bool:
+        """Whether the loss has a term over pairs of patients."""
+        return any(part.compares_pairs for part in self.parts().values())
 
     def part_targets(self, target: Tensor) -> Iterator[Part]:
         """Yield each endpoint within, with the targets of the patients who have one."""

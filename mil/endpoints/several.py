@@ -77,6 +77,16 @@ class Several(Endpoint):
         """Return the endpoints by name."""
         return self.endpoints
 
+    @property
+    def part_weights(self) -> Mapping[str, float]:
+        """The weight of each loss by name."""
+        return self.weights
+
+    @property
+    def part_columns(self) -> Mapping[str, slice]:
+        """The columns of each target by name."""
+        return {name: layout.target for name, layout in self._layouts.items()}
+
     def events(self, target: Tensor) -> NDArray[np.bool_] | None:
         """Return who had an event of any endpoint, `(p,)`; None where no endpoint follows patients."""
         happened = None

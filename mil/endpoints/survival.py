@@ -265,6 +265,7 @@ class Cox(Survival):
         if ties not in TIES:
             raise ConfigError(f"endpoint {time}: ties {ties!r}, expected one of {', '.join(TIES)}")
         self.ties, self.stratum, self.out_dim = ties, strata, 1
+        self.partial_likelihood = ties
         if strata is not None:
             self.columns = (*self.columns, strata)
         self.baseline: BaselineHazard | None = None

@@ -129,7 +129,7 @@ def _of_others(
     full: Calibrator, endpoint: Endpoint, select: pd.DataFrame, strata: NDArray[np.int64], seed: int
 ) -> pd.DataFrame:
     """Return the select patients, each calibrated by patients of the other parts, unless these are too few."""
-    part, pieces = _parts(strata, seed), list[pd.DataFrame]()
+    part, pieces = deal_out(strata, seed), list[pd.DataFrame]()
     for number in np.unique(part):
         others, rows = select[part != number], select[part == number]
         names = {calibrated_name(column): rows[column].astype(np.float64) for column in full.columns}
@@ -141,7 +141,7 @@ def _of_others(
     return pd.concat(pieces).loc[select.index]
 
 
-def _parts(strata: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+def deal_out(strata: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """Return the part of each patient, `(p,)`: every stratum is dealt out to the parts in turn."""
     order = np.random.default_rng(seed).permutation(len(strata))
     order = order[np.argsort(strata[order], kind="stable")]

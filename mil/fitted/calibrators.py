@@ -2,7 +2,7 @@
 
 - `temperature`: every logit is divided by one number, fitted by plain maximum likelihood (Guo et al., ICML 2017): one
   number for exclusive classes, one for each label. Where the select patients are told apart without error the
-  likelihood has no maximum: the temperature is then bounded, see `_bounded`, and the curve says so.
+  likelihood has no maximum: the temperature is then bounded, see `bounded_temperature`, and the curve says so.
 - `platt`: a logistic regression on the logit of each question (Platt, Advances in Large Margin Classifiers, 1999).
 - `isotonic`: an increasing step function of each question's probability, its corners joined by lines (Zadrozny & Elkan,
   KDD 2002), at least one patient away from 0 and 1. Below 1,000 patients it follows the noise (Niculescu-Mizil &
@@ -44,7 +44,7 @@ ISOTONIC_LEAST = 1000
 RAW, CALIBRATED = "p_", "calibrated_"
 CLASSES, GRADES, RISKS = "classes", "grades", "risks"
 SELECT, LOCAL = "select", "local cohort"
-_LEAST, _MOST = 1e-3, 1e3
+LEAST, MOST = 1e-3, 1e3
 """Bounds between which the inverse temperature is searched."""
 
 
@@ -201,7 +201,7 @@ def _curve_of(method: str, question: Question, select: pd.DataFrame, share: floa
         slope, note = _likeliest(lambda power: -float(log_expit(power * right).mean()), n)
     else:
         intercept, slope = _line(values, _smoothed(positive))
-    if not slope > 2 * _LEAST:
+    if not slope > 2 * LEAST:
         raise PredictionsError(f"{who}, whose score has a slope of {slope:.3g}, expected one that rises with the truth")
     return blank.model_copy(update={"intercept": intercept, "slope": slope, "note": note})
 
@@ -223,7 +223,7 @@ def _temperature(endpoint: Endpoint, columns: Sequence[str], select: pd.DataFram
     inverse, note = _likeliest(
         lambda power: -float((truth * log_softmax(power * shares, axis=1)).sum(1).mean()), len(label)
     )
-    if inverse < 2 * _LEAST:
+    if inverse < 2 * LEAST:
         patients = f"{len(label)} patients whose probabilities do not rise with their classes"
         raise PredictionsError(f"calibration temperature: {patients}, expected some that do")
     return Curve(
@@ -238,23 +238,23 @@ def _temperature(endpoint: Endpoint, columns: Sequence[str], select: pd.DataFram
 
 def _likeliest(loss: Callable[[float], float], n: int) -> tuple[float, str | None]:
     """Return the inverse temperature with the smallest mean log loss of n patients, and what bounded it."""
-    least, most = np.log(_LEAST), np.log(_MOST)
+    least, most = np.log(LEAST), np.log(MOST)
     best = minimize_scalar(
         lambda power: loss(float(np.exp(power))), bounds=(least, most), method="bounded", options={"xatol": 1e-10}
     )
-    return _bounded(loss, float(np.exp(best.x)), n)
+    return bounded_temperature(loss, float(np.exp(best.x)), n)
 
 
-def _bounded(loss: Callable[[float], float], inverse: float, n: int) -> tuple[float, str | None]:
+def bounded_temperature(loss: Callable[[float], float], inverse: float, n: int) -> tuple[float, str | None]:
     """Return the inverse temperature, lower where n patients are told apart without error.
 
     Their likelihood rises without end. They cannot show a log loss below that of the rule of succession, `log((n + 2) /
     (n + 1))` for n successes of n, and the inverse temperature with this loss is the highest.
     """
     lowest = float(np.log1p(1 / (n + 1)))
-    if loss(inverse) >= lowest or loss(_LEAST) <= lowest:
+    if loss(inverse) >= lowest or loss(LEAST) <= lowest:
         return inverse, None
-    bound = float(brentq(lambda power: loss(power) - lowest, _LEAST, inverse, xtol=1e-12))
+    bound = float(brentq(lambda power: loss(power) - lowest, LEAST, inverse, xtol=1e-12))
     return bound, f"{n} patients are told apart without error; the inverse temperature is bounded at {bound:.3g}"
 
 

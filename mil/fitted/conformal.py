@@ -203,14 +203,28 @@ def fit(options: ConformalOptions, endpoint: Endpoint, select: pd.DataFrame) -> 
         select: Targets and scores of the select patients; those without a target are left out.
     """
     patients = select[endpoint.has_target(select)]
-    if endpoint.value_column is not None:
-        parts: Sequence[Sets | Interval] = [_interval(endpoint, endpoint.value_column, patients, options.coverage)]
-    elif endpoint.questions():
-        unlimited = zip(_sets(endpoint, options), truths(endpoint, patients), strict=True)
-        parts = [_limited(sets, truth, patients, options) for sets, truth in unlimited]
-    else:
+    parts = list[Sets | Interval]()
+    for number, part in enumerate(unlimited(options, endpoint)):
+        if isinstance(part, Interval):
+            deviations = part.deviations(patients, endpoint.encode(patients).double().numpy())
+            parts.append(part.model_copy(update={"limits": (limit("value", deviations, options.coverage),)}))
+        else:
+            parts.append(_limited(part, truths(endpoint, patients)[number], patients, options))
+    return joined(options, parts)
+
+
+def joined(options: ConformalOptions, parts: Sequence[Sets | Interval]) -> Conformal | None:
+    """Return sets or an interval with their limits as one; None where there are none."""
+    if not parts:
         return None
     return Conformal(coverage=options.coverage, needed=needed(options.coverage), parts=tuple(parts))
+
+
+def unlimited(options: ConformalOptions, endpoint: Endpoint) -> list[Sets | Interval]:
+    """Return the sets or the interval of an endpoint without their limits; none for survival."""
+    if endpoint.value_column is not None:
+        return [_interval(endpoint, endpoint.value_column)]
+    return list(_sets(endpoint, options)) if endpoint.questions() else []
 
 
 def truths(endpoint: Endpoint, table: pd.DataFrame) -> list[NDArray[np.int64]]:
@@ -235,21 +249,24 @@ def _limited(sets: Sets, truth: NDArray[np.int64], table: pd.DataFrame, options:
     labelled = truth >= 0
     truth, by_class = truth[labelled], sets.deviations(table[labelled])
     deviations = by_class[np.arange(len(truth)), truth]  # (p,), of the true class
+    return limited(sets, [deviations[truth == at] for at in range(len(sets.classes))], options)
+
+
+def limited(sets: Sets, deviations: Sequence[Floats], options: ConformalOptions) -> Sets:
+    """Return the sets with limits from the deviations of the true class, `(p,)` for each class."""
     if options.per_class:
-        limits = [limit(name, deviations[truth == at], options.coverage) for at, name in enumerate(sets.classes)]
+        by_class = zip(sets.classes, deviations, strict=True)
+        limits = [limit(name, values, options.coverage) for name, values in by_class]
     else:
-        limits = [limit("all", deviations, options.coverage)]
+        limits = [limit("all", np.concatenate(list(deviations)), options.coverage)]
     return sets.model_copy(update={"limits": tuple(limits)})
 
 
-def _interval(endpoint: Endpoint, value: str, table: pd.DataFrame, coverage: float) -> Interval:
+def _interval(endpoint: Endpoint, value: str) -> Interval:
     quantiles = list(endpoint.quantile_columns.values())
-    unlimited = Limit(of="value", n=0, cut=None)
+    bare = Limit(of="value", n=0, cut=None)
     if endpoint.spread_column is not None:
-        bare = Interval(method="scaled", columns=(value, endpoint.spread_column), limits=(unlimited,))
-    elif len(quantiles) > 1:
-        bare = Interval(method="quantiles", columns=(value, quantiles[0], quantiles[-1]), limits=(unlimited,))
-    else:
-        bare = Interval(method="absolute", columns=(value,), limits=(unlimited,))
-    deviations = bare.deviations(table, endpoint.encode(table).double().numpy())
-    return bare.model_copy(update={"limits": (limit("value", deviations, coverage),)})
+        return Interval(method="scaled", columns=(value, endpoint.spread_column), limits=(bare,))
+    if len(quantiles) > 1:
+        return Interval(method="quantiles", columns=(value, quantiles[0], quantiles[-1]), limits=(bare,))
+    return Interval(method="absolute", columns=(value,), limits=(bare,))

@@ -179,24 +179,11 @@ def _reference(train: Floats, select: Floats | None, quantile: float) -> Referen
     space = _space(train)
     scaled = (tuple(middle.tolist()), tuple(spread.tolist()))
     distances = np.zeros(0) if select is None else _distance(space, np.asarray(select, np.float64), *scaled)
-    share, on = Fraction(str(quantile)), "select"
-    if _rank(len(distances), share) > len(distances):
+    on = "select"
+    if not suffices(len(distances), quantile):
         on = "select and left-out train" if len(distances) else "left-out train"
         distances = np.concatenate([distances, ((left_out - middle) / spread).max(1)])
-    rank = min(_rank(len(distances), share), len(distances))
-    return Reference(
-        dim=train.shape[1],
-        mean=packed(space.mean),
-        scale=packed(space.scale),
-        basis=packed(space.basis),
-        variance=packed(space.variance),
-        middle=scaled[0],
-        spread=scaled[1],
-        cut=float(np.sort(distances)[rank - 1]),
-        n=len(distances),
-        on=on,
-        expected=(len(distances) + 1 - rank) / (len(distances) + 1),
-    )
+    return reference_of(space, middle, spread, distances, on, quantile)
 
 
 def _rank(bags: int, share: Fraction) -> int:
@@ -205,12 +192,69 @@ def _rank(bags: int, share: Fraction) -> int:
 
 def _space(means: Floats) -> Space:
     """Return the space of these bags, rounded as it is stored, so that the limit fits the distances computed later."""
-    components = max(1, min(COMPONENTS, len(means) // PER_COMPONENT, means.shape[1] // 2))
-    mean, scale = _single(means.mean(0)), means.std(0)
-    scale = _single(np.maximum(scale, max(1e-3 * float(np.median(scale)), 1e-6)))  # a constant channel has no scale
+    components = _components(len(means), means.shape[1])
+    mean, scale = _single(means.mean(0)), _scale(means.std(0))
     _, singular, rows = np.linalg.svd((means - mean) / scale, full_matrices=False)
     variance = np.maximum(singular[:components] ** 2 / (len(means) - 1), _TINY)
     return Space(mean, scale, _single(rows[:components]), _single(variance))
+
+
+def space_of_moments(bags: int, mean: Floats, covariance: Floats) -> Space:
+    """Return the space of bags that are known by their moments alone, as `fit` has it for bags in one place.
+
+    Args:
+        bags: Number of bags, b.
+        mean: Of their mean features, `(d,)`.
+        covariance: With divisor b, `(d, d)`.
+    """
+    components, scale = _components(bags, len(mean)), _scale(np.sqrt(np.maximum(np.diag(covariance), 0)))
+    values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
+    chosen = np.argsort(-values)[:components]
+    variance = np.maximum(values[chosen] * bags / max(bags - 1, 1), _TINY)
+    return Space(_single(mean), scale, _single(vectors[:, chosen].T), _single(variance))
+
+
+def reference_of(
+    space: Space, middle: Floats, spread: Floats, distances: Floats, on: str, quantile: float
+) -> Reference:
+    """Return the reference of a space whose limit is an order statistic of distances.
+
+    Args:
+        space: Of the training bags.
+        middle: Mean of the two log distances over left-out training bags, `(2,)`.
+        spread: Their standard deviation, `(2,)`.
+        distances: Of the bags that set the limit, `(s,)`.
+        on: Role of their patients.
+        quantile: Of the limit.
+    """
+    rank = min(_rank(len(distances), Fraction(str(quantile))), len(distances))
+    return Reference(
+        dim=len(space.mean),
+        mean=packed(space.mean),
+        scale=packed(space.scale),
+        basis=packed(space.basis),
+        variance=packed(space.variance),
+        middle=(float(middle[0]), float(middle[1])),
+        spread=(float(spread[0]), float(spread[1])),
+        cut=float(np.sort(distances)[rank - 1]),
+        n=len(distances),
+        on=on,
+        expected=(len(distances) + 1 - rank) / (len(distances) + 1),
+    )
+
+
+def suffices(bags: int, quantile: float) -> bool:
+    """Return whether so many select bags have the rank of the limit among them."""
+    return _rank(bags, Fraction(str(quantile))) <= bags
+
+
+def _components(bags: int, width: int) -> int:
+    return max(1, min(COMPONENTS, bags // PER_COMPONENT, width // 2))
+
+
+def _scale(spread: Floats) -> Floats:
+    # a constant channel has no scale
+    return _single(np.maximum(spread, max(1e-3 * float(np.median(spread)), 1e-6)))
 
 
 def _left_out(means: Floats) -> Floats:

@@ -22,7 +22,8 @@ from mil.report.figures import draw, draw_learning
 from mil.report.first_screen import first_screen
 from mil.report.page.html import html
 from mil.report.report_files import read_report, write_report
-from mil.report.schema import About, FittedOn, Report
+from mil.report.schema import About, FittedOn, Report, Section
+from mil.report.sections.federation import read_federation
 from mil.report.shortfalls import NOTHING_MISSED, shortfalls
 from mil.runs.looks import count_look
 from mil.runs.run import Run, open_run
@@ -152,7 +153,9 @@ def run_report(run: Run, manifests: Iterable[Manifest], fold: int | None = None)
     tables, manifests = tables_of_fold(run.tables, fold), list(manifests)
     fitted = tuple(row for manifest in manifests for row in fitted_on(manifest))
     if not (tables["predictions"]["role"] == "report").any():
-        return Report(about=_about(run), seed=run.seed, resamples=run.resamples, fitted=fitted)
+        federation = read_federation(run.folder)
+        sections: dict[str, Section] = {} if federation is None else {federation.key: federation}
+        return Report(about=_about(run), seed=run.seed, resamples=run.resamples, fitted=fitted, sections=sections)
     flow = manifests[0].data.flow if manifests else ()
     return evaluate(replace(evaluation(run, tables), flow=flow), _about(run), fitted)
 

@@ -56,7 +56,7 @@ def fit_run(config: RunConfig, folder: Path, study: Study | None = None) -> floa
         with _log_file(folder):
             if not begun:
                 log_warnings([*study.findings, *split.findings])
-                _write_inputs(config, study, split, folder)
+                write_inputs(config, study, split, folder)
             train(config, study, split, folder)
             return describe_run(folder)
 
@@ -114,7 +114,7 @@ def _log_file(folder: Path) -> Iterator[None]:
         handler.close()
 
 
-def _write_inputs(config: RunConfig, study: Study, split: Split, folder: Path) -> None:
+def write_inputs(config: RunConfig, study: Study, split: Split, folder: Path) -> None:
     """Write split, patients and, of a simulated cohort, the truth; config.yaml last, as it marks a folder as begun."""
     split.write(folder / SPLIT)
     patients = one_row_per_patient(study.cohort.table)

@@ -49,12 +49,29 @@ def cut(config: RunConfig, study: Study, split: Split, number: int, folder: Path
         CohortError: The training patients are all of one class, or have no event.
         ConfigError: A decision about a horizon beyond the follow-up of the training patients.
     """
-    endpoint = copy.deepcopy(study.endpoint)
-    roles = [role for role in ROLES if split.patients(number, role)]
-    rows = {role: study.rows(split.patients(number, role)) for role in roles}
     covariates = study.covariates
     if covariates is not None:
         covariates = covariates.fit(study.patients.loc[split.patients(number, "train")])
+    fold = assembled(config, study, split, number, folder, copy.deepcopy(study.endpoint), covariates)
+    fold.endpoint.fit(fold.data["train"].target, balance=config.data.balance == "loss")
+    check_specification(
+        config.tool, fold.endpoint
+    )  # a horizon may lie within the cohort's follow-up, beyond the fold's
+    return fold
+
+
+def assembled(
+    config: RunConfig,
+    study: Study,
+    split: Split,
+    number: int,
+    folder: Path,
+    endpoint: Endpoint,
+    covariates: Covariates | None,
+) -> Fold:
+    """Return one fold of a split with an endpoint and covariates that are fitted elsewhere or later."""
+    roles = [role for role in ROLES if split.patients(number, role)]
+    rows = {role: study.rows(split.patients(number, role)) for role in roles}
     max_tiles = {"train": config.data.max_tiles}
     data = {
         role: BagDataset(
@@ -67,8 +84,6 @@ def cut(config: RunConfig, study: Study, split: Split, number: int, folder: Path
         )
         for role, (bags, target) in rows.items()
     }
-    endpoint.fit(data["train"].target, balance=config.data.balance == "loss")
-    check_specification(config.tool, endpoint)  # a horizon may lie within the cohort's follow-up and beyond the fold's
     return Fold(number, folder, endpoint, {role: bags for role, (bags, _) in rows.items()}, data, covariates)
 
 

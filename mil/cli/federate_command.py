@@ -1,0 +1,83 @@
+"""`mil federate`: sites train one model together; here in one process, or as a job for NVIDIA FLARE."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mil.config import choices, conf_dir, nearest
+from mil.errors import ConfigError
+from mil.federation.federation_options import FederationOptions
+from mil.federation.local_run import federate
+from mil.report.page.words import named
+from mil.report.sections.federation import Federation
+from mil.study.compose import compose_run, in_one_line
+
+GROUP = "federation"
+
+
+def start(words: Sequence[str], config_dir: Path | None) -> None:
+    """Train over the sites that the words name, or over the centres of the tool's simulated cohort.
+
+    Raises:
+        MilError: Wrong options, or an error in the files of a site.
+    """
+    own_words, others = divided(words)
+    options = options_in(own_words)
+    composed = compose_run(others, config_dir)
+    section = federate(composed.config, options, composed.folder)
+    sys.stdout.writelines(f"{line}\n" for line in (*lines(section), composed.folder))
+
+
+def divided(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words about the federation, and those of `mil train`."""
+    about = [word for word in words if word.partition("=")[0].lstrip("+").split(".")[0] == GROUP]
+    return about, [word for word in words if word not in about]
+
+
+def options_in(words: Sequence[str]) -> FederationOptions:
+    """Return the options under words such as `federation.sites=[a,b,c]` and `federation=default`.
+
+    Raises:
+        ConfigError: A choice or an option that does not exist, or a value out of its range.
+    """
+    chosen = [word.partition("=")[2] for word in words if word.partition("=")[0] == GROUP]
+    name = chosen[-1] if chosen else "default"
+    if name not in choices(GROUP):
+        raise ConfigError(f"federation={name} does not exist{nearest(name, choices(GROUP))}")
+    file = conf_dir() / GROUP / f"{name}.yaml"
+    dotted = [word.lstrip("+").partition(".")[2] for word in words if "." in word.partition("=")[0]]
+    try:
+        node = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist([_listed(word) for word in dotted]))
+        values = OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:
+        raise in_one_line(error) from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: holds no mapping, expected the options of a federation")
+    return FederationOptions.parse({str(key): value for key, value in values.items()})
+
+
+def _listed(word: str) -> str:
+    """Return a word whose list of paths is quoted, so that a path with a colon or a comma stays one."""
+    key, _, value = word.partition("=")
+    if key != "sites" or not value.startswith("["):
+        return word
+    paths = [path.strip().strip("'\"") for path in value[1:-1].split(",")]
+    return f"{key}=[{', '.join(repr(path) for path in paths if path)}]"
+
+
+def lines(section: Federation) -> list[str]:
+    """Return the sites with their metrics and what they say together, for a terminal."""
+    shown = [
+        f"{section.algorithm} over {len(section.sites)} sites, {section.rounds} rounds, {section.megabytes:.1f} MB"
+    ]
+    for heading, results in (("", section.sites), ("not trained on ", section.left_out)):
+        for result in results:
+            metrics = ", ".join(f"{named(name)} {estimate}" for name, estimate in result.metrics.items())
+            shown.append(f"  {heading}{result.site}: {result.train} train, {result.report} report: {metrics or '-'}")
+    for row in (*section.synthesis, *section.left_out_synthesis):
+        bounds = f"{row.predicted_low:.3f} to {row.predicted_high:.3f}"
+        shown.append(f"  {named(row.metric)} over sites: {row.estimate}; at a further site {bounds}")
+    return [*shown, *(f"  {sentence}" for sentence in (*section.unlike, *section.incidents))]

@@ -1,0 +1,214 @@
+"""Federations in one process: over folders, over the centres of a simulated cohort, each site alone, or all pooled."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pandas as pd
+import torch
+from pydantic import JsonValue
+
+from mil import files
+from mil.cohort.clinical_table import Cohort
+from mil.errors import ConfigError, FeatureError
+from mil.features.formats import Header, Slide
+from mil.features.store import FeatureStore
+from mil.federation.coordinator import Coordinator
+from mil.federation.engines.local import LocalEngine
+from mil.federation.federated_run import FederatedRun, check_same_run, without_files
+from mil.federation.federation_options import FederationOptions
+from mil.federation.site_sources import SITES, SiteSource, site_sources
+from mil.federation.synthesis import synthesis, unlike_sites
+from mil.report.sections.federation import FILE, Federation, SiteResult
+from mil.runs.describe import describe_run
+from mil.runs.fit_run import CONFIG
+from mil.splits.folds import Split
+from mil.stats.estimate import Estimate
+from mil.study import build
+from mil.study.compose import write_config
+from mil.study.run_config import RunConfig
+
+logger = logging.getLogger(__name__)
+ALL = "all sites"
+LEFT_OUT = "left_out"
+GIB = 2**30
+
+
+def federate(config: RunConfig, options: FederationOptions, folder: Path) -> Federation:
+    """Train over sites in this process; write the coordinator's run folder, and each site's under `sites/`.
+
+    A folder that holds the same federation is continued after its last epoch.
+
+    Args:
+        config: All options of the run.
+        options: Of the federation.
+        folder: The coordinator's run folder.
+
+    Raises:
+        ConfigError: Options that do not go together, or a folder with another run.
+        MilError: An error in the files of a site.
+    """
+    check_same_run(config, options, folder)
+    sources = site_sources(config, options)
+    for source in sources:
+        if not source.config.data.workers and config.data.memory:
+            source.study.store.keep(source.study.cohort.table["slide"], config.data.memory * GIB)
+    logger.info("%s", ", ".join(f"{source.name}: {len(source.study.patients)} patients" for source in sources))
+    if options.algorithm == "local":
+        return _each_alone(config, options, sources, folder)
+    if options.algorithm == "pooled":
+        sources = [pooled(config, sources)]
+        options = options.model_copy(update={"secure": False})
+    run = _run_over(config, options, sources, folder)
+    section = run.run()
+    if options.leave_one_site_out:
+        section = _with_left_out(section, config, options, sources, folder)
+    return section
+
+
+def _run_over(
+    config: RunConfig, options: FederationOptions, sources: Sequence[SiteSource], folder: Path
+) -> FederatedRun:
+    hospitals = {source.name: source.hospital(options, folder / SITES / source.name) for source in sources}
+    return FederatedRun(config, options, LocalEngine(hospitals), sources[0].study.encoder, folder)
+
+
+def _with_left_out(
+    section: Federation, config: RunConfig, options: FederationOptions, sources: Sequence[SiteSource], folder: Path
+) -> Federation:
+    """Train on all sites but one, in turn, and add what the model does at the site that was left out.
+
+    Raises:
+        ConfigError: Fewer than three sites.
+    """
+    if len(sources) < 3:
+        raise ConfigError(f"federation.leave_one_site_out: {len(sources)} sites, expected three or more")
+    results = tuple(_left_out(config, options, sources, source, folder) for source in sources)
+    metric = build.endpoint(config).metric
+    section = section.model_copy(
+        update={
+            "left_out": results,
+            "left_out_synthesis": tuple(synthesis(results)),
+            "unlike": (*section.unlike, *unlike_sites(results, metric)),
+        }
+    )
+    files.write(folder / FILE, section.model_dump_json(indent=2) + "\n")
+    describe_run(folder)
+    return section
+
+
+def _left_out(
+    config: RunConfig, options: FederationOptions, sources: Sequence[SiteSource], test: SiteSource, folder: Path
+) -> SiteResult:
+    """Return what a model of the other sites does at one site, by all of its patients."""
+    others = [source for source in sources if source is not test]
+    logger.info("site %s is left out", test.name)
+    run = _run_over(config, options.model_copy(update={"quorum": None}), others, folder / LEFT_OUT / test.name)
+    run.join()
+    trained = run.train_fold(0)
+    hospital = test.hospital(options, folder / SITES / test.name)
+    coordinator = Coordinator(LocalEngine({test.name: hospital}), options)
+    arrays, facts = trained.setup.question(run.exact)
+    coordinator.ask("setup", arrays, facts)
+    question: dict[str, JsonValue] = {"fold": 0, "fitted": trained.fitted.model_dump_json()}
+    answer = coordinator.ask("external", {"weights": trained.weights}, question)[test.name]
+    metrics = cast(Mapping[str, JsonValue], answer.facts["metrics"])
+    estimates = {name: Estimate.model_validate(value) for name, value in metrics.items()}
+    return SiteResult(site=test.name, train=0, select=0, report=answer.patients, metrics=estimates)
+
+
+def _each_alone(
+    config: RunConfig, options: FederationOptions, sources: Sequence[SiteSource], folder: Path
+) -> Federation:
+    """Train a model at each site on its own patients; nothing leaves it but its metrics."""
+    at_site = options.model_copy(update={"algorithm": "exact", "secure": False, "minimum": 1, "quorum": None})
+    results = list[SiteResult]()
+    for source in sources:
+        place = folder / SITES / source.name
+        hospitals = {source.name: source.hospital(at_site, place)}
+        run = FederatedRun(config, at_site, LocalEngine(hospitals), source.study.encoder, place / "coordinator")
+        [result] = run.run().sites
+        enough = {name: each for name, each in result.metrics.items() if (each.n or 0) >= options.minimum}
+        results.append(result.model_copy(update={"metrics": enough}))
+    section = Federation(
+        algorithm="local",
+        sentences=(f"Each of {len(results)} sites trained a model on its own patients; there is no common model.",),
+        sites=tuple(results),
+        synthesis=tuple(synthesis(results)),
+        minimum=options.minimum,
+        secure=options.secure,
+        unlike=tuple(unlike_sites(results, build.endpoint(config).metric)),
+    )
+    header = ",".join(["patient", "fold", "role", *build.endpoint(config).columns]) + "\n"
+    files.write(folder / "predictions.csv", header)
+    files.write(folder / FILE, section.model_dump_json(indent=2) + "\n")
+    simulated = all(source.study.simulated for source in sources)
+    write_config(folder / CONFIG, without_files(config, simulated))
+    describe_run(folder)
+    return section
+
+
+class JoinedStore:
+    """The slides of several sites under names that begin with the site's; in simulations of pooled training only."""
+
+    keeps = True
+
+    def __init__(self, stores: Mapping[str, FeatureStore]) -> None:
+        """Join stores by site."""
+        self.stores = dict(stores)
+        first = next(iter(stores.values()))
+        self.geometry, self.reading, self.verified = first.geometry, first.reading, first.verified
+
+    def _place(self, slide: str) -> tuple[FeatureStore, str]:
+        site, _, name = slide.partition("/")
+        if site not in self.stores:
+            raise FeatureError(f"slide '{slide}' is of no site")
+        return self.stores[site], name
+
+    def read(self, slide: str) -> Slide:
+        """Return the features of a slide."""
+        store, name = self._place(slide)
+        return store.read(name)
+
+    def header(self, slide: str) -> Header:
+        """Return the header of a slide."""
+        store, name = self._place(slide)
+        return store.header(name)
+
+    def valid_headers(self, slides: Iterable[str]) -> dict[str, Header]:
+        """Return the headers of slides."""
+        return {slide: self.header(slide) for slide in slides}
+
+
+def pooled(config: RunConfig, sources: Sequence[SiteSource]) -> SiteSource:
+    """Return all sites as one; patients and slides are named after their site.
+
+    Dropout is seeded by the names of bags, so that a site's bag has the same dropout here and there.
+    """
+    studies = {source.name: source.study for source in sources}
+    first = next(iter(studies.values()))
+    store = cast(FeatureStore, JoinedStore({name: study.store for name, study in studies.items()}))
+    tables = [_named(study.cohort.table, name, ("patient", "slide")) for name, study in studies.items()]
+    patients = [
+        study.patients.set_index(name + "/" + study.patients.index.astype(str)) for name, study in studies.items()
+    ]
+    bags = [_named(study.bags, name, ("bag", "patient")) for name, study in studies.items()]
+    for (name, study), table in zip(studies.items(), bags, strict=True):
+        table["slides"] = [tuple(f"{name}/{slide}" for slide in slides) for slides in study.bags["slides"]]
+    roles = [_named(source.split.table, source.name, ("patient",)) for source in sources]
+    study = replace(
+        first,
+        cohort=Cohort(pd.concat(tables, ignore_index=True), first.cohort.labels, first.cohort.covariates),
+        store=store,
+        patients=pd.concat(patients),
+        target=torch.cat([each.target for each in studies.values()]),
+        bags=pd.concat(bags, ignore_index=True),
+        truth=None,
+    )
+    return SiteSource(ALL, sources[0].config, study, Split(pd.concat(roles, ignore_index=True)))
+
+
+def _named(table: pd.DataFrame, site: str, columns: Sequence[str]) -> pd.DataFrame:
+    return table.assign(**{name: site + "/" + table[name].astype(str) for name in columns})
