@@ -82,11 +82,15 @@ class RiskSets:
         return float(total / events.sum().clamp(min=1))
 
     def baseline(self, totals: Tensor, stratum: int | None = None) -> tuple[list[float], list[float]]:
-        """Return event times and Breslow's cumulative baseline hazard after each, of one stratum or of all together."""
-        at_risk, events, *_ = (field.sum(0) if stratum is None else field[stratum] for field in self._fields(totals))
-        with_events = events > 0
-        hazard = (events[with_events] / at_risk[with_events]).cumsum(0)
-        return self.times[with_events].tolist(), hazard.tolist()
+        """Return event times and the cumulative baseline hazard after each, of one stratum or of all together.
+
+        Tied events are treated as in the likelihood, see `mil.endpoints.cox.baseline_hazard`.
+        """
+        fields = [field.sum(0) if stratum is None else field[stratum] for field in self._fields(totals)]
+        at_risk, events, _, dying = (field.unsqueeze(0) for field in fields)
+        with_events = events[0] > 0
+        steps, _ = self._inverse(at_risk, events, dying)
+        return self.times[with_events].tolist(), steps[0][with_events].cumsum(0).tolist()
 
     def _fields(self, totals: Tensor) -> list[Tensor]:
         shape = (FIELDS, len(self.strata), len(self.times))

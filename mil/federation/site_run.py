@@ -25,6 +25,7 @@ from mil.runs.run import one_row_per_patient
 from mil.splits.folds import Split
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
+from mil.tables import csv_text
 
 Floats = NDArray[np.float64]
 
@@ -50,11 +51,11 @@ def write_fold(
     roles = [role for role in ("train", "select", "report") if role in prepared.fold.data]
     table = pd.concat([prepared.table(role).reset_index() for role in roles])
     checkpoint.save(place / "checkpoint", prepared.model.cpu().eval(), manifest)
-    files.write(place / "predictions.csv", table.to_csv(index=False))
+    files.write(place / "predictions.csv", csv_text(table))
     if several:
         done = sorted(folder.glob("fold_*/predictions.csv"))
         tables = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in done]
-        files.write(folder / "predictions.csv", pd.concat(tables).to_csv(index=False))
+        files.write(folder / "predictions.csv", csv_text(pd.concat(tables)))
     return {role: prepared.patients(role) for role in roles}
 
 

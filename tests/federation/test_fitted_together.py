@@ -64,7 +64,7 @@ def in_one_place(federation: Federated, model: MILModel, tool: Specification) ->
         tables.append(predictions(study, fold, {role: raw}).set_index("patient"))
         means = np.stack([study.store.read(name).features.double().mean(0).numpy() for name in study.patients.index])
         bags[role] = BagSummaries(np.asarray(data.sizes), means)
-    return FittedState.fit(tool, endpoint, *tables, bags)
+    return FittedState.fit(tool, endpoint, tables[0], tables[1], bags)
 
 
 def test_a_binary_tool() -> None:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mil.endpoints.cox import breslow_hazard, cox_loss
+from mil.endpoints.cox import baseline_hazard, cox_loss
 from mil.federation.exact_cox import RiskSets
 from mil.federation.messages import FederationError, Message
 from mil.federation.privacy import Gate
@@ -143,10 +143,11 @@ def test_sums_over_sites_have_loss_and_gradient_of_the_partial_likelihood(seed: 
     assert sets.value(totals) == pytest.approx(float(loss.detach()), rel=1e-10)
 
 
-def test_the_baseline_hazard_is_breslows() -> None:
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+def test_the_baseline_hazard_is_that_of_all_patients(ties: str) -> None:
     hazard, target = followed(4, 1)
-    sets = RiskSets(torch.unique(target[:, 0]), torch.zeros(1, dtype=torch.float64), "efron")
+    sets = RiskSets(torch.unique(target[:, 0]), torch.zeros(1, dtype=torch.float64), ties)
     times, cumulative = sets.baseline(sets.sums(hazard, target))
-    expected_times, expected = breslow_hazard(hazard, target[:, 0], target[:, 1])
+    expected_times, expected = baseline_hazard(hazard, target[:, 0], target[:, 1], ties)
     np.testing.assert_allclose(times, expected_times)
     np.testing.assert_allclose(cumulative, expected, rtol=1e-12)
