@@ -17,6 +17,7 @@ from mil.explain.pages.example_maps import FIGURE as EXAMPLE_MAPS
 from mil.inference.external import EXTERNAL_FOLD, Labelled
 from mil.manifest import Manifest
 from mil.report.assemble import evaluate
+from mil.report.compact_faithfulness import compact
 from mil.report.evaluation import Evaluation
 from mil.report.figures import draw, draw_learning
 from mil.report.first_screen import first_screen
@@ -95,7 +96,7 @@ def with_faithfulness(report: Report, measured: Faithfulness | None) -> Report:
     """Return a report with what was measured of the explanations, which no table of predictions tells."""
     if measured is None:
         return report
-    return report.model_copy(update={"sections": {**report.sections, Faithfulness.key: measured}})
+    return report.model_copy(update={"sections": {**report.sections, Faithfulness.key: compact(measured)}})
 
 
 def describe(evaluation: Evaluation, report: Report, folder: Path, title: str) -> None:

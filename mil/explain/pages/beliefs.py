@@ -25,16 +25,16 @@ def belief(measured: MapFaithfulness) -> Belief:
     if gain.value is None or gain.low is None or gain.high is None:
         return Belief(sentence=f"Not known: {gain.reason or 'too few slides to measure it'}.")
     if gain.high < 0 or _above(CHANCE, telling):
-        return Belief(sentence=f"No, it points the wrong way: {numbers}.", believable=False)
+        return Belief(sentence="No, it points the wrong way.", numbers=numbers, believable=False)
     if random is not None and random.value is not None and random.value >= ALIKE:
         return Belief(
-            sentence=f"No, a model that has learnt nothing gives nearly the same map: {numbers}.", believable=False
+            sentence="No, a model that has learnt nothing gives nearly the same map.", numbers=numbers, believable=False
         )
     if gain.low <= 0:
-        return Belief(sentence=f"Not shown: its order of tiles is no better than chance: {numbers}.", believable=False)
-    return Belief(
-        sentence=f"Yes, as to where: the prediction rests on the tiles that it marks: {numbers}.", believable=True
-    )
+        sentence = "Not shown: its order of tiles is no better than chance."
+        return Belief(sentence=sentence, numbers=numbers, believable=False)
+    sentence = "Yes, as to where: the prediction rests on the tiles that it marks."
+    return Belief(sentence=sentence, numbers=numbers, believable=True)
 
 
 def faithfulness_tables(faithfulness: Faithfulness | None) -> tuple[Table, ...]:
@@ -70,7 +70,8 @@ def _above(chance: float, telling: Estimate | None) -> bool:
 
 
 def _numbers(measured: MapFaithfulness) -> str:
-    return "; ".join(_measures(measured))
+    text = "; ".join(_measures(measured))
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _measures(measured: MapFaithfulness) -> Iterable[str]:

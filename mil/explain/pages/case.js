@@ -286,8 +286,9 @@
     drawn.forEach(draw);
     $("answers").textContent = answers;
     $("note").textContent = note;
-    const {sentence: belief, believable} = beliefs[state.output];
+    const {sentence: belief, numbers, believable} = beliefs[state.output];
     $("belief").textContent = belief;
+    $("belief-numbers").textContent = numbers;
     $("belief").className = `belief ${believable === true ? "yes" : believable === false ? "no" : "open"}`;
     if (drawn.length) {
       const limit = written(limits[state.output], false), [scaleSigned, scaleUnsigned] = gradients;

@@ -99,11 +99,13 @@ class Belief:
     """Whether the maps of one method can be believed.
 
     Attributes:
-        sentence: For a pathologist, with the numbers that it rests on.
+        sentence: For a pathologist.
+        numbers: What it rests on.
         believable: None where it was not tested.
     """
 
     sentence: str
+    numbers: str = ""
     believable: bool | None = None
 
 

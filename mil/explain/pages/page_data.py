@@ -61,7 +61,7 @@ def _layer(layer: Layer, case: Case) -> Json:
 
 
 def _belief(belief: Belief) -> Json:
-    return {"sentence": belief.sentence, "believable": belief.believable}
+    return {"sentence": belief.sentence, "numbers": belief.numbers, "believable": belief.believable}
 
 
 def _shares(values: NDArray[np.float64], limit: float) -> NDArray[np.int16]:

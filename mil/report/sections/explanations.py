@@ -22,6 +22,10 @@ _MEANING = (
 )
 
 
+ON_CARD = 3
+"""Outputs whose maps a card lists."""
+
+
 class MapFaithfulness(Model):
     """How far the map of one method can be believed, for one output."""
 
@@ -84,8 +88,11 @@ class Faithfulness(Section):
         return Block(heading=self.title, sentences=(self.explanation,), tables=(table,))
 
     def card_rows(self) -> Iterator[Row]:
-        """Yield gain, randomisation and truth of each map."""
+        """Yield gain, randomisation and truth of each map, of the first outputs; the page and report.json have all."""
+        outputs = list(dict.fromkeys(each.output for each in self.maps))[:ON_CARD]
         for at, each in enumerate(self.maps):
+            if each.output not in outputs:
+                continue
             for title, name in _COLUMNS.items():
                 if (value := getattr(each, name)) is not None and name != "sufficient":
                     yield Row(f"{each.output}, {each.title}: {title.lower()}", value, f"maps[{at}].{name}")
