@@ -31,7 +31,8 @@ from mil.report.report_files import read_report
 from mil.report.schema import Report
 from mil.runs.describe import REPORT
 from mil.runs.evaluate import RESAMPLES, evaluate_checkpoint, evaluate_predictions, evaluate_run, evaluate_table
-from mil.runs.fit_run import CONFIG, fit_run
+from mil.runs.fit_run import fit_run
+from mil.runs.run_inputs import CONFIG
 from mil.runs.states import checkpoints_in
 from mil.splits.folds import Strategy
 from mil.study import study as studies

@@ -7,6 +7,8 @@
     │   └── EncoderError  features of another encoder, or of another width, than expected
     ├── SplitError        patients in two roles, folds that cannot be made
     ├── CheckpointError   a released folder that is not what its manifest says
+    ├── TrainingError     a training that cannot go on: a loss that is not finite, a reading process that was killed
+    ├── ResourceError     memory that there is not
     ├── PredictionsError  a table of predictions that cannot be evaluated
     ├── ReportError       a report.json that is not one, or of an unknown schema
     └── ScanError         a whole-slide image that cannot be read, or two for one slide
@@ -51,6 +53,14 @@ class SplitError(MilError):
 
 class CheckpointError(MilError):
     """A checkpoint folder is not what its manifest says."""
+
+
+class TrainingError(MilError):
+    """A training cannot go on; what it had reached is kept."""
+
+
+class ResourceError(MilError):
+    """More memory is needed than there is."""
 
 
 class PredictionsError(MilError):

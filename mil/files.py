@@ -1,10 +1,13 @@
 """Files that are written completely or not at all."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,27 +15,88 @@ from pathlib import Path
 from typing import Any
 
 _FLAT, _BREAK = re.compile(r"\[\n\s*([^\[\]{}]*?)\n\s*\]"), re.compile(r"\n\s*")
+LOCK = ".lock"
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
+"""Names of temporary files of `write`, as `tempfile` draws them."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 def write(path: Path, content: bytes | str) -> None:
     """Write to a temporary file, sync it, then rename it: a killed process leaves the old file or none.
 
     A symbolic link is written through: it stays, and the file that it names is replaced.
+
+    Raises:
+        OSError: As the system says, with the name of the file.
     """
     path = path.resolve() if path.is_symlink() else path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        settle(path.parent)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name the file or folder that is written in errors that do not, and its folder where the disk is full.
+
+    Raises:
+        OSError: As raised within, with a file name.
+    """
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        is_full = error.errno in _FULL or "No space left" in str(error)
+        if is_full:
+            raise OSError(error.errno or errno.ENOSPC, _full_disk(path), str(path)) from error
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
-    settle(path.parent)
+
+
+def _full_disk(path: Path) -> str:
+    folder = next((parent for parent in (path, *path.parents) if parent.is_dir()), Path())
+    try:
+        free = f"{shutil.disk_usage(folder).free / 2**20:.0f} MiB free"
+    except OSError:
+        free = "its free space is unknown"
+    return f"No space left on the disk, or in the quota, of the folder {folder} ({free})"
+
+
+def clean(folder: Path) -> None:
+    """Remove what killed writes have left in a folder and the folders in it; only for who holds its lock."""
+    for place, _, names in os.walk(folder):
+        for name in filter(_TEMPORARY.fullmatch, names):
+            Path(place, name).unlink(missing_ok=True)
+
+
+def special_kind(path: Path) -> str | None:
+    """Return what a path is if it is no regular file, such as `a pipe`; None for a file and for nothing at all.
+
+    Opening a pipe would wait for ever, and a device may never end.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return None
+    return next((kind for is_kind, kind in _KINDS if is_kind(mode)), None)
 
 
 def settle(folder: Path) -> None:
@@ -63,14 +127,16 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
-    """Lock a folder for this process; yield false where another process holds it."""
-    with (folder / ".lock").open("w") as file:
+    """Lock a folder for this process; yield false where another process holds it, or has just removed it."""
+    path = folder / LOCK
+    with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:
-            yield True
+            # the holder before may have removed the folder between opening and locking
+            yield path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
 
 
 def read_json(path: Path) -> Any:

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mil import __version__
+from mil import __version__, interruption
 from mil.cli import plan_command, zoo_commands
 from mil.cli.complete import group_or_value, groups_help
-from mil.cli.error_lines import one_line
+from mil.cli.error_lines import TRACEBACK, one_line, unexpected
 from mil.cli.evaluate_command import OnBad, Slides, evaluate
 from mil.cli.examples import FIRST_DAY, epilog
 from mil.cli.explain_command import explain
 from mil.errors import MilError, printable
+from mil.interruption import UNEXPECTED, Interrupted
+from mil.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from mil.study.run_config import RunConfig
@@ -50,14 +53,21 @@ ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="a folder o
 
 
 def main() -> None:
-    """Run the command line: results go to stdout, an error becomes one line on stderr and exit code 2."""
+    """Run the command line: results go to stdout, an error becomes one line on stderr; see docs/exit-codes.md."""
     _limit_kernel_caches()
     _speak()
     try:
-        app()
-    except (MilError, OSError) as error:
-        sys.stderr.write(f"mil: {one_line(error)}\n")
-        sys.exit(2)
+        with interruption.listening():
+            app()
+    except Interrupted as stop:
+        sys.stderr.write(f"mil: {stop.line}\n")
+        sys.exit(stop.exit_code)
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        is_expected = isinstance(error, MilError | OSError) or is_out_of_memory(error)
+        sys.stderr.write(f"mil: {one_line(error) if is_expected else unexpected(error)}\n")
+        sys.exit(2 if is_expected else UNEXPECTED)
 
 
 def _limit_kernel_caches() -> None:
@@ -230,6 +240,13 @@ def convert(
 def train(
     words: Words = None,
     resume: Annotated[Path | None, typer.Option(help="continue a run that was stopped")] = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes",
+            help="continue although tables, split or features have changed since the run began; the report says so",
+        ),
+    ] = False,
     config_dir: ConfigDir = None,
 ) -> None:
     """Train on one split or all folds, evaluate, and write report and card; the last line printed is the run folder.
@@ -240,9 +257,9 @@ def train(
     from mil.cli import train_command
 
     if resume is not None:
-        train_command.resume(resume, words or [])
+        train_command.resume(resume, words or [], accept_changes)
     else:
-        train_command.start(words or [], config_dir)
+        train_command.start(words or [], config_dir, accept_changes)
 
 
 app.command()(evaluate)

@@ -19,7 +19,7 @@ from mil.runs.fit_run import fit_run, resume_run
 from mil.study.compose import compose_run, in_one_line, prepare, validated
 
 
-def start(words: Sequence[str], config_dir: Path | None) -> None:
+def start(words: Sequence[str], config_dir: Path | None, accept_changes: bool = False) -> None:
     """Train one run, or hand words with flags of Hydra's own (`-m`, `--cfg job`, ...) to Hydra.
 
     Raises:
@@ -31,11 +31,11 @@ def start(words: Sequence[str], config_dir: Path | None) -> None:
         _hand_to_hydra(flags, options, config_dir)
         return
     composed = compose_run(options, config_dir)
-    fit_run(composed.config, composed.folder)
-    _print_result(composed.folder)
+    run = fit_run(composed.config, composed.folder, accept_changes=accept_changes, always_new=composed.named_by_time)
+    _print_result(run.folder)
 
 
-def resume(folder: Path, words: Sequence[str]) -> None:
+def resume(folder: Path, words: Sequence[str], accept_changes: bool = False) -> None:
     """Continue a run: finished folds are kept, the one that was stopped starts from its last epoch.
 
     Raises:
@@ -43,7 +43,7 @@ def resume(folder: Path, words: Sequence[str]) -> None:
     """
     if words:
         raise ConfigError(f"--resume {folder}: found {words[0]!r} beside it, a run goes on as it was configured")
-    resume_run(folder)
+    resume_run(folder, accept_changes)
     _print_result(folder)
 
 
@@ -67,9 +67,9 @@ def _job(node: DictConfig, options: Sequence[str]) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if not any(folder.iterdir()):
         folder.rmdir()  # `fit_run` makes it anew once no error was found
-    value = fit_run(validated(node, options), folder)
-    _print_result(folder)
-    return value
+    run = fit_run(validated(node, options), folder)
+    _print_result(run.folder)
+    return run.value
 
 
 def _print_result(folder: Path) -> None:

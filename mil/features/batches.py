@@ -5,7 +5,9 @@ number of workers, sees the same batches.
 """
 
 import copy
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -14,9 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mil import interruption
 from mil.bags import Bags
+from mil.errors import ResourceError
 from mil.features.formats import Header
 from mil.features.store import FeatureStore
+
+_WORKER = "DataLoader worker"
+"""How torch begins its message about a reading process that died."""
 
 
 class Batch(NamedTuple):
@@ -138,6 +145,7 @@ class TrainOrder(Sampler[list[Draw]]):
         seed: int = 0,
         epoch: int = 0,
         events: NDArray[np.bool_] | None = None,
+        skip: int = 0,
     ) -> None:
         """Create the sampler.
 
@@ -149,16 +157,18 @@ class TrainOrder(Sampler[list[Draw]]):
             seed: Seed of the order.
             epoch: First epoch: Lightning asks for the first batches before it calls `set_epoch`.
             events: Which bags have an event; None where that does not matter.
+            skip: Batches of the first epoch that were trained before; they are left out, but counted by `len`.
         """
         self.sizes, self.bags, self.tiles = sizes, bags, tiles
         self.weight, self.seed, self.epoch, self.events = weight, seed, epoch, events
+        self.first, self.skip = epoch, skip
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch; Lightning calls this before each one."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        return iter(self._batches())
+        return iter(self._batches()[self.skip if self.epoch == self.first else 0 :])
 
     def __len__(self) -> int:
         return len(self._batches())
@@ -190,19 +200,27 @@ class WholeOrder(Sampler[list[Draw]]):
     """All bags in order, in the same batches, `passes` times an epoch, for losses over the whole cohort."""
 
     def __init__(
-        self, sizes: Sequence[int], bags: int, tiles: int | None = None, passes: int = 1, epoch: int = 0
+        self,
+        sizes: Sequence[int],
+        bags: int,
+        tiles: int | None = None,
+        passes: int = 1,
+        epoch: int = 0,
+        skip: int = 0,
     ) -> None:
-        """Create the sampler; `sizes`, `bags`, `tiles` and `epoch` as in `TrainOrder`."""
+        """Create the sampler; `sizes`, `bags`, `tiles`, `epoch` and `skip` as in `TrainOrder`."""
         self.batches = _cut(range(len(sizes)), sizes, bags, tiles)
         self.passes, self.epoch = passes, epoch
+        self.first, self.skip = epoch, skip
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, on which the drawn tiles depend; Lightning calls this before each one."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        for _ in range(self.passes):
-            yield from ([Draw(bag, self.epoch) for bag in batch] for batch in self.batches)
+        batches = self.batches * self.passes
+        for batch in batches[self.skip if self.epoch == self.first else 0 :]:
+            yield [Draw(bag, self.epoch) for bag in batch]
 
     def __len__(self) -> int:
         return self.passes * len(self.batches)
@@ -235,6 +253,27 @@ def loader(dataset: BagDataset, order: Sampler[list[Draw]] | None = None, worker
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Explain why a loader's processes ended.
+
+    Raises:
+        ResourceError: One was killed.
+        Interrupted: A signal asks to stop; it may have killed them too.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if _WORKER not in str(error):
+            raise
+        interruption.raise_deferred()
+        how = re.search(r"by signal: ([^.]+)", str(error))
+        raise ResourceError(
+            f"a process that reads features ahead was killed{f' ({how[1].strip()})' if how else ''}, as systems do "
+            "where memory runs out; data.workers=0, or fewer, needs less"
+        ) from error
 
 
 def _as_it_is(batch: Batch) -> Batch:

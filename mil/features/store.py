@@ -3,6 +3,7 @@
 import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from mil.errors import EncoderError, FeatureError
 from mil.features import formats
 from mil.features.encoders import Encoder, folded
+from mil.features.fingerprints import Fingerprint, State, fingerprint, state_of
 from mil.features.formats import DETECTED, Header, Reading, Slide
 from mil.features.geometry import Expected, Geometry, common_geometry
 from mil.features.packed import Packed
@@ -73,6 +75,7 @@ class FeatureStore:
         self._paths = listing(self.folder) if self._packed is None else dict.fromkeys(self._packed.slides, self.folder)
         self._headers: dict[str, Header] = {}
         self._layouts: dict[str, str] = {}
+        self._states: dict[str, State] = {}  # of the files when their headers were read
         self._kept: dict[str, Slide] | None = None
 
     def __getstate__(self) -> dict[str, object]:
@@ -132,6 +135,7 @@ class FeatureStore:
         if self._packed is not None:
             self._headers |= {slide: self._packed.header(slide) for slide in unread}
             unread = {}
+        self._states |= {slide: state for slide, path in unread.items() if (state := _state(path)) is not None}
         examination = survey(unread, self.reading, workers, progress, self.header_seconds, self.slide_mpps)
         for slide, examined in examination.items():
             if isinstance(examined, FeatureError):
@@ -192,6 +196,8 @@ class FeatureStore:
         else:
             reading = reading_of(self.reading, self.slide_mpps, slide)
             content = formats.read(path, self._layouts[slide], header, reading)
+        if slide in self._states and _state(path) != self._states[slide]:
+            raise FeatureError(f"{path} has changed while it was in use: it was written anew, or touched")
         if content.features.shape != (header.tiles, header.width):
             now = tuple(content.features.shape)
             raise FeatureError(f"{path} has changed while it was in use: {now}, was {(header.tiles, header.width)}")
@@ -233,6 +239,27 @@ class FeatureStore:
         if places is not None and places.slide_size is not None:
             places.check_within(*places.slide_size, slide)
         return places
+
+    def fingerprints(self, slides: Iterable[str], workers: int = 8) -> dict[str, Fingerprint]:
+        """Return what shows later whether the slides are the same; of packed files by their stored digests.
+
+        Args:
+            slides: Ids of the slides.
+            workers: Threads that read samples.
+
+        Raises:
+            FeatureError: A file is missing or cannot be read.
+        """
+        paths = {slide: self.path(slide) for slide in slides}
+        if self._packed is not None:
+            packed, (_, modified) = self._packed, state_of(self.folder)
+            sizes = {slide: packed.header(slide).tiles * packed.header(slide).width for slide in paths}
+            return {slide: Fingerprint(sizes[slide], modified, packed.sha256(slide)) for slide in paths}
+        with ThreadPoolExecutor(workers) as threads:
+            try:
+                return dict(zip(paths, threads.map(fingerprint, paths.values()), strict=True))
+            except OSError as error:
+                raise FeatureError(f"{error.filename or self.folder} cannot be read: {error.strerror}") from error
 
     def usable(self, slides: Iterable[str]) -> Checked[list[str]]:
         """Return the slides that can be read, have tiles and are finite, and a warning that counts the others."""
@@ -326,6 +353,14 @@ class FeatureStore:
         fitting = [candidate.name for candidate in self.encoders if candidate.dim == header.width]
         source = f" (from '{header.encoder}')" if header.encoder else f" (like {', '.join(fitting)})" if fitting else ""
         return f"features of '{slide}' are {header.width} wide{source}, encoder '{encoder.name}' has {encoder.dim}"
+
+
+def _state(path: Path) -> State | None:
+    """Return size and time of a file; None where it cannot be looked at, which reading it reports."""
+    try:
+        return state_of(path)
+    except OSError:
+        return None
 
 
 def _check_finite(path: Path, features: Tensor) -> None:

@@ -45,6 +45,8 @@ class Labelled(NamedTuple):
     """slides that were left out as they cannot be used: `patient` and `skipped`, which names them and says why"""
     without_slides: int
     """patients with a label none of whose slides can be used, who are not in `table`"""
+    slides: tuple[str, ...] = ()
+    """of the patients in `table`"""
 
 
 def labelled(
@@ -86,7 +88,10 @@ def labelled(
     head = results[["patient"]].assign(fold=EXTERNAL_FOLD, role="report")
     table = pd.concat([head, targets, results.drop(columns=["patient", WITHHELD], errors="ignore")], axis=1)
     clinic = labels.table.drop(columns="slide").drop_duplicates("patient").set_index("patient")
-    return Labelled(table, clinic, int(withheld.sum()), skipped[skipped[SKIPPED] != ""], int(unread.sum()))
+    slides_read = labels.table.loc[labels.table["patient"].isin(set(table["patient"])), "slide"].astype(str)
+    unusable = skipped[skipped[SKIPPED] != ""]
+    slides_of = tuple(dict.fromkeys(slides_read))
+    return Labelled(table, clinic, int(withheld.sum()), unusable, int(unread.sum()), slides_of)
 
 
 def with_new_cut(

@@ -231,6 +231,9 @@ class Report(Model):
     """reported patients: `n`, and the positives, classes or events among them"""
     metrics: dict[str, Estimate] = Field(default_factory=dict)
     """of the endpoint; the first ranks models"""
+    remarks: tuple[Sentence, ...] | None = None
+    """what happened to the run that its numbers do not show, such as inputs or predictions that changed; None: nothing
+    is recorded"""
     warnings: tuple[PredictionWarning, ...] = ()
     """what is implausible about the predictions"""
     sections: dict[str, SerializeAsAny[Section]] = Field(default_factory=dict)
@@ -261,7 +264,7 @@ class Report(Model):
     def all_warnings(self) -> list[str]:
         """Return the warnings of the report and of its parts, in sentences."""
         of_parts = [f"{name}: {sentence}" for name, part in self.parts.items() for sentence in part.all_warnings()]
-        return [warning.sentence for warning in self.warnings] + of_parts
+        return [*(self.remarks or ()), *(warning.sentence for warning in self.warnings), *of_parts]
 
     def ordered_sections(self) -> list[Section]:
         """Return the sections in a reader's order."""

@@ -1,5 +1,6 @@
 """Describe a finished run for its readers: report.json, report.html, figures, and a card in every checkpoint."""
 
+import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -28,10 +29,12 @@ from mil.report.sections.federation import read_federation
 from mil.report.shortfalls import NOTHING_MISSED, shortfalls
 from mil.runs.looks import count_look
 from mil.runs.run import Run, open_run
+from mil.runs.run_inputs import remarks_of
 from mil.runs.states import checkpoints_in
 from mil.study.tool import Tool
 from mil.tables import says_simulated
 
+logger = logging.getLogger(__name__)
 REPORT, PAGE, FIGURES = "report.json", "report.html", "figures"
 EXPLANATION = "explain"
 """Folder of the explanation of a run."""
@@ -53,7 +56,10 @@ def describe_run(folder: Path, verb: str = "train") -> float | None:
     places = checkpoints_in(folder)
     manifests = {fold: checkpoint.reopened(place) for fold, place in places.items()}
     looks = count_look(folder, verb) if run.reports else 0
-    report = run_report(run, manifests.values()).model_copy(update={"looks": looks})
+    remarks = remarks_of(folder)
+    for sentence in remarks or ():
+        logger.warning("%s", sentence)
+    report = run_report(run, manifests.values()).model_copy(update={"looks": looks, "remarks": remarks})
     report = with_faithfulness(report, stored_faithfulness(folder))
     write_report(folder / REPORT, report)
     if run.figures or verb != "train":
@@ -224,7 +230,9 @@ def _describe_checkpoint(run: Run, all_folds: Report, manifest: Manifest, fold: 
     shutil.rmtree(place / FIGURES, ignore_errors=True)
     report = all_folds
     if all_folds.folds > 1:
-        report = run_report(run, [manifest], fold).model_copy(update={"looks": all_folds.looks, "run": all_folds})
+        report = run_report(run, [manifest], fold).model_copy(
+            update={"looks": all_folds.looks, "remarks": all_folds.remarks, "run": all_folds}
+        )
         report = with_faithfulness(report, all_folds.section(Faithfulness))
     elif (run.folder / FIGURES).is_dir():
         shutil.copytree(run.folder / FIGURES, place / FIGURES)

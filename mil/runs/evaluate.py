@@ -1,5 +1,6 @@
 """Evaluate a run again, a checkpoint on a new cohort, or a table of any software's predictions."""
 
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,11 @@ from mil.report.schema import About, PredictionWarning, Report
 from mil.report.sections.discrimination import Discrimination
 from mil.runs.describe import FIGURES, REPORT, describe, describe_run, external
 from mil.runs.looks import FILE, count_look
+from mil.runs.trained_patients import trained_patients
 from mil.study.tool import Tool
 from mil.tables import SIMULATED_COLUMN, csv_text, says_simulated
 
+logger = logging.getLogger(__name__)
 OF_PROBABILITIES = ("calibration", "utility", "conformal")
 """Sections that mean nothing where a score only orders patients."""
 RESAMPLES = 2000
@@ -107,7 +110,10 @@ def evaluate_checkpoint(
     (out / SKIPPED_FILE).unlink(missing_ok=True)
     if len(predictions.skipped):
         files.write(out / SKIPPED_FILE, csv_text(predictions.skipped))
-    report = report.model_copy(update={"looks": count_look(out, "evaluate --cohort")})
+    remarks = trained_patients(checkpoint.folder, set(predictions.table["patient"]), features, predictions.slides)
+    for sentence in remarks:
+        logger.warning("%s", sentence)
+    report = report.model_copy(update={"looks": count_look(out, "evaluate --cohort"), "remarks": remarks or None})
     shutil.rmtree(out / FIGURES, ignore_errors=True)
     describe(evaluation, report, out, f"{checkpoint.manifest.tool.title}, on {cohort.name}")
     return EvaluatedCohort(

@@ -1,32 +1,54 @@
 """A run from its configuration to its report: read, train, evaluate and describe, all in one folder."""
 
+import itertools
 import logging
+import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mil import files
-from mil.errors import ConfigError, MilError
-from mil.findings import log_warnings
+from mil import files, interruption
+from mil.errors import ConfigError, MilError, TrainingError
+from mil.findings import log_warnings, raise_first_error
+from mil.interruption import Interrupted
 from mil.report.sections.levels import used_columns
 from mil.runs.describe import describe_run
 from mil.runs.run import PATIENTS, one_row_per_patient
+from mil.runs.run_inputs import CONFIG, SPLIT, accepted_now, changed_files, changes, read_inputs, record_inputs
 from mil.splits.folds import Split
 from mil.study.compose import read_config, write_config
+from mil.study.copied_files import copied_files
 from mil.study.pipeline import prepare_study, split_study
 from mil.study.rehearsal import rehearse
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
 from mil.tables import SIMULATED_COLUMN, csv_text
+from mil.training import saved_state
 from mil.training.train import train
 
 logger = logging.getLogger("mil")
-CONFIG, SPLIT = "config.yaml", "split.csv"
 
 
-def fit_run(config: RunConfig, folder: Path, study: Study | None = None) -> float | None:
+class FittedRun(NamedTuple):
+    """A finished run."""
+
+    folder: Path
+    value: float | None
+    """of the first metric of the report; None if no patient is reported"""
+
+
+def fit_run(
+    config: RunConfig,
+    folder: Path,
+    study: Study | None = None,
+    *,
+    accept_changes: bool = False,
+    always_new: bool = False,
+) -> FittedRun:
     """Train every fold, evaluate the run and write its report and cards.
 
     A folder that already holds this run is continued: finished folds are kept, a fold that was stopped goes on from its
@@ -36,32 +58,33 @@ def fit_run(config: RunConfig, folder: Path, study: Study | None = None) -> floa
         config: All options.
         folder: The run folder.
         study: The patients, if they have been read already; None reads them as the configuration says.
-
-    Returns:
-        The first metric of the report; None if no patient is reported.
+        accept_changes: Whether a begun run goes on with tables, split or features that have changed since.
+        always_new: Whether a folder that exists is another run's; this one then gets a number after its name.
 
     Raises:
-        ConfigError: The folder holds a run with other options, or another process uses it.
+        ConfigError: The folder holds a run with other options, another process uses it, or its inputs have changed.
         MilError: An error in options, cohort, features or split.
+        Interrupted: A signal asks to stop; the run can be continued if it has begun.
     """
     for name in ("lightning.pytorch", "lightning.fabric"):  # importing Lightning sets their levels
         logging.getLogger(name).setLevel(logging.WARNING)
-    begun = (folder / CONFIG).exists()
-    if begun:
-        _check_same_options(config, folder)
-    study, split = _prepare(config, study, folder / SPLIT if begun else None)
-    with _new_folder(folder), files.locked(folder) as free:
-        if not free:
-            raise ConfigError(f"{folder} is in use by another process, expected a folder of its own for each run")
-        with _log_file(folder):
-            if not begun:
+    with interruption.listening(), _resumable(folder):
+        begun = (folder / CONFIG).exists() and not always_new
+        if begun:
+            _check_same_options(config, folder)
+        study, split = _prepare_begun(config, study, folder) if begun else _prepare(config, study, None)
+        with _claimed(folder, begun, always_new) as place, _resumable(place), _log_file(place):
+            files.clean(place)
+            if begun:
+                _check_inputs(config, study, place, accept_changes)
+            else:
                 log_warnings([*study.findings, *split.findings])
-                write_inputs(config, study, split, folder)
-            train(config, study, split, folder)
-            return describe_run(folder)
+                write_inputs(config, study, split, place)
+            train(config, study, split, place)
+            return FittedRun(place, describe_run(place))
 
 
-def resume_run(folder: Path) -> float | None:
+def resume_run(folder: Path, accept_changes: bool = False) -> FittedRun:
     """Continue a run with the options that it has; arguments and errors as `fit_run`.
 
     Raises:
@@ -69,39 +92,136 @@ def resume_run(folder: Path) -> float | None:
     """
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"--resume {folder}: holds no {CONFIG}, expected a run folder")
-    return fit_run(read_config(folder / CONFIG), folder)
+    return fit_run(read_config(folder / CONFIG), folder, accept_changes=accept_changes)
+
+
+def _new_folder(folder: Path) -> Path:
+    """Make a folder that no other process has, and return it: of this name, or with a number after it.
+
+    The default name of a run folder holds the second of its start, in which other runs may start too.
+    """
+    place = folder
+    for number in itertools.count(2):
+        try:
+            place.mkdir(parents=True)
+            break
+        except FileExistsError:
+            place = folder.with_name(f"{folder.name}-{number}")
+    return place
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Say with an interruption how a run that has begun is continued."""
+    try:
+        yield
+    except Interrupted as stop:
+        if (folder / CONFIG).is_file():
+            stop.resume = f"mil train --resume {shlex.quote(str(folder))}"
+        raise
 
 
 def _prepare(config: RunConfig, study: Study | None, split_file: Path | None) -> tuple[Study, Split]:
     if study is None:
-        return prepare_study(config, split_file)
-    rehearse(config, study)
-    patients = list(study.patients.index)
-    return study, Split.read(split_file, patients) if split_file else split_study(config, study)
+        study, split = prepare_study(config, split_file)
+    else:
+        rehearse(config, study)
+        patients = list(study.patients.index)
+        split = Split.read(split_file, patients) if split_file else split_study(config, study)
+    copied = copied_files(study, split)
+    raise_first_error(copied)
+    return replace(study, findings=(*study.findings, *copied)), split
+
+
+def _prepare_begun(config: RunConfig, study: Study | None, folder: Path) -> tuple[Study, Split]:
+    """Return study and split of a begun run; where they cannot be made, say which tables have changed since."""
+    try:
+        return _prepare(config, study, folder / SPLIT)
+    except MilError as error:
+        record = read_inputs(folder)
+        changed = [] if record is None else changed_files(record, config, folder)
+        if not changed:
+            raise
+        raise type(error)(f"{error} ({' and '.join(changed)} changed since the run in {folder} began)") from error
+
+
+def _check_inputs(config: RunConfig, study: Study, folder: Path, accept: bool) -> None:
+    """Check that a run goes on with what it was begun with; a finished run needs nothing of it.
+
+    Raises:
+        ConfigError: Tables, split or features have changed, and this is not accepted.
+    """
+    record = read_inputs(folder)
+    if record is None or (folder / "predictions.csv").is_file():
+        return
+    sentences = changes(record, config, study, folder)
+    if not sentences:
+        return
+    if not accept:
+        raise ConfigError(
+            f"{folder}: {'; '.join(sentences)}: one run would be of two truths; restore them, start anew in another "
+            "folder, or go on with --accept-changes, which the report will say"
+        )
+    logger.warning("going on although %s", "; ".join(sentences))
+    record_inputs(config, study, folder, accepted_now(record, sentences))
 
 
 @contextmanager
-def _new_folder(folder: Path) -> Iterator[None]:
-    """Make a run's folder; remove it again, with the parents made for it, if the run fails before its first epoch."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    new = existing != folder or not any(folder.iterdir())
+def _claimed(folder: Path, begun: bool, always_new: bool) -> Iterator[Path]:
+    """Make and lock a run's folder; remove a new one again if the run fails before its first epoch.
+
+    Only who holds the lock removes anything, so that a second process cannot destroy the run of the first.
+
+    Raises:
+        ConfigError: Another process holds the lock.
+    """
+    existing = next(path for path in (folder.parent if always_new else folder, *folder.parents) if path.exists())
+    new = existing != folder or always_new or not any(folder.iterdir())
+    if always_new:
+        folder = _new_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except (MilError, OSError):
-        if new and not any(folder.rglob("last.ckpt")):
-            shutil.rmtree(folder)
-            for parent in folder.parents:
-                if parent in (existing, *existing.parents) or any(parent.iterdir()):
-                    break
-                parent.rmdir()
-        raise
+    with files.locked(folder) as free:
+        if not free or begun != (folder / CONFIG).exists():  # another process has begun a run in the meantime
+            raise ConfigError(f"{folder} is in use by another process, expected a folder of its own for each run")
+        try:
+            yield folder
+        except (MilError, OSError, Interrupted) as error:
+            has_something = isinstance(error, TrainingError) or saved_state.exists(folder)
+            stopped = isinstance(error, Interrupted) and (folder / CONFIG).exists()
+            if new and not has_something and not stopped:
+                _remove(folder, existing)
+            raise
+
+
+def _remove(folder: Path, existing: Path) -> None:
+    """Remove a folder, and the parents that were made for it and are empty."""
+    shutil.rmtree(folder)
+    for parent in folder.parents:
+        if parent in (existing, *existing.parents) or any(parent.iterdir()):
+            break
+        parent.rmdir()
+
+
+class _LogFile(logging.FileHandler):
+    """A log whose full disk is an error of the run, not a traceback beside it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Raise what went wrong, with the name of the file.
+
+        Raises:
+            OSError: As the system says.
+        """
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            with files.writing(Path(self.baseFilename)):
+                raise error
+        super().handleError(record)
 
 
 @contextmanager
 def _log_file(folder: Path) -> Iterator[None]:
     """Also write the package's log to the run's log.txt."""
-    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    handler = _LogFile(folder / "log.txt", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     level = logger.level
     logger.addHandler(handler)
@@ -122,6 +242,7 @@ def write_inputs(config: RunConfig, study: Study, split: Split, folder: Path) ->
     files.write(folder / PATIENTS, csv_text(patients[list(dict.fromkeys(columns))], index=True))
     if study.truth is not None:
         files.write(folder / "oracle.csv", (study.truth / "truth.csv").read_bytes())
+    record_inputs(config, study, folder)
     write_config(folder / CONFIG, config)
 
 

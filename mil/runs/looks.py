@@ -51,6 +51,25 @@ def count_look(folder: Path, what: str) -> int:
     return len({look.predictions_sha256 for look in recorded})
 
 
+def changed_predictions(folder: Path) -> str | None:
+    """Return a sentence where a run's predictions are not those that training wrote; None where they are.
+
+    The first look, by `mil train`, recorded their digest. Runs without it cannot be compared.
+
+    Args:
+        folder: Folder of the run, with its `predictions.csv`.
+    """
+    first = next((look for look in read_looks(folder) if look.what == "train"), None)
+    if first is None or first.predictions_sha256 is None:
+        return None
+    if files.sha256(folder / "predictions.csv") == first.predictions_sha256:
+        return None
+    when = "" if first.when is None else f" on {first.when[:10]}"
+    return (
+        f"predictions.csv is not what training wrote{when}: it was changed, and every number is of the changed table."
+    )
+
+
 def read_looks(folder: Path) -> list[Look]:
     """Return all recorded looks, in order.
 

@@ -31,10 +31,17 @@ _PATHS = ("data.cohort", "data.slides", "data.features", "split.file", "hydra.ru
 
 @dataclass(frozen=True)
 class Composed:
-    """A configuration, and the folder that a run with it goes to."""
+    """A configuration, and the folder that a run with it goes to.
+
+    Attributes:
+        config: The configuration.
+        folder: The run folder.
+        named_by_time: Whether its name holds the time of the start, so that each start is a run of its own.
+    """
 
     config: RunConfig
     folder: Path
+    named_by_time: bool = False
 
 
 def compose(words: Sequence[str] = (), extra: Path | None = None) -> RunConfig:
@@ -55,10 +62,11 @@ def compose_run(words: Sequence[str] = (), extra: Path | None = None) -> Compose
     node = _compose(prepare(words, extra), extra, with_hydra=True)
     try:
         folder = Path(str(node.hydra.run.dir)).absolute()
+        named_by_time = "${now:" in str(cast(Any, OmegaConf.to_container(node.hydra.run, resolve=False))["dir"])
     except OmegaConfBaseException as error:
         raise in_one_line(error) from None
     del node["hydra"]
-    return Composed(validated(node, words), folder)
+    return Composed(validated(node, words), folder, named_by_time)
 
 
 def configure(choices: Mapping[str, str], values: Mapping[str, object]) -> RunConfig:

@@ -1,5 +1,6 @@
 """The stages of a study in their order: `mil train` stops at the first error, `mil check` collects them all."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -7,6 +8,7 @@ from typing import cast
 from mil.findings import Checked, Finding, attempt, raise_first_error
 from mil.splits.folds import Split, Strategy
 from mil.study import build, content_findings
+from mil.study.copied_files import copies_of
 from mil.study.reader import Advance, StudyReader, no_progress
 from mil.study.rehearsal import check_model
 from mil.study.run_config import RunConfig
@@ -131,9 +133,19 @@ def check_study(config: RunConfig, deep: bool = False, workers: int = 2, advance
     findings = [finding for _, stage in results for finding in stage.findings]
     rows = reader.rows.value
     owner = {} if rows is None else dict(zip(rows["slide"], rows["patient"], strict=True))
-    findings += content_findings.copies(reader.contents.value or {}, split.value, owner)
+    findings += _copies(reader, split.value, owner)
     unchecked = tuple(name for name, stage in results if stage.untried)
     return StudyCheck(config, reader, split.value, tuple(findings), unchecked)
+
+
+def _copies(reader: StudyReader, split: Split | None, owner: Mapping[str, str]) -> list[Finding]:
+    """Return slides that are copies of each other, by all their values or, where these were not read, by samples."""
+    store = reader.features.value
+    if reader.contents.value or store is None:
+        return content_findings.copies(reader.contents.value or {}, split, owner)
+    owner_of_usable = {slide: owner[slide] for slide in reader.usable if slide in owner}
+    copied = attempt("copies", lambda: copies_of(store, split, owner_of_usable))
+    return [*copied.findings, *(copied.value or [])]
 
 
 def _split(config: RunConfig, reader: StudyReader) -> Checked[Split]:

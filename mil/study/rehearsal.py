@@ -1,5 +1,7 @@
 """Builds everything that a fit is made of, without weights, so that a bad option is found before any work."""
 
+import copy
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +20,12 @@ from mil.study.reader import StudyReader
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
 
-RANGE_IS_CHECKED = ("lr", "max_epochs", "accumulate_grad_batches", "gradient_clip_val", "enable_progress_bar")
+SELECT = "select_"
+"""Prefix of what training logs of the patients of model selection."""
+RANGE_IS_CHECKED = (
+    *("lr", "max_epochs", "accumulate_grad_batches", "gradient_clip_val", "enable_progress_bar"),
+    *("limit_train_batches", "num_nodes", "strategy"),
+)
 """Options of optimisers and trainers that every value which `mil.study.run_config` lets through is right for."""
 
 
@@ -62,7 +69,8 @@ def rehearse(config: RunConfig, study: Study) -> None:
     if not _is_shipped(config.optimizer, "optimizer"):
         _build_optimizer(config, network)
     _compute_loss(config, study)
-    build.make(config.schedule)
+    _try_schedule(config)
+    _refuse_monitors(config, study)
     for callback in config.callbacks.values():
         if not _is_shipped(callback, "callbacks"):
             build.make(callback)
@@ -88,6 +96,47 @@ def _build_optimizer(config: RunConfig, network: MILModel) -> None:
         build.optimizer(config)(network.parameters())
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{config.optimizer.target}: {' '.join(str(error).split())}") from error
+
+
+def _try_schedule(config: RunConfig) -> None:
+    """Call the schedule at its beginning, middle and end."""
+    schedule, steps = build.make(config.schedule), 100
+    for step in (0, 1, steps // 2, steps - 1, steps):
+        factor = schedule(step, steps)
+        if not isinstance(factor, int | float) or not math.isfinite(factor):
+            raise ConfigError(
+                f"{config.schedule.target}: the factor at step {step} of {steps} is {factor}, expected a finite number"
+            )
+
+
+def _refuse_monitors(config: RunConfig, study: Study) -> None:
+    """Refuse callbacks that watch what is never logged, which Lightning says after the first epoch."""
+    monitors = {
+        f"callbacks.{name}.monitor": str(watched)
+        for name, callback in config.callbacks.items()
+        if (watched := callback.options.keywords().get("monitor")) is not None
+    }
+    if not monitors:
+        return
+    logged = ["train_loss", *_selection_metrics(study)]
+    for option, watched in monitors.items():
+        if watched not in logged:
+            raise ConfigError(
+                f"{option}={watched} is not logged{conf.nearest(watched, logged)}; there is {', '.join(logged)}"
+            )
+        if watched.startswith(SELECT) and config.trainer.options.limit_val_batches == 0:
+            raise ConfigError(
+                f"trainer.limit_val_batches=0: {option}={watched} needs validation, expected callbacks=none or "
+                "trainer.limit_val_batches=1.0"
+            )
+
+
+def _selection_metrics(study: Study) -> list[str]:
+    """Return the names of what is logged of the patients of model selection."""
+    endpoint = copy.deepcopy(study.endpoint)
+    endpoint.fit(study.target)
+    scores = endpoint.score(torch.zeros(len(study.target), endpoint.out_dim), study.target)
+    return [f"{SELECT}{name}" for name in ("loss", *scores)]
 
 
 def _refuse_batches(config: RunConfig, study: Study) -> None:

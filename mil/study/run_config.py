@@ -8,7 +8,8 @@ Parts of a run that are chosen by class (model, optimizer, split, ...) are a `Co
 the keyword arguments of its constructor. In yaml a component is a mapping with the key `_target_`, as Hydra has it.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -49,7 +50,44 @@ def _labels(value: object) -> object:
     return value
 
 
+def _one_device(value: object) -> object:
+    """Check `trainer.devices`: the number one, or a list of the index of one GPU."""
+    index = value[0] if isinstance(value, list | tuple) and len(value) == 1 else None
+    if (value in (1, "1", "auto") and not isinstance(value, bool)) or (isinstance(index, int) and index >= 0):
+        return 1 if value == "auto" else value
+    raise PydanticCustomError(
+        "devices", "1: a run trains on one device; [1] chooses the second GPU, and folds can run side by side in runs"
+    )
+
+
+def _single(value: object) -> object:
+    """Check `trainer.num_nodes` and `trainer.strategy`, which have one value that works."""
+    if value in (1, "auto"):
+        return value
+    raise PydanticCustomError("devices", "auto or 1: a run trains on one device in one process")
+
+
+def _precision(value: object) -> object:
+    """Check a precision in which weights stay in single precision."""
+    if value is None or str(value) in PRECISIONS:
+        return value
+    raise PydanticCustomError(
+        "precision", "{names}: weights are kept in single precision", {"names": " or ".join(PRECISIONS)}
+    )
+
+
+def _fraction_of_batches(value: object) -> object:
+    """Check `trainer.limit_train_batches`: without a batch nothing is trained."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        return value
+    raise PydanticCustomError("batches", "a fraction up to 1.0, or a number of batches")
+
+
+PRECISIONS = ("auto", "32-true", "32", "bf16-mixed", "16-mixed")
+MOST_SEED = 2**32 - 1
+"""The largest seed that every library takes."""
 Natural = Annotated[int, Field(strict=True, ge=0)]
+Seed = Annotated[int, Field(strict=True, ge=0, le=MOST_SEED)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 AtLeastTwo = Annotated[int, Field(strict=True, ge=2)]
 Flag = Annotated[bool, Field(strict=True)]
@@ -81,8 +119,13 @@ class TrainerOptions(Options):
     max_epochs: Count = 1000
     accumulate_grad_batches: Count = 1
     gradient_clip_val: Positive | None = None
-    precision: str | int | None = None
+    precision: Annotated[str | int | None, BeforeValidator(_precision)] = None
     enable_progress_bar: bool = True
+    devices: Annotated[Any, BeforeValidator(_one_device)] = 1
+    num_nodes: Annotated[Any, BeforeValidator(_single)] = 1
+    strategy: Annotated[Any, BeforeValidator(_single)] = "auto"
+    limit_train_batches: Annotated[Any, BeforeValidator(_fraction_of_batches)] = 1.0
+    limit_val_batches: int | float | None = None
 
 
 class EncoderOptions(Options):
@@ -164,7 +207,7 @@ class RunConfig(Config):
         tool: The question, its endpoint, and what the card says.
     """
 
-    seed: Natural
+    seed: Seed
     baseline: Flag
     resamples: Count
     figures: Flag = True
@@ -189,6 +232,7 @@ class RunConfig(Config):
                 name, the value found, and what was expected.
         """
         try:
+            _refuse_nan(values)
             return cls.model_validate(values)
         except ValidationError as error:
             raise _explain(error.errors(include_url=False)[0], values) from None
@@ -210,6 +254,23 @@ class RunConfig(Config):
                 node = node.setdefault(parent, {})
             node[name] = value
         return self.parse(changed)
+
+
+def _refuse_nan(values: object, key: str = "") -> None:
+    """Refuse options that are not a number, wherever they stand: nothing that is computed with one is a number.
+
+    Raises:
+        ConfigError: The option, by its name.
+    """
+    if isinstance(values, float) and math.isnan(values):
+        raise ConfigError(f"{key}=nan, expected a number")
+    items: Iterable[tuple[object, object]] = ()
+    if isinstance(values, Mapping):
+        items = values.items()
+    elif isinstance(values, list | tuple):
+        items = enumerate(values)
+    for name, value in items:
+        _refuse_nan(value, f"{key}.{name}" if key else str(name))
 
 
 def dotted_keys(values: Mapping[str, object], prefix: str = "") -> Iterator[str]:
@@ -247,13 +308,15 @@ def _expected(error: ErrorDetails) -> str:
     match error["type"]:
         case "int_type" | "int_parsing" | "int_from_float":
             return "a whole number"
+        case "less_than_equal":
+            return f"a whole number up to {limits['le']}"
         case "greater_than_equal":
             return f"a whole number of at least {limits['ge']}"
         case "bool_type":
             return "true or false"
         case "literal_error":
             return str(limits["expected"]).replace("'", "")
-        case "positive" | "layout" | "labels":
+        case "positive" | "layout" | "labels" | "devices" | "precision" | "batches":
             return error["msg"]
         case _:
             return error["msg"].removeprefix("Input should be ")

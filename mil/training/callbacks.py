@@ -9,6 +9,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from torch import Tensor
 
+from mil import interruption
+from mil.training.saved_state import TrainerState
+
 logger = logging.getLogger(__name__)
 
 
@@ -30,17 +33,17 @@ class Best(Callback):
             self.loss, self.epoch = loss, trainer.current_epoch
             self.weights = {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> TrainerState:
         """Return the state for `last.ckpt`."""
         return {"loss": self.loss, "epoch": self.epoch, "weights": self.weights}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: TrainerState) -> None:
         """Restore the state from `last.ckpt`."""
         self.loss, self.epoch, self.weights = (state_dict[key] for key in ("loss", "epoch", "weights"))
 
 
 class Last(Checkpoint):
-    """Write the state of the trainer after each epoch, completely or not at all.
+    """Save the state of the trainer after each epoch, and after a batch where a signal asks to stop.
 
     Lightning's `ModelCheckpoint(save_last=True, save_top_k=0)` writes nothing, and its other settings write the weights
     of every epoch twice. As a `Checkpoint` it is called after all other callbacks.
@@ -49,12 +52,35 @@ class Last(Checkpoint):
     def __init__(self, path: Path) -> None:
         """Write to `path`, which is replaced each epoch."""
         self.path = path
+        self.batches = 0
+
+    def state_dict(self) -> TrainerState:
+        """Return how many batches of the epoch are done; 0 where the epoch is."""
+        return {"batches": self.batches}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Handle signals as before: Lightning has put handlers of its own in place."""
+        interruption.install()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save the state and stop, if a signal asks for it and no gradients wait for the optimizer.
+
+        After the last batch of an epoch the state is saved as usual, once the epoch has been validated.
+        """
+        done = batch_idx + 1
+        steps = done % trainer.accumulate_grad_batches == 0
+        if interruption.is_pending() and steps and done < trainer.num_training_batches:
+            self.batches = done
+            trainer.save_checkpoint(self.path)
+            interruption.raise_deferred()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write a new file, then rename it over the old one: after `kill -9` one of the two is complete."""
-        fresh = self.path.with_suffix(".new")
-        trainer.save_checkpoint(fresh)
-        fresh.replace(self.path)
+        """Save the state; stop if a signal asks for it."""
+        self.batches = 0
+        trainer.save_checkpoint(self.path)
+        interruption.raise_deferred()
 
 
 class Progress(Callback):

@@ -3,31 +3,38 @@
 import logging
 import shutil
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import lightning.pytorch as lightning
 import numpy as np
 import pandas as pd
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor
 
-from mil import checkpoint, files
+from mil import checkpoint, files, interruption
 from mil.bags import Bags
-from mil.features.batches import TrainOrder, WholeOrder, loader
+from mil.errors import ResourceError, TrainingError
+from mil.features.batches import TrainOrder, WholeOrder, loader, reading
 from mil.fitted.state import BagSummaries, FittedState
 from mil.inference.predict import logits, mean, per_patient
 from mil.manifest import mean_tile
+from mil.memory import enough_for
 from mil.models.mil_model import MILModel, Output
 from mil.splits.folds import Split
 from mil.study import build
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
 from mil.tables import csv_text
+from mil.training import saved_state
 from mil.training.callbacks import Best, Last, Progress
 from mil.training.fold import Fold, predictions
 from mil.training.module import MILModule, feature_dtype
 from mil.training.record import Outcome, manifest
+from mil.training.saved_state import SavedState, SyncedFiles
 from mil.training.whole import WholeModule
 
 logger = logging.getLogger(__name__)
@@ -51,21 +58,34 @@ def fit(config: RunConfig, study: Study, split: Split, fold: Fold) -> None:
         study: The patients.
         split: Roles of the patients in each fold.
         fold: The fold.
+
+    Raises:
+        TrainingError: The loss is not finite, or a process that reads features was killed; the state after the last
+            complete epoch is kept.
+        CheckpointError: The saved states are damaged.
+        Interrupted: A signal asks to stop; the state is saved.
     """
-    last = fold.folder / "state" / "last.ckpt"
+    saved, state = saved_state.latest(fold.folder), fold.folder / saved_state.FOLDER
     seed = config.seed + fold.number
     torch.manual_seed(seed)
     model = build.network(config, study.encoder.dim, fold.endpoint)
     best = Best()
-    orders = _orders(config, fold, seed, _epochs_done(last))
+    orders = _orders(config, fold, seed, saved)
+    last = Last(state / saved_state.LAST)
     trainer = _trainer(config, fold, best, last, *(len(survey) for survey in orders[1:]))
     dtype = feature_dtype(str(trainer.precision))
     readers = _readers(config, study)
     train, *survey = (loader(fold.data["train"].cast(dtype), order, readers) for order in orders)
     arguments = (model, fold.endpoint, build.optimizer(config), build.make(config.schedule), seed)
     module = WholeModule(*arguments, *survey) if survey else MILModule(*arguments)
+    module.bag_names = fold.bags["train"]["bag"].tolist()
     selection = loader(fold.data.get("select", fold.data["train"]).cast(dtype), workers=readers)
-    trainer.fit(module, train, selection, ckpt_path=last if last.exists() else None, weights_only=True)
+    needs_memory = enough_for(
+        lambda: f"training, with up to {max(fold.data['train'].sizes)} tiles in a bag",
+        "a smaller data.max_tiles or data.tiles_per_batch needs less",
+    )
+    with _explained(config, fold), interruption.deferred(), reading(), needs_memory, files.writing(fold.folder):
+        trainer.fit(module, train, selection, ckpt_path=None if saved is None else saved.path, weights_only=True)
     module.load_state_dict(best.weights or module.state_dict())  # there are none if validation was switched off
     table, bags = _predicted(config, study, model, fold)
     epochs = (trainer.current_epoch, best.epoch + 1 or None)
@@ -75,7 +95,26 @@ def fit(config: RunConfig, study: Study, split: Split, fold: Fold) -> None:
     done = manifest(config, study, split, fold, model, fitted=fitted, outcome=outcome)
     checkpoint.save(fold.folder / "checkpoint", model.cpu().eval(), done)
     files.write(fold.folder / "predictions.csv", csv_text(table))
-    shutil.rmtree(last.parent)
+    shutil.rmtree(state, ignore_errors=True)
+
+
+@contextmanager
+def _explained(config: RunConfig, fold: Fold) -> Iterator[None]:
+    """Say of an error in training which fold it is of, what may help, and where the last good weights are."""
+    try:
+        yield
+    except (TrainingError, ResourceError) as error:
+        saved = saved_state.latest(fold.folder)
+        rate = config.optimizer.options.lr
+        hint = (
+            "" if rate is None or "not finite" not in str(error) else f" (optimizer.lr={rate:g}; a lower one may help)"
+        )
+        rest = (
+            "no epoch was finished"
+            if saved is None
+            else f"the weights after epoch {saved.epoch} are kept in {saved.path}"
+        )
+        raise type(error)(f"fold {fold.number}: {error}{hint}; {rest}") from error
 
 
 def _readers(config: RunConfig, study: Study) -> int:
@@ -83,41 +122,42 @@ def _readers(config: RunConfig, study: Study) -> int:
     return 0 if study.store.keeps else build.workers(config)
 
 
-def _trainer(config: RunConfig, fold: Fold, best: Best, last: Path, accumulate: int | None = None) -> lightning.Trainer:
+def _trainer(config: RunConfig, fold: Fold, best: Best, last: Last, accumulate: int | None = None) -> lightning.Trainer:
     """Return the trainer; `accumulate` batches make a step, by default as many as the options say."""
     callbacks = [build.make(callback) for callback in config.callbacks.values()]
     options = config.trainer.options
+    # what Lightning warns of when an epoch is continued does not apply: the order of batches goes on where it was
+    warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")
     trainer: lightning.Trainer = build.make(
         config.trainer,
         precision=precision(options.precision),
         accumulate_grad_batches=accumulate or options.accumulate_grad_batches,
         enable_progress_bar=options.enable_progress_bar and sys.stdout.isatty(),  # a file or a pipe has the log's lines
-        callbacks=[*callbacks, best, Progress(), Last(last)],
+        callbacks=[*callbacks, best, Progress(), last],
+        # not SLURM's, which would answer signals by requeueing, and count tasks as devices
+        plugins=[SyncedFiles(), LightningEnvironment()],
         logger=build.make(config.logger, save_dir=str(fold.folder / "log")),
         default_root_dir=str(fold.folder),
     )
     return trainer
 
 
-def _epochs_done(last: Path) -> int:
-    if not last.exists():
-        return 0
-    return int(torch.load(last, weights_only=True, map_location="cpu")["epoch"]) + 1
-
-
-def _orders(config: RunConfig, fold: Fold, seed: int, epoch: int) -> tuple[TrainOrder] | tuple[WholeOrder, WholeOrder]:
+def _orders(
+    config: RunConfig, fold: Fold, seed: int, saved: SavedState | None
+) -> tuple[TrainOrder] | tuple[WholeOrder, WholeOrder]:
     """Return the order of training batches; for whole-cohort losses also that of the pass without gradients."""
     data, options = fold.data["train"], config.data
+    epoch, skip = (0, 0) if saved is None else (saved.epoch, saved.batches)
     sizes = np.minimum(data.sizes, options.max_tiles or np.inf).astype(int).tolist()
     if options.whole_cohort:
         limits = (sizes, options.batch_bags, options.tiles_per_batch)
-        return WholeOrder(*limits, options.passes, epoch), WholeOrder(*limits, epoch=epoch)
+        return WholeOrder(*limits, options.passes, epoch, skip), WholeOrder(*limits, epoch=epoch)
     weight = None
     if options.balance == "sampling":
         strata = fold.endpoint.strata(data.target)
         weight = 1 / np.bincount(strata)[strata]
     events = None if weight is not None else fold.endpoint.events(data.target)
-    return (TrainOrder(sizes, options.batch_bags, options.tiles_per_batch, weight, seed, epoch, events),)
+    return (TrainOrder(sizes, options.batch_bags, options.tiles_per_batch, weight, seed, epoch, events, skip),)
 
 
 def _predicted(

@@ -1,6 +1,6 @@
 """The Lightning module: training and validation steps, gradient clipping, optimizer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mil.bags import Bags
 from mil.endpoints.endpoint import Endpoint
+from mil.errors import TrainingError
 from mil.features.batches import Batch
 from mil.models.mil_model import MILModel
+from mil.tables import listed
 
 Schedule = Callable[[int, int], float]
 _DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -44,16 +46,37 @@ class MILModule(LightningModule):
         self.model, self.endpoint = model, endpoint
         self.optimizer, self.schedule, self.seed = optimizer, schedule, seed
         self.seen: list[tuple[Tensor, Tensor]] = []
+        self.bag_names: Sequence[str] = ()
+        """of the training bags, for messages"""
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         output = self.model(self._cast(batch.bags))
         loss: Tensor = self.model.loss(output, batch.target, self.endpoint)
         if stage == "train":
+            self._check_finite(loss, batch.place)
             self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.bags))
             self.log_epoch()
         else:
             self.seen.append((output.logits.float().cpu(), batch.target.cpu()))
         return loss
+
+    def _check_finite(self, loss: Tensor, place: Tensor) -> None:
+        """Stop at the step at which the loss is not finite: every later weight would be NaN.
+
+        Args:
+            loss: `()`.
+            place: Which training bags it is of, `(b,)`.
+
+        Raises:
+            TrainingError: It is NaN or infinite.
+        """
+        if bool(torch.isfinite(loss)):
+            return
+        bags = [self.bag_names[index] if self.bag_names else str(index) for index in place.tolist()]
+        raise TrainingError(
+            f"the loss is not finite ({float(loss.detach())}) in epoch {self.current_epoch + 1}, "
+            f"step {self.global_step + 1}, for the bags {listed(sorted(bags))}"
+        )
 
     def log_epoch(self) -> None:
         """Log the number of the epoch, counted from 1 as everywhere else; Lightning itself would log it from 0."""
@@ -79,9 +102,19 @@ class MILModule(LightningModule):
         return self._step(batch, "select")
 
     def on_validation_epoch_end(self) -> None:
-        """Log loss and scores of all selection bags together: a partial likelihood needs all patients at risk."""
+        """Log loss and scores of all selection bags together: a partial likelihood needs all patients at risk.
+
+        Raises:
+            TrainingError: Outputs are not finite.
+        """
         logits, target = (torch.cat(batches) for batches in zip(*self.seen, strict=True))
         self.seen.clear()
+        if not bool(torch.isfinite(logits).all()):
+            count = int((~torch.isfinite(logits)).any(1).sum())
+            raise TrainingError(
+                f"the loss is not finite in epoch {self.current_epoch + 1}: after its last step the outputs of {count} "
+                f"of {len(logits)} bags of model selection are NaN or infinite"
+            )
         scores = {name: float(value) for name, value in self.endpoint.score(logits, target).items()}
         values = {"loss": float(self.endpoint.loss(logits, target)), **scores}
         self.log_dict({f"select_{name}": value for name, value in values.items()}, batch_size=len(logits))

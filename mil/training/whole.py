@@ -68,6 +68,7 @@ class WholeModule(MILModule):
         order = place.argsort()
         logits = shuffled[order.to(self.device)].requires_grad_()
         loss = self.endpoint.loss(logits, target[order].to(self.device))
+        self._check_finite(loss.detach(), torch.arange(len(logits)))
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(logits))
         self.log_epoch()
         (pull,) = torch.autograd.grad(loss, logits)

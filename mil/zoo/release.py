@@ -1,5 +1,6 @@
 """Release a run's checkpoint under a version, ready for a model hub."""
 
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -19,6 +20,7 @@ from mil.report.schema import GateResult, Report
 from mil.runs.describe import FIGURES, REPORT, latest_log
 from mil.runs.evaluate import EvaluatedCohort
 from mil.runs.run import open_run
+from mil.runs.run_inputs import remarks_of
 from mil.runs.states import checkpoints_in, read_states, write_states
 from mil.zoo import golden
 from mil.zoo.attach import StatedCohort, attach, read_external
@@ -30,6 +32,7 @@ from mil.zoo.signing import signature_path
 from mil.zoo.verify import recompute, report_differences
 from mil.zoo.versions import CHANGELOG, change, changelog, check_version, next_patch, parse
 
+logger = logging.getLogger(__name__)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -89,7 +92,10 @@ def release(
 
 def describe_release(run_folder: Path, draft: Path, loaded: Checkpoint, manifest: Manifest) -> None:
     """Judge the gates and write report, card, XML and page with their results."""
-    report = read_report(draft / REPORT)
+    remarks = remarks_of(run_folder)
+    for sentence in remarks or ():
+        logger.warning("%s", sentence)
+    report = read_report(draft / REPORT).model_copy(update={"remarks": remarks})
     run = open_run(run_folder)
     shutil.rmtree(draft / FIGURES, ignore_errors=True)  # those of a run are larger
     draw_figures(run, report, draft, manifest.data.split.fold)

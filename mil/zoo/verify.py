@@ -118,13 +118,14 @@ def released_run(loaded: Checkpoint, stored: Report) -> Run:
 def recompute(run: Run, loaded: Checkpoint, stored: Report) -> Report:
     """Return a checkpoint's report, recomputed from the tables of its run.
 
-    Looks, gates, what the other folds fitted and what was measured on tiles are taken from the stored report.
+    Looks, gates, remarks, what the other folds fitted and what was measured on tiles are taken from the stored report.
     """
     manifest, measured = loaded.manifest, stored.section(Faithfulness)
-    copied = {"looks": stored.looks, "gates": stored.gates}
+    copied = {"looks": stored.looks, "gates": stored.gates, "remarks": stored.remarks}
     if stored.run is None:
         return with_faithfulness(run_report(run, [manifest]), measured).model_copy(update=copied)
-    all_folds = run_report(run, [manifest]).model_copy(update={"looks": stored.run.looks, "fitted": stored.run.fitted})
+    of_run = {"looks": stored.run.looks, "fitted": stored.run.fitted, "remarks": stored.run.remarks}
+    all_folds = run_report(run, [manifest]).model_copy(update=of_run)
     all_folds = with_faithfulness(all_folds, stored.run.section(Faithfulness))
     fold = with_faithfulness(run_report(run, [manifest], manifest.data.split.fold), measured)
     return fold.model_copy(update=copied | {"run": all_folds})

@@ -176,7 +176,8 @@ def test_the_completion_script_can_be_had(shell: str) -> None:
         subprocess.run(["bash", "-n"], input=script.output, text=True, check=True)
 
 
-def test_an_internal_error_shows_its_lines_but_no_values() -> None:
+@pytest.mark.parametrize("traceback", ["", "1"])
+def test_an_internal_error_is_one_line_or_shows_its_lines_but_no_values(traceback: str) -> None:
     code = """
 import sys
 from mil.cli import list_command
@@ -188,9 +189,10 @@ sys.argv = ["mil", "list"]
 from mil.cli.main import main
 main()
 """
-    done = python(code)
-    assert done.returncode == 1
-    assert "ZeroDivisionError" in done.stderr
+    done = python(code, MIL_TRACEBACK=traceback)
+    assert done.returncode == 70
+    assert done.stderr.splitlines()[-1].startswith("mil: unexpected ZeroDivisionError in __main__, line 6: ")
+    assert (len(done.stderr.splitlines()) == 1) == (traceback == "")
     assert "MUSTER-MANN" not in done.stderr
     assert "positive" not in done.stderr
     assert "locals" not in done.stderr

@@ -107,14 +107,20 @@ def _content(path: Path, bulk: bool) -> Any:
     zipped = start.startswith(_ZIP)
     if not zipped and start != _LEGACY:
         raise RefusalError("it is no file of torch")
-    stored = _checked_zip(path, size) if zipped else _checked_legacy(path, size)
+    stored = _checked_zip(path, size, bulk) if zipped else _checked_legacy(path, size)
     with safe_globals(_STAND_INS):
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped and not bulk)
     return _checked(content, stored)
 
 
-def _checked_zip(path: Path, size: int) -> int:
-    """Check the program of a torch file and return the number of bytes of its tensors."""
+def _checked_zip(path: Path, size: int, values: bool) -> int:
+    """Check the program of a torch file and return the number of bytes of its tensors.
+
+    Args:
+        path: The file.
+        size: Its bytes.
+        values: Also compare every record with its checksum, which torch itself does not.
+    """
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
         names = [record.filename for record in records]
@@ -131,6 +137,8 @@ def _checked_zip(path: Path, size: int) -> int:
         if sum(record.file_size for record in records) > size:
             raise RefusalError(f"its records declare more than the {size} bytes that are stored")
         _check_program(io.BytesIO(archive.read(programs[0])), 1)
+        if values and (damaged := archive.testzip()) is not None:
+            raise RefusalError(f"record '{damaged}' differs from its checksum: the file has changed or is damaged")
     return sum(record.file_size for record in records if "/data/" in record.filename)
 
 

@@ -1,0 +1,70 @@
+"""What shows that a feature file is no longer what it was: size, time of modification, and a digest of samples."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+SAMPLES, SAMPLE_BYTES = 16, 4096
+"""How many pieces of a file are read, evenly from its first to its last bytes, and their size."""
+
+State = tuple[int, int]
+"""Bytes, and time of the last modification in nanoseconds; of a folder their sum and the latest."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a file was like at some time.
+
+    Attributes:
+        size: Bytes.
+        modified: Time of the last modification, in nanoseconds.
+        sha256: Digest of samples of the content, or of the whole content where a digest is stored.
+    """
+
+    size: int
+    modified: int
+    sha256: str
+
+    def has_same_content(self, later: "Fingerprint") -> bool:
+        """Return whether size and digest agree; times also change where a file is copied."""
+        return (self.size, self.sha256) == (later.size, later.sha256)
+
+
+def state_of(path: Path) -> State:
+    """Return size and time of a file, or of a folder with all files in it."""
+    status = path.stat()
+    if not path.is_dir():
+        return status.st_size, status.st_mtime_ns
+    states = [file.stat() for file in _files(path)]
+    return sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """Return the fingerprint of a file, or of a folder such as a zarr store."""
+    size, modified = state_of(path)
+    hasher = hashlib.sha256()
+    if path.is_dir():
+        files = _files(path)
+        for file in files:
+            hasher.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode("utf-8", "surrogateescape"))
+        for file in files[:: max(1, len(files) // SAMPLES)]:
+            _sample(hasher, file, 1)
+    else:
+        _sample(hasher, path, SAMPLES)
+    return Fingerprint(size, modified, hasher.hexdigest())
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(Path(place, name) for place, _, names in os.walk(folder) for name in names)
+
+
+def _sample(hasher: "hashlib._Hash", path: Path, samples: int) -> None:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= samples * SAMPLE_BYTES:
+            hasher.update(file.read())
+            return
+        for number in range(samples):
+            file.seek((size - SAMPLE_BYTES) * number // max(1, samples - 1))
+            hasher.update(file.read(SAMPLE_BYTES))

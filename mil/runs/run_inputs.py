@@ -1,0 +1,162 @@
+"""What a run was begun with: digests of tables, split and feature files, compared when it goes on."""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mil import files
+from mil.errors import ConfigError
+from mil.features.fingerprints import Fingerprint
+from mil.runs.looks import changed_predictions
+from mil.study.compose import to_yaml
+from mil.study.run_config import RunConfig
+from mil.study.study import Study
+from mil.tables import listed
+
+logger = logging.getLogger(__name__)
+CONFIG, SPLIT = "config.yaml", "split.csv"
+INPUTS = "inputs.json"
+"""In a run folder; runs of earlier versions have none."""
+
+
+class Accepted(BaseModel):
+    """Changes that the user accepted with `--accept-changes`."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    when: str
+    changes: tuple[str, ...]
+
+
+class RunInputs(BaseModel):
+    """What a run was begun with, as far as it can be compared later.
+
+    Attributes:
+        files: Digests of `config.yaml` and `split.csv` in the run folder, and of the tables that options name.
+        patients: Digest of each patient's rows: labels, slides, covariates.
+        features: Size, time and sampled digest of each slide's feature file.
+        accepted: Changes since, with which the run went on.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    files: Mapping[str, str]
+    patients: Mapping[str, str]
+    features: Mapping[str, tuple[int, int, str]]
+    accepted: tuple[Accepted, ...] = ()
+
+
+def record_inputs(config: RunConfig, study: Study, folder: Path, accepted: tuple[Accepted, ...] = ()) -> None:
+    """Write what a run is begun, or goes on, with."""
+    fingerprints = study.store.fingerprints(study.cohort.table["slide"].unique())
+    # config.yaml is written after this file, as it marks the run as begun
+    written = {CONFIG: hashlib.sha256(to_yaml(config).encode()).hexdigest()}
+    record = RunInputs(
+        files=_file_digests(config, folder, study.source) | written,
+        patients=_patients_of(study),
+        features={slide: (each.size, each.modified, each.sha256) for slide, each in fingerprints.items()},
+        accepted=accepted,
+    )
+    files.write_json(folder / INPUTS, record.model_dump(mode="json"))
+
+
+def read_inputs(folder: Path) -> RunInputs | None:
+    """Return what a run was begun with; None for runs of earlier versions.
+
+    Raises:
+        ConfigError: The file holds something else.
+    """
+    path = folder / INPUTS
+    if not path.is_file():
+        return None
+    try:
+        return RunInputs.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {error.errors()[0]['msg']}, expected the record of a run's inputs") from None
+
+
+def changed_files(record: RunInputs, config: RunConfig, folder: Path, source: Path | None = None) -> list[str]:
+    """Return which tables differ from those that the run was begun with; without reading a cohort.
+
+    Args:
+        record: Of the beginning.
+        config: The run's options.
+        folder: Its folder.
+        source: The cohort's table, where that is known; None takes the one of the options.
+    """
+    now = _file_digests(config, folder, source)
+    return [name for name, digest in record.files.items() if name in now and now[name] != digest]
+
+
+def changes(record: RunInputs, config: RunConfig, study: Study, folder: Path) -> list[str]:
+    """Return what differs from the beginning of a run, one sentence each.
+
+    A feature file with another time but the same content, as a copy has it, is only warned of.
+    """
+    sentences = [f"{name} is not what it was" for name in changed_files(record, config, folder, study.source)]
+    slides = [slide for slide in study.cohort.table["slide"].unique() if slide in record.features]
+    differing, newer = list[str](), 0
+    for slide, now in study.store.fingerprints(slides).items():
+        before = Fingerprint(*record.features[slide])
+        if not before.has_same_content(now):
+            differing.append(slide)
+        newer += before.modified != now.modified and slide not in differing
+    if newer:
+        logger.warning("%d feature files are newer than the run, with the same content as far as samples show", newer)
+    sentences += _differing("patients have other labels, slides or covariates", record.patients, _patients_of(study))
+    if differing:
+        sentences.append(
+            f"{len(differing)} of {len(record.features)} feature files are not what they were: {listed(differing)}"
+        )
+    return sentences
+
+
+def _differing(what: str, before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if differing:
+        yield f"{len(differing)} of {len(before)} {what}: {listed(differing)}"
+
+
+def _file_digests(config: RunConfig, folder: Path, source: Path | None) -> dict[str, str]:
+    data = config.data
+    given = {"data.cohort": data.cohort, "data.slides": data.slides, "split.file": config.split.options.file}
+    paths = {name: Path(path).expanduser() for name, path in given.items() if path is not None}
+    if source is not None and data.cohort is None:
+        paths["the simulated cohort's table"] = source
+    paths |= {name: folder / name for name in (CONFIG, SPLIT)}
+    return {name: files.sha256(path) for name, path in paths.items() if path.is_file()}
+
+
+def _patients_of(study: Study) -> dict[str, str]:
+    table = study.cohort.table.fillna("").astype(str)
+    rows = {patient: group.to_numpy().tolist() for patient, group in table.groupby("patient", sort=True)}
+    texts = {patient: "\x1e".join("\x1f".join(row) for row in sorted(cells)) for patient, cells in rows.items()}
+    return {str(patient): _digest(text) for patient, text in texts.items()}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def accepted_now(record: RunInputs, sentences: list[str]) -> tuple[Accepted, ...]:
+    """Return what was accepted before and is now."""
+    return (*record.accepted, Accepted(when=datetime.now(UTC).isoformat(timespec="seconds"), changes=tuple(sentences)))
+
+
+def remarks_of(folder: Path) -> tuple[str, ...] | None:
+    """Return what a reader of a run's report must know of its inputs and predictions; None where there is nothing.
+
+    Raises:
+        ConfigError: The record of the inputs cannot be read.
+        PredictionsError: The record of the looks cannot be read.
+    """
+    record, changed = read_inputs(folder), changed_predictions(folder)
+    sentences = [
+        f"The run went on {each.when[:10]} although its inputs had changed since it began: {'; '.join(each.changes)}."
+        for each in (() if record is None else record.accepted)
+    ]
+    return (*sentences, *([] if changed is None else [changed])) or None

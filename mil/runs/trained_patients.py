@@ -1,0 +1,63 @@
+"""Whether the patients of an external evaluation took part in the run that made the checkpoint."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from mil import files
+from mil.checkpoint import MANIFEST
+from mil.features.fingerprints import Fingerprint
+from mil.features.store import FeatureStore
+from mil.runs.run_inputs import CONFIG, SPLIT, read_inputs
+from mil.splits.roles import ROLES
+from mil.tables import listed, read_table
+
+
+def trained_patients(
+    checkpoint: Path, patients: Collection[str], features: Path, slides: Collection[str]
+) -> tuple[str, ...]:
+    """Return sentences about patients and feature files of a cohort that the checkpoint's run had too.
+
+    They are compared where the checkpoint lies in the folder of its run; a checkpoint elsewhere names no patients.
+
+    Args:
+        checkpoint: Its folder.
+        patients: Of the cohort that is evaluated.
+        features: Its feature files.
+        slides: Those of the patients.
+    """
+    run = next((folder for folder in checkpoint.resolve().parents[:2] if (folder / CONFIG).is_file()), None)
+    if run is None or not (checkpoint / MANIFEST).is_file() or not (run / SPLIT).is_file():
+        return ()
+    fold = files.read_json(checkpoint / MANIFEST).get("data", {}).get("split", {}).get("fold", 0)
+    return (*_same_patients(run, int(fold), patients), *_same_files(run, features, slides))
+
+
+def _same_patients(run: Path, fold: int, patients: Collection[str]) -> Iterator[str]:
+    table = read_table(run / SPLIT)
+    rows = table[(table["fold"].astype(int) == fold) & table["patient"].isin(set(patients))]
+    if rows.empty:
+        return
+    counts = Counter(rows["role"])
+    roles = ", ".join(f"{counts[role]} {role}" for role in ROLES if counts[role])
+    yield (
+        f"{len(rows)} of {len(patients)} patients took part in the run that trained this checkpoint ({roles}): "
+        f"{listed(sorted(rows['patient']))}. This is no external validation of them."
+    )
+
+
+def _same_files(run: Path, features: Path, slides: Collection[str]) -> Iterator[str]:
+    record = read_inputs(run)
+    if record is None:
+        return
+    trained = {(size, sha256) for size, _, sha256 in record.features.values()}
+    same = [slide for slide, each in FeatureStore(features).fingerprints(slides).items() if _content(each) in trained]
+    if same:
+        yield (
+            f"{len(same)} of {len(slides)} feature files are those of the run that trained this checkpoint, byte for "
+            f"byte as far as samples show: {listed(same)}."
+        )
+
+
+def _content(each: Fingerprint) -> tuple[int, str]:
+    return each.size, each.sha256

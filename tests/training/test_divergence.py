@@ -1,0 +1,85 @@
+"""A loss that is not finite stops training at its step and keeps what was good; options that cannot be are refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mil.training import saved_state
+from mil.training.module import MILModule
+from tests.conftest import HOSPITAL, TINY, Mil
+
+WORDS = [*(word for word in TINY if word != "split.folds=2"), "split=holdout", "baseline=false", "callbacks=none"]
+
+
+def test_a_loss_that_is_not_finite_names_the_bags_and_keeps_the_last_good_weights(
+    mil: Mil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, batches = MILModule.optimizer_step, list[int]()
+
+    def poison(self: MILModule, *arguments: object, **named: object) -> None:
+        original(self, *arguments, **named)  # type: ignore[arg-type]  # Lightning's own arguments, passed on
+        if self.current_epoch == 1 and not batches:
+            batches.append(self.global_step + 1)  # Lightning counts the step afterwards
+            with torch.no_grad():
+                next(self.parameters()).fill_(torch.nan)
+
+    monkeypatch.setattr(MILModule, "optimizer_step", poison)
+    said = mil("train", *WORDS, "trainer.max_epochs=5", f"hydra.run.dir={tmp_path}/run")
+    assert said.code == 2
+    line = said.err.splitlines()[-1]
+    where = f"in epoch 2, step {batches[0] + 1}, for the bags 'P"
+    assert line.startswith(f"mil: fold 0: the loss is not finite (nan) {where}")
+    state = saved_state.latest(tmp_path / "run")
+    assert state is not None
+    assert line.endswith(f"the weights after epoch 1 are kept in {state.path}")
+    content = torch.load(state.path, weights_only=True)
+    assert all(bool(torch.isfinite(value).all()) for value in content["state_dict"].values())
+
+
+@pytest.mark.parametrize("words", [["data.whole_cohort=true"], ["data.batch_bags=64"]])
+def test_a_divergence_in_the_first_epoch_is_one_line(words: list[str], mil: Mil, tmp_path: Path) -> None:
+    diverging = ["optimizer=sgd", "optimizer.lr=1e38", "trainer.gradient_clip_val=null", "trainer.max_epochs=3"]
+    said = mil("train", *WORDS, *words, *diverging, f"hydra.run.dir={tmp_path}/run")
+    assert said.code == 2
+    assert "the loss is not finite" in said.err.splitlines()[-1]
+    assert "Traceback" not in said.err
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trainer.devices=2"], "trainer.devices=2, expected 1"),
+        (["trainer.devices=-1"], "trainer.devices=-1, expected 1"),
+        (["trainer.devices=[0,1]"], "trainer.devices=[0, 1], expected 1"),
+        (["trainer.num_nodes=2"], "trainer.num_nodes=2, expected auto or 1"),
+        (["+trainer.strategy=ddp"], "trainer.strategy=ddp, expected auto or 1"),
+        (["trainer.precision=bf16-true"], "trainer.precision=bf16-true, expected auto or 32-true"),
+        (["trainer.precision=64-true"], "trainer.precision=64-true, expected auto or 32-true"),
+        (["schedule.floor=nan"], "schedule.floor=nan, expected a number"),
+        (["schedule.warmup=-1"], "schedule.warmup=-1, expected a number from 0 to 1"),
+        (["model.dropout=nan"], "model.dropout=nan, expected a number"),
+        (["seed=4294967296"], "seed=4294967296, expected a whole number up to 4294967295"),
+        (["callbacks.early_stopping.monitor=val_loss"], "callbacks.early_stopping.monitor=val_loss is not logged"),
+        (["+trainer.limit_val_batches=0"], "trainer.limit_val_batches=0: callbacks.early_stopping.monitor=select_loss"),
+        (["+trainer.limit_train_batches=0"], "trainer.limit_train_batches=0, expected a fraction up to 1.0"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "check"])
+def test_options_that_cannot_work_are_refused_before_any_work(
+    command: str, words: list[str], message: str, mil: Mil, hospital: Path, tmp_path: Path
+) -> None:
+    given = [f"data.cohort={hospital}/cohort.csv", f"data.features={hospital}/features", "split=holdout"]
+    run = [f"hydra.run.dir={tmp_path}/run"] if command == "train" else []
+    said = mil(command, *HOSPITAL, *given, *words, *run)
+    assert said.code == 2
+    assert message in said.err + said.out
+    assert "Traceback" not in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_largest_seed_works(mil: Mil, hospital: Path, tmp_path: Path) -> None:
+    given = [f"data.cohort={hospital}/cohort.csv", f"data.features={hospital}/features", "split=holdout"]
+    said = mil("train", *HOSPITAL, *given, "baseline=false", "seed=4294967295", f"hydra.run.dir={tmp_path}/run")
+    assert said.code == 0, said.err

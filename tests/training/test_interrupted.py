@@ -1,0 +1,104 @@
+"""A signal in the middle of an epoch saves the state; the run goes on from that batch to the same weights."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mil import files
+from mil.training import saved_state
+from mil.training.module import MILModule
+from tests.conftest import Mil, run_quietly
+from tests.training.test_resume import WORDS, fingerprint
+
+MANY_STEPS = [*WORDS, "split=holdout"]
+
+
+@pytest.fixture
+def signalled(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that has a signal sent before a batch of an epoch."""
+    original = MILModule.on_train_batch_start
+
+    def at(epoch: int, batch: int, number: signal.Signals) -> None:
+        def start(self: MILModule, data: Any, batch_idx: int) -> None:
+            if (self.current_epoch, batch_idx) == (epoch, batch):
+                os.kill(os.getpid(), number)
+            original(self, data, batch_idx)
+
+        monkeypatch.setattr(MILModule, "on_train_batch_start", start)
+
+    return at
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGTERM, []),
+        (signal.SIGUSR1, ["data.max_tiles=30"]),
+        (signal.SIGINT, ["trainer.accumulate_grad_batches=2"]),
+        (signal.SIGHUP, ["data.workers=1", "data.memory=0"]),
+    ],
+)
+def test_a_signal_amid_an_epoch_saves_and_the_run_goes_on_to_the_same_weights(
+    number: signal.Signals, words: list[str], mil: Mil, tmp_path: Path, signalled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uninterrupted, stopped = tmp_path / "uninterrupted", tmp_path / "stopped"
+    run_quietly("train", *MANY_STEPS, *words, f"hydra.run.dir={uninterrupted}")
+    signalled(1, 1, number)
+    said = mil("train", *MANY_STEPS, *words, f"hydra.run.dir={stopped}")
+    monkeypatch.undo()
+    assert said.code == 75
+    line = f"mil: stopped by {number.name}; the state is saved; continue with: mil train --resume {stopped}"
+    assert said.err.splitlines()[-1] == line
+    state = saved_state.latest(stopped)
+    assert state is not None
+    assert state.epoch == 1
+    assert state.batches == 2, "the batch that had begun is done"
+    assert not [path for path in stopped.rglob(".*") if path.name != files.LOCK]
+    assert mil("train", "--resume", stopped).code == 0
+    assert fingerprint(stopped) == fingerprint(uninterrupted)
+
+
+def test_a_signal_while_the_cohort_is_read_leaves_nothing(
+    mil: Mil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mil.runs import fit_run
+
+    def interrupt(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(fit_run, "prepare_study", interrupt)
+    said = mil("train", *MANY_STEPS, f"hydra.run.dir={tmp_path}/new/run")
+    assert (said.code, said.err.splitlines()[-1]) == (143, "mil: stopped by SIGTERM; nothing is left to continue")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_state_falls_back_to_the_one_before(
+    damage: str, mil: Mil, tmp_path: Path, signalled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    signalled(2, 0, signal.SIGTERM)
+    assert mil("train", *MANY_STEPS, f"hydra.run.dir={run}").code == 75
+    monkeypatch.undo()
+    last = run / "state" / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    if damage == "cut":
+        del content[len(content) // 2 :]
+    else:
+        content[len(content) // 2] ^= 0x40
+    last.write_bytes(content)
+    copy = shutil.copytree(run, tmp_path / "copy")
+    said = mil("train", "--resume", run)
+    assert said.code == 0
+    assert f"{last} is damaged" in said.err
+    assert "going on from previous.ckpt instead, after epoch 2" in said.err
+    uninterrupted = run_quietly("train", *MANY_STEPS, f"hydra.run.dir={tmp_path}/uninterrupted")
+    assert fingerprint(run) == fingerprint(uninterrupted)
+    (copy / "state" / "previous.ckpt").write_bytes(b"")
+    said = mil("train", "--resume", copy)
+    assert said.code == 2
+    assert said.err.splitlines()[-1].endswith(f"remove {copy / 'state'} to train this fold from its beginning")
