@@ -204,7 +204,7 @@ def test_an_error_of_a_worker_process_is_told_in_one_line() -> None:
         "  File x, line 3, in read\nmil.errors.FeatureError: /data/a.h5: 1 of 3 tiles have NaN\n"
     )
     assert one_line(wrapped) == "/data/a.h5: 1 of 3 tiles have NaN"
-    assert one_line(FeatureError("two\nlines")) == "two lines"
+    assert one_line(FeatureError("two\nlines")) == "two\\nlines"
     assert one_line(PermissionError(13, "Permission denied", "/data/x")) == "/data/x: Permission denied"
 
 
