@@ -29,7 +29,7 @@ from mil.fitted.state import FittedState
 from mil.manifest import Manifest
 from mil.report.sections.federation import FILE, Federation, SiteResult
 from mil.runs.describe import describe_run
-from mil.runs.fit_run import CONFIG
+from mil.runs.run_inputs import CONFIG
 from mil.stats.estimate import Estimate
 from mil.study import build
 from mil.study.compose import read_config, write_config

@@ -23,7 +23,7 @@ from mil.federation.site_sources import SITES, SiteSource, site_sources
 from mil.federation.synthesis import synthesis, unlike_sites
 from mil.report.sections.federation import FILE, Federation, SiteResult
 from mil.runs.describe import describe_run
-from mil.runs.fit_run import CONFIG
+from mil.runs.run_inputs import CONFIG
 from mil.splits.folds import Split
 from mil.stats.estimate import Estimate
 from mil.study import build

@@ -20,8 +20,9 @@ from mil.report.schema import About, Estimate, Report
 from mil.report.sections.calibration import Calibration
 from mil.report.sections.time_to_event import TimeToEvent
 from mil.runs.describe import REPORT, describe_run
-from mil.runs.fit_run import CONFIG, write_inputs
+from mil.runs.fit_run import write_inputs
 from mil.runs.run import one_row_per_patient
+from mil.runs.run_inputs import CONFIG
 from mil.splits.folds import Split
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
