@@ -2,11 +2,15 @@
 
 import hashlib
 import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 
 FEATURE_ENDINGS = (".h5", ".hdf5", ".pt", ".pth", ".npy", ".npz", ".zarr")
 """Endings of files that may hold a slide's features."""
 _SCANS = ("svs", "tif", "tiff", "ndpi", "mrxs", "scn", "vms", "vmu", "czi", "dcm", "isyntax", "bif", "svslide", "ome")
 _ENDING = re.compile(rf"(?<=.)(?:{'|'.join(map(re.escape, FEATURE_ENDINGS))}|\.(?:{'|'.join(_SCANS)}))$", re.IGNORECASE)
+_UUID = re.compile(r"\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$", re.IGNORECASE)
+"""What the GDC adds to the name of a slide: `TCGA-A1-A0SH-01Z-00-DX1.90E71B08-E1D9-4FC2-85AC-062E56DDF17C`."""
 _FAMILIES = {
     "TCGA": re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}(?![A-Z0-9])"),
     "CPTAC": re.compile(r"(?:C3[LN]-\d{5}|X?\d{2}(?:BR|CO|OV)\d{3})(?!\d)"),
@@ -37,6 +41,31 @@ def patient_of(name: str) -> str | None:
     bare = slide_id(name)
     matches = (form.match(bare) for form in _FAMILIES.values())
     return next((match.group() for match in matches if match), None)
+
+
+def matching_files(slides: Iterable[str], files: Iterable[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Match slides of a table with feature files where only one of the two names has the GDC's UUID at its end.
+
+    Args:
+        slides: Ids in the table.
+        files: Ids of the feature files.
+
+    Returns:
+        The file of each slide that has exactly one, without slides that have a file of their very name; and the
+        candidates of slides that have several, or whose file is another slide's too.
+    """
+    by_name = set(files)
+    by_stem = defaultdict[str, list[str]](list)
+    for file in sorted(by_name):
+        by_stem[_UUID.sub("", file)].append(file)
+    candidates = {
+        slide: [name] if (name := _UUID.sub("", slide)) in by_name and name != slide else by_stem.get(slide, [])
+        for slide in dict.fromkeys(slides)
+        if slide not in by_name
+    }
+    claims = Counter(file for choice in candidates.values() for file in choice)
+    unique = {slide: choice[0] for slide, choice in candidates.items() if len(choice) == 1 and claims[choice[0]] == 1}
+    return unique, {slide: choice for slide, choice in candidates.items() if choice and slide not in unique}
 
 
 _LONGEST = 180

@@ -140,10 +140,23 @@ def require(path: Path, table: pd.DataFrame, columns: Sequence[str], error: type
     names = [str(name) for name in table.columns]
     for column in columns:
         if column not in names:
-            near = difflib.get_close_matches(column.casefold(), [name.casefold() for name in names], n=1)
-            hint = next((f"; the nearest is '{name}'" for name in names if [name.casefold()] == near), "")
+            near = _nearest(column, names)
+            hint = f"; the nearest is {' or '.join(map(repr, near))}" if near else ""
             more = f" and {len(names) - 20} more" if len(names) > 20 else ""
             raise error(f"{path} has no column '{column}', it has {', '.join(names[:20])}{more}{hint}")
+
+
+def _nearest(column: str, names: Sequence[str]) -> list[str]:
+    """Return up to three names that are spelled alike, or that hold the column's name, or are held in it."""
+    folded = {name: name.casefold() for name in names}
+    close = difflib.get_close_matches(column.casefold(), list(folded.values()), n=1)
+    alike = [name for name in names if folded[name] in close]
+    within = [name for name in names if min(len(name), len(column)) > 2 and _holds(folded[name], column.casefold())]
+    return list(dict.fromkeys([*alike, *within]))[:3]
+
+
+def _holds(first: str, second: str) -> bool:
+    return first in second or second in first
 
 
 def is_missing(values: "pd.Series[str]", declared: Collection[object] = ()) -> "pd.Series[bool]":

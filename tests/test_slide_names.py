@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mil.slide_names import family, file_stem, patient_of
+from mil.slide_names import family, file_stem, matching_files, patient_of
 
 LABELS = Path(os.environ.get("MIL_REAL_DATA", "no-real-data")) / "tcga_labels" / "clini_slide"
 
@@ -60,3 +60,21 @@ def test_two_ids_have_two_files_and_usual_ids_their_own_names() -> None:
     assert len({file_stem(name) for name in names}) == len(names)
     for name in ("TCGA-A1-A0SK-01Z-00-DX1.A44D70FA-4D96", "S 1 (2)", "Müller_3"):
         assert file_stem(name) == name
+
+
+UUIDS = ("A44D70FA-4D96-43F4-9DD7-A61535786297", "90E71B08-E1D9-4FC2-85AC-062E56DDF17C")
+
+
+def test_a_uuid_that_only_one_of_two_names_has_does_not_matter_where_it_is_unique() -> None:
+    first, second = (f"TCGA-A1-A0SK-01Z-00-DX1.{uuid}" for uuid in UUIDS)
+    assert matching_files(["TCGA-A1-A0SK-01Z-00-DX1", "S2"], [first, "S3"]) == ({"TCGA-A1-A0SK-01Z-00-DX1": first}, {})
+    assert matching_files([first], ["TCGA-A1-A0SK-01Z-00-DX1"]) == ({first: "TCGA-A1-A0SK-01Z-00-DX1"}, {})
+    assert matching_files([first], [first, second]) == ({}, {})
+    assert matching_files([first], [second]) == ({}, {}), "two UUIDs are two slides"
+
+
+def test_several_files_of_one_name_and_one_file_of_several_slides_are_ambiguous() -> None:
+    bare = "TCGA-A1-A0SK-01Z-00-DX1"
+    first, second = (f"{bare}.{uuid}" for uuid in UUIDS)
+    assert matching_files([bare], [first, second]) == ({}, {bare: sorted([first, second])})
+    assert matching_files([first, second], [bare]) == ({}, {first: [bare], second: [bare]})

@@ -19,6 +19,9 @@ from mil.study.cohort_facts import facts, rows
 from mil.study.pipeline import check_study
 from mil.study.run_config import RunConfig
 
+_NAMED = 5
+"""Items that are named in a line; `--json` has ten."""
+
 
 def check(config: RunConfig, deep: bool = False, as_json: bool = False, workers: int = 2) -> int:
     """Read the cohort, every file's header or the whole files, and the split, and print what is wrong with them.
@@ -114,14 +117,18 @@ def _print_findings(findings: Sequence[Finding], unchecked: Sequence[str]) -> No
     for severity in ("error", "warning"):
         for finding in (finding for finding in findings if finding.severity == severity):
             lines.append(f"{severity}: {finding.message}")
-            lines += [f"    {name}" for name in finding.first]
-            unnamed = finding.count - len(finding.first)
-            lines += [f"    and {unnamed} more"] if finding.first and unnamed > 0 else []
+            lines += [f"    {_shortened(finding)}"] if finding.first else []
     if unchecked:
         lines.append(f"not checked, for want of what comes before: {', '.join(unchecked)}")
     if lines == [""]:
         lines.append("nothing is wrong")
     sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
+
+
+def _shortened(finding: Finding) -> str:
+    """Return the first items in one line, and how many there are besides."""
+    unnamed = finding.count - len(finding.first[:_NAMED])
+    return ", ".join(finding.first[:_NAMED]) + (f" and {unnamed} more" if unnamed > 0 else "")
 
 
 def _print(*renderables: Table | str) -> None:

@@ -57,6 +57,10 @@ EXAMPLES = {
         "mil predict msi-crc --features features/ --out scores.csv",
         "mil predict runs/a/fold_0/checkpoint runs/a/fold_1/checkpoint --features features/ --out scores.csv",
     ),
+    "federate": (
+        "mil federate tool=msi-crc",
+        "mil federate tool=msi-crc data.cohort=cohort.csv data.features=features/ federation.sites=[berlin,paris]",
+    ),
     "explain": (
         "mil explain msi-crc --features features/ --out explained/",
         "mil explain runs/msi-crc/2026-11-30_10-00-00 --cases --most 20",

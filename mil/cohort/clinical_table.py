@@ -167,7 +167,8 @@ def without_files(
             f"the files {listed(sorted(files)[:2]) or 'nothing'}"
         )
         return [Finding("error", "no-file", message, len(absent), raises=FeatureError)]
-    message = f"{len(absent)} of {len(slides)} slides have no feature file"
+    hint = "; data.on_missing=skip leaves them out" if on_missing == "error" else ""
+    message = f"{len(absent)} of {len(slides)} slides have no feature file{hint}"
     return [Finding.of_items(severity_where(on_missing), "no-file", message, absent, FeatureError)]
 
 

@@ -92,30 +92,72 @@ def _identified(
     raw = checked_table(path)
     table = identified(path, raw.value_or_raise(), columns, ids, labels_and_covariates)
     rows = table.value_or_raise()
-    return rows, [*raw.findings, *table.findings, *_without_ids(path, rows, ids)]
+    if "slide" in ids:
+        rows["slide"] = rows["slide"].map(slide_id)
+    return rows, [*raw.findings, *table.findings]
 
 
 def _slide_table(path: Path, columns: Columns, labels_and_covariates: set[str]) -> tuple[pd.DataFrame, list[Finding]]:
+    """Return the rows of a table with one row a slide; rows without a slide are of patients without one."""
     rows, findings = _identified(path, columns, ("patient", "slide"), labels_and_covariates)
-    rows["slide"] = rows["slide"].map(slide_id)
-    return rows, [*findings, *_repeated(path, rows, "slide")]
+    bare = rows["slide"] == ""
+    if bare.any() and not bare.all():
+        findings += _left_out(path, rows[bare], "no slide id")
+        rows = rows[~bare].reset_index(drop=True)
+    return rows, [*findings, *_without_ids(path, rows, ("patient", "slide")), *_repeated(path, rows, "slide")]
 
 
 def _joined_tables(
     path: Path, slides: Path, columns: Columns, labels_and_covariates: set[str]
 ) -> tuple[pd.DataFrame, list[Finding]]:
-    """Return the rows of a table of slides, each with its patient's row of the clinical table."""
+    """Return the rows of a table of slides, each with its patient's row of the clinical table.
+
+    Rows of patients that only one of the tables has are left out before anything else is judged.
+    """
     patients, patient_findings = _identified(path, columns, ("patient",), labels_and_covariates)
     patients = patients.drop(columns="slide", errors="ignore")
-    rows, slide_findings = _slide_table(slides, columns, labels_and_covariates)
+    rows, slide_findings = _identified(slides, columns, ("patient", "slide"), labels_and_covariates)
     names = [name for name in rows if name == "patient" or name not in patients]
+    of_both = set(patients["patient"]) & set(rows["patient"]) - {""}
+    clinical = patients[patients["patient"].isin(of_both)]
+    of_clinic = rows[rows["patient"].isin(of_both)]
     findings = [
         *patient_findings,
-        *_repeated(path, patients, "patient"),
         *slide_findings,
+        *_left_out(path, patients[patients["patient"] == ""], "no patient id"),
+        *_left_out(slides, rows[rows["patient"] == ""], "no patient id"),
         *_unmatched(path, patients["patient"], slides, rows["patient"]),
+        *_several_rows(path, clinical, [name for name in clinical if name in labels_and_covariates]),
+        *_without_ids(slides, of_clinic, ("slide",)),
+        *_repeated(slides, of_clinic, "slide"),
     ]
-    return rows[names].merge(patients.drop_duplicates("patient"), on="patient", how="inner"), findings
+    return of_clinic[names].merge(clinical.drop_duplicates("patient"), on="patient", how="inner"), findings
+
+
+def _left_out(path: Path, rows: pd.DataFrame, why: str) -> list[Finding]:
+    if rows.empty:
+        return []
+    message = f"{path}: {len(rows)} rows have {why} and are left out, the first is row {rows.index[0] + 1}"
+    return [Finding("warning", "no-id", message, len(rows))]
+
+
+def _several_rows(path: Path, rows: pd.DataFrame, columns: Sequence[str]) -> list[Finding]:
+    """Return findings on patients with several rows: an error where their labels or covariates differ."""
+    doubled = rows[rows["patient"].duplicated(keep=False)]
+    if doubled.empty:
+        return []
+    variants = doubled[["patient", *columns]].drop_duplicates()["patient"].value_counts()
+    differing, alike = (sorted(variants.index[chosen]) for chosen in (variants > 1, variants == 1))
+    findings = []
+    if differing:
+        differ = f"several rows that differ in {listed(columns)}"
+        message = f"{path}: {len(differing)} patients have {differ}, expected one each"
+        findings.append(Finding.of_items("error", "doubled-patient", message, differing, CohortError))
+    if alike:
+        same = f" with the same {listed(columns)}" if columns else ""
+        message = f"{path}: {len(alike)} patients have several rows{same}, the first one's other columns count"
+        findings.append(Finding.of_items("warning", "doubled-patient", message, alike))
+    return findings
 
 
 def _absent(path: Path, rows: pd.DataFrame, columns: Sequence[str]) -> list[Finding]:

@@ -5,6 +5,7 @@ trained the model: the run's own predictions and those of a fresh process on the
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from mil import files
 from mil.bags import Bags
 from mil.checkpoint import Checkpoint
 from mil.cohort.clinical_table import Cohort
+from mil.cohort.file_names import named_as_files
 from mil.cohort.slide_resolutions import slide_mpps
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import CheckpointError
@@ -170,6 +172,8 @@ def cohort_of(store: FeatureStore, path: Path | None, slides: Path | None, check
         columns = () if covariates is None else covariates.columns
         words = checkpoint.words_of(columns)
         cohort = Cohort.read(path, covariates=columns, slides=slides, words=words).require()
+        named = named_as_files(slides or path, cohort.table, store.slides).require()
+        cohort = replace(cohort, table=named)
         store.set_resolutions(slide_mpps(slides or path, cohort.table).require())
         if covariates is not None:
             log_warnings(covariates.check(cohort.patients))

@@ -6,7 +6,9 @@ from torch import Tensor
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import PredictionsError
 from mil.report.evaluation import Evaluation
+from mil.report.paired_difference import without_verdict
 from mil.report.schema import Model
+from mil.report.verdict_minimum import shortage
 from mil.stats.bootstrap import METHOD, Floats, Fold, Score
 from mil.stats.bootstrap_intervals import sampled
 from mil.stats.estimate import Estimate
@@ -49,6 +51,9 @@ def gap(random: Evaluation, preserved: Evaluation) -> DesignGap:
     first, second = (metrics[metric] for metrics in samples)
     method = f"{METHOD}, {'the same for both designs' if paired else 'apart for each design'}"
     difference = first.minus(second).interval(method, {"n": sizes[0] if paired else sum(sizes)})
+    short = [shortage(design.endpoint, design.folds, metric) for design in (random, preserved)]
+    if (reason := next(filter(None, short), None)) is not None:
+        difference = without_verdict(difference, reason)
     return DesignGap(
         metric=metric,
         random=first.interval(METHOD, {"n": sizes[0]}),
@@ -83,7 +88,8 @@ def _check_same_endpoint(first: Endpoint, second: Endpoint) -> None:
 def _sentence(metric: str, difference: Estimate) -> str:
     value, low, high = difference.value, difference.low, difference.high
     if value is None or low is None or high is None:
-        return f"the gap in {metric} between random folds and folds of whole sites cannot be estimated"
+        why = f": {difference.reason}" if difference.reason else ""
+        return f"the gap in {metric} between random folds and folds of whole sites cannot be estimated{why}"
     span = f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
     if low > 0:
         return f"random folds flatter: their {metric} differs by {span} from that of folds of whole sites"

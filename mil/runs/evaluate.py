@@ -10,13 +10,14 @@ import pandas as pd
 from mil import files
 from mil.checkpoint import Checkpoint
 from mil.endpoints.endpoint import Endpoint
+from mil.findings import Finding, log_warnings
 from mil.inference.bad_slides import OnBad
 from mil.inference.external import labelled
 from mil.inference.provenance import with_origin
 from mil.output_places import check_output_folder
 from mil.report.assemble import evaluate
 from mil.report.evaluation import Evaluation
-from mil.report.foreign_predictions import read
+from mil.report.foreign_predictions import Foreign, read
 from mil.report.prediction_columns import PredictionColumns
 from mil.report.report_files import read_report
 from mil.report.schema import About, PredictionWarning, Report
@@ -24,6 +25,7 @@ from mil.report.sections.discrimination import Discrimination
 from mil.runs.describe import FIGURES, REPORT, describe, describe_run, external
 from mil.runs.looks import FILE, count_look
 from mil.runs.trained_patients import trained_patients
+from mil.study.time_findings import OF_PREDICTIONS, of_times
 from mil.study.tool import Tool
 from mil.tables import SIMULATED_COLUMN, csv_text, says_simulated
 
@@ -145,6 +147,7 @@ def evaluate_table(
     if out is not None:
         check_output_folder(out, [path])
     table = read(path, columns)
+    log_warnings(_of_times(table))
     tool = Tool(name=path.name, decision=table.decision)
     evaluation = Evaluation.refitted(table.table, table.endpoint, tool, table.patients, resamples)
     about = About(tool=path.name, simulated=says_simulated(table.patients), model="not ours")
@@ -154,6 +157,11 @@ def evaluate_table(
     if out is not None:
         describe(evaluation, report, out, f"Predictions in {path.name}")
     return EvaluatedTable(report, tuple(table.notes))
+
+
+def _of_times(foreign: Foreign) -> list[Finding]:
+    rows = foreign.table.drop_duplicates("patient").set_index("patient")
+    return of_times(foreign.endpoint, rows, foreign.endpoint.encode(rows), OF_PREDICTIONS)
 
 
 def evaluate_predictions(

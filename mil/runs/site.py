@@ -15,6 +15,7 @@ from mil.inference.embeddings import embedded
 from mil.report.paired_difference import ALPHA, shown_sign
 from mil.report.schema import Model
 from mil.report.sections.site_effects import Sites, WithinSites
+from mil.report.verdict_minimum import FEWEST_PATIENTS
 from mil.runs.design_gap import DesignGap
 from mil.runs.designs import split_name
 from mil.runs.run import Run, one_row_per_patient
@@ -199,6 +200,9 @@ def signature_sentence(
         f"of {result.n} patients of {result.sites} sites with balanced accuracy {accuracy}, "
         f"by chance {result.chance['balanced_accuracy']:.3f}{p}"
     )
+    if result.n < FEWEST_PATIENTS:
+        few = f"{result.n} patients are too few, expected {FEWEST_PATIENTS}"
+        return f"no verdict: {few}; the {NAMES[name]} predicts the site {scope}"
     if accuracy.p is None or accuracy.p >= ALPHA:
         return f"no signature is shown: the {NAMES[name]} predicts the site {scope}"
     if shown_sign(gained) > 0:

@@ -6,6 +6,7 @@ from functools import cached_property, partial
 import pandas as pd
 
 from mil.cohort.clinical_table import Cohort, without_files
+from mil.cohort.file_names import named_as_files
 from mil.cohort.slide_resolutions import slide_mpps
 from mil.cohort.slide_rows import read_rows
 from mil.endpoints.endpoint import Endpoint
@@ -67,9 +68,9 @@ class StudyReader:
 
     @cached_property
     def rows(self) -> Checked[pd.DataFrame]:
-        """The clinical table as it stands, one row a slide."""
+        """The clinical table as it stands, one row a slide, under the names of the feature files."""
         source = self.source
-        return read_rows(
+        rows = read_rows(
             source.cohort,
             source.columns,
             source.endpoint.columns,
@@ -78,6 +79,10 @@ class StudyReader:
             source.words,
             source.declared_words,
         )
+        store = self.features.value
+        if store is None:
+            return rows
+        return rows.then(lambda table: named_as_files(source.slides or source.cohort, table, store.slides))
 
     @cached_property
     def cohort(self) -> Checked[Cohort]:
@@ -277,4 +282,17 @@ def _refused_labels(endpoint: Endpoint, patients: pd.DataFrame, error: MilError)
 
     refused = list(filter(is_refused, patients.index))
     named = tuple(refused[:MOST_NAMED]) if len(refused) > 1 else ()
-    return Finding("error", "label", str(error), max(1, len(refused)), named, type(error))
+    message = f"{error}{_words_of(endpoint, patients.loc[refused])}"
+    return Finding("error", "label", message, max(1, len(refused)), named, type(error))
+
+
+def _words_of(endpoint: Endpoint, refused: pd.DataFrame) -> str:
+    """Return all words that are no class of an endpoint with one label, and the options that give them a meaning."""
+    if refused.empty or not endpoint.classes or len(endpoint.columns) != 1:
+        return ""
+    [column] = endpoint.columns
+    counts = refused[column].value_counts()
+    words = ", ".join(f"'{word}' ({count})" for word, count in counts.head(MOST_NAMED).items())
+    more = f" and {len(counts) - MOST_NAMED} more" if len(counts) > MOST_NAMED else ""
+    meaning = f"data.labels.{column}={{{counts.index[0]}: {endpoint.classes[0]}, ...}}"
+    return f"; of no class are {words}{more}: give them a meaning by {meaning}, or name the classes in tool.endpoint"

@@ -1,5 +1,7 @@
 """Follow-up times that look like another unit, horizons out of their reach, and censoring taken for the event."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -26,19 +28,35 @@ FEWEST = 10
 """Patients with, and without, the event that a comparison of their times needs."""
 
 
-def of_times(endpoint: Endpoint, patients: pd.DataFrame, target: Tensor) -> list[Finding]:
+@dataclass(frozen=True)
+class Remedies:
+    """What a user can do about the times, in the words of the command."""
+
+    unit: str = "give tool.endpoint.unit={}"
+    states: str = "give tool.endpoint.status={censored: 1, event: 0}"
+    exchanged: str = "exchange the states by tool.endpoint.status"
+
+
+OF_TRAINING = Remedies()
+OF_PREDICTIONS = Remedies("give --unit {}", "exchange 0 and 1 in the column", "exchange 0 and 1 in the column")
+
+
+def of_times(
+    endpoint: Endpoint, patients: pd.DataFrame, target: Tensor, remedies: Remedies = OF_TRAINING
+) -> list[Finding]:
     """Return warnings about the follow-up of an endpoint, or of the endpoints within.
 
     Args:
         endpoint: What is predicted; one without times gives no findings.
         patients: Labels by patient.
         target: As the endpoint encodes it, one row a patient.
+        remedies: What the messages advise.
     """
     if endpoint.parts():
         return [
             finding
             for _, part, has_target, part_target in endpoint.part_targets(target)
-            for finding in of_times(part, patients[has_target], part_target)
+            for finding in of_times(part, patients[has_target], part_target, remedies)
         ]
     view = endpoint.survival
     if view is None or not len(target):
@@ -46,13 +64,13 @@ def of_times(endpoint: Endpoint, patients: pd.DataFrame, target: Tensor) -> list
     time, code = view.event_times(target).numpy().T
     is_declared = endpoint.arguments.get("status") is not None
     return [
-        *_unit(view, time),
+        *_unit(view, time, remedies),
         *_horizons(view, time),
-        *_censoring(view, time, code, is_declared),
+        *_censoring(view, time, code, is_declared, remedies),
     ]
 
 
-def _unit(view: SurvivalView, time: Floats) -> list[Finding]:
+def _unit(view: SurvivalView, time: Floats, remedies: Remedies) -> list[Finding]:
     """Return a warning where the longest follow-up is impossible in its unit, with the unit that would fit."""
     longest = float(time.max())
     years = longest * DAYS[view.unit] / DAYS["years"]
@@ -63,7 +81,7 @@ def _unit(view: SurvivalView, time: Floats) -> list[Finding]:
         for unit, days in DAYS.items()
         if unit != view.unit and SHORTEST_YEARS <= longest * days / DAYS["years"] <= LONGEST_YEARS
     ]
-    hint = f"; if these are {fitting[0]}, give tool.endpoint.unit={fitting[0]}" if fitting else ""
+    hint = f"; if these are {fitting[0]}, {remedies.unit.format(fitting[0])}" if fitting else ""
     message = (
         f"'{view.time_column}': the longest follow-up is {longest:g} {view.unit}, which is {years:.3g} years"
         f" (n {len(time)}){hint}"
@@ -93,14 +111,14 @@ def _censoring(
     time: Floats,
     code: Floats,
     is_declared: bool,
+    remedies: Remedies,
 ) -> list[Finding]:
     """Return warnings where the column of events is by its name, or by its times, one of censoring."""
     findings = []
-    states = "tool.endpoint.status={censored: 1, event: 0}"
     if "censor" in view.event_column.casefold() and not is_declared:
         message = (
             f"'{view.event_column}' is named after censoring, but its 1 is read as the event of "
-            f"{int((code > 0).sum())} of {len(code)} patients; if 1 means censored, give {states}"
+            f"{int((code > 0).sum())} of {len(code)} patients; if 1 means censored, {remedies.states}"
         )
         findings.append(Finding("warning", "censoring", message, len(code)))
     with_event, without = time[code > 0], time[code == 0]
@@ -111,7 +129,7 @@ def _censoring(
         message = (
             f"patients with the event of '{view.event_column}' were followed longer (median "
             f"{np.median(with_event):g}, n {len(with_event)}) than those without ({np.median(without):g}, n "
-            f"{len(without)}): it may mark censoring; if so, exchange the states by tool.endpoint.status"
+            f"{len(without)}): it may mark censoring; if so, {remedies.exchanged}"
         )
         findings.append(Finding("warning", "censoring", message, len(code)))
     return findings

@@ -29,7 +29,7 @@ from mil.study import build
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
 from mil.tables import csv_text
-from mil.training import saved_state
+from mil.training import saved_state, wandb_logger
 from mil.training.callbacks import Best, Last, Progress
 from mil.training.fold import Fold, predictions
 from mil.training.module import MILModule, feature_dtype
@@ -136,10 +136,16 @@ def _trainer(config: RunConfig, fold: Fold, best: Best, last: Last, accumulate: 
         callbacks=[*callbacks, best, Progress(), last],
         # not SLURM's, which would answer signals by requeueing, and count tasks as devices
         plugins=[SyncedFiles(), LightningEnvironment()],
-        logger=build.make(config.logger, save_dir=str(fold.folder / "log")),
+        logger=build.make(config.logger, save_dir=str(fold.folder / "log"), **_names(config, fold)),
         default_root_dir=str(fold.folder),
     )
     return trainer
+
+
+def _names(config: RunConfig, fold: Fold) -> dict[str, str]:
+    several = fold.folder.name == f"fold_{fold.number}"
+    run = fold.folder.parent if several else fold.folder
+    return wandb_logger.names(config.logger, config.tool.name, run, fold.number)
 
 
 def _orders(

@@ -88,7 +88,8 @@ def test_all_errors_are_reported_at_once_with_what_could_not_be_checked(
     assert codes(result, "error") == {"no-file": 1, "unreadable": 1, "empty": 1, "encoder": 1, "label": 2}
     assert codes(result, "warning") == {"no-slide": 1}
     assert document(result)["not_checked"] == ["model", "split"]
-    assert result.err == f"mil: 1 of {len(slides)} slides have no feature file: '{slides[0]}' (the first of 5 errors)\n"
+    missing = f"mil: 1 of {len(slides)} slides have no feature file; data.on_missing=skip leaves them out"
+    assert result.err == f"{missing}: '{slides[0]}' (the first of 5 errors)\n"
     plain = mil("check", *HOLDOUT, *given(copy))
     assert (plain.code, plain.err) == (2, result.err)
     assert all(finding["message"] in plain.out for finding in document(result)["findings"])
@@ -253,7 +254,8 @@ def test_training_stops_at_the_first_error_and_points_to_mil_check_for_the_other
     words = [*HOLDOUT, *given(copy), f"hydra.run.dir={copy}/new/run"]
     result = mil("train", *words)
     assert result.code == 2
-    assert result.err == f"mil: 1 of {len(table)} slides have no feature file: '{table['slide'][0]}'\n"
+    missing = f"mil: 1 of {len(table)} slides have no feature file; data.on_missing=skip leaves them out"
+    assert result.err == f"{missing}: '{table['slide'][0]}'\n"
     (copy / "features" / f"{table['slide'][1]}.h5").write_bytes(b"no HDF5")
     result = mil("train", *words)
     assert (result.code, result.err.count("\n")) == (2, 1)
@@ -305,3 +307,17 @@ def test_options_that_exclude_each_other_are_refused(words: list[str], mil: Mil)
     result = mil("check", *words)
     assert result.code == 2
     assert "--split" in result.err
+
+
+def test_slides_of_the_gdc_are_found_without_their_uuid_and_all_odd_labels_are_named(
+    copy: Path, mil: Mil, table: pd.DataFrame
+) -> None:
+    slide = table["slide"][0]
+    file = next((copy / "features").rglob(f"{slide}.h5"))
+    file.rename(file.with_name(f"{slide}.A44D70FA-4D96-43F4-9DD7-A61535786297.h5"))
+    assert mil("check", *HOLDOUT, *given(copy)).code == 0
+    odd = table["patient"].map(dict(zip(table["patient"].unique(), ["yes", "no", "no"], strict=False)))
+    table.assign(MSI=odd.fillna(table["MSI"])).to_csv(copy / "cohort.csv", index=False)
+    result = mil("check", *HOLDOUT, *given(copy))
+    assert result.code == 2
+    assert "of no class are 'no' (2), 'yes' (1): give them a meaning by data.labels.MSI={no: " in result.out

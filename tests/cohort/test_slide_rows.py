@@ -35,7 +35,7 @@ def test_clean_table_has_no_findings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "code", "count", "first"),
     [
-        ("p3,,x,low\np4,,x,low\n", "no-id", 2, ()),
+        (",d,x,low\n,e,x,low\n", "no-id", 2, ()),
         ("p3,a.h5,x,low\np3,c,x,low\n", "doubled-slide", 2, ("a", "c")),
         ("p1,d,x,high\np2,e,y,low\n", "label-differs", 2, ("p1", "p2")),
     ],
@@ -86,10 +86,10 @@ def test_patients_in_only_one_of_two_tables_are_reported(tmp_path: Path) -> None
 
 
 def test_repeated_rows_are_reported_with_their_table(tmp_path: Path) -> None:
-    clinical = write_table(tmp_path, "PATIENT,MSI\np1,low\np1,low\np2,high\n")
+    clinical = write_table(tmp_path, "PATIENT,MSI\np1,low\np1,high\np2,high\n")
     slides = write_table(tmp_path, "PATIENT,FILENAME\np1,a.h5\np2,b.h5\np2,b.svs\n", "slides.csv")
     patient, slide = read_rows(clinical, labels=["MSI"], slides=slides).errors
-    assert patient.line == f"{clinical}: 1 patients have several rows, expected one each: 'p1'"
+    assert patient.line == f"{clinical}: 1 patients have several rows that differ in 'MSI', expected one each: 'p1'"
     assert slide.line == f"{slides}: 1 slides have several rows, expected one each: 'b'"
 
 
@@ -101,3 +101,35 @@ def test_unreadable_table_keeps_its_error_class(tmp_path: Path) -> None:
     path = write_table(tmp_path, CLEAN)
     with pytest.raises(ConfigError, match=r"data\.labels\.MIS: 'MIS' is neither a label nor a covariate"):
         read_rows(path, labels=["MSI"], words={"MIS": {"low": "MSS"}}).require()
+
+
+SLIDES = "PATIENT,FILENAME\np1,a\np1,b\np2,c\np9,d\np9,d\n,e\n"
+CLINIC = "PATIENT,MSI\np1,low\np2,high\np3,odd\np3,low\np3,low\n,low\n"
+
+
+def test_rows_of_other_patients_do_not_spoil_a_cohort(tmp_path: Path) -> None:
+    clinic = write_table(tmp_path, CLINIC, "clinic.csv")
+    slides = write_table(tmp_path, SLIDES, "slides.csv")
+    result = read_rows(clinic, labels=["MSI"], slides=slides)
+    assert not result.errors
+    assert codes(result) == ["no-id", "no-id", "no-slides", "no-patient"]
+    assert result.value_or_raise()["slide"].tolist() == ["a", "b", "c"]
+
+
+def test_several_rows_of_a_patient_are_an_error_only_where_they_differ_in_what_is_used(tmp_path: Path) -> None:
+    slides = write_table(tmp_path, SLIDES, "slides.csv")
+    alike = "PATIENT,sample,MSI\np1,1,low\np1,2,low\np2,1,high\n"
+    result = read_rows(write_table(tmp_path, alike), labels=["MSI"], slides=slides)
+    assert not result.errors
+    assert "1 patients have several rows with the same 'MSI'" in " ".join(each.message for each in result.findings)
+    assert len(result.value_or_raise()) == 3
+    differing = write_table(tmp_path, alike.replace("p1,2,low", "p1,2,high"))
+    [error] = read_rows(differing, labels=["MSI"], slides=slides).errors
+    assert (error.code, error.first) == ("doubled-patient", ("p1",))
+
+
+def test_rows_without_a_slide_are_of_patients_without_one(tmp_path: Path) -> None:
+    result = read_rows(write_table(tmp_path, CLEAN + "p3,,y,high\n"), labels=["MSI"])
+    assert codes(result) == ["no-id"]
+    assert result.findings[0].severity == "warning"
+    assert "p3" not in set(result.value_or_raise()["patient"])

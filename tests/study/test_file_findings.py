@@ -37,7 +37,7 @@ def test_unmatched_slides_and_files_are_counted() -> None:
         12,
         tuple(MANY[18:28]),
     )
-    assert finding.message == "12 of 30 slides have no feature file"
+    assert finding.message == "12 of 30 slides have no feature file; data.on_missing=skip leaves them out"
     assert finding.line.endswith("'s27' and 2 more")
     (finding,) = file_findings.without_slides(MANY, MANY[:18], Path("x"))
     assert (finding.severity, finding.count, finding.first) == ("warning", 12, tuple(MANY[18:28]))

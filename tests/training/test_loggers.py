@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -32,10 +33,27 @@ def test_tensorboard_writes_events(tmp_path: Path, mil: Mil) -> None:
 
 
 @pytest.mark.slow
-def test_wandb_is_offline_by_default(tmp_path: Path, mil: Mil) -> None:
-    result = mil(*WORDS, "logger=wandb", f"hydra.run.dir={tmp_path}")
-    assert result.code == 0, result.err
-    assert list((tmp_path / "log").rglob("offline-run-*/*.wandb"))
+def test_wandb_is_offline_with_one_run_a_fold_and_sends_nothing_of_the_machine(tmp_path: Path) -> None:
+    run = tmp_path / "secretfolder"
+    folds = ["split=kfold", "split.folds=2", "trainer.max_epochs=1"]
+    words = [*WORDS, *folds, "logger=wandb", f"hydra.run.dir={run}"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "WANDB_SILENT": "true"}
+    done = subprocess.run(
+        [sys.executable, "-m", "mil", *words],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for fold in range(2):
+        [log] = (run / f"fold_{fold}" / "log").rglob("offline-run-*/*.wandb")
+        sent = [log, *(path for path in (log.parent / "files").rglob("*") if path.is_file())]
+        written = b"".join(path.read_bytes() for path in sent)  # the folder logs/ is never uploaded
+        assert f"fold {fold}".encode() in written
+        for secret in ("secretfolder", "trainer.max_epochs", platform.node(), str(Path.home())):
+            assert secret.encode() not in written, secret
 
 
 def test_default_logger_opens_no_connection_and_imports_no_wandb(tmp_path: Path) -> None:

@@ -13,7 +13,16 @@ from mil.tables import MISSING
 UNKNOWN = "missing"
 ALIASES = {
     "sex": ("sex", "gender", "patient sex"),
-    "age": ("age", "age at diagnosis", "age at index", "age years", "patient age", "age at surgery"),
+    "age": (
+        "age",
+        "age at diagnosis",
+        "age at index",
+        "age years",
+        "patient age",
+        "age at surgery",
+        "age at initial pathologic diagnosis",
+        "diagnosis age",
+    ),
     "stage": (
         "stage",
         "tumour stage",
@@ -23,6 +32,10 @@ ALIASES = {
         "pathologic stage",
         "pt stage",
         "figo stage",
+        "ajcc pathologic tumor stage",
+        "pathological stage",
+        "neoplasm disease stage american joint committee on cancer code",
+        "clinical stage",
     ),
     "site": ("site", "centre", "center", "hospital", "institution", "tissue source site", "tss"),
     "scanner": ("scanner", "scanner model", "scanner name", "scanner vendor", "scanner type"),
