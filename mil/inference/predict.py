@@ -18,7 +18,7 @@ from mil import files
 from mil.bags import Bags
 from mil.checkpoint import Checkpoint
 from mil.cohort.clinical_table import Cohort
-from mil.cohort.file_names import named_as_files
+from mil.cohort.gdc_names import named_as_files
 from mil.cohort.slide_resolutions import slide_mpps
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import CheckpointError

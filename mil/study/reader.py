@@ -6,7 +6,7 @@ from functools import cached_property, partial
 import pandas as pd
 
 from mil.cohort.clinical_table import Cohort, without_files
-from mil.cohort.file_names import named_as_files
+from mil.cohort.gdc_names import named_as_files
 from mil.cohort.slide_resolutions import slide_mpps
 from mil.cohort.slide_rows import read_rows
 from mil.endpoints.endpoint import Endpoint

@@ -223,7 +223,7 @@ def test_two_tables_equal_one_joined_table(tmp_path: Path) -> None:
         (
             CLINICAL + "10,low,70,study\n",
             SLIDES,
-            "1 patients have several rows that differ in 'label', 'age', expected",
+            "1 patients have several rows that differ in 'label'",
         ),
         (CLINICAL, SLIDES + "b/y.h5,10,B,file\n", "slide.csv: 1 slides have several rows, expected one each: 'y'"),
         (CLINICAL, "FILENAME,PATIENT\nq.h5,P-1\n", "have no patient in common: 'P-1' and '001', '10'"),
