@@ -59,7 +59,7 @@ EXAMPLES = {
     ),
     "federate": (
         "mil federate tool=msi-crc",
-        "mil federate tool=msi-crc data.cohort=cohort.csv data.features=features/ federation.sites=[berlin,paris]",
+        "mil federate tool=msi-crc federation.sites=[berlin/,paris/]",
     ),
     "explain": (
         "mil explain msi-crc --features features/ --out explained/",
