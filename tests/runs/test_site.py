@@ -48,6 +48,12 @@ def test_words_weigh_the_embedding_against_chance_and_label(
     assert ("differences between the sites' patients may explain it" in sentence) == (more[1] < 0)
 
 
+def test_a_signature_of_few_patients_is_no_verdict() -> None:
+    strong = predictability(0.9, 0.8, 1.0, 0.001).model_copy(update={"n": 12})
+    sentence = signature_sentence("embedding", {"embedding": strong, "label": strong}, {"embedding": strong})
+    assert sentence.startswith("no verdict: 12 patients are too few, expected 20")
+
+
 def with_tables(run: Path, folder: Path, table: pd.DataFrame, predictions: pd.DataFrame) -> Path:
     """The run with other tables of patients; models do not know their names."""
     table.to_csv(folder / "cohort.csv", index=False)

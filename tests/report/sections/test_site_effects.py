@@ -150,3 +150,10 @@ def test_other_patients_are_drawn_apart_and_other_questions_refused() -> None:
     assert high - low > random_high - random_low, "nothing cancels out"
     with pytest.raises(PredictionsError, match="gap: Cox of time, event, expected Binary of label"):
         gap(first, refitted(survival(), Cox(), resamples=10))
+
+
+def test_a_gap_between_designs_of_few_patients_is_no_verdict() -> None:
+    few = refitted(binary().groupby("label").head(8), Binary(), resamples=50)
+    result = gap(few, few)
+    assert result.difference.low is None
+    assert "cannot be estimated: too few for a verdict" in result.sentence
