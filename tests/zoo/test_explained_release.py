@@ -66,7 +66,7 @@ def test_cases_say_what_the_predictions_say_and_show_the_true_tissue(explained: 
         words = Page((folder / file).read_text(encoding="utf-8")).words
         assert f"Patient {Path(file).stem}" in words
         assert "SIMULATED DATA, NO CLINICAL MEANING, RESEARCH USE ONLY" in words
-        assert any("gain over a random order 0.410 (0.300 to 0.520)" in word for word in words)
+        assert any("Gain over a random order 0.410 (0.300 to 0.520)" in word for word in words)
         assert any(word.startswith("biomarker") for word in words)
         assert Path(file).stem in patients
 
