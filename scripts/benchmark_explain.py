@@ -1,6 +1,7 @@
 """Which explanations can be believed: method by model and endpoint, on simulated cohorts and on colon nuclei.
 
-usage: scripts/benchmark_explain [--cohorts regional diffuse sparse crc_nuclei] [--work DIR] [--data DIR] [--out FILE]
+usage: scripts/benchmark_explain [--cohorts regional diffuse sparse crc_nuclei] [--models NAME ...] [--work DIR]
+                                 [--data DIR] [--out FILE]
        scripts/benchmark_explain --time
 
 A simulated cohort has 160 patients with 200 tiles each, 64 wide, at contrast 2, of whom 110 train and 50 are reported;
@@ -87,6 +88,8 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cohorts", nargs="*", default=[*SIGNALS, "crc_nuclei"], choices=[*SIGNALS, "crc_nuclei"])
+    names = [*dict.fromkeys(name for models in MODELS.values() for name in models)]
+    parser.add_argument("--models", nargs="*", default=names, choices=names)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmark_explain")
     parser.add_argument("--data", type=Path, default=REAL_DATA, help="folder of real data; default: $MIL_REAL_DATA")
     parser.add_argument("--out", type=Path, help="Markdown file for the table")
@@ -109,7 +112,7 @@ def _rows(cohort: str, options: argparse.Namespace) -> Iterator[Row]:
     kinds = ("binary",) if cohort == "crc_nuclei" else tuple(ENDPOINTS)
     for kind in kinds:
         models = MODELS[kind][:2] if cohort == "crc_nuclei" else MODELS[kind]
-        for model in models:
+        for model in (name for name in models if name in options.models):
             path = options.work / f"{cohort}--{kind}--{model}.json"
             if not path.is_file():
                 score, measured = _cell(cohort, kind, model, options)

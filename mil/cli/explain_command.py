@@ -5,84 +5,87 @@ from typing import Annotated
 
 import typer
 
-from mil.cli.evaluate_command import Slides
+from mil.cli.evaluate_command import OnBad, Slides
 from mil.cli.zoo_commands import Key
 from mil.errors import ConfigError
 
 
 def explain(
-    checkpoint: Annotated[
-        str, typer.Argument(help="a checkpoint folder, a released tool, or a run: its report patients are explained")
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(
+            help="a run, whose report patients are explained; or a checkpoint folder or released tool; several "
+            "checkpoints of a tool give the mean of their maps and how far they disagree"
+        ),
     ],
     features: Annotated[Path | None, typer.Option(help="folder of feature files; a run has its own")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="folder to write: tables, maps and explain.json; default for a run: RUN/explain")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder to write; default for a run: RUN/explain")] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="single (default), contribution, attention, ...; may be given several times"),
+        typer.Option(help="single [default], contribution, integrated_gradients, shapley, leave_one_out, attention"),
     ] = None,
-    output: Annotated[
-        str | None, typer.Option(help="the only output to explain, such as a class; default: all")
-    ] = None,
-    cohort: Annotated[
-        Path | None, typer.Option(help="table with columns patient and slide: slides of a patient are scored together")
-    ] = None,
+    output: Annotated[str | None, typer.Option(help="the only output to explain, such as a class")] = None,
+    cohort: Annotated[Path | None, typer.Option(help="table with columns patient and slide")] = None,
     slides: Slides = None,
     scans: Annotated[
         Path | None, typer.Option(help="folder of the scans of the slides: maps over thumbnails, pictures of tiles")
     ] = None,
-    patients: Annotated[list[str] | None, typer.Option(help="the only patients to explain")] = None,
+    patients: Annotated[list[str] | None, typer.Option(help="the only patients to explain; several times")] = None,
     most: Annotated[
-        int | None,
-        typer.Option(min=1, help="of a run: explain no more patients, some of each kind of error"),
+        int | None, typer.Option(min=1, help="of a run: explain no more patients, some of each kind of error")
     ] = None,
-    cases: Annotated[
-        bool,
-        typer.Option("--cases", help="of a run: a page for each patient, and an index with the misses first"),
-    ] = False,
+    measure: Annotated[
+        int | None,
+        typer.Option(min=0, help="of a run: measure whether maps can be believed on so many patients [40]; 0: do not"),
+    ] = None,
+    cases: Annotated[bool, typer.Option("--cases", help="of a run: a page for each patient, misses first")] = False,
     file_format: Annotated[
         list[str] | None,
-        typer.Option("--format", help="parquet, csv, geojson, dsa, dicom, figures, top; may be given several times"),
+        typer.Option("--format", help="parquet, csv, geojson, dsa, dicom, figures, top; several times"),
     ] = None,
-    merge: Annotated[
-        bool, typer.Option("--merge", help="join neighbouring tiles of one colour step in files for QuPath")
-    ] = False,
-    top: Annotated[int, typer.Option(min=1, help="tiles with the highest and with the lowest scores to list")] = 20,
+    top: Annotated[int, typer.Option(min=1, help="top and bottom tiles that are listed")] = 20,
+    merge: Annotated[bool, typer.Option("--merge", help="join tiles of one colour step in QuPath files")] = False,
     group: Annotated[
-        int, typer.Option(min=0, help="nearest neighbours that single and leave_one_out take together with a tile")
+        int, typer.Option(min=0, help="nearest neighbours taken with a tile by single and leave_one_out")
     ] = 0,
+    permutations: Annotated[int, typer.Option(min=2, help="random orders of shapley")] = 64,
+    on_bad: OnBad = "error",
     key: Key = None,
 ) -> None:
     """Score every tile: what speaks for the prediction and what against it."""
     from mil.explain.explain_patients import Request
-    from mil.explain.methods import DEFAULT, MethodOptions
+    from mil.explain.methods import DEFAULT, MethodOptions, scorers_of
     from mil.explain.writers import FileChoices
     from mil.output_places import RUN, check_output_folder
     from mil.runs.explain_report import explain_report
     from mil.runs.explain_run import EXPLAIN, explain_checkpoint
+    from mil.runs.faithfulness_run import MOST
     from mil.zoo.predictor import load
 
     request = Request(
         methods=tuple(method or (DEFAULT,)),
         output=output,
         patients=patients,
-        options=MethodOptions(group=group),
+        options=MethodOptions(group=group, permutations=permutations),
+        on_bad=on_bad,
     )
+    scorers_of(request.methods)
     choices = FileChoices(formats=file_format, scans=scans, merge=merge, top=top)
-    if (Path(checkpoint) / RUN).is_file():
+    places = [Path(each) for each in checkpoints]
+    if len(places) == 1 and (places[0] / RUN).is_file():
         _refuse_inputs(features, cohort, slides)
         if out is not None:
-            check_output_folder(out, [Path(checkpoint), scans], EXPLAIN)
-        typer.echo(str(explain_report(Path(checkpoint), request, out, most, cases, choices)))
+            check_output_folder(out, [*places, scans], EXPLAIN)
+        measured = MOST if measure is None else measure
+        typer.echo(str(explain_report(places[0], request, out, most, cases, choices, measure=measured)))
         return
     if features is None or out is None:
-        raise ConfigError(f"{checkpoint}: is no run, expected --features and --out with a checkpoint or a tool")
-    if cases or most is not None:
-        raise ConfigError("--cases and --most: are about the report patients of a run, expected a run folder")
-    loaded = load(checkpoint, key=key).checkpoint
-    check_output_folder(out, [features, cohort, slides, scans, loaded.folder], EXPLAIN)
-    explain_checkpoint([loaded], features, out, cohort, slides, request, choices)
+        raise ConfigError(f"{checkpoints[0]}: is no run, expected --features and --out with a checkpoint or a tool")
+    if cases or most is not None or measure is not None:
+        raise ConfigError("--cases, --most and --measure: are about a run's report patients, expected a run folder")
+    loaded = [load(each, key=key).checkpoint for each in checkpoints]
+    check_output_folder(out, [features, cohort, slides, scans, *(each.folder for each in loaded)], EXPLAIN)
+    explain_checkpoint(loaded, features, out, cohort, slides, request, choices)
     typer.echo(str(out))
 
 

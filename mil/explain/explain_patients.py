@@ -19,7 +19,7 @@ from mil.explain.tile_scores import Array, ExplainedOutput, PatientScores, Slide
 from mil.features.batches import BagDataset, Draw
 from mil.features.formats import Reading
 from mil.features.store import FeatureStore
-from mil.inference.bad_slides import without_bad_slides
+from mil.inference.bad_slides import OnBad, without_bad_slides
 from mil.inference.ensemble import same_tool
 from mil.inference.predict import cohort_of, expected_geometry
 
@@ -33,12 +33,14 @@ class Request:
         output: Name of the only output to explain; None explains all.
         patients: The only patients to explain; None explains all.
         options: Of the methods.
+        on_bad: What slides that cannot be read are: an error, or left out with a warning.
     """
 
     methods: tuple[str, ...] = (DEFAULT,)
     output: str | None = None
     patients: Collection[str] | None = None
     options: MethodOptions = field(default_factory=MethodOptions)
+    on_bad: OnBad = "error"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,8 @@ def explain_patients(
     if len(checkpoints) > 1:
         same_tool(checkpoints)
     scorers = scorers_of(request.methods)
-    cohorts = [read_bags(member, features, cohort, slides, request.patients, reading) for member in checkpoints]
+    where = (features, cohort, slides, request.patients, reading, request.on_bad)
+    cohorts = [read_bags(member, *where) for member in checkpoints]
     references = [reference_of(member, cohorts[0].dataset) for member in checkpoints]
     models = [explained_model(member, at) for member, at in zip(checkpoints, references, strict=True)]
     check_output(models[0], request.output)
@@ -123,6 +126,7 @@ def read_bags(
     slides: Path | None,
     patients: Collection[str] | None = None,
     reading: Reading | None = None,
+    on_bad: OnBad = "error",
 ) -> Cohort:
     """Return the bags of the patients, as predictions of this checkpoint read them.
 
@@ -132,7 +136,7 @@ def read_bags(
     """
     expected = expected_geometry(checkpoint)
     store = FeatureStore(features, checkpoint.encoder, (), reading or checkpoint.reading, expected)
-    table, _ = without_bad_slides(cohort_of(store, cohort, slides, checkpoint), store)
+    table, _ = without_bad_slides(cohort_of(store, cohort, slides, checkpoint), store, on_bad)
     store.resolve(list(table.table["slide"])).require()
     bags = table.bags(checkpoint.manifest.data.bag)
     if patients is not None:

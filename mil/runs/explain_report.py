@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mil import files
@@ -14,6 +15,8 @@ from mil.explain.tile_scores import PatientScores
 from mil.explain.writers import ExplanationFiles, FileChoices
 from mil.report.figures.style import save, styled
 from mil.runs.describe import EXPLANATION, add_explanation
+from mil.runs.faithfulness_run import MOST as MEASURED
+from mil.runs.faithfulness_run import run_faithfulness
 from mil.runs.run import Run, open_run
 from mil.runs.run_cases import (
     CASES,
@@ -27,6 +30,8 @@ from mil.runs.run_cases import (
 from mil.study.source import source_of
 
 logger = logging.getLogger(__name__)
+ALSO_MEASURED = ("contribution", "attention")
+"""Methods that are measured in any case, as far as the model has them: a card says which map can be believed."""
 
 
 def explain_report(
@@ -37,6 +42,8 @@ def explain_report(
     cases: bool = False,
     choices: FileChoices | None = None,
     faithfulness: Faithfulness | None = None,
+    *,
+    measure: int = MEASURED,
 ) -> Path:
     """Explain report patients of a run and write tables, `explain.json` and, on request, a page for each.
 
@@ -53,7 +60,8 @@ def explain_report(
         most: Explain no more patients, some of each verdict; None explains all.
         cases: Whether pages are written.
         choices: Which files for other programs are written, and where the scans are.
-        faithfulness: What was measured of the methods.
+        faithfulness: What was measured of the methods; None measures it.
+        measure: Measure how far the maps can be believed on no more report patients; 0 measures nothing.
 
     Raises:
         ConfigError: if the folder holds no finished run.
@@ -65,6 +73,8 @@ def explain_report(
     patients = telling_patients({name: answered[name] for name in chosen}, len(chosen) if most is None else most)
     record = _Record(telling_patients({name: answered[name] for name in patients}, MOST))
     truth = None if run.config is None or not run.simulated else source_of(run.config).truth
+    if faithfulness is None and measure:
+        faithfulness = run_faithfulness(run, replace(request, methods=(*request.methods, *ALSO_MEASURED)), measure)
     place.mkdir(parents=True, exist_ok=True)
     with (choices or FileChoices()).files(place) as tables:
         explained = record.passing(explained_patients(run, patients, request), tables)
