@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mil.errors import ConfigError
+from mil.files import special_kind
 
 LARGEST = 1 << 20
 """Largest file in bytes; the configurations of the zoo have less than 10 KB."""
@@ -29,6 +30,8 @@ def read_yaml(path: Path) -> object:
         ConfigError: The file cannot be read, is larger than `LARGEST` or deeper than `DEEPEST`, has an alias, which a
             few bytes can blow up to any size, or is no yaml.
     """
+    if (kind := special_kind(path)) is not None:
+        raise ConfigError(f"{path}: cannot be read: it is {kind}, expected a yaml file")
     try:
         with path.open("rb") as file:
             raw = file.read(LARGEST + 1)

@@ -13,6 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mil import files
+from mil.errors import ConfigError, FeatureError
+from mil.features.containers import hdf5
+from mil.yaml_files import read_yaml
 
 
 def test_write_creates_the_folder_and_no_other_file(tmp_path: Path) -> None:
@@ -94,3 +97,17 @@ def test_list_of_numbers_takes_one_line(tmp_path: Path) -> None:
     text = path.read_text()
     assert '"curve": [0.1, 0.2, 0.3],\n' in text
     assert '"n": 1\n' in text
+
+
+def test_pipes_are_refused_at_once_and_temporary_files_are_cleaned(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.h5")
+    os.mkfifo(tmp_path / "a.yaml")
+    with pytest.raises(FeatureError, match="it is a pipe, expected a file"), hdf5.opened(tmp_path / "a.h5"):
+        pass
+    with pytest.raises(ConfigError, match="it is a pipe, expected a yaml file"):
+        read_yaml(tmp_path / "a.yaml")
+    unrelated = tmp_path / ".predictions.csv"
+    for path in (tmp_path / ".predictions.csv.abcd1234", unrelated):
+        path.write_text("scores")
+    files.clean(tmp_path)
+    assert [path.name for path in tmp_path.glob(".*")] == [unrelated.name]

@@ -6,6 +6,7 @@ trained the model: the run's own predictions and those of a fresh process on the
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from mil.cohort.gdc_names import named_as_files
 from mil.cohort.slide_resolutions import slide_mpps
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import CheckpointError
-from mil.features.batches import BagDataset, loader
+from mil.features.batches import BagDataset, loader, reading
 from mil.features.formats import Reading
 from mil.features.geometry import Expected
 from mil.features.store import FeatureStore
@@ -30,9 +31,10 @@ from mil.findings import log_warnings
 from mil.fitted.withholding import RowBags
 from mil.inference.bad_slides import OnBad, naming_the_option, with_skipped, without_bad_slides
 from mil.inference.provenance import ORIGIN_FILE, origin
+from mil.memory import enough_for
 from mil.models.mil_model import MILModel, Output
 from mil.slide_names import file_stem
-from mil.tables import csv_text
+from mil.tables import csv_text, listed
 
 Watch = Callable[[int, Bags, Output], object]
 
@@ -43,13 +45,31 @@ def device() -> torch.device:
 
 
 def outputs(model: MILModel, dataset: BagDataset, workers: int = 0) -> Iterator[tuple[int, Bags, Output]]:
-    """Each bag of the dataset with what the model says of it, in order."""
+    """Each bag of the dataset with what the model says of it, in order.
+
+    Raises:
+        ResourceError: Memory ran out; with the bag that needed it. Or a reading process was killed.
+    """
     place = device()
     model = model.to(place).eval()
     with torch.inference_mode():
-        for batch in loader(dataset, workers=workers):
-            bags = batch.bags.to(place).cast(torch.float32)
-            yield int(batch.place), bags, model(bags)
+        batches, count = iter(loader(dataset, workers=workers)), 0
+        while True:
+            with reading(), enough_for(partial(_described, dataset, count)):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                bags = batch.bags.to(place).cast(torch.float32)
+                output = model(bags)
+            yield int(batch.place), bags, output
+            count += 1
+
+
+def _described(dataset: BagDataset, index: int) -> str:
+    """Return the slides of a bag with their size, for a message."""
+    headers = [dataset.store.header(slide) for slide in dataset.slides[index]]
+    tiles = sum(header.tiles for header in headers)
+    return f"slides {listed(list(dataset.slides[index]))} ({tiles} tiles, {headers[0].width} wide)"
 
 
 def logits(model: MILModel, dataset: BagDataset, workers: int = 0, watch: Watch | None = None) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mil import files
 from mil.errors import ConfigError
 from mil.simulation.clinical_variables import DEFAULT, ClinicalVariable, parse
 from mil.simulation.layouts import EXTENT, LAYOUTS, TABLES, require
@@ -25,6 +26,8 @@ from mil.tables import SIMULATED_COLUMN, csv_text
 GENERATOR = 3
 """Version of the generative model: a change of it makes cached cohorts anew."""
 
+_BEGUN = ".unfinished"
+"""Marks a folder whose simulation has not ended."""
 _LATER = {"contrast": 1.0, "clinical": None}
 """Parameters that came later, and what every cohort before them had: that is no part of a cached cohort's name."""
 
@@ -115,10 +118,35 @@ def write(simulation: Simulation, folder: Path) -> None:
 
     Raises:
         ConfigError: The folder is not empty, or libraries of the layout are not installed.
+        OSError: The disk is full, or the folder cannot be written; it is empty again, so that the call can be repeated.
     """
     require(simulation.layout)
+    begun = folder / _BEGUN
+    if begun.is_file():  # an earlier process was killed here, or the disk was full
+        _clear(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: something is there already, a new or empty folder expected")
+    folder.mkdir(parents=True, exist_ok=True)
+    begun.touch()
+    try:
+        with files.writing(folder):
+            _write_cohort(simulation, folder)
+    except BaseException:
+        _clear(folder)
+        raise
+    begun.unlink()
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an unfinished simulation has written; the folder was empty before, but for its mark."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _write_cohort(simulation: Simulation, folder: Path) -> None:
     patients = draw_patients(simulation)
     for name in ("features", "phenotypes"):
         (folder / name).mkdir(parents=True, exist_ok=True)

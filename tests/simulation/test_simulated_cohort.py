@@ -265,6 +265,26 @@ def test_a_cohort_that_fails_half_way_leaves_nothing_in_the_cache(
     assert not [*tmp_path.iterdir()]
 
 
+def test_a_simulation_that_met_a_full_disk_or_was_killed_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(simulated_cohort, "_write_truth", full)
+        with pytest.raises(OSError, match="No space") as raised:
+            write(SMALL, tmp_path / "new")
+    assert raised.value.filename == str(tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "new" / simulated_cohort._BEGUN).touch()  # as after kill -9
+    (tmp_path / "new" / "features").mkdir()
+    write(SMALL, tmp_path / "new")
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        *("cohort.csv", "features", "phenotypes", "truth.csv")
+    ]
+
+
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ConfigError, match="something is there already"):

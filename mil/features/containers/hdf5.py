@@ -19,6 +19,7 @@ from torch import Tensor
 from mil.errors import FeatureError
 from mil.features.containers import matrices
 from mil.features.containers.matrices import RATIO, RefusalError
+from mil.files import special_kind
 
 os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")  # read when the library starts: no file gets a plug-in loaded
 
@@ -54,6 +55,8 @@ def opened(path: Path, bulk: bool = False) -> Iterator[File]:
         FeatureError: The file is broken, or holds what is not allowed.
     """
     try:
+        if (kind := special_kind(path)) is not None:  # opening a pipe waits for ever
+            raise RefusalError(f"it is {kind}, expected a file")
         with File(path) as file:
             if file.id.get_create_plist().get_sizes() != (8, 8):
                 raise RefusalError("offsets and lengths are not of 8 bytes, as HDF5 writes them")
