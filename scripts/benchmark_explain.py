@@ -48,11 +48,11 @@ from mil.study.compose import compose
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = Path(os.environ.get("MIL_REAL_DATA", "real_data"))
 SIGNALS = ("regional", "diffuse", "sparse")
-ENDPOINTS = {"binary": "msi-crc", "value": "hrd-breast", "survival": "surv-crc"}
+ENDPOINTS = {"binary": "msi-crc", "hrd": "hrd-breast", "survival": "surv-crc"}
 """Tools whose endpoint and simulated target are taken."""
 MODELS = {
     "binary": ("abmil_gated", "additive", "max", "transformer"),
-    "value": ("abmil_gated",),
+    "hrd": ("abmil_gated",),
     "survival": ("abmil_gated",),
 }
 SIZES = {"embed_dim": 64, "attention_dim": 32, "hidden_dim": 64, "heads": 4}
@@ -204,37 +204,29 @@ def _crc(folder: Path) -> Data:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    heads = (
-        "data",
-        "endpoint",
-        "model",
-        "its score",
-        "map",
-        "AUROC against true tiles",
-        "oracle's",
-        "gain over random order",
-        "after new weights",
-    )
-    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
-    for row in rows:
-        for each in sorted(row.measured.maps, key=lambda each: -((each.telling and each.telling.value) or 0)):
-            cells = (
-                row.cohort,
-                row.endpoint,
-                row.model,
-                row.score,
-                each.method,
-                *map(_shown, (each.telling, each.telling_oracle, each.srg, each.randomised)),
-            )
+    """Return two tables with a row for each model on each cohort: AUROC against the true tiles, and the gain."""
+    parts = []
+    for title, name in (("AUROC of the map against the true tiles", "telling"), ("Gain over a random order", "srg")):
+        heads = ("data", "endpoint", "model", "its score", "n", *scorers(), *(["oracle"] if name == "telling" else []))
+        lines = [f"{title}, mean over n patients (95% interval):", "", f"| {' | '.join(heads)} |"]
+        lines.append(f"|{' --- |' * len(heads)}")
+        for row in rows:
+            maps = {each.method: each for each in row.measured.maps}
+            values = [getattr(maps[method], name) if method in maps else None for method in scorers()]
+            if name == "telling":
+                values.append(next(iter(maps.values())).telling_oracle)
+            n = max(value.counts["n"] for value in values if value is not None)
+            cells = (row.cohort, row.endpoint, row.model, row.score, str(n), *map(_shown, values))
             lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
 
 
 def _shown(estimate: Estimate | None) -> str:
     if estimate is None or estimate.value is None:
         return "–"
     interval = "" if estimate.low is None or estimate.high is None else f" ({estimate.low:.2f} to {estimate.high:.2f})"
-    return f"{estimate.value:.2f}{interval}, n {estimate.counts['n']}"
+    return f"{estimate.value:.2f}{interval}"
 
 
 def _timed() -> str:
