@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 CATEGORIES = ("workflow", "biomarker", "outcome", "response")
 """Categories of the tools that are released; examples have other ones."""
 OPTIONS = ("split=holdout", "split.report=0.4", "trainer.enable_progress_bar=false", "data.workers=0")
-EXPLAINED = ("--most", "6", "--format", "csv")
+EXPLAINED = ("--most", "6", "--measure", "24", "--format", "csv")
 """Options of the explanation from which the maps in report and card are drawn."""
 SMALL = {"embed_dim": 128, "attention_dim": 64}
 """Options of the models that have them; small, since simulated features are 128 wide and git stores the weights."""

@@ -74,7 +74,12 @@ def explain_report(
     record = _Record(telling_patients({name: answered[name] for name in patients}, MOST))
     truth = None if run.config is None or not run.simulated else source_of(run.config).truth
     if faithfulness is None and measure:
-        faithfulness = run_faithfulness(run, replace(request, methods=(*request.methods, *ALSO_MEASURED)), measure)
+        faithfulness = run_faithfulness(
+            run, replace(request, methods=tuple(dict.fromkeys((*request.methods, *ALSO_MEASURED)))), measure
+        )
+    if cases and faithfulness is not None:  # a page shows every map of which is known whether it can be believed
+        measured = [each.method for each in faithfulness.maps]
+        request = replace(request, methods=tuple(dict.fromkeys((*request.methods, *measured))))
     place.mkdir(parents=True, exist_ok=True)
     with (choices or FileChoices()).files(place) as tables:
         explained = record.passing(explained_patients(run, patients, request), tables)

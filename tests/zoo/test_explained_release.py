@@ -105,11 +105,15 @@ def test_maps_of_real_patients_stay_where_they_are(real_run: Path, tmp_path: Pat
 
 
 def test_the_command_explains_a_run_and_refuses_inputs_of_its_own(mil: Mil, crc_run: Path, tmp_path: Path) -> None:
-    done = mil("explain", crc_run, "--out", tmp_path / "out", "--cases", "--most", "2", "--format", "csv")
+    done = mil(
+        "explain", crc_run, "--out", tmp_path / "out", "--cases", "--most", "2", "--measure", "3", "--format", "csv"
+    )
     assert done.code == 0, done.err
     assert done.out.strip().endswith("index.html")
     assert (tmp_path / "out" / EXPLAIN).is_file()
-    assert (tmp_path / "out" / "tiles.csv").is_file()
+    assert "attention:MSI-H" in (tmp_path / "out" / "tiles.csv").read_text(encoding="utf-8").splitlines()[0]
+    (page, *_) = (path for path in (tmp_path / "out" / "cases").glob("*.html") if path.stem != "index")
+    assert "Gain over a random order" in page.read_text(encoding="utf-8")
     assert not (crc_run / EXPLANATION).exists()
     refused = mil("explain", crc_run, "--features", tmp_path)
     assert refused.code != 0

@@ -172,8 +172,7 @@ def _by_sentence(case: Case, method: str) -> dict[str, list[str]]:
     """Return what is to be believed of a method, with the outputs that a sentence is about; none if about all."""
     names: dict[str, list[str]] = {}
     for output in case.scores.outputs:
-        belief = case.belief(method, output.name)
-        names.setdefault(" ".join(filter(None, (belief.sentence, belief.numbers))), []).append(output.name)
+        names.setdefault(case.belief(method, output.name).sentence, []).append(output.name)
     return names if len(names) > 1 else {sentence: [] for sentence in names}
 
 

@@ -23,7 +23,7 @@ LEVELS = 11
 """Colours of a scale, few so that the picture stays small."""
 PIXELS = 200
 _TUMOUR, _REST, _CARRIES = "#9fb4c7", "#dddddd", "#d55e00"
-_SIDE, _TITLE, _FOOT, _GAP = 1.95, 0.72, 0.62, 0.12
+_SIDE, _TITLE, _FOOT, _GAP = 1.95, 0.85, 0.62, 0.12
 """Inches of a map, of its title, below the maps, and between maps."""
 _LETTERS = 34
 _TUMOUR_NAME = "tumour"
@@ -81,7 +81,7 @@ def _heading(case: Case, called: bool) -> str:
         call = case.calls[0]
         answer = f"called {call.call}" if call.call else call.number_name
         lines.append(f"{answer} ({minus(call.number)})" if call.number else answer)
-        lines += [f"truly {call.truth}: {call.verdict.value}"] if call.truth else []
+        lines += [f"truly {call.truth}", call.verdict.value] if call.truth else []
     if len(case.scores.outputs) > 1:
         lines.append(f"map for {case.scores.outputs[case.first_output].name}")
     return "\n".join(in_lines(line, _LETTERS, most=1) for line in lines)
