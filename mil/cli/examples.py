@@ -58,8 +58,8 @@ EXAMPLES = {
         "mil predict runs/a/fold_0/checkpoint runs/a/fold_1/checkpoint --features features/ --out scores.csv",
     ),
     "federate": (
-        "mil federate tool=msi-crc",
-        "mil federate tool=msi-crc federation.sites=[berlin/,paris/]",
+        "mil federate tool=msi-crc split=holdout experiment=quick simulation.sites=3",
+        "mil federate tool=msi-crc split=holdout federation.sites=[north/,south/,west/] federation.algorithm=exact",
     ),
     "explain": (
         "mil explain msi-crc --features features/ --out explained/",

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from mil import files
 from mil.cohort.clinical_table import Cohort
 from mil.errors import ConfigError, FeatureError
+from mil.features.fingerprints import Fingerprint
 from mil.features.formats import Header, Slide
 from mil.features.store import FeatureStore
 from mil.federation.coordinator import Coordinator
@@ -60,7 +61,7 @@ def federate(config: RunConfig, options: FederationOptions, folder: Path) -> Fed
         return _each_alone(config, options, sources, folder)
     if options.algorithm == "pooled":
         sources = [pooled(config, sources)]
-        options = options.model_copy(update={"secure": False})
+        options = options.model_copy(update={"secure": False, "minimum": 1, "quorum": None})
     run = _run_over(config, options, sources, folder)
     section = run.run()
     if options.leave_one_site_out:
@@ -176,6 +177,14 @@ class JoinedStore:
         """Return the header of a slide."""
         store, name = self._place(slide)
         return store.header(name)
+
+    def fingerprints(self, slides: Iterable[str]) -> dict[str, Fingerprint]:
+        """Return what shows later whether the slides are the same."""
+        prints = dict[str, Fingerprint]()
+        for slide in slides:
+            store, name = self._place(slide)
+            prints[slide] = store.fingerprints([name])[name]
+        return prints
 
     def valid_headers(self, slides: Iterable[str]) -> dict[str, Header]:
         """Return the headers of slides."""

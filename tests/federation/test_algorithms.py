@@ -1,0 +1,166 @@
+"""Averages of weights: every algorithm, every endpoint and every model; what each refuses, with its reason."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from mil import config as conf
+from mil.endpoints.classification import Binary
+from mil.errors import ConfigError
+from mil.federation.bag_gradients import vector
+from mil.federation.federation_options import FederationOptions
+from mil.federation.privacy_budget import check_noise, epsilon
+from mil.federation.site_training import train_at_site
+from mil.federation.synthesis import synthesis, unlike_sites
+from mil.report.sections.federation import SiteResult
+from mil.stats.estimate import Estimate
+from mil.study import build
+from tests.federation.hospitals import config_of, federated, options_of
+
+PLAIN = ("model=abmil", "model.dropout=0.0", "model.embed_dim=8", "model.attention_dim=4", "trainer.max_epochs=2")
+SGD = ("optimizer=sgd", "optimizer.momentum=0.0")
+TOOLS = (
+    "binary",
+    "multiclass",
+    "multilabel",
+    "ordinal",
+    "regression",
+    "survival",
+    "survival_discrete",
+    "survival_weibull",
+    "competing_risks",
+    "several",
+)
+AVERAGES = ("fedavg", "fedprox", "scaffold", "fedadam")
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("algorithm", ["fedavg", "scaffold"])
+def test_every_endpoint_is_trained_by_averages(tool: str, algorithm: str) -> None:
+    words = SGD if algorithm == "scaffold" else ()
+    federation = federated(config_of(tool, *PLAIN, *words), options_of(algorithm=algorithm, secure=True))
+    training = federation.training()
+    start = vector(training.model)
+    progress = training.run()
+    assert progress.epoch == len(progress.select_loss) == 2
+    assert np.isfinite(progress.weights).all()
+    assert np.abs(progress.weights - start).max() > 0
+
+
+@pytest.mark.parametrize("name", conf.choices("model"))
+def test_every_model_is_trained_by_averages(name: str) -> None:
+    config = config_of("binary", f"model={name}", "trainer.max_epochs=1")
+    progress = federated(config, options_of(algorithm="fedavg")).training().run()
+    assert np.isfinite(progress.weights).all()
+
+
+def test_fedavg_is_the_mean_of_the_sites_weights_by_their_bags() -> None:
+    config = config_of("binary", *PLAIN, "trainer.max_epochs=1")
+    federation = federated(config, options_of(algorithm="fedavg"))
+    training = federation.training()
+    start, expected, bags = vector(training.model), np.zeros(0), 0
+    for _, hospital in sorted(federation.hospitals.items()):
+        data = hospital.folds[0].fold.data["train"]
+        model = copy.deepcopy(training.model)
+        update = train_at_site(config, model, federation.setup.endpoint, data, start, epochs=range(1), all_epochs=1)
+        expected = len(data) * vector(model) + (expected if len(expected) else 0)
+        bags += len(data)
+        assert update.steps == -(-len(data) // config.data.batch_bags)
+    np.testing.assert_allclose(training.run().weights, expected / bags, rtol=0, atol=1e-6)
+
+
+def test_fedprox_pulls_to_the_common_weights_and_fedadam_takes_steps_of_its_own() -> None:
+    config = config_of("binary", *PLAIN, "trainer.max_epochs=4", "optimizer.lr=0.05")
+    moved = {}
+    for algorithm, options in (("fedavg", {}), ("fedprox", {"mu": 50.0}), ("fedadam", {"server_lr": 0.01})):
+        training = federated(config, options_of(algorithm=algorithm, local_epochs=2, **options)).training()
+        start = vector(training.model)
+        progress = training.run()
+        moved[algorithm] = np.linalg.norm(progress.weights - start)
+        assert len(progress.select_loss) == 2
+    assert moved["fedprox"] < 0.9 * moved["fedavg"]
+    assert moved["fedadam"] <= 2 * 0.01 * 10 * np.sqrt(len(start))  # two steps, at most some times the rate each
+    assert len(set(moved.values())) == 3
+
+
+def test_control_variates_of_scaffold_sum_to_the_common_one() -> None:
+    config = config_of("binary", *PLAIN, *SGD)
+    federation = federated(config, options_of(algorithm="scaffold"))
+    progress = federation.training().run()
+    controls = [hospital.folds[0].control for hospital in federation.hospitals.values()]
+    assert progress.control is not None
+    np.testing.assert_allclose(np.mean([control for control in controls if control is not None], 0), progress.control)
+    assert np.abs(progress.control).max() > 0
+
+
+def test_scaffold_refuses_another_optimizer() -> None:
+    with pytest.raises(ConfigError, match=r"scaffold: .* found torch.optim.Adam"):
+        federated(config_of("binary", *PLAIN), options_of(algorithm="scaffold")).training()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"algorithm": "fedavgg"}, "federation.algorithm=fedavgg, expected"),
+        ({"minimun": 3}, "option 'federation.minimun' does not exist, did you mean 'federation.minimum'"),
+        ({"minimum": 0}, "federation.minimum=0"),
+        ({"noise": 1.0}, "federation.noise is in multiples of federation.clip"),
+        ({"clip": 1.0, "algorithm": "fedavg"}, "expected algorithm=exact"),
+    ],
+)
+def test_options_out_of_range_are_refused(values: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        FederationOptions.parse(values)
+
+
+def test_clipping_bounds_what_one_bag_adds() -> None:
+    config = config_of("binary", *PLAIN, "data.whole_cohort=true")
+    federation = federated(config, options_of(clip=1e-3))
+    facts = {"fold": 0, "epoch": 0, "step": 0, "steps": 1}
+    weights = federation.training().progress.weights
+    sums = federation.coordinator.total("loss sums", {}, facts).arrays
+    bags = float(sums["bags"][0])
+    arrays = {"weights": weights, "call 0": sums["call 0"]}
+    clipped = federation.coordinator.total("gradient", arrays, {**facts, "bags": bags}).arrays["gradient"]
+    assert 0 < np.linalg.norm(clipped) <= 1e-3
+    for seed, hospital in enumerate(federation.hospitals.values()):
+        hospital.options = options_of(clip=1e-3, noise=2.0)
+        hospital.rng = np.random.default_rng(seed)
+    noisy = federation.coordinator.total("gradient", arrays, {**facts, "bags": bags}).arrays["gradient"]
+    assert np.std(noisy - clipped) == pytest.approx(2e-3 / bags, rel=0.2)
+
+
+def test_noise_has_an_epsilon_where_one_patient_is_bounded() -> None:
+    pytest.importorskip("dp_accounting", reason="needs the extra federated")
+    few, many = epsilon(1.0, 1, 1e-5), epsilon(1.0, 20, 1e-5)
+    assert 4 < few < 5.5  # the analytic value of one Gaussian mechanism is 4.4
+    assert many > few > epsilon(4.0, 1, 1e-5)
+
+
+def test_noise_is_refused_where_patients_are_compared_or_have_several_bags() -> None:
+    options = options_of(clip=1.0, noise=1.0)
+    config = config_of("survival", *PLAIN)
+    with pytest.raises(ConfigError, match="compares patients"):
+        check_noise(config, options, build.endpoint(config))
+    with pytest.raises(ConfigError, match=r"expected data\.bag=patient"):
+        check_noise(config_of("binary", *PLAIN, "data.bag=slide"), options, Binary())
+
+
+def result(site: str, value: float, half: float = 0.05) -> SiteResult:
+    estimate = Estimate(value=value, low=value - half, high=min(value + half, 0.999), counts={"n": 60})
+    return SiteResult(site=site, train=60, select=20, report=60, metrics={"auroc": estimate})
+
+
+def test_sites_are_pooled_by_random_effects_and_a_label_flipped_one_is_named() -> None:
+    alike = [result("north", 0.82), result("east", 0.85), result("south", 0.84)]
+    [row] = synthesis(alike)
+    assert row.sites == 3
+    assert row.estimate.low is not None
+    assert row.estimate.high is not None
+    assert row.predicted_low <= row.estimate.low < 0.84 < row.estimate.high <= row.predicted_high
+    assert not list(unlike_sites(alike, "auroc"))
+    [sentence] = unlike_sites([*alike, result("west", 0.2)], "auroc")
+    assert sentence.startswith("Site west: auroc 0.200")
+    assert "its labels are wrong" in sentence
+    assert not list(synthesis(alike[:2]))  # two sites do not show how much sites differ
