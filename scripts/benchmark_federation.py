@@ -77,7 +77,7 @@ def brca(folder: Path, words: Sequence[str]) -> pd.DataFrame:
     table = pd.read_csv(folder / "fed_tcga_brca.csv", index_col="pid")
     split = pd.read_csv(folder / "fed_tcga_brca_train_test_split.csv", index_col="pid")
     table = table.join(split, how="inner")
-    features = [name for name in table if name not in ("T", "E", "fold", "fold2")]
+    features = [str(name) for name in table if name not in ("T", "E", "fold", "fold2")]
     table["site"] = "region-" + table["fold2"].str.extract(r"(\d+)$")[0]
     table[["T", "E"]] = table[["T", "E"]].astype(float).map(lambda value: f"{value:g}")
     rows = []
@@ -192,7 +192,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("mil").setLevel(logging.WARNING)
     table = brca(given.data, given.words) if given.study == "brca" else simulated(given.words)
-    heads = list(table)
+    heads = [str(name) for name in table]
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     for row in table.itertuples(index=False):
         print("| " + " | ".join(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row) + " |")

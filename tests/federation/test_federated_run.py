@@ -9,7 +9,7 @@ import pytest
 from mil import checkpoint
 from mil.report.report_files import read_report
 from mil.report.sections.federation import Federation
-from mil.runs.fit_run import CONFIG
+from mil.runs.run_inputs import CONFIG
 from mil.study.compose import read_config
 from tests.conftest import Mil, as_real
 
