@@ -22,7 +22,7 @@ _MEANING = (
 )
 
 
-ON_CARD = 3
+ON_CARD = 2
 """Outputs whose maps a card lists."""
 
 
