@@ -14,6 +14,7 @@ FOLDERS = ("mil", "conf", "docs", "scripts", "tests")
 
 def named_paths(text: str) -> set[str]:
     """Return the repository paths named in a text, without those with a placeholder such as `read_<name>.py`."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)  # commands make folders of their own
     paths = re.findall(rf"(?<![\w/.-])((?:{'|'.join(FOLDERS)})/[\w./-]*)(.?)", text)
     return {path.rstrip(".") for path, following in paths if following not in ("<", "*")}
 

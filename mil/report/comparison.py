@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mil.errors import PredictionsError
 from mil.report.evaluation import Evaluation
-from mil.report.metric_intervals import areas
+from mil.report.metric_intervals import areas, span
 from mil.report.paired_difference import CORRECTED, FOR_MODELS, exact_difference, for_the_method, judged, shown_sign
 from mil.report.paired_tests import AreaTest, DecisionTest, area_tests, call_tests
 from mil.report.schema import Estimate, Model, Number
@@ -69,6 +69,8 @@ class ScoredModel:
     """the patients of each fold, in order of the folds"""
     shortage: str | None
     """why there are too few patients for a verdict"""
+    largest: float
+    """the largest difference that there can be"""
 
     def minus(self, subtrahend: "ScoredModel", counts: Mapping[str, int]) -> Estimate:
         """Return the difference, with the interval and the test that answer its question."""
@@ -79,9 +81,9 @@ class ScoredModel:
         if reason or self.ratio is None or subtrahend.ratio is None:
             return judged(trained, None, reason)
         if self.partition == subtrahend.partition:
-            return judged(trained, self.ratio)
+            return judged(trained, self.ratio, largest=self.largest)
         means = (fold_mean(self.sampled.folds, self.ratio), fold_mean(subtrahend.sampled.folds, subtrahend.ratio))
-        return for_the_method(unpaired(*means), trained)
+        return for_the_method(unpaired(*means), trained, self.largest)
 
 
 def scored_models(
@@ -104,7 +106,12 @@ def scored_models(
         models.append(
             {
                 name: ScoredModel(
-                    metric, area_of.get(name), evaluation.fold_ratio, partition, shortage(endpoint, of_model, name)
+                    metric,
+                    area_of.get(name),
+                    evaluation.fold_ratio,
+                    partition,
+                    shortage(endpoint, of_model, name),
+                    span(name),
                 )
                 for name, metric in metrics.items()
             }

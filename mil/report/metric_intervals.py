@@ -132,6 +132,12 @@ def area_estimate(area: delong.Area, metric: Estimate) -> Estimate:
     return estimate.model_copy(update={"folds": metric.folds})
 
 
+def span(name: str) -> float:
+    """Return the largest difference that two values of a metric can have; infinite where it has no ends."""
+    least, most = RANGES.get(name, _SHARE)
+    return most - least
+
+
 def for_method(metric: Estimate, ratio: float | None, name: str) -> Estimate:
     """Return a metric of several folds with the interval for the method as its second.
 

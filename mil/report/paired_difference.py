@@ -6,13 +6,14 @@ Bengio's corrected test over folds, with the interval for the trained models as 
 apart in 10 to 16% of data sets where the models of five folds are taken as fixed, see `docs/coverage.md`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from mil.report.evaluation import Evaluation
-from mil.report.metric_intervals import areas
+from mil.report.metric_intervals import areas, span
 from mil.report.schema import Bounds, Estimate
 from mil.report.verdict_minimum import shortage
 from mil.stats import delong
@@ -42,7 +43,7 @@ def paired_differences(
     ours, theirs = areas(endpoint, folds), areas(endpoint, others)
     exact = {name: exact_difference(area, theirs[name], differences[name]) for name, area in ours.items()}
     return {
-        name: judged(exact.get(name, estimate), evaluation.fold_ratio, shortage(endpoint, folds, name))
+        name: judged(exact.get(name, estimate), evaluation.fold_ratio, shortage(endpoint, folds, name), span(name))
         for name, estimate in differences.items()
     }
 
@@ -57,7 +58,7 @@ def exact_difference(ours: delong.Area, theirs: delong.Area, bootstrap: Estimate
     return exact.model_copy(update={"counts": bootstrap.counts, "folds": bootstrap.folds})
 
 
-def judged(trained: Estimate, ratio: float | None, reason: str | None = None) -> Estimate:
+def judged(trained: Estimate, ratio: float | None, reason: str | None = None, largest: float = math.inf) -> Estimate:
     """Return a difference with the interval and p value that answer its question.
 
     Args:
@@ -65,6 +66,8 @@ def judged(trained: Estimate, ratio: float | None, reason: str | None = None) ->
         ratio: Patients that a fold reports over those its model was fitted to; None where the question is about the
             trained models.
         reason: Why there are too few patients for a verdict.
+        largest: The largest difference that there can be; with two folds Student's t has one degree of freedom, and its
+            interval would go far beyond.
     """
     if trained.value is None:
         return trained
@@ -73,10 +76,10 @@ def judged(trained: Estimate, ratio: float | None, reason: str | None = None) ->
     if ratio is None:
         return trained.model_copy(update={"method": f"{trained.method}; {FOR_MODELS}"})
     values = [np.nan if value is None else value for value in trained.folds]
-    return for_the_method(fold_mean(values, ratio), trained)
+    return for_the_method(fold_mean(values, ratio), trained, largest)
 
 
-def for_the_method(mean: FoldMean, trained: Estimate) -> Estimate:
+def for_the_method(mean: FoldMean, trained: Estimate, largest: float = math.inf) -> Estimate:
     """Return the difference with the corrected interval over folds, that for the trained models as its second.
 
     Metrics that pool folds keep their value; the interval lies about it.
@@ -85,6 +88,7 @@ def for_the_method(mean: FoldMean, trained: Estimate) -> Estimate:
     low, high = mean.bounds(trained.level)
     if not np.isfinite(low):
         return without_verdict(trained, "fewer than two folds define it, or they do not vary")
+    low, high = max(low, -largest), min(high, largest)
     second = None
     if trained.low is not None and trained.high is not None:
         second = Bounds(low=trained.low, high=trained.high, method=f"{trained.method}; {FOR_MODELS}")

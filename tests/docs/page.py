@@ -58,17 +58,26 @@ def run(block: Block, names: dict[str, object]) -> str:
         with contextlib.redirect_stdout(output):
             exec(compile(block.code, "page", "exec"), names)
         return output.getvalue()
-    for line in block.code.replace("\\\n", " ").splitlines():
-        words = shlex.split(line, comments=True)
+    for line in _commands(block.code):
+        words = [] if "<<" in line else shlex.split(line, comments=True)
         if words[:1] == ["cd"]:
             os.chdir(words[1])
         elif words[:1] == ["mil"] and not {">", "|", "&&"} & set(words):
             output.write(_mil(words[1:]))
-        elif words:
+        elif line.strip():
             done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{line}\n{done.stderr}"
             output.write(done.stdout)
     return output.getvalue()
+
+
+def _commands(code: str) -> Iterator[str]:
+    """The commands of a block: lines, joined where they end with a backslash or hold the text that a command reads."""
+    lines = iter(code.replace("\\\n", " ").splitlines())
+    for line in lines:
+        end = re.search(r"<<'(\w+)'", line)
+        held = [] if end is None else iter(lambda: next(lines), end[1])
+        yield "\n".join([line, *held, *([end[1]] if end else [])])
 
 
 def _mil(words: list[str]) -> str:

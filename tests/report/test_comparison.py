@@ -14,8 +14,10 @@ from mil.endpoints.survival import Cox
 from mil.errors import PredictionsError
 from mil.report.comparison import Comparison, adjusted, compare
 from mil.report.evaluation import Evaluation
-from mil.report.metric_intervals import areas
+from mil.report.metric_intervals import areas, span
+from mil.report.paired_difference import judged
 from mil.report.paired_tests import mcnemar
+from mil.report.schema import Estimate
 from mil.stats import delong
 from mil.stats.bootstrap_intervals import difference
 from mil.stats.multiple_tests import holm
@@ -256,3 +258,14 @@ def test_intervals_of_differences_cover_the_truth_whatever_the_folds() -> None:
     assert 0.89 <= covered[False] / 150 <= 0.98
     assert 0.91 <= exact / 300 <= 0.98
     assert 0.92 <= paired / 300 <= 0.99
+
+
+def test_a_difference_over_two_folds_ends_where_differences_of_the_metric_do() -> None:
+    trained = Estimate(value=-0.167, low=-0.4, high=0.1, folds=[-0.5, 0.166], method="DeLong")
+    wide = judged(trained, 1.0)
+    assert wide.low is not None
+    assert wide.low < -2, "one degree of freedom"
+    ended = judged(trained, 1.0, largest=span("auroc"))
+    assert (ended.low, ended.high) == (-1.0, 1.0)
+    assert ended.p == wide.p
+    assert (span("auroc"), span("qwk"), span("r2")) == (1.0, 2.0, float("inf"))
