@@ -622,8 +622,8 @@ def hazards(rng: np.random.Generator, n: int, folds: int) -> Truths:
     evaluations = [_evaluation(table.assign(log_hazard=score), Cox()) for score in scores]
     difference = paired_differences(evaluations[0], evaluations[1].folds)["c_index"]
     useless = table.assign(log_hazard=rng.normal(size=n))
-    train = useless.assign(role="train", patient=[f"t{at}" for at in range(n)], log_hazard=rng.normal(size=n))
-    both = pd.concat([useless, train], ignore_index=True)
+    trained = useless.assign(role="train", patient=[f"t{at}" for at in range(n)], log_hazard=rng.normal(size=n))
+    both = pd.concat([useless, trained], ignore_index=True)
     groups = RiskGroups.compute(Evaluation.refitted(both, Cox(), Tool(), None, RESAMPLES))
     ratios = () if groups is None else groups.hazard_ratios
     return {

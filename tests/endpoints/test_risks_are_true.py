@@ -31,10 +31,10 @@ def fitted(endpoint: Endpoint, features: Tensor, target: Tensor) -> Tensor:
     def step() -> Tensor:
         optimiser.zero_grad()
         loss = endpoint.loss(design @ weights, target)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimiser.step(step)  # type: ignore[arg-type]  # the loss is a tensor
+    optimiser.step(step)  # type: ignore[no-untyped-call]
     return (design @ weights).detach()
 
 

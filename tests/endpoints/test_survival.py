@@ -123,7 +123,8 @@ def test_baseline_survives_json() -> None:
     for name, values in endpoint.decode(logits).items():
         assert torch.equal(restored.decode(logits)[name], values)
     assert restored.baseline is not None
-    times, hazards = baseline_hazard(patients()[0].double()[:, 0], *patients()[1].T, "efron")
+    time, event = patients()[1].T
+    times, hazards = baseline_hazard(patients()[0].double()[:, 0], time, event, "efron")
     assert restored.baseline == (times.tolist(), hazards.tolist())
     restored.load_state(json.loads(json.dumps(Cox().state())))
     assert restored.baseline is None  # an unfitted state replaces a fitted one

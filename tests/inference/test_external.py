@@ -94,9 +94,8 @@ def test_withheld_patients_are_counted_and_not_scored(external_cohort: Path, sto
     judged = predict(withholding(min_tiles), external_cohort / "features", external_cohort / "cohort.csv")
     withheld = set(judged.loc[judged["withheld"] != "", "patient"])
     assert 0 < len(withheld) < len(judged)
-    table, _, withheld_count = labelled(
-        withholding(min_tiles), external_cohort / "features", external_cohort / "cohort.csv"
-    )
+    evaluated = labelled(withholding(min_tiles), external_cohort / "features", external_cohort / "cohort.csv")
+    table, withheld_count = evaluated.table, evaluated.withheld
     assert set(table["patient"]) == set(judged["patient"]) - withheld
     assert withheld_count == len(withheld)
     assert "withheld" not in table

@@ -261,7 +261,7 @@ def test_intervals_of_differences_cover_the_truth_whatever_the_folds() -> None:
 
 
 def test_a_difference_over_two_folds_ends_where_differences_of_the_metric_do() -> None:
-    trained = Estimate(value=-0.167, low=-0.4, high=0.1, folds=[-0.5, 0.166], method="DeLong")
+    trained = Estimate(value=-0.167, low=-0.4, high=0.1, folds=(-0.5, 0.166), method="DeLong")
     wide = judged(trained, 1.0)
     assert wide.low is not None
     assert wide.low < -2, "one degree of freedom"

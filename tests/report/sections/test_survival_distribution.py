@@ -1,5 +1,7 @@
 """D-calibration in the report: by baseline hazards, by risks at horizons, and where it does not apply."""
 
+from collections.abc import Hashable
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,7 +31,7 @@ def evaluated(table: pd.DataFrame, train: pd.DataFrame) -> DCalibration | None:
     target = fitted.encode(train)
     fitted.fit(target)
     fitted.finish(torch.from_numpy(train[["log_hazard"]].to_numpy()), target)
-    states = {0: FittedState(endpoint=fitted.state())}  # type: ignore[arg-type]
+    states: dict[Hashable, FittedState] = {0: FittedState(endpoint=fitted.state())}
     return DCalibration.compute(Evaluation.of(table, Cox(), Tool(), resamples=10, states=states))
 
 
@@ -52,7 +54,7 @@ def test_without_censoring_the_shares_are_those_of_the_horizons_hazards() -> Non
     assert section.curve_from == HORIZONS
     reported = table[table["role"] == "report"].sort_values(["fold", "patient"])
     hazard = np.exp(reported["log_hazard"] - 10 * reported["fold"]) / 50
-    survival_then = np.exp(-hazard * np.minimum(reported["time"], 60)).to_numpy()  # one hazard at all times
+    survival_then = np.asarray(np.exp(-hazard * np.minimum(reported["time"], 60)))  # one hazard at all times
     low = np.where(reported["time"] <= 60, survival_then, 0)
     np.testing.assert_allclose(section.shares, d_calibration(low, survival_then).shares, atol=1e-9)
 
