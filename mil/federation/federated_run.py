@@ -62,17 +62,19 @@ class TrainedFold:
 class FederatedRun:
     """Trains every fold over the sites of an engine, and writes the coordinator's run folder."""
 
-    def __init__(self, config: RunConfig, options: FederationOptions, engine: Engine, encoder: Encoder, folder: Path):
+    def __init__(
+        self, config: RunConfig, options: FederationOptions, engine: Engine, encoder: Encoder | None, folder: Path
+    ):
         """Prepare a run, or go on with the one in the folder.
 
         Args:
             config: All options; where files lie is the sites' own business.
             options: Of the federation.
             engine: Reaches the sites.
-            encoder: Of the features at all sites.
+            encoder: Of the features at all sites; None takes what the sites say.
             folder: The coordinator's run folder.
         """
-        self.options, self.engine, self.encoder, self.folder = options, engine, encoder, folder
+        self.options, self.engine, self.given_encoder, self.folder = options, engine, encoder, folder
         self.config = config
         sessions = [session for path in sorted((folder / STATE).glob("*.pt")) if (session := session_of(path))]
         self.coordinator = Coordinator(engine, options)
@@ -81,6 +83,14 @@ class FederatedRun:
         self.coordinator.on_rejoin = self._rejoin
         self.descriptions: dict[str, Message] = {}
         self.setups: dict[int, FoldSetup] = {}
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder of the features at all sites."""
+        if self.given_encoder is not None:
+            return self.given_encoder
+        first = next(iter(self.descriptions.values()))
+        return Encoder(first.text("encoder"), int(first.number("width")))
 
     @property
     def exact(self) -> bool:

@@ -132,7 +132,7 @@ def test_clipping_bounds_what_one_bag_adds() -> None:
 
 
 def test_noise_has_an_epsilon_where_one_patient_is_bounded() -> None:
-    pytest.importorskip("dp_accounting", reason="needs the extra federated")
+    pytest.importorskip("dp_accounting.rdp", reason="needs dp-accounting")
     few, many = epsilon(1.0, 1, 1e-5), epsilon(1.0, 20, 1e-5)
     assert 4 < few < 5.5  # the analytic value of one Gaussian mechanism is 4.4
     assert many > few > epsilon(4.0, 1, 1e-5)
