@@ -25,7 +25,7 @@ def epsilon(noise: float, times: int, delta: float) -> float:
         from dp_accounting.rdp import RdpAccountant
     except ImportError:
         raise ConfigError(
-            "federation.noise needs dp-accounting with dp_accounting.rdp, which is not installed: pip install dp-accounting"
+            "federation.noise needs dp_accounting.rdp, which is not installed: pip install dp-accounting"
         ) from None
     accountant = RdpAccountant()
     accountant.compose(GaussianDpEvent(noise), times)
