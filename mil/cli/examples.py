@@ -58,7 +58,7 @@ EXAMPLES = {
         "mil predict runs/a/fold_0/checkpoint runs/a/fold_1/checkpoint --features features/ --out scores.csv",
     ),
     "federate": (
-        "mil federate tool=msi-crc split=holdout experiment=quick simulation.sites=3",
+        "mil federate tool=msi-crc split=holdout experiment=quick simulation.sites=3 simulation.patients=400",
         "mil federate tool=msi-crc split=holdout federation.sites=[north/,south/,west/] federation.algorithm=exact",
     ),
     "explain": (
