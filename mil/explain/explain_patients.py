@@ -11,15 +11,17 @@ from torch import Tensor
 
 from mil.bags import Bags
 from mil.checkpoint import Checkpoint
+from mil.cohort.columns import Columns
 from mil.errors import CohortError, ConfigError
 from mil.explain.explained_model import ExplainedModel
 from mil.explain.methods import DEFAULT, MethodOptions, Scored, Scorer, scorers_of
 from mil.explain.reference_tile import ReferenceTile, reference_of
+from mil.explain.scan_resolutions import ScanFolder, place_by_scans
 from mil.explain.tile_scores import Array, ExplainedOutput, PatientScores, SlideScores, TilePlaces
 from mil.features.batches import BagDataset, Draw
 from mil.features.formats import Reading
 from mil.features.store import FeatureStore
-from mil.inference.bad_slides import OnBad, without_bad_slides
+from mil.inference.bad_slides import OnBad, naming_the_option, without_bad_slides
 from mil.inference.ensemble import same_tool
 from mil.inference.predict import cohort_of, expected_geometry
 
@@ -69,6 +71,8 @@ def explain_patients(
     slides: Path | None = None,
     request: Request | None = None,
     reading: Reading | None = None,
+    columns: Columns | None = None,
+    scans: ScanFolder | None = None,
 ) -> Iterator[PatientScores]:
     """Yield the explanation of each patient, or of each slide without a cohort.
 
@@ -81,6 +85,8 @@ def explain_patients(
         slides: Table of slides, for a cohort table with one row for each patient.
         request: What is explained, and how.
         reading: How files that leave it open are read; None reads them as in training.
+        columns: What the tables call patients, slides and resolutions; None looks for common names.
+        scans: The scans of the slides, which state the resolution of slides whose table does not.
 
     Raises:
         ConfigError: a method or an output that the model does not have.
@@ -90,7 +96,7 @@ def explain_patients(
     if len(checkpoints) > 1:
         same_tool(checkpoints)
     scorers = scorers_of(request.methods)
-    where = (features, cohort, slides, request.patients, reading, request.on_bad)
+    where = (features, cohort, slides, request.patients, reading, request.on_bad, columns, scans)
     cohorts = [read_bags(member, *where) for member in checkpoints]
     references = [reference_of(member, cohorts[0].dataset) for member in checkpoints]
     models = [explained_model(member, at) for member, at in zip(checkpoints, references, strict=True)]
@@ -127,22 +133,31 @@ def read_bags(
     patients: Collection[str] | None = None,
     reading: Reading | None = None,
     on_bad: OnBad = "error",
+    columns: Columns | None = None,
+    scans: ScanFolder | None = None,
 ) -> Cohort:
-    """Return the bags of the patients, as predictions of this checkpoint read them.
+    """Return the bags of the patients, as predictions of this checkpoint read them; arguments as `explain_patients`.
+
+    Files of other patients are not looked at: they may be missing.
 
     Raises:
         CohortError: a patient to explain is not in the table.
-        MilError: features or cohort cannot be read or do not fit the tool.
+        MilError: features or cohort cannot be read or do not fit the tool, or tiles lie outside their scan.
     """
     expected = expected_geometry(checkpoint)
     store = FeatureStore(features, checkpoint.encoder, (), reading or checkpoint.reading, expected)
-    table, _ = without_bad_slides(cohort_of(store, cohort, slides, checkpoint), store, on_bad)
-    store.resolve(list(table.table["slide"])).require()
-    bags = table.bags(checkpoint.manifest.data.bag)
+    everyone = cohort_of(store, cohort, slides, checkpoint, columns)
     if patients is not None:
-        if missing := sorted(set(patients) - set(bags["patient"])):
-            raise CohortError(f"--patients: {missing[0]} is not among the {len(table.patients)} patients")
-        bags = bags[bags["patient"].isin(set(patients))].reset_index(drop=True)
+        if missing := sorted(set(patients) - set(everyone.table["patient"])):
+            raise CohortError(f"--patients: {missing[0]} is not among the {len(everyone.patients)} patients")
+        everyone = everyone.only(everyone.table.loc[everyone.table["patient"].isin(set(patients)), "slide"])
+    table, _ = without_bad_slides(everyone, store, on_bad)
+    names = list(table.table["slide"])
+    with naming_the_option(on_bad):
+        store.resolve(names).require()
+    if scans is not None:
+        place_by_scans(store, scans, names)
+    bags = table.bags(checkpoint.manifest.data.bag)
     covariates = checkpoint.covariates
     encoded = None if covariates is None else covariates.encode(table.patients.loc[bags["patient"]])
     return Cohort(store, bags, BagDataset(store, list(bags["slides"]), torch.zeros(len(bags)), covariates=encoded))

@@ -110,7 +110,10 @@ class PatientScores:
         return float(np.max(np.abs(self.values(method, output))))
 
     def frame(self) -> pd.DataFrame:
-        """One row for each tile: slide, x, y, width, height (missing without coordinates), `method:output` columns."""
+        """One row for each tile: slide, x, y, width, height (missing without coordinates), `method:output` columns.
+
+        Of several models `method:output:disagreement` follows each, of scores drawn at random `method:output:error`.
+        """
         return pd.concat([self._slide_frame(slide) for slide in self.slides], ignore_index=True)
 
     def _column(self, output: str) -> int:
@@ -122,5 +125,9 @@ class PatientScores:
             table[name] = np.nan if slide.places is None else getattr(slide.places, name)
         for method in self.methods:
             for column, output in enumerate(self.outputs):
-                table[f"{method.name}:{output.name}"] = slide.scores[method.name][:, column]
+                name = f"{method.name}:{output.name}"
+                table[name] = slide.scores[method.name][:, column]
+                for ending, spreads in (("disagreement", self.disagreement), ("error", self.errors)):
+                    if (spread := spreads.get((slide.slide, method.name))) is not None:
+                        table[f"{name}:{ending}"] = spread[:, column]
         return table

@@ -19,6 +19,7 @@ from mil import files
 from mil.bags import Bags
 from mil.checkpoint import Checkpoint
 from mil.cohort.clinical_table import Cohort
+from mil.cohort.columns import Columns
 from mil.cohort.gdc_names import named_as_files
 from mil.cohort.slide_resolutions import slide_mpps
 from mil.endpoints.endpoint import Endpoint
@@ -179,8 +180,17 @@ def expected_geometry(checkpoint: Checkpoint) -> Expected:
     return Expected(trained.mpp, trained.tile_px, f"the checkpoint of {checkpoint.manifest.tool.name}")
 
 
-def cohort_of(store: FeatureStore, path: Path | None, slides: Path | None, checkpoint: Checkpoint) -> Cohort:
+def cohort_of(
+    store: FeatureStore, path: Path | None, slides: Path | None, checkpoint: Checkpoint, ids: Columns | None = None
+) -> Cohort:
     """Return the patients to predict with their slides; without a table each slide is a patient.
+
+    Args:
+        store: The feature files, which learn the resolutions that the table of slides states.
+        path: Table of patients and slides.
+        slides: Table of slides, for a table with one row for each patient.
+        checkpoint: The model, whose covariates are read from the table.
+        ids: What the tables call patients, slides and resolutions; None looks for common names.
 
     Raises:
         CheckpointError: no table for a model that reads covariates.
@@ -191,10 +201,11 @@ def cohort_of(store: FeatureStore, path: Path | None, slides: Path | None, check
     if path is not None:
         columns = () if covariates is None else covariates.columns
         words = checkpoint.words_of(columns)
-        cohort = Cohort.read(path, covariates=columns, slides=slides, words=words).require()
+        cohort = Cohort.read(path, ids, covariates=columns, slides=slides, words=words).require()
         named = named_as_files(slides or path, cohort.table, store.slides).require()
         cohort = replace(cohort, table=named)
-        store.set_resolutions(slide_mpps(slides or path, cohort.table).require())
+        mpps = slide_mpps(slides or path, cohort.table, None if ids is None else ids.mpp)
+        store.set_resolutions(mpps.require())
         if covariates is not None:
             log_warnings(covariates.check(cohort.patients))
         return cohort

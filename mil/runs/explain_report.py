@@ -82,7 +82,7 @@ def explain_report(
         request = replace(request, methods=tuple(dict.fromkeys((*request.methods, *measured))))
     place.mkdir(parents=True, exist_ok=True)
     with (choices or FileChoices()).files(place) as tables:
-        explained = record.passing(explained_patients(run, patients, request), tables)
+        explained = record.passing(explained_patients(run, patients, request, tables.options.scans), tables)
         if cases:
             withheld = withheld_patients(run, patients)
             pages, scans_given = place / CASES, tables.options.scans

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mil import files
 from mil.checkpoint import Checkpoint
+from mil.cohort.columns import Columns
 from mil.explain.explain_patients import Request, explain_patients
 from mil.explain.faithfulness import FILE as EXPLAIN
 from mil.explain.faithfulness import ExplainResult
@@ -23,6 +24,7 @@ def explain_checkpoint(
     slides: Path | None = None,
     request: Request | None = None,
     choices: FileChoices | None = None,
+    columns: Columns | None = None,
 ) -> ExplainResult:
     """Explain patients and write files that other programs read and, last, `explain.json`.
 
@@ -34,15 +36,17 @@ def explain_checkpoint(
         slides: Table of slides, for a cohort table with one row for each patient.
         request: What is explained, and how.
         choices: Which files for other programs are written, and where the scans are.
+        columns: What the tables call patients, slides and resolutions; None looks for common names.
 
     Raises:
         MilError: features or cohort cannot be read or do not fit the tool, or the model lacks a method or an output.
     """
     request = request or Request()
+    where = (features, cohort, slides)
     names, outputs, reference = list[str](), tuple[str, ...](), ""
     out.mkdir(parents=True, exist_ok=True)
     with (choices or FileChoices()).files(out) as written:
-        for scores in explain_patients(checkpoints, features, cohort, slides, request):
+        for scores in explain_patients(checkpoints, *where, request, None, columns, written.options.scans):
             written.write(scores)
             names.append(scores.patient)
             outputs, reference = tuple(each.name for each in scores.outputs), scores.reference

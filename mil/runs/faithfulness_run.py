@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from mil import checkpoint
 from mil.checkpoint import Checkpoint
 from mil.errors import ConfigError
-from mil.explain.explain_patients import Cohort, Request, check_output, explained_model, read_bag, read_bags
+from mil.explain.explain_patients import Cohort, Request, check_output, explained_model, read_bag
 from mil.explain.faithfulness import Faithfulness
 from mil.explain.measure_faithfulness import FaithfulnessMeter, TrueTiles, discriminant
 from mil.explain.methods import scorers_of
 from mil.explain.reference_tile import reference_of
 from mil.runs.run import Run
+from mil.runs.run_bags import bags_of_run
 from mil.runs.states import checkpoints_in
 from mil.study.source import StudySource, source_of
 
@@ -48,7 +49,7 @@ def run_faithfulness(run: Run, request: Request | None = None, most: int = MOST)
     allow = (run.model, run.config.tool.endpoint.target)
     for fold, patients in _drawn(run, request, most):
         loaded = checkpoint.load(places[fold], allow)
-        cohort = read_bags(loaded, source.features, source.cohort, source.slides, patients)
+        cohort = bags_of_run(loaded, source, patients)
         model = explained_model(loaded, reference_of(loaded, cohort.dataset))
         check_output(model, request.output)
         names = [output.name for output in model.outputs]
@@ -81,7 +82,7 @@ class _Oracle:
         self._truth, self._outputs = source.truth, list(outputs)
         table = run.tables["predictions"]
         taught = table[(table["fold"] == fold) & (table["role"] == "train")]["patient"].astype(str)
-        cohort = read_bags(loaded, source.features, source.cohort, source.slides, list(taught)[:_TAUGHT])
+        cohort = bags_of_run(loaded, source, list(taught)[:_TAUGHT])
         features, masks = list[torch.Tensor](), list[Telling]()
         for row in range(len(cohort.bags)):
             features.append(read_bag(cohort.dataset, row).features)

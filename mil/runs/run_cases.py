@@ -11,7 +11,7 @@ from mil import checkpoint
 from mil.cards import RESEARCH, SIMULATED
 from mil.checkpoint import Checkpoint
 from mil.errors import ConfigError
-from mil.explain.explain_patients import Request, explain_patients, read_bag, read_bags
+from mil.explain.explain_patients import Request, explain_patients, read_bag
 from mil.explain.pages import write_cases
 from mil.explain.pages.beliefs import beliefs, faithfulness_tables
 from mil.explain.pages.case import Case, Tissue, Verdict
@@ -24,6 +24,7 @@ from mil.report.sections.explanations import Faithfulness
 from mil.runs.cases import Answer, answers
 from mil.runs.describe import page_title
 from mil.runs.run import Run
+from mil.runs.run_bags import bags_of_run, on_bad_of
 from mil.runs.states import checkpoints_in
 from mil.study.source import StudySource, source_of
 
@@ -147,20 +148,24 @@ def write_run_cases(
     return write_cases(folder, cases, patients, page_title(run.tool), banner)
 
 
-def explained_patients(run: Run, patients: Sequence[str], request: Request) -> Iterator[PatientScores]:
+def explained_patients(
+    run: Run, patients: Sequence[str], request: Request, scans: Scans | None = None
+) -> Iterator[PatientScores]:
     """Explain report patients of a run, each by the model of the first fold that reports the patient.
 
     Args:
         run: The run, with its checkpoints.
         patients: Who is explained; they come in the order of their folds.
         request: Methods and outputs.
+        scans: The scans of the slides, which state resolutions.
 
     Raises:
         MilError: the features of the run cannot be read any more.
     """
     for loaded, source, names in _by_fold(run, patients):
-        of_fold = replace(request, patients=names)
-        yield from explain_patients([loaded], source.features, source.cohort, source.slides, of_fold)
+        of_fold = replace(request, patients=names, on_bad=on_bad_of(source, request.on_bad))
+        where = (source.features, source.cohort, source.slides)
+        yield from explain_patients([loaded], *where, of_fold, source.reading, source.columns, scans)
 
 
 def withheld_patients(run: Run, patients: Sequence[str]) -> dict[str, str]:
@@ -180,7 +185,7 @@ def withheld_patients(run: Run, patients: Sequence[str]) -> dict[str, str]:
         novelty = loaded.manifest.fitted.novelty
         if novelty is None:
             continue
-        cohort = read_bags(loaded, source.features, source.cohort, source.slides, names)
+        cohort = bags_of_run(loaded, source, names)
         rows = pd.Index(cohort.patients())
         bags = RowBags(
             row=rows.get_indexer(pd.Index(cohort.bags["patient"])),

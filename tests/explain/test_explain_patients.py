@@ -1,6 +1,7 @@
 """Explanations of a checkpoint's predictions from feature files, alone and as an ensemble, and of a run's patients."""
 
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from mil.runs.faithfulness_run import run_faithfulness, telling_tiles
 from mil.runs.run import open_run
 from mil.study.source import StudySource, source_of
 from tests.conftest import Mil
+from tests.explain.drawn_scans import picture, write_tiff
 
 
 def source(run: Path) -> StudySource:
@@ -155,3 +157,61 @@ def test_the_command_writes_tables_and_refuses_in_one_line(mil: Mil, crc_run: Pa
         assert message in refused.err
     assert mil(*words, data.features).code == 2
     assert mil(*words, crc_run).code == 2
+
+
+def test_scans_that_the_tiles_do_not_fit_are_refused(mil: Mil, crc_run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openslide")
+    pytest.importorskip("tifffile")
+    data, scans = source(crc_run), tmp_path / "scans"
+    scans.mkdir()
+    slide = str(pd.read_csv(data.cohort, dtype=str)["slide"][0])
+    write_tiff(scans / f"{slide}.tiff", picture(512, 512))
+    place = crc_run / "fold_0" / "checkpoint"
+    words = ("explain", place, "--features", data.features, "--cohort", data.cohort, "--out", tmp_path / "out")
+    refused = mil(*words, "--scans", scans, "--format", "csv")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert f"slide '{slide}'" in refused.err
+    assert "tiles lie outside its 512 x 512" in refused.err
+
+
+def test_two_checkpoints_on_the_command_line_give_the_mean_map(mil: Mil, crc_run: Path, tmp_path: Path) -> None:
+    data = source(crc_run)
+    places = [crc_run / f"fold_{fold}" / "checkpoint" for fold in (0, 1)]
+    patient = str(pd.read_csv(data.cohort, dtype=str)["patient"][0])
+    given = ("--features", data.features, "--cohort", data.cohort, "--patients", patient, "--format", "csv")
+    tables = []
+    for name, checkpoints in (("first", places[:1]), ("second", places[1:]), ("both", places)):
+        explained = mil("explain", *checkpoints, *given, "--out", tmp_path / name)
+        assert explained.code == 0, explained.err
+        tables.append(pd.read_csv(tmp_path / name / "tiles.csv"))
+    first, second, both = (table["single:MSI-H"].to_numpy() for table in tables)
+    assert both == pytest.approx((first + second) / 2, abs=1e-5)
+    spread = tables[2]["single:MSI-H:disagreement"].to_numpy()
+    assert spread == pytest.approx(np.abs(first - second) / np.sqrt(2), abs=1e-5)
+
+
+def test_bad_slides_are_an_error_or_left_out_and_named(mil: Mil, crc_run: Path, tmp_path: Path) -> None:
+    data = source(crc_run)
+    features = shutil.copytree(data.features, tmp_path / "features")
+    table = pd.read_csv(data.cohort, dtype=str)
+    slides = table.groupby("patient")["slide"].agg(list)
+    patient = str(slides.index[0])
+    for slide in slides.iloc[0]:
+        next(path for path in features.rglob("*") if path.stem == slide).write_bytes(b"no features")
+    words = ("explain", crc_run / "fold_0" / "checkpoint", "--features", features, "--cohort", data.cohort)
+    refused = mil(*words, "--format", "csv", "--out", tmp_path / "refused")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "--on-bad skip" in refused.err
+    explained = mil(*words, "--format", "csv", "--out", tmp_path / "out", "--on-bad", "skip")
+    assert explained.code == 0, explained.err
+    assert slides.iloc[0][0] in explained.err
+    listed = set(pd.read_csv(tmp_path / "out" / "tiles.csv", dtype=str)["patient"])
+    assert listed == set(table["patient"]) - {patient}
+
+
+def test_columns_are_named_by_their_kind(mil: Mil, crc_run: Path, tmp_path: Path) -> None:
+    data = source(crc_run)
+    words = ("explain", crc_run / "fold_0" / "checkpoint", "--features", data.features, "--out", tmp_path / "out")
+    refused = mil(*words, "--column", "person=PID")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "--column person=PID: expected one of patient=NAME, slide=NAME, mpp=NAME" in refused.err
