@@ -1,8 +1,14 @@
 """Shell completion of options, such as `tool=m` to `tool=msi-crc`; it only lists folders, so that it is fast."""
 
+from collections.abc import Iterator, Sequence
+
 from typer import Context
 
-from mil.config import choices, groups
+from mil.config import PLURALS, choices, groups
+
+_LONG = ("encoder", "tool")
+_WIDTH = 76
+"""Characters of a line of the help in a terminal of 80, without the indentation of paragraphs."""
 
 
 def group_or_value(ctx: Context, incomplete: str) -> list[str]:
@@ -22,5 +28,28 @@ def group_or_value(ctx: Context, incomplete: str) -> list[str]:
 
 
 def groups_help() -> str:
-    """Return every group of `conf/` with the names of its files, for the help text."""
-    return "  ".join(f"{group}={'|'.join(choices(group))}" for group in groups())
+    """Return every group of `conf/` on lines of its own with the names of its files, for the help text.
+
+    Of the groups with the most files `mil list` shows the names, and what they are.
+    """
+    listed = {group: plural for plural, group in PLURALS.items() if group in _LONG}
+    lines = ["\b", "Choices:"]  # click leaves the lines of a paragraph with this mark as they are
+    for group in groups():
+        names = choices(group)
+        if group in listed:
+            lines.append(f"  {group}=  one of {len(names)}, which mil list {listed[group]} shows")
+        else:
+            lines += _wrapped(f"  {group}=", names)
+    return "\n".join(lines)
+
+
+def _wrapped(start: str, names: Sequence[str]) -> Iterator[str]:
+    """Yield `start` and names with `|` between them, in lines that end at a `|`, the later ones indented."""
+    line = start
+    for at, name in enumerate(names):
+        part = name if at == len(names) - 1 else f"{name}|"
+        if len(line) + len(part) > _WIDTH:
+            yield line
+            line = " " * len(start)
+        line += part
+    yield line

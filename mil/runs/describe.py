@@ -12,6 +12,7 @@ from mil import checkpoint, files
 from mil.cards import RESEARCH, SIMULATED, card_texts
 from mil.cards.statements import STATEMENTS, read_statements, zoo_statements
 from mil.checkpoint import Checkpoint
+from mil.config import choices
 from mil.explain.faithfulness import FILE as EXPLAIN
 from mil.explain.faithfulness import ExplainResult, Faithfulness
 from mil.explain.pages.example_maps import FIGURE as EXAMPLE_MAPS
@@ -31,6 +32,7 @@ from mil.runs.looks import count_look
 from mil.runs.run import Run, open_run
 from mil.runs.run_inputs import remarks_of
 from mil.runs.states import checkpoints_in
+from mil.study.compose import compose
 from mil.study.tool import Tool
 from mil.tables import says_simulated
 
@@ -252,12 +254,19 @@ def _write_checkpoint(run: Run, report: Report, manifest: Manifest, place: Path)
 
 
 def _write_statements(run: Run, place: Path) -> None:
-    """Copy the run's card.yaml into a checkpoint; for a simulated tool of the zoo that has none, the zoo's."""
-    stated, zoo = run.folder / STATEMENTS, zoo_statements(run.tool.name) if run.simulated else None
+    """Copy the run's card.yaml into a checkpoint; for a run on the zoo's simulated cohort that has none, the zoo's."""
+    stated, zoo = run.folder / STATEMENTS, zoo_statements(run.tool.name) if _on_cohort_of_the_zoo(run) else None
     if stated.is_file():
         files.write(place / STATEMENTS, stated.read_bytes())
     elif zoo is not None and not (place / STATEMENTS).exists():
         files.write(place / STATEMENTS, zoo)
+
+
+def _on_cohort_of_the_zoo(run: Run) -> bool:
+    """Return whether a run was trained on the very cohort that the zoo simulates for its tool."""
+    if run.config is None or run.config.data.cohort is not None or run.tool.name not in choices("tool"):
+        return False
+    return run.config.simulation == compose([f"tool={run.tool.name}"]).simulation
 
 
 def latest_log(place: Path) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mil import files, interruption
-from mil.errors import ConfigError, MilError, TrainingError
+from mil.errors import ConfigError, MilError, TrainingError, printable
 from mil.findings import log_warnings, raise_first_error
 from mil.interruption import Interrupted
 from mil.report.sections.levels import used_columns
@@ -218,11 +218,19 @@ class _LogFile(logging.FileHandler):
         super().handleError(record)
 
 
+class _Printable(logging.Formatter):
+    """Lines as the terminal shows them: what is in a name can neither begin a line of its own nor move the cursor."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the line without a traceback, escaped."""
+        return printable(super().formatMessage(record))
+
+
 @contextmanager
 def _log_file(folder: Path) -> Iterator[None]:
     """Also write the package's log to the run's log.txt."""
     handler = _LogFile(folder / "log.txt", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_Printable("%(asctime)s %(levelname)s %(message)s"))
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)  # it is unset in a notebook and in the worker process of a launcher

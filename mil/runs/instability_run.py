@@ -26,6 +26,7 @@ from mil.runs.run import Run, open_run
 from mil.runs.states import checkpoints_in
 from mil.stats.estimate import format_number
 from mil.stats.instability import FEWEST, Floats, prediction_instability
+from mil.tables import csv_text
 
 FOLDER, FILE = "instability", "instability.json"
 QUANTILES = (0.5, 0.9)
@@ -125,7 +126,7 @@ def evaluate_instability(
         scores=tuple(scores),
     )
     files.write_json(place / FILE, instability.model_dump(mode="json"))
-    files.write(place / "instability.csv", patients.to_csv(index=False))
+    files.write(place / "instability.csv", csv_text(patients))
     with styled():
         save(draw_instability(matrices, instability.simulated), place, FOLDER)
     return instability

@@ -74,4 +74,4 @@ def _largest(value: Floats, samples: Floats) -> tuple[Floats, Floats]:
     error = samples.std(axis=0, ddof=1)
     deviation = np.abs(samples - value)
     studentised = np.divide(deviation, error, out=np.zeros_like(deviation), where=error > _NO_SPREAD)
-    return studentised.max(axis=1), error
+    return studentised.max(axis=1, initial=0.0), error  # of no numbers at all, as of a run that has no pair, zero

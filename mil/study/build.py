@@ -175,6 +175,13 @@ def _embedding_width(config: RunConfig, in_dim: int, endpoint: Endpoint) -> int:
 def create_model(name: str, in_dim: int, out_dim: int, **options: object) -> MILModel:
     """Return the bare module that `model=name` chooses, with fresh weights, for training loops of one's own.
 
+        import mil, torch
+        from mil.bags import Bags
+
+        model = mil.create_model("abmil", in_dim=1024, out_dim=2, dropout=0.1)
+        output = model(Bags.pack([torch.randn(300, 1024), torch.randn(80, 1024)]))
+        output.logits  # (2, 2): two bags, two logits
+
     Args:
         name: A file of `conf/model/`; `mil list models` shows them.
         in_dim: Width of the tiles' features.

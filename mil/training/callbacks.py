@@ -1,6 +1,7 @@
 """Callbacks of the trainer: the best weights, the state to resume from, and one log line per epoch."""
 
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from mil import interruption
 from mil.training.saved_state import TrainerState
 
 logger = logging.getLogger(__name__)
+_REDRAWN = 0.1
+"""Seconds for which a line that counts batches stays."""
+_CLEARED = "\r\x1b[K"
+"""Moves a terminal's cursor to the begin of the line and empties it."""
 
 
 class Best(Callback):
@@ -84,18 +89,41 @@ class Last(Checkpoint):
 
 
 class Progress(Callback):
-    """Log loss, scores and duration of each epoch."""
+    """Log loss, scores and duration of each epoch; in a terminal a line that is replaced counts its batches."""
 
-    def __init__(self) -> None:
-        self.start = 0.0
+    def __init__(self, shown: bool = False) -> None:
+        """Count batches on stderr, where the epochs' lines go, if `shown`."""
+        self.shown = shown
+        self.start = self.drawn = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self.start = time.monotonic()
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Replace the line, a few times a second."""
+        if self.shown and time.monotonic() - self.drawn > _REDRAWN:
+            self.drawn = time.monotonic()
+            epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
+            line = f"epoch {epoch} of {epochs}: batch {batch_idx + 1} of {trainer.num_training_batches}"
+            sys.stderr.write(f"{_CLEARED}{line}")
+            sys.stderr.flush()
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write one line with the values that were logged."""
+        self._clear()
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "epoch"}
         values = "  ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items()))
         seconds = time.monotonic() - self.start
         logger.info("epoch %d of %s  %s  %.1f s", trainer.current_epoch + 1, trainer.max_epochs, values, seconds)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave an empty line to the message."""
+        self._clear()
+
+    def _clear(self) -> None:
+        if self.shown:
+            sys.stderr.write(_CLEARED)
+            sys.stderr.flush()

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.callbacks import ProgressBar
 from torch import Tensor
 
 from mil import checkpoint, files, interruption
@@ -126,14 +127,16 @@ def _trainer(config: RunConfig, fold: Fold, best: Best, last: Last, accumulate: 
     """Return the trainer; `accumulate` batches make a step, by default as many as the options say."""
     callbacks = [build.make(callback) for callback in config.callbacks.values()]
     options = config.trainer.options
+    is_theirs = any(isinstance(callback, ProgressBar) for callback in callbacks)  # of the user's options
+    shown = options.enable_progress_bar and not is_theirs and sys.stderr.isatty()  # else there are the log's lines
     # what Lightning warns of when an epoch is continued does not apply: the order of batches goes on where it was
     warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")
     trainer: lightning.Trainer = build.make(
         config.trainer,
         precision=precision(options.precision),
         accumulate_grad_batches=accumulate or options.accumulate_grad_batches,
-        enable_progress_bar=options.enable_progress_bar and sys.stdout.isatty(),  # a file or a pipe has the log's lines
-        callbacks=[*callbacks, best, Progress(), last],
+        enable_progress_bar=is_theirs,  # Lightning's own would write over the log's lines
+        callbacks=[*callbacks, best, Progress(shown), last],
         # not SLURM's, which would answer signals by requeueing, and count tasks as devices
         plugins=[SyncedFiles(), LightningEnvironment()],
         logger=build.make(config.logger, save_dir=str(fold.folder / "log"), **_names(config, fold)),

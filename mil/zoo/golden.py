@@ -27,6 +27,7 @@ from mil.checkpoint import Checkpoint
 from mil.errors import CheckpointError
 from mil.fitted.conformal import Sets
 from mil.inference.predict import decoded, mean
+from mil.tables import csv_text, without_marks
 
 GOLDEN = "golden.safetensors"
 SIZES = (5, 12, 23, 40)
@@ -43,7 +44,7 @@ def write(checkpoint: Checkpoint, folder: Path) -> None:
     tensors = {name: tensor for name, tensor in inputs.items() if tensor is not None}
     logits = _logits(checkpoint, bags)
     tensors |= {"sizes": torch.tensor(bags.sizes), "logits": logits}
-    results = _results(checkpoint, bags, logits).to_csv(index=False)
+    results = csv_text(_results(checkpoint, bags, logits))
     described = json.dumps(here() | {_RESULTS: results}, sort_keys=True)  # one key: of several the order is random
     files.write(folder / GOLDEN, save_tensors(tensors, metadata={_KEY: described}))
 
@@ -104,8 +105,8 @@ def _check_results(path: Path, results: pd.DataFrame) -> None:
     if text is None:
         return
     stored, fresh = (
-        pd.read_csv(StringIO(csv), float_precision="round_trip", keep_default_na=False, na_values=[""])
-        for csv in (text, results.to_csv(index=False))
+        without_marks(pd.read_csv(StringIO(csv), float_precision="round_trip", keep_default_na=False, na_values=[""]))
+        for csv in (text, csv_text(results))
     )
     if list(stored) != list(fresh):
         raise CheckpointError(f"{path}: results are {', '.join(fresh.columns)}, expected {', '.join(stored.columns)}")

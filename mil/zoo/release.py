@@ -22,6 +22,7 @@ from mil.runs.evaluate import EvaluatedCohort
 from mil.runs.run import open_run
 from mil.runs.run_inputs import remarks_of
 from mil.runs.states import checkpoints_in, read_states, write_states
+from mil.tables import csv_text, without_marks
 from mil.zoo import golden
 from mil.zoo.attach import StatedCohort, attach, read_external
 from mil.zoo.figures import EPOCHS, draw_figures
@@ -218,11 +219,11 @@ def _copy_tables(run: Path, draft: Path, endpoint: Endpoint) -> None:
             files.write(draft / name, (run / name).read_bytes())
     for name in ("baseline.csv", "covariates.csv"):
         if (draft / name).is_file():
-            table = pd.read_csv(draft / name, dtype=str, keep_default_na=False)
-            files.write(draft / name, table[table["role"] == "report"].to_csv(index=False))
+            table = without_marks(pd.read_csv(draft / name, dtype=str, keep_default_na=False))
+            files.write(draft / name, csv_text(table[table["role"] == "report"]))
     if (draft / "oracle.csv").is_file():
-        truth = pd.read_csv(draft / "oracle.csv", dtype=str)
-        files.write(draft / "oracle.csv", truth[["patient", *endpoint.oracle_columns]].to_csv(index=False))
+        truth = without_marks(pd.read_csv(draft / "oracle.csv", dtype=str))
+        files.write(draft / "oracle.csv", csv_text(truth[["patient", *endpoint.oracle_columns]]))
 
 
 def _copy_external(before: Path, draft: Path) -> None:

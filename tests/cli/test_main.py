@@ -64,7 +64,17 @@ def test_every_verb_has_help_on_one_screen(mil: Mil) -> None:
         said = mil(verb, "--help")
         assert said.code == 0
         assert said.out.count("\n") < 66
-    assert "tool=bcr-prostate|binary|braf-kras-crc" in mil("train", "--help").out.replace("\n", "").replace("  ", "")
+
+
+def test_the_help_of_training_names_each_choice_in_words_that_are_not_broken(mil: Mil) -> None:
+    out = mil("train", "--help").out
+    lines = out[out.index("Choices:") :].splitlines()[1:]
+    assert max(map(len, lines)) <= 80
+    assert [line.split("=")[0].strip() for line in lines if "=" in line] == config.groups()
+    named = {word for line in lines for word in line.split("=")[-1].strip().split("|")}
+    assert {name for group in ("model", "split", "schedule") for name in config.choices(group)} <= named
+    assert f"tool=  one of {len(config.choices('tool'))}, which mil list tools shows" in out
+    assert f"encoder=  one of {len(config.choices('encoder'))}, which mil list encoders shows" in out
 
 
 def test_the_version_is_the_packages(mil: Mil) -> None:

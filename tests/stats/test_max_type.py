@@ -37,3 +37,7 @@ def test_p_values_are_adjusted_for_the_number_of_differences() -> None:
     fixed = np.repeat([[0.0, 1.0]], 10, axis=0)
     assert max_type_p(np.array([0.0, 1.0]), fixed)[0] == 1
     assert np.isnan(max_type_p(np.array([0.0, 1.0]), fixed)[1])
+
+
+def test_a_single_run_has_no_pairs_and_no_p_values() -> None:
+    assert max_type_p(np.zeros(0), np.zeros((50, 0))).shape == (0,)

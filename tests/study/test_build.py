@@ -1,7 +1,9 @@
 """Every choice of conf/ builds, constructor options are accepted, and invalid values are refused."""
 
+import textwrap
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -210,6 +212,13 @@ def test_create_model_builds_the_same_model_as_the_command_line(name: str) -> No
     assert {key: value.tolist() for key, value in bare.state_dict().items()} == {
         key: value.tolist() for key, value in built.state_dict().items()
     }
+
+
+def test_the_example_of_create_model_works_as_it_is_written() -> None:
+    example = str(mil.create_model.__doc__).partition("\n\n")[2].partition("    Args:")[0]
+    names: dict[str, Any] = {}
+    exec(textwrap.dedent(example), names)
+    assert names["output"].logits.shape == (2, 2)
 
 
 def test_create_model_accepts_constructor_options() -> None:

@@ -1,5 +1,7 @@
 """Which epoch's weights are kept, and when training stops early."""
 
+import logging
+import sys
 from types import SimpleNamespace
 from typing import cast
 
@@ -12,7 +14,8 @@ from torch.utils.data import DataLoader
 
 from mil.study import build
 from mil.study.compose import compose
-from mil.training.callbacks import Best
+from mil.training import callbacks
+from mil.training.callbacks import Best, Progress
 from tests.training.test_whole import silent_trainer
 
 
@@ -68,3 +71,26 @@ def test_training_stops_early_only_if_the_select_loss_rises() -> None:
     falling = [1 - epoch / 100 for epoch in range(patience + 6)]
     assert epochs_trained(falling, early_stopping()) == len(falling)
     assert epochs_trained(falling[::-1], early_stopping()) == 1 + patience
+
+
+def test_the_line_of_a_terminal_counts_from_one_and_is_gone_before_the_line_of_the_epoch(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callbacks, "_REDRAWN", -1.0)
+    handler = logging.StreamHandler(sys.stderr)
+    callbacks.logger.addHandler(handler)
+    monkeypatch.setattr(callbacks.logger, "level", logging.INFO)
+    try:
+        epochs_trained([1.0, 2.0], Progress(shown=True))
+    finally:
+        callbacks.logger.removeHandler(handler)
+    empty = "\r\x1b[K"
+    first, second, last = capsys.readouterr().err.split("\n")
+    assert first.startswith(f"{empty}epoch 1 of 2: batch 1 of 1{empty}epoch 1 of 2  select_loss 1.0000")
+    assert second.startswith(f"{empty}epoch 2 of 2: batch 1 of 1{empty}epoch 2 of 2  select_loss 2.0000")
+    assert last == ""
+
+
+def test_without_a_terminal_there_are_lines_of_epochs_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    epochs_trained([1.0], Progress())
+    assert "\x1b" not in capsys.readouterr().err

@@ -15,6 +15,8 @@ from mil.errors import ConfigError
 from mil.report.prediction_files import read
 from mil.report.report_files import read_report
 from mil.report.schema import Estimate
+from mil.runs.describe import add_explanation
+from mil.study.compose import compose, read_config, write_config
 from mil.zoo import release as module
 from mil.zoo.verify import verify
 from tests.conftest import Mil
@@ -49,11 +51,20 @@ def test_a_released_folder_loads_and_predicts_what_the_run_did(
         assert predictions["p_MSI-H"].to_dict() == stored["p_MSI-H"].to_dict()
 
 
-def test_the_zoos_statements_go_with_simulated_patients_alone(released: dict[str, Path]) -> None:
-    assert "mil zoo developers" in (released["crc_run"] / "card.yaml").read_text()
-    assert "mil zoo developers" in (released["crc_run"] / "README.md").read_text()
-    assert not (released["real_run"] / "card.yaml").exists()
-    assert "mil zoo developers" not in (released["real_run"] / "README.md").read_text()
+def test_the_zoos_statements_go_with_its_simulated_cohort_alone(
+    released: dict[str, Path], crc_run: Path, tmp_path: Path
+) -> None:
+    for run in ("crc_run", "real_run"):  # a simulated cohort of another size, and patients
+        assert not (released[run] / "card.yaml").exists()
+        assert "mil zoo developers" not in (released[run] / "README.md").read_text()
+    run = shutil.copytree(crc_run, tmp_path / "run")
+    of_the_zoo = read_config(run / "config.yaml").model_copy(
+        update={"simulation": compose(["tool=msi-crc"]).simulation}
+    )
+    write_config(run / "config.yaml", of_the_zoo)
+    add_explanation(run)
+    assert "mil zoo developers" in (run / "fold_0" / "checkpoint" / "card.yaml").read_text()
+    assert "mil zoo developers" in (run / "fold_0" / "checkpoint" / "README.md").read_text()
 
 
 @pytest.mark.usefixtures("_undrawn")

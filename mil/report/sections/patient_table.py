@@ -1,7 +1,7 @@
 """Table 1: the patients by role and by outcome, with missing values."""
 
-from collections.abc import Iterator, Mapping
-from typing import ClassVar, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -11,11 +11,15 @@ from mil.report.evaluation import Evaluation
 from mil.report.schema import Block, Model, Section, Table
 from mil.report.sections.levels import UNKNOWN, used_columns
 from mil.splits.roles import ROLES
-from mil.tables import MISSING
+from mil.tables import MISSING, says_simulated
 
 FEWEST_NUMBERS = 10
 """A column with more different numbers is described by quartiles, others by their levels."""
 MOST_LEVELS = 20
+FEWEST_SHOWN = 5
+"""Of real patients smaller counts than this are not shown: with what else is known they could name somebody."""
+FEW = f"under {FEWEST_SHOWN}"
+HIDDEN = "not shown"
 REST = "all others"
 _ROLE_NAMES = {"train": "training", "select": "model selection", "report": "report"}
 
@@ -30,18 +34,20 @@ class PatientGroup(Model):
 
 
 class Quartiles(Model):
-    """The distribution of a number; None where nobody has one."""
+    """The distribution of a number; None where nobody has one, or so few that they are not shown."""
 
     lower: float | None
     median: float | None
     upper: float | None
+    few: Literal[True] | None = None
+    """whether it is that of fewer patients than are shown"""
 
 
 class LevelCounts(Model):
-    """Patients of one level in each group."""
+    """Patients of one level in each group; None where the count is not shown."""
 
     level: str
-    counts: tuple[int, ...]
+    counts: tuple[int | None, ...]
 
 
 class VariableCounts(Model):
@@ -52,7 +58,7 @@ class VariableCounts(Model):
     """of a number"""
     levels: tuple[LevelCounts, ...] = ()
     """of words"""
-    missing: tuple[int, ...]
+    missing: tuple[int | None, ...]
 
 
 class PatientTable(Section):
@@ -67,6 +73,8 @@ class PatientTable(Section):
     groups: tuple[PatientGroup, ...]
     """by role where there is one fold, all reported patients otherwise; then all patients by outcome"""
     variables: tuple[VariableCounts, ...]
+    fewest_shown: int | None = None
+    """smallest count but zero that is shown; None where all are, as of simulated patients"""
 
     @classmethod
     def compute(cls, evaluation: Evaluation) -> Self | None:
@@ -79,9 +87,12 @@ class PatientTable(Section):
         if not columns:
             return None
         groups = dict(_groups(evaluation, rows))
+        variables = tuple(_variable(name, clinic[name], groups) for name in columns)
+        is_real = not says_simulated(evaluation.patients)
         return cls(
             groups=tuple(PatientGroup(name=name, n=int(members.sum())) for name, members in groups.items()),
-            variables=tuple(_variable(name, clinic[name], groups) for name in columns),
+            variables=tuple(map(_without_few, variables)) if is_real else variables,
+            fewest_shown=FEWEST_SHOWN if is_real else None,
         )
 
     def block(self) -> Block:
@@ -97,6 +108,11 @@ class PatientTable(Section):
         heads = (f"{group.name} (n {group.n})" for group in self.groups)
         rows = tuple(row for variable in self.variables for row in self._rows(variable))
         note = "Numbers: median (lower to upper quartile). Levels: patients and share of the column's patients."
+        if self.fewest_shown is not None:
+            note += (
+                f" Counts under {self.fewest_shown} are not shown, so that nobody can be recognised, nor are "
+                "counts from which one of those would follow."
+            )
         return Table(columns=("Variable", *heads), rows=rows, note=note)
 
     def _rows(self, variable: VariableCounts) -> Iterator[tuple[str, ...]]:
@@ -106,9 +122,12 @@ class PatientTable(Section):
             yield f"{variable.name}: {level.level}", *self._shares(level.counts)
         yield f"{variable.name}: {UNKNOWN}", *self._shares(variable.missing)
 
-    def _shares(self, counts: tuple[int, ...]) -> Iterator[str]:
+    def _shares(self, counts: tuple[int | None, ...]) -> Iterator[str]:
         for count, group in zip(counts, self.groups, strict=True):
-            yield f"{count} ({count / group.n:.1%})" if group.n else "0"
+            if count is None:
+                yield HIDDEN
+            else:
+                yield f"{count} ({count / group.n:.1%})" if group.n else "0"
 
 
 def _groups(evaluation: Evaluation, rows: pd.DataFrame) -> Iterator[tuple[str, Members]]:
@@ -159,10 +178,40 @@ def _quartiles(numbers: "pd.Series[float]") -> Quartiles:
     if numbers.empty:
         return Quartiles(lower=None, median=None, upper=None)
     lower, median, upper = np.quantile(numbers, [0.25, 0.5, 0.75])
-    return Quartiles(lower=float(lower), median=float(median), upper=float(upper))
+    few: Literal[True] | None = True if len(numbers) < FEWEST_SHOWN else None
+    return Quartiles(lower=float(lower), median=float(median), upper=float(upper), few=few)
+
+
+def _without_few(variable: VariableCounts) -> VariableCounts:
+    """Return the counts of a variable without the small ones, and without those that give them away."""
+    counts = _hidden([level.counts for level in variable.levels] + [variable.missing], variable.levels != ())
+    levels = (level.model_copy(update={"counts": row}) for level, row in zip(variable.levels, counts, strict=False))
+    quartiles = (
+        Quartiles(lower=None, median=None, upper=None, few=True) if numbers.few else numbers
+        for numbers in variable.quartiles
+    )
+    return VariableCounts(name=variable.name, quartiles=tuple(quartiles), levels=tuple(levels), missing=counts[-1])
+
+
+def _hidden(counts: Sequence[Sequence[int | None]], add_up: bool) -> list[tuple[int | None, ...]]:
+    """Return counts with None for the small ones; where one of a row or column would follow from the rest, for two.
+
+    Args:
+        counts: Of each level (row) in each group (column). Rows are sums too: roles and outcomes count the same people.
+        add_up: Whether the rows of a column add up to its patients, who are shown.
+    """
+    cells = np.array(counts, dtype=float)
+    cells[(cells > 0) & (cells < FEWEST_SHOWN)] = np.nan
+    lines = [*cells, *(cells.T if add_up else ())]  # views: what is hidden in a row is hidden in its column
+    while short := [line for line in lines if np.isnan(line).sum() == 1 and len(line) > 1]:
+        line = short[0]
+        line[np.nanargmin(np.where(line == 0, line.size + np.nansum(line), line))] = np.nan  # a zero only after others
+    return [tuple(None if np.isnan(cell) else int(cell) for cell in row) for row in cells]
 
 
 def _range(quartiles: Quartiles) -> str:
+    if quartiles.few and quartiles.median is None:
+        return f"{HIDDEN}: {FEW} patients"
     if quartiles.median is None or quartiles.lower is None or quartiles.upper is None:
         return "none stated"
     return f"{quartiles.median:.4g} ({quartiles.lower:.4g} to {quartiles.upper:.4g})"

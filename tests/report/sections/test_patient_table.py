@@ -24,9 +24,11 @@ CLINIC = pd.DataFrame(
         "sex": ["F"] * 5 + [""] * 2 + ["M"] * 13,
         "grade": ["unknown"] * 3 + ["2"] * 17,
         "note": "x",
+        "simulated": "yes",
     },
     index=NAMES,
 )
+REAL = CLINIC.drop(columns="simulated")
 ENDPOINT = Binary("label", ["no", "yes"])
 TOOL = Tool(subgroups=("grade",))
 
@@ -60,6 +62,38 @@ def test_the_printed_table_has_shares_of_each_column() -> None:
     assert rows["age"][0] == "45 (43 to 47)"
     assert rows["sex: F"][:3] == ("5 (50.0%)", "0 (0.0%)", "0 (0.0%)")
     assert rows["sex: missing"][0] == "2 (20.0%)"
+
+
+def test_small_counts_of_real_patients_are_not_shown_and_do_not_follow_from_the_others() -> None:
+    section = table_one(clinic=REAL)
+    assert section is not None
+    by_name = {variable.name: variable for variable in section.variables}
+    counts = [level.counts for level in by_name["sex"].levels] + [by_name["sex"].missing]
+    assert counts == [(5, None, 0, None, None), (None, None, 6, 6, 7), (None, 0, 0, None, None)]
+    assert by_name["age"].quartiles[1].median is None, "four patients"
+    assert by_name["age"].quartiles[0].median == 45.0
+    shown = section.table()
+    rows = {row[0]: row[1:] for row in shown.rows}
+    assert rows["sex: F"] == ("5 (50.0%)", "not shown", "0 (0.0%)", "not shown", "not shown")
+    assert rows["age"][1] == "not shown: under 5 patients"
+    assert "Counts under 5 are not shown" in str(shown.note)
+    assert '"counts":[null,null,6,6,7]' in section.model_dump_json(), "nor can they be read in report.json"
+    simulated = table_one()
+    assert simulated is not None
+    assert "not shown" not in str(simulated.table())
+
+
+def test_no_hidden_count_follows_from_a_sum() -> None:
+    draw = np.random.default_rng(0)
+    for _ in range(50):
+        clinic = REAL.assign(grade=draw.choice(["1", "2", "3"], 20, p=[0.1, 0.6, 0.3]))
+        section = table_one(clinic=clinic)
+        assert section is not None
+        grade = next(variable for variable in section.variables if variable.name == "grade")
+        cells = np.array([*(level.counts for level in grade.levels), grade.missing], dtype=float)
+        assert not ((cells > 0) & (cells < 5)).any()
+        for line in (*cells, *cells.T):
+            assert np.isnan(line).sum() != 1
 
 
 def test_with_several_folds_everybody_who_is_reported_is_one_column() -> None:
