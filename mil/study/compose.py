@@ -162,19 +162,17 @@ def prepare(words: Sequence[str], extra: Path | None = None) -> list[str]:
     not exist are refused afterwards (`validated`). Hydra's grammar would read commas, equal signs and quotes in a path.
 
     Raises:
-        ConfigError: A choice that does not exist, such as `model=abmill`.
+        ConfigError: A word that cannot be read, or a choice that does not exist, such as `model=abmill`.
     """
     words = [_with_path_quoted(word) for word in words]
-    try:
-        overrides = OverridesParser.create().parse_overrides(words)
-    except HydraException as error:
-        raise in_one_line(error) from None
-    known_groups = groups(extra)
+    overrides = [_parsed(word) for word in words]
+    known_groups, in_defaults = groups(extra), groups()
     prepared = []
     for word, override in zip(words, overrides, strict=True):
         key = override.key_or_group
         if key in known_groups:
             _refuse_unknown_choice(override, extra)
+            word = word.lstrip("+") if key in in_defaults else word  # each has a file already, which this one replaces
         elif not (override.is_delete() or "/" in key or _is_left_to_hydra(key)):
             if "." not in key and key not in RunConfig.model_fields:
                 raise ConfigError(
@@ -183,6 +181,23 @@ def prepare(words: Sequence[str], extra: Path | None = None) -> list[str]:
             word = f"++{word.lstrip('+')}"
         prepared.append(word)
     return prepared
+
+
+def _parsed(word: str) -> Override:
+    """Parse one word of the command line.
+
+    Raises:
+        ConfigError: Not of Hydra's grammar; for the words of labels with the form that has no grammar.
+    """
+    try:
+        return OverridesParser.create().parse_overrides([word])[0]
+    except HydraException as error:
+        if word.lstrip("+").startswith("data.labels"):
+            raise ConfigError(
+                f"{word}: cannot be read on a command line; write it to a file labels.yaml with a line such as "
+                '"ER Status": {"positive: strong": positive, "0%": negative} and give data.labels=labels.yaml'
+            ) from None
+        raise in_one_line(error) from None
 
 
 def _is_left_to_hydra(key: str) -> bool:

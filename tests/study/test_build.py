@@ -298,3 +298,29 @@ def test_invalid_covariates_are_refused(covariates: str, refusal: str) -> None:
 def test_unknown_attribute_of_the_package_is_an_error() -> None:
     with pytest.raises(AttributeError, match="module 'mil' has no attribute 'create_modle'"):
         mil.__getattr__("create_modle")
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["data.labels.Status={'a: b': x}", 'data.labels={"ER Status": {strong: yes}}', "data.labels.ER Status={a: b}"],
+)
+def test_labels_that_no_command_line_can_hold_are_said_to_go_into_a_file(word: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"write it to a file labels\.yaml .* give data\.labels=labels\.yaml"
+    ) as caught:
+        compose([word])
+    assert "\n" not in str(caught.value)
+
+
+def test_the_line_that_the_message_shows_for_labels_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "labels.yaml"
+    path.write_text('"ER Status": {"positive: strong": positive, "0%": negative}\n')
+    labels = compose([f"data.labels={path}"]).data.labels
+    assert labels == {"ER Status": {"positive: strong": "positive", "0%": "negative"}}
+
+
+@pytest.mark.parametrize("plus", ["", "+", "++"])
+def test_a_plus_before_what_exists_changes_nothing(plus: str) -> None:
+    config = compose([f"{plus}model=transmil", f"{plus}seed=7", f"{plus}data.cohort=20240501"])
+    assert config.model.target.endswith("TransMIL")
+    assert (config.seed, config.data.cohort) == (7, "20240501")
