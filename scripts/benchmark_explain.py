@@ -48,12 +48,13 @@ from mil.study.compose import compose
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = Path(os.environ.get("MIL_REAL_DATA", "real_data"))
 SIGNALS = ("regional", "diffuse", "sparse")
-ENDPOINTS = {"binary": "msi-crc", "hrd": "hrd-breast", "survival": "surv-crc"}
+ENDPOINTS = {"binary": "msi-crc", "hrd": "hrd-breast", "survival": "surv-crc", "number": "regression"}
 """Tools whose endpoint and simulated target are taken."""
 MODELS = {
     "binary": ("abmil_gated", "additive", "max", "transformer"),
     "hrd": ("abmil_gated",),
     "survival": ("abmil_gated",),
+    "number": ("abmil_gated",),
 }
 SIZES = {"embed_dim": 64, "attention_dim": 32, "hidden_dim": 64, "heads": 4}
 TRAINED, MEASURED, FOLDS, EPOCHS, BATCH = 110, 25, 5, 25, 16

@@ -13,7 +13,7 @@ that of the same model whose weights were drawn anew, with the mean and spread o
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from mil.bags import Bags
 from mil.errors import ConfigError
+from mil.explain.call_cuts import CallCuts
 from mil.explain.coalitions import Coalitions
 from mil.explain.explained_model import ExplainedModel
 from mil.explain.methods import MethodOptions, Scorer
@@ -31,6 +32,7 @@ from mil.models.mil_model import MILModel
 from mil.report.schema import Curve, Estimate
 from mil.report.sections.explanations import Faithfulness, MapFaithfulness
 from mil.stats import auroc
+from mil.stats.estimate import format_number
 from mil.stats.means import mean_of_patients
 
 Floats = NDArray[np.float64]
@@ -77,12 +79,26 @@ class FaithfulnessMeter:
         self.scorers, self.options, self.randomisations = list(scorers), options, randomisations
         self._patients: dict[tuple[str, str], dict[str, list[_BagMeasures]]] = defaultdict(lambda: defaultdict(list))
         self._units: dict[str, str] = {}
-        self._calls: dict[str, bool] = {}
+        self._cuts: dict[str, set[CallCuts]] = defaultdict(set)
 
-    def add(self, model: ExplainedModel, patient: str, bag: Bags, truth: TrueTiles | None = None) -> None:
+    def add(
+        self,
+        model: ExplainedModel,
+        patient: str,
+        bag: Bags,
+        truth: TrueTiles | None = None,
+        cuts: Mapping[str, CallCuts] | None = None,
+    ) -> None:
         """Measure the maps of a bag that the model was not trained on; bags of fewer than two tiles have no order.
 
         Methods that the model does not have are left out.
+
+        Args:
+            model: The model.
+            patient: Whose bag it is.
+            bag: The bag.
+            truth: What is known of its tiles.
+            cuts: Where the tool's calls change, by output; other outputs with a yes and a no change at one half.
         """
         if len(bag.features) < 2:
             return
@@ -96,16 +112,19 @@ class FaithfulnessMeter:
             except ConfigError:
                 continue
             for at, output in enumerate(model.outputs):
-                self._units[output.name], self._calls[output.name] = output.unit, output.turns_at is not None
+                self._units[output.name] = output.unit
+                of_output = None if output.turns_at is None else CallCuts(cuts=(output.turns_at,))
+                of_output = (cuts or {}).get(output.name, of_output)
+                if of_output is not None:
+                    self._cuts[output.name].add(of_output)
                 curves = _curves(coalitions, scores[:, at])[:, :, at]
                 towards = float(np.sign(complete[at] - curves[0, 0]))
                 direction = 1.0 if scorer.METHOD.signed else towards
-                call = None if output.turns_at is None else float(complete[at]) >= output.turns_at
                 measures = _BagMeasures(
                     descending=curves[0],
                     ascending=curves[1],
                     gain=direction * (_gain(curves) - float(random[at])),
-                    sufficient=_sufficient(curves, call, output.turns_at, scorer.METHOD.signed),
+                    sufficient=_sufficient(curves, float(complete[at]), of_output, scorer.METHOD.signed),
                     randomised=float(np.mean([_rank_correlation(scores[:, at], drawn[:, at]) for drawn in others])),
                     telling=_area(truth, output.name, scores[:, at]),
                     oracle=_area(truth, output.name, None),
@@ -150,7 +169,8 @@ class FaithfulnessMeter:
             deletion_least_first=_curve(descending[::-1] - complete),
             insertion=_curve(descending - none),
             insertion_least_first=_curve(ascending - none),
-            sufficient=estimate("sufficient", (0, 1)) if self._calls[output] else None,
+            sufficient=estimate("sufficient", (0, 1)) if self._cuts[output] else None,
+            call_at=_call_at(self._cuts[output]),
             randomised=estimate("randomised", (-1, 1)),
             telling=telling if telling.value is not None else None,
             telling_oracle=oracle if oracle.value is not None else None,
@@ -184,17 +204,34 @@ def _gain(curves: Floats) -> float:
     return float((curves[0] - curves[1])[1:-1].mean())
 
 
-def _sufficient(curves: Floats, call: bool | None, turns_at: float | None, signed: bool) -> float:
-    """Return the smallest share of tiles that gives the call of all tiles; NaN without a call.
+def _sufficient(curves: Floats, complete: float, cuts: CallCuts | None, signed: bool) -> float:
+    """Return the smallest share of tiles that gives the call of all tiles; NaN without a call, or between two cuts.
 
     For a negative call the tiles against the output come first, where scores have a sign.
     """
-    if call is None or turns_at is None:
+    if cuts is None:
         return float("nan")
-    values = curves[0] if call or not signed else curves[1]
-    same = (values >= turns_at) == call
+    zone, highest = int(cuts.zone(np.array([complete]))[0]), len(cuts.cuts)
+    if 0 < zone < highest:
+        return float("nan")
+    same = cuts.zone(curves[0] if zone == highest or not signed else curves[1]) == zone
     same[0] = False  # no tiles are no evidence
     return float(np.argmax(same) / STEPS)
+
+
+def _call_at(cuts: Collection[CallCuts]) -> str | None:
+    """Return in words where a call changes; models of several folds have cuts of their own."""
+    if not cuts:
+        return None
+    if not all(each.of_tool for each in cuts):
+        fallback = "a probability of one half, as the tool has no cut of its own for it"
+        return f"the tool's own cut, or in some folds at {fallback}" if any(each.of_tool for each in cuts) else fallback
+    texts = []
+    for at in range(max(len(each.cuts) for each in cuts)):
+        shares = [1 / (1 + np.exp(-each.cuts[at])) for each in cuts if at < len(each.cuts)]
+        low, high = (format_number(float(value)) for value in (min(shares), max(shares)))
+        texts.append(low if low == high else f"{low} to {high} by fold")
+    return f"the tool's own cut, a probability of {' and of '.join(texts)}, before calibration"
 
 
 def _rank_correlation(first: Floats, second: Floats) -> float:

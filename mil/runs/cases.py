@@ -123,6 +123,7 @@ def _decided(prefix: str, endpoint: Endpoint, decision: Decision, table: pd.Data
     verdicts = _verdicts(endpoint, decision, question, list(calls), truth)
     numbers, margins = _scores(decision, table)
     named = _score_name(endpoint, decision, question)
+    when = {name: text.replace(" + ".join(decision.columns), named) for name, text in when.items()}
     return [
         Call(
             question=f"{prefix}{decision.name}",

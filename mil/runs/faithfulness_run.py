@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mil import checkpoint
 from mil.checkpoint import Checkpoint
 from mil.errors import ConfigError
+from mil.explain.call_cuts import call_cuts
 from mil.explain.explain_patients import Cohort, Request, check_output, explained_model, read_bag
 from mil.explain.faithfulness import Faithfulness
 from mil.explain.measure_faithfulness import FaithfulnessMeter, TrueTiles, discriminant
@@ -52,12 +53,13 @@ def run_faithfulness(run: Run, request: Request | None = None, most: int = MOST)
         cohort = bags_of_run(loaded, source, patients)
         model = explained_model(loaded, reference_of(loaded, cohort.dataset))
         check_output(model, request.output)
+        cuts = call_cuts(loaded.endpoint, loaded.manifest.fitted)
         names = [output.name for output in model.outputs]
         oracle = None if source.truth is None else _Oracle(run, fold, source, loaded, names)
         for row, patient in enumerate(cohort.bags["patient"]):
             bag = read_bag(cohort.dataset, row)
             truth = None if oracle is None else oracle.of(cohort, row, bag.features)
-            meter.add(model, patient, bag, truth)
+            meter.add(model, patient, bag, truth, cuts)
     return meter.section()
 
 

@@ -26,6 +26,6 @@ def mean_of_patients(values: ArrayLike, bounds: tuple[float, float] = (-np.inf, 
         return Estimate(value=mean, counts={"n": n}, reason="a single patient has no interval")
     half = float(student.ppf((1 + LEVEL) / 2, n - 1) * numbers.std(ddof=1) / np.sqrt(n))
     if half == 0:
-        return Estimate(value=mean, counts={"n": n}, reason="all patients have the same value: no interval")
+        return Estimate(value=mean, counts={"n": n}, reason="all patients have the same value")
     low, high = np.clip([mean - half, mean + half], *bounds).tolist()
     return Estimate(value=mean, low=low, high=high, method=METHOD, counts={"n": n})

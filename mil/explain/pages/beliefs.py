@@ -48,13 +48,14 @@ def faithfulness_tables(faithfulness: Faithfulness | None) -> tuple[Table, ...]:
         "The same, of the oracle": [each.telling_oracle for each in maps],
     }
     filled = {name: values for name, values in columns.items() if any(value is not None for value in values)}
-    if not filled:
+    if faithfulness is None or not filled:
         return ()
     rows = tuple(
         (each.title, each.output, *("–" if value is None else value.described for value in values))
         for each, values in zip(maps, zip(*filled.values(), strict=True), strict=True)
     )
-    return (Table(columns=("Method", "Output", *filled), rows=rows, note=_NOTE),)
+    note = " ".join((_NOTE, *faithfulness.call_sentences()))
+    return (Table(columns=("Method", "Output", *filled), rows=rows, note=note),)
 
 
 _NOTE = (

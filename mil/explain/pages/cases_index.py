@@ -27,6 +27,8 @@ class IndexRow:
     verdict: Verdict
     call: str
     number: str
+    number_name: str
+    """what the number is, such as "probability of MSI-H"; empty where there are several"""
     truth: str
     margin: float | None
     """distance from the cut, or size of the error"""
@@ -49,6 +51,7 @@ def index_row(case: Case, file: str) -> IndexRow:
         verdict=case.verdict,
         call="withheld" if case.withheld else _joined([_named(call, call.call, case) for call in shown]),
         number="" if case.withheld else _joined([_named(call, call.number, case) for call in shown]),
+        number_name=case.calls[0].number_name if len(case.calls) == 1 else "",
         truth=_joined([_named(call, call.truth, case) for call in shown]),
         margin=margins[0] if margins else None,
     )
@@ -65,6 +68,7 @@ def index_page(rows: Sequence[IndexRow], title: str, banner: str) -> str:
         .render(
             title=title,
             banner=banner,
+            number_name=_heading(rows),
             rows=ordered,
             counts={verdict: counts[verdict] for verdict in Verdict if counts[verdict]},
             first=AS_MISSED,
@@ -72,6 +76,13 @@ def index_page(rows: Sequence[IndexRow], title: str, banner: str) -> str:
             policy=policy([script]),
         )
     )
+
+
+def _heading(rows: Sequence[IndexRow]) -> str:
+    """Return the heading of the numbers: their name, where all have the same."""
+    names = {row.number_name for row in rows}
+    name = names.pop() if len(names) == 1 else ""
+    return f"{name[0].upper()}{name[1:]}" if name else "Number"
 
 
 def _named(call: Call, text: str, case: Case) -> str:

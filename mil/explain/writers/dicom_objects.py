@@ -6,6 +6,7 @@ Extra `mil-zoo[dicom]` (highdicom). Written only where the scan is a DICOM image
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
@@ -20,6 +21,7 @@ from mil.explain.map_colours import scale
 from mil.explain.tile_grid import tile_grid
 from mil.explain.tile_scores import PatientScores, SlideScores, TilePlaces
 from mil.explain.writers.writing_options import DrawnMap, WritingOptions, drawn_maps
+from mil.files import write
 
 if TYPE_CHECKING:
     from highdicom.ann import Measurements
@@ -78,10 +80,17 @@ def write_dicom(patient: PatientScores, slide: SlideScores, options: WritingOpti
         raise ConfigError("DICOM objects need highdicom: pip install 'mil-zoo[dicom]'") from None
     source = _source(files, slide.slide)
     folder = options.folder / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     maps = list(drawn_maps(patient, slide))
     paths = [_write_map(drawn, number, source, folder) for number, drawn in enumerate(maps, start=1)]
     return [*paths, _write_annotations(maps, source, folder)]
+
+
+def _saved(dataset: "Dataset", path: Path) -> Path:
+    """Write an object completely or not at all."""
+    content = BytesIO()
+    dataset.save_as(content)
+    write(path, content.getvalue())
+    return path
 
 
 def _source(files: Sequence[Path], slide: str) -> _Source:
@@ -141,8 +150,7 @@ def _write_map(drawn: DrawnMap, number: int, source: _Source, folder: Path) -> P
     )
     parametric_map.FloatPixelPaddingValue = PADDING
     path = folder / f"{drawn.stem}.map.dcm"
-    parametric_map.save_as(path)
-    return path
+    return _saved(parametric_map, path)
 
 
 def _write_annotations(maps: Sequence[DrawnMap], source: _Source, folder: Path) -> Path:
@@ -187,8 +195,7 @@ def _write_annotations(maps: Sequence[DrawnMap], source: _Source, folder: Path) 
         content_label="TILE_SCORES",
     )
     path = folder / f"{file_name(slide.slide)}.tiles.dcm"
-    annotations.save_as(path)
-    return path
+    return _saved(annotations, path)
 
 
 def _mapping(drawn: DrawnMap, low: float, high: float) -> "RealWorldValueMapping":

@@ -13,7 +13,7 @@ from mil.explain.scans import Thumbnail
 from mil.explain.tile_grid import TileGrid, tile_grid
 from mil.explain.tile_scores import Array, PatientScores, SlideScores
 from mil.explain.writers.writing_options import DrawnMap, WritingOptions, drawn_maps
-from mil.report.figures.style import GREY, WIDTH, in_lines, styled
+from mil.report.figures.style import GREY, WIDTH, in_lines, save_figure, styled
 
 FOLDER = "maps"
 _MOST_SHAPES = 5_000
@@ -42,14 +42,13 @@ def write_figures(patient: PatientScores, slide: SlideScores, options: WritingOp
         with scan:
             thumbnail, mpp = scan.thumbnail(_THUMBNAIL), slide.mpp or scan.mpp
     folder = options.folder / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     paths = list[Path]()
     for drawn in drawn_maps(patient, slide):
         png, svg = folder / f"{drawn.stem}.png", folder / f"{drawn.stem}.svg"
         with styled():
             figure = map_figure(drawn, thumbnail, mpp)
-            figure.savefig(png, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
-            figure.savefig(svg, metadata={"Date": None, "Creator": None})
+            save_figure(figure, png, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
+            save_figure(figure, svg, metadata={"Date": None, "Creator": None})
         paths += [png, svg]
     return paths
 

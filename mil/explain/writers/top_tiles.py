@@ -15,7 +15,7 @@ from mil.explain.scans import Scan
 from mil.explain.tile_scores import ExplainedOutput, Method, PatientScores
 from mil.explain.writers.writing_options import WritingOptions
 from mil.files import write
-from mil.report.figures.style import WIDTH, minus, short, styled
+from mil.report.figures.style import WIDTH, minus, save_figure, short, styled
 from mil.tables import csv_text
 
 FOLDER = "top_tiles"
@@ -132,8 +132,7 @@ def _write_sheet(
 ) -> Path:
     with styled():
         figure = _sheet(patient, method, output, tiles, pictures)
-        figure.savefig(path, pil_kwargs={"quality": 90})
-    return path
+        return save_figure(figure, path, pil_kwargs={"quality": 90})
 
 
 def _sheet(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from io import BytesIO
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -11,6 +12,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mil import files
 from mil.report.schema import Estimate, Number, Report
 from mil.report.sections.comparator import comparators
 from mil.report.sections.oracle import Oracle
@@ -127,9 +129,17 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     fit_texts(figure)
     figure.set_layout_engine("none")  # laid out once, for both files alike
-    figure.savefig(png, metadata={"Software": None})
-    figure.savefig(svg, metadata={"Date": None, "Creator": None})
+    save_figure(figure, png, metadata={"Software": None})
+    save_figure(figure, svg, metadata={"Date": None, "Creator": None})
     return [png, svg]
+
+
+def save_figure(figure: Figure, path: Path, **options: Any) -> Path:
+    """Write a figure in the format of the file's ending, completely or not at all; options as `Figure.savefig`."""
+    content = BytesIO()
+    figure.savefig(content, format=path.suffix.removeprefix("."), **options)
+    files.write(path, content.getvalue())
+    return path
 
 
 def fit_texts(figure: Figure) -> None:

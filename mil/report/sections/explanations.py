@@ -50,6 +50,8 @@ class MapFaithfulness(Model):
     """the same, least relevant first"""
     sufficient: Estimate | None = Field(default=None, title="Smallest share of tiles that keeps the call")
     """None where the output has no call"""
+    call_at: str | None = None
+    """where the call changes, in words; None where there is no call, and in older reports, which took one half"""
     randomised: Estimate | None = Field(default=None, title="Rank correlation with the map of re-initialised weights")
     """near zero where the map depends on what the model has learnt"""
     telling: Estimate | None = Field(default=None, title="AUROC against the tiles that truly tell")
@@ -85,7 +87,15 @@ class Faithfulness(Section):
             for each in self.maps
         )
         table = Table(columns=("Output", "Map", *(title for title, _ in shown)), rows=rows, note=_MEANING)
-        return Block(heading=self.title, sentences=(self.explanation,), tables=(table,))
+        return Block(heading=self.title, sentences=(self.explanation, *self.call_sentences()), tables=(table,))
+
+    def call_sentences(self) -> tuple[str, ...]:
+        """Return where the call on each output changes, of which the smallest share keeps it."""
+        places = {each.call_at: list[str]() for each in self.maps if each.call_at is not None}
+        for name, place in dict.fromkeys((each.output, each.call_at) for each in self.maps):
+            if place is not None:
+                places[place].append(name)
+        return tuple(f"The call on {', '.join(names)} changes at {place}." for place, names in places.items())
 
     def card_rows(self) -> Iterator[Row]:
         """Yield gain, randomisation and truth of each map, of the first outputs; the page and report.json have all."""
