@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,6 +20,7 @@ from mil.errors import ConfigError
 from mil.explain.map_colours import colours
 from mil.explain.tile_scores import PatientScores, TilePlaces
 from mil.explain.writers import FORMATS, ExplanationFiles
+from mil.report.figures.style import save_figure
 from mil.tables import without_marks
 from tests.explain.drawn_scans import SINGLE, explained, grid_places, hot_scores, picture, write_scn, write_tiff
 
@@ -409,3 +411,18 @@ def test_no_cell_of_a_table_is_a_formula(tmp_path: Path) -> None:
 def test_an_unknown_format_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="format 'xml': no such format, expected one of parquet, csv, geojson"):
         ExplanationFiles(tmp_path, ("xml",))
+
+
+def test_a_figure_that_fails_while_it_is_written_leaves_the_old_one(tmp_path: Path) -> None:
+    class Broken(Figure):
+        def savefig(self, fname: Any, **options: Any) -> None:
+            with fname.open("wb") if isinstance(fname, Path) else nullcontext(fname) as file:
+                file.write(b"half")
+            raise OSError("No space left on device")
+
+    path = tmp_path / "map.png"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match="No space"):
+        save_figure(Broken(), path)
+    assert path.read_bytes() == b"old"
+    assert [each.name for each in tmp_path.iterdir()] == ["map.png"]
