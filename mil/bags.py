@@ -49,6 +49,8 @@ class Bags:
     slides have no distance."""
     covariates: Tensor | None = None
     """`(b, k)`, what is known of each bag's patient beside the tiles, where the tool asks for it"""
+    precision: torch.dtype | None = None
+    """in which `tilewise` passes the tiles on, where `features` are kept as they are stored"""
 
     def __post_init__(self) -> None:
         if min(self.sizes, default=0) < 1:
@@ -80,7 +82,8 @@ class Bags:
         sizes = tuple(len(bag) for bag in features)
         annotations = (joined, _slides(sizes, slide or ()), covariates)
         if dtype is None:
-            return cls(torch.cat(list(features)), sizes, *annotations)
+            only = len(features) == 1  # a copy of one bag may be gigabytes
+            return cls(features[0] if only else torch.cat(list(features)), sizes, *annotations)
         tiles = features[0].new_empty((sum(sizes), features[0].shape[1]), dtype=dtype)
         for bag, rows in zip(features, torch.split(tiles, list(sizes)), strict=True):
             _convert(bag, rows)
@@ -114,6 +117,7 @@ class Bags:
             None if self.coords is None else self.coords[rows],
             None if self.slide is None else self.slide[rows],
             None if self.covariates is None else self.covariates[bag : bag + 1],
+            self.precision,
         )
 
     @cached_property
@@ -138,18 +142,26 @@ class Bags:
     def cast(self, dtype: torch.dtype) -> "Bags":
         """Return the same tiles in another precision: files hold half, models compute in single or bfloat16."""
         if self.features.dtype == dtype:
-            return self
+            return self if self.precision is None else self.with_features(self.features)
         features = torch.empty_like(self.features, dtype=dtype)
         _convert(self.features, features)
         return self.with_features(features)
 
+    def cast_in_blocks(self, dtype: torch.dtype) -> "Bags":
+        """Return the same tiles as stored, which `tilewise` converts block by block: no copy of all of them exists.
+
+        For models that read `features` through `tilewise` only; on other devices than a CPU all are converted.
+        """
+        return replace(self, precision=dtype) if _loops(self.features) else self.cast(dtype)
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Bags":
         optional = (None if rows is None else change(rows) for rows in (self.coords, self.slide, self.covariates))
-        return Bags(change(self.features), self.sizes, *optional)
+        coords, slide, covariates = optional
+        return Bags(change(self.features), self.sizes, coords, slide, covariates, self.precision)
 
     def with_features(self, features: Tensor) -> "Bags":
         """Return the same tiles with other features `(n, d')`."""
-        return replace(self, features=features)
+        return replace(self, features=features, precision=None)
 
     def split(self, values: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return each bag's rows `(n_i, ...)` of `values` `(n, ...)`, by default of the features."""
@@ -163,8 +175,11 @@ class Bags:
         """
         if not _loops(self.features):
             return function(self.features)
-        blocks = [_filled(function, rows) for rows in torch.split(self.features, BLOCK)]
-        return tuple(torch.cat(values) for values in zip(*blocks, strict=True))
+        precision = self.precision or self.features.dtype
+        blocks = (_filled(function, rows.to(precision)) for rows in torch.split(self.features, BLOCK))
+        if torch.is_grad_enabled():
+            return tuple(torch.cat(values) for values in zip(*blocks, strict=True))
+        return _joined(blocks, len(self.features))
 
     def spread(self, per_bag: Tensor) -> Tensor:
         """Repeat each bag's row for its tiles: `(b, ...)` to `(n, ...)`."""
@@ -287,6 +302,19 @@ def _convert(values: Tensor, out: Tensor) -> None:
             place.copy_(piece.float())
     else:
         out.copy_(values)
+
+
+def _joined(blocks: Iterator[tuple[Tensor, ...]], count: int) -> tuple[Tensor, ...]:
+    """Return the blocks' values, each `(count, ...)`, written in place: joined at the end they would exist twice."""
+    out: tuple[Tensor, ...] = ()
+    start = 0
+    for values in blocks:
+        out = out or tuple(value.new_empty((count, *value.shape[1:])) for value in values)
+        end = start + len(values[0])
+        for place, value in zip(out, values, strict=True):
+            place[start:end] = value
+        start = end
+    return out
 
 
 def _filled(function: Callable[[Tensor], tuple[Tensor, ...]], rows: Tensor) -> tuple[Tensor, ...]:

@@ -59,6 +59,13 @@ def test_what_is_no_file_or_folder_of_ours_is_refused(tmp_path: Path) -> None:
             check_output_folder(tmp_path / "notes.txt", [], earlier)
 
 
+def test_messages_name_the_option(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--tiles .* is .*, which is read"):
+        check_output_folder(tmp_path, [tmp_path], option="--tiles")
+    with pytest.raises(ConfigError, match=r"^OUT .*: is no file"):
+        check_output_file(tmp_path, [], "OUT")
+
+
 def test_a_link_is_written_through(tmp_path: Path) -> None:
     (tmp_path / "real.csv").write_text("old")
     (tmp_path / "link.csv").symlink_to("real.csv")

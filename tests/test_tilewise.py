@@ -37,3 +37,25 @@ def test_tilewise_calls_the_function_with_few_sizes() -> None:
         (same,) = packed([tiles]).tilewise(watch)
         assert len(same) == tiles
     assert seen == [40, 2 * module.UNIT, 3 * module.UNIT, module.BLOCK, 3 * module.UNIT]
+
+
+def test_blocks_written_in_place_are_those_joined_at_the_end() -> None:
+    bags = packed([module.BLOCK + 700, 5])
+    joined = bags.tilewise(lambda tiles: (tiles.exp(), tiles.sum(1)))
+    with torch.inference_mode():
+        in_place = bags.tilewise(lambda tiles: (tiles.exp(), tiles.sum(1)))
+    assert all(torch.equal(first, second) for first, second in zip(joined, in_place, strict=True))
+
+
+def test_stored_tiles_are_converted_a_block_at_a_time() -> None:
+    bags = packed([3 * module.BLOCK]).cast(torch.float16)
+    seen: list[tuple[int, torch.dtype]] = []
+
+    def watch(tiles: Tensor) -> tuple[Tensor]:
+        seen.append((len(tiles), tiles.dtype))
+        return (tiles.sum(1),)
+
+    (sums,) = bags.cast_in_blocks(torch.float32).tilewise(watch)
+    assert seen == [(module.BLOCK, torch.float32)] * 3
+    assert torch.equal(sums, bags.cast(torch.float32).tilewise(watch)[0])
+    assert bags.cast_in_blocks(torch.float32).cast(torch.float16).precision is None

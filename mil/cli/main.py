@@ -163,9 +163,11 @@ def simulate(
     config_dir: ConfigDir = None,
 ) -> None:
     """Simulate a cohort: feature files as a real extractor writes them, cohort.csv and truth.csv."""
+    from mil.output_places import check_output_folder
     from mil.simulation.simulated_cohort import write
     from mil.study import build
 
+    check_output_folder(out, [config_dir], option="OUT")
     write(build.simulation(_composed(words, config_dir)), out)
     typer.echo(str(out))
 
@@ -231,7 +233,9 @@ def convert(
     """Pack a folder of feature files into one file that opens in milliseconds; use it as data.features."""
     from mil.cli import convert_command
     from mil.features.formats import Reading
+    from mil.output_places import check_output_file
 
+    check_output_file(out, [source, slides], "OUT")
     skip = skip_bad or on_bad == "skip"
     convert_command.convert(source, out, dtype, skip, Reading(layout, batch_axis, slide_mpp, table), slides)
 
@@ -322,10 +326,12 @@ def calibrate(
 ) -> None:
     """Set a checkpoint's threshold, or its calibration, by patients of a new site whose outcome is known."""
     from mil.cli import calibrate_command
+    from mil.output_places import check_output_folder
     from mil.zoo.policy import check_origin
     from mil.zoo.registry import resolve
 
     folder = resolve(checkpoint)
+    check_output_folder(out, [folder, features, cohort, slides])
     check_origin(folder, key)
     calibrate_command.calibrate(folder, features, cohort, slides, out, decision, sensitivity, confidence, method)
 
@@ -358,10 +364,14 @@ def predict(
     from mil import api, files
     from mil.cards import SIMULATED
     from mil.fitted.withholding import withheld_summary
-    from mil.output_places import check_output_file
+    from mil.inference.provenance import ORIGIN_FILE
+    from mil.output_places import check_output_file, check_output_folder
     from mil.tables import csv_text, says_simulated
 
-    check_output_file(out, [features, cohort, slides, *map(Path, checkpoint)])
+    read = [features, cohort, slides, *map(Path, checkpoint)]
+    check_output_file(out, read)
+    if tiles is not None:
+        check_output_folder(tiles, read, ORIGIN_FILE, "--tiles")
     if len(checkpoint) > 1 and tiles is not None:
         raise typer.BadParameter("--tiles is one checkpoint's attention, expected one checkpoint")
     table = api.predict(

@@ -158,11 +158,13 @@ def release(run: Path, version: str, out: Path, fold: int, note: str | None, dat
     Raises:
         MilError: The run cannot be released.
     """
+    from mil.output_places import check_output_folder
     from mil.report.report_files import read_report
     from mil.runs.describe import REPORT
     from mil.zoo.gates import gate_lines
     from mil.zoo.release import release as publish
 
+    check_output_folder(out, [run])  # a run or a checkpoint is no folder of tools
     place = publish(run, version, out, fold, note, date)
     for line in gate_lines(read_report(place / REPORT).gates):
         typer.echo(line)

@@ -99,6 +99,7 @@ def pack(
             changed since an interrupted process began, another process packs into `out`, or the verification fails.
         ConfigError: The dtype is unknown.
     """
+    out = out.resolve() if out.is_symlink() else out  # a link is written through
     if out.exists():
         raise FeatureError(f"{out} is there already, expected a new file")
     if store.folder.resolve() in out.resolve().parents:

@@ -18,6 +18,7 @@ from mil.features.geometry import Expected, Geometry, common_geometry
 from mil.features.packed import Packed
 from mil.features.places import SlidePlaces, places_of
 from mil.features.processes import Progress
+from mil.features.retries import retried
 from mil.features.slide_files import listing
 from mil.features.survey import SECONDS, reading_of, survey
 from mil.findings import Checked, Finding
@@ -191,11 +192,7 @@ class FeatureStore:
 
     def _read(self, slide: str, check: bool) -> Slide:
         path, header = self.path(slide), self.header(slide)
-        if self._packed is not None:
-            content = self._packed.read(slide)
-        else:
-            reading = reading_of(self.reading, self.slide_mpps, slide)
-            content = formats.read(path, self._layouts[slide], header, reading)
+        content = retried(lambda: self._content(slide, path, header), path)
         if slide in self._states and _state(path) != self._states[slide]:
             raise FeatureError(f"{path} has changed while it was in use: it was written anew, or touched")
         if content.features.shape != (header.tiles, header.width):
@@ -208,6 +205,11 @@ class FeatureStore:
         if check:
             _check_finite(path, content.features)
         return content
+
+    def _content(self, slide: str, path: Path, header: Header) -> Slide:
+        if self._packed is not None:
+            return self._packed.read(slide)
+        return formats.read(path, self._layouts[slide], header, reading_of(self.reading, self.slide_mpps, slide))
 
     def one_of_each_layout(self, slides: Iterable[str]) -> list[str]:
         """Return the first of the slides of each layout; their headers have been read."""

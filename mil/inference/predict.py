@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mil import files
-from mil.bags import Bags
+from mil.bags import BLOCK, Bags
 from mil.checkpoint import Checkpoint
 from mil.cohort.clinical_table import Cohort
 from mil.cohort.columns import Columns
@@ -60,9 +60,11 @@ def outputs(model: MILModel, dataset: BagDataset, workers: int = 0) -> Iterator[
                 batch = next(batches, None)
                 if batch is None:
                     return
-                bags = batch.bags.to(place).cast(torch.float32)
+                bags = batch.bags.to(place)
+                bags = bags.cast_in_blocks(torch.float32) if model.reads_in_blocks() else bags.cast(torch.float32)
                 output = model(bags)
             yield int(batch.place), bags, output
+            del batch, bags, output
             count += 1
 
 
@@ -80,6 +82,7 @@ def logits(model: MILModel, dataset: BagDataset, workers: int = 0, watch: Watch 
         rows.append(output.logits.cpu())
         if watch:
             watch(index, bags, output)
+        del bags, output  # before the next bag is read
     return torch.cat(rows)
 
 
@@ -161,8 +164,11 @@ def _tiles(dataset: BagDataset, patient: "pd.Series[str]", patients: pd.Index) -
 
 
 def mean(bags: Bags) -> Tensor:
-    """Return the mean features of one bag, `(d,)`, in double precision on the CPU."""
-    return (bags.features.sum(0).double() / len(bags.features)).cpu()
+    """Return the mean features of one bag, `(d,)`, in double precision on the CPU; summed in blocks of tiles."""
+    total = bags.features.new_zeros(bags.features.shape[1], dtype=torch.float64)
+    for rows in torch.split(bags.features, BLOCK):
+        total += rows.float().sum(0)
+    return (total / len(bags.features)).cpu()
 
 
 def _row_bags(dataset: BagDataset, bags: pd.DataFrame, patients: pd.Index, means: list[Tensor]) -> RowBags:

@@ -31,6 +31,7 @@ class ACMIL(MILModel):
 
     paper: ClassVar[str] = "Zhang 2024"
     cost: ClassVar[str] = "n"
+    in_blocks: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ class Decoder(MILModel):
 
     paper: ClassVar[str] = "van Treeck 2023"
     cost: ClassVar[str] = "n"
+    in_blocks: ClassVar[bool] = True
 
     def __init__(
         self,

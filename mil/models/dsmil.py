@@ -29,6 +29,7 @@ class DSMIL(MILModel):
 
     paper: ClassVar[str] = "Li 2021"
     cost: ClassVar[str] = "n"
+    in_blocks: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -56,6 +56,10 @@ class Fused(MILModel):
         extra = output.extra | {"inner": output.logits, "added": added}
         return replace(output, logits=output.logits + added, extra=extra)
 
+    def reads_in_blocks(self) -> bool:
+        """Return whether the inner model does."""
+        return self.inner.reads_in_blocks()
+
     def tile_terms(self, bags: Bags) -> TileTerms | None:
         """Return the inner model's terms with the late shift added to every tile; None where the fusion is gated."""
         terms = self.inner.tile_terms(bags)

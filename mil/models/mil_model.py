@@ -62,10 +62,17 @@ class MILModel(nn.Module, ABC):
     """True where the paper's method depends on the order of tiles; the class then says why."""
     needs_coords: ClassVar[bool] = False
     """True where the method reads the tiles' places; bags without coordinates are then refused."""
+    in_blocks: ClassVar[bool] = False
+    """True where `forward` reads the features of the tiles through `Bags.tilewise` only: prediction then keeps them as
+    they are stored and converts a block at a time."""
 
     @abstractmethod
     def forward(self, bags: Bags) -> Output:
         """Return the output; every bag is processed independently."""
+
+    def reads_in_blocks(self) -> bool:
+        """Return `in_blocks` where the class itself states it; a class derived from it may read in another way."""
+        return bool(vars(type(self)).get("in_blocks", False))
 
     def tile_terms(self, bags: Bags) -> TileTerms | None:
         """Return the terms of which the logits are weighted means; None, the default, for other models."""

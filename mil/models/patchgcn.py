@@ -32,6 +32,7 @@ class PatchGCN(MILModel):
 
     paper: ClassVar[str] = "Chen 2021"
     cost: ClassVar[str] = "n"
+    in_blocks: ClassVar[bool] = True
     needs_coords: ClassVar[bool] = True
 
     def __init__(

@@ -29,6 +29,7 @@ class RRT(MILModel):
 
     paper: ClassVar[str] = "Tang 2024"
     cost: ClassVar[str] = "n^2 / 64"
+    in_blocks: ClassVar[bool] = True
     order_matters: ClassVar[bool] = True
 
     def __init__(

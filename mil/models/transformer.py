@@ -59,6 +59,7 @@ class Transformer(MILModel):
 
     paper: ClassVar[str] = "Wagner 2023"
     cost: ClassVar[str] = "n^2"
+    in_blocks: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -92,6 +93,7 @@ class AlibiTransformer(MILModel):
 
     paper: ClassVar[str] = "Press 2022"
     cost: ClassVar[str] = "n^2"
+    in_blocks: ClassVar[bool] = True
     needs_coords: ClassVar[bool] = True
 
     def __init__(

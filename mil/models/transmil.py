@@ -35,6 +35,7 @@ class TransMIL(MILModel):
 
     paper: ClassVar[str] = "Shao 2021"
     cost: ClassVar[str] = "n m, m landmarks"
+    in_blocks: ClassVar[bool] = True
     order_matters: ClassVar[bool] = True
 
     def __init__(

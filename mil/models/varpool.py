@@ -31,6 +31,7 @@ class VarPool(MILModel):
 
     paper: ClassVar[str] = "Carmichael 2022"
     cost: ClassVar[str] = "n"
+    in_blocks: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ class WiKG(MILModel):
 
     paper: ClassVar[str] = "Li 2024"
     cost: ClassVar[str] = "n^2, memory n"
+    in_blocks: ClassVar[bool] = True
 
     def __init__(
         self,

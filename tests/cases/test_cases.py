@@ -2,7 +2,8 @@
 
 The third line of a `run.sh` says in words what should happen. `expected.yaml` says the same of each call of `mil`, in
 the order of the calls: its exit code (left out for a call that is killed), text that the whole output must have, and
-text that it must not have. A folder with `slow: true` takes more than about ten seconds on an idle machine.
+text that it must not have. A folder with `slow: true` takes more than about ten seconds on an idle machine. Folders
+that begin with f are of faults and attacks; they share `common.sh`.
 """
 
 import os
@@ -21,7 +22,11 @@ LONGEST = 300
 """Seconds that a case may take."""
 RECORDER = """#!/bin/bash
 # passes a call on to mil and copies what it prints, as run.sh shows the last lines only
-record={calls}/$(ls {calls} | wc -l).txt
+number=0
+set -C # a file that is there is not opened: calls may run at the same time
+until {{ : > {calls}/$number.txt; }} 2> /dev/null; do number=$((number + 1)); done
+set +C
+record={calls}/$number.txt
 echo "\\$ mil $*" > "$record"
 exec > >(tee -a "$record") 2> >(tee -a "$record" >&2)
 exec {mil} "$@"

@@ -75,3 +75,50 @@ def test_a_slide_that_lies_in_two_folders_is_an_error_that_names_both(hospital: 
         assert f"slide '{slide}' is there twice" in said.err
         assert f"again/{slide}.h5" in said.err
     assert not (copy / "packed.h5").exists()
+
+
+def test_commands_write_neither_over_inputs_nor_over_runs_and_checkpoints(
+    real_run: Path, hospital: Path, mil: Mil, tmp_path: Path
+) -> None:
+    run, site = shutil.copytree(real_run, tmp_path / "run"), shutil.copytree(hospital, tmp_path / "site")
+    checkpoint, features, table = run / "checkpoint", site / "features", site / "cohort.csv"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.csv").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    inputs = ["--features", features, "--cohort", table]
+    scores = ["predict", checkpoint, *inputs, "--out", tmp_path / "scores.csv", "--tiles"]
+    refused: list[tuple[list[str | Path], str]] = [
+        (["convert", features, table], "is there already"),
+        (["convert", features, features], "which is read"),
+        (["convert", features, next(features.glob("*.h5"))], "which is read"),
+        (["convert", features, tmp_path / "mine"], "is no file"),
+        (["calibrate", checkpoint, *inputs, "--out", checkpoint], "which is read"),
+        (["calibrate", checkpoint, *inputs, "--out", run], "holds a run"),
+        (["simulate", run], "holds a run"),
+        (["simulate", checkpoint], "holds a checkpoint"),
+        ([*scores, features], f"--tiles {features}: is {features}, which is read"),
+        ([*scores, run], "holds a run"),
+        ([*scores, checkpoint], "which is read"),
+        ([*scores, tmp_path / "mine"], "is there already"),
+        (["release", run, "--version", "1.0.0", "--out", run], "which is read"),
+        (["release", run, "--version", "1.0.0", "--out", checkpoint], "which is read"),
+        (["release", run, "--version", "1.0.0", "--out", table], "is there already"),
+        (["explain", checkpoint, "--features", features, "--out", run], "holds a run"),
+        (["explain", checkpoint, "--features", features, "--out", features], "which is read"),
+        (["explain", run, "--out", run], "which is read"),
+        (["explain", run, "--out", tmp_path / "mine"], "is there already"),
+    ]
+    for words, reason in refused:
+        answer = mil(*words)
+        assert (answer.code, answer.out) == (2, ""), words
+        assert reason in answer.err, (words, answer.err)
+        assert len(answer.err.splitlines()) == 1
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_packed_file_is_written_through_a_link(hospital: Path, mil: Mil, tmp_path: Path) -> None:
+    (tmp_path / "link.h5").symlink_to("real.h5")
+    answer = mil("convert", hospital / "features", tmp_path / "link.h5")
+    assert answer.code == 0, answer.err
+    assert (tmp_path / "link.h5").is_symlink()
+    assert (tmp_path / "real.h5").is_file()

@@ -273,6 +273,25 @@ def test_default_loss_is_that_of_the_endpoint(name: str) -> None:
 
 
 @every_model
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_tiles_converted_in_blocks_give_the_output_of_converted_tiles(name: str, dtype: torch.dtype) -> None:
+    model, bags = build_model(name), simulated([300, 5], dtype=dtype)
+    assert model.reads_in_blocks() != (name == "ilra"), "only ILRA reads the tiles otherwise"
+    if not model.reads_in_blocks():
+        return
+    with torch.inference_mode(), mock.patch("mil.bags.BLOCK", 64):
+        output, expected = model(bags.cast_in_blocks(torch.float32)), model(bags.cast(torch.float32))
+    assert torch.equal(output.logits, expected.logits)
+    assert torch.equal(output.embedding, expected.embedding)
+
+
+def test_a_class_derived_from_a_model_says_itself_how_it_reads() -> None:
+    derived = type("Mine", (type(build_model("abmil")),), {})(IN_DIM, 1)
+    assert build_model("abmil").reads_in_blocks()
+    assert not derived.reads_in_blocks()
+
+
+@every_model
 def test_features_of_another_width_are_refused(name: str) -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         build_model(name)(Bags(torch.zeros(3, IN_DIM + 1), (3,), torch.zeros(3, 2)))
