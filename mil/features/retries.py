@@ -27,8 +27,8 @@ def passing_failure(error: BaseException) -> int | None:
     """Return the number of an error of the storage, such as EIO, that an error or one of its causes has; else None."""
     for cause in _causes(error):
         if isinstance(cause, OSError):
-            said = _NUMBER.search(str(cause))
-            number = cause.errno or (int(said[1]) if said else None)
+            match = _NUMBER.search(str(cause))
+            number = cause.errno or (int(match[1]) if match else None)
             if number in PASSING:
                 return number
     return None
