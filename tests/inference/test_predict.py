@@ -269,6 +269,5 @@ def test_tables_of_tiles_stay_in_their_folder_whatever_the_slides_are_called(
     assert {path.name for path in (tmp_path / "tiles").iterdir()} == {
         "=1+1.csv",
         "%63on.csv",
-        "%2E. x.csv",
         "origin.json",
     }
