@@ -112,9 +112,9 @@ def test_only_patients_that_a_model_was_not_trained_on_are_measured(
     run, seen = open_run(crc_run), list[str]()
     original = FaithfulnessMeter.add
 
-    def add(self: FaithfulnessMeter, model: object, patient: str, bag: object, truth: object = None) -> None:
+    def add(self: FaithfulnessMeter, model: object, patient: str, bag: object, *about: object) -> None:
         seen.append(patient)
-        original(self, model, patient, bag, truth)  # type: ignore[arg-type]
+        original(self, model, patient, bag, *about)  # type: ignore[arg-type]
 
     monkeypatch.setattr(FaithfulnessMeter, "add", add)
     section = run_faithfulness(run, Request(methods=("single", "attention")), most=6)
