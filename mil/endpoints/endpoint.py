@@ -337,8 +337,10 @@ class Endpoint(ABC):
             keys |= {"operating_points", "subgroups", "site"}
         if not self.questions() and self.value_column is None:
             keys |= {"discrimination", "calibration", "conformal"}
+        if not self.questions() and self.survival is None:
+            keys.add("site_synthesis")
         if self.survival is None:
-            keys |= {"survival", "groups"}
+            keys |= {"survival", "groups", "d_calibration"}
         if not self.questions() and (self.survival is None or not self.survival.horizons):
             keys.add("utility")
         if self.survival is None and len(self.class_columns) != 1:
