@@ -66,8 +66,9 @@ def _tables(result: SiteAudit) -> Iterator[Table]:
     yield table
     if (designs := result.designs) is not None:
         table = _empty(designs.metric)
-        for head in ("folds", "n", named(designs.metric)):
+        for head in ("folds", "n"):
             table.add_column(head, no_wrap=True)
+        table.add_column(named(designs.metric), overflow="fold")  # the reason why there is no number may be long
         for words, estimate in (
             ("random", designs.random),
             ("whole sites", designs.preserved),

@@ -190,7 +190,7 @@ def copies(contents: Mapping[str, Content], split: Split | None, owner: Mapping[
     across = apart(groups, split, owner)
     within = [slides for slides in groups if slides not in across]
     return [
-        *_copies("error", across, " and stand on two sides of the split"),
+        *_copies("error", across, ", and stand on two sides of the split"),
         *_copies("warning", within, ""),
     ]
 

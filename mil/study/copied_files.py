@@ -33,7 +33,7 @@ def copies_of(store: FeatureStore, split: Split | None, owner: Mapping[str, str]
     copies = [slides for slides in groups.values() if len(slides) > 1]
     across = apart(copies, split, owner)
     within = [slides for slides in copies if slides not in across]
-    return [*_finding("error", across, " and stand on two sides of the split"), *_finding("warning", within, "")]
+    return [*_finding("error", across, ", and stand on two sides of the split"), *_finding("warning", within, "")]
 
 
 def _finding(severity: Severity, groups: list[list[str]], where: str) -> list[Finding]:

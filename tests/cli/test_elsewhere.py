@@ -147,7 +147,7 @@ def test_two_checkpoints_predict_their_mean_and_their_spread(abroad: Path, mil: 
     assert both.to_numpy() == pytest.approx(((one + other) / 2).to_numpy(), abs=1e-12)
     spread = tables[2]["spread_p_MSI-H"].to_numpy()
     assert spread == pytest.approx(((one - other).abs() / 2**0.5).to_numpy(), abs=1e-12)
-    tiles = mil("predict", *places, *read, "--out", tmp_path / "x.csv", "--tiles", tmp_path)
+    tiles = mil("predict", *places, *read, "--out", tmp_path / "x.csv", "--tiles", tmp_path / "tiles")
     assert tiles.code == 2
     assert "expected one checkpoint" in tiles.err
     assert not (tmp_path / "x.csv").exists()

@@ -98,7 +98,7 @@ def test_both_designs_are_shown_beside_each_other(trained: tuple[Path, Path], mi
     assert "AUROC" in said.out.splitlines()[7]
     assert [line.split()[0] for line in said.out.splitlines()[8:11]] == ["random", "whole", "difference"]
     assert said.out.splitlines()[-1] == designs["sentence"]
-    assert designs["sentence"].startswith("no gap is shown")
+    assert "cannot be estimated: too few for a verdict: 15 patients" in designs["sentence"]
 
 
 def test_features_that_have_moved_are_found_where_the_user_says(

@@ -172,9 +172,10 @@ def test_probabilities_and_risks_can_be_calibrated_values_cannot(endpoint: Endpo
     assert endpoint.calibration_methods == methods
 
 
-EVERY = {"survival", "groups", "utility", "added_value", "discrimination", "calibration", "conformal"}
+EVERY = {"survival", "groups", "d_calibration", "utility", "added_value", "discrimination", "calibration", "conformal"}
+TIMES = {"survival", "groups", "d_calibration", "site_synthesis"}
 COMMON = {"operating_points", "subgroups", "site", "baseline", "covariates", "oracle"}
-PROBABILITIES = COMMON | {"discrimination", "calibration", "utility", "conformal"}
+PROBABILITIES = COMMON | {"discrimination", "calibration", "utility", "conformal", "site_synthesis"}
 
 
 @pytest.mark.parametrize(
@@ -184,13 +185,13 @@ PROBABILITIES = COMMON | {"discrimination", "calibration", "utility", "conformal
         (MULTICLASS, PROBABILITIES),
         (MULTILABEL, PROBABILITIES),
         (REGRESSION, COMMON | {"discrimination", "calibration", "conformal"}),
-        (COX, COMMON | {"survival", "groups", "utility", "added_value"}),
-        (Cox(), COMMON | {"survival", "groups", "added_value"}),
+        (COX, COMMON | TIMES | {"utility", "added_value"}),
+        (Cox(), COMMON | TIMES | {"added_value"}),
         (SEVERAL, {"baseline", "covariates", "oracle"}),
     ],
 )
 def test_sections_left_out_depend_on_the_endpoint(endpoint: Endpoint, sections: set[str]) -> None:
-    assert endpoint.sections_left_out == (EVERY | COMMON) - sections
+    assert endpoint.sections_left_out == (EVERY | TIMES | COMMON) - sections
 
 
 def test_prediction_columns_include_risks_before_fitting() -> None:

@@ -153,7 +153,7 @@ def test_flipped_bit_is_detected_in_its_slide_only(
     for slide in TILES:
         if slide != owner:
             Packed(copy).verify(slide)
-    with pytest.raises(FeatureError, match=f"tiles of slide '{owner}' have changed"):
+    with pytest.raises(FeatureError, match=f"tiles of slide '{owner}' differ from their digest"):
         Packed(copy).verify(owner)
 
 

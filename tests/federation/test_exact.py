@@ -89,12 +89,16 @@ def batches(federation: Federated, steps: int, epoch: int) -> list[list[str]]:
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_five_epochs_end_in_the_weights_of_pooled_training(name: str) -> None:
     tool, words = ENDPOINTS[name]
+    # Cox's likelihood knows nothing of the last bias: its gradient is rounding error, of which Adam makes steps
+    free = 1 if name.startswith("cox") else 0
     federation = federated(config_of(tool, *PLAIN, *words), options_of())
     progress = federation.training().run()
     weights, losses = pooled_weights(federation, 5)
     assert progress.epoch == 5
     assert progress.steps == len(losses) > 5
-    np.testing.assert_allclose(progress.weights, weights, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        progress.weights[: len(weights) - free], weights[: len(weights) - free], rtol=0, atol=1e-6
+    )
     assert abs(weights - vector(federation.training().model)).max() > 1e-4  # training has moved them
     assert progress.train_loss[-1] == pytest.approx(np.mean(losses[-len(losses) // 5 :]), rel=1e-4)
 

@@ -41,7 +41,8 @@ def test_every_kind_of_endpoint_has_its_figures(name: str) -> None:
 
 def test_every_figure_belongs_to_a_kind_of_endpoint() -> None:
     captions = {name for section in section_classes() for name in section.captions}
-    assert captions == {name for case in CASES.values() for name in case().figures}
+    assert captions - {"tile_maps"} == {name for case in CASES.values() for name in case().figures}
+    assert "tile_maps" in captions, "which are of explanations, see tests/explain"
 
 
 @pytest.mark.parametrize("name", ["competing_risks", "regression"])
