@@ -95,7 +95,7 @@ class FittedState(BaseModel):
             requested = plans(decision, single)
             for plan in requested:
                 decisions += attempts.decision(prefix, partial(plan.fit, *patients, calibrator), plan)
-            if not requested and len(patients[0]) and (groups := group_plan(None, single)) is not None:
+            if not requested and (groups := group_plan(None, single)) is not None:
                 fit = partial(groups.fit, *patients, calibrator)
                 risk_groups += attempts.decision(prefix, fit, groups, logging.DEBUG)  # no tool asked for them
         limits = None

@@ -5,6 +5,7 @@ competing events, hazards and the log-rank test are about the first cause and tr
 observed by a time is the incidence of Aalen and Johansen.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import ClassVar, Self
@@ -26,6 +27,8 @@ from mil.stats import cox_regression
 from mil.stats.cox_regression import NotEstimableError
 from mil.stats.estimate import format_counts, format_p
 from mil.stats.observed_risk import restricted_mean, risk_at, survival_at
+
+logger = logging.getLogger(__name__)
 
 
 class AtTime(Model):
@@ -153,6 +156,9 @@ class RiskGroups(Section):
         view = evaluation.endpoint.survival
         if view is None:
             return None
+        if _cannot_be_cut(evaluation):
+            logger.info("no risk groups: the table has no training patients, whose scores would cut them")
+            return None
         patients, fitted = assigned(evaluation)
         if patients.empty:
             return None
@@ -206,6 +212,13 @@ def assigned(evaluation: Evaluation) -> tuple[pd.DataFrame, tuple[FittedCuts, ..
     pooled = pd.concat(tables or [evaluation.table.head(0).assign(group=[])])
     ordered = pd.Categorical(pooled["group"], list(names), ordered=True)
     return outcomes(pooled.assign(group=ordered), evaluation), tuple(fitted)
+
+
+def _cannot_be_cut(evaluation: Evaluation) -> bool:
+    """Return whether groups were not asked for and nobody could cut them: predictions of report patients alone."""
+    fitted = any(state.risk_groups or state.decisions for state in evaluation.states.values())
+    trained = (evaluation.table["role"] == "train").any()
+    return not (trained or fitted or evaluation.tool.decision_of_single())
 
 
 def _plan(evaluation: Evaluation) -> Plan:
