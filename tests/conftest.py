@@ -5,6 +5,7 @@ import copy
 import fcntl
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,13 @@ def run_quietly(*words: str | Path) -> Path:
             code = end.code
     assert not code, errors.getvalue()
     return Path(output.getvalue().splitlines()[-1])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell that starts the tests in the background lets them ignore SIGINT, which some of them send."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -85,8 +85,8 @@ def test_commands_write_neither_over_inputs_nor_over_runs_and_checkpoints(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.csv").write_text("mine")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    inputs = ["--features", features, "--cohort", table]
-    scores = ["predict", checkpoint, *inputs, "--out", tmp_path / "scores.csv", "--tiles"]
+    inputs: list[str | Path] = ["--features", features, "--cohort", table]
+    scores: list[str | Path] = ["predict", checkpoint, *inputs, "--out", tmp_path / "scores.csv", "--tiles"]
     refused: list[tuple[list[str | Path], str]] = [
         (["convert", features, table], "is there already"),
         (["convert", features, features], "which is read"),

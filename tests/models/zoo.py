@@ -44,5 +44,5 @@ def permuted(bags: Bags, seed: int) -> tuple[Bags, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     starts = zip(bags.offsets.tolist(), bags.sizes, strict=False)
     order = torch.cat([start + torch.randperm(size, generator=generator) for start, size in starts])
-    optional = (None if rows is None else rows[order] for rows in (bags.coords, bags.slide))
-    return Bags(bags.features[order], bags.sizes, *optional), order
+    coords, slide = (None if rows is None else rows[order] for rows in (bags.coords, bags.slide))
+    return Bags(bags.features[order], bags.sizes, coords, slide), order

@@ -54,9 +54,9 @@ def test_a_released_folder_loads_and_predicts_what_the_run_did(
 def test_the_zoos_statements_go_with_its_simulated_cohort_alone(
     released: dict[str, Path], crc_run: Path, tmp_path: Path
 ) -> None:
-    for run in ("crc_run", "real_run"):  # a simulated cohort of another size, and patients
-        assert not (released[run] / "card.yaml").exists()
-        assert "mil zoo developers" not in (released[run] / "README.md").read_text()
+    for name in ("crc_run", "real_run"):  # a simulated cohort of another size, and patients
+        assert not (released[name] / "card.yaml").exists()
+        assert "mil zoo developers" not in (released[name] / "README.md").read_text()
     run = shutil.copytree(crc_run, tmp_path / "run")
     of_the_zoo = read_config(run / "config.yaml").model_copy(
         update={"simulation": compose(["tool=msi-crc"]).simulation}
