@@ -204,7 +204,7 @@ def test_every_number_of_every_table_is_at_the_place_that_it_names(name: str) ->
     assert checked >= 10
     for metric, estimate in report.metrics.items():
         number = next(number for number, source in footnotes.items() if source == f"report.json: metrics.{metric}")
-        assert f"| {estimate} | {escaped(estimate.population)} [^{number}] |" in text
+        assert f"| {escaped(estimate)} | {escaped(estimate.population)} [^{number}] |" in text
 
 
 @pytest.mark.parametrize("name", CASES)

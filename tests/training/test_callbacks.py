@@ -77,13 +77,11 @@ def test_the_line_of_a_terminal_counts_from_one_and_is_gone_before_the_line_of_t
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(callbacks, "_REDRAWN", -1.0)
-    handler = logging.StreamHandler(sys.stderr)
-    callbacks.logger.addHandler(handler)
+    # The handlers that other tests have left at the loggers above would write each line again.
+    monkeypatch.setattr(callbacks.logger, "handlers", [logging.StreamHandler(sys.stderr)])
+    monkeypatch.setattr(callbacks.logger, "propagate", False)
     monkeypatch.setattr(callbacks.logger, "level", logging.INFO)
-    try:
-        epochs_trained([1.0, 2.0], Progress(shown=True))
-    finally:
-        callbacks.logger.removeHandler(handler)
+    epochs_trained([1.0, 2.0], Progress(shown=True))
     empty = "\r\x1b[K"
     first, second, last = capsys.readouterr().err.split("\n")
     assert first.startswith(f"{empty}epoch 1 of 2: batch 1 of 1{empty}epoch 1 of 2  select_loss 1.0000")
