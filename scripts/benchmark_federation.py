@@ -1,18 +1,27 @@
 """Compare algorithms of `mil federate` on real patients of real centres, and on simulated centres that differ.
 
-Run: python scripts/benchmark_federation.py brca --data ../shared/data/survival_tables
+Run: python scripts/benchmark_federation.py brca --data ../shared/data
+     python scripts/benchmark_federation.py crc_nuclei --data ../shared/data
      python scripts/benchmark_federation.py simulated
-Each prints a table in Markdown for docs/federation.md.
+Each prints a table in Markdown for docs/federation.md: means over seeds, 95% intervals by resampling test patients
+(the scores of all seeds together), and the difference from pooled training with the interval of paired resamples.
 
 `brca`: Fed-TCGA-BRCA (Ogier du Terrail et al., FLamby, NeurIPS 2022): 1,088 patients of six regions, 39 clinical
-covariates as one tile, a linear Cox model, FLamby's split.
-`simulated`: the centres of a simulated cohort, each with a stain, scanner and case mix of its own.
+covariates as one tile, Cox, FLamby's split.
+`crc_nuclei`: sixty colon cancer patients, about 165 nuclei each, at four sites of fifteen patients that differ in
+prevalence (12, 11, 7 and 4 of 15 hold an epithelial nucleus); five folds, every patient is tested once.
+`simulated`: four simulated centres, each with a stain and scanner of its own, whose training patients differ in
+prevalence: 10, 30, 60 and 85 in 100. Stain then tells of the label in training, and not among test patients.
+
+Pooled training draws its batches from all patients; exact federated training takes a part of each site's.
 """
 
 import argparse
+import functools
 import logging
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -22,7 +31,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pydantic import JsonValue
+from torch import Tensor
+from zoo_data import crc_nuclei
 
+from mil.bags import Bags
 from mil.cohort.clinical_table import Cohort
 from mil.features.encoders import Encoder
 from mil.features.store import FeatureStore
@@ -32,10 +44,12 @@ from mil.federation.engines.local import LocalEngine
 from mil.federation.federation_options import FederationOptions
 from mil.federation.fold_setup import fit_setup
 from mil.federation.hospital import Hospital
-from mil.federation.local_run import federate
 from mil.federation.protocol import Training
 from mil.models.mil_model import MILModel
+from mil.simulation.simulated_cohort import Simulation, write
+from mil.simulation.targets.class_targets import Binary
 from mil.splits.folds import Split
+from mil.stats import auroc
 from mil.stats.survival_metrics import c_index
 from mil.study import build
 from mil.study.compose import compose
@@ -43,76 +57,76 @@ from mil.study.run_config import RunConfig
 from mil.study.study import Study
 
 Floats = NDArray[np.float64]
-PUBLISHED = {"local": ".565 to .728", "fedavg": ".735", "fedadam": ".842", "pooled": ".704"}
-"""FLamby's figures, from fed_tcga_brca_published_results.csv as the design states them."""
-BRCA = ["tool=survival", "split=holdout", "data.whole_cohort=true", "schedule=constant", "tool.endpoint.unit=days"]
-BRCA += ["tool.endpoint.time=T", "tool.endpoint.event=E", "tool.endpoint.zero_time=half_unit", "data.workers=0"]
+Metric = Callable[[Floats, pd.DataFrame], float]
+RESAMPLES = 1000
+FLAMBY = "fed_tcga_brca_published_results.csv"
+FLAMBY_NAMES = {"local": "Local", "fedavg": "FedAvg100", "fedadam": "FedAdam100", "pooled": "Pooled Training"}
 
 
-class RowStore:
-    """Patients whose covariates are the one tile of their bag."""
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Patients with site and role, and their tiles.
 
-    keeps, verified, folder = True, False, Path("rows")
+    Attributes:
+        table: One row a patient; columns of the endpoint, `site`, and `role`, which is train or test.
+        tiles: `(n, d)` by patient.
+    """
 
-    def __init__(self, rows: pd.DataFrame) -> None:
-        """Keep the rows of a table."""
-        self.rows = {str(name): torch.from_numpy(row.to_numpy(np.float32).copy()) for name, row in rows.iterrows()}
-        self.geometry = SimpleNamespace(mpp=None, tile_px=None)
+    table: pd.DataFrame
+    tiles: Mapping[str, Tensor]
+
+    def of(self, role: str) -> pd.DataFrame:
+        """Return the patients of a role."""
+        return self.table[self.table["role"] == role]
+
+    @property
+    def sites(self) -> list[str]:
+        """Names of the sites."""
+        return sorted(set(self.table["site"]))
+
+
+class TileStore:
+    """Tiles in memory, one slide for each patient."""
+
+    keeps, verified, folder = True, False, Path("memory")
+    geometry = SimpleNamespace(mpp=None, tile_px=None)
+
+    def __init__(self, tiles: Mapping[str, Tensor]) -> None:
+        """Keep the tiles of patients."""
+        self.tiles = tiles
 
     def header(self, slide: str) -> SimpleNamespace:
-        """Return a header of one tile."""
-        return SimpleNamespace(tiles=1, has_coords=False)
+        """Return the number of tiles."""
+        return SimpleNamespace(tiles=len(self.tiles[slide]), has_coords=False)
 
     def valid_headers(self, slides: Iterable[str]) -> dict[str, SimpleNamespace]:
         """Return the headers of slides."""
         return {slide: self.header(slide) for slide in slides}
 
     def read(self, slide: str) -> SimpleNamespace:
-        """Return the one tile of a patient."""
-        return SimpleNamespace(features=self.rows[slide].unsqueeze(0), coords=None)
+        """Return the tiles of a patient."""
+        return SimpleNamespace(features=self.tiles[slide], coords=None)
 
 
-def brca(folder: Path, words: Sequence[str]) -> pd.DataFrame:
-    """Return the C-indices of each algorithm on FLamby's test patients."""
-    table = pd.read_csv(folder / "fed_tcga_brca.csv", index_col="pid")
-    split = pd.read_csv(folder / "fed_tcga_brca_train_test_split.csv", index_col="pid")
-    table = table.join(split, how="inner")
-    features = [str(name) for name in table if name not in ("T", "E", "fold", "fold2")]
-    table["site"] = "region-" + table["fold2"].str.extract(r"(\d+)$")[0]
-    table[["T", "E"]] = table[["T", "E"]].astype(float).map(lambda value: f"{value:g}")
-    rows = []
-    for algorithm, options in (
-        ("local", ["optimizer.lr=0.1"]),
-        ("fedavg", ["optimizer.lr=0.1", "data.whole_cohort=false", "data.batch_bags=8"]),
-        ("exact", ["optimizer.lr=0.1"]),
-        ("pooled", ["optimizer.lr=0.1"]),
-    ):
-        config = compose([*BRCA, "model=mean", *options, *words])
-        models = _models(config, algorithm, table, features)
-        scores = [_scores(models[site], table[table["site"] == site], features) for site in sorted(set(table["site"]))]
-        tests = [table[(table["site"] == site) & (table["fold"] == "test")] for site in sorted(set(table["site"]))]
-        by_site = [_c_index(score, test) for score, test in zip(scores, tests, strict=True)]
-        together = _c_index(np.concatenate(scores), pd.concat(tests)) if algorithm != "local" else float("nan")
-        row = {"algorithm": algorithm} | {f"region {at}": value for at, value in enumerate(by_site)}
-        rows.append(row | {"mean": float(np.mean(by_site)), "all": together, "FLamby": PUBLISHED.get(algorithm, "")})
-        logging.info("%s", rows[-1])
-    return pd.DataFrame(rows)
-
-
-def _models(config: RunConfig, algorithm: str, table: pd.DataFrame, features: list[str]) -> dict[str, MILModel]:
-    """Return the model that each region's patients are predicted with."""
-    sites = sorted(set(table["site"]))
+def trained(config: RunConfig, bench: Bench, algorithm: str, local_epochs: int = 1) -> dict[str, MILModel]:
+    """Return the model that each site ends with: one for all, or its own."""
+    rows = bench.of("train")
+    groups = {site: rows[rows["site"] == site] for site in bench.sites}
     if algorithm == "local":
-        return {site: _trained(config, "exact", {site: table[table["site"] == site]}, features) for site in sites}
-    groups = {"all": table} if algorithm == "pooled" else {site: table[table["site"] == site] for site in sites}
-    return dict.fromkeys(sites, _trained(config, "exact" if algorithm == "pooled" else algorithm, groups, features))
+        return {site: _common(config, bench, "exact", {site: group}, 1) for site, group in groups.items()}
+    if algorithm == "pooled":
+        return dict.fromkeys(bench.sites, _common(config, bench, "exact", {"all": rows}, 1))
+    return dict.fromkeys(bench.sites, _common(config, bench, algorithm, groups, local_epochs))
 
 
-def _trained(config: RunConfig, algorithm: str, groups: dict[str, pd.DataFrame], features: list[str]) -> MILModel:
-    secure = len(groups) > 1
-    options = FederationOptions.parse({"algorithm": algorithm, "times": "exact", "minimum": 1, "secure": secure})
+def _common(
+    config: RunConfig, bench: Bench, algorithm: str, groups: dict[str, pd.DataFrame], local_epochs: int
+) -> MILModel:
+    """Return the model of one federation after its last epoch."""
+    values = {"algorithm": algorithm, "times": "exact", "minimum": 1, "local_epochs": local_epochs, "norm_factor": 1e9}
+    options = FederationOptions.parse({**values, "secure": len(groups) > 1})
     hospitals = {
-        site: Hospital(site, config, _study(config, rows, features), _split(rows), options)
+        site: Hospital(site, config, _study(config, bench, rows), _all_train(rows), options)
         for site, rows in groups.items()
     }
     coordinator = Coordinator(LocalEngine(hospitals), options)
@@ -121,77 +135,306 @@ def _trained(config: RunConfig, algorithm: str, groups: dict[str, pd.DataFrame],
     coordinator.ask("join", facts={"keys": keys})
     setup = fit_setup(config, coordinator, descriptions, 0)
     coordinator.ask("setup", *setup.question(algorithm == "exact"))
-    counts = {site: len(_split(rows).patients(0, "train")) for site, rows in groups.items()}
-    training = Training(config, coordinator, setup, len(features), counts)
+    counts = {site: len(rows) for site, rows in groups.items()}
+    training = Training(config, coordinator, setup, _width(bench), counts)
     load_vector(training.model, training.run().weights)
     return training.model.eval()
 
 
-def _study(config: RunConfig, rows: pd.DataFrame, features: list[str]) -> Study:
+def _width(bench: Bench) -> int:
+    return int(next(iter(bench.tiles.values())).shape[1])
+
+
+def _study(config: RunConfig, bench: Bench, rows: pd.DataFrame) -> Study:
     endpoint = build.endpoint(config)
     slides = pd.DataFrame({"patient": rows.index, "slide": rows.index, "site": rows["site"].to_numpy()})
     bags = pd.DataFrame({"bag": rows.index, "patient": rows.index, "slides": [(str(name),) for name in rows.index]})
-    numbers = rows[features].astype(float)
-    numbers["age_at_index"] = numbers["age_at_index"] / 100  # the others are 0 or 1
     return Study(
         cohort=Cohort(slides, endpoint.columns),
-        store=cast(FeatureStore, RowStore(numbers)),
-        encoder=Encoder("covariates", len(features)),
+        store=cast(FeatureStore, TileStore(bench.tiles)),
+        encoder=Encoder("tiles", _width(bench)),
         endpoint=endpoint,
         patients=rows,
         target=endpoint.encode(rows),
         bags=bags,
-        source=Path("rows"),
+        source=Path("memory"),
         truth=None,
     )
 
 
-def _split(rows: pd.DataFrame) -> Split:
-    """Return FLamby's roles; all training patients also select, as the last weights are taken."""
-    roles = rows["fold"].map({"train": "train", "test": "report"}).to_numpy()
-    return Split(pd.DataFrame({"patient": rows.index, "fold": 0, "role": roles}))
+def _all_train(rows: pd.DataFrame) -> Split:
+    """Return roles: all patients train, and select, since the last weights are taken."""
+    return Split(pd.DataFrame({"patient": rows.index, "fold": 0, "role": "train"}))
 
 
-def _scores(model: MILModel, rows: pd.DataFrame, features: list[str]) -> Floats:
-    from mil.bags import Bags
-
-    numbers = rows.loc[rows["fold"] == "test", features].astype(float)
-    numbers["age_at_index"] = numbers["age_at_index"] / 100
-    tiles = torch.from_numpy(numbers.to_numpy(np.float32).copy())
+def scores(model: MILModel, bench: Bench, rows: pd.DataFrame) -> Floats:
+    """Return the log hazard, or the log odds of the second class, of some patients."""
+    values = []
     with torch.inference_mode():
-        return np.asarray(model(Bags(tiles, (1,) * len(tiles))).logits.squeeze(1).double().numpy())
+        for name in rows.index:
+            logits = model(Bags.pack([bench.tiles[str(name)]])).logits[0]
+            values.append(float(logits[-1] - logits[0]) if len(logits) > 1 else float(logits[0]))
+    return np.array(values)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """An algorithm's scores of the same test patients, for each seed, and for local training for each site's model.
+
+    Attributes:
+        name: Of the algorithm.
+        scores: `(seeds, models, patients)`.
+        table: The test patients.
+    """
+
+    name: str
+    scores: Floats
+    table: pd.DataFrame
+
+    def value(self, metric: Metric, rows: NDArray[np.intp] | None = None) -> float:
+        """Return the metric's mean over seeds and models."""
+        places = np.arange(len(self.table)) if rows is None else rows
+        table = self.table.iloc[places]
+        return float(np.mean([metric(row[places], table) for seed in self.scores for row in seed]))
+
+
+def compared(results: Sequence[Result], metric: Metric, extra: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    """Return a table of algorithms with intervals, and with their differences from the last one, which is pooled."""
+    amount, rng = len(results[-1].table), np.random.default_rng(0)
+    draws = [rng.integers(amount, size=amount) for _ in range(RESAMPLES)]
+    resampled = {result.name: [result.value(metric, draw) for draw in draws] for result in results}
+    reference, rows = results[-1], []
+    for result in results:
+        low, high = np.nanquantile(resampled[result.name], [0.025, 0.975])
+        row = {"algorithm": result.name, "metric": f"{result.value(metric):.3f} ({low:.3f} to {high:.3f})"}
+        difference = np.subtract(resampled[result.name], resampled[reference.name])
+        low, high = np.nanquantile(difference, [0.025, 0.975])
+        value = result.value(metric) - reference.value(metric)
+        row["minus pooled"] = "" if result is reference else f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+        row["seeds"] = " ".join(f"{Result('', seed[None], result.table).value(metric):.3f}" for seed in result.scores)
+        rows.append(row | {name: values.get(result.name, "") for name, values in extra.items()})
+    return pd.DataFrame(rows)
+
+
+# Fed-TCGA-BRCA
+
+BRCA = ["tool=survival", "split=holdout", "schedule=constant", "tool.endpoint.unit=days", "data.workers=0"]
+BRCA += ["tool.endpoint.time=T", "tool.endpoint.event=E", "tool.endpoint.zero_time=half_unit", "model=mean"]
+BRCA += ["trainer.gradient_clip_val=null", "model.embed_dim=16", "model.dropout=0.0", "optimizer.lr=0.1"]
+BRCA += ["trainer.max_epochs=25"]
+BRCA_OPTIONS = {
+    "local": ["data.whole_cohort=true"],
+    "fedavg": ["data.batch_bags=8"],
+    "fedadam": ["data.batch_bags=8"],
+    "exact": ["data.whole_cohort=true"],
+    "pooled": ["data.whole_cohort=true"],
+}
+
+
+def brca(folder: Path, words: Sequence[str], seeds: int) -> pd.DataFrame:
+    """Return C-indices on FLamby's test patients, beside FLamby's figures for its linear model."""
+    folder = folder / "survival_tables"
+    bench, published = _brca_patients(folder), pd.read_csv(folder / FLAMBY)
+    results, by_region = [], dict[str, str]()
+    for algorithm, options in BRCA_OPTIONS.items():
+        rows = bench.of("test")
+        values = []
+        for seed in range(seeds):
+            config = compose([*BRCA, *options, f"seed={seed}", *words])
+            models = trained(config, bench, algorithm)
+            distinct = list(models.values()) if algorithm == "local" else [next(iter(models.values()))]
+            values.append([scores(model, bench, rows) for model in distinct])
+        results.append(Result(algorithm, np.array(values), rows))
+        by_region[algorithm] = _by_region(results[-1], bench.sites)
+        logging.info("%s %.3f %s", algorithm, results[-1].value(_c_index), by_region[algorithm])
+    extra = {"regions 0 to 5": by_region, "FLamby, all test patients": _published(published, "Pooled Test")}
+    table = compared(results, _c_index, extra | {"FLamby, mean over regions": _published(published, "client")})
+    return table.rename(columns={"metric": "C-index, 222 test patients"})
+
+
+def _brca_patients(folder: Path) -> Bench:
+    table = pd.read_csv(folder / "fed_tcga_brca.csv", index_col="pid")
+    table = table.join(pd.read_csv(folder / "fed_tcga_brca_train_test_split.csv", index_col="pid"), how="inner")
+    numbers = table[[name for name in table if name not in ("T", "E", "fold", "fold2")]].astype(float)
+    numbers["age_at_index"] = numbers["age_at_index"] / 100  # the others are 0 or 1
+    table["site"] = "region-" + table["fold2"].str.extract(r"(\d+)$")[0]
+    table["role"] = table["fold"]
+    table[["T", "E"]] = table[["T", "E"]].astype(float).map(lambda value: f"{value:g}")
+    rows = {str(name): torch.tensor(row.to_numpy(np.float32))[None] for name, row in numbers.iterrows()}
+    return Bench(table[["T", "E", "site", "role"]], rows)
+
+
+def _by_region(result: Result, sites: Sequence[str]) -> str:
+    """Return the metric among the test patients of each region; of local training by the region's own model."""
+    values = []
+    for place, site in enumerate(sites):
+        rows = np.flatnonzero(result.table["site"] == site)
+        model = result.scores[:, [place]] if result.scores.shape[1] > 1 else result.scores
+        values.append(Result("", model, result.table).value(_c_index, rows))
+    return " ".join(f"{value:.3f}" for value in values)
+
+
+def _published(table: pd.DataFrame, test: str) -> dict[str, str]:
+    """Return FLamby's means by algorithm, and the range of single runs."""
+    rows = table[table["Test"].str.startswith(test)]
+    published = dict[str, str]()
+    for name, method in FLAMBY_NAMES.items():
+        chosen = rows[rows["Method"].str.startswith(method)]
+        keys = [key for key in ("Method", "seed") if key in chosen]
+        means = chosen.groupby(keys)["Metric"].mean()
+        if len(means):
+            published[name] = f"{means.mean():.3f} ({means.min():.3f} to {means.max():.3f}, {len(means)} runs)"
+    return published
 
 
 def _c_index(score: Floats, rows: pd.DataFrame) -> float:
     return float(c_index(score, rows["T"].astype(float).to_numpy(), rows["E"].astype(float).to_numpy()))
 
 
-def simulated(words: Sequence[str]) -> pd.DataFrame:
-    """Return the mean AUROC over the centres of a simulated cohort, by algorithm."""
-    rows = []
-    for algorithm in ("local", "fedavg", "exact", "pooled"):
-        config = compose(["tool=binary", "split=holdout", "baseline=false", "figures=false", "resamples=200", *words])
-        options = FederationOptions.parse({"algorithm": algorithm, "minimum": 5})
-        with tempfile.TemporaryDirectory() as folder:
-            section = federate(config, options, Path(folder) / "run")
-        values = [result.metrics["auroc"].value for result in section.sites if "auroc" in result.metrics]
-        rows.append(
-            {"algorithm": algorithm, "sites": len(values), "mean AUROC": float(np.mean([v or 0 for v in values]))}
-        )
-        logging.info("%s", rows[-1])
+def _auroc(score: Floats, rows: pd.DataFrame) -> float:
+    return float(auroc(score, (rows["label"] == "1").to_numpy()))
+
+
+# yes-or-no questions
+
+CRC = ["tool=binary", "split=holdout", "model=abmil", "model.embed_dim=128", "model.attention_dim=64", "data.workers=0"]
+CRC += ["optimizer.lr=5e-4", "optimizer.weight_decay=0.01", "trainer.max_epochs=30"]
+POSITIVES = (12, 11, 7, 4)
+ALGORITHMS = (("local", 1), ("fedavg", 1), ("fedavg, 5 local epochs", 5), ("exact", 1), ("pooled", 1))
+
+
+def crc(folder: Path, words: Sequence[str], seeds: int) -> pd.DataFrame:
+    """Return AUROCs of sixty patients in five folds."""
+    data = crc_nuclei(folder)
+    sites = _skewed(data.label)
+    table = pd.DataFrame({"label": data.label.astype(str), "site": sites}, index=[f"p{n:02d}" for n in range(60)])
+    tiles = dict(zip(table.index, data.features, strict=True))
+    results = []
+    for name, local_epochs in ALGORITHMS:
+        values = np.zeros((seeds, 4 if name == "local" else 1, len(table)))
+        for seed in range(seeds):
+            config = compose([*CRC, f"seed={seed}", *words])
+            for fold in range(5):
+                roles = np.where(_folds(table, seed) == fold, "test", "train")
+                bench = Bench(table.assign(role=roles), tiles)
+                models = list(trained(config, bench, name.partition(",")[0], local_epochs).values())
+                for place in range(values.shape[1]):
+                    values[seed, place, roles == "test"] = scores(models[place], bench, bench.of("test"))
+        results.append(Result(name, values, table))
+        logging.info("%s %.3f", name, results[-1].value(_auroc))
+    return compared(results, _auroc, {}).rename(columns={"metric": "AUROC, 60 patients"})
+
+
+def _skewed(label: NDArray[np.int64]) -> list[str]:
+    """Return four sites of fifteen patients that differ in prevalence."""
+    rng = np.random.default_rng(0)
+    positive, negative = (list(rng.permutation(np.flatnonzero(label == kind))) for kind in (1, 0))
+    sites = [""] * len(label)
+    for place, amount in enumerate(POSITIVES):
+        for _ in range(15):
+            pool = positive if amount > 0 else negative
+            amount -= 1
+            sites[int(pool.pop())] = f"site-{place + 1}"
+    return sites
+
+
+def _folds(table: pd.DataFrame, seed: int) -> NDArray[np.int64]:
+    """Return the fold of each patient, even in site and label."""
+    order = np.random.default_rng(seed).permutation(len(table))
+    ranked = table.iloc[order].sort_values(["site", "label"], kind="stable")
+    folds = pd.Series(np.arange(len(table)) % 5, index=ranked.index)
+    return folds.loc[table.index].to_numpy()
+
+
+SIMULATED = ["tool=binary", "split=holdout", "model=abmil", "model.embed_dim=32", "model.attention_dim=16"]
+SIMULATED += ["trainer.max_epochs=20", "data.workers=0", "data.batch_bags=8"]
+PREVALENCE = {"site-1": 0.1, "site-2": 0.3, "site-3": 0.6, "site-4": 0.85}
+
+
+def simulated(folder: Path, words: Sequence[str], seeds: int) -> pd.DataFrame:
+    """Return AUROCs of the test patients of simulated centres; each seed is another cohort."""
+    benches = [simulated_bench(seed) for seed in range(seeds)]
+    rows = min(len(bench.of("test")) for bench in benches)
+    results = []
+    for name, local_epochs in ALGORITHMS:
+        values = []
+        for seed, bench in enumerate(benches):
+            config = compose([*SIMULATED, f"seed={seed}", *words])
+            models = list(trained(config, bench, name.partition(",")[0], local_epochs).values())
+            distinct = models if name == "local" else models[:1]
+            values.append([scores(model, bench, bench.of("test").iloc[:rows]) for model in distinct])
+        cohorts = [bench.of("test").iloc[:rows]["label"].to_numpy() for bench in benches]
+        results.append(Result(name, np.array(values), pd.DataFrame({"label": list(zip(*cohorts, strict=True))})))
+        logging.info("%s %.3f", name, _several(results[-1], np.arange(rows)))
+    return _cohorts(results, rows)
+
+
+def _several(result: Result, rows: NDArray[np.intp]) -> float:
+    """Return the mean AUROC over cohorts."""
+    return float(np.mean([_cohort(result, seed, rows) for seed in range(len(result.scores))]))
+
+
+def _cohort(result: Result, seed: int, rows: NDArray[np.intp]) -> float:
+    label = np.array([labels[seed] == "1" for labels in result.table["label"]])
+    return float(np.mean([auroc(row[rows], label[rows]) for row in result.scores[seed]]))
+
+
+def _cohorts(results: Sequence[Result], amount: int) -> pd.DataFrame:
+    everyone, rng = np.arange(amount), np.random.default_rng(0)
+    draws = [rng.integers(amount, size=amount) for _ in range(RESAMPLES)]
+    resampled = {result.name: np.array([_several(result, draw) for draw in draws]) for result in results}
+    rows, reference = [], results[-1]
+    for result in results:
+        low, high = np.quantile(resampled[result.name], [0.025, 0.975])
+        row = {"algorithm": result.name, "AUROC": f"{_several(result, everyone):.3f} ({low:.3f} to {high:.3f})"}
+        low, high = np.quantile(resampled[result.name] - resampled[reference.name], [0.025, 0.975])
+        value = _several(result, everyone) - _several(reference, everyone)
+        row["minus pooled"] = "" if result is reference else f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+        seeds = [_cohort(result, seed, everyone) for seed in range(len(result.scores))]
+        rows.append(row | {"test patients": str(amount), "cohorts": " ".join(f"{value:.3f}" for value in seeds)})
     return pd.DataFrame(rows)
+
+
+@functools.cache
+def simulated_bench(seed: int) -> Bench:
+    """Return 480 simulated patients: about 200 of test, and training patients whose prevalence differs by site."""
+    target = Binary(column="label", classes=("0", "1"), prevalence=0.45, attainable=0.9)
+    with tempfile.TemporaryDirectory() as folder:
+        write(Simulation(target, 480, 40, 32, slides=1, signal="diffuse", seed=seed), Path(folder))
+        table = pd.read_csv(Path(folder) / "cohort.csv", dtype=str).set_index("patient")
+        store = FeatureStore(Path(folder) / "features")
+        tiles = {str(name): store.read(slide).features.float() for name, slide in table["slide"].items()}
+    rng = np.random.default_rng(seed)
+    test = rng.random(len(table)) < 0.42
+    table = table.assign(role=np.where(test, "test", "train"))[["label", "site", "role"]]
+    return Bench(pd.concat([table[test], *_with_prevalence(table[~test], rng)]), tiles)
+
+
+def _with_prevalence(table: pd.DataFrame, rng: np.random.Generator) -> Iterator[pd.DataFrame]:
+    """Yield as many training patients of each site as have its prevalence."""
+    for site, share in PREVALENCE.items():
+        rows = table[table["site"] == site]
+        positive, negative = rows[rows["label"] == "1"], rows[rows["label"] == "0"]
+        amount = min(len(positive) / share, len(negative) / (1 - share))
+        for kind, each in ((share, positive), (1 - share, negative)):
+            yield each.iloc[np.sort(rng.permutation(len(each))[: max(1, round(amount * kind))])]
+
+
+STUDIES = {"brca": brca, "crc_nuclei": crc, "simulated": simulated}
 
 
 def main() -> None:
     """Print the table of one study."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("study", choices=("brca", "simulated"))
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/survival_tables"))
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("words", nargs="*", help="options of mil train, such as trainer.max_epochs=60")
     given = parser.parse_intermixed_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("mil").setLevel(logging.WARNING)
-    table = brca(given.data, given.words) if given.study == "brca" else simulated(given.words)
+    torch.set_num_threads(1)
+    table = STUDIES[given.study](given.data, given.words, given.seeds)
     heads = [str(name) for name in table]
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     for row in table.itertuples(index=False):

@@ -127,7 +127,10 @@ class Coordinator:
         """
         answers = self.ask(kind, arrays, facts)
         patients = sum(answer.patients for answer in answers.values())
-        return Total(added(answers), patients, tuple(sorted(answers)))
+        released = max(
+            (int(answer.number("released")) for answer in answers.values() if "released" in answer.facts), default=0
+        )
+        return Total(added(answers), patients, tuple(sorted(answers)), released)
 
     def _round(
         self, kind: str, arrays: Mapping[str, Array], facts: Mapping[str, JsonValue], sites: Sequence[str]
@@ -247,6 +250,8 @@ class Total:
     arrays: Mapping[str, Floats]
     patients: int
     sites: tuple[str, ...]
+    released: int = 0
+    """how often a gradient with noise has left a site of this fold, at most"""
 
 
 def _layout(message: Message) -> JsonValue:

@@ -18,11 +18,11 @@ from mil.federation.bag_gradients import load_vector
 from mil.federation.coordinator import Coordinator, Engine
 from mil.federation.federation_options import FederationOptions
 from mil.federation.fold_setup import FoldSetup, fit_setup
-from mil.federation.hospital import options_digest
 from mil.federation.manifest_of_sites import federated_manifest
 from mil.federation.messages import Message
-from mil.federation.privacy_budget import check_noise
+from mil.federation.privacy_budget import budget, check_noise
 from mil.federation.protocol import SUMMING, Training, check_descriptions, session_of
+from mil.federation.same_options import options_digest
 from mil.federation.shared_state import StateQuestions, finish_endpoint, fit_state
 from mil.federation.synthesis import synthesis, unlike_sites
 from mil.fitted.state import FittedState
@@ -166,8 +166,8 @@ class FederatedRun:
         self.setups[fold] = setup
         arrays, facts = setup.question(self.exact)
         self.coordinator.ask("setup", arrays, facts)
-        budget = check_noise(self.config, self.options, setup.endpoint)
         by_site = self.quantities(fold)
+        check_noise(self.config, self.options, setup.endpoint, by_site)
         counts = {site: roles["train"] for site, roles in by_site.items()}
         training = Training(
             self.config, self.coordinator, setup, self.encoder.dim, counts, self.folder / STATE / f"fold_{fold}.pt"
@@ -178,7 +178,8 @@ class FederatedRun:
         finish_endpoint(questions)
         totals = {role: sum(roles[role] for roles in by_site.values()) for role in ("train", "select", "report")}
         fitted = fit_state(questions, self.config.tool, totals)
-        manifest = federated_manifest(self, setup, training, fitted, totals, budget)
+        spent = budget(self.options, training.steps, progress.released)
+        manifest = federated_manifest(self, setup, training, fitted, totals, spent)
         return TrainedFold(setup, weights, fitted, manifest)
 
     def _finish(self, fold: TrainedFold) -> None:
@@ -264,10 +265,13 @@ def sentences(options: FederationOptions, sites: int, record: Mapping[str, JsonV
     lines.append(masked if options.secure else plain)
     lines.append(f"Every number that left a site rests on {options.minimum} patients or more.")
     lines += [str(note) for note in cast(Sequence[JsonValue], record.get("notes", []))]
-    if (budget := record.get("epsilon")) is not None:
+    if (spent := record.get("epsilon")) is not None:
         lines.append(
-            f"Gradients were clipped and noise was added: epsilon {float(str(budget)):.2f} at delta {options.delta:g} "
-            "for each training patient's gradients. Counts, cuts and metrics are outside this promise."
+            f"Differential privacy of the training patients' gradients: epsilon {float(str(spent)):.2f} at delta "
+            f"{options.delta:g} (a patient is added or removed). Each patient's gradient was clipped to norm "
+            f"{options.clip:g}, noise of {options.noise:g} times that was added, {record['released']} times, each to "
+            f"patients drawn with probability 1/{record['steps_per_epoch']}. Class weights, cuts, calibration, novelty "
+            "and metrics are outside this promise."
         )
     return lines
 

@@ -42,7 +42,8 @@ class FederationOptions(Config):
         cell_minimum: Patients of all sites whose follow-up ends in a cell of that grid; None takes `minimum`.
         norm_factor: How many times the median an update's norm may be; checked where sums are not masked.
         clip: Norm to which the gradient of each bag is clipped; None does not clip.
-        noise: Standard deviation of Gaussian noise in multiples of `clip`; None adds none.
+        noise: Standard deviation of Gaussian noise in multiples of `clip`; None adds none. With noise the
+            patients of a step are drawn at random, and the report states epsilon.
         delta: Of the differential privacy that noise and clipping give.
         leave_one_site_out: Whether each site in turn is the test of a model of the others.
     """

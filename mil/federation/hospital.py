@@ -1,38 +1,33 @@
 """What one hospital answers: functions of its own patients and of the numbers that it is sent."""
 
-import hashlib
-import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import pandas as pd
-import torch
-from numpy.typing import NDArray
 from pydantic import JsonValue
 
 import mil
-from mil.endpoints.endpoint import Endpoint
-from mil.errors import ConfigError
-from mil.federation.bag_gradients import Moment, steps_of, vector
-from mil.federation.exact_cox import RiskSets
+from mil.federation import site_rounds
+from mil.federation.bag_gradients import vector
 from mil.federation.federation_options import FederationOptions
 from mil.federation.messages import SUMS, FederationError, Message, NotReadyError
 from mil.federation.prepared_fold import PreparedFold
 from mil.federation.privacy import Gate
+from mil.federation.privacy_budget import LEDGER, noise_of
+from mil.federation.same_options import options_digest
 from mil.federation.secure_sums import Keys
 from mil.federation.shared_loss import MeanLoss, SharedLoss, shared_loss
-from mil.federation.site_run import describe_site, external_report, site_metrics, write_fold
-from mil.federation.site_training import train_at_site
+from mil.federation.site_run import describe_site, external_report, safe_metrics, site_metrics, write_fold
 from mil.federation.state_sums import state_sums
-from mil.federation.targets import TimeCells, covariate_sums, parts_of, target_sums
+from mil.federation.targets import TimeCells, covariate_sums, parts_of, risk_sets_of, rounded_times, target_sums
 from mil.fitted.state import FittedState
 from mil.inference.predict import device
 from mil.manifest import Manifest
+from mil.report.schema import Report
 from mil.splits.folds import Split
-from mil.stats.estimate import Estimate
 from mil.study import build
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
@@ -41,7 +36,6 @@ from mil.training.fold import assembled
 logger = logging.getLogger(__name__)
 RUN = "run"
 """Folder of a hospital's own run."""
-Floats = NDArray[np.float64]
 
 
 class Hospital:
@@ -73,7 +67,7 @@ class Hospital:
         self.rounds = set[str]()
         self.cells: dict[int, dict[str, TimeCells]] = {}
         self.folds: dict[int, PreparedFold] = {}
-        self.rng = np.random.default_rng()
+        self.noise = noise_of(options, None if folder is None else folder / LEDGER)
         self.answers: dict[str, Callable[[Message], Message]] = {
             "describe": self._describe,
             "join": self._join,
@@ -224,7 +218,7 @@ class Hospital:
         made = assembled(self.config, self.study, self.split, fold, folder, endpoint, covariates)
         cells = self._cells(question)
         for data in made.data.values():
-            data.target = _rounded(endpoint, data.target, cells)
+            data.target = rounded_times(endpoint, data.target, cells)
         if endpoint.compares_pairs and not question.facts.get("exact"):
             shared: SharedLoss = MeanLoss(endpoint)
         else:
@@ -242,83 +236,20 @@ class Hospital:
             raise NotReadyError(f"site {self.name}: has no fold {fold}, expected a setup first")
         return self.folds[fold]
 
-    def _moment(self, question: Message) -> Moment:
-        return Moment(
-            self.config.seed + int(question.number("fold")), int(question.number("epoch")), int(question.number("step"))
-        )
-
-    def _bags(self, question: Message, prepared: PreparedFold) -> list[int]:
-        """Return the bags of a step: this hospital's part of the common batch."""
-        data, moment = prepared.fold.data["train"], self._moment(question)
-        events = prepared.fold.endpoint.events(data.target)
-        groups = steps_of(len(data), int(question.number("steps")), moment.seed, moment.epoch, events)
-        return groups[moment.step % len(groups)]
-
     def _loss_sums(self, question: Message) -> Message:
-        prepared = self._prepared(question)
-        bags, gradient = self._bags(question, prepared), prepared.gradient("train")
-        if prepared.shared.by_logits:
-            gradient.load(question.array("weights"))
-            prepared.forget()
-        calls = gradient.sums(bags, self._moment(question))
-        sums = {f"call {number}": values for number, values in enumerate(calls)}
-        patients = _patients_of(prepared, bags)
-        return Message("loss sums", {**sums, "bags": np.array([float(len(bags))])}, patients=patients)
+        return site_rounds.loss_sums(self.config, question, self._prepared(question))
 
     def _gradient(self, question: Message) -> Message:
         prepared = self._prepared(question)
-        bags, gradient = self._bags(question, prepared), prepared.gradient("train", self.options.clip)
-        gradient.load(question.array("weights"))
-        prepared.forget()
-        totals = [question.array(name) for name in sorted(question.arrays, key=_call_number) if name.startswith("call")]
-        amount = question.number("bags")
-        total, loss = gradient.gradient(bags, self._moment(question), totals, amount)
-        if self.options.clip and self.options.noise:
-            share = 1 / np.sqrt(len(cast(list[str], question.facts["sites"])))
-            total = total + self.rng.normal(0, self.options.clip * self.options.noise * share / amount, len(total))
-        arrays = {"gradient": total, "loss": np.array([loss])}
-        return Message("gradient", arrays, patients=_patients_of(prepared, bags))
+        if self.noise is not None:
+            return site_rounds.noisy_gradient(self.config, question, prepared, self.noise)
+        return site_rounds.gradient_sum(self.config, question, prepared, self.options.clip)
 
     def _update(self, question: Message) -> Message:
-        prepared = self._prepared(question)
-        weights, data = question.array("weights"), prepared.fold.data["train"]
-        prepared.forget()
-        epochs = range(int(question.number("epoch")), int(question.number("until")))
-        common = question.array("control") if "control" in question.arrays else None
-        mine = None if common is None else prepared.control
-        mine = np.zeros(len(weights)) if mine is None and common is not None else mine
-        update = train_at_site(
-            self.config,
-            prepared.model,
-            prepared.fold.endpoint,
-            data,
-            weights,
-            epochs=epochs,
-            all_epochs=int(question.number("epochs")),
-            pull=question.number("pull"),
-            correction=None if common is None or mine is None else common - mine,
-        )
-        share = float(len(data))
-        arrays: dict[str, Floats] = {
-            "change": share * update.change,
-            "bags": np.array([share]),
-            "loss": np.array([share * update.loss]),
-        }
-        if common is not None and mine is not None:
-            # option II of algorithm 1, with the mean learning rate over the steps
-            rate = question.number("rate")
-            fresh = mine - common - update.change / (update.steps * rate)
-            arrays["control"], prepared.control = fresh - mine, fresh
-        return Message("update", arrays, patients=prepared.patients("train"))
+        return site_rounds.update(self.config, question, self._prepared(question))
 
     def _select_sums(self, question: Message) -> Message:
-        """Return the sums of the loss of the patients of model selection, by the endpoint alone as in `mil train`."""
-        prepared = self._prepared(question)
-        role = "select" if "select" in prepared.fold.data else "train"
-        data = prepared.fold.data[role]
-        prepared.at(question.array("weights"))
-        sums = prepared.shared.sums(prepared.logits(role), data.target).numpy()
-        return Message("select sums", {"sums": sums}, patients=prepared.patients(role))
+        return site_rounds.select_sums(question, self._prepared(question))
 
     # what is fitted once the weights are final
 
@@ -352,8 +283,7 @@ class Hospital:
 
     def _evaluate(self, question: Message) -> Message:
         """Describe the own run and tell its metrics, as far as enough patients stand behind them."""
-        report = describe_site(self._run_folder())
-        return self._told(site_metrics(report, self.study.endpoint.metric), report.patients.get("n", 0))
+        return self._evaluation(describe_site(self._run_folder()))
 
     def _external(self, question: Message) -> Message:
         """Tell the metrics of all patients of this hospital, whom the model was not trained on."""
@@ -361,80 +291,10 @@ class Hospital:
         fitted = FittedState.model_validate_json(question.text("fitted"))
         prepared.fold.endpoint.load_state(fitted.endpoint)
         prepared.at(question.array("weights"))
-        report = external_report(prepared, fitted, self.config, self.config.resamples)
-        return self._told(site_metrics(report, self.study.endpoint.metric), report.patients.get("n", 0))
+        return self._evaluation(external_report(prepared, fitted, self.config, self.config.resamples))
 
-    def _told(self, metrics: dict[str, Estimate], reported: int) -> Message:
-        """Return estimates that rest on enough patients, without counts that are below the minimum."""
-        minimum = self.options.minimum
-        enough = {name: each for name, each in metrics.items() if (each.n or reported) >= minimum}
-        safe = {
-            name: each.model_copy(
-                update={
-                    "counts": {key: n for key, n in each.counts.items() if n >= minimum or n == 0},
-                    "folds": (),
-                    "caveat": None,
-                }
-            )
-            for name, each in enough.items()
-        }
-        facts = {"metrics": {name: cast(JsonValue, each.model_dump(mode="json")) for name, each in safe.items()}}
+    def _evaluation(self, report: Report) -> Message:
+        minimum, reported = self.options.minimum, report.patients.get("n", 0)
+        metrics = safe_metrics(site_metrics(report, self.study.endpoint.metric), reported, minimum)
+        facts = {"metrics": {name: cast(JsonValue, each.model_dump(mode="json")) for name, each in metrics.items()}}
         return Message("evaluation", facts=cast(dict[str, JsonValue], facts), patients=reported)
-
-
-def _patients_of(prepared: PreparedFold, bags: list[int]) -> int:
-    return int(prepared.fold.bags["train"]["patient"].iloc[bags].nunique())
-
-
-def _call_number(name: str) -> int:
-    digits = name.removeprefix("call ")
-    return int(digits) if digits.isdigit() else -1
-
-
-def risk_sets_of(cells: Mapping[str, TimeCells]) -> Callable[[str, Endpoint], RiskSets]:
-    """Return the event times and strata of endpoints by name, from the cells of time."""
-
-    def of(name: str, endpoint: Endpoint) -> RiskSets:
-        own_cells = cells[name]
-        times, strata = torch.from_numpy(own_cells.times), torch.from_numpy(own_cells.strata)
-        return RiskSets(times, strata, endpoint.partial_likelihood or "efron")
-
-    return of
-
-
-def _rounded(endpoint: Endpoint, target: torch.Tensor, cells: Mapping[str, TimeCells]) -> torch.Tensor:
-    """Return targets in which the times of partial likelihoods are rounded up to their cells."""
-    if endpoint.partial_likelihood is not None:
-        return cells[""].rounded(target)
-    if not any(part.partial_likelihood for part in endpoint.parts().values()):
-        return target
-    values = target.clone()
-    for part in endpoint.part_targets(target):
-        if part.endpoint.partial_likelihood is not None:
-            rounded = cells[part.name].rounded(part.target)
-            values[torch.from_numpy(part.mask), endpoint.part_columns[part.name]] = rounded.to(values.dtype)
-    return values
-
-
-def options_digest(config: RunConfig) -> str:
-    """Return a digest of the options that have to be the same at all sites: all but where files are."""
-    plain = config.plain()
-    data = {key: value for key, value in plain["data"].items() if key in TRAINING_DATA}
-    same = {key: plain[key] for key in ("seed", "model", "tool", "optimizer", "schedule", "split")}
-    epochs = plain["trainer"].get("max_epochs"), plain["trainer"].get("gradient_clip_val")
-    text = json.dumps([same, data, epochs], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-TRAINING_DATA = ("bag", "batch_bags", "tiles_per_batch", "whole_cohort", "passes", "max_tiles", "balance")
-"""Options of `data` that have to be the same at all sites."""
-
-
-def refuse_balance(config: RunConfig) -> None:
-    """Refuse sampling, which draws bags with weights that depend on the others.
-
-    Raises:
-        ConfigError: data.balance=sampling.
-    """
-    if config.data.balance == "sampling":
-        raise ConfigError("data.balance=sampling: bags of several sites are not drawn together, expected loss or none")

@@ -83,6 +83,7 @@ def _training(run: "FederatedRun", setup: FoldSetup, training: Training, epsilon
         "steps_per_epoch": training.steps,
         "epsilon": epsilon,
         "delta": run.options.delta if epsilon is not None else None,
+        "released": progress.released if epsilon is not None else None,
         "state": APPROXIMATE,
         "notes": cast(JsonValue, _notes(run, setup, training)),
     }

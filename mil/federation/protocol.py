@@ -28,9 +28,9 @@ from mil.errors import ConfigError
 from mil.federation.bag_gradients import load_vector, vector
 from mil.federation.coordinator import Coordinator, Traffic
 from mil.federation.fold_setup import FoldSetup
-from mil.federation.hospital import risk_sets_of
 from mil.federation.messages import FederationError, Message
 from mil.federation.shared_loss import MeanLoss, SharedLoss, shared_loss
+from mil.federation.targets import risk_sets_of
 from mil.models.mil_model import MILModel
 from mil.study import build
 from mil.study.run_config import RunConfig
@@ -56,6 +56,8 @@ class Progress:
     variance: Floats | None = None
     control: Floats | None = None
     steps: int = 0
+    released: int = 0
+    """gradients with noise that have left a site, repeated rounds among them"""
 
 
 class Training:
@@ -148,6 +150,8 @@ class Training:
             "step": step,
             "steps": self.steps,
         }
+        if self.options.noise is not None:
+            return self._noisy_step(facts)
         while True:
             weights = {"weights": self.progress.weights}
             sums = self.coordinator.total("loss sums", weights if self.shared.by_logits else {}, facts)
@@ -161,6 +165,14 @@ class Training:
         if isinstance(self.shared, MeanLoss) or not self.shared.by_logits:
             return float(total.arrays["loss"][0])
         return self.shared.value(torch.from_numpy(calls["call 0"]))
+
+    def _noisy_step(self, facts: dict[str, JsonValue]) -> float:
+        """Take a step along the noisy gradient of patients drawn at random; the loss stays at the sites."""
+        bags = sum(self.counts[site] for site in self.coordinator.active) / self.steps
+        total = self.coordinator.total("gradient", {"weights": self.progress.weights}, {**facts, "bags": bags})
+        self.progress.released = max(self.progress.released + 1, total.released)
+        self._apply(total.arrays["gradient"])
+        return math.nan
 
     def _apply(self, gradient: Floats) -> None:
         load_vector(self.model, self.progress.weights)

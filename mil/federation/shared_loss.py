@@ -44,6 +44,13 @@ class SharedLoss(Protocol):
     def value(self, totals: Tensor) -> float:
         """Return the loss of all patients."""
 
+    def assumed(self, amount: float) -> Tensor:
+        """Return totals of so many patients who all have their target, `(width,)`, which depend on no patient.
+
+        Raises:
+            ConfigError: The loss compares patients.
+        """
+
 
 @dataclass(frozen=True, eq=False)
 class MeanLoss:
@@ -71,6 +78,10 @@ class MeanLoss:
         """Return the mean over all patients."""
         return float(totals[0] / totals[1].clamp(min=1))
 
+    def assumed(self, amount: float) -> Tensor:
+        """Return totals of so many patients who all have their target."""
+        return torch.tensor([0.0, amount * max(1, len(self.endpoint.label_columns))], dtype=torch.float64)
+
 
 @dataclass(frozen=True, eq=False)
 class PartialLikelihood:
@@ -96,6 +107,14 @@ class PartialLikelihood:
     def value(self, totals: Tensor) -> float:
         """Return the negative log partial likelihood per event."""
         return self.sets.value(totals)
+
+    def assumed(self, amount: float) -> Tensor:
+        """Refuse: risk sets are of patients.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError("federation.noise: a partial likelihood compares patients, expected an endpoint without one")
 
 
 class _Portion(NamedTuple):
@@ -134,6 +153,10 @@ class SeveralLosses:
     def value(self, totals: Tensor) -> float:
         """Return the weighted sum of the losses."""
         return sum(portion.weight * portion.loss.value(totals[portion.sums]) for portion in self.portions)
+
+    def assumed(self, amount: float) -> Tensor:
+        """Return totals of so many patients who all have every target."""
+        return torch.cat([portion.loss.assumed(amount) for portion in self.portions])
 
     def _rows(self, target: Tensor) -> "list[tuple[_Portion, Tensor, Tensor]]":
         parts = zip(self.portions, self.endpoint.part_targets(target), strict=True)

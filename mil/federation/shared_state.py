@@ -20,13 +20,13 @@ from mil.errors import MilError, PredictionsError
 from mil.federation.coordinator import Coordinator
 from mil.federation.exact_cox import RiskSets
 from mil.federation.fold_setup import FoldSetup
-from mil.federation.hospital import risk_sets_of
 from mil.federation.measures import CELLS, Grid, Measure, PlanMeasure, plan_measures, question_measures, table_of
 from mil.federation.messages import FederationError
 from mil.federation.shared_loss import SeveralLosses, shared_loss
 from mil.federation.shared_novelty import fit_novelty
 from mil.federation.shared_temperature import fit_temperature
 from mil.federation.state_sums import ANY, SHARES, hazard_centres, unlimited_sets
+from mil.federation.targets import risk_sets_of
 from mil.fitted import conformal
 from mil.fitted.calibration_check import Choice, fit_where_it_helps
 from mil.fitted.calibrators import Calibrator

@@ -1,12 +1,9 @@
 """The run folder of one hospital: its own patients' predictions by the common model, report and card."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from mil import checkpoint, files
 from mil.federation.prepared_fold import PreparedFold
@@ -27,8 +24,6 @@ from mil.splits.folds import Split
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
 from mil.tables import csv_text
-
-Floats = NDArray[np.float64]
 
 
 def write_fold(
@@ -106,12 +101,16 @@ def site_metrics(report: Report, metric: str) -> dict[str, Estimate]:
     return {name: estimate for name, estimate in metrics.items() if estimate.value is not None}
 
 
-def as_arrays(metrics: Mapping[str, Estimate]) -> dict[str, Floats]:
-    """Return estimates as arrays: value, lower and upper bound, and the number of patients; NaN is written as is."""
+def safe_metrics(metrics: Mapping[str, Estimate], reported: int, minimum: int) -> dict[str, Estimate]:
+    """Return the estimates that rest on enough patients, without counts that are below the minimum."""
+    enough = {name: each for name, each in metrics.items() if (each.n or reported) >= minimum}
     return {
-        name: np.array([_number(each.value), _number(each.low), _number(each.high)]) for name, each in metrics.items()
+        name: each.model_copy(
+            update={
+                "counts": {key: n for key, n in each.counts.items() if n >= minimum or n == 0},
+                "folds": (),
+                "caveat": None,
+            }
+        )
+        for name, each in enough.items()
     }
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)

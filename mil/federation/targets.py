@@ -4,7 +4,7 @@ Endpoints are fitted by their own `fit`: what they need of the targets are count
 and variance. The coordinator makes targets with the same counts as all patients together have, and fits to these.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from mil.cohort.covariates import Covariates
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.follow_up import DAYS
 from mil.errors import CohortError
+from mil.federation.exact_cox import RiskSets
 
 Floats = NDArray[np.float64]
 TIMES = "times "
@@ -170,3 +171,28 @@ def fit_covariates(covariates: Covariates, totals: Floats) -> dict[str, list[flo
     amount = np.maximum(totals[:, 0], 1)
     spread = np.sqrt(totals[:, 2] / amount)
     return {"mean": (totals[:, 1] / amount).tolist(), "sd": np.where(spread > 1e-9, spread, 1.0).tolist()}
+
+
+def risk_sets_of(cells: Mapping[str, TimeCells]) -> Callable[[str, Endpoint], RiskSets]:
+    """Return the event times and strata of endpoints by name, from the cells of time."""
+
+    def of(name: str, endpoint: Endpoint) -> RiskSets:
+        own_cells = cells[name]
+        times, strata = torch.from_numpy(own_cells.times), torch.from_numpy(own_cells.strata)
+        return RiskSets(times, strata, endpoint.partial_likelihood or "efron")
+
+    return of
+
+
+def rounded_times(endpoint: Endpoint, target: Tensor, cells: Mapping[str, TimeCells]) -> Tensor:
+    """Return targets in which the times of partial likelihoods are rounded up to their cells."""
+    if endpoint.partial_likelihood is not None:
+        return cells[""].rounded(target)
+    if not any(part.partial_likelihood for part in endpoint.parts().values()):
+        return target
+    values = target.clone()
+    for part in endpoint.part_targets(target):
+        if part.endpoint.partial_likelihood is not None:
+            rounded = cells[part.name].rounded(part.target)
+            values[torch.from_numpy(part.mask), endpoint.part_columns[part.name]] = rounded.to(values.dtype)
+    return values

@@ -6,16 +6,13 @@ import numpy as np
 import pytest
 
 from mil import config as conf
-from mil.endpoints.classification import Binary
 from mil.errors import ConfigError
 from mil.federation.bag_gradients import vector
 from mil.federation.federation_options import FederationOptions
-from mil.federation.privacy_budget import check_noise, epsilon
 from mil.federation.site_training import train_at_site
 from mil.federation.synthesis import synthesis, unlike_sites
 from mil.report.sections.federation import SiteResult
 from mil.stats.estimate import Estimate
-from mil.study import build
 from tests.federation.hospitals import config_of, federated, options_of
 
 PLAIN = ("model=abmil", "model.dropout=0.0", "model.embed_dim=8", "model.attention_dim=4", "trainer.max_epochs=2")
@@ -112,39 +109,6 @@ def test_scaffold_refuses_another_optimizer() -> None:
 def test_options_out_of_range_are_refused(values: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         FederationOptions.parse(values)
-
-
-def test_clipping_bounds_what_one_bag_adds() -> None:
-    config = config_of("binary", *PLAIN, "data.whole_cohort=true")
-    federation = federated(config, options_of(clip=1e-3))
-    facts = {"fold": 0, "epoch": 0, "step": 0, "steps": 1}
-    weights = federation.training().progress.weights
-    sums = federation.coordinator.total("loss sums", {}, facts).arrays
-    bags = float(sums["bags"][0])
-    arrays = {"weights": weights, "call 0": sums["call 0"]}
-    clipped = federation.coordinator.total("gradient", arrays, {**facts, "bags": bags}).arrays["gradient"]
-    assert 0 < np.linalg.norm(clipped) <= 1e-3
-    for seed, hospital in enumerate(federation.hospitals.values()):
-        hospital.options = options_of(clip=1e-3, noise=2.0)
-        hospital.rng = np.random.default_rng(seed)
-    noisy = federation.coordinator.total("gradient", arrays, {**facts, "bags": bags}).arrays["gradient"]
-    assert np.std(noisy - clipped) == pytest.approx(2e-3 / bags, rel=0.2)
-
-
-def test_noise_has_an_epsilon_where_one_patient_is_bounded() -> None:
-    pytest.importorskip("dp_accounting.rdp", reason="needs dp-accounting")
-    few, many = epsilon(1.0, 1, 1e-5), epsilon(1.0, 20, 1e-5)
-    assert 4 < few < 5.5  # the analytic value of one Gaussian mechanism is 4.4
-    assert many > few > epsilon(4.0, 1, 1e-5)
-
-
-def test_noise_is_refused_where_patients_are_compared_or_have_several_bags() -> None:
-    options = options_of(clip=1.0, noise=1.0)
-    config = config_of("survival", *PLAIN)
-    with pytest.raises(ConfigError, match="compares patients"):
-        check_noise(config, options, build.endpoint(config))
-    with pytest.raises(ConfigError, match=r"expected data\.bag=patient"):
-        check_noise(config_of("binary", *PLAIN, "data.bag=slide"), options, Binary())
 
 
 def result(site: str, value: float, half: float = 0.05) -> SiteResult:
