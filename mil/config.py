@@ -1,6 +1,8 @@
 """The yaml files of `conf/`, which lies beside the package in a checkout and within it in a wheel."""
 
+import copy
 import difflib
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -38,10 +40,15 @@ def groups(extra: Path | None = None) -> list[str]:
 
 def described(group: str) -> dict[str, dict[str, Any]]:
     """Return the content of each file of a group, by the name of the choice, with nothing resolved."""
+    return copy.deepcopy(_read_group(conf_dir() / group, tuple(choices(group))))
+
+
+@functools.cache
+def _read_group(folder: Path, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Read the files of a group, once a process: parsing 84 encoders takes longer than training a small model."""
     from omegaconf import OmegaConf
 
-    folder = conf_dir() / group
-    loaded = {name: OmegaConf.load(folder / f"{name}.yaml") for name in choices(group)}
+    loaded = {name: OmegaConf.load(folder / f"{name}.yaml") for name in names}
     return {name: cast(dict[str, Any], OmegaConf.to_container(node)) for name, node in loaded.items()}
 
 

@@ -5,6 +5,7 @@ import copy
 import fcntl
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -86,6 +87,10 @@ def _cache(shared: Path) -> Iterator[None]:
         yield
 
 
+_PLAIN_FOLDER = re.compile(r"hydra\.run\.dir='(?P<path>[\w/.-]+)'")
+"""A run folder of its own for each test is set after composing; names with odd characters are left to Hydra."""
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _composed_once() -> Iterator[None]:
     """Compose each configuration once, because Hydra takes a quarter of a second for it."""
@@ -93,12 +98,17 @@ def _composed_once() -> Iterator[None]:
     cached: dict[tuple[object, ...], Any] = {}
 
     def remembered(words: Sequence[str], extra: Path | None, with_hydra: bool = False) -> Any:
-        if extra or with_hydra:  # not cached: depends on a folder or the time
+        folders = [match["path"] for word in words if (match := _PLAIN_FOLDER.fullmatch(word))]
+        if extra or (with_hydra and len(folders) != 1):  # not cached: depends on a folder or the time
             return composed(words, extra, with_hydra)
-        key = (config.conf_dir(), *words)
+        words = [word for word in words if not (with_hydra and _PLAIN_FOLDER.fullmatch(word))]
+        key = (config.conf_dir(), with_hydra, *words)
         if key not in cached:
-            cached[key] = composed(words, extra)
-        return copy.deepcopy(cached[key])
+            cached[key] = composed(words, extra, with_hydra)
+        node = copy.deepcopy(cached[key])
+        if with_hydra:
+            node.hydra.run.dir = folders[0]
+        return node
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compose, "_compose", remembered)

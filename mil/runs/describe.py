@@ -1,5 +1,6 @@
 """Describe a finished run for its readers: report.json, report.html, figures, and a card in every checkpoint."""
 
+import functools
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,6 +33,7 @@ from mil.runs.looks import count_look
 from mil.runs.run import Run, open_run
 from mil.runs.run_inputs import remarks_of
 from mil.runs.states import checkpoints_in
+from mil.study.component import Component, Options
 from mil.study.compose import compose
 from mil.study.tool import Tool
 from mil.tables import says_simulated
@@ -266,7 +268,13 @@ def _on_cohort_of_the_zoo(run: Run) -> bool:
     """Return whether a run was trained on the very cohort that the zoo simulates for its tool."""
     if run.config is None or run.config.data.cohort is not None or run.tool.name not in choices("tool"):
         return False
-    return run.config.simulation == compose([f"tool={run.tool.name}"]).simulation
+    return run.config.simulation == _simulation_of_the_zoo(run.tool.name)
+
+
+@functools.cache
+def _simulation_of_the_zoo(tool: str) -> Component[Options]:
+    """Return what the zoo simulates for a tool, composed once rather than for each fold."""
+    return compose([f"tool={tool}"]).simulation
 
 
 def latest_log(place: Path) -> Path:

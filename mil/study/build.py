@@ -1,5 +1,6 @@
 """From a configuration to the objects it names: endpoint, model, covariates, encoder, optimizer."""
 
+import functools
 import importlib
 import inspect
 import os
@@ -203,10 +204,11 @@ def optimizer(config: RunConfig) -> "partial[torch.optim.Optimizer]":
     return cast("partial[torch.optim.Optimizer]", make(config.optimizer, _partial_=True))
 
 
-def known_encoders() -> list[Encoder]:
+@functools.cache
+def known_encoders() -> tuple[Encoder, ...]:
     """Return every encoder of `conf/encoder/` whose width is given there."""
     nodes = [node for node in conf.described("encoder").values() if isinstance(node.get("dim"), int)]
-    return [make(Component[Options].model_validate(node)) for node in nodes]
+    return tuple(make(Component[Options].model_validate(node)) for node in nodes)
 
 
 def simulation(config: RunConfig) -> Simulation:

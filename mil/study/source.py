@@ -51,7 +51,7 @@ class StudySource:
     covariates: Covariates | None = None
     carried: tuple[str, ...] = ()
     encoder: Encoder | None = None
-    known_encoders: tuple[Encoder, ...] = field(default_factory=lambda: tuple(build.known_encoders()))
+    known_encoders: tuple[Encoder, ...] = field(default_factory=build.known_encoders)
     reading: Reading = DETECTED
     tiles: Expected | None = None
     name: str | None = None
