@@ -131,6 +131,11 @@ def says_simulated(table: pd.DataFrame) -> bool:
     return bool(words.isin(_YES).any())
 
 
+def stated_simulated(table: pd.DataFrame) -> bool | None:
+    """Return whether a table says that its rows are simulated; None where it has no such column."""
+    return says_simulated(table) if SIMULATED_COLUMN in table else None
+
+
 def require(path: Path, table: pd.DataFrame, columns: Sequence[str], error: type[MilError] = CohortError) -> None:
     """Check that a table has these columns.
 

@@ -13,7 +13,8 @@ earlier are left out, the others are weighted by the inverse probability of bein
 smoothed as by Platt (`mil.fitted.calibrators`), since few patients may be separated without error.
 
 The constants of two horizons differ, so that a calibrated risk could fall with time, or the causes' risks sum to more
-than one: whoever applies the curves corrects that with `rising`.
+than one: whoever applies the curves corrects that with `rising`. The constants are those with which the mean is right
+after the former correction; the latter lowers the means where it is needed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -92,7 +93,7 @@ def fit(method: str, endpoint: Endpoint, select: pd.DataFrame, share: float = 1.
                 horizons.append(outcomes)
         if horizons:
             slope = _slope(horizons, method) if method == "baseline_slope" else 1.0
-            curves += [_curve(outcomes, slope) for outcomes in horizons]
+            curves += _curves(horizons, slope)
     if not curves:
         raise errors[0]
     return tuple(curves)
@@ -182,21 +183,55 @@ def _loss(outcomes: _Outcomes, intercept: float, slope: float) -> tuple[float, f
     return value, float(pull.sum()), float(pull @ outcomes.score)
 
 
-def _curve(outcomes: _Outcomes, slope: float) -> Curve:
-    """Return the curve with the constant that makes the mean risk the observed one."""
+def _curves(horizons: Sequence[_Outcomes], slope: float) -> Iterator[Curve]:
+    """Yield the curves of a cause by time, with the constants that make the mean risks the observed ones.
+
+    A patient's risk at a horizon is never below the one before: where curves cross, which they do for risks that are
+    one in double precision, the constant counts the earlier risk, as `rising` does.
+    """
+    before = np.zeros(len(horizons[0].score))
+    for outcomes in horizons:
+        intercept = _intercept(outcomes, slope)
+        if (_risk(outcomes, slope, intercept) < before).any():
+            intercept = _intercept_above(outcomes, slope, before)
+        before = np.maximum(before, _risk(outcomes, slope, intercept))
+        yield _curve(outcomes, slope, intercept)
+
+
+def _risk(outcomes: _Outcomes, slope: float, intercept: float) -> Floats:
+    return np.asarray(-np.expm1(-np.exp(np.clip(intercept + slope * outcomes.score, -_FAR, 50.0))))
+
+
+def _intercept(outcomes: _Outcomes, slope: float) -> float:
+    """Return the constant that makes the mean risk the observed one."""
 
     def excess(intercept: float) -> float:
-        risk = -np.expm1(-np.exp(np.clip(intercept + slope * outcomes.score, -_FAR, 50.0)))
-        return float(risk.mean()) - outcomes.observed
+        return float(_risk(outcomes, slope, intercept).mean()) - outcomes.observed
 
     reach = _FAR * (1 + slope)
-    intercept = brentq(excess, -reach, reach, xtol=1e-13, rtol=1e-14)
+    return float(brentq(excess, -reach, reach, xtol=1e-13, rtol=1e-14))
+
+
+def _intercept_above(outcomes: _Outcomes, slope: float, before: Floats) -> float:
+    """Return the constant that makes the mean of the higher of this and the earlier risk the observed one."""
+
+    def excess(intercept: float) -> float:
+        return float(np.maximum(before, _risk(outcomes, slope, intercept)).mean()) - outcomes.observed
+
+    lowest = float((log_log(before) - slope * outcomes.score).min())  # below it, no patient's risk grows
+    if excess(lowest) >= 0:  # nobody had the event between the two horizons
+        return lowest
+    return float(brentq(excess, lowest, _FAR * (1 + slope), xtol=1e-13, rtol=1e-14))
+
+
+def _curve(outcomes: _Outcomes, slope: float, intercept: float) -> Curve:
+    """Return the curve of a horizon."""
     return Curve(
         name=outcomes.name,
         columns=(outcomes.column,),
         n=len(outcomes.score),
         positives=outcomes.events,
-        intercept=float(intercept),
+        intercept=intercept,
         slope=slope,
         scale=LOG_LOG,
     )

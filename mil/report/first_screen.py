@@ -57,6 +57,14 @@ def _question(about: About) -> str:
     return f"{text} ({about.specimen})" if about.specimen else text
 
 
+_ROLES = {
+    True: "of a cohort that the model was not trained on",
+    False: "held back from training",
+    None: "of whom nobody stated whether the model was trained on them",
+}
+"""By `About.external`."""
+
+
 def _patients(about: About, report: Report) -> str:
     """Return how many patients the numbers are about, and where they are from."""
     counts = format_counts(report.patients) or "none"
@@ -67,7 +75,7 @@ def _patients(about: About, report: Report) -> str:
         if about.simulated is None
         else "real"
     )
-    role = "of a cohort that the model was not trained on" if about.external else "held back from training"
+    role = _ROLES[about.external]
     withheld = f"; {about.withheld} withheld" if about.withheld else ""
     folds = f", {report.folds} folds" if report.folds > 1 else ""
     return f"{counts}; {data} patients {role}{folds}{withheld}"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEVEL",
+    "NOT_OURS",
+    "NOT_STATED",
     "PAGE_ONLY",
     "About",
     "Block",
@@ -44,8 +46,12 @@ __all__ = [
 
 SCHEMA_VERSION: Final = 3
 SENTENCE: Final = "sentence"
+NOT_STATED: Final = "not stated"
+"""Marks a field that says so where it is None, as its absence could be read as no."""
 Sentence = Annotated[str, SENTENCE]
 """A full sentence of a model, which the page shows before any table."""
+NOT_OURS: Final = "not ours"
+"""`About.model` where predictions come from other software."""
 PAGE_ONLY: Final = "page only"
 """Marks a field whose estimates the card does not print."""
 
@@ -177,12 +183,12 @@ class About(Model):
     ground_truth: str | None = None
     intended_use: str | None = None
     out_of_scope: tuple[str, ...] = ()
-    simulated: bool | None = None
+    simulated: Annotated[bool | None, NOT_STATED] = None
     """None where nobody stated it"""
     model: str | None = None
     encoder: str | None = None
-    external: bool = False
-    """a checkpoint evaluated on a cohort it was not trained on"""
+    external: Annotated[bool | None, NOT_STATED] = None
+    """whether the patients are of a cohort that the model was not trained on; None where nobody stated it"""
     withheld: int | None = None
     """patients whose result the tool withheld; of external cohorts"""
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from mil.errors import ReportError
 from mil.report.reshape import RESHAPED, Json, from_schema_1, separate_cuts
-from mil.report.schema import SCHEMA_VERSION, About, Estimate, Report, section_classes
+from mil.report.schema import NOT_OURS, SCHEMA_VERSION, About, Estimate, Report, section_classes
 
 PLAIN = ("value", "low", "high", "level", "method", "p", "folds", "resamples", "unit")
 """Keys of a number that kept their names."""
@@ -43,6 +43,8 @@ def upgrade(old: Json) -> Report:
 def _third(old: Json) -> Json:
     """Return a report of schema 3, also one of its first writers, as it is written today."""
     new = dict(old)
+    if isinstance(about := old.get("about"), Mapping):
+        new["about"] = _stated(about)
     if isinstance(sections := old.get("sections"), Mapping):
         new["sections"] = separate_cuts(dict(sections))
     if isinstance(parts := old.get("parts"), Mapping):
@@ -52,9 +54,15 @@ def _third(old: Json) -> Json:
     return new
 
 
+def _stated(about: Mapping[str, Any]) -> Json:
+    """Return what a report is about, without the "no" that was written where nobody had stated it."""
+    guessed = ("external", "simulated") if about.get("model") == NOT_OURS else ()
+    return {key: value for key, value in about.items() if value is not False or key not in guessed}
+
+
 def _report(old: Json) -> Json:
     old = separate_cuts(old)
-    about = {key: old[key] for key in About.model_fields if old.get(key) is not None}
+    about = _stated({"external": False} | {key: old[key] for key in About.model_fields if old.get(key) is not None})
     classes = {section.key: section for section in section_classes()}
     new = {key: old[key] for key in KEPT if old.get(key) is not None} | {"about": about}
     new["metrics"] = {name: upgraded_estimate(number, f"metrics.{name}") for name, number in old["metrics"].items()}
@@ -65,7 +73,7 @@ def _report(old: Json) -> Json:
         new[key] = upgraded(Report.model_fields[key].annotation, old.get(key) or [], key)
     new["parts"] = {name: _report(part) for name, part in (old.get("parts") or {}).items()}
     new["run"] = _report(old["run"]) if old.get("run") else None
-    placed = {*about, *new, *classes, "schema"}
+    placed = {*About.model_fields, *new, *classes, "schema"}
     if unplaced := [key for key, value in old.items() if key not in placed and value is not None]:
         raise ReportError(f"report: {unplaced[0]} has no place in today's report")
     return new

@@ -173,7 +173,13 @@ def run_report(run: Run, manifests: Iterable[Manifest], fold: int | None = None)
 
 def _about(run: Run) -> About:
     stated = {key: value for key, value in run.tool.plain().items() if key in About.model_fields and value}
-    facts = {"tool": run.tool.name, "simulated": run.simulated, "model": run.model, "encoder": run.encoder}
+    facts = {
+        "tool": run.tool.name,
+        "simulated": run.simulated,
+        "model": run.model,
+        "encoder": run.encoder,
+        "external": False,  # a run reports on patients of the cohort that it was trained on
+    }
     return About.model_validate(stated | facts)
 
 

@@ -20,14 +20,14 @@ from mil.report.evaluation import Evaluation
 from mil.report.foreign_predictions import Foreign, read
 from mil.report.prediction_columns import PredictionColumns
 from mil.report.report_files import read_report
-from mil.report.schema import About, PredictionWarning, Report
+from mil.report.schema import NOT_OURS, About, PredictionWarning, Report
 from mil.report.sections.discrimination import Discrimination
 from mil.runs.describe import FIGURES, REPORT, describe, describe_run, external
 from mil.runs.looks import FILE, count_look
 from mil.runs.trained_patients import trained_patients
 from mil.study.time_findings import OF_PREDICTIONS, of_times
 from mil.study.tool import Tool
-from mil.tables import SIMULATED_COLUMN, csv_text, says_simulated
+from mil.tables import SIMULATED_COLUMN, csv_text, says_simulated, stated_simulated
 
 logger = logging.getLogger(__name__)
 OF_PROBABILITIES = ("calibration", "utility", "conformal")
@@ -150,7 +150,7 @@ def evaluate_table(
     log_warnings(_of_times(table))
     tool = Tool(name=path.name, decision=table.decision)
     evaluation = Evaluation.refitted(table.table, table.endpoint, tool, table.patients, resamples)
-    about = About(tool=path.name, simulated=says_simulated(table.patients), model="not ours")
+    about = About(tool=path.name, simulated=stated_simulated(table.patients), model=NOT_OURS)
     report = evaluate(evaluation, about)
     if table.ranks is not None:
         report = _of_ranks(report, table.endpoint.metric, table.ranks)
@@ -190,7 +190,7 @@ def evaluate_predictions(
     table["fold"] = predictions.get("fold", 0)
     table["role"] = predictions.get("role", "report")
     evaluation = Evaluation.refitted(table, endpoint, Tool(), patients, resamples)
-    report = evaluate(evaluation, About(simulated=says_simulated(predictions), model="not ours"))
+    report = evaluate(evaluation, About(simulated=stated_simulated(predictions), model=NOT_OURS))
     if out is not None:
         describe(evaluation, report, out, "Predictions")
     return report

@@ -9,6 +9,7 @@ from lifelines import CoxPHFitter
 from lifelines.exceptions import ConvergenceError, ConvergenceWarning
 from lifelines.statistics import proportional_hazard_test
 from numpy.typing import NDArray
+from scipy.stats import chi2
 
 from mil.stats.estimate import LEVEL, Estimate
 
@@ -33,13 +34,14 @@ class Cox:
 
     def coefficient(self, name: str) -> Estimate:
         """Return the logarithm of a covariate's hazard ratio, with Wald's interval and p."""
-        row = self.model.summary.loc[name]
+        value, error = float(self.model.params_[name]), float(self.model.standard_errors_[name])
+        low, high = self.model.confidence_intervals_.loc[name]
         return Estimate(
-            value=float(row["coef"]),
-            low=float(row["coef lower 95%"]),
-            high=float(row["coef upper 95%"]),
+            value=value,
+            low=float(low),
+            high=float(high),
             method=METHOD,
-            p=float(row["p"]),
+            p=float(chi2.sf((value / error) ** 2, 1)),
             counts={"n": len(self.frame), "events": int(self.frame["event_"].sum())},
         )
 

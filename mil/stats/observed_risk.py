@@ -71,8 +71,8 @@ def risk_at(time: Floats, code: Floats, at: float) -> Estimate:
         spread = float(pseudo_values(time, code, at).std(ddof=1)) / len(time) ** 0.5 if len(time) > 1 else float("nan")
         (low, high), method = _log_log(value, spread), "Aalen-Johansen, jackknife, log-log"
     else:
-        bounds = KaplanMeierFitter(alpha=1 - LEVEL).fit(time, code == 1).confidence_interval_.asof(at).to_numpy()
-        (low, high), method = (1 - bounds[1], 1 - bounds[0]), "Kaplan-Meier, Greenwood, log-log"
+        lower, upper = _greenwood(time, code == 1, at)
+        (low, high), method = (1 - upper, 1 - lower), "Kaplan-Meier, Greenwood, log-log"
     return Estimate(value=value, low=float(low), high=float(high), method=method, counts=counts)
 
 
@@ -106,6 +106,19 @@ def median_follow_up(time: Floats, code: Floats) -> Estimate:
     if value is None:
         return Estimate.missing("more than half of the patients would be followed longer", counts)
     return Estimate(value=value, low=low, high=high, method="reverse Kaplan-Meier, log-log", counts=counts)
+
+
+def _greenwood(time: Floats, event: NDArray[np.bool_], at: float) -> tuple[float, float]:
+    """Return the bounds of Kaplan and Meier's survival at a time, as lifelines computes them for a whole table."""
+    moments = np.unique(time[time <= at])
+    ordered, with_event = np.sort(time), np.sort(time[event])
+    at_risk = len(time) - np.searchsorted(ordered, moments, side="left").astype(np.float64)  # (m,)
+    deaths = np.searchsorted(with_event, moments, side="right") - np.searchsorted(with_event, moments, side="left")
+    logarithm = np.cumsum(np.log(at_risk - deaths) - np.log(at_risk))[-1]
+    error = np.sqrt(np.cumsum(deaths / (at_risk * (at_risk - deaths)))[-1])
+    z = float(stats.norm.ppf(1 - (1 - LEVEL) / 2))
+    bounds = np.exp(-np.exp(np.log(-logarithm) + np.array([-z, z]) * error / logarithm))
+    return float(bounds[0]), float(bounds[1])
 
 
 def _certain(value: float, time: Floats, code: Floats, at: float) -> tuple[float, float]:

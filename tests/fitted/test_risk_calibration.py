@@ -72,6 +72,29 @@ def test_the_mean_risk_becomes_kaplan_and_meiers_at_every_horizon(seed: int, met
             assert found[f"risk_{name}"].equals(select[f"risk_{name}"])
 
 
+@pytest.mark.parametrize(("seed", "method"), [(77, "baseline_slope"), (9, "baseline"), (11, "baseline_slope")])
+def test_the_mean_stays_right_where_curves_cross(seed: int, method: str) -> None:
+    """Seed 77: a risk of one in double precision lost its place on the scale, and fell below the one of 3 years."""
+    select = cohort(seed, 200, 1.2, 0.5)
+    if seed != 77:  # risks at 5 years that say little: they cross those at 3 years by far
+        select["risk_5y"] = select["risk_5y"] ** 0.1 if seed == 9 else select["risk_5y"].to_numpy()[::-1]
+    fitted = calibrators.fit(method, COX, select)
+    raw, result = {curve.name: curve(select) for curve in fitted.curves}, fitted.apply(select)
+    assert (raw["5y"] < raw["3y"]).any()
+    assert (result["calibrated_risk_5y"] >= result["calibrated_risk_3y"]).all()
+    observed = KaplanMeierFitter().fit(select["time"], select["event"])
+    for name, at in TIMES.items():
+        assert result[f"calibrated_risk_{name}"].mean() == pytest.approx(1 - observed.predict(at), abs=1e-12)
+
+
+def test_without_an_event_between_two_horizons_the_risks_stay() -> None:
+    select = cohort(9, 200, 1.2)
+    time = select["time"].where((select["time"] <= 36) | (select["time"] > 60), 61)
+    select = select.assign(time=time, risk_5y=select["risk_5y"] ** 0.1)
+    result = calibrators.fit("baseline", COX, select).apply(select)
+    assert result["calibrated_risk_5y"].to_numpy() == pytest.approx(result["calibrated_risk_3y"].to_numpy(), abs=1e-12)
+
+
 @pytest.mark.parametrize("method", RISK_CALIBRATIONS)
 def test_the_mean_risk_of_each_cause_becomes_aalen_and_johansens(method: str) -> None:
     select = competing(factor=2.0)

@@ -15,7 +15,7 @@ def compared(report: Report) -> Report:
     gain = Estimate(value=0.05, low=0.01, high=0.09)
     metric = next(iter(report.metrics))
     baseline = Baseline(name="mean pooling", metrics=report.metrics, difference={metric: gain})
-    about = About(question="Is it positive?", specimen="FFPE", simulated=True)
+    about = About(question="Is it positive?", specimen="FFPE", simulated=True, external=False)
     return report.model_copy(update={"sections": report.sections | {Baseline.key: baseline}, "about": about})
 
 
@@ -80,6 +80,17 @@ def test_external_and_unreported_patients_are_named_as_such() -> None:
         "real patients of a cohort that the model was not trained on, 3 folds; 3 withheld"
     )
     assert [line.label for line in first_screen(Report())] == ["Predicted", "Patients", "Discrimination"]
+
+
+def test_what_nobody_stated_is_called_not_stated() -> None:
+    report = evaluated("binary")[1]
+    lines = {line.label: line.text for line in first_screen(report.model_copy(update={"about": About()}))}
+    assert "not stated whether real or simulated patients of whom nobody stated whether the model" in lines["Patients"]
+    page = html(report.model_copy(update={"about": About(model="m", simulated=True)}), {}, "t", "b")
+    assert '<th scope="row">External</th><td>not stated</td>' in page
+    assert '<th scope="row">Simulated</th><td>yes</td>' in page
+    page = html(report.model_copy(update={"about": About(external=False)}), {}, "t", "b")
+    assert '<th scope="row">External</th><td>no</td>' in page
 
 
 def test_a_calibration_that_does_not_help_is_not_called_a_recalibration() -> None:

@@ -10,7 +10,7 @@ import pytest
 from mil.errors import ReportError
 from mil.report.report_files import read_report, write_report
 from mil.report.schema import Estimate, Model
-from mil.report.upgrade import upgraded
+from mil.report.upgrade import upgrade, upgraded
 
 HERE = Path(__file__).parent
 SCHEMA_1 = sorted((HERE.parent / "zoo" / "released" / "schema_1").glob("*/report.json"))
@@ -44,6 +44,14 @@ def test_a_written_report_is_read_as_it_was(path: Path, tmp_path: Path) -> None:
     write_report(tmp_path / "report.json", report)
     assert read_report(tmp_path / "report.json") == report
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["schema_version"] == 3
+
+
+@pytest.mark.parametrize(("model", "expected"), [("not ours", None), ("abmil", False)])
+def test_the_no_of_an_old_report_stays_only_where_somebody_stated_it(model: str, expected: bool | None) -> None:
+    about = upgrade({"schema_version": 3, "about": {"model": model, "external": False, "simulated": False}}).about
+    assert (about.external, about.simulated) == (expected, expected)
+    old = upgrade({"schema": 2, "model": model, "metrics": {}}).about
+    assert (old.external, old.simulated) == (expected, None)
 
 
 def test_counts_beside_a_number_are_its_counts() -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from mil.report.page.words import below, named, written
-from mil.report.schema import PAGE_ONLY, SENTENCE, Block, Confusion, Curve, Estimate, Model, Row, Table
+from mil.report.schema import NOT_STATED, PAGE_ONLY, SENTENCE, Block, Confusion, Curve, Estimate, Model, Row, Table
 
 LONGEST = 12
 """Values that fit into one cell; longer lists are left to report.json."""
@@ -99,6 +99,8 @@ class _Content:
         for name, title, value, info in _fields(model):
             if name not in left_out and value is not None and value not in ("", (), {}):
                 content.add(name, title, value, is_sentence=_is_sentence(info))
+            elif value is None and NOT_STATED in info.metadata:
+                content.facts.append((title, NOT_STATED))
         return content
 
     def add(self, name: str, title: str, value: Any, *, is_sentence: bool) -> None:

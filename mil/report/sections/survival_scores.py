@@ -6,7 +6,7 @@ and the curve that a model has to beat, come from each fold's training patients;
 reported ones.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,7 +97,10 @@ def measure(evaluation: Evaluation, measures: Measures, counts: Mapping[str, int
     Keys: `c_index`, `uno_c`, `within_site`, `auc_<time>`, and `brier_<horizon>_<kind>` and `integrated_<kind>` for
     each kind of `MODEL`, `NULL` and `SCALED`.
     """
-    references = [_reference(evaluation, measures, fold) for fold, _ in rows_of(evaluation.table, "report")]
+    by_role = (rows_of(evaluation.table, role) for role in ("report", "train"))
+    references = [
+        _reference(evaluation, measures, reported, train) for (_, reported), (_, train) in zip(*by_role, strict=True)
+    ]
     folds = _folds(evaluation, measures)
     metrics = intervals(_ranks(measures, references), folds, evaluation.resamples, evaluation.seed, counts=counts)
     if measures.risks:
@@ -107,8 +110,7 @@ def measure(evaluation: Evaluation, measures: Measures, counts: Mapping[str, int
     return {name: metric.explained(_UNDEFINED) for name, metric in metrics.items()}
 
 
-def _reference(evaluation: Evaluation, measures: Measures, fold: Hashable) -> Reference:
-    reported, train = (dict(rows_of(evaluation.table, role))[fold] for role in ("report", "train"))
+def _reference(evaluation: Evaluation, measures: Measures, reported: pd.DataFrame, train: pd.DataFrame) -> Reference:
     source = train if len(train) else reported
     time, code = measures.event_times(evaluation.endpoint.encode(source.set_index("patient"))).numpy().T
     null = np.array([1 - float(incidence_at(time, code, at)) for at in measures.moments])
