@@ -102,6 +102,7 @@ class SharedGradient:
     def _batches(self, bags: Sequence[int], moment: Moment) -> Iterator[Batch]:
         place = next(self.model.parameters()).device
         self.model.train()
+        self.model.begin_epoch(moment.epoch)
         for bag in bags:
             batch = self.data[[Draw(bag, moment.epoch)]]
             moment.sow(self.names[bag])

@@ -59,6 +59,17 @@ class TrainedFold:
     manifest: Manifest
 
 
+def refuse_alone(config: RunConfig) -> None:
+    """Check that hospitals can train the model together.
+
+    Raises:
+        ConfigError: They cannot; the message says why.
+    """
+    kind = build.class_of(config.model)
+    if reason := getattr(kind, "not_federated", ""):
+        raise ConfigError(f"model {config.model.target.rpartition('.')[2]} cannot be trained over hospitals: {reason}")
+
+
 class FederatedRun:
     """Trains every fold over the sites of an engine, and writes the coordinator's run folder."""
 
@@ -73,7 +84,11 @@ class FederatedRun:
             engine: Reaches the sites.
             encoder: Of the features at all sites; None takes what the sites say.
             folder: The coordinator's run folder.
+
+        Raises:
+            ConfigError: Hospitals cannot train the model together.
         """
+        refuse_alone(config)
         self.options, self.engine, self.given_encoder, self.folder = options, engine, encoder, folder
         self.config = config
         sessions = [session for path in sorted((folder / STATE).glob("*.pt")) if (session := session_of(path))]

@@ -64,6 +64,7 @@ def train_at_site(
     place, losses = parameters[0].device, list[float]()
     for epoch in epochs:
         batches = list(_order(config, endpoint, data, epoch))
+        model.begin_epoch(epoch)
         for number, draws in enumerate(batches):
             factor = schedule(epoch * len(batches) + number, all_epochs * len(batches))
             for group, rate in zip(optimizer.param_groups, rates, strict=True):

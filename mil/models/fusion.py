@@ -38,6 +38,7 @@ class Fused(MILModel):
         if fusion == "gated" and embed_dim is None:
             raise ValueError("fusion is gated, expected embed_dim, the width of the inner model's embedding")
         self.inner, self.fusion, self.embed_dim = inner, fusion, embed_dim
+        self.tiles_to_fit = inner.tiles_to_fit  # type: ignore[misc]  # the inner model's
         self.shift = nn.Linear(width, out_dim, bias=False)
         nn.init.zeros_(self.shift.weight)
         self.gate = nn.Linear(width, embed_dim) if fusion == "gated" and embed_dim is not None else None
@@ -55,6 +56,18 @@ class Fused(MILModel):
             added = added + self.head(open_by * output.embedding.to(open_by.dtype))
         extra = output.extra | {"inner": output.logits, "added": added}
         return replace(output, logits=output.logits + added, extra=extra)
+
+    def fit_tiles(self, tiles: Tensor) -> None:
+        """Fit the inner model."""
+        self.inner.fit_tiles(tiles)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Tell the inner model."""
+        self.inner.begin_epoch(epoch)
+
+    def after_step(self) -> None:
+        """Tell the inner model."""
+        self.inner.after_step()
 
     def reads_in_blocks(self) -> bool:
         """Return whether the inner model does."""

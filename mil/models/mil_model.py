@@ -66,6 +66,11 @@ class MILModel(nn.Module, ABC):
     """True where `forward` reads the features of the tiles through `Bags.tilewise` only: prediction then keeps them as
     they are stored and converts a block at a time."""
 
+    tiles_to_fit: ClassVar[int] = 0
+    """How many tiles of training patients `fit_tiles` is given before training, at most; 0 where nothing is fitted."""
+    not_federated: ClassVar[str] = ""
+    """Why hospitals cannot train the model together; empty where they can."""
+
     @abstractmethod
     def forward(self, bags: Bags) -> Output:
         """Return the output; every bag is processed independently."""
@@ -73,6 +78,15 @@ class MILModel(nn.Module, ABC):
     def reads_in_blocks(self) -> bool:
         """Return `in_blocks` where the class itself states it; a class derived from it may read in another way."""
         return bool(vars(type(self)).get("in_blocks", False))
+
+    def fit_tiles(self, tiles: Tensor) -> None:  # most models fit nothing
+        """Fit what does not learn by gradients to tiles `(n, d)` of training patients, before training."""
+
+    def begin_epoch(self, epoch: int) -> None:  # most models train alike in all epochs
+        """Take note of the training epoch that begins, counted from zero."""
+
+    def after_step(self) -> None:  # most models have no state that follows the weights
+        """Take note that the optimizer has changed the weights."""
 
     def tile_terms(self, bags: Bags) -> TileTerms | None:
         """Return the terms of which the logits are weighted means; None, the default, for other models."""

@@ -102,6 +102,23 @@ def _plain(value: object) -> object:
     return str(value) if isinstance(value, Path) else value
 
 
+def class_of(component: Component[Any]) -> object:
+    """Return the class that a component names.
+
+    Raises:
+        ConfigError: It cannot be imported.
+    """
+    return _imported(component.target, TARGET)
+
+
+def _imported(target: str, key: str) -> Any:
+    module, _, attribute = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{key}: {target} cannot be imported: {error}") from None
+
+
 def parameters(target: str, key: str) -> Mapping[str, inspect.Parameter]:
     """Return the parameters of a constructor.
 
@@ -112,10 +129,9 @@ def parameters(target: str, key: str) -> Mapping[str, inspect.Parameter]:
     Raises:
         ConfigError: It cannot be imported.
     """
-    module, _, attribute = target.rpartition(".")
     try:
-        return inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
-    except (ImportError, AttributeError, ValueError) as error:
+        return inspect.signature(_imported(target, key)).parameters
+    except ValueError as error:
         raise ConfigError(f"{key}: {target} cannot be imported: {error}") from None
 
 

@@ -32,6 +32,7 @@ from mil.study.study import Study
 from mil.tables import csv_text
 from mil.training import saved_state, wandb_logger
 from mil.training.callbacks import Best, Last, Progress
+from mil.training.fitted_tiles import fit_tiles
 from mil.training.fold import Fold, predictions
 from mil.training.module import MILModule, feature_dtype
 from mil.training.record import Outcome, manifest
@@ -70,6 +71,8 @@ def fit(config: RunConfig, study: Study, split: Split, fold: Fold) -> None:
     seed = config.seed + fold.number
     torch.manual_seed(seed)
     model = build.network(config, study.encoder.dim, fold.endpoint)
+    if saved is None and model.tiles_to_fit:
+        fit_tiles(model, fold.data["train"], seed)
     best = Best()
     orders = _orders(config, fold, seed, saved)
     last = Last(state / saved_state.LAST)

@@ -45,6 +45,8 @@ class MILModule(LightningModule):
         super().__init__()
         self.model, self.endpoint = model, endpoint
         self.optimizer, self.schedule, self.seed = optimizer, schedule, seed
+        self.stepped = 0
+        """steps that the model was told of"""
         self.seen: list[tuple[Tensor, Tensor]] = []
         self.bag_names: Sequence[str] = ()
         """of the training bags, for messages"""
@@ -81,6 +83,16 @@ class MILModule(LightningModule):
     def log_epoch(self) -> None:
         """Log the number of the epoch, counted from 1 as everywhere else; Lightning itself would log it from 0."""
         self.log("epoch", float(self.current_epoch + 1), on_step=False, on_epoch=True, batch_size=1)
+
+    def on_train_epoch_start(self) -> None:
+        """Tell the model which epoch begins."""
+        self.model.begin_epoch(self.current_epoch)
+
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
+        """Tell the model when the optimizer has taken a step."""
+        if self.global_step != self.stepped:
+            self.stepped = self.global_step
+            self.model.after_step()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout, so that a resumed run repeats that of an uninterrupted one and batches of a step differ."""

@@ -10,7 +10,10 @@ from mil.explain.explained_model import ExplainedModel
 from tests.models.endpoints import ENDPOINTS
 from tests.models.zoo import IN_DIM, build_model, simulated
 
-LINEAR = ("abmil", "abmil_gated", "abmil_multihead", "abmil_aem", "acmil", "additive", "clam_mb", "clam_sb", "mean")
+LINEAR = (
+    *("abmil", "abmil_gated", "abmil_multihead", "abmil_aem", "acmil", "additive", "clam_mb", "clam_sb", "instances"),
+    *("mean", "mhim", "subspaces"),
+)
 """Models whose logits are weighted means of tiles."""
 
 

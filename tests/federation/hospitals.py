@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 from torch import Tensor
 
+from mil import config as conf
 from mil.cohort.clinical_table import Cohort
 from mil.features.encoders import Encoder
 from mil.features.store import FeatureStore
@@ -25,6 +26,7 @@ from mil.federation.hospital import Hospital
 from mil.federation.protocol import Training
 from mil.splits.folds import Split
 from mil.study import build
+from mil.study.component import Component, Options
 from mil.study.compose import compose
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
@@ -36,6 +38,12 @@ SMALL = {
     "attention_dim": 4,
     "dropout": 0.0,
 }
+TOGETHER = tuple(
+    name
+    for name, node in conf.described("model").items()
+    if not getattr(build.class_of(Component[Options].model_validate(node)), "not_federated", "")
+)
+"""Models that hospitals can train together."""
 WORDS = ["split=holdout", "trainer.max_epochs=3", "data.batch_bags=8", "data.workers=0", "trainer.accelerator=cpu"]
 
 

@@ -5,15 +5,15 @@ import copy
 import numpy as np
 import pytest
 
-from mil import config as conf
 from mil.errors import ConfigError
 from mil.federation.bag_gradients import vector
+from mil.federation.federated_run import refuse_alone
 from mil.federation.federation_options import FederationOptions
 from mil.federation.site_training import train_at_site
 from mil.federation.synthesis import synthesis, unlike_sites
 from mil.report.sections.federation import SiteResult
 from mil.stats.estimate import Estimate
-from tests.federation.hospitals import config_of, federated, options_of
+from tests.federation.hospitals import TOGETHER, config_of, federated, options_of
 
 PLAIN = ("model=abmil", "model.dropout=0.0", "model.embed_dim=8", "model.attention_dim=4", "trainer.max_epochs=2")
 SGD = ("optimizer=sgd", "optimizer.momentum=0.0")
@@ -45,11 +45,20 @@ def test_every_endpoint_is_trained_by_averages(tool: str, algorithm: str) -> Non
     assert np.abs(progress.weights - start).max() > 0
 
 
-@pytest.mark.parametrize("name", conf.choices("model"))
+@pytest.mark.parametrize("name", TOGETHER)
 def test_every_model_is_trained_by_averages(name: str) -> None:
     config = config_of("binary", f"model={name}", "trainer.max_epochs=1")
     progress = federated(config, options_of(algorithm="fedavg")).training().run()
     assert np.isfinite(progress.weights).all()
+
+
+@pytest.mark.parametrize(("name", "reason"), [("panther", "prototypes are fitted to tiles"), ("mhim", "its teacher")])
+def test_models_that_need_what_hospitals_do_not_share_are_refused(name: str, reason: str) -> None:
+    assert name not in TOGETHER
+    with pytest.raises(ConfigError, match=f"cannot be trained over hospitals: .*{reason}") as refusal:
+        refuse_alone(config_of("binary", f"model={name}"))
+    assert "\n" not in str(refusal.value)
+    refuse_alone(config_of("binary", "model=otsurv"))
 
 
 def test_fedavg_is_the_mean_of_the_sites_weights_by_their_bags() -> None:

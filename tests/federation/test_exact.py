@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
 
-from mil import config as conf
 from mil.bags import Bags
 from mil.federation.bag_gradients import Moment, steps_of, vector
 from mil.federation.coordinator import Coordinator
@@ -19,6 +18,7 @@ from mil.splits.folds import Split
 from mil.study import build
 from tests.federation.hospitals import (
     SITES,
+    TOGETHER,
     WIDTH,
     Federated,
     config_of,
@@ -130,7 +130,7 @@ def test_cells_of_the_grid_hold_a_minimum_of_patients() -> None:
     assert (counts.sum((0, 1))[:-1] >= 5).all()
 
 
-@pytest.mark.parametrize("name", conf.choices("model"))
+@pytest.mark.parametrize("name", TOGETHER)
 def test_every_model_has_the_gradient_of_its_bags_in_one_place(name: str) -> None:
     """The reference sums the gradients of the model's own loss over bags, divided by their number."""
     config = config_of("binary", f"model={name}", "trainer.max_epochs=1", "data.whole_cohort=true")

@@ -5,9 +5,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from mil import checkpoint
 from mil.features.batches import Draw
+from mil.layers.kmeans import kmeans
+from mil.models.panther import Panther
 from mil.study.compose import compose
 from mil.study.pipeline import read_study, split_study
 from mil.training.fold import cut
@@ -47,3 +50,17 @@ def test_max_tiles_limits_training_bags_only(tmp_path: Path) -> None:
         draws = [Draw(number, epoch=0) for number in range(len(bags))]
         assert min(bags.sizes) > 5
         assert bags[draws].bags.sizes == (tuple([5] * len(bags)) if role == "train" else tuple(bags.sizes))
+
+
+def test_prototypes_are_fitted_to_training_patients_and_stored_with_the_weights(tmp_path: Path) -> None:
+    words = [word for word in HOLDOUT if not word.startswith("model")]
+    settings = compose([*words, "model=panther", "model.prototypes=3", "trainer.max_epochs=1"])
+    study = read_study(settings)
+    split = split_study(settings, study)
+    train(settings, study, split, tmp_path)
+    loaded = checkpoint.load(tmp_path / "checkpoint").model
+    assert isinstance(loaded, Panther)
+    fold = cut(settings, study, split, 0, tmp_path)
+    tiles = torch.cat([fold.data["train"][[Draw(bag)]].bags.features.float() for bag in range(len(fold.data["train"]))])
+    assert len(tiles) < Panther.tiles_to_fit
+    torch.testing.assert_close(loaded.prototypes, kmeans(tiles, 3), rtol=0, atol=1e-4)

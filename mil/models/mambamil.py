@@ -1,0 +1,95 @@
+"""MambaMIL: state spaces over the sequence of tiles, read in their order and in a reordering of it.
+
+S. Yang, Y. Wang, H. Chen: MambaMIL: enhancing long sequence modeling with sequence reordering in computational
+pathology. MICCAI 2024, arXiv:2403.06800. The authors' code is isyangshu/MambaMIL (SRMamba). Blocks of Mamba (A. Gu, T.
+Dao 2023) are written in plain torch: no compiled kernels are needed, and long bags are slow on a CPU.
+"""
+
+from math import ceil
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from mil.bags import Bags
+from mil.layers.attention import AttentionScore
+from mil.layers.embed import Embed
+from mil.layers.selective_scan import StateSpace
+from mil.models.mil_model import MILModel, Output
+
+
+class MambaMIL(MILModel):
+    """Layers of SR-Mamba, then attention pooling.
+
+    The order of tiles matters: a state runs over them as they come, which is the order of the feature file (usually row
+    by row), and over several slides of a patient one after another. The reordering takes every `rate`-th tile from the
+    first on, then every `rate`-th from the second on, and so on, so that the state meets tiles that are far apart in
+    the file; tokens of zeros fill the sequence to a multiple of `rate`, as in the authors' code.
+
+    Departures: the attention's score has no bias, which the softmax would remove. Steps start as in Mamba's paper; the
+    authors' initialisation resets their biases to zero. The default width is 128 in place of 512, for CPUs.
+    """
+
+    paper: ClassVar[str] = "Yang 2024"
+    cost: ClassVar[str] = "n"
+    in_blocks: ClassVar[bool] = True
+    order_matters: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        embed_dim: int = 128,
+        layers: int = 2,
+        rate: int = 10,
+        states: int = 16,
+        attention_dim: int = 128,
+        dropout: float = 0.25,
+    ) -> None:
+        """`rate` is the paper's R, the number of segments of the reordering; `states` of each channel."""
+        super().__init__()
+        if rate < 1 or layers < 1:
+            raise ValueError(f"rate is {rate} and layers {layers}, expected at least one")
+        self.embed = Embed(in_dim, embed_dim, dropout)
+        self.layers = nn.ModuleList(ReorderedMamba(embed_dim, states, rate) for _ in range(layers))
+        self.norm = nn.LayerNorm(embed_dim)
+        self.score = AttentionScore(embed_dim, attention_dim, 1, gated=False, dropout=0)
+        self.head = nn.Linear(embed_dim, out_dim)
+
+    def forward(self, bags: Bags) -> Output:
+        """Logits `(b, c)`; attention `(n,)`."""
+        (tiles,) = bags.tilewise(lambda features: (self.embed(features),))  # (n, e)
+        read = self.norm(torch.cat([self._read(rows) for rows in bags.split(tiles)]))  # (n, e)
+        attention = bags.softmax(self.score(read))  # (n, 1)
+        embedding = bags.sum(read, weight=attention)  # (b, e)
+        return Output(self.head(embedding), embedding, attention.squeeze(1))
+
+    def _read(self, tokens: Tensor) -> Tensor:
+        for layer in self.layers:
+            tokens = tokens + layer(tokens)
+        return tokens
+
+
+class ReorderedMamba(nn.Module):
+    """One state space reads the tokens in order, another one reordered; both share projections and gate."""
+
+    def __init__(self, embed_dim: int, states: int, rate: int, kernel: int = 4) -> None:
+        """`kernel` is the length of the convolutions; inside tokens are twice as wide."""
+        super().__init__()
+        self.rate, width = rate, 2 * embed_dim
+        self.norm = nn.LayerNorm(embed_dim)
+        self.start = nn.Linear(embed_dim, 2 * width, bias=False)
+        self.in_order, self.reordered = (StateSpace(width, states, kernel, ceil(embed_dim / 16)) for _ in range(2))
+        self.out = nn.Linear(width, embed_dim, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`(n, e)` to `(n, e)`."""
+        both = self.start(self.norm(tokens))  # (n, 2 w): token and gate
+        read = self.in_order(*both.chunk(2, dim=1))
+        padded = pad(both, (0, 0, 0, -len(both) % self.rate))
+        shuffled = padded.view(-1, self.rate, both.shape[1]).transpose(0, 1)
+        again = self.reordered(*shuffled.flatten(0, 1).chunk(2, dim=1))
+        again = again.view(self.rate, -1, again.shape[1]).transpose(0, 1).flatten(0, 1)[: len(both)]
+        mixed: Tensor = self.out((read + again).to(both.dtype))
+        return mixed
