@@ -32,7 +32,8 @@ class OTSurv(MILModel):
     together. The paper is about survival; any endpoint works.
 
     Departures: the share rises from epoch to epoch, not from batch to batch. Gradients are those of the converged plan
-    (by the implicit function theorem), where the authors' are propagated through all iterations.
+    (by the implicit function theorem), where the authors' are propagated through all iterations. Weights of the
+    prototypes start near one in place of zero, so that the bag starts about the mean of its tiles.
     """
 
     paper: ClassVar[str] = "Ren 2025"
@@ -62,6 +63,8 @@ class OTSurv(MILModel):
         self.embed = Embed(in_dim, embed_dim, dropout)
         self.prototypes = nn.Parameter(torch.randn(prototypes, embed_dim))
         self.merge = nn.Linear(prototypes, 1)
+        with torch.no_grad():
+            self.merge.weight.add_(1)
         self.head = nn.Linear(embed_dim, out_dim)
 
     def begin_epoch(self, epoch: int) -> None:
