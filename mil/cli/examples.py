@@ -60,6 +60,8 @@ EXAMPLES = {
     "federate": (
         "mil federate tool=msi-crc split=holdout experiment=quick simulation.sites=3 simulation.patients=400",
         "mil federate tool=msi-crc split=holdout federation.sites=[north/,south/,west/] federation.algorithm=exact",
+        "mil federate export msi-2026/ tool=msi-crc split=holdout federation.sites=[north,south,west]",
+        "mil federate site kits/north data.cohort=cohort.csv data.features=features/ job=msi-2026/",
     ),
     "explain": (
         "mil explain msi-crc --features features/ --out explained/",

@@ -9,21 +9,87 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mil.config import choices, conf_dir, nearest
 from mil.errors import ConfigError
+from mil.federation.federation_job import export
 from mil.federation.federation_options import FederationOptions
+from mil.federation.job_site import SiteFile, rehearsed
 from mil.federation.local_run import federate
+from mil.federation.startup_kit import prepare_kit
 from mil.report.page.words import named
 from mil.report.sections.federation import Federation
 from mil.study.compose import compose_run, in_one_line
 
 GROUP = "federation"
+ACTIONS = {
+    "export": "the new folder of a job: mil federate export OUT",
+    "site": "a startup kit: mil federate site KIT",
+}
 
 
 def start(words: Sequence[str], config_dir: Path | None) -> None:
-    """Train over the sites that the words name, or over the centres of the tool's simulated cohort.
+    """Train over sites in this process, write a job for FLARE, or let a startup kit of FLARE take part in jobs.
 
     Raises:
         MilError: Wrong options, or an error in the files of a site.
     """
+    action, place, options = action_of(words)
+    if action == "export":
+        _export(place, options, config_dir)
+    elif action == "site":
+        _site(place, options)
+    else:
+        _train(options, config_dir)
+
+
+def action_of(words: Sequence[str]) -> tuple[str | None, Path, list[str]]:
+    """Return what is to be done, where, and the options: words with `=`.
+
+    Raises:
+        ConfigError: A word that is neither an action nor an option, or an action without a folder.
+    """
+    options = [word for word in words if "=" in word]
+    names = [word for word in words if "=" not in word]
+    if not names:
+        return None, Path(), options
+    action, *places = names
+    if action not in ACTIONS:
+        raise ConfigError(
+            f"{action!r} is no option{nearest(action, list(ACTIONS))}, expected KEY=VALUE, export OUT or site KIT"
+        )
+    if len(places) != 1:
+        raise ConfigError(f"mil federate {action}: {len(places)} folders, expected {ACTIONS[action]}")
+    return action, Path(places[0]), options
+
+
+def _export(out: Path, words: Sequence[str], config_dir: Path | None) -> None:
+    own_words, others = divided(words)
+    job = export(compose_run(others, config_dir).config, options_in(own_words), out)
+    sys.stdout.write(f"a job of {len(job.sites)} sites: {', '.join(job.sites)}\n{out}\n")
+
+
+def _site(kit: Path, words: Sequence[str]) -> None:
+    file, job_folder = site_words(words)
+    if job_folder is not None:
+        sys.stdout.write(f"{rehearsed(job_folder, file, kit)}\n")
+    sys.stdout.writelines(f"{path}\n" for path in prepare_kit(kit, file))
+
+
+def site_words(words: Sequence[str]) -> tuple[SiteFile, Path | None]:
+    """Return what a participant keeps to itself, and the job that is tried, from words such as `data.cohort=c.csv`.
+
+    Raises:
+        ConfigError: A word that names no option of a site, or a value out of its range.
+    """
+    try:
+        values = OmegaConf.to_container(OmegaConf.from_dotlist(list(words)), resolve=True)
+    except OmegaConfBaseException as error:
+        raise in_one_line(error) from None
+    assert isinstance(values, dict)
+    job = values.pop("job", None)
+    file = SiteFile.parse({str(key): value for key, value in values.items()}, Path.cwd(), "mil federate site")
+    return file, None if job is None else Path(str(job))
+
+
+def _train(words: Sequence[str], config_dir: Path | None) -> None:
     own_words, others = divided(words)
     options = options_in(own_words)
     composed = compose_run(others, config_dir)

@@ -180,6 +180,10 @@ def federate(
     """Train over several sites without moving a patient; without federation.sites over the simulated centres.
 
     Options are those of mil train, and federation.*: sites=[a,b,c], algorithm, minimum, secure, ...
+
+    mil federate export OUT writes the folder of a job for NVIDIA FLARE, whose sites are named by federation.sites.
+
+    mil federate site KIT lets a startup kit take part: data.cohort, data.features, out, minimum, secure, times, job.
     """
     from mil.cli.federate_command import start
 

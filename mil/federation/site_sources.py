@@ -85,9 +85,22 @@ def source_of_site(config: RunConfig, place: str) -> SiteSource:
         raise ConfigError(f"federation.sites: {place}, expected a folder with cohort.csv and features/, or a yaml file")
     if not _NAME.fullmatch(name):
         raise ConfigError(f"federation.sites: site {name!r}, expected a name of letters, digits, blanks, '.', '_', '-'")
+    return source_with_files(name, config, files)
+
+
+def source_with_files(name: str, config: RunConfig, files: Mapping[str, object]) -> SiteSource:
+    """Return the site of a name.
+
+    Args:
+        name: Of the site.
+        config: All options of the run.
+        files: The site's options of `data`, such as `cohort` and `features`.
+
+    Raises:
+        MilError: The first error in its cohort, features or split.
+    """
     own_config = config.replaced({f"data.{key}": value for key, value in files.items()})
-    study = read_alone(own_config)
-    return SiteSource(name, own_config, study, split_alone(own_config, study))
+    return _source(name, own_config, read_alone(own_config))
 
 
 def _site_file(path: Path) -> tuple[str, dict[str, str]]:
@@ -148,6 +161,15 @@ def simulated_sites(config: RunConfig) -> list[SiteSource]:
     return [
         _source(f"{name}", config, only_patients(study, sorted(site.index[site == name]))) for name in sorted(set(site))
     ]
+
+
+def simulated_names(config: RunConfig) -> list[str]:
+    """Return the names of the centres of the tool's simulated cohort.
+
+    Raises:
+        ConfigError: Real data without `federation.sites`.
+    """
+    return [source.name for source in simulated_sites(config)]
 
 
 def _source(name: str, config: RunConfig, study: Study) -> SiteSource:

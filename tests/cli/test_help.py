@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from mil.cli import doctor_command
 from mil.cli.examples import EXAMPLES, FIRST_DAY
-from mil.cli.federate_command import divided, options_in
+from mil.cli.federate_command import action_of, divided, options_in, site_words
 from mil.cli.main import app
 from mil.config import choices
 from mil.study.compose import compose
@@ -56,6 +56,11 @@ def test_there_are_no_examples_of_commands_that_do_not_exist() -> None:
 @pytest.mark.parametrize("line", [line.partition(" > ")[0] for lines in EXAMPLES.values() for line in lines])
 def test_each_example_can_be_typed(line: str) -> None:
     words = parsed(line).params.get("words") or []
+    if line.startswith("mil federate"):
+        action, _, words = action_of(words)
+        if action == "site":
+            assert site_words(words)[0].data
+            return
     federated, others = divided(words)
     options_in(federated)
     if others and not any(word.startswith("-") for word in others):
