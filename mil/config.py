@@ -13,6 +13,9 @@ PLURALS = {"tools": "tool", "models": "model", "encoders": "encoder"}
 OF_OTHER_COMMANDS = ("federation",)
 """Folders of `conf/` whose files are no options of `mil train`: those of `mil federate`."""
 
+Choice = dict[str, Any]
+"""Content of one file of `conf/`."""
+
 
 def conf_dir() -> Path:
     """Return the folder `conf/`."""
@@ -38,18 +41,18 @@ def groups(extra: Path | None = None) -> list[str]:
     return sorted(named - set(OF_OTHER_COMMANDS))
 
 
-def described(group: str) -> dict[str, dict[str, Any]]:
+def described(group: str) -> dict[str, Choice]:
     """Return the content of each file of a group, by the name of the choice, with nothing resolved."""
     return copy.deepcopy(_read_group(conf_dir() / group, tuple(choices(group))))
 
 
 @functools.cache
-def _read_group(folder: Path, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+def _read_group(folder: Path, names: tuple[str, ...]) -> dict[str, Choice]:
     """Read the files of a group, once a process: parsing 84 encoders takes longer than training a small model."""
     from omegaconf import OmegaConf
 
     loaded = {name: OmegaConf.load(folder / f"{name}.yaml") for name in names}
-    return {name: cast(dict[str, Any], OmegaConf.to_container(node)) for name, node in loaded.items()}
+    return {name: cast(Choice, OmegaConf.to_container(node)) for name, node in loaded.items()}
 
 
 def nearest(name: str, names: Sequence[str], prefix: str = "") -> str:

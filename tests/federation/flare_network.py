@@ -157,6 +157,19 @@ class Network:
             wait_for(ended, seconds, f"the end of job {job_id}")
             return status
 
+    def wait_for_change(self, job_id: str, path: Path, seconds: float) -> None:
+        """Wait until a running job writes a file anew."""
+        before = path.stat().st_mtime_ns if path.exists() else None
+        with self.session() as session:
+
+            def changed() -> bool:
+                status = str(session.get_job_meta(job_id)["status"])
+                is_new = path.exists() and path.stat().st_mtime_ns != before
+                assert is_new or not status.startswith("FINISHED"), status
+                return is_new
+
+            wait_for(changed, seconds, path.name)
+
     def download(self, job_id: str) -> Path:
         """Return the folder with what an administrator downloads of a job."""
         with self.session() as session:

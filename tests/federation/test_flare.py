@@ -123,18 +123,16 @@ def test_processes_that_are_killed_and_started_again_end_in_the_same_weights(
     network.start("localhost", "site-1", "site-2")
     network.wait_for_sites(SITES[:2])
     job_id = network.submit(tmp_path / "job")
-    federate_state = network.kit("localhost") / "mil" / "job" / "coordinator" / "state" / "fold_0.pt"
+    state = network.kit("localhost") / "mil" / "job" / "coordinator" / "state" / "fold_0.pt"
     with pytest.raises(AssertionError):
         wait_for(lambda: network.status(job_id) != "SUBMITTED", 10, "two of three sites")
     network.start("site-3")
-    wait_for(federate_state.exists, 400, "the first epoch")
+    network.wait_for_change(job_id, state, 400)
     network.kill("site-2")
     assert network.finish(job_id, 400) == "FINISHED:EXECUTION_EXCEPTION"
     network.start("site-2")
     network.wait_for_sites(SITES)
-    saved = federate_state.stat().st_mtime_ns
-    network.submit(tmp_path / "job")
-    wait_for(lambda: federate_state.stat().st_mtime_ns > saved, 400, "an epoch after the site was killed")
+    network.wait_for_change(network.submit(tmp_path / "job"), state, 400)
     network.kill("localhost")
     network.start("localhost")
     network.wait_for_sites(SITES)

@@ -70,7 +70,7 @@ class FlareEngine:
         request = Shareable()
         request[CONTENT] = question.to_bytes()
         targets = [site for site in sites if site in present]
-        replies: Mapping[str, Any] = {}
+        replies: Mapping[str, Shareable] = {}
         if targets:  # no target would be all of them
             replies = engine.send_aux_request(targets, TOPIC, request, seconds, self.context) or {}
         if self.abort.triggered:
