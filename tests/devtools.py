@@ -31,6 +31,9 @@ _OPTIONS = (
     "--remote-debugging-pipe",
 )
 _SECONDS = 30
+_AXE = Path(__file__).parent / "vendored" / "axe.min.js"
+"""axe-core 4.14.1 of Deque Systems, Mozilla Public License 2.0, as published; its licence lies beside it."""
+_SERIOUS = ("serious", "critical")
 Answer = Mapping[str, Any]
 _KEYS = {
     "ArrowLeft": 37,
@@ -111,6 +114,18 @@ class Browser:
     def layout(self) -> Layout:
         """Measure how the page is laid out."""
         return TypeAdapter(Layout).validate_python(self.run(f"({MEASURE})()"))
+
+    def violations(self) -> list[str]:
+        """Return what axe-core finds in the page as shown, of serious or critical impact."""
+        self.run(f"{_AXE.read_text(encoding='utf-8')};0")
+        options = {"resultTypes": ["violations"], "iframes": False, "preload": False}
+        results = self.run(f"axe.run(document, {json.dumps(options)})")["violations"]
+        return [
+            f"{each['id']}: {node['target'][0]}: {node['failureSummary']}"
+            for each in results
+            if each["impact"] in _SERIOUS
+            for node in each["nodes"]
+        ]
 
     def press(self, key: str) -> None:
         """Press a key in whatever has the focus."""

@@ -73,6 +73,10 @@ EXAMPLES = {
     ),
     "zoo list": ("mil zoo list", "mil zoo list --registry hf://owner/repository"),
     "zoo show": ("mil zoo show msi-crc", "mil zoo show model_cards/surv-crc"),
+    "zoo compare": (
+        "mil zoo compare msi-crc@1.0.0 msi-crc@1.1.0 --out compared.html",
+        "mil zoo compare model_cards/msi-crc runs/msi-crc/2026-11-30_10-00-00/fold_0/checkpoint",
+    ),
     "zoo pull": (
         "mil zoo pull msi-crc --registry /mnt/zoo",
         "mil zoo pull msi-crc@1.0.0 --registry /mnt/zoo --key theirs.pem",

@@ -55,6 +55,29 @@ def show(tool: Annotated[str, typer.Argument(help="msi-crc, msi-crc@1.0.0, or a 
 
 
 @app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="msi-crc, msi-crc@1.0.0, or a folder")],
+    second: Annotated[str, typer.Argument(metavar="B", help="another version of the same tool")],
+    out: Annotated[Path | None, typer.Option(help="also write a page, .html, with every item side by side")] = None,
+) -> None:
+    """Compare the cards of two versions of a tool, item by item; prints what differs."""
+    from mil import files
+    from mil.output_places import check_output_file
+    from mil.zoo.compare_cards import compare_cards, comparison_page
+    from mil.zoo.registry import resolve
+
+    folders = [resolve(name) for name in (first, second)]
+    if out is not None:
+        check_output_file(out, folders)
+    comparison = compare_cards(*folders)
+    for line in comparison.lines():
+        typer.echo(line)
+    if out is not None:
+        files.write(out, comparison_page(comparison))
+        typer.echo(str(out))
+
+
+@app.command()
 def pull(
     tool: Annotated[str, typer.Argument(help="msi-crc (the newest version) or msi-crc@1.0.0")],
     registry: Registry = None,

@@ -51,21 +51,30 @@ class PublishedWork(BaseModel):
 
 
 class Evidence(BaseModel):
-    """What published work supports for tools of this kind."""
+    """What published work supports for tools of this kind.
+
+    Attributes:
+        kind: Class of the ESMO framework for AI biomarkers, A to C2; its key is `class`.
+        tier: The tier that published work could support, 1 the best.
+        note: How the class is to be read.
+        performance: Figures of comparable tools; none of ours.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     kind: str | None = Field(default=None, alias="class")
-    """class of the ESMO framework for AI biomarkers, A to C2"""
     tier: int | None = None
-    """the tier that published work could support, 1 the best"""
     note: str | None = None
     performance: tuple[PublishedWork, ...] = ()
-    """figures of comparable tools; none of ours"""
 
 
 class Summary(BaseModel):
-    """A tool in one line, in two languages."""
+    """A tool in one line, in two languages.
+
+    Attributes:
+        en: In English.
+        fr: In French.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -95,6 +104,30 @@ class Tool(Specification):
 
     Attributes:
         name: Short name, such as `msi-crc`.
+        version: Version of the released tool, X.Y.Z.
+        title: What the tool does, as a heading.
+        category: Heading in the index of tools: workflow, biomarker, outcome or response.
+        organ: Where the tissue is from.
+        specimen: Preparation and stain, such as FFPE, H&E.
+        question: The clinical question, as a sentence.
+        ground_truth: How the truth was established.
+        intended_use: What the tool may be used for.
+        users: Who uses it.
+        pathway: Where it stands in the clinical pathway, and what follows each output.
+        population: Whom it is meant for.
+        setting: Where it is used.
+        time_zero: From when times are counted.
+        research_use: The sentence that restricts it to research.
+        simulated_note: What a simulated cohort of this tool does not show.
+        encoder_note: Which encoders suit.
+        model_note: Why this model.
+        out_of_scope: What it must not be used for.
+        confounders: What may stand behind the score instead of the biology.
+        public_cohorts: Public data for the same question.
+        median_tiles: Tiles of a real slide.
+        summary: The tool in one sentence; its key is `facts`.
+        evidence: What published work supports.
+        references: Publications.
         endpoint: What is predicted.
         tiles: Size of the tiles that the tool expects.
         covariates: Columns of the clinical table that the model reads.

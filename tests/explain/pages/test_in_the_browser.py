@@ -73,6 +73,13 @@ def test_a_case_switches_output_and_method_and_asks_for_nothing(browser: Browser
     assert browser.complaints == []
 
 
+@pytest.mark.parametrize("name", ["P1.html", "index.html"])
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_page_is_readable_by_everybody(name: str, dark: bool, browser: Browser, folder: Path) -> None:
+    browser.open(folder / name, 400, dark=dark)
+    assert browser.violations() == []
+
+
 def test_a_tile_is_reached_by_key_and_by_pointer(browser: Browser, folder: Path) -> None:
     browser.open(folder / "P1.html")
     browser.run("document.querySelector('canvas').focus()")
