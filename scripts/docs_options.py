@@ -91,7 +91,7 @@ UNITS = {
 """Units by the option's name; further options are counts without a unit, names, switches or pure numbers."""
 UNITLESS = {"data.slides", "federation.times", "tool.tiles"}
 """Options that share a name with one that has a unit."""
-FILLED_IN = {"self", "args", "kwargs", "options", "target", "save_dir"}
+FILLED_IN = {"self", "args", "kwargs", "target", "save_dir"}
 """Arguments of constructors that no option sets."""
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<value>[^#]*?)\s*(?:# ?(?P<comment>.*))?$")
 _MORE = re.compile(r"^ +# ?(.*)$")
@@ -228,6 +228,8 @@ def _of_class(group: str, node: Mapping[str, object], texts: Texts) -> Iterator[
             continue
         default, comment = texts.get((*group.split("."), name), ("", ""))
         argument = arguments.get(name)
+        if argument is not None and argument.kind is inspect.Parameter.VAR_KEYWORD:
+            continue
         fallback = "" if argument is None or argument.default is inspect.Parameter.empty else plain(argument.default)
         annotation = hints.get(name, None if argument is None else argument.annotation)
         stated = default or (plain(node[name]) if name in node else fallback)
@@ -242,7 +244,7 @@ def _described(model: type[object], prefix: str = "tool") -> Texts:
 def meanings(kind: type[object]) -> dict[str, str]:
     """Return what the docstring of a class, and of its constructor, says about each argument or attribute."""
     bases = [each for each in inspect.getmro(kind) if each is not object and each.__doc__]
-    text = "\n".join(inspect.getdoc(each) or "" for each in reversed(bases))
+    text = "\n".join(inspect.getdoc(each) or "" for each in (*reversed(bases), kind.__init__))
     return {match[1]: " ".join(match[2].split()) for match in _MEANING.finditer(text)}
 
 

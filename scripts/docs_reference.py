@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from docs_options import FILLED_IN, HEAD, Option, kind, options, plain
+from docs_options import FILLED_IN, HEAD, Option, kind, meanings, options, plain
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
@@ -100,7 +100,8 @@ def models() -> str:
         parts += ["", f"## {name}", "", f"{model.paper}. {size:,} parameters; cost {model.cost}; {needs}.", ""]
         parts += [_quoted("\n\n".join(dict.fromkeys(filter(None, texts)))), ""]
         parts += [*HEAD, *(option.row for option in model_options(cls, node)), ""]
-        parts += ["| benchmark | result |", "|---|---|", *(f"| {head} | {cell} |" for head, cell in benchmarks[name])]
+        rows = [f"| {head} | {cell} |" for head, cell in benchmarks[name]]
+        parts += ["| benchmark | result |", "|---|---|", *rows] if rows else [NOT_MEASURED]
     return "\n".join(parts) + "\n"
 
 
@@ -114,11 +115,16 @@ def model_options(cls: type[object], node: Mapping[str, object]) -> Iterator[Opt
 
 def _parameter(cls: type[object], name: str) -> str:
     """Return what a model's docstrings say about an argument: the clause that names it."""
+    if meaning := meanings(cls).get(name):
+        return meaning
     text = " ".join(" ".join(inspect.getdoc(each) or "" for each in (cls.__init__, cls)).split())
     clause = re.search(rf"[^.;]*`{name}[`=][^.;]*(?:\.(?=\d)[^.;]*)*", text)
+    if clause is None and name not in MODEL_WORDS:
+        raise KeyError(f"{cls.__name__}.{name}: neither its docstrings nor MODEL_WORDS say what it is")
     return clause[0].strip() if clause else MODEL_WORDS[name]
 
 
+NOT_MEASURED = "Not in the tables of benchmarks yet; `scripts/benchmark_models` measures it."
 MODEL_WORDS = {
     "embed_dim": "width of the tiles' embeddings",
     "attention_dim": "width of the attention's hidden layer",
@@ -137,6 +143,7 @@ MODEL_WORDS = {
     "pseudo_bags": "pseudo-bags into which a bag is divided",
     "blocks": "graph layers",
     "neighbours": "nearest tiles that are joined",
+    "prototypes": "number of prototypes",
     "attention_dropout": "share of attention weights that are dropped in training",
     "act": "function of the variance before it is classified",
 }
