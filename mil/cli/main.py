@@ -4,7 +4,6 @@ import logging
 import os
 import sys
 import traceback
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -88,8 +87,6 @@ def _speak() -> None:
     log = logging.getLogger("mil")
     log.handlers = [handler]
     log.setLevel(logging.INFO)
-    # Lightning 2.6.6 calls what torch 2.13 deprecates; no user can mend that
-    warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated", module="lightning")
 
 
 class _Lines(logging.Formatter):

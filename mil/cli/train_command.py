@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import hydra
@@ -51,7 +52,7 @@ def _hand_to_hydra(flags: Sequence[str], options: Sequence[str], config_dir: Pat
     folder = ["--config-dir", str(config_dir.absolute())] if config_dir else []
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then passes errors on, and `mil.cli.main` prints them in one line
     # argparse expects flags and their values (--cfg job) before the overrides, wherever the user wrote them
-    sys.argv = ["mil train", *folder, *flags, *prepare(options, config_dir)]
+    sys.argv = ["mil train", *folder, *flags, *prepare(_side_by_side(flags, options), config_dir)]
 
     def job(node: DictConfig) -> float | None:
         return _job(node, options)
@@ -60,6 +61,24 @@ def _hand_to_hydra(flags: Sequence[str], options: Sequence[str], config_dir: Pat
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
     except (HydraException, OmegaConfBaseException) as error:
         raise in_one_line(error) from None
+
+
+def _side_by_side(flags: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Return a sweep's options with `parallel=N` as options of Hydra's launcher: runs side by side, not their folds.
+
+    Raises:
+        ConfigError: Not a number, or the launcher is not installed.
+    """
+    given = [word for word in options if word.partition("=")[0].lstrip("+") == "parallel"]
+    if not given or not {"-m", "--multirun"} & set(flags):
+        return list(options)
+    number = given[-1].partition("=")[2]
+    if not number.isdecimal() or not int(number):
+        raise ConfigError(f"parallel={number}, expected a whole number of at least 1")
+    if find_spec("hydra_plugins.hydra_joblib_launcher") is None:
+        raise ConfigError(f"parallel={number} with -m: runs side by side need pip install 'mil-zoo[sweep]'")
+    others = [word for word in options if word not in given]
+    return [*others, "hydra/launcher=joblib", f"hydra.launcher.n_jobs={number}"] if int(number) > 1 else others
 
 
 def _job(node: DictConfig, options: Sequence[str]) -> float | None:

@@ -255,10 +255,10 @@ def write_inputs(config: RunConfig, study: Study, split: Split, folder: Path) ->
 
 
 def _check_same_options(config: RunConfig, folder: Path) -> None:
-    """Check that the run in a folder has the same options; other options would mix two runs."""
+    """Check that the run in a folder has the same options; others, but for `parallel`, would mix two runs."""
     earlier = dict(_leaves(read_config(folder / CONFIG).plain()))
     now = dict(_leaves(config.plain()))
-    for key in sorted(earlier.keys() | now.keys()):
+    for key in sorted((earlier.keys() | now.keys()) - {"parallel"}):
         if earlier.get(key) != now.get(key):
             raise ConfigError(
                 f"{folder} holds a run with {key}={earlier.get(key)}, found {key}={now.get(key)}; expected a new folder"

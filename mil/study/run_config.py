@@ -194,6 +194,7 @@ class RunConfig(Config):
         baseline: Whether a linear model on mean features is fitted on the same folds.
         resamples: Bootstrap resamples of every interval.
         figures: Whether figures are drawn after training.
+        parallel: Folds that are trained at the same time, in processes of their own; of a sweep, runs.
         simulation: The cohort that is simulated where `data.cohort` is not given.
         model: The network; `in_dim` and `out_dim` are filled in from features and endpoint.
         encoder: The encoder that made the features.
@@ -211,6 +212,7 @@ class RunConfig(Config):
     baseline: Flag
     resamples: Count
     figures: Flag = True
+    parallel: Count = 1
     simulation: Component[Options]
     model: Component[Options]
     encoder: EncoderComponent

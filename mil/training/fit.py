@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing.process import parent_process
 
 import lightning.pytorch as lightning
 import numpy as np
@@ -52,7 +53,7 @@ def precision(option: str | int | None) -> str | int | None:
     return "bf16-mixed" if native.get("avx512_bf16") or native.get("amx_bf16") else "32-true"
 
 
-def fit(config: RunConfig, study: Study, split: Split, fold: Fold) -> None:
+def fit(config: RunConfig, study: Study, split: Split, fold: Fold, workers: int | None = None) -> None:
     """Train one fold; write its checkpoint, and last `predictions.csv`, which marks the fold as finished.
 
     Args:
@@ -60,6 +61,7 @@ def fit(config: RunConfig, study: Study, split: Split, fold: Fold) -> None:
         study: The patients.
         split: Roles of the patients in each fold.
         fold: The fold.
+        workers: Processes that read ahead, where the features do not stay in memory; None takes `data.workers`.
 
     Raises:
         TrainingError: The loss is not finite, or a process that reads features was killed; the state after the last
@@ -78,7 +80,8 @@ def fit(config: RunConfig, study: Study, split: Split, fold: Fold) -> None:
     last = Last(state / saved_state.LAST)
     trainer = _trainer(config, fold, best, last, *(len(survey) for survey in orders[1:]))
     dtype = feature_dtype(str(trainer.precision))
-    readers = _readers(config, study)
+    # none for features that stay in memory
+    readers = 0 if study.store.keeps else build.workers(config) if workers is None else workers
     train, *survey = (loader(fold.data["train"].cast(dtype), order, readers) for order in orders)
     arguments = (model, fold.endpoint, build.optimizer(config), build.make(config.schedule), seed)
     module = WholeModule(*arguments, *survey) if survey else MILModule(*arguments)
@@ -91,7 +94,7 @@ def fit(config: RunConfig, study: Study, split: Split, fold: Fold) -> None:
     with _explained(config, fold), interruption.deferred(), reading(), needs_memory, files.writing(fold.folder):
         trainer.fit(module, train, selection, ckpt_path=None if saved is None else saved.path, weights_only=True)
     module.load_state_dict(best.weights or module.state_dict())  # there are none if validation was switched off
-    table, bags = _predicted(config, study, model, fold)
+    table, bags = _predicted(study, model, fold, readers)
     epochs = (trainer.current_epoch, best.epoch + 1 or None)
     outcome = Outcome(*epochs, str(trainer.precision), mean_tile(bags["train"]))
     train_rows, select = (table[table["role"] == role] for role in ("train", "select"))
@@ -121,17 +124,15 @@ def _explained(config: RunConfig, fold: Fold) -> Iterator[None]:
         raise type(error)(f"fold {fold.number}: {error}{hint}; {rest}") from error
 
 
-def _readers(config: RunConfig, study: Study) -> int:
-    """Return how many processes read ahead: none for features that stay in memory."""
-    return 0 if study.store.keeps else build.workers(config)
-
-
 def _trainer(config: RunConfig, fold: Fold, best: Best, last: Last, accumulate: int | None = None) -> lightning.Trainer:
     """Return the trainer; `accumulate` batches make a step, by default as many as the options say."""
     callbacks = [build.make(callback) for callback in config.callbacks.values()]
     options = config.trainer.options
     is_theirs = any(isinstance(callback, ProgressBar) for callback in callbacks)  # of the user's options
-    shown = options.enable_progress_bar and not is_theirs and sys.stderr.isatty()  # else there are the log's lines
+    # several folds at a time would write over each other's line; without a terminal there are the log's lines
+    shown = options.enable_progress_bar and not is_theirs and sys.stderr.isatty() and parent_process() is None
+    # Lightning 2.6.6 calls what torch 2.13 deprecates; no user can mend that
+    warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated", module="lightning")
     # what Lightning warns of when an epoch is continued does not apply: the order of batches goes on where it was
     warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")
     trainer: lightning.Trainer = build.make(
@@ -172,16 +173,13 @@ def _orders(
     return (TrainOrder(sizes, options.batch_bags, options.tiles_per_batch, weight, seed, epoch, events, skip),)
 
 
-def _predicted(
-    config: RunConfig, study: Study, model: MILModel, fold: Fold
-) -> tuple[pd.DataFrame, dict[str, BagSummaries]]:
+def _predicted(study: Study, model: MILModel, fold: Fold, readers: int) -> tuple[pd.DataFrame, dict[str, BagSummaries]]:
     """Return the predictions of every patient, and summaries of the bags of training and model selection by role.
 
     The report patients are read here for the first and only time.
     """
     raw: dict[str, Tensor] = {}
     bags: dict[str, BagSummaries] = {}
-    readers = _readers(config, study)
     for role, data in fold.data.items():
         means: list[Tensor] = []
         raw[role] = logits(model, data, readers, partial(_append_mean, means))

@@ -16,9 +16,9 @@ from mil.tables import csv_text
 from mil.training.baseline import linear_logits, mean_features
 from mil.training.fit import fit
 from mil.training.fold import Fold, cut, encoded, predictions
+from mil.training.side_by_side import GIB, fit_side_by_side
 
 logger = logging.getLogger(__name__)
-GIB = 2**30
 
 
 def train(config: RunConfig, study: Study, split: Split, folder: Path) -> None:
@@ -28,7 +28,7 @@ def train(config: RunConfig, study: Study, split: Split, folder: Path) -> None:
     `covariates.csv` one on the covariates alone.
 
     A fold that an earlier process finished is kept; one that it began continues from its last epoch. With several folds
-    each has a folder of its own.
+    each has a folder of its own, and `config.parallel` of them are trained at the same time.
 
     Args:
         config: All options.
@@ -40,8 +40,10 @@ def train(config: RunConfig, study: Study, split: Split, folder: Path) -> None:
         CohortError: The training patients of a fold are all of one class.
         FeatureError: A feature file cannot be read.
     """
-    _keep_in_memory(config, study)
     several = len(split.folds) > 1
+    side_by_side = several and config.parallel > 1  # the processes then keep features themselves
+    if not side_by_side:
+        _keep_in_memory(config, study)
     folds = [
         cut(config, study, split, number, folder / f"fold_{number}" if several else folder) for number in split.folds
     ]
@@ -55,10 +57,17 @@ def train(config: RunConfig, study: Study, split: Split, folder: Path) -> None:
             [_baseline(study, fold, covariates.double()) for fold, covariates in clinical if covariates is not None]
         )
         files.write(folder / "covariates.csv", csv_text(baseline))
-    for number, fold in enumerate(folds, 1):
-        if not (fold.folder / "predictions.csv").exists():
-            logger.info("fold %d of %d: %s", number, len(folds), _roles(fold))
+    unfinished = {
+        f"fold {number} of {len(folds)}": fold
+        for number, fold in enumerate(folds, 1)
+        if not (fold.folder / "predictions.csv").exists()
+    }
+    for name, fold in unfinished.items():
+        logger.info("%s: %s", name, _roles(fold))
+        if not side_by_side:
             fit(config, study, split, fold)
+    if side_by_side and unfinished:
+        fit_side_by_side(config, study, split, unfinished)
     if several:
         table = pd.concat([read(fold.folder / "predictions.csv", study.endpoint.columns) for fold in folds])
         files.write(folder / "predictions.csv", csv_text(table))

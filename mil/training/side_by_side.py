@@ -1,0 +1,252 @@
+"""Train folds side by side: each process has its share of the threads, the memory, the reading processes and the GPUs.
+
+The processes are fresh interpreters. A fork would share the features that are in memory, but a fork of a process that
+has used OpenMP or CUDA may hang; so the page cache is what the processes share.
+"""
+
+import logging
+import logging.handlers
+import os
+import threading
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess, parent_process
+from typing import cast
+
+import torch
+
+from mil import files, interruption
+from mil.errors import ConfigError, MilError, ResourceError
+from mil.interruption import Interrupted
+from mil.splits.folds import Split
+from mil.study import build, trusted_classes
+from mil.study.run_config import RunConfig
+from mil.study.study import Study
+from mil.training.fit import fit
+from mil.training.fold import Fold
+
+logger = logging.getLogger(__name__)
+GIB = 2**30
+_SAVING_SECONDS = 60
+"""How long a process has to save its state after a signal, before it is killed."""
+_SPAWN = get_context("spawn")
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes may use.
+
+    Attributes:
+        threads: Threads of torch.
+        memory: Bytes of features that stay in memory.
+        readers: Processes that read ahead.
+        gpu: The GPU, as it is written in `CUDA_VISIBLE_DEVICES`; None leaves all visible.
+    """
+
+    threads: int
+    memory: int
+    readers: int
+    gpu: str | None = None
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A fold to train, with everything that this takes; the configuration in plain values, which can be sent."""
+
+    values: Mapping[str, object]
+    study: Study
+    split: Split
+    fold: Fold
+    name: str
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """How a fold ended: trained, with an error, or stopped by a signal."""
+
+    error: Exception | None = None
+    stopped_by: int | None = None
+
+
+def fit_side_by_side(config: RunConfig, study: Study, split: Split, folds: Mapping[str, Fold]) -> None:
+    """Train folds as `fit` does, up to `config.parallel` of them at the same time.
+
+    The weights are those of training the folds one after the other with the same number of threads, to the bit.
+
+    Args:
+        config: All options.
+        study: The patients.
+        split: Roles of the patients in each fold.
+        folds: The folds that are not finished, by what the log calls them, such as "fold 2 of 5".
+
+    Raises:
+        MilError: The first error of a fold; the others have saved their state.
+        ResourceError: A process was killed.
+        Interrupted: A signal asks to stop; every fold has saved its state.
+    """
+    waiting = deque(_Task(config.plain(), study, split, fold, name) for name, fold in folds.items())
+    workers = [_Worker(share) for share in shares(config, min(config.parallel, len(folds)))]
+    try:
+        running = [worker for worker in workers if worker.give(waiting)]
+        while running:
+            ready = wait([worker.connection for worker in running])
+            for worker in [worker for worker in running if worker.connection in ready]:
+                if worker.is_done() and not worker.give(waiting):
+                    running.remove(worker)
+    finally:
+        for worker in workers:
+            worker.ask_to_stop()
+        for worker in workers:
+            worker.join()
+
+
+def shares(config: RunConfig, processes: int) -> list[Share]:
+    """Return what each of so many processes may use: equal parts; GPUs are dealt out in turn."""
+    threads = max(1, torch.get_num_threads() // processes)
+    memory = config.data.memory * GIB // processes
+    readers = build.workers(config)
+    if config.data.workers is None:
+        readers //= processes
+    accelerator = config.trainer.options.keywords().get("accelerator", "auto")
+    gpus = _gpus() if accelerator in ("auto", "gpu", "cuda") else []
+    return [Share(threads, memory, readers, gpus[number % len(gpus)] if gpus else None) for number in range(processes)]
+
+
+def _gpus() -> list[str]:
+    """Return the names of the visible GPUs, as the environment or torch counts them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip()]
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+class _Worker:
+    """A process that trains one fold after the other."""
+
+    def __init__(self, share: Share) -> None:
+        self.connection, theirs = _SPAWN.Pipe()
+        self.process: BaseProcess = _SPAWN.Process(target=_work, args=(theirs, share), daemon=False)
+        self.fold = ""
+        self.process.start()
+        theirs.close()  # so that the end of the process ends the connection
+
+    def give(self, waiting: deque[_Task]) -> bool:
+        """Give the process the next fold; return whether there is one."""
+        if not waiting:
+            return False
+        task = waiting.popleft()
+        self.fold = task.name
+        with suppress(BrokenPipeError):  # it was killed: `is_done` says so
+            self.connection.send(task)
+        return True
+
+    def is_done(self) -> bool:
+        """Pass on a line of the log, or return True where the fold is trained.
+
+        Raises:
+            MilError: As the fold ended.
+            ResourceError: The process was killed.
+            Interrupted: A signal has stopped it.
+        """
+        try:
+            message = self.connection.recv()
+        except (EOFError, ConnectionError):
+            raise ResourceError(
+                f"{self.fold}: its process was killed, as the system does where memory runs out; a smaller "
+                "parallel needs less; --resume goes on from the last saved epoch"
+            ) from None
+        if isinstance(message, logging.LogRecord):
+            message.msg = f"{self.fold}: {message.msg}"
+            logging.getLogger(message.name).handle(message)
+            return False
+        outcome = cast(_Outcome, message)
+        if outcome.error is not None:
+            raise outcome.error
+        if outcome.stopped_by is not None:
+            raise Interrupted(outcome.stopped_by)
+        self.fold = ""
+        return True
+
+    def ask_to_stop(self) -> None:
+        """Let the process save its state and end: by a signal where it trains, else by closing the connection."""
+        if self.fold and self.process.is_alive():
+            self.process.terminate()
+        elif self.process.is_alive():
+            with suppress(BrokenPipeError):
+                self.connection.send(None)
+
+    def join(self) -> None:
+        """Wait for the end of the process, and kill it if it does not come."""
+        self.process.join(_SAVING_SECONDS)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.connection.close()
+
+
+def _work(connection: Connection, share: Share) -> None:
+    """Train the folds that come through the connection, until None comes or the parent process ends."""
+    if share.gpu is not None:  # before anything here uses CUDA
+        os.environ["CUDA_VISIBLE_DEVICES"] = share.gpu
+    torch.set_num_threads(share.threads)
+    _log_to(connection)
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    with interruption.listening(), suppress(Interrupted, EOFError):
+        while (task := connection.recv()) is not None:
+            connection.send(_trained(cast(_Task, task), share))
+
+
+def _trained(task: _Task, share: Share) -> _Outcome:
+    """Train one fold, alone in its folder: processes of a run that was killed may still be saving theirs."""
+    folder, store = task.fold.folder, task.study.store
+    trusted_classes.trust(task.values)  # the parent process has trained, or would train, with them
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.locked(folder) as free:
+            if not free:
+                raise ConfigError(f"{folder} is in use by another process, expected a folder of its own for each fold")
+            if share.memory and not share.readers:
+                store.keep(task.study.cohort.table["slide"], share.memory)
+            fit(RunConfig.parse(task.values), task.study, task.split, task.fold, share.readers)
+            (folder / files.LOCK).unlink()
+    except (MilError, OSError) as error:
+        return _Outcome(error)
+    except Interrupted as stop:
+        return _Outcome(stopped_by=stop.signal)
+    except Exception as error:  # many of torch's own cannot be sent to another process
+        return _Outcome(RuntimeError(f"{type(error).__name__}: {error}"))
+    return _Outcome()
+
+
+def _log_to(connection: Connection) -> None:
+    """Send the package's log to the parent process, which writes it to the terminal and to log.txt."""
+    handler = logging.handlers.QueueHandler(_Lines(connection))  # type: ignore[arg-type] # it only calls `put_nowait`
+    package = logging.getLogger("mil")
+    package.handlers, package.propagate = [handler], False
+    package.setLevel(logging.INFO)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _Lines:
+    """The end of a connection to which a `QueueHandler` writes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def put_nowait(self, record: logging.LogRecord) -> None:
+        """Send a line."""
+        with suppress(BrokenPipeError):
+            self.connection.send(record)
+
+
+def _stop_with_parent() -> None:
+    """Save the state and end when the parent process ends, however it does."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), interruption.SIGNALS[0])

@@ -1,0 +1,114 @@
+"""Folds trained side by side are those that were trained one after the other; faults end all of them in good order."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mil.cli import train_command
+from mil.errors import ConfigError
+from mil.study.compose import compose
+from mil.training.side_by_side import GIB, Share, shares
+from tests.conftest import TINY, Mil, run_quietly
+from tests.training.test_resume import WORDS, fingerprint
+
+PARALLEL = "parallel=2"
+
+
+def test_folds_side_by_side_have_the_weights_of_folds_one_after_the_other(crc_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run_quietly("train", *TINY, PARALLEL, f"hydra.run.dir={run}")
+    assert fingerprint(run) == fingerprint(crc_run)
+    log = (run / "log.txt").read_text()
+    assert "fold 1 of 2: epoch 1 of" in log
+    assert "fold 2 of 2: epoch 1 of" in log
+    left = sorted(path.name for path in run.glob("fold_1/*"))
+    assert left == sorted(path.name for path in crc_run.glob("fold_1/*"))
+    assert [path.name for path in run.rglob(".lock")] == [".lock"], "a fold's lock is left"
+
+
+def test_a_finished_run_is_itself_with_another_number_of_processes(crc_run: Path, tmp_path: Path, mil: Mil) -> None:
+    run = shutil.copytree(crc_run, tmp_path / "run")
+    result = mil("train", *TINY, PARALLEL, f"hydra.run.dir={run}")
+    assert result.code == 0, result.err
+
+
+def test_each_process_has_an_equal_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-b")
+    config = compose(["data.memory=6", "data.workers=null"])
+    monkeypatch.setattr("mil.study.build.workers", lambda _: 4)
+    assert shares(config, 3) == [Share(2, 2 * GIB, 1, gpu) for gpu in ("3", "GPU-b", "3")]
+    on_cpu = compose(["data.memory=6", "data.workers=2", "trainer.accelerator=cpu"])
+    monkeypatch.setattr("mil.study.build.workers", lambda config: config.data.workers)
+    assert shares(on_cpu, 16) == [replace(Share(1, 6 * GIB // 16, 2))] * 16
+
+
+def test_runs_of_a_sweep_are_side_by_side_by_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["model=abmil,mean", "parallel=2"]
+    launched = ["model=abmil,mean", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    assert train_command._side_by_side(["-m"], words) == launched
+    assert train_command._side_by_side(["--cfg", "job"], words) == words
+    assert train_command._side_by_side(["-m"], ["seed=0,1", "parallel=1"]) == ["seed=0,1"]
+    with pytest.raises(ConfigError, match="parallel=two, expected a whole number"):
+        train_command._side_by_side(["-m"], ["parallel=two"])
+    monkeypatch.setattr(train_command, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"pip install 'mil-zoo\[sweep\]'"):
+        train_command._side_by_side(["-m"], words)
+
+
+def children(process: "subprocess.Popen[bytes]") -> list[int]:
+    """Return the processes that train folds: those that were spawned by multiprocessing."""
+    listed = subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid=,args="], capture_output=True, text=True)
+    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "spawn_main" in line]
+
+
+def until(seconds: float = 120) -> Iterator[None]:
+    """Yield until the time is over."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield
+        time.sleep(0.01)
+    raise TimeoutError
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("hit", "number", "code", "line"),
+    [
+        ("parent", signal.SIGTERM, 75, "stopped by SIGTERM; the state is saved; continue with: mil train --resume"),
+        ("parent", signal.SIGKILL, -signal.SIGKILL, ""),
+        ("child", signal.SIGKILL, 2, "its process was killed, as the system does where memory runs out"),
+    ],
+)
+def test_a_signal_or_a_kill_leaves_folds_that_go_on_to_the_same_weights(
+    hit: str, number: int, code: int, line: str, tmp_path: Path
+) -> None:
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    words = ["train", *WORDS, "split.folds=2", PARALLEL, "trainer.max_epochs=40"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mil", *words, f"hydra.run.dir={run}"], stderr=subprocess.PIPE
+    )
+    for _ in until():
+        log = (run / "log.txt").read_text() if (run / "log.txt").exists() else ""
+        if all(f"fold {fold} of 2: epoch 2 of" in log for fold in (1, 2)):
+            break
+    trained = children(process)
+    assert len(trained) == 2
+    os.kill(process.pid if hit == "parent" else trained[0], number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert line in errors.decode()
+    for _ in until(30):
+        if not any(Path(f"/proc/{child}").exists() for child in trained):
+            break
+    run_quietly("train", "--resume", run)
+    run_quietly(*words[:-2], words[-1], f"hydra.run.dir={whole}")
+    assert fingerprint(run) == fingerprint(whole)
