@@ -27,7 +27,9 @@ def explain(
     out: Annotated[Path | None, typer.Option(help="folder to write; default for a run: RUN/explain")] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="single [default], contribution, integrated_gradients, shapley, leave_one_out, attention"),
+        typer.Option(
+            help="single [default], contribution, integrated_gradients, shapley, leave_one_out, lrp, attention"
+        ),
     ] = None,
     output: Annotated[str | None, typer.Option(help="the only output to explain, such as a class")] = None,
     cohort: Annotated[Path | None, typer.Option(help="table with columns patient and slide")] = None,

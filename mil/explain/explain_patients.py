@@ -12,7 +12,7 @@ from torch import Tensor
 from mil.bags import Bags
 from mil.checkpoint import Checkpoint
 from mil.cohort.columns import Columns
-from mil.errors import CohortError, ConfigError
+from mil.errors import CohortError, ConfigError, FeatureError
 from mil.explain.explained_model import ExplainedModel
 from mil.explain.methods import DEFAULT, MethodOptions, Scored, Scorer, scorers_of
 from mil.explain.reference_tile import ReferenceTile, reference_of
@@ -172,6 +172,9 @@ def explain_patient(
     errors, notes = dict[tuple[str, str], Array](), dict[str, str]()
     for row in map(int, rows):
         bag = read_bag(cohort.dataset, row)
+        if bag.coords is None and model.model.reads_places():
+            names = ", ".join(f"'{name}'" for name in cohort.dataset.slides[row])
+            raise FeatureError(f"slide {names}: no coordinates, and {type(model.model).__name__} reads where tiles lie")
         logits.append(model.logits(bag))
         scored = {scorer.METHOD.name: scorer.score(model, bag, request.options) for scorer in scorers}
         pieces = _by_slide(cohort, list(cohort.dataset.slides[row]), scored)

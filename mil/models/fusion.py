@@ -73,6 +73,10 @@ class Fused(MILModel):
         """Return whether the inner model does."""
         return self.inner.reads_in_blocks()
 
+    def reads_places(self) -> bool:
+        """Return whether the inner model does."""
+        return self.inner.reads_places()
+
     def tile_terms(self, bags: Bags) -> TileTerms | None:
         """Return the inner model's terms with the late shift added to every tile; None where the fusion is gated."""
         terms = self.inner.tile_terms(bags)

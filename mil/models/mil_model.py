@@ -88,6 +88,10 @@ class MILModel(nn.Module, ABC):
     def after_step(self) -> None:  # most models have no state that follows the weights
         """Take note that the optimizer has changed the weights."""
 
+    def reads_places(self) -> bool:
+        """Return whether bags must have coordinates: `needs_coords`, of a model in another that of the inner one."""
+        return self.needs_coords
+
     def tile_terms(self, bags: Bags) -> TileTerms | None:
         """Return the terms of which the logits are weighted means; None, the default, for other models."""
         return None

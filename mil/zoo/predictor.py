@@ -116,7 +116,7 @@ class Predictor:
         positions = None if coords is None else _tensor(coords)
         if positions is not None and positions.shape != (len(tiles), 2):
             raise FeatureError(f"bag {at}: coords are {tuple(positions.shape)}, expected ({len(tiles)}, 2)")
-        if positions is None and self.checkpoint.model.needs_coords:
+        if positions is None and self.checkpoint.model.reads_places():
             raise FeatureError(f"bag {at}: coords are missing, and {self.manifest.model.name} needs them")
         return Bags(tiles, (len(tiles),), positions)
 

@@ -147,7 +147,7 @@ def test_the_command_writes_tables_and_refuses_in_one_line(mil: Mil, crc_run: Pa
     data, place = source(crc_run), crc_run / "fold_0" / "checkpoint"
     words = ("explain", place, "--features", data.features, "--cohort", data.cohort, "--out")
     for wrong, message in (
-        (("--method", "lrp"), "lrp: not offered"),
+        (("--method", "gradient"), "gradient: not offered"),
         (("--method", "saliency"), "expected one of single"),
         (("--output", "MSI-X"), "expected one of MSI-H"),
         (("--patients", "nobody"), "nobody is not among"),

@@ -16,8 +16,6 @@ from mil.explain.tile_scores import Method
 
 DEFAULT = "single"
 NOT_OFFERED = {
-    "lrp": "layer-wise relevance propagation has no rule that holds for every layer of these models; for attention "
-    "pooling with the attention held fixed it is what contribution computes",
     "gradient": "gradients alone were not faithful in any comparison; integrated_gradients is what they become when "
     "the whole path from the reference tile counts",
 }

@@ -29,7 +29,7 @@ _MISSED = 0.01
 def score(model: ExplainedModel, bag: Bags, options: MethodOptions) -> Scored:
     """Return the gradient, mean over the line, times the way from the reference tile, summed over the features."""
     difference = (model(bag) - model(model.reference_bag(bag, len(bag.features))))[0]  # (o,)
-    if model.model.needs_coords:  # the line starts at the bag's own places
+    if model.model.reads_places():  # the line starts at the bag's own places
         difference = (model(bag) - model(_moved(model, bag, 0.0)))[0]
     scores = torch.zeros(len(bag.features), len(difference), dtype=torch.float64)
     for steps in STEPS:
