@@ -265,7 +265,8 @@ def _evaluate_instability(
     key: Path | None,
 ) -> None:
     from mil.cards import SIMULATED
-    from mil.runs.instability_run import FOLDER, evaluate_instability
+    from mil.report.sections.prediction_instability import FOLDER
+    from mil.runs.instability_run import evaluate_instability
     from mil.runs.states import checkpoints_in
     from mil.zoo.policy import check_origin
 

@@ -44,7 +44,7 @@ def _third(old: Json) -> Json:
     """Return a report of schema 3, also one of its first writers, as it is written today."""
     new = dict(old)
     if isinstance(about := old.get("about"), Mapping):
-        new["about"] = _stated(about)
+        new["about"] = _stated(dict(about))
     if isinstance(sections := old.get("sections"), Mapping):
         new["sections"] = separate_cuts(dict(sections))
     if isinstance(parts := old.get("parts"), Mapping):
@@ -54,7 +54,7 @@ def _third(old: Json) -> Json:
     return new
 
 
-def _stated(about: Mapping[str, Any]) -> Json:
+def _stated(about: Json) -> Json:
     """Return what a report is about, without the "no" that was written where nobody had stated it."""
     guessed = ("external", "simulated") if about.get("model") == NOT_OURS else ()
     return {key: value for key, value in about.items() if value is not False or key not in guessed}

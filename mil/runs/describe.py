@@ -14,13 +14,9 @@ from mil.cards import RESEARCH, SIMULATED, card_texts
 from mil.cards.statements import STATEMENTS, read_statements, zoo_statements
 from mil.checkpoint import Checkpoint
 from mil.config import choices
-from mil.explain.faithfulness import FILE as EXPLAIN
-from mil.explain.faithfulness import ExplainResult, Faithfulness
-from mil.explain.pages.example_maps import FIGURE as EXAMPLE_MAPS
 from mil.inference.external import EXTERNAL_FOLD, Labelled
 from mil.manifest import Manifest
 from mil.report.assemble import evaluate
-from mil.report.compact_faithfulness import compact
 from mil.report.evaluation import Evaluation
 from mil.report.figures import draw, draw_learning
 from mil.report.first_screen import first_screen
@@ -30,6 +26,7 @@ from mil.report.schema import About, FittedOn, Report, Section
 from mil.report.sections.federation import read_federation
 from mil.report.shortfalls import NOTHING_MISSED, shortfalls
 from mil.runs.looks import count_look
+from mil.runs.measured_sections import copy_figures, sections_of, stored_sections, with_sections
 from mil.runs.run import Run, open_run
 from mil.runs.run_inputs import remarks_of
 from mil.runs.states import checkpoints_in
@@ -40,8 +37,6 @@ from mil.tables import says_simulated
 
 logger = logging.getLogger(__name__)
 REPORT, PAGE, FIGURES = "report.json", "report.html", "figures"
-EXPLANATION = "explain"
-"""Folder of the explanation of a run."""
 
 
 def describe_run(folder: Path, verb: str = "train") -> float | None:
@@ -64,7 +59,7 @@ def describe_run(folder: Path, verb: str = "train") -> float | None:
     for sentence in remarks or ():
         logger.warning("%s", sentence)
     report = run_report(run, manifests.values()).model_copy(update={"looks": looks, "remarks": remarks})
-    report = with_faithfulness(report, stored_faithfulness(folder))
+    report = with_sections(report, stored_sections(folder))
     write_report(folder / REPORT, report)
     if run.figures or verb != "train":
         draw_figures(run, report, folder)
@@ -74,39 +69,26 @@ def describe_run(folder: Path, verb: str = "train") -> float | None:
     return report.metrics[run.endpoint.metric].value if report.metrics else None
 
 
-def add_explanation(folder: Path) -> None:
-    """Add what `mil explain` measured and drew to the report, the page and the cards of a run, and nothing else.
+def add_measured(folder: Path) -> None:
+    """Add what `mil explain` and `mil evaluate --instability` measured and drew to report, page and cards of a run.
 
-    The patients are not evaluated again: no number changes, and no look at them is counted.
+    The patients are not evaluated again: no other number changes, and no look at them is counted.
 
     Raises:
         ConfigError: if the folder holds no finished run.
     """
-    run, measured = open_run(folder), stored_faithfulness(folder)
-    report = with_faithfulness(read_report(folder / REPORT), measured)
+    run, measured = open_run(folder), stored_sections(folder)
+    report = with_sections(read_report(folder / REPORT), measured)
     write_report(folder / REPORT, report)
-    copy_example_maps(run, folder / FIGURES)
+    copy_figures(folder, folder / FIGURES)
     files.write(folder / PAGE, page(page_title(run.tool), report, folder))
     for place in checkpoints_in(folder).values():
-        manifest, of_fold = checkpoint.reopened(place), with_faithfulness(read_report(place / REPORT), measured)
+        manifest, of_fold = checkpoint.reopened(place), with_sections(read_report(place / REPORT), measured)
         if of_fold.run is None:
-            copy_example_maps(run, place / FIGURES)
+            copy_figures(folder, place / FIGURES)
         else:
             of_fold = of_fold.model_copy(update={"run": report})
         _write_checkpoint(run, of_fold, manifest, place)
-
-
-def stored_faithfulness(folder: Path) -> Faithfulness | None:
-    """Return what was measured of the explanations of a run; None where it was not."""
-    path = folder / EXPLANATION / EXPLAIN
-    return ExplainResult.model_validate_json(path.read_bytes()).faithfulness if path.is_file() else None
-
-
-def with_faithfulness(report: Report, measured: Faithfulness | None) -> Report:
-    """Return a report with what was measured of the explanations, which no table of predictions tells."""
-    if measured is None:
-        return report
-    return report.model_copy(update={"sections": {**report.sections, Faithfulness.key: compact(measured)}})
 
 
 def describe(evaluation: Evaluation, report: Report, folder: Path, title: str) -> None:
@@ -243,7 +225,7 @@ def _describe_checkpoint(run: Run, all_folds: Report, manifest: Manifest, fold: 
         report = run_report(run, [manifest], fold).model_copy(
             update={"looks": all_folds.looks, "remarks": all_folds.remarks, "run": all_folds}
         )
-        report = with_faithfulness(report, all_folds.section(Faithfulness))
+        report = with_sections(report, sections_of(all_folds))
     elif (run.folder / FIGURES).is_dir():
         shutil.copytree(run.folder / FIGURES, place / FIGURES)
     _write_checkpoint(run, report, manifest, place)
@@ -303,13 +285,7 @@ def draw_figures(run: Run, report: Report, place: Path, fold: int | None = None)
     logs = {f"fold {number}": latest_log(path) for number, path in checkpoints.items()}
     if logs := {name: path for name, path in logs.items() if path.is_file()}:
         draw_learning(logs, run.endpoint.metric, place / FIGURES)
-    copy_example_maps(run, place / FIGURES)
-
-
-def copy_example_maps(run: Run, figures: Path) -> None:
-    """Copy the maps of a few patients from the explanation of a run, where there is one, to its figures."""
-    for path in sorted((run.folder / EXPLANATION).glob(f"{EXAMPLE_MAPS}.*")):
-        files.write(figures / path.name, path.read_bytes())
+    copy_figures(run.folder, place / FIGURES)
 
 
 def page_title(tool: Tool) -> str:

@@ -14,9 +14,10 @@ from mil.explain.pages.example_maps import FIGURE, MOST, example_maps
 from mil.explain.tile_scores import PatientScores
 from mil.explain.writers import ExplanationFiles, FileChoices
 from mil.report.figures.style import save, styled
-from mil.runs.describe import EXPLANATION, add_explanation
+from mil.runs.describe import add_measured
 from mil.runs.faithfulness_run import MOST as MEASURED
 from mil.runs.faithfulness_run import run_faithfulness
+from mil.runs.measured_sections import EXPLANATION
 from mil.runs.run import Run, open_run
 from mil.runs.run_cases import (
     CASES,
@@ -105,7 +106,7 @@ def explain_report(
     )
     files.write(place / EXPLAIN, result.model_dump_json(indent=2) + "\n")
     if place == folder / EXPLANATION:
-        add_explanation(folder)
+        add_measured(folder)
     return place / CASES / INDEX if cases else place
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field
 
 from mil import checkpoint, files
 from mil.endpoints.endpoint import Endpoint
@@ -20,57 +19,16 @@ from mil.errors import ConfigError
 from mil.inference.predict import predict
 from mil.output_places import check_output_folder
 from mil.report.figures.style import save, styled
-from mil.report.schema import Model
+from mil.report.sections.prediction_instability import FILE, FOLDER, InstabilityResult, ScoreInstability
+from mil.runs.describe import REPORT, add_measured
 from mil.runs.instability_plot import draw_instability
 from mil.runs.run import Run, open_run
 from mil.runs.states import checkpoints_in
-from mil.stats.estimate import format_number
 from mil.stats.instability import FEWEST, Floats, prediction_instability
 from mil.tables import csv_text
 
-FOLDER, FILE = "instability", "instability.json"
 QUANTILES = (0.5, 0.9)
 MORE = "Models trained on samples of patients that share none would differ more: these errors are lower bounds."
-
-
-class ScoreInstability(Model):
-    """How much the models differ in one predicted number."""
-
-    name: str
-    n: int
-    """patients with two models or more"""
-    fewest_models: int
-    """of a patient"""
-    most_models: int
-    mean_error: float = Field(title="Mean absolute prediction error")
-    """mean over patients"""
-    median_error: float
-    ninth_decile: float
-    """error that a tenth of the patients exceed"""
-
-
-class Instability(Model):
-    """The result of `mil evaluate --instability`."""
-
-    tool: str | None = None
-    simulated: bool
-    models: int
-    """compared, all together"""
-    shared_training: float | None = None
-    """share of a model's training patients that another one was trained on too, mean over pairs"""
-    source: str
-    """which models predicted which patients, and what follows from it"""
-    scores: tuple[ScoreInstability, ...]
-
-    def lines(self) -> Iterator[str]:
-        """Yield the result for a terminal."""
-        yield self.source
-        for score in self.scores:
-            yield (
-                f"{score.name}: mean absolute prediction error {format_number(score.mean_error)}, median "
-                f"{format_number(score.median_error)}, a tenth of the patients above "
-                f"{format_number(score.ninth_decile)}; {score.n} patients"
-            )
 
 
 def evaluate_instability(
@@ -80,8 +38,10 @@ def evaluate_instability(
     features: Path | None = None,
     slides: Path | None = None,
     out: Path | None = None,
-) -> Instability:
+) -> InstabilityResult:
     """Compare the models of a run, and write `instability.json`, a table of patients and a figure.
+
+    In the run's own folder it becomes a section of the run's report, page and cards.
 
     Args:
         folder: Of the run.
@@ -117,7 +77,7 @@ def evaluate_instability(
         patients[f"{name}: models"], patients[f"{name}: mean"] = result.models, result.mean
         patients[f"{name}: error"] = result.error
     shared = _shared_training(runs)
-    instability = Instability(
+    instability = InstabilityResult(
         tool=runs[0].tool.name,
         simulated=runs[0].simulated,
         models=len(tables),
@@ -129,6 +89,8 @@ def evaluate_instability(
     files.write(place / "instability.csv", csv_text(patients))
     with styled():
         save(draw_instability(matrices, instability.simulated), place, FOLDER)
+    if place == folder / FOLDER and (folder / REPORT).is_file():
+        add_measured(folder)
     return instability
 
 

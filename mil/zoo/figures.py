@@ -19,7 +19,8 @@ from PIL import Image, PngImagePlugin
 from mil.explain.pages.example_maps import FIGURE as EXAMPLE_MAPS
 from mil.report.figures import draw, draw_learning
 from mil.report.schema import Report
-from mil.runs.describe import FIGURES, copy_example_maps, evaluation, tables_of_fold
+from mil.runs.describe import FIGURES, evaluation, tables_of_fold
+from mil.runs.measured_sections import copy_figures
 from mil.runs.run import Run
 
 EPOCHS = "epochs.csv"
@@ -46,8 +47,8 @@ def draw_figures(run: Run, report: Report, folder: Path, fold: int) -> None:
         draw(evaluation(run, tables_of_fold(run.tables, fold)), report, place)
     if (log := folder / EPOCHS).is_file():
         draw_learning({f"fold {fold}": log}, run.endpoint.metric, place)
-    if run.simulated:  # a map of a real patient stays where the patient's data are
-        copy_example_maps(run, place)
+    if run.simulated:  # a map or a prediction of a real patient stays where the patient's data are
+        copy_figures(run.folder, place)
     if place.is_dir():
         _store(place, report)
 

@@ -18,8 +18,8 @@ from mil.checkpoint import Checkpoint
 from mil.errors import MilError
 from mil.report.report_files import read_report
 from mil.report.schema import Report
-from mil.report.sections.explanations import Faithfulness
-from mil.runs.describe import REPORT, run_report, with_faithfulness
+from mil.runs.describe import REPORT, run_report
+from mil.runs.measured_sections import sections_of, with_sections
 from mil.runs.run import PATIENTS, Run, one_row_per_patient, read_tables
 from mil.runs.states import read_states
 from mil.tables import read_table
@@ -118,16 +118,17 @@ def released_run(loaded: Checkpoint, stored: Report) -> Run:
 def recompute(run: Run, loaded: Checkpoint, stored: Report) -> Report:
     """Return a checkpoint's report, recomputed from the tables of its run.
 
-    Looks, gates, remarks, what the other folds fitted and what was measured on tiles are taken from the stored report.
+    Looks, gates, remarks, what the other folds fitted and what was measured on tiles or of several models are taken
+    from the stored report.
     """
-    manifest, measured = loaded.manifest, stored.section(Faithfulness)
+    manifest, measured = loaded.manifest, list(sections_of(stored))
     copied = {"looks": stored.looks, "gates": stored.gates, "remarks": stored.remarks}
     if stored.run is None:
-        return with_faithfulness(run_report(run, [manifest]), measured).model_copy(update=copied)
+        return with_sections(run_report(run, [manifest]), measured).model_copy(update=copied)
     of_run = {"looks": stored.run.looks, "fitted": stored.run.fitted, "remarks": stored.run.remarks}
     all_folds = run_report(run, [manifest]).model_copy(update=of_run)
-    all_folds = with_faithfulness(all_folds, stored.run.section(Faithfulness))
-    fold = with_faithfulness(run_report(run, [manifest], manifest.data.split.fold), measured)
+    all_folds = with_sections(all_folds, sections_of(stored.run))
+    fold = with_sections(run_report(run, [manifest], manifest.data.split.fold), measured)
     return fold.model_copy(update=copied | {"run": all_folds})
 
 

@@ -8,8 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mil.errors import ConfigError
+from mil import checkpoint
+from mil.cards import CARD
+from mil.errors import ConfigError, ReportError
+from mil.report.report_files import read_report
+from mil.report.sections.prediction_instability import FILE, FOLDER, Instability, read_instability
+from mil.runs.describe import REPORT, describe_run
 from mil.runs.instability_run import evaluate_instability
+from mil.stats.estimate import format_number
 from tests.conftest import Mil
 from tests.report.tables import binary
 from tests.runs.test_run import folder_of
@@ -36,6 +42,48 @@ def test_only_models_that_were_not_fitted_to_a_patient_are_compared(tmp_path: Pa
         "instability.svg",
     }
     assert mil("evaluate", tmp_path / "run", "--instability").code == 0, "its own folder is written again"
+
+
+def test_the_report_of_the_run_has_it_and_keeps_it(tmp_path: Path) -> None:
+    run = folder_of(tmp_path / "run", "figures=false", table=binary(patients=90))
+    describe_run(run)
+    assert read_report(run / REPORT).section(Instability) is None
+    before = read_report(run / REPORT)
+    result = evaluate_instability(run)
+    report = read_report(run / REPORT)
+    section = report.section(Instability)
+    assert section is not None
+    assert (section.scores, section.models, section.source) == (result.scores, 3, result.source)
+    assert report.metrics == before.metrics
+    assert report.looks == before.looks, "no look at the patients"
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Prediction instability" in page
+    assert format_number(result.scores[0].ninth_decile) in page
+    assert [path.stem for path in (run / "figures").glob("instability.*")]
+    describe_run(run, "evaluate")
+    assert read_report(run / REPORT).section(Instability) == section
+    (run / FOLDER / FILE).write_text('{"models": 3}')
+    with pytest.raises(ReportError, match=r"instability\.json: source: Field required"):
+        read_instability(run)
+
+
+def test_cards_say_how_far_models_differ_and_a_cohort_elsewhere_changes_no_report(
+    crc_run: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(crc_run, tmp_path / "run")
+    before = (run / REPORT).read_bytes()
+    table = pd.read_csv(run / "predictions.csv", dtype=str)
+    if table[table["role"] != "train"].groupby("patient")["fold"].nunique().max() < 2:
+        pytest.fail("the run has no patient with two models")
+    evaluate_instability(run, out=tmp_path / "out")
+    assert (run / REPORT).read_bytes() == before
+    result = evaluate_instability(run)
+    place = run / "fold_0" / "checkpoint"
+    report, card = read_report(place / REPORT), (place / CARD).read_text(encoding="utf-8")
+    assert report.run is not None
+    assert report.section(Instability) == report.run.section(Instability)
+    assert result.scores[0].sentence in card
+    checkpoint.read_manifest(place)  # its seal is that of the new card
 
 
 def test_other_seeds_add_models_and_other_tools_are_refused(tmp_path: Path) -> None:

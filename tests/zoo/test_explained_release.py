@@ -10,8 +10,9 @@ from mil.cards import CARD, CARD_PAGE
 from mil.report.report_files import read_report
 from mil.report.schema import Curve, Estimate
 from mil.report.sections.explanations import Faithfulness, MapFaithfulness
-from mil.runs.describe import EXPLANATION, REPORT, add_explanation
+from mil.runs.describe import REPORT, add_measured
 from mil.runs.explain_run import EXPLAIN
+from mil.runs.measured_sections import EXPLANATION
 from mil.zoo.release import release
 from mil.zoo.verify import verify
 from tests.conftest import Mil, once
@@ -99,7 +100,7 @@ def test_maps_of_real_patients_stay_where_they_are(real_run: Path, tmp_path: Pat
     shutil.copytree(real_run, run)
     (run / EXPLANATION).mkdir()
     Image.new("RGB", (8, 8)).save(run / EXPLANATION / MAPS)
-    add_explanation(run)
+    add_measured(run)
     assert (run / "figures" / MAPS).is_file()
     assert not (release(run, "1.0.0", tmp_path / "out") / "figures" / MAPS).exists()
 

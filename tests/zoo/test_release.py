@@ -15,7 +15,7 @@ from mil.errors import ConfigError
 from mil.report.prediction_files import read
 from mil.report.report_files import read_report
 from mil.report.schema import Estimate
-from mil.runs.describe import add_explanation
+from mil.runs.describe import add_measured
 from mil.study.compose import compose, read_config, write_config
 from mil.zoo import release as module
 from mil.zoo.verify import verify
@@ -62,7 +62,7 @@ def test_the_zoos_statements_go_with_its_simulated_cohort_alone(
         update={"simulation": compose(["tool=msi-crc"]).simulation}
     )
     write_config(run / "config.yaml", of_the_zoo)
-    add_explanation(run)
+    add_measured(run)
     assert "mil zoo developers" in (run / "fold_0" / "checkpoint" / "card.yaml").read_text()
     assert "mil zoo developers" in (run / "fold_0" / "checkpoint" / "README.md").read_text()
 
