@@ -266,6 +266,65 @@ def test_without_censoring_a_competing_event_is_to_live_for_ever(cohort: Any) ->
     )
 
 
+def test_wolbers_concordance_of_five_patients() -> None:
+    """Worked by hand. The third of five is censored at 3, with three at risk: G is 1 until then, and 2/3 after.
+
+    Patient 1 has the event at 1 and is compared with all four others: it outranks those with risks 2, 1 and 3, and not
+    5. Patient 4 has it at 4 and is compared with patient 5, who outlives it (weight 1 / G(4)^2 = 9/4), and with patient
+    2, who had the other event before (weight 1 / (G(4) G(2)) = 3/2); it outranks the latter alone.
+    """
+    risk, time, cause = np.array([4.0, 2.0, 1.0, 3.0, 5.0]), np.arange(1.0, 6.0), np.array([1, 2, 0, 1, 1])
+    value = uno_c(risk, time, cause, 5.0, Censoring.fit(time, cause))
+    assert value == pytest.approx((3 + 3 / 2) / (4 + 3 / 2 + 9 / 4), rel=1e-14)
+
+
+def true_wolbers(tau: float) -> float:
+    """The concordance of `competing_cohort`, by numerical integration over two patients and the time of an event.
+
+    Given the score x, the causes have the hazards exp(x) / 10 and 1 / 20; who had the second event, or none by the
+    time t, is without the first one.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    first = np.exp(nodes) / 10
+    total = first + 1 / 20
+    moments = np.linspace(0, tau, 4001)
+    events = first * np.exp(-np.outer(moments, total))  # (t, x), density of the first event
+    without = 1 - first / total * -np.expm1(-np.outer(moments, total))
+    higher = (nodes[:, None] > nodes) + 0.5 * (nodes[:, None] == nodes)
+    pairs = weights[:, None] * weights
+    won = np.einsum("ti,tj,ij->t", events, without, pairs * higher, optimize=True)
+    every = np.einsum("ti,tj,ij->t", events, without, pairs, optimize=True)
+    return float(np.trapezoid(won, moments) / np.trapezoid(every, moments))
+
+
+def competing_cohort(seed: int, patients: int) -> Any:
+    """Score, time and cause, a quarter of the patients censored."""
+    rng = np.random.default_rng(seed)
+    score = rng.normal(size=patients)
+    first, second = rng.exponential(10 * np.exp(-score)), rng.exponential(20, patients)
+    left = rng.uniform(0, 25, patients)
+    ends = np.minimum(first, second)
+    return score, np.minimum(ends, left), np.where(left < ends, 0, np.where(first < second, 1, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("patients", [40, 100, 300])
+def test_wolbers_concordance_is_unbiased_with_censoring(patients: int) -> None:
+    """800 cohorts: Monte-Carlo error 0.0021 of the mean at 40 patients, 0.0008 at 300; the truth is 0.718.
+
+    Harrell's C, for which a patient with another event leaves, is above it by 0.016 at 300 patients.
+    """
+    truth, values, left_out = true_wolbers(12.0), list[float](), list[float]()
+    for seed in range(800):
+        score, time, cause = competing_cohort(seed, patients)
+        values.append(float(uno_c(score, time, cause, 12.0, Censoring.fit(time, cause))))
+        left_out.append(float(c_index(score, time, cause == 1)))
+    error = np.nanstd(values) / len(values) ** 0.5
+    assert np.isnan(values).mean() < 0.01
+    assert abs(np.nanmean(values) - truth) < 3 * error + 0.002
+    assert patients < 300 or abs(np.nanmean(left_out) - truth) > 3 * error + 0.002
+
+
 @pytest.mark.slow
 def test_weights_take_censoring_out_of_the_metrics_of_a_cause() -> None:
     """Heavy censoring moves the plain concordance, and the weighed ones stay what they are without any."""

@@ -103,6 +103,44 @@ def test_brier_scores_and_their_integral_are_scikit_survivals() -> None:
     assert (integrated.start, integrated.end, integrated.horizons) == (12, 60, ("1y", "3y", "5y"))
 
 
+def survival_before(time: Any, event: Any, at: float, *, including: bool) -> float:
+    """Kaplan and Meier's estimate from its definition, with the events at the very time or without them."""
+    chance = 1.0
+    for moment in sorted(set(time[event])):
+        if moment < at or (including and moment == at):
+            chance *= 1 - np.sum(event & (time == moment)) / np.sum(time >= moment)
+    return chance
+
+
+def censoring_before(time: Any, event: Any, at: float) -> float:
+    """The chance not to be censored before a time: of patients at one time, those with the event leave first."""
+    chance = 1.0
+    for moment in sorted(set(time[~event])):
+        if moment < at:
+            at_risk = np.sum(time > moment) + np.sum((time == moment) & ~event)
+            chance *= 1 - np.sum((time == moment) & ~event) / at_risk
+    return chance
+
+
+def test_the_index_of_prediction_accuracy_is_one_minus_two_weighted_sums_of_squares() -> None:
+    """Kattan and Gerds 2018, patient by patient: null model and weights come from the fold's training patients."""
+    table, report = with_risks(), section_of()
+    for place, each in enumerate(report.brier):
+        at, losses = TIMES[place], {"model": list[float](), "null": list[float]()}
+        for fold in range(3):
+            train = table[(table["fold"] == fold) & (table["role"] == "train")]
+            time, event = train["time"].to_numpy(), train["event"].to_numpy() == 1
+            null = 1 - survival_before(time, event, at, including=True)
+            for _, row in table[(table["fold"] == fold) & (table["role"] == "report")].iterrows():
+                had, known = row["event"] == 1 and row["time"] <= at, row["event"] == 1 or row["time"] >= at
+                weight = known / censoring_before(time, event, min(row["time"], at))
+                losses["model"].append(weight * (had - row[f"risk_{each.name}"]) ** 2)
+                losses["null"].append(weight * (had - null) ** 2)
+        assert each.model.value == pytest.approx(np.mean(losses["model"]), abs=1e-12)
+        assert each.kaplan_meier.value == pytest.approx(np.mean(losses["null"]), abs=1e-12)
+        assert each.scaled.value == pytest.approx(1 - sum(losses["model"]) / sum(losses["null"]), abs=1e-12)
+
+
 def test_scores_of_folds_are_never_compared_with_each_other() -> None:
     table = with_risks()
     moved = table.assign(log_hazard=table["log_hazard"] * (1 + table["fold"]) - 1000 * table["fold"])
