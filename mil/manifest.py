@@ -56,6 +56,8 @@ class EncoderRecord(BaseModel):
     mpp: float | None = None
     licence: str = ""
     pretrained_on: tuple[str, ...] = ()
+    level: Literal["tile", "slide"] = "tile"
+    """whether it encodes tiles or whole slides"""
     verified: bool = False
     """whether every feature file names this encoder"""
 
@@ -186,7 +188,7 @@ def endpoint_part(endpoint: Endpoint, options: Json) -> Part:
 
 def encoder_record(encoder: Encoder, verified: bool) -> EncoderRecord:
     """Return the record of an encoder."""
-    return EncoderRecord(**asdict(encoder), verified=verified)
+    return EncoderRecord.model_validate({**asdict(encoder), "verified": verified})
 
 
 def parsed(content: bytes) -> Manifest:

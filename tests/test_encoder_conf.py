@@ -11,6 +11,15 @@ from mil.study.compose import compose
 
 OPEN = {"auto", "custom", "simulated"}
 WIDTHS = {
+    "titan": 768,
+    "prism": 1280,
+    "gigapath_slide": 768,
+    "chief_slide": 768,
+    "madeleine": 512,
+    "cobra": 768,
+    "moozy": 768,
+    "feather": 512,
+    "feather_uni2": 512,
     "biomedclip": 512,
     "chief": 768,
     "conceptclip": 1152,
@@ -177,6 +186,24 @@ WRITTEN = {  # names as producers write them, with the width of the features
         "medsiglip": ("medsiglip", 1152),
         "biomedclip": ("biomedclip", 512),
     },
+    "slides, TRIDENT": {
+        "titan": ("titan", 768),
+        "prism": ("prism", 1280),
+        "gigapath": ("gigapath_slide", 768),
+        "chief": ("chief_slide", 768),
+        "madeleine": ("madeleine", 512),
+        "feather": ("feather", 512),
+        "feather_uni_v2": ("feather_uni2", 512),
+    },
+    "slides, STAMP": {
+        "titan": ("titan", 768),
+        "prism": ("prism", 1280),
+        "gigapath": ("gigapath_slide", 768),
+        "chief": ("chief_slide", 768),
+        "madeleine": ("madeleine", 512),
+        "cobra": ("cobra", 768),
+    },
+    "slides, LazySlide": {"titan": ("titan", 768), "prism": ("prism", 1280), "madeleine": ("madeleine", 512)},
     "Owkin": {"iBOTViTBasePANCAN": ("phikon", 768), "MoCoWideResNetCOAD": ("moco_coad", 2048)},
     "hub": {
         "MahmoodLab/UNI": ("uni", 1024),
@@ -191,6 +218,11 @@ WRITTEN = {  # names as producers write them, with the width of the features
         "kaiko-ai/midnight": ("midnight", 3072),
     },
 }
+
+
+def level_of(producer: str) -> str:
+    """Return whether names of `WRITTEN` are of tile or slide encoders."""
+    return "slide" if producer.startswith("slides") else "tile"
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +253,8 @@ def test_every_encoder_is_listed(encoders_by_name: dict[str, Encoder]) -> None:
 def test_encoders_of_equal_width_share_no_name(encoders_by_name: dict[str, Encoder]) -> None:
     for first, second in combinations(encoders_by_name.values(), 2):
         shared = [name for name in (second.name, *second.aliases) if first.answers_to(name)]
-        assert not shared or first.dim != second.dim, f"{first.name} and {second.name}: {shared}"
+        confused = shared and (first.dim, first.level) == (second.dim, second.level)
+        assert not confused, f"{first.name} and {second.name}: {shared}"
 
 
 def test_only_class_token_variants_answer_to_another_name(encoders_by_name: dict[str, Encoder]) -> None:
@@ -229,7 +262,7 @@ def test_only_class_token_variants_answer_to_another_name(encoders_by_name: dict
         (first.name, second.name)
         for first in encoders_by_name.values()
         for second in encoders_by_name.values()
-        if first.answers_to(second.name)
+        if first.answers_to(second.name) and first.level == second.level
     }
     assert {pair for pair in taken if pair[0] != pair[1]} == {
         ("virchow_cls", "virchow"),
@@ -244,6 +277,6 @@ def test_names_that_producers_write_are_recognised(producer: str, encoders_by_na
         matches = [
             encoder.name
             for encoder in encoders_by_name.values()
-            if encoder.answers_to(written) and encoder.dim == width
+            if encoder.answers_to(written) and encoder.dim == width and encoder.level == level_of(producer)
         ]
         assert matches == [name], written

@@ -1,11 +1,11 @@
-"""Tile encoders: name, the names that producers write for them, and width."""
+"""Encoders of tiles and of whole slides: name, the names that producers write for them, and width."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A tile encoder.
+    """An encoder of tiles, or of whole slides.
 
     Args:
         name: The name this package uses, a file of `conf/encoder/`.
@@ -15,6 +15,7 @@ class Encoder:
         mpp: Resolution of the tiles it was made for, micrometres a pixel.
         licence: Licence of the weights.
         pretrained_on: Cohorts in its training data, which are therefore not external to it.
+        level: "tile", or "slide" where it makes one vector of all tiles of a slide or a patient.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Encoder:
     mpp: float | None = None
     licence: str = ""
     pretrained_on: tuple[str, ...] = ()
+    level: str = "tile"
 
     def __post_init__(self) -> None:
         # A yaml gives lists; tuples keep the record hashable and plain to write down.

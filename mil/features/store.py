@@ -13,7 +13,7 @@ from mil.errors import EncoderError, FeatureError
 from mil.features import formats
 from mil.features.encoders import Encoder, folded
 from mil.features.fingerprints import Fingerprint, State, fingerprint, state_of
-from mil.features.formats import DETECTED, Header, Reading, Slide
+from mil.features.formats import DETECTED, TILE, Header, Reading, Slide
 from mil.features.geometry import Expected, Geometry, common_geometry
 from mil.features.packed import Packed
 from mil.features.places import SlidePlaces, places_of
@@ -23,6 +23,7 @@ from mil.features.slide_files import listing
 from mil.features.survey import SECONDS, reading_of, survey
 from mil.findings import Checked, Finding
 
+_ROWS = {TILE: "tiles", "slide": "whole slides"}
 _BYTES = {"float16": 2, "bfloat16": 2}
 _PLACE = 16
 """Bytes of the two coordinates of a tile."""
@@ -202,6 +203,8 @@ class FeatureStore:
             raise FeatureError(f"{path} has zero tiles, expected at least one")
         if self.encoder is not None and header.width != self.encoder.dim:
             raise EncoderError(self._other_width(slide, self.encoder))
+        if self.encoder is not None and (header.level == TILE) != (self.encoder.level == TILE):
+            raise EncoderError(f"'{slide}' is a vector of a {header.level}, encoder '{self.encoder.name}' is not")
         if check:
             _check_finite(path, content.features)
         return content
@@ -299,10 +302,14 @@ class FeatureStore:
         """
         headers = self.valid_headers(slides)
         warnings = _float64_warnings(headers)
+        level = self._only_level(headers)
         # Files of empty slides may not state their width.
         width = self._only_width({slide: header for slide, header in headers.items() if header.width})
         named = {slide: header.encoder for slide, header in headers.items() if header.encoder}
-        encoder = self._only_name(named, width) if self.encoder is None else self._expected(named, self.encoder)
+        if self.encoder is None:
+            encoder = self._only_name(named, width, level)
+        else:
+            encoder = self._expected(named, self.encoder, level)
         if encoder.dim != width:
             raise EncoderError(self._other_width(next(s for s in headers if headers[s].width), encoder))
         self.verified = len(named) == len(headers)
@@ -314,6 +321,14 @@ class FeatureStore:
         self.encoder = encoder
         return Checked(encoder, tuple(warnings))
 
+    def _only_level(self, headers: dict[str, Header]) -> str:
+        """Return what the rows of all files are vectors of, "tile" or "slide"; those of patients count as of slides."""
+        levels = {slide: header.level for slide, header in headers.items() if header.tiles}
+        groups = _grouped((slide, level) for slide, level in levels.items())
+        if len(groups) > 1:
+            raise EncoderError(f"features under {self.folder} are of {_described(groups)}, expected one of them")
+        return TILE if set(groups) <= {TILE} else "slide"
+
     def _only_width(self, headers: dict[str, Header]) -> int:
         if not headers:
             raise FeatureError(f"{self.folder}: no slide with tiles among those asked for")
@@ -322,27 +337,27 @@ class FeatureStore:
             raise EncoderError(f"features under {self.folder} differ in width: {_described(groups)}, expected one")
         return int(next(iter(groups)))
 
-    def _only_name(self, named: dict[str, str], width: int) -> Encoder:
-        groups = _grouped((slide, self._canonical(name, width)) for slide, name in named.items())
+    def _only_name(self, named: dict[str, str], width: int, level: str) -> Encoder:
+        encoders = [encoder for encoder in self.encoders if encoder.level == level]
+        groups = _grouped((slide, _canonical(encoders, name, width)) for slide, name in named.items())
         if len(groups) > 1:
             raise EncoderError(f"features under {self.folder} come from {_described(groups)}, expected one encoder")
         if not groups:
-            fitting = ", ".join(encoder.name for encoder in self.encoders if encoder.dim == width)
+            fitting = ", ".join(encoder.name for encoder in encoders if encoder.dim == width)
             hint = f", such as {fitting}" if fitting else ""
             raise EncoderError(
                 f"features under {self.folder}, {width} wide, do not name their encoder: give encoder=...{hint}"
             )
         name = next(iter(groups))
         stated = next(iter(named.values()))
-        return next((encoder for encoder in self.encoders if encoder.name == name), Encoder(stated, width))
+        return next((encoder for encoder in encoders if encoder.name == name), Encoder(stated, width, level=level))
 
-    def _canonical(self, name: str, width: int) -> str:
-        # Producers use one name for the class token with and without the mean of the other tokens: the width decides.
-        aliased = [encoder for encoder in self.encoders if encoder.answers_to(name)]
-        fitting = [encoder.name for encoder in aliased if encoder.dim == width] or [encoder.name for encoder in aliased]
-        return next(iter(fitting), folded(name))
-
-    def _expected(self, named: dict[str, str], encoder: Encoder) -> Encoder:
+    def _expected(self, named: dict[str, str], encoder: Encoder, level: str) -> Encoder:
+        if encoder.level != level:
+            raise EncoderError(
+                f"features under {self.folder} are vectors of {_ROWS[level]}, encoder '{encoder.name}' makes those of "
+                f"{_ROWS[encoder.level]}"
+            )
         others = _grouped((slide, name) for slide, name in named.items() if not encoder.answers_to(name))
         if others:
             raise EncoderError(
@@ -355,6 +370,13 @@ class FeatureStore:
         fitting = [candidate.name for candidate in self.encoders if candidate.dim == header.width]
         source = f" (from '{header.encoder}')" if header.encoder else f" (like {', '.join(fitting)})" if fitting else ""
         return f"features of '{slide}' are {header.width} wide{source}, encoder '{encoder.name}' has {encoder.dim}"
+
+
+def _canonical(encoders: Sequence[Encoder], name: str, width: int) -> str:
+    # Producers use one name for the class token with and without the mean of the other tokens: the width decides.
+    aliased = [encoder for encoder in encoders if encoder.answers_to(name)]
+    fitting = [encoder.name for encoder in aliased if encoder.dim == width] or [encoder.name for encoder in aliased]
+    return next(iter(fitting), folded(name))
 
 
 def _state(path: Path) -> State | None:

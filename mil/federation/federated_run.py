@@ -105,7 +105,8 @@ class FederatedRun:
         if self.given_encoder is not None:
             return self.given_encoder
         first = next(iter(self.descriptions.values()))
-        return Encoder(first.text("encoder"), int(first.number("width")))
+        name, width = first.text("encoder"), int(first.number("width"))
+        return next((each for each in build.known_encoders() if each.name == name), Encoder(name, width))
 
     @property
     def exact(self) -> bool:

@@ -39,6 +39,7 @@ class Fused(MILModel):
             raise ValueError("fusion is gated, expected embed_dim, the width of the inner model's embedding")
         self.inner, self.fusion, self.embed_dim = inner, fusion, embed_dim
         self.tiles_to_fit = inner.tiles_to_fit  # type: ignore[misc]  # the inner model's
+        self.solved = inner.solved  # type: ignore[misc]  # likewise
         self.shift = nn.Linear(width, out_dim, bias=False)
         nn.init.zeros_(self.shift.weight)
         self.gate = nn.Linear(width, embed_dim) if fusion == "gated" and embed_dim is not None else None

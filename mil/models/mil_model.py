@@ -68,6 +68,8 @@ class MILModel(nn.Module, ABC):
 
     tiles_to_fit: ClassVar[int] = 0
     """How many tiles of training patients `fit_tiles` is given before training, at most; 0 where nothing is fitted."""
+    solved: ClassVar[bool] = False
+    """True where training solves for the weights with all patients at once (`mil.training.solve`), without batches."""
     not_federated: ClassVar[str] = ""
     """Why hospitals cannot train the model together; empty where they can."""
 

@@ -43,7 +43,7 @@ def check_model(config: RunConfig, reader: StudyReader) -> Checked[MILModel]:
         return model
     needed_by = config.model.target if model.value.needs_coords else None
     findings = file_findings.without_positions(reader.usable, needed_by)
-    if config.tool.novelty is not None:
+    if config.tool.novelty is not None and encoder.level == "tile":
         findings += file_findings.below_minimum(reader.tiles_by_bag, config.tool.novelty.min_tiles)
     study = reader.study().value
     if study is not None and not any(finding.severity == "error" for finding in findings):

@@ -28,7 +28,7 @@ from mil.memory import enough_for
 from mil.models.mil_model import MILModel, Output
 from mil.splits.folds import Split
 from mil.study import build
-from mil.study.run_config import RunConfig
+from mil.study.run_config import RunConfig, ToolConfig
 from mil.study.study import Study
 from mil.tables import csv_text
 from mil.training import saved_state, wandb_logger
@@ -38,6 +38,7 @@ from mil.training.fold import Fold, predictions
 from mil.training.module import MILModule, feature_dtype
 from mil.training.record import Outcome, manifest
 from mil.training.saved_state import SavedState, SyncedFiles
+from mil.training.solve import solve
 from mil.training.whole import WholeModule
 
 logger = logging.getLogger(__name__)
@@ -75,13 +76,39 @@ def fit(config: RunConfig, study: Study, split: Split, fold: Fold, workers: int 
     model = build.network(config, study.encoder.dim, fold.endpoint)
     if saved is None and model.tiles_to_fit:
         fit_tiles(model, fold.data["train"], seed)
-    best = Best()
+    # none for features that stay in memory
+    readers = 0 if study.store.keeps else build.workers(config) if workers is None else workers
+    trained = _solved(model, fold) if model.solved else _trained(config, fold, model, saved, readers)
+    table, bags = _predicted(study, model, fold, readers)
+    outcome = trained._replace(mean_tile=mean_tile(bags["train"]))
+    train_rows, select = (table[table["role"] == role] for role in ("train", "select"))
+    fitted = FittedState.fit(_tool(config, study), fold.endpoint, train_rows, select, bags)
+    done = manifest(config, study, split, fold, model, fitted=fitted, outcome=outcome)
+    checkpoint.save(fold.folder / "checkpoint", model.cpu().eval(), done)
+    files.write(fold.folder / "predictions.csv", csv_text(table))
+    shutil.rmtree(state, ignore_errors=True)
+
+
+def _tool(config: RunConfig, study: Study) -> ToolConfig:
+    """Return the tool; a smallest number of tiles says nothing about vectors of whole slides."""
+    novelty = config.tool.novelty
+    if study.encoder.level == "tile" or novelty is None or novelty.min_tiles is None:
+        return config.tool
+    return config.tool.model_copy(update={"novelty": novelty.model_copy(update={"min_tiles": None})})
+
+
+def _solved(model: MILModel, fold: Fold) -> Outcome:
+    solve(model, fold.endpoint, fold.data["train"], fold.data.get("select", fold.data["train"]))
+    return Outcome(0, None, "64-true", None)
+
+
+def _trained(config: RunConfig, fold: Fold, model: MILModel, saved: SavedState | None, readers: int) -> Outcome:
+    """Train the model in batches, read by `readers` processes; it holds the best weights afterwards."""
+    state, best, seed = fold.folder / saved_state.FOLDER, Best(), config.seed + fold.number
     orders = _orders(config, fold, seed, saved)
     last = Last(state / saved_state.LAST)
     trainer = _trainer(config, fold, best, last, *(len(survey) for survey in orders[1:]))
     dtype = feature_dtype(str(trainer.precision))
-    # none for features that stay in memory
-    readers = 0 if study.store.keeps else build.workers(config) if workers is None else workers
     train, *survey = (loader(fold.data["train"].cast(dtype), order, readers) for order in orders)
     arguments = (model, fold.endpoint, build.optimizer(config), build.make(config.schedule), seed)
     module = WholeModule(*arguments, *survey) if survey else MILModule(*arguments)
@@ -94,15 +121,7 @@ def fit(config: RunConfig, study: Study, split: Split, fold: Fold, workers: int 
     with _explained(config, fold), interruption.deferred(), reading(), needs_memory, files.writing(fold.folder):
         trainer.fit(module, train, selection, ckpt_path=None if saved is None else saved.path, weights_only=True)
     module.load_state_dict(best.weights or module.state_dict())  # there are none if validation was switched off
-    table, bags = _predicted(study, model, fold, readers)
-    epochs = (trainer.current_epoch, best.epoch + 1 or None)
-    outcome = Outcome(*epochs, str(trainer.precision), mean_tile(bags["train"]))
-    train_rows, select = (table[table["role"] == role] for role in ("train", "select"))
-    fitted = FittedState.fit(config.tool, fold.endpoint, train_rows, select, bags)
-    done = manifest(config, study, split, fold, model, fitted=fitted, outcome=outcome)
-    checkpoint.save(fold.folder / "checkpoint", model.cpu().eval(), done)
-    files.write(fold.folder / "predictions.csv", csv_text(table))
-    shutil.rmtree(state, ignore_errors=True)
+    return Outcome(trainer.current_epoch, best.epoch + 1 or None, str(trainer.precision))
 
 
 @contextmanager

@@ -162,3 +162,39 @@ def test_encoders_with_the_same_alias_are_told_apart_by_width(tmp_path: Path, tr
         store = FeatureStore(write_slides(folder, trident, {"a": "virchow2"}, width), encoders=[VIRCHOW2, token])
         assert store.resolve(store.slides).require() == expected
         assert store.verified
+
+
+# Vectors of slides
+
+TITAN = Encoder("titan", 8, level="slide")
+CONCH = Encoder("conch_v15", 8, aliases=("titan",))
+
+
+def write_vectors(folder: Path, write: Write, encoder: str = "titan") -> Path:
+    for slide in ("a", "b"):
+        write(
+            folder / f"slide_features_{encoder}" / f"{slide}.h5", np.ones(8, "f4"), np.zeros((5, 2), int), encoder=None
+        )
+    return folder / f"slide_features_{encoder}"
+
+
+def test_one_name_is_a_slide_encoder_for_vectors_and_a_tile_encoder_for_tiles(tmp_path: Path, trident: Write) -> None:
+    encoders = [CONCH, TITAN]
+    store = FeatureStore(write_vectors(tmp_path, trident), encoders=encoders)
+    assert store.resolve(store.slides).require() == TITAN
+    assert store.read("a").features.shape == (1, 8)
+    tiles = FeatureStore(write_slides(tmp_path / "tiles", trident, {"c": "titan"}), encoders=encoders)
+    assert tiles.resolve(tiles.slides).require() == CONCH
+    unlisted = FeatureStore(write_vectors(tmp_path, trident, "ours"), encoders=encoders)
+    assert unlisted.resolve(unlisted.slides).require() == Encoder("ours", 8, level="slide")
+
+
+def test_tile_and_slide_encoders_are_not_mixed_up(tmp_path: Path, trident: Write) -> None:
+    folder = write_vectors(tmp_path, trident)
+    with pytest.raises(EncoderError, match=r"vectors of whole slides, encoder 'conch_v15' makes those of tiles"):
+        FeatureStore(folder, CONCH).resolve(["a"]).require()
+    with pytest.raises(EncoderError, match="'a' is a vector of a slide, encoder 'conch_v15' is not"):
+        FeatureStore(folder, CONCH).read("a")
+    write_slides(folder, trident, {"c": "titan"})
+    with pytest.raises(EncoderError, match=r"are of 'slide' \(2, e.g. slide 'a'\) and 'tile' \(1, e.g. slide 'c'\)"):
+        FeatureStore(folder).resolve(["a", "b", "c"])

@@ -21,7 +21,7 @@ from .zoo import IN_DIM, NAMES, build_model, permuted, simulated
 SIZES = (5, 1, 30, 8, 2)
 LARGER = (5, 1, 300, 8, 2)
 """For methods that need several tiles in each part, such as the regions of RRT."""
-WITHOUT_ATTENTION = {"mean", "max", "lse", "chowder", "chowder_wide", "deepsets", "panther", "simlp"}
+WITHOUT_ATTENTION = {"mean", "max", "lse", "chowder", "chowder_wide", "deepsets", "linear", "mlp", "panther", "simlp"}
 """Methods that do not weight tiles."""
 SLOW_TO_READ = {"abmilx", "mambamil", "transformer", "transformer_alibi"}
 """Quadratic in the number of tiles: over half a minute for 20,000."""

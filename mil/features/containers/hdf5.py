@@ -126,6 +126,24 @@ def matrix(stored: h5py.Dataset, batch_axis: bool = False) -> Tensor:
     return torch.from_numpy(values)
 
 
+def row(stored: h5py.Dataset) -> Tensor:
+    """Return the vector of a whole slide, stored as `(d,)`, as one row `(1, d)`."""
+    kind = {"float16": "f2", "float32": "f4", "float64": "f4"}[row_layout(stored)[1]]
+    return torch.from_numpy(_values(stored, (1, stored.shape[0]), kind))
+
+
+def row_layout(stored: h5py.Dataset) -> tuple[int, str]:
+    """Return width and dtype of the vector of a whole slide.
+
+    Raises:
+        RefusalError: It is no vector, or not of floating point.
+    """
+    dtype = stored.dtype.newbyteorder("=").name
+    if len(stored.shape) != 1 or not stored.shape[0] or dtype not in ("float16", "float32", "float64"):
+        raise RefusalError(f"{_quoted(stored)} has shape {stored.shape} of {dtype}, expected (width,) of floats")
+    return int(stored.shape[0]), dtype
+
+
 def grid(file: File, key: str, tiles: int, batch_axis: bool = False) -> h5py.Dataset | None:
     """Return the dataset of the coordinates, with a row for each tile; None where the file has none.
 

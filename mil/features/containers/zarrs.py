@@ -19,7 +19,7 @@ import numpy as np
 
 from mil.errors import FeatureError
 from mil.features.containers.arrays import Array, named, parsing, require_file
-from mil.features.containers.matrices import RATIO, RefusalError
+from mil.features.containers.matrices import RATIO, RefusalError, short
 
 if TYPE_CHECKING:
     import zarr
@@ -150,6 +150,15 @@ def column(parent: Folder, name: str, length: int) -> list[str]:
     if not has(inner, "values") or _vector(inner, "mask", length).any():
         raise RefusalError(f"'{name}' has missing values, or is neither numbers, texts nor categories")
     return texts(_vector(inner, "values", length), name)
+
+
+def text(parent: Folder, *names: str) -> str | None:
+    """Return a single text below a group; None where there is none."""
+    if not has(parent, *names):
+        return None
+    values = whole(array(parent, *names), complete=False)
+    entry = values.reshape(-1)[0] if values.size == 1 else None
+    return short(str(entry), names[-1]) if isinstance(entry, str) else None
 
 
 def texts(values: Array, name: str) -> list[str]:

@@ -25,6 +25,10 @@ CONTAINERS = dict(
 """The module of `mil.features.containers` that opens files with an ending; imported for the first such file."""
 
 
+TILE = "tile"
+"""What the rows of most feature files are vectors of; those of slide encoders are of a slide or a patient."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """Options for files whose content is ambiguous.
@@ -67,6 +71,7 @@ class Header:
         grid: The lowest positions of tiles along both axes in tiles, ascending, where they are stored in micrometres:
             they show whether slides can have one resolution.
         step: Step of the grid of tiles in tiles, where their size depends on the resolution that the user states.
+        level: What a row is a vector of: "tile"; "slide" or "patient", of which a file has one row.
     """
 
     tiles: int
@@ -83,6 +88,12 @@ class Header:
     extent_height: float | None = None
     grid: tuple[float, ...] = ()
     step: float | None = None
+    level: str = TILE
+
+    @classmethod
+    def of_vector(cls, width: int, dtype: str, encoder: str | None, producer: str, level: str) -> "Header":
+        """Return the header of a file with one vector of a whole slide or patient, which has no place on a slide."""
+        return cls(1, width, dtype, encoder, producer, None, None, has_coords=False, level=level)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ which it was cut. CLAM writes chunks of 32 rows; files with other chunks come fr
 from pathlib import Path
 
 from mil.features.containers import hdf5
-from mil.features.formats import Header, Reading, Slide, opened
+from mil.features.formats import Header, Reading, Slide, opened, read_moozy
 
 SUFFIXES = (".h5", ".hdf5")
 _CHUNK = 32
@@ -16,6 +16,8 @@ _CHUNK = 32
 
 def matches(path: Path, content: hdf5.File) -> bool:
     """Return whether there are `features`, perhaps `coords`, and no attribute on either or on the file."""
+    if read_moozy.matches(path, content):
+        return False
     datasets = [hdf5.dataset(content, key) for key in ("features", "coords") if hdf5.has(content, key)]
     return hdf5.has(content, "features") and not any(len(stored.attrs) for stored in (content, *datasets))
 

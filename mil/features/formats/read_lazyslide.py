@@ -9,6 +9,11 @@ LazySlide 0.5 to 0.13 write the geometry and no x, y; files with x, y instead ar
 box; without one it is `int(width * base_downsample)`, as `TileSpec.base_width` of wsidata computes it. Rows of the two
 tables are joined on `tile_id`; their orders may differ. `{tiles}` names a tiling, by default `tiles`. A store may hold
 several tables of features, one for each encoder or tiling: `data.table` names one, or its encoder.
+
+    tables/{model}_{tiles}/uns/agg_ops/{key}/features  (1, e)  the slide's vector, by the slide encoder of
+    tables/{model}_{tiles}/uns/agg_ops/{key}/encoder           this name; only one a slide is read, not one a tissue
+
+It is read where `data.table` names the aggregation, `{key}` or `{model}_{tiles}/{key}`: `data.table=agg_slide`.
 """
 
 from collections.abc import Mapping
@@ -50,6 +55,11 @@ def matches(path: Path, content: Folder) -> bool:
 
 def header(path: Path, content: Folder, reading: Reading) -> Header:
     """Return the header, from the table, the specification of its tiling, and the boxes of its tiles."""
+    if (vector := _aggregation(content, reading)) is not None:
+        rows, width, dtype = matrices.layout(zarrs.array(content, *vector, "features"))
+        if rows != 1:
+            raise RefusalError(f"{'/'.join(vector)} holds {rows} vectors, expected one of the whole slide")
+        return Header.of_vector(width, dtype, zarrs.text(content, *vector, "encoder"), "LazySlide", "slide")
     table = _table(content, reading)
     tiles, width, dtype = matrices.layout(_features(content, table))
     spec, slide = _spec(content, table.tiling), _mapping(content.attributes.get("slide_properties"))
@@ -73,6 +83,8 @@ def header(path: Path, content: Folder, reading: Reading) -> Header:
 
 def read(path: Path, content: Folder, header: Header, reading: Reading) -> Slide:
     """Return the slide, with tiles in the order of the table of features."""
+    if (vector := _aggregation(content, reading)) is not None:
+        return Slide(arrays.matrix(zarrs.whole(zarrs.array(content, *vector, "features"))), None, header)
     table = _table(content, reading)
     stored = _features(content, table)
     tiles, _, _ = matrices.layout(stored)
@@ -109,6 +121,27 @@ def _table(content: Folder, reading: Reading) -> _Table:
         return requested[0]
     problem = f"has {len(requested)} tables of that encoder" if requested else "has no such table"
     raise RefusalError(f"data.table={reading.table}: it {problem}, expected one of {names}")
+
+
+def _aggregation(content: Folder, reading: Reading) -> tuple[str, ...] | None:
+    """Return where the vector of the slide lies that `data.table` names; None where it names a table of tiles.
+
+    Raises:
+        RefusalError: Several tables have an aggregation of that name.
+    """
+    if reading.table is None:
+        return None
+    places: list[tuple[str, ...]] = []
+    for table in _tables(content):
+        if not zarrs.has(content, "tables", table.name, "uns", "agg_ops"):
+            continue
+        place = ("tables", table.name, "uns", "agg_ops")
+        keys = zarrs.group(content, *place)
+        places += [(*place, key) for key in keys if reading.table in (key, f"{table.name}/{key}")]
+    if len(places) > 1:
+        names = ", ".join(f"'{place[1]}/{place[4]}'" for place in places)
+        raise RefusalError(f"data.table={reading.table}: it has {len(places)} such vectors, expected one of {names}")
+    return places[0] if places else None
 
 
 def _features(content: Folder, table: _Table) -> "zarr.Array[Any]":

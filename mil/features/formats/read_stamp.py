@@ -9,7 +9,8 @@ resolution of the slide (`data.slide_mpp`). Attributes of the file, by version o
 
 A tile is cut as whole level-0 pixels, `tile_size_um` divided by the resolution and rounded up (2.5, `tiling.py`).
 
-Multiplex files hold `patch_embeddings` without coordinates. Files of slide or patient embeddings are refused.
+Multiplex files hold `patch_embeddings` without coordinates. Files of slide encoders, `{encoder}-slide[-{hash}]/` and
+`{encoder}-pat[-{hash}]/{patient}.h5`, hold `feats` (d,) or (1, d), and the attributes `encoder` and lately `feat_type`.
 """
 
 import math
@@ -25,7 +26,7 @@ from torch import Tensor
 from mil.features.containers import hdf5
 from mil.features.containers.grids import lowest
 from mil.features.containers.matrices import RefusalError
-from mil.features.formats import Header, Reading, Slide
+from mil.features.formats import TILE, Header, Reading, Slide
 
 SUFFIXES = (".h5",)
 _KEYS = ("feats", "patch_embeddings")
@@ -43,12 +44,9 @@ def matches(path: Path, content: hdf5.File) -> bool:
 
 
 def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
-    """Return the header, with extent and coordinates only where the resolution of the slide is given.
-
-    Raises:
-        RefusalError: The file holds embeddings of whole slides or patients.
-    """
-    _refuse_whole(content)
+    """Return the header, with extent and coordinates only where the resolution of the slide is given."""
+    if (level := _level(content)) != TILE:
+        return Header.of_vector(*_vector(content), hdf5.text(content, "encoder"), _producer(content), level)
     tiles, width, dtype = hdf5.layout(_features(content), reading.batch_axis)
     has_coords = hdf5.grid(content, "coords", tiles, reading.batch_axis) is not None
     producer = _producer(content)
@@ -70,6 +68,9 @@ def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
 
 def read(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Slide:
     """Return the slide; micrometres become level-0 pixels."""
+    if header.level != TILE:
+        stored_row = _features(content)
+        return Slide(hdf5.row(stored_row) if len(stored_row.shape) == 1 else hdf5.matrix(stored_row), None, header)
     features = hdf5.matrix(_features(content), reading.batch_axis)
     stored = hdf5.grid(content, "coords", len(features), reading.batch_axis)
     if stored is None or not header.has_coords or reading.slide_mpp is None:
@@ -110,12 +111,33 @@ def _in_known_unit(content: hdf5.File, producer: str) -> bool:
     return producer == _FIRST or hdf5.text(content, "unit") == "um"
 
 
-def _refuse_whole(content: hdf5.File) -> None:
+def _level(content: hdf5.File) -> str:
+    """Return what the rows are vectors of.
+
+    Raises:
+        RefusalError: The file names a kind that is not known.
+    """
     kind = hdf5.text(content, "feat_type")
+    if kind not in (None, TILE, "slide", "patient"):
+        raise RefusalError(f"feat_type is '{kind}', expected tile, slide or patient")
     # Before `feat_type`, files of slides and patients named an encoder, those of tiles an extractor.
     older = "encoder" in content.attrs and "extractor" not in content.attrs
-    if older or kind not in (None, "tile"):
-        raise RefusalError(f"it holds embeddings of whole slides ({kind or 'by its encoder'}), expected of tiles")
+    return kind or ("slide" if older else TILE)
+
+
+def _vector(content: hdf5.File) -> tuple[int, str]:
+    """Return width and dtype of the one vector of a file.
+
+    Raises:
+        RefusalError: It holds several.
+    """
+    stored = _features(content)
+    if len(stored.shape) == 1:
+        return hdf5.row_layout(stored)
+    rows, width, dtype = hdf5.layout(stored)
+    if rows != 1:
+        raise RefusalError(f"'feats' has shape {stored.shape}, expected one vector of a slide or patient")
+    return width, dtype
 
 
 def _refuse_stride(places: NDArray[np.float64]) -> None:

@@ -7,11 +7,12 @@ import pyarrow as pa
 import pytest
 import torch
 import zarr
+from numpy.typing import ArrayLike
 from pyarrow import parquet
 
 from mil.errors import FeatureError
 from mil.features.formats import Header, Reading
-from tests.features.formats.lazyslides import box, write_shapes, write_slide, write_table
+from tests.features.formats.lazyslides import box, write_array, write_shapes, write_slide, write_table
 from tests.features.formats.reading import claims, header, read
 
 FEATURES = np.random.default_rng(1).standard_normal((11, 6)).astype("f4")
@@ -203,3 +204,29 @@ def test_ids_of_another_dtype_are_refused(
 def test_integer_features_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FeatureError, match="int32, expected float16"):
         header(write_slide(tmp_path / "a.zarr", FEATURES.astype("i4"), COORDS))
+
+
+def write_vector(path: Path, vectors: ArrayLike, key: str = "agg_slide", encoder: str = "titan") -> None:
+    """Write what `lazyslide.tl.feature_aggregation` adds to a table."""
+    table = zarr.open_group(path, mode="a")["tables/uni2_tiles"]
+    assert isinstance(table, zarr.Group)
+    place = table.require_group(f"uns/agg_ops/{key}")
+    write_array(place, "features", vectors)
+    write_array(place, "encoder", np.array(encoder))
+
+
+@pytest.mark.parametrize("table", ["agg_slide", "uni2_tiles/agg_slide"])
+def test_the_vector_of_a_slide_is_read_where_the_table_names_it(tmp_path: Path, table: str) -> None:
+    path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
+    write_vector(path, np.arange(7, dtype="f4")[None])
+    slide = read(path, Reading(table=table))
+    assert slide.header == Header(1, 7, "float32", "titan", "LazySlide", None, None, False, level="slide")
+    np.testing.assert_array_equal(slide.features.numpy(), np.arange(7, dtype="f4")[None])
+    assert read(path).header.level == "tile"
+
+
+def test_vectors_of_tissues_are_refused(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "a.zarr", FEATURES, COORDS)
+    write_vector(path, np.ones((3, 7), "f4"), "agg_tissue_id")
+    with pytest.raises(FeatureError, match="agg_tissue_id holds 3 vectors, expected one of the whole slide"):
+        read(path, Reading(table="agg_tissue_id"))

@@ -95,11 +95,33 @@ def test_multiplex_file_has_features_without_coordinates(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("shape", [(6,), (1, 6)])
 @pytest.mark.parametrize("attributes", [{"feat_type": "slide"}, {"feat_type": "patient"}, {"encoder": "titan"}])
-def test_slide_embeddings_are_refused(tmp_path: Path, shape: tuple[int, ...], attributes: dict[str, str]) -> None:
+def test_vectors_of_slides_and_patients_are_one_row(
+    tmp_path: Path, shape: tuple[int, ...], attributes: dict[str, str]
+) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["feats"] = np.arange(6, dtype="f4").reshape(shape)
+        file.attrs.update({"encoder": "titan"} | attributes | {"stamp_version": "2.1.0", "precision": "float32"})
+    slide = read(tmp_path / "a.h5", AT_40X)
+    level = attributes.get("feat_type", "slide")
+    assert slide.header == Header(1, 6, "float32", "titan", "STAMP 2.1.0", None, None, False, level=level)
+    np.testing.assert_array_equal(slide.features.numpy(), np.arange(6, dtype="f4")[None])
+    assert slide.coords is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "message"),
+    [
+        ((3, 6), "slide", r"\(3, 6\), expected one vector"),
+        ((6,), "region", "feat_type is 'region', expected tile, slide"),
+    ],
+)
+def test_several_vectors_and_kinds_that_are_not_known_are_refused(
+    tmp_path: Path, shape: tuple[int, ...], kind: str, message: str
+) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["feats"] = np.ones(shape, "f4")
-        file.attrs.update(attributes | {"stamp_version": "2.1.0", "version": "2.1.0", "precision": "float32"})
-    with pytest.raises(FeatureError, match="embeddings of whole slides"):
+        file.attrs.update({"encoder": "titan", "feat_type": kind, "stamp_version": "2.1.0"})
+    with pytest.raises(FeatureError, match=message):
         examine(tmp_path / "a.h5")
 
 

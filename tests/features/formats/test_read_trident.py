@@ -122,10 +122,17 @@ def test_batch_axis_of_several_is_refused(tmp_path: Path, trident: Write) -> Non
         examine(path, Reading(batch_axis=True))
 
 
-def test_slide_embedding_is_refused(tmp_path: Path, trident: Write) -> None:
-    path = trident(tmp_path / "a.h5", np.ones(768, "f4"), COORDS)
-    with pytest.raises(FeatureError, match="embedding of a whole slide"):
-        examine(path)
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_slide_s_vector_is_one_row_of_the_encoder_that_wrote_its_folder(
+    tmp_path: Path, trident: Write, moved: bool
+) -> None:
+    path = trident(tmp_path / "slide_features_titan" / "a.h5", np.arange(768, dtype="f4"), COORDS, encoder=None)
+    if moved:
+        path = path.rename(tmp_path / "a.h5")
+    slide = read(path)
+    assert slide.header == Header(1, 768, "float32", "titan", "TRIDENT", None, None, False, level="slide")
+    np.testing.assert_array_equal(slide.features.numpy(), np.arange(768, dtype="f4")[None])
+    assert slide.coords is None
 
 
 @pytest.mark.parametrize("length", [513, 60_000, 200_000])

@@ -1,0 +1,31 @@
+"""MOOZY: `{case}.h5` with one vector `features` (d,) of a patient and nothing else.
+
+The file names no encoder: give `encoder=moozy`. Other slide encoders whose own scripts write such files are read too,
+with their encoder.
+"""
+
+from pathlib import Path
+
+from mil.features.containers import hdf5
+from mil.features.formats import Header, Reading, Slide
+
+SUFFIXES = (".h5",)
+
+
+def matches(path: Path, content: hdf5.File) -> bool:
+    """Return whether `features` is one vector without coordinates."""
+    if not hdf5.has(content, "features") or hdf5.has(content, "coords"):
+        return False
+    shape = hdf5.dataset(content, "features").shape
+    return len(shape) == 1 and shape[0] > 0
+
+
+def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
+    """Return the header, of one patient."""
+    stored = hdf5.dataset(content, "features")
+    return Header.of_vector(*hdf5.row_layout(stored), hdf5.text(content, "encoder"), "MOOZY", "patient")
+
+
+def read(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Slide:
+    """Return the patient's vector as a slide of one row."""
+    return Slide(hdf5.row(hdf5.dataset(content, "features")), None, header)
