@@ -1,7 +1,7 @@
 """Weights that other software trained, as weights of the models of this package that compute the same.
 
-What is read is data: torch's restricted unpickler, or safetensors. Each source is an architecture as its authors publish
-it, and every tensor of a file must have a place in it.
+What is read is data: torch's restricted unpickler, or safetensors. Each source is an architecture as published by its
+authors, and every tensor of a file must have a place in it.
 
     clam      mahmoodlab/CLAM, `s_{fold}_checkpoint.pt`: CLAM_SB and CLAM_MB, gated or not
     feather   mahmoodlab/MIL-Lab, ABMIL with one layer (Feather): with a classifier or without
