@@ -93,9 +93,7 @@ def test_a_signal_or_a_kill_leaves_folds_that_go_on_to_the_same_weights(
 ) -> None:
     run, whole = tmp_path / "run", tmp_path / "whole"
     words = ["train", *WORDS, "split.folds=2", PARALLEL, "trainer.max_epochs=40"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mil", *words, f"hydra.run.dir={run}"], stderr=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-m", "mil", *words, f"hydra.run.dir={run}"], stderr=subprocess.PIPE)
     for _ in until():
         log = (run / "log.txt").read_text() if (run / "log.txt").exists() else ""
         if all(f"fold {fold} of 2: epoch 1 of" in log for fold in (1, 2)):
