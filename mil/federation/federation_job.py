@@ -87,6 +87,8 @@ def export(config: RunConfig, options: FederationOptions, out: Path) -> Federati
         ConfigError: An algorithm that needs no job, names that FLARE cannot take, or another folder.
     """
     check_output_folder(out, (), META, "OUT")
+    if (out / APP / "custom").exists():
+        raise ConfigError(f"OUT {out}: holds a job with code of its own, expected a new folder")
     _check_algorithm(options)
     simulated = not options.sites
     sites = list(options.sites) if options.sites else simulated_names(config)

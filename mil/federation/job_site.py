@@ -197,6 +197,7 @@ class JobSite:
             refuse_foreign_code(self.custom)
             file = SiteFile.read(self.kit / "local" / SITE_FILE, self.site)
             source = _source(self.job, file, self.site)
+            source.keep_slides()
             self.folder = self.folder or JobFolder(file, self.job, self.site, self.kit)
             self._hospital = source.hospital(self.job.options, self.folder.path)
         return self._hospital

@@ -34,7 +34,6 @@ from mil.study.run_config import RunConfig
 logger = logging.getLogger(__name__)
 ALL = "all sites"
 LEFT_OUT = "left_out"
-GIB = 2**30
 
 
 def federate(config: RunConfig, options: FederationOptions, folder: Path) -> Federation:
@@ -54,8 +53,7 @@ def federate(config: RunConfig, options: FederationOptions, folder: Path) -> Fed
     check_same_run(config, options, folder)
     sources = site_sources(config, options)
     for source in sources:
-        if not source.config.data.workers and config.data.memory:
-            source.study.store.keep(source.study.cohort.table["slide"], config.data.memory * GIB)
+        source.keep_slides()
     logger.info("%s", ", ".join(f"{source.name}: {len(source.study.patients)} patients" for source in sources))
     if options.algorithm == "local":
         return _each_alone(config, options, sources, folder)

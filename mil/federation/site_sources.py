@@ -27,6 +27,7 @@ from mil.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
 SITES = "sites"
+GIB = 2**30
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
 
@@ -49,6 +50,12 @@ class SiteSource:
     def hospital(self, options: FederationOptions, folder: Path | None = None) -> Hospital:
         """Return the hospital; its audit file and its own run go to `folder`."""
         return Hospital(self.name, self.config, self.study, self.split, options, folder)
+
+    def keep_slides(self) -> None:
+        """Keep the slides in memory once they are read, if `data.memory` has room for all; without worker processes."""
+        data = self.config.data
+        if not data.workers and data.memory:
+            self.study.store.keep(self.study.cohort.table["slide"], data.memory * GIB)
 
 
 def site_sources(config: RunConfig, options: FederationOptions) -> list[SiteSource]:

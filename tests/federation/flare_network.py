@@ -43,12 +43,12 @@ def simulate(job: Path, workspace: Path, sites: int, seconds: float) -> str:
     return done.stdout + done.stderr
 
 
-def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
-    """Wait until something is true."""
+def wait_for(condition: Callable[[], object], seconds: float, what: str, interval: float = 0.1) -> None:
+    """Wait until something is true, which is looked at every `interval` seconds."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"{what}: not within {seconds} s"
-        time.sleep(0.1)
+        time.sleep(interval)
 
 
 class Network:
@@ -131,9 +131,14 @@ class Network:
             return str(session.submit_job(str(job)))
 
     def status(self, job_id: str) -> str:
-        """Return the status of a job."""
-        with self.session() as session:
-            return str(session.get_job_meta(job_id)["status"])
+        """Return the status of a job; asked again where a busy server is late."""
+        while True:
+            try:
+                with self.session() as session:
+                    return str(session.get_job_meta(job_id)["status"])
+            except Exception as error:
+                if "connect" not in str(error).lower():
+                    raise
 
     def wait_for_sites(self, sites: Sequence[str], seconds: float = 180) -> None:
         """Wait until sites are connected."""
@@ -142,33 +147,23 @@ class Network:
             def connected() -> bool:
                 return {info.name for info in session.get_system_info().client_info} >= set(sites)
 
-            wait_for(connected, seconds, f"sites {sites}")
+            wait_for(connected, seconds, f"sites {sites}", 1)
 
     def finish(self, job_id: str, seconds: float) -> str:
         """Wait until a job has ended, and return its status."""
-        with self.session() as session:
-            status = ""
-
-            def ended() -> bool:
-                nonlocal status
-                status = str(session.get_job_meta(job_id)["status"])
-                return status.startswith("FINISHED")
-
-            wait_for(ended, seconds, f"the end of job {job_id}")
-            return status
+        wait_for(lambda: self.status(job_id).startswith("FINISHED"), seconds, f"the end of job {job_id}", 3)
+        return self.status(job_id)
 
     def wait_for_change(self, job_id: str, path: Path, seconds: float) -> None:
         """Wait until a running job writes a file anew."""
         before = path.stat().st_mtime_ns if path.exists() else None
-        with self.session() as session:
-
-            def changed() -> bool:
-                status = str(session.get_job_meta(job_id)["status"])
-                is_new = path.exists() and path.stat().st_mtime_ns != before
-                assert is_new or not status.startswith("FINISHED"), status
-                return is_new
-
-            wait_for(changed, seconds, path.name)
+        end = time.monotonic() + seconds
+        while not path.exists() or path.stat().st_mtime_ns == before:
+            assert time.monotonic() < end, f"{path.name}: not within {seconds} s"
+            if int(end - time.monotonic()) % 10 == 0:
+                status = self.status(job_id)
+                assert not status.startswith("FINISHED"), status
+            time.sleep(0.1)
 
     def download(self, job_id: str) -> Path:
         """Return the folder with what an administrator downloads of a job."""

@@ -144,6 +144,14 @@ def test_what_no_job_can_hold_is_refused(words: list[str], reason: str, tmp_path
     assert not (tmp_path / "job").exists()
 
 
+def test_a_job_is_not_written_over_one_with_code(tmp_path: Path) -> None:
+    job_of(tmp_path / "job")
+    assert job_of(tmp_path / "job", minimum=3).options.minimum == 3  # an earlier one is replaced
+    (tmp_path / "job" / "app" / "custom").mkdir()
+    with pytest.raises(ConfigError, match="holds a job with code of its own"):
+        job_of(tmp_path / "job")
+
+
 def test_a_path_of_this_machine_is_refused(tmp_path: Path) -> None:
     config = compose(WORDS).replaced({"split": {"_target_": "mil.splits.folds.Fixed", "file": "/data/split.csv"}})
     with pytest.raises(ConfigError, match=r"split\.file=/data/split.csv: a path of this machine"):

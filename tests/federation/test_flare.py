@@ -6,8 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from mil.federation.coordinator import Coordinator, RoundError
 from mil.federation.federation_job import JOB, FederationJob, export
 from mil.federation.federation_options import FederationOptions
 from mil.federation.local_run import federate
@@ -19,6 +21,7 @@ from tests.federation.test_federation_job import WORDS
 
 pytest.importorskip("nvflare", reason="needs the extra federated")
 SITES = ("site-1", "site-2", "site-3")
+STATE = Path("mil") / "job" / "coordinator" / "state" / "fold_0.pt"
 WEIGHTS = Path("checkpoint") / "weights.safetensors"
 
 
@@ -73,6 +76,28 @@ def test_an_aborted_job_ends() -> None:
         replies(Context({}), aborted=True)
 
 
+def test_a_site_with_numbers_that_are_not_finite_ends_the_round_by_name() -> None:
+    from nvflare.apis.fl_constant import ReturnCode
+    from nvflare.apis.shareable import make_reply
+
+    from mil.federation.engines.flare import FlareEngine
+
+    class Sites(Context):
+        def send_aux_request(self, targets: list[str], topic: str, request: Any, *_: Any) -> dict[str, Any]:
+            question = Message.from_bytes(bytes(request["content"]))
+            answers = {}
+            for site in targets:
+                gradient = np.full(3, np.nan if site == "site-2" else 1.0)
+                answer = Message("gradient", {"gradient": gradient}, {"round": question.facts["round"]}, 10)
+                answers[site] = make_reply(ReturnCode.OK)
+                answers[site]["content"] = answer.to_bytes()
+            return answers
+
+    engine = FlareEngine(Sites(None), SITES[:2], SimpleNamespace(triggered=False))
+    with pytest.raises(RoundError, match="site site-2: gradient holds numbers that are not finite"):
+        Coordinator(engine, FederationOptions.parse({"secure": False})).ask("gradient")
+
+
 @pytest.mark.slow
 def test_the_simulator_ends_in_the_weights_of_the_embedded_engine(mil: Mil, tmp_path: Path) -> None:
     """With folders of three hospitals, and masked sums; at first with a class that the workspace does not allow."""
@@ -102,28 +127,26 @@ def test_the_simulator_ends_in_the_weights_of_the_embedded_engine(mil: Mil, tmp_
 
 
 @pytest.fixture
-def network(tmp_path: Path) -> Iterator[Network]:
+def network(tmp_path: Path, mil: Mil) -> Iterator[Network]:
     made = Network(tmp_path / "network", SITES)
+    for name in ("localhost", *SITES):
+        done = mil("federate", "site", made.kit(name))
+        assert done.code == 0, done.err
+    made.keep_storage_here()
     yield made
     made.stop()
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_processes_that_are_killed_and_started_again_end_in_the_same_weights(
-    network: Network, mil: Mil, tmp_path: Path
-) -> None:
+def test_processes_that_are_killed_and_started_again_end_in_the_same_weights(network: Network, tmp_path: Path) -> None:
     """A late site is waited for; code that a job brings does not run; a site and the server are killed with -9."""
     job = exported(tmp_path / "job", "trainer.max_epochs=40", seconds=30.0)
-    for name in ("localhost", *SITES):
-        done = mil("federate", "site", network.kit(name))
-        assert done.code == 0, done.err
-    network.keep_storage_here()
     federate(compose([*WORDS, "trainer.max_epochs=40"]), job.options, tmp_path / "embedded")
     network.start("localhost", "site-1", "site-2")
     network.wait_for_sites(SITES[:2])
     job_id = network.submit(tmp_path / "job")
-    state = network.kit("localhost") / "mil" / "job" / "coordinator" / "state" / "fold_0.pt"
+    state = network.kit("localhost") / STATE
     with pytest.raises(AssertionError):
         wait_for(lambda: network.status(job_id) != "SUBMITTED", 10, "two of three sites")
     network.start("site-3")
@@ -148,3 +171,18 @@ def test_processes_that_are_killed_and_started_again_end_in_the_same_weights(
     assert not (tmp_path / "marker").exists()
     with network.session() as session:  # an administrator elsewhere reads no file of a site
         assert "not authorized" in str(session.api.do_command("cat site-1 local/mil_site.yaml")).lower()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_with_a_quorum_a_job_goes_on_without_the_site_that_was_killed(network: Network, tmp_path: Path) -> None:
+    exported(tmp_path / "job", "trainer.max_epochs=40", seconds=20.0, attempts=1, quorum=2)
+    network.start("localhost", *SITES)
+    network.wait_for_sites(SITES)
+    job_id = network.submit(tmp_path / "job")
+    network.wait_for_change(job_id, network.kit("localhost") / STATE, 400)
+    network.kill("site-2")
+    assert network.finish(job_id, 600) == "FINISHED:COMPLETED"
+    section = json.loads((network.kit("localhost") / "mil" / "job" / "coordinator" / "federation.json").read_text())
+    assert [site["site"] for site in section["sites"]] == ["site-1", "site-3"]
+    assert any("left out of round" in sentence and "site-2" in sentence for sentence in section["incidents"])
