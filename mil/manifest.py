@@ -142,6 +142,24 @@ class TrainingRecord(_Record):
     """of this package and of the libraries that numbers depend on"""
 
 
+class ImportRecord(BaseModel):
+    """Where weights come from that other software trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+    """the architecture, see `mil.inference.foreign_weights`"""
+    file: str
+    """name of the file"""
+    sha256: str
+    source: str
+    """who published it, as the importer stated"""
+    licence: str
+    """of the weights, as the importer stated"""
+    has_head: bool
+    """whether the file had a classifier; without one predictions mean nothing before training"""
+
+
 class Manifest(BaseModel):
     """What a checkpoint is: everything that is not a weight."""
 
@@ -158,6 +176,8 @@ class Manifest(BaseModel):
     training: TrainingRecord = TrainingRecord()
     covariates: Clinical | None = None
     """what the model reads besides the tiles; `model` is then the inner model of the fusion"""
+    imported: ImportRecord | None = None
+    """where weights come from that `mil import` read"""
     files: dict[str, str] = {}
     """sha256 of every other file"""
 

@@ -31,6 +31,10 @@ EXAMPLES = {
         "mil check tool=msi-crc data.cohort=cohort.csv data.features=features/ --deep",
         "mil check --split splits_0.csv --id case_id",
     ),
+    "import": (
+        "mil import clam s_0_checkpoint.pt --out imported --encoder uni --classes MSS,MSI-H --licence GPL-3.0",
+        "mil import feather model.safetensors --out trunk --encoder conch_v15 --source MahmoodLab/FEATHER",
+    ),
     "convert": ("mil convert features/ features.h5", "mil convert features/ features.h5 --dtype bfloat16 --skip-bad"),
     "train": (
         "mil train tool=msi-crc model=abmil data.cohort=cohort.csv data.features=features/",

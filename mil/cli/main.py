@@ -153,6 +153,26 @@ def list_(
     show(what)
 
 
+@app.command("import")
+def import_(
+    kind: Annotated[str, typer.Argument(help="clam, feather, torchmil or xmil")],
+    file: Annotated[Path, typer.Argument(help="weights: .pt, .pth or .safetensors")],
+    out: Annotated[Path, typer.Option(help="a new or empty folder for the checkpoint")],
+    encoder: Annotated[str, typer.Option(help="of the features that the weights were trained on")],
+    classes: Annotated[str | None, typer.Option(help="of the logits, separated by commas")] = None,
+    source: Annotated[str, typer.Option(help="who published the weights")] = "not stated",
+    licence: Annotated[str, typer.Option(help="of the weights")] = "not stated",
+) -> None:
+    """Turn weights of other software into a checkpoint with the same outputs; nothing in the file is run."""
+    from mil.inference.import_checkpoint import Origin, import_checkpoint
+
+    names = tuple(name.strip() for name in classes.split(",")) if classes else ()
+    manifest = import_checkpoint(kind, file, out, Origin(encoder, names, source, licence))
+    head = "" if manifest.imported is None or manifest.imported.has_head else "; no classifier: train it"
+    typer.echo(f"{manifest.model.name.rpartition('.')[2]}, {manifest.training.parameters:,} parameters{head}")
+    typer.echo(out)
+
+
 @app.command(context_settings=PASS_ON)
 def simulate(
     out: Annotated[Path, typer.Argument(help="a new or empty folder")],
