@@ -98,7 +98,7 @@ def _sections(facts: Facts) -> Iterator[Subsection]:
                 continue
             section = part.report.section(kind)
             if section is None:
-                reasons.append(f"{part.headed(kind.title)}: {missing(kind)}.")
+                reasons += [f"{part.headed(kind.title)}: {missing(kind)}."] if kind.not_applicable else []
                 continue
             shown = section_part(facts, part, section)
             yield shown

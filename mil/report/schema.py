@@ -119,7 +119,7 @@ class Section(Model):
     explanation: ClassVar[str]
     """one sentence below the title: the question that the section answers"""
     not_applicable: ClassVar[str]
-    """what is said where `compute` returns None"""
+    """what is said where `compute` returns None; empty: nothing"""
     position: ClassVar[int]
     """sections are read in rising order"""
     captions: ClassVar[Mapping[str, str]] = {}

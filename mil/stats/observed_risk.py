@@ -114,7 +114,7 @@ def _greenwood(time: Floats, event: NDArray[np.bool_], at: float) -> tuple[float
     ordered, with_event = np.sort(time), np.sort(time[event])
     at_risk = len(time) - np.searchsorted(ordered, moments, side="left").astype(np.float64)  # (m,)
     deaths = np.searchsorted(with_event, moments, side="right") - np.searchsorted(with_event, moments, side="left")
-    logarithm = np.cumsum(np.log(at_risk - deaths) - np.log(at_risk))[-1]
+    logarithm = np.log(np.exp(np.cumsum(np.log(at_risk - deaths) - np.log(at_risk))[-1]))  # to the bit as lifelines
     error = np.sqrt(np.cumsum(deaths / (at_risk * (at_risk - deaths)))[-1])
     z = float(stats.norm.ppf(1 - (1 - LEVEL) / 2))
     bounds = np.exp(-np.exp(np.log(-logarithm) + np.array([-z, z]) * error / logarithm))

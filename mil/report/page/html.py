@@ -86,7 +86,7 @@ def html(
             embedded=embedded,
             chapters=chapters(report, pictures),
             linked=[(name, LINKED.get(name, name)) for name in linked],
-            absent=[(cls.title, cls.not_applicable) for cls in absent],
+            absent=[(cls.title, cls.not_applicable) for cls in absent if cls.not_applicable],
         )
     )
 

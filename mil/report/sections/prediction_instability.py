@@ -68,7 +68,7 @@ class Instability(Section, _Compared):
     explanation: ClassVar[str] = (
         "How much a patient's prediction depends on which patients and which seed a model was trained with."
     )
-    not_applicable: ClassVar[str] = "It was not measured: `mil evaluate RUN --instability` does so."
+    not_applicable: ClassVar[str] = ""  # it answers a question of its own, which few ask
     position: ClassVar[int] = 112
     captions: ClassVar[dict[str, str]] = {
         "instability": "Predictions of several models for the same patients, and each patient's mean absolute error"
