@@ -266,6 +266,7 @@ def predict(
     slide_mpp: float | None = None,
     feature_table: str | None = None,
     on_bad: OnBad = "error",
+    max_tiles: int | None = None,
     allow: Collection[str] = (),
     key: FilePath | None = None,
 ) -> pd.DataFrame:
@@ -285,6 +286,8 @@ def predict(
         feature_table: Which of several tables of features in one file is read; by default as in training.
         on_bad: Whether slides that are missing, unreadable, empty or not finite are an error, or are skipped: the
             column `skipped` then names them, and patients without another slide have no score.
+        max_tiles: Largest number of tiles of a bag, taken at equal steps; the column `tiles` counts them. None takes
+            all, and refuses bags for which there is not enough memory or time; 0 tries these too.
         allow: Classes outside this package that the checkpoint may import.
         key: Public key (PEM) of the required signer of every tool; of a loaded one it was checked by `load`.
 
@@ -308,14 +311,22 @@ def predict(
     table, slide_table = _path(cohort), _path(slides)
     if len(checkpoints) == 1:
         alone = predict_one(
-            checkpoints[0], Path(features), table, slide_table, _path(tiles), reading=reading, on_bad=on_bad
+            checkpoints[0],
+            Path(features),
+            table,
+            slide_table,
+            _path(tiles),
+            reading=reading,
+            on_bad=on_bad,
+            max_tiles=max_tiles,
         )
         return with_origin(alone, checkpoints)
     if tiles is not None:
         raise ConfigError("tiles: the attention is of one tool, expected one tool")
-    return with_origin(
-        ensemble(checkpoints, Path(features), table, slide_table, reading=reading, on_bad=on_bad), checkpoints
+    together = ensemble(
+        checkpoints, Path(features), table, slide_table, reading=reading, on_bad=on_bad, max_tiles=max_tiles
     )
+    return with_origin(together, checkpoints)
 
 
 def evaluate(

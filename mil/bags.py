@@ -14,6 +14,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from mil import tile_rows
+from mil.tile_rows import TileRows
+
 BLOCK, UNIT = 2048, 256
 """Rows of a block of `tilewise`, and what the rows of the last one are a multiple of."""
 
@@ -143,6 +146,8 @@ class Bags:
         """Return the same tiles in another precision: files hold half, models compute in single or bfloat16."""
         if self.features.dtype == dtype:
             return self if self.precision is None else self.with_features(self.features)
+        if isinstance(self.features, TileRows):
+            return self.with_features(self.features.to(dtype))
         features = torch.empty_like(self.features, dtype=dtype)
         _convert(self.features, features)
         return self.with_features(features)
@@ -152,7 +157,8 @@ class Bags:
 
         For models that read `features` through `tilewise` only; on other devices than a CPU all are converted.
         """
-        return replace(self, precision=dtype) if _loops(self.features) else self.cast(dtype)
+        in_blocks = _loops(self.features) and not isinstance(self.features, TileRows)
+        return replace(self, precision=dtype) if in_blocks else self.cast(dtype)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Bags":
         optional = (None if rows is None else change(rows) for rows in (self.coords, self.slide, self.covariates))
@@ -173,6 +179,8 @@ class Bags:
         On CPU it is applied to blocks of rows: intermediate results stay in the cache, and the few block sizes avoid
         compiling a matrix product for each batch size. The last block may be padded with zeros.
         """
+        if isinstance(self.features, TileRows):
+            return tile_rows.apply(function, self.features)
         if not _loops(self.features):
             return function(self.features)
         precision = self.precision or self.features.dtype
@@ -183,6 +191,8 @@ class Bags:
 
     def spread(self, per_bag: Tensor) -> Tensor:
         """Repeat each bag's row for its tiles: `(b, ...)` to `(n, ...)`."""
+        if isinstance(self.features, TileRows) and len(self) == 1:
+            return per_bag.expand(len(self.features), *per_bag.shape[1:])  # a row for each tile may be gigabytes
         return per_bag.index_select(0, self.bag)
 
     def sum(self, values: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -244,6 +254,8 @@ class Bags:
         return self.sizes[0] if len(self) >= MANY and len(set(self.sizes)) == 1 else None
 
     def _reduce(self, values: Tensor, reduce_bag: Callable[[Tensor], Tensor], reduction: str) -> Tensor:
+        if isinstance(values, TileRows) and reduction == "sum":
+            return tile_rows.sums(values, None, self.bag if len(self) > 1 else None, len(self))
         if self._alike is not None and _loops(values):
             rows = values.reshape(len(self), self._alike, *values.shape[1:])
             return rows.sum(1) if reduction == "sum" else rows.amax(1)
@@ -258,6 +270,8 @@ class Bags:
     def _weighted(self, values: Tensor, weight: Tensor) -> Tensor:
         """Return each head's weighted sum, `(b, h, k)`; on CPU by a matrix product for each bag."""
         dtype = torch.promote_types(values.dtype, weight.dtype)
+        if isinstance(values, TileRows):
+            return tile_rows.sums(values, weight, self.bag if len(self) > 1 else None, len(self)).to(dtype)
         if self._alike is not None and _loops(values):
             shape = (len(self), self._alike, -1)
             return weight.to(dtype).reshape(shape).transpose(1, 2) @ values.to(dtype).reshape(shape)

@@ -376,6 +376,9 @@ def predict(
         str | None, typer.Option("--table", help="which of several tables of features in one file is read")
     ] = None,
     on_bad: OnBad = "error",
+    max_tiles: Annotated[
+        int | None, typer.Option(min=0, help="most tiles of a bag, taken at equal steps; 0: all, whatever they need")
+    ] = None,
     allow: Annotated[
         list[str] | None, typer.Option(help="a class outside this package that the checkpoint may import")
     ] = None,
@@ -406,6 +409,7 @@ def predict(
         slide_mpp=slide_mpp,
         feature_table=feature_table,
         on_bad=on_bad,
+        max_tiles=max_tiles,
         allow=allow or (),
         key=key,
     )

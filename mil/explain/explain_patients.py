@@ -23,7 +23,11 @@ from mil.features.formats import Reading
 from mil.features.store import FeatureStore
 from mil.inference.bad_slides import OnBad, naming_the_option, without_bad_slides
 from mil.inference.ensemble import same_tool
-from mil.inference.predict import cohort_of, expected_geometry
+from mil.inference.predict import cohort_of, expected_geometry, read_large
+from mil.models.mil_model import MILModel
+
+IN_PIECES = frozenset({DEFAULT, "attention"})
+"""Methods that read the tiles of a bag one after the other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +175,7 @@ def explain_patient(
     slides, logits = list[SlideScores](), list[Tensor]()
     errors, notes = dict[tuple[str, str], Array](), dict[str, str]()
     for row in map(int, rows):
-        bag = read_bag(cohort.dataset, row)
+        bag = read_bag(cohort.dataset, row, model.model if _in_pieces(scorers, request.options) else None)
         if bag.coords is None and model.model.reads_places():
             names = ", ".join(f"'{name}'" for name in cohort.dataset.slides[row])
             raise FeatureError(f"slide {names}: no coordinates, and {type(model.model).__name__} reads where tiles lie")
@@ -197,9 +201,19 @@ def explain_patient(
     return everything if request.output is None else only_output(everything, request.output)
 
 
-def read_bag(dataset: BagDataset, row: int) -> Bags:
-    """Return one bag of a data set, in single precision."""
-    return dataset[[Draw(row)]].bags.cast(torch.float32)
+def read_bag(dataset: BagDataset, row: int, model: MILModel | None = None) -> Bags:
+    """Return one bag of a data set, in single precision; a large one in pieces, if that is enough for the model.
+
+    Raises:
+        ResourceError: A large bag, and the model has neither memory nor time enough for it.
+    """
+    batch = dataset[[Draw(row)]] if model is None or not dataset.is_large(row) else read_large(model, dataset, row)
+    return batch.bags.cast(torch.float32)
+
+
+def _in_pieces(scorers: Sequence[Scorer], options: MethodOptions) -> bool:
+    """Return whether tiles are scored one by one, for which they need not all be in memory."""
+    return not options.group and all(scorer.METHOD.name in IN_PIECES for scorer in scorers)
 
 
 def only_output(scores: PatientScores, output: str) -> PatientScores:

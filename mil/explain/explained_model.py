@@ -13,6 +13,7 @@ from mil.endpoints.explained import Explained
 from mil.inference.predict import device
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel, Output, TileTerms
+from mil.tile_rows import blocks
 
 TILES_AT_ONCE = 8192
 """Tiles of small bags that are read at a time: bounds memory, changes no result."""
@@ -83,7 +84,7 @@ class ExplainedModel:
 
 def single_tiles(bag: Bags) -> Iterator[Bags]:
     """Yield bags of one tile each, many at a time; a lone tile has no place but its own, so all lie at the origin."""
-    for rows in torch.split(bag.features, TILES_AT_ONCE):
+    for rows in blocks(bag.features, TILES_AT_ONCE):
         n = len(rows)
         covariates = None if bag.covariates is None else bag.covariates.expand(n, -1)
         yield Bags(rows, (1,) * n, torch.zeros(n, 2, dtype=torch.int64), covariates=covariates)

@@ -10,8 +10,11 @@ from torch import Tensor
 from mil.checkpoint import Checkpoint
 from mil.features.batches import BagDataset
 from mil.fitted.novelty import unpacked
+from mil.tile_rows import blocks
 
 logger = logging.getLogger(__name__)
+ROWS = 2**17
+"""Tiles that are summed at a time."""
 TRAINING, BAGS, GIVEN = "training tiles", "means of the training bags", "tiles of the given cohort"
 
 
@@ -54,12 +57,13 @@ def reference_of(checkpoint: Checkpoint, dataset: BagDataset) -> ReferenceTile:
 
 
 def mean_of_bags(dataset: BagDataset) -> Tensor:
-    """Return the mean features of all tiles of the bags, `(d,)`; one slide is in memory at a time."""
+    """Return the mean features of all tiles of the bags, `(d,)`; at most one slide is in memory at a time."""
     total, tiles = None, 0
     for slide in dict.fromkeys(slide for bag in dataset.slides for slide in bag):
-        features = dataset.store.read(slide).features.float()
-        summed = features.sum(0).double()
-        total = summed if total is None else total + summed
+        features = dataset.store.features(slide)
+        for rows in blocks(features, ROWS):
+            summed = rows.float().sum(0).double()
+            total = summed if total is None else total + summed
         tiles += len(features)
     if total is None:
         raise ValueError("a data set without bags has no mean")

@@ -8,6 +8,7 @@ import copy
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -20,7 +21,8 @@ from mil import interruption
 from mil.bags import Bags
 from mil.errors import ResourceError
 from mil.features.formats import Header
-from mil.features.store import FeatureStore
+from mil.features.pieces import in_order
+from mil.features.store import LARGE_BYTES, FeatureStore
 
 _WORKER = "DataLoader worker"
 """How torch begins its message about a reading process that died."""
@@ -66,6 +68,7 @@ class BagDataset(Dataset[Batch]):
         max_tiles: int | None = None,
         seed: int = 0,
         covariates: Tensor | None = None,
+        at_most: int | None = None,
     ) -> None:
         """Create the dataset.
 
@@ -76,7 +79,9 @@ class BagDataset(Dataset[Batch]):
             max_tiles: Largest number of tiles of a `Draw` with an epoch; None draws none.
             seed: Seed of the draws.
             covariates: `(b, k)`.
+            at_most: Largest number of tiles of a `Draw` without an epoch, taken at equal steps; None takes all.
         """
+        self.at_most = at_most
         self.store, self.slides, self.target, self.covariates = store, slides, target, covariates
         self.max_tiles, self.seed = max_tiles, seed
         self.dtype: torch.dtype | None = None
@@ -92,9 +97,12 @@ class BagDataset(Dataset[Batch]):
 
     @property
     def sizes(self) -> list[int]:
-        """Number of tiles of each bag, from the headers of the files."""
-        headers = self.read_headers()
-        return [sum(headers[slide].tiles for slide in bag) for bag in self.slides]
+        """Number of tiles that are read of each bag without an epoch, from the headers of the files."""
+        self.read_headers()
+        return [min(self._count(bag), self.at_most or self._count(bag)) for bag in range(len(self))]
+
+    def _count(self, bag: int) -> int:
+        return sum(self.store.header(slide).tiles for slide in self.slides[bag])
 
     def read_headers(self) -> dict[str, Header]:
         """Read the headers of all slides, so that the store knows them before worker processes start."""
@@ -112,20 +120,76 @@ class BagDataset(Dataset[Batch]):
         )
         return Batch(bags, self.target[place], place)
 
+    def is_large(self, bag: int) -> bool:
+        """Return whether a bag's features are better read in pieces than held in memory, see `read_in_pieces`."""
+        if self.at_most is not None and self._count(bag) > self.at_most:
+            return False  # so many tiles as the user says
+        headers = [self.store.header(slide) for slide in self.slides[bag]]
+        return sum(header.tiles * header.width * header.itemsize for header in headers) > LARGE_BYTES
+
+    def read_in_pieces(self, bag: int) -> Batch:
+        """Return one bag whose features are read from the files when something is computed with them.
+
+        The features of packed files are compared with their digest beforehand.
+
+        Raises:
+            FeatureError: As `FeatureStore.read`, also when the features are read.
+        """
+        slides, place = self.slides[bag], torch.tensor([bag])
+        for slide in slides:
+            self.store.verify(slide)
+        features = in_order([self.store.pieces(slide).rows() for slide in slides])
+        headers = self.store.valid_headers(slides)
+        sizes = [headers[slide].tiles for slide in slides]
+        places = [coords for slide in slides if (coords := self.store.coords(slide)) is not None]
+        bags = Bags(
+            features,
+            (sum(sizes),),
+            torch.cat(places) if len(places) == len(slides) else None,
+            None if len(slides) == 1 else torch.arange(len(slides)).repeat_interleave(torch.tensor(sizes)),
+            None if self.covariates is None else self.covariates[place],
+        )
+        return Batch(bags, self.target[place], place)
+
     def _read(self, draw: Draw) -> "_Tiles":
+        tiles = self._drawn(draw)
+        if tiles is not None and not self.store.keeps:
+            return self._read_drawn(self.slides[draw.bag], tiles)
         slides = [self.store.read(slide) for slide in self.slides[draw.bag]]
         bag = _Tiles(slides[0].features, slides[0].coords)
         if len(slides) > 1:
             joined = Bags.pack([slide.features for slide in slides], [slide.coords for slide in slides])
             bag = _Tiles(joined.features, joined.coords, joined.bag)
-        tiles = self._tiles(draw, len(bag.features))
-        return bag if tiles is None else bag.only(tiles)
+        return bag if tiles is None else bag.only(torch.from_numpy(tiles))
 
-    def _tiles(self, draw: Draw, count: int) -> Tensor | None:
-        if draw.epoch is None or self.max_tiles is None or count <= self.max_tiles:
+    def _read_drawn(self, slides: Sequence[str], tiles: NDArray[np.int64]) -> "_Tiles":
+        """Return the drawn tiles of a bag, by their numbers in ascending order; no others are read where possible."""
+        headers = self.store.valid_headers(slides)
+        starts = np.cumsum([0, *(headers[slide].tiles for slide in slides)])
+        drawn = [tiles[(tiles >= first) & (tiles < last)] - first for first, last in pairwise(starts)]
+        features = [self.store.pieces(slide).drawn(rows) for slide, rows in zip(slides, drawn, strict=True)]
+        every = [self.store.coords(slide) for slide in slides]
+        coords = [
+            None if places is None else places[torch.from_numpy(rows)]
+            for places, rows in zip(every, drawn, strict=True)
+        ]
+        places = [rows for rows in coords if rows is not None]
+        index = torch.arange(len(slides)).repeat_interleave(torch.tensor([len(rows) for rows in drawn]))
+        return _Tiles(
+            torch.cat(features),
+            torch.cat(places) if len(places) == len(slides) else None,
+            index if len(slides) > 1 else None,
+        )
+
+    def _drawn(self, draw: Draw) -> NDArray[np.int64] | None:
+        """Return the numbers of the drawn tiles in ascending order; None where all are read."""
+        most = self.at_most if draw.epoch is None else self.max_tiles
+        if most is None or (count := self._count(draw.bag)) <= most:
             return None
+        if draw.epoch is None:
+            return np.linspace(0, count - 1, most).round().astype(np.int64)
         rng = np.random.default_rng((self.seed, draw.epoch, draw.bag))
-        return torch.from_numpy(np.sort(rng.choice(count, self.max_tiles, replace=False)))
+        return np.sort(rng.choice(count, most, replace=False))
 
 
 class TrainOrder(Sampler[list[Draw]]):
@@ -239,7 +303,7 @@ def _cut(order: Iterable[int], sizes: Sequence[int], bags: int, tiles: int | Non
     return batches
 
 
-def loader(dataset: BagDataset, order: Sampler[list[Draw]] | None = None, workers: int = 0) -> DataLoader[Batch]:
+def loader(dataset: BagDataset, order: Iterable[list[Draw]] | None = None, workers: int = 0) -> DataLoader[Batch]:
     """Return a loader over the batches of `order`; without one, over the bags one by one, with all their tiles."""
     alone = [[Draw(bag)] for bag in range(len(dataset))]
     if workers:

@@ -14,7 +14,8 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -38,7 +39,10 @@ MARK = "mil_packed"
 KINDS = {"float16": "<f2", "float32": "<f4", "bfloat16": "V2"}
 NAMES = ("utf-8", "surrogateescape")  # the name of a file need not be valid text
 _HEADERS = TypeAdapter(list[Header])
+ALL = slice(None)
+"""All tiles."""
 _INDEX_BYTES = 2**28
+_PIECE_ROWS = 2**14
 
 
 @dataclass(frozen=True)
@@ -89,25 +93,74 @@ class Packed:
         Raises:
             FeatureError: The rows have changed since the file was written.
         """
-        content = self._read(slide)
+        header = self._index.headers[slide]
+        with self._opened() as file:
+            content = Slide(self._features(file, slide, [ALL])[0], self._coords(file, slide), header)
         if slide not in self._compared:
-            if digest(content.features, content.coords) != self.sha256(slide):
-                raise FeatureError(
-                    f"{self.path}: the tiles of slide {slide!r} differ from their digest: they have changed since they "
-                    "were packed, or the disk is damaged; pack the cohort anew"
-                )
-            self._compared.add(slide)
+            self._compare(slide, digest(content.features, content.coords))
         return content
 
-    def _read(self, slide: str) -> Slide:
-        index, header = self._index, self._index.headers[slide]
-        start = index.start[slide]
+    def read_rows(self, slide: str, runs: Sequence[slice]) -> list[Tensor]:
+        """Return the features `(m, d)` of runs of a slide's tiles; only these are read.
+
+        They are not compared with the slide's digest, which needs all tiles; `compare` does that.
+
+        Raises:
+            FeatureError: The file has changed since it was first read, or ends too early.
+        """
+        with self._opened() as file:
+            return self._features(file, slide, runs)
+
+    def coords(self, slide: str) -> Tensor | None:
+        """Return the coordinates `(n, 2)` of a slide's tiles; None where it has none."""
+        with self._opened() as file:
+            return self._coords(file, slide)
+
+    def compare(self, slide: str) -> None:
+        """Compare a slide with its digest, once in a process, in pieces of bounded size.
+
+        Raises:
+            FeatureError: The rows have changed since the file was written.
+        """
+        if slide in self._compared:
+            return
+        header, hasher = self._index.headers[slide], hashlib.sha256()
+        with self._opened() as file:
+            for first in range(0, header.tiles, _PIECE_ROWS):
+                last = min(first + _PIECE_ROWS, header.tiles)
+                hasher.update(_as_stored(self._features(file, slide, [slice(first, last)])[0]))
+            coords = self._coords(file, slide)
+        if coords is not None:
+            hasher.update(_as_stored(coords))
+        self._compare(slide, hasher.hexdigest())
+
+    def _compare(self, slide: str, sha256: str) -> None:
+        if sha256 != self.sha256(slide):
+            raise FeatureError(
+                f"{self.path}: the tiles of slide {slide!r} differ from their digest: they have changed since they "
+                "were packed, or the disk is damaged; pack the cohort anew"
+            )
+        self._compared.add(slide)
+
+    @contextmanager
+    def _opened(self) -> Iterator[io.BufferedReader]:
+        index = self._index
         with named(self.path), parsing("a packed cohort"), self.path.open("rb") as file:
             if _state(os.fstat(file.fileno())) != index.state:
                 raise RefusalError("it has changed while it was in use")
-            features = _rows(file, index.places["features"], start, (header.tiles, header.width), KINDS[header.dtype])
-            coords = _rows(file, index.places["coords"], start, (header.tiles, 2), "<i8") if header.has_coords else None
-        return Slide(_tensor(features), None if coords is None else torch.from_numpy(coords), header)
+            yield file
+
+    def _features(self, file: io.BufferedReader, slide: str, runs: Sequence[slice]) -> list[Tensor]:
+        index, header = self._index, self._index.headers[slide]
+        place, start, kind = index.places["features"], index.start[slide], KINDS[header.dtype]
+        spans = [run.indices(header.tiles)[:2] for run in runs]
+        return [_tensor(_rows(file, place, start + first, (last - first, header.width), kind)) for first, last in spans]
+
+    def _coords(self, file: io.BufferedReader, slide: str) -> Tensor | None:
+        index, header = self._index, self._index.headers[slide]
+        if not header.has_coords:
+            return None
+        return torch.from_numpy(_rows(file, index.places["coords"], index.start[slide], (header.tiles, 2), "<i8"))
 
     def verify(self, slide: str) -> None:
         """Read a slide anew and compare it with its digest.
@@ -131,11 +184,16 @@ class Packed:
 
 def digest(features: Tensor, coords: Tensor | None) -> str:
     """Return the sha256 of a slide's rows as they are stored."""
-    wide = features.view(torch.int16) if features.dtype == torch.bfloat16 else features
-    hasher = hashlib.sha256(np.ascontiguousarray(wide.numpy()).data)  # the rows themselves: a copy may be gigabytes
+    hasher = hashlib.sha256(_as_stored(features))
     if coords is not None:
-        hasher.update(np.ascontiguousarray(coords.numpy()).data)
+        hasher.update(_as_stored(coords))
     return hasher.hexdigest()
+
+
+def _as_stored(rows: Tensor) -> memoryview:
+    """Return the bytes of rows where they are: a copy may be gigabytes."""
+    wide = rows.view(torch.int16) if rows.dtype == torch.bfloat16 else rows
+    return np.ascontiguousarray(wide.numpy()).data
 
 
 def as_bytes(features: Tensor) -> bytes:

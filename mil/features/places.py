@@ -5,10 +5,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mil.errors import FeatureError
 from mil.features.containers.grids import grid_step
-from mil.features.formats import Header, Slide
+from mil.features.formats import Header
 
 Array = NDArray[np.float64]
 
@@ -64,20 +65,20 @@ class SlidePlaces:
         )
 
 
-def places_of(slide: Slide, slide_mpp: float | None = None) -> SlidePlaces | None:
+def places_of(coords: Tensor | None, header: Header, slide_mpp: float | None = None) -> SlidePlaces | None:
     """Return where the tiles of a slide lie; None without coordinates, or for a single tile of unknown size.
 
     Where no file states the size of tiles, it is the step of their grid, which is too small for tiles that overlap.
 
     Args:
-        slide: The slide.
+        coords: Coordinates of the tiles `(n, 2)`; None where they are not known.
+        header: The header of the slide's file.
         slide_mpp: Micrometres a level-0 pixel, where the user states it.
     """
-    if slide.coords is None:
+    if coords is None:
         return None
-    header = slide.header
-    x, y = slide.coords.numpy().astype(np.float64).T
-    extent = header.extent or grid_step(slide.coords.numpy())
+    x, y = coords.numpy().astype(np.float64).T
+    extent = header.extent or grid_step(coords.numpy())
     if extent is None:
         return None
     height = header.extent_height or extent

@@ -16,6 +16,7 @@ from mil.features.fingerprints import Fingerprint, State, fingerprint, state_of
 from mil.features.formats import DETECTED, TILE, Header, Reading, Slide
 from mil.features.geometry import Expected, Geometry, common_geometry
 from mil.features.packed import Packed
+from mil.features.pieces import Pieces
 from mil.features.places import SlidePlaces, places_of
 from mil.features.processes import Progress
 from mil.features.retries import retried
@@ -24,7 +25,11 @@ from mil.features.survey import SECONDS, reading_of, survey
 from mil.findings import Checked, Finding
 
 _ROWS = {TILE: "tiles", "slide": "whole slides"}
-_BYTES = {"float16": 2, "bfloat16": 2}
+LARGE_BYTES = 2**29
+"""Stored features of a bag from which on prediction reads it in pieces: twice or more often, in bounded memory."""
+PAGE_BYTES, GAP_BYTES = 2**12, 2**16
+"""Tiles between two drawn ones are read with them up to this size: of a packed file those that share a page, of other
+files those that are read faster than they are skipped."""
 _PLACE = 16
 """Bytes of the two coordinates of a tile."""
 
@@ -165,7 +170,7 @@ class FeatureStore:
         It is all or none: slides of a cohort that does not fit would rarely be used twice in a shuffled epoch.
         """
         headers = self.valid_headers(slides).values()
-        needed = sum(header.tiles * (header.width * _BYTES.get(header.dtype, 4) + _PLACE) for header in headers)
+        needed = sum(header.tiles * (header.width * header.itemsize + _PLACE) for header in headers)
         self._kept = {} if needed <= room else None
         return self.keeps
 
@@ -194,20 +199,88 @@ class FeatureStore:
     def _read(self, slide: str, check: bool) -> Slide:
         path, header = self.path(slide), self.header(slide)
         content = retried(lambda: self._content(slide, path, header), path)
-        if slide in self._states and _state(path) != self._states[slide]:
-            raise FeatureError(f"{path} has changed while it was in use: it was written anew, or touched")
+        self._check_same(slide, path)
         if content.features.shape != (header.tiles, header.width):
             now = tuple(content.features.shape)
             raise FeatureError(f"{path} has changed while it was in use: {now}, was {(header.tiles, header.width)}")
+        self._check_header(slide, path, header)
+        if check:
+            _check_finite(path, content.features)
+        return content
+
+    def _check_same(self, slide: str, path: Path) -> None:
+        if slide in self._states and _state(path) != self._states[slide]:
+            raise FeatureError(f"{path} has changed while it was in use: it was written anew, or touched")
+
+    def _check_header(self, slide: str, path: Path, header: Header) -> None:
         if header.tiles == 0:
             raise FeatureError(f"{path} has zero tiles, expected at least one")
         if self.encoder is not None and header.width != self.encoder.dim:
             raise EncoderError(self._other_width(slide, self.encoder))
         if self.encoder is not None and (header.level == TILE) != (self.encoder.level == TILE):
             raise EncoderError(f"'{slide}' is a vector of a {header.level}, encoder '{self.encoder.name}' is not")
-        if check:
-            _check_finite(path, content.features)
-        return content
+
+    def pieces(self, slide: str) -> Pieces:
+        """Return a slide whose features are read in pieces, with the checks of `read` on what is read.
+
+        Raises:
+            FeatureError: As `read`, at once or when a piece is read.
+            EncoderError: The width is not the encoder's.
+        """
+        path, header = self.path(slide), self.header(slide)
+        self._check_header(slide, path, header)
+
+        def read(runs: Sequence[slice]) -> list[Tensor]:
+            pieces = retried(lambda: self._runs(slide, path, header, runs), path)
+            self._check_same(slide, path)
+            for piece in pieces:
+                _check_finite(path, piece)
+            return pieces
+
+        return Pieces(read, header, PAGE_BYTES if self._packed is not None else GAP_BYTES)
+
+    def features(self, slide: str) -> Tensor:
+        """Return the features of a slide, those of a large one as a tensor that is read in pieces.
+
+        Raises:
+            FeatureError: As `read`, also when the features are read.
+        """
+        header = self.header(slide)
+        if self.keeps or header.tiles * header.width * header.itemsize <= LARGE_BYTES:
+            return self.read(slide).features
+        self.verify(slide)
+        return self.pieces(slide).rows()
+
+    def verify(self, slide: str) -> None:
+        """Compare a slide with its digest, where it has one, before it is read in pieces.
+
+        Raises:
+            FeatureError: It differs.
+        """
+        if self._packed is not None:
+            self._packed.compare(slide)
+
+    def _runs(self, slide: str, path: Path, header: Header, runs: Sequence[slice]) -> list[Tensor]:
+        if self._packed is not None:
+            return self._packed.read_rows(slide, runs)
+        reading = reading_of(self.reading, self.slide_mpps, slide)
+        return formats.read_rows(path, self._layouts[slide], header, reading, runs)
+
+    def coords(self, slide: str) -> Tensor | None:
+        """Return the coordinates `(n, 2)` of a slide's tiles, without its features; None where there are none.
+
+        Raises:
+            FeatureError: The file is missing, broken, or changed since its header was read.
+        """
+        path, header = self.path(slide), self.header(slide)
+        if self._kept is not None and slide in self._kept:
+            return self._kept[slide].coords
+        if self._packed is not None:
+            return self._packed.coords(slide)
+        reading = reading_of(self.reading, self.slide_mpps, slide)
+        coords = retried(lambda: formats.read_coords(path, self._layouts[slide], header, reading), path)
+        self._check_same(slide, path)
+        return coords
 
     def _content(self, slide: str, path: Path, header: Header) -> Slide:
         if self._packed is not None:
@@ -240,7 +313,8 @@ class FeatureStore:
         Raises:
             FeatureError: As `read`; or tiles lie outside the slide whose size the file states.
         """
-        places = places_of(self.read(slide, check=False), self.slide_mpps.get(slide, self.reading.slide_mpp))
+        mpp = self.slide_mpps.get(slide, self.reading.slide_mpp)
+        places = places_of(self.coords(slide), self.header(slide), mpp)
         if places is not None and places.slide_size is not None:
             places.check_within(*places.slide_size, slide)
         return places

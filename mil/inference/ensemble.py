@@ -54,6 +54,7 @@ def ensemble(
     workers: int = 0,
     reading: Reading | None = None,
     on_bad: OnBad = "error",
+    max_tiles: int | None = None,
 ) -> pd.DataFrame:
     """Return the mean scores of the members with their spreads; arguments and errors are those of `predict`.
 
@@ -63,7 +64,8 @@ def ensemble(
         CheckpointError: as in `same_tool`.
     """
     same_tool(checkpoints)
-    tables = [predict(member, features, cohort, slides, None, workers, reading, on_bad) for member in checkpoints]
+    options = (cohort, slides, None, workers, reading, on_bad, max_tiles)
+    tables = [predict(member, features, *options) for member in checkpoints]
     mean = combined([member.endpoint for member in checkpoints], tables)
     return mean.assign(**{SKIPPED: tables[0][SKIPPED]}) if SKIPPED in tables[0] else mean
 

@@ -4,7 +4,7 @@ A bag is read alone and in full precision, so that its score depends neither on 
 trained the model: the run's own predictions and those of a fresh process on the same machine are the same numbers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mil import files
-from mil.bags import BLOCK, Bags
+from mil.bags import Bags
 from mil.checkpoint import Checkpoint
 from mil.cohort.clinical_table import Cohort
 from mil.cohort.columns import Columns
 from mil.cohort.gdc_names import named_as_files
 from mil.cohort.slide_resolutions import slide_mpps
 from mil.endpoints.endpoint import Endpoint
-from mil.errors import CheckpointError
-from mil.features.batches import BagDataset, loader, reading
+from mil.errors import CheckpointError, ConfigError
+from mil.features.batches import BagDataset, Batch, Draw, loader, reading
 from mil.features.formats import Reading
 from mil.features.geometry import Expected
 from mil.features.store import FeatureStore
@@ -32,10 +32,12 @@ from mil.findings import log_warnings
 from mil.fitted.withholding import RowBags
 from mil.inference.bad_slides import OnBad, naming_the_option, with_skipped, without_bad_slides
 from mil.inference.provenance import ORIGIN_FILE, origin
+from mil.inference.room import check_room
 from mil.memory import enough_for
 from mil.models.mil_model import MILModel, Output
 from mil.slide_names import file_stem
 from mil.tables import csv_text, listed
+from mil.tile_rows import blocks
 
 Watch = Callable[[int, Bags, Output], object]
 
@@ -45,27 +47,50 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def outputs(model: MILModel, dataset: BagDataset, workers: int = 0) -> Iterator[tuple[int, Bags, Output]]:
+def outputs(
+    model: MILModel, dataset: BagDataset, workers: int = 0, unlimited: bool = False
+) -> Iterator[tuple[int, Bags, Output]]:
     """Each bag of the dataset with what the model says of it, in order.
 
+    Args:
+        model: The model.
+        dataset: The bags.
+        workers: Processes that read ahead.
+        unlimited: Try bags for which there are not enough memory and time.
+
     Raises:
-        ResourceError: Memory ran out; with the bag that needed it. Or a reading process was killed.
+        ResourceError: There is not enough memory or time for a bag; or memory ran out, with the bag that needed it; or
+            a reading process was killed.
     """
     place = device()
     model = model.to(place).eval()
+    large = [dataset.is_large(bag) for bag in range(len(dataset))]
+    small = [[Draw(bag)] for bag in range(len(dataset)) if not large[bag]]
     with torch.inference_mode():
-        batches, count = iter(loader(dataset, workers=workers)), 0
-        while True:
-            with reading(), enough_for(partial(_described, dataset, count)):
-                batch = next(batches, None)
-                if batch is None:
-                    return
+        batches = iter(loader(dataset, small, workers))
+        for bag, in_pieces in enumerate(large):
+            with reading(), enough_for(partial(_described, dataset, bag)):
+                batch = read_large(model, dataset, bag, unlimited) if in_pieces else next(batches)
                 bags = batch.bags.to(place)
                 bags = bags.cast_in_blocks(torch.float32) if model.reads_in_blocks() else bags.cast(torch.float32)
                 output = model(bags)
-            yield int(batch.place), bags, output
+            yield bag, bags, output
             del batch, bags, output
-            count += 1
+
+
+def read_large(model: MILModel, dataset: BagDataset, bag: int, unlimited: bool = False) -> Batch:
+    """Return a large bag: in pieces where the model reads it so, whole where there is room for it.
+
+    Raises:
+        ResourceError: There is not enough memory or time; `unlimited` tries it.
+    """
+    if model.reads_in_pieces():
+        return dataset.read_in_pieces(bag)
+    if not unlimited:
+        width = dataset.store.header(dataset.slides[bag][0]).width
+        covariates = 0 if dataset.covariates is None else dataset.covariates.shape[1]
+        check_room(model, dataset.sizes[bag], width, covariates, _described(dataset, bag))
+    return dataset[[Draw(bag)]]
 
 
 def _described(dataset: BagDataset, index: int) -> str:
@@ -75,10 +100,12 @@ def _described(dataset: BagDataset, index: int) -> str:
     return f"slides {listed(list(dataset.slides[index]))} ({tiles} tiles, {headers[0].width} wide)"
 
 
-def logits(model: MILModel, dataset: BagDataset, workers: int = 0, watch: Watch | None = None) -> Tensor:
+def logits(
+    model: MILModel, dataset: BagDataset, workers: int = 0, watch: Watch | None = None, unlimited: bool = False
+) -> Tensor:
     """`(b, c)` on the CPU; `watch` sees each bag with its output as it passes."""
     rows: list[Tensor] = []
-    for index, bags, output in outputs(model, dataset, workers):
+    for index, bags, output in outputs(model, dataset, workers, unlimited):
         rows.append(output.logits.cpu())
         if watch:
             watch(index, bags, output)
@@ -112,6 +139,7 @@ def predict(
     workers: int = 0,
     reading: Reading | None = None,
     on_bad: OnBad = "error",
+    max_tiles: int | None = None,
 ) -> pd.DataFrame:
     """Return a table of predictions: one row for each patient of the cohort, or for each slide without a cohort.
 
@@ -128,12 +156,18 @@ def predict(
         reading: How files that leave it open are read; None reads them as in training.
         on_bad: Whether slides that are missing, unreadable, empty or not finite are an error or left out; where some
             are left out the column `skipped` names them, and patients without another slide have no score.
+        max_tiles: Largest number of tiles of a bag, taken at equal steps; None takes all of bags for which there are
+            memory and time, 0 tries to take all of every bag.
 
     Raises:
         CheckpointError: `tiles` for a model without attention, or no cohort for a model with covariates.
+        ConfigError: `tiles` where not all are read.
+        ResourceError: There is not enough memory or time for a bag.
         CohortError: the cohort lacks a covariate's column, or has no number where one is needed.
         FeatureError: slides without features, with features of another encoder, or of tiles of another size.
     """
+    if tiles is not None and max_tiles:
+        raise ConfigError(f"max_tiles={max_tiles} with tables of all tiles: expected one of them")
     store = FeatureStore(features, checkpoint.encoder, (), reading or checkpoint.reading, expected_geometry(checkpoint))
     everyone = cohort_of(store, cohort, slides, checkpoint)
     table, reasons = without_bad_slides(everyone, store, on_bad)
@@ -142,19 +176,26 @@ def predict(
     bags = table.bags(checkpoint.manifest.data.bag)
     covariates = checkpoint.covariates
     encoded = None if covariates is None else covariates.encode(table.patients.loc[bags["patient"]])
-    dataset = BagDataset(store, list(bags["slides"]), torch.zeros(len(bags)), covariates=encoded)
+    slides_of = list(bags["slides"])
+    dataset = BagDataset(store, slides_of, torch.zeros(len(bags)), covariates=encoded, at_most=max_tiles or None)
     means: list[Tensor] = []
     watches = [] if tiles is None else [_tile_writer(dataset, tiles, checkpoint)]
     if checkpoint.manifest.fitted.novelty is not None:
         watches.append(lambda index, bags, output: means.append(mean(bags)))
     with naming_the_option(on_bad):
-        by_bag = logits(checkpoint.model, dataset, workers, lambda *bag: [watch(*bag) for watch in watches])
+        seen = partial(_watched, watches)
+        by_bag = logits(checkpoint.model, dataset, workers, seen, unlimited=max_tiles == 0)
     patients = table.patients.index
     out = pd.DataFrame({"slide" if cohort is None else "patient": patients})
     out["tiles"] = _tiles(dataset, bags["patient"], patients)
     out = out.assign(**decoded(checkpoint.endpoint, per_patient(by_bag, bags["patient"], patients)))
     predictions = checkpoint.manifest.fitted.apply(out, _row_bags(dataset, bags, patients, means))
     return with_skipped(predictions, everyone, reasons)
+
+
+def _watched(watches: Sequence[Watch], index: int, bags: Bags, output: Output) -> None:
+    for watch in watches:
+        watch(index, bags, output)
 
 
 def _tiles(dataset: BagDataset, patient: "pd.Series[str]", patients: pd.Index) -> NDArray[np.int64]:
@@ -166,7 +207,7 @@ def _tiles(dataset: BagDataset, patient: "pd.Series[str]", patients: pd.Index) -
 def mean(bags: Bags) -> Tensor:
     """Return the mean features of one bag, `(d,)`, in double precision on the CPU; summed in blocks of tiles."""
     total = bags.features.new_zeros(bags.features.shape[1], dtype=torch.float64)
-    for rows in torch.split(bags.features, BLOCK):
+    for rows in blocks(bags.features):
         total += rows.float().sum(0)
     return (total / len(bags.features)).cpu()
 

@@ -21,6 +21,8 @@ from mil.bags import Bags
 
 CACHE_BYTES = 2**28
 """Memory for the graphs of slides that were seen; the least recently used is dropped first."""
+AT_ONCE = 2**16
+"""Tiles whose neighbours are looked for at a time: bounds memory, changes no result."""
 TIES = 16
 """Further tiles looked at beyond the k nearest, so that ties are broken by place: on a grid at most 16 tiles lie at the
 same distance up to 18 steps away."""
@@ -138,14 +140,16 @@ def _gaps(line: Ints, place: Ints) -> Ints:
 def _nearest(xy: Ints, k: int) -> Ints:
     """Return `(m, k)`, rows of the nearest tiles of one slide, -1 where it has fewer others."""
     tiles, candidates = len(xy), min(len(xy), k + 1 + TIES)
-    index = cKDTree(xy).query(xy, k=np.arange(1, candidates + 1))[1]  # (m, candidates)
-    squared = ((xy[index] - xy[:, None]) ** 2).sum(2)
-    squared[index == np.arange(tiles)[:, None]] = np.iinfo(np.int64).max  # the tile itself comes last
-    order = np.lexsort((index, squared))[:, :k]  # rows are sorted by place, so that the index is the rank of the place
-    ranked = np.take_along_axis(index, order, 1)
-    neighbours = np.full((tiles, k), -1)
     count = min(k, tiles - 1, candidates)
-    neighbours[:, :count] = ranked[:, :count]
+    tree, neighbours = cKDTree(xy), np.full((tiles, k), -1)
+    for start in range(0, tiles, AT_ONCE):
+        rows = np.arange(start, min(start + AT_ONCE, tiles))
+        index = tree.query(xy[rows], k=np.arange(1, candidates + 1))[1]  # (r, candidates)
+        squared = ((xy[index] - xy[rows, None]) ** 2).sum(2)
+        squared[index == rows[:, None]] = np.iinfo(np.int64).max  # the tile itself comes last
+        # rows are sorted by place, so that the index is the rank of the place
+        order = np.lexsort((index, squared))[:, :k]
+        neighbours[rows, :count] = np.take_along_axis(index, order, 1)[:, :count]
     return neighbours
 
 

@@ -76,6 +76,12 @@ class RegionAttention(nn.Module):
         out: Tensor = self.out(squares.give(read, len(tiles)))
         return out
 
+    def score_bytes(self, places: torch.Size) -> float:
+        """Return the bytes of the four arrays of scores that exist at a time, for places `(r, p)` in regions."""
+        regions, width = places
+        at_once = min(regions, max(1, SCORES // (self.heads * width**2)))
+        return 16.0 * at_once * self.heads * width**2
+
     def _read(self, places: Tensor, valid: Tensor) -> Tensor:
         """Attend within each region: `(r, p, e)` and `(r, p)` to `(r, p, e)`."""
         query, key, value = (

@@ -26,6 +26,7 @@ class ABMIL(MILModel):
     paper: ClassVar[str] = "Ilse 2018"
     cost: ClassVar[str] = "n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
 
     def __init__(
         self,

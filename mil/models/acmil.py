@@ -32,6 +32,7 @@ class ACMIL(MILModel):
     paper: ClassVar[str] = "Zhang 2024"
     cost: ClassVar[str] = "n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
 
     def __init__(
         self,

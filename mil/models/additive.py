@@ -27,6 +27,7 @@ class AdditiveMIL(MILModel):
     paper: ClassVar[str] = "Javed 2022"
     cost: ClassVar[str] = "n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ class AEM(MILModel):
     paper: ClassVar[str] = "Zhang 2024"
     cost: ClassVar[str] = "n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
 
     def __init__(
         self,

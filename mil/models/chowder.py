@@ -28,6 +28,7 @@ class Chowder(MILModel):
     paper: ClassVar[str] = "Courtiol 2018"
     cost: ClassVar[str] = "n log n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -41,6 +41,7 @@ class CLAM(MILModel):
     paper: ClassVar[str] = "Lu 2021"
     cost: ClassVar[str] = "n log n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ class Decoder(MILModel):
     paper: ClassVar[str] = "van Treeck 2023"
     cost: ClassVar[str] = "n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
 
     def __init__(
         self,

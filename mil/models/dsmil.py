@@ -30,6 +30,7 @@ class DSMIL(MILModel):
     paper: ClassVar[str] = "Li 2021"
     cost: ClassVar[str] = "n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
 
     def __init__(
         self,

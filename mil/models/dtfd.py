@@ -43,6 +43,7 @@ class DTFD(MILModel):
     paper: ClassVar[str] = "Zhang 2022"
     cost: ClassVar[str] = "n log n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
 
     def __init__(
         self,

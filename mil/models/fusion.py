@@ -78,6 +78,10 @@ class Fused(MILModel):
         """Return whether the inner model does."""
         return self.inner.reads_places()
 
+    def reads_in_pieces(self) -> bool:
+        """Return whether the inner model does."""
+        return self.inner.reads_in_pieces()
+
     def tile_terms(self, bags: Bags) -> TileTerms | None:
         """Return the inner model's terms with the late shift added to every tile; None where the fusion is gated."""
         terms = self.inner.tile_terms(bags)

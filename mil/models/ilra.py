@@ -26,6 +26,7 @@ class ILRA(MILModel):
 
     paper: ClassVar[str] = "Xiang 2023"
     cost: ClassVar[str] = "n"
+    in_pieces: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -95,13 +96,22 @@ class LatentBlock(nn.Module):
         latent = self.latent.expand(len(bags), -1, -1)  # (b, r, e)
         start = self.latents.start(latent)
         latent = self.latents(latent, start, self.down(start, bags)[0])  # (b, r, e)
-        tiles = self.tiles.start(bags.features)  # (n, e)
-        mixed: Tensor = self.tiles(bags.features, tiles, self.up(bags, tiles, latent))
-        return mixed
+        return torch.cat(
+            [self._written(rows, marks) for rows, marks in zip(bags.split(), latent.unbind(), strict=True)]
+        )
+
+    def _written(self, rows: Tensor, latent: Tensor) -> Tensor:
+        """Return the tiles of one bag `(n, d)` after they have read its latents `(r, e)`, `(n, e)`."""
+
+        def read(tiles: Tensor) -> tuple[Tensor]:
+            start = self.tiles.start(tiles)  # (n, e)
+            return (self.tiles(tiles, start, self.up(start, latent)),)
+
+        return Bags(rows, (len(rows),)).tilewise(read)[0]
 
 
 class TilesToLatents(nn.Module):
-    """Multi-head attention of each tile to its bag's latents."""
+    """Multi-head attention of each tile of a bag to the bag's latents."""
 
     def __init__(self, embed_dim: int, heads: int) -> None:
         super().__init__()
@@ -111,18 +121,20 @@ class TilesToLatents(nn.Module):
         self.value = nn.Linear(embed_dim, embed_dim)
         self.out = nn.Linear(embed_dim, embed_dim)
 
-    def forward(self, bags: Bags, tiles: Tensor, latent: Tensor) -> Tensor:
-        """Tiles `(n, e)` and latents `(b, r, e)` to `(n, e)`."""
-        query = self._split(self.query(tiles)).transpose(0, 1)  # (n, h, w)
-        key, value = self._split(self.key(latent)), self._split(self.value(latent))  # (b, h, r, w)
-        rows = zip(bags.split(query), key.unbind(), value.unbind(), strict=True)
-        read = [nn.functional.scaled_dot_product_attention(q.transpose(0, 1), k, v) for q, k, v in rows]
-        mixed: Tensor = self.out(torch.cat(read, 1).transpose(0, 1).flatten(1))
+    def forward(self, tiles: Tensor, latent: Tensor) -> Tensor:
+        """Tiles `(n, e)` and latents `(r, e)` of one bag to `(n, e)`."""
+        query, key, value = (
+            self._split(self.query(tiles)),
+            self._split(self.key(latent)),
+            self._split(self.value(latent)),
+        )
+        read = nn.functional.scaled_dot_product_attention(query, key, value)  # (h, n, w)
+        mixed: Tensor = self.out(read.transpose(0, 1).flatten(1))
         return mixed
 
     def _split(self, values: Tensor) -> Tensor:
-        """`(..., k, e)` to `(..., h, k, w)`."""
-        return values.view(*values.shape[:-1], self.heads, -1).transpose(-3, -2)
+        """`(k, e)` to `(h, k, w)`."""
+        return values.view(len(values), self.heads, -1).transpose(0, 1)
 
 
 class LatentPool(nn.Module):

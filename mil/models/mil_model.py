@@ -65,6 +65,9 @@ class MILModel(nn.Module, ABC):
     in_blocks: ClassVar[bool] = False
     """True where `forward` reads the features of the tiles through `Bags.tilewise` only: prediction then keeps them as
     they are stored and converts a block at a time."""
+    in_pieces: ClassVar[bool] = False
+    """True where prediction needs little memory for each tile of a bag that is read in pieces, see `tile_rows`; of
+    other models very large bags are refused."""
 
     tiles_to_fit: ClassVar[int] = 0
     """How many tiles of training patients `fit_tiles` is given before training, at most; 0 where nothing is fitted."""
@@ -93,6 +96,14 @@ class MILModel(nn.Module, ABC):
     def reads_places(self) -> bool:
         """Return whether bags must have coordinates: `needs_coords`, of a model in another that of the inner one."""
         return self.needs_coords
+
+    def reads_in_pieces(self) -> bool:
+        """Return `in_pieces` where the class itself states it."""
+        return bool(vars(type(self)).get("in_pieces", False))
+
+    def pair_bytes(self, tiles: int) -> float:
+        """Return the memory for scores of pairs of tiles, where it grows with the square of their number."""
+        return 0.0
 
     def tile_terms(self, bags: Bags) -> TileTerms | None:
         """Return the terms of which the logits are weighted means; None, the default, for other models."""

@@ -6,6 +6,7 @@ arXiv:2107.13048. The convolution is GENConv of G. Li, C. Xiong, A. Thabet, B. G
 authors' code is mahmoodlab/Patch-GCN.
 """
 
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -17,6 +18,7 @@ from mil.layers.dropout import Dropout
 from mil.layers.embed import Embed
 from mil.layers.neighbours import Nearest, Places, nearest
 from mil.models.mil_model import MILModel, Output
+from mil.tile_rows import TileRows, computed_once, whole
 
 
 class PatchGCN(MILModel):
@@ -33,6 +35,7 @@ class PatchGCN(MILModel):
     paper: ClassVar[str] = "Chen 2021"
     cost: ClassVar[str] = "n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
     needs_coords: ClassVar[bool] = True
 
     def __init__(
@@ -63,9 +66,9 @@ class PatchGCN(MILModel):
         """Logits `(b, c)`; attention `(n,)`."""
         near = nearest(Places.of(bags), self.neighbours)
         (tiles,) = bags.tilewise(lambda features: (self.embed(features),))  # (n, e)
-        depths = [tiles, self.first(tiles, near)]
+        depths = [tiles, computed_once(self.first(tiles, near))]
         for layer in self.layers:
-            depths.append(layer(depths[-1], near))
+            depths.append(computed_once(layer(depths[-1], near)))
         joined, scores = bags.with_features(torch.cat(depths, 1)).tilewise(self._read)  # (n, 4 e), (n, 1)
         attention = bags.softmax(scores)
         embedding = self.pooled(bags.sum(joined, weight=attention))  # (b, 4 e)
@@ -93,7 +96,19 @@ class GENConv(nn.Module):
 
     def forward(self, tiles: Tensor, near: Nearest) -> Tensor:
         """`(n, e)` to `(n, e)`."""
-        sent = tiles.relu() + self.floor
+        if not isinstance(tiles, TileRows):
+            return self._mixed(tiles, tiles.relu() + self.floor, near)
+        rows: Tensor = whole(tiles)  # neighbours lie anywhere
+
+        def reader(start: int, stop: int) -> Tensor:
+            block = Nearest(near.index[start:stop], near.valid[start:stop])
+            senders, block_index = torch.unique(block.index, return_inverse=True)
+            return self._mixed(rows[start:stop], rows[senders].relu() + self.floor, replace(block, index=block_index))
+
+        return TileRows(reader, rows, len(rows))
+
+    def _mixed(self, tiles: Tensor, sent: Tensor, near: Nearest) -> Tensor:
+        """Return tiles `(m, e)` with what they receive from those of `sent` `(s, e)` that are near, `(m, e)`."""
         # index_select, because the gradient of indexing with a table sorts it
         messages = sent.index_select(0, near.index.flatten()).view(*near.index.shape, -1)  # (n, k, e)
         absent = ~near.valid.unsqueeze(2)

@@ -24,6 +24,7 @@ class Pooling(MILModel):
     paper: ClassVar[str] = "Wang 2018"
     cost: ClassVar[str] = "n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
 
     def __init__(
         self, in_dim: int, out_dim: int, by: str = "mean", embed_dim: int = 512, dropout: float = 0.25, r: float = 1.0

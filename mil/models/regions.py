@@ -32,6 +32,7 @@ class Regions(MILModel):
     paper: ClassVar[str] = "Chen 2022"
     cost: ClassVar[str] = "n + r^2"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
     needs_coords: ClassVar[bool] = True
 
     def __init__(

@@ -70,6 +70,10 @@ class RRT(MILModel):
         embedding = bags.sum(tiles, weight=attention)  # (b, e)
         return Output(self.head(embedding), embedding, attention.squeeze(1))
 
+    def pair_bytes(self, tiles: int) -> float:
+        """Return the memory for attention within regions: scores, their convolution and their softmax."""
+        return self.within.score_bytes(Squares.of(tiles, self.regions, self.padded, torch.device("cpu")).index.shape)
+
     def _embed_anew(self, tiles: Tensor) -> Tensor:
         """Re-embed one bag, `(n, e)` to the same shape."""
         squares = Squares.of(len(tiles), self.regions, self.padded, tiles.device)

@@ -35,6 +35,7 @@ class SmoothABMIL(MILModel):
     paper: ClassVar[str] = "Castro-Macías 2024"
     cost: ClassVar[str] = "n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
     needs_coords: ClassVar[bool] = True
 
     def __init__(

@@ -32,6 +32,7 @@ class VarPool(MILModel):
     paper: ClassVar[str] = "Carmichael 2022"
     cost: ClassVar[str] = "n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
 
     def __init__(
         self,

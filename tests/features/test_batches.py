@@ -1,16 +1,25 @@
 """Which bags a step sees depends only on seed and epoch; every bag comes once, with its own tiles."""
 
+import io
 from pathlib import Path
+from unittest import mock
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mil import tile_rows
+from mil.errors import FeatureError
+from mil.features import batches, pieces
+from mil.features import packed as packed_files
 from mil.features.batches import BagDataset, Draw, TrainOrder, WholeOrder, loader
+from mil.features.packing import pack
 from mil.features.store import FeatureStore
-from tests.features.conftest import Write, grid
+from mil.tile_rows import TileRows, blocks
+from tests.features.conftest import Write, grid, random_features
 
 SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=30)
 TILES = (7, 3, 12, 5, 9)
@@ -208,3 +217,100 @@ def test_writing_to_a_batch_does_not_change_cached_slides(store: FeatureStore) -
         assert torch.equal(batch.bags.features, original)
         assert batch.bags.coords is not None
         assert batch.bags.coords.any()
+
+
+@pytest.fixture
+def packed_file(store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the slides of `store` in one file."""
+    out = tmp_path_factory.mktemp("packed") / "cohort.h5"
+    pack(store, out)
+    return out
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_drawn_tiles_are_those_of_the_whole_bag(store: FeatureStore, packed_file: Path, packed: bool) -> None:
+    source = FeatureStore(packed_file) if packed else store
+    draws = [Draw(bag, epoch=3) for bag in range(3)]
+    bags = dataset(source, 6)[draws].bags
+    kept = FeatureStore(packed_file)
+    assert kept.keep(kept.slides, 2**20), "then slides are read whole"
+    expected = dataset(kept, 6)[draws].bags
+    assert torch.equal(bags.features, expected.features)
+    assert bags.coords is not None
+    assert expected.coords is not None
+    assert torch.equal(bags.coords, expected.coords)
+    assert bags.slide is not None
+    assert expected.slide is not None
+    assert torch.equal(bags.slide, expected.slide)
+
+
+def test_only_the_drawn_tiles_of_a_packed_file_are_read(tmp_path: Path, trident: Write) -> None:
+    trident(tmp_path / "slides" / "s.h5", random_features(400, 2048, "float32"))
+    pack(FeatureStore(tmp_path / "slides"), tmp_path / "cohort.h5")
+    bags = BagDataset(FeatureStore(tmp_path / "cohort.h5"), [("s",)], torch.zeros(1), max_tiles=20)
+    bags.read_headers()
+    read: list[tuple[int, int]] = []
+
+    def watched(file: io.BufferedReader, place: int, start: int, shape: tuple[int, int], kind: str) -> object:
+        read.append(shape)
+        return rows(file, place, start, shape, kind)
+
+    rows = packed_files._rows
+    with mock.patch.object(packed_files, "_rows", watched):
+        drawn = bags[[Draw(0, epoch=0)]].bags
+    assert drawn.sizes == (20,)
+    assert sum(tiles for tiles, width in read if width == 2048) == 20, "of 400"
+
+
+def test_tiles_are_taken_at_equal_steps_of_the_whole_bag(store: FeatureStore) -> None:
+    bags = BagDataset(store, [("s0", "s1"), ("s2",)], torch.zeros(2), at_most=4)
+    first, second = bags[[Draw(0)]].bags, bags[[Draw(1)]].bags
+    expected = BagDataset(store, [("s0", "s1"), ("s2",)], torch.zeros(2))[[Draw(0), Draw(1)]].bags
+    assert torch.equal(first.features, expected[0].features[[0, 3, 6, 9]])
+    assert torch.equal(second.features, expected[1].features[[0, 4, 7, 11]])
+    assert bags.sizes == [4, 4]
+    assert BagDataset(store, [("s1",)], torch.zeros(1), at_most=4).sizes == [3]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_large_bag_is_read_in_pieces_with_the_same_tiles(
+    store: FeatureStore, packed_file: Path, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = FeatureStore(packed_file) if packed else store
+    bags = dataset(source)
+    assert not bags.is_large(0)
+    monkeypatch.setattr(batches, "LARGE_BYTES", 4 * 3 * 10)
+    assert [bags.is_large(bag) for bag in range(3)] == [False, True, True]
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 4 * 3 * 4)
+    monkeypatch.setattr(tile_rows, "READ_ROWS", 2)
+    for bag in range(3):
+        whole, read = bags[[Draw(bag)]], bags.read_in_pieces(bag)
+        assert isinstance(read.bags.features, TileRows)
+        assert torch.equal(torch.cat(list(blocks(read.bags.features, 3))), whole.bags.features)
+        for name in ("coords", "slide"):
+            rows, expected = getattr(read.bags, name), getattr(whole.bags, name)
+            assert (rows is None) == (expected is None)
+            assert rows is None or torch.equal(rows, expected)
+        assert (read.target, read.place) == (whole.target, whole.place)
+
+
+def test_pieces_are_checked_as_whole_slides_are(tmp_path: Path, trident: Write) -> None:
+    features = random_features(40, 8, "float32")
+    features[33, 2] = np.nan
+    trident(tmp_path / "s.h5", features)
+    store = FeatureStore(tmp_path)
+    with pytest.raises(FeatureError, match="1 of 40 tiles have NaN"):
+        list(blocks(BagDataset(store, [("s",)], torch.zeros(1)).read_in_pieces(0).bags.features))
+    rows = store.pieces("s").rows()
+    trident(tmp_path / "s.h5", random_features(40, 8, "float32"))
+    with pytest.raises(FeatureError, match="has changed while it was in use"):
+        list(blocks(rows))
+
+
+def test_a_packed_slide_is_compared_with_its_digest_before_it_is_read_in_pieces(packed_file: Path) -> None:
+    with h5py.File(packed_file, "r+") as file:
+        file["features"][-1, 0] = 7  # of slide s4
+    bags = dataset(FeatureStore(packed_file))
+    bags.read_in_pieces(1)
+    with pytest.raises(FeatureError, match="'s4' differ from their digest"):
+        bags.read_in_pieces(2)

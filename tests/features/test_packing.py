@@ -16,6 +16,7 @@ from mil.features.packing import Packing, pack
 from mil.features.store import FeatureStore
 from mil.simulation.layouts import LAYOUTS
 from mil.simulation.simulated_cohort import write
+from mil.tile_rows import TileRows, blocks
 from tests.features.conftest import random_features, write_clam, write_mussel, write_trident
 from tests.features.packings import COHORT, SLIDES, refusal, write_six_slides
 
@@ -42,7 +43,24 @@ def test_every_layout_is_packed_bit_for_bit(layout: str, tmp_path: Path) -> None
         assert torch.equal(original.features.view(torch.uint8), packed.features.view(torch.uint8))
         assert (original.coords is None) == (packed.coords is None)
         assert original.coords is None or (packed.coords is not None and torch.equal(original.coords, packed.coords))
+        for source in (store, again):
+            check_pieces(source, slide)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cohort", "out.h5"]
+
+
+def check_pieces(store: FeatureStore, slide: str) -> None:
+    """Check that a slide that is read in pieces is the slide that is read whole."""
+    read, pieces = store.read(slide), store.pieces(slide)
+    bits, rows = read.features.view(torch.uint8), pieces.rows()
+    assert isinstance(rows, TileRows)
+    assert rows.shape == read.features.shape
+    assert rows.dtype == read.features.dtype
+    assert torch.equal(torch.cat([block.view(torch.uint8) for block in blocks(rows, 7)]), bits)
+    tiles = np.unique(np.r_[0, 3, 4, len(read.features) - 1])
+    assert torch.equal(pieces.drawn(tiles).view(torch.uint8), bits[tiles])
+    coords = store.coords(slide)
+    assert (coords is None) == (read.coords is None)
+    assert coords is None or (read.coords is not None and torch.equal(coords, read.coords))
 
 
 def test_size_before_packing_counts_all_source_files(tmp_path: Path, folder: Path) -> None:

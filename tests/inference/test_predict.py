@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import h5py
 import pandas as pd
@@ -12,8 +13,12 @@ import pytest
 import torch
 
 from mil import checkpoint, files
-from mil.errors import FeatureError
+from mil.errors import FeatureError, ResourceError
+from mil.explain.explain_patients import explain_patients
+from mil.features import batches
+from mil.features.batches import BagDataset
 from mil.features.formats import Reading
+from mil.inference import room
 from mil.inference.predict import decoded, predict
 from mil.report.prediction_files import read
 from tests.conftest import HOSPITAL, Mil, run_quietly
@@ -271,3 +276,44 @@ def test_tables_of_tiles_stay_in_their_folder_whatever_the_slides_are_called(
         "%63on.csv",
         "origin.json",
     }
+
+
+def test_large_bags_are_predicted_and_explained_in_pieces_as_whole(
+    real_run: Path, hospital: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = checkpoint.load(real_run / "checkpoint")
+    where = (hospital / "features", hospital / "cohort.csv")
+    whole, whole_maps = predict(loaded, *where), list(explain_patients([loaded], *where))
+    monkeypatch.setattr(batches, "LARGE_BYTES", 0)
+    monkeypatch.setattr(BagDataset, "read_in_pieces", opened := mock.Mock(wraps=BagDataset.read_in_pieces))
+    monkeypatch.setattr(BagDataset, "read_in_pieces", lambda data, bag: opened(data, bag))
+    in_pieces, maps = predict(loaded, *where), list(explain_patients([loaded], *where))
+    assert opened.call_count == 2 * len(whole), "each patient in both"
+    pd.testing.assert_frame_equal(in_pieces, whole, rtol=1e-5, atol=1e-5)
+    for patient, expected in zip(maps, whole_maps, strict=True):
+        pd.testing.assert_frame_equal(patient.frame(), expected.frame(), rtol=1e-5, atol=1e-5)
+
+
+def test_only_as_many_tiles_are_read_as_the_user_says(real_run: Path, hospital: Path, mil: Mil, tmp_path: Path) -> None:
+    words = ["predict", real_run / "checkpoint", "--features", hospital / "features", "--out", tmp_path / "scores.csv"]
+    assert mil(*words, "--max-tiles", "7").code == 0
+    assert read(tmp_path / "scores.csv")["tiles"].tolist() == [7] * len(slide_table(hospital))
+    ended = mil(*words, "--max-tiles", "7", "--tiles", tmp_path / "tiles")
+    assert (ended.code, "max_tiles=7 with tables of all tiles" in ended.err) == (2, True)
+    assert mil(*words, "--max-tiles", "-1").code == 2
+
+
+def test_a_bag_that_a_quadratic_model_has_no_room_for_is_refused(
+    real_run: Path, hospital: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = checkpoint.load(real_run / "checkpoint")
+    monkeypatch.setattr(type(loaded.model), "in_pieces", False)
+    monkeypatch.setattr(batches, "LARGE_BYTES", 0)
+    monkeypatch.setattr(room, "free_bytes", lambda: 1000.0)
+    refusal = r"^slides \S+ \(\d+ tiles, \d+ wide\): \w+ would need about .* GiB.* --max-tiles N reads N tiles"
+    with pytest.raises(ResourceError, match=refusal):
+        predict(loaded, hospital / "features")
+    with pytest.raises(ResourceError, match="would need about"):
+        list(explain_patients([loaded], hospital / "features"))
+    assert len(predict(loaded, hospital / "features", max_tiles=5)) == len(slide_table(hospital))
+    assert len(predict(loaded, hospital / "features", max_tiles=0)) == len(slide_table(hospital))

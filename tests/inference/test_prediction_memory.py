@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-TILES, WIDTH = 200_000, 1024
+TILES, WIDTH = 300_000, 1024
 SCRIPT = f"""
 import resource, sys, torch
 from pathlib import Path
@@ -33,11 +33,10 @@ print(peak() - before, float(value))
 
 
 @pytest.mark.slow
-def test_a_large_bag_takes_its_stored_size_and_its_embeddings_once(tmp_path: object) -> None:
+def test_a_large_bag_takes_less_than_its_stored_size(tmp_path: object) -> None:
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, check=True, timeout=300
     )
     taken = float(run.stdout.split()[0])
-    stored, embedded = 2 * TILES * WIDTH, 4 * TILES * 512
-    # a copy of all tiles in single precision alone would be 4 bytes a value: twice what is stored
-    assert taken < 1.25 * (stored + embedded), f"{taken / 2**30:.2f} GiB"
+    # it stores 614 MB, and its embeddings would be as large again
+    assert taken < 3e8, f"{taken / 1e9:.2f} GB"

@@ -33,6 +33,8 @@ OPTIMIZER = cast("partial[Optimizer]", partial(torch.optim.SGD, lr=LEARNING_RATE
 class InMemoryStore:
     """A store of slides `0` to `22` that generates each slide when it is read."""
 
+    keeps = True
+
     def header(self, slide: str) -> SimpleNamespace:
         return SimpleNamespace(tiles=2 + int(slide) % 5)
 

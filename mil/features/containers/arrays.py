@@ -121,6 +121,11 @@ def matrix(values: Values, batch_axis: bool = False) -> Tensor:
     return tensor.reshape(tiles, width).to(torch.float32 if dtype == "float64" else tensor.dtype).contiguous()
 
 
+def some(values: Values, rows: slice, batch_axis: bool = False) -> Values:
+    """Return the rows of some tiles of a feature matrix `(n, d)` or, with a batch axis, `(1, n, d)`."""
+    return values[:, rows] if batch_axis and values.ndim == 3 else values[rows]
+
+
 def points(values: Values, tiles: int, batch_axis: bool = False) -> Tensor:
     """Return coordinates, `(n, 2)` int64; floats are rounded.
 

@@ -31,6 +31,8 @@ _FILTERS = {
     h5py.h5z.FILTER_FLETCHER32: "fletcher32",
     h5py.h5z.FILTER_LZF: "lzf",
 }
+ALL = slice(None)
+"""All rows."""
 _ATTRIBUTE_BYTES = 65_536
 _LINKS = 10_000  # a producer writes a handful of top-level names
 
@@ -109,18 +111,11 @@ def layout(stored: h5py.Dataset, batch_axis: bool = False) -> tuple[int, int, st
     return matrices.layout(stored, batch_axis, str(stored.name).lstrip("/"))
 
 
-def tiles(file: File, key: str, batch_axis: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Return the feature matrix `key` `(n, d)` and `coords` `(n, 2)`; None where the file has no coordinates."""
-    features = matrix(dataset(file, key), batch_axis)
-    coords = grid(file, "coords", len(features), batch_axis)
-    return features, None if coords is None else points(coords)
-
-
-def matrix(stored: h5py.Dataset, batch_axis: bool = False) -> Tensor:
-    """Return a feature matrix as stored: float16, float32 or bfloat16; float64 becomes float32."""
+def matrix(stored: h5py.Dataset, batch_axis: bool = False, rows: slice = ALL) -> Tensor:
+    """Return some rows of a feature matrix as stored: float16, float32 or bfloat16; float64 becomes float32."""
     tiles, width, dtype = layout(stored, batch_axis)
     kind = {"float16": "f2", "float32": "f4", "float64": "f4", "bfloat16": "V2"}[dtype]
-    values = _values(stored, (tiles, width), kind)  # (n, d)
+    values = _values(stored, (tiles, width), kind, rows)  # (n, d)
     if dtype == "bfloat16":
         return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(values)
@@ -270,16 +265,21 @@ def _check_bytes(item: h5py.Dataset, stored: int) -> None:
         raise RefusalError(f"{_quoted(item)} declares {item.shape} of {item.dtype}, but {stored} bytes are stored")
 
 
-def _values(stored: h5py.Dataset, shape: tuple[int, int], kind: str) -> NDArray[np.generic]:
+def _values(stored: h5py.Dataset, shape: tuple[int, int], kind: str, rows: slice = ALL) -> NDArray[np.generic]:
     # HDF5 fills the array itself, converting type and byte order on the way: no second copy.
-    _check_bytes(stored, stored.id.get_storage_size())  # walks the index of chunks, as reading does
+    first, last, _ = rows.indices(shape[0])
+    if first == 0:  # once for a matrix that is read in pieces
+        _check_bytes(stored, stored.id.get_storage_size())  # walks the index of chunks, as reading does
+    shape = (last - first, shape[1])
     try:
         values = np.empty(shape, dtype=kind)
     except MemoryError as error:
         needed = math.prod(shape) * np.dtype(kind).itemsize / 2**30
         raise RefusalError(f"{_quoted(stored)} needs {needed:.1f} GiB of memory, more than there is") from error
-    if values.size:
+    if values.size and rows == ALL:
         stored.read_direct(values.reshape(stored.shape))  # a view: only axes of one differ
+    elif values.size:
+        stored.read_direct(values, np.s_[0, first:last] if stored.ndim == 3 else np.s_[first:last])
     return values
 
 

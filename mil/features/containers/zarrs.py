@@ -113,22 +113,24 @@ def array(parent: Folder, *names: str) -> "zarr.Array[Any]":
     return stored_array
 
 
-def whole(stored_array: "zarr.Array[Any]", complete: bool = True) -> Array:
-    """Return the values of an array.
+def whole(stored_array: "zarr.Array[Any]", complete: bool = True, rows: slice = slice(None)) -> Array:
+    """Return the values of an array, or those of some rows.
 
     Args:
         stored_array: The array, from `array`.
         complete: Refuse an array with missing chunks. Zarr leaves chunks out where all values are the same, and so
             reads a lost chunk as one of these.
+        rows: The rows; whether chunks are missing is looked at with the first one.
 
     Raises:
         RefusalError: A chunk is missing or broken.
     """
     with parsing("zarr"):
-        lost = stored_array.nchunks - stored_array.nchunks_initialized if complete and stored_array.size else 0
+        looked_at = complete and stored_array.size and not rows.start
+        lost = stored_array.nchunks - stored_array.nchunks_initialized if looked_at else 0
         if lost > 0:
             raise RefusalError(f"{lost} of {stored_array.nchunks} chunks of the features are missing")
-        return np.asarray(stored_array[...])
+        return np.asarray(stored_array[...] if rows == slice(None) else stored_array[rows])
 
 
 def column(parent: Folder, name: str, length: int) -> list[str]:

@@ -7,8 +7,9 @@ which layout a file has, never its folder or name; where the content is ambiguou
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -95,6 +96,11 @@ class Header:
         """Return the header of a file with one vector of a whole slide or patient, which has no place on a slide."""
         return cls(1, width, dtype, encoder, producer, None, None, has_coords=False, level=level)
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value in memory; float64 is read as float32."""
+        return 2 if self.dtype in ("float16", "bfloat16") else 4
+
 
 @dataclass(frozen=True)
 class Slide:
@@ -128,8 +134,11 @@ class Format(Protocol):
     def header(self, path: Path, content: Any, reading: Reading) -> Header:
         """Return the header of the file."""
 
-    def read(self, path: Path, content: Any, header: Header, reading: Reading) -> Slide:
-        """Return the slide; the container was opened with `bulk`, and `header` is its header."""
+    def features(self, path: Path, content: Any, header: Header, reading: Reading, rows: slice) -> Tensor:
+        """Return the features `(m, d)` of some tiles of the slide, `header` being its header."""
+
+    def coords(self, path: Path, content: Any, header: Header, reading: Reading) -> Tensor | None:
+        """Return the coordinates `(n, 2)` of all tiles; None where they are not known."""
 
 
 @cache
@@ -195,8 +204,35 @@ def read(path: Path, layout: str, header: Header, reading: Reading = DETECTED) -
     Raises:
         FeatureError: The file cannot be read.
     """
+    producer = formats()[layout]
     with opened(path, bulk=True) as content:
-        return formats()[layout].read(path, content, header, reading)
+        features = producer.features(path, content, header, reading, slice(None))
+        current = header if len(features) == header.tiles else replace(header, tiles=len(features))
+        return Slide(features, producer.coords(path, content, current, reading), header)
+
+
+def read_rows(path: Path, layout: str, header: Header, reading: Reading, runs: Sequence[slice]) -> list[Tensor]:
+    """Return the features `(m, d)` of runs of tiles; others are not held in memory where the container allows it.
+
+    Raises:
+        FeatureError: The file cannot be read.
+    """
+    with opened(path) as content:
+        if path.suffix.lower() == ".zarr" and len(runs) > 1:  # every run would unpack its chunks anew
+            hull = slice(runs[0].start, runs[-1].stop)
+            rows = formats()[layout].features(path, content, header, reading, hull)
+            return [rows[run.start - hull.start : run.stop - hull.start] for run in runs]
+        return [formats()[layout].features(path, content, header, reading, run) for run in runs]
+
+
+def read_coords(path: Path, layout: str, header: Header, reading: Reading) -> Tensor | None:
+    """Return the coordinates `(n, 2)` of all tiles; None where they are not known.
+
+    Raises:
+        FeatureError: The file cannot be read.
+    """
+    with opened(path) as content:
+        return formats()[layout].coords(path, content, header, reading)
 
 
 def _candidates(path: Path) -> dict[str, Format]:

@@ -7,8 +7,10 @@ which it was cut. CLAM writes chunks of 32 rows; files with other chunks come fr
 
 from pathlib import Path
 
+from torch import Tensor
+
 from mil.features.containers import hdf5
-from mil.features.formats import Header, Reading, Slide, opened, read_moozy
+from mil.features.formats import Header, Reading, opened, read_moozy
 
 SUFFIXES = (".h5", ".hdf5")
 _CHUNK = 32
@@ -41,9 +43,15 @@ def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
     )
 
 
-def read(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Slide:
-    """Return the slide; coordinates are stored as level-0 pixels of the top-left corner."""
-    return Slide(*hdf5.tiles(content, "features", reading.batch_axis), header)
+def features(path: Path, content: hdf5.File, header: Header, reading: Reading, rows: slice) -> Tensor:
+    """Return the features of some tiles."""
+    return hdf5.matrix(hdf5.dataset(content, "features"), reading.batch_axis, rows)
+
+
+def coords(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Tensor | None:
+    """Return the coordinates, which are stored as level-0 pixels of the top-left corner."""
+    stored = hdf5.grid(content, "coords", header.tiles, reading.batch_axis)
+    return None if stored is None else hdf5.points(stored)
 
 
 def tile_sizes(path: Path) -> tuple[float | None, float | None]:

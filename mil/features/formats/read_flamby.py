@@ -6,8 +6,10 @@ possible, both layouts match and `data.layout` decides.
 
 from pathlib import Path
 
+from torch import Tensor
+
 from mil.features.containers import arrays, matrices
-from mil.features.formats import Header, Reading, Slide, read_owkin, read_torchmil
+from mil.features.formats import Header, Reading, read_owkin, read_torchmil
 
 SUFFIXES = (".npy",)
 
@@ -35,6 +37,11 @@ def header(path: Path, content: arrays.Array, reading: Reading) -> Header:
     )
 
 
-def read(path: Path, content: arrays.Array, header: Header, reading: Reading) -> Slide:
-    """Return the slide, which has no coordinates."""
-    return Slide(arrays.matrix(content, reading.batch_axis), None, header)
+def features(path: Path, content: arrays.Array, header: Header, reading: Reading, rows: slice) -> Tensor:
+    """Return the features of some tiles."""
+    return arrays.matrix(arrays.some(content, rows, reading.batch_axis), reading.batch_axis)
+
+
+def coords(path: Path, content: arrays.Array, header: Header, reading: Reading) -> Tensor | None:
+    """Return None: there are no coordinates."""
+    return None

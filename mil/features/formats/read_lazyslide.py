@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mil.features.containers import arrays, matrices, zarrs
 from mil.features.containers.boxes import boxes
 from mil.features.containers.matrices import RefusalError
 from mil.features.containers.zarrs import Folder
 from mil.features.encoders import folded
-from mil.features.formats import Header, Reading, Slide
+from mil.features.formats import Header, Reading
 
 if TYPE_CHECKING:
     import zarr
@@ -81,15 +82,19 @@ def header(path: Path, content: Folder, reading: Reading) -> Header:
     )
 
 
-def read(path: Path, content: Folder, header: Header, reading: Reading) -> Slide:
-    """Return the slide, with tiles in the order of the table of features."""
+def features(path: Path, content: Folder, header: Header, reading: Reading, rows: slice) -> Tensor:
+    """Return the features of some tiles, in the order of the table of features."""
     if (vector := _aggregation(content, reading)) is not None:
-        return Slide(arrays.matrix(zarrs.whole(zarrs.array(content, *vector, "features"))), None, header)
-    table = _table(content, reading)
-    stored = _features(content, table)
-    tiles, _, _ = matrices.layout(stored)
-    features, places = arrays.matrix(zarrs.whole(stored)), _boxes(content, table, tiles)
-    return Slide(features, None if places is None else arrays.points(places[:, :2], tiles), header)
+        return arrays.matrix(zarrs.whole(zarrs.array(content, *vector, "features"), rows=rows))
+    return arrays.matrix(zarrs.whole(_features(content, _table(content, reading)), rows=rows))
+
+
+def coords(path: Path, content: Folder, header: Header, reading: Reading) -> Tensor | None:
+    """Return the coordinates of the tiles, in the order of the table of features."""
+    if _aggregation(content, reading) is not None:
+        return None
+    places = _boxes(content, _table(content, reading), header.tiles)
+    return None if places is None else arrays.points(places[:, :2], header.tiles)
 
 
 def _tables(content: Folder) -> list[_Table]:

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from mil.features.containers import arrays, matrices
 from mil.features.containers.matrices import RefusalError
-from mil.features.formats import Header, Reading, Slide
+from mil.features.formats import Header, Reading
 
 SUFFIXES = (".pt", ".pth")
 _FEATURES = ("feats", "features")
@@ -37,15 +39,19 @@ def header(path: Path, content: Mapping[str, arrays.Values], reading: Reading) -
     )
 
 
-def read(path: Path, content: Mapping[str, arrays.Values], header: Header, reading: Reading) -> Slide:
-    """Return the slide."""
-    features = arrays.matrix(_features(content), reading.batch_axis)
-    coords = content.get("coords")
-    if coords is None:
-        return Slide(features, None, header)
-    if not arrays.is_array(coords):
-        raise RefusalError(f"'coords' is a {type(coords).__name__}, expected a tensor or an array")
-    return Slide(features, arrays.points(coords, len(features), reading.batch_axis), header)
+def features(path: Path, content: Mapping[str, arrays.Values], header: Header, reading: Reading, rows: slice) -> Tensor:
+    """Return the features of some tiles."""
+    return arrays.matrix(arrays.some(_features(content), rows, reading.batch_axis), reading.batch_axis)
+
+
+def coords(path: Path, content: Mapping[str, arrays.Values], header: Header, reading: Reading) -> Tensor | None:
+    """Return the coordinates, where the dictionary has them."""
+    stored = content.get("coords")
+    if stored is None:
+        return None
+    if not arrays.is_array(stored):
+        raise RefusalError(f"'coords' is a {type(stored).__name__}, expected a tensor or an array")
+    return arrays.points(stored, header.tiles, reading.batch_axis)
 
 
 def _features(content: Mapping[str, arrays.Values]) -> arrays.Values:

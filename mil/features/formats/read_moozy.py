@@ -6,8 +6,10 @@ with their encoder.
 
 from pathlib import Path
 
+from torch import Tensor
+
 from mil.features.containers import hdf5
-from mil.features.formats import Header, Reading, Slide
+from mil.features.formats import Header, Reading
 
 SUFFIXES = (".h5",)
 
@@ -26,6 +28,11 @@ def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
     return Header.of_vector(*hdf5.row_layout(stored), hdf5.text(content, "encoder"), "MOOZY", "patient")
 
 
-def read(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Slide:
+def features(path: Path, content: hdf5.File, header: Header, reading: Reading, rows: slice) -> Tensor:
     """Return the patient's vector as a slide of one row."""
-    return Slide(hdf5.row(hdf5.dataset(content, "features")), None, header)
+    return hdf5.row(hdf5.dataset(content, "features"))[rows]
+
+
+def coords(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Tensor | None:
+    """Return None: a vector has no place."""
+    return None

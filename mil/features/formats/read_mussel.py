@@ -6,8 +6,10 @@ cut), `patch_size` (in level-0 pixels) and the side to which tiles were resized.
 
 from pathlib import Path
 
+from torch import Tensor
+
 from mil.features.containers import hdf5
-from mil.features.formats import Header, Reading, Slide
+from mil.features.formats import Header, Reading
 
 SUFFIXES = (".h5",)
 _SIZES = ("patch_size", "mpp", "patch_size_to_resize_to_for_desired_mpp")
@@ -41,6 +43,12 @@ def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
     )
 
 
-def read(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Slide:
-    """Return the slide; coordinates are stored as level-0 pixels of the top-left corner."""
-    return Slide(*hdf5.tiles(content, "features", reading.batch_axis), header)
+def features(path: Path, content: hdf5.File, header: Header, reading: Reading, rows: slice) -> Tensor:
+    """Return the features of some tiles."""
+    return hdf5.matrix(hdf5.dataset(content, "features"), reading.batch_axis, rows)
+
+
+def coords(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Tensor | None:
+    """Return the coordinates, which are stored as level-0 pixels of the top-left corner."""
+    stored = hdf5.grid(content, "coords", header.tiles, reading.batch_axis)
+    return None if stored is None else hdf5.points(stored)

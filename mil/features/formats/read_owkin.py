@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mil.features.containers import arrays, matrices
 from mil.features.containers.matrices import RefusalError
-from mil.features.formats import Header, Reading, Slide, read_torchmil
+from mil.features.formats import Header, Reading, read_torchmil
 
 SUFFIXES = (".npy",)
 COMPANIONS = ("coords", "coords_*")
@@ -80,16 +81,19 @@ def header(path: Path, content: arrays.Array, reading: Reading) -> Header:
     )
 
 
-def read(path: Path, content: arrays.Array, header: Header, reading: Reading) -> Slide:
-    """Return the slide without the addresses, with coordinates where they can be computed."""
-    rows = arrays.matrix(content)  # (n, 3 + d)
-    features = rows[:, _ADDRESS:].contiguous()
+def features(path: Path, content: arrays.Array, header: Header, reading: Reading, rows: slice) -> Tensor:
+    """Return the features of some tiles, without the addresses."""
+    return arrays.matrix(content[rows])[:, _ADDRESS:].contiguous()
+
+
+def coords(path: Path, content: arrays.Array, header: Header, reading: Reading) -> Tensor | None:
+    """Return the coordinates, where they can be computed."""
     if header.extent is None:
-        return Slide(features, None, header)
-    address = rows[:, :_ADDRESS].double().numpy()  # (n, 3)
+        return None
+    address = np.asarray(content[:, :_ADDRESS], np.float64)  # (n, 3)
     if not _whole(address) or len(np.unique(address[:, 0])) > 1:
         raise RefusalError("its first three columns are no addresses of one DeepZoom level")
-    return Slide(features, arrays.points(address[:, 1:] * header.extent, len(rows)), header)
+    return arrays.points(address[:, 1:] * header.extent, len(address))
 
 
 def _factor(content: arrays.Array, reading: Reading) -> int | None:

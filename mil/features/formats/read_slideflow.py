@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mil.features.containers import arrays, matrices
 from mil.features.containers.grids import neighbour_step
 from mil.features.containers.matrices import RefusalError
-from mil.features.formats import Header, Reading, Slide
+from mil.features.formats import Header, Reading
 
 SUFFIXES = (".pt",)
 COMPANIONS = (".index.npz", ".index.npy", "_att.npz", "_att.npy")
@@ -57,14 +58,17 @@ def header(path: Path, content: arrays.Values, reading: Reading) -> Header:
     )
 
 
-def read(path: Path, content: arrays.Values, header: Header, reading: Reading) -> Slide:
-    """Return the slide; corners are half an extent from the stored centres."""
-    features = arrays.matrix(content, reading.batch_axis)
+def features(path: Path, content: arrays.Values, header: Header, reading: Reading, rows: slice) -> Tensor:
+    """Return the features of some tiles."""
+    return arrays.matrix(arrays.some(content, rows, reading.batch_axis), reading.batch_axis)
+
+
+def coords(path: Path, content: arrays.Values, header: Header, reading: Reading) -> Tensor | None:
+    """Return the coordinates: corners are half an extent from the stored centres."""
     index = _index(path)
     if index is None or header.extent is None:
-        return Slide(features, None, header)
-    centres = _centres(index, len(features))
-    return Slide(features, arrays.points(centres - header.extent / 2, len(features)), header)
+        return None
+    return arrays.points(_centres(index, header.tiles) - header.extent / 2, header.tiles)
 
 
 def _step(centres: NDArray[np.float64], extent: float) -> float | None:

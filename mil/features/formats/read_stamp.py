@@ -26,7 +26,7 @@ from torch import Tensor
 from mil.features.containers import hdf5
 from mil.features.containers.grids import lowest
 from mil.features.containers.matrices import RefusalError
-from mil.features.formats import TILE, Header, Reading, Slide
+from mil.features.formats import TILE, Header, Reading
 
 SUFFIXES = (".h5",)
 _KEYS = ("feats", "patch_embeddings")
@@ -66,20 +66,26 @@ def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
     )
 
 
-def read(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Slide:
-    """Return the slide; micrometres become level-0 pixels."""
+def features(path: Path, content: hdf5.File, header: Header, reading: Reading, rows: slice) -> Tensor:
+    """Return the features of some tiles."""
+    stored = _features(content)
     if header.level != TILE:
-        stored_row = _features(content)
-        return Slide(hdf5.row(stored_row) if len(stored_row.shape) == 1 else hdf5.matrix(stored_row), None, header)
-    features = hdf5.matrix(_features(content), reading.batch_axis)
-    stored = hdf5.grid(content, "coords", len(features), reading.batch_axis)
+        return hdf5.row(stored)[rows] if len(stored.shape) == 1 else hdf5.matrix(stored, rows=rows)
+    return hdf5.matrix(stored, reading.batch_axis, rows)
+
+
+def coords(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Tensor | None:
+    """Return the coordinates; micrometres become level-0 pixels."""
+    if header.level != TILE:
+        return None
+    stored = hdf5.grid(content, "coords", header.tiles, reading.batch_axis)
     if stored is None or not header.has_coords or reading.slide_mpp is None:
-        return Slide(features, None, header)
+        return None
     places = hdf5.places(stored)  # (n, 2)
     if header.producer == _FIRST:
         _refuse_stride(places)
         places = places / _FIRST_PX * _FIRST_UM
-    return Slide(features, _pixels(places, reading.slide_mpp), header)
+    return _pixels(places, reading.slide_mpp)
 
 
 def _grid(content: hdf5.File, um: float | None, reading: Reading, tiles: int) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from mil.features.containers import arrays, matrices
-from mil.features.formats import Header, Reading, Slide, read_clam, read_slideflow
+from mil.features.formats import Header, Reading, read_clam, read_slideflow
 
 SUFFIXES = (".pt", ".pth")
 
@@ -39,6 +39,11 @@ def header(path: Path, content: arrays.Values, reading: Reading) -> Header:
     )
 
 
-def read(path: Path, content: arrays.Values, header: Header, reading: Reading) -> Slide:
-    """Return the slide, which has no coordinates."""
-    return Slide(arrays.matrix(content, reading.batch_axis), None, header)
+def features(path: Path, content: arrays.Values, header: Header, reading: Reading, rows: slice) -> Tensor:
+    """Return the features of some tiles."""
+    return arrays.matrix(arrays.some(content, rows, reading.batch_axis), reading.batch_axis)
+
+
+def coords(path: Path, content: arrays.Values, header: Header, reading: Reading) -> Tensor | None:
+    """Return None: there are no coordinates."""
+    return None

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mil.features.containers import arrays, matrices
-from mil.features.formats import Header, Reading, Slide
+from mil.features.formats import Header, Reading
 
 SUFFIXES = (".npy",)
 COMPANIONS = ("labels", "inst_labels", "patch_labels", "coords", "adj_mats", "splits.csv")
@@ -39,11 +40,15 @@ def header(path: Path, content: arrays.Array, reading: Reading) -> Header:
     )
 
 
-def read(path: Path, content: arrays.Array, header: Header, reading: Reading) -> Slide:
-    """Return the slide."""
-    features = arrays.matrix(content, reading.batch_axis)
-    pixels = _pixels(path, len(features))
-    return Slide(features, None if pixels is None else arrays.points(pixels, len(features)), header)
+def features(path: Path, content: arrays.Array, header: Header, reading: Reading, rows: slice) -> Tensor:
+    """Return the features of some tiles."""
+    return arrays.matrix(arrays.some(content, rows, reading.batch_axis), reading.batch_axis)
+
+
+def coords(path: Path, content: arrays.Array, header: Header, reading: Reading) -> Tensor | None:
+    """Return the coordinates, where they are pixels."""
+    pixels = _pixels(path, header.tiles)
+    return None if pixels is None else arrays.points(pixels, header.tiles)
 
 
 def _companion(path: Path, folder: str) -> Path | None:

@@ -11,8 +11,10 @@ that the slide encoder read. The folder in which they were written, an attribute
 import re
 from pathlib import Path
 
+from torch import Tensor
+
 from mil.features.containers import hdf5
-from mil.features.formats import Header, Reading, Slide
+from mil.features.formats import Header, Reading
 
 SUFFIXES = (".h5",)
 COMPANIONS = ("slide_features_*",)
@@ -53,11 +55,19 @@ def header(path: Path, content: hdf5.File, reading: Reading) -> Header:
     )
 
 
-def read(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Slide:
-    """Return the slide; coordinates are stored as level-0 pixels of the top-left corner."""
+def features(path: Path, content: hdf5.File, header: Header, reading: Reading, rows: slice) -> Tensor:
+    """Return the features of some tiles."""
     if _is_vector(content):
-        return Slide(hdf5.row(hdf5.dataset(content, "features")), None, header)
-    return Slide(*hdf5.tiles(content, "features", reading.batch_axis), header)
+        return hdf5.row(hdf5.dataset(content, "features"))[rows]
+    return hdf5.matrix(hdf5.dataset(content, "features"), reading.batch_axis, rows)
+
+
+def coords(path: Path, content: hdf5.File, header: Header, reading: Reading) -> Tensor | None:
+    """Return the coordinates, which are stored as level-0 pixels of the top-left corner."""
+    if _is_vector(content):
+        return None
+    stored = hdf5.grid(content, "coords", header.tiles, reading.batch_axis)
+    return None if stored is None else hdf5.points(stored)
 
 
 def _is_vector(content: hdf5.File) -> bool:
