@@ -8,7 +8,7 @@ else computes the whole tensor first: the result is right, and the memory is tha
 There are no gradients: this is for prediction.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, cast
 
 import torch
@@ -47,9 +47,7 @@ class TileRows(Tensor):
         return made
 
     @classmethod
-    def __torch_function__(
-        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_function__(cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         """Compute `func` block by block where every tile is treated alike, or else on the whole tensor."""
         name = getattr(func, "__name__", "")
         options = dict(kwargs or {})
@@ -250,7 +248,7 @@ _ALONG = frozenset({"sum", "mean", "softmax", "chunk", "unbind", "unsqueeze", "s
 """Functions that do so where the dimension they are given is not the first."""
 
 
-def _alike(name: str, args: Sequence[Any], options: dict[str, Any]) -> bool:
+def _alike(name: str, args: Sequence[Any], options: Any) -> bool:
     if name in _ALIKE:
         return True
     dimension = options.get("dim", args[1] if len(args) > 1 else 0)
@@ -258,7 +256,7 @@ def _alike(name: str, args: Sequence[Any], options: dict[str, Any]) -> bool:
     return name in _ALONG and isinstance(dimension, int) and dimension not in (0, -rank) and name != "chunk"
 
 
-def _row_by_row(func: Any, args: Sequence[Any], options: dict[str, Any]) -> Any:
+def _row_by_row(func: Any, args: Sequence[Any], options: Any) -> Any:
     """Return a function of the rows of all arguments, or NotImplemented where their rows do not belong together."""
     tensors = [value for value in args if isinstance(value, Tensor)]
     rows = [value for value in tensors if isinstance(value, TileRows)]
@@ -393,7 +391,7 @@ def _new(name: str) -> Callable[..., Any]:
     return made
 
 
-_SPECIAL: dict[str, Callable[..., Any]] = {
+_SPECIAL: Mapping[str, Callable[..., Any]] = {
     "split": _split,
     "sum": _sum,
     "amax": _amax,

@@ -1,18 +1,29 @@
-"""`mil list`."""
+"""`mil list`.
 
+Models and endpoints are described by their classes, which load torch; `listed.json` holds these tables, so that the
+command answers at once. `python -m mil.cli.list_command > mil/cli/listed.json` writes it; a test compares it.
+"""
+
+import hashlib
 import inspect
+import json
 import pkgutil
+import sys
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
+from typing import cast
 
 from rich.console import Console
 from rich.table import Table
 
-from mil.config import PLURALS, described
+from mil.config import PLURALS, choices, conf_dir, described
 from mil.errors import ConfigError
 
 IN_DIM = 1024
 """Width of the features for which the parameters of a model are counted; it has one logit."""
+STORED = Path(__file__).with_name("listed.json")
+Row = dict[str, str]
 
 
 def show(what: str) -> None:
@@ -21,7 +32,7 @@ def show(what: str) -> None:
     Raises:
         ConfigError: No such table.
     """
-    makers = {"tools": _tools, "models": _models, "encoders": _encoders, "endpoints": _endpoints}
+    makers = {"tools": _tools, "models": _stored_models, "encoders": _encoders, "endpoints": _stored_endpoints}
     assert set(PLURALS) < set(makers)
     if what and what not in makers:
         raise ConfigError(f"mil list {what}: expected {', '.join(makers)}")
@@ -30,7 +41,7 @@ def show(what: str) -> None:
         console.print(_table(name, list(makers[name]())))
 
 
-def _table(title: str, rows: list[dict[str, str]]) -> Table:
+def _table(title: str, rows: list[Row]) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in rows[0]:
         table.add_column(column, overflow="fold")
@@ -39,14 +50,35 @@ def _table(title: str, rows: list[dict[str, str]]) -> Table:
     return table
 
 
-def _tools() -> Iterator[dict[str, str]]:
+def _tools() -> Iterator[Row]:
     for name, node in described("tool").items():
         tool = node["tool"]
         kind = tool["endpoint"]["_target_"].rpartition(".")[2]
         yield {"tool": name, "endpoint": kind.lower(), "category": tool["category"], "question": tool["question"]}
 
 
-def _models() -> Iterator[dict[str, str]]:
+def facts() -> dict[str, str | list[Row]]:
+    """Return the tables that need the classes, and the digest of the files that they were made from."""
+    return {"digest": _digest(), "models": list(_models()), "endpoints": list(_endpoints())}
+
+
+def _stored_models() -> list[Row]:
+    stored = json.loads(STORED.read_text(encoding="utf-8"))
+    # models of a changed `conf/model/` are built
+    return cast(list[Row], stored["models"]) if stored["digest"] == _digest() else list(_models())
+
+
+def _stored_endpoints() -> list[Row]:
+    return cast(list[Row], json.loads(STORED.read_text(encoding="utf-8"))["endpoints"])
+
+
+def _digest() -> str:
+    """Return the digest of the files of `conf/model/`."""
+    folder = conf_dir() / "model"
+    return hashlib.sha256(b"".join((folder / f"{name}.yaml").read_bytes() for name in choices("model"))).hexdigest()
+
+
+def _models() -> Iterator[Row]:
     from hydra.utils import instantiate  # `mil.study.build` would take two seconds to load, the meta device one
 
     for name, node in described("model").items():
@@ -60,7 +92,7 @@ def _models() -> Iterator[dict[str, str]]:
         }
 
 
-def _encoders() -> Iterator[dict[str, str]]:
+def _encoders() -> Iterator[Row]:
     for name, node in described("encoder").items():
         width = node.get("dim", "as the files say")
         yield {
@@ -71,7 +103,7 @@ def _encoders() -> Iterator[dict[str, str]]:
         }
 
 
-def _endpoints() -> Iterator[dict[str, str]]:
+def _endpoints() -> Iterator[Row]:
     import mil.endpoints
     from mil.endpoints.endpoint import Endpoint
 
@@ -80,3 +112,8 @@ def _endpoints() -> Iterator[dict[str, str]]:
             if issubclass(member, Endpoint) and not inspect.isabstract(member) and member.__module__ == module.name:
                 purpose = (inspect.getdoc(member) or "").partition("\n")[0]
                 yield {"endpoint": member.__name__.lower(), "metric": member.metric, "what": purpose}
+
+
+if __name__ == "__main__":
+    json.dump(facts(), sys.stdout, indent=1, ensure_ascii=False)
+    sys.stdout.write("\n")

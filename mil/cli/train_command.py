@@ -14,9 +14,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mil.config import conf_dir
 from mil.errors import ConfigError
-from mil.report.report_files import read_report
-from mil.runs.describe import REPORT, headline
-from mil.runs.fit_run import fit_run, resume_run
 from mil.study.compose import compose_run, in_one_line, prepare, validated
 
 
@@ -31,6 +28,8 @@ def start(words: Sequence[str], config_dir: Path | None, accept_changes: bool = 
     if flags:
         _hand_to_hydra(flags, options, config_dir)
         return
+    from mil.runs.fit_run import fit_run  # loads Lightning, which `--cfg job` and `--help` do not need
+
     composed = compose_run(options, config_dir)
     run = fit_run(composed.config, composed.folder, accept_changes=accept_changes, always_new=composed.named_by_time)
     _print_result(run.folder)
@@ -44,6 +43,8 @@ def resume(folder: Path, words: Sequence[str], accept_changes: bool = False) -> 
     """
     if words:
         raise ConfigError(f"--resume {folder}: found {words[0]!r} beside it, a run goes on as it was configured")
+    from mil.runs.fit_run import resume_run
+
     resume_run(folder, accept_changes)
     _print_result(folder)
 
@@ -83,6 +84,8 @@ def _side_by_side(flags: Sequence[str], options: Sequence[str]) -> list[str]:
 
 def _job(node: DictConfig, options: Sequence[str]) -> float | None:
     """Train one run of a sweep; the result is its first metric, for sweepers that optimize."""
+    from mil.runs.fit_run import fit_run
+
     folder = Path(HydraConfig.get().runtime.output_dir)
     if not any(folder.iterdir()):
         folder.rmdir()  # `fit_run` makes it anew once no error was found
@@ -93,5 +96,8 @@ def _job(node: DictConfig, options: Sequence[str]) -> float | None:
 
 def _print_result(folder: Path) -> None:
     """Print the metrics, and last the run folder."""
+    from mil.report.report_files import read_report
+    from mil.runs.describe import REPORT, headline
+
     report = read_report(folder / REPORT)
     sys.stdout.writelines(f"{line}\n" for line in (*headline(report), folder))

@@ -21,7 +21,6 @@ from mil import files
 from mil.config import choices, conf_dir, groups, nearest, roots
 from mil.errors import ConfigError
 from mil.study import trusted_classes
-from mil.study.build import parameters
 from mil.study.component import TARGET
 from mil.study.run_config import RunConfig
 from mil.yaml_files import read_yaml
@@ -141,6 +140,8 @@ def validated(node: DictConfig, words: Sequence[str] = ()) -> RunConfig:
 
 def _refuse_unknown_argument(key: str, values: Mapping[str, object]) -> None:
     """Check that a constructor on the way to an option takes it; others would say so only when they are called."""
+    from mil.study.build import parameters  # loads torch, which a configuration that is only shown does not need
+
     names = key.split(".")
     node: Any = values
     for place, name in enumerate(names):

@@ -23,15 +23,15 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from mil.config import groups, nearest
 from mil.errors import ConfigError
-from mil.features.formats import formats
+from mil.features import formats
 from mil.study.component import TARGET, Component, Config, Options, Positive, Text
 from mil.study.tool import Tool
 from mil.yaml_files import read_yaml
 
 
 def _layout(value: str) -> str:
-    if value not in formats():
-        raise PydanticCustomError("layout", "{names}", {"names": " or ".join(("null", *formats()))})
+    if value not in formats.names():
+        raise PydanticCustomError("layout", "{names}", {"names": " or ".join(("null", *formats.names()))})
     return value
 
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, cast
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from mil.errors import ConfigError, FeatureError
 from mil.slide_names import FEATURE_ENDINGS, slide_id
+
+if TYPE_CHECKING:  # options are checked by the names of the layouts, without torch
+    from torch import Tensor
 
 CONTAINERS = dict(
     zip(FEATURE_ENDINGS, ("hdf5", "hdf5", "pickles", "pickles", "arrays", "arrays", "zarrs"), strict=True)
@@ -112,8 +113,8 @@ class Slide:
         header: The header of the file.
     """
 
-    features: Tensor
-    coords: Tensor | None
+    features: "Tensor"
+    coords: "Tensor | None"
     header: Header
 
 
@@ -134,18 +135,23 @@ class Format(Protocol):
     def header(self, path: Path, content: Any, reading: Reading) -> Header:
         """Return the header of the file."""
 
-    def features(self, path: Path, content: Any, header: Header, reading: Reading, rows: slice) -> Tensor:
+    def features(self, path: Path, content: Any, header: Header, reading: Reading, rows: slice) -> "Tensor":
         """Return the features `(m, d)` of some tiles of the slide, `header` being its header."""
 
-    def coords(self, path: Path, content: Any, header: Header, reading: Reading) -> Tensor | None:
+    def coords(self, path: Path, content: Any, header: Header, reading: Reading) -> "Tensor | None":
         """Return the coordinates `(n, 2)` of all tiles; None where they are not known."""
 
 
 @cache
 def formats() -> dict[str, Format]:
     """Return every layout of this package by name: `trident` is the module `read_trident`."""
-    modules = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    return {name.removeprefix("read_"): cast(Format, importlib.import_module(f"{__name__}.{name}")) for name in modules}
+    return {name: cast(Format, importlib.import_module(f"{__name__}.read_{name}")) for name in names()}
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Return the names of the layouts, without importing them."""
+    return tuple(sorted(module.name.removeprefix("read_") for module in pkgutil.iter_modules(__path__)))
 
 
 @cache
@@ -191,8 +197,8 @@ def examine(path: Path, reading: Reading = DETECTED) -> tuple[str, Header]:
         FeatureError: No layout fits, several fit, the requested one does not fit, or the file cannot be read.
         ConfigError: There is no such layout.
     """
-    if reading.layout is not None and reading.layout not in formats():
-        raise ConfigError(f"data.layout={reading.layout}, expected one of {', '.join(formats())}")
+    if reading.layout is not None and reading.layout not in names():
+        raise ConfigError(f"data.layout={reading.layout}, expected one of {', '.join(names())}")
     with opened(path) as content:
         layout = _matching_layout(path, content, reading.layout)
         return layout, formats()[layout].header(path, content, reading)
@@ -211,7 +217,7 @@ def read(path: Path, layout: str, header: Header, reading: Reading = DETECTED) -
         return Slide(features, producer.coords(path, content, current, reading), header)
 
 
-def read_rows(path: Path, layout: str, header: Header, reading: Reading, runs: Sequence[slice]) -> list[Tensor]:
+def read_rows(path: Path, layout: str, header: Header, reading: Reading, runs: Sequence[slice]) -> "list[Tensor]":
     """Return the features `(m, d)` of runs of tiles; others are not held in memory where the container allows it.
 
     Raises:
@@ -225,7 +231,7 @@ def read_rows(path: Path, layout: str, header: Header, reading: Reading, runs: S
         return [formats()[layout].features(path, content, header, reading, run) for run in runs]
 
 
-def read_coords(path: Path, layout: str, header: Header, reading: Reading) -> Tensor | None:
+def read_coords(path: Path, layout: str, header: Header, reading: Reading) -> "Tensor | None":
     """Return the coordinates `(n, 2)` of all tiles; None where they are not known.
 
     Raises:
