@@ -26,6 +26,7 @@ class DeepSets(MILModel):
     paper: ClassVar[str] = "Zaheer 2017"
     cost: ClassVar[str] = "n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
 
     def __init__(
         self,

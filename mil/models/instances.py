@@ -35,6 +35,7 @@ class InstanceMIL(MILModel):
     paper: ClassVar[str] = "Mammadov 2025"
     cost: ClassVar[str] = "n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
 
     def __init__(self, in_dim: int, out_dim: int, by: str = "auto") -> None:
         """`by` is the aggregation: mean, max, mix, auto, lnp or attention."""

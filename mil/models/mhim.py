@@ -95,6 +95,10 @@ class MHIM(MILModel):
         for name, weight in self.inner.named_parameters():
             self.register_buffer(_teacher(name), weight.detach().clone())
 
+    def reads_in_pieces(self) -> bool:
+        """Return whether the inner model does."""
+        return self.inner.reads_in_pieces()
+
     def forward(self, bags: Bags) -> Output:
         """Return the inner model's output, in training for the tiles that are not hidden.
 

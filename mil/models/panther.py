@@ -33,6 +33,7 @@ class Panther(MILModel):
     paper: ClassVar[str] = "Song 2024"
     cost: ClassVar[str] = "n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
     tiles_to_fit: ClassVar[int] = 50_000
     not_federated: ClassVar[str] = "its prototypes are fitted to tiles, which no hospital sends"
 

@@ -25,6 +25,7 @@ class SiMLP(MILModel):
     paper: ClassVar[str] = "Li 2025"
     cost: ClassVar[str] = "n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
 
     def __init__(
         self, in_dim: int, out_dim: int, hidden_dim: int = 512, layers: int = 1, dropout: float = 0.25

@@ -33,6 +33,7 @@ class Subspaces(MILModel):
     paper: ClassVar[str] = "Luo 2025"
     cost: ClassVar[str] = "n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
 
     def __init__(
         self,
