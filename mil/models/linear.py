@@ -26,6 +26,7 @@ class Linear(MILModel):
     paper: ClassVar[str] = "Hoerl 1970"
     cost: ClassVar[str] = "n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
     solved: ClassVar[bool] = True
     not_federated: ClassVar[str] = "its penalty is chosen with the patients of all hospitals in one place"
 
