@@ -68,6 +68,8 @@ def refuse_alone(config: RunConfig) -> None:
     kind = build.class_of(config.model)
     if reason := getattr(kind, "not_federated", ""):
         raise ConfigError(f"model {config.model.target.rpartition('.')[2]} cannot be trained over hospitals: {reason}")
+    if config.model.options.pretrained is not None or config.model.options.trunk_lr is not None:
+        raise ConfigError("model.pretrained and model.trunk_lr are of mil train, hospitals start from fresh weights")
 
 
 class FederatedRun:

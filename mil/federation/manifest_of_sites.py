@@ -45,7 +45,7 @@ def federated_manifest(
     widths = build.sizes(config, run.encoder.dim, setup.endpoint)
     return Manifest(
         tool=config.tool,
-        model=manifests.part(bare, widths | config.model.options.keywords()),
+        model=manifests.part(bare, widths | config.model.options.arguments()),
         endpoint=manifests.endpoint_part(setup.endpoint, config.tool.endpoint.options.keywords()),
         covariates=_clinical(setup, training),
         fitted=fitted,

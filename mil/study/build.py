@@ -149,7 +149,13 @@ def endpoint(config: RunConfig) -> Endpoint:
 
 def model(config: RunConfig, in_dim: int, out_dim: int) -> MILModel:
     """Return the chosen model with fresh weights."""
-    return cast(MILModel, make(config.model, in_dim=in_dim, out_dim=out_dim))
+    return cast(MILModel, make(_bare(config), in_dim=in_dim, out_dim=out_dim))
+
+
+def _bare(config: RunConfig) -> Component[Options]:
+    """Return the model's class and arguments, without how its weights start."""
+    options = Options.model_validate(config.model.options.arguments())
+    return Component[Options](target=config.model.target, options=options)
 
 
 def covariates(config: RunConfig) -> Covariates | None:
@@ -173,7 +179,7 @@ def sizes(config: RunConfig, in_dim: int, endpoint: Endpoint) -> dict[str, objec
 
 def network(config: RunConfig, in_dim: int, endpoint: Endpoint) -> MILModel:
     """Return the chosen model for an endpoint with fresh weights, joined with the tool's covariates if it has some."""
-    inner = cast(MILModel, make(config.model, **sizes(config, in_dim, endpoint)))
+    inner = cast(MILModel, make(_bare(config), **sizes(config, in_dim, endpoint)))
     inputs, table = config.tool.covariates, covariates(config)
     if inputs is None or table is None:
         return inner
@@ -184,7 +190,7 @@ def network(config: RunConfig, in_dim: int, endpoint: Endpoint) -> MILModel:
 def _embedding_width(config: RunConfig, in_dim: int, endpoint: Endpoint) -> int:
     """Return the width of the bag embedding, measured on one tile: models have no common name for it."""
     with torch.random.fork_rng(devices=()), torch.device("cpu"), torch.no_grad():
-        model = cast(MILModel, make(config.model, **sizes(config, in_dim, endpoint))).eval()
+        model = cast(MILModel, make(_bare(config), **sizes(config, in_dim, endpoint))).eval()
         output: Output = model(Bags(torch.zeros(1, in_dim), (1,), torch.zeros(1, 2)))
     return output.embedding.shape[1]
 

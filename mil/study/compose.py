@@ -22,7 +22,7 @@ from mil.config import choices, conf_dir, groups, nearest, roots
 from mil.errors import ConfigError
 from mil.study import trusted_classes
 from mil.study.component import TARGET
-from mil.study.run_config import RunConfig
+from mil.study.run_config import ModelOptions, RunConfig
 from mil.yaml_files import read_yaml
 
 _PATHS = ("data.cohort", "data.slides", "data.features", "split.file", "hydra.run.dir", "hydra.sweep.dir")
@@ -146,6 +146,8 @@ def _refuse_unknown_argument(key: str, values: Mapping[str, object]) -> None:
     node: Any = values
     for place, name in enumerate(names):
         if not isinstance(node, Mapping):
+            return
+        if names[:place] == ["model"] and name in ModelOptions.model_fields:
             return
         if TARGET in node and not name.startswith("_"):
             takes = parameters(str(node[TARGET]), ".".join(names[:place]))

@@ -76,6 +76,13 @@ def _precision(value: object) -> object:
     )
 
 
+def _factor(value: object) -> object:
+    """Check `model.trunk_lr`."""
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1):
+        return value
+    raise PydanticCustomError("factor", "null or a number from 0 to 1")
+
+
 def _fraction_of_batches(value: object) -> object:
     """Check `trainer.limit_train_batches`: without a batch nothing is trained."""
     if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
@@ -126,6 +133,22 @@ class TrainerOptions(Options):
     strategy: Annotated[Any, BeforeValidator(_single)] = "auto"
     limit_train_batches: Annotated[Any, BeforeValidator(_fraction_of_batches)] = 1.0
     limit_val_batches: int | float | None = None
+
+
+class ModelOptions(Options):
+    """How weights start, besides the arguments of a model's constructor.
+
+    Attributes:
+        pretrained: A checkpoint whose weights training starts from; the layers that give the logits start anew.
+        trunk_lr: Factor of the learning rate of all other layers; 0 leaves them as they are, 1 treats all alike.
+    """
+
+    pretrained: str | None = None
+    trunk_lr: Annotated[Any, BeforeValidator(_factor)] = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {name: value for name, value in self.keywords().items() if name not in ModelOptions.model_fields}
 
 
 class EncoderOptions(Options):
@@ -214,7 +237,7 @@ class RunConfig(Config):
     figures: Flag = True
     parallel: Count = 1
     simulation: Component[Options]
-    model: Component[Options]
+    model: Component[ModelOptions]
     encoder: EncoderComponent
     data: DataConfig
     split: Component[SplitOptions]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.process import parent_process
+from pathlib import Path
 
 import lightning.pytorch as lightning
 import numpy as np
@@ -36,6 +37,7 @@ from mil.training.callbacks import Best, Last, Progress
 from mil.training.fitted_tiles import fit_tiles
 from mil.training.fold import Fold, predictions
 from mil.training.module import MILModule, feature_dtype
+from mil.training.pretrained import start_from
 from mil.training.record import Outcome, manifest
 from mil.training.saved_state import SavedState, SyncedFiles
 from mil.training.solve import solve
@@ -74,6 +76,8 @@ def fit(config: RunConfig, study: Study, split: Split, fold: Fold, workers: int 
     seed = config.seed + fold.number
     torch.manual_seed(seed)
     model = build.network(config, study.encoder.dim, fold.endpoint)
+    if saved is None and config.model.options.pretrained is not None:
+        start_from(model, Path(config.model.options.pretrained), study.encoder)
     if saved is None and model.tiles_to_fit:
         fit_tiles(model, fold.data["train"], seed)
     # none for features that stay in memory
@@ -112,6 +116,7 @@ def _trained(config: RunConfig, fold: Fold, model: MILModel, saved: SavedState |
     train, *survey = (loader(fold.data["train"].cast(dtype), order, readers) for order in orders)
     arguments = (model, fold.endpoint, build.optimizer(config), build.make(config.schedule), seed)
     module = WholeModule(*arguments, *survey) if survey else MILModule(*arguments)
+    module.trunk_lr = config.model.options.trunk_lr
     module.bag_names = fold.bags["train"]["bag"].tolist()
     selection = loader(fold.data.get("select", fold.data["train"]).cast(dtype), workers=readers)
     needs_memory = enough_for(

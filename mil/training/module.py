@@ -1,6 +1,6 @@
 """The Lightning module: training and validation steps, gradient clipping, optimizer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from mil.errors import TrainingError
 from mil.features.batches import Batch
 from mil.models.mil_model import MILModel
 from mil.tables import listed
+from mil.training.pretrained import groups
 
 Schedule = Callable[[int, int], float]
 _DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -45,6 +46,8 @@ class MILModule(LightningModule):
         super().__init__()
         self.model, self.endpoint = model, endpoint
         self.optimizer, self.schedule, self.seed = optimizer, schedule, seed
+        self.trunk_lr: float | None = None
+        """factor of the learning rate of all layers but heads, 0 freezes them; None treats all alike"""
         self.stepped = 0
         """steps that the model was told of"""
         self.seen: list[tuple[Tensor, Tensor]] = []
@@ -147,7 +150,10 @@ class MILModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule, one factor per step."""
-        optimizer = self.optimizer(self.model.parameters())
+        weights: Iterable[Any] = self.model.parameters()
+        if self.trunk_lr is not None:
+            weights = list(groups(self.model, self.trunk_lr, float(self.optimizer.keywords["lr"])))
+        optimizer = self.optimizer(weights)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = LambdaLR(optimizer, lambda step: self.schedule(step, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

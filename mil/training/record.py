@@ -52,7 +52,7 @@ def manifest(
     widths = build.sizes(config, study.encoder.dim, fold.endpoint)
     return Manifest(
         tool=config.tool,
-        model=manifests.part(bare, widths | config.model.options.keywords()),
+        model=manifests.part(bare, widths | config.model.options.arguments()),
         endpoint=manifests.endpoint_part(fold.endpoint, config.tool.endpoint.options.keywords()),
         covariates=_clinical(fold, model),
         fitted=fitted,
