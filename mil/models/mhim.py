@@ -43,11 +43,11 @@ class MHIM(MILModel):
     so that training can go on.
 
     Departures: the teacher is not initialised by a model that was trained before; the hidden shares are constant in
-    place of falling along a cosine; the student, not the teacher, is what is kept.
+    place of falling along a cosine; the student, not the teacher, is what is kept. Time grows as the inner model's.
     """
 
     paper: ClassVar[str] = "Tang 2023"
-    cost: ClassVar[str] = "n times that of the inner model's"
+    cost: ClassVar[str] = "n"
     in_blocks: ClassVar[bool] = True
     not_federated: ClassVar[str] = "its teacher follows the weights of single steps, which hospitals do not share"
 

@@ -25,7 +25,7 @@ class SetTransformer(MILModel):
     """
 
     paper: ClassVar[str] = "Lee 2019"
-    cost: ClassVar[str] = "n m, m inducing points"
+    cost: ClassVar[str] = "n m, m points"
     in_blocks: ClassVar[bool] = True
 
     def __init__(
