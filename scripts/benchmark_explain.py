@@ -1,27 +1,38 @@
 """Which explanations can be believed: method by model and endpoint, on simulated cohorts and on colon nuclei.
 
-usage: scripts/benchmark_explain [--cohorts regional diffuse sparse crc_nuclei] [--models NAME ...] [--work DIR]
-                                 [--data DIR] [--out FILE]
+usage: scripts/benchmark_explain [--cohorts regional diffuse sparse crc_nuclei] [--endpoints KIND ...]
+                                 [--models NAME ...] [--seeds 0 1 2] [--work DIR] [--data DIR] [--until HH:MM]
+                                 [--out FILE]
        scripts/benchmark_explain --time
 
-A simulated cohort has 160 patients with 200 tiles each, 64 wide, at contrast 2, of whom 110 train and 50 are reported;
-crc_nuclei has 60 patients with 165 nuclei each in five folds, every patient reported by the fold that did not train on
-it, and the truth for every nucleus. Models are trained in one and the same way: Adam at 1e-3, weight decay 1e-3, 25
-epochs, batches of 16 bags, embeddings 64 wide. Maps are measured on at most 25 reported patients of a cell, see
-`mil.explain.measure_faithfulness`. Results are stored in the work folder; a cell that is there is not computed again.
+A simulated cohort has 120 patients with 48 tiles each, 64 wide, at contrast 4, of whom 90 train and 30 are reported;
+crc_nuclei has 60 patients with 165 nuclei each in three folds, every patient reported by the fold that did not train
+on it, and the truth for every nucleus. Models are trained in one and the same way: Adam at 2e-3, weight decay 1e-3, 10
+epochs, batches of 16 bags, embeddings 64 wide. Maps are measured on the first 8 reported patients of whom some tiles
+tell and some do not (5 for models that are no weighted mean of tiles), of crc_nuclei on 4 of each fold. All seeds share
+cohort and patients; a seed draws the weights, the order of training and what methods draw. Shapley values of 4 orders,
+integrated gradients at 16 points, gains in steps of 10%: coarser than the defaults of `mil explain`.
+
+A cell takes one to twenty seconds of one core. Cells are stored in the work folder and not computed again; a process
+that is stopped, or that ends at `--until`, has lost nothing. The page is of all cells that are stored.
 
 `--time` explains and predicts one bag of 100,000 tiles by the default method and prints the ratio and the peak memory.
 """
 
 import argparse
+import importlib
+import inspect
 import os
 import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 
+import explanation_tables as tables
 import numpy as np
 import pandas as pd
 import torch
@@ -29,35 +40,43 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
+from mil import config as conf
 from mil.bags import Bags
 from mil.endpoints.classification import Binary
 from mil.endpoints.endpoint import Endpoint
+from mil.errors import ConfigError
+from mil.explain.coalitions import Coalitions
 from mil.explain.explained_model import ExplainedModel
-from mil.explain.measure_faithfulness import FaithfulnessMeter, TrueTiles, discriminant
-from mil.explain.methods import MethodOptions, scorers
+from mil.explain.measure_faithfulness import discriminant
+from mil.explain.methods import MethodOptions, integrated_gradients, scorers
 from mil.features.store import FeatureStore
-from mil.files import read_json, write
-from mil.models.mil_model import MILModel
-from mil.report.sections.explanations import Faithfulness
+from mil.files import write
+from mil.models.mil_model import MILModel, Output
 from mil.runs.faithfulness_run import phenotypes_of, telling_tiles
 from mil.simulation.simulated_cohort import cached
-from mil.stats.estimate import Estimate
+from mil.stats import auroc
 from mil.study import build
 from mil.study.compose import compose
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = Path(os.environ.get("MIL_REAL_DATA", "real_data"))
 SIGNALS = ("regional", "diffuse", "sparse")
-ENDPOINTS = {"binary": "msi-crc", "hrd": "hrd-breast", "survival": "surv-crc", "number": "regression"}
-"""Tools whose endpoint and simulated target are taken."""
-MODELS = {
-    "binary": ("abmil_gated", "additive", "max", "transformer"),
-    "hrd": ("abmil_gated",),
-    "survival": ("abmil_gated",),
-    "number": ("abmil_gated",),
+NUCLEI = "crc_nuclei"
+ENDPOINTS = {
+    "binary": "1",
+    "multiclass": "1",
+    "multilabel": "first",
+    "ordinal": ">= 3",
+    "survival": "log hazard",
+    "competing_risks": "event",
+    "regression": "score",
 }
-SIZES = {"embed_dim": 64, "attention_dim": 32, "hidden_dim": 64, "heads": 4}
-TRAINED, MEASURED, FOLDS, EPOCHS, BATCH = 110, 25, 5, 25, 16
+"""Tools whose endpoint and simulated target are taken, and the output whose maps are measured."""
+SIZES = {"embed_dim": 64, "attention_dim": 32, "hidden_dim": 64, "query_dim": 32, "heads": 4, "landmarks": 16}
+"""Arguments of models that have them; `heads` of those that read tiles together."""
+TRAINED, FOLDS, EPOCHS, BATCH, RATE = 90, 3, 10, 16, 2e-3
+MEASURED, SLOW, OF_FOLD = 8, 5, 4
+STEPS, ORDERS, NEIGHBOURS, PERMUTATIONS, POINTS = 10, 2, 8, 4, 16
 TIMED = 100_000
 
 
@@ -65,110 +84,184 @@ TIMED = 100_000
 class Data:
     """Bags in memory with targets, and which tiles tell."""
 
-    bags: Sequence[Tensor]
+    bags: Sequence[Bags]
     target: Tensor
     telling: Sequence[NDArray[np.bool_]]
     roles: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]
     """trained and reported patients of each fold"""
+    most: int
+    """patients of each fold whose maps are measured"""
+
+    def measured(self, fold: int) -> list[int]:
+        """Return the reported patients of a fold whose maps are measured."""
+        defined = [int(row) for row in self.roles[fold][1] if 0 < self.telling[row].sum() < len(self.telling[row])]
+        return defined[: self.most]
 
 
 def main() -> int:
-    """Run the cells and print the tables."""
+    """Compute the cells that are missing and print the tables."""
     options = _options()
     if options.time:
         print(_timed())
         return 0
-    rows = [row for cohort in options.cohorts for row in _rows(cohort, options)]
-    table = _table(rows)
+    torch.set_num_threads(1)
+    integrated_gradients.STEPS = (POINTS,)
+    for cell in _cells(options):
+        path = options.work / f"{cell.name}.json"
+        if path.is_file():
+            continue
+        if options.until is not None and datetime.now().strftime("%H:%M") >= options.until:
+            break
+        start = time.perf_counter()
+        computed = _computed(cell, options)
+        write(path, computed.model_dump_json())
+        print(f"{cell.name}: {computed.score}, {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+    paths = sorted(options.work.glob("*.json"))
+    text = tables.page([tables.Cell.model_validate_json(path.read_text(encoding="utf-8")) for path in paths], _grid())
     if options.out is not None:
-        write(options.out, table)
-    print(table)
+        write(options.out, text)
+    print(text)
     return 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--cohorts", nargs="*", default=[*SIGNALS, "crc_nuclei"], choices=[*SIGNALS, "crc_nuclei"])
-    names = [*dict.fromkeys(name for models in MODELS.values() for name in models)]
-    parser.add_argument("--models", nargs="*", default=names, choices=names)
+    models = conf.choices("model")
+    parser.add_argument("--cohorts", nargs="*", default=[*SIGNALS, NUCLEI], choices=[*SIGNALS, NUCLEI])
+    parser.add_argument("--endpoints", nargs="*", default=list(ENDPOINTS), choices=list(ENDPOINTS))
+    parser.add_argument("--models", nargs="*", default=models, choices=models)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmark_explain")
     parser.add_argument("--data", type=Path, default=REAL_DATA, help="folder of real data; default: $MIL_REAL_DATA")
-    parser.add_argument("--out", type=Path, help="Markdown file for the table")
+    parser.add_argument("--until", help="begin no cell after this time of day, such as 14:00")
+    parser.add_argument("--out", type=Path, help="Markdown file for the tables")
     parser.add_argument("--time", action="store_true", help="time the default method on a large bag instead")
     return parser.parse_args()
 
 
+def _grid() -> int:
+    """Return the number of models on a cohort for an endpoint: simulated cohorts have all endpoints, nuclei one."""
+    models = conf.choices("model")
+    placeless = sum(not build.create_model(name, 8, 1).reads_places() for name in models)
+    return len(models) * len(ENDPOINTS) * len(SIGNALS) + placeless
+
+
 @dataclass(frozen=True)
-class Row:
-    """A cell of the table: one model on one cohort."""
+class Place:
+    """A cell of the table: one model on one cohort with one seed."""
 
     cohort: str
     endpoint: str
     model: str
-    score: str
-    measured: Faithfulness
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return "--".join((self.cohort, self.endpoint, self.model, str(self.seed)))
 
 
-def _rows(cohort: str, options: argparse.Namespace) -> Iterator[Row]:
-    kinds = ("binary",) if cohort == "crc_nuclei" else tuple(ENDPOINTS)
-    for kind in kinds:
-        models = MODELS[kind][:2] if cohort == "crc_nuclei" else MODELS[kind]
-        for model in (name for name in models if name in options.models):
-            path = options.work / f"{cohort}--{kind}--{model}.json"
-            if not path.is_file():
-                score, measured = _cell(cohort, kind, model, options)
-                write(path, f'{{"score": "{score}", "measured": {measured.model_dump_json()}}}\n')
-            stored = read_json(path)
-            measured = Faithfulness.model_validate(stored["measured"])
-            print(f"{cohort} {kind} {model}: {stored['score']}", file=sys.stderr, flush=True)
-            yield Row(cohort, kind, model, stored["score"], measured)
+def _cells(options: argparse.Namespace) -> Iterator[Place]:
+    """Yield the cells, one seed after the other, so that a process that stops early has complete tables."""
+    for seed in options.seeds:
+        for kind in options.endpoints:
+            for cohort in options.cohorts:
+                for model in options.models if cohort != NUCLEI or kind == "binary" else ():
+                    yield Place(cohort, kind, model, seed)
 
 
-def _cell(cohort: str, kind: str, name: str, options: argparse.Namespace) -> tuple[str, Faithfulness]:
-    config = compose([f"tool={ENDPOINTS[kind]}", f"model={name}"])
-    data = _crc(options.data) if cohort == "crc_nuclei" else _simulated(cohort, kind, options.work)
-    meter, scores = FaithfulnessMeter(list(scorers().values()), MethodOptions(permutations=16)), list[float]()
-    most = MEASURED if cohort != "crc_nuclei" else len(data.bags)
+def _computed(cell: Place, options: argparse.Namespace) -> tables.Cell:
+    data = _nuclei(options.data) if cell.cohort == NUCLEI else _simulated(cell.cohort, cell.endpoint, options.work)
+    config, wanted = compose([f"tool={cell.endpoint}", f"model={cell.model}"]), ENDPOINTS[cell.endpoint]
+    scores, measures, oracles = list[float](), list[dict[str, tuple[float, float]]](), list[float]()
     for fold, (train, report) in enumerate(data.roles):
-        endpoint: Endpoint = Binary() if cohort == "crc_nuclei" else build.endpoint(config)
+        endpoint: Endpoint = Binary() if cell.cohort == NUCLEI else build.endpoint(config)
         endpoint.fit(data.target[train])
-        options_of = {key: value for key, value in SIZES.items() if key in _accepted(config.model.target)}
-        network = build.create_model(name, data.bags[0].shape[1], endpoint.out_dim, **options_of)
-        _train(network, endpoint, data, train, fold)
-        logits = _logits(network, data, train)
-        endpoint.finish(logits, data.target[train])
+        torch.manual_seed(1000 * cell.seed + fold)
+        network = build.create_model(
+            cell.model, data.bags[0].features.shape[1], endpoint.out_dim, **_sizes(config.model.target)
+        )
+        if network.reads_places() and data.bags[0].coords is None:
+            return tables.Cell(**vars(cell), metric=endpoint.metric, output=wanted, reason="needs places")
+        _train(network, endpoint, data, train)
+        endpoint.finish(_logits(network, data, train), data.target[train])
         scores.append(float(endpoint.score(_logits(network, data, report), data.target[report])[endpoint.metric]))
-        tiles = torch.cat([data.bags[row] for row in train])
+        tiles = torch.cat([data.bags[row].features for row in train])
         model = ExplainedModel(network.eval(), endpoint, tiles.mean(0))
+        names = [each.name for each in model.outputs]
+        at = 0 if cell.cohort == NUCLEI else names.index(wanted)
         direction = discriminant(tiles, np.concatenate([data.telling[row] for row in train]))
-        for row in report[: max(1, most // len(data.roles))]:
-            bag, output = data.bags[row], model.outputs[0].name
-            oracle = {output: (bag.double() @ direction).numpy()}
-            truth = TrueTiles(telling={output: data.telling[row]}, oracle=oracle)
-            meter.add(model, f"{fold}-{row}", Bags(bag, (len(bag),)), truth)
-    section = meter.section()
-    first = model.outputs[0].name
-    return f"{endpoint.metric} {np.mean(scores):.2f}", Faithfulness(
-        maps=tuple(each for each in section.maps if each.output == first)
+        for row in data.measured(fold)[: MEASURED if network.tile_terms(data.bags[0]) is not None else SLOW]:
+            measures.append(_measured(model, at, data.bags[row], data.telling[row], cell.seed))
+            oracles.append(float(auroc((data.bags[row].features.double() @ direction).numpy(), data.telling[row])))
+    maps = {
+        method: tables.Map(
+            telling=tuple(patient[method][0] for patient in measures),
+            gain=tuple(patient[method][1] for patient in measures),
+        )
+        for method in measures[0]
+    }
+    return tables.Cell(
+        **vars(cell),
+        metric=endpoint.metric,
+        score=float(np.mean(scores)),
+        output=names[at],
+        unit=model.outputs[at].unit,
+        maps=maps,
+        oracle=tuple(oracles),
     )
 
 
-def _accepted(target: str) -> set[str]:
-    import importlib
-    import inspect
+def _measured(
+    model: ExplainedModel, at: int, bag: Bags, telling: NDArray[np.bool_], seed: int
+) -> dict[str, tuple[float, float]]:
+    """Return each method's AUROC against the tiles that tell, and its gain over random orders, for one output."""
+    coalitions, complete, values = Coalitions(model, bag), model(bag)[0, at], dict[str, tuple[float, float]]()
+    towards = float(torch.sign(complete - coalitions.empty[0, at]))
+    generator = torch.Generator().manual_seed(seed)
+    noise = [torch.rand(len(telling), generator=generator) for _ in range(ORDERS)]
+    random = float(np.mean([_gain(coalitions, each, at) for each in noise]))
+    for name, scorer in scorers().items():
+        for group in (0, NEIGHBOURS) if name == "single" and bag.coords is not None else (0,):
+            try:
+                scored = scorer.score(model, bag, MethodOptions(group=group, permutations=PERMUTATIONS, seed=seed))
+            except ConfigError:
+                continue
+            gain = _gain(coalitions, scored.scores[:, at], at) - random
+            area = float(auroc(scored.scores[:, at].numpy(), telling))
+            values[f"{name}, {group} neighbours" if group else name] = (
+                area,
+                gain if scorer.METHOD.signed else towards * gain,
+            )
+    return values
 
+
+def _gain(coalitions: Coalitions, scores: Tensor, at: int) -> float:
+    """Return the mean distance between the most and the least relevant first, over steps of 10% of the tiles."""
+    counts = np.unique(np.round(np.linspace(0, len(scores), STEPS + 1)).astype(int))[1:-1].tolist()
+    order = torch.argsort(scores, descending=True, stable=True)
+    return float((coalitions.firsts(order, counts) - coalitions.firsts(order.flip(0), counts))[:, at].mean())
+
+
+def _sizes(target: str) -> dict[str, int]:
+    """Return the arguments that make a model small."""
     module, _, name = target.rpartition(".")
-    return set(inspect.signature(getattr(importlib.import_module(module), name).__init__).parameters)
+    accepted = set(inspect.signature(getattr(importlib.import_module(module), name).__init__).parameters)
+    sizes = {key: value for key, value in SIZES.items() if key in accepted}
+    if name in ("ABMIL", "AEM"):
+        sizes.pop("heads")  # of several heads the choice itself says how many
+    if name == "Regions":
+        sizes["heads"] = 4
+    return sizes
 
 
-def _train(network: MILModel, endpoint: Endpoint, data: Data, train: NDArray[np.intp], seed: int) -> None:
-    torch.manual_seed(seed)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-3)
+def _train(network: MILModel, endpoint: Endpoint, data: Data, train: NDArray[np.intp]) -> None:
+    optimizer = torch.optim.Adam(network.parameters(), lr=RATE, weight_decay=1e-3)
     network.train()
     for _ in range(EPOCHS):
         for rows in torch.split(torch.from_numpy(train)[torch.randperm(len(train))], BATCH):
             optimizer.zero_grad()
-            loss = network.loss(network(Bags.pack([data.bags[row] for row in rows])), data.target[rows], endpoint)
+            loss = network.loss(network(Bags.concat(data.bags[row] for row in rows)), data.target[rows], endpoint)
             torch.autograd.backward(loss)
             optimizer.step()
     network.eval()
@@ -176,24 +269,30 @@ def _train(network: MILModel, endpoint: Endpoint, data: Data, train: NDArray[np.
 
 def _logits(network: MILModel, data: Data, rows: NDArray[np.intp]) -> Tensor:
     with torch.inference_mode():
-        return torch.cat([network(Bags(data.bags[row], (len(data.bags[row]),))).logits for row in rows]).clone()
+        output: Output = network(Bags.concat(data.bags[row] for row in rows))
+        return output.logits.clone()
 
 
+@cache
 def _simulated(signal: str, kind: str, work: Path) -> Data:
-    words = ["patients=160", "tiles=200", "width=64", "slides=1", "contrast=2", f"signal={signal}", "clinical={}"]
-    config = compose([f"tool={ENDPOINTS[kind]}", *(f"simulation.{word}" for word in words)])
+    words = ["patients=120", "tiles=48", "width=64", "slides=1", "contrast=4", f"signal={signal}", "clinical={}"]
+    config = compose([f"tool={kind}", *(f"simulation.{word}" for word in words)])
     folder = cached(build.simulation(config), work / "cohorts")
     table = pd.read_csv(folder / "cohort.csv", dtype=str)
     endpoint, store = build.endpoint(config), FeatureStore(folder / "features")
-    output = endpoint.explained()[0].name
     store.encoders = ()
-    bags = [store.read(slide).features.float() for slide in table["slide"]]
-    telling = [telling_tiles(output, phenotypes_of(folder, slide)) for slide in table["slide"]]
+    bags = []
+    for slide in table["slide"]:
+        read = store.read(slide)
+        bags.append(Bags(read.features.float(), (len(read.features),), read.coords))
+    telling = [telling_tiles(ENDPOINTS[kind], phenotypes_of(folder, slide)) for slide in table["slide"]]
     rows = np.arange(len(bags))
-    return Data(bags, endpoint.encode(table.set_index("patient")), telling, [(rows[:TRAINED], rows[TRAINED:])])
+    target = endpoint.encode(table.set_index("patient"))
+    return Data(bags, target, telling, [(rows[:TRAINED], rows[TRAINED:])], MEASURED)
 
 
-def _crc(folder: Path) -> Data:
+@cache
+def _nuclei(folder: Path) -> Data:
     source = folder / "crc_nuclei_mil" / "main_60"
     stored, bags = np.load(source / "features_efflite0_1280.npz"), pd.read_csv(source / "bags.csv")
     owner = stored["bag_id"]
@@ -201,33 +300,8 @@ def _crc(folder: Path) -> Data:
     telling = [stored["instance_label"][owner == bag] == 1 for bag in bags["bag_id"]]
     label = bags["label"].to_numpy()
     roles = list(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(label, label))
-    return Data(features, torch.from_numpy(label).float(), telling, roles)
-
-
-def _table(rows: Sequence[Row]) -> str:
-    """Return two tables with a row for each model on each cohort: AUROC against the true tiles, and the gain."""
-    parts = []
-    for title, name in (("AUROC of the map against the true tiles", "telling"), ("Gain over a random order", "srg")):
-        heads = ("data", "endpoint", "model", "its score", "n", *scorers(), *(["oracle"] if name == "telling" else []))
-        lines = [f"{title}, mean over n patients (95% interval):", "", f"| {' | '.join(heads)} |"]
-        lines.append(f"|{' --- |' * len(heads)}")
-        for row in rows:
-            maps = {each.method: each for each in row.measured.maps}
-            values = [getattr(maps[method], name) if method in maps else None for method in scorers()]
-            if name == "telling":
-                values.append(next(iter(maps.values())).telling_oracle)
-            n = max(value.counts["n"] for value in values if value is not None)
-            cells = (row.cohort, row.endpoint, row.model, row.score, str(n), *map(_shown, values))
-            lines.append(f"| {' | '.join(cells)} |")
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts) + "\n"
-
-
-def _shown(estimate: Estimate | None) -> str:
-    if estimate is None or estimate.value is None:
-        return "–"
-    interval = "" if estimate.low is None or estimate.high is None else f" ({estimate.low:.2f} to {estimate.high:.2f})"
-    return f"{estimate.value:.2f}{interval}"
+    single = [Bags(tiles, (len(tiles),)) for tiles in features]
+    return Data(single, torch.from_numpy(label).float(), telling, roles, OF_FOLD)
 
 
 def _timed() -> str:

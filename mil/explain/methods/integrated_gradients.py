@@ -20,7 +20,7 @@ METHOD = Method(
     sentence="What this tile adds to the result while all tiles change step by step from an average tile to what they "
     "are. The scores of all tiles add up to the result.",
 )
-STEPS = (8, 32, 128)
+STEPS: tuple[int, ...] = (8, 32, 128)
 """Points on the line, more only where the sum of the scores misses the result."""
 _MISSED = 0.01
 """Share of the result by which the sum may miss it before more points are taken."""

@@ -8,6 +8,8 @@ from mil.report.sections.explanations import Faithfulness, MapFaithfulness
 
 ALIKE = 0.5
 """Rank correlation with the map of re-initialised weights from which a map shows the tissue more than the model."""
+FEW = 10
+"""Patients below whom a gain is not general, whatever its interval says."""
 CHANCE = 0.5
 """AUROC of a map that knows nothing of the tiles that truly tell."""
 
@@ -33,6 +35,9 @@ def belief(measured: MapFaithfulness) -> Belief:
     if gain.low <= 0:
         sentence = "Not shown: its order of tiles is no better than chance."
         return Belief(sentence=sentence, numbers=numbers, believable=False)
+    if (patients := gain.counts.get("n", 0)) < FEW:
+        sentence = f"Perhaps, as to where: the result rested on the marked tiles of the {patients} patients measured."
+        return Belief(sentence=sentence, numbers=numbers)
     sentence = "Yes, as to where: the prediction rests on the tiles that it marks."
     return Belief(sentence=sentence, numbers=numbers, believable=True)
 

@@ -25,7 +25,7 @@ class Verdict(StrEnum):
     UNDECIDED = "no answer"
     WITHHELD = "withheld"
     OPEN = "not judged"
-    RIGHT = "as the truth"
+    RIGHT = "agrees with the truth"
 
     @property
     def place(self) -> int:

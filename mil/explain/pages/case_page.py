@@ -38,6 +38,10 @@ TELLING = ("#ffd400", "#00a06b", "#ff7f0e", "#7b2f77", "#17becf", "#c2185b", "#2
 SCALE_BARS = (20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05)
 """Lengths of scale bars in millimetres; the longest that takes at most a third of the width is drawn."""
 PLACELESS = "The feature files hold no coordinates: there is no map, and tiles are listed by their number."
+LIMITS = (
+    "The map shows which tiles move the model's number. It cannot show that the call is right, and pale tiles are not "
+    "normal tissue: they move the number little."
+)
 OPENSEADRAGON = "vendor/openseadragon-6.1.1.min.js"
 AS_MISSED = (Verdict.MISSED, Verdict.FALSE, Verdict.WRONG, Verdict.EVENT_LOW, Verdict.FREE_HIGH)
 """Verdicts that are to be looked at before all others."""
@@ -119,6 +123,7 @@ def case_page(case: Case, back: str = "") -> str:
             lists={"for": _rows(highest, case, first), "against": _rows(lowest, case, first)},
             pictures=any(scan.tiles for scan in case.scans.values()),
             missed=AS_MISSED,
+            limits=LIMITS,
             data=script_json(page_data(case, listed)),
             scripts=[Markup(script) for script in scripts],
             policy=policy(scripts, outside=zoom),

@@ -54,6 +54,14 @@ def test_a_map_is_believed_for_what_was_measured(row: MapFaithfulness, start: st
     assert (row.srg.value is None) or "n 20" in said.numbers
 
 
+def test_few_patients_are_no_yes() -> None:
+    few = GOOD.model_copy(update={"counts": {"n": 2}})
+    assert belief(measured(few)).believable is None
+    assert belief(measured(few)).sentence.startswith("Perhaps, as to where: the result rested")
+    assert "2 patients measured" in belief(measured(few)).sentence
+    assert belief(measured(estimate(-0.3, -0.4, -0.2).model_copy(update={"counts": {"n": 2}}))).believable is False
+
+
 def test_each_method_and_output_has_a_sentence() -> None:
     assert set(beliefs(Faithfulness(maps=(measured(GOOD), measured(GOOD, output="MSS"))))) == {
         ("single", "MSI-H"),

@@ -48,7 +48,8 @@ def test_the_page_says_what_was_called_how_sure_and_whether_to_believe_the_map()
     for text in (
         "not MSI-H",
         "MSI-H is unlikely",
-        "probability of MSI-H 0.083",
+        "probability of MSI-H: 0.083",
+        "It cannot show that the call is right",
         "p below 0.2",
         "missed",
         "Yes, as to where",

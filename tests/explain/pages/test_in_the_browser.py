@@ -117,7 +117,7 @@ def test_the_index_sorts_and_filters(browser: Browser, folder: Path) -> None:
     browser.open(folder / "index.html")
     first = "document.querySelector('#cases tbody tr:not([hidden]) a').textContent"
     assert browser.run(first) in ("P1", HOSTILE)
-    choose(browser, "verdict", "as the truth")
+    choose(browser, "verdict", "agrees with the truth")
     assert browser.run(first) == "P2"
     assert text(browser, "shown") == "1 of 3 patients"
     choose(browser, "verdict", "")
