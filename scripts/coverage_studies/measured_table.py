@@ -10,6 +10,8 @@ from coverage_studies.simulated import DESIGNS
 
 Kind = Literal["coverage", "error", "mean"]
 TOLERANCE = 0.03
+FEW = 0.0138
+"""Monte-Carlo error of a coverage from fewer than 250 cohorts."""
 BY_HAND = "<!-- by hand -->"
 """Below this line the page is kept as it is."""
 NOMINAL: Mapping[str, tuple[Kind, float]] = {
@@ -123,7 +125,8 @@ def page(table: Cells, path: Path | None) -> str:
         "comparisons, 200 bootstrap resamples. Each cell is the measured rate ± its Monte-Carlo standard error, which",
         "says how many cohorts were drawn; `·` marks a size for which the report gives no interval or verdict.",
         "**Bold**: further than 0.03 from nominal on the unsafe side; *italics*: the safe side (intervals wider,",
-        "verdicts rarer than promised).",
+        "verdicts rarer than promised). Cells of fewer than 250 cohorts (error above 0.0138) are marked where they are",
+        "off by two errors more; they settle nothing finer.",
         "",
         *table.lines(),
         "",
@@ -145,7 +148,8 @@ def _cell(row: Row) -> str:
 def _side(row: Row) -> int:
     """Return 1 where a rate is off by more than the tolerance on the unsafe side, -1 on the safe side, else 0."""
     off = row.measured - row.nominal if row.kind == "error" or row.nominal < 0.5 else row.nominal - row.measured
-    return int(np.sign(off)) if abs(off) > TOLERANCE + 1e-9 else 0
+    noise = 2 * row.error if row.error > FEW else 0.0
+    return int(np.sign(off)) if abs(off) > TOLERANCE + noise + 1e-9 else 0
 
 
 def _notes(table: Cells) -> Iterator[str]:
