@@ -155,7 +155,7 @@ def test_single_tile_is_read(tmp_path: Path, trident: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "reason"), [((8,), "shape"), ((1, 5, 8), "batch axis"), ((2, 5, 8, 1), "shape"), ((5, 0), "one")]
+    ("shape", "reason"), [((2, 2, 2), "shape"), ((1, 5, 8), "batch axis"), ((2, 5, 8, 1), "shape"), ((5, 0), "one")]
 )
 def test_features_that_are_not_a_matrix_are_refused(tmp_path: Path, shape: tuple[int, ...], reason: str) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:

@@ -81,7 +81,8 @@ def test_features_with_foreign_attributes_match_no_layout(tmp_path: Path, on: st
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["features"] = np.ones((3, 4), "f4")
         file[on].attrs["magic"] = 1
-    with pytest.raises(FeatureError, match=r"no known layout \(clam, moozy, mussel, stamp, trident\): it holds 'features'"):
+    message = r"no known layout \(clam, moozy, mussel, stamp, trident\): it holds 'features'"
+    with pytest.raises(FeatureError, match=message):
         examine(tmp_path / "a.h5")
 
 
