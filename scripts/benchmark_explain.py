@@ -11,7 +11,7 @@ on it, and the truth for every nucleus. Models are trained in one and the same w
 epochs, batches of 16 bags, embeddings 64 wide, dropout 0.1. Maps are measured on the first 8 reported patients of whom
 some tiles tell and some do not (5 for models that are no weighted mean of tiles), of crc_nuclei on 4 of each fold.
 All seeds share cohort and patients; a seed draws the weights, the order of training and what methods draw. Shapley
-values of 4 orders, integrated gradients at 16 points, gains in steps of 10%: coarser than the defaults of `mil explain`.
+values of 4 orders, integrated gradients at 16 points and gains in steps of 10% are coarser than `mil explain` itself.
 
 A cell takes one to twenty seconds of one core. Cells are stored in the work folder and not computed again; a process
 that is stopped, or that ends at `--until`, has lost nothing. The page is of all cells that are stored.
