@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mil.api import predict as predict
     from mil.explain.explain_bags import explain as explain
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Predictor",
     "Run",

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+import mil
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 SKIPPED = {".git", "__pycache__", ".venv", "runs", "multirun", "demo", "build", "dist", "model_cards"}
 TEXT = {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".j2", ".cfg", ".json", ".csv", ""}
 
@@ -78,6 +81,9 @@ def test_commands_of_the_readme_are_executable(name: str) -> None:
 def test_version_licence_pythons_and_extras_are_the_same_wherever_they_are_stated() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
+    assert mil.__version__ == PROJECT["version"]
+    newest = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d{2}-\d{2}\n\n### What to do\n", CHANGELOG, re.MULTILINE)
+    assert newest[0] == PROJECT["version"], "the changelog says what to do about this version"
     assert citation["keywords"] == PROJECT["keywords"]
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
     tested = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]

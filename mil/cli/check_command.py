@@ -10,7 +10,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mil.cli.progress import bars
 from mil.errors import printable
 from mil.findings import Finding, raise_first_error
 from mil.splits.roles import ROLES
@@ -34,8 +33,7 @@ def check(config: RunConfig, deep: bool = False, as_json: bool = False, workers:
     """
     # the logger of "GPU available: ..."; importing Lightning sets the levels of its other loggers, not of this one
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    with bars() as advance:
-        result = check_study(config, deep, workers, advance)
+    result = check_study(config, deep, workers)
     numbers = facts(result)
     if as_json:
         _print_json(asdict(numbers), result.findings, result.unchecked)

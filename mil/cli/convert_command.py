@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mil.cli.progress import bars
 from mil.cohort.slide_resolutions import slide_mpps_in
 from mil.errors import ConfigError, printable
 from mil.features.formats import Header, Reading
@@ -38,8 +37,7 @@ def convert(
         slides = [slide for slide in slides if slide not in reasons]
         sys.stderr.writelines(f"skipped: {printable(reason)}\n" for reason in reasons.values())
         sys.stderr.write(f"skipped: {len(reasons)} of {len(store)} slides, which cannot be used\n" if reasons else "")
-    with bars() as advance:
-        packing = pack(store, out, slides, dtype, advance)
+    packing = pack(store, out, slides, dtype)
     lines = (*_summary(packing, out), *_understood(store.valid_headers(slides).values()), str(out))
     sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from mil.cli.report_place import say_where
 from mil.cli.zoo_commands import Key
 from mil.errors import ConfigError
 
@@ -216,9 +217,11 @@ def _refuse(options: list[str], reason: str) -> None:
 
 
 def _evaluate_run(folder: Path) -> None:
+    from mil.runs.describe import PAGE
     from mil.runs.evaluate import evaluate_run
 
     _print_report(evaluate_run(folder))
+    say_where(folder / PAGE)
 
 
 def _evaluate_checkpoint(
@@ -233,6 +236,7 @@ def _evaluate_checkpoint(
     on_bad: Literal["error", "skip"],
 ) -> None:
     from mil import checkpoint
+    from mil.runs.describe import PAGE
     from mil.runs.evaluate import RESAMPLES, evaluate_checkpoint
     from mil.zoo.policy import check_origin
 
@@ -243,6 +247,7 @@ def _evaluate_checkpoint(
     evaluated = evaluate_checkpoint(loaded, cohort, features, slides, out, resamples or RESAMPLES, on_bad)
     _print_report(evaluated.report)
     _print(f"withheld: {evaluated.report.about.withheld}", *_skipped_lines(evaluated), str(out))
+    say_where(out / PAGE)
     if attachment is not None:
         version = attachment.attach(folder, evaluated)
         _print(f"attached as external validation of {loaded.manifest.tool.name} {version}", str(folder))
@@ -282,11 +287,14 @@ def _evaluate_instability(
 
 
 def _evaluate_table(path: Path, columns: "PredictionColumns", out: Path | None, resamples: int | None) -> None:
+    from mil.runs.describe import PAGE
     from mil.runs.evaluate import RESAMPLES, evaluate_table
 
     evaluated = evaluate_table(path, columns, out, resamples or RESAMPLES)
     _print(*evaluated.notes)
     _print_report(evaluated.report)
+    if out is not None:
+        say_where(out / PAGE)
 
 
 def _print_report(report: "Report") -> None:

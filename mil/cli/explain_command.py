@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mil.cli.evaluate_command import OnBad, Slides
+from mil.cli.report_place import say_where
 from mil.cli.zoo_commands import Key
 from mil.errors import ConfigError
 
@@ -88,7 +89,9 @@ def explain(
         if out is not None:
             check_output_folder(out, [*places, scans], EXPLAIN)
         measured = MOST if measure is None else measure
-        typer.echo(str(explain_report(places[0], request, out, most, cases, choices, measure=measured)))
+        place = explain_report(places[0], request, out, most, cases, choices, measure=measured)
+        typer.echo(str(place))
+        say_where(place)
         return
     if features is None or out is None:
         raise ConfigError(f"{checkpoints[0]}: is no run, expected --features and --out with a checkpoint or a tool")

@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mil.cli.report_place import say_where
 from mil.config import choices, conf_dir, nearest
 from mil.errors import ConfigError
 from mil.federation.federation_job import export
@@ -16,6 +17,7 @@ from mil.federation.local_run import federate
 from mil.federation.startup_kit import prepare_kit
 from mil.report.page.words import named
 from mil.report.sections.federation import Federation
+from mil.runs.describe import PAGE
 from mil.study.compose import compose_run, in_one_line
 
 GROUP = "federation"
@@ -95,6 +97,7 @@ def _train(words: Sequence[str], config_dir: Path | None) -> None:
     composed = compose_run(others, config_dir)
     section = federate(composed.config, options, composed.folder)
     sys.stdout.writelines(f"{line}\n" for line in (*lines(section), composed.folder))
+    say_where(composed.folder / PAGE)
 
 
 def divided(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -6,12 +6,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from mil import __version__, interruption
-from mil.cli import plan_command, zoo_commands
+from mil.cli import plan_command, progress, zoo_commands
 from mil.cli.complete import group_or_value, groups_help
 from mil.cli.error_lines import TRACEBACK, one_line, unexpected
 from mil.cli.evaluate_command import OnBad, Slides, evaluate
@@ -56,7 +56,7 @@ def main() -> None:
     _limit_kernel_caches()
     _speak()
     try:
-        with interruption.listening():
+        with interruption.listening(), progress.shown():
             app()
     except Interrupted as stop:
         sys.stderr.write(f"mil: {stop.line}\n")
@@ -82,11 +82,17 @@ def _limit_kernel_caches() -> None:
 
 def _speak() -> None:
     """Progress and warnings go to stderr, results to stdout."""
-    handler = logging.StreamHandler()
+    handler = _Handler()
     handler.setFormatter(_Lines())
     log = logging.getLogger("mil")
     log.handlers = [handler]
     log.setLevel(logging.INFO)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    def emit(self, record: logging.LogRecord) -> None:
+        progress.clear()
+        super().emit(record)
 
 
 class _Lines(logging.Formatter):

@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from mil.cli.report_place import say_where
 from mil.config import conf_dir
 from mil.errors import ConfigError
 from mil.study.compose import compose_run, in_one_line, prepare, validated
@@ -97,7 +98,8 @@ def _job(node: DictConfig, options: Sequence[str]) -> float | None:
 def _print_result(folder: Path) -> None:
     """Print the metrics, and last the run folder."""
     from mil.report.report_files import read_report
-    from mil.runs.describe import REPORT, headline
+    from mil.runs.describe import PAGE, REPORT, headline
 
     report = read_report(folder / REPORT)
     sys.stdout.writelines(f"{line}\n" for line in (*headline(report), folder))
+    say_where(folder / PAGE)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mil.cli.report_place import say_where
+
 app = typer.Typer(name="zoo", help="Released tools: list, show, pull, push, sign, verify.", no_args_is_help=True)
 Registry = Annotated[
     str | None,
@@ -75,6 +77,7 @@ def compare(
     if out is not None:
         files.write(out, comparison_page(comparison))
         typer.echo(str(out))
+        say_where(out)
 
 
 @app.command()
@@ -181,6 +184,7 @@ def release(run: Path, version: str, out: Path, fold: int, note: str | None, dat
     Raises:
         MilError: The run cannot be released.
     """
+    from mil.cards import CARD_PAGE
     from mil.output_places import check_output_folder
     from mil.report.report_files import read_report
     from mil.runs.describe import REPORT
@@ -192,6 +196,7 @@ def release(run: Path, version: str, out: Path, fold: int, note: str | None, dat
     for line in gate_lines(read_report(place / REPORT).gates):
         typer.echo(line)
     typer.echo(str(place))
+    say_where(place / CARD_PAGE)
 
 
 def _described(name: str, version: str, folder: Path) -> list[str]:

@@ -25,6 +25,7 @@ from mil.inference.bad_slides import OnBad, naming_the_option, without_bad_slide
 from mil.inference.ensemble import same_tool
 from mil.inference.predict import cohort_of, expected_geometry, read_large
 from mil.models.mil_model import MILModel
+from mil.progress import counted
 
 IN_PIECES = frozenset({DEFAULT, "attention"})
 """Methods that read the tiles of a bag one after the other."""
@@ -105,7 +106,8 @@ def explain_patients(
     references = [reference_of(member, cohorts[0].dataset) for member in checkpoints]
     models = [explained_model(member, at) for member, at in zip(checkpoints, references, strict=True)]
     check_output(models[0], request.output)
-    for patient in cohorts[0].patients():
+    patients = cohorts[0].patients()
+    for patient in counted(patients, "explaining patients", len(patients)):
         members = [
             explain_patient(model, read, patient, scorers, request) for model, read in zip(models, cohorts, strict=True)
         ]

@@ -26,6 +26,7 @@ from mil.features.formats import Header
 from mil.features.packed import KINDS, MARK, NAMES, VERSION, Packed, as_bytes, digest, header_json
 from mil.features.resolutions import check_resolutions
 from mil.features.store import FeatureStore
+from mil.progress import advance
 from mil.tables import listed
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -104,7 +105,7 @@ def pack(
         raise FeatureError(f"{out} is there already, expected a new file")
     if store.folder.resolve() in out.resolve().parents:
         raise FeatureError(f"{out} lies in the folder that is packed, where it would be a slide: expected another")
-    report = progress or _no_progress
+    report = progress or advance
     plan = _make_plan(store, store.slides if slides is None else slides, dtype, report)
     partial = out.with_name(out.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
@@ -165,7 +166,7 @@ class _Job:
                 if slide not in self.done:
                     unsynced += self._write_slide(target, places, count - 1)
                     lines.append(json.dumps([slide, *self.done[slide]]) + "\n")
-                self.progress("packed", count, len(self.plan.slides))
+                self.progress("packing", count, len(self.plan.slides))
                 if unsynced >= _SYNC_BYTES or count == len(self.plan.slides):
                     _sync(target, journal, lines)
                     lines, unsynced = [], 0
@@ -212,7 +213,7 @@ class _Job:
         try:
             for count, slide in enumerate(self.plan.slides, 1):
                 packed.verify(slide)
-                self.progress("verified", count, len(self.plan.slides))
+                self.progress("reading back", count, len(self.plan.slides))
         except FeatureError:
             self.journal.unlink()
             raise
@@ -239,7 +240,7 @@ def _make_plan(store: FeatureStore, slides: Sequence[str], dtype: str | None, pr
 def _headers(store: FeatureStore, slides: Sequence[str], progress: Progress) -> dict[str, Header]:
     headers: dict[str, Header] = {}
     wrong: dict[str, FeatureError] = {}
-    read = store.headers(slides, progress=lambda done, total: progress("examined", done, total))
+    read = store.headers(slides, progress=lambda done, total: progress("reading headers", done, total))
     for slide, header in read.items():
         if isinstance(header, FeatureError):
             wrong[slide] = header
@@ -300,7 +301,3 @@ def _sync(target: BinaryIO, journal: TextIO, lines: list[str]) -> None:
     journal.writelines(lines)
     journal.flush()
     os.fsync(journal.fileno())
-
-
-def _no_progress(step: str, done: int, slides: int) -> None:
-    pass

@@ -4,6 +4,7 @@ import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from mil.features.retries import retried
 from mil.features.slide_files import listing
 from mil.features.survey import SECONDS, reading_of, survey
 from mil.findings import Checked, Finding
+from mil.progress import advance, counted
 
 _ROWS = {TILE: "tiles", "slide": "whole slides"}
 LARGE_BYTES = 2**29
@@ -131,7 +133,7 @@ class FeatureStore:
         Args:
             slides: Ids of the slides.
             workers: Number of processes.
-            progress: Called with the number of files read, and their total number.
+            progress: Called with the number of files read, and their total number; None: `mil.progress`.
 
         Raises:
             FeatureError: A slide is not in the store.
@@ -143,7 +145,8 @@ class FeatureStore:
             self._headers |= {slide: self._packed.header(slide) for slide in unread}
             unread = {}
         self._states |= {slide: state for slide, path in unread.items() if (state := _state(path)) is not None}
-        examination = survey(unread, self.reading, workers, progress, self.header_seconds, self.slide_mpps)
+        shown = progress or partial(advance, "reading headers")
+        examination = survey(unread, self.reading, workers, shown, self.header_seconds, self.slide_mpps)
         for slide, examined in examination.items():
             if isinstance(examined, FeatureError):
                 errors[slide] = examined
@@ -355,7 +358,9 @@ class FeatureStore:
 
     def unusable(self, slides: Iterable[str]) -> dict[str, str]:
         """Return, of slides that cannot be read, have no tiles or are not finite, why; every slide is read."""
-        return {slide: reason for slide in slides if (reason := self._error_of(slide))}
+        ids = list(slides)
+        reasons = {slide: self._error_of(slide) for slide in counted(ids, "reading features", len(ids))}
+        return {slide: reason for slide, reason in reasons.items() if reason}
 
     def _error_of(self, slide: str) -> str:
         try:

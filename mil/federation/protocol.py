@@ -32,6 +32,7 @@ from mil.federation.messages import FederationError, Message
 from mil.federation.shared_loss import MeanLoss, SharedLoss, shared_loss
 from mil.federation.targets import risk_sets_of
 from mil.models.mil_model import MILModel
+from mil.progress import advance
 from mil.study import build
 from mil.study.run_config import RunConfig
 
@@ -132,6 +133,7 @@ class Training:
             loss = self._exact_epoch() if self.exact else self._averaged_round()
             self._select(loss, time.monotonic() - started)
             self._save()
+            advance("training over sites", self.progress.epoch, self.epochs)
         return self.progress
 
     # gradients

@@ -35,6 +35,7 @@ from mil.inference.provenance import ORIGIN_FILE, origin
 from mil.inference.room import check_room
 from mil.memory import enough_for
 from mil.models.mil_model import MILModel, Output
+from mil.progress import counted
 from mil.slide_names import file_stem
 from mil.tables import csv_text, listed
 from mil.tile_rows import blocks
@@ -68,7 +69,7 @@ def outputs(
     small = [[Draw(bag)] for bag in range(len(dataset)) if not large[bag]]
     with torch.inference_mode():
         batches = iter(loader(dataset, small, workers))
-        for bag, in_pieces in enumerate(large):
+        for bag, in_pieces in counted(enumerate(large), "predicting", len(dataset)):
             with reading(), enough_for(partial(_described, dataset, bag)):
                 batch = read_large(model, dataset, bag, unlimited) if in_pieces else next(batches)
                 bags = batch.bags.to(place)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from mil.progress import counted
 from mil.report.evaluation import Evaluation
 from mil.report.metric_intervals import metric_intervals
 from mil.report.plausibility import find_warnings
@@ -40,7 +41,8 @@ def evaluate(evaluation: Evaluation, about: About | None = None, fitted: Iterabl
 
 
 def _sections(evaluation: Evaluation) -> Iterable[Section]:
-    for cls in section_classes():
+    classes = section_classes()
+    for cls in counted(classes, "computing the report", len(classes)):
         if cls.key not in evaluation.endpoint.sections_left_out:
             section = cls.compute(evaluation)
             if section is not None:

@@ -17,6 +17,7 @@ from mil.explain.faithfulness import Faithfulness
 from mil.explain.measure_faithfulness import FaithfulnessMeter, TrueTiles, discriminant
 from mil.explain.methods import scorers_of
 from mil.explain.reference_tile import reference_of
+from mil.progress import counted
 from mil.runs.run import Run
 from mil.runs.run_bags import bags_of_run
 from mil.runs.states import checkpoints_in
@@ -56,7 +57,8 @@ def run_faithfulness(run: Run, request: Request | None = None, most: int = MOST)
         cuts = call_cuts(loaded.endpoint, loaded.manifest.fitted)
         names = [output.name for output in model.outputs]
         oracle = None if source.truth is None else _Oracle(run, fold, source, loaded, names)
-        for row, patient in enumerate(cohort.bags["patient"]):
+        names_of_bags = list(cohort.bags["patient"])
+        for row, patient in counted(enumerate(names_of_bags), f"measuring maps of fold {fold}", len(names_of_bags)):
             bag = read_bag(cohort.dataset, row)
             truth = None if oracle is None else oracle.of(cohort, row, bag.features)
             meter.add(model, patient, bag, truth, cuts)

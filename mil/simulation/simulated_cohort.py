@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mil import files
 from mil.errors import ConfigError
+from mil.progress import counted
 from mil.simulation.clinical_variables import DEFAULT, ClinicalVariable, parse
 from mil.simulation.layouts import EXTENT, LAYOUTS, TABLES, require
 from mil.simulation.patients import Patients, enrol
@@ -151,7 +152,8 @@ def _write_cohort(simulation: Simulation, folder: Path) -> None:
     for name in ("features", "phenotypes"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     laboratory = _Laboratory(simulation)
-    shares = [laboratory.process(i, patients, folder) for i in range(simulation.patients)]
+    numbers = counted(range(simulation.patients), "simulating patients", simulation.patients)
+    shares = [laboratory.process(number, patients, folder) for number in numbers]
     _write_truth(simulation.target, patients, shares, folder)
     cohort = patients.clinic.loc[np.repeat(patients.clinic.index, patients.slides)]
     cohort.insert(1, "slide", [slide for i in patients.clinic.index for slide in _slides(patients, i)])

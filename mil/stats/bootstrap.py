@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mil.progress import advance
+
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
 Score = Callable[[Tensor, Tensor, Floats | None], Mapping[str, Floats]]
@@ -54,6 +56,7 @@ def draws(folds: Sequence[Fold], resamples: int, seed: int) -> Iterator[list[Flo
     for start in range(0, resamples, rows):
         drawn = _multiplicities(generator, strata, min(rows, resamples - start))
         yield [drawn[:, place] for place in places]
+        advance("resampling", min(start + rows, resamples), resamples)
 
 
 def _population(folds: Sequence[Fold]) -> tuple[list[Places], list[Places]]:

@@ -9,7 +9,7 @@ from mil.findings import Checked, Finding, attempt, raise_first_error
 from mil.splits.folds import Split, Strategy
 from mil.study import build, content_findings
 from mil.study.copied_files import copies_of
-from mil.study.reader import Advance, StudyReader, no_progress
+from mil.study.reader import StudyReader
 from mil.study.rehearsal import check_model
 from mil.study.run_config import RunConfig
 from mil.study.source import StudySource, source_of
@@ -114,19 +114,18 @@ class StudyCheck:
         return [finding for finding in self.findings if finding.severity == "error"]
 
 
-def check_study(config: RunConfig, deep: bool = False, workers: int = 2, advance: Advance = no_progress) -> StudyCheck:
+def check_study(config: RunConfig, deep: bool = False, workers: int = 2) -> StudyCheck:
     """Run every stage, whatever the others found.
 
     Args:
         config: The whole configuration.
         deep: Also read the features themselves.
         workers: Processes that read files.
-        advance: Is called with the progress of each step.
 
     Raises:
         ConfigError: Options that cannot be, before anything is read.
     """
-    reader = StudyReader(source_of(config), deep, workers, advance)
+    reader = StudyReader(source_of(config), deep, workers)
     results = [*reader.stages(), ("model", check_model(config, reader))]
     split = _split(config, reader)
     results.append(("split", split))

@@ -1,6 +1,6 @@
 """Reads a cohort, its features and its labels stage by stage; a stage that fails does not stop independent ones."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property, partial
 
 import pandas as pd
@@ -16,6 +16,7 @@ from mil.features.formats import Header
 from mil.features.geometry import Expected, common_geometry
 from mil.features.store import FeatureStore
 from mil.findings import MOST_NAMED, Checked, Finding, attempt, severity_where
+from mil.progress import advance
 from mil.study import content_findings, encoder_findings, file_findings
 from mil.study.content_findings import Content
 from mil.study.flow import FlowStep, flow_of
@@ -23,13 +24,6 @@ from mil.study.label_findings import of_labels
 from mil.study.source import StudySource
 from mil.study.study import Labels, Study
 from mil.study.time_findings import of_times
-
-Advance = Callable[[str, int, int], None]
-"""Called with the name of a step, how many files it has read, and of how many."""
-
-
-def no_progress(step: str, done: int, total: int) -> None:
-    """Show nothing."""
 
 
 class StudyReader:
@@ -39,21 +33,17 @@ class StudyReader:
     depend on each other in this order; one that lacks what it needs has no value and no findings (`Checked.untried`).
     """
 
-    def __init__(
-        self, source: StudySource, read_contents: bool = False, workers: int = 2, advance: Advance = no_progress
-    ) -> None:
+    def __init__(self, source: StudySource, read_contents: bool = False, workers: int = 2) -> None:
         """Prepare to read.
 
         Args:
             source: The files, and what the user says of them.
             read_contents: Whether `contents` reads the features; otherwise only headers are looked at.
             workers: Processes that read files.
-            advance: Is called with the progress of each step.
         """
         self.source = source
         self.read_contents = read_contents
         self.workers = workers
-        self.advance = advance
 
     def stages(self) -> Iterator[tuple[str, Checked[object]]]:
         """Run the stages one after another and yield each with its name."""
@@ -121,7 +111,7 @@ class StudyReader:
             mentioned = rows if self.rows.value is None else self.rows.value
             findings += file_findings.without_slides(store.slides, set(mentioned["slide"]), store.folder)
         present = [slide for slide in slides if slide in store]
-        read = store.headers(present, self.workers, lambda done, total: self.advance("headers", done, total))
+        read = store.headers(present, self.workers, partial(advance, "reading headers"))
         headers = {slide: header for slide, header in read.items() if not isinstance(header, FeatureError)}
         severity = severity_where(self.source.on_bad_bag)
         findings += [*file_findings.unreadable(read, severity), *file_findings.empty(headers, severity)]
@@ -139,9 +129,7 @@ class StudyReader:
             return Checked({})
         if store is None or not headers:
             return Checked(None)
-        contents = content_findings.contents(
-            store, list(headers), self.workers, lambda done, total: self.advance("contents", done, total)
-        )
+        contents = content_findings.contents(store, list(headers), self.workers, partial(advance, "reading features"))
         severity = severity_where(self.source.on_bad_bag)
         return Checked(contents, tuple(content_findings.problems(contents, severity)))
 

@@ -1,7 +1,6 @@
 """Callbacks of the trainer: the best weights, the state to resume from, and one log line per epoch."""
 
 import logging
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,10 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from torch import Tensor
 
 from mil import interruption
+from mil.progress import advance
 from mil.training.saved_state import TrainerState
 
 logger = logging.getLogger(__name__)
-_REDRAWN = 0.1
-"""Seconds for which a line that counts batches stays."""
-_CLEARED = "\r\x1b[K"
-"""Moves a terminal's cursor to the begin of the line and empties it."""
 
 
 class Best(Callback):
@@ -89,12 +85,12 @@ class Last(Checkpoint):
 
 
 class Progress(Callback):
-    """Log loss, scores and duration of each epoch; in a terminal a line that is replaced counts its batches."""
+    """Log loss, scores and duration of each epoch, and report the batches to `mil.progress`."""
 
-    def __init__(self, shown: bool = False) -> None:
-        """Count batches on stderr, where the epochs' lines go, if `shown`."""
+    def __init__(self, shown: bool = True) -> None:
+        """Report batches if `shown`."""
         self.shown = shown
-        self.start = self.drawn = 0.0
+        self.start = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -103,27 +99,25 @@ class Progress(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Replace the line, a few times a second."""
-        if self.shown and time.monotonic() - self.drawn > _REDRAWN:
-            self.drawn = time.monotonic()
-            epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
-            line = f"epoch {epoch} of {epochs}: batch {batch_idx + 1} of {trainer.num_training_batches}"
-            sys.stderr.write(f"{_CLEARED}{line}")
-            sys.stderr.flush()
+        """Report how many batches of all epochs are done; early stopping may leave some out."""
+        batches = int(trainer.num_training_batches)
+        self._report(trainer.current_epoch * batches + batch_idx + 1, (trainer.max_epochs or 1) * batches)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write one line with the values that were logged."""
-        self._clear()
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "epoch"}
         values = "  ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items()))
         seconds = time.monotonic() - self.start
         logger.info("epoch %d of %s  %s  %.1f s", trainer.current_epoch + 1, trainer.max_epochs, values, seconds)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave an empty line to the message."""
-        self._clear()
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report that nothing is left."""
+        self._report(1, 1)
 
-    def _clear(self) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Report that nothing is left, before the message is printed."""
+        self._report(1, 1)
+
+    def _report(self, done: int, total: int) -> None:
         if self.shown:
-            sys.stderr.write(_CLEARED)
-            sys.stderr.flush()
+            advance("training", done, total)

@@ -2,12 +2,10 @@
 
 import logging
 import shutil
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing.process import parent_process
 from pathlib import Path
 
 import lightning.pytorch as lightning
@@ -153,8 +151,8 @@ def _trainer(config: RunConfig, fold: Fold, best: Best, last: Last, accumulate: 
     callbacks = [build.make(callback) for callback in config.callbacks.values()]
     options = config.trainer.options
     is_theirs = any(isinstance(callback, ProgressBar) for callback in callbacks)  # of the user's options
-    # several folds at a time would write over each other's line; without a terminal there are the log's lines
-    shown = options.enable_progress_bar and not is_theirs and sys.stderr.isatty() and parent_process() is None
+    # folds in processes of their own draw nothing: `mil.progress` reports to who listens in this process
+    shown = options.enable_progress_bar and not is_theirs
     # Lightning 2.6.6 calls what torch 2.13 deprecates; no user can mend that
     warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated", module="lightning")
     # what Lightning warns of when an epoch is continued does not apply: the order of batches goes on where it was

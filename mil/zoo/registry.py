@@ -21,6 +21,7 @@ from mil import checkpoint, files
 from mil.config import nearest
 from mil.errors import CheckpointError, ConfigError
 from mil.manifest import Manifest, parsed
+from mil.progress import counted
 from mil.study import build
 from mil.zoo import signing
 from mil.zoo.policy import check_origin
@@ -133,7 +134,7 @@ def pull(address: str, name: str, out: Path | None = None, key: Path | None = No
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = place.with_name(f".{place.name}.{uuid4().hex}")
     try:
-        for file, digest in manifest.files.items():
+        for file, digest in counted(manifest.files.items(), f"downloading {tool}", len(manifest.files)):
             blob = _cached_file(source, f"{root}/{file}", digest)
             (draft / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(blob, draft / file)

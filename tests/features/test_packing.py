@@ -203,5 +203,7 @@ def test_second_packing_into_the_same_file_is_refused(tmp_path: Path, folder: Pa
 def test_progress_is_reported_for_every_slide_and_step(tmp_path: Path, folder: Path) -> None:
     steps: list[tuple[str, int, int]] = []
     done = pack(FeatureStore(folder), tmp_path / "a.h5", progress=lambda *step: steps.append(step))
-    assert steps == [(step, count, 6) for step in ("examined", "packed", "verified") for count in range(1, 7)]
+    assert steps == [
+        (step, count, 6) for step in ("reading headers", "packing", "reading back") for count in range(1, 7)
+    ]
     assert isinstance(done, Packing)

@@ -56,7 +56,7 @@ def killed(out, moment):
     return os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 
 pack(folder / "whole.h5")
-reference, line_count, rng = (folder / "whole.h5").read_bytes(), lines, random.Random(0)
+reference, line_count, rng = (folder / "whole.h5").read_bytes(), lines, random.Random(2)
 for number in range(8):
     lines, out = 0, folder / f"{number}.h5"
     ends = [killed(out, rng.randrange(1, line_count)) for _ in range(2)]
@@ -79,7 +79,7 @@ def interrupted_packing(source: Path, out: Path, after: int, monkeypatch: pytest
     """Stop a packing after `after` written slides and return the partial folder that it leaves."""
 
     def progress(step: str, done: int, total: int) -> None:
-        if (step, done) == ("packed", after + 1):
+        if (step, done) == ("packing", after + 1):
             raise StopError
 
     with monkeypatch.context() as patch:

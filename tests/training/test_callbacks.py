@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mil import progress
 from mil.study import build
 from mil.study.compose import compose
 from mil.training import callbacks
@@ -73,22 +74,25 @@ def test_training_stops_early_only_if_the_select_loss_rises() -> None:
     assert epochs_trained(falling[::-1], early_stopping()) == 1 + patience
 
 
-def test_the_line_of_a_terminal_counts_from_one_and_is_gone_before_the_line_of_the_epoch(
+def test_batches_of_all_epochs_are_counted_and_the_end_is_reported() -> None:
+    steps: list[tuple[str, int, int]] = []
+    with progress.listening(lambda *step: steps.append(step)):
+        epochs_trained([1.0, 2.0], Progress())
+        assert steps == [("training", 1, 2), ("training", 2, 2), ("training", 1, 1)]
+        steps.clear()
+        epochs_trained([1.0], Progress(shown=False))
+    assert steps == []
+
+
+def test_epochs_have_a_line_each_and_a_pipe_gets_nothing_else(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(callbacks, "_REDRAWN", -1.0)
     # The handlers that other tests have left at the loggers above would write each line again.
     monkeypatch.setattr(callbacks.logger, "handlers", [logging.StreamHandler(sys.stderr)])
     monkeypatch.setattr(callbacks.logger, "propagate", False)
     monkeypatch.setattr(callbacks.logger, "level", logging.INFO)
-    epochs_trained([1.0, 2.0], Progress(shown=True))
-    empty = "\r\x1b[K"
+    epochs_trained([1.0, 2.0], Progress())
     first, second, last = capsys.readouterr().err.split("\n")
-    assert first.startswith(f"{empty}epoch 1 of 2: batch 1 of 1{empty}epoch 1 of 2  select_loss 1.0000")
-    assert second.startswith(f"{empty}epoch 2 of 2: batch 1 of 1{empty}epoch 2 of 2  select_loss 2.0000")
+    assert first.startswith("epoch 1 of 2  select_loss 1.0000")
+    assert second.startswith("epoch 2 of 2  select_loss 2.0000")
     assert last == ""
-
-
-def test_without_a_terminal_there_are_lines_of_epochs_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    epochs_trained([1.0], Progress())
-    assert "\x1b" not in capsys.readouterr().err

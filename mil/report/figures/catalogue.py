@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from mil.progress import counted
 from mil.report.evaluation import Evaluation
 from mil.report.figures.learning_curve import learning_curve
 from mil.report.figures.style import save, styled
@@ -26,7 +27,8 @@ def draw(evaluation: Evaluation, report: Report, folder: Path) -> list[Path]:
 
 def _drawn(evaluation: Evaluation, report: Report, folder: Path, prefix: str = "") -> list[Path]:
     paths = list[Path]()
-    for section in report.ordered_sections():
+    sections = report.ordered_sections()
+    for section in counted(sections, "drawing figures", len(sections)):
         for drawing in section.drawings(evaluation, report):
             if drawing.figure is not None:
                 paths += save(drawing.figure, folder, f"{prefix}{drawing.name}")
