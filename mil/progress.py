@@ -1,7 +1,7 @@
 """How far long work has come: library code counts its steps, and whoever listens shows them.
 
 Nobody listens by default, so that a notebook, a pipe and a test see nothing; the command line listens where its
-standard error is a terminal (`mil.cli.progress`).
+standard error is a terminal (`mil.cli.progress_bar`).
 """
 
 import os

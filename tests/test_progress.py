@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mil import progress
-from mil.cli import progress as progress_bar
-from mil.cli.progress import Bar, line
+from mil.cli import progress_bar
+from mil.cli.progress_bar import Bar, line
 from tests.conftest import SMALL, TINY, Mil
 
 SIMULATION = [word for word in TINY if word.startswith("simulation.")]
@@ -43,7 +43,7 @@ def test_a_bar_is_drawn_after_a_second_and_taken_away(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("mil.cli.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("mil.cli.progress_bar.time.monotonic", lambda: now)
     bar = Bar()
     for now, done in ((0.0, 0), (0.9, 9), (1.0, 10), (1.05, 11), (2.0, 20)):  # noqa: B007
         bar("packing", done, 40)
@@ -77,10 +77,10 @@ def test_commands_report_their_steps(mil: Mil, tmp_path: Path, crc_run: Path, mo
     assert {"reading headers", "reading features"} <= during("check", *given, "--deep", *SMALL)
     assert {"reading headers", "packing", "reading back"} <= during("convert", features, packed)
     assert "predicting" in during("predict", checkpoint, "--features", features, "--out", tmp_path / "scores.csv")
-    words = ("--features", features, "--out", tmp_path / "explained")
-    assert "explaining patients" in during("explain", checkpoint, *words)
-    words = ("--cohort", cohort / "cohort.csv", "--features", features, "--out", tmp_path / "evaluated")
-    evaluated = during("evaluate", checkpoint, *words, "--resamples", 50)
+    given = ["--features", str(features), "--out"]
+    assert "explaining patients" in during("explain", checkpoint, *given, tmp_path / "explained")
+    given = ["--cohort", f"{cohort}/cohort.csv", *given]
+    evaluated = during("evaluate", checkpoint, *given, tmp_path / "evaluated", "--resamples", 50)
     assert {"predicting", "computing the report", "drawing figures", "resampling"} <= evaluated
 
 
@@ -96,7 +96,9 @@ class Recorder(Bar):
         self.steps.setdefault(step, []).append(done)
 
 
-COMMAND = "import mil.cli.progress as bar; bar.AFTER = -1.0; bar._REDRAWN = -1.0; from mil.cli.main import main; main()"
+COMMAND = (
+    "import mil.cli.progress_bar as bar; bar.AFTER = -1.0; bar._REDRAWN = -1.0; from mil.cli.main import main; main()"
+)
 
 
 def test_a_pipe_gets_no_bar_and_no_colour_and_a_terminal_does(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from mil import __version__, interruption
-from mil.cli import plan_command, progress, zoo_commands
+from mil.cli import plan_command, progress_bar, zoo_commands
 from mil.cli.complete import group_or_value, groups_help
 from mil.cli.error_lines import TRACEBACK, one_line, unexpected
 from mil.cli.evaluate_command import OnBad, Slides, evaluate
@@ -56,7 +56,7 @@ def main() -> None:
     _limit_kernel_caches()
     _speak()
     try:
-        with interruption.listening(), progress.shown():
+        with interruption.listening(), progress_bar.shown():
             app()
     except Interrupted as stop:
         sys.stderr.write(f"mil: {stop.line}\n")
@@ -91,7 +91,7 @@ def _speak() -> None:
 
 class _Handler(logging.StreamHandler[TextIO]):
     def emit(self, record: logging.LogRecord) -> None:
-        progress.clear()
+        progress_bar.clear()
         super().emit(record)
 
 

@@ -56,7 +56,7 @@ def killed(out, moment):
     return os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 
 pack(folder / "whole.h5")
-reference, line_count, rng = (folder / "whole.h5").read_bytes(), lines, random.Random(2)
+reference, line_count, rng = (folder / "whole.h5").read_bytes(), lines, random.Random(1)
 for number in range(8):
     lines, out = 0, folder / f"{number}.h5"
     ends = [killed(out, rng.randrange(1, line_count)) for _ in range(2)]
@@ -171,7 +171,7 @@ def test_foreign_journal_is_refused(tmp_path: Path, folder: Path, begun: str) ->
 
 def test_source_changed_during_packing_is_refused(tmp_path: Path, folder: Path) -> None:
     def progress(step: str, done: int, total: int) -> None:
-        if (step, done) == ("packed", 3):
+        if (step, done) == ("packing", 3):
             write_clam(folder / "e.h5", 2 * random_features(16, dtype="float32").astype("f4"))
 
     with pytest.raises(FeatureError, match=r"e\.h5 has changed while it was in use"):
