@@ -27,6 +27,9 @@ ROOT = Path(__file__).parents[1]
 CATEGORIES = ("workflow", "biomarker", "outcome", "response")
 """Categories of the tools that are released; examples have other ones."""
 OPTIONS = ("split=holdout", "split.report=0.4", "trainer.enable_progress_bar=false", "data.workers=0")
+FEDERATED = {"pcr-tnbc": ("trainer.max_epochs=60", "optimizer.lr=2e-3", "federation.together=true")}
+"""Tools that `mil federate` trains over the centres of their simulated cohort, with their options. A step holds ten
+patients of each centre or more, so that an epoch has few steps."""
 EXPLAINED = ("--most", "6", "--measure", "24", "--format", "csv")
 """Options of the explanation from which the maps in report and card are drawn."""
 SMALL = {"embed_dim": 128, "attention_dim": 64}
@@ -97,12 +100,10 @@ def build(tool: str, job: Build) -> float:
             if folder.is_dir() and folder not in (run, cache):
                 shutil.rmtree(folder)
         begun = (run / "config.yaml").is_file()
-        words = (
-            ["--resume", run]
-            if begun
-            else [f"tool={tool}", *OPTIONS, *job.small[tool], *job.words, f"hydra.run.dir={run}"]
-        )
-        _mil(job.work / tool, cache, "train", *words)
+        options = (*OPTIONS, *job.small[tool], *FEDERATED.get(tool, ()), *job.words)
+        fresh = (f"tool={tool}", *options, f"hydra.run.dir={run}")
+        words: tuple[str | Path, ...] = ("--resume", run) if begun else fresh
+        _mil(job.work / tool, cache, "federate" if tool in FEDERATED else "train", *words)
     if not (run / "explain" / "explain.json").is_file():
         _mil(job.work / tool, cache, "explain", run, *EXPLAINED)
     if (job.out / tool).is_dir() and _version(job.out / tool) == job.version:

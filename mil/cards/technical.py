@@ -120,11 +120,27 @@ def model(facts: Facts) -> CardBlock:
             short_digest(weights) if weights else not_examined("the folder is not sealed yet"),
             f"{MANIFEST}files",
         ),
-        Field("Federated learning", "none: all training patients were in one place"),
+        _federated(facts),
     ]
     figures = training_figures(facts)
     subsections = [Subsection("Course of the training", figures=figures)] if figures else []
     return CardBlock(9, "Model and training", fields, subsections)
+
+
+def _federated(facts: Facts) -> Field:
+    record = (facts.manifest.training.model_extra or {}).get("federation")
+    if not isinstance(record, Mapping):
+        return Field("Federated learning", "none: all training patients were in one place")
+    sites = record["sites"]
+    amounts = ", ".join(f"{site} {roles['train']}" for site, roles in sites.items())
+    masked = "masked" if record["secure"] else "not masked"
+    budget = record.get("epsilon")
+    private = "no noise was added" if budget is None else f"epsilon {budget:.2f} at delta {record['delta']:g}"
+    text = (
+        f"{record['algorithm']}, over {len(sites)} sites (training patients: {amounts}); sums were {masked}, each "
+        f"number rests on {record['minimum']} patients or more; {private}"
+    )
+    return Field("Federated learning", text, f"{MANIFEST}training.federation")
 
 
 def _uncalibrated(facts: Facts) -> str:

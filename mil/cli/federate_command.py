@@ -13,7 +13,7 @@ from mil.errors import ConfigError
 from mil.federation.federation_job import export
 from mil.federation.federation_options import FederationOptions
 from mil.federation.job_site import SiteFile, rehearsed
-from mil.federation.local_run import federate
+from mil.federation.local_run import federate, resume
 from mil.federation.startup_kit import prepare_kit
 from mil.report.page.words import named
 from mil.report.sections.federation import Federation
@@ -98,6 +98,17 @@ def _train(words: Sequence[str], config_dir: Path | None) -> None:
     section = federate(composed.config, options, composed.folder)
     sys.stdout.writelines(f"{line}\n" for line in (*lines(section), composed.folder))
     say_where(composed.folder / PAGE)
+
+
+def go_on(folder: Path, words: Sequence[str]) -> None:
+    """Continue a federation that was stopped or killed.
+
+    Raises:
+        MilError: The folder holds none, or options are given, which it already has.
+    """
+    if words:
+        raise ConfigError(f"--resume {folder}: takes the options of that run, found {words[0]}, expected none")
+    sys.stdout.writelines(f"{line}\n" for line in (*lines(resume(folder)), folder))
 
 
 def divided(words: Sequence[str]) -> tuple[list[str], list[str]]:

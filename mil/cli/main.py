@@ -199,6 +199,7 @@ def simulate(
 def federate(
     words: Words = None,
     config_dir: ConfigDir = None,
+    resume: Annotated[Path | None, typer.Option(help="continue the federation in this run folder")] = None,
 ) -> None:
     """Train over several sites without moving a patient; without federation.sites over the simulated centres.
 
@@ -208,9 +209,12 @@ def federate(
 
     mil federate site KIT lets a startup kit take part: data.cohort, data.features, out, minimum, secure, times, job.
     """
-    from mil.cli.federate_command import start
+    from mil.cli import federate_command
 
-    start(words or (), config_dir)
+    if resume is not None:
+        federate_command.go_on(resume, words or ())
+    else:
+        federate_command.start(words or (), config_dir)
 
 
 @app.command(context_settings=PASS_ON)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pydantic import JsonValue
@@ -21,7 +22,7 @@ from mil.federation.fold_setup import FoldSetup, fit_setup
 from mil.federation.manifest_of_sites import federated_manifest
 from mil.federation.messages import Message
 from mil.federation.privacy_budget import budget, check_noise
-from mil.federation.protocol import SUMMING, Training, check_descriptions, session_of
+from mil.federation.protocol import SUMMING, Progress, Training, check_descriptions, session_of
 from mil.federation.same_options import options_digest
 from mil.federation.shared_state import StateQuestions, finish_endpoint, fit_state
 from mil.federation.synthesis import synthesis, unlike_sites
@@ -34,10 +35,11 @@ from mil.stats.estimate import Estimate
 from mil.study import build
 from mil.study.compose import read_config, write_config
 from mil.study.run_config import RunConfig
+from mil.tables import csv_text
 
 logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
-OPTIONS, STATE = "federation_options.json", "state"
+OPTIONS, STATE, LOG = "federation_options.json", "state", "log/version_0/metrics.csv"
 SOMEWHERE = "at the sites"
 """What the coordinator's configuration says in place of files that it has never seen."""
 
@@ -51,12 +53,14 @@ class TrainedFold:
         weights: The best ones, `(parameters,)`.
         fitted: What was fitted together afterwards.
         manifest: Of the checkpoint.
+        log: Losses by epoch, as Lightning's CSV logger writes them.
     """
 
     setup: FoldSetup
     weights: Floats
     fitted: FittedState
     manifest: Manifest
+    log: str
 
 
 def refuse_alone(config: RunConfig) -> None:
@@ -92,7 +96,7 @@ class FederatedRun:
         """
         refuse_alone(config)
         self.options, self.engine, self.given_encoder, self.folder = options, engine, encoder, folder
-        self.config = config
+        self.config, self.stated = config, options
         sessions = [session for path in sorted((folder / STATE).glob("*.pt")) if (session := session_of(path))]
         self.coordinator = Coordinator(engine, options)
         if sessions:
@@ -125,6 +129,7 @@ class FederatedRun:
             if not free:
                 raise ConfigError(f"{self.folder} is in use by another coordinator, expected a folder of its own")
             self.join()
+            record_begin(self.config, self.stated, self.folder, self.simulated)
             trained = [self.train_fold(fold) for fold in self._folds()]
             for fold in trained:
                 self._finish(fold)
@@ -198,7 +203,7 @@ class FederatedRun:
         fitted = fit_state(questions, self.config.tool, totals)
         spent = budget(self.options, training.steps, progress.released)
         manifest = federated_manifest(self, setup, training, fitted, totals, spent)
-        return TrainedFold(setup, weights, fitted, manifest)
+        return TrainedFold(setup, weights, fitted, manifest, loss_table(progress))
 
     def _finish(self, fold: TrainedFold) -> None:
         """Let every site write the checkpoint and its own patients' predictions."""
@@ -249,10 +254,9 @@ class FederatedRun:
             load_vector(model, fold.weights)
             checkpoint.save(place / "checkpoint", model.eval(), fold.manifest)
             files.write(place / "predictions.csv", header)
+            files.write(place / LOG, fold.log)
         files.write(self.folder / "predictions.csv", header)
         files.write(self.folder / FILE, section.model_dump_json(indent=2) + "\n")
-        files.write(self.folder / OPTIONS, self.options.model_dump_json(indent=2) + "\n")
-        write_config(self.folder / CONFIG, without_files(self.config, self.simulated))
         describe_run(self.folder)
 
     @property
@@ -292,6 +296,20 @@ def sentences(options: FederationOptions, sites: int, record: Mapping[str, JsonV
             "and metrics are outside this promise."
         )
     return lines
+
+
+def loss_table(progress: Progress) -> str:
+    """Return the losses by epoch as a table; with noise there is none of training patients."""
+    rows = zip(progress.train_loss, progress.select_loss, strict=True)
+    table = pd.DataFrame(rows, columns=["train_loss", "select_loss"])
+    table.insert(0, "epoch", np.linspace(0, progress.epoch, len(table) + 1)[1:].round().astype(int))
+    return csv_text(table.dropna(axis=1, how="all"))
+
+
+def record_begin(config: RunConfig, options: FederationOptions, folder: Path, simulated: bool) -> None:
+    """Write the options with which a federation has begun, from which it can be resumed."""
+    files.write(folder / OPTIONS, options.model_dump_json(indent=2) + "\n")
+    write_config(folder / CONFIG, without_files(config, simulated))
 
 
 def check_same_run(config: RunConfig, options: FederationOptions, folder: Path) -> None:

@@ -46,6 +46,7 @@ class FederationOptions(Config):
             patients of a step are drawn at random, and the report states epsilon.
         delta: Of the differential privacy that noise and clipping give.
         leave_one_site_out: Whether each site in turn is the test of a model of the others.
+        together: Whether the run folder also holds the predictions of all sites; simulated patients only.
     """
 
     sites: Annotated[list[str], BeforeValidator(_listed)] = Field(default_factory=list)
@@ -69,6 +70,7 @@ class FederationOptions(Config):
     noise: Positive | None = None
     delta: Positive = 1e-5
     leave_one_site_out: Flag = False
+    together: Flag = False
 
     @classmethod
     def parse(cls, values: dict[str, object]) -> Self:

@@ -18,8 +18,9 @@ from mil.features.formats import Header, Slide
 from mil.features.store import FeatureStore
 from mil.federation.coordinator import Coordinator
 from mil.federation.engines.local import LocalEngine
-from mil.federation.federated_run import FederatedRun, check_same_run, without_files
+from mil.federation.federated_run import OPTIONS, FederatedRun, check_same_run, record_begin
 from mil.federation.federation_options import FederationOptions
+from mil.federation.joined_run import check_joinable, join_predictions
 from mil.federation.site_sources import SITES, SiteSource, site_sources
 from mil.federation.synthesis import synthesis, unlike_sites
 from mil.report.sections.federation import FILE, Federation, SiteResult
@@ -28,7 +29,7 @@ from mil.runs.run_inputs import CONFIG
 from mil.splits.folds import Split
 from mil.stats.estimate import Estimate
 from mil.study import build
-from mil.study.compose import write_config
+from mil.study.compose import read_config
 from mil.study.run_config import RunConfig
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,9 @@ def federate(config: RunConfig, options: FederationOptions, folder: Path) -> Fed
         ConfigError: Options that do not go together, or a folder with another run.
         MilError: An error in the files of a site.
     """
+    options = options.model_copy(update={"sites": [str(Path(site).expanduser().absolute()) for site in options.sites]})
+    if options.together:
+        check_joinable(config, options)
     check_same_run(config, options, folder)
     sources = site_sources(config, options)
     for source in sources:
@@ -57,14 +61,32 @@ def federate(config: RunConfig, options: FederationOptions, folder: Path) -> Fed
     logger.info("%s", ", ".join(f"{source.name}: {len(source.study.patients)} patients" for source in sources))
     if options.algorithm == "local":
         return _each_alone(config, options, sources, folder)
+    stated = options
     if options.algorithm == "pooled":
         sources = [pooled(config, sources)]
         options = options.model_copy(update={"secure": False, "minimum": 1, "quorum": None})
     run = _run_over(config, options, sources, folder)
+    run.stated = stated
     section = run.run()
     if options.leave_one_site_out:
         section = _with_left_out(section, config, options, sources, folder)
+    if options.together:
+        join_predictions(config, sources, folder)
     return section
+
+
+def resume(folder: Path) -> Federation:
+    """Continue a federation with the options that it has, after the last epoch that it finished.
+
+    Raises:
+        ConfigError: The folder holds no federation.
+        MilError: As `federate`.
+    """
+    for name in (OPTIONS, CONFIG):
+        if not (folder / name).is_file():
+            raise ConfigError(f"--resume {folder}: holds no {name}, expected the run folder of a federation")
+    options = FederationOptions.parse(files.read_json(folder / OPTIONS))
+    return federate(read_config(folder / CONFIG), options, folder)
 
 
 def _run_over(
@@ -123,6 +145,8 @@ def _each_alone(
 ) -> Federation:
     """Train a model at each site on its own patients; nothing leaves it but its metrics."""
     at_site = options.model_copy(update={"algorithm": "exact", "secure": False, "minimum": 1, "quorum": None})
+    simulated = all(source.study.simulated for source in sources)
+    record_begin(config, options, folder, simulated)
     results = list[SiteResult]()
     for source in sources:
         place = folder / SITES / source.name
@@ -143,8 +167,6 @@ def _each_alone(
     header = ",".join(["patient", "fold", "role", *build.endpoint(config).columns]) + "\n"
     files.write(folder / "predictions.csv", header)
     files.write(folder / FILE, section.model_dump_json(indent=2) + "\n")
-    simulated = all(source.study.simulated for source in sources)
-    write_config(folder / CONFIG, without_files(config, simulated))
     describe_run(folder)
     return section
 

@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 import mil
 from mil import manifest as manifests
+from mil.features.geometry import Geometry
 from mil.federation.fold_setup import FoldSetup
 from mil.federation.protocol import Training
 from mil.federation.shared_state import APPROXIMATE
@@ -64,8 +65,15 @@ def _data(run: "FederatedRun", setup: FoldSetup, totals: Mapping[str, int]) -> D
         simulation=SimulationRecord.model_validate(config.simulation.plain()) if _made_here(run) else None,
         patients=patients,
         bag=config.data.bag,
+        geometry=_geometry(run),
         split=SplitRecord(strategy=strategy, fold=setup.fold),
     )
+
+
+def _geometry(run: "FederatedRun") -> Geometry:
+    """Return the size of tiles, which is the same at all sites; whether their files state it, they do not tell."""
+    facts = next(iter(run.descriptions.values())).facts
+    return Geometry(cast(float | None, facts.get("mpp")), cast(float | None, facts.get("tile_px")))
 
 
 def _made_here(run: "FederatedRun") -> bool:

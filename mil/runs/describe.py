@@ -145,12 +145,13 @@ def run_report(run: Run, manifests: Iterable[Manifest], fold: int | None = None)
     """
     tables, manifests = tables_of_fold(run.tables, fold), list(manifests)
     fitted = tuple(row for manifest in manifests for row in fitted_on(manifest))
+    federation = read_federation(run.folder)
+    sections: dict[str, Section] = {} if federation is None else {federation.key: federation}
     if not (tables["predictions"]["role"] == "report").any():
-        federation = read_federation(run.folder)
-        sections: dict[str, Section] = {} if federation is None else {federation.key: federation}
         return Report(about=_about(run), seed=run.seed, resamples=run.resamples, fitted=fitted, sections=sections)
     flow = manifests[0].data.flow if manifests else ()
-    return evaluate(replace(evaluation(run, tables), flow=flow), _about(run), fitted)
+    report = evaluate(replace(evaluation(run, tables), flow=flow), _about(run), fitted)
+    return report.model_copy(update={"sections": {**report.sections, **sections}}) if sections else report
 
 
 def _about(run: Run) -> About:

@@ -1,6 +1,7 @@
 """Train every fold of a split, and write their predictions in one table."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -47,16 +48,7 @@ def train(config: RunConfig, study: Study, split: Split, folder: Path) -> None:
     folds = [
         cut(config, study, split, number, folder / f"fold_{number}" if several else folder) for number in split.folds
     ]
-    if config.baseline:
-        means = mean_features(study.store, list(study.bags["slides"]))
-        baseline = pd.concat([_baseline(study, fold, means) for fold in folds])
-        files.write(folder / "baseline.csv", csv_text(baseline))
-    if config.baseline and study.covariates is not None:
-        clinical = [(fold, encoded(study, fold.covariates, study.bags)) for fold in folds]
-        baseline = pd.concat(
-            [_baseline(study, fold, covariates.double()) for fold, covariates in clinical if covariates is not None]
-        )
-        files.write(folder / "covariates.csv", csv_text(baseline))
+    write_baselines(config, study, folds, folder)
     unfinished = {
         f"fold {number} of {len(folds)}": fold
         for number, fold in enumerate(folds, 1)
@@ -71,6 +63,20 @@ def train(config: RunConfig, study: Study, split: Split, folder: Path) -> None:
     if several:
         table = pd.concat([read(fold.folder / "predictions.csv", study.endpoint.columns) for fold in folds])
         files.write(folder / "predictions.csv", csv_text(table))
+
+
+def write_baselines(config: RunConfig, study: Study, folds: Sequence[Fold], folder: Path) -> None:
+    """Write the predictions of simpler models, if the options ask for them: `baseline.csv` and `covariates.csv`."""
+    if config.baseline:
+        means = mean_features(study.store, list(study.bags["slides"]))
+        baseline = pd.concat([_baseline(study, fold, means) for fold in folds])
+        files.write(folder / "baseline.csv", csv_text(baseline))
+    if config.baseline and study.covariates is not None:
+        clinical = [(fold, encoded(study, fold.covariates, study.bags)) for fold in folds]
+        baseline = pd.concat(
+            [_baseline(study, fold, covariates.double()) for fold, covariates in clinical if covariates is not None]
+        )
+        files.write(folder / "covariates.csv", csv_text(baseline))
 
 
 def _keep_in_memory(config: RunConfig, study: Study) -> None:

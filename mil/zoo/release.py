@@ -17,6 +17,7 @@ from mil.errors import CheckpointError, ConfigError
 from mil.manifest import Manifest
 from mil.report.report_files import read_report, write_report
 from mil.report.schema import GateResult, Report
+from mil.report.sections.federation import FILE as FEDERATION
 from mil.runs.describe import FIGURES, REPORT, latest_log
 from mil.runs.evaluate import EvaluatedCohort
 from mil.runs.run import open_run
@@ -78,6 +79,8 @@ def release(
             files.write(draft / EPOCHS, log.read_bytes())
         if before is not None and before.files.get(checkpoint.WEIGHTS) == loaded.manifest.files[checkpoint.WEIGHTS]:
             _copy_external(place, draft)
+        if (run / FEDERATION).is_file():
+            files.write(draft / FEDERATION, (run / FEDERATION).read_bytes())
         if (run / STATEMENTS).is_file():  # people may have stated more since the run ended
             files.write(draft / STATEMENTS, (run / STATEMENTS).read_bytes())
         if manifest.data.simulated:

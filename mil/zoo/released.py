@@ -11,6 +11,7 @@ from mil.cards.statements import STATEMENTS, read_statements
 from mil.endpoints.endpoint import Endpoint
 from mil.manifest import Manifest
 from mil.report.schema import Report
+from mil.report.sections.federation import FILE as FEDERATION
 from mil.runs.describe import FIGURES, PAGE, REPORT, figure_names, page, page_title
 from mil.runs.states import STATES
 from mil.zoo.attach import external_companion, read_external
@@ -49,7 +50,7 @@ def misplaced(manifest: Manifest) -> list[str]:
     """Return a line for each file that a release lacks and for each that does not belong in it."""
     simulated = manifest.data.simulated
     required = {*ALWAYS, *(("predictions.csv", "patients.csv") if simulated else ())}
-    allowed = {*required, EPOCHS, STATEMENTS, *((*TABLES, STATES) if simulated else ())}
+    allowed = {*required, EPOCHS, STATEMENTS, FEDERATION, *((*TABLES, STATES) if simulated else ())}
     listed = set(manifest.files)
     required |= {companion for name in listed if (companion := external_companion(name)) is not None}
     missing = [f"{name} is missing" for name in sorted(required - listed)]

@@ -1,6 +1,7 @@
 """Sites that are late, dead, wrong or hostile: a round completes or is repeated, and is never silently wrong."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,15 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from mil.federation import local_run
 from mil.federation.coordinator import Engine, Reply, RoundError
 from mil.federation.federated_run import FederatedRun
+from mil.federation.federation_options import FederationOptions
 from mil.federation.hospital import Hospital
 from mil.federation.messages import FederationError, Message
+from mil.federation.site_sources import SiteSource, site_sources
+from mil.study.compose import compose
+from mil.study.run_config import RunConfig
 from tests.federation.hospitals import Federated, config_of, federated, hospital_of, options_of, patients_of
 
 PLAIN = ("model=abmil", "model.dropout=0.0", "model.embed_dim=8", "model.attention_dim=4", "trainer.max_epochs=3")
@@ -146,6 +152,53 @@ def test_with_masks_a_site_that_stops_leads_to_a_repeated_round_of_the_others() 
     np.testing.assert_allclose(weights_of(with_masks), weights_of(without), rtol=0, atol=1e-6)
 
 
+def test_a_site_that_dies_within_a_step_leaves_no_trace_in_it() -> None:
+    """Site b answers the sums of the second step and dies: the step is taken anew, by sums of the two others alone."""
+    asked: list[Message] = []
+    answered: list[tuple[str, Message]] = []
+
+    def dies(question: Message, site: str, answer: Message | FederationError) -> Iterator[Reply]:
+        if site == "a":
+            asked.append(question)
+        steps = sum(each.kind == "gradient" for each in asked)
+        if site != "b" or steps < 2:
+            assert isinstance(answer, Message)
+            answered.append((site, answer))
+            yield site, answer
+
+    plain = trained(dies, quorum=2, secure=False)
+    taken = [each for each in asked if each.kind == "gradient"]
+    repeated = [each for each in taken if (each.number("epoch"), each.number("step")) == (0, 1)][-1]
+    assert repeated.facts["sites"] == ["a", "c"]
+    place = next(at for at, (_, each) in enumerate(answered) if each.facts["round"] == repeated.facts["round"])
+    sums = [each for site, each in answered[:place] if each.kind == "loss sums" and site in "ac"][-2:]
+    assert repeated.number("bags") == sum(float(each.array("bags")[0]) for each in sums)
+    assert repeated.number("bags") < taken[1].number("bags")
+    assert plain.coordinator.active == ["a", "c"]
+    asked.clear()
+    masked = trained(dies, quorum=2, secure=True)
+    np.testing.assert_allclose(weights_of(masked), weights_of(plain), rtol=0, atol=1e-6)
+
+
+def test_masks_of_a_repeated_round_are_new() -> None:
+    """What the coordinator holds of a round that broke off tells nothing beside the round that replaced it."""
+    sent: dict[str, list[NDArray[np.uint64]]] = {}
+
+    def dies(question: Message, site: str, answer: Message | FederationError) -> Iterator[Reply]:
+        if question.kind == "select sums" and isinstance(answer, Message):
+            sent.setdefault(site, []).append(np.asarray(answer.arrays["masked"], np.uint64))
+        if site != "b" or question.kind != "select sums":
+            yield site, answer
+
+    federation = trained(dies, quorum=2, secure=True)
+    assert federation.coordinator.active == ["a", "c"]
+    with_b, without_b = sent["a"][0], sent["a"][-1]
+    assert len(sent["b"]) == federation.options.attempts
+    differences = np.stack([with_b - other for other in sent["a"][1:4]])
+    assert (np.abs(differences.view(np.int64).astype(np.float64)) > 2.0**30).mean() > 0.9
+    assert not np.isin(with_b, without_b).any()
+
+
 @pytest.mark.parametrize("secure", [False, True])
 def test_any_order_of_answers_gives_the_same_bits(secure: bool) -> None:
     forwards, backwards = (trained(shuffled=shuffled, secure=secure) for shuffled in (False, True))
@@ -251,6 +304,35 @@ def test_a_site_that_differs_is_refused_by_name_before_training(
     engine = Faulty(LocalEngine(hospitals), other)
     with pytest.raises(FederationError, match=words):
         FederatedRun(config, options, engine, hospitals["a"].study.encoder, tmp_path).join()
+
+
+def test_a_site_whose_labels_are_flipped_is_named_in_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four simulated centres; the labels of the last are exchanged before it takes part."""
+    words = ["tool=binary", "split=holdout", "split.report=0.5", "simulation.patients=300", "simulation.sites=4"]
+    words += ["simulation.tiles=20", "simulation.width=8", "simulation.contrast=3", "simulation.target.attainable=0.98"]
+    words += ["simulation.signal=diffuse", "model=mean", "trainer.max_epochs=8", "optimizer.lr=0.02", "data.workers=0"]
+    config = compose([*words, "baseline=false", "figures=false", "resamples=50", "tool.decision=null"])
+
+    def flipped(config: RunConfig, options: FederationOptions) -> list[SiteSource]:
+        *others, last = site_sources(config, options)
+        column = last.study.patients["label"].map({"0": "1", "1": "0"})
+        table = last.study.cohort.table
+        study = replace(
+            last.study,
+            patients=last.study.patients.assign(label=column),
+            target=1 - last.study.target,
+            cohort=replace(last.study.cohort, table=table.assign(label=table["label"].map({"0": "1", "1": "0"}))),
+        )
+        return [*others, replace(last, study=study)]
+
+    monkeypatch.setattr(local_run, "site_sources", flipped)
+    section = local_run.federate(config, options_of(minimum=3, secure=True), tmp_path / "run")
+    [sentence] = section.unlike
+    assert sentence.startswith("Site site-4: ")
+    assert "or its labels are wrong" in sentence
+    assert sentence in (tmp_path / "run" / "checkpoint" / "README.md").read_text()
 
 
 def test_no_message_holds_a_patient(tmp_path: Path) -> None:

@@ -1,17 +1,30 @@
 """`mil federate`: from one command to run folder, report, card and checkpoint; sites keep their patients."""
 
 import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from mil import checkpoint
+from mil.federation.federated_run import OPTIONS
+from mil.federation.federation_options import FederationOptions
+from mil.federation.joined_run import check_joinable, join_predictions
+from mil.federation.messages import FederationError
+from mil.federation.protocol import Training
+from mil.federation.site_sources import site_sources
+from mil.files import read_json
 from mil.report.report_files import read_report
-from mil.report.sections.federation import Federation
+from mil.report.sections.federation import FILE, Federation
 from mil.runs.run_inputs import CONFIG
 from mil.study.compose import read_config
-from tests.conftest import Mil, as_real
+from mil.zoo.verify import verify
+from tests.conftest import Mil, as_real, once, run_quietly
 
 WORDS = [
     "experiment=quick",
@@ -28,34 +41,47 @@ WORDS = [
     "data.workers=0",
     "federation.minimum=2",
 ]
+SITES = ["site-1", "site-2", "site-3"]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("federated")
+@pytest.fixture(scope="session")
+def finished(_cache: None, shared: Path) -> Path:
+    """Return the run of a federation of simulated centres, with each centre left out in turn."""
+    words = [*WORDS, "federation.leave_one_site_out=true"]
+    return once(shared / "federated", lambda at: run_quietly("federate", *words, f"hydra.run.dir={at}/run")) / "run"
 
 
-def test_a_federation_of_simulated_centres_ends_in_a_run_without_patients(mil: Mil, tmp_path: Path) -> None:
-    said = mil("federate", *WORDS, "federation.leave_one_site_out=true", f"hydra.run.dir={tmp_path}/run")
-    assert said.code == 0, said.err
-    run = tmp_path / "run"
-    assert said.out.splitlines()[-1] == str(run)
-    assert len(pd.read_csv(run / "predictions.csv")) == 0
-    report = read_report(run / "report.json")
-    section = report.section(Federation)
+def section_of(run: Path) -> Federation:
+    section = read_report(run / "report.json").section(Federation)
     assert section is not None
-    assert [result.site for result in section.sites] == ["site-1", "site-2", "site-3"]
+    return section
+
+
+def test_a_federation_of_simulated_centres_ends_in_a_run_without_patients(finished: Path) -> None:
+    assert len(pd.read_csv(finished / "predictions.csv")) == 0
+    section = section_of(finished)
+    assert [result.site for result in section.sites] == SITES
     assert len(section.left_out) == 3
     assert section.algorithm == "exact"
     assert section.secure
-    loaded = checkpoint.load(run / "checkpoint")
+    loaded = checkpoint.load(finished / "checkpoint")
     assert loaded.manifest.data.patients["train"]["n"] == sum(result.train for result in section.sites)
-    card = (run / "checkpoint" / "README.md").read_text()
+    assert loaded.manifest.data.geometry.mpp == 0.5
+    card = (finished / "checkpoint" / "README.md").read_text()
     assert "no patient's data left its site" in card
-    assert "site-2" in card
+    assert re.search(r"Federated learning\*\*: exact, over 3 sites .*site-2 \d+", card)
+    losses = pd.read_csv(finished / "log" / "version_0" / "metrics.csv")
+    assert list(losses["epoch"]) == [1, 2]
+    assert losses[["train_loss", "select_loss"]].notna().all(axis=None)
+
+
+def test_patients_and_what_left_stay_with_their_site(finished: Path) -> None:
     reported = 0
-    for site in ("site-1", "site-2", "site-3"):
-        own = run / "sites" / site
+    own_files = [path for path in finished.rglob("*") if "sites" not in path.relative_to(finished).parts]
+    texts = [path.read_text() for path in own_files if path.suffix in (".json", ".csv", ".md")]
+    assert len(texts) > 5
+    for site in SITES:
+        own = finished / "sites" / site
         table = pd.read_csv(own / "run" / "predictions.csv")
         assert read_report(own / "run" / "report.json").patients["n"] == (table["role"] == "report").sum()
         reported += len(table)
@@ -63,14 +89,108 @@ def test_a_federation_of_simulated_centres_ends_in_a_run_without_patients(mil: M
         assert {line["kind"] for line in audit} >= {"description", "gradient", "state sums", "evaluation"}
         assert all(line["masked"] for line in audit if line["kind"] == "gradient")
         names = set(table["patient"])
-        for path in run.rglob("*"):  # the coordinator's own files name no patient
-            if (
-                path.is_file()
-                and "sites" not in path.relative_to(run).parts
-                and path.suffix in (".json", ".csv", ".md")
-            ):
-                assert not [name for name in names if name in path.read_text()]
+        assert not [name for name in names for text in texts if name in text]
     assert reported == 90
+
+
+def plain_weights(run: Path) -> dict[str, list[float]]:
+    loaded = checkpoint.load(run / "checkpoint")
+    return {name: weight.ravel().tolist() for name, weight in loaded.model.state_dict().items()}
+
+
+def test_a_federation_that_was_stopped_is_resumed_with_the_same_bits(
+    mil: Mil, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, save = tmp_path / "run", Training._save
+
+    def save_and_stop(training: Training) -> None:
+        save(training)
+        raise FederationError("stopped here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "_save", save_and_stop)
+        assert mil("federate", *WORDS, f"hydra.run.dir={run}").code == 2
+    said = mil("federate", "--resume", run)
+    assert said.code == 0, said.err
+    assert plain_weights(run) == plain_weights(finished)
+    assert section_of(run).sites == section_of(finished).sites
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from mil.cli.federate_command import start
+from mil.federation.protocol import Training
+from mil.federation.site_sources import site_sources
+from mil.files import read_json
+
+save = Training._save
+
+def save_and_die(training):
+    save(training)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Training._save = save_and_die
+start(sys.argv[1:], None)
+"""
+
+
+@pytest.mark.slow
+def test_a_federation_that_was_killed_is_resumed_with_the_same_bits(mil: Mil, finished: Path, tmp_path: Path) -> None:
+    """Kill -9 of the process that holds coordinator and sites, after the first epoch was saved."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", KILLED, *WORDS, f"hydra.run.dir={run}"]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == -signal.SIGKILL
+    said = mil("federate", "--resume", run)
+    assert said.code == 0, said.err
+    assert plain_weights(run) == plain_weights(finished)
+
+
+def test_only_a_federation_is_resumed_and_with_its_options(mil: Mil, finished: Path, tmp_path: Path) -> None:
+    said = mil("federate", "--resume", tmp_path)
+    assert said.code == 2
+    assert "holds no federation_options.json, expected the run folder of a federation" in said.err
+    said = mil("federate", "--resume", finished, "federation.minimum=3")
+    assert said.code == 2
+    assert "takes the options of that run, found federation.minimum=3" in said.err
+
+
+def test_simulated_patients_are_brought_together_to_release_the_run(mil: Mil, finished: Path, tmp_path: Path) -> None:
+    """What `federation.together=true` adds, and what `scripts/build_zoo` does with it."""
+    run, cards = tmp_path / "run", tmp_path / "cards"
+    shutil.copytree(finished, run)
+    options = FederationOptions.parse({**read_json(run / OPTIONS), "together": True})
+    config = read_config(run / CONFIG).replaced({"baseline": True})
+    check_joinable(config, options)
+    join_predictions(config, site_sources(config, options), run)
+    table = pd.read_csv(run / "predictions.csv")
+    assert len(table) == 90
+    report = read_report(run / "report.json")
+    assert report.patients["n"] == (table["role"] == "report").sum()
+    assert [result.site for result in section_of(run).sites] == SITES
+    assert len(pd.read_csv(run / "baseline.csv")) > 0
+    said = mil("release", run, "--version", "1.0.0", "--out", cards)
+    assert said.code == 0, said.err
+    released = next(path for path in cards.iterdir() if path.is_dir())
+    assert "exact, over 3 sites" in (released / "README.md").read_text()
+    assert verify(released) == []
+    federation = json.loads((released / FILE).read_text())
+    federation["sites"][0]["metrics"]["auroc"]["value"] = 0.99
+    (released / FILE).write_text(json.dumps(federation))
+    assert verify(released) != []
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("federation.sites=[a,b]", "only simulated ones may be"),
+        ("federation.algorithm=local", "no common model of separate sites"),
+    ],
+)
+def test_real_patients_are_never_brought_together(mil: Mil, tmp_path: Path, word: str, message: str) -> None:
+    said = mil("federate", *WORDS, "federation.together=true", word, f"hydra.run.dir={tmp_path}/run")
+    assert said.code == 2
+    assert message in said.err
 
 
 def test_folders_of_three_hospitals_and_a_site_of_another_encoder(mil: Mil, tmp_path: Path) -> None:
