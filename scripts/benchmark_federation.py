@@ -304,7 +304,7 @@ def _auroc(score: Floats, rows: pd.DataFrame) -> float:
 CRC = ["tool=binary", "split=holdout", "model=abmil", "model.embed_dim=128", "model.attention_dim=64", "data.workers=0"]
 CRC += ["optimizer.lr=5e-4", "optimizer.weight_decay=0.01", "trainer.max_epochs=20"]
 POSITIVES = (12, 11, 7, 4)
-ALGORITHMS = (("local", 1), ("fedavg", 1), ("fedavg, 5 local epochs", 5), ("exact", 1), ("pooled", 1))
+ALGORITHMS = [("local", 1), ("fedavg", 1), ("fedavg, 5 local epochs", 5), ("exact", 1), ("pooled", 1)]
 
 
 def crc(folder: Path, words: Sequence[str], seeds: int) -> pd.DataFrame:
@@ -433,11 +433,13 @@ def main() -> None:
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", default="", help="algorithms of crc_nuclei and simulated, comma-separated")
     parser.add_argument("words", nargs="*", help="options of mil train, such as trainer.max_epochs=60")
     given = parser.parse_intermixed_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("mil").setLevel(logging.WARNING)
     torch.set_num_threads(1)
+    ALGORITHMS[:] = [each for each in ALGORITHMS if not given.only or each[0] in given.only.split(",")]
     table = STUDIES[given.study](given.data, given.words, given.seeds)
     heads = [str(name) for name in table]
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))

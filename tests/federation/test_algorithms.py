@@ -17,39 +17,6 @@ from tests.federation.hospitals import TOGETHER, config_of, federated, options_o
 
 PLAIN = ("model=abmil", "model.dropout=0.0", "model.embed_dim=8", "model.attention_dim=4", "trainer.max_epochs=2")
 SGD = ("optimizer=sgd", "optimizer.momentum=0.0")
-TOOLS = (
-    "binary",
-    "multiclass",
-    "multilabel",
-    "ordinal",
-    "regression",
-    "survival",
-    "survival_discrete",
-    "survival_weibull",
-    "competing_risks",
-    "several",
-)
-AVERAGES = ("fedavg", "fedprox", "scaffold", "fedadam")
-
-
-@pytest.mark.parametrize("tool", TOOLS)
-@pytest.mark.parametrize("algorithm", ["fedavg", "scaffold"])
-def test_every_endpoint_is_trained_by_averages(tool: str, algorithm: str) -> None:
-    words = SGD if algorithm == "scaffold" else ()
-    federation = federated(config_of(tool, *PLAIN, *words), options_of(algorithm=algorithm, secure=True))
-    training = federation.training()
-    start = vector(training.model)
-    progress = training.run()
-    assert progress.epoch == len(progress.select_loss) == 2
-    assert np.isfinite(progress.weights).all()
-    assert np.abs(progress.weights - start).max() > 0
-
-
-@pytest.mark.parametrize("name", TOGETHER)
-def test_every_model_is_trained_by_averages(name: str) -> None:
-    config = config_of("binary", f"model={name}", "trainer.max_epochs=1")
-    progress = federated(config, options_of(algorithm="fedavg")).training().run()
-    assert np.isfinite(progress.weights).all()
 
 
 @pytest.mark.parametrize(("name", "reason"), [("panther", "prototypes are fitted to tiles"), ("mhim", "its teacher")])
