@@ -99,7 +99,7 @@ class TileStore:
 
     def header(self, slide: str) -> SimpleNamespace:
         """Return the number of tiles."""
-        return SimpleNamespace(tiles=len(self.tiles[slide]), has_coords=False)
+        return SimpleNamespace(tiles=len(self.tiles[slide]), width=self.tiles[slide].shape[1], has_coords=False)
 
     def valid_headers(self, slides: Iterable[str]) -> dict[str, SimpleNamespace]:
         """Return the headers of slides."""
