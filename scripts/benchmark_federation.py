@@ -99,7 +99,8 @@ class TileStore:
 
     def header(self, slide: str) -> SimpleNamespace:
         """Return the number of tiles."""
-        return SimpleNamespace(tiles=len(self.tiles[slide]), width=self.tiles[slide].shape[1], has_coords=False)
+        tiles, width = self.tiles[slide].shape
+        return SimpleNamespace(tiles=tiles, width=width, itemsize=4, has_coords=False)
 
     def valid_headers(self, slides: Iterable[str]) -> dict[str, SimpleNamespace]:
         """Return the headers of slides."""

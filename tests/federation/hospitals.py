@@ -60,7 +60,7 @@ class MemoryStore:
         self.geometry = SimpleNamespace(mpp=0.5, tile_px=224.0)
 
     def header(self, slide: str) -> SimpleNamespace:
-        return SimpleNamespace(tiles=6 + sum(slide.encode()) % 5, width=WIDTH, has_coords=True)
+        return SimpleNamespace(tiles=6 + sum(slide.encode()) % 5, width=WIDTH, itemsize=4, has_coords=True)
 
     def valid_headers(self, slides: Iterable[str]) -> dict[str, SimpleNamespace]:
         return {slide: self.header(slide) for slide in slides}
