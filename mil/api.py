@@ -17,6 +17,7 @@ from typing import Literal, Self
 import pandas as pd
 
 from mil.checkpoint import Checkpoint
+from mil.cohort.columns import Columns
 from mil.config import described, groups
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import ConfigError
@@ -265,6 +266,7 @@ def predict(
     batch_axis: bool = False,
     slide_mpp: float | None = None,
     feature_table: str | None = None,
+    columns: Mapping[str, str] | None = None,
     on_bad: OnBad = "error",
     max_tiles: int | None = None,
     allow: Collection[str] = (),
@@ -284,6 +286,7 @@ def predict(
         slide_mpp: Micrometres per level-0 pixel, for tile positions in micrometres; a column `mpp` of the table of
             slides has the resolution of each.
         feature_table: Which of several tables of features in one file is read; by default as in training.
+        columns: What the tables call `patient`, `slide` and `mpp`; by default common names are looked for.
         on_bad: Whether slides that are missing, unreadable, empty or not finite are an error, or are skipped: the
             column `skipped` then names them, and patients without another slide have no score.
         max_tiles: Largest number of tiles of a bag, taken at equal steps; the column `tiles` counts them. None takes
@@ -309,6 +312,7 @@ def predict(
         feature_table or trained.table,
     )
     table, slide_table = _path(cohort), _path(slides)
+    ids = None if columns is None else Columns(**columns)
     if len(checkpoints) == 1:
         alone = predict_one(
             checkpoints[0],
@@ -319,12 +323,13 @@ def predict(
             reading=reading,
             on_bad=on_bad,
             max_tiles=max_tiles,
+            ids=ids,
         )
         return with_origin(alone, checkpoints)
     if tiles is not None:
         raise ConfigError("tiles: the attention is of one tool, expected one tool")
     together = ensemble(
-        checkpoints, Path(features), table, slide_table, reading=reading, on_bad=on_bad, max_tiles=max_tiles
+        checkpoints, Path(features), table, slide_table, reading=reading, on_bad=on_bad, max_tiles=max_tiles, ids=ids
     )
     return with_origin(together, checkpoints)
 
@@ -337,6 +342,7 @@ def evaluate(
     cohort: FilePath | None = None,
     features: FilePath | None = None,
     slides: FilePath | None = None,
+    ids: Mapping[str, str] | None = None,
     patients: pd.DataFrame | None = None,
     out: FilePath | None = None,
     resamples: int = RESAMPLES,
@@ -351,6 +357,7 @@ def evaluate(
         cohort: Clinical table that the tool was not trained on.
         features: Feature files of the cohort.
         slides: Table of slides, if the cohort has one row per patient.
+        ids: What the cohort's tables call `patient`, `slide` and `mpp`; by default common names are looked for.
         patients: Clinical table indexed by patient, for subgroups of a table's report.
         out: Folder for report and figures; required with `cohort`, a run has its own.
         resamples: Bootstrap resamples; a run has its own.
@@ -367,7 +374,8 @@ def evaluate(
             raise ConfigError("evaluate: a cohort needs features and out")
         checkpoint = _checkpoint(subject)
         tables = (Path(cohort), Path(features), _path(slides))
-        return evaluate_checkpoint(checkpoint, *tables, Path(out), resamples).report
+        named = None if ids is None else Columns(**ids)
+        return evaluate_checkpoint(checkpoint, *tables, Path(out), resamples, ids=named).report
     if columns is not None and isinstance(subject, str | Path):
         return evaluate_table(Path(subject), columns, _path(out), resamples).report
     if endpoint is not None and not isinstance(subject, Predictor):

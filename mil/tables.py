@@ -18,7 +18,24 @@ import pandas as pd
 from mil.errors import CohortError, MilError
 from mil.findings import Checked
 
-_WORDS = ["na", "n/a", "#n/a", "nan", "none", "null", "nil", "missing", "unknown", "-", "--", ".", "?"]
+_WORDS = [
+    "na",
+    "n/a",
+    "#n/a",
+    "n.a.",
+    "<na>",
+    "nat",
+    "nan",
+    "none",
+    "null",
+    "nil",
+    "missing",
+    "unknown",
+    "-",
+    "--",
+    ".",
+    "?",
+]
 _TCGA = ("[not available]", "[not applicable]", "[not evaluated]", "[discrepancy]", "[unknown]")
 _GDC = ("'--", "not reported", "not available", "not applicable", "not allowed to collect")
 MISSING = frozenset(("", *_WORDS, *_TCGA, *_GDC))
@@ -171,7 +188,7 @@ def is_missing(values: "pd.Series[str]", declared: Collection[object] = ()) -> "
         values: A column of a table.
         declared: Words that the user gave a meaning in this column; they are values, whatever they mean elsewhere.
     """
-    words = values.astype("string").str.strip().str.casefold()
+    words = values.astype("string").str.split().str.join(" ").str.casefold()
     return words.isna() | words.isin(MISSING - {str(word).strip().casefold() for word in declared})
 
 
@@ -244,9 +261,13 @@ def _bytes(path: Path, error: type[MilError]) -> bytes:
 def _text(path: Path, raw: bytes, error: type[MilError]) -> str:
     try:
         # Excel's "Unicode text" is UTF-16, its "CSV UTF-8" starts with a byte order mark.
-        return raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as wrong:
         raise error(f"{path} is no UTF-8 text (byte {wrong.start}), expected a CSV saved as UTF-8") from wrong
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise error(f"{path}, line {line}: holds a NUL character, expected a CSV saved as UTF-8")
+    return text
 
 
 def _rows(path: Path, text: str, error: type[MilError]) -> list[list[str]]:

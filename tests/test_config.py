@@ -90,7 +90,7 @@ def test_experiment_overrides_tool_and_command_line_overrides_both(user_conf: Pa
         ("tool=msi", "tool=msi does not exist, did you mean 'msi-crc'?"),
         ("split=k-fold", "split=k-fold does not exist, did you mean 'kfold'?"),
         ("xyz=1", "option 'xyz' does not exist"),
-        ("tool.titel=x", "To append to your config use +tool.titel=x"),
+        ("tool.titel=x", "did you mean 'tool.title'?; +tool.titel=... adds a key of your own"),
         (
             "tool.endpoint.clases=[a,b]",
             "option 'tool.endpoint.clases' does not exist, did you mean 'tool.endpoint.classes'?",
@@ -98,7 +98,7 @@ def test_experiment_overrides_tool_and_command_line_overrides_both(user_conf: Pa
         ("simulation.patint=3", "option 'simulation.patint' does not exist, did you mean 'simulation.patients'?"),
         ("callbacks.early_stopping.patince=3", "did you mean 'callbacks.early_stopping.patience'?"),
         ("nonsense", "nonsense"),
-        ("model.dropout=[", "configuration: "),
+        ("model.dropout=[", "model.dropout=[: cannot be read"),
     ],
 )
 def test_invalid_option_error_names_the_nearest_one(word: str, message: str) -> None:
@@ -151,3 +151,63 @@ def test_the_meaning_of_words_may_be_in_a_file(tmp_path: Path) -> None:
 def test_labels_that_are_no_mapping_are_refused_with_an_example(words: str) -> None:
     with pytest.raises(ConfigError, match=r"^data.labels=.*, expected words by column, such as data.labels.MSI="):
         compose([words])
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("data.cohort=[a,b]", "data.cohort=['a', 'b'], expected one text or path, not a list"),
+        ("data.cohort={a: b}", "data.cohort={'a': 'b'}, expected text"),
+        ("data.cohort=a.csv,b.csv", "several values; a list is 'data.cohort=[a.csv,b.csv]'"),
+        ("data.covariates=sex,age", "several values; a list is 'data.covariates=[sex,age]'"),
+        ("model=abmil,mean", "several choices, expected one"),
+        ("data.cohort=", "data.cohort=: has no value; data.cohort=null stands for none"),
+        ("data.cohort", "data.cohort: has no value, expected data.cohort=VALUE"),
+        ("--foo", "option '--foo' does not exist"),
+        ("~data.slide_mpp", "~data.slide_mpp: is not set, or there is no such option"),
+        ("~data.nothing", "~data.nothing: is not set, or there is no such option"),
+        ("~model", "model has no value"),
+        ("data.columns=patient", "data.columns=patient, expected names with values"),
+        ("tool.endpoint.column=[label]", "tool.endpoint.column=['label'], expected text"),
+        ("tool.endpoint.column=null", "tool.endpoint.column=null, expected text"),
+        ("tool.endpoint.classes=none", "tool.endpoint.classes=none, expected a list such as [a,b]"),
+        ("tool.endpoint.classes=5", "tool.endpoint.classes=5, expected a list such as [a,b]"),
+        ("tool.endpoint.gamma=abc", "tool.endpoint.gamma=abc, expected a number"),
+        ("model.dropout=[0.1,0.2]", "model.dropout=[0.1, 0.2], expected a number"),
+        ("tool.endpoint.classes=[N0,", "put single quotes round the word in the shell"),
+        ("data.labels=labels.yaml", "labels.yaml: cannot be read: No such file or directory"),
+    ],
+)
+def test_words_of_another_kind_are_refused_in_the_words_of_the_command(word: str, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        compose(["tool=binary", word])
+    assert message in str(refused.value)
+    assert "http" not in str(refused.value)
+
+
+def test_a_word_where_horizons_are_expected_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"tool\.endpoint\.horizons=60, expected names with values, such as"):
+        compose(["tool=survival", "tool.endpoint.horizons=60"])
+
+
+@pytest.mark.parametrize("name", ["1e3", "true", "2024.0", "Status (IHC): ER", "Age, years", "no", "007"])
+def test_names_of_columns_stay_as_they_are_typed(name: str) -> None:
+    config = compose(["tool=binary", f"tool.endpoint.column={name}", f"data.columns.patient={name}"])
+    assert build.endpoint(config).columns == (name,)
+    assert config.data.columns.patient == name
+
+
+@pytest.mark.parametrize(
+    ("word", "classes"),
+    [("[null,nan]", ("null", "nan")), ("[1e3, 007]", ("1e3", "007")), ("[FALSE,TRUE]", ("FALSE", "TRUE"))],
+)
+def test_classes_stay_as_they_are_typed(word: str, classes: tuple[str, str]) -> None:
+    assert build.endpoint(compose(["tool=binary", f"tool.endpoint.classes={word}"])).classes == classes
+
+
+def test_a_single_name_is_a_list_of_one_and_null_an_empty_one() -> None:
+    config = compose(["+tool.covariates.numeric=2024", "data.covariates=null", "data.labels=null"])
+    assert config.tool.covariates is not None
+    assert config.tool.covariates.numeric == ["2024"]
+    assert (config.data.covariates, config.data.labels) == ([], {})
+    assert compose(["tool.novelty=null"]).tool.novelty is None, "an option of tools needs no plus"

@@ -6,7 +6,7 @@ import pytest
 
 from mil import files
 from mil.errors import ConfigError
-from mil.output_places import check_output_file, check_output_folder
+from mil.output_places import check_output_file, check_output_folder, check_run_folder
 
 
 def test_new_and_earlier_outputs_are_accepted(tmp_path: Path) -> None:
@@ -72,3 +72,62 @@ def test_a_link_is_written_through(tmp_path: Path) -> None:
     files.write(tmp_path / "link.csv", "new")
     assert (tmp_path / "link.csv").is_symlink()
     assert (tmp_path / "real.csv").read_text() == "new"
+
+
+RUN_PARTS = ("config.yaml", "predictions.csv")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Return what a folder of a run with a checkpoint looks like."""
+    folder = tmp_path / "run"
+    (folder / "checkpoint").mkdir(parents=True)
+    for name in (*RUN_PARTS, "checkpoint/manifest.json", "checkpoint/weights.safetensors"):
+        (folder / name).write_text("patient,fold,role\n")
+    return folder
+
+
+def test_a_run_keeps_its_files_and_a_checkpoint_gets_none(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(run)
+    for name in ("run/predictions.csv", "run/config.yaml", "link/predictions.csv"):
+        with pytest.raises(ConfigError, match="is there already and belongs to the run"):
+            check_output_file(tmp_path / name, [])
+    for check in (check_output_file, check_output_folder):
+        with pytest.raises(ConfigError, match="lies in the checkpoint"):
+            check(run / "checkpoint" / "new", [])
+    (run / "log").mkdir()
+    with pytest.raises(ConfigError, match="belongs to the run"):
+        check_output_folder(run / "log", [])
+    check_output_file(run / "new.csv", [])
+    check_output_folder(run / "external", [], "report.json")
+
+
+def test_only_tables_of_predictions_are_replaced(tmp_path: Path) -> None:
+    for header in ("slide,tool,version,tiles,p_1", "patient,tiles,p_1,call", "", "old"):
+        (tmp_path / "out.csv").write_text(f"{header}\n")
+        check_output_file(tmp_path / "out.csv", [])
+    (tmp_path / "script.py").write_text("")
+    (tmp_path / "clinic.csv").write_text("patient,slide,label\n")
+    for name in ("script.py", "clinic.csv"):
+        with pytest.raises(ConfigError, match="is there already and is no table of predictions"):
+            check_output_file(tmp_path / name, [])
+
+
+def test_a_new_run_takes_no_folder_of_something_else(run: Path, tmp_path: Path) -> None:
+    features = tmp_path / "features"
+    features.mkdir()
+    (features / "S.h5").write_text("")
+    check_run_folder(tmp_path / "new", [features], [".h5"])
+    for folder, inputs in ((features, [features]), (features / "run", [features])):
+        with pytest.raises(ConfigError, match=r"hydra\.run\.dir .*which is read"):
+            check_run_folder(folder, inputs)
+    with pytest.raises(ConfigError, match=r"holds S\.h5, expected a new folder"):
+        check_run_folder(features, [], [".h5"])
+    with pytest.raises(ConfigError, match=r"holds manifest\.json"):
+        check_run_folder(run / "checkpoint", [])
+    (tmp_path / "patients.csv").write_text("patient\n")
+    with pytest.raises(ConfigError, match=r"holds patients\.csv"):
+        check_run_folder(tmp_path, [tmp_path / "patients.csv"])
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "scheduler" / "slurm-1.out").write_text("")
+    check_run_folder(tmp_path / "scheduler", [])

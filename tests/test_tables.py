@@ -198,3 +198,13 @@ def test_a_pipe_is_no_table(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(CohortError, match="it is no file"):
         read_table(tmp_path / "pipe.csv")
+
+
+def test_a_nul_character_is_refused_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(CohortError, match=r"cohort\.csv, line 3: holds a NUL character, expected a CSV saved as UTF-8"):
+        read_table(write(tmp_path, b"patient,slide\nP1,a\nP1\0,b\n"))
+
+
+def test_words_for_a_missing_value_may_have_any_spaces() -> None:
+    words = pd.Series(["not  reported", " Not\u00a0Reported ", "N.A.", "<NA>", "not reported yet", ""])
+    assert is_missing(words).tolist() == [True, True, True, True, False, True]

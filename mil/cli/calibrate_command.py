@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mil import checkpoint as checkpoints
+from mil.cohort.columns import Columns
 from mil.errors import ConfigError
 from mil.fitted import calibrators
 from mil.fitted.calibrators import Calibrator, calibrated_name
@@ -21,6 +22,7 @@ def calibrate(
     sensitivity: float | None,
     confidence: float,
     method: str | None = None,
+    ids: Columns | None = None,
 ) -> None:
     """Write the checkpoint with its new threshold and print the guarantee, or with its new calibration.
 
@@ -37,7 +39,7 @@ def calibrate(
     loaded = checkpoints.load(place)
     if method is not None:
         calibrators.check(method, loaded.endpoint)
-    cohort_predictions = labelled(loaded, features, cohort, slides)
+    cohort_predictions = labelled(loaded, features, cohort, slides, ids=ids)
     if method is not None:
         calibrator = with_new_calibration(loaded, cohort_predictions, out, method)
         sys.stdout.writelines(f"{line}\n" for line in _calibration_lines(calibrator, cohort_predictions))

@@ -12,6 +12,7 @@ from rich.table import Table
 from mil import files
 from mil.cards import SIMULATED
 from mil.errors import ConfigError
+from mil.output_places import check_output_folder
 from mil.report.comparison import Comparison
 from mil.report.comparison import compare as compare_two
 from mil.report.figures.style import save, styled
@@ -22,6 +23,7 @@ from mil.tables import csv_text
 
 WIDTH = 140
 """Width of a printed table in characters, unless the terminal is wider."""
+LEADERBOARD = "leaderboard.csv"
 DESCRIBED = ("tool", "model", "encoder")
 NUMBERS = {"": "metric", "behind": "minus the best", "over_baseline": "minus mean pooling"}
 
@@ -40,6 +42,8 @@ def compare(runs: list[Path], out: Path | None = None, resamples: int | None = N
         ConfigError: Fewer than two runs, the same run twice, or a folder that holds no run.
         PredictionsError: The runs share no patient, or differ in the patients' labels.
     """
+    if out is not None:
+        check_output_folder(out, runs, LEADERBOARD)
     entries = _entries(runs, resamples)
     table = leaderboard(entries)
     comparisons = _comparisons(entries)
@@ -52,7 +56,7 @@ def compare(runs: list[Path], out: Path | None = None, resamples: int | None = N
     for line in [*_notes(table), *(comparison.verdict for comparison in comparisons)]:
         sys.stdout.write(f"{line}\n")
     if out is not None:
-        files.write(out / "leaderboard.csv", csv_text(table))
+        files.write(out / LEADERBOARD, csv_text(table))
         stored = [comparison.model_dump(mode="json") for comparison in comparisons]
         files.write_json(out / "comparison.json", {"schema": 3, "simulated": simulated, "comparisons": stored})
         with styled():

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from mil.cli.column_names import Column, columns_of
 from mil.cli.report_place import say_where
 from mil.cli.zoo_commands import Key
 from mil.errors import ConfigError
 
 if TYPE_CHECKING:
     from mil.checkpoint import Checkpoint
+    from mil.cohort.columns import Columns
     from mil.report.prediction_columns import PredictionColumns
     from mil.report.schema import Report
     from mil.runs.evaluate import EvaluatedCohort
@@ -127,6 +129,7 @@ def evaluate(
     simulated: Simulated = False,
     trained: Trained = None,
     date: Date = None,
+    column: Column = None,
     on_bad: OnBad = "error",
     key: Key = None,
 ) -> None:
@@ -156,14 +159,13 @@ def evaluate(
         sensitivity=sensitivity,
         specificity=specificity,
     )
-    external = _given(
-        cohort=cohort, features=features, slides=slides, key=key, on_bad=None if on_bad == "error" else on_bad
-    )
+    chosen = None if on_bad == "error" else on_bad
+    external = _given(cohort=cohort, features=features, slides=slides, key=key, on_bad=chosen, column=column or None)
     attachment = _attachment(attach, name, centre, dates, simulated, trained, date)
     if (run is None) == (predictions is None):
         raise ConfigError("mil evaluate: expected a run folder, a checkpoint or --predictions, one of them")
     if instability:
-        unused = _given(predictions=predictions, resamples=resamples, on_bad=None if on_bad == "error" else on_bad)
+        unused = _given(predictions=predictions, resamples=resamples, on_bad=chosen, column=column or None)
         _refuse([*columns.given, *unused], "not with --instability")
         _evaluate_instability(run, seeds or [], cohort, features, slides, out, key)
         return
@@ -184,7 +186,9 @@ def evaluate(
         return
     if features is None or out is None:
         raise ConfigError("--cohort: expected --features and --out beside it")
-    _evaluate_checkpoint(resolve(str(run)), cohort, features, slides, out, resamples, attachment, key, on_bad)
+    _evaluate_checkpoint(
+        resolve(str(run)), cohort, features, slides, out, resamples, attachment, key, on_bad, columns_of(column)
+    )
 
 
 def _attachment(
@@ -234,6 +238,7 @@ def _evaluate_checkpoint(
     attachment: "Attachment | None",
     key: Path | None,
     on_bad: Literal["error", "skip"],
+    ids: "Columns | None",
 ) -> None:
     from mil import checkpoint
     from mil.runs.describe import PAGE
@@ -244,7 +249,7 @@ def _evaluate_checkpoint(
     loaded = checkpoint.load(folder)
     if attachment is not None:
         attachment.check(loaded)
-    evaluated = evaluate_checkpoint(loaded, cohort, features, slides, out, resamples or RESAMPLES, on_bad)
+    evaluated = evaluate_checkpoint(loaded, cohort, features, slides, out, resamples or RESAMPLES, on_bad, ids)
     _print_report(evaluated.report)
     _print(f"withheld: {evaluated.report.about.withheld}", *_skipped_lines(evaluated), str(out))
     say_where(out / PAGE)

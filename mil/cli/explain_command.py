@@ -1,19 +1,15 @@
 """The options of `mil explain`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from mil.cli.column_names import Column, columns_of
 from mil.cli.evaluate_command import OnBad, Slides
 from mil.cli.report_place import say_where
 from mil.cli.zoo_commands import Key
 from mil.errors import ConfigError
-
-if TYPE_CHECKING:
-    from mil.cohort.columns import Columns
-
-_IDS = ("patient", "slide", "mpp")
 
 
 def explain(
@@ -57,10 +53,7 @@ def explain(
         int, typer.Option(min=0, help="nearest neighbours taken with a tile by single and leave_one_out")
     ] = 0,
     permutations: Annotated[int, typer.Option(min=2, help="random orders of shapley")] = 64,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(help="patient=NAME, slide=NAME or mpp=NAME: what the tables call it, where that is unusual"),
-    ] = None,
+    column: Column = None,
     on_bad: OnBad = "error",
     key: Key = None,
 ) -> None:
@@ -99,22 +92,8 @@ def explain(
         raise ConfigError("--cases, --most and --measure: are about a run's report patients, expected a run folder")
     loaded = [load(each, key=key).checkpoint for each in checkpoints]
     check_output_folder(out, [features, cohort, slides, scans, *(each.folder for each in loaded)], EXPLAIN)
-    explain_checkpoint(loaded, features, out, cohort, slides, request, choices, _columns(column or []))
+    explain_checkpoint(loaded, features, out, cohort, slides, request, choices, columns_of(column))
     typer.echo(str(out))
-
-
-def _columns(named: list[str]) -> "Columns":
-    """Return what the tables call their ids, from words such as `patient=PID`.
-
-    Raises:
-        ConfigError: a word of another form.
-    """
-    from mil.cohort.columns import Columns
-
-    names = dict(word.partition("=")[::2] for word in named)
-    if wrong := [word for word in named if not word.partition("=")[2] or word.partition("=")[0] not in _IDS]:
-        raise ConfigError(f"--column {wrong[0]}: expected one of {', '.join(f'{name}=NAME' for name in _IDS)}")
-    return Columns(**names)
 
 
 def _refuse_inputs(features: Path | None, cohort: Path | None, slides: Path | None, column: list[str] | None) -> None:

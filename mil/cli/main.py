@@ -12,6 +12,7 @@ import typer
 
 from mil import __version__, interruption
 from mil.cli import plan_command, progress_bar, zoo_commands
+from mil.cli.column_names import Column, columns_of, names_of
 from mil.cli.complete import group_or_value, groups_help
 from mil.cli.error_lines import TRACEBACK, one_line, unexpected
 from mil.cli.evaluate_command import OnBad, Slides, evaluate
@@ -353,6 +354,7 @@ def calibrate(
             help="recalibrate probabilities (platt, temperature, isotonic) or risks (baseline, baseline_slope) instead",
         ),
     ] = None,
+    column: Column = None,
     key: zoo_commands.Key = None,
 ) -> None:
     """Set a checkpoint's threshold, or its calibration, by patients of a new site whose outcome is known."""
@@ -364,7 +366,8 @@ def calibrate(
     folder = resolve(checkpoint)
     check_output_folder(out, [folder, features, cohort, slides])
     check_origin(folder, key)
-    calibrate_command.calibrate(folder, features, cohort, slides, out, decision, sensitivity, confidence, method)
+    ids = columns_of(column)
+    calibrate_command.calibrate(folder, features, cohort, slides, out, decision, sensitivity, confidence, method, ids)
 
 
 @app.command()
@@ -385,6 +388,7 @@ def predict(
     feature_table: Annotated[
         str | None, typer.Option("--table", help="which of several tables of features in one file is read")
     ] = None,
+    column: Column = None,
     on_bad: OnBad = "error",
     max_tiles: Annotated[
         int | None, typer.Option(min=0, help="most tiles of a bag, taken at equal steps; 0: all, whatever they need")
@@ -418,6 +422,7 @@ def predict(
         batch_axis=batch_axis,
         slide_mpp=slide_mpp,
         feature_table=feature_table,
+        columns=names_of(column),
         on_bad=on_bad,
         max_tiles=max_tiles,
         allow=allow or (),

@@ -10,6 +10,7 @@ from rich.table import Table
 from mil import files
 from mil.cards import SIMULATED
 from mil.cli.compare_command import WIDTH
+from mil.output_places import check_output_folder
 from mil.report.figures.style import save, styled
 from mil.report.page.words import named
 from mil.runs.designs import compare_designs
@@ -17,6 +18,8 @@ from mil.runs.run import open_run
 from mil.runs.site import SiteAudit, audit
 from mil.runs.site_plot import draw_site
 from mil.stats.site_signature import NAMES, SitePredictability
+
+SITE = "site.json"
 
 
 def site(
@@ -38,6 +41,8 @@ def site(
     Raises:
         MilError: a folder that is no such run, a cohort or features that are not as then, or fewer than two sites.
     """
+    if out is not None:
+        check_output_folder(out, [run, preserved, features], SITE)
     opened = open_run(run)
     designs = None if preserved is None else compare_designs(opened, open_run(preserved), resamples)
     result = audit(opened, features, resamples).model_copy(update={"designs": designs})
@@ -49,7 +54,7 @@ def site(
     for line in _lines(result):
         sys.stdout.write(f"{line}\n")
     if out is not None:
-        files.write_json(out / "site.json", result.model_dump(mode="json"))
+        files.write_json(out / SITE, result.model_dump(mode="json"))
         with styled():
             save(draw_site(result), out, "site")
 

@@ -11,19 +11,35 @@ import pandas as pd
 from mil.findings import Finding
 from mil.slide_names import patient_of
 
-INVISIBLE = ("the form of Unicode", "spaces or characters without a width")
-"""Differences that cannot be seen in print."""
+INVISIBLE = (
+    "the form of Unicode",
+    "spaces or characters without a width",
+    "letters of another script that look the same",
+    "dashes, dots or underscores",
+)
+"""Differences that cannot be seen in print, or hardly."""
 _SHOWN = 5
 """Groups of similar ids that a message names."""
+_WITHOUT_WIDTH = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0") | {
+    chr(code) for code in range(0xFE00, 0xFE10)
+}
+"""Characters that show nothing, besides spaces and those of the category Cf: fillers and variation selectors."""
+_LATIN = str.maketrans(
+    "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0456\u0458\u0455"  # Cyrillic
+    "\u03b1\u03b2\u03b5\u03b6\u03b7\u03b9\u03ba\u03bc\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7",  # Greek
+    "abekmhopctyxijs" + "abezhikmnoptyx",
+)
+"""Letters of other scripts whose capitals, or which themselves, look like a Latin letter; folded to lower case."""
 
 
 def spelling_free(name: str) -> str:
     """Return an id without what people and spreadsheets change: case, spaces, leading zeros, a trailing `.0`.
 
-    Unicode's compatibility forms are composed (NFKC), and characters without a width are dropped.
+    Unicode's compatibility forms are composed (NFKC), characters without a width are dropped, letters that look Latin
+    are, and dots, dashes and underscores are one sign: R writes `TCGA.A1.A0SB`.
     """
-    text = re.sub(r"\.0+$", "", _visible(name).casefold())
-    return re.sub(r"(?<!\d)0+(?=\d)", "", text)
+    text = re.sub(r"\.0+$", "", _of_one_script(name))
+    return re.sub(r"(?<!\d)0+(?=\d)", "", _of_one_sign(text))
 
 
 def similar(names: Iterable[str]) -> list[tuple[str, ...]]:
@@ -42,6 +58,10 @@ def difference(first: str, second: str) -> str:
         return INVISIBLE[1]
     if _visible(first).casefold() == _visible(second).casefold():
         return "upper and lower case"
+    if _of_one_script(first) == _of_one_script(second):
+        return INVISIBLE[2]
+    if _of_one_sign(_of_one_script(first)) == _of_one_sign(_of_one_script(second)):
+        return INVISIBLE[3]
     return "leading zeros or a trailing .0"
 
 
@@ -103,4 +123,17 @@ def _named_patient(slide: str, patients: Mapping[str, str]) -> str | None:
 def _visible(name: str) -> str:
     """Return an id without spaces and without characters of no width, in Unicode's composed compatibility form."""
     letters = unicodedata.normalize("NFKC", name)
-    return "".join(letter for letter in letters if unicodedata.category(letter) != "Cf" and not letter.isspace())
+    return "".join(
+        letter
+        for letter in letters
+        if not (unicodedata.category(letter) in ("Cf", "Cc") or letter.isspace() or letter in _WITHOUT_WIDTH)
+    )
+
+
+def _of_one_script(name: str) -> str:
+    return _visible(name).casefold().translate(_LATIN)
+
+
+def _of_one_sign(text: str) -> str:
+    """Return a text in which every dash, minus sign, dot and underscore is a hyphen."""
+    return "".join("-" if letter in "._\u2212" or unicodedata.category(letter) == "Pd" else letter for letter in text)

@@ -200,8 +200,11 @@ class Survival(Endpoint):
         """Return the strata: censored and events, each in an earlier and a later half, and each competing event.
 
         A kind of fewer than `2 * SMALLEST_STRATUM` patients is not halved, so that few events can be spread over folds.
+        Fewer than `SMALLEST_STRATUM` censored patients are spread with the events: no fold needs one.
         """
         time, code = target[:, 0].numpy(), target[:, 1].numpy().astype(np.int64)
+        if (code == 0).sum() < SMALLEST_STRATUM:
+            code = np.maximum(code, 1)
         many = [(code == kind).sum() >= 2 * SMALLEST_STRATUM for kind in (0, 1)]
         middle = [np.median(time[code == kind]) if many[kind] else np.inf for kind in (0, 1)]
         later = time > np.take(middle, np.minimum(code, 1))

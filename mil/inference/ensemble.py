@@ -31,6 +31,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mil.checkpoint import WEIGHTS, Checkpoint
+from mil.cohort.columns import Columns
 from mil.endpoints.cox import BaselineHazard
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import CheckpointError
@@ -55,6 +56,7 @@ def ensemble(
     reading: Reading | None = None,
     on_bad: OnBad = "error",
     max_tiles: int | None = None,
+    ids: Columns | None = None,
 ) -> pd.DataFrame:
     """Return the mean scores of the members with their spreads; arguments and errors are those of `predict`.
 
@@ -64,7 +66,7 @@ def ensemble(
         CheckpointError: as in `same_tool`.
     """
     same_tool(checkpoints)
-    options = (cohort, slides, None, workers, reading, on_bad, max_tiles)
+    options = (cohort, slides, None, workers, reading, on_bad, max_tiles, ids)
     tables = [predict(member, features, *options) for member in checkpoints]
     mean = combined([member.endpoint for member in checkpoints], tables)
     return mean.assign(**{SKIPPED: tables[0][SKIPPED]}) if SKIPPED in tables[0] else mean

@@ -16,6 +16,7 @@ import pandas as pd
 from mil import checkpoint as checkpoints
 from mil.checkpoint import Checkpoint
 from mil.cohort.clinical_table import Cohort
+from mil.cohort.columns import Columns
 from mil.endpoints.question import Question
 from mil.errors import ConfigError, PredictionsError
 from mil.features.formats import Reading
@@ -56,8 +57,18 @@ def labelled(
     slides: Path | None = None,
     reading: Reading | None = None,
     on_bad: OnBad = "error",
+    ids: Columns | None = None,
 ) -> Labelled:
     """Predict a cohort and return the predictions with its targets.
+
+    Args:
+        checkpoint: The model.
+        features: Its feature files.
+        cohort: The clinical table.
+        slides: Table of slides, for a cohort table with one row for each patient.
+        reading: How files that leave it open are read; None reads them as in training.
+        on_bad: Whether slides that cannot be used are an error or left out.
+        ids: What the tables call patients, slides and resolutions; None looks for common names.
 
     Raises:
         MilError: as in `predict`, or the table lacks the endpoint's columns.
@@ -67,13 +78,14 @@ def labelled(
     words = checkpoint.words_of(endpoint.columns)
     labels = Cohort.read(
         cohort,
+        ids,
         labels=endpoint.columns,
         slides=slides,
         words=words,
         labelled=endpoint.has_target,
         declared=endpoint.declared_words,
     ).require()
-    scores = predict(checkpoint, features, cohort, slides=slides, reading=reading, on_bad=on_bad).astype(
+    scores = predict(checkpoint, features, cohort, slides=slides, reading=reading, on_bad=on_bad, ids=ids).astype(
         {"patient": str}
     )
     scores = scores[scores["patient"].isin(labels.patients.index)].reset_index(drop=True)

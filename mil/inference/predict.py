@@ -141,6 +141,7 @@ def predict(
     reading: Reading | None = None,
     on_bad: OnBad = "error",
     max_tiles: int | None = None,
+    ids: Columns | None = None,
 ) -> pd.DataFrame:
     """Return a table of predictions: one row for each patient of the cohort, or for each slide without a cohort.
 
@@ -159,6 +160,7 @@ def predict(
             are left out the column `skipped` names them, and patients without another slide have no score.
         max_tiles: Largest number of tiles of a bag, taken at equal steps; None takes all of bags for which there are
             memory and time, 0 tries to take all of every bag.
+        ids: What the tables call patients, slides and resolutions; None looks for common names.
 
     Raises:
         CheckpointError: `tiles` for a model without attention, or no cohort for a model with covariates.
@@ -170,7 +172,7 @@ def predict(
     if tiles is not None and max_tiles:
         raise ConfigError(f"max_tiles={max_tiles} with tables of all tiles: expected one of them")
     store = FeatureStore(features, checkpoint.encoder, (), reading or checkpoint.reading, expected_geometry(checkpoint))
-    everyone = cohort_of(store, cohort, slides, checkpoint)
+    everyone = cohort_of(store, cohort, slides, checkpoint, ids)
     table, reasons = without_bad_slides(everyone, store, on_bad)
     with naming_the_option(on_bad):
         store.resolve(list(table.table["slide"])).require()

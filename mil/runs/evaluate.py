@@ -9,6 +9,7 @@ import pandas as pd
 
 from mil import files
 from mil.checkpoint import Checkpoint
+from mil.cohort.columns import Columns
 from mil.endpoints.endpoint import Endpoint
 from mil.findings import Finding, log_warnings
 from mil.inference.bad_slides import OnBad
@@ -86,6 +87,7 @@ def evaluate_checkpoint(
     out: Path,
     resamples: int = RESAMPLES,
     on_bad: OnBad = "error",
+    ids: Columns | None = None,
 ) -> EvaluatedCohort:
     """Evaluate a checkpoint on a cohort that it was not trained on; nothing is fitted to the cohort.
 
@@ -99,12 +101,13 @@ def evaluate_checkpoint(
         out: Folder for predictions.csv, report.json, report.html and figures.
         resamples: Bootstrap resamples.
         on_bad: Whether slides that cannot be used are an error or left out; `skipped.csv` then names them.
+        ids: What the tables call patients, slides and resolutions; None looks for common names.
 
     Raises:
         MilError: `out` holds something else, or checkpoint, features and cohort do not fit.
     """
     check_output_folder(out, [cohort, features, slides, checkpoint.folder], FILE)
-    predictions = labelled(checkpoint, features, cohort, slides, on_bad=on_bad)
+    predictions = labelled(checkpoint, features, cohort, slides, on_bad=on_bad, ids=ids)
     evaluation, report = external(checkpoint, predictions, resamples)
     table = with_origin(predictions.table, [checkpoint])
     table[SIMULATED_COLUMN] = report.about.simulated  # the cohort may be, where the weights are not

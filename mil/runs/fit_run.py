@@ -15,10 +15,21 @@ from mil import files, interruption
 from mil.errors import ConfigError, MilError, TrainingError, printable
 from mil.findings import log_warnings, raise_first_error
 from mil.interruption import Interrupted
+from mil.output_places import check_run_folder
 from mil.report.sections.levels import used_columns
 from mil.runs.describe import describe_run
 from mil.runs.run import PATIENTS, one_row_per_patient
-from mil.runs.run_inputs import CONFIG, SPLIT, accepted_now, changed_files, changes, read_inputs, record_inputs
+from mil.runs.run_inputs import (
+    CONFIG,
+    SPLIT,
+    accepted_now,
+    changed_files,
+    changes,
+    input_paths,
+    read_inputs,
+    record_inputs,
+)
+from mil.slide_names import FEATURE_ENDINGS
 from mil.splits.folds import Split
 from mil.study.compose import read_config, write_config
 from mil.study.copied_files import copied_files
@@ -72,6 +83,8 @@ def fit_run(
         begun = (folder / CONFIG).exists() and not always_new
         if begun:
             _check_same_options(config, folder)
+        elif not always_new:
+            check_run_folder(folder, input_paths(config), FEATURE_ENDINGS)
         study, split = _prepare_begun(config, study, folder) if begun else _prepare(config, study, None)
         with _claimed(folder, begun, always_new) as place, _resumable(place), _log_file(place):
             files.clean(place)

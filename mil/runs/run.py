@@ -11,7 +11,7 @@ from mil import checkpoint
 from mil.cohort.columns import Columns, identified
 from mil.config import described
 from mil.endpoints.endpoint import Endpoint
-from mil.errors import ConfigError
+from mil.errors import ConfigError, PredictionsError
 from mil.fitted.state import FittedState
 from mil.report.evaluation import Evaluation
 from mil.report.prediction_files import read
@@ -21,7 +21,7 @@ from mil.study import build
 from mil.study.compose import read_config
 from mil.study.run_config import RunConfig
 from mil.study.tool import Tool
-from mil.tables import MISSING, read_table, says_simulated
+from mil.tables import MISSING, read_table, require, says_simulated
 
 COMPARATORS = ("baseline", "covariates")
 """Names of the tables of simpler models."""
@@ -126,9 +126,16 @@ def open_run(folder: Path) -> Run:
 
 
 def read_tables(folder: Path, endpoint: Endpoint) -> dict[str, pd.DataFrame]:
-    """Return a folder's tables of predictions, by name."""
+    """Return a folder's tables of predictions, by name.
+
+    Raises:
+        PredictionsError: if a file is no table of a run's predictions.
+    """
     paths = {name: folder / f"{name}.csv" for name in ("predictions", *COMPARATORS, "oracle")}
-    return {name: read(path, endpoint.columns) for name, path in paths.items() if path.is_file()}
+    tables = {name: read(path, endpoint.columns) for name, path in paths.items() if path.is_file()}
+    for name, table in tables.items():
+        require(paths[name], table, ["patient"] if name == "oracle" else ["patient", "fold", "role"], PredictionsError)
+    return tables
 
 
 def one_row_per_patient(table: pd.DataFrame) -> pd.DataFrame:

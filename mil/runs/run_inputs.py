@@ -121,6 +121,13 @@ def _differing(what: str, before: Mapping[str, str], now: Mapping[str, str]) -> 
         yield f"{len(differing)} of {len(before)} {what}: {listed(differing)}"
 
 
+def input_paths(config: RunConfig) -> list[Path]:
+    """Return the tables and the folder of features that a run reads, as its options name them."""
+    data = config.data
+    named = (data.cohort, data.slides, data.features, config.split.options.file)
+    return [Path(path).expanduser() for path in named if path is not None]
+
+
 def _file_digests(config: RunConfig, folder: Path, source: Path | None) -> dict[str, str]:
     data = config.data
     given = {"data.cohort": data.cohort, "data.slides": data.slides, "split.file": config.split.options.file}

@@ -21,11 +21,23 @@ from mil import files
 from mil.config import choices, conf_dir, groups, nearest, roots
 from mil.errors import ConfigError
 from mil.study import trusted_classes
+from mil.study.argument_kinds import refuse_other_kinds
 from mil.study.component import TARGET
-from mil.study.run_config import ModelOptions, RunConfig
+from mil.study.run_config import ModelOptions, RunConfig, ToolConfig
 from mil.yaml_files import read_yaml
 
 _PATHS = ("data.cohort", "data.slides", "data.features", "split.file", "hydra.run.dir", "hydra.sweep.dir")
+_TEXTS = re.compile(
+    r"data\.(name|table|covariates|columns\.\w+)|split\.column|encoder\.name|tool\.endpoint\.(column|time|event)"
+)
+"""Options that take a name from the user's tables, which Hydra's grammar would read as a number or a truth value."""
+_WORDS = ("tool.endpoint.classes",)
+"""Options that take a list of words from the user's tables."""
+_PLAIN_LIST = re.compile(r"\[([^\[\]{}'\"\\$]*)\]")
+_UNDELETABLE = re.compile(r"Could not delete from config\. '([^']*)' does not exist")
+_UNKNOWN_OVERRIDE = re.compile(r"Could not override '([^']*)'")
+_NO_VALUE = re.compile(r"Error parsing override '([^']*)' missing EQUAL")
+_ADDRESS = re.compile(r"\s*See https?://\S+( for \w+)?")
 
 
 @dataclass(frozen=True)
@@ -53,12 +65,12 @@ def compose(words: Sequence[str] = (), extra: Path | None = None) -> RunConfig:
     Raises:
         ConfigError: A word that names no option, or a value that an option cannot have; one line.
     """
-    return validated(_compose(prepare(words, extra), extra), words)
+    return validated(_compose(_prepared_once(words, extra), extra), words)
 
 
 def compose_run(words: Sequence[str] = (), extra: Path | None = None) -> Composed:
     """Return the configuration as `compose` does, and the run folder that `hydra.run.dir` names."""
-    node = _compose(prepare(words, extra), extra, with_hydra=True)
+    node = _compose(_prepared_once(words, extra), extra, with_hydra=True)
     try:
         folder = Path(str(node.hydra.run.dir)).absolute()
         named_by_time = "${now:" in str(cast(Any, OmegaConf.to_container(node.hydra.run, resolve=False))["dir"])
@@ -81,6 +93,7 @@ def configure(choices: Mapping[str, str], values: Mapping[str, object]) -> RunCo
     words = [f"{group}={choice}" for group, choice in choices.items()]
     config = validated(_compose(prepare(words, None), None)).replaced(values)
     trusted_classes.trust(config.plain())
+    refuse_other_kinds(config.plain())
     for key in values:
         _refuse_unknown_argument(key, config.plain())
     return config
@@ -131,10 +144,12 @@ def validated(node: DictConfig, words: Sequence[str] = ()) -> RunConfig:
         raise in_one_line(error) from None
     trusted_classes.trust(values)
     config = RunConfig.parse(values)
-    for word in words:
-        key = word.partition("=")[0].lstrip("+~")
-        if "." in key and not key.startswith("hydra."):
-            _refuse_unknown_argument(key, values)
+    keys = [word.partition("=")[0].lstrip("+~") for word in words]
+    options = [key for key in keys if "." in key and not key.startswith("hydra.")]
+    if options:
+        refuse_other_kinds(values)
+    for key in options:
+        _refuse_unknown_argument(key, values)
     return config
 
 
@@ -158,16 +173,21 @@ def _refuse_unknown_argument(key: str, values: Mapping[str, object]) -> None:
         node = node.get(name)
 
 
-def prepare(words: Sequence[str], extra: Path | None = None) -> list[str]:
+def prepare(words: Sequence[str], extra: Path | None = None, sweeps: bool = True) -> list[str]:
     """Return words as Hydra takes them: paths quoted, and `++` before options.
 
     A yaml states what differs from the constructor's defaults; with `++` Hydra takes every option, and those that do
     not exist are refused afterwards (`validated`). Hydra's grammar would read commas, equal signs and quotes in a path.
 
+    Args:
+        words: Words of the command line.
+        extra: A folder of the user's own, laid out like `conf/`.
+        sweeps: Whether a comma may stand between values of a sweep.
+
     Raises:
         ConfigError: A word that cannot be read, or a choice that does not exist, such as `model=abmill`.
     """
-    words = [_with_path_quoted(word) for word in words]
+    words = [_with_text_quoted(word, sweeps) for word in words]
     overrides = [_parsed(word) for word in words]
     known_groups, in_defaults = groups(extra), groups()
     prepared = []
@@ -186,26 +206,54 @@ def prepare(words: Sequence[str], extra: Path | None = None) -> list[str]:
     return prepared
 
 
+def _prepared_once(words: Sequence[str], extra: Path | None) -> list[str]:
+    """Return the words of one run as `prepare` does.
+
+    Raises:
+        ConfigError: As `prepare`, or an option with several values, which only a sweep takes.
+    """
+    prepared = prepare(words, extra, sweeps=False)
+    for word, override in zip(words, map(_parsed, prepared), strict=True):
+        if override.is_sweep_override():
+            key, _, value = word.partition("=")
+            if key.lstrip("+") in groups(extra):
+                raise ConfigError(f"{word}: several choices, expected one; mil train -m sweeps over them")
+            raise ConfigError(
+                f"{word}: several values; a list is '{key}=[{value}]', a text with a comma \"{key}='{value}'\", and "
+                "mil train -m sweeps over them"
+            )
+    return prepared
+
+
 def _parsed(word: str) -> Override:
     """Parse one word of the command line.
 
     Raises:
         ConfigError: Not of Hydra's grammar; for the words of labels with the form that has no grammar.
     """
+    if word.startswith(("-", "=")):
+        raise ConfigError(f"option {word!r} does not exist, expected KEY=VALUE")
+    if "=" not in word and not word.startswith("~"):
+        raise ConfigError(f"{word}: has no value, expected {word}=VALUE")
     try:
         return OverridesParser.create().parse_overrides([word])[0]
-    except HydraException as error:
+    except HydraException:
         if word.lstrip("+").startswith("data.labels"):
             raise ConfigError(
                 f"{word}: cannot be read on a command line; write it to a file labels.yaml with a line such as "
                 '"ER Status": {"positive: strong": positive, "0%": negative} and give data.labels=labels.yaml'
             ) from None
-        raise in_one_line(error) from None
+        raise ConfigError(
+            f"{word}: cannot be read; put single quotes round the word in the shell, such as 'key=[a, b]' or "
+            "'key={a: b}', and quotes within them round text with colons, commas or brackets, such as "
+            '\'key=["a: 1", "b, c"]\''
+        ) from None
 
 
 def _is_left_to_hydra(key: str) -> bool:
     """Return whether Hydra itself refuses a key that its configuration lacks: its own, and what a tool states."""
-    return key.startswith("hydra.") or (key.startswith("tool.") and not key.startswith("tool.endpoint."))
+    first, *names = key.split(".")
+    return first == "hydra" or (first == "tool" and bool(names) and names[0] not in ToolConfig.model_fields)
 
 
 def _refuse_unknown_choice(override: Override, extra: Path | None) -> None:
@@ -244,21 +292,42 @@ def quoted(value: str) -> str:
     return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
 
 
-def _with_path_quoted(word: str) -> str:
-    """Return a word whose path is quoted, so that `20240501` is no number, and `~` is the user's home folder."""
+def _with_text_quoted(word: str, sweeps: bool) -> str:
+    """Return a word whose path or name is quoted, so that `20240501` is no number, and `~` is the user's home folder.
+
+    Raises:
+        ConfigError: Nothing after the equal sign.
+    """
     key, _, value = word.partition("=")
-    is_left = value in ("", "null") or "${" in value or value[0] in ("'", '"', "[")
-    if key.lstrip("+") not in _PATHS or is_left:
+    option = key.lstrip("+")
+    if option in _WORDS and (items := _PLAIN_LIST.fullmatch(value)) and items[1].strip():
+        return f"{key}=[{','.join(quoted(item.strip()) for item in items[1].split(','))}]"
+    is_path, is_text = option in _PATHS, bool(_TEXTS.fullmatch(option))
+    if not (is_path or is_text) or "=" not in word:
         return word
+    if not value:
+        raise ConfigError(f"{word}: has no value; {option}=null stands for none")
+    if value == "null" or "${" in value or value[0] in ("'", '"', "[", "{"):
+        return word
+    if is_text:
+        has_several = "," in value and (sweeps or option == "data.covariates")
+        return word if has_several else f"{key}={quoted(value)}"
     value = str(Path(value).expanduser()) if value.startswith("~") else value
     sweeps = "," in value and not key.startswith("hydra.") and not Path(value).exists()
     return word if sweeps else f"{key}={quoted(value)}"
 
 
 def in_one_line(error: Exception) -> ConfigError:
-    """Return an error of Hydra or OmegaConf as one of ours, in one line."""
-    return ConfigError(f"configuration: {_line(error)}")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    """Return an error of Hydra or OmegaConf as one of ours, in one line and without addresses."""
+    line = _ADDRESS.sub("", " ".join(str(error).split()))
+    if match := _UNDELETABLE.search(line):
+        return ConfigError(f"~{match[1]}: is not set, or there is no such option; leave the word out")
+    if match := _NO_VALUE.search(line):
+        return ConfigError(f"{match[1]}: has no value, expected {match[1]}=VALUE")
+    if match := _UNKNOWN_OVERRIDE.search(line):
+        key = match[1]
+        if not key.startswith("tool."):
+            return ConfigError(f"option {key!r} does not exist")
+        near = nearest(key.removeprefix("tool."), list(ToolConfig.model_fields), "tool.")
+        return ConfigError(f"option {key!r} does not exist{near}; +{key}=... adds a key of your own")
+    return ConfigError(f"configuration: {line}")

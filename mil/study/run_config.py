@@ -36,12 +36,16 @@ def _layout(value: str) -> str:
 
 
 def _listed(value: object) -> object:
-    """Return a single name as a list of one."""
+    """Return a single name as a list of one, and none as an empty list."""
+    if value is None:
+        return []
     return [value] if isinstance(value, str | int | float) else value
 
 
 def _labels(value: object) -> object:
     """Return what the words of columns mean; a path is read as a yaml file that holds it."""
+    if value is None:
+        return {}
     if isinstance(value, str):
         value = read_yaml(Path(value))
     if not isinstance(value, Mapping) or not all(isinstance(words, Mapping) for words in value.values()):
@@ -343,5 +347,11 @@ def _expected(error: ErrorDetails) -> str:
             return str(limits["expected"]).replace("'", "")
         case "positive" | "layout" | "labels" | "devices" | "precision" | "batches":
             return error["msg"]
+        case "string_type":
+            return "one text or path, not a list" if isinstance(error["input"], list | tuple) else "text"
+        case "list_type" | "tuple_type":
+            return "a list such as [a,b]"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return "names with values, such as {a: b}"
         case _:
             return error["msg"].removeprefix("Input should be ")

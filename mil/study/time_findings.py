@@ -1,5 +1,6 @@
 """Follow-up times that look like another unit, horizons out of their reach, and censoring taken for the event."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +18,8 @@ Floats = NDArray[np.float64]
 
 LONGEST_YEARS = 40.0
 """A longer follow-up is taken for a mistake in the unit: no cohort with digital slides has it."""
-SHORTEST_YEARS = 0.5
-"""A shorter longest follow-up is taken for a mistake in the unit where the unit is days."""
+SHORTEST_YEARS = {"days": 0.5, "months": 0.25, "years": 0.5}
+"""By unit: a shorter longest follow-up is taken for a mistake in it."""
 LATER = 0.75
 """Chance that a patient with the event was followed longer than one without, from which on a warning is given.
 
@@ -26,6 +27,11 @@ Events end the follow-up, so that without censoring by death the chance lies bel
 """
 FEWEST = 10
 """Patients with, and without, the event that a comparison of their times needs."""
+
+
+_CENSORING = re.compile(r"(?<![a-z])cens|censor|zensur|zensier|alive|lost|ltfu|event.?free", re.IGNORECASE)
+_NEGATION = re.compile(r"(?<![a-z])(un|non|not|no)[ _.-]?(right[ _.-]?)?(cens|zens)", re.IGNORECASE)
+_CODES = frozenset({"0", "1", "0.0", "1.0", "no", "yes", "false", "true"})
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def of_times(
     return [
         *_unit(view, time, remedies),
         *_horizons(view, time),
-        *_censoring(view, time, code, is_declared, remedies),
+        *_censoring(view, time, code, patients[view.event_column], is_declared, remedies),
     ]
 
 
@@ -74,12 +80,12 @@ def _unit(view: SurvivalView, time: Floats, remedies: Remedies) -> list[Finding]
     """Return a warning where the longest follow-up is impossible in its unit, with the unit that would fit."""
     longest = float(time.max())
     years = longest * DAYS[view.unit] / DAYS["years"]
-    if years <= LONGEST_YEARS and not (view.unit == "days" and years < SHORTEST_YEARS):
+    if SHORTEST_YEARS[view.unit] <= years <= LONGEST_YEARS:
         return []
     fitting = [
         unit
         for unit, days in DAYS.items()
-        if unit != view.unit and SHORTEST_YEARS <= longest * days / DAYS["years"] <= LONGEST_YEARS
+        if unit != view.unit and SHORTEST_YEARS[unit] <= longest * days / DAYS["years"] <= LONGEST_YEARS
     ]
     hint = f"; if these are {fitting[0]}, {remedies.unit.format(fitting[0])}" if fitting else ""
     message = (
@@ -106,16 +112,26 @@ def _horizons(view: SurvivalView, time: Floats) -> list[Finding]:
     return findings
 
 
+def _is_of_censoring(column: str) -> bool:
+    return bool(_CENSORING.search(column)) and not _NEGATION.search(column)
+
+
+def _says_states(words: "pd.Series[str]") -> bool:
+    """Return whether the column holds words such as `dead`, which leave no doubt whatever the column is called."""
+    return not set(words.astype(str).str.strip().str.casefold()) <= _CODES
+
+
 def _censoring(
     view: SurvivalView,
     time: Floats,
     code: Floats,
+    words: "pd.Series[str]",
     is_declared: bool,
     remedies: Remedies,
 ) -> list[Finding]:
     """Return warnings where the column of events is by its name, or by its times, one of censoring."""
     findings = []
-    if "censor" in view.event_column.casefold() and not is_declared:
+    if _is_of_censoring(view.event_column) and not is_declared and not _says_states(words):
         message = (
             f"'{view.event_column}' is named after censoring, but its 1 is read as the event of "
             f"{int((code > 0).sum())} of {len(code)} patients; if 1 means censored, {remedies.states}"

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from mil.errors import ConfigError
 from mil.fitted.rules import is_share
 from mil.fitted.specification import Specification
-from mil.study.component import Component, Config, Options, Positive
+from mil.study.component import Component, Config, Options, Positive, Text
 
 
 class TileSize(Config):
@@ -21,10 +21,15 @@ class TileSize(Config):
     tile_px: Positive | None = None
 
 
+def _listed(stated: object) -> object:
+    """Return a single name as a list of one."""
+    return [stated] if isinstance(stated, str | int | float) and not isinstance(stated, bool) else stated
+
+
 class ClinicalInputs(Config):
     """Columns of the clinical table that the model reads together with the tiles."""
 
-    numeric: list[str] | None = None
+    numeric: Annotated[list[Text] | None, BeforeValidator(_listed)] = None
     categorical: dict[str, list[Any]] | None = None
     fusion: Literal["late", "gated"] = "late"
 

@@ -25,6 +25,13 @@ def table(*rows: tuple[str, str], **columns: list[str]) -> pd.DataFrame:
         ("P 0", "P\u00a00", "the form of Unicode"),
         ("P0", "P 0", "spaces or characters without a width"),
         ("M\u00fcller", "Mu\u0308ller", "the form of Unicode"),
+        ("P0", "P0\u3164", "the form of Unicode"),
+        ("P0", "P0\ufe0f", "spaces or characters without a width"),
+        ("PA 1", "P\u0410 1", "letters of another script that look the same"),
+        ("P-1", "P\u20131", "dashes, dots or underscores"),
+        ("P-1", "P\u20111", "dashes, dots or underscores"),
+        ("TCGA.A1.A0SB", "TCGA-A1-A0SB", "dashes, dots or underscores"),
+        ("E_1", "E-1", "dashes, dots or underscores"),
     ],
 )
 def test_ids_that_differ_in_spelling_only_are_similar(first: str, second: str, what: str) -> None:
@@ -33,7 +40,8 @@ def test_ids_that_differ_in_spelling_only_are_similar(first: str, second: str, w
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [("P1", "P10"), ("1", "11"), ("0", "10"), ("a-1", "b-1"), ("1.5", "1.50")]
+    ("first", "second"),
+    [("P1", "P10"), ("1", "11"), ("0", "10"), ("a-1", "b-1"), ("1.5", "1.50"), ("P-1", "P1"), ("O1", "01")],
 )
 def test_different_ids_are_not_similar(first: str, second: str) -> None:
     assert similar([first, second]) == []

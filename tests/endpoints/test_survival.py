@@ -233,3 +233,9 @@ def test_few_events_are_one_stratum_and_many_are_halved_by_time() -> None:
         of_events = Cox().strata(target)[:events]
         assert len(set(of_events.tolist())) == strata
         assert len(set(Cox().strata(target)[events:].tolist())) == 2
+
+
+def test_few_censored_patients_are_spread_with_the_events() -> None:
+    target = torch.tensor([[float(time), float(time > 2)] for time in range(1, 41)])
+    strata = Cox().strata(target)
+    assert sorted(np.bincount(strata)[np.unique(strata)].tolist()) == [20, 20]

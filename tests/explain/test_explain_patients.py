@@ -215,3 +215,19 @@ def test_columns_are_named_by_their_kind(mil: Mil, crc_run: Path, tmp_path: Path
     refused = mil(*words, "--column", "person=PID")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert "--column person=PID: expected one of patient=NAME, slide=NAME, mpp=NAME" in refused.err
+
+
+def test_prediction_and_evaluation_take_the_names_of_columns(mil: Mil, crc_run: Path, tmp_path: Path) -> None:
+    data = source(crc_run)
+    table = pd.read_csv(data.cohort, dtype=str).rename(columns={"patient": "Case Number", "slide": "Block"})
+    table.to_csv(tmp_path / "cohort.csv", index=False)
+    words = (crc_run / "fold_0" / "checkpoint", "--features", data.features, "--cohort", tmp_path / "cohort.csv")
+    assert "has no column 'patient'" in mil("predict", *words, "--out", tmp_path / "no.csv").err
+    named = ("--column", "patient=Case Number", "--column", "slide=Block")
+    predicted = mil("predict", *words, *named, "--out", tmp_path / "out.csv")
+    assert predicted.code == 0, predicted.err
+    assert set(pd.read_csv(tmp_path / "out.csv", dtype=str)["patient"]) == set(table["Case Number"])
+    evaluated = mil("evaluate", *words, *named, "--resamples", "5", "--out", tmp_path / "external")
+    assert evaluated.code == 0, evaluated.err
+    twice = mil("predict", *words, *named, "--column", "patient=x", "--out", tmp_path / "no.csv")
+    assert "--column patient=x: patient is Case Number already" in twice.err

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from mil import files
-from mil.errors import ConfigError
+from mil.errors import ConfigError, PredictionsError
 from mil.runs.run import PATIENTS, one_row_per_patient, open_run, titles
 from mil.study.compose import compose, write_config
 from mil.study.trusted_classes import ALLOW
@@ -92,3 +92,10 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 )
 def test_runs_are_called_by_what_tells_them_apart(paths: list[str], expected: list[str]) -> None:
     assert list(titles([Path(path) for path in paths])) == expected
+
+
+def test_a_table_that_is_not_of_the_run_is_refused(tmp_path: Path) -> None:
+    table = pd.DataFrame({"slide": ["S1"], "tiles": [3], "p_1": [0.5]})
+    folder = folder_of(tmp_path / "run", "tool=binary", table=table)
+    with pytest.raises(PredictionsError, match=r"predictions\.csv has no column 'patient', it has slide, tiles, p_1"):
+        open_run(folder)

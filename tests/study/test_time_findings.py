@@ -76,3 +76,25 @@ def test_endpoints_within_are_checked_on_their_own_patients() -> None:
     [finding] = of_times(endpoint, table, endpoint.encode(table))
     assert finding.code == "time-unit"
     assert of_times(Binary(), table, Binary().encode(table)) == []
+
+
+@pytest.mark.parametrize("name", ["Zensur", "cens", "is_censored", "vital_status_alive", "lost_to_follow_up", "LTFU"])
+def test_columns_named_after_censoring_in_other_words_are_reported(name: str) -> None:
+    [finding] = findings(cohort(100, event=name), event=name)
+    assert f"'{name}' is named after censoring" in finding.message
+
+
+@pytest.mark.parametrize("name", ["uncensored", "not_censored", "non-censored", "license", "recent_death"])
+def test_columns_that_deny_censoring_are_not_reported(name: str) -> None:
+    assert findings(cohort(100, event=name), event=name) == []
+
+
+def test_words_that_leave_no_doubt_are_not_reported() -> None:
+    table = cohort(100, event="alive").assign(alive=lambda table: table["alive"].map({1: "dead", 0: "alive"}))
+    assert findings(table, event="alive") == []
+
+
+@pytest.mark.parametrize(("longest", "unit"), [(0.1, "months"), (0.3, "years")])
+def test_a_follow_up_of_days_in_longer_units_is_reported(longest: float, unit: str) -> None:
+    [finding] = findings(cohort(longest), unit=unit)
+    assert finding.code == "time-unit"
