@@ -66,7 +66,8 @@ def writing(path: Path) -> Iterator[None]:
         is_full = error.errno in _FULL or "No space left" in str(error)
         if is_full:
             raise OSError(error.errno or errno.ENOSPC, _full_disk(path), str(path)) from error
-        if error.filename is None and error.errno is not None:
+        unnamed = error.filename is None or _TEMPORARY.fullmatch(Path(os.fsdecode(error.filename)).name)
+        if unnamed and error.errno is not None:
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
 

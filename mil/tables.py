@@ -59,7 +59,7 @@ _MARKED = re.compile(f"'+{_RISKY}")
 _SIGN = frozenset("=+-@")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)", re.IGNORECASE)
 
-_DELIMITERS = (",", ";", "\t")
+_DELIMITERS = (",", ";", "\t", "|")
 _SAMPLED = 1 << 14
 """Characters at the start of a table that its delimiter is recognised by."""
 _ZIP, _OLD_EXCEL = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
@@ -239,7 +239,8 @@ def _framed(path: Path, rows: list[list[str]], error: type[MilError]) -> pd.Data
         raise error(f"{path} has a header but no rows")
     for number, row in enumerate(body, start=1):
         if len(row) < len(header) or any(row[len(header) :]):
-            raise error(f"{path}, row {number}: {len(row)} fields, the header has {len(header)}")
+            title = "; if it is a title, remove the lines above the header" if len(header) == 1 else ""
+            raise error(f"{path}, row {number}: {len(row)} fields, the header has {len(header)}{title}")
     return pd.DataFrame([row[: len(header)] for row in body], columns=header, dtype=str)
 
 
@@ -272,7 +273,7 @@ def _text(path: Path, raw: bytes, error: type[MilError]) -> str:
 
 def _rows(path: Path, text: str, error: type[MilError]) -> list[list[str]]:
     lines = io.StringIO(text, newline=None).read().lstrip("\n")
-    stated = re.match(r"sep=(.)\n", lines)  # Excel's own line for saying what separates the fields
+    stated = re.match(r'"?sep=(.)"?\n', lines)  # Excel's own line for saying what separates the fields
     lines = lines[stated.end() :] if stated else lines
     try:
         return _bounded_fields(path, lines, stated[1] if stated else _delimiter(lines), error)

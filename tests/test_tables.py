@@ -208,3 +208,14 @@ def test_a_nul_character_is_refused_with_its_line(tmp_path: Path) -> None:
 def test_words_for_a_missing_value_may_have_any_spaces() -> None:
     words = pd.Series(["not  reported", " Not\u00a0Reported ", "N.A.", "<NA>", "not reported yet", ""])
     assert is_missing(words).tolist() == [True, True, True, True, False, True]
+
+
+def test_a_quoted_separator_line_and_bars_are_understood(tmp_path: Path) -> None:
+    rows = read_table(write(tmp_path, PLAIN))
+    for content in (b'"sep=;"\n' + PLAIN.replace(b",", b";"), PLAIN.replace(b",", b"|")):
+        assert read_table(write(tmp_path, content)).equals(rows)
+
+
+def test_a_title_above_the_header_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CohortError, match=r"the header has 1; if it is a title, remove the lines above the header"):
+        read_table(write(tmp_path, b"# exported in 2024\n" + PLAIN))

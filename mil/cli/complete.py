@@ -1,12 +1,14 @@
 """Shell completion of options, such as `tool=m` to `tool=msi-crc`; it only lists folders, so that it is fast."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from typer import Context
 
-from mil.config import PLURALS, choices, groups
+from mil.config import PLURALS, choices, conf_dir, groups
 
 _LONG = ("encoder", "tool")
+_KEY = re.compile(r"^([a-z]\w*):", re.MULTILINE)
 _WIDTH = 76
 """Characters of a line of the help in a terminal of 80, without the indentation of paragraphs."""
 
@@ -14,7 +16,8 @@ _WIDTH = 76
 def group_or_value(ctx: Context, incomplete: str) -> list[str]:
     """Return the groups of `conf/`, or after `group=` the names of its files.
 
-    Bash splits words at equal signs: `tool=m` arrives as `tool`, `=`, `m`, and expects replacements of `m` only.
+    After `data.`, `split.` and the like come the options that the files of the group name. Bash splits words at equal
+    signs: `tool=m` arrives as `tool`, `=`, `m`, and expects replacements of `m` only.
     """
     before = list(ctx.params.get("words") or ())
     if not incomplete and before and before[-1] in groups():  # typer drops an equal sign that is the last word
@@ -22,9 +25,29 @@ def group_or_value(ctx: Context, incomplete: str) -> list[str]:
     if before[-1:] == ["="] and len(before) > 1:
         return [name for name in choices(before[-2]) if name.startswith(incomplete)]
     group, given, start = incomplete.partition("=")
+    if not given and "." in group:
+        return [f"{name}=" for name in _options(group.partition(".")[0]) if name.startswith(group)]
     if not given:
         return [f"{name}=" for name in groups() if name.startswith(group)]
     return [f"{group}={name}" for name in choices(group) if name.startswith(start)]
+
+
+def tool(incomplete: str) -> list[str]:
+    """Return the names of released tools that begin so; where none does, the shell completes folders."""
+    from mil.zoo.registry import tool_names
+
+    return [name for name in tool_names() if name.startswith(incomplete)]
+
+
+def _options(group: str) -> list[str]:
+    """Return the options below a group, `group.name`, that any of its files names; Hydra's own run folder."""
+    if group == "hydra":
+        return ["hydra.run.dir", "hydra.sweep.dir"]
+    if group not in groups():
+        return []
+    texts = [path.read_text(encoding="utf-8") for path in sorted((conf_dir() / group).glob("*.yaml"))]
+    names = {name for text in texts if "@package _global_" not in text for name in _KEY.findall(text)}
+    return [f"{group}.{name}" for name in sorted(names)]
 
 
 def groups_help() -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mil.cli.column_names import Column, columns_of
+from mil.cli.complete import tool as released
 from mil.cli.evaluate_command import OnBad, Slides
 from mil.cli.report_place import say_where
 from mil.cli.zoo_commands import Key
@@ -16,8 +17,9 @@ def explain(
     checkpoints: Annotated[
         list[str],
         typer.Argument(
+            autocompletion=released,
             help="a run, whose report patients are explained; or a checkpoint folder or released tool; several "
-            "checkpoints of a tool give the mean of their maps and how far they disagree"
+            "checkpoints of a tool give the mean of their maps and how far they disagree",
         ),
     ],
     features: Annotated[Path | None, typer.Option(help="folder of feature files; a run has its own")] = None,

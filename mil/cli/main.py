@@ -14,6 +14,7 @@ from mil import __version__, interruption
 from mil.cli import plan_command, progress_bar, zoo_commands
 from mil.cli.column_names import Column, columns_of, names_of
 from mil.cli.complete import group_or_value, groups_help
+from mil.cli.complete import tool as released
 from mil.cli.error_lines import TRACEBACK, one_line, unexpected
 from mil.cli.evaluate_command import OnBad, Slides, evaluate
 from mil.cli.examples import FIRST_DAY, epilog
@@ -339,7 +340,7 @@ def select(sweep: Annotated[Path, typer.Argument(help="folder of a sweep (mil tr
 
 @app.command()
 def calibrate(
-    checkpoint: Annotated[str, typer.Argument(help="a checkpoint folder or a released tool")],
+    checkpoint: Annotated[str, typer.Argument(help="a checkpoint folder or a released tool", autocompletion=released)],
     cohort: Annotated[Path, typer.Option(help="a table of patients of the new site whose outcome is known")],
     features: Annotated[Path, typer.Option(help="their feature files")],
     out: Annotated[Path, typer.Option(help="folder for the recalibrated checkpoint")],
@@ -373,7 +374,8 @@ def calibrate(
 @app.command()
 def predict(
     checkpoint: Annotated[
-        list[str], typer.Argument(help="checkpoint folders or released tools; several predict together")
+        list[str],
+        typer.Argument(help="checkpoint folders or released tools; several predict together", autocompletion=released),
     ],
     features: Annotated[Path, typer.Option(help="folder of feature files")],
     out: Annotated[Path, typer.Option(help="the CSV file to write")],
@@ -410,6 +412,8 @@ def predict(
     check_output_file(out, read)
     if tiles is not None:
         check_output_folder(tiles, read, ORIGIN_FILE, "--tiles")
+    if tiles is not None and tiles.resolve() == out.resolve():
+        raise typer.BadParameter(f"--tiles and --out are both {out}, expected a folder and a file")
     if len(checkpoint) > 1 and tiles is not None:
         raise typer.BadParameter("--tiles is one checkpoint's attention, expected one checkpoint")
     table = api.predict(

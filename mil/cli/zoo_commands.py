@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mil.cli.complete import tool as released
 from mil.cli.report_place import say_where
 
 app = typer.Typer(name="zoo", help="Released tools: list, show, pull, push, sign, verify.", no_args_is_help=True)
@@ -41,7 +42,9 @@ def list_(registry: Registry = None) -> None:
 
 
 @app.command()
-def show(tool: Annotated[str, typer.Argument(help="msi-crc, msi-crc@1.0.0, or a folder")]) -> None:
+def show(
+    tool: Annotated[str, typer.Argument(help="msi-crc, msi-crc@1.0.0, or a folder", autocompletion=released)],
+) -> None:
     """Show what a tool predicts, for whom, how well, and what it must not be used for."""
     from mil import checkpoint
     from mil.report.report_files import read_report

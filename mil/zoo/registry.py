@@ -44,6 +44,13 @@ def pulled() -> Path:
     return build.cache_dir() / "zoo"
 
 
+def tool_names() -> list[str]:
+    """Return the names of the local tools, without reading them."""
+    places = (*built_in().glob(f"*/{checkpoint.MANIFEST}"), *pulled().glob(f"*/*/{checkpoint.MANIFEST}"))
+    own = {place.parent.name for place in places if place.parents[1] == built_in()}
+    return sorted(own | {place.parents[1].name for place in places if place.parents[1] != built_in()})
+
+
 def local() -> Iterator[tuple[str, str, Path]]:
     """Yield name, version and folder of every local tool: the package's own, then pulled ones, newest first.
 

@@ -152,6 +152,12 @@ def completions(shell: str, **environment: str) -> list[str]:
         (["check"], "encoder=uni", ["encoder=uni", "encoder=uni2"]),
         (["train", "tool=msi-crc"], "split=", [f"split={name}" for name in config.choices("split")]),
         (["train"], "nonsense=", []),
+        (["train"], "data.on_", ["data.on_bad_bag=", "data.on_missing="]),
+        (["check"], "hydra.run", ["hydra.run.dir="]),
+        (["train"], "nothing.x", []),
+        (["predict"], "msi-", ["msi-crc", "msi-ebv-gastric"]),
+        (["explain"], "surv-k", ["surv-kirc"]),
+        (["zoo", "show"], "tls", ["tls-pan"]),
     ],
 )
 def test_groups_and_their_files_complete(words: list[str], last: str, expected: list[str]) -> None:
@@ -160,7 +166,9 @@ def test_groups_and_their_files_complete(words: list[str], last: str, expected: 
     assert bash == expected
     zsh = completions("zsh", _TYPER_COMPLETE_ARGS=" ".join(typed))
     assert all(word in "".join(zsh) for word in expected)
-    assert ("msi-crc" in "".join(zsh)) == ("tool=msi-crc" in expected)
+    assert ("msi-crc" in "".join(zsh)) == any("msi-crc" in word for word in expected)
+    fish = completions("fish", _TYPER_COMPLETE_ARGS=" ".join(typed), _TYPER_COMPLETE_FISH_ACTION="get-args")
+    assert fish == expected
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def table(*rows: tuple[str, str], **columns: list[str]) -> pd.DataFrame:
         ("P 0", "P\u00a00", "the form of Unicode"),
         ("P0", "P 0", "spaces or characters without a width"),
         ("M\u00fcller", "Mu\u0308ller", "the form of Unicode"),
-        ("P0", "P0\u3164", "the form of Unicode"),
+        ("P0", "P0\u3164", "spaces or characters without a width"),
         ("P0", "P0\ufe0f", "spaces or characters without a width"),
         ("PA 1", "P\u0410 1", "letters of another script that look the same"),
         ("P-1", "P\u20131", "dashes, dots or underscores"),

@@ -33,6 +33,9 @@ ALIASES = {
         "pt stage",
         "figo stage",
         "ajcc pathologic tumor stage",
+        "ajcc pathologic stage",
+        "ajcc clinical stage",
+        "tumor stage pathologic",
         "pathological stage",
         "neoplasm disease stage american joint committee on cancer code",
         "clinical stage",
@@ -118,7 +121,8 @@ def _column(patients: pd.DataFrame, aliases: Iterable[str]) -> str | None:
 
 
 def _folded(name: object) -> str:
-    return " ".join(re.split(r"[\s_.\-]+", str(name).strip().casefold()))
+    bare = re.sub(r"^(cases|demographic|diagnoses)\.", "", str(name).strip().casefold())  # of the GDC's tables
+    return " ".join(re.split(r"[\s_.\-]+", bare))
 
 
 def _number(word: str) -> float:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from mil.endpoints.classification import Binary
 from mil.report.evaluation import Evaluation
-from mil.report.sections.levels import banded, levels, order
+from mil.report.sections.levels import banded, levels, order, used_columns
+from mil.study.tool import Tool
 from tests.report.tables import binary, names, refitted
 
 WORDS = st.sampled_from(["", "NA", "unknown", "male", "Male", "62", ">89", "<50", "Stage IIA", "3", "x"])
@@ -69,3 +70,18 @@ def test_every_patient_is_in_one_level(cells: list[str], column: str) -> None:
     kinds = by_variable[column]
     assert sorted(kinds.index) == names(30)
     assert kinds.map(lambda level: isinstance(level, str) and level != "").all()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ["age_at_initial_pathologic_diagnosis", "gender", "ajcc_pathologic_tumor_stage"],
+        ["ajcc_pathologic_stage", "gender"],
+        ["Diagnosis Age", "Neoplasm Disease Stage American Joint Committee on Cancer Code", "Sex"],
+        ["Age at initial pathologic diagnosis", "Gender", "Pathologic Stage"],
+        ["demographic.age_at_index", "demographic.gender", "diagnoses.ajcc_pathologic_stage"],
+    ],
+    ids=["TCGA-CDR", "STAMP's CLINI", "cBioPortal", "Liu 2018", "GDC"],
+)
+def test_age_sex_and_stage_of_public_tables_are_variables_of_the_report(header: list[str]) -> None:
+    assert used_columns(["barcode", *header, "OS.time"], Tool()) == header
