@@ -198,9 +198,8 @@ def _unmatched(path: Path, patients: "pd.Series[str]", slides: Path, owners: "pd
         return [Finding("error", "no-patient", message, len(unknown), raises=CohortError)]
     findings = []
     if without_slides:
-        message = (
-            f"{len(without_slides)} of {len(patients)} patients of {path} have no slide in {slides} and are left out"
-        )
+        count = len(set(patients) - {""})
+        message = f"{len(without_slides)} of {count} patients of {path} have no slide in {slides} and are left out"
         findings.append(Finding.of_items("warning", "no-slides", message, without_slides))
     if unknown:
         message = (

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mil import tile_rows
-from mil.errors import FeatureError
+from mil.errors import FeatureError, ResourceError
 from mil.features import batches, pieces
 from mil.features import packed as packed_files
-from mil.features.batches import BagDataset, Draw, TrainOrder, WholeOrder, loader
+from mil.features.batches import BagDataset, Draw, TrainOrder, WholeOrder, loader, reading
 from mil.features.packing import pack
 from mil.features.store import FeatureStore
 from mil.tile_rows import TileRows, blocks
@@ -314,3 +314,15 @@ def test_a_packed_slide_is_compared_with_its_digest_before_it_is_read_in_pieces(
     bags.read_in_pieces(1)
     with pytest.raises(FeatureError, match="'s4' differ from their digest"):
         bags.read_in_pieces(2)
+
+
+def test_a_reading_process_that_was_killed_is_named_as_such() -> None:
+    with (
+        pytest.raises(
+            ResourceError, match=r"was killed \(Killed\), as systems do where memory runs out; data\.workers=0"
+        ),
+        reading(),
+    ):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+    with pytest.raises(RuntimeError, match="shapes"), reading():
+        raise RuntimeError("shapes differ")

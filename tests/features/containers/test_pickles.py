@@ -333,3 +333,15 @@ def test_thousands_of_damaged_files_are_read_or_refused(
     folder: Path, originals: list[bytes], data: st.DataObject
 ) -> None:
     assert "\n" not in refusal(folder, data.draw(mutated(originals)))
+
+
+def test_a_value_that_changed_after_writing_differs_from_its_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "S.pt"
+    torch.save(torch.full((6, 5), 1.5), path)
+    with pickles.opened(path, bulk=True) as content:
+        assert content.sum() == 45
+    raw = path.read_bytes()
+    path.write_bytes(raw.replace(np.float32(1.5).tobytes(), np.float32(-1.5).tobytes(), 1))
+    assert len(path.read_bytes()) == len(raw)
+    with pytest.raises(FeatureError, match="differs from its checksum"), pickles.opened(path, bulk=True):
+        pass
