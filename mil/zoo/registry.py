@@ -47,8 +47,8 @@ def pulled() -> Path:
 def tool_names() -> list[str]:
     """Return the names of the local tools, without reading them."""
     places = (*built_in().glob(f"*/{checkpoint.MANIFEST}"), *pulled().glob(f"*/*/{checkpoint.MANIFEST}"))
-    own = {place.parent.name for place in places if place.parents[1] == built_in()}
-    return sorted(own | {place.parents[1].name for place in places if place.parents[1] != built_in()})
+    packaged = {place.parent.name for place in places if place.parents[1] == built_in()}
+    return sorted(packaged | {place.parents[1].name for place in places if place.parents[1] != built_in()})
 
 
 def local() -> Iterator[tuple[str, str, Path]]:
