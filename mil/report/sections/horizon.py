@@ -39,6 +39,7 @@ FEWEST = 10
 _BINS, _POINTS = 5, 25
 _SPLINE = "pseudo-values on a cubic spline of three knots"
 _SMOOTH = f"{_SPLINE}, percentile, patients resampled"
+BY_CHANCE = "right risks have a lower bound above zero in up to a fifth of samples"
 _ERROR = f"{_SPLINE}, percentile above and basic bootstrap below, patients resampled"
 
 
@@ -290,7 +291,7 @@ def _smooth(
         high=tuple(point.high for point in points),
         method=_SMOOTH,
     )
-    return {key: _error(metrics[key]) for key in ("ici", "e50", "e90")}, curve
+    return {key: _error(metrics[key]).with_caveat(BY_CHANCE) for key in ("ici", "e50", "e90")}, curve
 
 
 def _error(percentile: Estimate) -> Estimate:

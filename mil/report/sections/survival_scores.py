@@ -37,6 +37,11 @@ _UNDEFINED = (
 )
 
 
+_ENOUGH, _TRAINED = 300, 4
+NARROW = f"too narrow below {_ENOUGH} patients"
+WEIGHTS = "too narrow: the censoring weights of the training patients count as known"
+
+
 @dataclass(frozen=True)
 class Measures:
     """What is measured in every fold, about one cause."""
@@ -107,7 +112,30 @@ def measure(evaluation: Evaluation, measures: Measures, counts: Mapping[str, int
         score = _brier(measures, references)
         pooled = [fold._replace(pooled=measures.brier_names) for fold in folds]
         metrics |= intervals(score, pooled, evaluation.resamples, evaluation.seed, counts=counts)
-    return {name: metric.explained(_UNDEFINED) for name, metric in metrics.items()}
+    explained = {name: metric.explained(_UNDEFINED) for name, metric in metrics.items()}
+    return {name: metric.with_caveat(_caveat(evaluation, measures, name)) for name, metric in explained.items()}
+
+
+def _caveat(evaluation: Evaluation, measures: Measures, name: str) -> str | None:
+    """Return what is wrong with the interval of a metric, as docs/coverage.md measured it; None where it holds.
+
+    In a hold-out, the error of weights from fewer than four times as many training patients is as large as that of
+    the score, and resampling the reported patients does not show it. Over folds there are four times as many.
+    """
+    reported, train = (len(rows) for rows in _sides(evaluation))
+    hold_out, few = len(evaluation.folds) == 1, len(evaluation.reported) < _ENOUGH
+    if name.endswith(f"_{SCALED}"):
+        return NARROW if few else None
+    if name in measures.brier_names:
+        return WEIGHTS if hold_out and 0 < train < _TRAINED * reported else None
+    ranks = name.startswith("auc_") or (bool(measures.view.causes) and name in ("c_index", "uno_c"))
+    return NARROW if hold_out and few and ranks else None
+
+
+def _sides(evaluation: Evaluation) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the reported and the training rows of all folds."""
+    table = evaluation.table
+    return table[table["role"] == "report"], table[table["role"] == "train"]
 
 
 def _reference(evaluation: Evaluation, measures: Measures, reported: pd.DataFrame, train: pd.DataFrame) -> Reference:

@@ -16,8 +16,9 @@ from sksurv.util import Surv
 from mil.endpoints.classification import Binary
 from mil.endpoints.survival import Cox
 from mil.fitted import calibrators
+from mil.report.sections.horizon import BY_CHANCE
 from mil.report.sections.recalibration import NOT_CALIBRATED
-from mil.report.sections.survival_scores import within
+from mil.report.sections.survival_scores import NARROW, WEIGHTS, within
 from mil.report.sections.time_to_event import TimeToEvent
 from mil.report.sections.utility import Utility
 from mil.stats.censoring import Censoring
@@ -139,6 +140,30 @@ def test_the_index_of_prediction_accuracy_is_one_minus_two_weighted_sums_of_squa
         assert each.model.value == pytest.approx(np.mean(losses["model"]), abs=1e-12)
         assert each.kaplan_meier.value == pytest.approx(np.mean(losses["null"]), abs=1e-12)
         assert each.scaled.value == pytest.approx(1 - sum(losses["model"]) / sum(losses["null"]), abs=1e-12)
+
+
+def test_intervals_that_hold_less_than_they_say_say_so() -> None:
+    """The measured coverage is in docs/coverage.md."""
+
+    def caveats(table: pd.DataFrame) -> tuple[str | None, ...]:
+        section = section_of(table)
+        first = section.brier[0]
+        numbers = (first.model, first.kaplan_meier, first.scaled, section.auc[0].estimate, section.uno_c)
+        assert section.calibration[0].ici.caveat == BY_CHANCE
+        assert section.integrated_brier.model.caveat == first.model.caveat
+        return tuple(number.caveat for number in numbers)
+
+    folds = with_risks()
+    assert caveats(folds) == (None, None, NARROW, None, None)
+    large = with_risks(patients=900)
+    assert caveats(large) == (None,) * 5
+    hold_out = folds[folds["fold"] == 0]
+    assert caveats(hold_out) == (WEIGHTS, WEIGHTS, NARROW, NARROW, None)
+    train = hold_out["role"] == "train"
+    alone = hold_out[~train]
+    assert caveats(alone)[:2] == (None, None), "their own weights move with the resamples' patients"
+    copies = [hold_out[train].assign(patient=f"{at}" + hold_out["patient"][train]) for at in range(6)]
+    assert caveats(pd.concat([alone, *copies], ignore_index=True))[:2] == (None, None)
 
 
 def test_scores_of_folds_are_never_compared_with_each_other() -> None:
