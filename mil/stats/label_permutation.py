@@ -44,28 +44,52 @@ class PermutedGap(NamedTuple):
         return max(-self.limit, self.value - half), min(self.limit, self.value + half)
 
 
-def group_gap(
-    value: float,
+def group_values(
     metric: Callable[[Floats], Floats],
     group: NDArray[np.intp],
     strata: NDArray[np.int64],
     count: int,
     generator: np.random.Generator,
-) -> PermutedGap:
-    """Return the gap between the largest and the smallest value of a metric in several groups, with permuted groups.
+) -> Floats:
+    """Return the value of a metric in each group, as it is and with permuted groups: `(g, 1 + r)`.
+
+    Permutations in which a group has no value are left out.
 
     Args:
-        value: The gap that is seen.
         metric: From weights `(r, p)` to values `(r,)`.
         group: Of each patient, `(p,)`, from 0.
         strata: Patients among whom groups are permuted, `(p,)`; they keep each group's number of positives.
         count: Number of permutations.
         generator: Of the draws.
     """
-    shuffled = group[permutations(strata, count, generator)]  # (r, p)
-    values = np.stack([metric((shuffled == each) * 1.0) for each in range(int(group.max()) + 1)])
-    defined = values[:, np.isfinite(values).all(axis=0)]
-    return PermutedGap(value, np.asarray(np.ptp(defined, axis=0), np.float64))
+    groups = np.concatenate([group[None], group[permutations(strata, count, generator)]])  # (1 + r, p)
+    values = np.stack([metric((groups == each) * 1.0) for each in range(int(group.max()) + 1)])
+    has_values = np.isfinite(values).all(axis=0) | (np.arange(values.shape[1]) == 0)
+    return np.asarray(values[:, has_values], np.float64)
+
+
+class Dispersion(NamedTuple):
+    """How far groups lie from their mean, against permuted groups."""
+
+    statistic: float
+    p: float
+
+
+def dispersion(values: Floats, sizes: Sequence[int]) -> Dispersion:
+    """Return the test that groups have the same value; exact where patients of different groups are exchangeable.
+
+    The statistic is the sum of squared distances to the mean, both weighted by the number of patients, which no
+    permutation changes. Cochran's Q weighs by standard errors, which are small where an area under the curve is large
+    by chance: of six equal groups of 50 patients it called 0.09 to 0.11 of cohorts heterogeneous at 0.05.
+
+    Args:
+        values: As `group_values` returns them.
+        sizes: Patients of each group.
+    """
+    weights = np.asarray(sizes, np.float64)[:, None]
+    statistic = (weights * (values - (weights * values).sum(0) / weights.sum()) ** 2).sum(0)
+    reached = int((statistic[1:] >= statistic[0] - 1e-12).sum())
+    return Dispersion(float(statistic[0]), (1 + reached) / len(statistic))
 
 
 def permutations(strata: NDArray[np.int64], count: int, generator: np.random.Generator) -> NDArray[np.intp]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mil.stats.label_permutation import PermutedGap, permutations, proportion_gap
+from mil.stats.bootstrap import Floats
+from mil.stats.label_permutation import PermutedGap, dispersion, group_values, permutations, proportion_gap
 
 
 def test_two_proportions_are_tested_as_fishers_exact_test_does() -> None:
@@ -34,3 +35,36 @@ def test_labels_are_permuted_within_strata() -> None:
     assert (strata[places] == strata).all()
     shares = [(places[:, 0] == at).mean() for at in (0, 2)]
     assert shares == pytest.approx([0.5, 0.5], abs=0.08)
+
+
+def test_dispersion_of_means_is_the_permutation_test_of_an_analysis_of_variance() -> None:
+    rng = np.random.default_rng(2)
+    group = np.repeat([0, 1, 2], [20, 30, 40])
+    value = rng.normal(size=90) + 0.35 * (group == 1)
+
+    def mean(weight: Floats) -> Floats:
+        return np.asarray(weight @ value / weight.sum(1))
+
+    values = group_values(mean, group, np.zeros(90, np.int64), 20_000, np.random.default_rng(0))
+    parts = [value[group == each] for each in range(3)]
+    assert values[:, 0] == pytest.approx([part.mean() for part in parts])
+    test = dispersion(values, [20, 30, 40])
+    anova = stats.permutation_test(
+        parts, lambda *each: stats.f_oneway(*each).statistic, n_resamples=2_000, alternative="greater", rng=rng
+    )
+    assert test.p == pytest.approx(anova.pvalue, abs=0.03)
+    assert 0.05 < test.p < 0.95
+    assert test.statistic == pytest.approx(sum(len(part) * (part.mean() - value.mean()) ** 2 for part in parts))
+
+
+def test_permutations_in_which_a_group_has_no_value_are_left_out() -> None:
+    target = np.array([1, 0, 0, 0, 1, 0])
+
+    def share(weight: Floats) -> Floats:
+        hits = weight @ target
+        return np.asarray(np.where(hits > 0, hits / weight.sum(1), np.nan))
+
+    values = group_values(share, np.array([0, 0, 0, 1, 1, 1]), np.zeros(6, np.int64), 200, np.random.default_rng(0))
+    assert values.shape[1] < 201
+    assert np.isfinite(values).all()
+    assert dispersion(values, [3, 3]).p == 1

@@ -12,16 +12,17 @@ from zlib import crc32
 import numpy as np
 
 from mil.report.schema import Estimate, Model
-from mil.report.sections.subgroup_metrics import Measure
+from mil.report.sections.subgroup_metrics import Heterogeneity, Measure
 from mil.stats import label_permutation
 from mil.stats.bootstrap import Floats
 from mil.stats.bootstrap_intervals import Sampled
-from mil.stats.label_permutation import PermutedGap, group_gap
+from mil.stats.label_permutation import PermutedGap, dispersion, group_values
 
 Estimates = Mapping[str, Estimate | None]
 """A proportion by level; None where it is not defined"""
 PERMUTATIONS = 499
 METHOD = "largest gap of permuted levels"
+HETEROGENEITY = "squared distances to the mean, of permuted levels"
 
 
 class Gap(Model):
@@ -40,6 +41,7 @@ class FoundGap:
     best: str
     worst: str
     permuted: PermutedGap
+    heterogeneity: Heterogeneity | None = None
 
     def gap(self, variable: str | None = None, tests: int = 1) -> Gap:
         """Return the gap as the report has it, judged for so many variables."""
@@ -63,7 +65,7 @@ def gap_estimate(permuted: PermutedGap, tests: int = 1) -> Estimate:
 def metric_gap(
     samples: Mapping[str, Sampled], measure: Measure, members: Mapping[str, Sequence[str]], seed: int
 ) -> FoundGap | None:
-    """Return the largest value of any level minus the smallest; None below two levels.
+    """Return the largest value of any level minus the smallest, and whether levels differ; None below two levels.
 
     Args:
         samples: Of each level that can be estimated.
@@ -79,12 +81,15 @@ def metric_gap(
     def metric(weight: Floats) -> Floats:
         return np.asarray(measure.score(patients.logits, patients.target, weight)[""])
 
-    value = samples[best].value - samples[worst].value
     generator = np.random.default_rng(seed)
-    permuted = group_gap(value, metric, group, measure.alike(patients.target), PERMUTATIONS, generator)
-    if not len(permuted.permuted):
+    values = group_values(metric, group, measure.alike(patients.target), PERMUTATIONS, generator)
+    if values.shape[1] == 1:
         return None
-    return FoundGap(best=best, worst=worst, permuted=permuted._replace(limit=measure.largest_gap))
+    value = samples[best].value - samples[worst].value
+    permuted = PermutedGap(value, np.ptp(values[:, 1:], axis=0), measure.largest_gap)
+    statistic, p = dispersion(values, np.bincount(group).tolist())
+    test = Heterogeneity(test=HETEROGENEITY, statistic=statistic, p=p)
+    return FoundGap(best, worst, permuted, test)
 
 
 def proportion_gap(estimates: Estimates, least: int, seed: int) -> FoundGap | None:

@@ -46,11 +46,19 @@ class MeanCalibration(Model):
 
 
 class Heterogeneity(Model):
-    """The test that the metric is the same at all levels."""
+    """The test that the metric is the same at all levels.
+
+    Attributes:
+        test: What was done; reports before 0.2 have Cochran's Q, which calls too many small levels different.
+        statistic: Its statistic.
+        freedom: Degrees of freedom, of Cochran's Q only.
+        p: That levels which do not differ are as far apart.
+        p_holm: The same by Holm's method for all variables.
+    """
 
     test: str
     statistic: float
-    freedom: int = Field(title="Degrees of freedom")
+    freedom: int | None = Field(default=None, title="Degrees of freedom")
     p: float
     p_holm: float | None = Field(default=None, title="p, Holm")
 
@@ -174,23 +182,6 @@ def observed_expected(observed: float, expected: float, n: int) -> MeanCalibrati
         low, high = ratio * float(np.exp(-half_width)), ratio * float(np.exp(half_width))
     estimate = Estimate(value=ratio, low=low, high=high, method="of the logarithm, Debray", counts=counts)
     return MeanCalibration(observed=observed, expected=expected, estimate=estimate)
-
-
-def heterogeneity(samples: Sequence[Sampled]) -> Heterogeneity | None:
-    """Return Cochran's Q, the test that the levels have the same value; None below two levels.
-
-    Standard errors are those of the bootstrap.
-
-    References:
-        Cochran, Biometrics 10, 1954.
-    """
-    usable = [each for each in samples if np.isfinite(each.error) and each.error > 0]
-    if len(usable) < 2:
-        return None
-    values, weights = np.array([each.value for each in usable]), np.array([each.error for each in usable]) ** -2.0
-    q = float((weights * (values - np.average(values, weights=weights)) ** 2).sum())
-    freedom = len(usable) - 1
-    return Heterogeneity(test="Cochran's Q", statistic=q, freedom=freedom, p=float(stats.chi2.sf(q, freedom)))
 
 
 def _areas(evaluation: Evaluation, name: str, questions: Sequence[Question]) -> Measure:

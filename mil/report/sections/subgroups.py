@@ -24,7 +24,6 @@ from mil.report.sections.subgroup_metrics import (
     Heterogeneity,
     MeanCalibration,
     Measure,
-    heterogeneity,
     main_measure,
     observed_expected,
     question_measure,
@@ -260,8 +259,9 @@ class _Table:
         specificities = {name: result.upper_specificity or result.specificity for name, result in results.items()}
         worst = min(defined, key=lambda name: defined[name].value, default=None)
         seed = seed_of(self.evaluation.seed, variable, question or "")
+        metric = metric_gap(defined, measure, members, seed)
         gaps = {
-            "metric": metric_gap(defined, measure, members, seed),
+            "metric": metric,
             "sensitivity": proportion_gap(sensitivities, LEAST, seed),
             "specificity": proportion_gap(specificities, LEAST, seed + 1),
         }
@@ -272,7 +272,7 @@ class _Table:
         return Spread(
             worst=None if worst is None else _worst(worst, results[worst].value, len(defined)),
             gap=shown["metric"],
-            heterogeneity=heterogeneity(list(defined.values())),
+            heterogeneity=None if metric is None else metric.heterogeneity,
             sensitivity_gap=shown["sensitivity"],
             specificity_gap=shown["specificity"],
             equalised_odds=None if odds is None else gap_estimate(odds),
