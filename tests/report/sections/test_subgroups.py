@@ -319,7 +319,7 @@ def test_a_gap_by_chance_does_not_exclude_zero_and_says_how_large_chance_is() ->
 @pytest.mark.slow
 def test_largest_gaps_of_levels_that_do_not_differ_exclude_zero_in_five_percent() -> None:
     """150 cohorts of 360 patients in six levels; standard error 0.018."""
-    rng, shown = np.random.default_rng(0), {"metric": 0, "sensitivity": 0}
+    rng, shown = np.random.default_rng(0), {"metric": 0, "sensitivity": 0, "heterogeneity": 0}
     for _ in range(150):
         label = (np.arange(360) % 2).astype(int)
         score = stats.norm.cdf(1.2 * label + rng.normal(size=360))
