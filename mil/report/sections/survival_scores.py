@@ -37,7 +37,7 @@ _UNDEFINED = (
 )
 
 
-_ENOUGH, _TRAINED = 300, 4
+_ENOUGH, _ENOUGH_IN_FOLDS, _TRAINED = 300, 100, 4
 NARROW = f"too narrow below {_ENOUGH} patients"
 WEIGHTS = "too narrow: the censoring weights of the training patients count as known"
 
@@ -128,8 +128,10 @@ def _caveat(evaluation: Evaluation, measures: Measures, name: str) -> str | None
         return NARROW if few else None
     if name in measures.brier_names:
         return WEIGHTS if hold_out and 0 < train < _TRAINED * reported else None
-    ranks = name.startswith("auc_") or (bool(measures.view.causes) and name in ("c_index", "uno_c"))
-    return NARROW if hold_out and few and ranks else None
+    competing = bool(measures.view.causes) and name in ("c_index", "uno_c")
+    if competing and len(evaluation.reported) < _ENOUGH_IN_FOLDS:
+        return NARROW
+    return NARROW if hold_out and few and (competing or name.startswith("auc_")) else None
 
 
 def _sides(evaluation: Evaluation) -> tuple[pd.DataFrame, pd.DataFrame]:

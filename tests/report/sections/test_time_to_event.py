@@ -166,6 +166,15 @@ def test_intervals_that_hold_less_than_they_say_say_so() -> None:
     assert caveats(pd.concat([alone, *copies], ignore_index=True))[:2] == (None, None)
 
 
+def test_the_order_of_competing_risks_in_few_patients_says_that_its_interval_is_too_narrow() -> None:
+    for patients, caveat in ((60, NARROW), (150, None)):
+        table = competed(patients=patients)
+        table["risk_death_3y"] = 1 - table["risk_3y"]
+        report: Any = TimeToEvent.compute(refitted(table, COMPETING, resamples=20))
+        (second,) = report.other_causes
+        assert [each.caveat for each in (report.c_index, report.uno_c, second.uno_c)] == [caveat] * 3
+
+
 def test_scores_of_folds_are_never_compared_with_each_other() -> None:
     table = with_risks()
     moved = table.assign(log_hazard=table["log_hazard"] * (1 + table["fold"]) - 1000 * table["fold"])
