@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from mil.errors import ConfigError
+from mil.files import LOCK
 
 RUN, CHECKPOINT = "config.yaml", "manifest.json"
 """Files that only the folder of a run, and that of a checkpoint, have."""
@@ -86,7 +87,10 @@ def check_run_folder(folder: Path, inputs: Iterable[Path | None], endings: Colle
     _refuse_results(folder, option, is_replaced=False)
     if not folder.is_dir():
         return
-    names = sorted(path.name for path in folder.iterdir() if path.name in RUN_FILES or path.suffix in endings)
+    was_begun = (folder / LOCK).exists()  # by a process that was killed before it could write config.yaml
+    names = sorted(
+        path.name for path in folder.iterdir() if (path.name in RUN_FILES and not was_begun) or path.suffix in endings
+    )
     if names:
         raise ConfigError(f"{option} {folder}: holds {names[0]}, expected a new folder")
 

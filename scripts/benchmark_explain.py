@@ -180,9 +180,10 @@ def _computed(cell: Place, options: argparse.Namespace) -> tables.Cell:
         endpoint: Endpoint = Binary() if cell.cohort == NUCLEI else build.endpoint(config)
         endpoint.fit(data.target[train])
         torch.manual_seed(1000 * cell.seed + fold)
-        network = build.create_model(
-            cell.model, data.bags[0].features.shape[1], endpoint.out_dim, **_sizes(config.model.target)
-        )
+        sizes = _sizes(config.model.target)
+        if cell.model.startswith("clam") and endpoint.membership(data.target[train]) is None:
+            sizes["bag_weight"] = 1  # tiles have no classes
+        network = build.create_model(cell.model, data.bags[0].features.shape[1], endpoint.out_dim, **sizes)
         if network.reads_places() and data.bags[0].coords is None:
             return tables.Cell(**vars(cell), metric=endpoint.metric, output=wanted, reason="needs places")
         _train(network, endpoint, data, train)

@@ -135,8 +135,8 @@ def evaluate(
 ) -> None:
     """Evaluate a run, a checkpoint on a new cohort, or predictions of any software.
 
-    Nothing of a checkpoint is fitted to the new cohort. The columns that are named determine the kind of prediction.
-    With --attach the result becomes part of a released folder, as its next patch version.
+    Nothing is fitted to a new cohort. The columns that are named determine the kind of prediction.
+    With --attach the result joins a released folder.
     """
     from mil.report.prediction_columns import PredictionColumns
     from mil.zoo.registry import resolve

@@ -114,8 +114,9 @@ class MHIM(MILModel):
         return student
 
     def loss(self, output: Output, target: Tensor, endpoint: Criterion) -> Tensor:
-        """Return the inner model's loss plus the weighted difference to the teacher."""
-        return self.inner.loss(output, target, endpoint) + self.consistency * output.extra["consistency"].mean()
+        """Return the inner model's loss, in training plus the weighted difference to the teacher."""
+        loss = self.inner.loss(output, target, endpoint)
+        return loss + self.consistency * output.extra["consistency"].mean() if "consistency" in output.extra else loss
 
     def tile_terms(self, bags: Bags) -> TileTerms | None:
         """Return the terms of the inner model."""

@@ -60,7 +60,7 @@ def _question(about: About) -> str:
 _ROLES = {
     True: "of a cohort that the model was not trained on",
     False: "held back from training",
-    None: "of whom nobody stated whether the model was trained on them",
+    None: "(whether the model was trained on them is not stated)",
 }
 """By `About.external`."""
 
@@ -68,13 +68,7 @@ _ROLES = {
 def _patients(about: About, report: Report) -> str:
     """Return how many patients the numbers are about, and where they are from."""
     counts = format_counts(report.patients) or "none"
-    data = (
-        "simulated"
-        if about.simulated
-        else "not stated whether real or simulated"
-        if about.simulated is None
-        else "real"
-    )
+    data = {True: "simulated", False: "real", None: "real or simulated (not stated)"}[about.simulated]
     role = _ROLES[about.external]
     withheld = f"; {about.withheld} withheld" if about.withheld else ""
     folds = f", {report.folds} folds" if report.folds > 1 else ""

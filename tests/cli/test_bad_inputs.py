@@ -70,12 +70,18 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "2 truncated HDF5": (truncated, ["cannot be read as HDF5", "truncated"]),
     "3 text named .h5": (lambda site: slide(site).write_text("Übersicht\n"), ["cannot be read as HDF5"]),
     "4 another key": (other_key, ["'embeddings', 'places'", "expected 'features'"]),
-    "7 one row": (written(MATRIX[0]), ["(16,)", "expected (tiles, width)"]),
     "7 three axes": (written(MATRIX.reshape(2, 3, 16)), ["(2, 3, 16)", "expected (tiles, width)"]),
     "7 a batch axis": (written(MATRIX[None]), ["(1, 6, 16)", "data.batch_axis=true accepts"]),
     "13 integers": (written(MATRIX.astype("int16")), ["int16", "expected float16, float32 or bfloat16"]),
     "14 coordinates of another length": (written(MATRIX, coords=grid(5)), ["'coords'", "(5, 2)", "(6, 2) for 6 tiles"]),
 }
+
+
+def test_a_single_row_is_the_vector_of_a_slide_which_is_not_mixed_with_tiles(site: Path, mil: Mil) -> None:
+    written(MATRIX[0])(site)
+    said = mil("check", *HOLDOUT, *given(site), f"hydra.run.dir={site}/new/run")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "are of 'slide' (1, e.g. slide 'P0000-1') and 'tile'" in said.err
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_commands_write_neither_over_inputs_nor_over_runs_and_checkpoints(
         (["calibrate", checkpoint, *inputs, "--out", checkpoint], "which is read"),
         (["calibrate", checkpoint, *inputs, "--out", run], "holds a run"),
         (["simulate", run], "holds a run"),
-        (["simulate", checkpoint], "holds a checkpoint"),
+        (["simulate", checkpoint], "belongs to the run"),
         ([*scores, features], f"--tiles {features}: is {features}, which is read"),
         ([*scores, run], "holds a run"),
         ([*scores, checkpoint], "which is read"),

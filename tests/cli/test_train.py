@@ -223,7 +223,13 @@ def test_a_split_file_that_a_killed_process_left_alone_is_not_taken(hospital: Pa
     folder.mkdir()
     patients = pd.read_csv(hospital / "cohort.csv", dtype=str)["patient"].drop_duplicates()
     pd.DataFrame({"patient": patients, "fold": 0, "role": "train"}).to_csv(folder / "split.csv", index=False)
-    run_quietly("train", *words_of(hospital), "split=holdout", f"hydra.run.dir={folder}")
+    words = ["train", *words_of(hospital), "split=holdout", f"hydra.run.dir={folder}"]
+    before = (folder / "split.csv").read_bytes()
+    with pytest.raises(AssertionError, match=r"holds split\.csv, expected a new folder"):
+        run_quietly(*words)
+    assert (folder / "split.csv").read_bytes() == before, "without the lock of a run it is somebody's own"
+    (folder / ".lock").touch()
+    run_quietly(*words)
     assert set(read(folder / "split.csv")["role"]) == {"train", "select", "report"}
 
 

@@ -135,7 +135,9 @@ def test_counts_and_strata_separate_the_causes() -> None:
     endpoint = CompetingRisks(causes=CAUSES)
     assert endpoint.counts(target) == {"n": 60, "events": 20, "death": 10, "other": 10}
     assert endpoint.strata(target).tolist() == np.repeat([0, 1, 2, 3, 4, 5], 10).tolist()
-    assert endpoint.strata(rows).tolist() == [0, 0, 2, 2, 4, 5], "few patients of a kind are not halved by time"
+    few, kinds = rows.repeat_interleave(6, 0), np.repeat([0, 2, 4, 5], [12, 12, 6, 6])
+    assert endpoint.strata(few).tolist() == kinds.tolist(), "few patients of a kind are not halved by time"
+    assert endpoint.strata(rows).tolist() == [2, 2, 2, 2, 4, 5], "very few censored ones are spread with the events"
 
 
 def test_invalid_causes_and_ranking_options_are_refused() -> None:

@@ -85,7 +85,8 @@ def test_external_and_unreported_patients_are_named_as_such() -> None:
 def test_what_nobody_stated_is_called_not_stated() -> None:
     report = evaluated("binary")[1]
     lines = {line.label: line.text for line in first_screen(report.model_copy(update={"about": About()}))}
-    assert "not stated whether real or simulated patients of whom nobody stated whether the model" in lines["Patients"]
+    words = "real or simulated (not stated) patients (whether the model was trained on them is not stated)"
+    assert words in lines["Patients"]
     page = html(report.model_copy(update={"about": About(model="m", simulated=True)}), {}, "t", "b")
     assert '<th scope="row">External</th><td>not stated</td>' in page
     assert '<th scope="row">Simulated</th><td>yes</td>' in page

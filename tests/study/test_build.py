@@ -177,7 +177,7 @@ def test_cohort_and_features_must_be_given_together() -> None:
     ("word", "message"),
     [
         ("model.dropout=2", "dropout rate is 2"),
-        ("model.heads=none", "ABMIL"),
+        ("model.heads=none", "expected a whole number"),
         ("model._target_=mil.models.abmil.Nothing", "Nothing"),
         ("optimizer.weight_decay=-1", "weight_decay"),
         ("trainer.precision=3-bit", "3-bit"),

@@ -54,7 +54,8 @@ def validation(place: Path) -> ExternalValidation:
 
 
 def refused(result: Said, message: str) -> None:
-    assert (result.code, result.err.count("\n")) == (2, 1 + ("SIMULATED" in result.err)), result.err
+    beside = ("SIMULATED" in result.err) + ("open it in a browser" in result.err)
+    assert (result.code, result.err.count("\n")) == (2, 1 + beside), result.err
     assert message in result.err
 
 

@@ -15,11 +15,11 @@ SUFFIXES = (".h5",)
 
 
 def matches(path: Path, content: hdf5.File) -> bool:
-    """Return whether `features` is one vector without coordinates."""
+    """Return whether `features` is one vector without coordinates, and no attribute names an encoder."""
     if not hdf5.has(content, "features") or hdf5.has(content, "coords"):
         return False
-    shape = hdf5.dataset(content, "features").shape
-    return len(shape) == 1 and shape[0] > 0
+    stored = hdf5.dataset(content, "features")
+    return len(stored.shape) == 1 and stored.shape[0] > 0 and "encoder" not in stored.attrs
 
 
 def header(path: Path, content: hdf5.File, reading: Reading) -> Header:

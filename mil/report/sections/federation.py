@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError
 
 from mil.errors import ReportError
 from mil.report.evaluation import Evaluation
+from mil.report.page.words import below
 from mil.report.schema import Block, Estimate, Model, Row, Section, Sentence, Table
 
 FILE = "federation.json"
@@ -95,7 +96,9 @@ class Federation(Section):
             after = "" if name == "sites" else ", not trained on"
             for place, result in enumerate(results):
                 for metric, estimate in result.metrics.items():
-                    yield Row(f"{result.site}{after}: {_name(metric)}", estimate, f"{name}[{place}].metrics.{metric}")
+                    yield Row(
+                        f"{result.site}{after}: {_name(metric)}", estimate, below(f"{name}[{place}].metrics", metric)
+                    )
         for name, rows in (("synthesis", self.synthesis), ("left_out_synthesis", self.left_out_synthesis)):
             for place, row in enumerate(rows):
                 label = f"{_name(row.metric)}, mean over sites"
