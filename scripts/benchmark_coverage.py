@@ -9,10 +9,10 @@ patients each; of areas and gaps each has its own shift of the logit (standard d
 patients, as runs have: those of the other folds, of a hold-out as many further ones. Equal learners are linear
 discriminants, trained anew in each fold on features of their own that are equally informative: their folds differ, and
 are correlated through the patients that they share, as those of real models are. The studies are the modules of
-`scripts/coverage_studies`. With `--out` the table is written after each study; cells of an existing table that are not
-measured again stay, and so does everything below the line `<!-- by hand -->`. With `--outcomes` the outcomes of single
-cohorts are kept in a file, so that a run that was stopped goes on, and one with more trials adds to them. `--quick`
-draws a few trials, to see that the script works.
+`scripts/coverage_studies`. With `--out` the table is written again and again; cells of an existing table that are not
+measured again, or that were measured in more cohorts, stay, and so does everything below the line `<!-- by hand -->`.
+With `--outcomes` the outcomes of single cohorts are kept in a file, so that a run that was stopped goes on, and one
+with more trials adds to them. `--quick` draws a few trials, to see that the script works.
 """
 
 import argparse

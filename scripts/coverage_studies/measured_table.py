@@ -73,11 +73,12 @@ class Cells:
         self.cells: dict[tuple[str, str, int], str] = {}
 
     def update(self, rows: Iterable[Row]) -> None:
-        """Write measured rows over their cells."""
+        """Write measured rows over their cells, but for cells of more cohorts."""
         for row in rows:
             self.nominal[row.name] = f"{row.nominal:g}"
-            if row.trials:
-                self.cells[row.name, row.design, row.n] = _cell(row)
+            at = row.name, row.design, row.n
+            if row.trials and round(row.error, 3) <= _error_of(self.cells.get(at)):
+                self.cells[at] = _cell(row)
 
     def lines(self) -> Iterator[str]:
         """Yield the table in Markdown."""
@@ -143,6 +144,11 @@ def _cell(row: Row) -> str:
         shown += f" ({row.undefined:.0%} without)"
     mark = {1: "**", -1: "*", 0: ""}[_side(row)]
     return f"{mark}{shown}{mark}"
+
+
+def _error_of(cell: str | None) -> float:
+    """Return the Monte-Carlo error of a written cell, which falls with the number of cohorts."""
+    return float(cell.strip("*").split(" ")[2]) if cell else float("inf")
 
 
 def _side(row: Row) -> int:

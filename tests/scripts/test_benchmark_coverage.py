@@ -127,3 +127,12 @@ def test_a_study_is_measured_again_without_losing_the_others(table: ModuleType, 
     assert "| c | 0.95 | · | · | *0.990 ± 0.010* |" in page
     assert "unsafe side: a (hold-out, n 40: 0.850)." in page
     assert page.endswith("\nWritten by hand.\n")
+
+
+def test_a_cell_of_more_cohorts_is_not_replaced_by_one_of_fewer(table: ModuleType) -> None:
+    cells = table.Cells()
+    for measured, error in ((0.94, 0.01), (0.91, 0.03), (0.93, 0.01), (0.95, 0.008)):
+        cells.update([table.Row("a", 40, "hold-out", 0.95, "coverage", measured, error, 200, 0.0)])
+        if error == 0.03:
+            assert cells.cells["a", "hold-out", 40] == "0.940 ± 0.010"
+    assert cells.cells["a", "hold-out", 40] == "0.950 ± 0.008"
