@@ -23,8 +23,10 @@ from mil.endpoints.endpoint import Endpoint
 from mil.errors import ConfigError
 from mil.features.formats import Reading
 from mil.inference.bad_slides import OnBad
+from mil.inference.cohort_shards import Shard
 from mil.inference.ensemble import ensemble
 from mil.inference.predict import predict as predict_one
+from mil.inference.predict import reading_of
 from mil.inference.provenance import with_origin
 from mil.report.prediction_columns import PredictionColumns
 from mil.report.prediction_files import read
@@ -271,6 +273,7 @@ def predict(
     max_tiles: int | None = None,
     allow: Collection[str] = (),
     key: FilePath | None = None,
+    shard: Shard | None = None,
 ) -> pd.DataFrame:
     """Predict slides or patients without labels.
 
@@ -293,6 +296,7 @@ def predict(
             all, and refuses bags for which there is not enough memory or time; 0 tries these too.
         allow: Classes outside this package that the checkpoint may import.
         key: Public key (PEM) of the required signer of every tool; of a loaded one it was checked by `load`.
+        shard: The part of the patients to predict, `mil.inference.cohort_shards.Shard(0, 64)`; None predicts all.
 
     Returns:
         One row per slide, or per patient of the cohort: tool, version and whether it is simulated, scores, calls with
@@ -304,13 +308,7 @@ def predict(
     """
     tools = [tool] if isinstance(tool, str | Path | Predictor) else list(tool)
     checkpoints = [_checkpoint(each, allow, key) for each in tools]
-    trained = checkpoints[0].reading
-    reading = Reading(
-        layout or trained.layout,
-        batch_axis or trained.batch_axis,
-        slide_mpp or trained.slide_mpp,
-        feature_table or trained.table,
-    )
+    reading = reading_of(checkpoints[0], Reading(layout, batch_axis, slide_mpp, feature_table))
     table, slide_table = _path(cohort), _path(slides)
     ids = None if columns is None else Columns(**columns)
     if len(checkpoints) == 1:
@@ -324,12 +322,21 @@ def predict(
             on_bad=on_bad,
             max_tiles=max_tiles,
             ids=ids,
+            shard=shard,
         )
         return with_origin(alone, checkpoints)
     if tiles is not None:
         raise ConfigError("tiles: the attention is of one tool, expected one tool")
     together = ensemble(
-        checkpoints, Path(features), table, slide_table, reading=reading, on_bad=on_bad, max_tiles=max_tiles, ids=ids
+        checkpoints,
+        Path(features),
+        table,
+        slide_table,
+        reading=reading,
+        on_bad=on_bad,
+        max_tiles=max_tiles,
+        ids=ids,
+        shard=shard,
     )
     return with_origin(together, checkpoints)
 

@@ -39,7 +39,9 @@ EXAMPLES = {
     "train": (
         "mil train tool=msi-crc model=abmil data.cohort=cohort.csv data.features=features/",
         "mil train --resume runs/msi-crc/2026-11-30_10-00-00",
+        "mil train -m model=abmil,mean seed=0,1 cluster=slurm cluster.partition=gpu cluster.gpus=1",
     ),
+    "runs": ("mil runs", "mil runs runs/msi-crc/2026-11-30_10-00-00 --cancel"),
     "evaluate": (
         "mil evaluate runs/msi-crc/2026-11-30_10-00-00",
         "mil evaluate --predictions theirs.csv --target MSI --positive MSI-H --score p",
@@ -60,6 +62,7 @@ EXAMPLES = {
     "predict": (
         "mil predict msi-crc --features features/ --out scores.csv",
         "mil predict runs/a/fold_0/checkpoint runs/a/fold_1/checkpoint --features features/ --out scores.csv",
+        "mil predict msi-crc --features features/ --out scores.csv cluster=slurm cluster.shards=64",
     ),
     "federate": (
         "mil federate tool=msi-crc split=holdout experiment=quick simulation.sites=3 simulation.patients=400",
@@ -70,6 +73,7 @@ EXAMPLES = {
     "explain": (
         "mil explain msi-crc --features features/ --out explained/",
         "mil explain runs/msi-crc/2026-11-30_10-00-00 --cases --most 20",
+        "mil explain msi-crc --features features/ --out explained/ cluster=slurm cluster.shards=64",
     ),
     "release": (
         "mil release runs/msi-crc/2026-11-30_10-00-00 --version 1.0.0",

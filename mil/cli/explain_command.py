@@ -60,6 +60,8 @@ def explain(
     key: Key = None,
 ) -> None:
     """Score every tile: what speaks for the prediction and what against it."""
+    from mil.cluster.cluster_options import divided, options_in
+    from mil.cluster.sharded_explanation import ExplainRequest, submit_explanation
     from mil.explain.explain_patients import Request
     from mil.explain.methods import DEFAULT, MethodOptions, scorers_of
     from mil.explain.writers import FileChoices
@@ -78,8 +80,14 @@ def explain(
     )
     scorers_of(request.methods)
     choices = FileChoices(formats=file_format, scans=scans, merge=merge, top=top)
+    about_cluster, checkpoints = divided(checkpoints)
+    cluster = options_in(about_cluster)
     places = [Path(each) for each in checkpoints]
+    if not places:
+        raise typer.BadParameter("no checkpoint, expected a run, a checkpoint folder or a released tool")
     if len(places) == 1 and (places[0] / RUN).is_file():
+        if cluster is not None:
+            raise ConfigError(f"{places[0]}: is a run, expected a checkpoint of it with cluster={cluster.engine}")
         _refuse_inputs(features, cohort, slides, column)
         if out is not None:
             check_output_folder(out, [*places, scans], EXPLAIN)
@@ -94,7 +102,12 @@ def explain(
         raise ConfigError("--cases, --most and --measure: are about a run's report patients, expected a run folder")
     loaded = [load(each, key=key).checkpoint for each in checkpoints]
     check_output_folder(out, [features, cohort, slides, scans, *(each.folder for each in loaded)], EXPLAIN)
-    explain_checkpoint(loaded, features, out, cohort, slides, request, choices, columns_of(column))
+    columns = columns_of(column)
+    if cluster is not None:
+        cluster_request = ExplainRequest(tuple(checkpoints), features, cohort, slides, request, choices, columns, key)
+        submit_explanation(cluster_request, out, cluster)
+    else:
+        explain_checkpoint(loaded, features, out, cohort, slides, request, choices, columns)
     typer.echo(str(out))
 
 

@@ -19,6 +19,7 @@ from mil.cli.error_lines import TRACEBACK, one_line, unexpected
 from mil.cli.evaluate_command import OnBad, Slides, evaluate
 from mil.cli.examples import FIRST_DAY, epilog
 from mil.cli.explain_command import explain
+from mil.cli.runs_command import runs
 from mil.errors import MilError, printable
 from mil.interruption import UNEXPECTED, Interrupted
 from mil.memory import is_out_of_memory
@@ -299,6 +300,7 @@ def train(
         train_command.start(words or [], config_dir, accept_changes)
 
 
+app.command()(runs)
 app.command()(evaluate)
 
 
@@ -375,7 +377,10 @@ def calibrate(
 def predict(
     checkpoint: Annotated[
         list[str],
-        typer.Argument(help="checkpoint folders or released tools; several predict together", autocompletion=released),
+        typer.Argument(
+            help="checkpoint folders or released tools; several predict together; and cluster=slurm cluster.shards=64",
+            autocompletion=released,
+        ),
     ],
     features: Annotated[Path, typer.Option(help="folder of feature files")],
     out: Annotated[Path, typer.Option(help="the CSV file to write")],
@@ -401,25 +406,31 @@ def predict(
     key: zoo_commands.Key = None,
 ) -> None:
     """Predict slides without labels; the table says which tool, version and threshold made each call."""
-    from mil import api, files
+    from mil import files
     from mil.cards import SIMULATED
+    from mil.cluster.cluster_options import divided, options_in
+    from mil.cluster.sharded_prediction import PredictRequest, submit_prediction
     from mil.fitted.withholding import withheld_summary
     from mil.inference.provenance import ORIGIN_FILE
     from mil.output_places import check_output_file, check_output_folder
     from mil.tables import csv_text, says_simulated
 
-    read = [features, cohort, slides, *map(Path, checkpoint)]
+    about_cluster, names = divided(checkpoint)
+    cluster = options_in(about_cluster)
+    if not names:
+        raise typer.BadParameter("no checkpoint, expected a checkpoint folder or a released tool")
+    read = [features, cohort, slides, *map(Path, names)]
     check_output_file(out, read)
     if tiles is not None:
         check_output_folder(tiles, read, ORIGIN_FILE, "--tiles")
     if tiles is not None and tiles.resolve() == out.resolve():
         raise typer.BadParameter(f"--tiles and --out are both {out}, expected a folder and a file")
-    if len(checkpoint) > 1 and tiles is not None:
+    if len(names) != 1 and tiles is not None:
         raise typer.BadParameter("--tiles is one checkpoint's attention, expected one checkpoint")
-    table = api.predict(
-        checkpoint,
-        features,
-        cohort,
+    request = PredictRequest(
+        checkpoints=tuple(names),
+        features=features,
+        cohort=cohort,
         slides=slides,
         tiles=tiles,
         layout=layout,
@@ -429,9 +440,15 @@ def predict(
         columns=names_of(column),
         on_bad=on_bad,
         max_tiles=max_tiles,
-        allow=allow or (),
+        allow=tuple(allow or ()),
         key=key,
     )
+    if cluster is not None:
+        if submit_prediction(request, out, cluster):
+            typer.echo(SIMULATED, err=True)
+        typer.echo(str(out))
+        return
+    table = request.table()
     if says_simulated(table):
         typer.echo(SIMULATED, err=True)
     if withheld := withheld_summary(table):

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,21 +13,32 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mil.cli.report_place import say_where
+from mil.cluster.cluster_options import ClusterOptions, divided, options_in
+from mil.cluster.job_ledger import FOLDER, LOGS
 from mil.config import conf_dir
 from mil.errors import ConfigError
-from mil.study.compose import compose_run, in_one_line, prepare, validated
+from mil.study.compose import Composed, compose_run, in_one_line, prepare, validated
+
+MULTIRUN = {"-m", "--multirun"}
 
 
 def start(words: Sequence[str], config_dir: Path | None, accept_changes: bool = False) -> None:
     """Train one run, or hand words with flags of Hydra's own (`-m`, `--cfg job`, ...) to Hydra.
 
+    With words such as `cluster=slurm` the folds of all runs become jobs of a cluster, and the run folders are printed.
+
     Raises:
         MilError: Wrong options, or an error in the files that they name.
     """
+    about_cluster, words = divided(words)
+    cluster = options_in(about_cluster)
     flags = [word for word in words if word.startswith("-") or not ("=" in word or word.startswith("~"))]
     options = [word for word in words if word not in flags]
+    if cluster is not None and (not flags or MULTIRUN & set(flags)):
+        _submit(cluster, flags, options, config_dir, accept_changes)
+        return
     if flags:
-        _hand_to_hydra(flags, options, config_dir)
+        _hand_to_hydra(flags, _side_by_side(flags, options), config_dir, _job(options))
         return
     from mil.runs.fit_run import fit_run  # loads Lightning, which `--cfg job` and `--help` do not need
 
@@ -42,23 +53,62 @@ def resume(folder: Path, words: Sequence[str], accept_changes: bool = False) -> 
     Raises:
         ConfigError: Not a run folder, or options next to it: a run is resumed with the options it has.
     """
+    about_cluster, words = divided(words)
     if words:
         raise ConfigError(f"--resume {folder}: found {words[0]!r} beside it, a run goes on as it was configured")
+    cluster = options_in(about_cluster)
+    if cluster is not None:
+        from mil.cluster.training_jobs import resubmit
+
+        resubmit(folder, cluster, accept_changes)
+        sys.stdout.write(f"{folder}\n")
+        return
+    from mil.cluster.job_states import refuse_active
     from mil.runs.fit_run import resume_run
 
+    refuse_active(folder / FOLDER)
     resume_run(folder, accept_changes)
     _print_result(folder)
 
 
-def _hand_to_hydra(flags: Sequence[str], options: Sequence[str], config_dir: Path | None) -> None:
+def _submit(
+    cluster: ClusterOptions, flags: Sequence[str], options: Sequence[str], config_dir: Path | None, accept: bool
+) -> None:
+    """Submit one run, or with `-m` every run of the sweep, and print their folders.
+
+    Raises:
+        MilError: Wrong options, an error in the files that they name, or the scheduler refuses.
+    """
+    from mil.cluster.training_jobs import submit_runs
+
+    if not flags:
+        sys.stdout.writelines(
+            f"{place}\n" for place in submit_runs([compose_run(options, config_dir)], cluster, None, accept)
+        )
+        return
+    for word in options:
+        if word.lstrip("+").startswith(("hydra/launcher", "hydra/sweeper", "parallel=")):
+            raise ConfigError(f"{word} with cluster={cluster.engine}: its jobs launch the runs, expected one of them")
+    collected = list[Composed]()
+
+    def collect(node: DictConfig) -> None:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        if not any(folder.iterdir()):
+            folder.rmdir()  # it is made anew once no error was found
+        collected.append(Composed(validated(node, options), folder))
+
+    _hand_to_hydra(flags, options, config_dir, collect)
+    logs = collected[0].folder.parent / FOLDER / LOGS
+    sys.stdout.writelines(f"{place}\n" for place in submit_runs(collected, cluster, logs, accept))
+
+
+def _hand_to_hydra(
+    flags: Sequence[str], options: Sequence[str], config_dir: Path | None, job: Callable[[DictConfig], object]
+) -> None:
     folder = ["--config-dir", str(config_dir.absolute())] if config_dir else []
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then passes errors on, and `mil.cli.main` prints them in one line
     # argparse expects flags and their values (--cfg job) before the overrides, wherever the user wrote them
-    sys.argv = ["mil train", *folder, *flags, *prepare(_side_by_side(flags, options), config_dir)]
-
-    def job(node: DictConfig) -> float | None:
-        return _job(node, options)
-
+    sys.argv = ["mil train", *folder, *flags, *prepare(options, config_dir)]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
     except (HydraException, OmegaConfBaseException) as error:
@@ -72,7 +122,7 @@ def _side_by_side(flags: Sequence[str], options: Sequence[str]) -> list[str]:
         ConfigError: Not a number, or the launcher is not installed.
     """
     given = [word for word in options if word.partition("=")[0].lstrip("+") == "parallel"]
-    if not given or not {"-m", "--multirun"} & set(flags):
+    if not given or not MULTIRUN & set(flags):
         return list(options)
     number = given[-1].partition("=")[2]
     if not number.isdecimal() or not int(number):
@@ -83,16 +133,20 @@ def _side_by_side(flags: Sequence[str], options: Sequence[str]) -> list[str]:
     return [*others, "hydra/launcher=joblib", f"hydra.launcher.n_jobs={number}"] if int(number) > 1 else others
 
 
-def _job(node: DictConfig, options: Sequence[str]) -> float | None:
-    """Train one run of a sweep; the result is its first metric, for sweepers that optimize."""
-    from mil.runs.fit_run import fit_run
+def _job(options: Sequence[str]) -> Callable[[DictConfig], float | None]:
+    """Return what trains one run of a sweep; its result is the first metric, for sweepers that optimize."""
 
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    if not any(folder.iterdir()):
-        folder.rmdir()  # `fit_run` makes it anew once no error was found
-    run = fit_run(validated(node, options), folder)
-    _print_result(run.folder)
-    return run.value
+    def job(node: DictConfig) -> float | None:
+        from mil.runs.fit_run import fit_run
+
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        if not any(folder.iterdir()):
+            folder.rmdir()  # `fit_run` makes it anew once no error was found
+        run = fit_run(validated(node, options), folder)
+        _print_result(run.folder)
+        return run.value
+
+    return job
 
 
 def _print_result(folder: Path) -> None:

@@ -35,7 +35,9 @@ def naming_the_option(on_bad: OnBad) -> Iterator[None]:
         raise FeatureError(f"{error}; {_HINT}") from error
 
 
-def without_bad_slides(cohort: Cohort, store: FeatureStore, on_bad: OnBad = "error") -> tuple[Cohort, dict[str, str]]:
+def without_bad_slides(
+    cohort: Cohort, store: FeatureStore, on_bad: OnBad = "error", may_be_empty: bool = False
+) -> tuple[Cohort, dict[str, str]]:
     """Return the cohort of the slides that can be read, and why each of the others cannot; a warning counts them.
 
     Where slides are to be left out all features are read once more, as headers do not show what is not finite.
@@ -44,12 +46,14 @@ def without_bad_slides(cohort: Cohort, store: FeatureStore, on_bad: OnBad = "err
         cohort: Slides and their patients.
         store: The feature files.
         on_bad: `error` only checks that every slide has a file; what else is wrong is an error where it is read.
+        may_be_empty: Whether no slide may be left, as in a small part of a cohort.
 
     Raises:
         FeatureError: A slide has no file, and `on_bad` is `error`; or no slide is left.
     """
     with naming_the_option(on_bad):
-        raise_first_error(without_files(cohort.table, store.slides, on_bad))
+        files = without_files(cohort.table, store.slides, on_bad)
+        raise_first_error([] if may_be_empty and on_bad == "skip" else files)
     if on_bad == "error":
         return cohort, {}
     slides = sorted(set(cohort.table["slide"]))
@@ -57,7 +61,7 @@ def without_bad_slides(cohort: Cohort, store: FeatureStore, on_bad: OnBad = "err
     reasons |= store.unusable([slide for slide in slides if slide in store])
     if not reasons:
         return cohort, {}
-    if len(reasons) == len(slides):
+    if len(reasons) == len(slides) and not may_be_empty:
         first = next(iter(reasons))
         raise FeatureError(f"none of {len(slides)} slides can be used; the first, '{first}': {reasons[first]}")
     remaining = cohort.only(set(slides) - set(reasons))
@@ -65,6 +69,18 @@ def without_bad_slides(cohort: Cohort, store: FeatureStore, on_bad: OnBad = "err
     message = f"{len(reasons)} of {len(slides)} slides cannot be used and are left out, and with them {lost} patients"
     log_warnings([Finding.of_items("warning", "skipped", message, sorted(reasons))])
     return remaining, dict(sorted(reasons.items()))
+
+
+def without_scores(cohort: Cohort, name: str, reasons: Mapping[str, str]) -> pd.DataFrame:
+    """Return the rows of a cohort of which no slide can be used, as `with_skipped` has them in a larger table.
+
+    Args:
+        cohort: The patients.
+        name: Of the column of their ids.
+        reasons: Why each slide was left out.
+    """
+    nobody = pd.DataFrame({name: pd.Series(dtype=str), "tiles": pd.Series(dtype="int64")})
+    return with_skipped(nobody, cohort, reasons)
 
 
 def with_skipped(predictions: pd.DataFrame, cohort: Cohort, reasons: Mapping[str, str]) -> pd.DataFrame:

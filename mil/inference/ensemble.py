@@ -38,6 +38,7 @@ from mil.errors import CheckpointError
 from mil.features.formats import Reading
 from mil.fitted.withholding import WITHHELD, withhold
 from mil.inference.bad_slides import SKIPPED, OnBad
+from mil.inference.cohort_shards import Shard
 from mil.inference.predict import predict
 from mil.stats.weights import ratio
 
@@ -57,6 +58,7 @@ def ensemble(
     on_bad: OnBad = "error",
     max_tiles: int | None = None,
     ids: Columns | None = None,
+    shard: Shard | None = None,
 ) -> pd.DataFrame:
     """Return the mean scores of the members with their spreads; arguments and errors are those of `predict`.
 
@@ -66,7 +68,7 @@ def ensemble(
         CheckpointError: as in `same_tool`.
     """
     same_tool(checkpoints)
-    options = (cohort, slides, None, workers, reading, on_bad, max_tiles, ids)
+    options = (cohort, slides, None, workers, reading, on_bad, max_tiles, ids, shard)
     tables = [predict(member, features, *options) for member in checkpoints]
     mean = combined([member.endpoint for member in checkpoints], tables)
     return mean.assign(**{SKIPPED: tables[0][SKIPPED]}) if SKIPPED in tables[0] else mean

@@ -30,7 +30,8 @@ from mil.features.geometry import Expected
 from mil.features.store import FeatureStore
 from mil.findings import log_warnings
 from mil.fitted.withholding import RowBags
-from mil.inference.bad_slides import OnBad, naming_the_option, with_skipped, without_bad_slides
+from mil.inference.bad_slides import OnBad, naming_the_option, with_skipped, without_bad_slides, without_scores
+from mil.inference.cohort_shards import Shard
 from mil.inference.provenance import ORIGIN_FILE, origin
 from mil.inference.room import check_room
 from mil.memory import enough_for
@@ -142,6 +143,7 @@ def predict(
     on_bad: OnBad = "error",
     max_tiles: int | None = None,
     ids: Columns | None = None,
+    shard: Shard | None = None,
 ) -> pd.DataFrame:
     """Return a table of predictions: one row for each patient of the cohort, or for each slide without a cohort.
 
@@ -161,6 +163,7 @@ def predict(
         max_tiles: Largest number of tiles of a bag, taken at equal steps; None takes all of bags for which there are
             memory and time, 0 tries to take all of every bag.
         ids: What the tables call patients, slides and resolutions; None looks for common names.
+        shard: The part of the patients to predict; None predicts all.
 
     Raises:
         CheckpointError: `tiles` for a model without attention, or no cohort for a model with covariates.
@@ -173,7 +176,12 @@ def predict(
         raise ConfigError(f"max_tiles={max_tiles} with tables of all tiles: expected one of them")
     store = FeatureStore(features, checkpoint.encoder, (), reading or checkpoint.reading, expected_geometry(checkpoint))
     everyone = cohort_of(store, cohort, slides, checkpoint, ids)
-    table, reasons = without_bad_slides(everyone, store, on_bad)
+    if shard is not None:
+        everyone = shard.of(everyone)
+    name = "slide" if cohort is None else "patient"
+    table, reasons = without_bad_slides(everyone, store, on_bad, may_be_empty=shard is not None)
+    if table.table.empty:
+        return without_scores(everyone, name, reasons)
     with naming_the_option(on_bad):
         store.resolve(list(table.table["slide"])).require()
     bags = table.bags(checkpoint.manifest.data.bag)
@@ -189,7 +197,7 @@ def predict(
         seen = partial(_watched, watches)
         by_bag = logits(checkpoint.model, dataset, workers, seen, unlimited=max_tiles == 0)
     patients = table.patients.index
-    out = pd.DataFrame({"slide" if cohort is None else "patient": patients})
+    out = pd.DataFrame({name: patients})
     out["tiles"] = _tiles(dataset, bags["patient"], patients)
     out = out.assign(**decoded(checkpoint.endpoint, per_patient(by_bag, bags["patient"], patients)))
     predictions = checkpoint.manifest.fitted.apply(out, _row_bags(dataset, bags, patients, means))
@@ -221,6 +229,17 @@ def _row_bags(dataset: BagDataset, bags: pd.DataFrame, patients: pd.Index, means
         names=[", ".join(slides) for slides in dataset.slides],
         tiles=np.asarray(dataset.sizes, dtype=np.int64),
         means=torch.stack(means).numpy() if means else None,
+    )
+
+
+def reading_of(checkpoint: Checkpoint, given: Reading) -> Reading:
+    """Return how files that leave it open are read: as given, otherwise as in training."""
+    trained = checkpoint.reading
+    return Reading(
+        given.layout or trained.layout,
+        given.batch_axis or trained.batch_axis,
+        given.slide_mpp or trained.slide_mpp,
+        given.table or trained.table,
     )
 
 

@@ -4,7 +4,7 @@ import itertools
 import logging
 import shlex
 import shutil
-import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mil import files, interruption
-from mil.errors import ConfigError, MilError, TrainingError, printable
+from mil.errors import ConfigError, MilError, TrainingError
 from mil.findings import log_warnings, raise_first_error
 from mil.interruption import Interrupted
 from mil.output_places import check_run_folder
@@ -29,6 +29,7 @@ from mil.runs.run_inputs import (
     read_inputs,
     record_inputs,
 )
+from mil.runs.run_log import log_file
 from mil.slide_names import FEATURE_ENDINGS
 from mil.splits.folds import Split
 from mil.study.compose import read_config, write_config
@@ -39,7 +40,7 @@ from mil.study.run_config import RunConfig
 from mil.study.study import Study
 from mil.tables import SIMULATED_COLUMN, csv_text
 from mil.training import saved_state
-from mil.training.train import train
+from mil.training.train import fold_folder, is_trained, train, train_fold
 
 logger = logging.getLogger("mil")
 
@@ -50,6 +51,17 @@ class FittedRun(NamedTuple):
     folder: Path
     value: float | None
     """of the first metric of the report; None if no patient is reported"""
+
+
+class BegunRun(NamedTuple):
+    """A run whose folder holds its options, its split and its inputs."""
+
+    folder: Path
+    unfinished: tuple[int, ...]
+    """the folds to train, as `split.csv` has them"""
+    folds: int
+    existing: Path | None
+    """the nearest folder above that was there before; None for a run that had begun before"""
 
 
 def fit_run(
@@ -77,8 +89,7 @@ def fit_run(
         MilError: An error in options, cohort, features or split.
         Interrupted: A signal asks to stop; the run can be continued if it has begun.
     """
-    for name in ("lightning.pytorch", "lightning.fabric"):  # importing Lightning sets their levels
-        logging.getLogger(name).setLevel(logging.WARNING)
+    _quieten_lightning()
     with interruption.listening(), _resumable(folder):
         begun = (folder / CONFIG).exists() and not always_new
         if begun:
@@ -86,7 +97,7 @@ def fit_run(
         elif not always_new:
             check_run_folder(folder, input_paths(config), FEATURE_ENDINGS)
         study, split = _prepare_begun(config, study, folder) if begun else _prepare(config, study, None)
-        with _claimed(folder, begun, always_new) as place, _resumable(place), _log_file(place):
+        with _claimed(folder, begun, always_new) as place, _resumable(place), log_file(place):
             files.clean(place)
             if begun:
                 _check_inputs(config, study, place, accept_changes)
@@ -95,6 +106,56 @@ def fit_run(
                 write_inputs(config, study, split, place)
             train(config, study, split, place)
             return FittedRun(place, describe_run(place))
+
+
+def begin_run(config: RunConfig, folder: Path, *, accept_changes: bool = False, always_new: bool = False) -> BegunRun:
+    """Begin a run, or check one that has begun, without training: `fit_fold` trains its folds, `fit_run` does the rest.
+
+    Arguments and errors are those of `fit_run`.
+    """
+    _quieten_lightning()
+    begun = (folder / CONFIG).exists() and not always_new
+    if begun:
+        _check_same_options(config, folder)
+    elif not always_new:
+        check_run_folder(folder, input_paths(config), FEATURE_ENDINGS)
+    study, split = _prepare_begun(config, None, folder) if begun else _prepare(config, None, None)
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    with _claimed(folder, begun, always_new) as place, log_file(place):
+        files.clean(place)
+        if begun:
+            _check_inputs(config, study, place, accept_changes)
+        else:
+            log_warnings([*study.findings, *split.findings])
+            write_inputs(config, study, split, place)
+    unfinished = tuple(number for number in split.folds if not is_trained(fold_folder(split, number, place)))
+    return BegunRun(place, unfinished, len(split.folds), None if begun else existing)
+
+
+def fit_fold(config: RunConfig, folder: Path, number: int) -> None:
+    """Train one fold of a run that has begun; other processes may train the others at the same time.
+
+    Args:
+        config: All options.
+        folder: The run folder.
+        number: The fold, as in `split.csv`.
+
+    Raises:
+        ConfigError: Tables, split or features have changed since, or another process trains the fold.
+        MilError: An error in features or training.
+        Interrupted: A signal asks to stop; the state is saved.
+    """
+    _quieten_lightning()
+    with interruption.listening(), _resumable(folder):
+        study, split = _prepare_begun(config, None, folder)
+        _check_inputs(config, study, folder, accept=False)
+        train_fold(config, study, split, number, folder)
+
+
+def discard_run(run: BegunRun) -> None:
+    """Remove a run that was begun for nothing; nothing where its folder held a run before."""
+    if run.existing is not None:
+        _remove(run.folder, run.existing)
 
 
 def resume_run(folder: Path, accept_changes: bool = False) -> FittedRun:
@@ -106,6 +167,13 @@ def resume_run(folder: Path, accept_changes: bool = False) -> FittedRun:
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"--resume {folder}: holds no {CONFIG}, expected a run folder")
     return fit_run(read_config(folder / CONFIG), folder, accept_changes=accept_changes)
+
+
+def _quieten_lightning() -> None:
+    """Leave out Lightning's lines of information, and its advice to users of login nodes, who submit jobs by us."""
+    for name in ("lightning.pytorch", "lightning.fabric"):  # importing Lightning sets their levels
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "The `srun` command is available on your system but is not used")
 
 
 def _new_folder(folder: Path) -> Path:
@@ -213,46 +281,6 @@ def _remove(folder: Path, existing: Path) -> None:
         if parent in (existing, *existing.parents) or any(parent.iterdir()):
             break
         parent.rmdir()
-
-
-class _LogFile(logging.FileHandler):
-    """A log whose full disk is an error of the run, not a traceback beside it."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Raise what went wrong, with the name of the file.
-
-        Raises:
-            OSError: As the system says.
-        """
-        error = sys.exc_info()[1]
-        if isinstance(error, OSError):
-            with files.writing(Path(self.baseFilename)):
-                raise error
-        super().handleError(record)
-
-
-class _Printable(logging.Formatter):
-    """Lines as the terminal shows them: what is in a name can neither begin a line of its own nor move the cursor."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Return the line without a traceback, escaped."""
-        return printable(super().formatMessage(record))
-
-
-@contextmanager
-def _log_file(folder: Path) -> Iterator[None]:
-    """Also write the package's log to the run's log.txt."""
-    handler = _LogFile(folder / "log.txt", encoding="utf-8")
-    handler.setFormatter(_Printable("%(asctime)s %(levelname)s %(message)s"))
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)  # it is unset in a notebook and in the worker process of a launcher
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        handler.close()
 
 
 def write_inputs(config: RunConfig, study: Study, split: Split, folder: Path) -> None:

@@ -54,7 +54,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class _Task:
+class FoldTask:
     """A fold to train, with everything that this takes; the configuration in plain values, which can be sent."""
 
     values: Mapping[str, object]
@@ -65,11 +65,23 @@ class _Task:
 
 
 @dataclass(frozen=True)
-class _Outcome:
+class FoldOutcome:
     """How a fold ended: trained, with an error, or stopped by a signal."""
 
     error: Exception | None = None
     stopped_by: int | None = None
+
+    def raise_if_unfinished(self) -> None:
+        """Raise as the fold ended; nothing where it is trained.
+
+        Raises:
+            MilError: An error in features or training.
+            Interrupted: A signal has stopped it.
+        """
+        if self.error is not None:
+            raise self.error
+        if self.stopped_by is not None:
+            raise Interrupted(self.stopped_by)
 
 
 def fit_side_by_side(config: RunConfig, study: Study, split: Split, folds: Mapping[str, Fold]) -> None:
@@ -88,7 +100,7 @@ def fit_side_by_side(config: RunConfig, study: Study, split: Split, folds: Mappi
         ResourceError: A process was killed.
         Interrupted: A signal asks to stop; every fold has saved its state.
     """
-    waiting = deque(_Task(config.plain(), study, split, fold, name) for name, fold in folds.items())
+    waiting = deque(FoldTask(config.plain(), study, split, fold, name) for name, fold in folds.items())
     workers = [_Worker(share) for share in shares(config, min(config.parallel, len(folds)))]
     try:
         running = [worker for worker in workers if worker.give(waiting)]
@@ -134,7 +146,7 @@ class _Worker:
         self.process.start()
         theirs.close()  # so that the end of the process ends the connection
 
-    def give(self, waiting: deque[_Task]) -> bool:
+    def give(self, waiting: deque[FoldTask]) -> bool:
         """Give the process the next fold; return whether there is one."""
         if not waiting:
             return False
@@ -163,11 +175,7 @@ class _Worker:
             message.msg = f"{self.fold}: {message.msg}"
             logging.getLogger(message.name).handle(message)
             return False
-        outcome = cast(_Outcome, message)
-        if outcome.error is not None:
-            raise outcome.error
-        if outcome.stopped_by is not None:
-            raise Interrupted(outcome.stopped_by)
+        cast(FoldOutcome, message).raise_if_unfinished()
         self.fold = ""
         return True
 
@@ -197,11 +205,19 @@ def _work(connection: Connection, share: Share) -> None:
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     with interruption.listening(), suppress(Interrupted, EOFError):
         while (task := connection.recv()) is not None:
-            connection.send(_trained(cast(_Task, task), share))
+            connection.send(train_task(cast(FoldTask, task), share))
 
 
-def _trained(task: _Task, share: Share) -> _Outcome:
-    """Train one fold, alone in its folder: processes of a run that was killed may still be saving theirs."""
+def train_task(task: FoldTask, share: Share) -> FoldOutcome:
+    """Train one fold, alone in its folder: processes of a run that was killed may still be saving theirs.
+
+    Args:
+        task: The fold.
+        share: What this process may use of memory and reading processes.
+
+    Returns:
+        How it ended, which can be sent to another process.
+    """
     folder, store = task.fold.folder, task.study.store
     trusted_classes.trust(task.values)  # the parent process has trained, or would train, with them
     try:
@@ -214,12 +230,12 @@ def _trained(task: _Task, share: Share) -> _Outcome:
             fit(RunConfig.parse(task.values), task.study, task.split, task.fold, share.readers)
             (folder / files.LOCK).unlink()
     except (MilError, OSError) as error:
-        return _Outcome(error)
+        return FoldOutcome(error)
     except Interrupted as stop:
-        return _Outcome(stopped_by=stop.signal)
+        return FoldOutcome(stopped_by=stop.signal)
     except Exception as error:  # many of torch's own cannot be sent to another process
-        return _Outcome(RuntimeError(f"{type(error).__name__}: {error}"))
-    return _Outcome()
+        return FoldOutcome(RuntimeError(f"{type(error).__name__}: {error}"))
+    return FoldOutcome()
 
 
 def _log_to(connection: Connection) -> None:

@@ -11,13 +11,14 @@ from torch import Tensor
 from mil import files
 from mil.report.prediction_files import read
 from mil.splits.folds import Split
+from mil.study import build
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
 from mil.tables import csv_text
 from mil.training.baseline import linear_logits, mean_features
 from mil.training.fit import fit
 from mil.training.fold import Fold, cut, encoded, predictions
-from mil.training.side_by_side import GIB, fit_side_by_side
+from mil.training.side_by_side import GIB, FoldTask, Share, fit_side_by_side, train_task
 
 logger = logging.getLogger(__name__)
 
@@ -45,14 +46,10 @@ def train(config: RunConfig, study: Study, split: Split, folder: Path) -> None:
     side_by_side = several and config.parallel > 1  # the processes then keep features themselves
     if not side_by_side:
         _keep_in_memory(config, study)
-    folds = [
-        cut(config, study, split, number, folder / f"fold_{number}" if several else folder) for number in split.folds
-    ]
+    folds = [cut(config, study, split, number, fold_folder(split, number, folder)) for number in split.folds]
     write_baselines(config, study, folds, folder)
     unfinished = {
-        f"fold {number} of {len(folds)}": fold
-        for number, fold in enumerate(folds, 1)
-        if not (fold.folder / "predictions.csv").exists()
+        f"fold {number} of {len(folds)}": fold for number, fold in enumerate(folds, 1) if not is_trained(fold.folder)
     }
     for name, fold in unfinished.items():
         logger.info("%s: %s", name, _roles(fold))
@@ -63,6 +60,40 @@ def train(config: RunConfig, study: Study, split: Split, folder: Path) -> None:
     if several:
         table = pd.concat([read(fold.folder / "predictions.csv", study.endpoint.columns) for fold in folds])
         files.write(folder / "predictions.csv", csv_text(table))
+
+
+def fold_folder(split: Split, number: int, folder: Path) -> Path:
+    """Return where a fold's files go: with several folds each has a folder of its own in the run folder."""
+    return folder / f"fold_{number}" if len(split.folds) > 1 else folder
+
+
+def is_trained(fold: Path) -> bool:
+    """Return whether the fold in this folder is finished."""
+    return (fold / "predictions.csv").exists()
+
+
+def train_fold(config: RunConfig, study: Study, split: Split, number: int, folder: Path) -> None:
+    """Train one fold of a run, unless an earlier process finished it; the same weights as by `train`, to the bit.
+
+    Args:
+        config: All options.
+        study: The patients.
+        split: Roles of the patients in each fold.
+        number: The fold, as in the split.
+        folder: The run folder.
+
+    Raises:
+        MilError: As in `train`.
+        Interrupted: A signal asks to stop; the state is saved.
+    """
+    place = fold_folder(split, number, folder)
+    if is_trained(place):
+        return
+    fold = cut(config, study, split, number, place)
+    name = f"fold {1 + split.folds.index(number)} of {len(split.folds)}"
+    logger.info("%s: %s", name, _roles(fold))
+    share = Share(torch.get_num_threads(), config.data.memory * GIB, build.workers(config))
+    train_task(FoldTask(config.plain(), study, split, fold, name), share).raise_if_unfinished()
 
 
 def write_baselines(config: RunConfig, study: Study, folds: Sequence[Fold], folder: Path) -> None:

@@ -3,11 +3,11 @@
 import logging
 from pathlib import Path
 
-from mil.runs import fit_run
+from mil.runs import run_log
 
 
 def test_a_name_neither_moves_the_cursor_nor_begins_a_line_of_the_log(tmp_path: Path) -> None:
-    with fit_run._log_file(tmp_path):
+    with run_log.log_file(tmp_path):
         logging.getLogger("mil").warning("slide %s left out", "S1\n2026-01-01 INFO all is well\x1b[2J")
     text = (tmp_path / "log.txt").read_text(encoding="utf-8")
     assert len(text.splitlines()) == 1

@@ -1,5 +1,7 @@
 """`tiles.parquet` and `tiles.csv`: a row a tile, of all patients."""
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
@@ -101,6 +103,36 @@ class TileTable:
                 handle.close()
                 _unfinished(self._folder / name).unlink(missing_ok=True)
         self._writer = self._text = None
+
+
+def join_parquet(parts: Sequence[Path], out: Path) -> None:
+    """Write tables of patients one after the other, as `TileTable` writes them: a row group for each patient.
+
+    Args:
+        parts: `tiles.parquet` of parts of the patients.
+        out: The table of all.
+    """
+    from pyarrow.parquet import ParquetFile, ParquetWriter
+
+    unfinished = _unfinished(out)
+    with ParquetFile(parts[0]) as first, ParquetWriter(unfinished, first.schema_arrow) as writer:
+        for path in parts:
+            with ParquetFile(path) as part:
+                for group in range(part.num_row_groups):
+                    writer.write_table(part.read_row_group(group))
+    unfinished.replace(out)
+
+
+def join_csv(parts: Sequence[Path], out: Path) -> None:
+    """Write `tiles.csv` of parts of the patients one after the other."""
+    unfinished = _unfinished(out)
+    with unfinished.open("w", encoding="utf-8", newline="") as joined:
+        for at, path in enumerate(parts):
+            with path.open(encoding="utf-8", newline="") as part:
+                header = part.readline()
+                joined.write("" if at else header)
+                shutil.copyfileobj(part, joined)
+    unfinished.replace(out)
 
 
 def _unfinished(path: Path) -> Path:
