@@ -10,8 +10,8 @@ from typing import Any, cast
 PLURALS = {"tools": "tool", "models": "model", "encoders": "encoder"}
 
 
-OF_OTHER_COMMANDS = ("federation",)
-"""Folders of `conf/` whose files are no options of `mil train`: those of `mil federate`."""
+OF_OTHER_COMMANDS = ("cluster", "federation")
+"""Folders of `conf/` whose files are no options of a run: where it runs, and those of `mil federate`."""
 
 Choice = dict[str, Any]
 """Content of one file of `conf/`."""

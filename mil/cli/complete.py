@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from typer import Context
 
-from mil.config import PLURALS, choices, conf_dir, groups
+from mil.config import PLURALS, choices, conf_dir
+from mil.config import groups as groups_of_a_run
 
 _LONG = ("encoder", "tool")
 _KEY = re.compile(r"^([a-z]\w*):", re.MULTILINE)
@@ -30,6 +31,11 @@ def group_or_value(ctx: Context, incomplete: str) -> list[str]:
     if not given:
         return [f"{name}=" for name in groups() if name.startswith(group)]
     return [f"{group}={name}" for name in choices(group) if name.startswith(start)]
+
+
+def groups() -> list[str]:
+    """Return the groups that `mil train` takes: those of a run, and where it runs."""
+    return sorted([*groups_of_a_run(), "cluster"])
 
 
 def tool(incomplete: str) -> list[str]:

@@ -239,6 +239,7 @@ def check(
     Exit code 0: no findings; 1: warnings; 2: errors.
     """
     from mil.cli import check_command
+    from mil.cluster.cluster_options import divided
 
     if split is None and column is not None:
         raise typer.BadParameter("--id needs --split")
@@ -246,6 +247,7 @@ def check(
         raise typer.BadParameter("--split checks a file alone, expected no options and no --deep")
     if split is not None:
         raise typer.Exit(check_command.check_split(split, column, as_json))
+    _, words = divided(words or ())  # the words of a training may say where it is to run
     raise typer.Exit(check_command.check(_composed(words, config_dir), deep, as_json, workers))
 
 

@@ -40,9 +40,12 @@ def start(words: Sequence[str], config_dir: Path | None, accept_changes: bool = 
     if flags:
         _hand_to_hydra(flags, _side_by_side(flags, options), config_dir, _job(options))
         return
+    from mil.cluster.job_states import refuse_active
     from mil.runs.fit_run import fit_run  # loads Lightning, which `--cfg job` and `--help` do not need
 
     composed = compose_run(options, config_dir)
+    if not composed.named_by_time:
+        refuse_active(composed.folder / FOLDER)
     run = fit_run(composed.config, composed.folder, accept_changes=accept_changes, always_new=composed.named_by_time)
     _print_result(run.folder)
 

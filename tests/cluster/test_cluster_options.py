@@ -1,10 +1,14 @@
 """The words of a cluster: read as text, checked, and told apart from those of a training."""
 
+from pathlib import Path
+
 import pytest
 
+from mil.cli.complete import groups_help
 from mil.cluster.cluster_options import divided, minutes, options_in
 from mil.config import choices
 from mil.errors import ConfigError
+from tests.conftest import Mil
 
 
 @pytest.mark.parametrize(
@@ -69,3 +73,10 @@ def test_wrong_words_are_an_error_in_one_line(words: list[str], message: str) ->
 def test_words_of_the_cluster_are_told_from_those_of_the_training() -> None:
     words = ["tool=msi-crc", "cluster=slurm", "-m", "cluster.time=5", "clusters=1", "data.cohort=cluster=1"]
     assert divided(words) == (["cluster=slurm", "cluster.time=5"], [words[0], "-m", "clusters=1", words[-1]])
+
+
+def test_the_words_are_completed_and_no_options_of_a_check(mil: Mil, tmp_path: Path) -> None:
+    assert "  cluster=local|slurm" in groups_help()
+    result = mil("check", f"data.cohort={tmp_path}/none.csv", "data.features=none", "cluster=slurm", "cluster.gpus=1")
+    assert "none.csv" in result.out + result.err
+    assert "cluster" not in result.out + result.err
