@@ -17,6 +17,7 @@ from hydra.utils import get_class
 from pydantic import BaseModel
 
 from mil import config
+from mil.cluster.cluster_options import ClusterOptions
 from mil.federation.federation_options import FederationOptions, Share
 from mil.study.component import Positive, Text
 from mil.study.run_config import (
@@ -50,11 +51,13 @@ UNITS = {
     "attempts": "times",
     "batch_bags": "bags",
     "clip": "norm",
+    "cpus": "cores a job",
     "cell_minimum": "patients",
     "dim": "channels",
     "dropout": "share of units",
     "floor": "share of the learning rate",
     "folds": "folds",
+    "gpus": "GPUs a job",
     "grid": "months",
     "inner": "folds",
     "label_noise": "share of labels",
@@ -64,6 +67,7 @@ UNITS = {
     "median_tiles": "tiles a slide",
     "memory": "GiB",
     "minimum": "patients",
+    "most": "jobs",
     "mpp": "µm a pixel",
     "noise": "multiples of clip",
     "passes": "passes an epoch",
@@ -76,6 +80,7 @@ UNITS = {
     "resamples": "resamples",
     "seconds": "seconds",
     "select": "share of patients",
+    "shards": "parts",
     "slide_mpp": "µm a level-0 pixel",
     "slides": "slides a patient",
     "smallest": "patients",
@@ -85,6 +90,7 @@ UNITS = {
     "tiles_per_batch": "tiles a step",
     "times": "the endpoint's unit of time",
     "warmup": "share of all steps",
+    "warning": "seconds",
     "width": "channels",
     "workers": "processes",
 }
@@ -161,6 +167,13 @@ def options() -> Iterator[tuple[str, str, list[Option]]]:
         "What a file of `conf/tool/` states. `tool.endpoint` takes the arguments of [an endpoint](endpoints.md), "
         "`tool.decision` those of [a rule](../decisions.md).",
         list(_of_model(Tool, _described(Tool), "tool")),
+    )
+    cluster = comments(config.conf_dir() / "cluster" / "slurm.yaml", "cluster")
+    yield (
+        "cluster",
+        "With `cluster=slurm` or `cluster=local`, of `mil train`, `mil predict` and `mil explain`: "
+        "[run on SLURM](../how-to/slurm.md); `conf/cluster/slurm.yaml`.",
+        list(_of_model(ClusterOptions, cluster, "cluster")),
     )
     federation = comments(config.conf_dir() / "federation" / "default.yaml", "federation")
     yield (

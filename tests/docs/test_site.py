@@ -71,7 +71,7 @@ def set_values(group: str, text: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "group", ["data", "trainer", "split", "optimizer", "schedule", "logger", "callbacks", "federation"]
+    "group", ["data", "trainer", "split", "optimizer", "schedule", "logger", "callbacks", "cluster", "federation"]
 )
 def test_every_value_of_the_configuration_has_type_default_unit_and_meaning(
     group: str, reference: dict[str, str]
