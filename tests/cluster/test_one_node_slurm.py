@@ -56,6 +56,11 @@ def until(is_so: Callable[[], object], what: str) -> None:
         time.sleep(0.3)
 
 
+def results(run: Path) -> dict[str, bytes]:
+    """Every file of a run but the logs of its epochs: a training that goes on begins a new one."""
+    return {name: text for name, text in content(run).items() if "/log/" not in name}
+
+
 def finished(result: Path) -> JobState:
     """Wait for the end of all jobs of a result and return the one that decides."""
     until(lambda: not any(each.is_active for each in job_states(jobs_folder(result))), "the end of all jobs")
@@ -93,7 +98,7 @@ def test_a_job_that_is_queued_again_goes_on_to_the_same_weights(
     subprocess.run(["scancel", "--signal=USR2", job_of(run, "fold_1")], check=True)  # as before the time limit
     until(lambda: all(_restarts(job_of(run, f"fold_{fold}")) for fold in (0, 1)), "both jobs queued again")
     assert finished(run).state == "done", mil("runs", run, "--logs").out
-    assert content(run) == content(long_run)
+    assert results(run) == results(long_run)
 
 
 def test_a_cancelled_run_goes_on_when_it_is_submitted_again(
@@ -107,7 +112,7 @@ def test_a_cancelled_run_goes_on_when_it_is_submitted_again(
     assert not (run / "predictions.csv").exists()
     assert mil("train", "--resume", run, *OPTIONS).code == 0
     assert finished(run).state == "done", mil("runs", run, "--logs").out
-    assert content(run) == content(long_run)
+    assert results(run) == results(long_run)
 
 
 def test_a_killed_job_is_named_by_the_last_one(one_node: Path, mil: Mil, tmp_path: Path) -> None:
