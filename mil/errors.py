@@ -18,8 +18,11 @@ Each message is one line: what is wrong, what was found, what was expected. The 
 
 import re
 
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""Characters that move a terminal's cursor, change its colours, begin a line or turn the direction of writing."""
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u206f\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+"""Characters that move a terminal's cursor, change its colours, begin a line, turn the direction of writing, or show
+nothing and can carry a hidden text."""
 
 
 def printable(text: str) -> str:

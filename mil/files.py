@@ -16,8 +16,14 @@ from typing import Any
 
 _FLAT, _BREAK = re.compile(r"\[\n\s*([^\[\]{}]*?)\n\s*\]"), re.compile(r"\n\s*")
 LOCK = ".lock"
-_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
-"""Names of temporary files of `write`, as `tempfile` draws them."""
+_UNFINISHED = ".mil-unfinished"
+_RUN_FILES = (
+    r"(?:predictions|baseline|covariates|patients|split|oracle|metrics|skipped)\.csv|(?:report|looks|inputs|fitted|manifest)"
+    r"\.json|config\.yaml|(?:report|model_card)\.html|README\.md|weights\.safetensors|(?:last|previous)\.ckpt"
+)
+_TEMPORARY = re.compile(rf"\..+\.[a-z0-9_]{{8}}{re.escape(_UNFINISHED)}|\.(?:{_RUN_FILES})\.[a-z0-9_]{{8}}")
+"""Names of temporary files of `write`, today's and those of version 0.1, which had no ending: no name that somebody
+gives a file, such as `.env.template`."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -39,7 +45,7 @@ def write(path: Path, content: bytes | str) -> None:
     path = path.resolve() if path.is_symlink() else path
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:60]}.", suffix=_UNFINISHED)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content.encode() if isinstance(content, str) else content)

@@ -12,11 +12,15 @@ RUN, CHECKPOINT = "config.yaml", "manifest.json"
 _OF_RUN = ("split.csv", "predictions.csv", "report.json", "looks.json")
 """Further files of a run: a folder of somebody else's may hold a config.yaml."""
 _OF_CHECKPOINT = "weights.safetensors"
-RUN_FILES = ("patients.csv", "predictions.csv", "split.csv", "oracle.csv", "report.json", "report.html", CHECKPOINT)
-"""What a new run writes and would replace."""
+RUN_FILES = (
+    *("patients.csv", "predictions.csv", "baseline.csv", "covariates.csv", "split.csv", "oracle.csv"),
+    *("report.json", "report.html", "inputs.json", "looks.json", "fitted.json", CHECKPOINT),
+    *("checkpoint", "figures", "fold_0"),
+)
+"""Files and folders that a new run writes and would replace."""
 _TABLES = (".csv", ".tsv", ".txt", "")
-_PREDICTED = "tiles"
-"""A column of every table that `mil predict` writes, besides that of the patient or slide."""
+_PREDICTED = ("tool", "version", "tiles")
+"""Columns of every table that `mil predict` writes, besides that of the patient or slide."""
 
 
 def check_output_file(out: Path, inputs: Iterable[Path | None], option: str = "--out") -> None:
@@ -110,13 +114,13 @@ def _refuse_results(out: Path, option: str, is_replaced: bool) -> None:
 
 
 def _is_replaceable(path: Path) -> bool:
-    """Return whether a file is a table of predictions, or is no table at all: empty, or of one column."""
+    """Return whether a file is empty or a table of predictions: of a patient or slide, with tiles and what made it."""
     if path.suffix.casefold() not in _TABLES:
         return False
     with path.open("rb") as file:
         header = file.readline(1 << 16).decode("utf-8-sig", "replace").strip()
     columns = next(csv.reader([header]), [])
-    return len(columns) < 2 or (columns[0] in ("patient", "slide") and _PREDICTED in columns)
+    return not columns or (columns[0] in ("patient", "slide") and set(_PREDICTED) <= set(columns))
 
 
 def _refuse_inputs(out: Path, inputs: Iterable[Path | None], option: str) -> None:

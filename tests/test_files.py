@@ -106,8 +106,25 @@ def test_pipes_are_refused_at_once_and_temporary_files_are_cleaned(tmp_path: Pat
         pass
     with pytest.raises(ConfigError, match="it is a pipe, expected a yaml file"):
         read_yaml(tmp_path / "a.yaml")
-    unrelated = tmp_path / ".predictions.csv"
-    for path in (tmp_path / ".predictions.csv.abcd1234", unrelated):
-        path.write_text("scores")
+
+
+def test_what_killed_writes_leave_is_cleaned_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".predictions.csv.abcd1234").write_text("as version 0.1 called them")
+    unrelated = {".predictions.csv", ".env.template", ".env.defaults", ".eslintrc.settings"}
+    for name in unrelated:
+        (tmp_path / name).write_text("somebody's")
+    leftovers = []
+
+    def killed(self: Path, target: Path) -> None:
+        leftovers.append(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: None)
+    for name in ("predictions.csv", "x" * 240):  # names may be as long as the file system lets them
+        with pytest.raises(KeyboardInterrupt):
+            files.write(tmp_path / name, "scores")
+    monkeypatch.undo()
+    assert [path.is_file() for path in leftovers] == [True, True]
     files.clean(tmp_path)
-    assert [path.name for path in tmp_path.glob(".*")] == [unrelated.name]
+    assert {path.name for path in tmp_path.iterdir()} == unrelated

@@ -15,7 +15,7 @@ def test_new_and_earlier_outputs_are_accepted(tmp_path: Path) -> None:
     table.write_text("a")
     for name in ("new.csv", "features/new.csv", "deep/new.csv"):
         check_output_file(tmp_path / name, [features, table, None])
-    (tmp_path / "old.csv").write_text("b")
+    (tmp_path / "old.csv").write_text("patient,tool,version,tiles,p_1\n")
     check_output_file(tmp_path / "old.csv", [features, table])
     for name in ("empty", "earlier"):
         (tmp_path / name).mkdir()
@@ -103,12 +103,18 @@ def test_a_run_keeps_its_files_and_a_checkpoint_gets_none(run: Path, tmp_path: P
 
 
 def test_only_tables_of_predictions_are_replaced(tmp_path: Path) -> None:
-    for header in ("slide,tool,version,tiles,p_1", "patient,tiles,p_1,call", "", "old"):
+    for header in ("slide,tool,version,tiles,p_1", "patient,tool,version,simulated,tiles,p_1,call", ""):
         (tmp_path / "out.csv").write_text(f"{header}\n")
         check_output_file(tmp_path / "out.csv", [])
-    (tmp_path / "script.py").write_text("")
-    (tmp_path / "clinic.csv").write_text("patient,slide,label\n")
-    for name in ("script.py", "clinic.csv"):
+    texts = {
+        "script.py": "",
+        "clinic.csv": "patient,slide,label\n",
+        "one_column.csv": "patient\nP1\n",
+        "notes": "a line of mine\n",
+        "counts.csv": "patient,tiles,weight\nP1,3,4\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
         with pytest.raises(ConfigError, match="is there already and is no table of predictions"):
             check_output_file(tmp_path / name, [])
 
@@ -128,6 +134,10 @@ def test_a_new_run_takes_no_folder_of_something_else(run: Path, tmp_path: Path) 
     (tmp_path / "patients.csv").write_text("patient\n")
     with pytest.raises(ConfigError, match=r"holds patients\.csv"):
         check_run_folder(tmp_path, [tmp_path / "patients.csv"])
+    for name in ("covariates.csv", "baseline.csv", "figures"):
+        (tmp_path / f"with_{name}" / name).mkdir(parents=True)
+        with pytest.raises(ConfigError, match=f"holds {name}"):
+            check_run_folder(tmp_path / f"with_{name}", [])
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler" / "slurm-1.out").write_text("")
     check_run_folder(tmp_path / "scheduler", [])

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from mil.cli.terminal_lines import add_row, print_tables
 from mil.errors import printable
 from mil.findings import Finding, raise_first_error
 from mil.splits.roles import ROLES
@@ -64,8 +64,8 @@ def check_split(path: Path, column: str | None, as_json: bool = False) -> int:
         table = Table("fold", *ROLES, "both sides", box=None, pad_edge=False)
         for fold in folds:
             shared = {patient for patients in fold.both.values() for patient in patients}
-            table.add_row(fold.fold, *(str(fold.patients[role]) for role in ROLES), str(len(shared)))
-        _print(table)
+            add_row(table, (fold.fold, *(fold.patients[role] for role in ROLES), len(shared)))
+        print_tables(table)
         _print_findings(findings, [])
     return _exit_code(findings)
 
@@ -98,16 +98,16 @@ def _print_json(numbers: Mapping[str, object], findings: Sequence[Finding], unch
 def _print_table(lines: Mapping[str, str]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in lines.items():
-        table.add_row(printable(name), printable(value))
-    _print(table)
+        add_row(table, (name, value))
+    print_tables(table)
 
 
 def _print_sites(sites: Mapping[str, Mapping[str, int]]) -> None:
     classes = sorted({name for counts in sites.values() for name in counts})
     table = Table("site", *map(printable, classes), box=None, pad_edge=False)
     for site, counts in sites.items():
-        table.add_row(printable(site), *(str(counts.get(name, 0)) for name in classes))
-    _print("", table)
+        add_row(table, (site, *(counts.get(name, 0) for name in classes)))
+    print_tables("", table)
 
 
 def _print_findings(findings: Sequence[Finding], unchecked: Sequence[str]) -> None:
@@ -127,7 +127,3 @@ def _shortened(finding: Finding) -> str:
     """Return the first items in one line, and how many there are besides."""
     unnamed = finding.count - len(finding.first[:_NAMED])
     return ", ".join(finding.first[:_NAMED]) + (f" and {unnamed} more" if unnamed > 0 else "")
-
-
-def _print(*renderables: Table | str) -> None:
-    Console(soft_wrap=True, markup=False, highlight=False).print(*renderables, sep="\n")

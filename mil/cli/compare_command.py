@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
 from mil import files
 from mil.cards import SIMULATED
-from mil.errors import ConfigError
+from mil.cli.terminal_lines import add_row, print_tables, terminal_width, write_lines
+from mil.errors import ConfigError, printable
 from mil.output_places import check_output_folder
 from mil.report.comparison import Comparison
 from mil.report.comparison import compare as compare_two
@@ -19,6 +19,7 @@ from mil.report.figures.style import save, styled
 from mil.runs.leaderboard import Entry, against_best, groups, leaderboard
 from mil.runs.leaderboard_plot import draw_leaderboard
 from mil.runs.run import open_run, titles
+from mil.runs.run_inputs import warn_of_changes
 from mil.tables import csv_text
 
 WIDTH = 140
@@ -50,11 +51,8 @@ def compare(runs: list[Path], out: Path | None = None, resamples: int | None = N
     simulated = any(entry.simulated for entry in entries)
     if simulated:
         sys.stderr.write(f"{SIMULATED}\n")
-    console = Console(width=max(WIDTH, Console().width), soft_wrap=True)
-    for group in _tables(table):
-        console.print(group)
-    for line in [*_notes(table), *(comparison.verdict for comparison in comparisons)]:
-        sys.stdout.write(f"{line}\n")
+    print_tables(*_tables(table), width=terminal_width(WIDTH))
+    write_lines(*_notes(table), *(comparison.verdict for comparison in comparisons))
     if out is not None:
         files.write(out / LEADERBOARD, csv_text(table))
         stored = [comparison.model_dump(mode="json") for comparison in comparisons]
@@ -67,6 +65,8 @@ def _entries(runs: list[Path], resamples: int | None) -> list[Entry]:
     if len({run.resolve() for run in runs}) < len(runs) or len(runs) < 2:
         raise ConfigError(f"mil compare: {len(runs)} runs, {len(set(runs))} of them different, expected two or more")
     opened = [open_run(run) for run in runs]
+    for run in runs:
+        warn_of_changes(run)
     for run in opened:
         if not run.reports:
             raise ConfigError(f"{run.folder}: reports nobody, expected a run with report patients")
@@ -93,13 +93,13 @@ def _tables(table: pd.DataFrame) -> Iterator[Table]:
 
 
 def _group_table(title: str, rows: pd.DataFrame, described: list[str]) -> Table:
-    group = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    group = Table(title=printable(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for head in ("rank", "run", *described, *NUMBERS.values()):
         group.add_column(head, no_wrap=True)
     for row in rows.to_dict("records"):
         rank = "-" if pd.isna(row["rank"]) else str(row["rank"])
         words = [str(row[key]) for key in ("run", *described)]
-        group.add_row(rank, *words, *(_interval(row, name) for name in NUMBERS))
+        add_row(group, (rank, *words, *(_interval(row, name) for name in NUMBERS)))
     return group
 
 

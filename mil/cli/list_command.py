@@ -14,9 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from rich.console import Console
 from rich.table import Table
 
+from mil.cli.terminal_lines import print_tables
 from mil.config import PLURALS, choices, conf_dir, described
 from mil.errors import ConfigError
 
@@ -36,9 +36,8 @@ def show(what: str) -> None:
     assert set(PLURALS) < set(makers)
     if what and what not in makers:
         raise ConfigError(f"mil list {what}: expected {', '.join(makers)}")
-    console = Console(soft_wrap=True)
     for name in [what] if what else makers:
-        console.print(_table(name, list(makers[name]())))
+        print_tables(_table(name, list(makers[name]())))
 
 
 def _table(title: str, rows: list[Row]) -> Table:

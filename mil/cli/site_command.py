@@ -4,17 +4,19 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from mil import files
 from mil.cards import SIMULATED
 from mil.cli.compare_command import WIDTH
+from mil.cli.terminal_lines import add_row, print_tables, terminal_width, write_lines
+from mil.errors import printable
 from mil.output_places import check_output_folder
 from mil.report.figures.style import save, styled
 from mil.report.page.words import named
 from mil.runs.designs import compare_designs
 from mil.runs.run import open_run
+from mil.runs.run_inputs import warn_of_changes
 from mil.runs.site import SiteAudit, audit
 from mil.runs.site_plot import draw_site
 from mil.stats.site_signature import NAMES, SitePredictability
@@ -44,15 +46,13 @@ def site(
     if out is not None:
         check_output_folder(out, [run, preserved, features], SITE)
     opened = open_run(run)
+    warn_of_changes(run)
     designs = None if preserved is None else compare_designs(opened, open_run(preserved), resamples)
     result = audit(opened, features, resamples).model_copy(update={"designs": designs})
     if result.simulated:
         sys.stderr.write(f"{SIMULATED}\n")
-    console = Console(width=max(WIDTH, Console().width), soft_wrap=True)
-    for table in _tables(result):
-        console.print(table)
-    for line in _lines(result):
-        sys.stdout.write(f"{line}\n")
+    print_tables(*_tables(result), width=terminal_width(WIDTH))
+    write_lines(*_lines(result))
     if out is not None:
         files.write_json(out / SITE, result.model_dump(mode="json"))
         with styled():
@@ -67,7 +67,7 @@ def _tables(result: SiteAudit) -> Iterator[Table]:
         table.add_column(head, no_wrap=True)
     for name, words in NAMES.items():
         if name in result.predicted_from:
-            table.add_row(words, *_row(result.predicted_from[name], result.beyond_label.get(name)))
+            add_row(table, (words, *_row(result.predicted_from[name], result.beyond_label.get(name))))
     yield table
     if (designs := result.designs) is not None:
         table = _empty(designs.metric)
@@ -79,12 +79,12 @@ def _tables(result: SiteAudit) -> Iterator[Table]:
             ("whole sites", designs.preserved),
             ("difference", designs.difference),
         ):
-            table.add_row(words, str(estimate.n), str(estimate))
+            add_row(table, (words, estimate.n, estimate))
         yield table
 
 
 def _empty(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    return Table(title=printable(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
 
 
 def _row(result: SitePredictability, gain: SitePredictability | None) -> Iterator[str]:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mil.cli.report_place import say_where
+from mil.cli.terminal_lines import write_lines
 from mil.cluster.cluster_options import ClusterOptions, divided, options_in
 from mil.cluster.job_ledger import FOLDER, LOGS
 from mil.config import conf_dir
@@ -158,5 +159,5 @@ def _print_result(folder: Path) -> None:
     from mil.runs.describe import PAGE, REPORT, headline
 
     report = read_report(folder / REPORT)
-    sys.stdout.writelines(f"{line}\n" for line in (*headline(report), folder))
+    write_lines(*headline(report), folder)
     say_where(folder / PAGE)

@@ -9,6 +9,7 @@ import typer
 
 from mil.cli.complete import tool as released
 from mil.cli.report_place import say_where
+from mil.cli.terminal_lines import add_row, print_tables, write_lines
 
 app = typer.Typer(name="zoo", help="Released tools: list, show, pull, push, sign, verify.", no_args_is_help=True)
 Registry = Annotated[
@@ -24,7 +25,6 @@ Key = Annotated[Path | None, typer.Option(help="public key (PEM) of the required
 @app.command("list")
 def list_(registry: Registry = None) -> None:
     """List the installed and pulled tools, or those of a registry, and which were trained on simulated data."""
-    from rich.console import Console
     from rich.table import Table
 
     from mil.zoo import registry as registries
@@ -37,8 +37,8 @@ def list_(registry: Registry = None) -> None:
     else:
         rows = [_described(name, version, folder) for name, version, folder in registries.local()]
     for row in rows:
-        table.add_row(*row)
-    Console(soft_wrap=True).print(table)
+        add_row(table, row)
+    print_tables(table)
 
 
 @app.command()
@@ -55,8 +55,7 @@ def show(
 
     folder = resolve(tool)
     manifest = checkpoint.read_manifest(folder)
-    typer.echo(facts_box(manifest, read_report(folder / REPORT), read_external(folder)))
-    typer.echo(str(folder))
+    write_lines(facts_box(manifest, read_report(folder / REPORT), read_external(folder)), folder)
 
 
 @app.command()
@@ -75,8 +74,7 @@ def compare(
     if out is not None:
         check_output_file(out, folders)
     comparison = compare_cards(*folders)
-    for line in comparison.lines():
-        typer.echo(line)
+    write_lines(*comparison.lines())
     if out is not None:
         files.write(out, comparison_page(comparison))
         typer.echo(str(out))
@@ -176,7 +174,7 @@ def _signatures_line(states: Sequence[str]) -> str:
 
 def _print_verdict(name: str, problems: Sequence[str], state: str = "") -> bool:
     summary = "; ".join(problems[:5]) + (f" and {len(problems) - 5} more" if len(problems) > 5 else "")
-    typer.echo(f"{name}: {summary or 'sound'}{state}")
+    write_lines(f"{name}: {summary or 'sound'}{state}")
     sys.stdout.flush()
     return not problems
 

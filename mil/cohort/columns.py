@@ -10,7 +10,8 @@ import pandas as pd
 
 from mil.errors import CohortError, ConfigError
 from mil.findings import Checked, Finding
-from mil.tables import listed, require
+from mil.slide_names import names_no_site
+from mil.tables import is_missing, listed, require
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ def identified(
 ) -> Checked[pd.DataFrame]:
     """Return the table with its ids first, as `patient`, `slide` and `site`, where it has them.
 
-    Where several columns may be the site, none is taken and a warning names them.
+    Where several columns may be the site, none is taken and a warning names them. Words for a missing value are empty
+    ids: patients called `NA` would otherwise be one patient.
 
     Args:
         path: File of the table, for messages.
@@ -63,7 +65,12 @@ def identified(
     for name in _SPELLINGS:
         if (column := _id_column(path, raw, name, getattr(columns, name), name in needed, warnings)) is not None:
             names[name] = column
-    ids = {name: raw[column] for name, column in names.items()}
+    ids = {name: _without_words(raw[column], name) for name, column in names.items()}
+    if "site" in ids and names["site"] not in requested:
+        patients = ids.get("patient", pd.Series("", index=raw.index))
+        pairs = zip(patients, ids["site"], strict=True)
+        sites = ["" if names_no_site(patient, site) else site for patient, site in pairs]
+        ids["site"] = pd.Series(sites, index=raw.index, dtype=object)
     # A column the user calls something else gives way to the id of that name, unless it is asked for as well.
     others = [name for name in raw.columns if name not in names and (name not in names.values() or name in requested)]
     return Checked(pd.DataFrame({**ids, **{name: raw[name] for name in others}}), tuple(warnings))
@@ -122,6 +129,11 @@ def _id_column(
         )
     require(path, table, [name])
     return name
+
+
+def _without_words(ids: "pd.Series[str]", name: str) -> "pd.Series[str]":
+    """Return ids of patients or slides with an empty one for each word that means a missing value."""
+    return ids if name == "site" else ids.mask(is_missing(ids), "")
 
 
 def _how(name: str) -> str:

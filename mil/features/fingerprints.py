@@ -4,12 +4,25 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 SAMPLES, SAMPLE_BYTES = 16, 4096
 """How many pieces of a file are read, evenly from its first to its last bytes, and their size."""
 
-State = tuple[int, int]
-"""Bytes, and time of the last modification in nanoseconds; of a folder their sum and the latest."""
+
+class State(NamedTuple):
+    """What the system says of a file; of a folder the sum of its files' bytes, and their latest times."""
+
+    size: int
+    """bytes"""
+    modified: int
+    """time of the last modification, in nanoseconds; a copy may keep it"""
+    changed: int
+    """time of the last change of content, name, owner or rights, in nanoseconds; nobody can set it"""
+
+    def shows_change(self, later: "State") -> bool:
+        """Return whether the file was certainly changed; a later `changed` alone may be of rights or of a link."""
+        return (self.size, self.modified) != (later.size, later.modified)
 
 
 @dataclass(frozen=True)
@@ -32,17 +45,18 @@ class Fingerprint:
 
 
 def state_of(path: Path) -> State:
-    """Return size and time of a file, or of a folder with all files in it."""
-    status = path.stat()
-    if not path.is_dir():
-        return status.st_size, status.st_mtime_ns
-    states = [file.stat() for file in _files(path)]
-    return sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)
+    """Return size and times of a file, or of a folder with all files in it."""
+    states = [path.stat()] if not path.is_dir() else [file.stat() for file in _files(path)]
+    return State(
+        sum(state.st_size for state in states),
+        max((state.st_mtime_ns for state in states), default=0),
+        max((state.st_ctime_ns for state in states), default=0),
+    )
 
 
 def fingerprint(path: Path) -> Fingerprint:
     """Return the fingerprint of a file, or of a folder such as a zarr store."""
-    size, modified = state_of(path)
+    state = state_of(path)
     hasher = hashlib.sha256()
     if path.is_dir():
         files = _files(path)
@@ -52,7 +66,7 @@ def fingerprint(path: Path) -> Fingerprint:
             _sample(hasher, file, 1)
     else:
         _sample(hasher, path, SAMPLES)
-    return Fingerprint(size, modified, hasher.hexdigest())
+    return Fingerprint(state.size, state.modified, hasher.hexdigest())
 
 
 def _files(folder: Path) -> list[Path]:

@@ -70,7 +70,8 @@ class Packed:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self._compared: set[str] = set()  # slides whose digest was right; a later change shows in size or time
+        self._compared: set[str] = set()  # slides whose digest was right since the file was last changed
+        self._changed: int | None = None
 
     @property
     def slides(self) -> list[str]:
@@ -146,8 +147,12 @@ class Packed:
     def _opened(self) -> Iterator[io.BufferedReader]:
         index = self._index
         with named(self.path), parsing("a packed cohort"), self.path.open("rb") as file:
-            if _state(os.fstat(file.fileno())) != index.state:
+            status = os.fstat(file.fileno())
+            if _state(status) != index.state:
                 raise RefusalError("it has changed while it was in use")
+            if status.st_ctime_ns != self._changed:  # a copy may have the size and time of before
+                self._compared.clear()
+                self._changed = status.st_ctime_ns
             yield file
 
     def _features(self, file: io.BufferedReader, slide: str, runs: Sequence[slice]) -> list[Tensor]:

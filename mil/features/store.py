@@ -85,6 +85,7 @@ class FeatureStore:
         self._headers: dict[str, Header] = {}
         self._layouts: dict[str, str] = {}
         self._states: dict[str, State] = {}  # of the files when their headers were read
+        self._fingerprints: dict[str, Fingerprint] = {}  # those that were first asked for
         self._kept: dict[str, Slide] | None = None
 
     def __getstate__(self) -> dict[str, object]:
@@ -212,8 +213,16 @@ class FeatureStore:
         return content
 
     def _check_same(self, slide: str, path: Path) -> None:
-        if slide in self._states and _state(path) != self._states[slide]:
+        before, now = self._states.get(slide), _state(path)
+        if before is None or now == before:
+            return
+        if now is None or before.shows_change(now):
             raise FeatureError(f"{path} has changed while it was in use: it was written anew, or touched")
+        if slide in self._fingerprints and not self._fingerprints[slide].has_same_content(fingerprint(path)):
+            raise FeatureError(
+                f"{path} has changed while it was in use: other content, with the size and time of before"
+            )
+        self._states[slide] = now
 
     def _check_header(self, slide: str, path: Path, header: Header) -> None:
         if header.tiles == 0:
@@ -334,14 +343,16 @@ class FeatureStore:
         """
         paths = {slide: self.path(slide) for slide in slides}
         if self._packed is not None:
-            packed, (_, modified) = self._packed, state_of(self.folder)
+            packed, modified = self._packed, state_of(self.folder).modified
             sizes = {slide: packed.header(slide).tiles * packed.header(slide).width for slide in paths}
             return {slide: Fingerprint(sizes[slide], modified, packed.sha256(slide)) for slide in paths}
         with ThreadPoolExecutor(workers) as threads:
             try:
-                return dict(zip(paths, threads.map(fingerprint, paths.values()), strict=True))
+                fingerprints = dict(zip(paths, threads.map(fingerprint, paths.values()), strict=True))
             except OSError as error:
                 raise FeatureError(f"{error.filename or self.folder} cannot be read: {error.strerror}") from error
+        self._fingerprints = fingerprints | self._fingerprints
+        return fingerprints
 
     def usable(self, slides: Iterable[str]) -> Checked[list[str]]:
         """Return the slides that can be read, have tiles and are finite, and a warning that counts the others."""
@@ -459,7 +470,7 @@ def _canonical(encoders: Sequence[Encoder], name: str, width: int) -> str:
 
 
 def _state(path: Path) -> State | None:
-    """Return size and time of a file; None where it cannot be looked at, which reading it reports."""
+    """Return size and times of a file; None where it cannot be looked at, which reading it reports."""
     try:
         return state_of(path)
     except OSError:

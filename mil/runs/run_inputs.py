@@ -11,14 +11,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mil import files
 from mil.errors import ConfigError
 from mil.features.fingerprints import Fingerprint
-from mil.runs.looks import changed_predictions
+from mil.runs.looks import FILE as LOOKS
+from mil.runs.looks import changed_predictions, read_looks
 from mil.study.compose import to_yaml
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
 from mil.tables import listed
 
 logger = logging.getLogger(__name__)
-CONFIG, SPLIT = "config.yaml", "split.csv"
+CONFIG, SPLIT, PATIENTS = "config.yaml", "split.csv", "patients.csv"
+_WRITTEN = (CONFIG, SPLIT, PATIENTS)
+"""What the beginning of a run writes and nothing changes."""
 INPUTS = "inputs.json"
 """In a run folder; runs of earlier versions have none."""
 
@@ -36,7 +39,8 @@ class RunInputs(BaseModel):
     """What a run was begun with, as far as it can be compared later.
 
     Attributes:
-        files: Digests of `config.yaml` and `split.csv` in the run folder, and of the tables that options name.
+        files: Digests of `config.yaml`, `split.csv` and `patients.csv` in the run folder, and of the tables that the
+            options name.
         patients: Digest of each patient's rows: labels, slides, covariates.
         features: Size, time and sampled digest of each slide's feature file.
         accepted: Changes since, with which the run went on.
@@ -134,7 +138,7 @@ def _file_digests(config: RunConfig, folder: Path, source: Path | None) -> dict[
     paths = {name: Path(path).expanduser() for name, path in given.items() if path is not None}
     if source is not None and data.cohort is None:
         paths["the simulated cohort's table"] = source
-    paths |= {name: folder / name for name in (CONFIG, SPLIT)}
+    paths |= {name: folder / name for name in _WRITTEN}
     return {name: files.sha256(path) for name, path in paths.items() if path.is_file()}
 
 
@@ -162,8 +166,35 @@ def remarks_of(folder: Path) -> tuple[str, ...] | None:
         PredictionsError: The record of the looks cannot be read.
     """
     record, changed = read_inputs(folder), changed_predictions(folder)
-    sentences = [
-        f"The run went on {each.when[:10]} although its inputs had changed since it began: {'; '.join(each.changes)}."
-        for each in (() if record is None else record.accepted)
-    ]
-    return (*sentences, *([] if changed is None else [changed])) or None
+    sentences = [] if changed is None else [changed]
+    if record is not None:
+        accepted = "although its inputs had changed since it began"
+        sentences = [
+            *(f"The run went on {each.when[:10]} {accepted}: {'; '.join(each.changes)}." for each in record.accepted),
+            *_changed_since(record, folder),
+            *sentences,
+        ]
+    return tuple(sentences) or None
+
+
+def warn_of_changes(folder: Path) -> None:
+    """Log what `remarks_of` says of a run, with its folder: for commands that write no report of it."""
+    for sentence in remarks_of(folder) or ():
+        logger.warning("%s: %s", folder, sentence)
+
+
+def _changed_since(record: RunInputs, folder: Path) -> Iterator[str]:
+    """Yield a sentence for each file of the run's beginning that is another now, or is not there."""
+    for name in (name for name in _WRITTEN if name in record.files):
+        path = folder / name
+        if not path.is_file():
+            yield f"{name}, which the run began with, is missing."
+        elif files.sha256(path) != record.files[name]:
+            yield f"{name} is not what the run began with: it was changed."
+    if not any(look.what == "train" for look in read_looks(folder)) and _reports(folder / SPLIT):
+        yield f"{LOOKS} has no look of the training: whether predictions.csv is what it wrote cannot be known."
+
+
+def _reports(split: Path) -> bool:
+    """Return whether a split has patients who are reported, at whom training looks."""
+    return split.is_file() and any(line.rstrip().endswith(",report") for line in split.read_text("utf-8").splitlines())

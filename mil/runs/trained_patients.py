@@ -6,11 +6,12 @@ from pathlib import Path
 
 from mil import files
 from mil.checkpoint import MANIFEST
+from mil.cohort.similar_ids import spelling_free
 from mil.features.fingerprints import Fingerprint
 from mil.features.store import FeatureStore
 from mil.runs.run_inputs import CONFIG, SPLIT, read_inputs
 from mil.splits.roles import ROLES
-from mil.tables import listed, read_table
+from mil.tables import listed, read_table, require
 
 
 def trained_patients(
@@ -35,7 +36,11 @@ def trained_patients(
 
 def _same_patients(run: Path, fold: int, patients: Collection[str]) -> Iterator[str]:
     table = read_table(run / SPLIT)
-    rows = table[(table["fold"].astype(int) == fold) & table["patient"].isin(set(patients))]
+    require(run / SPLIT, table, ["patient", "fold", "role"])
+    evaluated = {spelling_free(patient) for patient in patients}
+    # an id in another spelling is the same person: barcodes with dots, lower case, without leading zeros
+    is_same = [spelling_free(patient) in evaluated for patient in table["patient"]]
+    rows = table[(table["fold"].str.strip() == str(fold)) & is_same]
     if rows.empty:
         return
     counts = Counter(rows["role"])

@@ -10,7 +10,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from mil.errors import SplitError
-from mil.tables import MISSING, listed
+from mil.slide_names import names_no_site
+from mil.tables import listed
 
 _BARCODE = re.compile(r"TCGA-([A-Z0-9]{2})-[A-Z0-9]{4}(?![A-Z0-9])")
 
@@ -28,7 +29,8 @@ def sites_of(patients: Sequence[str], columns: pd.DataFrame) -> NDArray[np.str_]
     if "site" not in columns:
         return _of_barcodes(patients)
     rows = columns.loc[columns["patient"].isin(set(patients)), ["patient", "site"]].drop_duplicates()
-    named = rows[~rows["site"].isna() & ~rows["site"].astype(str).str.strip().str.casefold().isin(MISSING)]
+    stated = rows["site"].fillna("").astype(str)
+    named = rows[[not names_no_site(*pair) for pair in zip(rows["patient"].astype(str), stated, strict=True)]]
     if missing := sorted(set(patients) - set(named["patient"])):
         raise SplitError(
             f"column 'site' names no site of {len(missing)} of {len(patients)} patients: {listed(missing)}"

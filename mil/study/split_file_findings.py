@@ -146,7 +146,8 @@ def _item_column(path: Path, table: pd.DataFrame, column: str | None) -> str:
     if "patient" not in ids:
         names = listed([str(name) for name in table])
         raise SplitError(f"{path} has {names}, of which none is known to name patients: give --id COLUMN")
-    return next(str(name) for name in table if table[name].tolist() == ids["patient"].tolist())
+    has_id = ids["patient"] != ""
+    return next(str(name) for name in table if table[name].where(has_id, "").tolist() == ids["patient"].tolist())
 
 
 def _are_numbers(values: "pd.Series[str]") -> bool:

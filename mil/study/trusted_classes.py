@@ -1,8 +1,10 @@
 """Which classes a configuration may name: those of a run folder from elsewhere are data until they are trusted.
 
 A configuration that the user composes, from `conf/`, from their own `--config-dir` or in Python, may name any class.
-The `config.yaml` of a run folder may name classes of this package, of torch's optimizers and modules and of Lightning,
-classes that this process composed itself, and those that the environment variable `MIL_ALLOW` lists.
+The `config.yaml` of a run folder may name the classes of this package that options choose from, torch's optimizers and
+modules, Lightning's trainer, callbacks, loggers and strategies, classes that this process composed itself, and those
+that the environment variable `MIL_ALLOW` lists. Other classes of these packages do more than they are called: a handler
+of logs empties a file, `LightningCLI` builds what a file names.
 """
 
 import importlib
@@ -16,7 +18,23 @@ from mil.study.component import TARGET
 
 ALLOW = "MIL_ALLOW"
 """Environment variable with further import paths or packages that run folders may name, separated by commas."""
-PACKAGES = ("mil", "torch.optim", "torch.nn", "lightning.pytorch")
+PACKAGES = (
+    "mil.models",
+    "mil.layers",
+    "mil.endpoints",
+    "mil.features.encoders",
+    "mil.splits",
+    "mil.simulation",
+    "mil.training",
+    "torch.optim",
+    "torch.nn",
+    *(
+        f"lightning.pytorch.{name}"
+        for name in ("trainer", "callbacks", "loggers", "strategies", "plugins", "profilers")
+    ),
+)
+_OFFERED = "lightning.pytorch"
+"""Offers classes of its packages, such as `lightning.pytorch.Trainer`."""
 
 _PATH = re.compile(r"\w+(\.\w+)+")
 """Import paths; other words, such as the names of several models that were selected, cannot be imported at all."""
@@ -53,7 +71,7 @@ def _is_listed(target: str) -> bool:
 def _is_ours(target: str) -> bool:
     """Return whether a path leads to a class that one of the packages defines, and not one that it only imports."""
     module, _, name = target.rpartition(".")
-    if not _is_within(module):
+    if name.startswith("_") or not (module == _OFFERED or _is_within(module)):
         return False
     try:
         named = getattr(importlib.import_module(module), name, None)

@@ -35,15 +35,19 @@ def policy_path() -> Path | None:
     """Return the policy file, or None if there is none.
 
     Raises:
-        ConfigError: if `$MIL_POLICY` names a file that does not exist.
+        ConfigError: if `$MIL_POLICY` names a file that does not exist, or the usual place holds something that is no
+            file, such as a link to a disk that is not mounted: a policy that cannot be read demands all the more.
     """
     if stated := os.environ.get(VARIABLE):
         path = Path(stated).expanduser()
         if not path.is_file():
             raise ConfigError(f"{VARIABLE}={stated}: no such file, expected a policy")
         return path
-    configuration = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    # without a home, as in some containers, `~` stays and names nothing
+    configuration = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"))  # noqa: PTH111
     path = configuration / "mil-zoo" / FILE
+    if os.path.lexists(path) and not path.is_file():
+        raise ConfigError(f"{path}: is no file that can be read, expected a policy, or nothing of this name")
     return path if path.is_file() else None
 
 

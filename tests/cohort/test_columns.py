@@ -96,3 +96,17 @@ def test_unused_translation_gives_a_warning(caplog: pytest.LogCaptureFixture) ->
 def test_translation_of_an_unused_column_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"data\.labels\.MIS: .* neither a label nor a covariate, did you mean 'MSI'"):
         translated(PATH, MSI, {"MIS": {"high": "MSI-H"}}, {"MSI", "age"}).require()
+
+
+def test_words_for_a_missing_value_are_no_patient_no_slide_and_no_site() -> None:
+    rows = {
+        "patient": ["P1", "NA", "n/a", "Not Reported", "TCGA-NA-A4QV"],
+        "slide": ["S1", "S2", "unknown", "S4", "S5"],
+        "site": ["A", "B", "'--", "NA", "NA"],
+    }
+    read = identified(PATH, pd.DataFrame(rows, dtype=str), Columns(), BOTH, set()).require()
+    assert read["patient"].tolist() == ["P1", "", "", "", "TCGA-NA-A4QV"]
+    assert read["slide"].tolist() == ["S1", "S2", "", "S4", "S5"]
+    assert read["site"].tolist() == ["A", "B", "", "", "NA"]
+    labelled = identified(PATH, pd.DataFrame(rows, dtype=str), Columns(), BOTH, {"site"}).require()
+    assert labelled["site"].tolist() == rows["site"], "a site that is a label keeps its words"

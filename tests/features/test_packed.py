@@ -1,6 +1,7 @@
 """Reading packed files: their content, and which files are refused."""
 
 import hashlib
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -168,6 +169,17 @@ def test_packed_file_changed_during_use_is_refused(file: Path, tmp_path: Path) -
     copy.unlink()
     with pytest.raises(FeatureError, match=f"{copy}: .*No such file"):
         store.read("a")
+
+
+def test_a_packed_file_that_was_replaced_with_its_size_and_time_is_compared_again(file: Path, tmp_path: Path) -> None:
+    copy = modified_copy(file, tmp_path / "a.h5", lambda content: None)
+    packed, status = Packed(copy), copy.stat()
+    packed.read("a")
+    with h5py.File(copy, "r+") as content:
+        content["features"][0, 0] += 1
+    os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(FeatureError, match="slide 'a' differ from their digest"):
+        packed.read("a")
 
 
 def test_file_that_is_not_packed_is_refused(folder: Path, tmp_path: Path) -> None:

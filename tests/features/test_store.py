@@ -1,4 +1,5 @@
 import logging
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -358,4 +359,25 @@ def test_nonfinite_slide_is_never_kept(tmp_path: Path, trident: Write) -> None:
     assert store.read("a", check=False).features.isnan().any()
     for _ in range(2):
         with pytest.raises(FeatureError, match="1 of 4 tiles have NaN"):
+            store.read("a")
+
+
+def test_other_content_with_the_size_and_time_of_before_is_seen(tmp_path: Path, trident: Write) -> None:
+    path = trident(tmp_path / "a.h5", random_features(5))
+    store = FeatureStore(tmp_path)
+    store.fingerprints(["a"])
+    before = store.read("a").features
+    path.chmod(0o600)
+    assert torch.equal(store.read("a").features, before), "other rights are no other content"
+    status, content = path.stat(), path.read_bytes()
+    position = content.index(random_features(5).tobytes())
+    for place in ("in place", "by a renamed copy"):
+        path.write_bytes(content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert torch.equal(store.read("a").features, before)
+        changed = tmp_path / "a.h5" if place == "in place" else tmp_path / "copy"
+        changed.write_bytes(content[:position] + content[position + 2 : position + 4] + content[position + 2 :])
+        os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
+        changed.rename(path)
+        with pytest.raises(FeatureError, match="other content, with the size and time of before"):
             store.read("a")

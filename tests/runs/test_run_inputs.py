@@ -14,6 +14,8 @@ from mil import files
 from mil.errors import ConfigError, FeatureError
 from mil.features.fingerprints import fingerprint
 from mil.runs.fit_run import _claimed
+from mil.runs.run_inputs import remarks_of
+from mil.runs.trained_patients import trained_patients
 from mil.training.module import MILModule
 from tests.conftest import HOSPITAL, Mil, run_quietly
 
@@ -131,6 +133,38 @@ def test_changed_predictions_are_said_by_evaluate_and_release(real_run: Path, mi
     assert "warning: predictions.csv is not what training wrote on" in said.err
     released = next((tmp_path / "zoo").glob("*/report.json"))
     assert "is not what training wrote" in files.read_json(released)["remarks"][0]
+
+
+def test_changed_or_missing_files_of_a_run_are_said(real_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(real_run, tmp_path / "run")
+    assert remarks_of(run) is None
+    for name in ("config.yaml", "split.csv", "patients.csv"):
+        content = (run / name).read_bytes()
+        (run / name).write_bytes(content + b"\n")
+        assert remarks_of(run) == (f"{name} is not what the run began with: it was changed.",)
+        (run / name).unlink()
+        assert remarks_of(run) == (f"{name}, which the run began with, is missing.",)
+        (run / name).write_bytes(content)
+    (run / "looks.json").unlink()
+    remarks = remarks_of(run)
+    assert remarks is not None
+    assert "whether predictions.csv is what it wrote cannot be known" in remarks[0]
+
+
+def test_a_comparison_says_that_a_run_was_changed(real_run: Path, mil: Mil, tmp_path: Path) -> None:
+    copies = [shutil.copytree(real_run, tmp_path / name) for name in ("a", "b")]
+    (copies[1] / "split.csv").write_bytes((copies[1] / "split.csv").read_bytes() + b"\n")
+    said = mil("compare", *copies, "--resamples", "10")
+    assert f"warning: {copies[1]}: split.csv is not what the run began with" in said.err
+    assert f"{copies[0]}:" not in said.err
+
+
+def test_patients_of_the_run_are_known_in_another_spelling(real_run: Path, hospital: Path) -> None:
+    patients = pd.read_csv(hospital / "cohort.csv", dtype=str)["patient"].unique()
+    for respelled in (str.lower, lambda name: name.replace("-", "."), lambda name: f"{name}\u200b"):
+        sentences = trained_patients(real_run / "checkpoint", set(map(respelled, patients)), hospital / "features", [])
+        assert f"{len(patients)} of {len(patients)} patients took part in the run" in sentences[0]
+    assert trained_patients(real_run / "checkpoint", {"somebody else"}, hospital / "features", []) == ()
 
 
 def test_an_evaluation_on_patients_of_the_run_says_how_many(

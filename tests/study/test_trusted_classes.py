@@ -37,6 +37,11 @@ def test_a_run_of_this_package_is_read_back(tmp_path: Path) -> None:
         "torch.nn.Absent",
         "lightning.pytorch.seed_everything",
         "absent_package.Class",
+        "lightning.pytorch.cli.LightningCLI",
+        "lightning.pytorch.LightningDataModule",
+        "mil.runs.fit_run._LogFile",
+        "mil.features.store.FeatureStore",
+        "mil.training._private.Class",
     ],
 )
 def test_what_is_no_class_of_this_package_is_refused(tmp_path: Path, target: str) -> None:

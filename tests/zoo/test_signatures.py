@@ -217,6 +217,25 @@ def test_a_policy_that_cannot_be_understood_lets_nothing_pass(
         package.load("msi-crc")
 
 
+def test_a_policy_of_which_only_the_name_is_left_lets_nothing_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert not read_policy().require_signature
+    place = tmp_path / "mil-zoo" / "policy.toml"
+    place.parent.mkdir()
+    place.symlink_to("/of/a/disk/that/is/not/mounted.toml")
+    with pytest.raises(ConfigError, match="is no file that can be read, expected a policy"):
+        read_policy()
+    place.unlink()
+    place.mkdir()
+    with pytest.raises(ConfigError, match="is no file that can be read, expected a policy"):
+        read_policy()
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # nobody's home, as in a container of another user
+    assert not read_policy().require_signature
+
+
 def test_keys_of_a_policy_lie_beside_it(
     tmp_path: Path, ours: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,10 +11,10 @@ from pydantic import Field
 from mil.report.evaluation import Evaluation
 from mil.report.schema import Estimate, Model, Section
 from mil.report.sections.subgroup_metrics import main_measure
+from mil.slide_names import names_no_site
 from mil.stats.bootstrap import Floats
 from mil.stats.bootstrap_intervals import Sampled
 from mil.stats.site_signature import SitePredictability, beyond, site_predictability
-from mil.tables import MISSING
 
 WITHIN = "percentile, patients resampled within sites; mean over the sites"
 
@@ -92,7 +92,7 @@ def site_of(evaluation: Evaluation) -> "pd.Series[str] | None":
     if patients is None or "site" not in patients:
         return None
     site = patients["site"].reindex(evaluation.reported.index).fillna("").astype(str).str.strip()
-    site = site.mask(site.str.casefold().isin(MISSING))
+    site = site.mask(np.array([names_no_site(str(patient), name) for patient, name in site.items()], dtype=bool))
     return site if site.nunique() > 1 else None
 
 
