@@ -65,8 +65,8 @@ def _entries(runs: list[Path], resamples: int | None) -> list[Entry]:
     if len({run.resolve() for run in runs}) < len(runs) or len(runs) < 2:
         raise ConfigError(f"mil compare: {len(runs)} runs, {len(set(runs))} of them different, expected two or more")
     opened = [open_run(run) for run in runs]
-    for run in runs:
-        warn_of_changes(run)
+    for folder in runs:
+        warn_of_changes(folder)
     for run in opened:
         if not run.reports:
             raise ConfigError(f"{run.folder}: reports nobody, expected a run with report patients")

@@ -39,7 +39,7 @@ def _same_patients(run: Path, fold: int, patients: Collection[str]) -> Iterator[
     require(run / SPLIT, table, ["patient", "fold", "role"])
     evaluated = {spelling_free(patient) for patient in patients}
     # an id in another spelling is the same person: barcodes with dots, lower case, without leading zeros
-    is_same = [spelling_free(patient) in evaluated for patient in table["patient"]]
+    is_same = table["patient"].map(spelling_free).isin(evaluated)
     rows = table[(table["fold"].str.strip() == str(fold)) & is_same]
     if rows.empty:
         return
