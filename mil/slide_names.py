@@ -5,8 +5,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from mil.tables import MISSING
-
 FEATURE_ENDINGS = (".h5", ".hdf5", ".pt", ".pth", ".npy", ".npz", ".zarr")
 """Endings of files that may hold a slide's features."""
 _SCANS = ("svs", "tif", "tiff", "ndpi", "mrxs", "scn", "vms", "vmu", "czi", "dcm", "isyntax", "bif", "svslide", "ome")
@@ -43,12 +41,6 @@ def patient_of(name: str) -> str | None:
     bare = slide_id(name)
     matches = (form.match(bare) for form in _FAMILIES.values())
     return next((match.group() for match in matches if match), None)
-
-
-def names_no_site(patient: str, site: str) -> bool:
-    """Return whether a site is a word for a missing one; `NA` is a site of TCGA, in the barcodes of its patients."""
-    word = " ".join(site.split()).casefold()
-    return word in MISSING and not patient.casefold().startswith(f"tcga-{word}-")
 
 
 def matching_files(slides: Iterable[str], files: Iterable[str]) -> tuple[dict[str, str], dict[str, list[str]]]:

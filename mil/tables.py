@@ -192,6 +192,12 @@ def is_missing(values: "pd.Series[str]", declared: Collection[object] = ()) -> "
     return words.isna() | words.isin(MISSING - {str(word).strip().casefold() for word in declared})
 
 
+def names_no_site(patient: str, site: str) -> bool:
+    """Return whether a site is a word for a missing one; `NA` is a site of TCGA, in the barcodes of its patients."""
+    word = " ".join(site.split()).casefold()
+    return word in MISSING and not patient.casefold().startswith(f"tcga-{word}-")
+
+
 def listed(ids: Sequence[str]) -> str:
     """Return the first ten ids in quotes, and the number of further ones."""
     more = f" and {len(ids) - 10} more" if len(ids) > 10 else ""

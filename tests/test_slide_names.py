@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mil.slide_names import family, file_stem, matching_files, names_no_site, patient_of
+from mil.slide_names import family, file_stem, matching_files, patient_of
 
 LABELS = Path(os.environ.get("MIL_REAL_DATA", "no-real-data")) / "tcga_labels" / "clini_slide"
 
@@ -78,23 +78,3 @@ def test_several_files_of_one_name_and_one_file_of_several_slides_are_ambiguous(
     first, second = (f"{bare}.{uuid}" for uuid in UUIDS)
     assert matching_files([bare], [first, second]) == ({}, {bare: sorted([first, second])})
     assert matching_files([first, second], [bare]) == ({}, {first: [bare], second: [bare]})
-
-
-@pytest.mark.parametrize(
-    ("patient", "site", "is_missing"),
-    [
-        ("P1", "NA", True),
-        ("P1", " Not  Reported ", True),
-        ("P1", "'--", True),
-        ("P1", "", True),
-        ("P1", "Mainz", False),
-        ("TCGA-NA-A4QV", "NA", False),
-        ("tcga-na-a4qv", "na", False),
-        ("TCGA-N9-A4QV", "NA", True),
-        ("TCGA-NA-A4QV", "unknown", True),
-    ],
-)
-def test_words_for_a_missing_site_and_the_site_of_tcga_that_is_spelled_like_one(
-    patient: str, site: str, is_missing: bool
-) -> None:
-    assert names_no_site(patient, site) is is_missing

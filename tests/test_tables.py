@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mil.errors import CohortError, SplitError
-from mil.tables import csv_text, is_missing, listed, neutralised, read_table, require, restored, without_marks
+from mil.tables import (
+    csv_text,
+    is_missing,
+    listed,
+    names_no_site,
+    neutralised,
+    read_table,
+    require,
+    restored,
+    without_marks,
+)
 
 PLAIN = b"patient,slide,label\n001,a,1E5\n1E5,b,NA\n"
 
@@ -219,3 +229,23 @@ def test_a_quoted_separator_line_and_bars_are_understood(tmp_path: Path) -> None
 def test_a_title_above_the_header_is_named(tmp_path: Path) -> None:
     with pytest.raises(CohortError, match=r"the header has 1; if it is a title, remove the lines above the header"):
         read_table(write(tmp_path, b"# exported in 2024\n" + PLAIN))
+
+
+@pytest.mark.parametrize(
+    ("patient", "site", "is_missing"),
+    [
+        ("P1", "NA", True),
+        ("P1", " Not  Reported ", True),
+        ("P1", "'--", True),
+        ("P1", "", True),
+        ("P1", "Mainz", False),
+        ("TCGA-NA-A4QV", "NA", False),
+        ("tcga-na-a4qv", "na", False),
+        ("TCGA-N9-A4QV", "NA", True),
+        ("TCGA-NA-A4QV", "unknown", True),
+    ],
+)
+def test_words_for_a_missing_site_and_the_site_of_tcga_that_is_spelled_like_one(
+    patient: str, site: str, is_missing: bool
+) -> None:
+    assert names_no_site(patient, site) is is_missing

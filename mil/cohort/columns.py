@@ -10,8 +10,7 @@ import pandas as pd
 
 from mil.errors import CohortError, ConfigError
 from mil.findings import Checked, Finding
-from mil.slide_names import names_no_site
-from mil.tables import is_missing, listed, require
+from mil.tables import is_missing, listed, names_no_site, require
 
 _log = logging.getLogger(__name__)
 

@@ -10,8 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from mil.errors import SplitError
-from mil.slide_names import names_no_site
-from mil.tables import listed
+from mil.tables import listed, names_no_site
 
 _BARCODE = re.compile(r"TCGA-([A-Z0-9]{2})-[A-Z0-9]{4}(?![A-Z0-9])")
 

@@ -11,10 +11,10 @@ from pydantic import Field
 from mil.report.evaluation import Evaluation
 from mil.report.schema import Estimate, Model, Section
 from mil.report.sections.subgroup_metrics import main_measure
-from mil.slide_names import names_no_site
 from mil.stats.bootstrap import Floats
 from mil.stats.bootstrap_intervals import Sampled
 from mil.stats.site_signature import SitePredictability, beyond, site_predictability
+from mil.tables import names_no_site
 
 WITHIN = "percentile, patients resampled within sites; mean over the sites"
 
