@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
@@ -68,17 +69,22 @@ MEASURE = """
 """A function in JavaScript that opens all folds of a page and returns a `Layout`."""
 _MEASURING = f"""
 <script>
-addEventListener("load", () => parent.postMessage(JSON.stringify(({MEASURE})()), "*"));
+addEventListener("load", () => parent.postMessage([window.name, ({MEASURE})()], "*"));
 </script>
 """
-_FRAME = """<iframe src="{name}" style="border: 0; width: {width}px; height: 900px"></iframe><pre id="measured"></pre>
+_FRAMES = """{frames}<pre id="measured"></pre>
 <script>
+const layouts = {{}};
 addEventListener("message", event => {{
+  layouts[event.data[0]] = event.data[1];
+  if (Object.keys(layouts).length < {number}) return;
   document.body.innerHTML = "<pre id=measured></pre>";
-  document.getElementById("measured").textContent = event.data;
+  document.getElementById("measured").textContent = JSON.stringify(layouts);
 }});
 </script>"""
-"""Windows of Chromium are at least 500 pixels wide, frames are not."""
+_STYLE = "border: 0; position: absolute; width: {width}px; height: 900px"
+_FRAME = f'<iframe name="{{at}}" src="{{file}}" style="{_STYLE}"></iframe>'
+"""Windows of Chromium are at least 500 pixels wide, frames are not. They lie upon each other: none is out of sight."""
 
 SHEET = 680
 """Pixels of the width of an A4 sheet within its margins."""
@@ -106,30 +112,45 @@ class Layout:
 
 
 def layout(page: Path, width: int, dark: bool = False, printed: bool = False) -> Layout:
-    """Open a page in a frame of this width with all folds open, and measure it.
+    """Open a page in a frame of this width with all folds open, and measure it; see `layouts`."""
+    return layouts(page, [(width, printed)], dark)[0]
 
-    A copy of the page is measured, in the same folder, without its security policy, which forbids scripts. With
-    `printed` the rules for print apply, as far as they do not concern the sheet.
+
+def layouts(page: Path, views: Sequence[tuple[int, bool]], dark: bool = False) -> list[Layout]:
+    """Open a page in frames of these widths with all folds open, and measure each; Chromium is started once.
+
+    Copies of the page are measured, in the same folder, without its security policy, which forbids scripts.
+
+    Args:
+        page: The page.
+        views: Width of each frame, and whether the rules for print apply, as far as they do not concern the sheet.
+        dark: Whether the reader prefers dark pages.
     """
     assert CHROMIUM is not None
     text = _POLICY.sub("", page.read_text(encoding="utf-8")).replace("</body>", f"{_MEASURING}</body>")
-    if printed:
-        text = text.replace("@media print", "@media all").replace("@media screen", "@media speech")
+    as_printed = text.replace("@media print", "@media all").replace("@media screen", "@media speech")
     with tempfile.TemporaryDirectory() as profile:
-        copy, frame = (page.with_name(f".{name}-{os.getpid()}.html") for name in ("measured", "frame"))
-        copy.write_text(text, encoding="utf-8")
-        frame.write_text(_FRAME.format(name=copy.name, width=width), encoding="utf-8")
+        copies = [page.with_name(f".measured-{os.getpid()}-{at}.html") for at in range(len(views))]
+        frame = page.with_name(f".frame-{os.getpid()}.html")
+        frames = [
+            _FRAME.format(at=at, file=copy.name, width=width)
+            for at, (copy, (width, _)) in enumerate(zip(copies, views, strict=True))
+        ]
+        frame.write_text(_FRAMES.format(frames="".join(frames), number=len(views)), encoding="utf-8")
+        for copy, (_, printed) in zip(copies, views, strict=True):
+            copy.write_text(as_printed if printed else text, encoding="utf-8")
         try:
             options = [*_OPTIONS, f"--user-data-dir={profile}", "--window-size=1600,1000"]
             options += ["--blink-settings=preferredColorScheme=0"] if dark else []
             command = [CHROMIUM, *options, "--dump-dom", frame.resolve().as_uri()]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
         finally:
-            copy.unlink()
-            frame.unlink()
-    measured = re.search(r'<pre id="measured">(.*?)</pre>', done.stdout, re.DOTALL)
+            for path in (*copies, frame):
+                path.unlink()
+    measured = re.search(r'<pre id="measured">(.+?)</pre>', done.stdout, re.DOTALL)
     assert measured, done.stdout[:500] + done.stderr[-500:]
-    return TypeAdapter(Layout).validate_json(unescape(measured[1]))
+    by_frame = TypeAdapter(dict[int, Layout]).validate_json(unescape(measured[1]))
+    return [by_frame[at] for at in range(len(views))]
 
 
 def brightness(colour: str) -> float:

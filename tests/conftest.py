@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import fcntl
+import gc
 import io
 import os
 import re
@@ -65,6 +66,12 @@ def run_quietly(*words: str | Path) -> Path:
     return Path(output.getvalue().splitlines()[-1])
 
 
+def pytest_collection_finish() -> None:
+    """Leave libraries and collected tests, millions of objects, out of every later collection of garbage."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
     """A shell that starts the tests in the background lets them ignore SIGINT, which some of them send."""
@@ -113,6 +120,20 @@ def _composed_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compose, "_compose", remembered)
         yield
+
+
+LOOKED_AT = {"cards", "explain", "report", "zoo"}
+"""Folders of tests that look at figures, compare them, or release them."""
+
+
+@pytest.fixture(autouse=True)
+def _figures_are_drawn_plainly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save figures coarsely and without fitting their texts, which takes longer than the report that they belong to."""
+    from mil.report.figures import style
+
+    if request.path.relative_to(Path(__file__).parent).parts[0] not in LOOKED_AT:
+        monkeypatch.setattr(style, "fit_texts", lambda figure: None)
+        monkeypatch.setitem(style._RULES, "savefig.dpi", 50)
 
 
 def as_real(table: Path) -> None:

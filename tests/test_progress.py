@@ -101,15 +101,18 @@ COMMAND = (
 )
 
 
-def test_a_pipe_gets_no_bar_and_no_colour_and_a_terminal_does(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", COMMAND, "simulate"]
-    done = subprocess.run([*words, str(tmp_path / "piped"), *SIMULATION], capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    assert done.stdout == f"{tmp_path}/piped\n"
+def test_a_pipe_gets_no_bar_and_no_colour(mil: Mil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_bar, "AFTER", -1.0)
+    monkeypatch.setattr(progress_bar, "_REDRAWN", -1.0)
+    done = mil("simulate", tmp_path / "piped", *SIMULATION)
+    assert done.err == ""
+    assert done.out == f"{tmp_path}/piped\n"
+
+
+def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", COMMAND, "simulate", str(tmp_path / "shown"), *SIMULATION]
     terminal, theirs = pty.openpty()
-    with subprocess.Popen(
-        [*words, str(tmp_path / "shown"), *SIMULATION], stderr=theirs, stdout=subprocess.PIPE
-    ) as shown:
+    with subprocess.Popen(words, stderr=theirs, stdout=subprocess.PIPE) as shown:
         os.close(theirs)
         drawn = b""
         while True:

@@ -43,28 +43,43 @@ def draw_figures(run: Run, report: Report, folder: Path, fold: int) -> None:
         fold: Fold of the checkpoint.
     """
     place = folder / FIGURES
-    if report.metrics:
-        draw(evaluation(run, tables_of_fold(run.tables, fold)), report, place)
-    if (log := folder / EPOCHS).is_file():
-        draw_learning({f"fold {fold}": log}, run.endpoint.metric, place)
+    _draw(run, report, folder / EPOCHS, fold, place)
     if run.simulated:  # a map or a prediction of a real patient stays where the patient's data are
         copy_figures(run.folder, place)
-    if place.is_dir():
-        _store(place, report)
-
-
-def _store(place: Path, report: Report) -> None:
-    """Store figures as small PNG files of few colours, since git and hubs keep every version of them."""
-    for path in sorted(place.glob("*.svg")):
+    for path in sorted(place.glob("*.svg")):  # of the copied
         path.unlink()
+    numbers = digest(report)
     for path in sorted(place.glob("*.png")):
-        with Image.open(path) as image:
-            size = round(image.width * SCALE), round(image.height * SCALE)
-            small = image.convert("RGB").resize(size, Image.Resampling.BOX).quantize(COLOURS)
-        text = PngImagePlugin.PngInfo()
-        for key, value in ((NUMBERS, digest(report)), (PIXELS, pixels_digest(small)), (DRAWN_BY, drawn_by())):
-            text.add_text(key, value)
-        small.save(path, optimize=True, pnginfo=text)
+        _store(path, numbers)
+
+
+def _draw(run: Run, report: Report, epochs: Path, fold: int, place: Path) -> None:
+    """Draw the figures of the predictions and of the epochs as PNG files of full size."""
+    if report.metrics:
+        draw(evaluation(run, tables_of_fold(run.tables, fold)), report, place, ["png"])
+    if epochs.is_file():
+        draw_learning({f"fold {fold}": epochs}, run.endpoint.metric, place, ["png"])
+
+
+def _store(path: Path, numbers: str) -> None:
+    """Store a figure as a small PNG file of few colours, since git and hubs keep every version of it.
+
+    Args:
+        path: The figure of full size, which is replaced.
+        numbers: Digest of the report that it shows.
+    """
+    small = _small(path)
+    text = PngImagePlugin.PngInfo()
+    for key, value in ((NUMBERS, numbers), (PIXELS, pixels_digest(small)), (DRAWN_BY, drawn_by())):
+        text.add_text(key, value)
+    small.save(path, optimize=True, pnginfo=text)
+
+
+def _small(path: Path) -> Image.Image:
+    """Return the released picture of a figure of full size."""
+    with Image.open(path) as image:
+        size = round(image.width * SCALE), round(image.height * SCALE)
+        return image.convert("RGB").resize(size, Image.Resampling.BOX).quantize(COLOURS)
 
 
 def digest(report: Report) -> str:
@@ -80,13 +95,14 @@ def drawn_by() -> str:
 
 def figure_problems(folder: Path, report: Report) -> Iterator[str]:
     """Yield each released figure that is not bound to this report or whose pixels were changed, one line each."""
+    numbers = digest(report)
     for path in sorted((folder / FIGURES).glob("*")):
         name, stored = f"{FIGURES}/{path.name}", _read(path)
         if stored is None:
             yield f"{name} is not a figure of a release"
             continue
         text, pixels = stored
-        if text.get(NUMBERS) != digest(report):
+        if text.get(NUMBERS) != numbers:
             yield f"{name} was not drawn from the numbers of report.json"
         if text.get(PIXELS) != pixels:
             yield f"{name}: pixels are not those that were drawn"
@@ -105,17 +121,14 @@ def redrawn_problems(run: Run, report: Report, folder: Path, fold: int) -> Itera
     if any(text.get(DRAWN_BY) != drawn_by() for text, _ in stored.values()):
         return
     with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch)
-        if (folder / EPOCHS).is_file():
-            (place / EPOCHS).write_bytes((folder / EPOCHS).read_bytes())
-        draw_figures(run, report, place, fold)
-        drawn = _figures(place)
+        _draw(run, report, folder / EPOCHS, fold, Path(scratch))
+        drawn = {path.name: pixels_digest(_small(path)) for path in Path(scratch).glob("*.png")}
     for name in sorted(stored.keys() | drawn.keys()):
         if name not in stored:
             yield f"{FIGURES}/{name} is missing, the report has it"
         elif name not in drawn:
             yield f"{FIGURES}/{name}: the report has no such figure"
-        elif stored[name][1] != drawn[name][1]:
+        elif stored[name][1] != drawn[name]:
             yield f"{FIGURES}/{name} is not what the stored predictions give"
 
 

@@ -9,7 +9,7 @@ from mil.cards import CARD, CARD_PAGE, card_page, card_texts
 from mil.cards.card_facts import Facts
 from mil.cards.licence import licence_text
 from mil.study.tool import Tool
-from tests.browser import SHEET, layout, needs_chromium
+from tests.browser import SHEET, layouts, needs_chromium
 from tests.report.figures.cases import CASES, HOSTILE, drawn, evaluated
 from tests.report.page.test_html import Page
 
@@ -85,8 +85,8 @@ def test_nothing_is_cut_off_squeezed_or_covered(name: str, tmp_path: Path) -> No
     for file, content in figures.items():
         (tmp_path / "figures" / file).write_bytes(content)
     (tmp_path / CARD_PAGE).write_text(texts(name, sorted(figures))[CARD_PAGE], encoding="utf-8")
-    for width, printed in ((400, False), (1280, False), (SHEET, True)):
-        measured = layout(tmp_path / CARD_PAGE, width, printed=printed)
+    views = [(400, False), (1280, False), (SHEET, True)]
+    for (width, _), measured in zip(views, layouts(tmp_path / CARD_PAGE, views), strict=True):
         assert measured.scroll <= width
         assert (measured.wide, measured.squeezed, measured.hidden, measured.broken) == ((), (), (), ())
         assert measured.unnamed == 0

@@ -12,7 +12,7 @@ from mil.cards import CARD, CARD_PAGE, card_texts
 from mil.cards.statements import ZOO_STATEMENTS, CardStatements, zoo_statements
 from mil.report.report_files import read_report
 from mil.runs.describe import REPORT, figure_names
-from tests.browser import SHEET, layout, needs_chromium
+from tests.browser import SHEET, layouts, needs_chromium
 
 from .test_card import first_page, sources, words
 
@@ -93,7 +93,7 @@ def test_there_are_statements_of_the_zoo_and_of_nothing_else() -> None:
 def test_the_widest_cards_fit_a_telephone_and_a_sheet(tool: str, tmp_path: Path) -> None:
     (tmp_path / "figures").symlink_to(ZOO / tool / "figures")
     (tmp_path / CARD_PAGE).write_text(written(tool)[CARD_PAGE], encoding="utf-8")
-    for width, printed in ((400, False), (SHEET, True)):
-        measured = layout(tmp_path / CARD_PAGE, width, printed=printed)
+    views = [(400, False), (SHEET, True)]
+    for (width, _), measured in zip(views, layouts(tmp_path / CARD_PAGE, views), strict=True):
         assert measured.scroll <= width
         assert (measured.wide, measured.squeezed, measured.hidden, measured.broken) == ((), (), (), ())

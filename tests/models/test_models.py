@@ -23,8 +23,8 @@ LARGER = (5, 1, 300, 8, 2)
 """For methods that need several tiles in each part, such as the regions of RRT."""
 WITHOUT_ATTENTION = {"mean", "max", "lse", "chowder", "chowder_wide", "deepsets", "linear", "mlp", "panther", "simlp"}
 """Methods that do not weight tiles."""
-SLOW_TO_READ = {"abmilx", "mambamil", "transformer", "transformer_alibi"}
-"""Quadratic in the number of tiles: over half a minute for 20,000."""
+QUADRATIC = {"abmilx", "mambamil", "transformer", "transformer_alibi", "transmil", "wikg"}
+"""Models that take seconds to minutes for 20,000 tiles, which are read by hand (`-m slow`), fewer each time."""
 every_model = pytest.mark.parametrize("name", NAMES)
 every_width = pytest.mark.parametrize("out_dim", [1, 4])
 every_endpoint = pytest.mark.parametrize("endpoint", ENDPOINTS)
@@ -155,12 +155,21 @@ def test_bag_of_one_tile_is_read(name: str, out_dim: int) -> None:
     assert output.attention is None or output.attention.tolist() == pytest.approx([1], abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW_TO_READ else []) for name in NAMES]
-)
+@every_model
+def test_a_large_bag_is_read(name: str) -> None:
+    check_large_bag(name, 3_000 if name in QUADRATIC else 20_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(QUADRATIC))
 def test_bag_of_twenty_thousand_tiles_is_read(name: str) -> None:
+    check_large_bag(name, 20_000)
+
+
+def check_large_bag(name: str, tiles: int) -> None:
+    """Read a bag: the output is finite, and so many shares of attention still sum to one."""
     with torch.inference_mode():
-        output = build_model(name)(simulated((20_000,)))
+        output = build_model(name)(simulated((tiles,)))
     assert output.logits.isfinite().all()
     assert output.attention is None or output.attention.double().sum().item() == pytest.approx(1, abs=1e-6)
 

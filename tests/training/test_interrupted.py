@@ -11,10 +11,11 @@ import pytest
 from mil import files
 from mil.training import saved_state
 from mil.training.module import MILModule
-from tests.conftest import Mil, run_quietly
-from tests.training.test_resume import WORDS, fingerprint
+from tests.conftest import Mil, once, run_quietly
+from tests.training.test_resume import WORDS, fingerprint, uninterrupted
 
-MANY_STEPS = [*WORDS, "split=holdout"]
+HOLDOUT = ["split=holdout"]
+MANY_STEPS = [*WORDS, *HOLDOUT]
 
 
 @pytest.fixture
@@ -43,10 +44,15 @@ def signalled(monkeypatch: pytest.MonkeyPatch) -> Any:
     ],
 )
 def test_a_signal_amid_an_epoch_saves_and_the_run_goes_on_to_the_same_weights(
-    number: signal.Signals, words: list[str], mil: Mil, tmp_path: Path, signalled: Any, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals,
+    words: list[str],
+    mil: Mil,
+    tmp_path: Path,
+    shared: Path,
+    signalled: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    uninterrupted, stopped = tmp_path / "uninterrupted", tmp_path / "stopped"
-    run_quietly("train", *MANY_STEPS, *words, f"hydra.run.dir={uninterrupted}")
+    stopped = tmp_path / "stopped"
     signalled(1, 1, number)
     said = mil("train", *MANY_STEPS, *words, f"hydra.run.dir={stopped}")
     monkeypatch.undo()
@@ -59,7 +65,7 @@ def test_a_signal_amid_an_epoch_saves_and_the_run_goes_on_to_the_same_weights(
     assert state.batches == 2, "the batch that had begun is done"
     assert not [path for path in stopped.rglob(".*") if path.name != files.LOCK]
     assert mil("train", "--resume", stopped).code == 0
-    assert fingerprint(stopped) == fingerprint(uninterrupted)
+    assert fingerprint(stopped) == fingerprint(uninterrupted(shared, *HOLDOUT, *words))
 
 
 def test_a_signal_while_the_cohort_is_read_leaves_nothing(
@@ -76,14 +82,30 @@ def test_a_signal_while_the_cohort_is_read_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture(scope="module")
+def stopped_in_the_third_epoch(shared: Path) -> Path:
+    """Return a run whose state of two epochs is saved, for copies to be damaged and gone on with."""
+    start = MILModule.on_train_batch_start
+
+    def stop(self: MILModule, batch: Any, batch_idx: int) -> None:
+        if (self.current_epoch, batch_idx) == (2, 0):
+            os.kill(os.getpid(), signal.SIGTERM)
+        start(self, batch, batch_idx)
+
+    def train(at: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(MILModule, "on_train_batch_start", stop)
+            with pytest.raises(AssertionError, match="continue with: mil train --resume"):
+                run_quietly("train", *MANY_STEPS, f"hydra.run.dir={at}/run")
+
+    return once(shared / "stopped_in_the_third_epoch", train) / "run"
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_a_damaged_state_falls_back_to_the_one_before(
-    damage: str, mil: Mil, tmp_path: Path, signalled: Any, monkeypatch: pytest.MonkeyPatch
+    damage: str, mil: Mil, tmp_path: Path, shared: Path, stopped_in_the_third_epoch: Path
 ) -> None:
-    run = tmp_path / "run"
-    signalled(2, 0, signal.SIGTERM)
-    assert mil("train", *MANY_STEPS, f"hydra.run.dir={run}").code == 75
-    monkeypatch.undo()
+    run = shutil.copytree(stopped_in_the_third_epoch, tmp_path / "run")
     last = run / "state" / "last.ckpt"
     content = bytearray(last.read_bytes())
     if damage == "cut":
@@ -96,8 +118,7 @@ def test_a_damaged_state_falls_back_to_the_one_before(
     assert said.code == 0
     assert f"{last} is damaged" in said.err
     assert "going on from previous.ckpt instead, after epoch 2" in said.err
-    uninterrupted = run_quietly("train", *MANY_STEPS, f"hydra.run.dir={tmp_path}/uninterrupted")
-    assert fingerprint(run) == fingerprint(uninterrupted)
+    assert fingerprint(run) == fingerprint(uninterrupted(shared, *HOLDOUT))
     (copy / "state" / "previous.ckpt").write_bytes(b"")
     said = mil("train", "--resume", copy)
     assert said.code == 2

@@ -3,6 +3,7 @@
 Only the killed run has a process of its own, because starting one takes longer than its training.
 """
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import QUICK, run_quietly
+from tests.conftest import QUICK, once, run_quietly
 
 WORDS = [
     *QUICK[1:],
@@ -28,15 +29,25 @@ WORDS = [
     "simulation.target.prevalence=0.4",
 ]
 
+LONGEST = 1200
+"""Seconds that an epoch may take on a machine that does many other things."""
+
 
 def fingerprint(run: Path) -> dict[str, bytes]:
     names = ["predictions.csv", *(str(path.relative_to(run)) for path in run.glob("**/weights.safetensors"))]
     return {name: (run / name).read_bytes() for name in sorted(names)}
 
 
+def uninterrupted(shared: Path, *words: str) -> Path:
+    """Return the run of `WORDS` and these that nothing interrupts; all tests of all processes share it."""
+    name = f"uninterrupted-{hashlib.sha256(' '.join(words).encode()).hexdigest()[:16]}"
+    train = ("train", *WORDS, *words)
+    return once(shared / name, lambda at: run_quietly(*train, f"hydra.run.dir={at}/run")) / "run"
+
+
 def kill_when(process: "subprocess.Popen[bytes]", epoch: str, fold: int, run: Path) -> None:
     """Kill the process without warning once the log of the fold says that the epoch is over."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + LONGEST
     while time.monotonic() < deadline and process.poll() is None:
         text = (run / "log.txt").read_text() if (run / "log.txt").exists() else ""
         started = text.split(f"fold {fold} of")[-1] if f"fold {fold} of" in text else ""
@@ -54,10 +65,10 @@ def kill_when(process: "subprocess.Popen[bytes]", epoch: str, fold: int, run: Pa
         (["split=holdout", "data.whole_cohort=true", "data.passes=2"], 1),
     ],
 )
-def test_killed_run_resumes_to_the_uninterrupted_weights(tmp_path: Path, split: list[str], fold: int) -> None:
-    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
-    words = ["train", *WORDS, *split]
-    run_quietly(*words, f"hydra.run.dir={uninterrupted}")
+def test_killed_run_resumes_to_the_uninterrupted_weights(
+    tmp_path: Path, shared: Path, split: list[str], fold: int
+) -> None:
+    killed, words = tmp_path / "killed", ["train", *WORDS, *split]
     command = [sys.executable, "-m", "mil", *words, f"hydra.run.dir={killed}"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     kill_when(process, "epoch 2 of", fold, killed)
@@ -68,5 +79,5 @@ def test_killed_run_resumes_to_the_uninterrupted_weights(tmp_path: Path, split: 
     resumed = (killed / "log.txt").read_text().removeprefix(before)
     assert "epoch 4 of 4" in resumed
     assert "epoch 1 of" not in resumed, "training started again instead of resuming"
-    assert fingerprint(killed) == fingerprint(uninterrupted)
+    assert fingerprint(killed) == fingerprint(uninterrupted(shared, *split))
     assert not list(killed.glob("**/state")), "the resume state is not removed at the end"

@@ -1,6 +1,6 @@
 """One look for every figure: readable in print, safe for colour-blind readers, the same bytes for the same numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
@@ -32,8 +32,11 @@ _LEGEND_SIZES = (7.5, 7.0, 6.5, 6.0)
 """Points of a legend's text, tried in turn where 8 is too wide."""
 _SMALL_TITLE, _SMALL_LABEL = 8.5, 8.0
 """Points of the titles and axis labels of many panels."""
-_LAYOUTS = 2
-"""Each layout begins with the sizes of the one before; the second no longer moves anything."""
+FORMATS: dict[str, dict[str, Any]] = {
+    "png": {"metadata": {"Software": None}},
+    "svg": {"metadata": {"Date": None, "Creator": None}},
+}
+"""Files of a figure by ending, and how they are saved: without the date or the software."""
 _EDGE = 4.0
 """Dots that stay free at the edge of a figure and between texts of panels."""
 _RULES: dict[str, Any] = {
@@ -123,15 +126,12 @@ def look(place: int) -> dict[str, Any]:
     }
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write `<name>.png` and `<name>.svg` and return them; neither contains the date or the software."""
+def save(figure: Figure, folder: Path, name: str, formats: Iterable[str] = FORMATS) -> list[Path]:
+    """Write `<name>.png` and `<name>.svg`, or the given formats only, and return the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     fit_texts(figure)
-    figure.set_layout_engine("none")  # laid out once, for both files alike
-    save_figure(figure, png, metadata={"Software": None})
-    save_figure(figure, svg, metadata={"Date": None, "Creator": None})
-    return [png, svg]
+    figure.set_layout_engine("none")  # laid out once, for all files alike
+    return [save_figure(figure, folder / f"{name}.{ending}", **FORMATS[ending]) for ending in formats]
 
 
 def save_figure(figure: Figure, path: Path, **options: Any) -> Path:
@@ -154,11 +154,11 @@ def fit_texts(figure: Figure) -> None:
     for axes in titles if len(titles) > 4 else ():
         axes.xaxis.label.set_fontsize(_SMALL_LABEL)
         axes.yaxis.label.set_fontsize(_SMALL_LABEL)
-    figure.draw_without_rendering()
+    _lay_out(figure)
     for axes, text in titles.items():
         _set_title(axes, text, len(titles))
-    for _ in range(_LAYOUTS):
-        figure.draw_without_rendering()
+    _lay_out(figure)
+    figure.draw_without_rendering()  # lays out from the sizes of the layout before, which no longer moves anything
     for legend in (*(axes.get_legend() for axes in figure.axes), *figure.legends):
         for size in _LEGEND_SIZES:
             if legend is None or legend.get_window_extent().x1 <= figure.bbox.x1 - _EDGE:
@@ -166,6 +166,12 @@ def fit_texts(figure: Figure) -> None:
             for entry in (*legend.get_texts(), legend.get_title()):
                 entry.set_fontsize(size)
             figure.draw_without_rendering()
+
+
+def _lay_out(figure: Figure) -> None:
+    """Place axes and their texts; unlike a drawing, which does this first, without passing through every line."""
+    if figure.axes and (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
 
 
 def _set_title(axes: Axes, text: str, panels_drawn: int) -> None:

@@ -7,7 +7,7 @@ import pytest
 from mil.report.page.html import html
 from mil.report.page.templates import column_style, css_text, is_broad
 from mil.report.schema import Table
-from tests.browser import SHEET, brightness, layout, needs_chromium
+from tests.browser import SHEET, brightness, layout, layouts, needs_chromium
 from tests.report.figures.cases import drawn, evaluated
 
 CASES = ("binary", "multiclass", "survival")
@@ -26,16 +26,16 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @needs_chromium
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize(("width", "printed"), [(400, False), (1280, False), (SHEET, True)])
-def test_nothing_is_cut_off_squeezed_or_covered(name: str, width: int, printed: bool, pages: Path) -> None:
-    measured = layout(pages / f"{name}.html", width, printed=printed)
-    assert measured.width == width
-    assert measured.scroll <= width
-    assert measured.wide == ()
-    assert measured.squeezed == ()
-    assert measured.hidden == ()
-    assert measured.broken == ()
-    assert measured.unnamed == 0
+def test_nothing_is_cut_off_squeezed_or_covered(name: str, pages: Path) -> None:
+    views = [(400, False), (1280, False), (SHEET, True)]
+    for (width, printed), measured in zip(views, layouts(pages / f"{name}.html", views), strict=True):
+        assert measured.width == width, printed
+        assert measured.scroll <= width, printed
+        assert measured.wide == (), width
+        assert measured.squeezed == (), width
+        assert measured.hidden == (), width
+        assert measured.broken == (), width
+        assert measured.unnamed == 0, width
 
 
 @needs_chromium
