@@ -32,11 +32,8 @@ _LEGEND_SIZES = (7.5, 7.0, 6.5, 6.0)
 """Points of a legend's text, tried in turn where 8 is too wide."""
 _SMALL_TITLE, _SMALL_LABEL = 8.5, 8.0
 """Points of the titles and axis labels of many panels."""
-FORMATS: dict[str, dict[str, Any]] = {
-    "png": {"metadata": {"Software": None}},
-    "svg": {"metadata": {"Date": None, "Creator": None}},
-}
-"""Files of a figure by ending, and how they are saved: without the date or the software."""
+FORMATS: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+"""Files of a figure by ending, and what is left out of each: the date and the software."""
 _EDGE = 4.0
 """Dots that stay free at the edge of a figure and between texts of panels."""
 _RULES: dict[str, Any] = {
@@ -131,7 +128,7 @@ def save(figure: Figure, folder: Path, name: str, formats: Iterable[str] = FORMA
     folder.mkdir(parents=True, exist_ok=True)
     fit_texts(figure)
     figure.set_layout_engine("none")  # laid out once, for all files alike
-    return [save_figure(figure, folder / f"{name}.{ending}", **FORMATS[ending]) for ending in formats]
+    return [save_figure(figure, folder / f"{name}.{ending}", metadata=FORMATS[ending]) for ending in formats]
 
 
 def save_figure(figure: Figure, path: Path, **options: Any) -> Path:
