@@ -37,6 +37,9 @@ RANGES = {
 """Least and greatest value of the metrics that are no shares from 0 to 1."""
 CALL_METRICS: Mapping[str, Literal["accuracy", "kappa"]] = {"balanced_accuracy": "accuracy", "qwk": "kappa"}
 """Metrics of called classes, by their names in `Endpoint.score`."""
+SMALL_FOLD = 20
+"""Patients of a fold below which the kappa of four grades is lower by more than 0.016 than that of many patients."""
+LOW_KAPPA = f"a mean over folds of fewer than {SMALL_FOLD} patients, which make kappa too low"
 NO_ERROR = "every call is right, or every patient counts alike: these patients do not show how certain it is"
 
 
@@ -105,7 +108,9 @@ def call_estimate(
         low, high = bounds(metric.value, error, "atanh", len(label) - 1, metric.level)
         method = f"{jackknife.METHOD}, Fisher's z"
     reason = None if low is not None and np.isfinite(low) else NO_ERROR
-    return metric.model_copy(
+    small = kind == "kappa" and len(label) < SMALL_FOLD * len(metric.folds) and len(metric.folds) > 1
+    estimate = metric.with_caveat(LOW_KAPPA if small else None)
+    return estimate.model_copy(
         update={
             "low": None if reason else low,
             "high": None if reason else high,

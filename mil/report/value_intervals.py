@@ -10,7 +10,7 @@ errors' kurtosis shows it, the estimate has the caveat. It shows in 0.36 of such
 with fewer than 300 patients the caveat says so.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from scipy import stats
 from mil.endpoints.endpoint import Endpoint
 from mil.report.schema import Estimate
 from mil.stats.bootstrap import Floats, Fold
-from mil.stats.jackknife import jackknife_error
+from mil.stats.jackknife import FISHER_Z, LOGARITHM, Scale, logarithm_of_rest, with_interval
 
 POOLED_VALUES = "errors pooled over folds"
 HEAVY = 6.0
@@ -27,15 +27,12 @@ HEAVY = 6.0
 TAILS = "errors have heavy tails, the interval is too narrow"
 FEW = 300
 UNSEEN = f"fewer than {FEW} patients do not show heavy tails of the errors, with which the interval would be too narrow"
-_EDGE = 1e-12
-_Transform = Callable[[Floats], Floats]
-SCALES: Mapping[str, tuple[str, _Transform, _Transform]] = {
-    "r2": ("logarithm of 1 - R²", lambda value: np.log(np.maximum(1 - value, _EDGE)), lambda value: 1 - np.exp(value)),
-    "pearson": ("Fisher's z", lambda value: np.arctanh(np.clip(value, _EDGE - 1, 1 - _EDGE)), np.tanh),
-    "concordance": ("Fisher's z", lambda value: np.arctanh(np.clip(value, _EDGE - 1, 1 - _EDGE)), np.tanh),
-    "mae": ("logarithm", lambda value: np.log(np.maximum(np.abs(value), _EDGE)), np.exp),
+SCALES: Mapping[str, Scale] = {
+    "r2": logarithm_of_rest("R²"),
+    "pearson": FISHER_Z,
+    "concordance": FISHER_Z,
+    "mae": LOGARITHM,
 }
-"""By metric: the scale in words, and the functions to it and back."""
 
 
 def value_estimates(endpoint: Endpoint, folds: Sequence[Fold], metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
@@ -53,28 +50,15 @@ def value_estimates(endpoint: Endpoint, folds: Sequence[Fold], metrics: Mapping[
     patients, person = np.unique(names, return_inverse=True)
     error = (endpoint.decode(logits)[endpoint.value_column] - target.double()).numpy()
     heavy = len(error) > 3 and float(np.ptp(error)) > 0 and float(stats.kurtosis(error, fisher=False)) > HEAVY
+    note = f", {POOLED_VALUES}" if len(folds) > 1 else ""
     estimates = {}
     for name in (name for name in metrics if name in SCALES):
-        scale, forth, _ = SCALES[name]
 
-        def transformed(weight: Floats, name: str = name, forth: _Transform = forth) -> Floats:
-            return forth(np.asarray(endpoint.score(logits, target, weight[:, person])[name]))
+        def metric(weight: Floats, name: str = name) -> Floats:
+            return np.asarray(endpoint.score(logits, target, weight[:, person])[name])
 
-        spread = jackknife_error(transformed, len(patients))
-        pooled = f", {POOLED_VALUES}" if len(folds) > 1 else ""
-        estimates[name] = _estimate(name, metrics[name], spread, len(patients), f"jackknife, {scale}{pooled}", heavy)
+        estimate = with_interval(metrics[name], metric, len(patients), SCALES[name], note)
+        unseen = UNSEEN if len(patients) < FEW and name != "mae" else None
+        shown = estimate is not metrics[name]
+        estimates[name] = estimate.with_caveat(TAILS if heavy else unseen) if shown else estimate
     return estimates
-
-
-def _estimate(name: str, metric: Estimate, spread: float, patients: int, method: str, heavy: bool) -> Estimate:
-    """Return the metric with its interval; where the jackknife defines none, as it is."""
-    if metric.value is None or not np.isfinite(spread) or spread <= _EDGE:
-        return metric
-    _, forth, back = SCALES[name]
-    half = float(stats.t.ppf((1 + metric.level) / 2, patients - 1)) * spread
-    middle, sign = float(forth(np.array(metric.value))), -1.0 if name == "mae" and metric.value < 0 else 1.0
-    bounds = sorted(sign * float(back(np.array(middle + side * half))) for side in (-1, 1))
-    low, high = min(bounds[0], metric.value), max(bounds[1], metric.value)
-    update = {"low": low, "high": high, "method": method, "resamples": None, "reason": None}
-    unseen = UNSEEN if patients < FEW and name != "mae" else None
-    return metric.model_copy(update=update).with_caveat(TAILS if heavy else unseen)

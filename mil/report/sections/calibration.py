@@ -23,6 +23,7 @@ from mil.report.evaluation import Evaluation
 from mil.report.schema import LEVEL, PAGE_ONLY, Curve, Drawing, Estimate, Model, Report, Section, Sentence
 from mil.report.sections.pooled import (
     METHOD,
+    NARROW_BANDS,
     CalibrationBin,
     Metrics,
     bins,
@@ -42,6 +43,8 @@ from mil.report.sections.recalibration import (
 from mil.report.sections.value_calibration import ValueCalibration, value_calibration
 from mil.stats import calibration_metrics as metrics
 from mil.stats.bootstrap import Floats
+from mil.stats.bootstrap_intervals import Sampled
+from mil.stats.jackknife import LOGARITHM, Scale, logarithm_of_rest, with_interval
 from mil.stats.logistic import knots, logistic, spline
 from mil.stats.proportions import wilson
 
@@ -50,7 +53,7 @@ ACCEPTABLE = (0.8, 1.2)
 FEWEST = 10
 """Positives and negatives below which no curve is drawn."""
 _EDGES = np.linspace(0, 1, 21)
-_RESAMPLED_METRICS: Mapping[str, Callable[..., Floats]] = {
+_QUESTION_METRICS: Mapping[str, Callable[..., Floats]] = {
     "brier": metrics.brier,
     "scaled_brier": metrics.scaled_brier,
     "log_loss": metrics.binary_log_loss,
@@ -61,6 +64,11 @@ _CLASS_METRICS: Mapping[str, Callable[..., Floats]] = {
     "scaled_brier": metrics.scaled_brier,
     "log_loss": metrics.log_loss,
     "ece": metrics.squared_error,
+}
+_SCALES: Mapping[str, Scale] = {
+    "brier": LOGARITHM,
+    "scaled_brier": logarithm_of_rest("scaled Brier score"),
+    "log_loss": LOGARITHM,
 }
 WALD = "Wald, logistic regression"
 _SEPARATED = "the score separates all positives from all negatives, or all scores are one"
@@ -156,7 +164,8 @@ class Calibration(Section):
     not_applicable: ClassVar[str] = "No probability or value is predicted; risks until a time are in Survival."
     position: ClassVar[int] = 30
     captions: ClassVar[Mapping[str, str]] = {
-        "calibration": "Observed against predicted probability, with the distribution of the predictions",
+        "calibration": "Observed against predicted probability, with the distribution of the predictions; "
+        f"{NARROW_BANDS}",
     }
 
     questions: tuple[QuestionCalibration, ...] = ()
@@ -232,7 +241,8 @@ def _probability(evaluation: Evaluation, question: Question, table: pd.DataFrame
     grid = percentile_grid(probability) if has_curve else np.zeros(0)
     samples = resampled(_metrics(probability, truth, grid), n, evaluation)
     counts = {"n": n, "positives": positives}
-    estimates = {name: estimate(samples[name], counts, _SEPARATED) for name in _RESAMPLED_METRICS}
+    losses = {name: partial(metric, probability, truth) for name, metric in _QUESTION_METRICS.items()}
+    estimates = _with_intervals(losses, samples, counts, _SEPARATED)
     intercept = _wald(*metrics.intercept_with_error(probability, truth), counts)
     slope = _wald(*metrics.slope_with_error(probability, truth), counts)
     return ProbabilityCalibration(
@@ -258,7 +268,7 @@ def _metrics(probability: Floats, truth: Floats, grid: Floats) -> Metrics:
     design, grid_design = spline(logits, inner), spline(metrics.logit(grid), inner)
 
     def score(weight: Floats | None) -> Scores:
-        scores = {name: metric(probability, truth, weight) for name, metric in _RESAMPLED_METRICS.items()}
+        scores = {name: metric(probability, truth, weight) for name, metric in _QUESTION_METRICS.items()}
         if not len(grid):
             return scores
         return scores | points(expit(logistic(design, truth, weight) @ grid_design.T), "curve")
@@ -350,11 +360,32 @@ def _class_errors(evaluation: Evaluation, table: pd.DataFrame, columns: Sequence
     label = evaluation.endpoint.labels(table)
     probability, truth = table[list(columns)].to_numpy(np.float64), np.eye(len(columns))[label]
 
+    losses = {name: partial(metric, probability, truth) for name, metric in _CLASS_METRICS.items()}
+
     def score(weight: Floats | None) -> Scores:
-        return {name: metric(probability, truth, weight) for name, metric in _CLASS_METRICS.items()}
+        return {name: loss(weight) for name, loss in losses.items()}
 
     samples = resampled(score, len(label), evaluation)
-    brier, scaled_brier, log_loss, ece = (
-        estimate(samples[name], {"n": len(label)}, "all patients are of one class") for name in _CLASS_METRICS
+    of = _with_intervals(losses, samples, {"n": len(label)}, "all patients are of one class")
+    return ClassErrors(
+        brier=of["brier"],
+        scaled_brier=of["scaled_brier"],
+        log_loss=of["log_loss"],
+        ece=_calibration_error(of["ece"]),
     )
-    return ClassErrors(brier=brier, scaled_brier=scaled_brier, log_loss=log_loss, ece=_calibration_error(ece))
+
+
+def _with_intervals(
+    losses: Mapping[str, Callable[[Floats | None], Floats]],
+    samples: Mapping[str, Sampled],
+    counts: Mapping[str, int],
+    reason: str,
+) -> dict[str, Estimate]:
+    """Return losses with the jackknife's intervals, the calibration error with the bootstrap's.
+
+    Percentile intervals of 40 patients hold the true Brier score and log loss in 0.90 of samples, the jackknife's on
+    the logarithm in 0.95 to 0.96.
+    """
+    n = counts["n"]
+    estimates = {name: estimate(samples[name], counts, reason) for name in losses}
+    return estimates | {name: with_interval(estimates[name], losses[name], n, scale) for name, scale in _SCALES.items()}

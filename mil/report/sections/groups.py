@@ -373,5 +373,5 @@ def _means(patients: pd.DataFrame, names: Sequence[str], until: float) -> Restri
 
 def _normal(value: float, variance: float, counts: Mapping[str, int]) -> Estimate:
     half_width = float(stats.norm.ppf((1 + LEVEL) / 2)) * variance**0.5
-    method = "area under Kaplan-Meier, Greenwood, normal"
+    method = "area under Kaplan-Meier, Greenwood without bias, normal"
     return Estimate(value=value, low=value - half_width, high=value + half_width, method=method, counts=dict(counts))

@@ -21,6 +21,8 @@ from mil.stats.bootstrap_intervals import Sampled, sampled
 from mil.stats.max_type import simultaneous_band
 
 METHOD = "percentile, patients resampled over all folds"
+NARROW_BANDS = "bands hold the true curve at a point in 0.91 to 0.95 of samples of fewer than 300 patients"
+"""What the captions of calibration curves say: `docs/coverage.md`."""
 _POINTS, _BINS, _IN_A_BIN = 50, 10, 10
 
 Metrics = Callable[[Floats | None], Scores]

@@ -22,6 +22,7 @@ from mil.report.sections.horizon import (
     missing_risks,
     risk_columns,
 )
+from mil.report.sections.pooled import NARROW_BANDS
 from mil.report.sections.recalibration import CalibrationFit, recalibrated
 from mil.report.sections.survival_scores import FEWEST, MODEL, NULL, SCALED, Measures, measure
 from mil.stats.observed_risk import median_follow_up, risk_at
@@ -125,7 +126,7 @@ class TimeToEvent(Section, CauseMetrics, _FollowUp):
     not_applicable: ClassVar[str] = "The endpoint is not a time to an event."
     position: ClassVar[int] = 50
     captions: ClassVar[Mapping[str, str]] = {
-        "calibration_horizon": "Observed against predicted risk at each horizon",
+        "calibration_horizon": f"Observed against predicted risk at each horizon; {NARROW_BANDS}",
         "kaplan_meier": "Kaplan-Meier curves of the risk groups, with the numbers at risk",
         "incidence": "Cumulative incidence of each cause in the risk groups, with the numbers at risk",
     }

@@ -9,15 +9,17 @@ from scipy.stats import norm, t
 
 from mil.endpoints.endpoint import Scores
 from mil.report.evaluation import Evaluation
-from mil.report.schema import PAGE_ONLY, Curve, Estimate, Model
-from mil.report.sections.pooled import CalibrationBin, bins, curve, estimate, percentile_grid, points, resampled
+from mil.report.schema import LEVEL, PAGE_ONLY, Curve, Estimate, Model
+from mil.report.sections.pooled import CalibrationBin, bins, curve, percentile_grid, points, resampled
 from mil.stats.bootstrap import Floats
-from mil.stats.calibration_metrics import least_squares, line
+from mil.stats.calibration_metrics import least_squares, line_with_errors
 from mil.stats.logistic import knots, spline
+from mil.stats.means import mean_of_patients
 from mil.stats.proportions import proportion
 
 LEVELS = (0.5, 0.8, 0.95)
 """Expected coverage of the central intervals that a predicted standard deviation gives."""
+LINE = "least squares, HC3 standard errors, Student's t"
 FEWEST = 20
 """Patients below which no curve is drawn."""
 
@@ -51,42 +53,48 @@ def value_calibration(evaluation: Evaluation, value_column: str) -> ValueCalibra
     endpoint, table = evaluation.endpoint, evaluation.reported
     value, true = table[value_column].to_numpy(np.float64), endpoint.encode(table).double().numpy()
     has_curve = len(value) >= FEWEST and np.ptp(value) > 0
-    grid = percentile_grid(value) if has_curve else np.zeros(0)
-    samples = resampled(_LineMetrics(value, true, grid), len(value), evaluation)
-    bias, intercept, slope = (
-        estimate(samples[name], {"n": len(value)}, "all predicted values are equal")
-        for name in ("bias", "intercept", "slope")
-    )
+    intercept, slope = _line(value, true)
     return ValueCalibration(
         name=endpoint.columns[0],
         unit=endpoint.unit,
         n=len(value),
-        bias=bias,
+        bias=mean_of_patients(value - true),
         intercept=intercept,
         slope=slope,
-        curve=curve(samples, grid) if has_curve else None,
+        curve=_curve(value, true, evaluation) if has_curve else None,
         curve_reason=None if has_curve else f"fewer than {FEWEST} patients, or one value for all",
         bins=tuple(_bin(value[members], true[members]) for members in bins(value)),
         coverage=tuple(_coverage(evaluation, value_column, true)),
     )
 
 
-class _LineMetrics:
-    """Bias, line and curve of each resample; the spline keeps the knots of the whole sample."""
+def _line(value: Floats, true: Floats) -> tuple[Estimate, Estimate]:
+    """Return intercept and slope of the true values on the predicted ones, with intervals that allow unequal spread."""
+    counts, few = {"n": len(value)}, len(value) < 3
+    if few or np.ptp(value) == 0:
+        missing = Estimate.missing(
+            "all predicted values are equal" if len(value) > 2 else "fewer than 3 patients", counts
+        )
+        return missing, missing
+    line, error = line_with_errors(value, true)
+    half = t.ppf((1 + LEVEL) / 2, len(value) - 2) * error
+    intercept, slope = (
+        Estimate(value=middle, low=middle - each, high=middle + each, method=LINE, counts=counts)
+        for middle, each in zip(line.tolist(), half.tolist(), strict=True)
+    )
+    return intercept, slope
 
-    def __init__(self, value: Floats, true: Floats, grid: Floats) -> None:
-        self.value, self.true, self.grid = value, true, grid
-        middle, inner = float(value.mean()), knots(value)
-        self.design, self.grid_design = spline(value - middle, inner - middle), spline(grid - middle, inner - middle)
 
-    def __call__(self, weight: Floats | None) -> Scores:
-        weight = np.ones((1, len(self.value))) if weight is None else weight
-        intercept, slope = line(self.value, self.true, weight)
-        bias = weight @ (self.value - self.true) / weight.sum(1)
-        metrics = {"bias": bias, "intercept": intercept, "slope": slope}
-        if not len(self.grid):
-            return metrics
-        return metrics | points(least_squares(self.design, self.true, weight) @ self.grid_design.T, "curve")
+def _curve(value: Floats, true: Floats, evaluation: Evaluation) -> Curve:
+    """Return the smooth curve; in each resample it keeps the knots of the whole sample."""
+    middle, inner, grid = float(value.mean()), knots(value), percentile_grid(value)
+    design, grid_design = spline(value - middle, inner - middle), spline(grid - middle, inner - middle)
+
+    def score(weight: Floats | None) -> Scores:
+        weight = np.ones((1, len(value))) if weight is None else weight
+        return points(least_squares(design, true, weight) @ grid_design.T, "curve")
+
+    return curve(resampled(score, len(value), evaluation), grid)
 
 
 def _bin(value: Floats, true: Floats) -> CalibrationBin:
