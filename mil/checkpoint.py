@@ -35,6 +35,7 @@ from mil.features.geometry import Geometry
 from mil.manifest import Clinical, Manifest, Part, parsed
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
+from mil.storage import read_bytes
 
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 HEADER_LIMIT, MANIFEST_LIMIT, TENSOR_LIMIT, PARAMETER_LIMIT = 2**20, 2**20, 2000, 10**9
@@ -118,7 +119,7 @@ def unverified(folder: Path) -> Manifest:
     if path.stat().st_size > MANIFEST_LIMIT:
         raise CheckpointError(f"{path} has {path.stat().st_size} bytes, expected at most {MANIFEST_LIMIT}")
     try:
-        manifest = parsed(path.read_bytes())
+        manifest = parsed(read_bytes(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "document"
@@ -292,7 +293,7 @@ def _check_size(model: MILModel, folder: Path) -> None:
 
 
 def _load_weights(model: MILModel, folder: Path) -> None:
-    content = (folder / WEIGHTS).read_bytes()
+    content = read_bytes(folder / WEIGHTS)
     header = struct.unpack("<Q", content[:8])[0] if len(content) >= 8 else 0
     if not 0 < header <= HEADER_LIMIT:
         raise CheckpointError(f"{folder / WEIGHTS}: a header of {header} bytes, expected 1 to {HEADER_LIMIT}")

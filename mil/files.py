@@ -7,12 +7,13 @@ import json
 import os
 import re
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from mil import storage
 
 _FLAT, _BREAK = re.compile(r"\[\n\s*([^\[\]{}]*?)\n\s*\]"), re.compile(r"\n\s*")
 LOCK = ".lock"
@@ -25,13 +26,6 @@ _TEMPORARY = re.compile(rf"\..+\.[a-z0-9_]{{8}}{re.escape(_UNFINISHED)}|\.(?:{_R
 """Names of temporary files of `write`, today's and those of version 0.1, which had no ending: no name that somebody
 gives a file, such as `.env.template`."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
 
 
 def write(path: Path, content: bytes | str) -> None:
@@ -94,18 +88,6 @@ def clean(folder: Path) -> None:
             Path(place, name).unlink(missing_ok=True)
 
 
-def special_kind(path: Path) -> str | None:
-    """Return what a path is if it is no regular file, such as `a pipe`; None for a file and for nothing at all.
-
-    Opening a pipe would wait for ever, and a device may never end.
-    """
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return None
-    return next((kind for is_kind, kind in _KINDS if is_kind(mode)), None)
-
-
 def settle(folder: Path) -> None:
     """Sync a folder, so that a renamed file keeps its name after a crash."""
     handle = os.open(folder, os.O_RDONLY)
@@ -127,7 +109,17 @@ def write_json(path: Path, content: Any, indent: int = 2) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Return the digest of a file."""
+    """Return the digest of a file, read again where the storage fails.
+
+    Raises:
+        MilError: The storage fails each time, or the path is a pipe or a device.
+        OSError: There is no such file, or it may not be read.
+    """
+    return storage.retried(lambda: _digest(path), path)
+
+
+def _digest(path: Path) -> str:
+    storage.check_kind(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -147,5 +139,5 @@ def locked(folder: Path) -> Iterator[bool]:
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Return the content of a JSON file, read as `storage.read_bytes`."""
+    return json.loads(storage.read_bytes(path))

@@ -1,12 +1,12 @@
 """Read tables as hospitals write them, where every cell stays text; write tables that no spreadsheet runs.
 
 A cell of ours that a spreadsheet would run as a formula has an apostrophe before it: see `neutralised`. Tables are
-bounded in bytes, rows, columns and cells, so that a small compressed file cannot fill the memory.
+bounded in bytes, rows, columns and cells, so that a small compressed file cannot fill the memory, and in the time that
+reading and parsing takes.
 """
 
 import csv
 import difflib
-import gzip
 import io
 import re
 import zlib
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from mil import storage
 from mil.errors import CohortError, MilError
 from mil.findings import Checked
 
@@ -82,9 +83,14 @@ def checked_table(path: Path, error: type[MilError] = CohortError) -> Checked[pd
 
     Raises:
         error: The file is missing, not text, or has no rows, a repeated column, a line with another number of fields
-            than the header, or a formula.
+            than the header, or a formula; or the storage fails, or reading or parsing takes longer than
+            `storage.SECONDS`.
     """
     raw = _bytes(path, error)
+    return storage.limited(lambda: _parsed(path, raw, error), path, error, "parsing it as a table")
+
+
+def _parsed(path: Path, raw: bytes, error: type[MilError]) -> Checked[pd.DataFrame]:
     if raw.startswith(_OLD_EXCEL):
         raise error(f"{path} is a workbook of Excel before 2007, or one with a password; save it as .xlsx or CSV")
     if raw.startswith(_ZIP):
@@ -253,16 +259,13 @@ def _framed(path: Path, rows: list[list[str]], error: type[MilError]) -> pd.Data
 def _bytes(path: Path, error: type[MilError]) -> bytes:
     packed = path.suffix.lower() == ".gz"
     try:
-        if path.exists() and not path.is_file():
-            raise error(f"{path} cannot be read: it is no file")
-        with gzip.open(path) if packed else path.open("rb") as file:
-            raw = file.read(MOST_BYTES + 1)
+        raw = storage.read_bytes(path, error, MOST_BYTES + 1, packed)
     except (OSError, EOFError, zlib.error) as wrong:
         reason = wrong.strerror if isinstance(wrong, OSError) and wrong.strerror else wrong
         raise error(f"{path} cannot be read: {reason}") from wrong
     if len(raw) > MOST_BYTES:
         raise error(f"{path}{' unpacks to' if packed else ' has'} more than {MOST_BYTES >> 20} MiB, expected a table")
-    return bytes(raw)
+    return raw
 
 
 def _text(path: Path, raw: bytes, error: type[MilError]) -> str:

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mil.errors import ConfigError
-from mil.files import special_kind
+from mil.storage import check_kind, read_bytes
 
 LARGEST = 1 << 20
 """Largest file in bytes; the configurations of the zoo have less than 10 KB."""
@@ -30,16 +30,14 @@ def read_yaml(path: Path) -> object:
         ConfigError: The file cannot be read, is larger than `LARGEST` or deeper than `DEEPEST`, has an alias, which a
             few bytes can blow up to any size, or is no yaml.
     """
-    if (kind := special_kind(path)) is not None:
-        raise ConfigError(f"{path}: cannot be read: it is {kind}, expected a yaml file")
     try:
-        with path.open("rb") as file:
-            raw = file.read(LARGEST + 1)
+        check_kind(path, expected="a yaml file")
+        raw = read_bytes(path, most=LARGEST + 1)
         text = raw.decode("utf-8-sig")
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or _line(error)}") from None
+        raise ConfigError(f"{path} cannot be read: {error.strerror or _line(error)}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: cannot be read: {_line(error)}") from None
+        raise ConfigError(f"{path} cannot be read: {_line(error)}") from None
     if len(raw) > LARGEST:
         raise ConfigError(f"{path}: more than {LARGEST >> 20} MiB, expected a yaml file of less")
     try:

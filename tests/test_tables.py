@@ -206,7 +206,7 @@ def test_small_files_of_huge_tables_are_refused_at_once(tmp_path: Path, monkeypa
 
 def test_a_pipe_is_no_table(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
-    with pytest.raises(CohortError, match="it is no file"):
+    with pytest.raises(CohortError, match="it is a pipe, expected a file"):
         read_table(tmp_path / "pipe.csv")
 
 

@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
 
 from mil.runs.selection import select as choose_among
+from mil.storage import read_bytes
 
 
 def select(sweep: Path) -> None:
@@ -17,9 +19,8 @@ def select(sweep: Path) -> None:
         PredictionsError: The jobs cannot be compared.
     """
     out = choose_among(sweep)
-    sys.stdout.writelines(
-        f"{line}\n" for line in (*choice_lines(pd.read_csv(out / "selection.csv", dtype={"config": str})), out)
-    )
+    selection = pd.read_csv(BytesIO(read_bytes(out / "selection.csv")), dtype={"config": str})
+    sys.stdout.writelines(f"{line}\n" for line in (*choice_lines(selection), out))
 
 
 def choice_lines(selection: pd.DataFrame) -> Iterator[str]:

@@ -17,6 +17,7 @@ from PIL import Image
 from mil.errors import ConfigError, ScanError
 from mil.files import write
 from mil.slide_names import slide_id
+from mil.storage import limited, retried
 
 if TYPE_CHECKING:
     from openslide import OpenSlide
@@ -60,16 +61,15 @@ class Scans:
         """List the folder.
 
         Raises:
-            ConfigError: The folder does not exist.
+            ConfigError: The folder does not exist, or its storage fails.
         """
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such folder, expected one with the scans of the slides")
         self.folder = folder
         self._files = dict[str, list[Path]]()
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in SCAN_ENDINGS and path.is_file():
-                for name in {slide_id(path.name), *self._folder_name(path)}:
-                    self._files.setdefault(name, []).append(path)
+        for path in limited(lambda: retried(lambda: _scan_files(folder), folder), folder, doing="listing it"):
+            for name in {slide_id(path.name), *self._folder_name(path)}:
+                self._files.setdefault(name, []).append(path)
 
     def find(self, slide: str) -> Path | None:
         """Return the file of a slide; of a DICOM series one of its files; None where the folder has none.
@@ -215,6 +215,10 @@ class Scan:
         except (KeyError, ValueError):
             return None
         return sum(sides) / 2 if min(sides) > _FINEST and max(sides) < _COARSEST else None
+
+
+def _scan_files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SCAN_ENDINGS and path.is_file()]
 
 
 class DeepZoom:

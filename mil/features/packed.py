@@ -33,6 +33,7 @@ from mil.features.containers import hdf5
 from mil.features.containers.arrays import named, parsing
 from mil.features.containers.matrices import RefusalError
 from mil.features.formats import Header, Slide
+from mil.storage import retried
 
 VERSION = 1
 MARK = "mil_packed"
@@ -178,6 +179,9 @@ class Packed:
 
     @cached_property
     def _index(self) -> _Index:
+        return retried(self._read_index, self.path, FeatureError)
+
+    def _read_index(self) -> _Index:
         with hdf5.opened(self.path) as file:
             version = hdf5.number(file, MARK)
             if version is None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from mil import storage
 from mil.errors import FeatureError
 from mil.features.containers import hdf5
 from mil.features.formats import companions, slide_of, suffixes
@@ -18,8 +19,15 @@ def listing(root: Path) -> dict[str, Path]:
     """Return the file of each slide under `root`, by its id; links are followed, and a zarr folder counts as a file.
 
     Raises:
-        FeatureError: There is no folder, no feature file in it, or a slide has two files.
+        FeatureError: There is no folder, no feature file in it, or a slide has two files; or the storage fails, or does
+            not answer within `storage.SECONDS`.
     """
+    return storage.limited(
+        lambda: storage.retried(lambda: _listing(root), root, FeatureError), root, FeatureError, "listing it"
+    )
+
+
+def _listing(root: Path) -> dict[str, Path]:
     if not root.is_dir():
         raise FeatureError(f"{root} is no folder, expected one with feature files, or a file that mil convert wrote")
     paths: dict[str, Path] = {}
@@ -45,7 +53,7 @@ def _files(root: Path) -> Iterator[Path]:
         yield root
         return
     endings, seen = suffixes(), set[str]()
-    for name, folders, files in os.walk(root, followlinks=True):
+    for name, folders, files in storage.walked(root, follow=True):
         real = os.path.realpath(name)
         if real in seen:  # a link to a parent folder, or to a folder listed before
             folders.clear()

@@ -20,11 +20,11 @@ from mil.features.packed import Packed
 from mil.features.pieces import Pieces
 from mil.features.places import SlidePlaces, places_of
 from mil.features.processes import Progress
-from mil.features.retries import retried
 from mil.features.slide_files import listing
 from mil.features.survey import SECONDS, reading_of, survey
 from mil.findings import Checked, Finding
 from mil.progress import advance, counted
+from mil.storage import retried
 
 _ROWS = {TILE: "tiles", "slide": "whole slides"}
 LARGE_BYTES = 2**29
@@ -202,7 +202,7 @@ class FeatureStore:
 
     def _read(self, slide: str, check: bool) -> Slide:
         path, header = self.path(slide), self.header(slide)
-        content = retried(lambda: self._content(slide, path, header), path)
+        content = retried(lambda: self._content(slide, path, header), path, FeatureError)
         self._check_same(slide, path)
         if content.features.shape != (header.tiles, header.width):
             now = tuple(content.features.shape)
@@ -243,7 +243,7 @@ class FeatureStore:
         self._check_header(slide, path, header)
 
         def read(runs: Sequence[slice]) -> list[Tensor]:
-            pieces = retried(lambda: self._runs(slide, path, header, runs), path)
+            pieces = retried(lambda: self._runs(slide, path, header, runs), path, FeatureError)
             self._check_same(slide, path)
             for piece in pieces:
                 _check_finite(path, piece)
@@ -270,7 +270,8 @@ class FeatureStore:
             FeatureError: It differs.
         """
         if self._packed is not None:
-            self._packed.compare(slide)
+            packed = self._packed
+            retried(lambda: packed.compare(slide), self.folder, FeatureError)
 
     def _runs(self, slide: str, path: Path, header: Header, runs: Sequence[slice]) -> list[Tensor]:
         if self._packed is not None:
@@ -290,7 +291,7 @@ class FeatureStore:
         if self._packed is not None:
             return self._packed.coords(slide)
         reading = reading_of(self.reading, self.slide_mpps, slide)
-        coords = retried(lambda: formats.read_coords(path, self._layouts[slide], header, reading), path)
+        coords = retried(lambda: formats.read_coords(path, self._layouts[slide], header, reading), path, FeatureError)
         self._check_same(slide, path)
         return coords
 
@@ -348,7 +349,7 @@ class FeatureStore:
             return {slide: Fingerprint(sizes[slide], modified, packed.sha256(slide)) for slide in paths}
         with ThreadPoolExecutor(workers) as threads:
             try:
-                fingerprints = dict(zip(paths, threads.map(fingerprint, paths.values()), strict=True))
+                fingerprints = dict(zip(paths, threads.map(_retried_fingerprint, paths.values()), strict=True))
             except OSError as error:
                 raise FeatureError(f"{error.filename or self.folder} cannot be read: {error.strerror}") from error
         self._fingerprints = fingerprints | self._fingerprints
@@ -475,6 +476,10 @@ def _state(path: Path) -> State | None:
         return state_of(path)
     except OSError:
         return None
+
+
+def _retried_fingerprint(path: Path) -> Fingerprint:
+    return retried(lambda: fingerprint(path), path, FeatureError)
 
 
 def _check_finite(path: Path, features: Tensor) -> None:

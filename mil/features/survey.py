@@ -8,7 +8,7 @@ from pathlib import Path
 from mil.errors import FeatureError
 from mil.features.formats import Header, Reading, examine
 from mil.features.processes import Progress, map_in_processes
-from mil.features.retries import retried
+from mil.storage import retried
 
 Examined = tuple[str, Header] | FeatureError
 """A file's layout and header, or what is wrong with it."""
@@ -43,7 +43,9 @@ def reading_of(reading: Reading, slide_mpps: Mapping[str, float], slide: str) ->
 
 def _examine(paths: Mapping[str, Path], reading: Reading, slide_mpps: Mapping[str, float], slide: str) -> Examined:
     try:
-        return retried(lambda: examine(paths[slide], reading_of(reading, slide_mpps, slide)), paths[slide])
+        return retried(
+            lambda: examine(paths[slide], reading_of(reading, slide_mpps, slide)), paths[slide], FeatureError
+        )
     except FeatureError as error:
         return error
 

@@ -5,6 +5,7 @@ the linear model on mean tiles. A federation of real sites has none of these in 
 """
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from mil.runs.describe import describe_run
 from mil.runs.fit_run import write_inputs
 from mil.runs.run_inputs import SPLIT
 from mil.splits.folds import Split
+from mil.storage import read_bytes
 from mil.study.pipeline import read_study
 from mil.study.run_config import RunConfig
 from mil.tables import csv_text
@@ -49,7 +51,7 @@ def join_predictions(config: RunConfig, sources: Sequence[SiteSource], folder: P
     names = ["predictions.csv", *(f"fold_{fold}/predictions.csv" for fold in split.folds if several)]
     for name in names:
         paths = [folder / SITES / source.name / "run" / name for source in sources]
-        tables = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths]
+        tables = [pd.read_csv(BytesIO(read_bytes(path)), dtype=str, keep_default_na=False) for path in paths]
         joined = pd.concat(tables, ignore_index=True).sort_values(["fold", "patient"], kind="stable")
         files.write(folder / name, csv_text(joined))
     places = {fold: folder / f"fold_{fold}" if several else folder for fold in split.folds}

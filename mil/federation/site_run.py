@@ -1,6 +1,7 @@
 """The run folder of one hospital: its own patients' predictions by the common model, report and card."""
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +22,7 @@ from mil.runs.fit_run import write_inputs
 from mil.runs.run import one_row_per_patient
 from mil.runs.run_inputs import CONFIG
 from mil.splits.folds import Split
+from mil.storage import read_bytes
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
 from mil.tables import csv_text
@@ -50,7 +52,7 @@ def write_fold(
     files.write(place / "predictions.csv", csv_text(table))
     if several:
         done = sorted(folder.glob("fold_*/predictions.csv"))
-        tables = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in done]
+        tables = [pd.read_csv(BytesIO(read_bytes(path)), dtype=str, keep_default_na=False) for path in done]
         files.write(folder / "predictions.csv", csv_text(pd.concat(tables)))
     return {role: prepared.patients(role) for role in roles}
 

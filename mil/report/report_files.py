@@ -9,17 +9,18 @@ from mil import files
 from mil.errors import ReportError
 from mil.report.schema import Report
 from mil.report.upgrade import upgrade
+from mil.storage import read_bytes
 
 
 def read_report(path: Path) -> Report:
     """Return a stored report; those of schemas 1 and 2 as reports of today.
 
     Raises:
-        ReportError: the file is not a report.
+        ReportError: the file is not a report, or the storage fails.
         OSError: it cannot be read.
     """
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(read_bytes(path, ReportError))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ReportError(f"{path}: is not JSON: {error}") from None
     if not isinstance(stored, dict):

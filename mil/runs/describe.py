@@ -30,6 +30,7 @@ from mil.runs.measured_sections import copy_figures, sections_of, stored_section
 from mil.runs.run import Run, open_run
 from mil.runs.run_inputs import remarks_of
 from mil.runs.states import checkpoints_in
+from mil.storage import read_bytes
 from mil.study.component import Component, Options
 from mil.study.compose import compose
 from mil.study.tool import Tool
@@ -248,7 +249,7 @@ def _write_statements(run: Run, place: Path) -> None:
     """Copy the run's card.yaml into a checkpoint; for a run on the zoo's simulated cohort that has none, the zoo's."""
     stated, zoo = run.folder / STATEMENTS, zoo_statements(run.tool.name) if _on_cohort_of_the_zoo(run) else None
     if stated.is_file():
-        files.write(place / STATEMENTS, stated.read_bytes())
+        files.write(place / STATEMENTS, read_bytes(stated))
     elif zoo is not None and not (place / STATEMENTS).exists():
         files.write(place / STATEMENTS, zoo)
 

@@ -1,6 +1,7 @@
 """Measure on a run's report patients how far explanations can be believed, by models not trained on the patient."""
 
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from mil.progress import counted
 from mil.runs.run import Run
 from mil.runs.run_bags import bags_of_run
 from mil.runs.states import checkpoints_in
+from mil.storage import read_bytes
 from mil.study.source import StudySource, source_of
 
 MOST = 40
@@ -110,7 +112,7 @@ class _Oracle:
 
 def phenotypes_of(truth: Path, slide: str) -> NDArray[np.str_]:
     """Return the kind of tissue of each tile of a simulated slide, `(n,)`."""
-    table = pd.read_csv(truth / "phenotypes" / f"{slide}.csv", dtype={"phenotype": str})
+    table = pd.read_csv(BytesIO(read_bytes(truth / "phenotypes" / f"{slide}.csv")), dtype={"phenotype": str})
     return table["phenotype"].to_numpy(dtype=np.str_)
 
 

@@ -32,6 +32,7 @@ from mil.runs.run_inputs import (
 from mil.runs.run_log import log_file
 from mil.slide_names import FEATURE_ENDINGS
 from mil.splits.folds import Split
+from mil.storage import read_bytes
 from mil.study.compose import read_config, write_config
 from mil.study.copied_files import copied_files
 from mil.study.pipeline import prepare_study, split_study
@@ -290,7 +291,7 @@ def write_inputs(config: RunConfig, study: Study, split: Split, folder: Path) ->
     columns = [*used_columns(patients.columns, config.tool), *({SIMULATED_COLUMN} & set(patients.columns))]
     files.write(folder / PATIENTS, csv_text(patients[list(dict.fromkeys(columns))], index=True))
     if study.truth is not None:
-        files.write(folder / "oracle.csv", (study.truth / "truth.csv").read_bytes())
+        files.write(folder / "oracle.csv", read_bytes(study.truth / "truth.csv"))
     record_inputs(config, study, folder)
     write_config(folder / CONFIG, config)
 

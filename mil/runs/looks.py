@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from mil import __version__, files
 from mil.errors import PredictionsError
+from mil.storage import read_bytes
 
 FILE = "looks.json"
 
@@ -80,6 +81,6 @@ def read_looks(folder: Path) -> list[Look]:
     if not path.exists():
         return []
     try:
-        return _LOOKS.validate_json(path.read_bytes())
+        return _LOOKS.validate_json(read_bytes(path))
     except ValidationError as error:
         raise PredictionsError(f"{path}: {error.errors()[0]['msg']}, expected a list of looks") from None

@@ -11,6 +11,7 @@ from mil.report.compact_faithfulness import compact
 from mil.report.schema import Report, Section
 from mil.report.sections.prediction_instability import FOLDER as INSTABILITY
 from mil.report.sections.prediction_instability import Instability, read_instability
+from mil.storage import read_bytes
 
 EXPLANATION = "explain"
 """Folder of the explanation of a run."""
@@ -24,7 +25,7 @@ def stored_sections(folder: Path) -> list[Section]:
         ReportError: a file is not what it should be.
     """
     path, sections = folder / EXPLANATION / EXPLAIN, list[Section]()
-    measured = ExplainResult.model_validate_json(path.read_bytes()).faithfulness if path.is_file() else None
+    measured = ExplainResult.model_validate_json(read_bytes(path)).faithfulness if path.is_file() else None
     if measured is not None:
         sections.append(compact(measured))
     if (instability := read_instability(folder)) is not None:
@@ -47,4 +48,4 @@ def copy_figures(folder: Path, figures: Path) -> None:
     """Copy the figures of measured sections of a run to its other figures: example maps, the plot of instability."""
     for place, name in ((EXPLANATION, EXAMPLE_MAPS), (INSTABILITY, INSTABILITY)):
         for path in sorted((folder / place).glob(f"{name}.*g")):
-            files.write(figures / path.name, path.read_bytes())
+            files.write(figures / path.name, read_bytes(path))

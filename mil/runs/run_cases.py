@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from mil.runs.describe import page_title
 from mil.runs.run import Run
 from mil.runs.run_bags import bags_of_run, on_bad_of
 from mil.runs.states import checkpoints_in
+from mil.storage import read_bytes
 from mil.study.source import StudySource, source_of
 
 CASES = "cases"
@@ -113,7 +115,7 @@ def tissues(slides: Sequence[SlideScores], truth: Path) -> dict[str, Tissue]:
 def _tissue(slide: SlideScores, path: Path) -> Tissue | None:
     if slide.places is None or not path.is_file():
         return None
-    table = pd.read_csv(path, dtype={"phenotype": str})
+    table = pd.read_csv(BytesIO(read_bytes(path)), dtype={"phenotype": str})
     if len(table) != len(slide):
         return None
     names, kinds = np.unique(table["phenotype"].to_numpy(dtype=str), return_inverse=True)

@@ -13,6 +13,7 @@ from mil.errors import ConfigError
 from mil.features.fingerprints import Fingerprint
 from mil.runs.looks import FILE as LOOKS
 from mil.runs.looks import changed_predictions, read_looks
+from mil.storage import read_bytes
 from mil.study.compose import to_yaml
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
@@ -78,7 +79,7 @@ def read_inputs(folder: Path) -> RunInputs | None:
     if not path.is_file():
         return None
     try:
-        return RunInputs.model_validate_json(path.read_bytes())
+        return RunInputs.model_validate_json(read_bytes(path))
     except ValidationError as error:
         raise ConfigError(f"{path}: {error.errors()[0]['msg']}, expected the record of a run's inputs") from None
 

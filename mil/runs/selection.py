@@ -11,6 +11,7 @@ from mil.fitted.state import refit
 from mil.runs.run import COMPARATORS, PATIENTS, Run, open_run
 from mil.runs.states import write_states
 from mil.runs.sweep_choice import choose, chosen_by_outer_fold, combine
+from mil.storage import entries, read_bytes
 from mil.study.compose import read_config, write_config
 from mil.study.run_config import RunConfig
 from mil.tables import csv_text
@@ -50,7 +51,7 @@ def select(sweep: Path) -> Path:
             )
     for name in ("oracle.csv", PATIENTS):
         if (first.folder / name).is_file():
-            files.write(out / name, (first.folder / name).read_bytes())
+            files.write(out / name, read_bytes(first.folder / name))
     write_states(out, refit(predictions, first.endpoint, first.tool))
     write_config(out / "config.yaml", _combined_config(runs.values()))
     return out
@@ -58,10 +59,14 @@ def select(sweep: Path) -> Path:
 
 def _jobs(sweep: Path) -> dict[str, Run]:
     """Open the jobs by name, in the sweep's order."""
-    folders = [path.parent for path in sweep.glob("*/config.yaml") if path.parent.name != FOLDER]
+    folders = [each for each in _entries(sweep) if (each / "config.yaml").is_file() and each.name != FOLDER]
     if len(folders) < 2:
         raise ConfigError(f"{sweep}: holds {len(folders)} runs, expected two or more, as made by mil train -m")
     return {path.name: open_run(path) for path in sorted(folders, key=lambda path: (len(path.name), path.name))}
+
+
+def _entries(sweep: Path) -> list[Path]:
+    return entries(sweep) if sweep.is_dir() else []
 
 
 def _config(run: Run) -> RunConfig:

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from mil import checkpoint, files
 from mil.errors import CheckpointError
 from mil.fitted.state import FittedState
+from mil.storage import read_bytes
 
 STATES = "fitted.json"
 """What was fitted in the folds of which a folder has no checkpoint, by fold."""
@@ -30,7 +31,7 @@ def read_states(folder: Path) -> dict[Hashable, FittedState]:
     path, states = folder / STATES, dict[Hashable, FittedState]()
     if path.is_file():
         try:
-            states.update(_STATES.validate_json(path.read_bytes()).items())
+            states.update(_STATES.validate_json(read_bytes(path)).items())
         except ValidationError as error:
             first = error.errors()[0]
             raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

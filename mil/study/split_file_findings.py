@@ -21,6 +21,7 @@ from mil.errors import SplitError
 from mil.findings import Finding
 from mil.slide_names import patient_of, slide_id
 from mil.splits.roles import ROLES, role_of
+from mil.storage import entries
 from mil.tables import listed, read_table, require
 
 _TRUE, _FALSE = ("true", "1", "1.0"), ("false", "0", "0.0", "")
@@ -84,7 +85,7 @@ def _rows(path: Path, column: str | None) -> Iterator[Row]:
     if not path.is_dir():
         yield from _rows_of_table(path, read_table(path, SplitError), column)
         return
-    files = {int(name[1]): file for file in path.iterdir() if (name := _CLAM_FILE.fullmatch(file.name))}
+    files = {int(name[1]): file for file in entries(path, SplitError) if (name := _CLAM_FILE.fullmatch(file.name))}
     if not files:
         raise SplitError(f"{path} holds no file splits_0.csv, splits_1.csv, ..., expected them or one split file")
     for fold, file in sorted(files.items()):

@@ -28,6 +28,7 @@ from mil.report.prediction_files import read as read_predictions
 from mil.report.report_files import read_report, write_report
 from mil.runs.describe import REPORT
 from mil.runs.evaluate import EvaluatedCohort
+from mil.storage import read_bytes
 from mil.tables import SIMULATED_COLUMN
 
 COHORT = "cohort.json"
@@ -84,7 +85,7 @@ def _read(place: Path) -> ExternalValidation:
     if not path.is_file():
         raise CheckpointError(f"{path}: is missing, expected the description of an external cohort")
     try:
-        cohort = ExternalCohort.model_validate_json(path.read_bytes())
+        cohort = ExternalCohort.model_validate_json(read_bytes(path))
     except ValidationError as error:
         first = error.errors()[0]
         raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -3,6 +3,7 @@
 import logging
 import re
 import shutil
+from io import BytesIO
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,6 +24,7 @@ from mil.runs.evaluate import EvaluatedCohort
 from mil.runs.run import open_run
 from mil.runs.run_inputs import remarks_of
 from mil.runs.states import checkpoints_in, read_states, write_states
+from mil.storage import read_bytes
 from mil.tables import csv_text, without_marks
 from mil.zoo import golden
 from mil.zoo.attach import StatedCohort, attach, read_external
@@ -76,13 +78,13 @@ def release(
         files.write(draft / CHANGELOG, changes)
         golden.write(loaded, draft)
         if (log := latest_log(source)).is_file():
-            files.write(draft / EPOCHS, log.read_bytes())
+            files.write(draft / EPOCHS, read_bytes(log))
         if before is not None and before.files.get(checkpoint.WEIGHTS) == loaded.manifest.files[checkpoint.WEIGHTS]:
             _copy_external(place, draft)
         if (run / FEDERATION).is_file():
-            files.write(draft / FEDERATION, (run / FEDERATION).read_bytes())
+            files.write(draft / FEDERATION, read_bytes(run / FEDERATION))
         if (run / STATEMENTS).is_file():  # people may have stated more since the run ended
-            files.write(draft / STATEMENTS, (run / STATEMENTS).read_bytes())
+            files.write(draft / STATEMENTS, read_bytes(run / STATEMENTS))
         if manifest.data.simulated:
             _copy_tables(run, draft, loaded.endpoint)
             _copy_states(run, draft, manifest.data.split.fold)
@@ -219,13 +221,13 @@ def _copy_tables(run: Path, draft: Path, endpoint: Endpoint) -> None:
     """Copy the tables of a simulated run, as far as a report reads them."""
     for name in TABLES:
         if (run / name).is_file():
-            files.write(draft / name, (run / name).read_bytes())
+            files.write(draft / name, read_bytes(run / name))
     for name in ("baseline.csv", "covariates.csv"):
         if (draft / name).is_file():
-            table = without_marks(pd.read_csv(draft / name, dtype=str, keep_default_na=False))
+            table = without_marks(pd.read_csv(BytesIO(read_bytes(draft / name)), dtype=str, keep_default_na=False))
             files.write(draft / name, csv_text(table[table["role"] == "report"]))
     if (draft / "oracle.csv").is_file():
-        truth = without_marks(pd.read_csv(draft / "oracle.csv", dtype=str))
+        truth = without_marks(pd.read_csv(BytesIO(read_bytes(draft / "oracle.csv")), dtype=str))
         files.write(draft / "oracle.csv", csv_text(truth[["patient", *endpoint.oracle_columns]]))
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from mil.errors import FeatureError
 from mil.features.containers import matrices
 from mil.features.containers.matrices import RATIO, RefusalError
-from mil.files import special_kind
+from mil.storage import special_kind
 
 os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")  # read when the library starts: no file gets a plug-in loaded
 

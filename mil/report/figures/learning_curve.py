@@ -1,6 +1,7 @@
 """Loss by epoch, from the metrics that Lightning's CSV logger wrote."""
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 
 from mil.report.figures.style import COLOURS, GREY, LINES, canvas
 from mil.report.page.words import named
+from mil.storage import read_bytes
 
 
 def learning_curve(logs: Path | Mapping[str, Path], metric: str) -> Figure | None:
@@ -64,7 +66,7 @@ def _epochs(path: Path) -> pd.DataFrame:
 
     Logs of earlier versions count from 0.
     """
-    table = pd.read_csv(path)
+    table = pd.read_csv(BytesIO(read_bytes(path)))
     if "epoch" not in table:
         return table.head(0)
     columns = [name for name in table.columns if name == "train_loss" or name.startswith("select_")]

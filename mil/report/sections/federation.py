@@ -10,6 +10,7 @@ from mil.errors import ReportError
 from mil.report.evaluation import Evaluation
 from mil.report.page.words import below
 from mil.report.schema import Block, Estimate, Model, Row, Section, Sentence, Table
+from mil.storage import read_bytes
 
 FILE = "federation.json"
 """Where a run's folder keeps this section."""
@@ -162,7 +163,7 @@ def read_federation(folder: Path) -> Federation | None:
     if not path.is_file():
         return None
     try:
-        return Federation.model_validate_json(path.read_bytes())
+        return Federation.model_validate_json(read_bytes(path))
     except ValidationError as error:
         first = error.errors()[0]
         raise ReportError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -10,6 +10,7 @@ from mil.errors import ReportError
 from mil.report.evaluation import Evaluation
 from mil.report.schema import Model, Row, Section, Sentence
 from mil.stats.estimate import format_number
+from mil.storage import read_bytes
 
 FOLDER, FILE = "instability", "instability.json"
 """Of a run."""
@@ -98,7 +99,7 @@ def read_instability(folder: Path) -> Instability | None:
     if not path.is_file():
         return None
     try:
-        result = InstabilityResult.model_validate_json(path.read_bytes())
+        result = InstabilityResult.model_validate_json(read_bytes(path))
     except ValidationError as error:
         first = error.errors()[0]
         raise ReportError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
