@@ -19,7 +19,7 @@ from mil.report.figures.style import save, styled
 from mil.runs.leaderboard import Entry, against_best, groups, leaderboard
 from mil.runs.leaderboard_plot import draw_leaderboard
 from mil.runs.run import open_run, titles
-from mil.runs.run_inputs import warn_of_changes
+from mil.runs.run_inputs import warn_of_changes, with_recorded
 from mil.tables import csv_text
 
 WIDTH = 140
@@ -44,7 +44,7 @@ def compare(runs: list[Path], out: Path | None = None, resamples: int | None = N
         PredictionsError: The runs share no patient, or differ in the patients' labels.
     """
     if out is not None:
-        check_output_folder(out, runs, LEADERBOARD)
+        check_output_folder(out, with_recorded(runs), LEADERBOARD)
     entries = _entries(runs, resamples)
     table = leaderboard(entries)
     comparisons = _comparisons(entries)

@@ -13,7 +13,6 @@ from mil.errors import ConfigError
 
 if TYPE_CHECKING:
     from mil.checkpoint import Checkpoint
-    from mil.cohort.columns import Columns
     from mil.report.prediction_columns import PredictionColumns
     from mil.report.schema import Report
     from mil.runs.evaluate import EvaluatedCohort
@@ -58,6 +57,9 @@ OnBad = Annotated[
         "--on-bad", help="slides that are missing, unreadable, empty or not finite: error, or skip and say which"
     ),
 ]
+MaxTiles = Annotated[
+    int | None, typer.Option(min=0, help="most tiles of a bag, taken at equal steps; 0: all, whatever they need")
+]
 Resamples = Annotated[int | None, typer.Option(min=1, help="bootstrap resamples [2000]")]
 
 Instability = Annotated[bool, typer.Option("--instability", help="how much a run's models differ on the same patients")]
@@ -69,6 +71,7 @@ Dates = Annotated[str | None, typer.Option(help="when, such as '2019 to 2021'; w
 Simulated = Annotated[bool, typer.Option("--simulated", help="its patients are simulated; with --attach")]
 Trained = Annotated[Path | None, typer.Option(help="the run that was released, to compare patients; with --attach")]
 Date = Annotated[str | None, typer.Option(help="YYYY-MM-DD, for the changelog; with --attach")]
+NOT_INSTABILITY = "not with --instability"
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,26 @@ class Attachment:
         from mil.zoo.release import attach_external
 
         return attach_external(folder, evaluated, self.stated, self.trained, self.date)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is evaluated: the options that are not about the columns of a table and not about an attachment."""
+
+    run: Path | None
+    cohort: Path | None
+    features: Path | None
+    slides: Path | None
+    predictions: Path | None
+    out: Path | None
+    resamples: int | None
+    column: list[str] | None
+    on_bad: Literal["error", "skip"]
+    key: Path | None
+
+    def given(self, *names: str) -> list[str]:
+        """Return those of the named options that the user gave."""
+        return [name for name in names if getattr(self, name) not in (None, "error")]
 
 
 def evaluate(
@@ -139,7 +162,6 @@ def evaluate(
     With --attach the result joins a released folder.
     """
     from mil.report.prediction_columns import PredictionColumns
-    from mil.zoo.registry import resolve
 
     columns = PredictionColumns(
         target=target or (),
@@ -159,36 +181,52 @@ def evaluate(
         sensitivity=sensitivity,
         specificity=specificity,
     )
-    chosen = None if on_bad == "error" else on_bad
-    external = _given(cohort=cohort, features=features, slides=slides, key=key, on_bad=chosen, column=column or None)
+    request = Request(
+        run=run,
+        cohort=cohort,
+        features=features,
+        slides=slides,
+        predictions=predictions,
+        out=out,
+        resamples=resamples,
+        column=column or None,
+        on_bad=on_bad,
+        key=key,
+    )
     attachment = _attachment(attach, name, centre, dates, simulated, trained, date)
     if (run is None) == (predictions is None):
         raise ConfigError("mil evaluate: expected a run folder, a checkpoint or --predictions, one of them")
     if instability:
-        unused = _given(predictions=predictions, resamples=resamples, on_bad=chosen, column=column or None)
-        _refuse([*columns.given, *unused], "not with --instability")
-        _evaluate_instability(run, seeds or [], cohort, features, slides, out, key)
+        _refuse([*columns.given, *request.given("predictions", "resamples", "on_bad", "column")], NOT_INSTABILITY)
+        _evaluate_instability(request, seeds or [])
         return
     _refuse(["seeds"] if seeds else [], "goes with --instability")
     if attachment is not None:
         _refuse([] if cohort else ["attach"], "goes with a released folder and --cohort")
-    if predictions is not None:
+    _evaluate(request, columns, attachment)
+
+
+def _evaluate(request: Request, columns: "PredictionColumns", attachment: Attachment | None) -> None:
+    """Evaluate a table of predictions, a run, or a checkpoint on a cohort, as the options say.
+
+    Raises:
+        ConfigError: Options that do not go together.
+    """
+    external = request.given("cohort", "features", "slides", "key", "on_bad", "column")
+    if request.predictions is not None:
         _refuse(external, "goes with a checkpoint, not with --predictions")
-        _evaluate_table(predictions, columns, out, resamples)
+        _evaluate_table(request.predictions, columns, request.out, request.resamples)
         return
-    assert run is not None
+    assert request.run is not None
     _refuse(columns.given, "is of a table, expected --predictions FILE")
-    if cohort is None:
-        _refuse(
-            [*external, *_given(out=out, resamples=resamples)], "goes with --cohort or --predictions; a run has its own"
-        )
-        _evaluate_run(run)
+    if request.cohort is None:
+        unused = [*external, *request.given("out", "resamples")]
+        _refuse(unused, "goes with --cohort or --predictions; a run has its own")
+        _evaluate_run(request.run)
         return
-    if features is None or out is None:
+    if request.features is None or request.out is None:
         raise ConfigError("--cohort: expected --features and --out beside it")
-    _evaluate_checkpoint(
-        resolve(str(run)), cohort, features, slides, out, resamples, attachment, key, on_bad, columns_of(column)
-    )
+    _evaluate_checkpoint(request, request.cohort, request.features, request.out, attachment)
 
 
 def _attachment(
@@ -229,27 +267,21 @@ def _evaluate_run(folder: Path) -> None:
 
 
 def _evaluate_checkpoint(
-    folder: Path,
-    cohort: Path,
-    features: Path,
-    slides: Path | None,
-    out: Path,
-    resamples: int | None,
-    attachment: "Attachment | None",
-    key: Path | None,
-    on_bad: Literal["error", "skip"],
-    ids: "Columns | None",
+    request: Request, cohort: Path, features: Path, out: Path, attachment: Attachment | None
 ) -> None:
     from mil import checkpoint
     from mil.runs.describe import PAGE
     from mil.runs.evaluate import RESAMPLES, evaluate_checkpoint
     from mil.zoo.policy import check_origin
+    from mil.zoo.registry import resolve
 
-    check_origin(folder, key)
+    folder, columns = resolve(str(request.run)), columns_of(request.column)
+    check_origin(folder, request.key)
     loaded = checkpoint.load(folder)
     if attachment is not None:
         attachment.check(loaded)
-    evaluated = evaluate_checkpoint(loaded, cohort, features, slides, out, resamples or RESAMPLES, on_bad, ids)
+    resamples = request.resamples or RESAMPLES
+    evaluated = evaluate_checkpoint(loaded, cohort, features, request.slides, out, resamples, request.on_bad, columns)
     _print_report(evaluated.report)
     _print(f"withheld: {evaluated.report.about.withheld}", *_skipped_lines(evaluated), str(out))
     say_where(out / PAGE)
@@ -265,30 +297,23 @@ def _skipped_lines(evaluated: "EvaluatedCohort") -> list[str]:
     return [f"skipped: {patients}, {evaluated.without_slides} of them have no result; see skipped.csv"]
 
 
-def _evaluate_instability(
-    run: Path | None,
-    seeds: list[Path],
-    cohort: Path | None,
-    features: Path | None,
-    slides: Path | None,
-    out: Path | None,
-    key: Path | None,
-) -> None:
+def _evaluate_instability(request: Request, seeds: list[Path]) -> None:
     from mil.cards import SIMULATED
     from mil.report.sections.prediction_instability import FOLDER
     from mil.runs.instability_run import evaluate_instability
     from mil.runs.states import checkpoints_in
     from mil.zoo.policy import check_origin
 
+    run, cohort, features = request.run, request.cohort, request.features
     if run is None or (cohort is None) != (features is None):
         raise ConfigError("--instability: expected a run folder, and --cohort with --features or neither")
     if cohort is not None:  # models are loaded; otherwise predictions are read alone
         for place in (place for folder in (run, *seeds) for place in checkpoints_in(folder).values()):
-            check_origin(place, key)
-    result = evaluate_instability(run, seeds, cohort, features, slides, out)
+            check_origin(place, request.key)
+    result = evaluate_instability(run, seeds, cohort, features, request.slides, request.out)
     if result.simulated:
         typer.echo(SIMULATED, err=True)
-    _print(*result.lines(), str(out or run / FOLDER))
+    _print(*result.lines(), str(request.out or run / FOLDER))
 
 
 def _evaluate_table(path: Path, columns: "PredictionColumns", out: Path | None, resamples: int | None) -> None:

@@ -1,16 +1,23 @@
 """The options of `mil explain`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mil.cli.column_names import Column, columns_of
 from mil.cli.complete import tool as released
-from mil.cli.evaluate_command import OnBad, Slides
+from mil.cli.evaluate_command import MaxTiles, OnBad, Slides
 from mil.cli.report_place import say_where
 from mil.cli.zoo_commands import Key
 from mil.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mil.cluster.cluster_options import ClusterOptions
+    from mil.cohort.columns import Columns
+    from mil.explain.explain_patients import Request
+    from mil.explain.writers import FileChoices
 
 
 def explain(
@@ -57,19 +64,15 @@ def explain(
     permutations: Annotated[int, typer.Option(min=2, help="random orders of shapley")] = 64,
     column: Column = None,
     on_bad: OnBad = "error",
+    max_tiles: MaxTiles = None,
     key: Key = None,
 ) -> None:
     """Score every tile: what speaks for the prediction and what against it."""
     from mil.cluster.cluster_options import divided, options_in
-    from mil.cluster.sharded_explanation import ExplainRequest, submit_explanation
     from mil.explain.explain_patients import Request
     from mil.explain.methods import DEFAULT, MethodOptions, scorers_of
     from mil.explain.writers import FileChoices
-    from mil.output_places import RUN, check_output_folder
-    from mil.runs.explain_report import explain_report
-    from mil.runs.explain_run import EXPLAIN, explain_checkpoint
-    from mil.runs.faithfulness_run import MOST
-    from mil.zoo.predictor import load
+    from mil.output_places import RUN
 
     request = Request(
         methods=tuple(method or (DEFAULT,)),
@@ -77,34 +80,73 @@ def explain(
         patients=patients,
         options=MethodOptions(group=group, permutations=permutations),
         on_bad=on_bad,
+        max_tiles=max_tiles,
     )
     scorers_of(request.methods)
     choices = FileChoices(formats=file_format, scans=scans, merge=merge, top=top)
     about_cluster, checkpoints = divided(checkpoints)
     cluster = options_in(about_cluster)
-    places = [Path(each) for each in checkpoints]
-    if not places:
+    if not checkpoints:
         raise typer.BadParameter("no checkpoint, expected a run, a checkpoint folder or a released tool")
-    if len(places) == 1 and (places[0] / RUN).is_file():
+    first = Path(checkpoints[0])
+    if len(checkpoints) == 1 and (first / RUN).is_file():
         if cluster is not None:
-            raise ConfigError(f"{places[0]}: is a run, expected a checkpoint of it with cluster={cluster.engine}")
+            raise ConfigError(f"{first}: is a run, expected a checkpoint of it with cluster={cluster.engine}")
         _refuse_inputs(features, cohort, slides, column)
-        if out is not None:
-            check_output_folder(out, [*places, scans], EXPLAIN)
-        measured = MOST if measure is None else measure
-        place = explain_report(places[0], request, out, most, cases, choices, measure=measured)
-        typer.echo(str(place))
-        say_where(place)
+        _explain_run(first, request, choices, out, most, cases, measure)
         return
     if features is None or out is None:
         raise ConfigError(f"{checkpoints[0]}: is no run, expected --features and --out with a checkpoint or a tool")
     if cases or most is not None or measure is not None:
         raise ConfigError("--cases, --most and --measure: are about a run's report patients, expected a run folder")
-    loaded = [load(each, key=key).checkpoint for each in checkpoints]
-    check_output_folder(out, [features, cohort, slides, scans, *(each.folder for each in loaded)], EXPLAIN)
-    columns = columns_of(column)
+    inputs = (features, cohort, slides)
+    _explain_checkpoints(checkpoints, inputs, request, choices, out, columns_of(column), key, cluster)
+
+
+def _explain_run(
+    run: Path,
+    request: "Request",
+    choices: "FileChoices",
+    out: Path | None,
+    most: int | None,
+    cases: bool,
+    measure: int | None,
+) -> None:
+    """Explain report patients of a run and print where the result lies."""
+    from mil.explain.faithfulness import FILE as EXPLAIN
+    from mil.output_places import check_output_folder
+    from mil.runs.explain_report import explain_report
+    from mil.runs.faithfulness_run import MOST
+    from mil.runs.run_inputs import with_recorded
+
+    if out is not None:
+        check_output_folder(out, [*with_recorded([run]), choices.scans], EXPLAIN)
+    place = explain_report(run, request, out, most, cases, choices, measure=MOST if measure is None else measure)
+    typer.echo(str(place))
+    say_where(place)
+
+
+def _explain_checkpoints(
+    names: Sequence[str],
+    inputs: tuple[Path, Path | None, Path | None],
+    request: "Request",
+    choices: "FileChoices",
+    out: Path,
+    columns: "Columns | None",
+    key: Path | None,
+    cluster: "ClusterOptions | None",
+) -> None:
+    """Explain what checkpoints of one tool predict for a cohort; `inputs` are features, cohort and slides."""
+    from mil.cluster.sharded_explanation import ExplainRequest, submit_explanation
+    from mil.output_places import check_output_folder
+    from mil.runs.explain_run import EXPLAIN, explain_checkpoint
+    from mil.zoo.predictor import load
+
+    loaded = [load(name, key=key).checkpoint for name in names]
+    check_output_folder(out, [*inputs, choices.scans, *(each.folder for each in loaded)], EXPLAIN)
+    features, cohort, slides = inputs
     if cluster is not None:
-        cluster_request = ExplainRequest(tuple(checkpoints), features, cohort, slides, request, choices, columns, key)
+        cluster_request = ExplainRequest(tuple(names), features, cohort, slides, request, choices, columns, key)
         submit_explanation(cluster_request, out, cluster)
     else:
         explain_checkpoint(loaded, features, out, cohort, slides, request, choices, columns)

@@ -14,7 +14,8 @@ from mil.federation.federation_job import export
 from mil.federation.federation_options import FederationOptions
 from mil.federation.job_site import SiteFile, rehearsed
 from mil.federation.local_run import federate, resume
-from mil.federation.startup_kit import prepare_kit
+from mil.federation.startup_kit import kind_of, prepare_kit
+from mil.output_places import check_output_folder
 from mil.report.page.words import named
 from mil.report.sections.federation import Federation
 from mil.runs.describe import PAGE
@@ -70,6 +71,9 @@ def _export(out: Path, words: Sequence[str], config_dir: Path | None) -> None:
 
 def _site(kit: Path, words: Sequence[str]) -> None:
     file, job_folder = site_words(words)
+    if kind_of(kit) == "simulation" and not (kit / "local").is_dir():  # a kit is recognised by its files
+        named = [file.data.get(name) for name in ("cohort", "slides", "features")]
+        check_output_folder(kit, [Path(path) for path in named if isinstance(path, str)], option="KIT")
     if job_folder is not None:
         sys.stdout.write(f"{rehearsed(job_folder, file, kit)}\n")
     sys.stdout.writelines(f"{path}\n" for path in prepare_kit(kit, file))

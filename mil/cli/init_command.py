@@ -8,6 +8,7 @@ from string import Template
 from mil import files
 from mil.config import choices
 from mil.errors import ConfigError
+from mil.output_places import check_output_folder
 
 TEMPLATES = Path(__file__).parent / "project_template"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -69,8 +70,7 @@ def write_project(folder: Path, question: Question) -> list[str]:
         raise ConfigError(f"--name {question.name}: expected lower-case letters, digits, - and _, such as er-breast")
     if question.name in choices("tool"):
         raise ConfigError(f"--name {question.name}: the zoo has a tool of this name, expected another one")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} exists and is not empty, expected a new folder")
+    check_output_folder(folder, [], option="FOLDER")
     rows = "\n".join(f"| `{column}` | {meaning} |" for column, meaning in question.rows.items())
     values = {"name": question.name, "rows": rows, **question.values}
     for source, target in (

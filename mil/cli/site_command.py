@@ -16,7 +16,7 @@ from mil.report.figures.style import save, styled
 from mil.report.page.words import named
 from mil.runs.designs import compare_designs
 from mil.runs.run import open_run
-from mil.runs.run_inputs import warn_of_changes
+from mil.runs.run_inputs import warn_of_changes, with_recorded
 from mil.runs.site import SiteAudit, audit
 from mil.runs.site_plot import draw_site
 from mil.stats.site_signature import NAMES, SitePredictability
@@ -44,7 +44,8 @@ def site(
         MilError: a folder that is no such run, a cohort or features that are not as then, or fewer than two sites.
     """
     if out is not None:
-        check_output_folder(out, [run, preserved, features], SITE)
+        runs = [run] if preserved is None else [run, preserved]
+        check_output_folder(out, [*with_recorded(runs), features], SITE)
     opened = open_run(run)
     warn_of_changes(run)
     designs = None if preserved is None else compare_designs(opened, open_run(preserved), resamples)

@@ -1,5 +1,7 @@
 """`mil train`: one run is fitted, evaluated and described; Hydra sweeps and launches several."""
 
+import logging
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,15 +14,23 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from mil.cli import log_lines
 from mil.cli.report_place import say_where
+from mil.cli.sweep_runs import Sweep, one_error_line, print_table
 from mil.cli.terminal_lines import write_lines
 from mil.cluster.cluster_options import ClusterOptions, divided, options_in
 from mil.cluster.job_ledger import FOLDER, LOGS
 from mil.config import conf_dir
-from mil.errors import ConfigError
+from mil.errors import ConfigError, MilError
+from mil.output_places import check_run_folder
+from mil.slide_names import FEATURE_ENDINGS
 from mil.study.compose import Composed, compose_run, in_one_line, prepare, validated
 
 MULTIRUN = {"-m", "--multirun"}
+
+logger = logging.getLogger(__name__)
+SWEEP_DIR = "hydra.sweep.dir"
+SWEEP_FOLDER = "+hydra.callbacks.sweep_folder._target_=mil.cli.sweep_runs.SweepFolder"
 
 
 def start(words: Sequence[str], config_dir: Path | None, accept_changes: bool = False) -> None:
@@ -38,8 +48,11 @@ def start(words: Sequence[str], config_dir: Path | None, accept_changes: bool = 
     if cluster is not None and (not flags or MULTIRUN & set(flags)):
         _submit(cluster, flags, options, config_dir, accept_changes)
         return
+    if MULTIRUN & set(flags):
+        _sweep(flags, options, config_dir)
+        return
     if flags:
-        _hand_to_hydra(flags, _side_by_side(flags, options), config_dir, _job(options))
+        _hand_to_hydra(flags, options, config_dir, _job(options, None))
         return
     from mil.cluster.job_states import refuse_active
     from mil.runs.fit_run import fit_run  # loads Lightning, which `--cfg job` and `--help` do not need
@@ -107,16 +120,40 @@ def _submit(
 
 
 def _hand_to_hydra(
-    flags: Sequence[str], options: Sequence[str], config_dir: Path | None, job: Callable[[DictConfig], object]
+    flags: Sequence[str],
+    options: Sequence[str],
+    config_dir: Path | None,
+    job: Callable[[DictConfig], object],
+    more: Sequence[str] = (),
 ) -> None:
     folder = ["--config-dir", str(config_dir.absolute())] if config_dir else []
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then passes errors on, and `mil.cli.main` prints them in one line
     # argparse expects flags and their values (--cfg job) before the overrides, wherever the user wrote them
-    sys.argv = ["mil train", *folder, *flags, *prepare(options, config_dir)]
+    sys.argv = ["mil train", *folder, *flags, *prepare(options, config_dir), *more]
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
+        with one_error_line():
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
     except (HydraException, OmegaConfBaseException) as error:
         raise in_one_line(error) from None
+
+
+def _sweep(flags: Sequence[str], options: Sequence[str], config_dir: Path | None) -> None:
+    """Train the runs of a sweep and print a table of them."""
+    _check_sweep_folder(options)
+    words = _side_by_side(flags, options)
+    sweep = Sweep.of(prepare(words, config_dir))
+    try:
+        _hand_to_hydra(flags, words, config_dir, _job(options, sweep), [SWEEP_FOLDER])
+    finally:
+        print_table(sweep)
+
+
+def _check_sweep_folder(options: Sequence[str]) -> None:
+    """Check the folder of a sweep as that of a run, as far as the command line names it and what is read."""
+    named = {key: value.strip("'\"") for key, _, value in (word.partition("=") for word in options)}
+    if SWEEP_DIR in named:
+        inputs = [Path(named[key]) for key in ("data.cohort", "data.slides", "data.features") if key in named]
+        check_run_folder(Path(named[SWEEP_DIR]), inputs, FEATURE_ENDINGS, SWEEP_DIR)
 
 
 def _side_by_side(flags: Sequence[str], options: Sequence[str]) -> list[str]:
@@ -137,27 +174,54 @@ def _side_by_side(flags: Sequence[str], options: Sequence[str]) -> list[str]:
     return [*others, "hydra/launcher=joblib", f"hydra.launcher.n_jobs={number}"] if int(number) > 1 else others
 
 
-def _job(options: Sequence[str]) -> Callable[[DictConfig], float | None]:
-    """Return what trains one run of a sweep; its result is the first metric, for sweepers that optimize."""
+def _job(options: Sequence[str], sweep: Sweep | None) -> Callable[[DictConfig], float | None]:
+    """Return what trains one run, of a sweep if one is given; its result is the first metric, for sweepers."""
 
     def job(node: DictConfig) -> float | None:
-        from mil.runs.fit_run import fit_run
-
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        if not any(folder.iterdir()):
-            folder.rmdir()  # `fit_run` makes it anew once no error was found
-        run = fit_run(validated(node, options), folder)
-        _print_result(run.folder)
-        return run.value
+        return _trained(node, options, "") if sweep is None else _trained_in_sweep(node, options, sweep)
 
     return job
 
 
-def _print_result(folder: Path) -> None:
-    """Print the metrics, and last the run folder."""
+def _trained_in_sweep(node: DictConfig, options: Sequence[str], sweep: Sweep) -> float | None:
+    """Train one run of a sweep; every line that it logs, and its error, begins with what it is called."""
+    job = HydraConfig.get()
+    label = sweep.label(list(job.overrides.task), job.job.num)
+    if job.launcher.get("n_jobs") is not None:
+        _settle_in_process()
+    with log_lines.labelled(label):
+        logger.info("begins")
+        try:
+            return _trained(node, options, label)
+        except MilError as error:
+            raise type(error)(f"{label}: {error}") from error
+        except Exception as error:
+            logger.warning("ends with an error: %s", error)
+            raise
+
+
+def _settle_in_process() -> None:
+    """Prepare a process of joblib, in which nothing is logged yet, and whose way to start processes only joblib has."""
+    log_lines.speak()
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
+
+
+def _trained(node: DictConfig, options: Sequence[str], label: str) -> float | None:
+    from mil.runs.fit_run import fit_run
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if not any(folder.iterdir()):
+        folder.rmdir()  # `fit_run` makes it anew once no error was found
+    run = fit_run(validated(node, options), folder)
+    _print_result(run.folder, label)
+    return run.value
+
+
+def _print_result(folder: Path, label: str = "") -> None:
+    """Print what a run of a sweep is called, the metrics, and last the run folder; runs side by side do not mix."""
     from mil.report.report_files import read_report
     from mil.runs.describe import PAGE, REPORT, headline
 
     report = read_report(folder / REPORT)
-    write_lines(*headline(report), folder)
+    write_lines(*([label] if label else []), *headline(report), folder)
     say_where(folder / PAGE)

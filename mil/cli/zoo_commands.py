@@ -89,8 +89,12 @@ def pull(
     key: Key = None,
 ) -> None:
     """Download a tool; its digest is checked before any of it is read."""
+    from mil import checkpoint
+    from mil.output_places import check_output_folder
     from mil.zoo.registry import pull as fetch
 
+    if out is not None and not (out / checkpoint.MANIFEST).is_file():  # the same release may be there
+        check_output_folder(out, [key])
     typer.echo(str(fetch(_named(registry), tool, out, key)))
 
 
@@ -186,13 +190,14 @@ def release(run: Path, version: str, out: Path, fold: int, note: str | None, dat
         MilError: The run cannot be released.
     """
     from mil.cards import CARD_PAGE
-    from mil.output_places import check_output_folder
+    from mil.output_places import check_tools_folder
     from mil.report.report_files import read_report
     from mil.runs.describe import REPORT
+    from mil.runs.run_inputs import with_recorded
     from mil.zoo.gates import gate_lines
     from mil.zoo.release import release as publish
 
-    check_output_folder(out, [run])  # a run or a checkpoint is no folder of tools
+    check_tools_folder(out, with_recorded([run]))
     place = publish(run, version, out, fold, note, date)
     for line in gate_lines(read_report(place / REPORT).gates):
         typer.echo(line)

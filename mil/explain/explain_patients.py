@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mil.bags import Bags
@@ -20,6 +21,7 @@ from mil.explain.scan_resolutions import ScanFolder, place_by_scans
 from mil.explain.tile_scores import Array, ExplainedOutput, PatientScores, SlideScores, TilePlaces
 from mil.features.batches import BagDataset, Draw
 from mil.features.formats import Reading
+from mil.features.places import SlidePlaces
 from mil.features.store import FeatureStore
 from mil.inference.bad_slides import OnBad, naming_the_option, without_bad_slides
 from mil.inference.ensemble import same_tool
@@ -41,6 +43,8 @@ class Request:
         patients: The only patients to explain; None explains all.
         options: Of the methods.
         on_bad: What slides that cannot be read are: an error, or left out with a warning.
+        max_tiles: Largest number of tiles of a bag, taken at equal steps; None takes all of bags for which there are
+            memory and time, 0 tries to take all of every bag. The outputs are then those for these tiles.
     """
 
     methods: tuple[str, ...] = (DEFAULT,)
@@ -48,6 +52,7 @@ class Request:
     patients: Collection[str] | None = None
     options: MethodOptions = field(default_factory=MethodOptions)
     on_bad: OnBad = "error"
+    max_tiles: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +106,7 @@ def explain_patients(
     if len(checkpoints) > 1:
         same_tool(checkpoints)
     scorers = scorers_of(request.methods)
-    where = (features, cohort, slides, request.patients, reading, request.on_bad, columns, scans)
+    where = (features, cohort, slides, request.patients, reading, request.on_bad, columns, scans, request.max_tiles)
     cohorts = [read_bags(member, *where) for member in checkpoints]
     references = [reference_of(member, cohorts[0].dataset) for member in checkpoints]
     models = [explained_model(member, at) for member, at in zip(checkpoints, references, strict=True)]
@@ -141,6 +146,7 @@ def read_bags(
     on_bad: OnBad = "error",
     columns: Columns | None = None,
     scans: ScanFolder | None = None,
+    max_tiles: int | None = None,
 ) -> Cohort:
     """Return the bags of the patients, as predictions of this checkpoint read them; arguments as `explain_patients`.
 
@@ -166,7 +172,10 @@ def read_bags(
     bags = table.bags(checkpoint.manifest.data.bag)
     covariates = checkpoint.covariates
     encoded = None if covariates is None else covariates.encode(table.patients.loc[bags["patient"]])
-    return Cohort(store, bags, BagDataset(store, list(bags["slides"]), torch.zeros(len(bags)), covariates=encoded))
+    dataset = BagDataset(
+        store, list(bags["slides"]), torch.zeros(len(bags)), covariates=encoded, at_most=max_tiles or None
+    )
+    return Cohort(store, bags, dataset)
 
 
 def explain_patient(
@@ -177,13 +186,14 @@ def explain_patient(
     slides, logits = list[SlideScores](), list[Tensor]()
     errors, notes = dict[tuple[str, str], Array](), dict[str, str]()
     for row in map(int, rows):
-        bag = read_bag(cohort.dataset, row, model.model if _in_pieces(scorers, request.options) else None)
+        in_pieces = model.model if _in_pieces(scorers, request.options) else None
+        bag = read_bag(cohort.dataset, row, in_pieces, unlimited=request.max_tiles == 0)
         if bag.coords is None and model.model.reads_places():
             names = ", ".join(f"'{name}'" for name in cohort.dataset.slides[row])
             raise FeatureError(f"slide {names}: no coordinates, and {type(model.model).__name__} reads where tiles lie")
         logits.append(model.logits(bag))
         scored = {scorer.METHOD.name: scorer.score(model, bag, request.options) for scorer in scorers}
-        pieces = _by_slide(cohort, list(cohort.dataset.slides[row]), scored)
+        pieces = _by_slide(cohort, row, scored)
         slides += [piece for piece, _ in pieces]
         errors |= {key: error for _, of_slide in pieces for key, error in of_slide.items()}
         notes |= {name: each.note for name, each in scored.items() if each.note}
@@ -203,13 +213,14 @@ def explain_patient(
     return everything if request.output is None else only_output(everything, request.output)
 
 
-def read_bag(dataset: BagDataset, row: int, model: MILModel | None = None) -> Bags:
+def read_bag(dataset: BagDataset, row: int, model: MILModel | None = None, unlimited: bool = False) -> Bags:
     """Return one bag of a data set, in single precision; a large one in pieces, if that is enough for the model.
 
     Raises:
-        ResourceError: A large bag, and the model has neither memory nor time enough for it.
+        ResourceError: A large bag, and the model has neither memory nor time enough for it; `unlimited` tries it.
     """
-    batch = dataset[[Draw(row)]] if model is None or not dataset.is_large(row) else read_large(model, dataset, row)
+    is_small = model is None or not dataset.is_large(row)
+    batch = dataset[[Draw(row)]] if model is None or is_small else read_large(model, dataset, row, unlimited)
     return batch.bags.cast(torch.float32)
 
 
@@ -255,18 +266,22 @@ def combined(members: Sequence[PatientScores]) -> PatientScores:
 
 
 def _by_slide(
-    cohort: Cohort, names: Sequence[str], scored: dict[str, Scored]
+    cohort: Cohort, row: int, scored: dict[str, Scored]
 ) -> list[tuple[SlideScores, dict[tuple[str, str], Array]]]:
     """Return the scores of a bag slide by slide, and their standard errors."""
     pieces, start = [], 0
-    for name in names:
-        end = start + cohort.store.header(name).tiles
+    for name, tiles in zip(cohort.dataset.slides[row], cohort.dataset.tiles_read(row), strict=True):
+        end = start + len(tiles)
         rows = slice(start, end)
         places = cohort.store.places(name)
-        drawn = None if places is None else TilePlaces(x=places.x, y=places.y, width=places.width, height=places.height)
+        drawn = None if places is None else _tile_places(places, tiles)
         scores = {method: each.scores[rows].numpy() for method, each in scored.items()}
         errors = {(name, method): each.error[rows].numpy() for method, each in scored.items() if each.error is not None}
         mpp = None if places is None else places.mpp
         pieces.append((SlideScores(slide=name, places=drawn, scores=scores, mpp=mpp), errors))
         start = end
     return pieces
+
+
+def _tile_places(places: SlidePlaces, tiles: NDArray[np.int64]) -> TilePlaces:
+    return TilePlaces(x=places.x[tiles], y=places.y[tiles], width=places.width[tiles], height=places.height[tiles])

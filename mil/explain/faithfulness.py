@@ -26,3 +26,5 @@ class ExplainResult(Model):
     """in the order of the files"""
     faithfulness: Faithfulness | None = None
     """None where it was not measured"""
+    max_tiles: int | None = None
+    """largest number of tiles of a bag, taken at equal steps; None where all were read"""

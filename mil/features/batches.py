@@ -120,6 +120,13 @@ class BagDataset(Dataset[Batch]):
         )
         return Batch(bags, self.target[place], place)
 
+    def tiles_read(self, bag: int) -> list[NDArray[np.int64]]:
+        """Return which tiles of each slide of a bag are read without an epoch, by their numbers in the file."""
+        tiles = self._drawn(Draw(bag))
+        if tiles is None:
+            return [np.arange(self.store.header(slide).tiles) for slide in self.slides[bag]]
+        return self._of_slides(self.slides[bag], tiles)
+
     def is_large(self, bag: int) -> bool:
         """Return whether a bag's features are better read in pieces than held in memory, see `read_in_pieces`."""
         if self.at_most is not None and self._count(bag) > self.at_most:
@@ -130,7 +137,7 @@ class BagDataset(Dataset[Batch]):
     def read_in_pieces(self, bag: int) -> Batch:
         """Return one bag whose features are read from the files when something is computed with them.
 
-        The features of packed files are compared with their digest beforehand.
+        The features of packed files and torch files are compared with their digests or checksums beforehand.
 
         Raises:
             FeatureError: As `FeatureStore.read`, also when the features are read.
@@ -164,9 +171,9 @@ class BagDataset(Dataset[Batch]):
 
     def _read_drawn(self, slides: Sequence[str], tiles: NDArray[np.int64]) -> "_Tiles":
         """Return the drawn tiles of a bag, by their numbers in ascending order; no others are read where possible."""
-        headers = self.store.valid_headers(slides)
-        starts = np.cumsum([0, *(headers[slide].tiles for slide in slides)])
-        drawn = [tiles[(tiles >= first) & (tiles < last)] - first for first, last in pairwise(starts)]
+        drawn = self._of_slides(slides, tiles)
+        for slide in slides:
+            self.store.verify(slide, is_drawn=True)
         features = [self.store.pieces(slide).drawn(rows) for slide, rows in zip(slides, drawn, strict=True)]
         every = [self.store.coords(slide) for slide in slides]
         coords = [
@@ -180,6 +187,12 @@ class BagDataset(Dataset[Batch]):
             torch.cat(places) if len(places) == len(slides) else None,
             index if len(slides) > 1 else None,
         )
+
+    def _of_slides(self, slides: Sequence[str], tiles: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Return tiles of a bag, by their numbers in ascending order, as numbers in the file of each slide."""
+        headers = self.store.valid_headers(slides)
+        starts = np.cumsum([0, *(headers[slide].tiles for slide in slides)])
+        return [tiles[(tiles >= first) & (tiles < last)] - first for first, last in pairwise(starts)]
 
     def _drawn(self, draw: Draw) -> NDArray[np.int64] | None:
         """Return the numbers of the drawn tiles in ascending order; None where all are read."""

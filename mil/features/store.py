@@ -87,6 +87,7 @@ class FeatureStore:
         self._states: dict[str, State] = {}  # of the files when their headers were read
         self._fingerprints: dict[str, Fingerprint] = {}  # those that were first asked for
         self._kept: dict[str, Slide] | None = None
+        self._compared: set[str] = set()  # a file that changes later shows it in size or time
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_kept": None}
@@ -263,12 +264,23 @@ class FeatureStore:
         self.verify(slide)
         return self.pieces(slide).rows()
 
-    def verify(self, slide: str) -> None:
-        """Compare a slide with its digest, where it has one, before it is read in pieces.
+    def verify(self, slide: str, is_drawn: bool = False) -> None:
+        """Compare a slide with its digest or checksums, where it has some, before it is read in pieces; once a process.
+
+        Args:
+            slide: Id of the slide.
+            is_drawn: Whether only some of its tiles are read. Of a packed file these are not compared: its digests were
+                when it was written, and need all tiles.
 
         Raises:
             FeatureError: It differs.
         """
+        if self._packed is None and slide not in self._compared:
+            path = self.path(slide)
+            retried(lambda: formats.compare(path), path, FeatureError)
+            self._compared.add(slide)
+        if is_drawn:
+            return
         if self._packed is not None:
             packed = self._packed
             retried(lambda: packed.compare(slide), self.folder, FeatureError)

@@ -14,6 +14,7 @@ from mil.federation.federated_run import without_files
 from mil.federation.federation_options import FederationOptions
 from mil.federation.site_sources import simulated_names
 from mil.output_places import check_output_folder
+from mil.runs.run_inputs import input_paths
 from mil.study import trusted_classes
 from mil.study.component import Config
 from mil.study.run_config import RunConfig
@@ -86,7 +87,7 @@ def export(config: RunConfig, options: FederationOptions, out: Path) -> Federati
     Raises:
         ConfigError: An algorithm that needs no job, names that FLARE cannot take, or another folder.
     """
-    check_output_folder(out, (), META, "OUT")
+    check_output_folder(out, input_paths(config), META, "OUT")
     if (out / APP / "custom").exists():
         raise ConfigError(f"OUT {out}: holds a job with code of its own, expected a new folder")
     _check_algorithm(options)

@@ -20,6 +20,8 @@ from mil.report.sections.oracle import Oracle
 from mil.report.sections.time_to_event import TimeToEvent
 from mil.stats.estimate import format_class, format_counts
 
+DISCRIMINATION = "Discrimination"
+"""Label of the line with the metric of the endpoint."""
 MOST_LISTED = 6
 """Questions or decisions that a line lists; of more it says how many there are."""
 
@@ -41,8 +43,8 @@ def first_screen(report: Report) -> list[ScreenLine]:
         ScreenLine("Patients", _patients(report.about, all_folds)),
     ]
     if not all_folds.metrics:
-        return [*lines, ScreenLine("Discrimination", "no patient was held back to report on")]
-    lines.append(ScreenLine("Discrimination", _discrimination(all_folds)))
+        return [*lines, ScreenLine(DISCRIMINATION, "no patient was held back to report on")]
+    lines.append(ScreenLine(DISCRIMINATION, _discrimination(all_folds)))
     parts = list(reports_by_endpoint(report))
     lines += [line for part in parts for line in _decisions(part)]
     lines += [line for part in parts for line in _calibration(part)]

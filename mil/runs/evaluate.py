@@ -148,7 +148,7 @@ def evaluate_table(
         PredictionsError: A column is missing, or holds values that cannot be scored.
     """
     if out is not None:
-        check_output_folder(out, [path])
+        check_output_folder(out, [path], REPORT)
     table = read(path, columns)
     log_warnings(_of_times(table))
     tool = Tool(name=path.name, decision=table.decision)
@@ -188,7 +188,7 @@ def evaluate_predictions(
         PredictionsError: A column is missing, or holds values that cannot be scored.
     """
     if out is not None:
-        check_output_folder(out, [])
+        check_output_folder(out, [], REPORT)
     table = predictions.copy()
     table["fold"] = predictions.get("fold", 0)
     table["role"] = predictions.get("role", "report")

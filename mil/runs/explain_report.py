@@ -102,6 +102,7 @@ def explain_report(
         outputs=record.outputs,
         reference=record.reference,
         patients=tuple(patients),
+        max_tiles=request.max_tiles or None,
         faithfulness=faithfulness,
     )
     files.write(place / EXPLAIN, result.model_dump_json(indent=2) + "\n")

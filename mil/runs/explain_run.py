@@ -61,6 +61,7 @@ def explain_checkpoint(
         outputs=outputs,
         reference=reference,
         patients=tuple(names),
+        max_tiles=request.max_tiles or None,
     )
     files.write(out / EXPLAIN, result.model_dump_json(indent=2) + "\n")
     return result

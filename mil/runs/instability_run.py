@@ -23,6 +23,7 @@ from mil.report.sections.prediction_instability import FILE, FOLDER, Instability
 from mil.runs.describe import REPORT, add_measured
 from mil.runs.instability_plot import draw_instability
 from mil.runs.run import Run, open_run
+from mil.runs.run_inputs import with_recorded
 from mil.runs.states import checkpoints_in
 from mil.stats.instability import FEWEST, Floats, prediction_instability
 from mil.tables import csv_text
@@ -55,10 +56,10 @@ def evaluate_instability(
         ConfigError: runs that do not belong together, or no patient has two models.
         MilError: `out` holds something else, or cohort and features do not fit the checkpoints.
     """
+    place = folder / FOLDER if out is None else out
+    check_output_folder(place, [cohort, features, slides, *with_recorded([folder, *seeds])], FILE)
     runs = [open_run(each) for each in (folder, *seeds)]
     _check_same(runs)
-    place = folder / FOLDER if out is None else out
-    check_output_folder(place, [cohort, features, slides], FILE)
     if cohort is not None and features is not None:
         tables, left_out = _on_cohort(runs, cohort, features, slides)
         source = _cohort_sentence(len(tables), left_out)

@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from mil.features.fingerprints import Fingerprint
 from mil.runs.looks import FILE as LOOKS
 from mil.runs.looks import changed_predictions, read_looks
 from mil.storage import read_bytes
-from mil.study.compose import to_yaml
+from mil.study.compose import read_config, to_yaml
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
 from mil.tables import listed
@@ -131,6 +132,17 @@ def input_paths(config: RunConfig) -> list[Path]:
     data = config.data
     named = (data.cohort, data.slides, data.features, config.split.options.file)
     return [Path(path).expanduser() for path in named if path is not None]
+
+
+def with_recorded(runs: Iterable[Path]) -> list[Path]:
+    """Return run folders and what these runs read, as far as their configurations say it."""
+    places = list[Path]()
+    for run in runs:
+        places.append(run)
+        if (run / CONFIG).is_file():
+            with suppress(ConfigError):  # opening the run says what is wrong with it
+                places += input_paths(read_config(run / CONFIG))
+    return places
 
 
 def _file_digests(config: RunConfig, folder: Path, source: Path | None) -> dict[str, str]:

@@ -27,7 +27,7 @@ from mil.tables import SIMULATED_COLUMN, csv_text
 GENERATOR = 3
 """Version of the generative model: a change of it makes cached cohorts anew."""
 
-_BEGUN = ".unfinished"
+UNFINISHED = ".unfinished"
 """Marks a folder whose simulation has not ended."""
 _LATER = {"contrast": 1.0, "clinical": None}
 """Parameters that came later, and what every cohort before them had: that is no part of a cached cohort's name."""
@@ -122,7 +122,7 @@ def write(simulation: Simulation, folder: Path) -> None:
         OSError: The disk is full, or the folder cannot be written; it is empty again, so that the call can be repeated.
     """
     require(simulation.layout)
-    begun = folder / _BEGUN
+    begun = folder / UNFINISHED
     if begun.is_file():  # an earlier process was killed here, or the disk was full
         _clear(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

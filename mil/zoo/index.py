@@ -81,6 +81,11 @@ def write_index(folder: Path) -> None:
     files.write(folder / INDEX, index_of(folder))
 
 
+def is_index(path: Path) -> bool:
+    """Return whether a file is an index that `write_index` wrote, and not a README of somebody else."""
+    return path.is_file() and TITLE in path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
 def index_of(folder: Path) -> str:
     """Return the index of all released tools of a folder.
 

@@ -30,7 +30,7 @@ from mil.zoo import golden
 from mil.zoo.attach import StatedCohort, attach, read_external
 from mil.zoo.figures import EPOCHS, draw_figures
 from mil.zoo.gates import EXTERNAL_GATE, GATES, Evidence, external_verdict, gates
-from mil.zoo.index import INDEX, write_index
+from mil.zoo.index import INDEX, is_index, write_index
 from mil.zoo.released import TABLES, misplaced, texts
 from mil.zoo.signing import signature_path
 from mil.zoo.verify import recompute, report_differences
@@ -162,7 +162,7 @@ def attach_external(
 
     attach(loaded, evaluated, stated, rewrite, run)
     signature_path(folder).unlink(missing_ok=True)
-    if (folder.parent / INDEX).is_file():
+    if is_index(folder.parent / INDEX):
         write_index(folder.parent)
     return version
 

@@ -79,20 +79,34 @@ def test_a_binary_table_is_scored_as_scikit_learn_does(mil: Mil, tmp_path: Path)
 
 def test_scores_of_different_folds_are_not_compared(mil: Mil, tmp_path: Path) -> None:
     shifted = BINARY.assign(p=np.where(CENTRE == "a", SCORE, SCORE / 100))
-    words = ["--predictions", table(tmp_path / "t.csv", shifted), *WORDS, "--group", "centre", "--out", tmp_path]
+    words = [
+        "--predictions",
+        table(tmp_path / "t.csv", shifted),
+        *WORDS,
+        "--group",
+        "centre",
+        "--out",
+        tmp_path / "out",
+    ]
     assert mil("evaluate", *words).code == 0
-    found = files.read_json(tmp_path / "report.json")["metrics"]["auroc"]
+    found = files.read_json(tmp_path / "out" / "report.json")["metrics"]["auroc"]
     each = [roc_auc_score(LABEL[name == CENTRE] == "pos", SCORE[name == CENTRE]) for name in "ab"]
     assert found["folds"] == pytest.approx(each, abs=1e-12)
     assert found["value"] == pytest.approx(np.mean(each), abs=1e-12)
 
 
 def test_of_scores_that_are_no_probabilities_only_ranks_are_reported(mil: Mil, tmp_path: Path) -> None:
-    words = ["--predictions", table(tmp_path / "t.csv", BINARY.assign(p=30 * SCORE - 9)), *WORDS, "--out", tmp_path]
+    words = [
+        "--predictions",
+        table(tmp_path / "t.csv", BINARY.assign(p=30 * SCORE - 9)),
+        *WORDS,
+        "--out",
+        tmp_path / "out",
+    ]
     said = mil("evaluate", *words)
     assert said.code == 0
     assert "Only their ranks are used" in said.out
-    report = files.read_json(tmp_path / "report.json")
+    report = files.read_json(tmp_path / "out" / "report.json")
     assert list(report["metrics"]) == ["auroc"]
     assert report["metrics"]["auroc"]["value"] == pytest.approx(roc_auc_score(LABEL == "pos", SCORE), abs=1e-12)
     assert "balanced_accuracy" not in said.out
@@ -103,12 +117,12 @@ def test_a_survival_table_is_scored_as_lifelines_does(mil: Mil, tmp_path: Path) 
     risk = -time + RNG.normal(0, 10, 60)
     frame = pd.DataFrame({"id": range(60), "months": time, "dead": event, "risk": risk})
     words = ["--time", "months", "--event", "dead", "--score", "risk", "--patient", "id", "--resamples", "50"]
-    said = mil("evaluate", "--predictions", table(tmp_path / "t.csv", frame), *words, "--out", tmp_path)
+    said = mil("evaluate", "--predictions", table(tmp_path / "t.csv", frame), *words, "--out", tmp_path / "out")
     assert said.code == 0, said.err
-    report = files.read_json(tmp_path / "report.json")
+    report = files.read_json(tmp_path / "out" / "report.json")
     assert report["metrics"]["c_index"]["value"] == pytest.approx(concordance_index(time, -risk, event), abs=1e-12)
     assert report["patients"] == {"n": 60, "events": int(event.sum())}
-    assert (tmp_path / "figures" / "kaplan_meier.png").is_file()
+    assert (tmp_path / "out" / "figures" / "kaplan_meier.png").is_file()
 
 
 @pytest.mark.parametrize(

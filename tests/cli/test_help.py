@@ -145,7 +145,7 @@ def test_a_project_trains_where_it_lies(mil: Mil, tmp_path: Path, monkeypatch: p
         (("new", "--classes", "yes"), "--classes yes: expected two different words or more"),
         (("new", "--classes", "yes,yes"), "--classes yes,yes: expected two different words or more"),
         (("new", "--column", "a b"), "--column 'a b': expected the name of a column"),
-        (("full",), "full exists and is not empty, expected a new folder"),
+        (("full",), "FOLDER full: is there already, expected a new folder"),
     ],
 )
 def test_a_project_that_cannot_be_made_leaves_nothing(

@@ -101,7 +101,7 @@ def test_commands_write_neither_over_inputs_nor_over_runs_and_checkpoints(
         ([*scores, checkpoint], "which is read"),
         ([*scores, tmp_path / "mine"], "is there already"),
         (["release", run, "--version", "1.0.0", "--out", run], "which is read"),
-        (["release", run, "--version", "1.0.0", "--out", checkpoint], "which is read"),
+        (["release", run, "--version", "1.0.0", "--out", checkpoint], "belongs to the run"),
         (["release", run, "--version", "1.0.0", "--out", table], "is there already"),
         (["explain", checkpoint, "--features", features, "--out", run], "holds a run"),
         (["explain", checkpoint, "--features", features, "--out", features], "which is read"),

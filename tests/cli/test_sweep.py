@@ -34,13 +34,31 @@ def test_a_sweep_makes_a_run_of_each_combination(mil: Mil, tmp_path: Path) -> No
         run = tmp_path / "sweep" / job
         assert (run / "report.json").is_file()
         assert (run / "log.txt").read_text().count("epoch 1 of 1") == 1, "a job logs its own epochs, nobody else's"
+    lines = said.err.splitlines()
+    for number, (model, seed) in enumerate((model, seed) for model in ("abmil", "mean") for seed in (0, 1)):
+        label = f"run {number + 1} of 4: model={model}, seed={seed}"
+        assert [f"[{label}] epoch 1 of 1 " in line for line in lines].count(True) == 1
+        assert said.out.splitlines().count(label) == 1, "the results of each run stand under its name"
+    *_, head, first, second, third, fourth, last = said.out.splitlines()
+    assert head.split() == ["run", "model", "seed", "folder", "discrimination"]
+    assert [row.split()[:4] for row in (first, second, third, fourth)] == [
+        ["1", "abmil", "0", "0"],
+        ["2", "abmil", "1", "1"],
+        ["3", "mean", "0", "2"],
+        ["4", "mean", "1", "3"],
+    ]
+    assert "AUROC" in first
+    assert ", n " in first
+    assert last == str(tmp_path / "sweep")
 
 
 def test_a_job_that_fails_does_not_stop_the_others_and_fails_the_sweep(mil: Mil, tmp_path: Path) -> None:
     words = ["split.folds=2,23,3", f"hydra.sweep.dir={tmp_path}/sweep"]
     said = mil("train", "-m", *WORDS, *ONCE, *words)
     assert said.code == 2
-    assert said.err.splitlines()[-1].startswith("mil: class ")
+    assert said.err.splitlines()[-1].startswith("mil: run 2 of 3: split.folds=23: class ")
+    assert "Error executing job" not in said.err
+    assert "failed" in next(line for line in said.out.splitlines() if line.startswith("2  "))
     assert "expected at least 23 for 23 folds" in said.err.splitlines()[-1]
     assert sorted(jobs(tmp_path / "sweep")) == ["0", "2"]
     assert all((tmp_path / "sweep" / job / "report.json").is_file() for job in ("0", "2"))
@@ -51,8 +69,7 @@ def test_a_job_that_fails_does_not_stop_the_others_and_fails_the_sweep(mil: Mil,
 def test_a_sweep_can_run_its_jobs_at_once(mil: Mil, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = [
-        "hydra/launcher=joblib",
-        "hydra.launcher.n_jobs=2",
+        "parallel=2",
         "seed=0,1",
         "split=holdout",
         f"hydra.sweep.dir={tmp_path}/sweep",
@@ -61,3 +78,4 @@ def test_a_sweep_can_run_its_jobs_at_once(mil: Mil, tmp_path: Path) -> None:
     assert said.code == 0, said.err
     assert jobs(tmp_path / "sweep") == {"0": ("ABMIL", 0), "1": ("ABMIL", 1)}
     assert "epoch 1 of 1" in (tmp_path / "sweep" / "1" / "log.txt").read_text()
+    assert said.out.splitlines()[-1] == str(tmp_path / "sweep")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mil import checkpoint
+from mil import checkpoint, files
 from mil.errors import CohortError, ConfigError
 from mil.explain.explain_patients import Request, explain_patients, explained_model, read_bags
 from mil.explain.measure_faithfulness import FaithfulnessMeter
@@ -188,6 +188,37 @@ def test_two_checkpoints_on_the_command_line_give_the_mean_map(mil: Mil, crc_run
     assert both == pytest.approx((first + second) / 2, abs=1e-5)
     spread = tables[2]["single:MSI-H:disagreement"].to_numpy()
     assert spread == pytest.approx(np.abs(first - second) / np.sqrt(2), abs=1e-5)
+
+
+def test_at_most_so_many_tiles_are_explained_and_predicted(mil: Mil, crc_run: Path, tmp_path: Path) -> None:
+    data, place = source(crc_run), crc_run / "fold_0" / "checkpoint"
+    patient = str(pd.read_csv(data.cohort, dtype=str)["patient"][0])
+    given = ("--features", data.features, "--cohort", data.cohort, "--patients", patient, "--format", "csv")
+    tables = {}
+    for most in (None, 10, 0):
+        out = tmp_path / str(most)
+        words = [] if most is None else ["--max-tiles", most]
+        explained = mil("explain", place, *given, "--out", out, *map(str, words))
+        assert explained.code == 0, explained.err
+        tables[most] = pd.read_csv(out / "tiles.csv")
+        assert files.read_json(out / "explain.json").get("max_tiles") == (most or None)
+    every, some = tables[None], tables[10]
+    pd.testing.assert_frame_equal(tables[0], every)
+    assert len(some) == 10 < len(every)
+    rows = np.linspace(0, len(every) - 1, 10).round().astype(int)
+    for column in ("slide", "x", "y"):
+        assert list(some[column]) == list(every[column].iloc[rows])
+    loaded = checkpoint.load(place)
+    predicted = predict(loaded, data.features, data.cohort, max_tiles=10).set_index("patient")
+    (scores,) = explain_patients(
+        [loaded], data.features, data.cohort, request=Request(patients=[patient], max_tiles=10)
+    )
+    probability = 1 / (1 + np.exp(-scores.outputs[0].value))
+    assert probability == pytest.approx(predicted.loc[patient, "p_MSI-H"], abs=1e-6)
+    of_run = mil("explain", crc_run, "--max-tiles", "10", "--measure", "0", "--most", "1", "--out", tmp_path / "run")
+    assert of_run.code == 0, of_run.err
+    of_patient = pd.read_parquet(next((tmp_path / "run").rglob("*.parquet")))
+    assert of_patient.groupby("patient").size().max() == 10
 
 
 def test_bad_slides_are_an_error_or_left_out_and_named(mil: Mil, crc_run: Path, tmp_path: Path) -> None:

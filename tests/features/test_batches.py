@@ -10,10 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from mil import tile_rows
 from mil.errors import FeatureError, ResourceError
-from mil.features import batches, pieces
+from mil.features import batches, formats, pieces
 from mil.features import packed as packed_files
 from mil.features.batches import BagDataset, Draw, TrainOrder, WholeOrder, loader, reading
 from mil.features.packing import pack
@@ -314,6 +315,37 @@ def test_a_packed_slide_is_compared_with_its_digest_before_it_is_read_in_pieces(
     bags.read_in_pieces(1)
     with pytest.raises(FeatureError, match="'s4' differ from their digest"):
         bags.read_in_pieces(2)
+
+
+@pytest.mark.parametrize("is_drawn", [False, True])
+def test_a_torch_file_is_compared_with_its_checksums_before_parts_of_it_are_read(
+    is_drawn: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("good", "bad"):
+        torch.save(torch.full((40, 5), 1.5), tmp_path / f"{name}.pt")
+    raw = (tmp_path / "bad.pt").read_bytes()
+    last = raw.rindex(np.float32(1.5).tobytes())
+    (tmp_path / "bad.pt").write_bytes(raw[:last] + np.float32(-1.5).tobytes() + raw[last + 4 :])
+    compared = list[Path]()
+    compare = formats.compare
+
+    def comparing(path: Path) -> None:
+        compared.append(path)
+        compare(path)
+
+    monkeypatch.setattr(formats, "compare", comparing)
+    bags = BagDataset(FeatureStore(tmp_path), [("good",), ("bad",)], torch.zeros(2), max_tiles=3)
+
+    def read(bag: int) -> Tensor:
+        if is_drawn:
+            return bags[[Draw(bag, epoch=0)]].bags.features
+        return torch.cat(list(blocks(bags.read_in_pieces(bag).bags.features)))
+
+    assert (read(0) == 1.5).all()
+    read(0)
+    assert compared == [tmp_path / "good.pt"], "once"
+    with pytest.raises(FeatureError, match=r"bad\.pt: record .* differs from its checksum"):
+        read(1)
 
 
 def test_a_reading_process_that_was_killed_is_named_as_such() -> None:

@@ -231,6 +231,18 @@ def read_rows(path: Path, layout: str, header: Header, reading: Reading, runs: S
         return [formats()[layout].features(path, content, header, reading, run) for run in runs]
 
 
+def compare(path: Path) -> None:
+    """Compare a file with the checksums in it, where its container has some that reading parts of it skips.
+
+    Raises:
+        FeatureError: It differs.
+    """
+    if CONTAINERS.get(path.suffix.lower()) == "pickles":
+        from mil.features.containers import pickles
+
+        pickles.compare(path)
+
+
 def read_coords(path: Path, layout: str, header: Header, reading: Reading) -> "Tensor | None":
     """Return the coordinates `(n, 2)` of all tiles; None where they are not known.
 
