@@ -196,7 +196,7 @@ def check_kind(path: Path, error: type[MilError] = ConfigError, expected: str = 
         error: It is one of these.
     """
     if (kind := special_kind(path)) is not None:
-        raise error(f"{path} cannot be read: it is {kind}, expected {expected}")
+        raise error(f"{path}: cannot be read: it is {kind}, expected {expected}")
 
 
 def _failed_listing(error: OSError) -> None:

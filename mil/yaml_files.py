@@ -35,9 +35,9 @@ def read_yaml(path: Path) -> object:
         raw = read_bytes(path, most=LARGEST + 1)
         text = raw.decode("utf-8-sig")
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or _line(error)}") from None
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or _line(error)}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} cannot be read: {_line(error)}") from None
+        raise ConfigError(f"{path}: cannot be read: {_line(error)}") from None
     if len(raw) > LARGEST:
         raise ConfigError(f"{path}: more than {LARGEST >> 20} MiB, expected a yaml file of less")
     try:

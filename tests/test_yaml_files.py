@@ -43,5 +43,5 @@ def test_what_could_harm_is_refused_in_one_line(tmp_path: Path, text: str, messa
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "absent.yaml"):
-        with pytest.raises(ConfigError, match=f"^{path} cannot be read"):
+        with pytest.raises(ConfigError, match=f"^{path}: cannot be read"):
             read_yaml(path)

@@ -167,7 +167,8 @@ def simulate(
     from mil.simulation.simulated_cohort import UNFINISHED, write
     from mil.study import build
 
-    check_output_folder(out, [config_dir], UNFINISHED, "OUT")
+    unfinished = UNFINISHED if (out / UNFINISHED).is_file() else None  # of a process that was killed
+    check_output_folder(out, [config_dir], unfinished, "OUT")
     write(build.simulation(_composed(words, config_dir)), out)
     typer.echo(str(out))
 

@@ -240,7 +240,7 @@ def test_simulate_writes_a_cohort_once(mil: Mil, tmp_path: Path) -> None:
     assert list((tmp_path / "cohort" / "features" / "h5_files").glob("*.h5"))
     again = mil("simulate", tmp_path / "cohort", *small)
     assert (again.code, again.err.count("\n")) == (2, 1)
-    assert "something is there already" in again.err
+    assert "holds a simulated cohort, expected a new folder" in again.err
     wrong = mil("simulate", tmp_path / "other", *small, "simulation.layout=svs")
     assert wrong.code == 2
     assert not (tmp_path / "other").exists()
