@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 
 def write_lines(*texts: object) -> None:
-    """Write lines, or texts of several, with control characters escaped."""
-    sys.stdout.writelines(f"{printable(line)}\n" for text in texts for line in str(text).split("\n"))
+    """Write lines, or texts of several, with control characters escaped; at once, as processes may write side by side."""
+    sys.stdout.write("".join(f"{printable(line)}\n" for text in texts for line in str(text).split("\n")))
+    sys.stdout.flush()
 
 
 def add_row(table: "Table", cells: Iterable[object]) -> None:

@@ -66,9 +66,7 @@ def test_a_packed_file_may_be_larger(tmp_path: Path, mil: Mil) -> None:
 
 def test_what_is_there_is_refused_and_left_as_it_is(folder: Path, tmp_path: Path, mil: Mil) -> None:
     (tmp_path / "all.h5").write_text("mine")
-    assert f"{tmp_path / 'all.h5'}: is there already, expected a new file" in refusal(
-        mil, folder, tmp_path / "all.h5"
-    )
+    assert f"{tmp_path / 'all.h5'}: is there already, expected a new file" in refusal(mil, folder, tmp_path / "all.h5")
     assert (tmp_path / "all.h5").read_text() == "mine"
 
 
