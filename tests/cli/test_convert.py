@@ -115,7 +115,8 @@ def test_an_option_that_cannot_be_is_refused(
 
 def test_nothing_to_read_is_refused(tmp_path: Path, mil: Mil) -> None:
     assert "is no folder" in refusal(mil, tmp_path / "absent", tmp_path / "all.h5")
-    assert "holds no feature files" in refusal(mil, tmp_path, tmp_path / "all.h5")
+    (tmp_path / "empty").mkdir()
+    assert "holds no feature files" in refusal(mil, tmp_path / "empty", tmp_path / "all.h5")
 
 
 def test_a_conversion_goes_on_where_it_was_interrupted_and_says_so(

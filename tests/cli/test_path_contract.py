@@ -227,7 +227,7 @@ def outputs() -> Iterator[object]:
         yield pytest.param(key, id=" ".join(key), marks=[pytest.mark.slow] if key[0] in LONG else [])
 
 
-@pytest.mark.parametrize("key", outputs())
+@pytest.mark.parametrize("key", list(outputs()))
 def test_an_output_spoils_neither_inputs_nor_results_nor_anything_of_others(
     key: tuple[str, str], master: Path, mil: Mil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
