@@ -1,7 +1,8 @@
 """Explain the predictions of checkpoints and write the scores of the tiles."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from mil import files
@@ -44,8 +45,7 @@ def explain_checkpoint(
     request = request or Request()
     where = (features, cohort, slides)
     names, outputs, reference = list[str](), tuple[str, ...](), ""
-    out.mkdir(parents=True, exist_ok=True)
-    with (choices or FileChoices()).files(out) as written:
+    with _made(out), (choices or FileChoices()).files(out) as written:
         for scores in explain_patients(checkpoints, *where, request, None, columns, written.options.scans):
             written.write(scores)
             names.append(scores.patient)
@@ -65,3 +65,16 @@ def explain_checkpoint(
     )
     files.write(out / EXPLAIN, result.model_dump_json(indent=2) + "\n")
     return result
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder, and remove a new one again if nothing was written before an error."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
