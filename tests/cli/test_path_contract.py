@@ -25,6 +25,7 @@ INPUTS = {
     "convert": {"source", "slides"},
     "train": {"resume", "config_dir"},
     "evaluate": {"run", "cohort", "features", "slides", "predictions", "seeds", "trained", "key"},
+    "runs": {"run"},
     "compare": {"runs"},
     "site": {"run", "preserved", "features"},
     "select": {"sweep"},
@@ -285,12 +286,12 @@ def readers(at: Place, pipe: Path) -> dict[tuple[str, str], Words]:
 
 
 LEFT_OUT = {"key", "sign", "trained"}
-"""Keys are read by another library, after `Path.is_file`; `trained` as every other run."""
+"""Keys are read by another library, after `Path.is_file`; `trained` as every other run. `mil runs` reads ledgers only."""
 
 
 def test_every_input_is_tried_with_a_pipe(master: Path) -> None:
     tried = set(readers(Place(master), master / "pipe"))
-    inputs = {(command, name) for command, names in INPUTS.items() for name in names - LEFT_OUT}
+    inputs = {(command, name) for command, names in INPUTS.items() for name in names - LEFT_OUT} - {("runs", "run")}
     assert inputs <= tried
 
 
