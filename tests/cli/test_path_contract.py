@@ -286,7 +286,7 @@ def readers(at: Place, pipe: Path) -> dict[tuple[str, str], Words]:
 
 
 LEFT_OUT = {"key", "sign", "trained"}
-"""Keys are read by another library, after `Path.is_file`; `trained` as every other run. `mil runs` reads ledgers only."""
+"""Keys are read by another library, after `Path.is_file`; `trained` as every other run; `mil runs` reads no run."""
 
 
 def test_every_input_is_tried_with_a_pipe(master: Path) -> None:
