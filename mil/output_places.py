@@ -190,6 +190,5 @@ def _is_predictions(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         header = file.readline(1 << 16).decode("utf-8-sig", "replace").strip()
-        has_rows = bool(file.read(1))
     columns = next(csv.reader([header]), [])
     return bool(columns) and columns[0] in ("patient", "slide") and set(_PREDICTED) <= set(columns)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def write_lines(*texts: object) -> None:
-    """Write lines, or texts of several, with control characters escaped; at once, as processes may write side by side."""
+    """Write lines, or texts of several, with control characters escaped; at once, since runs may be side by side."""
     sys.stdout.write("".join(f"{printable(line)}\n" for text in texts for line in str(text).split("\n")))
     sys.stdout.flush()
 
