@@ -185,10 +185,16 @@ def _refuse_results(out: Path, option: str, is_replaced: bool) -> None:
 
 
 def _is_predictions(path: Path) -> bool:
-    """Return whether a file is a table that `mil predict` wrote: of a patient or slide, with tiles and what made it."""
+    """Return whether a file is a table that `mil predict` wrote: of a patient or slide, with tiles and what made it.
+
+    A placeholder, a single word, is replaced too.
+    """
     if path.suffix.casefold() not in _TABLES:
         return False
     with path.open("rb") as file:
         header = file.readline(1 << 16).decode("utf-8-sig", "replace").strip()
+        has_rows = bool(file.read(1))
     columns = next(csv.reader([header]), [])
-    return bool(columns) and columns[0] in ("patient", "slide") and set(_PREDICTED) <= set(columns)
+    if len(columns) < 2:
+        return not has_rows and len(header.split()) < 2
+    return columns[0] in ("patient", "slide") and set(_PREDICTED) <= set(columns)

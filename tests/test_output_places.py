@@ -109,7 +109,7 @@ def test_a_run_keeps_its_files_and_a_checkpoint_gets_none(run: Path, tmp_path: P
 
 
 def test_only_tables_of_predictions_are_replaced(tmp_path: Path) -> None:
-    for header in ("slide,tool,version,tiles,p_1", "patient,tool,version,simulated,tiles,p_1,call"):
+    for header in ("slide,tool,version,tiles,p_1", "patient,tool,version,simulated,tiles,p_1,call", "old"):
         (tmp_path / "out.csv").write_text(f"{header}\n")
         check_output_file(tmp_path / "out.csv", [], replaces_predictions=True)
         with pytest.raises(ConfigError, match="is there already, expected a new file"):
