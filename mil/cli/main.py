@@ -12,13 +12,15 @@ import typer
 
 from mil import __version__, interruption
 from mil.cli import plan_command, progress_bar, zoo_commands
-from mil.cli.column_names import Column, columns_of, names_of
+from mil.cli.column_names import Column, columns_of
 from mil.cli.complete import group_or_value, groups_help
 from mil.cli.complete import tool as released
 from mil.cli.error_lines import TRACEBACK, one_line, unexpected
 from mil.cli.evaluate_command import OnBad, Slides, evaluate
 from mil.cli.examples import FIRST_DAY, epilog
 from mil.cli.explain_command import explain
+from mil.cli.feature_options import BatchAxis, Layout, SlideMpp
+from mil.cli.predict_command import predict
 from mil.cli.runs_command import runs
 from mil.errors import MilError, printable
 from mil.interruption import UNEXPECTED, Interrupted
@@ -42,11 +44,6 @@ Words = Annotated[
     typer.Argument(
         metavar="[KEY=VALUE]...", help="options of conf/, such as tool=msi-crc", autocompletion=group_or_value
     ),
-]
-Layout = Annotated[str | None, typer.Option(help="layout of the feature files, where their content does not tell")]
-BatchAxis = Annotated[bool, typer.Option("--batch-axis", help="accept features of shape (1, tiles, width)")]
-SlideMpp = Annotated[
-    float | None, typer.Option(help="micrometres per level-0 pixel, for tile positions in micrometres")
 ]
 Table = Annotated[
     str | None, typer.Option(help="which of several tables of features in one file: its name or its encoder's")
@@ -375,90 +372,7 @@ def calibrate(
     calibrate_command.calibrate(folder, features, cohort, slides, out, decision, sensitivity, confidence, method, ids)
 
 
-@app.command()
-def predict(
-    checkpoint: Annotated[
-        list[str],
-        typer.Argument(
-            help="checkpoint folders or released tools; several predict together; and cluster=slurm cluster.shards=64",
-            autocompletion=released,
-        ),
-    ],
-    features: Annotated[Path, typer.Option(help="folder of feature files")],
-    out: Annotated[Path, typer.Option(help="the CSV file to write")],
-    cohort: Annotated[
-        Path | None, typer.Option(help="table with columns patient and slide: slides of a patient are scored together")
-    ] = None,
-    slides: Slides = None,
-    tiles: Annotated[Path | None, typer.Option(help="folder for one table per slide: x, y, attention")] = None,
-    layout: Layout = None,
-    batch_axis: BatchAxis = False,
-    slide_mpp: SlideMpp = None,
-    feature_table: Annotated[
-        str | None, typer.Option("--table", help="which of several tables of features in one file is read")
-    ] = None,
-    column: Column = None,
-    on_bad: OnBad = "error",
-    max_tiles: Annotated[
-        int | None, typer.Option(min=0, help="most tiles of a bag, taken at equal steps; 0: all, whatever they need")
-    ] = None,
-    allow: Annotated[
-        list[str] | None, typer.Option(help="a class outside this package that the checkpoint may import")
-    ] = None,
-    key: zoo_commands.Key = None,
-) -> None:
-    """Predict slides without labels; the table says which tool, version and threshold made each call."""
-    from mil import files
-    from mil.cards import SIMULATED
-    from mil.cluster.cluster_options import divided, options_in
-    from mil.cluster.sharded_prediction import PredictRequest, submit_prediction
-    from mil.fitted.withholding import withheld_summary
-    from mil.inference.provenance import ORIGIN_FILE
-    from mil.output_places import check_output_file, check_output_folder
-    from mil.tables import csv_text, says_simulated
-
-    about_cluster, names = divided(checkpoint)
-    cluster = options_in(about_cluster)
-    if not names:
-        raise typer.BadParameter("no checkpoint, expected a checkpoint folder or a released tool")
-    read = [features, cohort, slides, *map(Path, names)]
-    check_output_file(out, read)
-    if tiles is not None:
-        check_output_folder(tiles, read, ORIGIN_FILE, "--tiles")
-    if tiles is not None and tiles.resolve() == out.resolve():
-        raise typer.BadParameter(f"--tiles and --out are both {out}, expected a folder and a file")
-    if len(names) != 1 and tiles is not None:
-        raise typer.BadParameter("--tiles is one checkpoint's attention, expected one checkpoint")
-    request = PredictRequest(
-        checkpoints=tuple(names),
-        features=features,
-        cohort=cohort,
-        slides=slides,
-        tiles=tiles,
-        layout=layout,
-        batch_axis=batch_axis,
-        slide_mpp=slide_mpp,
-        feature_table=feature_table,
-        columns=names_of(column),
-        on_bad=on_bad,
-        max_tiles=max_tiles,
-        allow=tuple(allow or ()),
-        key=key,
-    )
-    if cluster is not None:
-        if submit_prediction(request, out, cluster):
-            typer.echo(SIMULATED, err=True)
-        typer.echo(str(out))
-        return
-    table = request.table()
-    if says_simulated(table):
-        typer.echo(SIMULATED, err=True)
-    if withheld := withheld_summary(table):
-        typer.echo(withheld, err=True)
-    files.write(out, csv_text(table))
-    typer.echo(str(out))
-
-
+app.command()(predict)
 app.command()(explain)
 
 
