@@ -1,7 +1,8 @@
 """A multiple-instance-learning model zoo with a training command line for computational pathology.
 
 Study, Run, Predictor: patients with features and targets; a finished run; a loaded tool.
-fit, evaluate, predict, load, create_model, explain: functions; see `mil.api` and `mil.explain.explain_bags`.
+fit, evaluate, predict, predict_tools, load, create_model, explain: functions, see `mil.api` and
+`mil.explain.explain_bags`.
 endpoints, splits: what can be predicted, and how patients are divided.
 
 All of these are imported when they are first used: `import mil` loads no torch.
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mil.api import fit as fit
     from mil.api import load as load
     from mil.api import predict as predict
+    from mil.api import predict_tools as predict_tools
     from mil.explain.explain_bags import explain as explain
 
 __version__ = "0.2.0"
@@ -35,6 +37,7 @@ __all__ = [
     "fit",
     "load",
     "predict",
+    "predict_tools",
     "splits",
 ]
 

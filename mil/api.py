@@ -25,8 +25,10 @@ from mil.features.formats import Reading
 from mil.inference.bad_slides import OnBad
 from mil.inference.cohort_shards import Shard
 from mil.inference.ensemble import ensemble
+from mil.inference.many_tools import ToolPredictions as ToolPredictions
+from mil.inference.many_tools import predict_tools as predict_checkpoints
+from mil.inference.predict import PredictionInputs, reading_of
 from mil.inference.predict import predict as predict_one
-from mil.inference.predict import reading_of
 from mil.inference.provenance import with_origin
 from mil.report.prediction_columns import PredictionColumns
 from mil.report.prediction_files import read
@@ -47,6 +49,7 @@ from mil.study.pipeline import read_study
 from mil.study.run_config import RunConfig
 from mil.zoo.predictor import Predictor as Predictor
 from mil.zoo.predictor import load as load
+from mil.zoo.predictor import load_all
 from mil.zoo.release import release as release_run
 
 FilePath = str | Path
@@ -339,6 +342,61 @@ def predict(
         shard=shard,
     )
     return with_origin(together, checkpoints)
+
+
+def predict_tools(
+    tools: Literal["all"] | Sequence[Tool],
+    features: FilePath,
+    cohort: FilePath | None = None,
+    *,
+    slides: FilePath | None = None,
+    layout: str | None = None,
+    batch_axis: bool = False,
+    slide_mpp: float | None = None,
+    feature_table: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    on_bad: OnBad = "error",
+    max_tiles: int | None = None,
+    allow: Collection[str] = (),
+    key: FilePath | None = None,
+) -> ToolPredictions:
+    """Predict with several tools in one pass: every slide is read once, and each table is that of the tool alone.
+
+    Args:
+        tools: Released tools by name, checkpoint folders, or what `load` returned; several checkpoints of one tool
+            predict together. `"all"` takes every tool that is here, and leaves out those that cannot predict these
+            features, or are not signed as required: `left_out` says why. A named tool that cannot is an error.
+        features: Arguments that are not described here are those of `predict`.
+        cohort: Table with columns patient and slide.
+        slides: Table of slides.
+        layout: Layout of the feature files; by default as in each tool's training.
+        batch_axis: Accept features of shape `(1, tiles, width)`.
+        slide_mpp: Micrometres per level-0 pixel.
+        feature_table: Which of several tables of features in one file is read.
+        columns: What the tables call `patient`, `slide` and `mpp`.
+        on_bad: Whether slides that cannot be read are an error, or are skipped.
+        max_tiles: Largest number of tiles of a bag.
+        allow: Classes outside this package that the checkpoints may import.
+        key: Public key (PEM) of the required signer of every tool.
+
+    Returns:
+        The table of each tool, as `predict` returns it, and why tools are left out.
+
+    Raises:
+        MilError: Features or cohort cannot be read, a named tool does not fit them, or none does.
+    """
+    if tools == "all":
+        loaded, left_out = load_all(allow, key)
+        checkpoints = [tool.checkpoint for tool in loaded.values()]
+    else:
+        checkpoints, left_out = [_checkpoint(each, allow, key) for each in tools], {}
+    ids = None if columns is None else Columns(**columns)
+    inputs = PredictionInputs(Path(features), _path(cohort), _path(slides), on_bad, max_tiles, ids)
+    reading = Reading(layout, batch_axis, slide_mpp, feature_table)
+    predictions = predict_checkpoints(
+        checkpoints, inputs, lambda checkpoint: reading_of(checkpoint, reading), only_fitting=tools == "all"
+    )
+    return replace(predictions, left_out={**left_out, **predictions.left_out})
 
 
 def evaluate(

@@ -1,13 +1,16 @@
 """What a check reports: a problem, how many items it concerns, and the first of them; and a value with its findings."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from mil.errors import MilError
 
 _log = logging.getLogger(__name__)
+_written: ContextVar[set[str] | None] = ContextVar("_written", default=None)
 
 Severity = Literal["error", "warning"]
 MOST_NAMED = 10
@@ -137,10 +140,23 @@ def raise_first_error(findings: Iterable[Finding], hint: str = "") -> None:
 
 
 def log_warnings(findings: Iterable[Finding]) -> None:
-    """Write the warnings to the log of the package."""
+    """Write the warnings to the log of the package; within `warnings_once` those that were not written before."""
+    written = _written.get()
     for finding in findings:
-        if finding.severity == "warning":
+        if finding.severity == "warning" and (written is None or finding.line not in written):
             _log.warning("%s", finding.line)
+            if written is not None:
+                written.add(finding.line)
+
+
+@contextmanager
+def warnings_once() -> Iterator[None]:
+    """Write each warning once within: several tools that read the same files have the same ones."""
+    token = _written.set(set())
+    try:
+        yield
+    finally:
+        _written.reset(token)
 
 
 def severity_where(option: str) -> Severity:

@@ -96,7 +96,7 @@ def _measured(name: str, options: argparse.Namespace) -> list[str]:
     from mil.features.batches import BagDataset
     from mil.features.encoders import Encoder
     from mil.features.store import FeatureStore
-    from mil.inference.predict import logits
+    from mil.inference.forward import logits
     from mil.study import build
     from mil.study.compose import compose
 

@@ -54,6 +54,7 @@ UNITS = {
     "cpus": "cores a job",
     "cell_minimum": "patients",
     "dim": "channels",
+    "cache_gib": "GiB",
     "dropout": "share of units",
     "floor": "share of the learning rate",
     "folds": "folds",

@@ -55,7 +55,7 @@ def _extras() -> Iterator[str]:
 def _torch() -> Iterator[str]:
     import torch
 
-    from mil.inference.predict import device
+    from mil.inference.forward import device
     from mil.training.fit import precision
 
     cuda = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"

@@ -61,6 +61,7 @@ EXAMPLES = {
     ),
     "predict": (
         "mil predict msi-crc --features features/ --out scores.csv",
+        "mil predict all --features features/ --cohort cohort.csv --out scores/",
         "mil predict runs/a/fold_0/checkpoint runs/a/fold_1/checkpoint --features features/ --out scores.csv",
         "mil predict msi-crc --features features/ --out scores.csv cluster=slurm cluster.shards=64",
     ),

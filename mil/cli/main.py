@@ -18,7 +18,8 @@ from mil.cli.error_lines import TRACEBACK, one_line, unexpected
 from mil.cli.evaluate_command import OnBad, Slides, evaluate
 from mil.cli.examples import FIRST_DAY, epilog
 from mil.cli.explain_command import explain
-from mil.cli.predict_command import BatchAxis, Layout, SlideMpp, predict
+from mil.cli.feature_options import BatchAxis, Layout, SlideMpp
+from mil.cli.predict_command import predict
 from mil.cli.runs_command import runs
 from mil.errors import MilError
 from mil.interruption import UNEXPECTED, Interrupted

@@ -25,7 +25,8 @@ from mil.features.places import SlidePlaces
 from mil.features.store import FeatureStore
 from mil.inference.bad_slides import OnBad, naming_the_option, without_bad_slides
 from mil.inference.ensemble import same_tool
-from mil.inference.predict import cohort_of, expected_geometry, read_large
+from mil.inference.forward import read_large
+from mil.inference.predict import cohort_of, expected_geometry
 from mil.models.mil_model import MILModel
 from mil.progress import counted
 

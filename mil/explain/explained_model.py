@@ -10,7 +10,7 @@ from torch import Tensor
 from mil.bags import Bags
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.explained import Explained
-from mil.inference.predict import device
+from mil.inference.forward import device
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel, Output, TileTerms
 from mil.tile_rows import blocks

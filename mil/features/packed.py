@@ -69,8 +69,9 @@ class Packed:
         FeatureError: At first use: the file is not a packed one, is of a newer version, or is inconsistent.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path, remedy: str = "pack the cohort anew") -> None:
+        """Open at first use; `remedy` says in messages what to do about tiles that have changed."""
+        self.path, self.remedy = Path(path), remedy
         self._compared: set[str] = set()  # slides whose digest was right since the file was last changed
         self._changed: int | None = None
 
@@ -140,7 +141,7 @@ class Packed:
         if sha256 != self.sha256(slide):
             raise FeatureError(
                 f"{self.path}: the tiles of slide {slide!r} differ from their digest: they have changed since they "
-                "were packed, or the disk is damaged; pack the cohort anew"
+                f"were packed, or the disk is damaged; {self.remedy}"
             )
         self._compared.add(slide)
 

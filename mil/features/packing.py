@@ -85,6 +85,7 @@ def pack(
     slides: Sequence[str] | None = None,
     dtype: str | None = None,
     progress: Progress | None = None,
+    begin_anew: bool = False,
 ) -> Packing:
     """Write slides of a store into `out`, which appears only when it is complete and verified.
 
@@ -94,6 +95,8 @@ def pack(
         slides: Ids of the slides; None for all.
         dtype: float16, float32 or bfloat16; None keeps what is stored, the widest where slides differ.
         progress: Called after each slide of each step.
+        begin_anew: Whether the work of an interrupted process on other files, or with other options, is removed and not
+            an error.
 
     Raises:
         FeatureError: `out` exists or lies among the slides, slides are unreadable or differ in width, a source has
@@ -112,7 +115,7 @@ def pack(
     with files.locked(partial) as mine:
         if not mine:
             raise FeatureError(f"{partial} is in use: another process packs into {out}")
-        job = _Job(store, plan, partial, report)
+        job = _Job(store, plan, partial, report, begin_anew)
         resumed = len(job.done)
         rounding = job.write()
         job.verify()
@@ -126,14 +129,21 @@ def pack(
 class _Job:
     """A packing, new or resumed."""
 
-    def __init__(self, store: FeatureStore, plan: _Plan, folder: Path, progress: Progress) -> None:
+    def __init__(
+        self, store: FeatureStore, plan: _Plan, folder: Path, progress: Progress, begin_anew: bool = False
+    ) -> None:
         self.store, self.plan, self.progress = store, plan, progress
         self.file, self.journal = folder / "cohort.h5", folder / "journal.jsonl"
         self.done: dict[str, tuple[str, float]] = {}  # digest and rounding of the slides that have reached the disk
+        if begin_anew and self.journal.exists() and self._is_of_another_plan():
+            self.journal.unlink()
         if self.journal.exists():
             self._resume(folder)
         else:
             self._begin()
+
+    def _is_of_another_plan(self) -> bool:
+        return self.journal.read_text(encoding="utf-8").partition("\n")[0] != self.plan.to_json()
 
     def _resume(self, folder: Path) -> None:
         begun, *lines = self.journal.read_text(encoding="utf-8").split("\n")

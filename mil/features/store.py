@@ -1,5 +1,6 @@
 """The features of slides, in the files of any supported producer."""
 
+import copy
 import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from torch import Tensor
 from mil.errors import EncoderError, FeatureError
 from mil.features import formats
 from mil.features.encoders import Encoder, folded
+from mil.features.feature_copy import FeatureCopy
 from mil.features.fingerprints import Fingerprint, State, fingerprint, state_of
 from mil.features.formats import DETECTED, TILE, Header, Reading, Slide
 from mil.features.geometry import Expected, Geometry, common_geometry
@@ -88,6 +90,43 @@ class FeatureStore:
         self._fingerprints: dict[str, Fingerprint] = {}  # those that were first asked for
         self._kept: dict[str, Slide] | None = None
         self._compared: set[str] = set()  # a file that changes later shows it in size or time
+        self._copy: FeatureCopy | None = None
+
+    def use_copy(self, feature_copy: FeatureCopy) -> None:
+        """Read the slides of a copy from there, and everything else as before."""
+        self._copy = feature_copy
+        for slide in feature_copy.fingerprints:
+            for of_its_file in (self._headers, self._layouts, self._states, self._kept or {}):
+                of_its_file.pop(slide, None)
+
+    def is_copied(self, slide: str) -> bool:
+        """Return whether a slide is read from a copy."""
+        return self._copy is not None and self._copy.has(slide, self.slide_mpps)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the slides' own files are one file that `mil convert` wrote."""
+        return self._packed is not None
+
+    @property
+    def rounding(self) -> tuple[str, float] | None:
+        """Type of the copy, and the largest change of a value by it; None where no value was changed."""
+        if self._copy is None or not self._copy.rounding:
+            return None
+        return self._copy.dtype, self._copy.rounding
+
+    def _packed_with(self, slide: str) -> Packed | None:
+        """Return the packed file that a slide is read from; None for a file of its own."""
+        if self._copy is not None and self._copy.has(slide, self.slide_mpps):
+            return self._copy.packed
+        return self._packed
+
+    def expecting(self, encoder: Encoder, expected: Expected) -> "FeatureStore":
+        """Return a store of the same files, whose headers are read once for both, that expects another encoder."""
+        store = copy.copy(self)
+        store.encoder, store.expected = encoder, expected
+        store.verified, store.geometry = False, Geometry()
+        return store
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_kept": None}
@@ -143,9 +182,9 @@ class FeatureStore:
         paths = {slide: self.path(slide) for slide in slides}
         unread = {slide: path for slide, path in paths.items() if slide not in self._headers}
         errors: dict[str, FeatureError] = {}
-        if self._packed is not None:
-            self._headers |= {slide: self._packed.header(slide) for slide in unread}
-            unread = {}
+        packed = {slide: file for slide in unread if (file := self._packed_with(slide)) is not None}
+        self._headers |= {slide: file.header(slide) for slide, file in packed.items()}
+        unread = {slide: path for slide, path in unread.items() if slide not in packed}
         self._states |= {slide: state for slide, path in unread.items() if (state := _state(path)) is not None}
         shown = progress or partial(advance, "reading headers")
         examination = survey(unread, self.reading, workers, shown, self.header_seconds, self.slide_mpps)
@@ -250,7 +289,7 @@ class FeatureStore:
                 _check_finite(path, piece)
             return pieces
 
-        return Pieces(read, header, PAGE_BYTES if self._packed is not None else GAP_BYTES)
+        return Pieces(read, header, PAGE_BYTES if self._packed_with(slide) is not None else GAP_BYTES)
 
     def features(self, slide: str) -> Tensor:
         """Return the features of a slide, those of a large one as a tensor that is read in pieces.
@@ -275,19 +314,19 @@ class FeatureStore:
         Raises:
             FeatureError: It differs.
         """
-        if self._packed is None and slide not in self._compared:
+        packed = self._packed_with(slide)
+        if packed is None and slide not in self._compared:
             path = self.path(slide)
             retried(lambda: formats.compare(path), path, FeatureError)
             self._compared.add(slide)
         if is_drawn:
             return
-        if self._packed is not None:
-            packed = self._packed
-            retried(lambda: packed.compare(slide), self.folder, FeatureError)
+        if packed is not None:
+            retried(lambda: packed.compare(slide), packed.path, FeatureError)
 
     def _runs(self, slide: str, path: Path, header: Header, runs: Sequence[slice]) -> list[Tensor]:
-        if self._packed is not None:
-            return self._packed.read_rows(slide, runs)
+        if (packed := self._packed_with(slide)) is not None:
+            return packed.read_rows(slide, runs)
         reading = reading_of(self.reading, self.slide_mpps, slide)
         return formats.read_rows(path, self._layouts[slide], header, reading, runs)
 
@@ -300,16 +339,16 @@ class FeatureStore:
         path, header = self.path(slide), self.header(slide)
         if self._kept is not None and slide in self._kept:
             return self._kept[slide].coords
-        if self._packed is not None:
-            return self._packed.coords(slide)
+        if (packed := self._packed_with(slide)) is not None:
+            return packed.coords(slide)
         reading = reading_of(self.reading, self.slide_mpps, slide)
         coords = retried(lambda: formats.read_coords(path, self._layouts[slide], header, reading), path, FeatureError)
         self._check_same(slide, path)
         return coords
 
     def _content(self, slide: str, path: Path, header: Header) -> Slide:
-        if self._packed is not None:
-            return self._packed.read(slide)
+        if (packed := self._packed_with(slide)) is not None:
+            return packed.read(slide)
         return formats.read(path, self._layouts[slide], header, reading_of(self.reading, self.slide_mpps, slide))
 
     def one_of_each_layout(self, slides: Iterable[str]) -> list[str]:
@@ -347,6 +386,8 @@ class FeatureStore:
     def fingerprints(self, slides: Iterable[str], workers: int = 8) -> dict[str, Fingerprint]:
         """Return what shows later whether the slides are the same; of packed files by their stored digests.
 
+        Of slides that are read from a copy it is what their own files were like when they were compared with it.
+
         Args:
             slides: Ids of the slides.
             workers: Threads that read samples.
@@ -354,6 +395,13 @@ class FeatureStore:
         Raises:
             FeatureError: A file is missing or cannot be read.
         """
+        ids = list(slides)
+        copied = {} if self._copy is None else self._copy.fingerprints
+        read = self.own_fingerprints([slide for slide in ids if slide not in copied], workers)
+        return {slide: copied[slide] if slide in copied else read[slide] for slide in ids}
+
+    def own_fingerprints(self, slides: Iterable[str], workers: int = 8) -> dict[str, Fingerprint]:
+        """Return the fingerprints of the slides' own files, which are read for it; as `fingerprints`."""
         paths = {slide: self.path(slide) for slide in slides}
         if self._packed is not None:
             packed, modified = self._packed, state_of(self.folder).modified

@@ -24,7 +24,7 @@ from mil.federation.site_run import describe_site, external_report, safe_metrics
 from mil.federation.state_sums import state_sums
 from mil.federation.targets import TimeCells, covariate_sums, parts_of, risk_sets_of, rounded_times, target_sums
 from mil.fitted.state import FittedState
-from mil.inference.predict import device
+from mil.inference.forward import device
 from mil.manifest import Manifest
 from mil.report.schema import Report
 from mil.splits.folds import Split

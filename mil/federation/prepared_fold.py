@@ -11,7 +11,7 @@ from torch import Tensor
 from mil.bags import Bags
 from mil.federation.bag_gradients import SharedGradient, load_vector
 from mil.federation.shared_loss import SharedLoss
-from mil.inference.predict import logits, mean, per_patient
+from mil.inference.forward import logits, mean, per_patient
 from mil.models.mil_model import MILModel, Output
 from mil.study.study import Study
 from mil.training.fold import Fold, predictions

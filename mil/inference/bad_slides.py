@@ -1,6 +1,6 @@
 """Slides that cannot be predicted: an error, or left out, counted and named, as the user chooses (`--on-bad`)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -13,6 +13,8 @@ from mil.findings import Finding, log_warnings, raise_first_error
 
 OnBad = Literal["error", "skip"]
 """What slides that are missing, unreadable, empty or not finite are: an error, or left out."""
+Unusable = Callable[[FeatureStore, Sequence[str]], dict[str, str]]
+"""Returns, of slides that cannot be used, why."""
 SKIPPED = "skipped"
 """Column of a table of predictions that names the slides of a row that were left out, and why."""
 _HINT = "--on-bad skip (on_bad='skip') leaves such slides out and says which"
@@ -36,7 +38,11 @@ def naming_the_option(on_bad: OnBad) -> Iterator[None]:
 
 
 def without_bad_slides(
-    cohort: Cohort, store: FeatureStore, on_bad: OnBad = "error", may_be_empty: bool = False
+    cohort: Cohort,
+    store: FeatureStore,
+    on_bad: OnBad = "error",
+    unusable: Unusable = FeatureStore.unusable,
+    may_be_empty: bool = False,
 ) -> tuple[Cohort, dict[str, str]]:
     """Return the cohort of the slides that can be read, and why each of the others cannot; a warning counts them.
 
@@ -46,6 +52,7 @@ def without_bad_slides(
         cohort: Slides and their patients.
         store: The feature files.
         on_bad: `error` only checks that every slide has a file; what else is wrong is an error where it is read.
+        unusable: Returns why slides of the store cannot be used.
         may_be_empty: Whether no slide may be left, as in a small part of a cohort.
 
     Raises:
@@ -58,7 +65,7 @@ def without_bad_slides(
         return cohort, {}
     slides = sorted(set(cohort.table["slide"]))
     reasons = {slide: "no feature file" for slide in slides if slide not in store}
-    reasons |= store.unusable([slide for slide in slides if slide in store])
+    reasons |= unusable(store, [slide for slide in slides if slide in store])
     if not reasons:
         return cohort, {}
     if len(reasons) == len(slides) and not may_be_empty:

@@ -10,7 +10,7 @@ from torch import Tensor
 from mil.checkpoint import Checkpoint
 from mil.errors import CheckpointError, EncoderError
 from mil.features.batches import BagDataset
-from mil.inference.predict import mean, outputs, per_patient
+from mil.inference.forward import mean, outputs, per_patient
 from mil.models.mil_model import Output
 from mil.study.study import Study
 

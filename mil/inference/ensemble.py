@@ -36,10 +36,11 @@ from mil.endpoints.cox import BaselineHazard
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import CheckpointError
 from mil.features.formats import Reading
+from mil.findings import warnings_once
 from mil.fitted.withholding import WITHHELD, withhold
 from mil.inference.bad_slides import SKIPPED, OnBad
 from mil.inference.cohort_shards import Shard
-from mil.inference.predict import predict
+from mil.inference.predict import PredictionInputs, predict_each
 from mil.stats.weights import ratio
 
 logger = logging.getLogger(__name__)
@@ -62,15 +63,28 @@ def ensemble(
 ) -> pd.DataFrame:
     """Return the mean scores of the members with their spreads; arguments and errors are those of `predict`.
 
-    Features are read once per member, since each prepares covariates in its own way.
+    Every slide is read once, for all members.
 
     Raises:
         CheckpointError: as in `same_tool`.
     """
     same_tool(checkpoints)
-    options = (cohort, slides, None, workers, reading, on_bad, max_tiles, ids, shard)
-    tables = [predict(member, features, *options) for member in checkpoints]
-    mean = combined([member.endpoint for member in checkpoints], tables)
+    inputs = PredictionInputs(features, cohort, slides, on_bad, max_tiles, ids, workers, shard)
+    with warnings_once():
+        tables = predict_each(checkpoints, [reading or member.reading for member in checkpoints], inputs)
+    return together(checkpoints, [table for table in tables if table is not None])
+
+
+def together(members: Sequence[Checkpoint], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the table of one tool: that of a single member, or the combined one of several.
+
+    Args:
+        members: Checkpoints of one tool.
+        tables: The predictions of each.
+    """
+    if len(members) == 1:
+        return tables[0]
+    mean = combined([member.endpoint for member in members], tables)
     return mean.assign(**{SKIPPED: tables[0][SKIPPED]}) if SKIPPED in tables[0] else mean
 
 

@@ -1,12 +1,7 @@
-"""Predict patients with a model: bag by bag, with all tiles, in single precision.
+"""Predict patients with one checkpoint, or with many in one pass over the features; see `mil.inference.forward`."""
 
-A bag is read alone and in full precision, so that its score depends neither on its neighbours in a batch nor on what
-trained the model: the run's own predictions and those of a fresh process on the same machine are the same numbers.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +17,8 @@ from mil.cohort.clinical_table import Cohort
 from mil.cohort.columns import Columns
 from mil.cohort.gdc_names import named_as_files
 from mil.cohort.slide_resolutions import slide_mpps
-from mil.endpoints.endpoint import Endpoint
-from mil.errors import CheckpointError, ConfigError
-from mil.features.batches import BagDataset, Batch, Draw, loader, reading
+from mil.errors import CheckpointError, ConfigError, MilError, ResourceError
+from mil.features.batches import BagDataset
 from mil.features.formats import Reading
 from mil.features.geometry import Expected
 from mil.features.store import FeatureStore
@@ -32,104 +26,38 @@ from mil.findings import log_warnings
 from mil.fitted.withholding import RowBags
 from mil.inference.bad_slides import OnBad, naming_the_option, with_skipped, without_bad_slides, without_scores
 from mil.inference.cohort_shards import Shard
+from mil.inference.forward import Watch, decoded, mean, outputs_of_each, per_patient
 from mil.inference.provenance import ORIGIN_FILE, origin
-from mil.inference.room import check_room
-from mil.memory import enough_for
-from mil.models.mil_model import MILModel, Output
-from mil.progress import counted
+from mil.models.mil_model import Output
 from mil.slide_names import file_stem
-from mil.tables import csv_text, listed
-from mil.tile_rows import blocks
-
-Watch = Callable[[int, Bags, Output], object]
+from mil.tables import csv_text
 
 
-def device() -> torch.device:
-    """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+@dataclass(frozen=True)
+class PredictionInputs:
+    """What is predicted, and how it is read.
 
-
-def outputs(
-    model: MILModel, dataset: BagDataset, workers: int = 0, unlimited: bool = False
-) -> Iterator[tuple[int, Bags, Output]]:
-    """Each bag of the dataset with what the model says of it, in order.
-
-    Args:
-        model: The model.
-        dataset: The bags.
+    Attributes:
+        features: Folder of feature files.
+        cohort: Table of patients and slides; None predicts each slide.
+        slides: Table of slides, for a cohort table with one row for each patient.
+        on_bad: Whether slides that are missing, unreadable, empty or not finite are an error or left out; where some
+            are left out the column `skipped` names them, and patients without another slide have no score.
+        max_tiles: Largest number of tiles of a bag, taken at equal steps; None takes all of bags for which there are
+            memory and time, 0 tries to take all of every bag.
+        ids: What the tables call patients, slides and resolutions; None looks for common names.
         workers: Processes that read ahead.
-        unlimited: Try bags for which there are not enough memory and time.
-
-    Raises:
-        ResourceError: There is not enough memory or time for a bag; or memory ran out, with the bag that needed it; or
-            a reading process was killed.
+        shard: The part of the patients to predict; None predicts all.
     """
-    place = device()
-    model = model.to(place).eval()
-    large = [dataset.is_large(bag) for bag in range(len(dataset))]
-    small = [[Draw(bag)] for bag in range(len(dataset)) if not large[bag]]
-    with torch.inference_mode():
-        batches = iter(loader(dataset, small, workers))
-        for bag, in_pieces in counted(enumerate(large), "predicting", len(dataset)):
-            with reading(), enough_for(partial(_described, dataset, bag)):
-                batch = read_large(model, dataset, bag, unlimited) if in_pieces else next(batches)
-                bags = batch.bags.to(place)
-                bags = bags.cast_in_blocks(torch.float32) if model.reads_in_blocks() else bags.cast(torch.float32)
-                output = model(bags)
-            yield bag, bags, output
-            del batch, bags, output
 
-
-def read_large(model: MILModel, dataset: BagDataset, bag: int, unlimited: bool = False) -> Batch:
-    """Return a large bag: in pieces where the model reads it so, whole where there is room for it.
-
-    Raises:
-        ResourceError: There is not enough memory or time; `unlimited` tries it.
-    """
-    if model.reads_in_pieces():
-        return dataset.read_in_pieces(bag)
-    if not unlimited:
-        width = dataset.store.header(dataset.slides[bag][0]).width
-        covariates = 0 if dataset.covariates is None else dataset.covariates.shape[1]
-        check_room(model, dataset.sizes[bag], width, covariates, _described(dataset, bag))
-    return dataset[[Draw(bag)]]
-
-
-def _described(dataset: BagDataset, index: int) -> str:
-    """Return the slides of a bag with their size, for a message."""
-    headers = [dataset.store.header(slide) for slide in dataset.slides[index]]
-    tiles = sum(header.tiles for header in headers)
-    return f"slides {listed(list(dataset.slides[index]))} ({tiles} tiles, {headers[0].width} wide)"
-
-
-def logits(
-    model: MILModel, dataset: BagDataset, workers: int = 0, watch: Watch | None = None, unlimited: bool = False
-) -> Tensor:
-    """`(b, c)` on the CPU; `watch` sees each bag with its output as it passes."""
-    rows: list[Tensor] = []
-    for index, bags, output in outputs(model, dataset, workers, unlimited):
-        rows.append(output.logits.cpu())
-        if watch:
-            watch(index, bags, output)
-        del bags, output  # before the next bag is read
-    return torch.cat(rows)
-
-
-def per_patient(values: Tensor, patient: "pd.Series[str]", patients: pd.Index) -> Tensor:
-    """Means over each patient's bags, `(b, c)` to `(p, c)`: the unit of every number is the patient."""
-    row = torch.from_numpy(patients.get_indexer(pd.Index(patient)))
-    amount = torch.bincount(row, minlength=len(patients)).unsqueeze(1)
-    return values.new_zeros((len(patients), values.shape[1])).index_add(0, row, values) / amount
-
-
-def decoded(endpoint: Endpoint, logits: Tensor) -> dict[str, NDArray[np.float64]]:
-    """Return the columns of predictions for logits `(p, c)`, each `(p,)`.
-
-    They are computed patient by patient: vector units round differently from the scalar code for the remainder, so the
-    last bit would depend on the number of patients.
-    """
-    rows = [endpoint.decode(row) for row in torch.split(logits, 1)]
-    return {name: torch.cat([row[name] for row in rows]).numpy() for name in rows[0]}
+    features: Path
+    cohort: Path | None = None
+    slides: Path | None = None
+    on_bad: OnBad = "error"
+    max_tiles: int | None = None
+    ids: Columns | None = None
+    workers: int = 0
+    shard: Shard | None = None
 
 
 def predict(
@@ -151,19 +79,17 @@ def predict(
 
     Args:
         checkpoint: The model.
-        features: Folder of feature files.
+        features: As in `PredictionInputs`, like all arguments that are not described here.
         cohort: Table of patients and slides.
-        slides: Table of slides, for a cohort table with one row for each patient.
+        slides: Table of slides.
         tiles: Folder for one table for each slide: level-0 coordinates of the tiles, and their attention as a share of
             the bag; `origin.json` there says which tool they come from.
         workers: Processes that read ahead.
         reading: How files that leave it open are read; None reads them as in training.
-        on_bad: Whether slides that are missing, unreadable, empty or not finite are an error or left out; where some
-            are left out the column `skipped` names them, and patients without another slide have no score.
-        max_tiles: Largest number of tiles of a bag, taken at equal steps; None takes all of bags for which there are
-            memory and time, 0 tries to take all of every bag.
-        ids: What the tables call patients, slides and resolutions; None looks for common names.
-        shard: The part of the patients to predict; None predicts all.
+        on_bad: What becomes of slides that cannot be read.
+        max_tiles: Largest number of tiles of a bag.
+        ids: What the tables call patients, slides and resolutions.
+        shard: The part of the patients to predict.
 
     Raises:
         CheckpointError: `tiles` for a model without attention, or no cohort for a model with covariates.
@@ -174,53 +100,169 @@ def predict(
     """
     if tiles is not None and max_tiles:
         raise ConfigError(f"max_tiles={max_tiles} with tables of all tiles: expected one of them")
-    store = FeatureStore(features, checkpoint.encoder, (), reading or checkpoint.reading, expected_geometry(checkpoint))
-    everyone = cohort_of(store, cohort, slides, checkpoint, ids)
-    if shard is not None:
-        everyone = shard.of(everyone)
-    name = "slide" if cohort is None else "patient"
-    table, reasons = without_bad_slides(everyone, store, on_bad, may_be_empty=shard is not None)
-    if table.table.empty:
-        return without_scores(everyone, name, reasons)
-    with naming_the_option(on_bad):
-        store.resolve(list(table.table["slide"])).require()
-    bags = table.bags(checkpoint.manifest.data.bag)
-    covariates = checkpoint.covariates
-    encoded = None if covariates is None else covariates.encode(table.patients.loc[bags["patient"]])
-    slides_of = list(bags["slides"])
-    dataset = BagDataset(store, slides_of, torch.zeros(len(bags)), covariates=encoded, at_most=max_tiles or None)
-    means: list[Tensor] = []
-    watches = [] if tiles is None else [_tile_writer(dataset, tiles, checkpoint)]
-    if checkpoint.manifest.fitted.novelty is not None:
-        watches.append(lambda index, bags, output: means.append(mean(bags)))
-    with naming_the_option(on_bad):
-        seen = partial(_watched, watches)
-        by_bag = logits(checkpoint.model, dataset, workers, seen, unlimited=max_tiles == 0)
-    patients = table.patients.index
-    out = pd.DataFrame({name: patients})
-    out["tiles"] = _tiles(dataset, bags["patient"], patients)
-    out = out.assign(**decoded(checkpoint.endpoint, per_patient(by_bag, bags["patient"], patients)))
-    predictions = checkpoint.manifest.fitted.apply(out, _row_bags(dataset, bags, patients, means))
-    return with_skipped(predictions, everyone, reasons)
+    inputs = PredictionInputs(features, cohort, slides, on_bad, max_tiles, ids, workers, shard)
+    job = _SharedFiles(inputs).job(checkpoint, reading or checkpoint.reading)
+    if tiles is not None:
+        job.watches.append(_tile_writer(job.dataset, tiles, checkpoint))
+    _pass([job], inputs, lambda job, error: False)
+    return job.table()
 
 
-def _watched(watches: Sequence[Watch], index: int, bags: Bags, output: Output) -> None:
-    for watch in watches:
-        watch(index, bags, output)
+def predict_each(
+    checkpoints: Sequence[Checkpoint],
+    readings: Sequence[Reading],
+    inputs: PredictionInputs,
+    leave_out: Callable[[Checkpoint, MilError], bool] = lambda checkpoint, error: False,
+) -> list[pd.DataFrame | None]:
+    """Return the table of predictions of each checkpoint, as `predict` does, from one pass over the features.
+
+    Checkpoints whose bags are the same slides, read in the same way, share a pass; without a cohort that is all that
+    read files alike.
+
+    Args:
+        checkpoints: The models.
+        readings: How each reads files that leave it open.
+        inputs: What is predicted.
+        leave_out: Called with a checkpoint that cannot predict these features, and why; where it returns true the
+            table of this checkpoint is None, else the error is raised.
+
+    Raises:
+        MilError: As in `predict`; of several checkpoints where `leave_out` returns false, or where reading fails.
+    """
+    files_of_all = _SharedFiles(inputs)
+    jobs: list[_Job | None] = []
+    for checkpoint, reading in zip(checkpoints, readings, strict=True):
+        try:
+            jobs.append(files_of_all.job(checkpoint, reading))
+        except MilError as error:
+            if not leave_out(checkpoint, error):
+                raise
+            jobs.append(None)
+    passes: dict[tuple[Reading, tuple[tuple[str, ...], ...]], list[_Job]] = {}
+    for job in jobs:
+        if job is not None:
+            passes.setdefault((job.reading, tuple(map(tuple, job.dataset.slides))), []).append(job)
+    for group in passes.values():
+        _pass(group, inputs, lambda job, error: leave_out(job.checkpoint, error))
+    return [None if job is None or job.is_left_out else job.table() for job in jobs]
+
+
+@dataclass(eq=False)
+class _Job:
+    """The part of one checkpoint in a pass."""
+
+    checkpoint: Checkpoint
+    reading: Reading
+    id_column: str
+    everyone: Cohort
+    cohort: Cohort
+    """without the slides that are left out"""
+    reasons: dict[str, str]
+    """why slides are left out"""
+    bags: pd.DataFrame
+    dataset: BagDataset
+    watches: list[Watch] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+    means: list[Tensor] = field(default_factory=list)
+    is_left_out: bool = False
+
+    @property
+    def needs_means(self) -> bool:
+        return self.checkpoint.manifest.fitted.novelty is not None
+
+    def table(self) -> pd.DataFrame:
+        if self.cohort.table.empty:
+            return without_scores(self.everyone, self.id_column, self.reasons)
+        patient, patients = self.bags["patient"], self.cohort.patients.index
+        out = pd.DataFrame({self.id_column: patients})
+        out["tiles"] = _tiles(self.dataset, patient, patients)
+        by_patient = per_patient(torch.cat(self.logits), patient, patients)
+        out = out.assign(**decoded(self.checkpoint.endpoint, by_patient))
+        row_bags = _row_bags(self.dataset, self.bags, patients, self.means)
+        predictions = self.checkpoint.manifest.fitted.apply(out, row_bags)
+        return with_skipped(predictions, self.everyone, self.reasons)
+
+
+class _SharedFiles:
+    """Tables and headers of feature files, read once for all checkpoints."""
+
+    def __init__(self, inputs: PredictionInputs) -> None:
+        self._inputs = inputs
+        self._stores: dict[Reading, FeatureStore] = {}
+        self._cohorts: dict[Reading, Cohort] = {}
+        self._unusable: dict[tuple[Reading, int, str, str], str] = {}
+
+    def job(self, checkpoint: Checkpoint, reading: Reading) -> _Job:
+        """Return what a checkpoint needs to predict, after checking that the features fit it."""
+        inputs = self._inputs
+        if reading not in self._stores:
+            self._stores[reading] = FeatureStore(inputs.features, None, (), reading)
+        files_read = self._stores[reading]
+        everyone = self._cohort(files_read, checkpoint)
+        store = files_read.expecting(checkpoint.encoder, expected_geometry(checkpoint))
+        is_part = inputs.shard is not None
+        cohort, reasons = without_bad_slides(everyone, store, inputs.on_bad, self._reasons, may_be_empty=is_part)
+        id_column = "slide" if inputs.cohort is None else "patient"
+        if cohort.table.empty:
+            nothing = pd.DataFrame(columns=["bag", "patient", "slides"])
+            empty = BagDataset(store, [], torch.zeros(0))
+            return _Job(checkpoint, reading, id_column, everyone, cohort, reasons, nothing, empty)
+        with naming_the_option(inputs.on_bad):
+            store.resolve(list(cohort.table["slide"])).require()
+        bags = cohort.bags(checkpoint.manifest.data.bag)
+        covariates = checkpoint.covariates
+        encoded = None if covariates is None else covariates.encode(cohort.patients.loc[bags["patient"]])
+        target, at_most = torch.zeros(len(bags)), inputs.max_tiles or None
+        dataset = BagDataset(store, list(bags["slides"]), target, covariates=encoded, at_most=at_most)
+        return _Job(checkpoint, reading, id_column, everyone, cohort, reasons, bags, dataset)
+
+    def _cohort(self, store: FeatureStore, checkpoint: Checkpoint) -> Cohort:
+        inputs, reading = self._inputs, store.reading
+        if checkpoint.covariates is None and reading in self._cohorts:
+            return self._cohorts[reading]
+        cohort = cohort_of(store, inputs.cohort, inputs.slides, checkpoint, inputs.ids)
+        if inputs.shard is not None:
+            cohort = inputs.shard.of(cohort)
+        if checkpoint.covariates is None:
+            self._cohorts[reading] = cohort
+        return cohort
+
+    def _reasons(self, store: FeatureStore, slides: Sequence[str]) -> dict[str, str]:
+        """Return why slides are unusable; they are read once for all checkpoints that expect the same kind of rows."""
+        assert store.encoder is not None
+        kind = (store.reading, store.encoder.dim, store.encoder.level)
+        unread = [slide for slide in slides if (*kind, slide) not in self._unusable]
+        reasons = store.unusable(unread) if unread else {}
+        self._unusable |= {(*kind, slide): reasons.get(slide, "") for slide in unread}
+        return {slide: reason for slide in slides if (reason := self._unusable[*kind, slide])}
+
+
+def _pass(jobs: Sequence[_Job], inputs: PredictionInputs, leave_out: Callable[[_Job, ResourceError], bool]) -> None:
+    """Read every bag once and give it to the model of every job."""
+
+    def left_out(number: int, error: ResourceError) -> bool:
+        jobs[number].is_left_out = leave_out(jobs[number], error)
+        return jobs[number].is_left_out
+
+    models, datasets = [job.checkpoint.model for job in jobs], [job.dataset for job in jobs]
+    latest: tuple[int, Tensor] | None = None  # the mean of a bag is the same for all
+    with naming_the_option(inputs.on_bad):
+        each = outputs_of_each(models, datasets, inputs.workers, inputs.max_tiles == 0, left_out)
+        for number, bag, bags, output in each:
+            job = jobs[number]
+            job.logits.append(output.logits.cpu())
+            if job.needs_means:
+                latest = latest if latest is not None and latest[0] == bag else (bag, mean(bags))
+                job.means.append(latest[1])
+            for watch in job.watches:
+                watch(bag, bags, output)
+            del bags, output  # before the next bag is read
 
 
 def _tiles(dataset: BagDataset, patient: "pd.Series[str]", patients: pd.Index) -> NDArray[np.int64]:
     """Return the number of tiles of each patient, over all of the patient's bags, `(p,)`."""
     row = patients.get_indexer(pd.Index(patient))
     return np.bincount(row, weights=dataset.sizes, minlength=len(patients)).astype(np.int64)
-
-
-def mean(bags: Bags) -> Tensor:
-    """Return the mean features of one bag, `(d,)`, in double precision on the CPU; summed in blocks of tiles."""
-    total = bags.features.new_zeros(bags.features.shape[1], dtype=torch.float64)
-    for rows in blocks(bags.features):
-        total += rows.float().sum(0)
-    return (total / len(bags.features)).cpu()
 
 
 def _row_bags(dataset: BagDataset, bags: pd.DataFrame, patients: pd.Index, means: list[Tensor]) -> RowBags:

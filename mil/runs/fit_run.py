@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from mil import files, interruption
 from mil.errors import ConfigError, MilError, TrainingError
+from mil.features.feature_cache import FeatureCache
 from mil.findings import log_warnings, raise_first_error
 from mil.interruption import Interrupted
 from mil.output_places import check_run_folder
@@ -38,12 +39,15 @@ from mil.study.copied_files import copied_files
 from mil.study.pipeline import prepare_study, split_study
 from mil.study.rehearsal import rehearse
 from mil.study.run_config import RunConfig
+from mil.study.source import cache_options
 from mil.study.study import Study
 from mil.tables import SIMULATED_COLUMN, csv_text
 from mil.training import saved_state
 from mil.training.train import fold_folder, is_trained, train, train_fold
 
 logger = logging.getLogger("mil")
+_FREE = frozenset({"parallel", "data.cache", "data.cache_gib"})
+"""Options on which no number depends: a run may go on with others."""
 
 
 class FittedRun(NamedTuple):
@@ -100,6 +104,7 @@ def fit_run(
         study, split = _prepare_begun(config, study, folder) if begun else _prepare(config, study, None)
         with _claimed(folder, begun, always_new) as place, _resumable(place), log_file(place):
             files.clean(place)
+            _copy_features(config, study, place)
             if begun:
                 _check_inputs(config, study, place, accept_changes)
             else:
@@ -115,6 +120,9 @@ def begin_run(config: RunConfig, folder: Path, *, accept_changes: bool = False, 
     Arguments and errors are those of `fit_run`.
     """
     _quieten_lightning()
+    if config.data.cache_dtype is not None:  # what is rounded is recorded where a run begins, and jobs copy later
+        dtype = config.data.cache_dtype
+        raise ConfigError(f"data.cache_dtype={dtype}: the jobs of a cluster read what is stored, expected null")
     begun = (folder / CONFIG).exists() and not always_new
     if begun:
         _check_same_options(config, folder)
@@ -150,6 +158,7 @@ def fit_fold(config: RunConfig, folder: Path, number: int) -> None:
     with interruption.listening(), _resumable(folder):
         study, split = _prepare_begun(config, None, folder)
         _check_inputs(config, study, folder, accept=False)
+        _copy_features(config, study, folder)
         train_fold(config, study, split, number, folder)
 
 
@@ -175,6 +184,13 @@ def _quieten_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):  # importing Lightning sets their levels
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", "The `srun` command is available on your system but is not used")
+
+
+def _copy_features(config: RunConfig, study: Study, folder: Path) -> None:
+    """Copy the features to `data.cache`, unless the run is finished and reads none."""
+    options = cache_options(config)
+    if options is not None and not (folder / "predictions.csv").is_file():
+        FeatureCache(options, study.store).fill(study.cohort.table["slide"])
 
 
 def _new_folder(folder: Path) -> Path:
@@ -297,10 +313,10 @@ def write_inputs(config: RunConfig, study: Study, split: Split, folder: Path) ->
 
 
 def _check_same_options(config: RunConfig, folder: Path) -> None:
-    """Check that the run in a folder has the same options; others, but for `parallel`, would mix two runs."""
+    """Check that the run in a folder has the same options; others, but for `_FREE`, would mix two runs."""
     earlier = dict(_leaves(read_config(folder / CONFIG).plain()))
     now = dict(_leaves(config.plain()))
-    for key in sorted((earlier.keys() | now.keys()) - {"parallel"}):
+    for key in sorted((earlier.keys() | now.keys()) - _FREE):
         if earlier.get(key) != now.get(key):
             raise ConfigError(
                 f"{folder} holds a run with {key}={earlier.get(key)}, found {key}={now.get(key)}; expected a new folder"

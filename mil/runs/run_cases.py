@@ -20,7 +20,7 @@ from mil.explain.pages.scan_views import scan_views
 from mil.explain.scans import Scans
 from mil.explain.tile_scores import PatientScores, SlideScores
 from mil.fitted.withholding import RowBags, reasons
-from mil.inference.predict import mean
+from mil.inference.forward import mean
 from mil.report.sections.explanations import Faithfulness
 from mil.runs.cases import Answer, answers
 from mil.runs.describe import page_title

@@ -46,6 +46,8 @@ class RunInputs(BaseModel):
         patients: Digest of each patient's rows: labels, slides, covariates.
         features: Size, time and sampled digest of each slide's feature file.
         accepted: Changes since, with which the run went on.
+        rounding: Type of the copy that features were read from, and the largest change of a value by it; None where no
+            value was changed.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -54,6 +56,7 @@ class RunInputs(BaseModel):
     patients: Mapping[str, str]
     features: Mapping[str, tuple[int, int, str]]
     accepted: tuple[Accepted, ...] = ()
+    rounding: tuple[str, float] | None = None
 
 
 def record_inputs(config: RunConfig, study: Study, folder: Path, accepted: tuple[Accepted, ...] = ()) -> None:
@@ -66,6 +69,7 @@ def record_inputs(config: RunConfig, study: Study, folder: Path, accepted: tuple
         patients=_patients_of(study),
         features={slide: (each.size, each.modified, each.sha256) for slide, each in fingerprints.items()},
         accepted=accepted,
+        rounding=study.store.rounding,
     )
     files.write_json(folder / INPUTS, record.model_dump(mode="json"))
 
@@ -185,6 +189,7 @@ def remarks_of(folder: Path) -> tuple[str, ...] | None:
         sentences = [
             *(f"The run went on {each.when[:10]} {accepted}: {'; '.join(each.changes)}." for each in record.accepted),
             *_changed_since(record, folder),
+            *_rounded(record),
             *sentences,
         ]
     return tuple(sentences) or None
@@ -206,6 +211,16 @@ def _changed_since(record: RunInputs, folder: Path) -> Iterator[str]:
             yield f"{name} is not what the run began with: it was changed."
     if not any(look.what == "train" for look in read_looks(folder)) and _reports(folder / SPLIT):
         yield f"{LOOKS} has no look of the training: whether predictions.csv is what it wrote cannot be known."
+
+
+def _rounded(record: RunInputs) -> Iterator[str]:
+    """Yield the sentence about features that were rounded in a copy."""
+    if record.rounding is not None:
+        dtype, largest = record.rounding
+        yield (
+            f"Features were read from a copy in {dtype} (data.cache_dtype), whose values were rounded by at most "
+            f"{largest:.3g}."
+        )
 
 
 def _reports(split: Path) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mil.cohort.slide_rows import patients_without
+from mil.features.feature_cache import FeatureCache, size_text
 from mil.splits.roles import ROLES
 from mil.study.label_findings import classes_of
 from mil.study.pipeline import StudyCheck
@@ -71,6 +72,27 @@ class TileFacts:
 
 
 @dataclass(frozen=True)
+class CopyFacts:
+    """The copy of the features on nearer storage: `data.cache`.
+
+    Attributes:
+        folder: Of the copies.
+        dtype: Type of the copy; None as stored.
+        slides: Number of slides that training reads.
+        missing: Number of those that it would copy first.
+        bytes: Size of the copy that it would write.
+        free: Bytes free on the disk of the folder.
+    """
+
+    folder: str
+    dtype: str | None
+    slides: int
+    missing: int
+    bytes: int
+    free: int
+
+
+@dataclass(frozen=True)
 class CohortFacts:
     """Everything that `mil check` shows besides problems; None or empty where it could not be read.
 
@@ -86,6 +108,7 @@ class CohortFacts:
         encoder: The encoder.
         geometry: The size of the tiles.
         split: Of each fold, its number and how many patients have each role.
+        copy: What would be copied; None without `data.cache`.
     """
 
     tool: ToolFacts
@@ -101,6 +124,7 @@ class CohortFacts:
     split: list[dict[str, int]]
     simulated: bool = False
     """whether the patients are simulated, as far as the table says"""
+    copy: CopyFacts | None = None
 
 
 def facts(check: StudyCheck) -> CohortFacts:
@@ -119,6 +143,7 @@ def facts(check: StudyCheck) -> CohortFacts:
         geometry=_geometry(reader),
         split=_split(check),
         simulated=cohort is None or _says_simulated(reader),
+        copy=_copy(reader),
     )
 
 
@@ -139,11 +164,22 @@ def rows(numbers: CohortFacts) -> dict[str, str]:
         lines["encoder"] = f"{encoder.name}, {encoder.dim} wide ({_verified(encoder.verified)})"
     if numbers.geometry:
         lines["tiles"] = _tile_size(numbers.geometry)
+    if numbers.copy:
+        lines["copy"] = _copy_line(numbers.copy)
     if numbers.split:
         lines["split"] = "; ".join(
             f"fold {fold['fold']}: " + ", ".join(f"{role} {fold[role]}" for role in ROLES) for fold in numbers.split
         )
     return lines
+
+
+def _copy_line(copy: CopyFacts) -> str:
+    if not copy.missing:
+        return f"all {copy.slides} slides are in {copy.folder}"
+    return (
+        f"{copy.missing} of {copy.slides} slides will be copied to {copy.folder}, {size_text(copy.bytes)} "
+        f"({copy.dtype or 'as stored'}; {size_text(copy.free)} free)"
+    )
 
 
 def _tile_size(tiles: TileFacts) -> str:
@@ -234,6 +270,15 @@ def _geometry(reader: StudyReader) -> TileFacts | None:
         return None
     tiles = store.geometry
     return TileFacts(tiles.mpp, tiles.tile_px, tiles.mpp_verified, tiles.tile_px_verified)
+
+
+def _copy(reader: StudyReader) -> CopyFacts | None:
+    options, store, cohort = reader.source.cache, reader.features.value, reader.remaining.value
+    if options is None or store is None or cohort is None or reader.headers.errors:
+        return None
+    slides = [slide for slide in cohort.table["slide"] if slide in reader.usable]
+    needs = FeatureCache(options, store).needs(slides)
+    return CopyFacts(str(options.folder), options.dtype, needs.slides, needs.missing, needs.bytes, needs.free)
 
 
 def _split(check: StudyCheck) -> list[dict[str, int]]:

@@ -204,6 +204,9 @@ class DataConfig(Config):
     on_bad_bag: Literal["error", "skip"] = "error"
     memory: Natural = 0  # runs made before the option existed read every epoch anew
     workers: Natural | None = None
+    cache: Text | None = None
+    cache_dtype: Literal["float16", "bfloat16"] | None = None
+    cache_gib: Positive | None = None
 
 
 class ToolConfig(Tool):

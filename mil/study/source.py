@@ -9,6 +9,7 @@ from mil.cohort.covariates import Covariates
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import ConfigError
 from mil.features.encoders import Encoder
+from mil.features.feature_cache import CacheOptions, FeatureCache
 from mil.features.formats import DETECTED, Reading
 from mil.features.geometry import Expected
 from mil.features.store import FeatureStore
@@ -40,6 +41,7 @@ class StudySource:
         on_missing: What slides without feature file are: an error, or left out.
         on_bad_bag: What slides with unusable features are: an error, or left out.
         truth: Folder of the simulated cohort; None for real data.
+        cache: Where a copy of the features is, or is to be made; None reads the files themselves.
     """
 
     cohort: Path
@@ -60,6 +62,7 @@ class StudySource:
     on_missing: Literal["error", "skip"] = "error"
     on_bad_bag: Literal["error", "skip"] = "error"
     truth: Path | None = None
+    cache: CacheOptions | None = None
 
     def __post_init__(self) -> None:
         """Refuse covariates that are the label.
@@ -87,7 +90,10 @@ class StudySource:
         Raises:
             FeatureError: No folder, no feature file in it, or a slide that is there twice.
         """
-        return FeatureStore(self.features, self.encoder, self.known_encoders, self.reading, self.tiles)
+        store = FeatureStore(self.features, self.encoder, self.known_encoders, self.reading, self.tiles)
+        if self.cache is not None:
+            FeatureCache(self.cache, store).attach()
+        return store
 
 
 def source_of(config: RunConfig) -> StudySource:
@@ -117,7 +123,14 @@ def source_of(config: RunConfig) -> StudySource:
         on_missing=data.on_missing,
         on_bad_bag=data.on_bad_bag,
         truth=truth,
+        cache=cache_options(config),
     )
+
+
+def cache_options(config: RunConfig) -> CacheOptions | None:
+    """Return where features are copied to; None where they are not."""
+    data = config.data
+    return None if data.cache is None else CacheOptions(Path(data.cache).expanduser(), data.cache_dtype, data.cache_gib)
 
 
 def _files(config: RunConfig) -> tuple[Path, Path, Path | None, Path | None]:

@@ -21,7 +21,7 @@ from mil.bags import Bags
 from mil.errors import ResourceError, TrainingError
 from mil.features.batches import TrainOrder, WholeOrder, loader, reading
 from mil.fitted.state import BagSummaries, FittedState
-from mil.inference.predict import logits, mean, per_patient
+from mil.inference.forward import logits, mean, per_patient
 from mil.manifest import mean_tile
 from mil.memory import enough_for
 from mil.models.mil_model import MILModel, Output

@@ -12,7 +12,7 @@ from mil.cohort.covariates import Covariates
 from mil.endpoints.endpoint import Endpoint
 from mil.features.batches import BagDataset
 from mil.fitted.checks import check_specification
-from mil.inference.predict import decoded, per_patient
+from mil.inference.forward import decoded, per_patient
 from mil.splits.folds import Split
 from mil.study.run_config import RunConfig
 from mil.study.study import Study

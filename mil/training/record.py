@@ -23,7 +23,7 @@ from mil.study.run_config import RunConfig
 from mil.study.study import Study
 from mil.training.fold import Fold
 
-PRIVATE = ("cohort", "slides", "features", "file")
+PRIVATE = ("cohort", "slides", "features", "file", "cache", "cache_dtype", "cache_gib")
 """Where a site keeps its files is nobody else's business."""
 
 

@@ -26,7 +26,7 @@ from mil.bags import Bags
 from mil.checkpoint import Checkpoint
 from mil.errors import CheckpointError
 from mil.fitted.conformal import Sets
-from mil.inference.predict import decoded, mean
+from mil.inference.forward import decoded, mean
 from mil.tables import csv_text, without_marks
 
 GOLDEN = "golden.safetensors"

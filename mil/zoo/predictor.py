@@ -14,14 +14,15 @@ from mil import checkpoint as checkpoints
 from mil.bags import Bags
 from mil.cards import CARD
 from mil.checkpoint import Checkpoint
-from mil.errors import CohortError, FeatureError
+from mil.errors import CohortError, ConfigError, FeatureError, MilError
 from mil.fitted.withholding import RowBags
-from mil.inference import predict as inference
+from mil.inference import forward
+from mil.inference.predict import predict
 from mil.inference.provenance import with_origin
 from mil.manifest import Manifest
 from mil.models.mil_model import Output
 from mil.zoo.policy import check_origin
-from mil.zoo.registry import resolve
+from mil.zoo.registry import local, resolve
 
 Array = NDArray[Any] | Tensor
 Arrays = Array | Sequence[Array]
@@ -88,9 +89,9 @@ class Predictor:
         encoded = self._covariates(covariates, len(bags))
         logits = torch.cat([self._logits(bag, encoded, at) for at, bag in enumerate(bags)])  # (b, c)
         sizes = np.array([bag.sizes[0] for bag in bags])
-        scores = inference.decoded(self.checkpoint.endpoint, logits)
+        scores = forward.decoded(self.checkpoint.endpoint, logits)
         table = pd.DataFrame({"tiles": sizes}).assign(**scores)
-        means = torch.stack([inference.mean(bag) for bag in bags]).numpy()
+        means = torch.stack([forward.mean(bag) for bag in bags]).numpy()
         row_bags = RowBags(np.arange(len(bags)), [f"bag {at}" for at in range(len(bags))], sizes, means)
         predictions = self.manifest.fitted.apply(table, row_bags)
         predictions.insert(0, "bag", row_bags.row)  # also for rows whose result is withheld
@@ -102,7 +103,7 @@ class Predictor:
         Raises:
             MilError: if files or table cannot be read or do not fit the tool.
         """
-        predictions = inference.predict(self.checkpoint, Path(folder), None if cohort is None else Path(cohort))
+        predictions = predict(self.checkpoint, Path(folder), None if cohort is None else Path(cohort))
         return with_origin(predictions, [self.checkpoint])
 
     def _bag(self, at: int, features: Array, coords: Array | None) -> Bags:
@@ -133,7 +134,7 @@ class Predictor:
 
     def _logits(self, bag: Bags, covariates: Tensor | None, at: int) -> Tensor:
         row = None if covariates is None else covariates[at : at + 1]
-        device = inference.device()
+        device = forward.device()
         inputs = Bags(bag.features, bag.sizes, bag.coords, covariates=row).to(device)
         with torch.inference_mode():
             output: Output = self.checkpoint.model.to(device)(inputs)
@@ -155,6 +156,33 @@ def load(name: str | Path, allow: Collection[str] = (), key: str | Path | None =
     folder = resolve(name)
     check_origin(folder, None if key is None else Path(key))
     return Predictor(checkpoints.load(folder, allow))
+
+
+def load_all(allow: Collection[str] = (), key: str | Path | None = None) -> tuple[dict[str, Predictor], dict[str, str]]:
+    """Load every tool that comes with the package or was pulled, as `load` does by their names.
+
+    Returns:
+        The tools by name, and by name why others cannot be loaded: they are not signed as required, for instance.
+
+    Raises:
+        ConfigError: if there is no tool.
+        MilError: if none can be loaded; of the first.
+    """
+    folders: dict[str, Path] = {}
+    for name, _, folder in local():
+        folders.setdefault(name, folder)
+    tools: dict[str, Predictor] = {}
+    errors: dict[str, MilError] = {}
+    for name, folder in folders.items():
+        try:
+            tools[name] = load(folder, allow, key)
+        except MilError as error:
+            errors[name] = error
+    if not folders:
+        raise ConfigError("there is no released tool here: mil zoo pull fetches some")
+    if not tools:
+        raise next(iter(errors.values()))
+    return tools, {name: str(error) for name, error in errors.items()}
 
 
 def _as_list(arrays: Arrays) -> list[Array]:

@@ -13,7 +13,7 @@ from mil.fitted import novelty
 from mil.fitted.options import NoveltyOptions
 from mil.fitted.specification import Specification
 from mil.fitted.state import BagSummaries, FittedState
-from mil.inference.predict import logits
+from mil.inference.forward import logits
 from mil.models.mil_model import MILModel
 from mil.study import build
 from mil.study.run_config import RunConfig

@@ -16,7 +16,8 @@ from mil.endpoints.regression import Regression
 from mil.endpoints.survival import Cox
 from mil.errors import CheckpointError
 from mil.inference.ensemble import combined, ensemble, same_tool
-from mil.inference.predict import decoded, predict
+from mil.inference.forward import decoded
+from mil.inference.predict import predict
 from mil.report.prediction_files import read
 
 NAMES = ["A", "B", "C", "D"]

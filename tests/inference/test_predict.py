@@ -19,7 +19,8 @@ from mil.features import batches
 from mil.features.batches import BagDataset
 from mil.features.formats import Reading
 from mil.inference import room
-from mil.inference.predict import decoded, predict
+from mil.inference.forward import decoded
+from mil.inference.predict import predict
 from mil.report.prediction_files import read
 from tests.conftest import HOSPITAL, Mil, run_quietly
 from tests.features.conftest import grid, random_features, write_trident

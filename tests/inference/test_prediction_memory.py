@@ -13,7 +13,7 @@ import h5py, numpy as np
 from mil.features.batches import BagDataset
 from mil.features.encoders import Encoder
 from mil.features.store import FeatureStore
-from mil.inference.predict import logits
+from mil.inference.forward import logits
 from mil.models.abmil import ABMIL
 
 folder = Path(sys.argv[1])

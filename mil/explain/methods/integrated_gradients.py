@@ -11,7 +11,7 @@ from mil.bags import Bags
 from mil.explain.explained_model import ExplainedModel
 from mil.explain.methods import MethodOptions, Scored
 from mil.explain.tile_scores import Method
-from mil.inference.predict import device
+from mil.inference.forward import device
 
 METHOD = Method(
     name="integrated_gradients",

@@ -21,7 +21,7 @@ from mil.explain.explained_model import ExplainedModel
 from mil.explain.methods import MethodOptions, Scored
 from mil.explain.methods.contribution import mean_slope
 from mil.explain.tile_scores import Method
-from mil.inference.predict import device
+from mil.inference.forward import device
 from mil.layers.dropout import Dropout
 
 METHOD = Method(
