@@ -115,9 +115,15 @@ def deferred() -> Iterator[None]:
     raise_deferred()
 
 
-def is_pending() -> bool:
-    """Return whether a signal waits."""
-    return _state.pending is not None
+def pending_signal() -> int:
+    """Return the number of the signal that waits; 0 where none does."""
+    return _state.pending or 0
+
+
+def share(number: int) -> None:
+    """Let a signal that another process of the same work has received wait here too, where signals are deferred."""
+    if _state.deferring and _state.pending is None:
+        _state.pending = number
 
 
 def raise_deferred() -> None:

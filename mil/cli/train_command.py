@@ -1,5 +1,6 @@
 """`mil train`: one run is fitted, evaluated and described; Hydra sweeps and launches several."""
 
+import json
 import logging
 import multiprocessing
 import os
@@ -24,6 +25,7 @@ from mil.config import conf_dir
 from mil.errors import ConfigError, MilError
 from mil.output_places import check_run_folder
 from mil.slide_names import FEATURE_ENDINGS
+from mil.study.available_devices import PROCESSES
 from mil.study.compose import Composed, compose_run, in_one_line, prepare, validated
 
 MULTIRUN = {"-m", "--multirun"}
@@ -68,13 +70,15 @@ def resume(folder: Path, words: Sequence[str], accept_changes: bool = False) -> 
     """Continue a run: finished folds are kept, the one that was stopped starts from its last epoch.
 
     Raises:
-        ConfigError: Not a run folder, or options next to it: a run is resumed with the options it has.
+        ConfigError: Not a run folder, or options next to it other than how many processes train: a run is resumed with
+            the options it has.
     """
     about_cluster, words = divided(words)
-    if words:
-        raise ConfigError(f"--resume {folder}: found {words[0]!r} beside it, a run goes on as it was configured")
     cluster = options_in(about_cluster)
+    processes = dict(_process_option(folder, word) for word in words)
     if cluster is not None:
+        if words:
+            raise ConfigError(f"--resume {folder}: found {words[0]!r} with a cluster, expected one of them")
         from mil.cluster.training_jobs import resubmit
 
         resubmit(folder, cluster, accept_changes)
@@ -84,8 +88,26 @@ def resume(folder: Path, words: Sequence[str], accept_changes: bool = False) -> 
     from mil.runs.fit_run import resume_run
 
     refuse_active(folder / FOLDER)
-    resume_run(folder, accept_changes)
+    resume_run(folder, accept_changes, processes)
     _print_result(folder)
+
+
+def _process_option(folder: Path, word: str) -> tuple[str, object]:
+    """Return name and value of an option that may change when a run goes on.
+
+    Raises:
+        ConfigError: It may not.
+    """
+    name, _, value = word.partition("=")
+    if name not in PROCESSES:
+        raise ConfigError(
+            f"--resume {folder}: found {word!r} beside it, a run goes on as it was configured, but for "
+            f"{' and '.join(PROCESSES)}"
+        )
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value  # the option's check refuses it
 
 
 def _submit(

@@ -36,13 +36,19 @@ class Batch(NamedTuple):
     """`(b, ...)`, as the endpoint encodes it"""
     place: Tensor
     """`(b,)`, which bags of the dataset these are"""
+    seat: Tensor | None = None
+    """`(b,)`, position of each bag in the batch of all processes, see `mil.features.batch_shares`"""
 
 
 class Draw(NamedTuple):
-    """A bag to read: all its tiles, or, where `epoch` is given, the tiles drawn for that epoch."""
+    """A bag to read: all its tiles, or, where `epoch` is given, the tiles drawn for that epoch.
+
+    `seat` is its position in the batch of all processes, see `mil.features.batch_shares`.
+    """
 
     bag: int
     epoch: int | None = None
+    seat: int = 0
 
 
 class _Tiles(NamedTuple):
@@ -92,6 +98,14 @@ class BagDataset(Dataset[Batch]):
         dataset.dtype = dtype
         return dataset
 
+    def only(self, bags: Sequence[int]) -> "BagDataset":
+        """Return some of the bags. Tiles are drawn by a bag's number, so the subset is for reading all of them."""
+        dataset = copy.copy(self)
+        rows = torch.tensor(bags, dtype=torch.long)
+        dataset.slides, dataset.target = [self.slides[bag] for bag in bags], self.target[rows]
+        dataset.covariates = None if self.covariates is None else self.covariates[rows]
+        return dataset
+
     def __len__(self) -> int:
         return len(self.slides)
 
@@ -118,7 +132,7 @@ class BagDataset(Dataset[Batch]):
             [bag.slide for bag in tiles],
             None if self.covariates is None else self.covariates[place],
         )
-        return Batch(bags, self.target[place], place)
+        return Batch(bags, self.target[place], place, torch.tensor([draw.seat for draw in draws]))
 
     def tiles_read(self, bag: int) -> list[NDArray[np.int64]]:
         """Return which tiles of each slide of a bag are read without an epoch, by their numbers in the file."""
@@ -286,6 +300,7 @@ class WholeOrder(Sampler[list[Draw]]):
         skip: int = 0,
     ) -> None:
         """Create the sampler; `sizes`, `bags`, `tiles`, `epoch` and `skip` as in `TrainOrder`."""
+        self.sizes = sizes
         self.batches = _cut(range(len(sizes)), sizes, bags, tiles)
         self.passes, self.epoch = passes, epoch
         self.first, self.skip = epoch, skip

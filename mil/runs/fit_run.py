@@ -5,10 +5,11 @@ import logging
 import shlex
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mil import files, interruption
@@ -34,6 +35,7 @@ from mil.runs.run_log import log_file
 from mil.slide_names import FEATURE_ENDINGS
 from mil.splits.folds import Split
 from mil.storage import read_bytes
+from mil.study.available_devices import PROCESSES
 from mil.study.compose import read_config, write_config
 from mil.study.copied_files import copied_files
 from mil.study.pipeline import prepare_study, split_study
@@ -42,11 +44,11 @@ from mil.study.run_config import RunConfig
 from mil.study.source import cache_options
 from mil.study.study import Study
 from mil.tables import SIMULATED_COLUMN, csv_text
-from mil.training import saved_state
+from mil.training import saved_state, several_devices
 from mil.training.train import fold_folder, is_trained, train, train_fold
 
 logger = logging.getLogger("mil")
-_FREE = frozenset({"parallel", "data.cache", "data.cache_gib"})
+_FREE = frozenset({*PROCESSES, "data.cache", "data.cache_gib"})
 """Options on which no number depends: a run may go on with others."""
 
 
@@ -95,7 +97,7 @@ def fit_run(
         Interrupted: A signal asks to stop; the run can be continued if it has begun.
     """
     _quieten_lightning()
-    with interruption.listening(), _resumable(folder):
+    with interruption.listening(), _resumable(folder), several_devices.team(config) as team:
         begun = (folder / CONFIG).exists() and not always_new
         if begun:
             _check_same_options(config, folder)
@@ -110,7 +112,7 @@ def fit_run(
             else:
                 log_warnings([*study.findings, *split.findings])
                 write_inputs(config, study, split, place)
-            train(config, study, split, place)
+            train(config, study, split, place, team)
             return FittedRun(place, describe_run(place))
 
 
@@ -118,7 +120,14 @@ def begin_run(config: RunConfig, folder: Path, *, accept_changes: bool = False, 
     """Begin a run, or check one that has begun, without training: `fit_fold` trains its folds, `fit_run` does the rest.
 
     Arguments and errors are those of `fit_run`.
+
+    Raises:
+        ConfigError: Several devices, which train together only where `fit_run` starts them.
     """
+    if (count := config.trainer.options.device_count) > 1:
+        raise ConfigError(
+            f"trainer.devices={count} in jobs of a cluster: a job trains a fold on one device, expected 1"
+        )
     _quieten_lightning()
     if config.data.cache_dtype is not None:  # what is rounded is recorded where a run begins, and jobs copy later
         dtype = config.data.cache_dtype
@@ -168,15 +177,26 @@ def discard_run(run: BegunRun) -> None:
         _remove(run.folder, run.existing)
 
 
-def resume_run(folder: Path, accept_changes: bool = False) -> FittedRun:
-    """Continue a run with the options that it has; arguments and errors as `fit_run`.
+def resume_run(
+    folder: Path, accept_changes: bool = False, processes: Mapping[str, object] = MappingProxyType({})
+) -> FittedRun:
+    """Continue a run with the options that it has; other arguments and errors as `fit_run`.
+
+    Args:
+        folder: The run folder.
+        accept_changes: As of `fit_run`.
+        processes: `parallel` and `trainer.devices` where they are to be others: the weights do not depend on them.
 
     Raises:
         ConfigError: The folder holds no run.
     """
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"--resume {folder}: holds no {CONFIG}, expected a run folder")
-    return fit_run(read_config(folder / CONFIG), folder, accept_changes=accept_changes)
+    config = read_config(folder / CONFIG)
+    if processes:
+        strategy = {"trainer.strategy": "ddp"} if config.trainer.options.by_bag else {}
+        config = config.replaced({**strategy, **processes})
+    return fit_run(config, folder, accept_changes=accept_changes)
 
 
 def _quieten_lightning() -> None:
@@ -313,14 +333,19 @@ def write_inputs(config: RunConfig, study: Study, split: Split, folder: Path) ->
 
 
 def _check_same_options(config: RunConfig, folder: Path) -> None:
-    """Check that the run in a folder has the same options; others, but for `_FREE`, would mix two runs."""
-    earlier = dict(_leaves(read_config(folder / CONFIG).plain()))
-    now = dict(_leaves(config.plain()))
-    for key in sorted((earlier.keys() | now.keys()) - _FREE):
+    """Check that the run in a folder has the same options; others would mix two runs."""
+    earlier, now = _deciding(read_config(folder / CONFIG)), _deciding(config)
+    for key in sorted(earlier.keys() | now.keys()):
         if earlier.get(key) != now.get(key):
             raise ConfigError(
                 f"{folder} holds a run with {key}={earlier.get(key)}, found {key}={now.get(key)}; expected a new folder"
             )
+
+
+def _deciding(config: RunConfig) -> dict[str, object]:
+    """Return the options by dotted name, but for those on which the weights do not depend."""
+    options = {key: value for key, value in _leaves(config.plain()) if key not in _FREE}
+    return options | {"trainer.strategy": "ddp" if config.trainer.options.by_bag else "auto"}
 
 
 def _leaves(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,6 +15,7 @@ from mil.fitted.checks import check_specification
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
 from mil.study import build, file_findings
+from mil.study.available_devices import check_devices
 from mil.study.component import Component
 from mil.study.reader import StudyReader
 from mil.study.run_config import RunConfig
@@ -24,7 +25,7 @@ SELECT = "select_"
 """Prefix of what training logs of the patients of model selection."""
 RANGE_IS_CHECKED = (
     *("lr", "max_epochs", "accumulate_grad_batches", "gradient_clip_val", "enable_progress_bar"),
-    *("limit_train_batches", "num_nodes", "strategy"),
+    *("limit_train_batches", "devices", "num_nodes", "strategy"),
 )
 """Options of optimisers and trainers that every value which `mil.study.run_config` lets through is right for."""
 
@@ -61,6 +62,7 @@ def rehearse(config: RunConfig, study: Study) -> None:
     Raises:
         ConfigError: An option that one of them refuses, or a model that does not fit the endpoint or the tiles.
     """
+    check_devices(config)
     check_specification(config.tool, study.endpoint)
     _refuse_batches(config, study)
     with torch.device("meta"):
@@ -77,7 +79,8 @@ def rehearse(config: RunConfig, study: Study) -> None:
     if not _is_shipped(config.trainer, "trainer"):
         precision = config.trainer.options.precision
         precision = "32-true" if precision == "auto" else precision
-        build.make(config.trainer, precision=precision, logger=False, enable_checkpointing=False)
+        single = {"devices": 1, "strategy": "auto"}  # `check_devices` has counted them
+        build.make(config.trainer, precision=precision, logger=False, enable_checkpointing=False, **single)
 
 
 def _is_shipped(component: Component[Any], group: str) -> bool:

@@ -54,21 +54,35 @@ def _labels(value: object) -> object:
     return value
 
 
-def _one_device(value: object) -> object:
-    """Check `trainer.devices`: the number one, or a list of the index of one GPU."""
-    index = value[0] if isinstance(value, list | tuple) and len(value) == 1 else None
-    if (value in (1, "1", "auto") and not isinstance(value, bool)) or (isinstance(index, int) and index >= 0):
-        return 1 if value == "auto" else value
-    raise PydanticCustomError(
-        "devices", "1: a run trains on one device; [1] chooses the second GPU, and folds can run side by side in runs"
-    )
+def _devices(value: object) -> object:
+    """Check `trainer.devices`: a number, or a list of indices of GPUs."""
+    if value == "auto":
+        return 1
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if isinstance(number, int) and not isinstance(number, bool) and number > 0:
+        return number if number > 1 else value
+    indices = value if isinstance(value, list | tuple) else ()
+    if indices and all(_is_index(index) for index in indices) and len(set(indices)) == len(indices):
+        return value
+    raise PydanticCustomError("devices", "a number of devices such as 2, or a list of GPUs such as [0,1]")
+
+
+def _is_index(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _single(value: object) -> object:
-    """Check `trainer.num_nodes` and `trainer.strategy`, which have one value that works."""
+    """Check `trainer.num_nodes`, which has one value that works."""
     if value in (1, "auto"):
         return value
-    raise PydanticCustomError("devices", "auto or 1: a run trains on one device in one process")
+    raise PydanticCustomError("devices", "auto or 1: a run trains on the devices of one node")
+
+
+def _strategy(value: object) -> object:
+    """Check `trainer.strategy`."""
+    if value in ("auto", "ddp"):
+        return value
+    raise PydanticCustomError("devices", "auto or ddp: each device has all weights, and a part of each batch")
 
 
 def _precision(value: object) -> object:
@@ -132,11 +146,21 @@ class TrainerOptions(Options):
     gradient_clip_val: Positive | None = None
     precision: Annotated[str | int | None, BeforeValidator(_precision)] = None
     enable_progress_bar: bool = True
-    devices: Annotated[Any, BeforeValidator(_one_device)] = 1
+    devices: Annotated[Any, BeforeValidator(_devices)] = 1
     num_nodes: Annotated[Any, BeforeValidator(_single)] = 1
-    strategy: Annotated[Any, BeforeValidator(_single)] = "auto"
+    strategy: Annotated[Any, BeforeValidator(_strategy)] = "auto"
     limit_train_batches: Annotated[Any, BeforeValidator(_fraction_of_batches)] = 1.0
     limit_val_batches: int | float | None = None
+
+    @property
+    def device_count(self) -> int:
+        """How many devices train together."""
+        return len(self.devices) if isinstance(self.devices, list | tuple) else int(self.devices)
+
+    @property
+    def by_bag(self) -> bool:
+        """Whether dropout is drawn for each bag, as several devices do: the result is that of any number of them."""
+        return self.strategy == "ddp" or self.device_count > 1
 
 
 class ModelOptions(Options):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mil import interruption
 from mil.progress import advance
+from mil.training.ranks import Ranks
 from mil.training.saved_state import TrainerState
 
 logger = logging.getLogger(__name__)
@@ -50,9 +51,9 @@ class Last(Checkpoint):
     of every epoch twice. As a `Checkpoint` it is called after all other callbacks.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Write to `path`, which is replaced each epoch."""
-        self.path = path
+    def __init__(self, path: Path, ranks: Ranks) -> None:
+        """Write to `path`, which is replaced each epoch; a signal to any of the `ranks` stops all of them."""
+        self.path, self.ranks = path, ranks
         self.batches = 0
 
     def state_dict(self) -> TrainerState:
@@ -72,7 +73,7 @@ class Last(Checkpoint):
         """
         done = batch_idx + 1
         steps = done % trainer.accumulate_grad_batches == 0
-        if interruption.is_pending() and steps and done < trainer.num_training_batches:
+        if steps and done < trainer.num_training_batches and self._is_pending():
             self.batches = done
             trainer.save_checkpoint(self.path)
             interruption.raise_deferred()
@@ -81,7 +82,15 @@ class Last(Checkpoint):
         """Save the state; stop if a signal asks for it."""
         self.batches = 0
         trainer.save_checkpoint(self.path)
+        self._is_pending()
         interruption.raise_deferred()
+
+    def _is_pending(self) -> bool:
+        """Return whether a signal waits in any of the ranks, after letting it wait here too."""
+        number = self.ranks.highest(interruption.pending_signal())
+        if number:
+            interruption.share(number)
+        return number > 0
 
 
 class Progress(Callback):

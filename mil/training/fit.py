@@ -1,24 +1,24 @@
 """Train one fold, predict its patients and save both; continue where an earlier process was stopped."""
 
-import logging
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import lightning.pytorch as lightning
 import numpy as np
 import pandas as pd
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import ProgressBar
 from torch import Tensor
 
 from mil import checkpoint, files, interruption
 from mil.bags import Bags
 from mil.errors import ResourceError, TrainingError
+from mil.features.batch_shares import SharedOrder, one_by_one
 from mil.features.batches import TrainOrder, WholeOrder, loader, reading
 from mil.fitted.state import BagSummaries, FittedState
 from mil.inference.forward import logits, mean, per_patient
@@ -36,12 +36,12 @@ from mil.training.fitted_tiles import fit_tiles
 from mil.training.fold import Fold, predictions
 from mil.training.module import MILModule, feature_dtype
 from mil.training.pretrained import start_from
+from mil.training.ranks import Ranks
 from mil.training.record import Outcome, manifest
 from mil.training.saved_state import SavedState, SyncedFiles
 from mil.training.solve import solve
+from mil.training.summed_gradients import SummedGradients, environment
 from mil.training.whole import WholeModule
-
-logger = logging.getLogger(__name__)
 
 
 def precision(option: str | int | None) -> str | int | None:
@@ -54,8 +54,17 @@ def precision(option: str | int | None) -> str | int | None:
     return "bf16-mixed" if native.get("avx512_bf16") or native.get("amx_bf16") else "32-true"
 
 
-def fit(config: RunConfig, study: Study, split: Split, fold: Fold, workers: int | None = None) -> None:
+def fit(
+    config: RunConfig,
+    study: Study,
+    split: Split,
+    fold: Fold,
+    workers: int | None = None,
+    ranks: Ranks | None = None,
+) -> None:
     """Train one fold; write its checkpoint, and last `predictions.csv`, which marks the fold as finished.
+
+    Several processes call this at the same time with a rank each, and the first of them writes.
 
     Args:
         config: All options.
@@ -63,13 +72,16 @@ def fit(config: RunConfig, study: Study, split: Split, fold: Fold, workers: int 
         split: Roles of the patients in each fold.
         fold: The fold.
         workers: Processes that read ahead, where the features do not stay in memory; None takes `data.workers`.
+        ranks: The processes that train the fold together, which are connected; None trains it in this one.
 
     Raises:
+        LostRankError: Another of the processes has ended.
         TrainingError: The loss is not finite, or a process that reads features was killed; the state after the last
             complete epoch is kept.
         CheckpointError: The saved states are damaged.
         Interrupted: A signal asks to stop; the state is saved.
     """
+    ranks = ranks or Ranks(by_bag=config.trainer.options.by_bag)
     saved, state = saved_state.latest(fold.folder), fold.folder / saved_state.FOLDER
     seed = config.seed + fold.number
     torch.manual_seed(seed)
@@ -80,8 +92,16 @@ def fit(config: RunConfig, study: Study, split: Split, fold: Fold, workers: int 
         fit_tiles(model, fold.data["train"], seed)
     # none for features that stay in memory
     readers = 0 if study.store.keeps else build.workers(config) if workers is None else workers
-    trained = _solved(model, fold) if model.solved else _trained(config, fold, model, saved, readers)
-    table, bags = _predicted(study, model, fold, readers)
+    if model.solved:
+        if not ranks.leads:
+            return
+        ranks = Ranks()
+    with ranks.watching():
+        trained = _solved(model, fold) if model.solved else _trained(config, fold, model, saved, readers, ranks)
+        raw, bags = _predicted(model, fold, readers, ranks)
+    if not ranks.leads:
+        return
+    table = _table(study, fold, raw)
     outcome = trained._replace(mean_tile=mean_tile(bags["train"]))
     train_rows, select = (table[table["role"] == role] for role in ("train", "select"))
     fitted = FittedState.fit(_tool(config, study), fold.endpoint, train_rows, select, bags)
@@ -104,19 +124,23 @@ def _solved(model: MILModel, fold: Fold) -> Outcome:
     return Outcome(0, None, "64-true", None)
 
 
-def _trained(config: RunConfig, fold: Fold, model: MILModel, saved: SavedState | None, readers: int) -> Outcome:
+def _trained(
+    config: RunConfig, fold: Fold, model: MILModel, saved: SavedState | None, readers: int, ranks: Ranks
+) -> Outcome:
     """Train the model in batches, read by `readers` processes; it holds the best weights afterwards."""
     state, best, seed = fold.folder / saved_state.FOLDER, Best(), config.seed + fold.number
     orders = _orders(config, fold, seed, saved)
-    last = Last(state / saved_state.LAST)
+    last = Last(state / saved_state.LAST, ranks)
     trainer = _trainer(config, fold, best, last, *(len(survey) for survey in orders[1:]))
     dtype = feature_dtype(str(trainer.precision))
-    train, *survey = (loader(fold.data["train"].cast(dtype), order, readers) for order in orders)
+    train, *survey = (loader(fold.data["train"].cast(dtype), _shared(order, ranks), readers) for order in orders)
     arguments = (model, fold.endpoint, build.optimizer(config), build.make(config.schedule), seed)
     module = WholeModule(*arguments, *survey) if survey else MILModule(*arguments)
+    module.ranks = ranks
     module.trunk_lr = config.model.options.trunk_lr
     module.bag_names = fold.bags["train"]["bag"].tolist()
-    selection = loader(fold.data.get("select", fold.data["train"]).cast(dtype), workers=readers)
+    select = fold.data.get("select", fold.data["train"]).cast(dtype)
+    selection = loader(select, one_by_one(len(select), ranks.number, ranks.count), workers=readers)
     needs_memory = enough_for(
         lambda: f"training, with up to {max(fold.data['train'].sizes)} tiles in a bag",
         "a smaller data.max_tiles or data.tiles_per_batch needs less",
@@ -152,23 +176,31 @@ def _trainer(config: RunConfig, fold: Fold, best: Best, last: Last, accumulate: 
     options = config.trainer.options
     is_theirs = any(isinstance(callback, ProgressBar) for callback in callbacks)  # of the user's options
     # folds in processes of their own draw nothing: `mil.progress` reports to who listens in this process
-    shown = options.enable_progress_bar and not is_theirs
+    shown, ranks = options.enable_progress_bar and not is_theirs, last.ranks
     # Lightning 2.6.6 calls what torch 2.13 deprecates; no user can mend that
     warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated", module="lightning")
     # what Lightning warns of when an epoch is continued does not apply: the order of batches goes on where it was
     warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")
+    # all ranks log the same numbers
+    warnings.filterwarnings("ignore", "It is recommended to use `self.log\\(.*sync_dist=True")
     trainer: lightning.Trainer = build.make(
         config.trainer,
         precision=precision(options.precision),
         accumulate_grad_batches=accumulate or options.accumulate_grad_batches,
         enable_progress_bar=is_theirs,  # Lightning's own would write over the log's lines
         callbacks=[*callbacks, best, Progress(shown), last],
-        # not SLURM's, which would answer signals by requeueing, and count tasks as devices
-        plugins=[SyncedFiles(), LightningEnvironment()],
+        plugins=[SyncedFiles(), environment(ranks)],
+        strategy="auto" if ranks.count == 1 else SummedGradients(ranks),
+        use_distributed_sampler=False,
         logger=build.make(config.logger, save_dir=str(fold.folder / "log"), **_names(config, fold)),
         default_root_dir=str(fold.folder),
     )
     return trainer
+
+
+def _shared(order: TrainOrder | WholeOrder, ranks: Ranks) -> TrainOrder | WholeOrder | SharedOrder:
+    """Return the bags of each batch that this rank reads."""
+    return SharedOrder(order, order.sizes, ranks.number, ranks.count) if ranks.by_bag else order
 
 
 def _names(config: RunConfig, fold: Fold) -> dict[str, str]:
@@ -195,22 +227,32 @@ def _orders(
     return (TrainOrder(sizes, options.batch_bags, options.tiles_per_batch, weight, seed, epoch, events, skip),)
 
 
-def _predicted(study: Study, model: MILModel, fold: Fold, readers: int) -> tuple[pd.DataFrame, dict[str, BagSummaries]]:
-    """Return the predictions of every patient, and summaries of the bags of training and model selection by role.
+def _predicted(
+    model: MILModel, fold: Fold, readers: int, ranks: Ranks
+) -> tuple[dict[str, Tensor], dict[str, BagSummaries]]:
+    """Return the logits of all bags by role, and summaries of the bags of training and model selection.
 
-    The report patients are read here for the first and only time.
+    The report patients are read here for the first and only time. Each rank predicts some of the bags.
     """
     raw: dict[str, Tensor] = {}
     bags: dict[str, BagSummaries] = {}
     for role, data in fold.data.items():
+        rows = list(range(ranks.number, len(data), ranks.count))
         means: list[Tensor] = []
-        raw[role] = logits(model, data, readers, partial(_append_mean, means))
+        values = logits(model, data.only(rows), readers, partial(_append_mean, means)) if rows else torch.empty(0)
+        predicted = sorted(ranks.all_of(list(zip(rows, values, means, strict=True))), key=itemgetter(0))
+        raw[role] = torch.stack([row for _, row, _ in predicted])
         if role != "report":
-            bags[role] = BagSummaries(np.asarray(data.sizes), torch.stack(means).numpy())
+            bags[role] = BagSummaries(np.asarray(data.sizes), torch.stack([each for *_, each in predicted]).numpy())
+    return raw, bags
+
+
+def _table(study: Study, fold: Fold, raw: Mapping[str, Tensor]) -> pd.DataFrame:
+    """Return the predictions of every patient from the logits of the bags, after fitting what they need."""
     patients = pd.Index(sorted(set(fold.bags["train"]["patient"])))
     trained = per_patient(raw["train"], fold.bags["train"]["patient"], patients)
     fold.endpoint.finish(trained, study.target[study.patients.index.get_indexer(patients)])
-    return predictions(study, fold, raw), bags
+    return predictions(study, fold, raw)
 
 
 def _append_mean(means: list[Tensor], index: int, bags: Bags, output: Output) -> None:

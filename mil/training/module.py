@@ -14,10 +14,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from mil.bags import Bags
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import TrainingError
+from mil.features.batch_shares import IDLE
 from mil.features.batches import Batch
 from mil.models.mil_model import MILModel
 from mil.tables import listed
+from mil.training.pooled_loss import packed, pooled_loss, unpacked
 from mil.training.pretrained import groups
+from mil.training.ranks import Ranks
 
 Schedule = Callable[[int, int], float]
 _DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -50,20 +53,18 @@ class MILModule(LightningModule):
         """factor of the learning rate of all layers but heads, 0 freezes them; None treats all alike"""
         self.stepped = 0
         """steps that the model was told of"""
-        self.seen: list[tuple[Tensor, Tensor]] = []
+        self.seen: list[tuple[Tensor, Tensor, Tensor]] = []
+        """logits, targets and places of the selection bags"""
+        self.ranks = Ranks()
+        """the processes that train the model together"""
         self.bag_names: Sequence[str] = ()
         """of the training bags, for messages"""
 
-    def _step(self, batch: Batch, stage: str) -> Tensor:
-        output = self.model(self._cast(batch.bags))
-        loss: Tensor = self.model.loss(output, batch.target, self.endpoint)
-        if stage == "train":
-            self._check_finite(loss, batch.place)
-            self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.bags))
-            self.log_epoch()
-        else:
-            self.seen.append((output.logits.float().cpu(), batch.target.cpu()))
-        return loss
+    def _log_loss(self, loss: Tensor, place: Tensor) -> None:
+        """Check and log the loss `()` of the training bags at `place`, `(b,)`."""
+        self._check_finite(loss, place)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(place))
+        self.log_epoch()
 
     def _check_finite(self, loss: Tensor, place: Tensor) -> None:
         """Stop at the step at which the loss is not finite: every later weight would be NaN.
@@ -101,20 +102,47 @@ class MILModule(LightningModule):
         """Seed dropout, so that a resumed run repeats that of an uninterrupted one and batches of a step differ."""
         self._sow(batch_idx)
 
-    def _sow(self, place: int) -> None:
-        """Seed by the run's seed, the step and the place of the batch in the epoch."""
-        torch.manual_seed(hash((self.seed, self.global_step, place)) % 2**63)
+    def _sow(self, place: int, *seat: int) -> None:
+        """Seed by the run's seed, the step, the place of the batch in the epoch, and the seat of a bag in the batch."""
+        torch.manual_seed(hash((self.seed, self.global_step, place, *seat)) % 2**63)
 
     def _cast(self, bags: Bags) -> Bags:
         return bags.cast(feature_dtype(str(self.trainer.precision)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch, `()`."""
-        return self._step(batch, "train")
+        """Return the loss of one batch, `()`; of a rank a scalar whose gradient is its part of that of the loss."""
+        bags = self._cast(batch.bags)
+        if self.ranks.by_bag:
+            sow = partial(self._sow, batch_idx)
+            pooled = pooled_loss(self.model, self.endpoint, batch._replace(bags=bags), self.ranks, sow)
+            self._log_loss(pooled.value, pooled.place)
+            return pooled.local
+        loss: Tensor = self.model.loss(self.model(bags), batch.target, self.endpoint)
+        self._log_loss(loss, batch.place)
+        return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch of patients of model selection, `()`."""
-        return self._step(batch, "select")
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keep the logits of one bag of model selection; of a stand-in, no row of them."""
+        rows = 0 if batch.seat is not None and int(batch.seat[0]) == IDLE else 1
+        logits: Tensor = self.model(self._cast(batch.bags)).logits
+        self.seen.append((logits[:rows].float().cpu(), batch.target[:rows].cpu(), batch.place[:rows].cpu()))
+
+    def _seen(self) -> tuple[Tensor, Tensor]:
+        """Return logits and targets of all selection bags, in their order, and forget them."""
+        logits, target, place = (torch.cat(values) for values in zip(*self.seen, strict=True))
+        self.seen.clear()
+        return self.of_all(logits, target, place)
+
+    def of_all(self, logits: Tensor, target: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits `(b, c)` and targets of the bags of all ranks, in the order of their places, on the CPU."""
+        if self.ranks.count == 1:
+            order = place.argsort()
+            return logits[order], target[order]
+        columns = place.unsqueeze(1).double().cpu(), packed(logits), packed(target)
+        table, _ = self.ranks.gathered(torch.cat(columns, 1))
+        table = table[table[:, 0].argsort()]
+        width = logits.shape[1]
+        return table[:, 1 : 1 + width].to(logits.dtype), unpacked(table[:, 1 + width :], target)
 
     def on_validation_epoch_end(self) -> None:
         """Log loss and scores of all selection bags together: a partial likelihood needs all patients at risk.
@@ -122,8 +150,7 @@ class MILModule(LightningModule):
         Raises:
             TrainingError: Outputs are not finite.
         """
-        logits, target = (torch.cat(batches) for batches in zip(*self.seen, strict=True))
-        self.seen.clear()
+        logits, target = self._seen()
         if not bool(torch.isfinite(logits).all()):
             count = int((~torch.isfinite(logits)).any(1).sum())
             raise TrainingError(

@@ -7,6 +7,7 @@ has used OpenMP or CUDA may hang; so the page cache is what the processes share.
 import logging
 import logging.handlers
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from mil.study.run_config import RunConfig
 from mil.study.study import Study
 from mil.training.fit import fit
 from mil.training.fold import Fold
+from mil.training.ranks import LostRankError, Ranks
 
 logger = logging.getLogger(__name__)
 GIB = 2**30
@@ -45,12 +47,16 @@ class Share:
         memory: Bytes of features that stay in memory.
         readers: Processes that read ahead.
         gpu: The GPU, as it is written in `CUDA_VISIBLE_DEVICES`; None leaves all visible.
+        ranks: Where the processes train one model together, which of them this is; else None.
+        address: Where these processes meet, a URL for `Ranks.join`.
     """
 
     threads: int
     memory: int
     readers: int
     gpu: str | None = None
+    ranks: Ranks | None = None
+    address: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,8 @@ class FoldTask:
     study: Study
     split: Split
     fold: Fold
-    name: str
+    name: str = ""
+    """before each line of its log; empty where nothing else is trained at the same time"""
 
 
 @dataclass(frozen=True)
@@ -101,13 +108,13 @@ def fit_side_by_side(config: RunConfig, study: Study, split: Split, folds: Mappi
         Interrupted: A signal asks to stop; every fold has saved its state.
     """
     waiting = deque(FoldTask(config.plain(), study, split, fold, name) for name, fold in folds.items())
-    workers = [_Worker(share) for share in shares(config, min(config.parallel, len(folds)))]
+    workers = [Worker(share) for share in shares(config, min(config.parallel, len(folds)))]
     try:
-        running = [worker for worker in workers if worker.give(waiting)]
+        running = [worker for worker in workers if worker.give_next(waiting)]
         while running:
             ready = wait([worker.connection for worker in running])
             for worker in [worker for worker in running if worker.connection in ready]:
-                if worker.is_done() and not worker.give(waiting):
+                if worker.is_done() and not worker.give_next(waiting):
                     running.remove(worker)
     finally:
         for worker in workers:
@@ -136,25 +143,31 @@ def _gpus() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-class _Worker:
+class Worker:
     """A process that trains one fold after the other."""
 
     def __init__(self, share: Share) -> None:
         self.connection, theirs = _SPAWN.Pipe()
         self.process: BaseProcess = _SPAWN.Process(target=_work, args=(theirs, share), daemon=False)
+        self.share = share
+        self.trains = False
         self.fold = ""
+        """what the log calls the fold"""
         self.process.start()
         theirs.close()  # so that the end of the process ends the connection
 
-    def give(self, waiting: deque[FoldTask]) -> bool:
+    def give_next(self, waiting: deque[FoldTask]) -> bool:
         """Give the process the next fold; return whether there is one."""
         if not waiting:
             return False
-        task = waiting.popleft()
-        self.fold = task.name
+        self.give(waiting.popleft())
+        return True
+
+    def give(self, task: FoldTask) -> None:
+        """Give the process a fold."""
+        self.fold, self.trains = task.name, True
         with suppress(BrokenPipeError):  # it was killed: `is_done` says so
             self.connection.send(task)
-        return True
 
     def is_done(self) -> bool:
         """Pass on a line of the log, or return True where the fold is trained.
@@ -167,29 +180,38 @@ class _Worker:
         try:
             message = self.connection.recv()
         except (EOFError, ConnectionError):
-            raise ResourceError(
-                f"{self.fold}: its process was killed, as the system does where memory runs out; a smaller "
-                "parallel needs less; --resume goes on from the last saved epoch"
-            ) from None
+            raise self._killed() from None
         if isinstance(message, logging.LogRecord):
-            message.msg = f"{self.fold}: {message.msg}"
+            message.msg = f"{self.fold}: {message.msg}" if self.fold else message.msg
             logging.getLogger(message.name).handle(message)
             return False
         cast(FoldOutcome, message).raise_if_unfinished()
-        self.fold = ""
+        self.trains = False
         return True
+
+    def _killed(self) -> ResourceError:
+        """Return the error of a process that has ended without a word."""
+        self.process.join(1)
+        how = "was killed" if (self.process.exitcode or 0) < 0 else "has ended"
+        of = "its process" if self.share.ranks is None else f"the process of device {self.share.ranks.number}"
+        where = f"{self.fold}: " if self.fold else ""
+        needs = "parallel" if self.share.ranks is None else "data.tiles_per_batch or data.max_tiles"
+        return ResourceError(
+            f"{where}{of} {how}, as the system does where memory runs out; a smaller {needs} needs less; --resume "
+            "goes on from the last saved epoch"
+        )
 
     def ask_to_stop(self) -> None:
         """Let the process save its state and end: by a signal where it trains, else by closing the connection."""
-        if self.fold and self.process.is_alive():
+        if self.trains and self.process.is_alive():
             self.process.terminate()
         elif self.process.is_alive():
             with suppress(BrokenPipeError):
                 self.connection.send(None)
 
-    def join(self) -> None:
-        """Wait for the end of the process, and kill it if it does not come."""
-        self.process.join(_SAVING_SECONDS)
+    def join(self, seconds: float = _SAVING_SECONDS) -> None:
+        """Wait for the end of the process, and kill it if it does not come in time."""
+        self.process.join(seconds)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
@@ -203,7 +225,12 @@ def _work(connection: Connection, share: Share) -> None:
     torch.set_num_threads(share.threads)
     _log_to(connection)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
-    with interruption.listening(), suppress(Interrupted, EOFError):
+    with interruption.listening(), suppress(Interrupted, EOFError, LostRankError):
+        if share.ranks is not None:
+            os.environ["LOCAL_RANK"] = str(share.ranks.number)  # which tells Lightning that no process is missing
+            if not share.ranks.leads:
+                be_silent()
+            share.ranks.join(share.address)
         while (task := connection.recv()) is not None:
             connection.send(train_task(cast(FoldTask, task), share))
 
@@ -218,16 +245,16 @@ def train_task(task: FoldTask, share: Share) -> FoldOutcome:
     Returns:
         How it ended, which can be sent to another process.
     """
-    folder, store = task.fold.folder, task.study.store
-    trusted_classes.trust(task.values)  # the parent process has trained, or would train, with them
+    folder = task.fold.folder
     try:
+        if share.ranks is not None:  # the parent process holds the lock of the run, and only one rank writes
+            fit_task(task, share)
+            return FoldOutcome()
         folder.mkdir(parents=True, exist_ok=True)
         with files.locked(folder) as free:
             if not free:
                 raise ConfigError(f"{folder} is in use by another process, expected a folder of its own for each fold")
-            if share.memory and not share.readers:
-                store.keep(task.study.cohort.table["slide"], share.memory)
-            fit(RunConfig.parse(task.values), task.study, task.split, task.fold, share.readers)
+            fit_task(task, share)
             (folder / files.LOCK).unlink()
     except (MilError, OSError) as error:
         return FoldOutcome(error)
@@ -236,6 +263,25 @@ def train_task(task: FoldTask, share: Share) -> FoldOutcome:
     except Exception as error:  # many of torch's own cannot be sent to another process
         return FoldOutcome(RuntimeError(f"{type(error).__name__}: {error}"))
     return FoldOutcome()
+
+
+def fit_task(task: FoldTask, share: Share) -> None:
+    """Train the fold of a task in this process; errors as those of `fit`."""
+    trusted_classes.trust(task.values)  # the process that sent it has trained, or would train, with them
+    if share.memory and not share.readers:
+        task.study.store.keep(task.study.cohort.table["slide"], share.memory)
+    fit(RunConfig.parse(task.values), task.study, task.split, task.fold, share.readers, share.ranks)
+
+
+def be_silent() -> None:
+    """Print nothing from here on, not even what libraries write past Python: rank 0 says it."""
+    logging.getLogger("mil").handlers = [logging.NullHandler()]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 def _log_to(connection: Connection) -> None:

@@ -18,12 +18,13 @@ from mil.tables import csv_text
 from mil.training.baseline import linear_logits, mean_features
 from mil.training.fit import fit
 from mil.training.fold import Fold, cut, encoded, predictions
+from mil.training.several_devices import Team
 from mil.training.side_by_side import GIB, FoldTask, Share, fit_side_by_side, train_task
 
 logger = logging.getLogger(__name__)
 
 
-def train(config: RunConfig, study: Study, split: Split, folder: Path) -> None:
+def train(config: RunConfig, study: Study, split: Split, folder: Path, team: Team | None = None) -> None:
     """Train every fold and write `predictions.csv`.
 
     With `config.baseline`, `baseline.csv` holds a linear model on mean features and, if models read covariates,
@@ -37,6 +38,7 @@ def train(config: RunConfig, study: Study, split: Split, folder: Path) -> None:
         study: The patients.
         split: Roles of the patients in each fold.
         folder: The run folder.
+        team: The processes of several devices, which train one fold after the other; None trains in this process.
 
     Raises:
         CohortError: The training patients of a fold are all of one class.
@@ -44,7 +46,7 @@ def train(config: RunConfig, study: Study, split: Split, folder: Path) -> None:
     """
     several = len(split.folds) > 1
     side_by_side = several and config.parallel > 1  # the processes then keep features themselves
-    if not side_by_side:
+    if not side_by_side and team is None:
         _keep_in_memory(config, study)
     folds = [cut(config, study, split, number, fold_folder(split, number, folder)) for number in split.folds]
     write_baselines(config, study, folds, folder)
@@ -53,10 +55,14 @@ def train(config: RunConfig, study: Study, split: Split, folder: Path) -> None:
     }
     for name, fold in unfinished.items():
         logger.info("%s: %s", name, _roles(fold))
-        if not side_by_side:
+        if team is not None:
+            team.fit(FoldTask(config.plain(), study, split, fold))
+        elif not side_by_side:
             fit(config, study, split, fold)
     if side_by_side and unfinished:
         fit_side_by_side(config, study, split, unfinished)
+    if team is not None:
+        team.dismiss()
     if several:
         table = pd.concat([read(fold.folder / "predictions.csv", study.endpoint.columns) for fold in folds])
         files.write(folder / "predictions.csv", csv_text(table))

@@ -16,9 +16,11 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from mil.endpoints.endpoint import Endpoint
+from mil.features.batch_shares import SharedOrder
 from mil.features.batches import Batch, WholeOrder
 from mil.models.mil_model import MILModel
 from mil.training.module import MILModule, Schedule
+from mil.training.pooled_loss import seated
 
 
 class WholeModule(MILModule):
@@ -50,26 +52,42 @@ class WholeModule(MILModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return a scalar whose gradient is this batch's part of the gradient of the loss of all bags, `()`."""
-        logits: Tensor = self.model(self._cast(batch.bags)).logits.float()
+        logits, place, _ = self._logits(batch, batch_idx % len(self.survey))
         # the trainer divides by the batches that it accumulates
-        return (logits * self.pull[batch.place]).sum() * self.trainer.accumulate_grad_batches
+        return (logits * self.pull[place]).sum() * self.trainer.accumulate_grad_batches
+
+    def _logits(self, batch: Batch, at: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the logits of the bags of a batch, `(b, c)`, with their places and targets.
+
+        Args:
+            batch: Of a rank, its bags; a stand-in has no row in what is returned.
+            at: The place of the batch in the pass.
+        """
+        bags = self._cast(batch.bags)
+        if not self.ranks.by_bag:
+            logits: Tensor = self.model(bags).logits.float()
+            return logits, batch.place, batch.target
+        rows = [
+            (row, self.model(bags[row]).logits.float()) for row, _ in seated(batch, lambda seat: self._sow(at, seat))
+        ]
+        index = [row for row, _ in rows]
+        nothing = torch.zeros(0, self.endpoint.out_dim, device=bags.features.device, requires_grad=True)
+        return torch.cat([nothing, *(logits for _, logits in rows)]), batch.place[index], batch.target[index]
 
     def _surveyed(self) -> Tensor:
         """Run the pass without gradients, log the loss, and return its gradient by the logits, `(b, c)`."""
-        cast(WholeOrder, self.survey.sampler).set_epoch(self.current_epoch)
+        cast(SharedOrder | WholeOrder, self.survey.sampler).set_epoch(self.current_epoch)
         batches = []
         for at, batch in enumerate(self.survey):
             self._sow(at)
             # autocast must not cover the loader, which reads features
             with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-                logits = self.model(self._cast(batch.bags.to(self.device))).logits.float()
-            batches.append((logits, batch.target, batch.place))
-        shuffled, target, place = (torch.cat(values) for values in zip(*batches, strict=True))
-        order = place.argsort()
-        logits = shuffled[order.to(self.device)].requires_grad_()
-        loss = self.endpoint.loss(logits, target[order].to(self.device))
-        self._check_finite(loss.detach(), torch.arange(len(logits)))
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(logits))
-        self.log_epoch()
-        (pull,) = torch.autograd.grad(loss, logits)
+                logits, place, target = self._logits(batch._replace(bags=batch.bags.to(self.device)), at)
+            batches.append((logits, target, place))
+        values, targets, places = (torch.cat(columns) for columns in zip(*batches, strict=True))
+        values, targets = self.of_all(values, targets, places)
+        values = values.to(self.device).requires_grad_()
+        loss = self.endpoint.loss(values, targets.to(self.device))
+        self._log_loss(loss.detach(), torch.arange(len(values)))
+        (pull,) = torch.autograd.grad(loss, values)
         return pull

@@ -277,7 +277,7 @@ def test_a_simulation_that_met_a_full_disk_or_was_killed_can_be_repeated(
             write(SMALL, tmp_path / "new")
     assert raised.value.filename == str(tmp_path / "new")
     assert list((tmp_path / "new").iterdir()) == []
-    (tmp_path / "new" / simulated_cohort._BEGUN).touch()  # as after kill -9
+    (tmp_path / "new" / simulated_cohort.UNFINISHED).touch()  # as after kill -9
     (tmp_path / "new" / "features").mkdir()
     write(SMALL, tmp_path / "new")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [

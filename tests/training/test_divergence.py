@@ -1,5 +1,6 @@
 """A loss that is not finite stops training at its step and keeps what was good; options that cannot be are refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from mil.training import saved_state
 from mil.training.module import MILModule
 from tests.conftest import HOSPITAL, TINY, Mil
 
+CORES = len(os.sched_getaffinity(0))
 WORDS = [*(word for word in TINY if word != "split.folds=2"), "split=holdout", "baseline=false", "callbacks=none"]
 
 
@@ -50,11 +52,15 @@ def test_a_divergence_in_the_first_epoch_is_one_line(words: list[str], mil: Mil,
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trainer.devices=2"], "trainer.devices=2, expected 1"),
-        (["trainer.devices=-1"], "trainer.devices=-1, expected 1"),
-        (["trainer.devices=[0,1]"], "trainer.devices=[0, 1], expected 1"),
+        (["trainer.devices=64", "data.batch_bags=64"], f"trainer.devices=64: this machine has {CORES} core"),
+        (["trainer.devices=-1"], "trainer.devices=-1, expected a number of devices such as 2"),
+        (["trainer.devices=[0,0]"], "trainer.devices=[0, 0], expected a number of devices such as 2"),
+        (["trainer.devices=[0,1]"], "trainer.devices=[0,1]: this machine has no GPU, expected a number of processes"),
+        (["trainer.devices=2", "parallel=2"], "trainer.devices=2 with parallel=2: expected one of them"),
+        (["trainer.devices=2", "data.batch_bags=1"], "trainer.devices=2 with data.batch_bags=1: the bags of a batch"),
+        (["trainer.devices=2", "+trainer.limit_val_batches=1"], "trainer.devices=2 with trainer.limit_val_batches=1:"),
         (["trainer.num_nodes=2"], "trainer.num_nodes=2, expected auto or 1"),
-        (["+trainer.strategy=ddp"], "trainer.strategy=ddp, expected auto or 1"),
+        (["trainer.strategy=fsdp"], "trainer.strategy=fsdp, expected auto or ddp"),
         (["trainer.precision=bf16-true"], "trainer.precision=bf16-true, expected auto or 32-true"),
         (["trainer.precision=64-true"], "trainer.precision=64-true, expected auto or 32-true"),
         (["schedule.floor=nan"], "schedule.floor=nan, expected a number"),
