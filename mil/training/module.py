@@ -21,6 +21,7 @@ from mil.tables import listed
 from mil.training.pooled_loss import packed, pooled_loss, unpacked
 from mil.training.pretrained import groups
 from mil.training.ranks import Ranks
+from mil.training.summed_gradients import separate_gradients
 
 Schedule = Callable[[int, int], float]
 _DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -169,6 +170,8 @@ class MILModule(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by norm or value; Lightning refuses fused optimizers for every precision, not float16 alone."""
+        if self.ranks.by_bag:
+            separate_gradients(self)
         if self.trainer.precision == "16-mixed":
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:

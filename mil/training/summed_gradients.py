@@ -82,3 +82,17 @@ def sum_gradients(module: nn.Module) -> None:
     sums = torch.split(flat, [weight.numel() for weight in used_weights])
     for weight, total in zip(used_weights, sums, strict=True):
         weight.grad = total.view_as(weight)
+
+
+def separate_gradients(module: nn.Module) -> None:
+    """Give each weight a gradient of its own, which clipping in place then scales once.
+
+    After one backward pass autograd may leave the same memory as gradient of several weights that are added up, such as
+    the biases of TransMIL's three convolutions.
+    """
+    places = set[int]()
+    for weight in module.parameters():
+        if weight.grad is not None:
+            if weight.grad.data_ptr() in places:
+                weight.grad = weight.grad.clone()
+            places.add(weight.grad.data_ptr())

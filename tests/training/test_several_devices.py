@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 from mil.errors import ConfigError, ResourceError
 from mil.features.batch_shares import IDLE, SharedOrder, one_by_one
 from mil.features.batches import TrainOrder
+from mil.federation.federated_run import refuse_alone
+from mil.runs.fit_run import begin_run
 from mil.study.available_devices import check_devices
 from mil.study.compose import compose
 from mil.study.pipeline import prepare_study
@@ -26,7 +28,7 @@ from mil.training.fold import cut
 from mil.training.ranks import Ranks
 from mil.training.several_devices import Started, Team, team
 from mil.training.side_by_side import FoldTask
-from mil.training.summed_gradients import environment
+from mil.training.summed_gradients import environment, separate_gradients
 from tests.conftest import QUICK, SMALL, run_quietly
 from tests.training.test_resume import WORDS as RESUMED
 from tests.training.test_side_by_side import children, until
@@ -236,6 +238,26 @@ def test_srun_has_to_start_a_process_for_each_device(monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("SLURM_STEP_NUM_TASKS", number)
         check_devices(config)
         assert type(environment(Ranks(0, 2))).__name__ == kind
+
+
+def test_what_trains_on_one_device_refuses_several(tmp_path: Path) -> None:
+    config = compose(["trainer.devices=2", "trainer.accelerator=cpu"])
+    with pytest.raises(ConfigError, match=r"^trainer\.devices=2 in jobs of a cluster"):
+        begin_run(config, tmp_path / "run")
+    with pytest.raises(ConfigError, match="a hospital trains on one device"):
+        refuse_alone(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gradients_that_share_memory_are_clipped_once() -> None:
+    model = torch.nn.ParameterList([torch.nn.Parameter(torch.ones(2)) for _ in range(2)])
+    for weight in model:
+        weight.grad = torch.full((2,), 3.0) if weight is model[0] else model[0].grad
+    separate_gradients(model)
+    for weight in model:
+        assert weight.grad is not None
+        weight.grad.mul_(0.5)
+    assert [weight.grad.tolist() for weight in model if weight.grad is not None] == [[1.5, 1.5], [1.5, 1.5]]
 
 
 def test_a_batch_is_divided_without_a_bag_left_out_or_read_twice() -> None:
