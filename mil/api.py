@@ -21,6 +21,7 @@ from mil.cohort.columns import Columns
 from mil.config import described, groups
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import ConfigError
+from mil.features.feature_folders import features_text
 from mil.features.formats import Reading
 from mil.inference.bad_slides import OnBad
 from mil.inference.cohort_shards import Shard
@@ -50,6 +51,7 @@ from mil.zoo.predictor import load as load
 from mil.zoo.release import release as release_run
 
 FilePath = str | Path
+Features = FilePath | Mapping[str, FilePath]
 Tool = FilePath | Predictor
 
 
@@ -69,7 +71,7 @@ class Study(studies.Study):
     def from_tables(
         cls,
         cohort: FilePath,
-        features: FilePath,
+        features: Features,
         endpoint: Endpoint,
         *,
         slides: FilePath | None = None,
@@ -91,7 +93,8 @@ class Study(studies.Study):
 
         Args:
             cohort: Clinical table (CSV or Excel), one row per slide, or one per patient with `slides`.
-            features: Folder of feature files, `(tiles, width)` each, or one file that `mil convert` made of it.
+            features: Folder of feature files, `(tiles, width)` each, or one file that `mil convert` made of it; or
+                those of several encoders of the same tiles, `{"uni2": folder, "conch_v15": folder}`.
             endpoint: What is predicted, such as `mil.endpoints.Binary("MSI", classes=["MSS", "MSI-H"])`.
             slides: Table of slides, if the cohort has one row per patient.
             columns: Names of the columns `patient`, `slide`, `site` and `mpp` (micrometres per level-0 pixel of each
@@ -116,7 +119,7 @@ class Study(studies.Study):
         data = {
             "cohort": str(cohort),
             "slides": None if slides is None else str(slides),
-            "features": str(features),
+            "features": features_text(features),
             "layout": layout,
             "batch_axis": batch_axis,
             "slide_mpp": slide_mpp,
@@ -259,7 +262,7 @@ def fit(
 
 def predict(
     tool: Tool | Sequence[Tool],
-    features: FilePath,
+    features: Features,
     cohort: FilePath | None = None,
     *,
     slides: FilePath | None = None,
@@ -280,7 +283,7 @@ def predict(
     Args:
         tool: A released tool by name (`msi-crc`, `msi-crc@1.0.0`), a checkpoint folder, or what `load` returned;
             several predict together, see `mil.inference.ensemble`.
-        features: Folder of feature files, or one packed file.
+        features: Folder of feature files, or one packed file; of several encoders by their names.
         cohort: Table with columns patient and slide: slides of a patient are scored together.
         slides: Table of slides, if the cohort has one row per patient.
         tiles: Folder for one table per slide with the attention of each tile; of one tool only.
@@ -314,7 +317,7 @@ def predict(
     if len(checkpoints) == 1:
         alone = predict_one(
             checkpoints[0],
-            Path(features),
+            Path(features_text(features)),
             table,
             slide_table,
             _path(tiles),
@@ -329,7 +332,7 @@ def predict(
         raise ConfigError("tiles: the attention is of one tool, expected one tool")
     together = ensemble(
         checkpoints,
-        Path(features),
+        Path(features_text(features)),
         table,
         slide_table,
         reading=reading,

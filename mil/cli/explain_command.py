@@ -11,6 +11,7 @@ from mil.cli.evaluate_command import OnBad, Slides
 from mil.cli.report_place import say_where
 from mil.cli.zoo_commands import Key
 from mil.errors import ConfigError
+from mil.features.feature_folders import paths_of
 
 
 def explain(
@@ -101,7 +102,7 @@ def explain(
     if cases or most is not None or measure is not None:
         raise ConfigError("--cases, --most and --measure: are about a run's report patients, expected a run folder")
     loaded = [load(each, key=key).checkpoint for each in checkpoints]
-    check_output_folder(out, [features, cohort, slides, scans, *(each.folder for each in loaded)], EXPLAIN)
+    check_output_folder(out, [*paths_of(features), cohort, slides, scans, *(each.folder for each in loaded)], EXPLAIN)
     columns = columns_of(column)
     if cluster is not None:
         cluster_request = ExplainRequest(tuple(checkpoints), features, cohort, slides, request, choices, columns, key)

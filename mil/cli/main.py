@@ -253,7 +253,9 @@ def check(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="a folder of feature files")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="a folder of feature files; of several encoders NAME=DIR,NAME=DIR")
+    ],
     out: Annotated[Path, typer.Argument(help="the packed file to write, .h5")],
     dtype: Annotated[str | None, typer.Option(help="float16, float32 or bfloat16; default: as stored")] = None,
     on_bad: OnBad = "error",
@@ -268,10 +270,11 @@ def convert(
 ) -> None:
     """Pack a folder of feature files into one file that opens in milliseconds; use it as data.features."""
     from mil.cli import convert_command
+    from mil.features.feature_folders import paths_of
     from mil.features.formats import Reading
     from mil.output_places import check_output_file
 
-    check_output_file(out, [source, slides], "OUT")
+    check_output_file(out, [*paths_of(source), slides], "OUT")
     skip = skip_bad or on_bad == "skip"
     convert_command.convert(source, out, dtype, skip, Reading(layout, batch_axis, slide_mpp, table), slides)
 
@@ -303,6 +306,38 @@ def train(
 
 
 app.command()(runs)
+
+
+@app.command(context_settings=PASS_ON)
+def tune(
+    out: Annotated[Path, typer.Argument(help="a new folder, or one of the same search, which then goes on")],
+    words: Words = None,
+    trials: Annotated[int, typer.Option(min=1, help="most trials of each search")] = 20,
+    minutes: Annotated[float | None, typer.Option(help="no trial begins after so many minutes")] = None,
+    inner: Annotated[int, typer.Option(min=1, help="inner folds that judge a trial; 1: the select patients")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="of what is proposed")] = 0,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Search options without the report patients, train the chosen ones, and report them (needs the extra tune).
+
+    Options with several values are searched: model=abmil,simlp, optimizer.lr=interval(1e-4,1e-2), or with tag(log,
+    interval(...)). Without any: model, learning rate, weight decay and epochs.
+    """
+    from mil.cli import tune_command
+    from mil.runs.tuning import TuneOptions
+
+    options = TuneOptions(trials=trials, minutes=minutes, inner=inner, seed=seed)
+    tune_command.start(words or (), out, options, config_dir)
+
+
+@app.command(context_settings=PASS_ON)
+def propose(words: Words = None, config_dir: ConfigDir = None) -> None:
+    """Propose model, learning rate, epochs and batch for a cohort from its numbers, with reasons; trains nothing."""
+    from mil.cli import propose_command
+
+    propose_command.show(words or (), config_dir)
+
+
 app.command()(evaluate)
 
 
@@ -364,12 +399,13 @@ def calibrate(
 ) -> None:
     """Set a checkpoint's threshold, or its calibration, by patients of a new site whose outcome is known."""
     from mil.cli import calibrate_command
+    from mil.features.feature_folders import paths_of
     from mil.output_places import check_output_folder
     from mil.zoo.policy import check_origin
     from mil.zoo.registry import resolve
 
     folder = resolve(checkpoint)
-    check_output_folder(out, [folder, features, cohort, slides])
+    check_output_folder(out, [folder, *paths_of(features), cohort, slides])
     check_origin(folder, key)
     ids = columns_of(column)
     calibrate_command.calibrate(folder, features, cohort, slides, out, decision, sensitivity, confidence, method, ids)
@@ -384,7 +420,7 @@ def predict(
             autocompletion=released,
         ),
     ],
-    features: Annotated[Path, typer.Option(help="folder of feature files")],
+    features: Annotated[Path, typer.Option(help="folder of feature files; of several encoders NAME=DIR,NAME=DIR")],
     out: Annotated[Path, typer.Option(help="the CSV file to write")],
     cohort: Annotated[
         Path | None, typer.Option(help="table with columns patient and slide: slides of a patient are scored together")
@@ -412,6 +448,7 @@ def predict(
     from mil.cards import SIMULATED
     from mil.cluster.cluster_options import divided, options_in
     from mil.cluster.sharded_prediction import PredictRequest, submit_prediction
+    from mil.features.feature_folders import paths_of
     from mil.fitted.withholding import withheld_summary
     from mil.inference.provenance import ORIGIN_FILE
     from mil.output_places import check_output_file, check_output_folder
@@ -421,7 +458,7 @@ def predict(
     cluster = options_in(about_cluster)
     if not names:
         raise typer.BadParameter("no checkpoint, expected a checkpoint folder or a released tool")
-    read = [features, cohort, slides, *map(Path, names)]
+    read = [*paths_of(features), cohort, slides, *map(Path, names)]
     check_output_file(out, read)
     if tiles is not None:
         check_output_folder(tiles, read, ORIGIN_FILE, "--tiles")

@@ -11,6 +11,7 @@ from mil.cards import SIMULATED
 from mil.cli.compare_command import WIDTH
 from mil.cli.terminal_lines import add_row, print_tables, terminal_width, write_lines
 from mil.errors import printable
+from mil.features.feature_folders import paths_of
 from mil.output_places import check_output_folder
 from mil.report.figures.style import save, styled
 from mil.report.page.words import named
@@ -44,7 +45,7 @@ def site(
         MilError: a folder that is no such run, a cohort or features that are not as then, or fewer than two sites.
     """
     if out is not None:
-        check_output_folder(out, [run, preserved, features], SITE)
+        check_output_folder(out, [run, preserved, *paths_of(features)], SITE)
     opened = open_run(run)
     warn_of_changes(run)
     designs = None if preserved is None else compare_designs(opened, open_run(preserved), resamples)

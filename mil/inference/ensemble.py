@@ -34,13 +34,15 @@ from mil.checkpoint import WEIGHTS, Checkpoint
 from mil.cohort.columns import Columns
 from mil.endpoints.cox import BaselineHazard
 from mil.endpoints.endpoint import Endpoint
-from mil.errors import CheckpointError
+from mil.errors import CheckpointError, FeatureError
+from mil.features.feature_folders import feature_folders
 from mil.features.formats import Reading
 from mil.fitted.withholding import WITHHELD, withhold
 from mil.inference.bad_slides import SKIPPED, OnBad
 from mil.inference.cohort_shards import Shard
 from mil.inference.predict import predict
 from mil.stats.weights import ratio
+from mil.tables import listed
 
 logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
@@ -62,20 +64,38 @@ def ensemble(
 ) -> pd.DataFrame:
     """Return the mean scores of the members with their spreads; arguments and errors are those of `predict`.
 
-    Features are read once per member, since each prepares covariates in its own way.
+    Features are read once per member, since each prepares covariates in its own way. Where `features` names those of
+    several encoders, members of different encoders predict together, each from its own.
 
     Raises:
         CheckpointError: as in `same_tool`.
+        FeatureError: members of different encoders have features of different slides.
     """
-    same_tool(checkpoints)
+    same_tool(checkpoints, any_encoder=bool(feature_folders(features)))
     options = (cohort, slides, None, workers, reading, on_bad, max_tiles, ids, shard)
     tables = [predict(member, features, *options) for member in checkpoints]
+    predicted = [set(map(str, table.iloc[:, 0])) for table in tables]
+    if differing := sorted(set[str]().union(*predicted) - predicted[0].intersection(*predicted)):
+        raise FeatureError(
+            f"{len(differing)} slides have no features for every member of the ensemble: {listed(differing)}; expected "
+            "the same slides, or a table of the patients"
+        )
     mean = combined([member.endpoint for member in checkpoints], tables)
-    return mean.assign(**{SKIPPED: tables[0][SKIPPED]}) if SKIPPED in tables[0] else mean
+    skipped = [table[SKIPPED] for table in tables if SKIPPED in table]
+    return mean.assign(**{SKIPPED: _reasons(skipped)}) if skipped else mean
 
 
-def same_tool(checkpoints: Sequence[Checkpoint]) -> None:
+def _reasons(columns: Sequence["pd.Series[str]"]) -> list[str]:
+    """Return what was left out by any member, row by row."""
+    return ["; ".join(dict.fromkeys(filter(None, reasons))) for reasons in zip(*columns, strict=True)]
+
+
+def same_tool(checkpoints: Sequence[Checkpoint], any_encoder: bool = False) -> None:
     """Check that checkpoints can be members of one ensemble.
+
+    Args:
+        checkpoints: The members.
+        any_encoder: Whether members may read features of different encoders.
 
     Raises:
         CheckpointError: fewer than two members, another tool, endpoint, encoder or covariates, or the same weights.
@@ -85,7 +105,7 @@ def same_tool(checkpoints: Sequence[Checkpoint]) -> None:
     first, seen = checkpoints[0], dict[str | None, Path]()
     for member in checkpoints:
         for what, expected, value in zip(_WHAT, _identity(first), _identity(member), strict=True):
-            if value != expected:
+            if value != expected and not (any_encoder and what == "encoder"):
                 raise CheckpointError(
                     f"{member.folder}: {what} {_shortened(value)}, expected {_shortened(expected)} as {first.folder}"
                 )

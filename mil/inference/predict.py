@@ -27,6 +27,7 @@ from mil.errors import CheckpointError, ConfigError
 from mil.features.batches import BagDataset, Batch, Draw, loader, reading
 from mil.features.formats import Reading
 from mil.features.geometry import Expected
+from mil.features.joined_store import open_store
 from mil.features.store import FeatureStore
 from mil.findings import log_warnings
 from mil.fitted.withholding import RowBags
@@ -174,7 +175,7 @@ def predict(
     """
     if tiles is not None and max_tiles:
         raise ConfigError(f"max_tiles={max_tiles} with tables of all tiles: expected one of them")
-    store = FeatureStore(features, checkpoint.encoder, (), reading or checkpoint.reading, expected_geometry(checkpoint))
+    store = open_store(features, checkpoint.encoder, (), reading or checkpoint.reading, expected_geometry(checkpoint))
     everyone = cohort_of(store, cohort, slides, checkpoint, ids)
     if shard is not None:
         everyone = shard.of(everyone)
