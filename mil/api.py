@@ -21,6 +21,7 @@ from mil.cohort.columns import Columns
 from mil.config import described, groups
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import ConfigError
+from mil.features.feature_folders import features_text
 from mil.features.formats import Reading
 from mil.inference.bad_slides import OnBad
 from mil.inference.cohort_shards import Shard
@@ -53,6 +54,7 @@ from mil.zoo.predictor import load_all
 from mil.zoo.release import release as release_run
 
 FilePath = str | Path
+Features = FilePath | Mapping[str, FilePath]
 Tool = FilePath | Predictor
 
 
@@ -72,7 +74,7 @@ class Study(studies.Study):
     def from_tables(
         cls,
         cohort: FilePath,
-        features: FilePath,
+        features: Features,
         endpoint: Endpoint,
         *,
         slides: FilePath | None = None,
@@ -94,7 +96,8 @@ class Study(studies.Study):
 
         Args:
             cohort: Clinical table (CSV or Excel), one row per slide, or one per patient with `slides`.
-            features: Folder of feature files, `(tiles, width)` each, or one file that `mil convert` made of it.
+            features: Folder of feature files, `(tiles, width)` each, or one file that `mil convert` made of it; or
+                those of several encoders of the same tiles, `{"uni2": folder, "conch_v15": folder}`.
             endpoint: What is predicted, such as `mil.endpoints.Binary("MSI", classes=["MSS", "MSI-H"])`.
             slides: Table of slides, if the cohort has one row per patient.
             columns: Names of the columns `patient`, `slide`, `site` and `mpp` (micrometres per level-0 pixel of each
@@ -119,7 +122,7 @@ class Study(studies.Study):
         data = {
             "cohort": str(cohort),
             "slides": None if slides is None else str(slides),
-            "features": str(features),
+            "features": features_text(features),
             "layout": layout,
             "batch_axis": batch_axis,
             "slide_mpp": slide_mpp,
@@ -262,7 +265,7 @@ def fit(
 
 def predict(
     tool: Tool | Sequence[Tool],
-    features: FilePath,
+    features: Features,
     cohort: FilePath | None = None,
     *,
     slides: FilePath | None = None,
@@ -283,7 +286,7 @@ def predict(
     Args:
         tool: A released tool by name (`msi-crc`, `msi-crc@1.0.0`), a checkpoint folder, or what `load` returned;
             several predict together, see `mil.inference.ensemble`.
-        features: Folder of feature files, or one packed file.
+        features: Folder of feature files, or one packed file; of several encoders by their names.
         cohort: Table with columns patient and slide: slides of a patient are scored together.
         slides: Table of slides, if the cohort has one row per patient.
         tiles: Folder for one table per slide with the attention of each tile; of one tool only.
@@ -311,17 +314,17 @@ def predict(
     """
     tools = [tool] if isinstance(tool, str | Path | Predictor) else list(tool)
     checkpoints = [_checkpoint(each, allow, key) for each in tools]
-    reading = reading_of(checkpoints[0], Reading(layout, batch_axis, slide_mpp, feature_table))
+    reading = Reading(layout, batch_axis, slide_mpp, feature_table)
     table, slide_table = _path(cohort), _path(slides)
     ids = None if columns is None else Columns(**columns)
     if len(checkpoints) == 1:
         alone = predict_one(
             checkpoints[0],
-            Path(features),
+            Path(features_text(features)),
             table,
             slide_table,
             _path(tiles),
-            reading=reading,
+            reading=reading_of(checkpoints[0], reading),
             on_bad=on_bad,
             max_tiles=max_tiles,
             ids=ids,
@@ -332,7 +335,7 @@ def predict(
         raise ConfigError("tiles: the attention is of one tool, expected one tool")
     together = ensemble(
         checkpoints,
-        Path(features),
+        Path(features_text(features)),
         table,
         slide_table,
         reading=reading,
@@ -346,7 +349,7 @@ def predict(
 
 def predict_tools(
     tools: Literal["all"] | Sequence[Tool],
-    features: FilePath,
+    features: Features,
     cohort: FilePath | None = None,
     *,
     slides: FilePath | None = None,
@@ -391,11 +394,9 @@ def predict_tools(
     else:
         checkpoints, left_out = [_checkpoint(each, allow, key) for each in tools], {}
     ids = None if columns is None else Columns(**columns)
-    inputs = PredictionInputs(Path(features), _path(cohort), _path(slides), on_bad, max_tiles, ids)
+    inputs = PredictionInputs(Path(features_text(features)), _path(cohort), _path(slides), on_bad, max_tiles, ids)
     reading = Reading(layout, batch_axis, slide_mpp, feature_table)
-    predictions = predict_checkpoints(
-        checkpoints, inputs, lambda checkpoint: reading_of(checkpoint, reading), only_fitting=tools == "all"
-    )
+    predictions = predict_checkpoints(checkpoints, inputs, reading, only_fitting=tools == "all")
     return replace(predictions, left_out={**left_out, **predictions.left_out})
 
 

@@ -33,6 +33,7 @@ from mil.features.encoders import Encoder
 from mil.features.formats import Reading
 from mil.features.geometry import Geometry
 from mil.manifest import Clinical, Manifest, Part, parsed
+from mil.models.encoder_ensemble import EncoderEnsemble
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
 from mil.storage import read_bytes
@@ -189,13 +190,37 @@ def _covariates(clinical: Clinical, folder: Path) -> Covariates:
 
 
 def _model(manifest: Manifest, width: int, out_dim: int, allow: Collection[str], folder: Path) -> MILModel:
-    model: MILModel = _instance(manifest.model, mil.models, MILModel, allow, folder)
+    model = _reader_of(manifest, allow, folder)
     if (clinical := manifest.covariates) is None:
         return model
     try:
         return Fused(model, width, out_dim, clinical.fusion, clinical.embed_dim)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder / MANIFEST}: covariates: {_line(error)}") from None
+
+
+def _reader_of(manifest: Manifest, allow: Collection[str], folder: Path) -> MILModel:
+    """Return the model of the features alone; of an ensemble of encoders with a member for each."""
+    part, encoder = manifest.model, manifest.encoder.encoder()
+    if not encoder.parts or manifest.encoder.combined == "concatenate":
+        return cast(MILModel, _instance(part, mil.models, MILModel, allow, folder))
+    members = [
+        cast(
+            MILModel,
+            _instance(
+                part.model_copy(update={"options": {**part.options, "in_dim": width}}),
+                mil.models,
+                MILModel,
+                allow,
+                folder,
+            ),
+        )
+        for width in encoder.widths
+    ]
+    try:
+        return EncoderEnsemble(members, encoder.widths)
+    except ValueError as error:
+        raise CheckpointError(f"{folder / MANIFEST}: encoder.combined: {_line(error)}") from None
 
 
 def _validated(kind: Any, value: object, where: str, folder: Path) -> Any:

@@ -3,7 +3,14 @@
 from dataclasses import asdict
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue, field_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    model_serializer,
+)
 from pydantic_core import from_json
 
 from mil.endpoints.endpoint import Endpoint
@@ -60,10 +67,21 @@ class EncoderRecord(BaseModel):
     """whether it encodes tiles or whole slides"""
     verified: bool = False
     """whether every feature file names this encoder"""
+    parts: tuple[Encoder, ...] = ()
+    """the encoders of the same tiles whose features are joined, in the order of their blocks"""
+    combined: Literal["concatenate", "ensemble"] = "concatenate"
+    """whether one model reads all blocks, or each member of an ensemble the block of its encoder"""
 
     def encoder(self) -> Encoder:
         """Return the encoder itself."""
-        return Encoder(**self.model_dump(exclude={"verified"}))
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return Encoder(**{name: value for name, value in fields.items() if name not in ("verified", "combined")})
+
+    @model_serializer(mode="wrap")
+    def _without_parts(self, handler: SerializerFunctionWrapHandler) -> Json:
+        """Leave out what only several encoders have."""
+        fields: Json = handler(self)
+        return fields if self.parts else {key: fields[key] for key in fields if key not in ("parts", "combined")}
 
 
 class _Record(BaseModel):
@@ -206,9 +224,11 @@ def endpoint_part(endpoint: Endpoint, options: Json) -> Part:
     return part(endpoint, {**options, option: nested})
 
 
-def encoder_record(encoder: Encoder, verified: bool) -> EncoderRecord:
-    """Return the record of an encoder."""
-    return EncoderRecord.model_validate({**asdict(encoder), "verified": verified})
+def encoder_record(
+    encoder: Encoder, verified: bool, combined: Literal["concatenate", "ensemble"] = "concatenate"
+) -> EncoderRecord:
+    """Return the record of an encoder, or of several and how a model reads them."""
+    return EncoderRecord.model_validate({**asdict(encoder), "verified": verified, "combined": combined})
 
 
 def parsed(content: bytes) -> Manifest:

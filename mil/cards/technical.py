@@ -9,6 +9,7 @@ from mil.cards.content import CardBlock, Field, Subsection, not_applicable, not_
 from mil.cards.outputs import outputs
 from mil.cards.purpose import legend
 from mil.cards.section_parts import training_figures
+from mil.manifest import EncoderRecord
 
 METHODS = {
     "platt": "Platt's scaling (a logistic regression of the truth on the score)",
@@ -25,13 +26,26 @@ TILES = (
 ONE_RUN = "one model was trained in one run"
 
 
+def _encoder(encoder: EncoderRecord, verified: str) -> tuple[str, str]:
+    """Return label and text of the field about the encoder, or about several whose features are joined."""
+    if not encoder.parts:
+        return "Encoder", f"{encoder.name}, {encoder.dim} features per tile; {verified}"
+    names = " and ".join(f"{part.name} ({part.dim} features per tile)" for part in encoder.parts)
+    how = (
+        "one model reads them side by side"
+        if encoder.combined == "concatenate"
+        else "an ensemble of one model for each, whose logits are averaged"
+    )
+    return "Encoders", f"{names}, of the same tiles, joined by their positions; {how}; {verified}"
+
+
 def inputs(facts: Facts) -> CardBlock:
     """What the tool reads."""
     manifest, encoder = facts.manifest, facts.manifest.encoder
     geometry = manifest.data.geometry
     verified = "named by every feature file" if encoder.verified else "not verified: some feature files do not name it"
     fields = [
-        Field("Encoder", f"{encoder.name}, {encoder.dim} features per tile; {verified}", f"{MANIFEST}encoder"),
+        Field(*_encoder(encoder, verified), f"{MANIFEST}encoder"),
         Field("Which encoder one would use", facts.text("encoder_note")),
         Field("Tile size", _size(geometry.tile_px, "px"), f"{MANIFEST}data.geometry.tile_px"),
         Field("Resolution", _size(geometry.mpp, "µm per pixel"), f"{MANIFEST}data.geometry.mpp"),

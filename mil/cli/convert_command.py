@@ -10,9 +10,10 @@ from pathlib import Path
 from mil.cohort.slide_resolutions import slide_mpps_in
 from mil.errors import ConfigError, printable
 from mil.features.formats import Header, Reading
+from mil.features.joined_store import open_store
 from mil.features.packed import Packed
 from mil.features.packing import Packing, pack
-from mil.features.store import FeatureStore
+from mil.study.build import known_encoders
 
 _SHOWN = 5
 """Different values that a line shows."""
@@ -30,7 +31,7 @@ def convert(
     if reading.slide_mpp is not None and not 0 < reading.slide_mpp < math.inf:
         raise ConfigError(f"--slide-mpp is {reading.slide_mpp:g}, expected micrometres a pixel, above 0")
     slide_mpps = None if slides_table is None else slide_mpps_in(slides_table)
-    store = FeatureStore(source, reading=reading, slide_mpps=slide_mpps)
+    store = open_store(source, None, known_encoders(), reading, slide_mpps=slide_mpps)
     slides = store.slides
     if skip_bad:
         reasons = store.unusable(slides)

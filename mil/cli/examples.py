@@ -42,6 +42,14 @@ EXAMPLES = {
         "mil train -m model=abmil,mean seed=0,1 cluster=slurm cluster.partition=gpu cluster.gpus=1",
     ),
     "runs": ("mil runs", "mil runs runs/msi-crc/2026-11-30_10-00-00 --cancel"),
+    "tune": (
+        "mil tune tuned/ tool=msi-crc split=holdout data.cohort=cohort.csv data.features=features/ --trials 30",
+        "mil tune tuned/ model=abmil,simlp 'optimizer.lr=tag(log,interval(1e-5,1e-3))' --inner 3 --minutes 60",
+    ),
+    "propose": (
+        "mil propose tool=msi-crc data.cohort=cohort.csv data.features=features/",
+        "mil propose tool=surv-crc simulation.patients=300",
+    ),
     "evaluate": (
         "mil evaluate runs/msi-crc/2026-11-30_10-00-00",
         "mil evaluate --predictions theirs.csv --target MSI --positive MSI-H --score p",

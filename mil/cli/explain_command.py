@@ -12,6 +12,7 @@ from mil.cli.evaluate_command import MaxTiles, OnBad, Slides
 from mil.cli.report_place import say_where
 from mil.cli.zoo_commands import Key
 from mil.errors import ConfigError
+from mil.features.feature_folders import paths_of
 
 if TYPE_CHECKING:
     from mil.cluster.cluster_options import ClusterOptions
@@ -143,8 +144,9 @@ def _explain_checkpoints(
     from mil.zoo.predictor import load
 
     loaded = [load(name, key=key).checkpoint for name in names]
-    check_output_folder(out, [*inputs, choices.scans, *(each.folder for each in loaded)], EXPLAIN)
     features, cohort, slides = inputs
+    read = [*paths_of(features), cohort, slides, choices.scans, *(each.folder for each in loaded)]
+    check_output_folder(out, read, EXPLAIN)
     if cluster is not None:
         cluster_request = ExplainRequest(tuple(names), features, cohort, slides, request, choices, columns, key)
         submit_explanation(cluster_request, out, cluster)

@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mil.cli.report_place import say_where
 from mil.config import choices, conf_dir, nearest
 from mil.errors import ConfigError
+from mil.features.feature_folders import paths_of
 from mil.federation.federation_job import export
 from mil.federation.federation_options import FederationOptions
 from mil.federation.job_site import SiteFile, rehearsed
@@ -73,7 +74,8 @@ def _site(kit: Path, words: Sequence[str]) -> None:
     file, job_folder = site_words(words)
     if kind_of(kit) == "simulation" and not (kit / "local").is_dir():  # a kit is recognised by its files
         named = [file.data.get(name) for name in ("cohort", "slides", "features")]
-        check_output_folder(kit, [Path(path) for path in named if isinstance(path, str)], option="KIT")
+        read = [path for text in named if isinstance(text, str) for path in paths_of(Path(text))]
+        check_output_folder(kit, read, option="KIT")
     if job_folder is not None:
         sys.stdout.write(f"{rehearsed(job_folder, file, kit)}\n")
     sys.stdout.writelines(f"{path}\n" for path in prepare_kit(kit, file))

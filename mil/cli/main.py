@@ -229,7 +229,9 @@ def check(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="a folder of feature files")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="a folder of feature files; of several encoders NAME=DIR,NAME=DIR")
+    ],
     out: Annotated[Path, typer.Argument(help="the packed file to write, .h5")],
     dtype: Annotated[str | None, typer.Option(help="float16, float32 or bfloat16; default: as stored")] = None,
     on_bad: OnBad = "error",
@@ -244,10 +246,11 @@ def convert(
 ) -> None:
     """Pack a folder of feature files into one file that opens in milliseconds; use it as data.features."""
     from mil.cli import convert_command
+    from mil.features.feature_folders import paths_of
     from mil.features.formats import Reading
     from mil.output_places import check_output_file
 
-    check_output_file(out, [source, slides], "OUT")
+    check_output_file(out, [*paths_of(source), slides], "OUT")
     skip = skip_bad or on_bad == "skip"
     convert_command.convert(source, out, dtype, skip, Reading(layout, batch_axis, slide_mpp, table), slides)
 
@@ -279,6 +282,38 @@ def train(
 
 
 app.command()(runs)
+
+
+@app.command(context_settings=PASS_ON)
+def tune(
+    out: Annotated[Path, typer.Argument(help="a new folder, or one of the same search, which then goes on")],
+    words: Words = None,
+    trials: Annotated[int, typer.Option(min=1, help="most trials of each search")] = 20,
+    minutes: Annotated[float | None, typer.Option(help="no trial begins after so many minutes")] = None,
+    inner: Annotated[int, typer.Option(min=1, help="inner folds that judge a trial; 1: the select patients")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="of what is proposed")] = 0,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Search options without the report patients, train the chosen ones, and report them (needs the extra tune).
+
+    Options with several values are searched: model=abmil,simlp, optimizer.lr=interval(1e-4,1e-2), or with tag(log,
+    interval(...)). Without any: model, learning rate, weight decay and epochs.
+    """
+    from mil.cli import tune_command
+    from mil.runs.tuning import TuneOptions
+
+    options = TuneOptions(trials=trials, minutes=minutes, inner=inner, seed=seed)
+    tune_command.start(words or (), out, options, config_dir)
+
+
+@app.command(context_settings=PASS_ON)
+def propose(words: Words = None, config_dir: ConfigDir = None) -> None:
+    """Propose model, learning rate, epochs and batch for a cohort from its numbers, with reasons; trains nothing."""
+    from mil.cli import propose_command
+
+    propose_command.show(words or (), config_dir)
+
+
 app.command()(evaluate)
 
 
@@ -340,12 +375,13 @@ def calibrate(
 ) -> None:
     """Set a checkpoint's threshold, or its calibration, by patients of a new site whose outcome is known."""
     from mil.cli import calibrate_command
+    from mil.features.feature_folders import paths_of
     from mil.output_places import check_output_folder
     from mil.zoo.policy import check_origin
     from mil.zoo.registry import resolve
 
     folder = resolve(checkpoint)
-    check_output_folder(out, [folder, features, cohort, slides])
+    check_output_folder(out, [folder, *paths_of(features), cohort, slides])
     check_origin(folder, key)
     ids = columns_of(column)
     calibrate_command.calibrate(folder, features, cohort, slides, out, decision, sensitivity, confidence, method, ids)

@@ -34,7 +34,7 @@ def predict(
             autocompletion=released,
         ),
     ],
-    features: Annotated[Path, typer.Option(help="folder of feature files")],
+    features: Annotated[Path, typer.Option(help="folder of feature files; of several encoders NAME=DIR,NAME=DIR")],
     out: Annotated[Path, typer.Option(help="the CSV file to write; of different tools a folder for a file of each")],
     cohort: Annotated[
         Path | None, typer.Option(help="table with columns patient and slide: slides of a patient are scored together")
@@ -59,13 +59,14 @@ def predict(
     from mil import api
     from mil.cluster.cluster_options import divided, options_in
     from mil.cluster.sharded_prediction import PredictRequest
+    from mil.features.feature_folders import paths_of
 
     about_cluster, checkpoint = divided(checkpoint)
     cluster = options_in(about_cluster)
     if not checkpoint:
         raise typer.BadParameter("no checkpoint, expected a checkpoint folder or a released tool")
     _check_words(checkpoint, tiles)
-    inputs = [features, cohort, slides, key, *map(Path, checkpoint)]
+    inputs = [*paths_of(features), cohort, slides, key, *map(Path, checkpoint)]
     loaded = [api.load(name, allow or (), key) for name in checkpoint] if len(checkpoint) > 1 else []
     tools: list[str] | list[Predictor] = loaded or checkpoint
     if checkpoint == [ALL] or len({tool.manifest.tool.name for tool in loaded}) > 1:

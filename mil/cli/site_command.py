@@ -11,6 +11,7 @@ from mil.cards import SIMULATED
 from mil.cli.compare_command import WIDTH
 from mil.cli.terminal_lines import add_row, print_tables, terminal_width, write_lines
 from mil.errors import printable
+from mil.features.feature_folders import paths_of
 from mil.output_places import check_output_folder
 from mil.report.figures.style import save, styled
 from mil.report.page.words import named
@@ -45,7 +46,7 @@ def site(
     """
     if out is not None:
         runs = [run] if preserved is None else [run, preserved]
-        check_output_folder(out, [*with_recorded(runs), features], SITE)
+        check_output_folder(out, [*with_recorded(runs), *paths_of(features)], SITE)
     opened = open_run(run)
     warn_of_changes(run)
     designs = None if preserved is None else compare_designs(opened, open_run(preserved), resamples)

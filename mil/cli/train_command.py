@@ -23,6 +23,7 @@ from mil.cluster.cluster_options import ClusterOptions, divided, options_in
 from mil.cluster.job_ledger import FOLDER, LOGS
 from mil.config import conf_dir
 from mil.errors import ConfigError, MilError
+from mil.features.feature_folders import paths_of
 from mil.output_places import check_run_folder
 from mil.slide_names import FEATURE_ENDINGS
 from mil.study.available_devices import PROCESSES
@@ -174,7 +175,9 @@ def _check_sweep_folder(options: Sequence[str]) -> None:
     """Check the folder of a sweep as that of a run, as far as the command line names it and what is read."""
     named = {key: value.strip("'\"") for key, _, value in (word.partition("=") for word in options)}
     if SWEEP_DIR in named:
-        inputs = [Path(named[key]) for key in ("data.cohort", "data.slides", "data.features") if key in named]
+        inputs = [Path(named[key]) for key in ("data.cohort", "data.slides") if key in named]
+        if "data.features" in named:
+            inputs += paths_of(Path(named["data.features"].strip("[]")))
         check_run_folder(Path(named[SWEEP_DIR]), inputs, FEATURE_ENDINGS, SWEEP_DIR)
 
 

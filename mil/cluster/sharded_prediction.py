@@ -16,7 +16,7 @@ from mil.cluster.submission import JobGroup, check_engine, submit
 from mil.cohort.clinical_table import Cohort, without_files
 from mil.cohort.columns import Columns
 from mil.features.formats import Reading
-from mil.features.store import FeatureStore
+from mil.features.joined_store import open_store
 from mil.findings import raise_first_error
 from mil.inference.bad_slides import OnBad, naming_the_option
 from mil.inference.cohort_shards import Shard
@@ -163,7 +163,7 @@ def cohort_to_predict(request: PredictRequest, checkpoint: Checkpoint) -> Cohort
     """
     given = Reading(request.layout, request.batch_axis, request.slide_mpp, request.feature_table)
     reading, expected = reading_of(checkpoint, given), expected_geometry(checkpoint)
-    store = FeatureStore(request.features, checkpoint.encoder, (), reading, expected)
+    store = open_store(request.features, checkpoint.encoder, (), reading, expected)
     ids = None if request.columns is None else Columns(**request.columns)
     cohort = cohort_of(store, request.cohort, request.slides, checkpoint, ids)
     with naming_the_option(request.on_bad):

@@ -21,6 +21,7 @@ from mil.explain.scan_resolutions import ScanFolder, place_by_scans
 from mil.explain.tile_scores import Array, ExplainedOutput, PatientScores, SlideScores, TilePlaces
 from mil.features.batches import BagDataset, Draw
 from mil.features.formats import Reading
+from mil.features.joined_store import open_store
 from mil.features.places import SlidePlaces
 from mil.features.store import FeatureStore
 from mil.inference.bad_slides import OnBad, naming_the_option, without_bad_slides
@@ -158,7 +159,7 @@ def read_bags(
         MilError: features or cohort cannot be read or do not fit the tool, or tiles lie outside their scan.
     """
     expected = expected_geometry(checkpoint)
-    store = FeatureStore(features, checkpoint.encoder, (), reading or checkpoint.reading, expected)
+    store = open_store(features, checkpoint.encoder, (), reading or checkpoint.reading, expected)
     everyone = cohort_of(store, cohort, slides, checkpoint, columns)
     if patients is not None:
         if missing := sorted(set(patients) - set(everyone.table["patient"])):

@@ -247,6 +247,38 @@ class FeatureCache:
             )
 
 
+def attach_copies(options: CacheOptions, store: FeatureStore) -> None:
+    """Let a store read from existing copies, of several encoders from one of each, see `FeatureCache.attach`."""
+    for each in store.stores:
+        FeatureCache(options, each).attach()
+    store.copies_changed()
+
+
+def needs_of_copies(options: CacheOptions, store: FeatureStore, slides: Iterable[str]) -> CopyNeeds:
+    """Return what `fill_copies` would copy; a slide of which an encoder's features are missing counts once."""
+    ids = sorted(set(slides))
+    needs = [FeatureCache(options, each).needs(ids) for each in store.stores]
+    missing = sum(not store.is_copied(slide) for slide in ids)
+    return CopyNeeds(len(ids), missing, sum(each.bytes for each in needs), needs[0].free)
+
+
+def fill_copies(options: CacheOptions, store: FeatureStore, slides: Iterable[str]) -> None:
+    """Copy what is missing of a store, of several encoders into one copy of each, see `FeatureCache.fill`.
+
+    Raises:
+        ConfigError: The copies would lie among the features.
+        MilError: As `FeatureCache.fill`.
+    """
+    place = options.folder.resolve()
+    for folder in store.folders:
+        if folder.is_dir() and folder.resolve() in (place, *place.parents):
+            raise ConfigError(f"data.cache={options.folder}: lies in {folder}, which is read, expected another folder")
+    ids = sorted(set(slides))
+    for each in store.stores:
+        FeatureCache(options, each).fill(ids)
+    store.copies_changed()
+
+
 _SMALLER = "data.cache_dtype=float16 makes a copy of float32 half as large"
 
 

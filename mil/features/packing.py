@@ -106,7 +106,7 @@ def pack(
     out = out.resolve() if out.is_symlink() else out  # a link is written through
     if out.exists():
         raise FeatureError(f"{out} is there already, expected a new file")
-    if store.folder.resolve() in out.resolve().parents:
+    if {folder.resolve() for folder in store.folders} & set(out.resolve().parents):
         raise FeatureError(f"{out} lies in the folder that is packed, where it would be a slide: expected another")
     report = progress or advance
     plan = _make_plan(store, store.slides if slides is None else slides, dtype, report)
@@ -203,9 +203,10 @@ class _Job:
     def _read(self, number: int) -> tuple[Tensor, Tensor | None, float]:
         """Return a slide's features and coordinates as they will be stored, and the largest rounding."""
         slide, path = self.plan.slides[number], self.store.path(self.plan.slides[number])
+        sources = self.store.sources(slide)
         source = self.store.read(slide)
         coords_as_planned = (source.coords is not None) == self.plan.headers[number].has_coords
-        if not coords_as_planned or _source(path) != self.plan.sources[number]:
+        if not coords_as_planned or _source(sources) != self.plan.sources[number]:
             raise FeatureError(f"{path} has changed while slide '{slide}' was packed")
         features, lost = _converted(source.features, DTYPES[self.plan.dtype])
         if not np.isfinite(lost):
@@ -232,7 +233,7 @@ class _Job:
 def _make_plan(store: FeatureStore, slides: Sequence[str], dtype: str | None, progress: Progress) -> _Plan:
     if dtype not in (None, *DTYPES):
         raise ConfigError(f"dtype is '{dtype}', expected {', '.join(DTYPES)}")
-    sources = {slide: _source(store.path(slide)) for slide in sorted(slides)}
+    sources = {slide: _source(store.sources(slide)) for slide in sorted(slides)}
     headers = _headers(store, list(sources), progress)
     check_resolutions({slide: header for slide, header in headers.items() if header.tiles}, store.folder)
     widths = {header.width: slide for slide, header in headers.items() if header.tiles}
@@ -262,13 +263,15 @@ def _headers(store: FeatureStore, slides: Sequence[str], progress: Progress) -> 
     return headers
 
 
-def _source(path: Path) -> _Source:
-    """Return what shows whether a file, or a zarr folder, has changed."""
-    files = [path]
-    if path.is_dir():
-        files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+def _source(paths: Sequence[Path]) -> _Source:
+    """Return what shows whether the files of a slide, or zarr folders, have changed."""
+    files = list[Path]()
+    for path in paths:
+        within = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+        files += within if path.is_dir() else [path]
     states = [file.stat() for file in files]
-    return str(path.absolute()), sum(state.st_size for state in states), max((s.st_mtime_ns for s in states), default=0)
+    modified = max((state.st_mtime_ns for state in states), default=0)
+    return ",".join(str(path.absolute()) for path in paths), sum(state.st_size for state in states), modified
 
 
 def _difference(begun: str, plan: _Plan) -> str:

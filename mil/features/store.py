@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mil.errors import EncoderError, FeatureError
 from mil.features import formats
-from mil.features.encoders import Encoder, folded
+from mil.features.encoders import Encoder, folded, of_blocks
 from mil.features.feature_copy import FeatureCopy
 from mil.features.fingerprints import Fingerprint, State, fingerprint, state_of
 from mil.features.formats import DETECTED, TILE, Header, Reading, Slide
@@ -141,6 +141,31 @@ class FeatureStore:
 
     def __len__(self) -> int:
         return len(self._paths)
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders or packed files that are read."""
+        return [self.folder]
+
+    @property
+    def stores(self) -> "list[FeatureStore]":
+        """The stores that read files, one for each encoder."""
+        return [self]
+
+    def copies_changed(self) -> None:
+        """Forget what was joined from the files of several encoders, which are read from other places now."""
+
+    def lacking(self, slide: str) -> list[str]:
+        """Return the encoders that have no file of a slide, where several are joined and another has one."""
+        return []
+
+    def sources(self, slide: str) -> list[Path]:
+        """Return the files of a slide, one for each encoder.
+
+        Raises:
+            FeatureError: There is none.
+        """
+        return [self.path(slide)]
 
     def path(self, slide: str) -> Path:
         """Return the file of a slide.
@@ -457,6 +482,9 @@ class FeatureStore:
         # Files of empty slides may not state their width.
         width = self._only_width({slide: header for slide, header in headers.items() if header.width})
         named = {slide: header.encoder for slide, header in headers.items() if header.encoder}
+        blocks = {header.blocks for header in headers.values() if header.tiles}
+        if self.encoder is None and len(blocks) == 1 and any(blocks):
+            self.encoder = of_blocks(self.encoders, blocks.pop())
         if self.encoder is None:
             encoder = self._only_name(named, width, level)
         else:
@@ -511,8 +539,10 @@ class FeatureStore:
             )
         others = _grouped((slide, name) for slide, name in named.items() if not encoder.answers_to(name))
         if others:
+            entries = ",".join(f"{part.name}=DIR" for part in encoder.parts)
+            hint = f", the features of each: {entries}" if entries else ""
             raise EncoderError(
-                f"features under {self.folder} come from {_described(others)}, expected encoder '{encoder.name}'"
+                f"features under {self.folder} come from {_described(others)}, expected encoder '{encoder.name}'{hint}"
             )
         return encoder
 

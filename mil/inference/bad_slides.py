@@ -10,6 +10,7 @@ from mil.cohort.clinical_table import Cohort, without_files
 from mil.errors import EncoderError, FeatureError
 from mil.features.store import FeatureStore
 from mil.findings import Finding, log_warnings, raise_first_error
+from mil.tables import listed
 
 OnBad = Literal["error", "skip"]
 """What slides that are missing, unreadable, empty or not finite are: an error, or left out."""
@@ -59,12 +60,19 @@ def without_bad_slides(
         FeatureError: A slide has no file, and `on_bad` is `error`; or no slide is left.
     """
     with naming_the_option(on_bad):
+        if on_bad == "error":
+            for slide in filter(store.lacking, cohort.table["slide"]):
+                store.path(slide)  # raises with the encoder that lacks it
         files = without_files(cohort.table, store.slides, on_bad)
         raise_first_error([] if may_be_empty and on_bad == "skip" else files)
     if on_bad == "error":
         return cohort, {}
     slides = sorted(set(cohort.table["slide"]))
-    reasons = {slide: "no feature file" for slide in slides if slide not in store}
+    reasons = {
+        slide: f"no features of {listed(lacking)}" if (lacking := store.lacking(slide)) else "no feature file"
+        for slide in slides
+        if slide not in store
+    }
     reasons |= unusable(store, [slide for slide in slides if slide in store])
     if not reasons:
         return cohort, {}

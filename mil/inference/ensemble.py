@@ -34,14 +34,16 @@ from mil.checkpoint import WEIGHTS, Checkpoint
 from mil.cohort.columns import Columns
 from mil.endpoints.cox import BaselineHazard
 from mil.endpoints.endpoint import Endpoint
-from mil.errors import CheckpointError
-from mil.features.formats import Reading
+from mil.errors import CheckpointError, FeatureError
+from mil.features.feature_folders import feature_folders
+from mil.features.formats import DETECTED, Reading
 from mil.findings import warnings_once
 from mil.fitted.withholding import WITHHELD, withhold
 from mil.inference.bad_slides import SKIPPED, OnBad
 from mil.inference.cohort_shards import Shard
-from mil.inference.predict import PredictionInputs, predict_each
+from mil.inference.predict import PredictionInputs, predict_each, readings_of
 from mil.stats.weights import ratio
+from mil.tables import listed
 
 logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
@@ -55,7 +57,7 @@ def ensemble(
     cohort: Path | None = None,
     slides: Path | None = None,
     workers: int = 0,
-    reading: Reading | None = None,
+    reading: Reading = DETECTED,
     on_bad: OnBad = "error",
     max_tiles: int | None = None,
     ids: Columns | None = None,
@@ -63,15 +65,17 @@ def ensemble(
 ) -> pd.DataFrame:
     """Return the mean scores of the members with their spreads; arguments and errors are those of `predict`.
 
-    Every slide is read once, for all members.
+    Every slide is read once, for all members. Where `features` names those of several encoders, members of different
+    encoders predict together, each from its own. What `reading` leaves open is read as in training, see `readings_of`.
 
     Raises:
         CheckpointError: as in `same_tool`.
+        FeatureError: members of different encoders have features of different slides.
     """
-    same_tool(checkpoints)
+    same_tool(checkpoints, any_encoder=bool(feature_folders(features)))
     inputs = PredictionInputs(features, cohort, slides, on_bad, max_tiles, ids, workers, shard)
     with warnings_once():
-        tables = predict_each(checkpoints, [reading or member.reading for member in checkpoints], inputs)
+        tables = predict_each(checkpoints, readings_of(checkpoints, reading), inputs)
     return together(checkpoints, [table for table in tables if table is not None])
 
 
@@ -81,15 +85,35 @@ def together(members: Sequence[Checkpoint], tables: Sequence[pd.DataFrame]) -> p
     Args:
         members: Checkpoints of one tool.
         tables: The predictions of each.
+
+    Raises:
+        FeatureError: members of different encoders have features of different slides.
     """
     if len(members) == 1:
         return tables[0]
-    mean = combined([member.endpoint for member in members], tables)
-    return mean.assign(**{SKIPPED: tables[0][SKIPPED]}) if SKIPPED in tables[0] else mean
+    predicted = [set(map(str, table.iloc[:, 0])) for table in tables]
+    if differing := sorted(set[str]().union(*predicted) - predicted[0].intersection(*predicted)):
+        raise FeatureError(
+            f"{len(differing)} slides have no features for every member of the ensemble: {listed(differing)}; expected "
+            "the same slides, or a table of the patients"
+        )
+    scores = [table.drop(columns=SKIPPED, errors="ignore") for table in tables]
+    mean = combined([member.endpoint for member in members], scores)
+    skipped = [table[SKIPPED] for table in tables if SKIPPED in table]
+    return mean.assign(**{SKIPPED: _reasons(skipped)}) if skipped else mean
 
 
-def same_tool(checkpoints: Sequence[Checkpoint]) -> None:
+def _reasons(columns: Sequence["pd.Series[str]"]) -> list[str]:
+    """Return what was left out by any member, row by row."""
+    return ["; ".join(dict.fromkeys(filter(None, reasons))) for reasons in zip(*columns, strict=True)]
+
+
+def same_tool(checkpoints: Sequence[Checkpoint], any_encoder: bool = False) -> None:
     """Check that checkpoints can be members of one ensemble.
+
+    Args:
+        checkpoints: The members.
+        any_encoder: Whether members may read features of different encoders.
 
     Raises:
         CheckpointError: fewer than two members, another tool, endpoint, encoder or covariates, or the same weights.
@@ -99,7 +123,7 @@ def same_tool(checkpoints: Sequence[Checkpoint]) -> None:
     first, seen = checkpoints[0], dict[str | None, Path]()
     for member in checkpoints:
         for what, expected, value in zip(_WHAT, _identity(first), _identity(member), strict=True):
-            if value != expected:
+            if value != expected and not (any_encoder and what == "encoder"):
                 raise CheckpointError(
                     f"{member.folder}: {what} {_shortened(value)}, expected {_shortened(expected)} as {first.folder}"
                 )

@@ -1,17 +1,18 @@
 """Predict with several tools in one pass over the features; checkpoints of one tool predict together (`ensemble`)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from mil.checkpoint import Checkpoint
 from mil.errors import MilError
-from mil.features.formats import Reading
+from mil.features.feature_folders import feature_folders
+from mil.features.formats import DETECTED, Reading
 from mil.findings import warnings_once
 from mil.fitted.withholding import WITHHELD
 from mil.inference.ensemble import same_tool, together
-from mil.inference.predict import PredictionInputs, predict_each
+from mil.inference.predict import PredictionInputs, predict_each, readings_of
 from mil.inference.provenance import TOOL, VERSION, with_origin
 from mil.slide_names import file_stem
 from mil.tables import SIMULATED_COLUMN
@@ -59,7 +60,7 @@ def by_tool(checkpoints: Sequence[Checkpoint]) -> dict[str, list[Checkpoint]]:
 def predict_tools(
     checkpoints: Sequence[Checkpoint],
     inputs: PredictionInputs,
-    reading_of: Callable[[Checkpoint], Reading] = lambda checkpoint: checkpoint.reading,
+    reading: Reading = DETECTED,
     only_fitting: bool = False,
 ) -> ToolPredictions:
     """Return the predictions of each tool, with columns that say where they come from; every slide is read once.
@@ -67,7 +68,7 @@ def predict_tools(
     Args:
         checkpoints: One of each tool, or several, which predict together.
         inputs: What is predicted.
-        reading_of: How a checkpoint reads files that leave it open.
+        reading: How files that leave it open are read; what it leaves open is as in each tool's training.
         only_fitting: Leave out tools that cannot predict these features, such as those of another encoder, and say
             why; otherwise they are an error.
 
@@ -77,7 +78,7 @@ def predict_tools(
     groups = by_tool(checkpoints)
     for members in groups.values():
         if len(members) > 1:
-            same_tool(members)
+            same_tool(members, any_encoder=bool(feature_folders(inputs.features)))
     errors: dict[str, MilError] = {}
 
     def leave_out(checkpoint: Checkpoint, error: MilError) -> bool:
@@ -88,7 +89,7 @@ def predict_tools(
         return True
 
     ordered = [member for members in groups.values() for member in members]
-    readings = [reading_of(members[0]) for members in groups.values() for _ in members]
+    readings = [each for members in groups.values() for each in readings_of(members, reading)]
     with warnings_once():
         tables = iter(predict_each(ordered, readings, inputs, leave_out))
         by_name = {name: [next(tables) for _ in members] for name, members in groups.items()}

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,8 +21,9 @@ from mil.cohort.gdc_names import named_as_files
 from mil.cohort.slide_resolutions import slide_mpps
 from mil.errors import CheckpointError, ConfigError, MilError, ResourceError
 from mil.features.batches import BagDataset
-from mil.features.formats import Reading
+from mil.features.formats import DETECTED, Reading
 from mil.features.geometry import Expected
+from mil.features.joined_store import folders_for, open_folders
 from mil.features.store import FeatureStore
 from mil.findings import log_warnings
 from mil.fitted.withholding import RowBags
@@ -38,7 +41,8 @@ class PredictionInputs:
     """What is predicted, and how it is read.
 
     Attributes:
-        features: Folder of feature files.
+        features: Folder of feature files; of several encoders as in `mil.features.feature_folders`: each checkpoint
+            reads those of its own.
         cohort: Table of patients and slides; None predicts each slide.
         slides: Table of slides, for a cohort table with one row for each patient.
         on_bad: Whether slides that are missing, unreadable, empty or not finite are an error or left out; where some
@@ -116,8 +120,8 @@ def predict_each(
 ) -> list[pd.DataFrame | None]:
     """Return the table of predictions of each checkpoint, as `predict` does, from one pass over the features.
 
-    Checkpoints whose bags are the same slides, read in the same way, share a pass; without a cohort that is all that
-    read files alike.
+    Checkpoints whose bags are the same slides, of the same encoders and read in the same way, share a pass; without a
+    cohort that is all that read the same files alike.
 
     Args:
         checkpoints: The models.
@@ -138,13 +142,21 @@ def predict_each(
             if not leave_out(checkpoint, error):
                 raise
             jobs.append(None)
-    passes: dict[tuple[Reading, tuple[tuple[str, ...], ...]], list[_Job]] = {}
+    passes: dict[tuple[_Source, tuple[tuple[str, ...], ...]], list[_Job]] = {}
     for job in jobs:
         if job is not None:
-            passes.setdefault((job.reading, tuple(map(tuple, job.dataset.slides))), []).append(job)
+            passes.setdefault((job.source, tuple(map(tuple, job.dataset.slides))), []).append(job)
     for group in passes.values():
         _pass(group, inputs, lambda job, error: leave_out(job.checkpoint, error))
     return [None if job is None or job.is_left_out else job.table() for job in jobs]
+
+
+class _Source(NamedTuple):
+    """What the bags of a checkpoint are read from, and how."""
+
+    reading: Reading
+    folders: tuple[tuple[str, Path], ...]
+    """each with its encoder, as in `folders_for`"""
 
 
 @dataclass(eq=False)
@@ -152,7 +164,7 @@ class _Job:
     """The part of one checkpoint in a pass."""
 
     checkpoint: Checkpoint
-    reading: Reading
+    source: _Source
     id_column: str
     everyone: Cohort
     cohort: Cohort
@@ -188,25 +200,29 @@ class _SharedFiles:
 
     def __init__(self, inputs: PredictionInputs) -> None:
         self._inputs = inputs
-        self._stores: dict[Reading, FeatureStore] = {}
-        self._cohorts: dict[Reading, Cohort] = {}
-        self._unusable: dict[tuple[Reading, int, str, str], str] = {}
+        self._stores: dict[_Source, FeatureStore] = {}
+        self._cohorts: dict[_Source, Cohort] = {}
+        self._unusable: dict[tuple[_Source, tuple[int, ...], str, str], str] = {}
 
     def job(self, checkpoint: Checkpoint, reading: Reading) -> _Job:
         """Return what a checkpoint needs to predict, after checking that the features fit it."""
         inputs = self._inputs
-        if reading not in self._stores:
-            self._stores[reading] = FeatureStore(inputs.features, None, (), reading)
-        files_read = self._stores[reading]
-        everyone = self._cohort(files_read, checkpoint)
+        folders = folders_for(inputs.features, checkpoint.encoder)
+        source = _Source(reading, tuple(folders.items()))
+        if source not in self._stores:
+            self._stores[source] = open_folders(folders, reading=reading)
+        files_read = self._stores[source]
+        everyone = self._cohort(source, checkpoint)
         store = files_read.expecting(checkpoint.encoder, expected_geometry(checkpoint))
         is_part = inputs.shard is not None
-        cohort, reasons = without_bad_slides(everyone, store, inputs.on_bad, self._reasons, may_be_empty=is_part)
+        cohort, reasons = without_bad_slides(
+            everyone, store, inputs.on_bad, partial(self._reasons, source), may_be_empty=is_part
+        )
         id_column = "slide" if inputs.cohort is None else "patient"
         if cohort.table.empty:
             nothing = pd.DataFrame(columns=["bag", "patient", "slides"])
             empty = BagDataset(store, [], torch.zeros(0))
-            return _Job(checkpoint, reading, id_column, everyone, cohort, reasons, nothing, empty)
+            return _Job(checkpoint, source, id_column, everyone, cohort, reasons, nothing, empty)
         with naming_the_option(inputs.on_bad):
             store.resolve(list(cohort.table["slide"])).require()
         bags = cohort.bags(checkpoint.manifest.data.bag)
@@ -214,23 +230,23 @@ class _SharedFiles:
         encoded = None if covariates is None else covariates.encode(cohort.patients.loc[bags["patient"]])
         target, at_most = torch.zeros(len(bags)), inputs.max_tiles or None
         dataset = BagDataset(store, list(bags["slides"]), target, covariates=encoded, at_most=at_most)
-        return _Job(checkpoint, reading, id_column, everyone, cohort, reasons, bags, dataset)
+        return _Job(checkpoint, source, id_column, everyone, cohort, reasons, bags, dataset)
 
-    def _cohort(self, store: FeatureStore, checkpoint: Checkpoint) -> Cohort:
-        inputs, reading = self._inputs, store.reading
-        if checkpoint.covariates is None and reading in self._cohorts:
-            return self._cohorts[reading]
-        cohort = cohort_of(store, inputs.cohort, inputs.slides, checkpoint, inputs.ids)
+    def _cohort(self, source: _Source, checkpoint: Checkpoint) -> Cohort:
+        inputs = self._inputs
+        if checkpoint.covariates is None and source in self._cohorts:
+            return self._cohorts[source]
+        cohort = cohort_of(self._stores[source], inputs.cohort, inputs.slides, checkpoint, inputs.ids)
         if inputs.shard is not None:
             cohort = inputs.shard.of(cohort)
         if checkpoint.covariates is None:
-            self._cohorts[reading] = cohort
+            self._cohorts[source] = cohort
         return cohort
 
-    def _reasons(self, store: FeatureStore, slides: Sequence[str]) -> dict[str, str]:
+    def _reasons(self, source: _Source, store: FeatureStore, slides: Sequence[str]) -> dict[str, str]:
         """Return why slides are unusable; they are read once for all checkpoints that expect the same kind of rows."""
         assert store.encoder is not None
-        kind = (store.reading, store.encoder.dim, store.encoder.level)
+        kind = (source, store.encoder.widths, store.encoder.level)
         unread = [slide for slide in slides if (*kind, slide) not in self._unusable]
         reasons = store.unusable(unread) if unread else {}
         self._unusable |= {(*kind, slide): reasons.get(slide, "") for slide in unread}
@@ -283,6 +299,14 @@ def reading_of(checkpoint: Checkpoint, given: Reading) -> Reading:
         given.slide_mpp or trained.slide_mpp,
         given.table or trained.table,
     )
+
+
+def readings_of(members: Sequence[Checkpoint], given: Reading = DETECTED) -> list[Reading]:
+    """Return how each member of an ensemble reads files: as the first one of its encoder, so that they share a pass."""
+    first: dict[str, Checkpoint] = {}
+    for member in members:
+        first.setdefault(member.encoder.name, member)
+    return [reading_of(first[member.encoder.name], given) for member in members]
 
 
 def expected_geometry(checkpoint: Checkpoint) -> Expected:

@@ -11,6 +11,7 @@ from mil import files
 from mil.checkpoint import Checkpoint
 from mil.cohort.columns import Columns
 from mil.endpoints.endpoint import Endpoint
+from mil.features.feature_folders import paths_of
 from mil.findings import Finding, log_warnings
 from mil.inference.bad_slides import OnBad
 from mil.inference.external import labelled
@@ -106,7 +107,7 @@ def evaluate_checkpoint(
     Raises:
         MilError: `out` holds something else, or checkpoint, features and cohort do not fit.
     """
-    check_output_folder(out, [cohort, features, slides, checkpoint.folder], FILE)
+    check_output_folder(out, [cohort, *paths_of(features), slides, checkpoint.folder], FILE)
     predictions = labelled(checkpoint, features, cohort, slides, on_bad=on_bad, ids=ids)
     evaluation, report = external(checkpoint, predictions, resamples)
     table = with_origin(predictions.table, [checkpoint])

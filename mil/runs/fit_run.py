@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from mil import files, interruption
 from mil.errors import ConfigError, MilError, TrainingError
-from mil.features.feature_cache import FeatureCache
+from mil.features.feature_cache import fill_copies
 from mil.findings import log_warnings, raise_first_error
 from mil.interruption import Interrupted
 from mil.output_places import check_run_folder
@@ -210,7 +210,7 @@ def _copy_features(config: RunConfig, study: Study, folder: Path) -> None:
     """Copy the features to `data.cache`, unless the run is finished and reads none."""
     options = cache_options(config)
     if options is not None and not (folder / "predictions.csv").is_file():
-        FeatureCache(options, study.store).fill(study.cohort.table["slide"])
+        fill_copies(options, study.store, study.cohort.table["slide"])
 
 
 def _new_folder(folder: Path) -> Path:

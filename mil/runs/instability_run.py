@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mil import checkpoint, files
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import ConfigError
+from mil.features.feature_folders import paths_of
 from mil.inference.predict import predict
 from mil.output_places import check_output_folder
 from mil.report.figures.style import save, styled
@@ -57,7 +58,7 @@ def evaluate_instability(
         MilError: `out` holds something else, or cohort and features do not fit the checkpoints.
     """
     place = folder / FOLDER if out is None else out
-    check_output_folder(place, [cohort, features, slides, *with_recorded([folder, *seeds])], FILE)
+    check_output_folder(place, [cohort, *paths_of(features), slides, *with_recorded([folder, *seeds])], FILE)
     runs = [open_run(each) for each in (folder, *seeds)]
     _check_same(runs)
     if cohort is not None and features is not None:

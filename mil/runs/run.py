@@ -25,6 +25,8 @@ from mil.tables import MISSING, read_table, require, says_simulated
 
 COMPARATORS = ("baseline", "covariates")
 """Names of the tables of simpler models."""
+ENCODERS = "encoders"
+"""Name of the table of predictions from each of several encoders alone."""
 PATIENTS = "patients.csv"
 """The clinical table as the run read it, one row per patient; older runs have none."""
 logger = logging.getLogger(__name__)
@@ -131,7 +133,7 @@ def read_tables(folder: Path, endpoint: Endpoint) -> dict[str, pd.DataFrame]:
     Raises:
         PredictionsError: if a file is no table of a run's predictions.
     """
-    paths = {name: folder / f"{name}.csv" for name in ("predictions", *COMPARATORS, "oracle")}
+    paths = {name: folder / f"{name}.csv" for name in ("predictions", *COMPARATORS, ENCODERS, "oracle")}
     tables = {name: read(path, endpoint.columns) for name, path in paths.items() if path.is_file()}
     for name, table in tables.items():
         require(paths[name], table, ["patient"] if name == "oracle" else ["patient", "fold", "role"], PredictionsError)

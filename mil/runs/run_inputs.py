@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mil import files
 from mil.errors import ConfigError
+from mil.features.feature_folders import paths_of
 from mil.features.fingerprints import Fingerprint
 from mil.runs.looks import FILE as LOOKS
 from mil.runs.looks import changed_predictions, read_looks
@@ -134,8 +135,9 @@ def _differing(what: str, before: Mapping[str, str], now: Mapping[str, str]) -> 
 def input_paths(config: RunConfig) -> list[Path]:
     """Return the tables and the folder of features that a run reads, as its options name them."""
     data = config.data
-    named = (data.cohort, data.slides, data.features, config.split.options.file)
-    return [Path(path).expanduser() for path in named if path is not None]
+    named = (data.cohort, data.slides, config.split.options.file)
+    features = [] if data.features is None else paths_of(Path(data.features).expanduser())
+    return [*(Path(path).expanduser() for path in named if path is not None), *features]
 
 
 def with_recorded(runs: Iterable[Path]) -> list[Path]:

@@ -40,7 +40,7 @@ def choose(tables: Tables, endpoint: Endpoint) -> pd.DataFrame:
     if len(tables) < 2:
         raise PredictionsError(f"selection: {len(tables)} configurations, expected two or more to choose among")
     rows = [
-        (outer, name, endpoint.metric, *_mean_metric(table, folds, endpoint), False)
+        (outer, name, endpoint.metric, *mean_metric(table, folds, endpoint), False)
         for outer, folds in enumerate(outer_folds(_check_same_folds(tables)))
         for name, table in tables.items()
     ]
@@ -106,7 +106,7 @@ def combine(tables: Tables, chosen: Mapping[int, str], endpoint: Endpoint) -> pd
     return checked(pd.concat(combined, ignore_index=True), endpoint)
 
 
-def _mean_metric(table: pd.DataFrame, folds: Sequence[int], endpoint: Endpoint) -> tuple[float, int, int]:
+def mean_metric(table: pd.DataFrame, folds: Sequence[int], endpoint: Endpoint) -> tuple[float, int, int]:
     """Return the mean metric among the select patients, the folds that define it, and the select patients."""
     values, patients = [], 0
     for fold in folds:

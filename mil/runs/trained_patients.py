@@ -8,7 +8,7 @@ from mil import files
 from mil.checkpoint import MANIFEST
 from mil.cohort.similar_ids import spelling_free
 from mil.features.fingerprints import Fingerprint
-from mil.features.store import FeatureStore
+from mil.features.joined_store import open_store
 from mil.runs.run_inputs import CONFIG, SPLIT, read_inputs
 from mil.splits.roles import ROLES
 from mil.tables import listed, read_table, require
@@ -56,7 +56,7 @@ def _same_files(run: Path, features: Path, slides: Collection[str]) -> Iterator[
     if record is None:
         return
     trained = {(size, sha256) for size, _, sha256 in record.features.values()}
-    same = [slide for slide, each in FeatureStore(features).fingerprints(slides).items() if _content(each) in trained]
+    same = [slide for slide, each in open_store(features).fingerprints(slides).items() if _content(each) in trained]
     if same:
         yield (
             f"{len(same)} of {len(slides)} feature files are those of the run that trained this checkpoint, byte for "

@@ -18,26 +18,31 @@ from mil.errors import ConfigError
 from mil.progress import counted
 from mil.simulation.clinical_variables import DEFAULT, ClinicalVariable, parse
 from mil.simulation.layouts import EXTENT, LAYOUTS, TABLES, require
+from mil.simulation.layouts.scan import Scan
 from mil.simulation.patients import Patients, enrol
 from mil.simulation.simulated_encoder import Encoder, Shift, encode, encoder, patient_shift, shift_of
 from mil.simulation.targets.simulated_target import Target
 from mil.simulation.tissue import PHENOTYPES, SIGNALS, Tissue, grow, infiltrate, realised
 from mil.tables import SIMULATED_COLUMN, csv_text
 
+SECOND = "features_second"
+"""Folder of the second encoder's features."""
+FIRST_ENCODER, SECOND_ENCODER = "simulated", "simulated2"
+"""Names of the encoders, as far as producers write them."""
 GENERATOR = 3
 """Version of the generative model: a change of it makes cached cohorts anew."""
 
 UNFINISHED = ".unfinished"
 """Marks a folder whose simulation has not ended."""
-_LATER = {"contrast": 1.0, "clinical": None}
+_LATER = {"contrast": 1.0, "clinical": None, "second_width": None}
 """Parameters that came later, and what every cohort before them had: that is no part of a cached cohort's name."""
 
 _REVISED = {"lazyslide": 2, "stamp": 2, "torchmil": 2}
 """Layouts whose files have changed since cohorts were first cached."""
 
 _OWN_COLUMNS = ("patient", "slide", "site", "scanner", "severity", "share", SIMULATED_COLUMN)
-_PATIENTS, _TILES, _SITES, _SCANNERS, _CLINICAL = range(
-    5
+_PATIENTS, _TILES, _SITES, _SCANNERS, _CLINICAL, _SECOND = range(
+    6
 )  # what random numbers are for, so that none depends on another's order
 
 
@@ -60,6 +65,8 @@ class Simulation:
         label_noise: share of patients whose label is wrong in cohort.csv.
         clinical: the clinical variables by column, as `mil.simulation.clinical_variables` reads them; None for its
             `DEFAULT`: age, sex and stage, weakly related to the severity. They change no tile, label or time.
+        second_width: of the features that a second encoder gives of the same tiles, in a folder of their own and in
+            another order; None for one encoder alone. The first encoder's features are the same with and without it.
         layout: a key of `LAYOUTS`: whose files, as which producer writes them.
         seed: of everything random.
 
@@ -77,6 +84,7 @@ class Simulation:
     contrast: float = 1.0
     label_noise: float = 0.0
     clinical: Mapping[str, object] | None = None
+    second_width: int | None = None
     layout: str = "trident"
     seed: int = 0
 
@@ -90,6 +98,8 @@ class Simulation:
         for name, choices in (("signal", SIGNALS), ("layout", tuple(LAYOUTS))):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name}: {getattr(self, name)} found, one of {', '.join(choices)} expected")
+        if self.second_width is not None and not (isinstance(self.second_width, int) and self.second_width >= 8):
+            raise ConfigError(f"second_width: {self.second_width} found, a whole number of at least 8 expected")
         if not 0 < self.contrast < np.inf:
             raise ConfigError(f"contrast: {self.contrast} found, a positive number expected")
         if not 0 <= self.label_noise <= 0.5:
@@ -149,7 +159,8 @@ def _clear(folder: Path) -> None:
 
 def _write_cohort(simulation: Simulation, folder: Path) -> None:
     patients = draw_patients(simulation)
-    for name in ("features", "phenotypes"):
+    second = () if simulation.second_width is None else (SECOND,)
+    for name in ("features", "phenotypes", *second):
         (folder / name).mkdir(parents=True, exist_ok=True)
     laboratory = _Laboratory(simulation)
     numbers = counted(range(simulation.patients), "simulating patients", simulation.patients)
@@ -188,6 +199,7 @@ class _Laboratory:
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
         self.encoder: Encoder = encoder(simulation.width, len(simulation.target.biomarkers), simulation.contrast)
+        self.second = _second_encoder(simulation)
         self.names = np.array([*PHENOTYPES, *simulation.target.biomarkers])
 
     def process(self, index: int, patients: Patients, folder: Path) -> tuple[NDArray[np.float64], float]:
@@ -202,8 +214,20 @@ class _Laboratory:
             stain = shift_of(self.encoder, "slide", rng)
             features = encode(self.encoder, phenotype, tumour, [*shifts, stain], rng)
             LAYOUTS[simulation.layout](folder / "features", slide, features, tissue.cells)
+            if self.second is not None:
+                self._write_second(self.second, slide, tissue, phenotype, folder / SECOND)
             self._write_phenotypes(folder / "phenotypes" / f"{slide}.csv", tissue, phenotype)
         return realised(np.concatenate(phenotypes), len(simulation.target.biomarkers), simulation.signal)
+
+    def _write_second(
+        self, second: Encoder, slide: str, tissue: Tissue, phenotype: NDArray[np.int64], folder: Path
+    ) -> None:
+        """Write the second encoder's features of a slide, in an order of their own; without shifts of site or stain."""
+        rng = _rng(self.simulation, _SECOND, *slide.encode())
+        order = rng.permutation(len(phenotype))
+        features = encode(second, phenotype[order], patient_shift(second, rng), [shift_of(second, "slide", rng)], rng)
+        scan = Scan(encoder=SECOND_ENCODER)
+        LAYOUTS[self.simulation.layout](folder, slide, features, tissue.cells[order], scan)
 
     def _grow(self, slides: int, rng: np.random.Generator) -> list[Tissue]:
         """Draw a patient's slides, of which at least one has tumour."""
@@ -221,6 +245,12 @@ class _Laboratory:
     def _write_phenotypes(self, path: Path, tissue: Tissue, phenotype: NDArray[np.int64]) -> None:
         x, y = (EXTENT * (tissue.cells + 1)).T
         pd.DataFrame({"x": x, "y": y, "phenotype": self.names[phenotype]}).to_csv(path, index=False)
+
+
+def _second_encoder(simulation: Simulation) -> Encoder | None:
+    if simulation.second_width is None:
+        return None
+    return encoder(simulation.second_width, len(simulation.target.biomarkers), simulation.contrast, number=1)
 
 
 def _write_truth(

@@ -57,13 +57,13 @@ class Shift:
     gain: float
 
 
-def encoder(width: int, biomarkers: int, contrast: float = 1.0) -> Encoder:
+def encoder(width: int, biomarkers: int, contrast: float = 1.0, number: int = 0) -> Encoder:
     """Return the simulated encoder of a width; each biomarker phenotype lies near tumour, in a separate direction.
 
-    `contrast` multiplies the distances between phenotypes.
+    `contrast` multiplies the distances between phenotypes; each `number` is an encoder of its own.
     """
     rank = min(_RANK, width)
-    rng = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(width,)))
+    rng = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(width, number) if number else (width,)))
     centres = contrast * _DISTANCE * _directions(len(PHENOTYPES), rank, rng)
     within = np.eye(rank) + 0.6 * rng.standard_normal((len(PHENOTYPES), rank, rank)) / np.sqrt(rank)
     bends = rng.standard_normal((rank, _BENDS)) / np.sqrt(rank)

@@ -18,6 +18,7 @@ from mil.cohort.covariates import Covariates
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import ConfigError, MilError
 from mil.features.encoders import Encoder
+from mil.models.encoder_ensemble import EncoderEnsemble
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel, Output
 from mil.simulation.simulated_cohort import Simulation
@@ -177,20 +178,45 @@ def sizes(config: RunConfig, in_dim: int, endpoint: Endpoint) -> dict[str, objec
     return widths | ({"groups": list(endpoint.groups)} if takes_groups else {})
 
 
-def network(config: RunConfig, in_dim: int, endpoint: Endpoint) -> MILModel:
-    """Return the chosen model for an endpoint with fresh weights, joined with the tool's covariates if it has some."""
-    inner = cast(MILModel, make(_bare(config), **sizes(config, in_dim, endpoint)))
+def network(config: RunConfig, in_dim: int, endpoint: Endpoint, widths: Sequence[int] = ()) -> MILModel:
+    """Return the chosen model for an endpoint with fresh weights, joined with the tool's covariates if it has some.
+
+    Args:
+        config: All options.
+        in_dim: Width of the features.
+        endpoint: What is predicted.
+        widths: Of each encoder's block of the features, where there are several.
+
+    Raises:
+        ConfigError: Arguments that the model does not take, or an ensemble of encoders that cannot be trained.
+    """
+    inner = _reader_of(config, in_dim, endpoint, widths)
     inputs, table = config.tool.covariates, covariates(config)
     if inputs is None or table is None:
         return inner
-    width = None if inputs.fusion == "late" else _embedding_width(config, in_dim, endpoint)
+    width = None if inputs.fusion == "late" else _embedding_width(config, in_dim, endpoint, widths)
     return Fused(inner, table.width, endpoint.out_dim, inputs.fusion, width)
 
 
-def _embedding_width(config: RunConfig, in_dim: int, endpoint: Endpoint) -> int:
+def _reader_of(config: RunConfig, in_dim: int, endpoint: Endpoint, widths: Sequence[int]) -> MILModel:
+    """Return the model of the features alone; for an ensemble of encoders one for the features of each."""
+    if config.model.options.encoders == "concatenate":
+        return cast(MILModel, make(_bare(config), **sizes(config, in_dim, endpoint)))
+    if len(widths) < 2:
+        raise ConfigError("model.encoders=ensemble: features are of one encoder, expected those of several")
+    if config.model.options.pretrained is not None:
+        raise ConfigError("model.encoders=ensemble: model.pretrained is one model's weights, expected one of the two")
+    members = [cast(MILModel, make(_bare(config), **sizes(config, width, endpoint))) for width in widths]
+    try:
+        return EncoderEnsemble(members, widths)
+    except ValueError as error:
+        raise ConfigError(f"model.encoders=ensemble: {error}") from None
+
+
+def _embedding_width(config: RunConfig, in_dim: int, endpoint: Endpoint, widths: Sequence[int]) -> int:
     """Return the width of the bag embedding, measured on one tile: models have no common name for it."""
     with torch.random.fork_rng(devices=()), torch.device("cpu"), torch.no_grad():
-        model = cast(MILModel, make(_bare(config), **sizes(config, in_dim, endpoint))).eval()
+        model = _reader_of(config, in_dim, endpoint, widths).eval()
         output: Output = model(Bags(torch.zeros(1, in_dim), (1,), torch.zeros(1, 2)))
     return output.embedding.shape[1]
 

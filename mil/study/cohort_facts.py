@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mil.cohort.slide_rows import patients_without
-from mil.features.feature_cache import FeatureCache, size_text
+from mil.features.feature_cache import needs_of_copies, size_text
 from mil.splits.roles import ROLES
 from mil.study.label_findings import classes_of
 from mil.study.pipeline import StudyCheck
@@ -277,7 +277,7 @@ def _copy(reader: StudyReader) -> CopyFacts | None:
     if options is None or store is None or cohort is None or reader.headers.errors:
         return None
     slides = [slide for slide in cohort.table["slide"] if slide in reader.usable]
-    needs = FeatureCache(options, store).needs(slides)
+    needs = needs_of_copies(options, store, slides)
     return CopyFacts(str(options.folder), options.dtype, needs.slides, needs.missing, needs.bytes, needs.free)
 
 

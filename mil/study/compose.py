@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mil import files
 from mil.config import choices, conf_dir, groups, nearest, roots
 from mil.errors import ConfigError
+from mil.features.feature_folders import feature_folders
 from mil.study import trusted_classes
 from mil.study.argument_kinds import refuse_other_kinds
 from mil.study.component import TARGET
@@ -31,6 +32,7 @@ _TEXTS = re.compile(
     r"data\.(name|table|covariates|columns\.\w+)|split\.column|encoder\.name|tool\.endpoint\.(column|time|event)"
 )
 """Options that take a name from the user's tables, which Hydra's grammar would read as a number or a truth value."""
+_FEATURES = "data.features"
 _WORDS = ("tool.endpoint.classes",)
 """Options that take a list of words from the user's tables."""
 _PLAIN_LIST = re.compile(r"\[([^\[\]{}'\"\\$]*)\]")
@@ -302,6 +304,8 @@ def _with_text_quoted(word: str, sweeps: bool) -> str:
     option = key.lstrip("+")
     if option in _WORDS and (items := _PLAIN_LIST.fullmatch(value)) and items[1].strip():
         return f"{key}=[{','.join(quoted(item.strip()) for item in items[1].split(','))}]"
+    if option == _FEATURES and (entries := _entries(value)):
+        return f"{key}=[{','.join(map(quoted, entries))}]"
     is_path, is_text = option in _PATHS, bool(_TEXTS.fullmatch(option))
     if not (is_path or is_text) or "=" not in word:
         return word
@@ -315,6 +319,13 @@ def _with_text_quoted(word: str, sweeps: bool) -> str:
     value = str(Path(value).expanduser()) if value.startswith("~") else value
     sweeps = "," in value and not key.startswith("hydra.") and not Path(value).exists()
     return word if sweeps else f"{key}={quoted(value)}"
+
+
+def _entries(value: str) -> list[str]:
+    """Return `NAME=DIR` of each of several encoders, written with brackets or without; empty for any other value."""
+    bracketed = _PLAIN_LIST.fullmatch(value)
+    folders = feature_folders(Path(bracketed[1].strip() if bracketed else value))
+    return [f"{name}={folder}" for name, folder in folders.items()] if len(folders) > 1 else []
 
 
 def in_one_line(error: Exception) -> ConfigError:

@@ -2,10 +2,12 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Literal
 
 from mil.errors import ConfigError, FeatureError
 from mil.features.formats import Header
-from mil.findings import Finding, Severity
+from mil.features.store import FeatureStore
+from mil.findings import Finding, Severity, severity_where
 
 
 def without_slides(files: Collection[str], slides: Collection[str], folder: Path) -> list[Finding]:
@@ -15,6 +17,27 @@ def without_slides(files: Collection[str], slides: Collection[str], folder: Path
         return []
     message = f"{len(unnamed)} of {len(set(files))} feature files under {folder} are of slides that the cohort lacks"
     return [Finding.of_items("warning", "no-slide", message, unnamed)]
+
+
+def without_encoder(
+    store: FeatureStore, slides: Collection[str], on_missing: Literal["error", "skip"]
+) -> list[Finding]:
+    """Return what is wrong with slides that some of several encoders have no file of, one finding for each encoder."""
+    by_encoder: dict[str, list[str]] = {}
+    for slide in sorted(set(slides)):
+        for encoder in store.lacking(slide):
+            by_encoder.setdefault(encoder, []).append(slide)
+    hint = "; data.on_missing=skip leaves them out" if on_missing == "error" else ""
+    return [
+        Finding.of_items(
+            severity_where(on_missing),
+            "no-file-of-encoder",
+            f"{len(lacking)} of {len(set(slides))} slides have features, but none of {encoder}{hint}",
+            lacking,
+            FeatureError,
+        )
+        for encoder, lacking in by_encoder.items()
+    ]
 
 
 def unreadable(headers: Mapping[str, Header | FeatureError], severity: Severity = "error") -> list[Finding]:

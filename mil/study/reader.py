@@ -107,7 +107,9 @@ class StudyReader:
             store.set_resolutions(resolutions.value or {})
         if rows is not None:
             slides = [slide for slide in dict.fromkeys(rows["slide"]) if slide]
-            findings += without_files(rows[rows["slide"] != ""], store.slides, self.source.on_missing)
+            findings += file_findings.without_encoder(store, slides, self.source.on_missing)
+            files = [*store.slides, *(slide for slide in slides if store.lacking(slide))]
+            findings += without_files(rows[rows["slide"] != ""], files, self.source.on_missing)
             mentioned = rows if self.rows.value is None else self.rows.value
             findings += file_findings.without_slides(store.slides, set(mentioned["slide"]), store.folder)
         present = [slide for slide in slides if slide in store]

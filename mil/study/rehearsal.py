@@ -39,7 +39,7 @@ def check_model(config: RunConfig, reader: StudyReader) -> Checked[MILModel]:
     if encoder is None:
         return Checked(None)
     with torch.device("meta"):
-        model = attempt("model", lambda: build.network(config, encoder.dim, endpoint))
+        model = attempt("model", lambda: build.network(config, encoder.dim, endpoint, encoder.widths))
     if model.value is None:
         return model
     needed_by = config.model.target if model.value.needs_coords else None
@@ -66,7 +66,7 @@ def rehearse(config: RunConfig, study: Study) -> None:
     check_specification(config.tool, study.endpoint)
     _refuse_batches(config, study)
     with torch.device("meta"):
-        network = build.network(config, study.encoder.dim, study.endpoint)
+        network = build.network(config, study.encoder.dim, study.endpoint, study.encoder.widths)
     _refuse_whole(config, network)
     if not _is_shipped(config.optimizer, "optimizer"):
         _build_optimizer(config, network)
@@ -176,7 +176,7 @@ def _compute_loss(config: RunConfig, study: Study) -> None:
     places = torch.zeros(2, 2) if placed else None
     bags = Bags(torch.zeros(2, study.encoder.dim), (1, 1), places, covariates=covariates)
     with torch.random.fork_rng(devices=()):
-        network = build.network(config, study.encoder.dim, study.endpoint)
+        network = build.network(config, study.encoder.dim, study.endpoint, study.encoder.widths)
         try:
             network.loss(network(bags), study.target[:2], study.endpoint)
         except ValueError as error:

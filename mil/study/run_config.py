@@ -24,6 +24,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from mil.config import groups, nearest
 from mil.errors import ConfigError
 from mil.features import formats
+from mil.features.feature_folders import joined_text
 from mil.study.component import TARGET, Component, Config, Options, Positive, Text
 from mil.study.tool import Tool
 from mil.yaml_files import read_yaml
@@ -40,6 +41,11 @@ def _listed(value: object) -> object:
     if value is None:
         return []
     return [value] if isinstance(value, str | int | float) else value
+
+
+def _features(value: object) -> object:
+    """Return folders of several encoders, `[NAME=DIR, NAME=DIR]`, as one text; see `mil.features.feature_folders`."""
+    return joined_text([str(entry) for entry in value]) if isinstance(value, list | tuple) else value
 
 
 def _labels(value: object) -> object:
@@ -164,13 +170,16 @@ class TrainerOptions(Options):
 
 
 class ModelOptions(Options):
-    """How weights start, besides the arguments of a model's constructor.
+    """How encoders are read and weights start, besides the arguments of a model's constructor.
 
     Attributes:
+        encoders: How features of several encoders are read: side by side by one model, or by an ensemble with one model
+            for each encoder, whose logits are averaged.
         pretrained: A checkpoint whose weights training starts from; the layers that give the logits start anew.
         trunk_lr: Factor of the learning rate of all other layers; 0 leaves them as they are, 1 treats all alike.
     """
 
+    encoders: Literal["concatenate", "ensemble"] = "concatenate"
     pretrained: str | None = None
     trunk_lr: Annotated[Any, BeforeValidator(_factor)] = None
 
@@ -208,7 +217,7 @@ class DataConfig(Config):
 
     cohort: str | None = None
     slides: str | None = None
-    features: str | None = None
+    features: Annotated[str | None, BeforeValidator(_features)] = None
     layout: Layout | None = None
     batch_axis: Flag = False
     slide_mpp: Positive | None = None

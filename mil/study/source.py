@@ -9,11 +9,13 @@ from mil.cohort.covariates import Covariates
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import ConfigError
 from mil.features.encoders import Encoder
-from mil.features.feature_cache import CacheOptions, FeatureCache
+from mil.features.feature_cache import CacheOptions, attach_copies
+from mil.features.feature_folders import joined_text
 from mil.features.formats import DETECTED, Reading
 from mil.features.geometry import Expected
+from mil.features.joined_store import open_store
 from mil.features.store import FeatureStore
-from mil.simulation.simulated_cohort import cached
+from mil.simulation.simulated_cohort import FIRST_ENCODER, SECOND, SECOND_ENCODER, cached
 from mil.study import build
 from mil.study.run_config import RunConfig
 
@@ -90,9 +92,9 @@ class StudySource:
         Raises:
             FeatureError: No folder, no feature file in it, or a slide that is there twice.
         """
-        store = FeatureStore(self.features, self.encoder, self.known_encoders, self.reading, self.tiles)
+        store = open_store(self.features, self.encoder, self.known_encoders, self.reading, self.tiles)
         if self.cache is not None:
-            FeatureCache(self.cache, store).attach()
+            attach_copies(self.cache, store)
         return store
 
 
@@ -145,4 +147,7 @@ def _files(config: RunConfig) -> tuple[Path, Path, Path | None, Path | None]:
     if slides is not None:
         raise ConfigError("data.slides is given without data.cohort, expected the clinical table beside it")
     folder = cached(build.simulation(config), build.cache_dir() / "simulated")
-    return folder / "cohort.csv", folder / "features", None, folder
+    place = folder / "features"
+    if (folder / SECOND).is_dir():
+        place = Path(joined_text([f"{FIRST_ENCODER}={place}", f"{SECOND_ENCODER}={folder / SECOND}"]))
+    return folder / "cohort.csv", place, None, folder

@@ -35,6 +35,8 @@ from mil.training.callbacks import Best, Last, Progress
 from mil.training.fitted_tiles import fit_tiles
 from mil.training.fold import Fold, predictions
 from mil.training.module import MILModule, feature_dtype
+from mil.training.one_encoder import FILE as ENCODERS
+from mil.training.one_encoder import alone_predictions
 from mil.training.pretrained import start_from
 from mil.training.ranks import Ranks
 from mil.training.record import Outcome, manifest
@@ -85,7 +87,7 @@ def fit(
     saved, state = saved_state.latest(fold.folder), fold.folder / saved_state.FOLDER
     seed = config.seed + fold.number
     torch.manual_seed(seed)
-    model = build.network(config, study.encoder.dim, fold.endpoint)
+    model = build.network(config, study.encoder.dim, fold.endpoint, study.encoder.widths)
     if saved is None and config.model.options.pretrained is not None:
         start_from(model, Path(config.model.options.pretrained), study.encoder)
     if saved is None and model.tiles_to_fit:
@@ -103,6 +105,9 @@ def fit(
         return
     table = _table(study, fold, raw)
     outcome = trained._replace(mean_tile=mean_tile(bags["train"]))
+    if study.encoder.parts and outcome.mean_tile is not None and "report" in fold.data:
+        alone = alone_predictions(study, model, fold, outcome.mean_tile, readers)
+        files.write(fold.folder / ENCODERS, csv_text(alone))
     train_rows, select = (table[table["role"] == role] for role in ("train", "select"))
     fitted = FittedState.fit(_tool(config, study), fold.endpoint, train_rows, select, bags)
     done = manifest(config, study, split, fold, model, fitted=fitted, outcome=outcome)

@@ -15,6 +15,7 @@ from mil import manifest as manifests
 from mil.fitted.novelty import Packed
 from mil.fitted.state import FittedState
 from mil.manifest import Clinical, DataRecord, Manifest, SimulationRecord, SplitRecord, TrainingRecord
+from mil.models.encoder_ensemble import EncoderEnsemble
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
 from mil.splits.folds import Split
@@ -48,7 +49,8 @@ def manifest(
     outcome: Outcome,
 ) -> Manifest:
     """Return the manifest of a fit, without the digests of the files."""
-    bare = model.inner if isinstance(model, Fused) else model
+    inner = model.inner if isinstance(model, Fused) else model
+    bare = inner.models[0] if isinstance(inner, EncoderEnsemble) else inner
     widths = build.sizes(config, study.encoder.dim, fold.endpoint)
     return Manifest(
         tool=config.tool,
@@ -56,7 +58,7 @@ def manifest(
         endpoint=manifests.endpoint_part(fold.endpoint, config.tool.endpoint.options.keywords()),
         covariates=_clinical(fold, model),
         fitted=fitted,
-        encoder=manifests.encoder_record(study.encoder, study.store.verified),
+        encoder=manifests.encoder_record(study.encoder, study.store.verified, config.model.options.encoders),
         data=_data(config, study, split, fold, outcome),
         training=_training(config, model, outcome),
     )

@@ -18,6 +18,7 @@ from mil.tables import csv_text
 from mil.training.baseline import linear_logits, mean_features
 from mil.training.fit import fit
 from mil.training.fold import Fold, cut, encoded, predictions
+from mil.training.one_encoder import FILE as ENCODERS
 from mil.training.several_devices import Team
 from mil.training.side_by_side import GIB, FoldTask, Share, fit_side_by_side, train_task
 
@@ -65,6 +66,9 @@ def train(config: RunConfig, study: Study, split: Split, folder: Path, team: Tea
         team.dismiss()
     if several:
         table = pd.concat([read(fold.folder / "predictions.csv", study.endpoint.columns) for fold in folds])
+        if study.encoder.parts:
+            alone = [fold.folder / ENCODERS for fold in folds if (fold.folder / ENCODERS).exists()]
+            files.write(folder / ENCODERS, csv_text(pd.concat([read(path, study.endpoint.columns) for path in alone])))
         files.write(folder / "predictions.csv", csv_text(table))
 
 

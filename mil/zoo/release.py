@@ -222,7 +222,7 @@ def _copy_tables(run: Path, draft: Path, endpoint: Endpoint) -> None:
     for name in TABLES:
         if (run / name).is_file():
             files.write(draft / name, read_bytes(run / name))
-    for name in ("baseline.csv", "covariates.csv"):
+    for name in ("baseline.csv", "covariates.csv", "encoders.csv"):
         if (draft / name).is_file():
             table = without_marks(pd.read_csv(BytesIO(read_bytes(draft / name)), dtype=str, keep_default_na=False))
             files.write(draft / name, csv_text(table[table["role"] == "report"]))

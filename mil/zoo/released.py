@@ -20,7 +20,7 @@ from mil.zoo.golden import GOLDEN
 from mil.zoo.versions import CHANGELOG, HEAD
 
 XML = "model_card.xml"
-TABLES = ("predictions.csv", "baseline.csv", "covariates.csv", "oracle.csv", "patients.csv")
+TABLES = ("predictions.csv", "baseline.csv", "covariates.csv", "encoders.csv", "oracle.csv", "patients.csv")
 """Released for simulated patients only; a hospital's tables never leave it."""
 ALWAYS = (checkpoint.WEIGHTS, CARD, CARD_PAGE, LICENCE_FILE, XML, REPORT, PAGE, CHANGELOG, GOLDEN)
 BLOCKS = 25

@@ -17,6 +17,7 @@ from mil.cli.federate_command import action_of, divided, options_in, site_words
 from mil.cli.main import app
 from mil.config import choices
 from mil.study.compose import compose
+from mil.study.search_space import search_space
 from tests.conftest import Mil
 
 
@@ -63,6 +64,8 @@ def test_each_example_can_be_typed(line: str) -> None:
             return
     federated, others = divided(words)
     options_in(federated)
+    if line.startswith("mil tune"):
+        others = search_space(others).first
     if others and not any(word.startswith("-") for word in others):
         compose(others)
 

@@ -59,7 +59,8 @@ pack(folder / "whole.h5")
 reference, line_count, rng = (folder / "whole.h5").read_bytes(), lines, random.Random(1)
 for number in range(8):
     lines, out = 0, folder / f"{number}.h5"
-    ends = [killed(out, rng.randrange(1, line_count)) for _ in range(2)]
+    early_or_late = 1 + number * line_count // 8 + rng.randrange(line_count // 8)
+    ends = [killed(out, moment) for moment in (early_or_late, 1 + rng.randrange(line_count // 10))]
     finished = out.exists()
     resumed = 0 if finished else pack(out).resumed
     print(int(ends[0]), resumed, int(out.read_bytes() == reference))
@@ -91,7 +92,7 @@ def interrupted_packing(source: Path, out: Path, after: int, monkeypatch: pytest
 
 
 def test_packing_resumes_to_the_same_bytes_after_kill(tmp_path: Path, folder: Path) -> None:
-    """Each of eight packings is killed twice, at random lines of the writer."""
+    """Each of eight packings is killed twice at random lines, first in each eighth of all, then soon."""
     (tmp_path / "out").mkdir()
     command = [sys.executable, "-c", KILLED, str(folder), str(tmp_path / "out")]
     run = subprocess.run(command, check=True, capture_output=True, text=True)

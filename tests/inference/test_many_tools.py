@@ -17,11 +17,13 @@ from mil.bags import Bags
 from mil.checkpoint import Checkpoint
 from mil.errors import CheckpointError, ConfigError, EncoderError, FeatureError, ResourceError
 from mil.features import batches, pieces
+from mil.features.encoders import Encoder, joined
 from mil.features.formats import Slide
 from mil.features.store import FeatureStore
 from mil.fitted import novelty
 from mil.fitted.options import NoveltyOptions
 from mil.inference import forward
+from mil.inference.bad_slides import OnBad
 from mil.inference.many_tools import predict_tools
 from mil.inference.predict import PredictionInputs, predict
 from mil.inference.provenance import with_origin
@@ -170,6 +172,51 @@ def test_slides_that_cannot_be_read_are_the_same_for_all(
         pd.testing.assert_frame_equal(together.tables[name], alone(tool, inputs), check_exact=True)
     with pytest.raises(FeatureError, match="no feature file"):
         predict_tools(list(tools.values()), replace(inputs, on_bad="error"))
+
+
+@pytest.fixture
+def of_encoders(tools: dict[str, Checkpoint], cohort: Path, tmp_path: Path) -> tuple[list[Checkpoint], Path]:
+    """Return members of one tool, of uni, conch and both encoders, a tool of both; and the features."""
+    for slide, tiles in SIZES.items():
+        write_trident(tmp_path / f"{slide}.h5", random_features(tiles, 4), encoder="conch")
+    uni, conch = tools["msi-crc"].encoder, Encoder("conch", 4)
+    members = [tools["msi-crc"]]
+    for seed, encoder in enumerate((conch, joined([uni, conch]))):
+        torch.manual_seed(seed)
+        member = renamed(tools["msi-crc"], "msi-crc", ABMIL(encoder.dim, 1, embed_dim=6, attention_dim=4))
+        manifest = member.manifest.model_copy(update={"files": {checkpoint.WEIGHTS: str(seed)}})
+        members.append(replace(member, manifest=manifest, encoder=encoder))
+    return [*members, renamed(members[2], "both")], Path(f"conch={tmp_path},uni={cohort}/features")
+
+
+@pytest.mark.parametrize("on_bad", ["error", "skip"])
+def test_members_of_several_encoders_read_their_own_features(
+    of_encoders: tuple[list[Checkpoint], Path], reads: Counter[str], cohort: Path, on_bad: OnBad
+) -> None:
+    members, features = of_encoders
+    inputs = PredictionInputs(features, cohort / "cohort.csv", on_bad=on_bad)
+    together = predict_tools(members, inputs).tables
+    looks = 1 if on_bad == "error" else 2
+    assert reads == dict.fromkeys(SIZES, looks * 4), "for uni, for conch, and of each for the two models of both"
+    by_member = [alone(member, inputs)["p_MSI-H"].to_numpy() for member in members]
+    np.testing.assert_allclose(together["msi-crc"]["p_MSI-H"], np.mean(by_member[:3], axis=0))
+    assert together["both"]["p_MSI-H"].tolist() == by_member[3].tolist()
+    with pytest.raises(CheckpointError, match="encoder"):
+        predict_tools(members, replace(inputs, features=cohort / "features"))
+
+
+def test_slides_of_one_encoder_alone_are_named(
+    of_encoders: tuple[list[Checkpoint], Path], cohort: Path, tmp_path: Path
+) -> None:
+    members, features = of_encoders
+    (tmp_path / "b1.h5").unlink()
+    with pytest.raises(FeatureError, match="1 slides have no features for every member of the ensemble: 'b1'"):
+        predict_tools(members[:2], PredictionInputs(features))
+    inputs = PredictionInputs(features, cohort / "cohort.csv", on_bad="skip")
+    tables = predict_tools(members, inputs).tables
+    skipped = tables["msi-crc"].set_index("patient")["skipped"]
+    assert skipped.to_dict() == {"A": "", "B": "b1: no feature file; b1: no features of 'conch'", "C": "", "D": ""}
+    assert tables["both"].set_index("patient").loc["B", "tiles"] == 0
 
 
 def test_a_tool_that_does_not_fit_is_named_and_refused_or_left_out(tools: dict[str, Checkpoint], cohort: Path) -> None:

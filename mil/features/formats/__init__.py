@@ -74,6 +74,7 @@ class Header:
             they show whether slides can have one resolution.
         step: Step of the grid of tiles in tiles, where their size depends on the resolution that the user states.
         level: What a row is a vector of: "tile"; "slide" or "patient", of which a file has one row.
+        blocks: Name and width of each encoder's part of the features, where several were joined; else none.
     """
 
     tiles: int
@@ -91,6 +92,7 @@ class Header:
     grid: tuple[float, ...] = ()
     step: float | None = None
     level: str = TILE
+    blocks: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def of_vector(cls, width: int, dtype: str, encoder: str | None, producer: str, level: str) -> "Header":

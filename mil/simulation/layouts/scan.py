@@ -1,4 +1,4 @@
-"""The scanner and the tiling of simulated slides."""
+"""The scanner, the tiling and the encoder of simulated slides."""
 
 from dataclasses import dataclass
 
@@ -16,17 +16,19 @@ TILE = 256
 
 @dataclass(frozen=True)
 class Scan:
-    """How a slide was scanned and tiled.
+    """How a slide was scanned, tiled and encoded.
 
     Attributes:
         mpp: Micrometres a level-0 pixel; 0.25 is 40x.
         overlap: Pixels of a tile as cut that its neighbour has too.
         bounds: Left and top of the scanned region in level-0 pixels, as OpenSlide's bounds; tiles begin there.
+        encoder: The name of the encoder that producers write, as far as they write one.
     """
 
     mpp: float = 0.25
     overlap: int = 0
     bounds: tuple[int, int] = (0, 0)
+    encoder: str = "simulated"
 
     @property
     def extent(self) -> int:

@@ -25,7 +25,7 @@ def write_owkin(folder: Path, slide: str, features: Floats, cells: Ints, scan: S
     address = np.column_stack([np.full(len(cells), level), cells + 1]).astype(np.float32)  # (n, 3)
     root = folder / "slides_classification"
     for kind, name, values in (
-        ("features/simulated", "features", np.hstack([address, features])),
+        (f"features/{scan.encoder}", "features", np.hstack([address, features])),
         (f"coords/coords_{DEEPZOOM}", "coords", address),
     ):
         place = root / kind / "SIMULATED" / f"{slide}.svs"

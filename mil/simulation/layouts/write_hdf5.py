@@ -15,7 +15,7 @@ def write_trident(folder: Path, slide: str, features: Floats, cells: Ints, scan:
     with h5py.File(folder / f"{slide}.h5", "w") as file:
         dataset = file.create_dataset("features", data=features.astype(np.float16))
         # the real `savetodir` is an absolute path; a relative one keeps the bytes alike wherever the cohort lies
-        dataset.attrs.update({"name": slide, "savetodir": folder.name, "encoder": "simulated"})
+        dataset.attrs.update({"name": slide, "savetodir": folder.name, "encoder": scan.encoder})
         file.create_dataset("coords", data=scan.corners(cells)).attrs.update(
             {
                 "patch_size": TILE,
@@ -58,7 +58,7 @@ def write_stamp(folder: Path, slide: str, features: Floats, cells: Ints, scan: S
         file.attrs.update(
             {
                 "stamp_version": "2.1.0",
-                "extractor": "simulated-0a1b2c3d",
+                "extractor": f"{scan.encoder}-0a1b2c3d",
                 "unit": "um",
                 "tile_size_um": TILE * TILE_MPP,
                 "tile_size_px": TILE,

@@ -54,7 +54,7 @@ def write_lazyslide(folder: Path, slide: str, features: Floats, cells: Ints, sca
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # zarr warns that its form of texts may change
         root = zarr.open_group(path, mode="w-", zarr_format=3, attributes=_attributes(cells, scan))
-        _write_table(root.create_group("tables"), features)
+        _write_table(root.create_group("tables"), features, scan.encoder)
         root.create_group("shapes").create_group("tiles", attributes=_SHAPES)
     _write_shapes(path / "shapes" / "tiles" / "shapes.parquet", scan.corners(cells), scan.extent)
 
@@ -92,10 +92,10 @@ def _attributes(cells: Ints, scan: Scan) -> Attributes:
     }
 
 
-def _write_table(tables: "zarr.Group", features: Floats) -> None:
+def _write_table(tables: "zarr.Group", features: Floats, encoder: str) -> None:
     """The features as AnnData encodes them."""
     tiles, width = features.shape
-    table = tables.create_group("simulated_tiles", attributes=_TABLE)
+    table = tables.create_group(f"{encoder}_tiles", attributes=_TABLE)
     table.create_array("X", data=features, attributes=_ARRAY)
     obs = table.create_group("obs", attributes={**_FRAME, "column-order": ["tile_id", "library_id"]})
     obs.create_array("tile_id", data=np.arange(tiles), attributes=_ARRAY)

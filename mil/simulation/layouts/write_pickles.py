@@ -25,7 +25,7 @@ def write_slideflow(folder: Path, slide: str, features: Floats, cells: Ints, sca
     torch.save(torch.from_numpy(features), folder / f"{slide}.pt")
     np.savez(folder / f"{slide}.index.npz", scan.corners(cells) + scan.extent // 2)
     config = {
-        "extractor": {"class": "simulated", "kwargs": {}},
+        "extractor": {"class": scan.encoder, "kwargs": {}},
         "normalizer": None,
         "num_features": features.shape[1],
         "tile_px": TILE,
