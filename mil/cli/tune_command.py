@@ -9,7 +9,8 @@ from mil.cli.report_place import say_where
 from mil.errors import ConfigError
 from mil.report.report_files import read_report
 from mil.runs.describe import PAGE, REPORT, headline
-from mil.runs.tuning import TuneOptions, tune
+from mil.runs.tuning import TuneOptions, check_place, tune
+from mil.study.compose import compose
 from mil.study.search_space import search_space
 
 
@@ -22,6 +23,7 @@ def start(words: Sequence[str], out: Path, options: TuneOptions, config_dir: Pat
     if flags := [word for word in words if word.startswith("-")]:
         raise ConfigError(f"option {flags[0]!r} does not exist, expected KEY=VALUE or an option of mil tune --help")
     space = search_space(words, config_dir)
+    check_place(out, compose(space.first, config_dir))
     sys.stderr.writelines(f"searched: {dimension.line}\n" for dimension in space.dimensions)
     tuned = tune(words, out, options, config_dir)
     for name, chosen in tuned.chosen.items():

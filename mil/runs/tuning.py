@@ -26,11 +26,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mil import files
 from mil.errors import ConfigError, TrainingError
 from mil.fitted.state import refit
+from mil.output_places import check_output_folder
 from mil.report.prediction_files import read
 from mil.runs.describe import describe_run
 from mil.runs.fit_run import fit_run, write_inputs
 from mil.runs.run import PATIENTS
-from mil.runs.run_inputs import changes, read_inputs
+from mil.runs.run_inputs import changes, input_paths, read_inputs
 from mil.runs.states import write_states
 from mil.runs.sweep_choice import mean_metric
 from mil.runs.tuned_options import write_tuned
@@ -139,6 +140,7 @@ def tune(words: Sequence[str], folder: Path, options: TuneOptions | None = None,
         raise ConfigError("mil tune needs optuna: pip install 'mil-zoo[tune]'")
     space = search_space(words, extra)
     config = compose(space.first, extra)
+    check_place(folder, config)
     study, split = prepare_study(config)
     _begin(folder, Plan(words=tuple(words), inner=options.inner, seed=options.seed), config, study, split)
     searches = list(_searches(study, split, space, folder, options, extra))
@@ -158,16 +160,25 @@ def _names_data(word: str) -> bool:
     return group not in ("model", "optimizer", "schedule", "trainer", "callbacks")
 
 
+def check_place(folder: Path, config: RunConfig) -> None:
+    """Check that the folder is new, that of a search, or of one that was stopped as it began.
+
+    Raises:
+        ConfigError: As `check_output_folder`.
+    """
+    was_begun = folder.is_dir() and [each.name for each in folder.iterdir()] == [INPUTS]
+    if not was_begun:
+        check_output_folder(folder, input_paths(config), PLAN, "OUT")
+
+
 def _begin(folder: Path, plan: Plan, config: RunConfig, study: Study, split: Split) -> None:
     """Record what a search begins with, or compare it with what it began with.
 
     Raises:
-        ConfigError: The folder holds something else, another search, or its patients or features have changed.
+        ConfigError: The folder holds another search, or its patients or features have changed.
     """
     path = folder / PLAN
     if not path.is_file():
-        if folder.exists() and (not folder.is_dir() or any(each.name != INPUTS for each in folder.iterdir())):
-            raise ConfigError(f"--out {folder}: is there already, expected a new folder, or one of the same search")
         (folder / INPUTS).mkdir(parents=True, exist_ok=True)
         write_inputs(config, study, split, folder / INPUTS)
         files.write_json(path, plan.model_dump(mode="json"))

@@ -24,6 +24,8 @@ INPUTS = {
     "check": {"config_dir", "split"},
     "convert": {"source", "slides"},
     "train": {"resume", "config_dir"},
+    "tune": {"config_dir"},
+    "propose": {"config_dir"},
     "evaluate": {"run", "cohort", "features", "slides", "predictions", "seeds", "trained", "key"},
     "runs": {"run"},
     "compare": {"runs"},
@@ -133,6 +135,9 @@ OUTPUTS = {
     ),
     ("train -m", "hydra.sweep.dir"): Output(
         lambda at, out: ["train", "-m", *training(at), "seed=5,6", f"hydra.sweep.dir='{out}'"], is_of_run=True
+    ),
+    ("tune", "out"): Output(
+        lambda at, out: ["tune", out, *training(at), "optimizer.lr=1e-3,1e-4"], earlier="tune.json"
     ),
     ("federate export", "OUT"): Output(
         lambda at, out: ["federate", "export", out, *training(at), "federation.sites=[a,b]"]
@@ -257,6 +262,8 @@ def readers(at: Place, pipe: Path) -> dict[tuple[str, str], Words]:
         ("check", "split"): ["check", "--split", pipe],
         ("convert", "source"): ["convert", pipe, new],
         ("convert", "slides"): ["convert", features, new, "--slides", pipe],
+        ("tune", "config_dir"): ["tune", new, "--config-dir", pipe],
+        ("propose", "config_dir"): ["propose", "--config-dir", pipe],
         ("train", "resume"): ["train", "--resume", pipe],
         ("train", "config_dir"): ["train", "--config-dir", pipe],
         ("train", "data.cohort"): ["train", *training(at), f"data.cohort={pipe}"],
