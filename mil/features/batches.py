@@ -357,8 +357,8 @@ def reading() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if _WORKER not in str(error):
+    except (RuntimeError, ConnectionError) as error:  # the latter where it dies while it sends a batch
+        if isinstance(error, RuntimeError) and _WORKER not in str(error):
             raise
         interruption.raise_deferred()
         how = re.search(r"by signal: ([^.]+)", str(error))

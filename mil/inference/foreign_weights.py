@@ -24,6 +24,7 @@ from mil.errors import CheckpointError
 from mil.models.abmil import ABMIL
 from mil.models.clam import CLAM
 from mil.models.mil_model import MILModel
+from mil.storage import check_kind
 
 _SWITCH = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -98,10 +99,11 @@ def read(path: Path) -> Source:
     """Return the tensors of a file, without running what it holds.
 
     Raises:
-        CheckpointError: It cannot be read, or holds no weights.
+        CheckpointError: It cannot be read, holds no weights, or is a pipe or a device.
     """
     if os.environ.get(_SWITCH, "0") not in ("", "0"):
         raise CheckpointError(f"{path} is not opened while {_SWITCH} is set, which lets files run code: unset it")
+    check_kind(path, CheckpointError, "a file of weights")
     try:
         content: object = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
     except Exception as error:  # the unpickler raises whatever a broken program leads to

@@ -356,5 +356,7 @@ def test_a_reading_process_that_was_killed_is_named_as_such() -> None:
         reading(),
     ):
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+    with pytest.raises(ResourceError, match=r"a process that reads features ahead was killed, as systems"), reading():
+        raise ConnectionResetError(104, "Connection reset by peer")
     with pytest.raises(RuntimeError, match="shapes"), reading():
         raise RuntimeError("shapes differ")

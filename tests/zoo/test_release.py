@@ -179,7 +179,8 @@ def test_a_version_is_released_once_and_the_next_replaces_it_whole(crc_run: Path
 
 
 def test_what_is_no_finished_run_or_fold_is_refused(crc_run: Path, mil: Mil, tmp_path: Path) -> None:
-    for run, words in ((tmp_path, []), (crc_run, ["--fold", "7"])):
+    (tmp_path / "empty").mkdir()
+    for run, words in ((tmp_path / "empty", []), (crc_run, ["--fold", "7"])):
         result = mil("release", run, "--version", "1.0.0", "--out", tmp_path / "out", *words)
         assert (result.code, result.err.count("\n")) == (2, 1)
         assert "no checkpoint of fold" in result.err
