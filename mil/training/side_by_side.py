@@ -232,7 +232,10 @@ def _work(connection: Connection, share: Share) -> None:
                 be_silent()
             share.ranks.join(share.address)
         while (task := connection.recv()) is not None:
-            connection.send(train_task(cast(FoldTask, task), share))
+            outcome = train_task(cast(FoldTask, task), share)
+            connection.send(outcome)
+            if outcome.stopped_by is not None:
+                break  # a further signal, with which the parent process ends all, is ignored after the first
 
 
 def train_task(task: FoldTask, share: Share) -> FoldOutcome:
