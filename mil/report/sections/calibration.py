@@ -334,7 +334,7 @@ def _effects(evaluation: Evaluation, after: Recalibrated) -> Iterator[Calibratio
             return {name: loss(weight) for name, loss in losses.items()}
 
         samples = resampled(both, len(table), evaluation)
-        yield CalibrationEffect.of(ALL_CLASSES, "log loss", samples, {"n": len(table)})
+        yield CalibrationEffect.of(ALL_CLASSES, "log loss", samples, {"n": len(table)}, losses=losses)
         return
     for question in evaluation.questions:
         columns = [column for column in calibrated(question).columns if column in after.reported]
@@ -347,13 +347,14 @@ def _effects(evaluation: Evaluation, after: Recalibrated) -> Iterator[Calibratio
 
 def _effect(evaluation: Evaluation, question: Question, table: pd.DataFrame, truth: Floats) -> CalibrationEffect:
     sides = {"before": question.probability(table), "after": calibrated(question).probability(table)}
+    losses = {name: partial(metrics.binary_log_loss, share, truth) for name, share in sides.items()}
 
     def score(weight: Floats | None) -> Scores:
-        return {name: metrics.binary_log_loss(share, truth, weight) for name, share in sides.items()}
+        return {name: loss(weight) for name, loss in losses.items()}
 
     samples, counts = resampled(score, len(table), evaluation), {"n": len(table), "positives": int(truth.sum())}
     slopes = [_wald(*metrics.slope_with_error(share, truth), counts) for share in sides.values()]
-    return CalibrationEffect.of(question.name, "log loss", samples, counts, (slopes[0], slopes[1]))
+    return CalibrationEffect.of(question.name, "log loss", samples, counts, (slopes[0], slopes[1]), losses)
 
 
 def _class_errors(evaluation: Evaluation, table: pd.DataFrame, columns: Sequence[str]) -> ClassErrors:

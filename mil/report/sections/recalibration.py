@@ -1,6 +1,6 @@
 """The reported patients with the probabilities or risks that their fold's calibration gives them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -13,10 +13,17 @@ from mil.report.evaluation import Evaluation
 from mil.report.predictions import fold_name, rows_of
 from mil.report.schema import Estimate, Model, Sentence
 from mil.report.sections.pooled import METHOD
+from mil.stats.bootstrap import Floats
 from mil.stats.bootstrap_intervals import Sampled
+from mil.stats.jackknife import LOGARITHM, with_interval
 
 NOT_CALIBRATED = "no fold has a calibration: it could not be fitted, or does not help"
 """Why a question or horizon has no numbers after recalibration."""
+
+
+FEW = 300
+NARROW = f"of fewer than {FEW} patients such an interval holds the truth in 0.89 to 0.93 of samples"
+"""`docs/coverage.md`: losses of single patients are skewed."""
 
 
 class FoldCalibration(Model):
@@ -52,15 +59,29 @@ class CalibrationEffect(Model):
         samples: Mapping[str, Sampled],
         counts: Mapping[str, int],
         slopes: tuple[Estimate | None, Estimate | None] = (None, None),
+        losses: Mapping[str, Callable[[Floats | None], Floats]] | None = None,
     ) -> "CalibrationEffect":
-        """Return the effect from the loss `before` and `after` in the same resamples, and the two slopes."""
+        """Return the effect from the loss `before` and `after` in the same resamples, and the two slopes.
+
+        Args:
+            name: Of the question or horizon.
+            score: The loss in words.
+            samples: Each loss in the resamples.
+            counts: Of the patients, n first.
+            slopes: Before and after.
+            losses: Each loss from weights, where it is a mean over patients: the jackknife then gives its interval, as
+                elsewhere in the report.
+        """
         before, after = samples["before"], samples["after"]
+        sides = {side: samples[side].interval(METHOD, counts) for side in ("before", "after")}
+        for side, loss in (losses or {}).items():
+            sides[side] = with_interval(sides[side], loss, counts["n"], LOGARITHM)
         effect = cls(
             name=name,
             score=score,
-            before=before.interval(METHOD, counts),
-            after=after.interval(METHOD, counts),
-            change=after.minus(before).interval(METHOD, counts),
+            before=sides["before"],
+            after=sides["after"],
+            change=after.minus(before).interval(METHOD, counts).with_caveat(NARROW if counts["n"] < FEW else None),
             slope_before=slopes[0],
             slope_after=slopes[1],
         )

@@ -176,6 +176,11 @@ def test_the_effect_on_report_patients_is_that_of_the_same_patients_and_says_whe
     assert effect.after.value < effect.before.value
     assert effect.change.value == pytest.approx(effect.after.value - effect.before.value)
     assert effect.change.high < 0
+    assert effect.change.caveat is None
+    [few] = of(simulated(3.0, patients=240), Binary(), {"calibration": "platt"}).fitted.effects
+    assert "fewer than 300 patients" in few.change.caveat
+    [question] = of(simulated(3.0, patients=240), Binary(), {"calibration": "platt"}).questions
+    assert (few.before.low, few.before.method) == (question.log_loss.low, "jackknife, logarithm")
     assert not effect.worsens
     assert effect.verdict is None
     assert abs(effect.slope_after.value - 1) < 0.2 < abs(effect.slope_before.value - 1)
