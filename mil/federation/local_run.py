@@ -171,10 +171,11 @@ def _each_alone(
     return section
 
 
-class JoinedStore:
+class StoreOfSites:
     """The slides of several sites under names that begin with the site's; in simulations of pooled training only."""
 
     keeps = True
+    rounding = None
 
     def __init__(self, stores: Mapping[str, FeatureStore]) -> None:
         """Join stores by site."""
@@ -218,7 +219,7 @@ def pooled(config: RunConfig, sources: Sequence[SiteSource]) -> SiteSource:
     """
     studies = {source.name: source.study for source in sources}
     first = next(iter(studies.values()))
-    store = cast(FeatureStore, JoinedStore({name: study.store for name, study in studies.items()}))
+    store = cast(FeatureStore, StoreOfSites({name: study.store for name, study in studies.items()}))
     tables = [_named(study.cohort.table, name, ("patient", "slide")) for name, study in studies.items()]
     patients = [
         study.patients.set_index(name + "/" + study.patients.index.astype(str)) for name, study in studies.items()

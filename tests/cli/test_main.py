@@ -70,7 +70,7 @@ def test_the_help_of_training_names_each_choice_in_words_that_are_not_broken(mil
     out = mil("train", "--help").out
     lines = out[out.index("Choices:") :].splitlines()[1:]
     assert max(map(len, lines)) <= 80
-    assert [line.split("=")[0].strip() for line in lines if "=" in line] == config.groups()
+    assert [line.split("=")[0].strip() for line in lines if "=" in line] == sorted([*config.groups(), "cluster"])
     named = {word for line in lines for word in line.split("=")[-1].strip().split("|")}
     assert {name for group in ("model", "split", "schedule") for name in config.choices(group)} <= named
     assert f"tool=  one of {len(config.choices('tool'))}, which mil list tools shows" in out

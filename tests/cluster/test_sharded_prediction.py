@@ -99,7 +99,7 @@ def test_wrong_inputs_are_an_error_before_anything_is_submitted(
     real_run: Path, hospital: Path, slurm: FakeScheduler, mil: Mil, tmp_path: Path
 ) -> None:
     cohort = tmp_path / "cohort.csv"
-    cohort.write_text("patient,slide\nA,none\n")
+    cohort.write_text("patient,slide\nA,absent\n")
     words = ("--features", str(hospital / "features"), "--out", str(tmp_path / "out.csv"), "cluster=slurm")
     result = mil("predict", str(real_run / "checkpoint"), *words, "--cohort", str(cohort))
     assert result.code == 2
