@@ -119,7 +119,11 @@ def limited(
         raise failures[0]
     if results:
         return results[0]
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_AbandonedError))
+    for _ in range(10):  # an exception that lands in a callback of the garbage collector ends nothing
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_AbandonedError))
+        thread.join(0.05)
+        if not thread.is_alive():
+            break
     raise error(f"{path} cannot be read: {doing} takes longer than {SECONDS:g} s")
 
 

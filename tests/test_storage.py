@@ -274,6 +274,7 @@ def test_storage_that_does_not_answer_is_given_up_after_the_time_limit(
     answered.set()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may land in a callback first
 def test_a_table_that_takes_too_long_to_parse_is_given_up_and_parsing_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
