@@ -97,6 +97,8 @@ def _print_json(numbers: Mapping[str, object], findings: Sequence[Finding], unch
 
 def _print_table(lines: Mapping[str, str]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a path is shown to its end
     for name, value in lines.items():
         add_row(table, (name, value))
     print_tables(table)

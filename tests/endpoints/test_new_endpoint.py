@@ -240,7 +240,7 @@ def report_of(name: str) -> Report:
     return evaluate(refitted(table, endpoint, tool, clinic(), resamples=20, comparators=comparators))
 
 
-NOT_OF_A_TABLE = {"faithfulness", "federation", "instability"}
+NOT_OF_A_TABLE = {"encoder_gain", "faithfulness", "federation", "instability"}
 """Sections that are made of explanations and of sites, not of a table of predictions."""
 
 

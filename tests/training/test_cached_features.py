@@ -22,7 +22,7 @@ def test_training_reads_the_copy_alone_and_learns_the_same(
     given = [f"data.cohort={hospital}/cohort.csv", f"data.features={source}", f"data.cache={tmp_path / 'near'}"]
     words = [*HOSPITAL, "split=holdout", *given]
     looked = mil("check", *words)
-    assert f"slideswillbecopiedto{tmp_path / 'near'}," in "".join(looked.out.split())  # a long path is broken
+    assert f"slideswillbecopiedto{tmp_path / 'near'}," in "".join(looked.out.split())  # a long path is folded
     done = mil("train", *words, f"hydra.run.dir={tmp_path / 'first'}")
     assert done.code == 0, done.err
     assert "copying " in done.err
