@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mil.errors import EncoderError, FeatureError
+from mil.features.content_samples import TILES, Samples
 from mil.features.encoders import BETWEEN, Encoder, by_name, joined
 from mil.features.feature_folders import feature_folders
 from mil.features.fingerprints import Fingerprint
@@ -262,6 +263,13 @@ class JoinedStore(FeatureStore):
         ids = list(slides)
         read = [store.fingerprints(ids, workers) for store in self.parts.values()]
         return {slide: _of_all([of_encoder[slide] for of_encoder in read]) for slide in ids}
+
+    def samples(self, slides: Iterable[str], tiles: int = TILES) -> dict[str, Samples]:
+        """Return for each slide the samples of the files of all encoders."""
+        ids = list(slides)
+        read = [store.samples(ids, tiles) for store in self.parts.values()]
+        complete = [slide for slide in ids if all(slide in of_encoder for of_encoder in read)]
+        return {slide: tuple(each for of_encoder in read for each in of_encoder[slide]) for slide in complete}
 
     def resolve(self, slides: Iterable[str]) -> Checked[Encoder]:
         """Determine the encoder of each folder, and return them joined, with warnings of tiles that some lack.

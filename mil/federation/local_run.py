@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from mil import files
 from mil.cohort.clinical_table import Cohort
 from mil.errors import ConfigError, FeatureError
+from mil.features.content_samples import TILES, Samples
 from mil.features.fingerprints import Fingerprint
 from mil.features.formats import Header, Slide
 from mil.features.store import FeatureStore
@@ -206,6 +207,14 @@ class StoreOfSites:
             store, name = self._place(slide)
             prints[slide] = store.fingerprints([name])[name]
         return prints
+
+    def samples(self, slides: Iterable[str], tiles: int = TILES) -> dict[str, Samples]:
+        """Return values of some tiles of the slides."""
+        of_site: dict[str, list[str]] = {}
+        for slide in slides:
+            of_site.setdefault(slide.partition("/")[0], []).append(self._place(slide)[1])
+        read = {site: self.stores[site].samples(names, tiles) for site, names in of_site.items()}
+        return {f"{site}/{name}": each for site, by_name in read.items() for name, each in by_name.items()}
 
     def valid_headers(self, slides: Iterable[str]) -> dict[str, Header]:
         """Return the headers of slides."""

@@ -12,6 +12,7 @@ from mil.checkpoint import Checkpoint
 from mil.cohort.columns import Columns
 from mil.endpoints.endpoint import Endpoint
 from mil.features.feature_folders import paths_of
+from mil.features.joined_store import open_store
 from mil.findings import Finding, log_warnings
 from mil.inference.bad_slides import OnBad
 from mil.inference.external import labelled
@@ -116,7 +117,8 @@ def evaluate_checkpoint(
     (out / SKIPPED_FILE).unlink(missing_ok=True)
     if len(predictions.skipped):
         files.write(out / SKIPPED_FILE, csv_text(predictions.skipped))
-    remarks = trained_patients(checkpoint.folder, set(predictions.table["patient"]), features, predictions.slides)
+    store = open_store(features, checkpoint.encoder, (), checkpoint.reading)
+    remarks = trained_patients(checkpoint.folder, set(predictions.table["patient"]), store, predictions.slides)
     for sentence in remarks:
         logger.warning("%s", sentence)
     report = report.model_copy(update={"looks": count_look(out, "evaluate --cohort"), "remarks": remarks or None})

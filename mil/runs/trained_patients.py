@@ -7,15 +7,15 @@ from pathlib import Path
 from mil import files
 from mil.checkpoint import MANIFEST
 from mil.cohort.similar_ids import spelling_free
-from mil.features.fingerprints import Fingerprint
-from mil.features.joined_store import open_store
-from mil.runs.run_inputs import CONFIG, SPLIT, read_inputs
+from mil.features.content_samples import shared
+from mil.features.store import FeatureStore
+from mil.runs.run_inputs import CONFIG, SPLIT, read_inputs, recorded_samples
 from mil.splits.roles import ROLES
 from mil.tables import listed, read_table, require
 
 
 def trained_patients(
-    checkpoint: Path, patients: Collection[str], features: Path, slides: Collection[str]
+    checkpoint: Path, patients: Collection[str], store: FeatureStore, slides: Collection[str]
 ) -> tuple[str, ...]:
     """Return sentences about patients and feature files of a cohort that the checkpoint's run had too.
 
@@ -24,14 +24,14 @@ def trained_patients(
     Args:
         checkpoint: Its folder.
         patients: Of the cohort that is evaluated.
-        features: Its feature files.
+        store: Its feature files.
         slides: Those of the patients.
     """
     run = next((folder for folder in checkpoint.resolve().parents[:2] if (folder / CONFIG).is_file()), None)
     if run is None or not (checkpoint / MANIFEST).is_file() or not (run / SPLIT).is_file():
         return ()
     fold = files.read_json(checkpoint / MANIFEST).get("data", {}).get("split", {}).get("fold", 0)
-    return (*_same_patients(run, int(fold), patients), *_same_files(run, features, slides))
+    return (*_same_patients(run, int(fold), patients), *_same_files(run, store, slides))
 
 
 def _same_patients(run: Path, fold: int, patients: Collection[str]) -> Iterator[str]:
@@ -51,18 +51,18 @@ def _same_patients(run: Path, fold: int, patients: Collection[str]) -> Iterator[
     )
 
 
-def _same_files(run: Path, features: Path, slides: Collection[str]) -> Iterator[str]:
+def _same_files(run: Path, store: FeatureStore, slides: Collection[str]) -> Iterator[str]:
     record = read_inputs(run)
     if record is None:
         return
-    trained = {(size, sha256) for size, _, sha256 in record.features.values()}
-    same = [slide for slide, each in open_store(features).fingerprints(slides).items() if _content(each) in trained]
+    if record.samples:
+        same = shared(store.samples(slides), recorded_samples(record))
+    else:  # a run of an earlier version has digests of files only, which a copy in another file does not share
+        trained = {(size, sha256) for size, _, sha256 in record.features.values()}
+        prints = store.fingerprints(slides)
+        same = [slide for slide, each in prints.items() if (each.size, each.sha256) in trained]
     if same:
         yield (
-            f"{len(same)} of {len(slides)} feature files are those of the run that trained this checkpoint, byte for "
-            f"byte as far as samples show: {listed(same)}."
+            f"{len(same)} of {len(slides)} slides have the features of slides of the run that trained this checkpoint, "
+            f"as far as samples show: {listed(same)}."
         )
-
-
-def _content(each: Fingerprint) -> tuple[int, str]:
-    return each.size, each.sha256

@@ -1,7 +1,5 @@
 """What is in the feature files: digests, unusable values, and coordinates that cannot be right."""
 
-import hashlib
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mil.errors import FeatureError, SplitError
+from mil.features.content_samples import ContentSample, column_extremes, same_slides
 from mil.features.formats import Header, Slide
-from mil.features.packed import as_bytes
 from mil.features.processes import Progress, map_in_processes
 from mil.features.store import FeatureStore
 from mil.findings import Finding, Severity
@@ -48,7 +46,7 @@ class Content:
 
     Attributes:
         wrong: Why it cannot be read; the other attributes are then empty.
-        sha256: Digest of the features as stored.
+        extremes: Smallest and largest values of some columns, which show a copy in any order of tiles and any type.
         tiles: Number of tiles.
         not_finite: Tiles with a NaN or infinite value.
         zero: Tiles that are zero throughout.
@@ -57,7 +55,7 @@ class Content:
     """
 
     wrong: str = ""
-    sha256: str = ""
+    extremes: ContentSample | None = None
     tiles: int = 0
     not_finite: int = 0
     zero: int = 0
@@ -91,7 +89,7 @@ def examined(slide: Slide) -> Content:
     extremes = np.stack([values.min(1), values.max(1)])  # (2, n); NaN where a tile has one
     finite = np.isfinite(extremes).all(0)
     return Content(
-        sha256=hashlib.sha256(as_bytes(slide.features)).hexdigest(),
+        extremes=column_extremes(values),
         tiles=len(values),
         not_finite=int((~finite).sum()),
         zero=int((extremes == 0).all(0).sum()),
@@ -175,18 +173,15 @@ def _unreadable(contents: Mapping[str, Content], severity: Severity) -> list[Fin
 
 
 def copies(contents: Mapping[str, Content], split: Split | None, owner: Mapping[str, str]) -> list[Finding]:
-    """Return slides with the same features byte for byte: an error where they stand on two sides of the split.
+    """Return slides with the same features, in any order or type: an error where they stand on two sides of the split.
 
     Args:
         contents: What is in the files.
         split: Who is where; None where it could not be made.
         owner: Each slide's patient.
     """
-    slides_by_digest: dict[str, list[str]] = defaultdict(list)
-    for slide, content in contents.items():
-        if content.sha256 and content.tiles:
-            slides_by_digest[content.sha256].append(slide)
-    groups = [sorted(slides) for slides in slides_by_digest.values() if len(slides) > 1]
+    extremes = {slide: content.extremes for slide, content in contents.items()}
+    groups = list(map(sorted, same_slides({slide: (each,) for slide, each in extremes.items() if each is not None})))
     across = apart(groups, split, owner)
     within = [slides for slides in groups if slides not in across]
     return [
@@ -198,5 +193,5 @@ def copies(contents: Mapping[str, Content], split: Split | None, owner: Mapping[
 def _copies(severity: Severity, groups: list[list[str]], where: str) -> list[Finding]:
     if not groups:
         return []
-    message = f"{sum(map(len, groups))} slides have the features of another, byte for byte{where}"
+    message = f"{sum(map(len, groups))} slides have the features of another{where}"
     return [Finding.of_items(severity, "copies", message, map(" = ".join, groups), SplitError)]

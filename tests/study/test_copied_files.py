@@ -6,8 +6,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
+import pytest
+import torch
 
 from mil.features.encoders import Encoder
+from mil.features.packed import Packed
+from mil.features.packing import pack
 from mil.features.store import FeatureStore
 from mil.splits.folds import Split
 from mil.study.copied_files import copies_of
@@ -28,8 +32,34 @@ def test_copies_are_an_error_across_a_split_and_a_warning_within_a_side(tmp_path
 
     [across] = copies_of(store, split("report"), owner)
     assert (across.severity, across.first) == ("error", ("a = copy",))
-    assert across.message.endswith("byte for byte, and stand on two sides of the split")
+    assert across.message.endswith("have the features of another, and stand on two sides of the split")
     [within] = copies_of(store, split("train"), owner)
     assert (within.severity, within.first) == ("warning", ("a = copy",))
     (tmp_path / "copy.h5").unlink()
     assert copies_of(FeatureStore(tmp_path, Encoder("any", 4)), split("report"), {"a": "P1", "b": "P2"}) == []
+
+
+@pytest.mark.parametrize("dtype", [None, "float16", "bfloat16"])
+def test_a_packed_copy_of_a_slide_is_the_same_slide(tmp_path: Path, dtype: str | None) -> None:
+    """A copy of one slide lies among the others under another name, unpacked from a file of another type."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "features").mkdir()
+    for slide in ("a", "b"):
+        with h5py.File(tmp_path / "features" / f"{slide}.h5", "w") as file:
+            file["features"] = rng.standard_normal((50, 40), dtype=np.float32)
+    pack(FeatureStore(tmp_path / "features"), tmp_path / "packed.h5", ["a"], dtype)
+    copied = Packed(tmp_path / "packed.h5").read("a").features
+    torch.save(copied, tmp_path / "features" / "copy.pt")
+    owner = {"a": "P1", "b": "P2", "copy": "P3"}
+    [within] = copies_of(FeatureStore(tmp_path / "features", Encoder("any", 40)), None, owner)
+    assert within.first == ("a = copy",)
+
+
+def test_slides_that_share_many_tiles_are_not_the_same(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    tiles = rng.standard_normal((50, 40), dtype=np.float32)
+    for slide in ("a", "b"):
+        tiles[7] = rng.standard_normal(40)  # no tile of the small sample
+        with h5py.File(tmp_path / f"{slide}.h5", "w") as file:
+            file["features"] = tiles
+    assert copies_of(FeatureStore(tmp_path, Encoder("any", 40)), None, {"a": "P1", "b": "P2"}) == []
