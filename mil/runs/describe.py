@@ -30,6 +30,7 @@ from mil.runs.measured_sections import copy_figures, sections_of, stored_section
 from mil.runs.run import Run, open_run
 from mil.runs.run_inputs import remarks_of
 from mil.runs.states import checkpoints_in
+from mil.runs.trained_manifests import record_manifests
 from mil.storage import read_bytes
 from mil.study.component import Component, Options
 from mil.study.compose import compose
@@ -56,6 +57,8 @@ def describe_run(folder: Path, verb: str = "train") -> float | None:
     places = checkpoints_in(folder)
     manifests = {fold: checkpoint.reopened(place) for fold, place in places.items()}
     looks = count_look(folder, verb) if run.reports else 0
+    if verb == "train":
+        record_manifests(folder, manifests)
     remarks = remarks_of(folder)
     for sentence in remarks or ():
         logger.warning("%s", sentence)
@@ -229,7 +232,8 @@ def _describe_checkpoint(run: Run, all_folds: Report, manifest: Manifest, fold: 
         )
         report = with_sections(report, sections_of(all_folds))
     elif (run.folder / FIGURES).is_dir():
-        shutil.copytree(run.folder / FIGURES, place / FIGURES)
+        with files.writing(place / FIGURES):
+            shutil.copytree(run.folder / FIGURES, place / FIGURES)
     _write_checkpoint(run, report, manifest, place)
 
 

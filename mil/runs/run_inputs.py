@@ -11,10 +11,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mil import files
 from mil.errors import ConfigError
+from mil.features.content_samples import Samples, parse, texts
 from mil.features.feature_folders import paths_of
 from mil.features.fingerprints import Fingerprint
 from mil.runs.looks import FILE as LOOKS
 from mil.runs.looks import changed_predictions, read_looks
+from mil.runs.states import checkpoints_in
+from mil.runs.trained_manifests import FILE as MANIFESTS
+from mil.runs.trained_manifests import changed_manifests
 from mil.storage import read_bytes
 from mil.study.compose import read_config, to_yaml
 from mil.study.run_config import RunConfig
@@ -46,6 +50,7 @@ class RunInputs(BaseModel):
             options name.
         patients: Digest of each patient's rows: labels, slides, covariates.
         features: Size, time and sampled digest of each slide's feature file.
+        samples: Values of some tiles of each slide, the same in a packed or converted copy; empty in earlier versions.
         accepted: Changes since, with which the run went on.
         rounding: Type of the copy that features were read from, and the largest change of a value by it; None where no
             value was changed.
@@ -56,19 +61,22 @@ class RunInputs(BaseModel):
     files: Mapping[str, str]
     patients: Mapping[str, str]
     features: Mapping[str, tuple[int, int, str]]
+    samples: Mapping[str, str] = {}
     accepted: tuple[Accepted, ...] = ()
     rounding: tuple[str, float] | None = None
 
 
 def record_inputs(config: RunConfig, study: Study, folder: Path, accepted: tuple[Accepted, ...] = ()) -> None:
     """Write what a run is begun, or goes on, with."""
-    fingerprints = study.store.fingerprints(study.cohort.table["slide"].unique())
+    slides = study.cohort.table["slide"].unique()
+    fingerprints = study.store.fingerprints(slides)
     # config.yaml is written after this file, as it marks the run as begun
     written = {CONFIG: hashlib.sha256(to_yaml(config).encode()).hexdigest()}
     record = RunInputs(
         files=_file_digests(config, folder, study.source) | written,
         patients=_patients_of(study),
         features={slide: (each.size, each.modified, each.sha256) for slide, each in fingerprints.items()},
+        samples={slide: texts(each) for slide, each in study.store.samples(slides).items()},
         accepted=accepted,
         rounding=study.store.rounding,
     )
@@ -88,6 +96,18 @@ def read_inputs(folder: Path) -> RunInputs | None:
         return RunInputs.model_validate_json(read_bytes(path))
     except ValidationError as error:
         raise ConfigError(f"{path}: {error.errors()[0]['msg']}, expected the record of a run's inputs") from None
+
+
+def recorded_samples(record: RunInputs) -> list[Samples]:
+    """Return the samples of a run's slides.
+
+    Raises:
+        ConfigError: The record holds something else.
+    """
+    try:
+        return [parse(text) for text in record.samples.values()]
+    except ValueError:
+        raise ConfigError(f"{INPUTS}: samples of features that cannot be read, expected the record of a run") from None
 
 
 def changed_files(record: RunInputs, config: RunConfig, folder: Path, source: Path | None = None) -> list[str]:
@@ -194,6 +214,7 @@ def remarks_of(folder: Path) -> tuple[str, ...] | None:
             *_rounded(record),
             *sentences,
         ]
+    sentences += changed_manifests(folder)
     return tuple(sentences) or None
 
 
@@ -213,6 +234,8 @@ def _changed_since(record: RunInputs, folder: Path) -> Iterator[str]:
             yield f"{name} is not what the run began with: it was changed."
     if not any(look.what == "train" for look in read_looks(folder)) and _reports(folder / SPLIT):
         yield f"{LOOKS} has no look of the training: whether predictions.csv is what it wrote cannot be known."
+    if record.samples and checkpoints_in(folder) and not (folder / MANIFESTS).is_file():
+        yield f"{MANIFESTS} is missing: whether the manifests are what training wrote cannot be known."
 
 
 def _rounded(record: RunInputs) -> Iterator[str]:

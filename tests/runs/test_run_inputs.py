@@ -13,6 +13,7 @@ import pytest
 from mil import files
 from mil.errors import ConfigError, FeatureError
 from mil.features.fingerprints import fingerprint
+from mil.features.store import FeatureStore
 from mil.runs.fit_run import _claimed
 from mil.runs.run_inputs import remarks_of
 from mil.runs.trained_patients import trained_patients
@@ -161,10 +162,11 @@ def test_a_comparison_says_that_a_run_was_changed(real_run: Path, mil: Mil, tmp_
 
 def test_patients_of_the_run_are_known_in_another_spelling(real_run: Path, hospital: Path) -> None:
     patients = pd.read_csv(hospital / "cohort.csv", dtype=str)["patient"].unique()
+    store = FeatureStore(hospital / "features")
     for respelled in (str.lower, lambda name: name.replace("-", "."), lambda name: f"{name}\u200b"):
-        sentences = trained_patients(real_run / "checkpoint", set(map(respelled, patients)), hospital / "features", [])
+        sentences = trained_patients(real_run / "checkpoint", set(map(respelled, patients)), store, [])
         assert f"{len(patients)} of {len(patients)} patients took part in the run" in sentences[0]
-    assert trained_patients(real_run / "checkpoint", {"somebody else"}, hospital / "features", []) == ()
+    assert trained_patients(real_run / "checkpoint", {"somebody else"}, store, []) == ()
 
 
 def test_an_evaluation_on_patients_of_the_run_says_how_many(
@@ -181,7 +183,51 @@ def test_an_evaluation_on_patients_of_the_run_says_how_many(
     assert len(files.read_json(tmp_path / "a" / "report.json")["remarks"]) == 2
     said = mil(*words, "--cohort", renamed, "--out", tmp_path / "b")
     assert "patients took part" not in said.err
-    assert f"{len(table)} of {len(table)} feature files are those of the run that trained" in said.err
+    assert f"{len(table)} of {len(table)} slides have the features of slides of the run that trained" in said.err
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_an_evaluation_on_a_packed_copy_of_the_slides_says_how_many(
+    real_run: Path, hospital: Path, mil: Mil, tmp_path: Path, dtype: str
+) -> None:
+    said = mil("convert", hospital / "features", tmp_path / "packed.h5", "--dtype", dtype)
+    assert said.code == 0, said.err
+    slides = FeatureStore(tmp_path / "packed.h5").slides
+    sentences = trained_patients(
+        real_run / "checkpoint", {"somebody else"}, FeatureStore(tmp_path / "packed.h5"), slides
+    )
+    assert len(sentences) == 1
+    assert sentences[0].startswith(f"{len(slides)} of {len(slides)} slides have the features of slides of the run")
+
+
+def test_an_edited_manifest_is_said_by_evaluate_and_release(real_run: Path, mil: Mil, tmp_path: Path) -> None:
+    run = shutil.copytree(real_run, tmp_path / "run")
+    assert "is not what training wrote" not in mil("evaluate", run).out
+    path = run / "checkpoint" / "manifest.json"
+    manifest = files.read_json(path)
+    manifest["fitted"]["decisions"][0]["cuts"] = [0.123]
+    manifest["training"]["best_epoch"] = 77
+    files.write_json(path, manifest)
+    sentence = "checkpoint/manifest.json is not what training wrote: 'fitted', 'training' changed since."
+    for _ in range(2):  # the second time the manifest has been sealed again
+        assert f"WARNING: {sentence}" in mil("evaluate", run).out
+    assert f"warning: {sentence}" in mil("release", run, "--version", "1.0.0", "--out", tmp_path / "zoo").err
+    released = next((tmp_path / "zoo").glob("*/report.json"))
+    assert sentence in files.read_json(released)["remarks"]
+    (run / "manifests.json").unlink()
+    assert "manifests.json is missing" in mil("evaluate", run).out
+
+
+def test_other_weights_with_a_fitting_manifest_are_said(real_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(real_run, tmp_path / "run")
+    weights, path = run / "checkpoint" / "weights.safetensors", run / "checkpoint" / "manifest.json"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    manifest = files.read_json(path)
+    manifest["files"]["weights.safetensors"] = files.sha256(weights)
+    files.write_json(path, manifest)
+    assert remarks_of(run) == ("checkpoint/manifest.json is not what training wrote: 'weights' changed since.",)
 
 
 def _fail_while_a_second_process_tries(run: Path) -> None:
