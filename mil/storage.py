@@ -2,8 +2,8 @@
 
 Network file systems answer with an input/output error, a stale handle or a timeout while a server restarts: such a read
 is repeated a few times with longer and longer waits. Where a server does not answer at all, or a table takes too long
-to parse, a time limit ends the wait. What is wrong with the file itself is not repeated. Pipes, devices and sockets
-are refused before they are opened.
+to parse, a time limit ends the wait; for features it grows with their size. What is wrong with the file itself is not
+repeated. Pipes, devices and sockets are refused before they are opened.
 """
 
 import ctypes
@@ -18,7 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from pathlib import Path
-from typing import TypeVar
+from queue import Empty, SimpleQueue
+from typing import TypeVar, cast
 
 from mil.errors import ConfigError, MilError
 
@@ -30,6 +31,8 @@ SECONDS = 300.0
 
 The largest table that `mil.tables` accepts takes about a minute.
 """
+SLOWEST = 2**20
+"""Bytes a second that storage for features has at least; a bag of 4 GB may take an hour."""
 PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENOTCONN, errno.ECONNRESET})
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -40,6 +43,8 @@ _KINDS = (
 )
 _NUMBER = re.compile(r"errno = (\d+)")  # HDF5 says it in its message only
 Result = TypeVar("Result")
+_readers = threading.local()
+_stuck = list[threading.Thread]()
 
 
 class _AbandonedError(BaseException):
@@ -125,6 +130,95 @@ def limited(
         if not thread.is_alive():
             break
     raise error(f"{path} cannot be read: {doing} takes longer than {SECONDS:g} s")
+
+
+def answered(read: Callable[[], Result], path: Path, error: type[MilError] = ConfigError, size: int = 0) -> Result:
+    """Return what `read` returns: read again where the storage fails, given up where it does not answer.
+
+    For what is read very often, such as bags in training: where `limited` starts a thread, this asks one that waits.
+
+    Args:
+        read: Reads from the file.
+        path: The file, for messages.
+        error: The error that is raised where the storage fails each time, or does not answer.
+        size: Bytes that are read, for which storage has a second for each `SLOWEST` of them besides `SECONDS`.
+
+    Raises:
+        error: The storage failed each time, or has not answered in time; or as `read` raises.
+    """
+    reader = getattr(_readers, "reader", None)
+    if reader is None or reader.process != os.getpid():  # a forked process has none of its parent's threads
+        reader = _readers.reader = _Reader()
+    seconds = SECONDS + size / SLOWEST
+    try:
+        return reader.ask(lambda: retried(read, path, error), seconds)
+    except _NoAnswerError:
+        _stuck.append(reader.thread)
+        raise error(f"{path} cannot be read: the storage has not answered for {seconds:g} s") from None
+    finally:
+        if not reader.is_free:  # its answer is of no use any more
+            reader.dismiss()
+            _readers.reader = None
+
+
+def has_stuck() -> bool:
+    """Return whether a thread waits for storage that does not answer; a process with one does not end by itself.
+
+    It may hold the lock of the HDF5 library, which the end of the interpreter waits for.
+    """
+    return any(thread.is_alive() for thread in _stuck)
+
+
+class _NoAnswerError(Exception):
+    """The time limit is over."""
+
+
+class _Reader:
+    """A thread that reads when it is asked to.
+
+    Attributes:
+        process: Id of the process that it belongs to.
+        thread: The thread.
+        is_free: Whether it has answered what it was asked.
+    """
+
+    def __init__(self) -> None:
+        self.process, self.is_free = os.getpid(), True
+        self._tasks = SimpleQueue[Callable[[], object] | None]()
+        self._answers = SimpleQueue[tuple[object, BaseException | None]]()
+        self.thread = threading.Thread(target=self._work, name="reads features", daemon=True)
+        self.thread.start()
+
+    def ask(self, work: Callable[[], Result], seconds: float) -> Result:
+        """Return what `work` returns.
+
+        Raises:
+            _NoAnswerError: It takes longer.
+        """
+        context, self.is_free = copy_context(), False
+        self._tasks.put(lambda: context.run(work))
+        try:
+            result, failure = self._answers.get(timeout=seconds)
+        except Empty:
+            raise _NoAnswerError from None
+        self.is_free = True
+        if failure is not None:
+            raise failure
+        return cast(Result, result)
+
+    def dismiss(self) -> None:
+        """Let the thread end once it has an answer."""
+        self._tasks.put(None)
+
+    def _work(self) -> None:
+        while (work := self._tasks.get()) is not None:
+            answer: tuple[object, BaseException | None]
+            try:
+                answer = work(), None
+            except BaseException as failure:
+                answer = None, failure
+            self._answers.put(answer)
+            del work, answer  # features may take gigabytes
 
 
 def read_bytes(

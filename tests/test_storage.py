@@ -5,10 +5,12 @@ import errno
 import gzip
 import os
 import shutil
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import openpyxl
 import pytest
 
 from mil import storage
+from mil.cli.main import _leave
 from mil.errors import CohortError, ConfigError, FeatureError, MilError, PredictionsError, ReportError, SplitError
 from mil.explain.scans import Scans
 from mil.features import formats
@@ -272,6 +275,78 @@ def test_storage_that_does_not_answer_is_given_up_after_the_time_limit(
     with pytest.raises(error, match=rf"{name} cannot be read: (reading|listing) it takes longer than 0\.1 s"):
         read(places / name)
     answered.set()
+
+
+@pytest.mark.parametrize("reading", ["read", "pieces", "coords", "verify"])
+def test_features_that_do_not_come_are_given_up_after_the_time_limit(
+    reading: str, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, functions = threading.Event(), {"pieces": "read_rows", "coords": "read_coords", "verify": "compare"}
+
+    def stalled(*_: Any, **__: Any) -> Any:
+        late.wait(20)
+        raise OSError(errno.EIO, "late")
+
+    monkeypatch.setattr(storage, "SECONDS", 0.1)
+    monkeypatch.setattr(formats, functions.get(reading, reading), stalled)
+    with pytest.raises(FeatureError, match=r"S\.h5 cannot be read: the storage has not answered for 0\.1"):
+        store.pieces("S").rows()[:1].numpy() if reading == "pieces" else getattr(store, reading)("S")
+    assert storage.has_stuck()
+    late.set()
+    monkeypatch.undo()
+    assert len(store.read("S").features) == 3, "the next read is another one's"
+    for _ in range(100):
+        if not storage.has_stuck():
+            break
+        time.sleep(0.05)
+    assert not storage.has_stuck()
+
+
+def test_an_answer_that_nobody_waits_for_is_not_that_of_the_next_read() -> None:
+    def stopped() -> int:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        time.sleep(0.2)
+        return 1
+
+    def raised(*_: object) -> None:
+        raise InterruptedError("by a signal")
+
+    earlier = signal.signal(signal.SIGUSR2, raised)
+    try:
+        with pytest.raises(InterruptedError):
+            storage.answered(stopped, Path("a"))
+    finally:
+        signal.signal(signal.SIGUSR2, earlier)
+    assert [storage.answered(lambda: 2, Path("a")) for _ in range(3)] == [2, 2, 2]
+    assert not storage.has_stuck()
+
+
+def test_a_process_with_a_read_that_never_ends_is_left_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = list[int]()
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    for is_stuck, expected in ((True, [2]), (False, [])):
+        monkeypatch.setattr(storage, "has_stuck", lambda is_stuck=is_stuck: is_stuck)
+        codes.clear()
+        with pytest.raises(SystemExit) as end:
+            _leave(2)
+        assert (end.value.code, codes) == (2, expected)
+
+
+def test_a_forked_process_reads_with_a_thread_of_its_own() -> None:
+    assert storage.answered(lambda: 1, Path("a")) == 1
+    process = get_context("fork").Process(target=_read_in_child)
+    process.start()
+    process.join(20)
+    assert process.exitcode == 0
+
+
+def _read_in_child() -> None:
+    raise SystemExit(0 if storage.answered(lambda: 3, Path("a")) == 3 else 1)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may land in a callback first

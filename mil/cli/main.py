@@ -1,15 +1,16 @@
 """The commands of `mil`: their options and help texts. Each calls the Python API and prints what it returns."""
 
+import multiprocessing
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from mil import __version__, interruption
+from mil import __version__, interruption, storage
 from mil.cli import log_lines, plan_command, progress_bar, zoo_commands
 from mil.cli.column_names import Column, columns_of
 from mil.cli.complete import group_or_value, groups_help
@@ -59,13 +60,24 @@ def main() -> None:
             app()
     except Interrupted as stop:
         sys.stderr.write(f"mil: {stop.line}\n")
-        sys.exit(stop.exit_code)
+        _leave(stop.exit_code)
     except Exception as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
         is_expected = isinstance(error, MilError | OSError) or is_out_of_memory(error)
         sys.stderr.write(f"mil: {one_line(error) if is_expected else unexpected(error)}\n")
-        sys.exit(2 if is_expected else UNEXPECTED)
+        _leave(2 if is_expected else UNEXPECTED)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process, at once where a thread waits for storage that does not answer and would keep it for ever."""
+    if storage.has_stuck():
+        for child in multiprocessing.active_children():
+            child.kill()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _limit_kernel_caches() -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mil.errors import EncoderError, FeatureError
+from mil.errors import EncoderError, FeatureError, MilError
 from mil.features import formats
+from mil.features.content_samples import TILES, ContentSample, Samples, sample
 from mil.features.encoders import Encoder, folded, of_blocks
 from mil.features.feature_copy import FeatureCopy
 from mil.features.fingerprints import Fingerprint, State, fingerprint, state_of
@@ -21,12 +22,12 @@ from mil.features.geometry import Expected, Geometry, common_geometry
 from mil.features.packed import Packed
 from mil.features.pieces import Pieces
 from mil.features.places import SlidePlaces, places_of
-from mil.features.processes import Progress
+from mil.features.processes import Progress, map_in_processes
 from mil.features.slide_files import listing
 from mil.features.survey import SECONDS, reading_of, survey
 from mil.findings import Checked, Finding
 from mil.progress import advance, counted
-from mil.storage import retried
+from mil.storage import answered, limited, retried
 
 _ROWS = {TILE: "tiles", "slide": "whole slides"}
 LARGE_BYTES = 2**29
@@ -239,7 +240,7 @@ class FeatureStore:
         It is all or none: slides of a cohort that does not fit would rarely be used twice in a shuffled epoch.
         """
         headers = self.valid_headers(slides).values()
-        needed = sum(header.tiles * (header.width * header.itemsize + _PLACE) for header in headers)
+        needed = sum(_bytes(header) for header in headers)
         self._kept = {} if needed <= room else None
         return self.keeps
 
@@ -267,7 +268,7 @@ class FeatureStore:
 
     def _read(self, slide: str, check: bool) -> Slide:
         path, header = self.path(slide), self.header(slide)
-        content = retried(lambda: self._content(slide, path, header), path, FeatureError)
+        content = answered(lambda: self._content(slide, path, header), path, FeatureError, _bytes(header))
         self._check_same(slide, path)
         if content.features.shape != (header.tiles, header.width):
             now = tuple(content.features.shape)
@@ -308,7 +309,7 @@ class FeatureStore:
         self._check_header(slide, path, header)
 
         def read(runs: Sequence[slice]) -> list[Tensor]:
-            pieces = retried(lambda: self._runs(slide, path, header, runs), path, FeatureError)
+            pieces = answered(lambda: self._runs(slide, path, header, runs), path, FeatureError, _bytes(header))
             self._check_same(slide, path)
             for piece in pieces:
                 _check_finite(path, piece)
@@ -342,12 +343,12 @@ class FeatureStore:
         packed = self._packed_with(slide)
         if packed is None and slide not in self._compared:
             path = self.path(slide)
-            retried(lambda: formats.compare(path), path, FeatureError)
+            answered(lambda: formats.compare(path), path, FeatureError, _bytes(self.header(slide)))
             self._compared.add(slide)
         if is_drawn:
             return
         if packed is not None:
-            retried(lambda: packed.compare(slide), packed.path, FeatureError)
+            answered(lambda: packed.compare(slide), packed.path, FeatureError, _bytes(self.header(slide)))
 
     def _runs(self, slide: str, path: Path, header: Header, runs: Sequence[slice]) -> list[Tensor]:
         if (packed := self._packed_with(slide)) is not None:
@@ -367,7 +368,7 @@ class FeatureStore:
         if (packed := self._packed_with(slide)) is not None:
             return packed.coords(slide)
         reading = reading_of(self.reading, self.slide_mpps, slide)
-        coords = retried(lambda: formats.read_coords(path, self._layouts[slide], header, reading), path, FeatureError)
+        coords = answered(lambda: formats.read_coords(path, self._layouts[slide], header, reading), path, FeatureError)
         self._check_same(slide, path)
         return coords
 
@@ -439,6 +440,20 @@ class FeatureStore:
                 raise FeatureError(f"{error.filename or self.folder} cannot be read: {error.strerror}") from error
         self._fingerprints = fingerprints | self._fingerprints
         return fingerprints
+
+    def samples(self, slides: Iterable[str], tiles: int = TILES) -> dict[str, Samples]:
+        """Return values of some tiles of the slides, the same whatever file holds them; without those that have none.
+
+        Args:
+            slides: Ids of the slides.
+            tiles: How many tiles of each.
+        """
+        ids = [slide for slide, header in self.headers(slides).items() if isinstance(header, Header)]
+        shown = partial(advance, "comparing features")
+        sampled = map_in_processes(
+            ids, partial(_sampled, self, tiles), lambda slide, reason: None, 2, shown, self.header_seconds
+        )
+        return {slide: (each,) for slide, each in sampled.items() if each is not None}
 
     def usable(self, slides: Iterable[str]) -> Checked[list[str]]:
         """Return the slides that can be read, have tiles and are finite, and a warning that counts the others."""
@@ -560,6 +575,10 @@ def _canonical(encoders: Sequence[Encoder], name: str, width: int) -> str:
     return next(iter(fitting), folded(name))
 
 
+def _bytes(header: Header) -> int:
+    return header.tiles * (header.width * header.itemsize + _PLACE)
+
+
 def _state(path: Path) -> State | None:
     """Return size and times of a file; None where it cannot be looked at, which reading it reports."""
     try:
@@ -568,8 +587,15 @@ def _state(path: Path) -> State | None:
         return None
 
 
+def _sampled(store: FeatureStore, tiles: int, slide: str) -> ContentSample | None:
+    try:
+        return sample(store.pieces(slide), tiles)
+    except MilError:  # training says what is wrong with it
+        return None
+
+
 def _retried_fingerprint(path: Path) -> Fingerprint:
-    return retried(lambda: fingerprint(path), path, FeatureError)
+    return limited(lambda: retried(lambda: fingerprint(path), path, FeatureError), path, FeatureError)
 
 
 def _check_finite(path: Path, features: Tensor) -> None:
