@@ -242,8 +242,12 @@ def _attachment(
     if not attach:
         _refuse(given, "goes with --attach")
         return None
+    from mil.storage import special_kind
     from mil.zoo.attach import StatedCohort
 
+    if trained is not None and not trained.is_dir():
+        kind = special_kind(trained) or ("a file" if trained.exists() else "not there")
+        raise ConfigError(f"--trained {trained}: is {kind}, expected the folder of the run that was released")
     if name is None:
         raise ConfigError("--attach: expected --name, the name of the cohort")
     return Attachment(StatedCohort(name, centre, dates, simulated), trained, date)

@@ -105,11 +105,16 @@ def push(
     sign: Annotated[Path | None, typer.Option(help="private key (PEM) to sign with")] = None,
 ) -> None:
     """Upload a released folder to a registry; an existing version is never overwritten."""
+    from mil import checkpoint
     from mil.zoo import signing
     from mil.zoo.registry import push as put
+    from mil.zoo.release import check_release
 
     address = _named(registry)
     if sign is not None:
+        manifest = checkpoint.read_manifest(folder)
+        signing.check_key(sign, "private")
+        check_release(folder, manifest)
         signing.sign(folder, sign)
     typer.echo(put(folder, address))
 
@@ -124,7 +129,9 @@ def sign(
     from mil.zoo import signing
     from mil.zoo.release import check_release
 
-    check_release(folder, checkpoint.read_manifest(folder))
+    manifest = checkpoint.read_manifest(folder)
+    signing.check_key(key, "private")
+    check_release(folder, manifest)
     typer.echo(str(signing.sign(folder, key)))
 
 
@@ -142,8 +149,11 @@ def verify(
     of them fails.
     """
     from mil.zoo.registry import local, resolve
+    from mil.zoo.signing import check_key
     from mil.zoo.verify import verify_all, verify_index
 
+    if key is not None:
+        check_key(key, "public")
     places = [resolve(name) for name in folders] if folders else [folder for _, _, folder in local()]
     signatures = {place: _signature(place, key) for place in places}
     typer.echo(_signatures_line([state for state, _ in signatures.values()]))

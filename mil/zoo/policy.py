@@ -17,9 +17,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mil.errors import CheckpointError, ConfigError
+from mil.storage import read_bytes
 from mil.zoo import signing
 
 VARIABLE, FILE = "MIL_POLICY", "policy.toml"
+_MOST_BYTES = 2**20
 
 
 class Policy(BaseModel):
@@ -61,7 +63,10 @@ def read_policy() -> Policy:
     if path is None:
         return Policy()
     try:
-        policy = Policy.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        content = read_bytes(path, most=_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise ConfigError(f"{path}: has more than {_MOST_BYTES} bytes, expected a policy")
+        policy = Policy.model_validate(tomllib.loads(content.decode("utf-8")))
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

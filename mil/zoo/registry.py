@@ -28,7 +28,7 @@ from mil.zoo.policy import check_origin
 from mil.zoo.stores import Store, store
 from mil.zoo.versions import parse
 
-FILE_LIMIT, SIGNATURE_LIMIT, FILES_LIMIT = 2**33, 2**20, 1000
+FILE_LIMIT, FILES_LIMIT = 2**33, 1000
 logger = logging.getLogger(__name__)
 
 
@@ -130,6 +130,8 @@ def pull(address: str, name: str, out: Path | None = None, key: Path | None = No
         ConfigError: if the registry has no such tool, or `out` exists with other content.
         CheckpointError: if a file does not match the manifest, or the folder its signature.
     """
+    if key is not None:
+        signing.check_key(key, "public")
     tool, version = _chosen(address, name)
     source, root = store(address), f"{tool}/{version}"
     place = out or pulled() / tool / version
@@ -144,7 +146,8 @@ def pull(address: str, name: str, out: Path | None = None, key: Path | None = No
         for file, digest in counted(manifest.files.items(), f"downloading {tool}", len(manifest.files)):
             blob = _cached_file(source, f"{root}/{file}", digest)
             (draft / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(blob, draft / file)
+            with files.writing(place):
+                shutil.copyfile(blob, draft / file)
         files.write(draft / checkpoint.MANIFEST, content)
         checkpoint.read_manifest(draft)
         signature = _download_signature(source, f"{root}{signing.SUFFIX}", draft)
@@ -256,7 +259,7 @@ def _download_signature(source: Store, path: str, folder: Path) -> Path | None:
     if path not in set(source.names()):
         return None
     place = signing.signature_path(folder)
-    files.write(place, source.read(path, SIGNATURE_LIMIT))
+    files.write(place, source.read(path, signing.SIGNATURE_LIMIT))
     return place
 
 

@@ -1,8 +1,11 @@
 """Signatures with the library that makes them: who may be trusted is decided before anything of a folder is read."""
 
 import json
+import os
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +29,7 @@ pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
 pytest.importorskip("OpenSSL", reason="the extra `sign` is not installed")
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 pytestmark = pytest.mark.usefixtures("_not_redrawn")
 
@@ -156,7 +159,7 @@ def test_the_commands_demand_the_signature_of_a_key(
     assert mil(*words, "--key", ours[1]).code == 0
     (tmp_path / "s.csv").unlink()
     refused(mil(*words, "--key", theirs[1]), "the signature does not match")
-    refused(mil(*words, "--key", tmp_path / "none.pem"), "none.pem: no such file, expected a key in PEM format")
+    refused(mil(*words, "--key", tmp_path / "none.pem"), "none.pem: no such file, expected a public key in PEM format")
     cohort = ["--cohort", hospital / "cohort.csv", "--features", hospital / "features", "--out", tmp_path / "out"]
     refused(mil("evaluate", signed, *cohort, "--key", theirs[1]), "the signature does not match")
     refused(mil("calibrate", signed, *cohort, "--key", theirs[1]), "the signature does not match")
@@ -254,12 +257,98 @@ def test_what_is_no_signature_is_refused_in_one_line(
     assert len(result.out.splitlines()) == 2
 
 
+def other_keys(place: Path) -> dict[str, tuple[Path, str]]:
+    """Return files that are no private key to sign with, and what is wrong with each."""
+    plain, behind = serialization.NoEncryption(), serialization.BestAvailableEncryption(b"password")
+    written: dict[str, tuple[Any, Any]] = {
+        "rsa": (rsa.generate_private_key(65537, 1024), plain),
+        "edwards": (ed25519.Ed25519PrivateKey.generate(), plain),
+        "bitcoin": (ec.generate_private_key(ec.SECP256K1()), plain),
+        "locked": (ec.generate_private_key(ec.SECP256R1()), behind),
+    }
+    for name, (secret, encryption) in written.items():
+        form = serialization.PrivateFormat.PKCS8
+        (place / name).write_bytes(secret.private_bytes(serialization.Encoding.PEM, form, encryption))
+    (place / "empty").write_bytes(b"")
+    (place / "huge").write_bytes(b"-----BEGIN PRIVATE KEY-----\n" + b"A" * 2**17)
+    (place / "folder").mkdir()
+    (place / "link").symlink_to("/nothing/is/here.pem")
+    os.mkfifo(place / "pipe")
+    wrong = {
+        "rsa": "is a key of another kind (RSA)",
+        "edwards": "is a key of another kind (Ed25519)",
+        "bitcoin": "is a key on the curve secp256k1",
+        "locked": "is a key behind a password",
+        "empty": "holds no private key that can be read",
+        "huge": "has more than 65536 bytes",
+        "folder": "it is a folder",
+        "link": "no such file",
+        "pipe": "it is a pipe",
+    }
+    return {name: (place / name, message) for name, message in wrong.items()}
+
+
+def test_every_wrong_key_is_refused_for_what_it_is(
+    signed: Path, ours: tuple[Path, Path], mil: Mil, tmp_path: Path
+) -> None:
+    before = signing.signature_path(signed).read_bytes()
+    for name, (path, message) in other_keys(tmp_path).items():
+        refused(mil("zoo", "sign", signed, "--key", path), f"{path}: ")
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            signing.check_key(path, "private")
+        assert name == path.name
+    refused(mil("zoo", "sign", signed, "--key", ours[1]), "is a public key, expected the private key of the pair")
+    refused(mil("zoo", "verify", signed, "--key", ours[0]), "is a private key, expected the public key of the pair")
+    assert signing.signature_path(signed).read_bytes() == before
+    assert sorted(path.name for path in signed.parent.glob(".*")) == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link", "huge"])
+def test_what_lies_in_the_place_of_a_signature_is_not_unsigned(
+    kind: str, signed: Path, ours: tuple[Path, Path], hospital: Path, mil: Mil, tmp_path: Path
+) -> None:
+    place = signing.signature_path(signed)
+    place.unlink()
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    elif kind == "link":
+        place.symlink_to("/nothing/is/here.sig")
+    else:
+        place.write_bytes(b"{}" + b" " * 2**20)
+    words = ["predict", signed, "--features", hospital / "features", "--out", tmp_path / "s.csv"]
+    refused(mil(*words), f"{place}")
+    refused(mil(*words, "--key", ours[1]), f"{place}")
+    if kind != "huge":  # which is a file, and is replaced
+        refused(mil("zoo", "sign", signed, "--key", ours[0]), "expected a new file for the signature")
+
+
+def test_a_link_is_not_followed_when_a_signature_is_written(
+    signed: Path, ours: tuple[Path, Path], mil: Mil, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    place = signing.signature_path(signed)
+    place.unlink()
+    place.symlink_to(tmp_path / "mine.txt")
+    refused(mil("zoo", "sign", signed, "--key", ours[0]), "is a link, expected a new file for the signature")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_signed_is_not_blamed_on_the_key(
+    signed: Path, ours: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (signed / "link").symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match=f"{signed}: cannot be signed: .*symlink"):
+        signing.sign(signed, ours[0])
+
+
 def test_only_a_release_is_signed_and_only_with_a_private_key(
     crc_run: Path, crc_release: Path, ours: tuple[Path, Path], mil: Mil, tmp_path: Path
 ) -> None:
     place = shutil.copytree(crc_release, tmp_path / "zoo" / crc_release.name)
     refused(mil("zoo", "sign", crc_run / "fold_0" / "checkpoint", "--key", ours[0]), "is not a release")
-    refused(mil("zoo", "sign", place, "--key", ours[1]), "expected a private key")
+    refused(mil("zoo", "sign", place, "--key", ours[1]), "expected the private key")
     (place / "README.md").write_text("better")
     refused(mil("zoo", "sign", place, "--key", ours[0]), "README.md is not the file")
     assert not signing.signature_path(place).exists()
