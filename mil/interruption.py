@@ -39,6 +39,10 @@ class Interrupted(BaseException):
         self.resume: str | None = None
         super().__init__(self.signal.name)
 
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[int], dict[str, object]]:
+        """Let another process, such as one of a sweep's, pass it on: its message is not what it is made of."""
+        return Interrupted, (int(self.signal),), self.__dict__
+
     @property
     def exit_code(self) -> int:
         """75 where the work can be continued, otherwise 128 and the number of the signal, as of a killed process."""

@@ -33,6 +33,11 @@ class SweepFolder(Callback):
         _folders.append(Path(str(config.hydra.sweep.dir)))
 
 
+def current_folder() -> Path | None:
+    """Return the folder of the sweep that is under way; None before it has one."""
+    return _folders[-1] if _folders else None
+
+
 @dataclass(frozen=True)
 class Sweep:
     """What differs between the runs of a sweep.
@@ -100,8 +105,13 @@ class _WithoutHydra:
         return getattr(self._stream, name)
 
 
-def print_table(sweep: Sweep) -> None:
-    """Print the runs of the sweep that has just ended with their options and results, and last its folder."""
+def print_table(sweep: Sweep, is_stopped: bool = False) -> None:
+    """Print the runs of the sweep that has just ended with their options and results, and last its folder.
+
+    Args:
+        sweep: What differs between the runs.
+        is_stopped: Whether a signal has ended it before its last run.
+    """
     if not _folders or not sweep.runs:
         return
     folder = _folders.pop()
@@ -110,21 +120,22 @@ def print_table(sweep: Sweep) -> None:
         table.add_column(printable(head), no_wrap=True, overflow="ignore")
     for number, values in enumerate(sweep.runs):
         place = folder / str(number)
-        cells = (str(number + 1), *(values.get(key, "") for key in sweep.keys), place.name, _result(place))
+        cells = (str(number + 1), *(values.get(key, "") for key in sweep.keys), place.name, _result(place, is_stopped))
         table.add_row(*map(printable, cells))
     console = Console(width=max(_WIDTH, Console().width), soft_wrap=True, markup=False, highlight=False)
     console.print(table)
     sys.stdout.write(f"{folder}\n")
 
 
-def _result(place: Path) -> str:
-    """Return the metric of a run with interval and number of patients."""
+def _result(place: Path, is_stopped: bool) -> str:
+    """Return the metric of a run with interval and number of patients, or why it has none."""
     from mil.report.first_screen import DISCRIMINATION, first_screen
     from mil.report.report_files import read_report
     from mil.runs.describe import REPORT
+    from mil.runs.run_inputs import CONFIG
 
     if not (place / REPORT).is_file():
-        return "failed"
+        return "failed" if not is_stopped else "stopped" if (place / CONFIG).is_file() else "not begun"
     report = read_report(place / REPORT)
     text = next(line.text for line in first_screen(report) if line.label == DISCRIMINATION)
     return f"{text} (simulated patients)" if report.about.simulated else text

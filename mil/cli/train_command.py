@@ -4,6 +4,8 @@ import json
 import logging
 import multiprocessing
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -17,13 +19,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mil.cli import log_lines
 from mil.cli.report_place import say_where
-from mil.cli.sweep_runs import Sweep, one_error_line, print_table
+from mil.cli.sweep_runs import Sweep, current_folder, one_error_line, print_table
 from mil.cli.terminal_lines import write_lines
 from mil.cluster.cluster_options import ClusterOptions, divided, options_in
 from mil.cluster.job_ledger import FOLDER, LOGS
 from mil.config import conf_dir
 from mil.errors import ConfigError, MilError
 from mil.features.feature_folders import paths_of
+from mil.interruption import Interrupted
 from mil.output_places import check_run_folder
 from mil.slide_names import FEATURE_ENDINGS
 from mil.study.available_devices import PROCESSES
@@ -164,11 +167,27 @@ def _sweep(flags: Sequence[str], options: Sequence[str], config_dir: Path | None
     """Train the runs of a sweep and print a table of them."""
     _check_sweep_folder(options)
     words = _side_by_side(flags, options)
-    sweep = Sweep.of(prepare(words, config_dir))
+    sweep, is_stopped = Sweep.of(prepare(words, config_dir)), False
     try:
         _hand_to_hydra(flags, words, config_dir, _job(options, sweep), [SWEEP_FOLDER])
+    except Interrupted as stop:
+        stop.resume = _same_sweep(flags, options, config_dir) or stop.resume
+        is_stopped = True
+        raise
     finally:
-        print_table(sweep)
+        print_table(sweep, is_stopped)
+
+
+def _same_sweep(flags: Sequence[str], options: Sequence[str], config_dir: Path | None) -> str | None:
+    """Return the command that goes on with a sweep in its folder: finished runs are kept; None before it has one."""
+    folder = current_folder()
+    if folder is None:
+        return None
+    where = ["--config-dir", str(config_dir)] if config_dir is not None else []
+    words = [word for word in options if word.partition("=")[0] != SWEEP_DIR]
+    text = str(folder)
+    name = text if re.fullmatch(r"[\w/.-]+", text) else "'{}'".format(text.replace("'", "\\'"))  # as Hydra reads it
+    return shlex.join(["mil", "train", *flags, *where, *words, f"{SWEEP_DIR}={name}"])
 
 
 def _check_sweep_folder(options: Sequence[str]) -> None:
@@ -196,7 +215,17 @@ def _side_by_side(flags: Sequence[str], options: Sequence[str]) -> list[str]:
     if find_spec("hydra_plugins.hydra_joblib_launcher") is None:
         raise ConfigError(f"parallel={number} with -m: runs side by side need pip install 'mil-zoo[sweep]'")
     others = [word for word in options if word not in given]
+    devices = [word.partition("=")[2] for word in others if word.partition("=")[0].lstrip("+") == "trainer.devices"]
+    if int(number) > 1 and devices and devices[-1] not in ("1", "auto"):
+        raise _devices_side_by_side(devices[-1], number)
     return [*others, "hydra/launcher=joblib", f"hydra.launcher.n_jobs={number}"] if int(number) > 1 else others
+
+
+def _devices_side_by_side(devices: object, parallel: object) -> ConfigError:
+    return ConfigError(
+        f"trainer.devices={devices} with -m and parallel={parallel}: expected one of them; runs side by side would "
+        "share the devices, several devices train one run after the other"
+    )
 
 
 def _job(options: Sequence[str], sweep: Sweep | None) -> Callable[[DictConfig], float | None]:
@@ -234,10 +263,14 @@ def _settle_in_process() -> None:
 def _trained(node: DictConfig, options: Sequence[str], label: str) -> float | None:
     from mil.runs.fit_run import fit_run
 
+    config = validated(node, options)
+    side_by_side, count = HydraConfig.get().launcher.get("n_jobs"), config.trainer.options.device_count
+    if side_by_side not in (None, 1) and count > 1:
+        raise _devices_side_by_side(config.trainer.options.devices, side_by_side)
     folder = Path(HydraConfig.get().runtime.output_dir)
     if not any(folder.iterdir()):
         folder.rmdir()  # `fit_run` makes it anew once no error was found
-    run = fit_run(validated(node, options), folder)
+    run = fit_run(config, folder)
     _print_result(run.folder, label)
     return run.value
 

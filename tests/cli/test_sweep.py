@@ -1,10 +1,15 @@
 """Hydra's own multirun: a folder a job, and a job that fails does not take the others with it."""
 
+import os
+import shlex
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
+from mil.training.module import MILModule
 from tests.conftest import TINY, Mil
 
 WORDS = [word for word in TINY if not word.startswith(("model.", "experiment=", "split."))]
@@ -63,6 +68,39 @@ def test_a_job_that_fails_does_not_stop_the_others_and_fails_the_sweep(mil: Mil,
     assert sorted(jobs(tmp_path / "sweep")) == ["0", "2"]
     assert all((tmp_path / "sweep" / job / "report.json").is_file() for job in ("0", "2"))
     assert "Traceback" not in said.err
+
+
+def test_a_sweep_that_is_stopped_says_how_all_of_it_goes_on(
+    mil: Mil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = MILModule.on_train_batch_start
+    stops = [signal.SIGTERM]
+
+    def stop_second(self: MILModule, batch: Any, batch_idx: int) -> None:
+        if (tmp_path / "a sweep" / "0" / "report.json").is_file() and stops:
+            os.kill(os.getpid(), stops.pop())
+        start(self, batch, batch_idx)
+
+    monkeypatch.setattr(MILModule, "on_train_batch_start", stop_second)
+    words = ["train", "-m", *WORDS, *ONCE, "split=holdout", "seed=0,1,2", f"hydra.sweep.dir='{tmp_path}/a sweep'"]
+    said = mil(*words)
+    assert said.code == 75
+    rows = {line.split()[0]: line for line in said.out.splitlines() if line[:3] in ("1  ", "2  ", "3  ")}
+    assert ("AUROC" in rows["1"], "stopped" in rows["2"], "not begun" in rows["3"]) == (True, True, True)
+    line = said.err.splitlines()[-1]
+    assert line.startswith("mil: stopped by SIGTERM; the state is saved; continue with: mil train -m ")
+    said = mil(*shlex.split(line.partition("continue with: mil ")[2]))
+    assert said.code == 0, said.err
+    assert all((tmp_path / "a sweep" / job / "report.json").is_file() for job in ("0", "1", "2"))
+
+
+def test_runs_side_by_side_do_not_share_several_devices(mil: Mil, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ["parallel=2", "trainer.devices=2", "seed=0,1", f"hydra.sweep.dir={tmp_path}/sweep"]
+    said = mil("train", "-m", *WORDS, *ONCE, *words)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("mil: trainer.devices=2 with -m and parallel=2: expected one of them; ")
+    assert not (tmp_path / "sweep").exists()
 
 
 @pytest.mark.slow
