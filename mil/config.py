@@ -56,8 +56,12 @@ def _read_group(folder: Path, names: tuple[str, ...]) -> dict[str, Choice]:
 
 
 def nearest(name: str, names: Sequence[str], prefix: str = "") -> str:
-    """Return `, did you mean 'model'?` for the nearest of some names, or an empty string where none is near."""
-    near = difflib.get_close_matches(name, names, n=1)
+    """Return `, did you mean 'model'?` for the nearest of some names, or an empty string where none is near.
+
+    Upper and lower case make no difference.
+    """
+    lower = {each.casefold(): each for each in reversed(names)}
+    near = [lower[key] for key in difflib.get_close_matches(name.casefold(), list(lower), n=1)]
     tails = {key.rsplit(".", 1)[-1]: key for key in names}
     near = near or [tails[tail] for tail in difflib.get_close_matches(name.rsplit(".", 1)[-1], list(tails), n=1)]
     return f", did you mean {prefix + near[0]!r}?" if near else ""

@@ -32,7 +32,7 @@ _OF_RUN = ("split.csv", "predictions.csv", "report.json", "looks.json")
 _OF_CHECKPOINT = "weights.safetensors"
 RUN_FILES = (
     *("patients.csv", "predictions.csv", "baseline.csv", "covariates.csv", "split.csv", "oracle.csv"),
-    *("report.json", "report.html", "inputs.json", "looks.json", "fitted.json", CHECKPOINT),
+    *("report.json", "report.html", "inputs.json", "looks.json", "manifests.json", "fitted.json", CHECKPOINT),
     *("checkpoint", "figures", "fold_0"),
 )
 """Files and folders that a new run writes and would replace."""
@@ -89,6 +89,7 @@ def check_output_folder(
     is_earlier = earlier is not None and (out / earlier).is_file()
     _refuse_results(out, option, out.exists() and not is_earlier)
     if not out.exists():
+        _refuse_dangling(out, option)
         return
     expected = "expected a new folder" if earlier is None else "expected a new folder, or one of an earlier look"
     for name, kind in RESULTS.items():
@@ -135,6 +136,7 @@ def check_run_folder(
     if not folder.is_dir():
         if folder.exists():
             raise ConfigError(f"{option} {folder}: is no folder, expected a new one")
+        _refuse_dangling(folder, option)
         return
     # by a process that was killed before it could write config.yaml
     was_begun = (folder / LOCK).exists() and not (folder / RUN).exists()
@@ -144,6 +146,13 @@ def check_run_folder(
     )
     if names:
         raise ConfigError(f"{option} {folder}: holds {names[0]}, expected a new folder")
+
+
+def _refuse_dangling(folder: Path, option: str) -> None:
+    if folder.is_symlink():
+        raise ConfigError(
+            f"{option} {folder}: is a link to {folder.readlink()}, which is not there, expected a new folder"
+        )
 
 
 def _check_place(out: Path, inputs: Iterable[Path | None], option: str) -> None:

@@ -182,3 +182,10 @@ def test_a_new_run_takes_no_folder_of_something_else(run: Path, tmp_path: Path) 
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler" / "slurm-1.out").write_text("")
     check_run_folder(tmp_path / "scheduler", [])
+
+
+def test_a_link_to_a_folder_that_is_gone_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "unmounted")
+    for check in (check_run_folder, check_output_folder):
+        with pytest.raises(ConfigError, match=r"link: is a link to .*unmounted, which is not there, expected a new"):
+            check(tmp_path / "link", [])

@@ -29,7 +29,7 @@ def group_or_value(ctx: Context, incomplete: str) -> list[str]:
     if not given and "." in group:
         return [f"{name}=" for name in _options(group.partition(".")[0]) if name.startswith(group)]
     if not given:
-        return [f"{name}=" for name in groups() if name.startswith(group)]
+        return [f"{name}=" for name in sorted([*groups(), *_single_options()]) if name.startswith(group)]
     return [f"{group}={name}" for name in choices(group) if name.startswith(start)]
 
 
@@ -54,6 +54,12 @@ def _options(group: str) -> list[str]:
     texts = [path.read_text(encoding="utf-8") for path in sorted((conf_dir() / group).glob("*.yaml"))]
     names = {name for text in texts if "@package _global_" not in text for name in _KEY.findall(text)}
     return [f"{group}.{name}" for name in sorted(names)]
+
+
+def _single_options() -> list[str]:
+    """Return the options of a run that belong to no group, such as `seed`: keys of `train.yaml` with a value."""
+    text = (conf_dir() / "train.yaml").read_text(encoding="utf-8")
+    return re.findall(r"^([a-z]\w*): *[^\s#]", text, re.MULTILINE)
 
 
 def groups_help() -> str:

@@ -1,5 +1,7 @@
 """Errors as one line for the terminal."""
 
+import shutil
+
 from mil.errors import MilError, printable
 from mil.memory import described, is_out_of_memory
 
@@ -13,6 +15,9 @@ def one_line(error: Exception) -> str:
     A worker process puts its traceback before the message; it is cut off. Line breaks and control characters, which may
     come from the name of a file, are shown as `\n` and `\x1b`.
     """
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):  # of a folder that is copied
+        _, target, reason = error.args[0][0]
+        return printable(f"{target}: {reason}")
     if isinstance(error, OSError) and not is_out_of_memory(error):  # a folder that cannot be written, a full disk
         return printable(f"{error.filename or 'file'}: {error.strerror or error}")
     if isinstance(error, OSError | MemoryError | RuntimeError) and is_out_of_memory(error):

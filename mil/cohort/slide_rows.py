@@ -1,6 +1,6 @@
 """The clinical table as it stands: one row a slide, and every contradiction between its rows."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,9 @@ from mil.findings import Checked, Finding
 from mil.slide_names import slide_id
 from mil.tables import checked_table, is_missing, listed, require
 
+HasFile = Callable[[pd.DataFrame], "pd.Series[bool]"]
+"""Says of rows, by their `slide`, which have features."""
+
 
 def read_rows(
     path: Path,
@@ -22,6 +25,7 @@ def read_rows(
     slides: Path | None = None,
     words: Words | None = None,
     declared: Declared | None = None,
+    has_file: HasFile | None = None,
 ) -> Checked[pd.DataFrame]:
     """Read a table with one row a slide, or one with a row a patient and another with a row a slide.
 
@@ -34,6 +38,8 @@ def read_rows(
             a warning. A column of both tables is taken from the clinical one.
         words: What the words of labels and covariates mean.
         declared: Words that are never missing values.
+        has_file: Says which slides have features, where patients without any are left out: rows of these contradict
+            nothing. None judges all rows.
 
     Returns:
         One row a slide, all text: `patient`, `slide`, `site` where known, then the table's other columns; None where
@@ -43,9 +49,9 @@ def read_rows(
     columns, needed = columns or Columns(), [*labels, *covariates]
     try:
         if slides is None:
-            rows, findings = _slide_table(path, columns, set(needed))
+            rows, findings = _slide_table(path, columns, set(needed), has_file)
         else:
-            rows, findings = _joined_tables(path, slides, columns, set(needed))
+            rows, findings = _joined_tables(path, slides, columns, set(needed), has_file)
         if rows.empty:
             return Checked(None, tuple(findings))
         site = [columns.site] if columns.site is not None and "site" not in rows else []
@@ -63,7 +69,7 @@ def read_rows(
                 *findings,
                 *similar_ids.findings_of(path, rows),
                 *_several_sites(rows),
-                *_differing_values(path, rows, labels, declared or {}, "error"),
+                *_differing_values(path, _judged(rows, has_file), labels, declared or {}, "error"),
                 *_differing_values(path, rows, [name for name in covariates if name not in labels], declared or {}),
             ),
         )
@@ -97,18 +103,26 @@ def _identified(
     return rows, [*raw.findings, *table.findings]
 
 
-def _slide_table(path: Path, columns: Columns, labels_and_covariates: set[str]) -> tuple[pd.DataFrame, list[Finding]]:
+def _judged(rows: pd.DataFrame, has_file: HasFile | None) -> pd.DataFrame:
+    """Return the rows of patients with features, whose contradictions are errors."""
+    return rows if has_file is None else rows[rows["patient"].isin(set(rows.loc[has_file(rows), "patient"]))]
+
+
+def _slide_table(
+    path: Path, columns: Columns, labels_and_covariates: set[str], has_file: HasFile | None
+) -> tuple[pd.DataFrame, list[Finding]]:
     """Return the rows of a table with one row a slide; rows without a slide are of patients without one."""
     rows, findings = _identified(path, columns, ("patient", "slide"), labels_and_covariates)
     bare = rows["slide"] == ""
     if bare.any() and not bare.all():
         findings += _left_out(path, rows[bare], "no slide id")
         rows = rows[~bare].reset_index(drop=True)
-    return rows, [*findings, *_without_ids(path, rows, ("patient", "slide")), *_repeated(path, rows, "slide")]
+    judged = _judged(rows, has_file)
+    return rows, [*findings, *_without_ids(path, judged, ("patient", "slide")), *_repeated(path, judged, "slide")]
 
 
 def _joined_tables(
-    path: Path, slides: Path, columns: Columns, labels_and_covariates: set[str]
+    path: Path, slides: Path, columns: Columns, labels_and_covariates: set[str], has_file: HasFile | None
 ) -> tuple[pd.DataFrame, list[Finding]]:
     """Return the rows of a table of slides, each with its patient's row of the clinical table.
 
@@ -121,15 +135,17 @@ def _joined_tables(
     of_both = set(patients["patient"]) & set(rows["patient"]) - {""}
     clinical = patients[patients["patient"].isin(of_both)]
     of_clinic = rows[rows["patient"].isin(of_both)]
+    judged = _judged(of_clinic, has_file)
+    judged_clinical = clinical[clinical["patient"].isin(set(judged["patient"]))]
     findings = [
         *patient_findings,
         *slide_findings,
         *_left_out(path, patients[patients["patient"] == ""], "no patient id"),
         *_left_out(slides, rows[rows["patient"] == ""], "no patient id"),
         *_unmatched(path, patients["patient"], slides, rows["patient"]),
-        *_several_rows(path, clinical, [name for name in clinical if name in labels_and_covariates]),
-        *_without_ids(slides, of_clinic, ("slide",)),
-        *_repeated(slides, of_clinic, "slide"),
+        *_several_rows(path, judged_clinical, [name for name in clinical if name in labels_and_covariates]),
+        *_without_ids(slides, judged, ("slide",)),
+        *_repeated(slides, judged, "slide"),
     ]
     return of_clinic[names].merge(clinical.drop_duplicates("patient"), on="patient", how="inner"), findings
 

@@ -14,6 +14,7 @@ from uuid import uuid4
 import pandas as pd
 
 from mil import checkpoint as checkpoints
+from mil import files
 from mil.checkpoint import Checkpoint
 from mil.cohort.clinical_table import Cohort
 from mil.cohort.columns import Columns
@@ -187,8 +188,9 @@ def _copy(checkpoint: Checkpoint, out: Path, finish: Callable[[Path], None]) -> 
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = out.with_name(f".{out.name}.{uuid4().hex}")
     try:
-        fresh.mkdir()
-        shutil.copy2(checkpoint.folder / checkpoints.WEIGHTS, fresh / checkpoints.WEIGHTS)
+        with files.writing(out):
+            fresh.mkdir()
+            shutil.copy2(checkpoint.folder / checkpoints.WEIGHTS, fresh / checkpoints.WEIGHTS)
         finish(fresh)
         fresh.rename(out)
     finally:

@@ -164,7 +164,7 @@ def _slopes(slopes: Mapping[str, Estimate | None], recalibrated: bool) -> str:
     least, most = ACCEPTABLE
     defined = {name: slope for name, slope in slopes.items() if slope is not None}
     fine = [name for name, slope in defined.items() if slope.value is not None and least <= slope.value <= most]
-    listed = [f"{name} {slope.described}" for name, slope in list(defined.items())[:MOST_LISTED]]
+    listed = [f"{name} {slope.described}" for name, slope in list(defined.items())[:MOST_LISTED]] or ["not estimable"]
     after = " after recalibration" if recalibrated else ""
     return f"slope{after} within {least:g} to {most:g} for {len(fine)} of {len(slopes)}: {'; '.join(listed)}"
 

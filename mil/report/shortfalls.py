@@ -30,6 +30,7 @@ from mil.report.sections.oracle import Oracle
 from mil.report.sections.site_effects import Sites
 from mil.report.sections.time_to_event import TimeToEvent
 from mil.report.sections.utility import Utility
+from mil.report.verdict_minimum import FEWEST_OF_EACH, FEWEST_PATIENTS, MINIMUM
 from mil.stats.estimate import format_class, format_counts, format_p
 
 FEW = 0.1
@@ -87,12 +88,18 @@ def missed_targets(part: EndpointReport) -> Iterator[Shortfall]:
 
 
 def no_better_than_chance(part: EndpointReport) -> Iterator[Shortfall]:
-    """Yield metrics, also of single labels and grades, whose interval reaches what guessing gives."""
-    weak = []
+    """Yield metrics, also of single labels and grades, whose interval reaches what guessing gives, or says nothing."""
+    weak, judged = [], 0
     for name, estimate in part.report.metrics.items():
         chance = CHANCE.get(name, CHANCE["auroc"] if name.startswith("auroc_") else None)
-        if chance is not None and estimate.low is not None and estimate.low <= chance:
+        judged += chance is not None
+        if chance is not None and (estimate.low is None or estimate.low <= chance):
             weak.append(f"{named(name)} {estimate}, chance {chance:g}")
+    counts = part.report.patients
+    few = [name for name, amount in counts.items() if amount < (FEWEST_PATIENTS if name == "n" else FEWEST_OF_EACH)]
+    if few and judged and not weak:
+        text = f"too few for a conclusion, whatever the interval: {format_counts(counts)}; expected {MINIMUM}"
+        yield Shortfall(part.headed("Few patients"), text, below(part.source, "patients"))
     if weak:
         text = f"not shown to be better than chance: {'; '.join(weak)}; {format_counts(part.report.patients)}"
         yield Shortfall(part.headed("Chance"), text, below(part.source, "metrics"))

@@ -85,8 +85,10 @@ def chosen_of(groups: NDArray[np.integer], share: float, seed: int, warnings: li
     by_class = StratifiedShuffleSplit(1, test_size=share, random_state=seed)
     try:
         chosen: NDArray[np.intp] = next(by_class.split(groups, groups))[1]
-    except ValueError as error:
-        message = f"which of {len(groups)} patients select is chosen without regard to class: {line(error)}"
+    except ValueError:  # fewer places than classes, or a class with a single patient
+        counts = np.unique(groups, return_counts=True)[1]
+        reason = f"there are {len(groups)} in {len(counts)} classes" if counts.min() > 1 else "a class has 1 of them"
+        message = f"which of {len(groups)} patients select is chosen without regard to class, as {reason}"
         warnings.append(Finding("warning", "select-unstratified", message, len(groups)))
         size = min(max(round(share * len(groups)), 1), len(groups) - 1)
         chosen = next(ShuffleSplit(1, test_size=size, random_state=seed).split(groups))[1]

@@ -18,8 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mil import files
-from mil.config import choices, conf_dir, groups, nearest, roots
+from mil.config import choices, conf_dir, described, groups, nearest, roots
 from mil.errors import ConfigError
+from mil.features.encoders import folded
 from mil.features.feature_folders import feature_folders
 from mil.study import trusted_classes
 from mil.study.argument_kinds import refuse_other_kinds
@@ -266,7 +267,20 @@ def _refuse_unknown_choice(override: Override, extra: Path | None) -> None:
             continue
         if not any((root / group / f"{name}.yaml").is_file() for root in roots(extra)):
             names = choices(group, extra)
-            raise ConfigError(f"{group}={name} does not exist{nearest(name, names)}; there is {', '.join(names)}")
+            hint = _by_alias(name) if group == "encoder" else ""
+            raise ConfigError(
+                f"{group}={name} does not exist{hint or nearest(name, names)}; there is {', '.join(names)}"
+            )
+
+
+def _by_alias(name: str) -> str:
+    """Return a hint where producers of features write an encoder's name so."""
+    for choice, node in described("encoder").items():
+        aliases = node.get("aliases")
+        names = [choice, *(aliases if isinstance(aliases, list) else [])]
+        if folded(name) in map(folded, map(str, names)):
+            return f", did you mean {choice!r}?"
+    return ""
 
 
 def _compose(words: Sequence[str], extra: Path | None, with_hydra: bool = False) -> DictConfig:

@@ -116,14 +116,21 @@ def too_few(strata: "pd.Series[int]", names: pd.DataFrame, folds: int) -> list[F
     for stratum, patients in strata.groupby(strata):
         if len(patients) < folds:
             name = _shared_labels(names.loc[patients.index]) or f"stratum {stratum}"
-            message = f"class {name} has {len(patients)} patients, expected at least {folds} for {folds} folds"
+            counted = "1 patient" if len(patients) == 1 else f"{len(patients)} patients"
+            message = f"class {name} has {counted}, expected at least {folds} for {folds} folds"
             findings.append(Finding.of_items("error", "few", message, sorted(patients.index), SplitError))
     return findings
 
 
 def _shared_labels(labels: pd.DataFrame) -> str:
     shared = [name for name in labels if labels[name].nunique() == 1]
+    if len(labels) == 1:  # a single patient's time is its own, and names no class
+        shared = [name for name in shared if not _is_number(labels[name].iloc[0])] or shared[-1:]
     return " and ".join(f"'{labels[name].iloc[0]}' of {name}" for name in shared)
+
+
+def _is_number(word: object) -> bool:
+    return bool(pd.to_numeric(pd.Series([word]), errors="coerce").notna().all())
 
 
 def codes_as_words(codes: NDArray[np.generic], patients: "pd.Index[str]") -> "pd.Series[str]":

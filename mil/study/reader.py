@@ -17,6 +17,7 @@ from mil.features.geometry import Expected, common_geometry
 from mil.features.store import FeatureStore
 from mil.findings import MOST_NAMED, Checked, Finding, attempt, severity_where
 from mil.progress import advance
+from mil.slide_names import matching_files
 from mil.study import content_findings, encoder_findings, file_findings
 from mil.study.content_findings import Content
 from mil.study.flow import FlowStep, flow_of
@@ -59,7 +60,14 @@ class StudyReader:
     @cached_property
     def rows(self) -> Checked[pd.DataFrame]:
         """The clinical table as it stands, one row a slide, under the names of the feature files."""
-        source = self.source
+        source, store = self.source, self.features.value
+        path = source.slides or source.cohort
+
+        def has_file(table: pd.DataFrame) -> "pd.Series[bool]":
+            files = [] if store is None else store.slides
+            by_name, _ = matching_files(table["slide"], files)
+            return table["slide"].map(lambda slide: by_name.get(slide, slide)).isin(files)
+
         rows = read_rows(
             source.cohort,
             source.columns,
@@ -68,11 +76,11 @@ class StudyReader:
             source.slides,
             source.words,
             source.declared_words,
+            has_file if source.on_missing == "skip" and store is not None else None,
         )
-        store = self.features.value
         if store is None:
             return rows
-        return rows.then(lambda table: named_as_files(source.slides or source.cohort, table, store.slides))
+        return rows.then(lambda table: named_as_files(path, table, store.slides))
 
     @cached_property
     def cohort(self) -> Checked[Cohort]:

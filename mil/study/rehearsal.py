@@ -65,6 +65,7 @@ def rehearse(config: RunConfig, study: Study) -> None:
     check_devices(config)
     check_specification(config.tool, study.endpoint)
     _refuse_batches(config, study)
+    _refuse_epochs(config)
     with torch.device("meta"):
         network = build.network(config, study.encoder.dim, study.endpoint, study.encoder.widths)
     _refuse_whole(config, network)
@@ -97,8 +98,9 @@ def _without_checked(node: Mapping[str, object]) -> dict[str, object]:
 def _build_optimizer(config: RunConfig, network: MILModel) -> None:
     try:
         build.optimizer(config)(network.parameters())
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{config.optimizer.target}: {' '.join(str(error).split())}") from error
+    except Exception as error:  # whatever torch raises on what the user gave, such as a list that is too short
+        options = ", ".join(f"optimizer.{name}={value}" for name, value in config.optimizer.options.keywords().items())
+        raise ConfigError(f"{config.optimizer.target}: {' '.join(str(error).split())}; found {options}") from error
 
 
 def _try_schedule(config: RunConfig) -> None:
@@ -157,6 +159,20 @@ def _refuse_batches(config: RunConfig, study: Study) -> None:
         raise ConfigError(
             f"trainer.accumulate_grad_batches={amount}: data.whole_cohort=true gathers the whole cohort, expected 1"
         )
+
+
+def _refuse_epochs(config: RunConfig) -> None:
+    """Refuse numbers of epochs that never come."""
+    options = config.trainer.options
+    for name, epochs in (
+        ("min_epochs", options.min_epochs),
+        ("check_val_every_n_epoch", options.check_val_every_n_epoch),
+    ):
+        if epochs is not None and epochs > options.max_epochs:
+            raise ConfigError(
+                f"trainer.{name}={epochs} with trainer.max_epochs={options.max_epochs}, expected at most "
+                f"{options.max_epochs}"
+            )
 
 
 def _refuse_whole(config: RunConfig, network: MILModel) -> None:

@@ -109,12 +109,36 @@ def _factor(value: object) -> object:
 
 def _fraction_of_batches(value: object) -> object:
     """Check `trainer.limit_train_batches`: without a batch nothing is trained."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    if is_number and (isinstance(value, int) or (isinstance(value, float) and value <= 1)):
         return value
     raise PydanticCustomError("batches", "a fraction up to 1.0, or a number of batches")
 
 
+def _most_steps(value: object) -> object:
+    """Check `trainer.max_steps`: without a step nothing is trained."""
+    if isinstance(value, int) and not isinstance(value, bool) and (value == -1 or value > 0):
+        return value
+    raise PydanticCustomError("steps", "a number of steps, or -1 for no limit")
+
+
+def _share_of_an_epoch(value: object) -> object:
+    """Check `trainer.val_check_interval`."""
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1):
+        return value
+    raise PydanticCustomError("share", "null or a fraction of an epoch up to 1.0")
+
+
+def _nothing_left_out(value: object) -> object:
+    """Check options of Lightning's that train or select on a few batches, and say so in no report."""
+    if not value:
+        return value
+    raise PydanticCustomError("batches", "{text}", {"text": "false: for a short trial, experiment=quick"})
+
+
 PRECISIONS = ("auto", "32-true", "32", "bf16-mixed", "16-mixed")
+MOST_PROCESSES, MOST_RESAMPLES = 1024, 10**6
+"""More processes fill a machine, and more resamples its memory, before anything says so."""
 MOST_SEED = 2**32 - 1
 """The largest seed that every library takes."""
 Natural = Annotated[int, Field(strict=True, ge=0)]
@@ -157,6 +181,13 @@ class TrainerOptions(Options):
     strategy: Annotated[Any, BeforeValidator(_strategy)] = "auto"
     limit_train_batches: Annotated[Any, BeforeValidator(_fraction_of_batches)] = 1.0
     limit_val_batches: int | float | None = None
+    min_epochs: Natural | None = None
+    max_steps: Annotated[Any, BeforeValidator(_most_steps)] = -1
+    check_val_every_n_epoch: Count | None = 1
+    val_check_interval: Annotated[Any, BeforeValidator(_share_of_an_epoch)] = None
+    log_every_n_steps: Natural | None = None
+    fast_dev_run: Annotated[Any, BeforeValidator(_nothing_left_out)] = False
+    overfit_batches: Annotated[Any, BeforeValidator(_nothing_left_out)] = 0.0
 
     @property
     def device_count(self) -> int:
@@ -167,6 +198,13 @@ class TrainerOptions(Options):
     def by_bag(self) -> bool:
         """Whether dropout is drawn for each bag, as several devices do: the result is that of any number of them."""
         return self.strategy == "ddp" or self.device_count > 1
+
+
+class CallbackOptions(Options):
+    """Arguments of Lightning's callbacks that have a range; they are compared only after an epoch."""
+
+    patience: Natural = 3
+    min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
 class ModelOptions(Options):
@@ -236,7 +274,7 @@ class DataConfig(Config):
     on_missing: Literal["error", "skip"] = "error"
     on_bad_bag: Literal["error", "skip"] = "error"
     memory: Natural = 0  # runs made before the option existed read every epoch anew
-    workers: Natural | None = None
+    workers: Annotated[Natural, Field(le=MOST_PROCESSES)] | None = None
     cache: Text | None = None
     cache_dtype: Literal["float16", "bfloat16"] | None = None
     cache_gib: Positive | None = None
@@ -273,7 +311,7 @@ class RunConfig(Config):
 
     seed: Seed
     baseline: Flag
-    resamples: Count
+    resamples: Annotated[Count, Field(le=MOST_RESAMPLES)]
     figures: Flag = True
     parallel: Count = 1
     simulation: Component[Options]
@@ -285,7 +323,7 @@ class RunConfig(Config):
     schedule: Component[Options]
     trainer: Component[TrainerOptions]
     logger: Component[Options]
-    callbacks: dict[str, Component[Options]] = Field(default_factory=dict)
+    callbacks: dict[str, Component[CallbackOptions]] = Field(default_factory=dict)
     tool: ToolConfig
 
     @classmethod

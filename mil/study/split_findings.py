@@ -51,7 +51,12 @@ def check_split(
     if made.value is None:
         return made
     split = made.value
-    findings = [*split.findings, *same_person(split, cohort.table), *similar_patients(split)]
+    findings = [
+        *split.findings,
+        *same_person(split, cohort.table),
+        *similar_patients(split),
+        *similar_sites(split, cohort.table),
+    ]
     if learnable:
         findings += unlearnable_folds(split, endpoint, labels, balanced)
     findings += few_events(endpoint, target, len(split.folds))
@@ -105,6 +110,34 @@ def similar_patients(split: Split) -> list[Finding]:
     message = (
         f"{len(split_groups)} patients whose ids differ in spelling only stand on two sides of a fold: "
         f"{described(list(split_groups))}; give each person one id, or clearly different ones"
+    )
+    return [Finding("error", "two-sides", message, len(split_groups), raises=SplitError)]
+
+
+def similar_sites(split: Split, table: pd.DataFrame) -> list[Finding]:
+    """Return sites whose names differ in spelling only and which a split that keeps sites apart puts on two sides.
+
+    Args:
+        split: Who is where.
+        table: The cohort's, one row a slide.
+    """
+    groups = similar(name for name in table["site"].unique() if name) if "site" in table else []
+    if not groups:
+        return []
+    site_of = dict(zip(table["patient"], table["site"], strict=True))
+    split_groups: dict[tuple[str, ...], None] = {}
+    for roles in _roles(split).values():
+        is_report: dict[str, set[bool]] = defaultdict(set)
+        for patient, role in roles.items():
+            is_report[site_of[patient]].add(role == "report")
+        if any(len(sides) > 1 for sides in is_report.values()):
+            return []  # patients of each site are on both sides anyway
+        split_groups |= {group: None for group in groups if len(set().union(*map(is_report.__getitem__, group))) > 1}
+    if not split_groups:
+        return []
+    message = (
+        f"{len(split_groups)} sites whose names differ in spelling only are kept apart as two: "
+        f"{described(list(split_groups))}; give each site one name, or clearly different ones"
     )
     return [Finding("error", "two-sides", message, len(split_groups), raises=SplitError)]
 

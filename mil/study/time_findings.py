@@ -29,7 +29,12 @@ FEWEST = 10
 """Patients with, and without, the event that a comparison of their times needs."""
 
 
-_CENSORING = re.compile(r"(?<![a-z])cens|censor|zensur|zensier|alive|lost|ltfu|event.?free", re.IGNORECASE)
+_CENSORING = re.compile(
+    r"(?<![a-z])cens|censor|zensur|zensier|alive|lost|ltfu|surviv(ed|or|ing)|(?<![a-z])(living|ned)(?![a-z])|drop.?out"
+    r"|withdr[ae]w|(event|recurrence|relapse|progression|disease|metastasis|tumou?r|failure)[ _.-]?free"
+    r"(?![ _.-]?(surv|interval|time|event|status))",
+    re.IGNORECASE,
+)
 _NEGATION = re.compile(r"(?<![a-z])(un|non|not|no)[ _.-]?(right[ _.-]?)?(cens|zens)", re.IGNORECASE)
 _CODES = frozenset({"0", "1", "0.0", "1.0", "no", "yes", "false", "true"})
 

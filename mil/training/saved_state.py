@@ -48,7 +48,7 @@ class SyncedFiles(CheckpointIO):
         path, content = Path(path), io.BytesIO()
         torch.save(checkpoint, content)
         if path.exists():
-            path.replace(path.with_name(PREVIOUS))
+            _keep(path)
         files.write(path, content.getvalue())
 
     def load_checkpoint(
@@ -60,6 +60,16 @@ class SyncedFiles(CheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a state."""
         Path(path).unlink(missing_ok=True)
+
+
+def _keep(path: Path) -> None:
+    """Let `previous.ckpt` be a second name of the state, which stays where it is until the new one is written."""
+    previous = path.with_name(PREVIOUS)
+    previous.unlink(missing_ok=True)
+    try:
+        previous.hardlink_to(path)
+    except OSError:  # file systems without links
+        path.replace(previous)
 
 
 def exists(folder: Path) -> bool:

@@ -1,6 +1,7 @@
 """Weights & Biases: one run a fold, the folds of a training in one group, and nothing of the machine in them."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class FoldLogger(WandbLogger):
             options: Of Lightning's `WandbLogger` and of `wandb.init`.
         """
         if private:
-            options = {"settings": dict(_PRIVATE), **options}
+            options["settings"] = with_private(options.get("settings"))
         super().__init__(save_dir=save_dir, **options)
 
     def finalize(self, status: str) -> None:
@@ -44,6 +45,11 @@ class FoldLogger(WandbLogger):
         if self._experiment is not None:
             self._experiment.finish(0 if status == "success" else 1)
             self._experiment = None
+
+
+def with_private(settings: Mapping[str, object] | None) -> dict[str, object]:
+    """Return settings of wandb's that keep the machine out, with the given ones: these change what they name only."""
+    return _PRIVATE | dict(settings or {})
 
 
 def names(logger: Component[Options], tool: str, run: Path, fold: int) -> dict[str, str]:

@@ -139,7 +139,8 @@ def attach(
     _check_new(read_external(release.folder), cohort)
     draft = release.folder.with_name(f".{release.folder.name}.{uuid4().hex}")
     try:
-        shutil.copytree(release.folder, draft)
+        with files.writing(release.folder):
+            shutil.copytree(release.folder, draft)
         place = draft / FOLDER / cohort.key
         write_report(place / REPORT, evaluated.report)
         cohort = cohort.model_copy(update={"report_sha256": files.sha256(place / REPORT)})

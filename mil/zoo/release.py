@@ -74,7 +74,8 @@ def release(
     out.mkdir(parents=True, exist_ok=True)
     draft = out / f".{place.name}.{uuid4().hex}"
     try:
-        shutil.copytree(source, draft)
+        with files.writing(place):
+            shutil.copytree(source, draft)
         files.write(draft / CHANGELOG, changes)
         golden.write(loaded, draft)
         if (log := latest_log(source)).is_file():

@@ -211,7 +211,7 @@ DEADLY = "P0003-1"
 def _dying(store: Any, slide: str) -> content_findings.Content:
     if slide == DEADLY:
         os.kill(os.getpid(), signal.SIGKILL)
-    return content_findings.Content(sha256=slide, tiles=1)
+    return content_findings.Content(tiles=1)
 
 
 def tcga(folder: Path, encoder: str = "phikon", width: int = 768) -> list[str]:

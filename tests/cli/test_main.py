@@ -148,6 +148,8 @@ def completions(shell: str, **environment: str) -> list[str]:
     ("words", "last", "expected"),
     [
         (["train"], "mod", ["model="]),
+        (["train"], "se", ["seed="]),
+        (["train"], "pa", ["parallel="]),
         (["train"], "tool=ms", ["tool=msi-crc", "tool=msi-ebv-gastric"]),
         (["check"], "encoder=uni", ["encoder=uni", "encoder=uni2"]),
         (["train", "tool=msi-crc"], "split=", [f"split={name}" for name in config.choices("split")]),

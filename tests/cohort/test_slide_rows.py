@@ -116,6 +116,31 @@ def test_rows_of_other_patients_do_not_spoil_a_cohort(tmp_path: Path) -> None:
     assert result.value_or_raise()["slide"].tolist() == ["a", "b", "c"]
 
 
+def test_rows_of_patients_without_features_contradict_nothing(tmp_path: Path) -> None:
+    path, header = tmp_path / "cohort.csv", "patient,slide,site,MSI\n"
+    good = "p1,a,x,low\np2,b,x,high\n"
+    others = "p9,z,x,low\np9,y,x,high\n", "p9,z,x,low\np9,z,x,low\n", ",z,x,low\n"
+    for rows in others:
+        path.write_text(header + good + rows)
+        assert read_rows(path, labels=["MSI"]).errors, "all rows are judged where all are used"
+        judged = read_rows(path, labels=["MSI"], has_file=lambda table: table["slide"].isin(["a", "b"]))
+        assert judged.errors == []
+        assert set(judged.require()["slide"]) >= {"a", "b", "z"}
+        path.write_text(header + good + rows.replace("p9", "p1").replace("\n,", "\np1,"))
+        if "p9" in rows:  # the other slides of a patient with features count
+            judged = read_rows(path, labels=["MSI"], has_file=lambda table: table["slide"].isin(["a", "b"]))
+            assert judged.errors
+
+
+def test_duplicates_of_patients_without_features_count_in_no_table(tmp_path: Path) -> None:
+    clinical, slides = tmp_path / "clinical.csv", tmp_path / "slides.csv"
+    clinical.write_text("patient,MSI\np1,low\np2,high\np9,low\np9,high\n")
+    slides.write_text("patient,slide\np1,a\np2,b\np9,z\np9,z\n")
+    assert len(read_rows(clinical, labels=["MSI"], slides=slides).errors) == 2
+    judged = read_rows(clinical, labels=["MSI"], slides=slides, has_file=lambda table: table["slide"].isin(["a", "b"]))
+    assert judged.errors == []
+
+
 def test_several_rows_of_a_patient_are_an_error_only_where_they_differ_in_what_is_used(tmp_path: Path) -> None:
     slides = write_table(tmp_path, SLIDES, "slides.csv")
     alike = "PATIENT,sample,MSI\np1,1,low\np1,2,low\np2,1,high\n"

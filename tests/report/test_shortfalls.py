@@ -115,6 +115,31 @@ def test_a_metric_that_guessing_would_reach_is_named_with_the_label() -> None:
     assert lines(qwk=estimate(0.2, 0.01, 0.4), mae=estimate(0.2, 0.1, 0.4)) == []
 
 
+def test_a_metric_without_an_interval_is_not_passed_over() -> None:
+    (line,) = lines(c_index=Estimate(value=None, reason="no events"))
+    assert line.startswith("Chance: not shown to be better than chance: C-index not estimable")
+    (line,) = lines(auroc=Estimate(value=0.5))
+    assert line.startswith("Chance: not shown to be better than chance: AUROC 0.500")
+
+
+@pytest.mark.parametrize(
+    ("patients", "is_few"),
+    [
+        ({"n": 60, "events": 1}, True),
+        ({"n": 60, "events": 10}, False),
+        ({"n": 19, "class 0": 10, "class 1": 9}, True),
+        ({"n": 200, "a": 9, "b": 191}, True),
+        ({"n": 20, "a": 10, "b": 10}, False),
+    ],
+)
+def test_an_interval_from_few_patients_is_no_conclusion(patients: dict[str, int], is_few: bool) -> None:
+    report = Report(metrics={"c_index": estimate(0.854, 0.746, 0.937)}, patients=patients)
+    found = [f"{each.title}: {each.sentence}" for each in shortfalls(report)]
+    assert [line.startswith("Few patients: too few for a conclusion, whatever the interval: n ") for line in found] == (
+        [True] if is_few else []
+    )
+
+
 def test_a_cut_that_misses_its_target_says_by_how_much() -> None:
     missed = changed(GOOD, sensitivity=share(34, 36, 0.819, 0.985))
     (line,) = lines(points(missed))

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from mil.splits.folds import Split
-from mil.study.split_findings import apart, of_one_class, same_person
+from mil.study.split_findings import apart, of_one_class, same_person, similar_sites
 
 A, B = "TCGA-AA-0001", "TCGA-AA-0002"
 
@@ -43,3 +43,15 @@ def test_report_role_of_one_class_gives_a_warning() -> None:
     (warning,) = of_one_class(given, strata)
     assert (warning.severity, warning.code) == ("warning", "one-class")
     assert warning.message.startswith("fold 0: all 2 report patients are of one class")
+
+
+def test_sites_of_one_name_that_are_kept_apart_are_an_error() -> None:
+    sites = {"p1": "Koeln", "p2": "koeln", "p3": "Bonn"}
+    table = pd.DataFrame({"patient": list(sites), "slide": ["a", "b", "c"], "site": list(sites.values())})
+    (finding,) = similar_sites(split(p1="report", p2="train", p3="select"), table)
+    assert (finding.severity, finding.code) == ("error", "two-sides")
+    assert "'Koeln' and 'koeln' (upper and lower case)" in finding.message
+    assert similar_sites(split(p1="train", p2="select", p3="report"), table) == []
+    mixed = pd.concat([table, pd.DataFrame({"patient": ["p4"], "slide": ["d"], "site": ["Koeln"]})])
+    assert similar_sites(split(p1="report", p2="train", p3="select", p4="train"), mixed) == []
+    assert similar_sites(split(p1="report", p2="train", p3="select"), table.drop(columns="site")) == []

@@ -78,7 +78,13 @@ def test_endpoints_within_are_checked_on_their_own_patients() -> None:
     assert of_times(Binary(), table, Binary().encode(table)) == []
 
 
-@pytest.mark.parametrize("name", ["Zensur", "cens", "is_censored", "vital_status_alive", "lost_to_follow_up", "LTFU"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Zensur", "cens", "is_censored", "vital_status_alive", "lost_to_follow_up", "LTFU", "survived", "living"),
+        *("drop_out", "withdrawn", "NED", "recurrence_free", "ProgressionFree", "event_free"),
+    ],
+)
 def test_columns_named_after_censoring_in_other_words_are_reported(name: str) -> None:
     [finding] = findings(cohort(100, event=name), event=name)
     assert f"'{name}' is named after censoring" in finding.message
@@ -98,3 +104,8 @@ def test_words_that_leave_no_doubt_are_not_reported() -> None:
 def test_a_follow_up_of_days_in_longer_units_is_reported(longest: float, unit: str) -> None:
     [finding] = findings(cohort(longest), unit=unit)
     assert finding.code == "time-unit"
+
+
+@pytest.mark.parametrize("name", ["survival_event", "disease_free_survival_event", "died", "relapse", "planned", "os"])
+def test_columns_named_after_the_event_are_not(name: str) -> None:
+    assert findings(cohort(100, event=name), event=name, status=None) == []

@@ -1,11 +1,14 @@
 """A loss that is not finite stops training at its step and keeps what was good; options that cannot be are refused."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from mil.errors import ConfigError
+from mil.study.compose import compose
 from mil.training import saved_state
 from mil.training.module import MILModule
 from tests.conftest import HOSPITAL, TINY, Mil
@@ -70,6 +73,9 @@ def test_a_divergence_in_the_first_epoch_is_one_line(words: list[str], mil: Mil,
         (["callbacks.early_stopping.monitor=val_loss"], "callbacks.early_stopping.monitor=val_loss is not logged"),
         (["+trainer.limit_val_batches=0"], "trainer.limit_val_batches=0: callbacks.early_stopping.monitor=select_loss"),
         (["+trainer.limit_train_batches=0"], "trainer.limit_train_batches=0, expected a fraction up to 1.0"),
+        (["optimizer.betas=[0.9]"], "torch.optim.Adam: list index out of range; found optimizer."),
+        (["+trainer.min_epochs=9"], "trainer.min_epochs=9 with trainer.max_epochs=2, expected at most 2"),
+        (["+trainer.check_val_every_n_epoch=9"], "trainer.check_val_every_n_epoch=9 with trainer.max_epochs=2"),
     ],
 )
 @pytest.mark.parametrize("command", ["train", "check"])
@@ -83,6 +89,27 @@ def test_options_that_cannot_work_are_refused_before_any_work(
     assert message in said.err + said.out
     assert "Traceback" not in said.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("+trainer.limit_train_batches=2.5", "a fraction up to 1.0, or a number of batches"),
+        ("+trainer.max_steps=0", "a number of steps, or -1 for no limit"),
+        ("+trainer.check_val_every_n_epoch=0", "a whole number of at least 1"),
+        ("+trainer.val_check_interval=0", "null or a fraction of an epoch up to 1.0"),
+        ("+trainer.fast_dev_run=true", "false: for a short trial, experiment=quick"),
+        ("+trainer.overfit_batches=1", "false: for a short trial, experiment=quick"),
+        ("trainer.log_every_n_steps=-3", "a whole number of at least 0"),
+        ("callbacks.early_stopping.patience=-1", "a whole number of at least 0"),
+        ("callbacks.early_stopping.patience=2.5", "a whole number"),
+        ("data.workers=100000", "a whole number up to 1024"),
+        ("resamples=1000000000", "a whole number up to 1000000"),
+    ],
+)
+def test_options_with_which_nothing_would_be_learnt_are_refused(word: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"{word.lstrip('+')}, expected {expected}")):
+        compose([word])
 
 
 def test_the_largest_seed_works(mil: Mil, hospital: Path, tmp_path: Path) -> None:

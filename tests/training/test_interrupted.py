@@ -1,5 +1,6 @@
 """A signal in the middle of an epoch saves the state; the run goes on from that batch to the same weights."""
 
+import errno
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import pytest
 from mil import files
 from mil.training import saved_state
 from mil.training.module import MILModule
+from mil.training.saved_state import SyncedFiles
 from tests.conftest import Mil, once, run_quietly
 from tests.training.test_resume import WORDS, fingerprint, uninterrupted
 
@@ -99,6 +101,28 @@ def stopped_in_the_third_epoch(shared: Path) -> Path:
                 run_quietly("train", *MANY_STEPS, f"hydra.run.dir={at}/run")
 
     return once(shared / "stopped_in_the_third_epoch", train) / "run"
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_the_state_stays_until_the_next_one_is_written(
+    has_links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
+    if not has_links:
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    for epoch in range(3):
+        SyncedFiles().save_checkpoint({"epoch": epoch}, path)
+    states = [SyncedFiles().load_checkpoint(each)["epoch"] for each in (path, previous)]
+    assert states == [2, 1]
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        SyncedFiles().save_checkpoint({"epoch": 3}, path)
+    assert path.exists() == has_links
+    assert SyncedFiles().load_checkpoint(path if has_links else previous)["epoch"] == 2
+    assert sorted(each.name for each in tmp_path.iterdir()) == [*(["last.ckpt"] if has_links else []), "previous.ckpt"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped"])

@@ -56,6 +56,16 @@ def test_wandb_is_offline_with_one_run_a_fold_and_sends_nothing_of_the_machine(t
             assert secret.encode() not in written, secret
 
 
+def test_settings_of_wandb_change_what_they_name_and_keep_the_machine_out() -> None:
+    pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
+    from mil.training.wandb_logger import with_private
+
+    settings = with_private({"init_timeout": 300, "console": "wrap"})
+    assert settings["init_timeout"] == 300
+    assert (settings["console"], settings["x_disable_meta"], settings["host"]) == ("wrap", True, "private")
+    assert with_private(None)["console"] == "off"
+
+
 def test_default_logger_opens_no_connection_and_imports_no_wandb(tmp_path: Path) -> None:
     code = """
 import json, socket, sys
