@@ -126,8 +126,13 @@ def _digest(path: Path) -> str:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
-    """Lock a folder for this process; yield false where another process holds it, or has just removed it."""
+    """Lock a folder for this process; yield false where another process holds it, or has just removed it.
+
+    Raises:
+        ConfigError: A pipe, a folder or the like lies in the place of the lock.
+    """
     path = folder / LOCK
+    storage.check_kind(path, expected="a file to lock")
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

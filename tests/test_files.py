@@ -69,6 +69,14 @@ def test_killed_write_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None
         assert content == content[:1] * 300_000
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_a_lock_that_is_no_file_is_refused_at_once(kind: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".lock") if kind == "pipe" else (tmp_path / ".lock").mkdir()
+    message = rf"\.lock: .* it is a {kind}, expected a file to lock"
+    with pytest.raises(ConfigError, match=message), files.locked(tmp_path):
+        pass
+
+
 def test_folder_is_locked_by_one_process_at_a_time(tmp_path: Path) -> None:
     with files.locked(tmp_path) as first, files.locked(tmp_path) as second:
         assert (first, second) == (True, False)

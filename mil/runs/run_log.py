@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mil import files
 from mil.errors import printable
+from mil.storage import check_kind
 
 logger = logging.getLogger("mil")
 
@@ -38,7 +39,12 @@ class _Printable(logging.Formatter):
 
 @contextmanager
 def log_file(folder: Path) -> Iterator[None]:
-    """Also write the package's log to the run's log.txt."""
+    """Also write the package's log to the run's log.txt.
+
+    Raises:
+        ConfigError: A pipe, a folder or the like is called so.
+    """
+    check_kind(folder / "log.txt", expected="a file for the log")
     handler = _LogFile(folder / "log.txt", encoding="utf-8")
     handler.setFormatter(_Printable("%(asctime)s %(levelname)s %(message)s"))
     level = logger.level

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from lightning.pytorch.plugins import CheckpointIO
 
 from mil import files
 from mil.errors import CheckpointError
+from mil.storage import check_kind
 
 logger = logging.getLogger(__name__)
 TrainerState = dict[str, Any]
@@ -47,7 +49,9 @@ class SyncedFiles(CheckpointIO):
         """Replace the state at `path`; what was there becomes `previous.ckpt`."""
         path, content = Path(path), io.BytesIO()
         torch.save(checkpoint, content)
-        if path.exists():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.is_file():
             _keep(path)
         files.write(path, content.getvalue())
 
@@ -114,6 +118,7 @@ def _load(path: Path) -> TrainerState:
     Raises:
         CheckpointError: It is damaged.
     """
+    check_kind(path, CheckpointError, "a saved state")
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()

@@ -41,6 +41,7 @@ def test_a_run_folder_holds_what_it_promises(run: str, request: pytest.FixtureRe
         "report.html",
         "patients.csv",
         "looks.json",
+        "manifests.json",
         "log.txt",
     ]
     assert all((folder / name).exists() for name in names)

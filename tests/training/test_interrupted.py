@@ -125,6 +125,21 @@ def test_the_state_stays_until_the_next_one_is_written(
     assert sorted(each.name for each in tmp_path.iterdir()) == [*(["last.ckpt"] if has_links else []), "previous.ckpt"]
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_a_state_that_is_no_file_is_passed_over(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / saved_state.FOLDER
+    folder.mkdir()
+    state = {"epoch": 4, "callbacks": {}}
+    SyncedFiles().save_checkpoint(state, folder / "previous.ckpt")
+    os.mkfifo(folder / "last.ckpt") if kind == "pipe" else (folder / "last.ckpt").mkdir()
+    latest = saved_state.latest(tmp_path)
+    assert latest is not None
+    assert (latest.path.name, latest.epoch) == ("previous.ckpt", 5)
+    assert f"it is a {kind}, expected a saved state" in caplog.text
+    SyncedFiles().save_checkpoint(state, folder / "last.ckpt")
+    assert (folder / "last.ckpt").is_file()
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_a_damaged_state_falls_back_to_the_one_before(
     damage: str, mil: Mil, tmp_path: Path, shared: Path, stopped_in_the_third_epoch: Path
