@@ -81,10 +81,13 @@ def parse(text: str) -> Samples:
     return tuple(map(ContentSample.parse, text.split("+")))
 
 
-def sample(pieces: Pieces, tiles: int = TILES) -> ContentSample | None:
+def sample(pieces: Pieces, tiles: int = TILES, singly: bool = False) -> ContentSample | None:
     """Return values of a slide's tiles; None where they cannot be read, which whoever trains on them says.
 
-    Tiles are read singly, so that of a chunked file only their chunks are.
+    Args:
+        pieces: The slide.
+        tiles: How many tiles.
+        singly: Whether each is read by itself, as where reading several reads all between them.
     """
     header = pieces.header
     count = min(tiles, header.tiles)
@@ -94,10 +97,11 @@ def sample(pieces: Pieces, tiles: int = TILES) -> ContentSample | None:
     columns = np.arange(min(header.width, max(1, VALUES // count)))
     columns = columns * (header.width - 1) // max(1, len(columns) - 1)
     try:
-        features = [pieces.drawn(rows[place : place + 1])[0].float().numpy()[columns] for place in range(count)]
+        drawn = [pieces.drawn(part) for part in (np.split(rows, count) if singly else [rows])]
     except (MilError, OSError):
         return None
-    return ContentSample(header.tiles, header.width, tuple(map(float, np.concatenate(features))))
+    values = torch.cat(drawn).float().numpy()[:, columns]
+    return ContentSample(header.tiles, header.width, tuple(map(float, values.ravel())))
 
 
 def column_extremes(features: NDArray[np.float32]) -> ContentSample | None:

@@ -589,7 +589,7 @@ def _state(path: Path) -> State | None:
 
 def _sampled(store: FeatureStore, tiles: int, slide: str) -> ContentSample | None:
     try:
-        return sample(store.pieces(slide), tiles)
+        return sample(store.pieces(slide), tiles, singly=store.path(slide).suffix.lower() == ".zarr")
     except MilError:  # training says what is wrong with it
         return None
 
