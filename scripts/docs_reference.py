@@ -170,8 +170,13 @@ def benchmark_rows() -> dict[str, list[tuple[str, str]]]:
 
 
 def _quoted(docstring: str) -> str:
-    """A docstring as a block that keeps its lines: equations are laid out by hand."""
-    return f"```text\n{docstring.rstrip()}\n```"
+    """A docstring as a block of text; lines that its source broke at its margin are joined, equations keep theirs."""
+    text = re.sub(rf"(?m)^(\S.{{{MARGIN},}})\n(?=[^\s*-])", r"\1 ", docstring.rstrip())
+    return f"```text\n{text}\n```"
+
+
+MARGIN = 80
+"""Letters after which a line of a docstring may have been broken because the source's line was full."""
 
 
 def endpoints() -> str:

@@ -15,6 +15,8 @@ Examined = tuple[str, Header] | FeatureError
 
 SECONDS = 20.0
 """Time limit for the header of one file."""
+FILES_OF_A_PROCESS = 40
+"""A further process is started for so many files: to start one takes longer than to read a few headers."""
 
 
 def survey(
@@ -32,6 +34,7 @@ def survey(
     The HDF5 library (2.0) never returns from reading a text attribute whose heap is broken in a certain way, so no
     header is read in the calling process.
     """
+    workers = min(workers, -(-len(paths) // FILES_OF_A_PROCESS))
     examine_one = partial(_examine, paths, reading, slide_mpps or {})
     return map_in_processes(list(paths), examine_one, partial(_failed, paths), workers, progress, seconds)
 

@@ -1,8 +1,8 @@
 """A page of the documentation, run as a reader would: every command in one folder, every output compared.
 
 A block of `sh` or `python` is run if a block of `text` follows it, which is then what it prints (standard output), or
-if the page says `<!-- run: all -->`. In an expected output `…` stands for anything within a line, and alone on a line
-for any lines.
+if the page says `<!-- run: all -->`; what the commands of such a page print must be shown. In an expected output `…`
+stands for anything within a line, and alone on a line for any lines.
 """
 
 import contextlib
@@ -64,6 +64,8 @@ def run(block: Block, names: dict[str, object]) -> str:
         words = [] if "<<" in line else shlex.split(line, comments=True)
         if words[:1] == ["cd"]:
             os.chdir(words[1])
+        elif words[:1] == ["export"]:
+            _export(*words[1].split("=", 1))
         elif words[:1] == ["mil"] and not {">", "|", "&&"} & set(words):
             output.write(_mil(words[1:]))
         elif line.strip():
@@ -80,6 +82,13 @@ def _commands(code: str) -> Iterator[str]:
         end = re.search(r"<<'(\w+)'", line)
         held = [] if end is None else iter(lambda: next(lines), end[1])
         yield "\n".join([line, *held, *([end[1]] if end else [])])
+
+
+def _export(name: str, value: str) -> None:
+    """Set a variable as the shell does, for this process too."""
+    os.environ[name] = value
+    if name == "PYTHONPATH":
+        sys.path[:0] = [str(Path(folder).resolve()) for folder in value.split(os.pathsep)]
 
 
 def _mil(words: list[str]) -> str:
@@ -108,6 +117,7 @@ def run_page(page: Path) -> list[str]:
     for block in blocks(page.read_text(encoding="utf-8")):
         printed = run(block, names)
         lines = "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
-        if block.expected is not None and not pattern(block.expected).fullmatch(lines):
-            differing.append(f"{block.code}printed\n{lines}expected\n{block.expected}")
+        expected = block.expected or ""
+        if not pattern(expected).fullmatch(lines):
+            differing.append(f"{block.code}printed\n{lines}expected\n{expected}")
     return differing

@@ -1,5 +1,7 @@
 """Every page of the documentation that shows commands with their output prints what it shows."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,17 @@ PAGES = [
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_prints_what_it_shows(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    assert run_page(page) == []
+
+
+def test_an_output_that_a_page_does_not_show_is_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text(f"{ALL}\n```sh\necho shown\n```\n\n@@1@@\n")
+    assert run_page(page) == ["echo shown\nprinted\nshown\nexpected\n"]
+    page.write_text(f"{ALL}\n```sh\necho shown\n```\n\n```text\nshown\n```\n")
     assert run_page(page) == []
 
 
@@ -40,5 +53,9 @@ def test_commands_share_a_folder_and_names(tmp_path: Path, monkeypatch: pytest.M
     assert run(Block("python", "from pathlib import Path\nx = Path('f').read_text()\n", None), names) == ""
     assert run(Block("python", "print(x, end='')\n", None), names) == "one two\n"
     assert run(Block("sh", "mil --version\n", None), names).strip()
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setenv("PYTHONPATH", "")
+    assert run(Block("sh", "export PYTHONPATH=.\necho $PYTHONPATH\n", None), names) == ".\n"
+    assert sys.path[0] == str(Path.cwd())
     with pytest.raises(AssertionError, match="no-such-verb"):
         run(Block("sh", "mil no-such-verb\n", None), names)

@@ -27,6 +27,13 @@ LARGE = (
 """Pages of which axe-core looks at thousands of words."""
 
 
+CUT_OFF = (
+    "[...document.querySelectorAll('.language-sh code, .language-text code')]"
+    ".filter(code => code.scrollWidth > code.clientWidth + 1).map(code => code.textContent.slice(0, 60))"
+)
+"""The commands and outputs of a page that are wider than their box."""
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with Browser() as running:
@@ -41,6 +48,7 @@ def test_a_page_is_quiet_narrow_and_readable_in_light_and_dark(name: str, browse
         assert browser.complaints == []
         assert [address for address in browser.requests if not address.startswith("file:")] == []
         assert browser.run("document.documentElement.scrollWidth") <= 400
+        assert browser.run(CUT_OFF) == []
         assert browser.violations() == []
         papers.append(brightness(str(browser.run("getComputedStyle(document.body).backgroundColor"))))
     assert papers[0] > 200
