@@ -4,7 +4,8 @@ Run: python scripts/benchmark_federation.py brca --data ../shared/data
      python scripts/benchmark_federation.py crc_nuclei --data ../shared/data
      python scripts/benchmark_federation.py simulated
 Each prints a table in Markdown for docs/federation.md: means over seeds, 95% intervals by resampling test patients
-(the scores of all seeds together), and the difference from pooled training with the interval of paired resamples.
+(the scores of all seeds together), the difference from pooled training with the interval of paired resamples, and
+the standard deviation over seeds of metric and difference.
 
 `brca`: Fed-TCGA-BRCA (Ogier du Terrail et al., FLamby, NeurIPS 2022): 1,088 patients of six regions, 39 clinical
 covariates as one tile, Cox, FLamby's split.
@@ -13,15 +14,18 @@ prevalence (12, 11, 7 and 4 of 15 hold an epithelial nucleus); five folds, every
 `simulated`: four simulated centres, each with a stain and scanner of its own, whose training patients differ in
 prevalence: 10, 30, 60 and 85 in 100. Stain then tells of the label in training, and not among test patients.
 
-Pooled training draws its batches from all patients; exact federated training takes a part of each site's.
+Pooled training draws its batches from all patients; exact federated training takes a part of each site's. Both take
+equally many steps. `fedavg` at equal steps takes as many at each site, over batches smaller by the number of sites: all
+algorithms then see each patient once an epoch. In `brca` it takes one step of all patients of a site between averages.
 """
 
 import argparse
 import functools
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -63,6 +67,26 @@ SHOWN = 5
 """Test patients of each site whose loss is logged."""
 FLAMBY = "fed_tcga_brca_published_results.csv"
 FLAMBY_NAMES = {"local": "Local", "fedavg": "FedAvg100", "fedadam": "FedAdam100", "pooled": "Pooled Training"}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One line of a table.
+
+    Attributes:
+        name: In the table; begins with the name of the algorithm.
+        options: Of `mil train`.
+        federation: Options of the federation.
+    """
+
+    name: str
+    options: tuple[str, ...] = ()
+    federation: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def algorithm(self) -> str:
+        """The algorithm of `mil federate`."""
+        return self.name.partition(",")[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,23 +135,26 @@ class TileStore:
         return SimpleNamespace(features=self.tiles[slide], coords=None)
 
 
-def trained(config: RunConfig, bench: Bench, algorithm: str, local_epochs: int = 1) -> dict[str, MILModel]:
-    """Return the model that each site ends with: one for all, or its own."""
+def trained(arm: Arm, words: Sequence[str], bench: Bench) -> list[MILModel]:
+    """Return the common model, or with `local` the model of each site."""
+    config, started = compose([*words, *arm.options]), time.process_time()
     few = bench.of("test").groupby("site").head(SHOWN)
     rows = pd.concat([bench.of("train"), few])
     groups = {site: rows[rows["site"] == site] for site in bench.sites}
-    if algorithm == "local":
-        return {site: _common(config, bench, "exact", {site: group}, 1) for site, group in groups.items()}
-    if algorithm == "pooled":
-        return dict.fromkeys(bench.sites, _common(config, bench, "exact", {"all": rows}, 1))
-    return dict.fromkeys(bench.sites, _common(config, bench, algorithm, groups, local_epochs))
+    if arm.algorithm == "local":
+        alone = Arm("exact")
+        models = [_common(config, bench, alone, {site: group}) for site, group in groups.items()]
+    elif arm.algorithm == "pooled":
+        models = [_common(config, bench, Arm("exact"), {"all": rows})]
+    else:
+        models = [_common(config, bench, arm, groups)]
+    logging.info("  %s: %.0f s", arm.name, time.process_time() - started)
+    return models
 
 
-def _common(
-    config: RunConfig, bench: Bench, algorithm: str, groups: dict[str, pd.DataFrame], local_epochs: int
-) -> MILModel:
+def _common(config: RunConfig, bench: Bench, arm: Arm, groups: dict[str, pd.DataFrame]) -> MILModel:
     """Return the model of one federation after its last epoch."""
-    values = {"algorithm": algorithm, "times": "exact", "minimum": 1, "local_epochs": local_epochs, "norm_factor": 1e9}
+    values = {"algorithm": arm.algorithm, "times": "exact", "minimum": 1, "norm_factor": 1e9, **arm.federation}
     options = FederationOptions.parse({**values, "secure": len(groups) > 1})
     hospitals = {
         site: Hospital(site, config, _study(config, bench, rows), _split(rows), options)
@@ -138,7 +165,7 @@ def _common(
     keys: dict[str, JsonValue] = {site: answer.text("public") for site, answer in coordinator.ask("join").items()}
     coordinator.ask("join", facts={"keys": keys})
     setup = fit_setup(config, coordinator, descriptions, 0)
-    coordinator.ask("setup", *setup.question(algorithm == "exact"))
+    coordinator.ask("setup", *setup.question(arm.algorithm == "exact"))
     counts = {site: int((rows["role"] == "train").sum()) for site, rows in groups.items()}
     training = Training(config, coordinator, setup, _width(bench), counts)
     load_vector(training.model, training.run().weights)
@@ -216,9 +243,22 @@ def compared(results: Sequence[Result], metric: Metric, extra: Mapping[str, Mapp
         low, high = np.nanquantile(difference, [0.025, 0.975])
         value = result.value(metric) - reference.value(metric)
         row["minus pooled"] = "" if result is reference else f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
-        row["seeds"] = " ".join(f"{Result('', seed[None], result.table).value(metric):.3f}" for seed in result.scores)
-        rows.append(row | {name: values.get(result.name, "") for name, values in extra.items()})
+        rows.append(row | _spread(_by_seed(result, metric), _by_seed(reference, metric)))
+        rows[-1] |= {name: values.get(result.name, "") for name, values in extra.items()}
     return pd.DataFrame(rows)
+
+
+def _by_seed(result: Result, metric: Metric) -> Floats:
+    return np.array([Result("", seed[None], result.table).value(metric) for seed in result.scores])
+
+
+def _spread(values: Floats, reference: Floats) -> dict[str, str]:
+    """Return the metric of each seed, and standard deviations over seeds of metric and difference from pooled."""
+    listed = " ".join(f"{value:.3f}" for value in values)
+    if len(values) < 2:
+        return {"seeds": listed}
+    deviation, paired = values.std(ddof=1), (values - reference).std(ddof=1)
+    return {"seeds": listed, "SD over seeds": f"{deviation:.3f}", "SD of difference": f"{paired:.3f}"}
 
 
 # Fed-TCGA-BRCA
@@ -227,31 +267,36 @@ BRCA = ["tool=survival", "split=holdout", "schedule=constant", "tool.endpoint.un
 BRCA += ["tool.endpoint.time=T", "tool.endpoint.event=E", "tool.endpoint.zero_time=half_unit", "model=mean"]
 BRCA += ["trainer.gradient_clip_val=null", "model.embed_dim=16", "model.dropout=0.0", "optimizer.lr=0.1"]
 BRCA += ["trainer.max_epochs=20"]
-BRCA_OPTIONS = {
-    "local": ["data.whole_cohort=true"],
-    "fedavg": ["data.batch_bags=8"],
-    "fedadam": ["data.batch_bags=8"],
-    "exact": ["data.whole_cohort=true"],
-    "pooled": ["data.whole_cohort=true"],
-}
+WHOLE = ("data.whole_cohort=true",)
+SGD = ("data.batch_bags=8", "optimizer=sgd", "optimizer.momentum=0")
+BRCA_ARMS = [
+    Arm("local", WHOLE),
+    Arm("fedavg", ("data.batch_bags=8",)),
+    Arm("fedavg, SGD as FLamby's", SGD),
+    Arm("fedavg, equal steps", ("data.batch_bags=1000",)),
+    Arm(
+        "fedadam, as FLamby's",
+        (*SGD, "optimizer.lr=0.01"),
+        {"server_lr": 0.1, "beta1": 0.9, "beta2": 0.999, "tau": 1e-8},
+    ),
+    Arm("exact", WHOLE),
+    Arm("pooled", WHOLE),
+]
+"""FLamby's rates of FedAvg and FedAdam are those of its published table."""
 
 
 def brca(folder: Path, words: Sequence[str], seeds: int) -> pd.DataFrame:
     """Return C-indices on FLamby's test patients, beside FLamby's figures for its linear model."""
     folder = folder / "survival_tables"
     bench, published = _brca_patients(folder), pd.read_csv(folder / FLAMBY)
-    results, by_region = [], dict[str, str]()
-    for algorithm, options in BRCA_OPTIONS.items():
-        rows = bench.of("test")
-        values = []
-        for seed in range(seeds):
-            config = compose([*BRCA, *options, f"seed={seed}", *words])
-            models = trained(config, bench, algorithm)
-            distinct = list(models.values()) if algorithm == "local" else [next(iter(models.values()))]
-            values.append([scores(model, bench, rows) for model in distinct])
-        results.append(Result(algorithm, np.array(values), rows))
-        by_region[algorithm] = _by_region(results[-1], bench.sites)
-        logging.info("%s %.3f %s", algorithm, results[-1].value(_c_index), by_region[algorithm])
+    rows, values = bench.of("test"), dict[str, list[list[Floats]]]()
+    for seed in range(seeds):
+        for arm in BRCA_ARMS:
+            models = trained(arm, [*BRCA, f"seed={seed}", *words], bench)
+            values.setdefault(arm.name, []).append([scores(model, bench, rows) for model in models])
+            logging.info("%s seed %d: %.3f", arm.name, seed, np.mean([_c_index(s, rows) for s in values[arm.name][-1]]))
+    results = [Result(name, np.array(each), rows) for name, each in values.items()]
+    by_region = {result.name: _by_region(result, bench.sites) for result in results}
     extra = {"regions 0 to 5": by_region, "FLamby, all test patients": _published(published, "Pooled Test")}
     table = compared(results, _c_index, extra | {"FLamby, mean over regions": _published(published, "client")})
     return table.rename(columns={"metric": "C-index, 222 test patients"})
@@ -288,7 +333,8 @@ def _published(table: pd.DataFrame, test: str) -> dict[str, str]:
         keys = [key for key in ("Method", "seed") if key in chosen]
         means = chosen.groupby(keys)["Metric"].mean()
         if len(means):
-            published[name] = f"{means.mean():.3f} ({means.min():.3f} to {means.max():.3f}, {len(means)} runs)"
+            text = f"{means.mean():.3f} (SD {means.std():.3f}, {len(means)} runs)"
+            published |= {arm.name: text for arm in BRCA_ARMS if arm.algorithm == name}
     return published
 
 
@@ -305,7 +351,19 @@ def _auroc(score: Floats, rows: pd.DataFrame) -> float:
 CRC = ["tool=binary", "split=holdout", "model=abmil", "model.embed_dim=128", "model.attention_dim=64", "data.workers=0"]
 CRC += ["optimizer.lr=5e-4", "optimizer.weight_decay=0.01", "trainer.max_epochs=20"]
 POSITIVES = (12, 11, 7, 4)
-ALGORITHMS = [("local", 1), ("fedavg", 1), ("fedavg, 5 local epochs", 5), ("exact", 1), ("pooled", 1)]
+
+
+def arms(batch: int) -> list[Arm]:
+    """Return the algorithms over four sites: batches of all sites, and of one site a quarter of them."""
+    common, single = (f"data.batch_bags={batch}",), (f"data.batch_bags={max(1, batch // 4)}",)
+    return [
+        Arm("local", single),
+        Arm("fedavg, equal steps", single),
+        Arm("fedavg, 5 local epochs", single, {"local_epochs": 5}),
+        Arm("fedavg, same batches", common),
+        Arm("exact", common),
+        Arm("pooled", common),
+    ]
 
 
 def crc(folder: Path, words: Sequence[str], seeds: int) -> pd.DataFrame:
@@ -314,19 +372,17 @@ def crc(folder: Path, words: Sequence[str], seeds: int) -> pd.DataFrame:
     sites = _skewed(data.label)
     table = pd.DataFrame({"label": data.label.astype(str), "site": sites}, index=[f"p{n:02d}" for n in range(60)])
     tiles = dict(zip(table.index, data.features, strict=True))
-    results = []
-    for name, local_epochs in ALGORITHMS:
-        values = np.zeros((seeds, 4 if name == "local" else 1, len(table)))
-        for seed in range(seeds):
-            config = compose([*CRC, f"seed={seed}", *words])
-            for fold in range(5):
-                roles = np.where(_folds(table, seed) == fold, "test", "train")
-                bench = Bench(table.assign(role=roles), tiles)
-                models = list(trained(config, bench, name.partition(",")[0], local_epochs).values())
-                for place in range(values.shape[1]):
-                    values[seed, place, roles == "test"] = scores(models[place], bench, bench.of("test"))
-        results.append(Result(name, values, table))
-        logging.info("%s %.3f", name, results[-1].value(_auroc))
+    chosen, results = arms(8), list[Result]()
+    values = {arm.name: np.zeros((seeds, 4 if arm.algorithm == "local" else 1, len(table))) for arm in chosen}
+    for seed in range(seeds):
+        for fold in range(5):
+            roles = np.where(_folds(table, seed) == fold, "test", "train")
+            bench = Bench(table.assign(role=roles), tiles)
+            for arm in chosen:
+                for place, model in enumerate(trained(arm, [*CRC, f"seed={seed}", *words], bench)):
+                    values[arm.name][seed, place, roles == "test"] = scores(model, bench, bench.of("test"))
+        results = [Result(name, each[: seed + 1], table) for name, each in values.items()]
+        logging.info("after seed %d: %s", seed, {each.name: round(each.value(_auroc), 3) for each in results})
     return compared(results, _auroc, {}).rename(columns={"metric": "AUROC, 60 patients"})
 
 
@@ -352,26 +408,24 @@ def _folds(table: pd.DataFrame, seed: int) -> NDArray[np.int64]:
 
 
 SIMULATED = ["tool=binary", "split=holdout", "model=abmil", "model.embed_dim=32", "model.attention_dim=16"]
-SIMULATED += ["trainer.max_epochs=20", "data.workers=0", "data.batch_bags=8", "optimizer.lr=1e-3"]
+SIMULATED += ["trainer.max_epochs=20", "data.workers=0", "optimizer.lr=1e-3"]
 PREVALENCE = {"site-1": 0.1, "site-2": 0.3, "site-3": 0.6, "site-4": 0.85}
 
 
 def simulated(folder: Path, words: Sequence[str], seeds: int) -> pd.DataFrame:
     """Return AUROCs of the test patients of simulated centres; each seed is another cohort."""
     benches = [simulated_bench(seed) for seed in range(seeds)]
-    rows = min(len(bench.of("test")) for bench in benches)
-    results = []
-    for name, local_epochs in ALGORITHMS:
-        values = []
-        for seed, bench in enumerate(benches):
-            config = compose([*SIMULATED, f"seed={seed}", *words])
-            models = list(trained(config, bench, name.partition(",")[0], local_epochs).values())
-            distinct = models if name == "local" else models[:1]
-            values.append([scores(model, bench, bench.of("test").iloc[:rows]) for model in distinct])
-        cohorts = [bench.of("test").iloc[:rows]["label"].to_numpy() for bench in benches]
-        results.append(Result(name, np.array(values), pd.DataFrame({"label": list(zip(*cohorts, strict=True))})))
-        logging.info("%s %.3f", name, _several(results[-1], np.arange(rows)))
-    return _cohorts(results, rows)
+    amount = min(len(bench.of("test")) for bench in benches)
+    tables = [bench.of("test").iloc[:amount] for bench in benches]
+    labels = pd.DataFrame({"label": list(zip(*(table["label"] for table in tables), strict=True))})
+    values = dict[str, list[list[Floats]]]()
+    for seed, (bench, table) in enumerate(zip(benches, tables, strict=True)):
+        for arm in arms(20):
+            models = trained(arm, [*SIMULATED, f"seed={seed}", *words], bench)
+            values.setdefault(arm.name, []).append([scores(model, bench, table) for model in models])
+            result = Result(arm.name, np.array(values[arm.name]), labels)
+            logging.info("%s cohort %d: %.3f", arm.name, seed, _cohort(result, seed, np.arange(amount)))
+    return _cohorts([Result(name, np.array(each), labels) for name, each in values.items()], amount)
 
 
 def _several(result: Result, rows: NDArray[np.intp]) -> float:
@@ -382,6 +436,10 @@ def _several(result: Result, rows: NDArray[np.intp]) -> float:
 def _cohort(result: Result, seed: int, rows: NDArray[np.intp]) -> float:
     label = np.array([labels[seed] == "1" for labels in result.table["label"]])
     return float(np.mean([auroc(row[rows], label[rows]) for row in result.scores[seed]]))
+
+
+def _by_cohort(result: Result, rows: NDArray[np.intp]) -> Floats:
+    return np.array([_cohort(result, seed, rows) for seed in range(len(result.scores))])
 
 
 def _cohorts(results: Sequence[Result], amount: int) -> pd.DataFrame:
@@ -395,8 +453,11 @@ def _cohorts(results: Sequence[Result], amount: int) -> pd.DataFrame:
         low, high = np.quantile(resampled[result.name] - resampled[reference.name], [0.025, 0.975])
         value = _several(result, everyone) - _several(reference, everyone)
         row["minus pooled"] = "" if result is reference else f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
-        seeds = [_cohort(result, seed, everyone) for seed in range(len(result.scores))]
-        rows.append(row | {"test patients": str(amount), "cohorts": " ".join(f"{value:.3f}" for value in seeds)})
+        seeds, pooled = (
+            np.array([_cohort(each, seed, everyone) for seed in range(len(each.scores))])
+            for each in (result, reference)
+        )
+        rows.append(row | {"test patients": str(amount)} | _spread(seeds, pooled))
     return pd.DataFrame(rows)
 
 
@@ -433,14 +494,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", default="", help="algorithms of crc_nuclei and simulated, comma-separated")
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("words", nargs="*", help="options of mil train, such as trainer.max_epochs=60")
     given = parser.parse_intermixed_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("mil").setLevel(logging.WARNING)
     torch.set_num_threads(1)
-    ALGORITHMS[:] = [each for each in ALGORITHMS if not given.only or each[0] in given.only.split(",")]
     table = STUDIES[given.study](given.data, given.words, given.seeds)
     heads = [str(name) for name in table]
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))

@@ -71,6 +71,7 @@ UNITS = {
     "most": "jobs",
     "mpp": "µm a pixel",
     "noise": "multiples of clip",
+    "norm_bound": "norm",
     "passes": "passes an epoch",
     "patience": "epochs",
     "patients": "patients",

@@ -60,6 +60,23 @@ def features_text(features: str | Path | Mapping[str, str | Path]) -> str:
     return str(features)
 
 
+def placed_features(features: object, folder: Path) -> str:
+    """Return where features are, as one text; relative folders begin at another.
+
+    Args:
+        features: A path, `NAME=DIR,NAME=DIR`, or a list of `NAME=DIR`.
+        folder: Where relative folders begin.
+
+    Raises:
+        ConfigError: A list that does not name the encoders.
+    """
+    text = joined_text([str(entry) for entry in features]) if isinstance(features, list) else str(features)
+    folders = feature_folders(Path(text))
+    if not folders:
+        return str((folder / Path(text).expanduser()).resolve())
+    return joined_text([f"{name}={(folder / place).resolve()}" for name, place in folders.items()])
+
+
 def paths_of(features: Path | None) -> list[Path]:
     """Return the folders or packed files that are read, one for each encoder; none where none are given."""
     if features is None:

@@ -17,6 +17,7 @@ from pydantic import JsonValue
 
 from mil.federation.federation_options import FederationOptions
 from mil.federation.messages import SUMS, Array, FederationError, Message, NotReadyError
+from mil.federation.norm_guard import NormGuard
 from mil.federation.secure_sums import total as unmasked
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Coordinator:
         active: Sites that take part in the next round.
         traffic: What travelled so far.
         incidents: Sentences about sites that were absent or refused, each once.
+        guard: Refuses steps that are too large.
     """
 
     engine: Engine
@@ -77,8 +79,10 @@ class Coordinator:
     on_rejoin: "Rejoin | None" = None
     norms: list[float] = field(default_factory=list)
     """of recent updates, for each patient, with which the next ones are compared"""
+    guard: NormGuard = field(init=False)
 
     def __post_init__(self) -> None:
+        self.guard = NormGuard(self.options)
         self.active = self.active or sorted(self.engine.sites)
 
     @property
@@ -115,22 +119,33 @@ class Coordinator:
                 raise RoundError(f"round {kind}: {reasons}; {needed}")
             self.active = [site for site in self.active if site not in failures]
             self.traffic.repeated += 1
-            self._note(f"left out of round {kind}: {reasons}")
+            self.note(f"left out of round {kind}: {reasons}")
 
     def total(
         self, kind: str, arrays: Mapping[str, Array] | None = None, facts: Mapping[str, JsonValue] | None = None
     ) -> "Total":
-        """Return the sum of the answers of all active sites.
+        """Return the sum of the answers of all active sites; a step that is too large is asked for again.
 
         Raises:
-            RoundError: As in `ask`.
+            RoundError: As in `ask`, or a total that stays too large.
         """
-        answers = self.ask(kind, arrays, facts)
+        for _ in range(self.options.attempts):
+            answers = self.ask(kind, arrays, facts)
+            sums = added(answers)
+            refusal = self.guard.refusal(kind, sums)
+            if refusal is None:
+                return self._total(answers, sums)
+            self.note(f"round {refusal}")
+            self.traffic.repeated += 1
+        raise RoundError(f"round {refusal}")
+
+    @staticmethod
+    def _total(answers: Mapping[str, Message], sums: Mapping[str, Floats]) -> "Total":
         patients = sum(answer.patients for answer in answers.values())
         released = max(
             (int(answer.number("released")) for answer in answers.values() if "released" in answer.facts), default=0
         )
-        return Total(added(answers), patients, tuple(sorted(answers)), released)
+        return Total(sums, patients, tuple(sorted(answers)), released)
 
     def _round(
         self, kind: str, arrays: Mapping[str, Array], facts: Mapping[str, JsonValue], sites: Sequence[str]
@@ -156,7 +171,7 @@ class Coordinator:
             if not failures:
                 return answers, {}
             for site, error in failures.items():
-                self._note(str(error))
+                self.note(str(error))
                 if isinstance(error, NotReadyError) and self.on_rejoin is not None:
                     self.on_rejoin(site)
         return answers, failures
@@ -178,17 +193,17 @@ class Coordinator:
     ) -> None:
         """Sort a reply into answers and failures."""
         if site not in sites:
-            self._note(f"site {site}: answered without being asked, ignored")
+            self.note(f"site {site}: answered without being asked, ignored")
             return
         if isinstance(reply, FederationError):
             failures.setdefault(site, reply)
             return
         self.traffic.received += reply.size
         if reply.facts.get("round") != question.facts["round"]:
-            self._note(f"site {site}: answered to an earlier round, ignored")
+            self.note(f"site {site}: answered to an earlier round, ignored")
             return
         if site in answers:
-            self._note(f"site {site}: answered twice, the first answer counts")
+            self.note(f"site {site}: answered twice, the first answer counts")
             return
         if not reply.finite:
             failures[site] = FederationError(f"site {site}: {reply.kind} holds numbers that are not finite")
@@ -230,7 +245,8 @@ class Coordinator:
         self.norms = [*self.norms, *(norm for site, norm in norms.items() if site not in errors and norm > 0)][-RECENT:]
         return errors
 
-    def _note(self, sentence: str) -> None:
+    def note(self, sentence: str) -> None:
+        """Keep a sentence for the report, once, and log it."""
         if sentence not in self.incidents:
             self.incidents.append(sentence)
             logger.warning("%s", sentence)

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from mil import checkpoint, files
 from mil.errors import ConfigError
-from mil.features.encoders import Encoder
+from mil.features.encoders import Encoder, joined
 from mil.federation.bag_gradients import load_vector
 from mil.federation.coordinator import Coordinator, Engine
 from mil.federation.federation_options import FederationOptions
@@ -22,8 +22,9 @@ from mil.federation.fold_setup import FoldSetup, fit_setup
 from mil.federation.manifest_of_sites import federated_manifest
 from mil.federation.messages import Message
 from mil.federation.privacy_budget import budget, check_noise
-from mil.federation.protocol import SUMMING, Progress, Training, check_descriptions, session_of
+from mil.federation.protocol import SUMMING, Progress, Training, session_of
 from mil.federation.same_options import options_digest
+from mil.federation.same_sites import check_descriptions
 from mil.federation.shared_state import StateQuestions, finish_endpoint, fit_state
 from mil.federation.synthesis import synthesis, unlike_sites
 from mil.fitted.state import FittedState
@@ -113,8 +114,9 @@ class FederatedRun:
         if self.given_encoder is not None:
             return self.given_encoder
         first = next(iter(self.descriptions.values()))
-        name, width = first.text("encoder"), int(first.number("width"))
-        return next((each for each in build.known_encoders() if each.name == name), Encoder(name, width))
+        parts = cast(Sequence[tuple[str, int]], first.facts.get("encoders", []))
+        encoders = [_encoder(name, width) for name, width in parts]
+        return joined(encoders) if encoders else _encoder(first.text("encoder"), int(first.number("width")))
 
     @property
     def exact(self) -> bool:
@@ -150,7 +152,7 @@ class FederatedRun:
             FederationError: A site that differs, by name, or one that does not answer.
         """
         self.descriptions = self.coordinator.ask("describe", sites=self.engine.sites)
-        check_descriptions(self.config, options_digest(self.config), self.descriptions)
+        check_descriptions(options_digest(self.config), self.descriptions)
         self._exchange_keys()
 
     def _exchange_keys(self) -> None:
@@ -195,14 +197,20 @@ class FederatedRun:
         check_noise(self.config, self.options, setup.endpoint, by_site)
         counts = {site: roles["train"] for site, roles in by_site.items()}
         training = Training(
-            self.config, self.coordinator, setup, self.encoder.dim, counts, self.folder / STATE / f"fold_{fold}.pt"
+            self.config,
+            self.coordinator,
+            setup,
+            self.encoder.dim,
+            counts,
+            self.folder / STATE / f"fold_{fold}.pt",
+            self.encoder.widths,
         )
         progress = training.run()
         weights = progress.weights if progress.best is None else progress.best
         questions = StateQuestions(self.coordinator, setup, weights)
         finish_endpoint(questions)
         totals = {role: sum(roles[role] for roles in by_site.values()) for role in ("train", "select", "report")}
-        fitted = fit_state(questions, self.config.tool, totals)
+        fitted = fit_state(questions, self.config.tool, totals, lambda counts: counts.write(self.folder, fold))
         spent = budget(self.options, training.steps, progress.released)
         manifest = federated_manifest(self, setup, training, fitted, totals, spent)
         return TrainedFold(setup, weights, fitted, manifest, loss_table(progress))
@@ -252,7 +260,7 @@ class FederatedRun:
         for fold in trained:
             place = self.folder / f"fold_{fold.setup.fold}" if several else self.folder
             torch.manual_seed(self.config.seed)
-            model = build.network(self.config, self.encoder.dim, fold.setup.endpoint)
+            model = build.network(self.config, self.encoder.dim, fold.setup.endpoint, self.encoder.widths)
             load_vector(model, fold.weights)
             checkpoint.save(place / "checkpoint", model.eval(), fold.manifest)
             files.write(place / "predictions.csv", header)
@@ -265,6 +273,11 @@ class FederatedRun:
     def simulated(self) -> bool:
         """Whether the patients of the sites are simulated."""
         return all(bool(message.facts["simulated"]) for message in self.descriptions.values())
+
+
+def _encoder(name: str, width: int) -> Encoder:
+    """Return the encoder of a name, with what is known of it."""
+    return next((each for each in build.known_encoders() if each.name == name), Encoder(name, width))
 
 
 def without_files(config: RunConfig, simulated: bool) -> RunConfig:
@@ -288,6 +301,11 @@ def sentences(options: FederationOptions, sites: int, record: Mapping[str, JsonV
     lines = [f"Trained over {sites} sites; no patient's data left its site. {summed[options.algorithm]}"]
     lines.append(masked if options.secure else plain)
     lines.append(f"Every number that left a site rests on {options.minimum} patients or more.")
+    if options.norm_bound is not None:
+        lines.append(
+            f"Each site clipped its mean gradient or change of weights to norm {options.norm_bound:g}, and the "
+            "coordinator checked that no mean over the sites is beyond it."
+        )
     lines += [str(note) for note in cast(Sequence[JsonValue], record.get("notes", []))]
     if (spent := record.get("epsilon")) is not None:
         lines.append(

@@ -12,6 +12,7 @@ from mil import files
 from mil.errors import ConfigError
 from mil.federation.federated_run import without_files
 from mil.federation.federation_options import FederationOptions
+from mil.federation.left_out import check_left_out
 from mil.federation.site_sources import simulated_names
 from mil.output_places import check_output_folder
 from mil.runs.run_inputs import input_paths
@@ -97,6 +98,7 @@ def export(config: RunConfig, options: FederationOptions, out: Path) -> Federati
         _check_name(site, "federation.sites")
     if len(set(sites)) < max(2, len(sites)):
         raise ConfigError(f"federation.sites: {', '.join(sites)}, expected two or more different names")
+    check_left_out(options, len(sites))
     name = out.resolve().name
     _check_name(name, "OUT")
     job = FederationJob(
@@ -158,11 +160,6 @@ def _texts(value: JsonValue, key: str = "") -> Iterator[tuple[str, str]]:
 def _check_algorithm(options: FederationOptions) -> None:
     if reason := NOT_HERE.get(options.algorithm):
         raise ConfigError(f"federation.algorithm={options.algorithm}: {reason}")
-    if options.leave_one_site_out:
-        raise ConfigError(
-            "federation.leave_one_site_out: a job trains one model over all of its sites; export one job for each site "
-            "that is left out, with the names of the others"
-        )
 
 
 def _check_name(name: str, what: str) -> None:

@@ -40,7 +40,10 @@ class FederationOptions(Config):
         times: `grid` rounds event times up; `exact` tells the coordinator every event time.
         grid: Width of the grid of times, in months.
         cell_minimum: Patients of all sites whose follow-up ends in a cell of that grid; None takes `minimum`.
-        norm_factor: How many times the median an update's norm may be; checked where sums are not masked.
+        norm_factor: How many times the median of the sites an update's norm may be, where sums are not masked, and how
+            many times the largest total before it a total's.
+        norm_bound: Norm to which each site clips its mean gradient or change of weights before it is masked; the
+            coordinator refuses a total beyond it. None does not clip.
         clip: Norm to which the gradient of each bag is clipped; None does not clip.
         noise: Standard deviation of Gaussian noise in multiples of `clip`; None adds none. With noise the
             patients of a step are drawn at random, and the report states epsilon.
@@ -66,6 +69,7 @@ class FederationOptions(Config):
     grid: Positive = 1.0
     cell_minimum: Count | None = None
     norm_factor: Positive = 20.0
+    norm_bound: Positive | None = None
     clip: Positive | None = None
     noise: Positive | None = None
     delta: Positive = 1e-5
@@ -96,7 +100,8 @@ class FederationOptions(Config):
         """Check options that exclude each other.
 
         Raises:
-            ConfigError: Noise without clipping, or either with an algorithm whose bags have no gradients of their own.
+            ConfigError: Noise without clipping, or either with an algorithm whose bags have no gradients of their own;
+                a bound of the norm where something else is sent too; sites left out where no model is common.
         """
         if self.noise is not None and self.clip is None:
             raise ConfigError("federation.noise is in multiples of federation.clip, which has no value")
@@ -105,6 +110,17 @@ class FederationOptions(Config):
                 f"federation.clip: with federation.algorithm={self.algorithm} weights leave a site after many steps, "
                 "expected algorithm=exact"
             )
+
+        if self.leave_one_site_out and self.algorithm in ("local", "pooled"):
+            raise ConfigError(
+                f"federation.leave_one_site_out: algorithm={self.algorithm} trains no model of the other sites, "
+                "expected exact, fedavg, fedprox, scaffold or fedadam"
+            )
+        if self.norm_bound is not None and (self.algorithm == "scaffold" or self.noise is not None):
+            reason = "control variates are sent too, which no norm bounds"
+            if self.noise is not None:
+                reason = "federation.clip bounds each bag's gradient already, and noise is not bounded"
+            raise ConfigError(f"federation.norm_bound: {reason}")
 
     @property
     def least_per_cell(self) -> int:

@@ -149,6 +149,7 @@ class Hospital:
             "tool": f"{self.config.tool.name} {self.config.tool.version}",
             "encoder": self.study.encoder.name,
             "width": self.study.encoder.dim,
+            "encoders": [[part.name, part.dim] for part in self.study.encoder.parts],
             "mpp": self.study.store.geometry.mpp,
             "tile_px": self.study.store.geometry.tile_px,
             "minimum": self.options.minimum,
@@ -223,7 +224,8 @@ class Hospital:
             shared: SharedLoss = MeanLoss(endpoint)
         else:
             shared = shared_loss(endpoint, risk_sets_of(cells))
-        model = build.network(self.config, self.study.encoder.dim, endpoint).to(device())
+        encoder = self.study.encoder
+        model = build.network(self.config, encoder.dim, endpoint, encoder.widths).to(device())
         self.cells[fold] = cells
         self.folds[fold] = PreparedFold(self.study, made, shared, model)
         return Message("done", facts={"parameters": len(vector(model))})
@@ -243,10 +245,10 @@ class Hospital:
         prepared = self._prepared(question)
         if self.noise is not None:
             return site_rounds.noisy_gradient(self.config, question, prepared, self.noise)
-        return site_rounds.gradient_sum(self.config, question, prepared, self.options.clip)
+        return site_rounds.gradient_sum(self.config, question, prepared, self.options)
 
     def _update(self, question: Message) -> Message:
-        return site_rounds.update(self.config, question, self._prepared(question))
+        return site_rounds.update(self.config, question, self._prepared(question), self.options)
 
     def _select_sums(self, question: Message) -> Message:
         return site_rounds.select_sums(question, self._prepared(question))

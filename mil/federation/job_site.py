@@ -13,8 +13,11 @@ from pydantic import Field, JsonValue, ValidationError
 from mil import files
 from mil.config import nearest
 from mil.errors import ConfigError, MilError
+from mil.features.feature_folders import placed_features
 from mil.federation.federation_job import APP, JOB, FederationJob
 from mil.federation.hospital import Hospital
+from mil.federation.left_out import FOLDER as LEFT_OUT
+from mil.federation.left_out import WITHOUT
 from mil.federation.messages import FederationError, Message, NotReadyError
 from mil.federation.site_sources import SiteSource, simulated_sites, source_with_files
 from mil.study.component import Config
@@ -111,7 +114,9 @@ def _placed(values: dict[str, object], folder: Path) -> dict[str, object]:
     """Return the content of a site's file with whole paths; relative ones begin at a folder."""
     data = values.get("data")
     if isinstance(data, Mapping):
-        places = {key: _place(data[key], folder) for key in ("cohort", "features", "slides") if data.get(key)}
+        places = {key: _place(data[key], folder) for key in ("cohort", "slides") if data.get(key)}
+        if data.get("features"):
+            places["features"] = placed_features(data["features"], folder)
         values["data"] = {**data, **places}
     if values.get("out"):
         values["out"] = _place(values["out"], folder)
@@ -185,28 +190,47 @@ class JobSite:
         """
         self.job, self.site, self.kit, self.custom = job, site, kit, custom
         self.folder: JobFolder | None = None
-        self._hospital: Hospital | None = None
+        self._source: SiteSource | None = None
+        self._hospitals: dict[str, Hospital] = {}
 
-    def hospital(self) -> Hospital:
+    def hospital(self, left_out: str = "") -> Hospital:
         """Return the hospital.
+
+        Args:
+            left_out: The site without which a model is trained; empty for the model of all sites.
 
         Raises:
             MilError: The job brought code, asks for too little privacy, or the site's files cannot be read.
         """
-        if self._hospital is None:
+        if left_out and (not self.job.options.leave_one_site_out or left_out not in self.job.sites):
+            raise FederationError(f"site {self.site}: the job trains no model without {left_out}")
+        if left_out not in self._hospitals:
+            source, folder = self._opened()
+            place = folder / LEFT_OUT / left_out if left_out and left_out != self.site else folder
+            self._hospitals[left_out] = source.hospital(self.job.options, place)
+        return self._hospitals[left_out]
+
+    def _opened(self) -> tuple[SiteSource, Path]:
+        """Return the site's patients and its folder.
+
+        Raises:
+            MilError: As `hospital`.
+        """
+        if self._source is None or self.folder is None:
             refuse_foreign_code(self.custom)
             file = SiteFile.read(self.kit / "local" / SITE_FILE, self.site)
             source = _source(self.job, file, self.site)
             source.keep_slides()
             self.folder = self.folder or JobFolder(file, self.job, self.site, self.kit)
-            self._hospital = source.hospital(self.job.options, self.folder.path)
-        return self._hospital
+            self._source = source
+        return self._source, self.folder.path
 
     def answer(self, content: bytes) -> bytes:
         """Return the bytes of the answer to the bytes of a question; an error is an answer of its own kind."""
         with _ONE_AT_A_TIME:
             try:
-                return packed(self.hospital().answer(Message.from_bytes(content)))
+                question = Message.from_bytes(content)
+                return packed(self.hospital(str(question.facts.get(WITHOUT, ""))).answer(question))
             except FederationError as error:
                 return packed(error)
             except Exception as error:

@@ -1,14 +1,13 @@
 """Federations in one process: over folders, over the centres of a simulated cohort, each site alone, or all pooled."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pandas as pd
 import torch
-from pydantic import JsonValue
 
 from mil import files
 from mil.cohort.clinical_table import Cohort
@@ -17,25 +16,25 @@ from mil.features.content_samples import TILES, Samples
 from mil.features.fingerprints import Fingerprint
 from mil.features.formats import Header, Slide
 from mil.features.store import FeatureStore
-from mil.federation.coordinator import Coordinator
+from mil.federation.coordinator import Engine
 from mil.federation.engines.local import LocalEngine
 from mil.federation.federated_run import OPTIONS, FederatedRun, check_same_run, record_begin
 from mil.federation.federation_options import FederationOptions
 from mil.federation.joined_run import check_joinable, join_predictions
+from mil.federation.left_out import FOLDER as LEFT_OUT
+from mil.federation.left_out import check_left_out, with_left_out
 from mil.federation.site_sources import SITES, SiteSource, site_sources
 from mil.federation.synthesis import synthesis, unlike_sites
 from mil.report.sections.federation import FILE, Federation, SiteResult
 from mil.runs.describe import describe_run
 from mil.runs.run_inputs import CONFIG
 from mil.splits.folds import Split
-from mil.stats.estimate import Estimate
 from mil.study import build
 from mil.study.compose import read_config
 from mil.study.run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 ALL = "all sites"
-LEFT_OUT = "left_out"
 
 
 def federate(config: RunConfig, options: FederationOptions, folder: Path) -> Federation:
@@ -60,6 +59,7 @@ def federate(config: RunConfig, options: FederationOptions, folder: Path) -> Fed
     for source in sources:
         source.keep_slides()
     logger.info("%s", ", ".join(f"{source.name}: {len(source.study.patients)} patients" for source in sources))
+    check_left_out(options, len(sources))
     if options.algorithm == "local":
         return _each_alone(config, options, sources, folder)
     stated = options
@@ -70,7 +70,8 @@ def federate(config: RunConfig, options: FederationOptions, folder: Path) -> Fed
     run.stated = stated
     section = run.run()
     if options.leave_one_site_out:
-        section = _with_left_out(section, config, options, sources, folder)
+        names, engine_of = [source.name for source in sources], _left_out_engine(sources, options, folder)
+        section = with_left_out(section, config, options, names, engine_of, sources[0].study.encoder, folder)
     if options.together:
         join_predictions(config, sources, folder)
     return section
@@ -97,48 +98,23 @@ def _run_over(
     return FederatedRun(config, options, LocalEngine(hospitals), sources[0].study.encoder, folder)
 
 
-def _with_left_out(
-    section: Federation, config: RunConfig, options: FederationOptions, sources: Sequence[SiteSource], folder: Path
-) -> Federation:
-    """Train on all sites but one, in turn, and add what the model does at the site that was left out.
+def _left_out_engine(
+    sources: Sequence[SiteSource], options: FederationOptions, folder: Path
+) -> Callable[[str, Sequence[str]], Engine]:
+    """Return what makes the hospitals of a federation in which one site is left out."""
 
-    Raises:
-        ConfigError: Fewer than three sites.
-    """
-    if len(sources) < 3:
-        raise ConfigError(f"federation.leave_one_site_out: {len(sources)} sites, expected three or more")
-    results = tuple(_left_out(config, options, sources, source, folder) for source in sources)
-    metric = build.endpoint(config).metric
-    section = section.model_copy(
-        update={
-            "left_out": results,
-            "left_out_synthesis": tuple(synthesis(results)),
-            "unlike": (*section.unlike, *unlike_sites(results, metric)),
-        }
-    )
-    files.write(folder / FILE, section.model_dump_json(indent=2) + "\n")
-    describe_run(folder)
-    return section
+    def engine(test: str, sites: Sequence[str]) -> Engine:
+        return LocalEngine(
+            {
+                source.name: source.hospital(options, folder / SITES / source.name)
+                if source.name == test
+                else source.hospital(options, folder / LEFT_OUT / test / SITES / source.name)
+                for source in sources
+                if source.name in sites
+            }
+        )
 
-
-def _left_out(
-    config: RunConfig, options: FederationOptions, sources: Sequence[SiteSource], test: SiteSource, folder: Path
-) -> SiteResult:
-    """Return what a model of the other sites does at one site, by all of its patients."""
-    others = [source for source in sources if source is not test]
-    logger.info("site %s is left out", test.name)
-    run = _run_over(config, options.model_copy(update={"quorum": None}), others, folder / LEFT_OUT / test.name)
-    run.join()
-    trained = run.train_fold(0)
-    hospital = test.hospital(options, folder / SITES / test.name)
-    coordinator = Coordinator(LocalEngine({test.name: hospital}), options)
-    arrays, facts = trained.setup.question(run.exact)
-    coordinator.ask("setup", arrays, facts)
-    question: dict[str, JsonValue] = {"fold": 0, "fitted": trained.fitted.model_dump_json()}
-    answer = coordinator.ask("external", {"weights": trained.weights}, question)[test.name]
-    metrics = cast(Mapping[str, JsonValue], answer.facts["metrics"])
-    estimates = {name: Estimate.model_validate(value) for name, value in metrics.items()}
-    return SiteResult(site=test.name, train=0, select=0, report=answer.patients, metrics=estimates)
+    return engine
 
 
 def _each_alone(

@@ -11,10 +11,12 @@ import mil
 from mil import manifest as manifests
 from mil.features.geometry import Geometry
 from mil.federation.fold_setup import FoldSetup
+from mil.federation.measures import DECLARED
 from mil.federation.protocol import Training
 from mil.federation.shared_state import APPROXIMATE
 from mil.fitted.state import FittedState
 from mil.manifest import Clinical, DataRecord, Manifest, SimulationRecord, SplitRecord, TrainingRecord
+from mil.models.encoder_ensemble import EncoderEnsemble
 from mil.models.fusion import Fused
 from mil.study import build
 from mil.training.record import PRIVATE
@@ -42,7 +44,8 @@ def federated_manifest(
         epsilon: Of differential privacy; None without noise.
     """
     config, model = run.config, training.model
-    bare = model.inner if isinstance(model, Fused) else model
+    inner = model.inner if isinstance(model, Fused) else model
+    bare = inner.models[0] if isinstance(inner, EncoderEnsemble) else inner
     widths = build.sizes(config, run.encoder.dim, setup.endpoint)
     return Manifest(
         tool=config.tool,
@@ -50,7 +53,7 @@ def federated_manifest(
         endpoint=manifests.endpoint_part(setup.endpoint, config.tool.endpoint.options.keywords()),
         covariates=_clinical(setup, training),
         fitted=fitted,
-        encoder=manifests.encoder_record(run.encoder, True),
+        encoder=manifests.encoder_record(run.encoder, True, config.model.options.encoders),
         data=_data(run, setup, totals),
         training=_training(run, setup, training, epsilon),
     )
@@ -93,6 +96,7 @@ def _training(run: "FederatedRun", setup: FoldSetup, training: Training, epsilon
         "delta": run.options.delta if epsilon is not None else None,
         "released": progress.released if epsilon is not None else None,
         "state": APPROXIMATE,
+        "grid": DECLARED.model_dump(),
         "notes": cast(JsonValue, _notes(run, setup, training)),
     }
     options = {key: value for key, value in config.data.plain().items() if key not in PRIVATE}

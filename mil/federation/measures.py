@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from mil.endpoints.endpoint import Endpoint
 from mil.endpoints.question import Question
@@ -21,6 +22,26 @@ from mil.fitted.specification import Specification
 Floats = NDArray[np.float64]
 CELLS, REACH = 8000, 20.0
 _TINY = 1e-3
+
+
+class ScoreGrid(BaseModel):
+    """The grid on which scores are counted, as a manifest declares it.
+
+    Attributes:
+        cells: Of each scale.
+        reach: Log odds, or inverse hyperbolic sine of the score divided by `tiny`, at either end.
+        tiny: Scores far below it are on an even grid, those far above it on a logarithmic one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cells: int = CELLS
+    reach: float = REACH
+    tiny: float = _TINY
+
+
+DECLARED = ScoreGrid()
+"""The grid of this version; manifests of 0.2.0 and before do not declare it, and have it."""
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ A partial likelihood compares patients of one site only where weights are averag
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -28,7 +27,6 @@ from mil.errors import ConfigError
 from mil.federation.bag_gradients import load_vector, vector
 from mil.federation.coordinator import Coordinator, Traffic
 from mil.federation.fold_setup import FoldSetup
-from mil.federation.messages import FederationError, Message
 from mil.federation.shared_loss import MeanLoss, SharedLoss, shared_loss
 from mil.federation.targets import risk_sets_of
 from mil.models.mil_model import MILModel
@@ -38,6 +36,8 @@ from mil.study.run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
+RISE = 1.0
+"""Rise of the loss of model selection, in multiples of its first value, that is reported."""
 SUMMING = ("exact", "pooled")
 """Algorithms that sum gradients."""
 
@@ -57,6 +57,8 @@ class Progress:
     variance: Floats | None = None
     control: Floats | None = None
     steps: int = 0
+    risen: bool = False
+    """whether the loss of model selection has risen far above its minimum"""
     released: int = 0
     """gradients with noise that have left a site, repeated rounds among them"""
 
@@ -72,6 +74,7 @@ class Training:
         width: int,
         counts: Mapping[str, int],
         state: Path | None = None,
+        widths: Sequence[int] = (),
     ) -> None:
         """Prepare to train, or to go on.
 
@@ -82,12 +85,13 @@ class Training:
             width: Of the features.
             counts: Training patients of each site.
             state: File of the progress; a training whose file exists goes on from it. None keeps none.
+            widths: Of each encoder's block of the features, where there are several.
         """
         self.config, self.coordinator, self.setup, self.counts = config, coordinator, setup, dict(counts)
         self.options, self.state = coordinator.options, state
         self.epochs = config.trainer.options.max_epochs
         torch.manual_seed(config.seed + setup.fold)
-        self.model: MILModel = build.network(config, width, setup.endpoint)
+        self.model: MILModel = build.network(config, width, setup.endpoint, widths)
         self.shared = self._shared()
         self.exact = self.options.algorithm in SUMMING
         self.optimizer = build.optimizer(config)(self.model.parameters())
@@ -247,6 +251,7 @@ class Training:
         facts: dict[str, JsonValue] = {"fold": self.setup.fold}
         total = self.coordinator.total("select sums", {"weights": progress.weights}, facts)
         loss = self.shared.value(torch.from_numpy(total.arrays["sums"]))
+        self._watch(loss)
         progress.train_loss.append(train_loss)
         progress.select_loss.append(loss)
         if loss < progress.best_loss or progress.best is None:
@@ -258,6 +263,17 @@ class Training:
             train_loss,
             loss,
             seconds,
+        )
+
+    def _watch(self, loss: float) -> None:
+        """Keep for the report, once, that the loss over all sites has risen far: a step may work against the others."""
+        earlier = self.progress.select_loss
+        if not earlier or self.progress.risen or loss - min(earlier) <= RISE * max(abs(earlier[0]), 1e-3):
+            return
+        self.progress.risen = True
+        self.coordinator.note(
+            f"the loss of all sites' patients of model selection rose from {min(earlier):.3g} to {loss:.3g} in epoch "
+            f"{self.progress.epoch}: training diverges, or what some site sends works against the others"
         )
 
     def _save(self) -> None:
@@ -274,6 +290,7 @@ class Training:
             "session": self.coordinator.session,
             "traffic": asdict(self.coordinator.traffic),
             "incidents": list(self.coordinator.incidents),
+            "largest": self.coordinator.guard.largest,
         }
         self.state.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.state.with_suffix(".new")
@@ -291,6 +308,7 @@ class Training:
             group["lr"] = rate * self.schedule.lr_lambdas[0](self.schedule.last_epoch)
         self.coordinator.traffic = Traffic(**content["traffic"])
         self.coordinator.incidents = list(content["incidents"])
+        self.coordinator.guard.largest = float(content.get("largest", 0.0))
         logger.info("goes on after epoch %d", self.progress.epoch)
 
 
@@ -315,46 +333,3 @@ def _check_algorithm(config: RunConfig, algorithm: str) -> None:
         )
     if config.data.balance == "sampling" and algorithm in SUMMING:
         raise ConfigError("data.balance=sampling: bags of several sites are not drawn together, expected loss or none")
-
-
-def check_descriptions(config: RunConfig, digest: str, descriptions: Mapping[str, Message]) -> None:
-    """Check before training that all sites are about the same.
-
-    Args:
-        config: Of the coordinator.
-        digest: Of the coordinator's options.
-        descriptions: By site.
-
-    Raises:
-        FederationError: A site with another encoder, tiles, tool, options or version of this package, by name.
-    """
-    problems = []
-    names = sorted(descriptions)
-    for fact, what in (
-        ("version", "version of mil-zoo"),
-        ("tool", "tool"),
-        ("options", "digest of options"),
-        ("encoder", "encoder"),
-        ("width", "width of features"),
-        ("mpp", "micrometres a pixel"),
-        ("tile_px", "pixels a tile"),
-        ("minimum", "federation.minimum"),
-        ("secure", "federation.secure"),
-        ("simulated", "simulated patients"),
-    ):
-        values = {site: descriptions[site].facts.get(fact) for site in names}
-        usual = digest if fact == "options" else _usual(list(values.values()))
-        problems += [
-            f"site {site}: {what} {value!r}, expected {usual!r}" for site, value in values.items() if value != usual
-        ]
-    folds = {site: sorted(cast(dict[str, JsonValue], descriptions[site].facts["counts"])) for site in names}
-    most = max(folds.values(), key=len)
-    problems += [
-        f"site {site}: {len(each)} folds, expected {len(most)}" for site, each in folds.items() if each != most
-    ]
-    if problems:
-        raise FederationError("; ".join(problems))
-
-
-def _usual(values: list[JsonValue]) -> JsonValue:
-    return max(values, key=lambda value: sum(each == value for each in values))

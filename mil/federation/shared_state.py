@@ -18,6 +18,7 @@ from pydantic import JsonValue
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import MilError, PredictionsError
 from mil.federation.coordinator import Coordinator
+from mil.federation.cut_counts import CutCounts
 from mil.federation.exact_cox import RiskSets
 from mil.federation.fold_setup import FoldSetup
 from mil.federation.measures import CELLS, Grid, Measure, PlanMeasure, plan_measures, question_measures, table_of
@@ -103,18 +104,25 @@ def _load_baseline(endpoint: Endpoint, sets: RiskSets, totals: torch.Tensor, tim
     endpoint.load_state(state)
 
 
-def fit_state(questions: StateQuestions, tool: Specification, quantities: Mapping[str, int]) -> FittedState:
+def fit_state(
+    questions: StateQuestions,
+    tool: Specification,
+    quantities: Mapping[str, int],
+    keep: Callable[[CutCounts], None] = lambda counts: None,
+) -> FittedState:
     """Return what `FittedState.fit` returns for patients in one place, fitted to sums over sites.
 
     Args:
         questions: Asks the sites.
         tool: What is asked for.
         quantities: Patients of all sites by role.
+        keep: Is given the counts behind the cuts.
     """
     endpoint = questions.setup.endpoint
     check_specification(tool, endpoint)
     attempts = _Attempts()
     tables = _Tables(questions, tool, quantities)
+    keep(CutCounts.of(tables.totals))
     calibrator, checks = _calibration(attempts, tool, endpoint, tables, questions)
     decisions, risk_groups = list[Decision](), list[Decision]()
     for item in plan_measures(tool, endpoint):
@@ -163,6 +171,8 @@ class _Tables:
         endpoint = questions.setup.endpoint
         self.by_name = dict[str, pd.DataFrame]()
         self.withheld = dict[str, FederationError]()
+        self.totals = dict[str, Floats]()
+        """by decision, the patients of all sites by answer and cell"""
         plans = {item.measure.name: item for item in plan_measures(tool, endpoint) if item.measure is not None}
         asked_questions = question_measures(endpoint) if tool.calibration is not None else []
         measures: list[Measure] = [item.measure for item in plans.values() if item.measure] + asked_questions
@@ -176,6 +186,8 @@ class _Tables:
                 continue
             for measure in measures:
                 if measure.role == role:
+                    if measure.name in plans:
+                        self.totals[measure.name] = totals[f"counts {measure.name}"]
                     self.by_name[measure.name] = self._table(
                         endpoint, plans.get(measure.name), measure, totals[f"counts {measure.name}"]
                     )

@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mil.federation.bag_gradients import Moment, steps_of
+from mil.federation.federation_options import FederationOptions
 from mil.federation.messages import Message
+from mil.federation.norm_guard import clipped
 from mil.federation.prepared_fold import PreparedFold
 from mil.federation.privacy_budget import NoisyGradient
 from mil.federation.site_training import train_at_site
@@ -33,14 +35,16 @@ def loss_sums(config: RunConfig, question: Message, prepared: PreparedFold) -> M
     return Message("loss sums", {**sums, "bags": np.array([float(len(bags))])}, patients=patients)
 
 
-def gradient_sum(config: RunConfig, question: Message, prepared: PreparedFold, clip: float | None) -> Message:
+def gradient_sum(config: RunConfig, question: Message, prepared: PreparedFold, options: FederationOptions) -> Message:
     """Return this hospital's part of the gradient of all bags of a step, and of their loss."""
-    bags, gradient = _bags(config, question, prepared), prepared.gradient("train", clip)
+    bags, gradient = _bags(config, question, prepared), prepared.gradient("train", options.clip)
     gradient.load(question.array("weights"))
     prepared.forget()
     totals = [question.array(name) for name in sorted(question.arrays, key=_call_number) if name.startswith("call")]
-    total, loss = gradient.gradient(bags, moment_of(config, question), totals, question.number("bags"))
-    arrays = {"gradient": total, "loss": np.array([loss])}
+    amount = question.number("bags")
+    total, loss = gradient.gradient(bags, moment_of(config, question), totals, amount)
+    bound = None if options.norm_bound is None else options.norm_bound * len(bags) / amount
+    arrays = {"gradient": clipped(total, bound), "loss": np.array([loss])}
     return Message("gradient", arrays, patients=_patients_of(prepared, bags))
 
 
@@ -61,7 +65,7 @@ def noisy_gradient(config: RunConfig, question: Message, prepared: PreparedFold,
     return Message("gradient", arrays, {"released": released}, patients=prepared.patients("train"))
 
 
-def update(config: RunConfig, question: Message, prepared: PreparedFold) -> Message:
+def update(config: RunConfig, question: Message, prepared: PreparedFold, options: FederationOptions) -> Message:
     """Return what training at this hospital makes of the common weights, weighted by its bags."""
     weights, data = question.array("weights"), prepared.fold.data["train"]
     prepared.forget()
@@ -82,7 +86,7 @@ def update(config: RunConfig, question: Message, prepared: PreparedFold) -> Mess
     )
     share = float(len(data))
     arrays: dict[str, Floats] = {
-        "change": share * trained.change,
+        "change": share * clipped(trained.change, options.norm_bound),
         "bags": np.array([share]),
         "loss": np.array([share * trained.loss]),
     }

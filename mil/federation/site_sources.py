@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mil.errors import ConfigError
+from mil.features.feature_folders import placed_features
 from mil.federation.federation_options import FederationOptions
 from mil.federation.hospital import Hospital
 from mil.federation.messages import FederationError
@@ -115,9 +116,11 @@ def _site_file(path: Path) -> tuple[str, dict[str, str]]:
     if not isinstance(values, Mapping) or set(values) - {"name", "data"} or "data" not in values:
         raise ConfigError(f"{path}: expected name and data, with data.cohort and data.features")
     files = dict(cast(Mapping[str, str], values["data"]))
-    for key in ("cohort", "features", "slides"):
+    for key in ("cohort", "slides"):
         if key in files and files[key] is not None:
             files[key] = str((path.parent / Path(files[key]).expanduser()).resolve())
+    if files.get("features") is not None:
+        files["features"] = placed_features(files["features"], path.parent)
     return str(values.get("name", path.stem)), files
 
 

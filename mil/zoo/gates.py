@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from mil.cards.external_validation import NONE, ExternalValidation
 from mil.cards.tier import LOWEST, by_site, new_site_performance, tier
+from mil.errors import CheckpointError
+from mil.federation.cut_counts import choose_again, count_predictions, declared_grid, read_counts
+from mil.federation.measures import ScoreGrid
+from mil.fitted.decision import Decision
 from mil.fitted.novelty import Novelty
-from mil.fitted.state import FittedState, refit
+from mil.fitted.state import refit
 from mil.manifest import Manifest
 from mil.report.schema import Estimate, GateResult, Report
 from mil.report.sections.added_value import AddedValue
@@ -101,6 +106,11 @@ def _leakage(evidence: Evidence) -> Verdict:
     verified = evidence.manifest.encoder.verified
     encoder = "named by every feature file" if verified else "not named by every feature file"
     sites = "kept apart" if by_site(evidence.manifest) else "not kept apart (see gate 2)"
+    if not patients:
+        return False, (
+            f"0 patients are here: each site divided its own, and one who is known to two sites has two roles unseen; "
+            f"encoder {encoder}."
+        )
     split = "the split" if folds == 1 else f"one of {folds} splits"
     sentence = f"{shared} of {patients} patients have two roles in {split}; encoder {encoder}; sites {sites}."
     return not shared and verified, sentence
@@ -144,15 +154,19 @@ def _frozen_thresholds(evidence: Evidence) -> Verdict:
     decisions = evidence.manifest.fitted.decisions
     if not decisions:
         return None, "the tool has 0 thresholds that could be frozen."
-    if moved := list(_moved(evidence)):
+    try:
+        refitted, source = _refitted(evidence)
+    except CheckpointError as error:
+        return False, f"0 of {len(decisions)} decisions could be fitted again: {error}."
+    if moved := list(_moved(evidence, refitted)):
         return False, f"{len(moved)} of {len(decisions)} decisions are not those of their patients: {moved[0]}."
     sizes = [f"{decision.name} on {decision.n} {decision.on} patients" for decision in decisions]
-    return True, f"fitted without any report patient, and again from the stored scores: {', '.join(sizes)}."
+    return True, f"fitted without any report patient, and again from {source}: {', '.join(sizes)}."
 
 
-def _moved(evidence: Evidence) -> Iterator[str]:
+def _moved(evidence: Evidence, refitted: Sequence[Decision]) -> Iterator[str]:
     """Yield each decision whose cuts are not what its training and selection patients give."""
-    again = {decision.name: decision for decision in _refitted(evidence).decisions}
+    again = {decision.name: decision for decision in refitted}
     for decision in evidence.manifest.fitted.decisions:
         if decision.on not in ("select", "train"):
             continue
@@ -162,15 +176,43 @@ def _moved(evidence: Evidence) -> Iterator[str]:
             yield f"{decision.name} is cut at {decision.cuts[0]:.6g}, its {decision.on} patients give {given}"
 
 
-def _refitted(evidence: Evidence) -> FittedState:
-    """Fit decisions again to the stored scores of this fold's training and selection patients."""
-    table, fold = evidence.run.tables["predictions"], evidence.manifest.data.split.fold
+def _refitted(evidence: Evidence) -> tuple[Sequence[Decision], str]:
+    """Fit decisions again to this fold's training and selection patients, and return them with where these are from.
+
+    Raises:
+        CheckpointError: The cuts are of hospitals together, and neither predictions nor counts are here.
+    """
+    manifest, endpoint = evidence.manifest, evidence.run.endpoint
+    table, fold = evidence.run.tables["predictions"], manifest.data.split.fold
+    rows = table[table["fold"] == fold]
+    grid = declared_grid(manifest)
+    if grid is not None:
+        return _on_grid(evidence, rows, grid)
     log, level = logging.getLogger(refit.__module__), logging.getLogger(refit.__module__).level
     log.setLevel(logging.ERROR)  # what cannot be fitted was logged in training
     try:
-        return refit(table[table["fold"] == fold], evidence.run.endpoint, evidence.manifest.tool)[fold]
+        return refit(rows, endpoint, manifest.tool)[fold].decisions, "the stored scores"
     finally:
         log.setLevel(level)
+
+
+def _on_grid(evidence: Evidence, rows: pd.DataFrame, grid: ScoreGrid) -> tuple[Sequence[Decision], str]:
+    """Choose the cuts of hospitals again by numbers of patients on the grid that their manifest declares.
+
+    Raises:
+        CheckpointError: Neither predictions nor counts on this grid are here.
+    """
+    endpoint, tool = evidence.run.endpoint, evidence.manifest.tool
+    source, counts = "the stored scores", None
+    if len(rows):
+        counts = count_predictions(rows, endpoint, tool)
+    else:
+        source, counts = "the totals over sites", read_counts(evidence.run.folder, evidence.manifest.data.split.fold)
+    if counts is None:
+        raise CheckpointError("neither predictions nor counts of all sites are here, expected the coordinator's folder")
+    if counts.grid != grid:
+        raise CheckpointError(f"counts on a grid of {counts.grid.cells} cells, the manifest declares {grid.cells}")
+    return choose_again(counts, endpoint, tool), f"{source} on the declared grid of {grid.cells} cells"
 
 
 def _subgroups(evidence: Evidence) -> Verdict:

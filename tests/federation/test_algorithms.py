@@ -80,6 +80,8 @@ def test_scaffold_refuses_another_optimizer() -> None:
         ({"minimum": 0}, "federation.minimum=0"),
         ({"noise": 1.0}, "federation.noise is in multiples of federation.clip"),
         ({"clip": 1.0, "algorithm": "fedavg"}, "expected algorithm=exact"),
+        ({"leave_one_site_out": True, "algorithm": "local"}, "algorithm=local trains no model of the other sites"),
+        ({"leave_one_site_out": True, "algorithm": "pooled"}, "algorithm=pooled trains no model of the other sites"),
     ],
 )
 def test_options_out_of_range_are_refused(values: dict[str, object], words: str) -> None:

@@ -6,23 +6,32 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from mil import checkpoint
+from mil.federation.engines import local
 from mil.federation.federated_run import OPTIONS
 from mil.federation.federation_options import FederationOptions
+from mil.federation.hospital import Hospital
 from mil.federation.joined_run import check_joinable, join_predictions
-from mil.federation.messages import FederationError
+from mil.federation.measures import Grid
+from mil.federation.messages import FederationError, Message
 from mil.federation.protocol import Training
 from mil.federation.site_sources import site_sources
 from mil.files import read_json
 from mil.report.report_files import read_report
+from mil.report.schema import GateResult
 from mil.report.sections.federation import FILE, Federation
+from mil.runs.run import open_run
 from mil.runs.run_inputs import CONFIG
 from mil.study.compose import read_config
+from mil.zoo.gates import Evidence, gates
 from mil.zoo.verify import verify
 from tests.conftest import Mil, as_real, once, run_quietly
 
@@ -42,13 +51,36 @@ WORDS = [
     "federation.minimum=2",
 ]
 SITES = ["site-1", "site-2", "site-3"]
+MESSAGES = "messages.jsonl"
 
 
 @pytest.fixture(scope="session")
 def finished(_cache: None, shared: Path) -> Path:
     """Return the run of a federation of simulated centres, with each centre left out in turn."""
     words = [*WORDS, "federation.leave_one_site_out=true"]
-    return once(shared / "federated", lambda at: run_quietly("federate", *words, f"hydra.run.dir={at}/run")) / "run"
+
+    def run(at: Path) -> Path:
+        at.mkdir(parents=True, exist_ok=True)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(local, "answer_of", recorded(at / MESSAGES))
+            return run_quietly("federate", *words, f"hydra.run.dir={at}/run")
+
+    return once(shared / "federated", run) / "run"
+
+
+def recorded(path: Path) -> Callable[[Hospital, bytes], Message | FederationError]:
+    """Return what asks hospitals, and writes the head of each answer to a file: all but the numbers in its arrays."""
+    answer_of = local.answer_of
+
+    def ask(hospital: Hospital, content: bytes) -> Message | FederationError:
+        answer = answer_of(hospital, content)
+        assert isinstance(answer, Message), answer
+        head = json.loads(answer.to_bytes().partition(b"\n")[0])
+        with path.open("a") as file:
+            file.write(json.dumps({"site": hospital.name, "question": Message.from_bytes(content).kind, **head}) + "\n")
+        return answer
+
+    return ask
 
 
 def section_of(run: Path) -> Federation:
@@ -91,6 +123,31 @@ def test_patients_and_what_left_stay_with_their_site(finished: Path) -> None:
         names = set(table["patient"])
         assert not [name for name in names for text in texts if name in text]
     assert reported == 90
+
+
+def test_no_message_of_a_run_names_a_patient_or_a_slide_or_has_a_row_of_one(finished: Path) -> None:
+    """From the first question to the last, the models that leave a site out among them."""
+    heads = [json.loads(line) for line in (finished.parent / MESSAGES).read_text().splitlines()]
+    kinds = {head["question"] for head in heads}
+    fitted = {"target sums", "loss sums", "gradient", "select sums", "state sums"}
+    assert kinds == fitted | {"describe", "join", "setup", "finish", "evaluate", "external"}
+    names = set[str]()
+    for site in SITES:
+        run = finished / "sites" / site / "run"
+        patients = pd.read_csv(run / "patients.csv", dtype=str)
+        names |= {str(value) for column in ("patient", "slide") if column in patients for value in patients[column]}
+    assert len(names) >= 90
+    for head in heads:
+        text = json.dumps(head)
+        assert not [name for name in names if name in text]
+        if head["question"] in fitted:
+            assert head["masked"]
+            assert head["patients"] >= 2
+            continue
+        assert head["arrays"] == []
+        assert head["kind"] in ("description", "key", "done", "evaluation")
+        for estimate in head["facts"].get("metrics", {}).values():
+            assert min([10, *estimate.get("counts", {}).values()]) >= 2
 
 
 def plain_weights(run: Path) -> dict[str, list[float]]:
@@ -174,10 +231,46 @@ def test_simulated_patients_are_brought_together_to_release_the_run(mil: Mil, fi
     released = next(path for path in cards.iterdir() if path.is_dir())
     assert "exact, over 3 sites" in (released / "README.md").read_text()
     assert verify(released) == []
+    holds, sentence = frozen(read_report(released / "report.json").gates)
+    assert holds is True
+    assert "again from the stored scores on the declared grid of 8000 cells: MSI-H on" in sentence
     federation = json.loads((released / FILE).read_text())
     federation["sites"][0]["metrics"]["auroc"]["value"] = 0.99
     (released / FILE).write_text(json.dumps(federation))
     assert verify(released) != []
+
+
+def frozen(results: Sequence[GateResult]) -> tuple[bool | None, str]:
+    """Return what the gate says of cuts: that they were frozen beforehand, by the patients who are to set them."""
+    [gate] = [each for each in results if each.number == 5]
+    return gate.holds, gate.sentence
+
+
+def test_cuts_of_a_federation_are_chosen_again_from_totals_when_it_is_released(
+    mil: Mil, finished: Path, tmp_path: Path
+) -> None:
+    """No patient is at the coordinator: the gate reads the totals over sites, and refuses any other cut."""
+    done = mil("release", finished, "--version", "1.0.0", "--out", tmp_path)
+    assert done.code == 0, done.err
+    [released] = [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert not [path for path in released.rglob("*") if "counts" in path.name]  # which stay with the coordinator
+    report, manifest = read_report(released / "report.json"), checkpoint.read_manifest(released)
+    holds, sentence = frozen(report.gates)
+    assert holds is True
+    assert "again from the totals over sites on the declared grid of 8000 cells: MSI-H on 15 select" in sentence
+    run, [decision] = open_run(finished), manifest.fitted.decisions
+    edges = Grid("logit").edges
+    cell = int(np.argmin(abs(edges - decision.cuts[0])))
+    assert decision.cuts[0] == pytest.approx(edges[cell], abs=1e-15)
+    for cut in (0.99, float(edges[cell + 1]), float(edges[cell - 1]), decision.cuts[0] + 1e-5):
+        moved = manifest.fitted.model_copy(update={"decisions": (decision.model_copy(update={"cuts": (cut,)}),)})
+        holds, sentence = frozen(gates(Evidence(run, manifest.model_copy(update={"fitted": moved}), report)))
+        assert holds is False
+        assert f"MSI-H is cut at {cut:.6g}, its select patients give {decision.cuts[0]:.6g}" in sentence
+    elsewhere = replace(run, folder=tmp_path)
+    holds, sentence = frozen(gates(Evidence(elsewhere, manifest, report)))
+    assert holds is False
+    assert "neither predictions nor counts of all sites are here" in sentence
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,18 @@ import pytest
 
 from mil.cli.federate_command import action_of, options_in, site_words
 from mil.errors import ConfigError
-from mil.federation import federation_job, job_site
+from mil.federation import federation_job, job_site, left_out, local_run
 from mil.federation.coordinator import Engine, Reply
 from mil.federation.engines.local import LocalEngine
 from mil.federation.federated_run import FederatedRun
 from mil.federation.federation_job import CLASSES, JOB, FederationJob, export
 from mil.federation.federation_options import FederationOptions
 from mil.federation.job_site import SITE_FILE, JobSite, SiteFile, packed, refuse_foreign_code, rehearsed, unpacked
+from mil.federation.left_out import WithoutSite, with_left_out
 from mil.federation.messages import FederationError, Message, NotReadyError
 from mil.federation.site_sources import SiteSource, simulated_sites
 from mil.federation.startup_kit import prepare_kit
+from mil.report.sections.federation import Federation
 from mil.study.compose import compose
 from mil.study.run_config import RunConfig
 from tests.conftest import Mil
@@ -130,7 +132,8 @@ def test_with_a_quorum_a_job_starts_and_goes_on_with_fewer_sites(tmp_path: Path)
     [
         (["algorithm=local"], "federation.algorithm=local: each site alone needs no job"),
         (["algorithm=pooled"], "federation.algorithm=pooled: patients in one place"),
-        (["leave_one_site_out=true"], "export one job for each site that is left out"),
+        (["leave_one_site_out=true", "sites=[north,south]"], "leave_one_site_out: 2 sites, expected three or more"),
+        (["leave_one_site_out=true", "quorum=2"], "with federation.quorum sites may be absent, expected all"),
         (["sites=[north]"], "federation.sites: north, expected two or more different names"),
         (["sites=[north,north]"], "north, north, expected two or more different names"),
         (["sites=[a/b,c]"], "federation.sites: 'a/b', expected a name of letters"),
@@ -331,3 +334,35 @@ def test_sites_of_a_job_train_the_weights_of_the_embedded_engine(tmp_path: Path)
     assert weights(JobEngine(sites_of(job, tmp_path)), "coordinator") == weights(LocalEngine(hospitals), "embedded")
     audit = (tmp_path / "site-2" / "mil" / "job" / "site-2" / "audit.jsonl").read_text().splitlines()
     assert {json.loads(line)["kind"] for line in audit} >= {"gradient", "state sums"}
+
+
+def test_sites_of_a_job_are_left_out_in_turn_as_by_the_embedded_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every site answers for the model of all sites and for those without one, each with keys of its own."""
+    job = job_of(tmp_path / "job", leave_one_site_out=True)
+    config, options = job.run_config, job.options
+    monkeypatch.setattr(local_run, "site_sources", lambda config, options: centres(config))
+    monkeypatch.setattr(left_out, "describe_run", lambda folder: None)
+    empty = Federation(algorithm="exact", minimum=2, secure=True)
+    monkeypatch.setattr(FederatedRun, "run", lambda run: empty)
+    expected = local_run.federate(config, options, tmp_path / "embedded")
+    sites, asked = sites_of(job, tmp_path), dict[str, set[str]]()
+
+    class Watched(JobEngine):
+        def ask(self, question: Message, sites: Sequence[str], seconds: float) -> Iterator[Reply]:
+            if question.kind == "gradient":
+                asked.setdefault(str(question.facts["without"]), set()).update(sites)
+            return super().ask(question, sites, seconds)
+
+    def engine_of(test: str, names: Sequence[str]) -> Engine:
+        return WithoutSite(Watched({name: sites[name] for name in names}), test)
+
+    (tmp_path / "coordinator").mkdir()
+    section = with_left_out(empty, config, options, job.sites, engine_of, None, tmp_path / "coordinator")
+    assert [result.site for result in section.left_out] == ["site-1", "site-2", "site-3"]
+    assert section.left_out == expected.left_out
+    assert asked == {site: set(job.sites) - {site} for site in job.sites}
+    question = Message("describe", facts={**QUESTION.facts, "without": "elsewhere"})
+    answer = unpacked(sites["site-1"].answer(question.to_bytes()))
+    assert str(answer) == "site site-1: the job trains no model without elsewhere"

@@ -100,13 +100,15 @@ def test_a_site_with_numbers_that_are_not_finite_ends_the_round_by_name() -> Non
 
 @pytest.mark.slow
 def test_the_simulator_ends_in_the_weights_of_the_embedded_engine(mil: Mil, tmp_path: Path) -> None:
-    """With folders of three hospitals, and masked sums; at first with a class that the workspace does not allow."""
+    """With folders of three hospitals, masked sums, and each left out in turn; at first with a class that the workspace
+    does not allow.
+    """
     for seed, site in enumerate(SITES):
         words = [word for word in WORDS if word.startswith("simulation.")]
         done = mil("simulate", tmp_path / site, *words, f"simulation.seed={seed}", "simulation.patients=30")
         assert done.code == 0, done.err
         as_real(tmp_path / site / "cohort.csv")
-    job = exported(tmp_path / "job", sites=list(SITES))
+    job = exported(tmp_path / "job", sites=list(SITES), leave_one_site_out=True)
     places = {"sites": [str(tmp_path / site) for site in SITES]}
     federate(compose(WORDS), job.options.model_copy(update=places), tmp_path / "embedded")
     workspace = tmp_path / "workspace"
@@ -124,6 +126,7 @@ def test_the_simulator_ends_in_the_weights_of_the_embedded_engine(mil: Mil, tmp_
         json.loads((run / "federation.json").read_text()) for run in (tmp_path / "embedded", coordinator)
     )
     assert {**embedded, "seconds": 0} == {**over_flare, "seconds": 0}
+    assert [result["site"] for result in over_flare["left_out"]] == list(SITES)
 
 
 @pytest.fixture

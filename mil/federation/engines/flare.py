@@ -26,10 +26,11 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 
 from mil.errors import MilError
-from mil.federation.coordinator import Reply
+from mil.federation.coordinator import Engine, Reply
 from mil.federation.federated_run import FederatedRun
 from mil.federation.federation_job import JOB, FederationJob
 from mil.federation.job_site import COORDINATOR, SITE_FILE, JobFolder, JobSite, SiteFile, unpacked
+from mil.federation.left_out import WithoutSite, with_left_out
 from mil.federation.messages import FederationError, Message
 
 logger = logging.getLogger(__name__)
@@ -123,7 +124,13 @@ class FlareCoordinator(Controller):  # type: ignore[misc, unused-ignore]
         try:
             self._wait_for_sites(job, abort, context)
             engine = FlareEngine(context, job.sites, abort)
-            FederatedRun(job.run_config, job.options, engine, None, folder.path).run()
+            section = FederatedRun(job.run_config, job.options, engine, None, folder.path).run()
+            if job.options.leave_one_site_out:
+
+                def engine_of(test: str, sites: Sequence[str]) -> Engine:
+                    return WithoutSite(FlareEngine(context, sites, abort), test)
+
+                with_left_out(section, job.run_config, job.options, job.sites, engine_of, None, folder.path)
             results = Path(workspace.get_run_dir(job_id)) / RESULTS
             ignored = shutil.ignore_patterns("state", "job", ".*")
             shutil.copytree(folder.path, results, ignore=ignored, dirs_exist_ok=True)

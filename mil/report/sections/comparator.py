@@ -62,5 +62,7 @@ def comparators(report: Report) -> list[Comparator]:
 
 def verdict(report: Report) -> str:
     """Return whether the model is better than each model it was compared with, by the first metric."""
-    metric = next(iter(report.metrics))
+    metric = next(iter(report.metrics), None)
+    if metric is None:
+        return f"{report.patients.get('n', 0)} patients of the final test are here to compare models on."
     return " ".join(comparator.verdict(metric) for comparator in comparators(report)) or "No baseline was run."
