@@ -21,6 +21,8 @@ TrainerState = dict[str, Any]
 FOLDER = "state"
 """In a fold's folder, until the fold is finished."""
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+_ENTRIES = ("epoch", "global_step", "pytorch-lightning_version", "state_dict", "loops", "callbacks", "optimizer_states")
+"""What Lightning needs to go on."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,9 @@ def latest(fold: Path) -> SavedState | None:
 
 def _described(path: Path) -> SavedState:
     content = _load(path)
+    lacking = [name for name in _ENTRIES if name not in content] if isinstance(content, dict) else list(_ENTRIES)
+    if lacking:
+        raise CheckpointError(f"{path} is no state of a training: it lacks {', '.join(lacking)}")
     batches = int(content["callbacks"].get("Last", {}).get("batches", 0))
     epoch = int(content["epoch"])
     return SavedState(path, epoch if batches else epoch + 1, batches)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mil import files
 from mil.training import saved_state
@@ -125,19 +126,24 @@ def test_the_state_stays_until_the_next_one_is_written(
     assert sorted(each.name for each in tmp_path.iterdir()) == [*(["last.ckpt"] if has_links else []), "previous.ckpt"]
 
 
-@pytest.mark.parametrize("kind", ["pipe", "folder"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "list", "lacking"])
 def test_a_state_that_is_no_file_is_passed_over(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / saved_state.FOLDER
     folder.mkdir()
-    state = {"epoch": 4, "callbacks": {}}
+    names = ("global_step", "pytorch-lightning_version", "state_dict", "loops", "callbacks", "optimizer_states")
+    state = {"epoch": 4} | {name: {} for name in names}
     SyncedFiles().save_checkpoint(state, folder / "previous.ckpt")
-    os.mkfifo(folder / "last.ckpt") if kind == "pipe" else (folder / "last.ckpt").mkdir()
+    last = folder / "last.ckpt"
+    if kind in ("list", "lacking"):
+        torch.save([1, 2] if kind == "list" else {"epoch": 1, "callbacks": {}}, last)
+    else:
+        os.mkfifo(last) if kind == "pipe" else last.mkdir()
     latest = saved_state.latest(tmp_path)
     assert latest is not None
     assert (latest.path.name, latest.epoch) == ("previous.ckpt", 5)
-    assert f"it is a {kind}, expected a saved state" in caplog.text
-    SyncedFiles().save_checkpoint(state, folder / "last.ckpt")
-    assert (folder / "last.ckpt").is_file()
+    assert {"list": "it lacks epoch", "lacking": "it lacks global_step"}.get(kind, f"it is a {kind}, ") in caplog.text
+    SyncedFiles().save_checkpoint(state, last)
+    assert last.is_file()
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
