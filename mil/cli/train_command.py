@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -136,8 +137,7 @@ def _submit(
 
     def collect(node: DictConfig) -> None:
         folder = Path(HydraConfig.get().runtime.output_dir)
-        if not any(folder.iterdir()):
-            folder.rmdir()  # it is made anew once no error was found
+        _remove_empty(folder)
         collected.append(Composed(validated(node, options), folder))
 
     _hand_to_hydra(flags, options, config_dir, collect)
@@ -221,6 +221,12 @@ def _side_by_side(flags: Sequence[str], options: Sequence[str]) -> list[str]:
     return [*others, "hydra/launcher=joblib", f"hydra.launcher.n_jobs={number}"] if int(number) > 1 else others
 
 
+def _remove_empty(folder: Path) -> None:
+    """Remove a run folder that Hydra has made; `fit_run` makes it anew once no error was found."""
+    with suppress(OSError):  # it holds a run, or another sweep in the same place has just removed it
+        folder.rmdir()
+
+
 def _devices_side_by_side(devices: object, parallel: object) -> ConfigError:
     return ConfigError(
         f"trainer.devices={devices} with -m and parallel={parallel}: expected one of them; runs side by side would "
@@ -268,8 +274,7 @@ def _trained(node: DictConfig, options: Sequence[str], label: str) -> float | No
     if side_by_side not in (None, 1) and count > 1:
         raise _devices_side_by_side(config.trainer.options.devices, side_by_side)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if not any(folder.iterdir()):
-        folder.rmdir()  # `fit_run` makes it anew once no error was found
+    _remove_empty(folder)
     run = fit_run(config, folder)
     _print_result(run.folder, label)
     return run.value

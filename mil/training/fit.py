@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mil import checkpoint, files, interruption
 from mil.bags import Bags
-from mil.errors import ResourceError, TrainingError
+from mil.errors import CheckpointError, ResourceError, TrainingError
 from mil.features.batch_shares import SharedOrder, one_by_one
 from mil.features.batches import TrainOrder, WholeOrder, loader, reading
 from mil.fitted.state import BagSummaries, FittedState
@@ -80,7 +80,7 @@ def fit(
         LostRankError: Another of the processes has ended.
         TrainingError: The loss is not finite, or a process that reads features was killed; the state after the last
             complete epoch is kept.
-        CheckpointError: The saved states are damaged.
+        CheckpointError: The saved states are damaged, or of another model.
         Interrupted: A signal asks to stop; the state is saved.
     """
     ranks = ranks or Ranks(by_bag=config.trainer.options.by_bag)
@@ -173,6 +173,13 @@ def _explained(config: RunConfig, fold: Fold) -> Iterator[None]:
             else f"the weights after epoch {saved.epoch} are kept in {saved.path}"
         )
         raise type(error)(f"fold {fold.number}: {error}{hint}; {rest}") from error
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        folder = fold.folder / saved_state.FOLDER
+        raise CheckpointError(
+            f"{folder} holds the state of another model; remove it to train fold {fold.number} from its beginning"
+        ) from error
 
 
 def _trainer(config: RunConfig, fold: Fold, best: Best, last: Last, accumulate: int | None = None) -> lightning.Trainer:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from mil.cli.train_command import _remove_empty
 from mil.training.module import MILModule
 from tests.conftest import TINY, Mil
 
@@ -92,6 +93,14 @@ def test_a_sweep_that_is_stopped_says_how_all_of_it_goes_on(
     said = mil(*shlex.split(line.partition("continue with: mil ")[2]))
     assert said.code == 0, said.err
     assert all((tmp_path / "a sweep" / job / "report.json").is_file() for job in ("0", "1", "2"))
+
+
+def test_a_folder_that_another_sweep_has_removed_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "run" / "state").mkdir(parents=True)
+    for name in ("empty", "gone", "run"):
+        _remove_empty(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_runs_side_by_side_do_not_share_several_devices(mil: Mil, tmp_path: Path) -> None:

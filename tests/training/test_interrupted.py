@@ -146,6 +146,17 @@ def test_a_state_that_is_no_file_is_passed_over(kind: str, tmp_path: Path, caplo
     assert last.is_file()
 
 
+def test_the_state_of_another_model_is_called_so(mil: Mil, tmp_path: Path, stopped_in_the_third_epoch: Path) -> None:
+    run = shutil.copytree(stopped_in_the_third_epoch, tmp_path / "run")
+    last = run / "state" / "last.ckpt"
+    state = torch.load(last, weights_only=True)
+    state["state_dict"] = {name: weights[:1] for name, weights in state["state_dict"].items()}
+    torch.save(state, last)
+    said = mil("train", "--resume", run)
+    assert said.code == 2
+    assert said.err.splitlines()[-1].startswith(f"mil: {run / 'state'} holds the state of another model; remove it")
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_a_damaged_state_falls_back_to_the_one_before(
     damage: str, mil: Mil, tmp_path: Path, shared: Path, stopped_in_the_third_epoch: Path
