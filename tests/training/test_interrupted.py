@@ -131,7 +131,7 @@ def test_a_state_that_is_no_file_is_passed_over(kind: str, tmp_path: Path, caplo
     folder = tmp_path / saved_state.FOLDER
     folder.mkdir()
     names = ("global_step", "pytorch-lightning_version", "state_dict", "loops", "callbacks", "optimizer_states")
-    state = {"epoch": 4} | {name: {} for name in names}
+    state: dict[str, object] = {"epoch": 4} | {name: {} for name in names}
     SyncedFiles().save_checkpoint(state, folder / "previous.ckpt")
     last = folder / "last.ckpt"
     if kind in ("list", "lacking"):
