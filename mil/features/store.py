@@ -24,7 +24,7 @@ from mil.features.pieces import Pieces
 from mil.features.places import SlidePlaces, places_of
 from mil.features.processes import Progress, map_in_processes
 from mil.features.slide_files import listing
-from mil.features.survey import SECONDS, reading_of, survey
+from mil.features.survey import FILES_OF_A_PROCESS, SECONDS, reading_of, survey
 from mil.findings import Checked, Finding
 from mil.progress import advance, counted
 from mil.storage import answered, limited, retried
@@ -449,10 +449,13 @@ class FeatureStore:
             tiles: How many tiles of each.
         """
         ids = [slide for slide, header in self.headers(slides).items() if isinstance(header, Header)]
-        shown = partial(advance, "comparing features")
-        sampled = map_in_processes(
-            ids, partial(_sampled, self, tiles), lambda slide, reason: None, 2, shown, self.header_seconds
-        )
+        if len(ids) <= FILES_OF_A_PROCESS:
+            sampled = {slide: _sampled(self, tiles, slide) for slide in ids}
+        else:
+            shown = partial(advance, "comparing features")
+            sampled = map_in_processes(
+                ids, partial(_sampled, self, tiles), lambda slide, reason: None, 2, shown, self.header_seconds
+            )
         return {slide: (each,) for slide, each in sampled.items() if each is not None}
 
     def usable(self, slides: Iterable[str]) -> Checked[list[str]]:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from mil.features import store as store_module
 from mil.features.encoders import Encoder
 from mil.features.packed import Packed
 from mil.features.packing import pack
@@ -53,6 +54,17 @@ def test_a_packed_copy_of_a_slide_is_the_same_slide(tmp_path: Path, dtype: str |
     owner = {"a": "P1", "b": "P2", "copy": "P3"}
     [within] = copies_of(FeatureStore(tmp_path / "features", Encoder("any", 40)), None, owner)
     assert within.first == ("a = copy",)
+
+
+def test_many_slides_are_sampled_in_processes_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        with h5py.File(tmp_path / f"s{number}.h5", "w") as file:
+            file["features"] = rng.standard_normal((50, 40), dtype=np.float32)
+    few = FeatureStore(tmp_path).samples([f"s{number}" for number in range(6)])
+    monkeypatch.setattr(store_module, "FILES_OF_A_PROCESS", 2)
+    assert FeatureStore(tmp_path).samples([f"s{number}" for number in range(6)]) == few
+    assert len(few) == 6
 
 
 def test_slides_that_share_many_tiles_are_not_the_same(tmp_path: Path) -> None:
