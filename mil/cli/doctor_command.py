@@ -56,7 +56,7 @@ def _torch() -> Iterator[str]:
     import torch
 
     from mil.inference.forward import device
-    from mil.training.fit import precision
+    from mil.training.chosen_precision import precision
 
     cuda = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     yield f"torch build: {torch.__version__}, {cuda}"

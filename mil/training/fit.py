@@ -32,6 +32,7 @@ from mil.study.study import Study
 from mil.tables import csv_text
 from mil.training import saved_state, wandb_logger
 from mil.training.callbacks import Best, Last, Progress
+from mil.training.chosen_precision import precision
 from mil.training.fitted_tiles import fit_tiles
 from mil.training.fold import Fold, predictions
 from mil.training.module import MILModule, feature_dtype
@@ -44,16 +45,6 @@ from mil.training.saved_state import SavedState, SyncedFiles
 from mil.training.solve import solve
 from mil.training.summed_gradients import SummedGradients, environment
 from mil.training.whole import WholeModule
-
-
-def precision(option: str | int | None) -> str | int | None:
-    """Resolve `auto` to bfloat16 where the hardware multiplies it natively, else to single precision."""
-    if option != "auto":
-        return option
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    native = torch.cpu.get_capabilities()
-    return "bf16-mixed" if native.get("avx512_bf16") or native.get("amx_bf16") else "32-true"
 
 
 def fit(

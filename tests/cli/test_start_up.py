@@ -36,6 +36,17 @@ def test_commands_that_compute_nothing_load_no_heavy_library(words: list[str], t
     assert not HEAVY & set(loaded)
 
 
+def test_the_doctor_loads_torch_and_nothing_that_trains(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, "doctor"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "precision chosen in training: " in done.stdout
+    loaded = done.stderr.strip().rpartition("\n")[2].split()
+    assert "torch" in loaded
+    assert not {"lightning", "sklearn", "matplotlib"} & set(loaded)
+
+
 def test_the_stored_tables_of_mil_list_are_those_of_the_classes() -> None:
     stored = json.loads(list_command.STORED.read_text(encoding="utf-8"))
     assert stored == list_command.facts(), "python -m mil.cli.list_command > mil/cli/listed.json writes them anew"
