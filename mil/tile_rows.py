@@ -106,7 +106,11 @@ def computed_once(values: Tensor) -> Tensor:
     """Return the same rows, computed now and held in memory; what is computed of them is still computed in blocks."""
     if not isinstance(values, TileRows) or values.held is not None:
         return values
-    rows: Tensor = whole(values)
+    return held(whole(values))
+
+
+def held(rows: Tensor) -> TileRows:
+    """Return rows in memory as a tensor of which everything else is computed in blocks."""
     made = TileRows(lambda start, stop: rows[start:stop], rows, len(rows))
     made.held = rows
     return made
@@ -122,14 +126,19 @@ def apply(function: Callable[[Tensor], tuple[Tensor, ...]], values: TileRows) ->
     latest = _remembering(computed)
     samples = computed(0, min(2, values.stored))
     at_once = [position for position, sample in enumerate(samples) if _is_held(sample, values.stored)]
-    held = dict(zip(at_once, _collected_of(latest, values.stored, samples, at_once), strict=True))
+    collected = dict(zip(at_once, _collected_of(latest, values.stored, samples, at_once), strict=True))
     readers = [_picked(latest, position) for position in range(len(samples))]
     return tuple(
-        _ordered(held[position], values.order)
-        if position in held
+        _ordered(collected[position], values.order)
+        if position in collected
         else TileRows(readers[position], sample, values.stored, values.order)
         for position, sample in enumerate(samples)
     )
+
+
+def mapped(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """Return what a function that treats every row alike gives for a tensor; in blocks where it is read in blocks."""
+    return apply(lambda rows: (function(rows),), values)[0] if isinstance(values, TileRows) else function(values)
 
 
 def sums(values: TileRows, weight: Tensor | None, bag: Tensor | None, bags: int) -> Tensor:

@@ -6,6 +6,7 @@ the step d and takes up the input, and is read by C, where d, B and C depend on 
 """
 
 from math import isqrt, log
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,19 +17,23 @@ SEGMENT = 512
 """Tokens whose states are held at a time; bounds memory, changes no result."""
 
 
-def selective_scan(tokens: Tensor, step: Tensor, decay: Tensor, take: Tensor, read: Tensor) -> Tensor:
+def selective_scan(
+    state: Tensor, tokens: Tensor, step: Tensor, decay: Tensor, take: Tensor, read: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return `y_t = sum_s read_t,s h_t,s` with `h_t = exp(step_t decay) h_(t-1) + step_t take_t tokens_t`, `(t, d)`.
 
-    States within a segment are computed again for the gradient and not stored.
+    Also returns the state after the last token, `(d, s)`: tokens that follow are scanned from there. States within a
+    segment are computed again for the gradient and not stored.
 
     Args:
+        state: `(d, s)`, before the first token.
         tokens: `(t, d)`.
         step: `(t, d)`, positive.
         decay: `(d, s)`, negative.
         take: `(t, s)`, the paper's B.
         read: `(t, s)`, the paper's C.
     """
-    state, outputs = torch.zeros_like(decay), []
+    outputs = []
     pieces = zip(*(torch.split(rows, SEGMENT) for rows in (tokens, step, take, read)), strict=True)
     for values, steps, takes, reads in pieces:
         if torch.is_grad_enabled():
@@ -36,7 +41,7 @@ def selective_scan(tokens: Tensor, step: Tensor, decay: Tensor, take: Tensor, re
         else:
             out, state = _segment(state, values, steps, decay, takes, reads)
         outputs.append(out)
-    return torch.cat(outputs)
+    return torch.cat(outputs), state
 
 
 def _segment(
@@ -71,6 +76,15 @@ def _segment(
     return torch.stack(outputs, 1).flatten(0, 1)[:count], state
 
 
+class Carried(NamedTuple):
+    """What tokens receive from those before them."""
+
+    tokens: Tensor
+    """the latest ones that the convolution reads, `(kernel - 1, d)`"""
+    state: Tensor
+    """`(d, s)`"""
+
+
 class StateSpace(nn.Module):
     """The inner part of a Mamba block: a causal convolution, the selective scan and the gate (paper, section 3.4)."""
 
@@ -88,13 +102,18 @@ class StateSpace(nn.Module):
         self.log_decay = nn.Parameter(torch.arange(1.0, states + 1).log().repeat(width, 1))
         self.skip = nn.Parameter(torch.ones(width))
 
-    def forward(self, tokens: Tensor, gate: Tensor) -> Tensor:
-        """`(t, d)` and `(t, d)` to `(t, d)`, at least in float32."""
+    def start(self) -> Carried:
+        """Return what precedes the first token."""
+        return Carried(self.skip.new_zeros(self.kernel - 1, len(self.skip)), torch.zeros_like(self.log_decay))
+
+    def forward(self, tokens: Tensor, gate: Tensor, before: Carried) -> tuple[Tensor, Carried]:
+        """`(t, d)` and `(t, d)` to `(t, d)`, at least in float32; also what precedes the tokens that follow."""
         with torch.autocast(tokens.device.type, enabled=False):
             dtype = self.skip.dtype
-            tokens, gate = tokens.to(dtype), gate.to(dtype)
-            tokens = silu(self.convolve(pad(tokens.t(), (self.kernel - 1, 0))[None])[0].t())
+            tokens, gate = torch.cat([before.tokens, tokens.to(dtype)]), gate.to(dtype)
+            latest = tokens[len(gate) :]
+            tokens = silu(self.convolve(tokens.t()[None])[0].t())
             step, take, read = self.select(tokens).split([self.rank, self.states, self.states], dim=1)
             step = softplus(self.step(step))
-            scanned = selective_scan(tokens, step, -self.log_decay.exp(), take, read)
-            return (scanned + self.skip * tokens) * silu(gate)
+            scanned, state = selective_scan(before.state, tokens, step, -self.log_decay.exp(), take, read)
+            return (scanned + self.skip * tokens) * silu(gate), Carried(latest, state)

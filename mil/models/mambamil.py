@@ -6,7 +6,7 @@ Dao 2023) are written in plain torch: no compiled kernels are needed, and long b
 """
 
 from math import ceil
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,9 @@ from torch.nn.functional import pad
 from mil.bags import Bags
 from mil.layers.attention import AttentionScore
 from mil.layers.embed import Embed
-from mil.layers.selective_scan import StateSpace
+from mil.layers.selective_scan import Carried, StateSpace
 from mil.models.mil_model import MILModel, Output
+from mil.tile_rows import TileRows, blocks, held, whole
 
 
 class MambaMIL(MILModel):
@@ -34,6 +35,7 @@ class MambaMIL(MILModel):
     paper: ClassVar[str] = "Yang 2024"
     cost: ClassVar[str] = "n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
     order_matters: ClassVar[bool] = True
 
     def __init__(
@@ -66,9 +68,19 @@ class MambaMIL(MILModel):
         return Output(self.head(embedding), embedding, attention.squeeze(1))
 
     def _read(self, tokens: Tensor) -> Tensor:
+        if isinstance(tokens, TileRows):
+            return self._read_in_pieces(whole(tokens))
         for layer in self.layers:
             tokens = tokens + layer(tokens)
         return tokens
+
+    def _read_in_pieces(self, tokens: Tensor) -> Tensor:
+        """Return the same, for prediction: rows of one layer are held, all that is wider is computed piece by piece."""
+        for layer in self.layers:
+            changed = tokens.clone()
+            cast(ReorderedMamba, layer).add_in_pieces(tokens, changed)
+            tokens = changed
+        return held(tokens)
 
 
 class ReorderedMamba(nn.Module):
@@ -86,10 +98,36 @@ class ReorderedMamba(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """`(n, e)` to `(n, e)`."""
         both = self.start(self.norm(tokens))  # (n, 2 w): token and gate
-        read = self.in_order(*both.chunk(2, dim=1))
+        read = self._scanned(self.in_order, both)
         padded = pad(both, (0, 0, 0, -len(both) % self.rate))
         shuffled = padded.view(-1, self.rate, both.shape[1]).transpose(0, 1)
-        again = self.reordered(*shuffled.flatten(0, 1).chunk(2, dim=1))
+        again = self._scanned(self.reordered, shuffled.flatten(0, 1))
         again = again.view(self.rate, -1, again.shape[1]).transpose(0, 1).flatten(0, 1)[: len(both)]
         mixed: Tensor = self.out((read + again).to(both.dtype))
         return mixed
+
+    def add_in_pieces(self, tokens: Tensor, out: Tensor) -> None:
+        """Add `forward` of `(n, e)` to `out` `(n, e)`, without gradients, some tokens at a time."""
+        self._add_read(self.in_order, tokens, out, self.in_order.start())
+        carried = self.reordered.start()
+        for at in range(self.rate):
+            rows, place = tokens[at :: self.rate], out[at :: self.rate]
+            carried = self._add_read(self.reordered, rows, place, carried)
+            if len(rows) * self.rate < len(tokens):
+                carried = self._past_padding(carried)
+
+    def _add_read(self, space: StateSpace, tokens: Tensor, out: Tensor, carried: Carried) -> Carried:
+        for rows, place in zip(blocks(tokens), blocks(out), strict=True) if len(tokens) else ():
+            both = self.start(self.norm(rows))
+            read, carried = space(*both.chunk(2, dim=1), carried)
+            place += self.out(read.to(both.dtype))
+        return carried
+
+    def _past_padding(self, carried: Carried) -> Carried:
+        """Return what follows the token of zeros that fills a segment of the reordered sequence."""
+        zeros = self.start.weight.new_zeros(1, len(self.start.weight))
+        return cast(Carried, self.reordered(*zeros.chunk(2, dim=1), carried)[1])
+
+    def _scanned(self, space: StateSpace, both: Tensor) -> Tensor:
+        token, gate = both.chunk(2, dim=1)
+        return cast(Tensor, space(token, gate, space.start())[0])

@@ -17,6 +17,7 @@ from mil.bags import Bags
 from mil.layers.embed import Embed
 from mil.layers.shares import shares
 from mil.models.mil_model import MILModel, Output
+from mil.tile_rows import mapped
 
 LEAST_MASS = 0.1
 """Transported in the first epoch; the paper's rho_0."""
@@ -39,6 +40,7 @@ class OTSurv(MILModel):
     paper: ClassVar[str] = "Ren 2025"
     cost: ClassVar[str] = "n"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -91,11 +93,15 @@ class OTSurv(MILModel):
     def _flow(self, tiles: Tensor) -> Tensor:
         """Return the plan of one bag `(n, e)`, scaled by the transported mass, `(n, k)`, at least in float32."""
         with torch.autocast(tiles.device.type, enabled=False):
-            wide = torch.promote_types(tiles.dtype, torch.float32)
-            rows, prototypes = (each.to(wide) for each in (tiles, self.prototypes))
-            rows, prototypes = (each - each.amin(1, keepdim=True) for each in (rows, prototypes))
-            cost = torch.cdist(rows, prototypes, compute_mode="donot_use_mm_for_euclid_dist")  # (n, k)
-            return (transport(cost / cost.max(), self.mass, self.entropy, self.power) / self.mass).to(wide)
+            cost = mapped(self._cost, tiles)  # (n, k)
+            return (transport(cost / cost.max(), self.mass, self.entropy, self.power) / self.mass).to(cost.dtype)
+
+    def _cost(self, tiles: Tensor) -> Tensor:
+        """Return the distances of tiles `(n, e)` to the prototypes, all less their smallest feature, `(n, k)`."""
+        wide = torch.promote_types(tiles.dtype, torch.float32)
+        rows, prototypes = (each.to(wide) for each in (tiles, self.prototypes))
+        rows, prototypes = (each - each.amin(1, keepdim=True) for each in (rows, prototypes))
+        return torch.cdist(rows, prototypes, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def transport(cost: Tensor, mass: float, entropy: float, power: float) -> Tensor:

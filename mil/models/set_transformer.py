@@ -5,6 +5,7 @@ permutation-invariant neural networks. ICML 2019, arXiv:1810.00825. MAB is equat
 (11). The authors' code is juho-lee/set_transformer.
 """
 
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from mil.bags import Bags
 from mil.models.mil_model import MILModel, Output
+from mil.tile_rows import TileRows, blocks, mapped
 
 
 class SetTransformer(MILModel):
@@ -27,6 +29,7 @@ class SetTransformer(MILModel):
     paper: ClassVar[str] = "Lee 2019"
     cost: ClassVar[str] = "n m, m points"
     in_blocks: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -68,13 +71,13 @@ class SetTransformer(MILModel):
     def _read(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
         """Return the seeds `(k, e)` after reading one bag `(n, e)`, and their scores of its tiles `(n, h * k)`."""
         for points, down, up in zip(self.points, self.down, self.up, strict=True):
-            tiles = up(tiles, down(points.to(tiles.dtype), tiles))
+            tiles = mapped(partial(up, others=down(points.to(tiles.dtype), tiles)), tiles)
         seeds = self.seeds.to(tiles.dtype)
-        scores = self.pool.attend.scores(seeds, tiles)  # (h, k, n)
+        scores = mapped(lambda rows: self.pool.attend.scores(seeds, rows).flatten(0, 1).t(), tiles)  # (n, h * k)
         pooled: Tensor = self.pool(seeds, tiles)
         if self.exchange is not None:
             pooled = self.exchange(pooled, pooled)
-        return pooled, scores.flatten(0, 1).t()
+        return pooled, scores
 
 
 class AttentionBlock(nn.Module):
@@ -108,14 +111,32 @@ class Attention(nn.Module):
 
     def forward(self, rows: Tensor, others: Tensor) -> Tensor:
         """`(q, e)` and `(k, e)` to `(q, e)`."""
-        query, key, value = (
-            self._split(self.query(rows)),
-            self._split(self.key(others)),
-            self._split(self.value(others)),
-        )
-        read = scaled_dot_product_attention(query[None], key[None], value[None], scale=self.scale)[0]  # (h, q, w)
+        query = self._split(self.query(rows))
+        if isinstance(others, TileRows):
+            read = self._read_in_blocks(query, others)
+        else:
+            key, value = self._split(self.key(others)), self._split(self.value(others))
+            read = scaled_dot_product_attention(query[None], key[None], value[None], scale=self.scale)[0]  # (h, q, w)
         added: Tensor = (query + read).transpose(0, 1).flatten(1)
         return added
+
+    def _read_in_blocks(self, query: Tensor, others: Tensor) -> Tensor:
+        """Return what queries `(h, q, w)` read of rows that are computed in blocks, in one pass over them.
+
+        The softmax is that of M. Milakov, N. Gimelshein: Online normalizer calculation for softmax. 2018,
+        arXiv:1805.02867: sums so far are scaled anew whenever a larger score is met.
+        """
+        most = query.new_full((*query.shape[:2], 1), -torch.inf)
+        total = torch.zeros_like(most, dtype=torch.float64)  # many sums of blocks are added
+        read = torch.zeros_like(query, dtype=torch.float64)
+        for block in blocks(others):
+            scores = self.scale * query @ self._split(self.key(block)).mT  # (h, q, r)
+            larger = torch.maximum(most, scores.amax(2, keepdim=True))
+            shares, before = (scores - larger).exp(), (most - larger).exp()
+            total = before * total + shares.sum(2, keepdim=True)
+            read = before * read + shares @ self._split(self.value(block))
+            most = larger
+        return (read / total).to(query.dtype)
 
     def scores(self, rows: Tensor, others: Tensor) -> Tensor:
         """Return what the softmax is taken of, `(h, q, k)`."""

@@ -46,7 +46,9 @@ def test_the_scan_is_the_recurrence_whatever_the_segments(tokens: int) -> None:
         expected.append(state @ read[at])
     for segment in (4, 512):
         with mock.patch("mil.layers.selective_scan.SEGMENT", segment):
-            torch.testing.assert_close(selective_scan(values, step, decay, take, read), torch.stack(expected))
+            scanned, last = selective_scan(torch.zeros_like(state), values, step, decay, take, read)
+        torch.testing.assert_close(scanned, torch.stack(expected))
+        torch.testing.assert_close(last, state)
 
 
 def test_states_computed_again_give_the_gradient() -> None:
@@ -54,7 +56,8 @@ def test_states_computed_again_give_the_gradient() -> None:
     shapes = ((5, 2), (5, 2), (2, 2), (5, 2), (5, 2))
     inputs = [torch.rand(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     with mock.patch("mil.layers.selective_scan.SEGMENT", 3):
-        assert torch.autograd.gradcheck(lambda v, s, d, t, r: selective_scan(v, s, -d, t, r), inputs)
+        start = torch.zeros(2, 2, dtype=torch.float64)
+        assert torch.autograd.gradcheck(lambda v, s, d, t, r: selective_scan(start, v, s, -d, t, r)[0], inputs)
 
 
 def test_options_out_of_range_are_refused() -> None:
@@ -69,5 +72,16 @@ def test_a_reordering_into_one_segment_is_the_order_itself() -> None:
     assert isinstance(layer, ReorderedMamba)
     tokens = model.embed(bags.features)
     both = layer.start(layer.norm(tokens)).chunk(2, dim=1)
-    expected = layer.out(layer.in_order(*both) + layer.reordered(*both))
+    read, again = (space(*both, space.start())[0] for space in (layer.in_order, layer.reordered))
+    expected = layer.out(read + again)
     torch.testing.assert_close(layer(tokens), expected)
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 23, 40])
+def test_a_layer_read_in_pieces_is_that_of_all_tokens(tokens: int) -> None:
+    torch.manual_seed(0)
+    layer = ReorderedMamba(6, states=2, rate=5).double().eval()
+    rows, out = torch.randn(tokens, 6, dtype=torch.float64), torch.zeros(tokens, 6, dtype=torch.float64)
+    with torch.inference_mode(), mock.patch("mil.tile_rows.READ_ROWS", 3):
+        layer.add_in_pieces(rows, out)
+        torch.testing.assert_close(out, layer(rows), rtol=1e-10, atol=1e-12)
