@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mil import tile_rows
 from mil.tile_rows import TileRows
+from mil.weighted_sums import WeightedSums
 
 BLOCK, UNIT = 2048, 256
 """Rows of a block of `tilewise`, and what the rows of the last one are a multiple of."""
@@ -268,14 +269,17 @@ class Bags:
         return empty.scatter_reduce(0, index, values, reduction, include_self=False)
 
     def _weighted(self, values: Tensor, weight: Tensor) -> Tensor:
-        """Return each head's weighted sum, `(b, h, k)`; on CPU by a matrix product for each bag."""
+        """Return each head's weighted sum, `(b, h, k)`; by a matrix product for each bag, unless there are many."""
         dtype = torch.promote_types(values.dtype, weight.dtype)
         if isinstance(values, TileRows):
             return tile_rows.sums(values, weight, self.bag if len(self) > 1 else None, len(self)).to(dtype)
         if self._alike is not None and _loops(values):
             shape = (len(self), self._alike, -1)
             return weight.to(dtype).reshape(shape).transpose(1, 2) @ values.to(dtype).reshape(shape)
-        if _loops(values):
+        if values.dtype in (torch.float16, torch.bfloat16) and (_loops(values) or len(self) <= MANY):
+            sums: Tensor = WeightedSums.apply(weight, values, self.sizes)  # type: ignore[no-untyped-call]
+            return sums
+        if _loops(values) or len(self) <= MANY:
             pairs = zip(self.split(weight.to(dtype)), self.split(values), strict=True)
             return torch.stack([head.t() @ rows.to(dtype) for head, rows in pairs])
         products = weight.to(dtype).unsqueeze(2) * values.to(dtype).unsqueeze(1)  # (n, h, k)

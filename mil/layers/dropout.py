@@ -1,8 +1,14 @@
 """Dropout with a mask that is cheap to draw on a CPU."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Integers by their bytes. A bitwise product with a mask takes a third of the time of a product of numbers."""
 
 
 class Dropout(nn.Module):
@@ -28,9 +34,18 @@ class Dropout(nn.Module):
             return values
         if values.device.type != "cpu":
             return nn.functional.dropout(values, self.rate)
-        return values * self._mask(values)
+        dropped: Tensor = _Dropped.apply(values, self._mask(values), 1 / (1 - self.rate))  # type: ignore[no-untyped-call]
+        return dropped
+
+    def of_relu(self, values: Tensor) -> Tensor:
+        """Return `self(relu(values))`; in training on a CPU the gradient needs neither the mask nor the values."""
+        if not self.training or self.rate == 0 or values.device.type != "cpu":
+            return self.forward(values.relu())
+        dropped: Tensor = _DroppedRelu.apply(values, self._mask(values), 1 / (1 - self.rate))  # type: ignore[no-untyped-call]
+        return dropped
 
     def _mask(self, values: Tensor) -> Tensor:
+        """Return 0 for values that are dropped and -1, all bits set, for others, as integers of the values' size."""
         seed = int(torch.randint(2**63 - 1, ()))
         generator = np.random.Generator(np.random.SFC64(seed))
         drawn = generator.integers(0, 2**64, -(-values.numel() // 8), dtype=np.uint64).view(np.uint8)[: values.numel()]
@@ -39,9 +54,46 @@ class Dropout(nn.Module):
         if self.remainder:
             undecided = np.flatnonzero(drawn == self.cut)
             survives[undecided] = generator.random(len(undecided)) >= self.remainder
-        mask = torch.from_numpy(survives).view(values.shape).to(values.dtype)
-        return mask.mul_(1 / (1 - self.rate))
+        mask = torch.from_numpy(survives.view(np.int8)).view(values.shape)
+        return mask.neg_().to(_BITS[values.element_size()])
 
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
         return f"rate={self.rate}"
+
+
+class _Dropped(torch.autograd.Function):
+    """Values times a scale where the bits of a mask are set, zero elsewhere."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, mask: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(mask)
+        ctx.scale = scale
+        return _masked(values, mask).mul_(scale)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]  # torch has no types here
+    def backward(ctx: Any, pull: Tensor) -> tuple[Tensor, None, None]:
+        (mask,) = ctx.saved_tensors
+        return _masked(pull, mask).mul_(ctx.scale), None, None
+
+
+class _DroppedRelu(torch.autograd.Function):
+    """The same of positive values; the result tells where the gradient passes."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, mask: Tensor, scale: float) -> Tensor:
+        result = _masked(values.relu(), mask).mul_(scale)
+        ctx.save_for_backward(result)
+        ctx.scale = scale
+        return result
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]  # torch has no types here
+    def backward(ctx: Any, pull: Tensor) -> tuple[Tensor, None, None]:
+        (result,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(pull, result, 0).mul_(ctx.scale), None, None
+
+
+def _masked(values: Tensor, mask: Tensor) -> Tensor:
+    return (values.view(mask.dtype) & mask).view(values.dtype)

@@ -1,6 +1,6 @@
 """The first layer of most bag models: one hidden layer, applied to each tile separately."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from mil.layers.dropout import Dropout
 
@@ -10,3 +10,10 @@ class Embed(nn.Sequential):
 
     def __init__(self, in_dim: int, embed_dim: int, dropout: float) -> None:
         super().__init__(nn.Linear(in_dim, embed_dim), nn.ReLU(), Dropout(dropout))
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """`(n, d)` to `(n, e)`."""
+        linear, _, dropout = self
+        if self.training and isinstance(dropout, Dropout):
+            return dropout.of_relu(linear(tiles))
+        return super().forward(tiles)
