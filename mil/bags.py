@@ -127,12 +127,12 @@ class Bags:
     @cached_property
     def offsets(self) -> Tensor:
         """First row of each bag and the number of rows, `(b + 1,)`."""
-        return torch.tensor((0, *self.sizes), device=self.features.device).cumsum(0)
+        return sent(torch.tensor((0, *self.sizes)).cumsum(0), self.features.device)
 
     @cached_property
     def bag(self) -> Tensor:
         """The bag of each tile, `(n,)`."""
-        sizes = torch.tensor(self.sizes, device=self.features.device)
+        sizes = sent(torch.tensor(self.sizes), self.features.device)
         return torch.repeat_interleave(torch.arange(len(self), device=sizes.device), sizes, output_size=sum(self.sizes))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Bags":
@@ -140,8 +140,11 @@ class Bags:
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Bags":
-        """Return the same bags in page-locked memory, from which a GPU can copy while it computes."""
-        return self._map(Tensor.pin_memory)
+        """Return the same bags in page-locked memory, from which a GPU can copy while it computes.
+
+        Tensors that are on a device stay there.
+        """
+        return self._map(lambda tensor: tensor.pin_memory() if tensor.device.type == "cpu" else tensor)
 
     def cast(self, dtype: torch.dtype) -> "Bags":
         """Return the same tiles in another precision: files hold half, models compute in single or bfloat16."""
@@ -205,7 +208,7 @@ class Bags:
 
     def mean(self, values: Tensor) -> Tensor:
         """Average `(n, k)` within bags to `(b, k)`."""
-        sizes = torch.tensor(self.sizes, device=values.device).unsqueeze(1)
+        sizes = sent(torch.tensor(self.sizes), values.device).unsqueeze(1)
         return self.sum(values) / sizes
 
     def max(self, values: Tensor) -> Tensor:
@@ -284,6 +287,13 @@ class Bags:
             return torch.stack([head.t() @ rows.to(dtype) for head, rows in pairs])
         products = weight.to(dtype).unsqueeze(2) * values.to(dtype).unsqueeze(1)  # (n, h, k)
         return products.new_zeros((len(self), *products.shape[1:])).index_add(0, self.bag, products)
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Return values of the host on a device, without waiting for it; a GPU copies from page-locked memory."""
+    if device.type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def _slides(sizes: Sequence[int], slide: Sequence[Tensor | None]) -> Tensor | None:

@@ -29,7 +29,7 @@ class WeightedSums(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # torch has no types here
+    @once_differentiable
     def backward(ctx: Any, pull: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         """Return the gradients of weights and tiles."""
         weight, tiles = ctx.saved_tensors
@@ -40,7 +40,8 @@ class WeightedSums(torch.autograd.Function):
                 torch.mm(rows, pull[bag].t(), out=of_weight[start:stop])
         if of_tiles is not None:
             half, sizes = tiles.dtype, list(ctx.sizes)
-            bags = zip(of_tiles.split(sizes), weight.to(half).split(sizes), pull.to(half).unbind(), strict=True)
+            pieces = (torch.split(rows, sizes) for rows in (of_tiles, weight.to(half)))
+            bags = zip(*pieces, pull.to(half).unbind(), strict=True)
             for place, shares, each in bags:
                 torch.mm(shares, each, out=place)
         return of_weight, of_tiles, None

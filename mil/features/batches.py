@@ -91,12 +91,25 @@ class BagDataset(Dataset[Batch]):
         self.store, self.slides, self.target, self.covariates = store, slides, target, covariates
         self.max_tiles, self.seed = max_tiles, seed
         self.dtype: torch.dtype | None = None
+        self.device: torch.device | None = None
+        self._placed: dict[str, Tensor] = {}
 
     def cast(self, dtype: torch.dtype) -> "BagDataset":
         """Return the same bags in another precision, so that worker processes convert and not the training process."""
         dataset = copy.copy(self)
         dataset.dtype = dtype
         return dataset
+
+    def kept_on(self, device: torch.device) -> "BagDataset":
+        """Return the same bags; features that the store keeps are copied to a device once, and packed there."""
+        dataset = copy.copy(self)
+        dataset.device, dataset._placed = device, {}
+        return dataset
+
+    def stored_bytes(self) -> int:
+        """Return the size of the features of all slides, from the headers of the files."""
+        headers = self.read_headers().values()
+        return sum(header.tiles * header.width * header.itemsize for header in headers)
 
     def only(self, bags: Sequence[int]) -> "BagDataset":
         """Return some of the bags. Tiles are drawn by a bag's number, so the subset is for reading all of them."""
@@ -176,12 +189,20 @@ class BagDataset(Dataset[Batch]):
         tiles = self._drawn(draw)
         if tiles is not None and not self.store.keeps:
             return self._read_drawn(self.slides[draw.bag], tiles)
-        slides = [self.store.read(slide) for slide in self.slides[draw.bag]]
+        slides = [self._slide(slide) for slide in self.slides[draw.bag]]
         bag = _Tiles(slides[0].features, slides[0].coords)
         if len(slides) > 1:
             joined = Bags.pack([slide.features for slide in slides], [slide.coords for slide in slides])
             bag = _Tiles(joined.features, joined.coords, joined.bag)
         return bag if tiles is None else bag.only(torch.from_numpy(tiles))
+
+    def _slide(self, name: str) -> "_Tiles":
+        slide = self.store.read(name)
+        if self.device is None:
+            return _Tiles(slide.features, slide.coords)
+        if name not in self._placed:
+            self._placed[name] = slide.features.to(self.device)
+        return _Tiles(self._placed[name], slide.coords)
 
     def _read_drawn(self, slides: Sequence[str], tiles: NDArray[np.int64]) -> "_Tiles":
         """Return the drawn tiles of a bag, by their numbers in ascending order; no others are read where possible."""

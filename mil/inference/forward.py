@@ -131,7 +131,7 @@ class _SmallBag:
     """A bag in memory, in single precision as each model takes it."""
 
     def __init__(self, bags: Bags) -> None:
-        self._stored = bags.to(device())
+        self._stored = bags.to(device(), non_blocking=True)  # the loader pins what a GPU reads
         self._single: Bags | None = None
 
     def bags_for(self, model: MILModel, dataset: BagDataset) -> Bags:

@@ -49,10 +49,10 @@ class _Gated(torch.autograd.Function):
         return value * gate
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # torch has no types here
+    @once_differentiable
     def backward(ctx: Any, pull: Tensor) -> Tensor:
         value, gate = ctx.saved_tensors
-        out = value.new_empty(len(value), 2 * value.shape[1])
+        out: Tensor = value.new_empty(len(value), 2 * value.shape[1])
         of_value, of_gate = out.chunk(2, dim=1)
         torch.ops.aten.tanh_backward.grad_input(pull * gate, value, grad_input=of_value)
         torch.ops.aten.sigmoid_backward.grad_input(pull * value, gate, grad_input=of_gate)

@@ -72,7 +72,7 @@ class _Dropped(torch.autograd.Function):
         return _masked(values, mask).mul_(scale)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # torch has no types here
+    @once_differentiable
     def backward(ctx: Any, pull: Tensor) -> tuple[Tensor, None, None]:
         (mask,) = ctx.saved_tensors
         return _masked(pull, mask).mul_(ctx.scale), None, None
@@ -89,7 +89,7 @@ class _DroppedRelu(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # torch has no types here
+    @once_differentiable
     def backward(ctx: Any, pull: Tensor) -> tuple[Tensor, None, None]:
         (result,) = ctx.saved_tensors
         return torch.ops.aten.threshold_backward(pull, result, 0).mul_(ctx.scale), None, None

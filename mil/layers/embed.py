@@ -16,4 +16,5 @@ class Embed(nn.Sequential):
         linear, _, dropout = self
         if self.training and isinstance(dropout, Dropout):
             return dropout.of_relu(linear(tiles))
-        return super().forward(tiles)
+        embedded: Tensor = super().forward(tiles)  # type: ignore[no-untyped-call]  # torch has no types here
+        return embedded

@@ -77,7 +77,7 @@ class NystromAttention(nn.Module):
 
     def _means(self, rows: Tensor, segment: Tensor, marks: int, padding: int) -> Tensor:
         """Return means of `(h, t, w)` over segments of tokens, including padding where `padded`."""
-        counts = torch.bincount(segment, minlength=marks).clamp_min(1)
+        counts = segment.new_zeros(marks).index_add(0, segment, torch.ones_like(segment)).clamp_min(1)
         if self.padded:
             counts = torch.full_like(counts, -(-len(segment) // self.landmarks))
         sums = rows.new_zeros(rows.shape[0], marks, rows.shape[2]).index_add(1, segment, rows)

@@ -10,6 +10,7 @@ from math import isqrt
 import torch
 from torch import Tensor, nn
 
+from mil.bags import sent
 from mil.layers.dropout import Dropout
 from mil.layers.self_attention import SelfAttention
 
@@ -30,12 +31,12 @@ class Squares:
     def of(cls, n: int, regions: int, padded: bool, device: torch.device) -> "Squares":
         """Arrange `n` tiles in `regions` rows and columns of regions; without padding, empty regions are left out."""
         side = -(-(isqrt(n - 1) + 1) // regions)
-        places = torch.arange((regions * side) ** 2, device=device).view(regions, side, regions, side)
+        places = torch.arange((regions * side) ** 2).view(regions, side, regions, side)
         index = places.transpose(1, 2).reshape(regions**2, side**2)
-        if padded:
-            return cls(index, torch.ones_like(index, dtype=torch.bool))
-        index = index[(index < n).any(1)]
-        return cls(index, index < n)
+        if not padded:
+            index = index[(index < n).any(1)]
+        index = sent(index, device)
+        return cls(index, torch.ones_like(index, dtype=torch.bool) if padded else index < n)
 
     def take(self, tiles: Tensor) -> Tensor:
         """Map `(n, e)` to `(r, p, e)`, with zeros at padding."""
@@ -44,9 +45,8 @@ class Squares:
 
     def give(self, places: Tensor, n: int) -> Tensor:
         """Map `(r, p, e)` back to `(n, e)`."""
-        inside = self.index < n
-        order = self.index[inside].argsort()
-        return places[inside][order]
+        order = self.index.flatten().argsort()[:n]
+        return places.flatten(0, 1)[order]
 
 
 class RegionAttention(nn.Module):

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mil.bags import Bags
+from mil.bags import Bags, sent
 from mil.layers.attention import AttentionScore
 from mil.layers.embed import Embed
 from mil.models.mil_model import Criterion, MILModel, Output, TileTerms
@@ -92,15 +92,16 @@ class ACMIL(MILModel):
     def _hidden(self, bags: Bags, scores: Tensor) -> Tensor:
         """Return which tiles are hidden from each branch, `(n, h)`."""
         amounts = [int(min(self.masked, size) * self.mask_share) for size in bags.sizes]
-        amount = torch.tensor(amounts, device=scores.device).unsqueeze(1)  # (b, 1)
+        amount = sent(torch.tensor(amounts), scores.device).unsqueeze(1)  # (b, 1)
         return torch.stack([self._hidden_from(branch_scores, bags, amount) for branch_scores in scores.unbind(1)], 1)
 
     def _hidden_from(self, scores: Tensor, bags: Bags, amount: Tensor) -> Tensor:
         """Return which of one branch's `masked` best tiles are hidden at random, `(n,)`."""
         best = bags.topk(scores, self.masked)
-        draws = torch.rand(best.valid.shape).to(scores.device).masked_fill(~best.valid, torch.inf)  # (b, k)
+        draws = sent(torch.rand(best.valid.shape), scores.device).masked_fill(~best.valid, torch.inf)  # (b, k)
         drawn = draws.argsort(1).argsort(1) < amount
-        return torch.zeros_like(scores, dtype=torch.bool).index_fill(0, best.index[drawn], True)
+        hidden = torch.zeros_like(scores, dtype=torch.int64).index_add(0, best.index.flatten(), drawn.long().flatten())
+        return hidden > 0
 
 
 def _overlap(bags: Bags, attention: Tensor) -> Tensor:

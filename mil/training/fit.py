@@ -19,7 +19,7 @@ from mil import checkpoint, files, interruption
 from mil.bags import Bags
 from mil.errors import CheckpointError, ResourceError, TrainingError
 from mil.features.batch_shares import SharedOrder, one_by_one
-from mil.features.batches import TrainOrder, WholeOrder, loader, reading
+from mil.features.batches import BagDataset, TrainOrder, WholeOrder, loader, reading
 from mil.fitted.state import BagSummaries, FittedState
 from mil.inference.forward import logits, mean, per_patient
 from mil.manifest import mean_tile
@@ -129,7 +129,8 @@ def _trained(
     last = Last(state / saved_state.LAST, ranks)
     trainer = _trainer(config, fold, best, last, *(len(survey) for survey in orders[1:]))
     dtype = feature_dtype(str(trainer.precision))
-    train, *survey = (loader(fold.data["train"].cast(dtype), _shared(order, ranks), readers) for order in orders)
+    data = _near(fold.data["train"].cast(dtype), trainer.strategy.root_device)
+    train, *survey = (loader(data, _shared(order, ranks), readers) for order in orders)
     arguments = (model, fold.endpoint, build.optimizer(config), build.make(config.schedule), seed)
     module = WholeModule(*arguments, *survey) if survey else MILModule(*arguments)
     module.ranks = ranks
@@ -145,6 +146,14 @@ def _trained(
         trainer.fit(module, train, selection, ckpt_path=None if saved is None else saved.path, weights_only=True)
     module.load_state_dict(best.weights or module.state_dict())  # there are none if validation was switched off
     return Outcome(trainer.current_epoch, best.epoch + 1 or None, str(trainer.precision))
+
+
+def _near(data: BagDataset, device: torch.device) -> BagDataset:
+    """Return the bags with features on the GPU, if they stay in memory anyway and half of its memory suffices."""
+    if device.type != "cuda" or not data.store.keeps:
+        return data
+    free, _ = torch.cuda.mem_get_info(device)
+    return data.kept_on(device) if data.stored_bytes() <= free / 2 else data
 
 
 @contextmanager

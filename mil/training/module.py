@@ -1,6 +1,7 @@
 """The Lightning module: training and validation steps, gradient clipping, optimizer."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,38 @@ def feature_dtype(precision: str) -> torch.dtype:
     return _DTYPES.get(precision, torch.float32)
 
 
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """Return a batch on a device. Copies from page-locked memory to a GPU are not waited for."""
+    later = device.type == "cuda"
+    tensors = (None if rows is None else rows.to(device, non_blocking=later) for rows in batch[1:])
+    return Batch(batch.bags.to(device, non_blocking=later), *tensors)  # type: ignore[arg-type]  # they keep their order
+
+
+@dataclass
+class _Step:
+    """The loss `()` of a training step, and the places `(b,)` of its bags in the dataset."""
+
+    loss: Tensor
+    place: Tensor
+    epoch: int
+    number: int
+    copied: "torch.cuda.Event | None" = None
+
+    def begin_copy(self) -> None:
+        """Begin to copy the loss of a GPU to page-locked memory."""
+        if self.loss.device.type == "cuda":
+            loss = torch.empty_like(self.loss, device="cpu", pin_memory=True)
+            self.loss = loss.copy_(self.loss, non_blocking=True)
+            self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self.copied.record()
+
+    def on_host(self) -> "_Step":
+        """Return the step once its loss is known; the device goes on with what came after."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        return self
+
+
 class MILModule(LightningModule):
     """A model that is trained for an endpoint."""
 
@@ -60,6 +93,8 @@ class MILModule(LightningModule):
         """the processes that train the model together"""
         self.bag_names: Sequence[str] = ()
         """of the training bags, for messages"""
+        self._earlier: _Step | None = None
+        """the latest step of a GPU, whose loss was not looked at yet"""
 
     def _log_loss(self, loss: Tensor, place: Tensor) -> None:
         """Check and log the loss `()` of the training bags at `place`, `(b,)`."""
@@ -68,7 +103,7 @@ class MILModule(LightningModule):
         self.log_epoch()
 
     def _check_finite(self, loss: Tensor, place: Tensor) -> None:
-        """Stop at the step at which the loss is not finite: every later weight would be NaN.
+        """Stop at the step at which the loss is not finite: every later weight would be NaN. On a GPU one step later.
 
         Args:
             loss: `()`.
@@ -77,17 +112,41 @@ class MILModule(LightningModule):
         Raises:
             TrainingError: It is NaN or infinite.
         """
-        if bool(torch.isfinite(loss)):
+        self._check_earlier()
+        detached = loss.detach()
+        step = _Step(detached, place, self.current_epoch + 1, self.global_step + 1)
+        if loss.device.type == "cpu":
+            self._require_finite(step)
+        else:
+            # asking now would wait until the device has computed everything so far: it is looked at one step later
+            step.begin_copy()
+            self._earlier = step
+
+    def _check_earlier(self) -> None:
+        """Check the loss of the latest step that was not looked at."""
+        earlier, self._earlier = self._earlier, None
+        if earlier is not None:
+            self._require_finite(earlier.on_host())
+
+    def _require_finite(self, step: "_Step") -> None:
+        if bool(torch.isfinite(step.loss)):
             return
-        bags = [self.bag_names[index] if self.bag_names else str(index) for index in place.tolist()]
+        bags = [self.bag_names[index] if self.bag_names else str(index) for index in step.place.tolist()]
         raise TrainingError(
-            f"the loss is not finite ({float(loss.detach())}) in epoch {self.current_epoch + 1}, "
-            f"step {self.global_step + 1}, for the bags {listed(sorted(bags))}"
+            f"the loss is not finite ({float(step.loss)}) in epoch {step.epoch}, "
+            f"step {step.number}, for the bags {listed(sorted(bags))}"
         )
 
     def log_epoch(self) -> None:
         """Log the number of the epoch, counted from 1 as everywhere else; Lightning itself would log it from 0."""
         self.log("epoch", float(self.current_epoch + 1), on_step=False, on_epoch=True, batch_size=1)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Return the batch on a device; a GPU copies it from page-locked memory while it computes.
+
+        Lightning waits for the copy of everything that is no tensor, such as `Bags`.
+        """
+        return on_device(batch, device)
 
     def on_train_epoch_start(self) -> None:
         """Tell the model which epoch begins."""
@@ -98,6 +157,8 @@ class MILModule(LightningModule):
         if self.global_step != self.stepped:
             self.stepped = self.global_step
             self.model.after_step()
+        if self.trainer.is_last_batch:
+            self._check_earlier()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout, so that a resumed run repeats that of an uninterrupted one and batches of a step differ."""
@@ -126,11 +187,11 @@ class MILModule(LightningModule):
         """Keep the logits of one bag of model selection; of a stand-in, no row of them."""
         rows = 0 if batch.seat is not None and int(batch.seat[0]) == IDLE else 1
         logits: Tensor = self.model(self._cast(batch.bags)).logits
-        self.seen.append((logits[:rows].float().cpu(), batch.target[:rows].cpu(), batch.place[:rows].cpu()))
+        self.seen.append((logits[:rows].float(), batch.target[:rows], batch.place[:rows]))
 
     def _seen(self) -> tuple[Tensor, Tensor]:
         """Return logits and targets of all selection bags, in their order, and forget them."""
-        logits, target, place = (torch.cat(values) for values in zip(*self.seen, strict=True))
+        logits, target, place = (torch.cat(values).cpu() for values in zip(*self.seen, strict=True))
         self.seen.clear()
         return self.of_all(logits, target, place)
 
