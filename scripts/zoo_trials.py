@@ -40,13 +40,15 @@ class Settings:
     weight_decay: float = 5e-3
 
 
-def cross_validated(name: str, data: Data, repeat: int, settings: Settings) -> dict[str, Any]:
+def cross_validated(
+    name: str, data: Data, repeat: int, settings: Settings, options: Mapping[str, Any] = SMALL
+) -> dict[str, Any]:
     """Return the metric on each fold's reported bags, and the AUROC of attention on reported positive bags."""
     cut = StratifiedKFold(settings.folds, shuffle=True, random_state=repeat)
     scores, attention = [], []
     for fold, (train, report) in enumerate(cut.split(data.label, data.label)):
         bags = _packed(data, data.standardised(train))
-        model = _fitted(name, [bags[bag] for bag in train], data.label[train], settings, seed=1000 * repeat + fold)
+        model = _fitted(name, [bags[bag] for bag in train], data.label[train], settings, 1000 * repeat + fold, options)
         logits, shares = _read(model, [bags[bag] for bag in report])
         positive = data.label[report] == 1
         scores.append(_score(data.metric, logits, positive))
@@ -94,9 +96,16 @@ def _packed(data: Data, features: Sequence[Tensor]) -> list[Bags]:
     return [Bags.pack([bag], [place]) for bag, place in zip(features, places, strict=True)]
 
 
-def _fitted(name: str, bags: Sequence[Bags], label: NDArray[np.int64], settings: Settings, seed: int) -> MILModel:
+def _fitted(
+    name: str,
+    bags: Sequence[Bags],
+    label: NDArray[np.int64],
+    settings: Settings,
+    seed: int,
+    options: Mapping[str, Any] = SMALL,
+) -> MILModel:
     torch.manual_seed(seed)
-    model, endpoint = _model(name, bags[0].features.shape[1], SMALL).train(), Binary()
+    model, endpoint = _model(name, bags[0].features.shape[1], options).train(), Binary()
     target = torch.from_numpy(label).float()
     order = TrainOrder([bag.sizes[0] for bag in bags], settings.batch, seed=seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
