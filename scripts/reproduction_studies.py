@@ -7,7 +7,6 @@ step, the last epoch counts; the networks of the survival tables as in `real_sur
 """
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,11 +44,11 @@ NUMBERS = {"OS": "logHR", "PFI": "logHR.1", "DSS": "logHR.2"}
 
 @dataclass(frozen=True)
 class Measured:
-    """Our value with its 95% interval, NaN where there is none, and what it rests on."""
+    """Our value with its 95% interval, None where there is none, and what it rests on."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: str
 
 
@@ -62,27 +61,33 @@ def mcat(data: Path, _: Path) -> Iterator[tuple[str, Measured]]:
     folder = data / "mcat_predictions"
     table = pd.read_csv(folder / "predictions.csv.gz")
     table["died"] = table["censorship"] == 0
-    folds = pd.read_csv(folder / "published_fold_cindex.csv").set_index(["method", "cohort", "fold"])
-    ours = {
-        key: float(c_index(part["risk"], part["survival_months"], part["died"]))
-        for key, part in table.groupby(["method", "cohort", "fold"])
-    }
-    equal = sum(abs(ours[key] - row["published_cindex"]) <= EQUAL for key, row in folds.iterrows())
+    folds = pd.read_csv(folder / "published_fold_cindex.csv").set_index(["method", "cohort", "fold"])[
+        "published_cindex"
+    ]
+    ours = table.groupby(["method", "cohort", "fold"])[["risk", "survival_months", "died"]].apply(_c_index)
+    equal = int(((ours - folds).abs() <= EQUAL).sum())
     yield "mcat-c-index", _counted(equal, f"{len(folds)} folds, {table['case_id'].nunique():,} patients")
-    summary = pd.read_csv(folder / "published_summary.csv").set_index(["method", "Project"])["P-Value"]
-    split = {key: _log_rank(part) for key, part in table.groupby(["method", "cohort"])}
-    equal = sum(any(math.isclose(p, summary[key], rel_tol=SAME_P) for p in pair) for key, pair in split.items())
-    yield "mcat-log-rank", _counted(equal, f"{len(split)} cohorts of a model, {table['case_id'].nunique():,} patients")
+    summary = pd.read_csv(folder / "published_summary.csv").rename(columns={"Project": "cohort"})
+    p_values = summary.set_index(["method", "cohort"])["P-Value"]
+    cohorts = table.groupby(["method", "cohort"])[["risk", "survival_months", "died"]]
+    same = [
+        np.isclose(p, p_values.loc[p.index], rtol=SAME_P, atol=0)
+        for p in (cohorts.apply(_log_rank, tie_is_high=tie) for tie in (False, True))
+    ]
+    n = f"{len(p_values)} cohorts of a model, {table['case_id'].nunique():,} patients"
+    yield "mcat-log-rank", _counted(int(np.any(same, axis=0).sum()), n)
 
 
-def _log_rank(patients: pd.DataFrame) -> tuple[float, ...]:
-    """Return p where a risk at the median counts as low, and where it counts as high."""
+def _c_index(patients: pd.DataFrame) -> float:
+    return float(c_index(patients["risk"], patients["survival_months"], patients["died"]))
+
+
+def _log_rank(patients: pd.DataFrame, tie_is_high: bool) -> float:
+    """Return p of a split at the median risk; a risk at the median counts as high or as low."""
     risk, middle = patients["risk"], np.percentile(patients["risk"], 50)
+    high = risk >= middle if tie_is_high else risk > middle
     time, died = patients["survival_months"], patients["died"]
-    return tuple(
-        float(logrank_test(time[high], time[~high], died[high], died[~high]).p_value)
-        for high in (risk > middle, risk >= middle)
-    )
+    return float(logrank_test(time[high], time[~high], died[high], died[~high]).p_value)
 
 
 def tcga_cdr(data: Path, _: Path) -> Iterator[tuple[str, Measured]]:
@@ -182,7 +187,7 @@ def _accuracy(model: str, name: str, data: Path, work: Path, settings: Settings)
 
 
 def _counted(equal: int, n: str) -> Measured:
-    return Measured(float(equal), math.nan, math.nan, n)
+    return Measured(float(equal), None, None, n)
 
 
 STUDIES: Mapping[str, Study] = {

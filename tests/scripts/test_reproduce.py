@@ -3,9 +3,9 @@
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -16,6 +16,11 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="$MIL_REAL_DATA does n
 @pytest.fixture(scope="module")
 def reproduce(script: Callable[[str], ModuleType]) -> ModuleType:
     return script("reproduce")
+
+
+def value_of(reproduce: ModuleType, name: str, low: float | None = None, high: float | None = None) -> Any:
+    words = {"n": "7 patients", "met": False, "version": "0", "date": "2026-01-01"}
+    return reproduce.Reproduced(name=name, value=0.5, low=low, high=high, **words)
 
 
 def test_each_published_number_has_protocol_source_and_study(reproduce: ModuleType) -> None:
@@ -58,13 +63,13 @@ def test_page_is_what_the_tables_say(reproduce: ModuleType) -> None:
 def test_tolerance_counts_on_the_side_that_the_rule_names(
     reproduce: ModuleType, rule: str, value: float, met: bool
 ) -> None:
-    row = replace(reproduce.published()[0], published=0.7, tolerance=0.01, rule=rule)
+    row = reproduce.published()[0].model_copy(update={"published": 0.7, "tolerance": 0.01, "rule": rule})
     assert row.met_by(value) == met
 
 
 def test_row_that_misses_its_number_is_shown_as_not_met(reproduce: ModuleType) -> None:
     row = reproduce.published()[0]
-    ours = reproduce.Reproduced(row.name, 0.5, 0.4, 0.6, "7 patients", met=False, version="0", date="2026-01-01")
+    ours = value_of(reproduce, row.name, low=0.4, high=0.6)
     page = reproduce.page([row], [ours])
     assert "0.500 (0.400 to 0.600) | 7 patients | **not met**" in page
     assert "**0 of 1 rows are met**" in page
@@ -74,16 +79,10 @@ def test_fresh_value_replaces_the_stored_value_of_its_row_only(
     reproduce: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reproduce, "REPRODUCED", tmp_path / "reproduced.csv")
-    first, second = (
-        reproduce.Reproduced(row.name, 1.0, float("nan"), float("nan"), "9", True, "0", "2026-01-01")
-        for row in reproduce.published()[:2]
-    )
-    reproduce.store([first, second, replace(second, value=0.25, met=False)], reproduce.published())
-    stored = reproduce.reproduced(reproduce.REPRODUCED)
-    assert [(row.name, row.value, row.met) for row in stored] == [
-        (first.name, 1.0, True),
-        (second.name, 0.25, False),
-    ]
+    first, second = (value_of(reproduce, row.name) for row in reproduce.published()[:2])
+    changed = second.model_copy(update={"value": 0.25, "met": True})
+    reproduce.store([first, second, changed], reproduce.published())
+    assert reproduce.reproduced() == [first, changed]
 
 
 def test_missing_data_and_unknown_rows_are_refused(
