@@ -165,7 +165,7 @@ def _row(costs: Sequence[Cost], command: str, sizes: Sequence[int]) -> list[str]
     by_size = {cost.size: cost for cost in costs if cost.command == command}
     cells = [_cell(by_size.get(size)) for size in sizes]
     exponents = [growth(list(by_size.values()), what) for what in ("processor_seconds", "peak_gb")]
-    return [f"`mil {command}`", *cells, *(f"n^{each:.2f}" for each in exponents)]
+    return [f"`mil {command}`", *cells, *("" if math.isnan(each) else f"n^{each:.2f}" for each in exponents)]
 
 
 def _cell(cost: Cost | None) -> str:

@@ -193,6 +193,8 @@ def _trainer(config: RunConfig, fold: Fold, best: Best, last: Last, accumulate: 
     warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated", module="lightning")
     # what Lightning warns of when an epoch is continued does not apply: the order of batches goes on where it was
     warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")
+    # `mil` starts the processes of several devices itself where srun has not
+    warnings.filterwarnings("ignore", "The `srun` command is available on your system but is not used")
     # all ranks log the same numbers
     warnings.filterwarnings("ignore", "It is recommended to use `self.log\\(.*sync_dist=True")
     trainer: lightning.Trainer = build.make(

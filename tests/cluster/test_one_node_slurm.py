@@ -131,6 +131,17 @@ def test_a_killed_job_is_named_by_the_last_one(one_node: Path, mil: Mil, tmp_pat
     assert last.reason.startswith("1 of 2 folds are not finished; fold_0 failed: killed without a word")
 
 
+def test_srun_starts_a_process_for_each_device(one_node: Path, mil: Mil, tmp_path: Path) -> None:
+    words = (*TINY, "trainer.devices=2", "trainer.accelerator=cpu")
+    assert mil("train", *words, f"hydra.run.dir={tmp_path / 'alone'}").code == 0
+    run = tmp_path / "run"
+    step = ("srun", "--partition=main", "--nodes=1", "--ntasks-per-node=2", sys.executable, "-m", "mil", "train")
+    done = subprocess.run([*step, *words, f"hydra.run.dir={run}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines().count(str(run)) == 1  # one process speaks
+    assert results(run) == results(tmp_path / "alone")
+
+
 def test_a_prediction_by_shards(one_node: Path, real_run: Path, hospital: Path, mil: Mil, tmp_path: Path) -> None:
     words = (str(real_run / "checkpoint"), "--features", str(hospital / "features"), "--out")
     assert mil("predict", *words, str(tmp_path / "together.csv")).code == 0
