@@ -19,6 +19,9 @@ VALUES = 32
 """Values a slide; of `TILES` tiles, as far as it has so many."""
 TILES, MANY_TILES = 4, 256
 """Tiles of a sample that is recorded, and of one that confirms that two slides are the same."""
+LEAST = 64
+"""Values that a slide has at least where equal ones say that it is the same: a row of a clinical table, read as a bag
+of one tile, is often that of several patients."""
 ROUNDING = 2.0**-6
 """Largest relative difference: bfloat16 rounds by 2^-8, a stored sample once more, and so may both copies."""
 SMALLEST = 2.0**-23
@@ -82,7 +85,9 @@ def parse(text: str) -> Samples:
 
 
 def sample(pieces: Pieces, tiles: int = TILES, singly: bool = False) -> ContentSample | None:
-    """Return values of a slide's tiles; None where they cannot be read, which whoever trains on them says.
+    """Return values of a slide's tiles; None where it has too few to be told from others by them.
+
+    None also where they cannot be read, which whoever trains on them says.
 
     Args:
         pieces: The slide.
@@ -91,7 +96,7 @@ def sample(pieces: Pieces, tiles: int = TILES, singly: bool = False) -> ContentS
     """
     header = pieces.header
     count = min(tiles, header.tiles)
-    if not count or not header.width:
+    if header.tiles * header.width < LEAST:
         return None
     rows = np.arange(count) * (header.tiles - 1) // max(1, count - 1)
     columns = np.arange(min(header.width, max(1, VALUES // count)))
@@ -107,10 +112,12 @@ def sample(pieces: Pieces, tiles: int = TILES, singly: bool = False) -> ContentS
 def column_extremes(features: NDArray[np.float32]) -> ContentSample | None:
     """Return the smallest and the largest values of some columns, which do not depend on the order of the tiles.
 
+    None of a slide with too few values to be told from others by them.
+
     Args:
         features: Features `(n, d)` of all tiles of a slide.
     """
-    if not features.size:
+    if features.size < LEAST:
         return None
     tiles, width = features.shape
     columns = features[:, np.arange(min(width, VALUES // 2)) * (width - 1) // max(1, min(width, VALUES // 2) - 1)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mil.features.content_samples import ContentSample, parse, same_slides, sample, shared, texts
+from mil.features.content_samples import ContentSample, column_extremes, parse, same_slides, sample, shared, texts
 from mil.features.formats import Header
 from mil.features.pieces import Pieces
 
@@ -16,7 +16,7 @@ def sample_of(features: torch.Tensor, tiles: int = 4) -> ContentSample:
     return drawn
 
 
-@pytest.mark.parametrize("shape", [(1, 768), (3, 5), (2000, 1024)])
+@pytest.mark.parametrize("shape", [(1, 768), (3, 25), (2000, 1024)])
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 30.0])
 def test_a_sample_is_the_same_in_every_type_and_as_text(shape: tuple[int, int], scale: float) -> None:
     rng = np.random.default_rng(0)
@@ -42,5 +42,12 @@ def test_groups_are_those_of_all_pairs() -> None:
 
 
 def test_slides_of_zeros_are_the_same_and_cost_no_error() -> None:
-    samples = {name: (sample_of(torch.zeros(5, 8)),) for name in "abc"}
+    samples = {name: (sample_of(torch.zeros(9, 8)),) for name in "abc"}
     assert same_slides(samples) == [["a", "b", "c"]]
+
+
+@pytest.mark.parametrize("features", [torch.ones(1, 39), torch.ones(7, 9)])
+def test_few_values_do_not_say_that_two_patients_are_one(features: torch.Tensor) -> None:
+    header = Header(len(features), features.shape[1], "float32", None, "", None, None, False)
+    assert sample(Pieces(lambda runs: [features[run] for run in runs], header, 0)) is None
+    assert column_extremes(features.numpy()) is None

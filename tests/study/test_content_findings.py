@@ -109,7 +109,7 @@ def test_tiles_beyond_the_slide_are_reported() -> None:
 @pytest.fixture
 def store(tmp_path: Path, trident: Write) -> FeatureStore:
     for number in range(6):
-        trident(tmp_path / f"s{number}.h5", random_features(5 + number))
+        trident(tmp_path / f"s{number}.h5", random_features(20 + number))
     shutil.copy(tmp_path / "s0.h5", tmp_path / "copy.h5")
     (tmp_path / "text.h5").write_text("no")
     return FeatureStore(tmp_path)
