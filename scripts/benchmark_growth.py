@@ -24,6 +24,7 @@ import commands
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from mil.files import read_json, write, write_json
 from mil.report.schema import Model
@@ -189,6 +190,10 @@ def figure(costs: Sequence[Cost]) -> Figure:
             part = sorted((c for c in costs if c.axis == axis and c.command == command), key=lambda cost: cost.size)
             plot.plot([c.size for c in part], [getattr(c, what) for c in part], marker="o", label=command)
         plot.set(xscale="log", yscale="log", ylabel=label)
+        plot.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        plot.yaxis.set_major_formatter("{x:g}")
+        plot.yaxis.set_minor_formatter(NullFormatter())
+        plot.xaxis.set_major_formatter("{x:,.0f}")
         plot.grid(alpha=0.3)
         if row:
             plot.set_xlabel(axis if axis == "slides" else "tiles a slide")

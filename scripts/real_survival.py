@@ -60,7 +60,8 @@ def survival(table: Table, source: Path, out: Path, seeds: int) -> Iterator[Row]
         for seed, run in enumerate(runs):
             words = (f"tool={tool}", f"tool.endpoint.unit={unit}", f"tool.endpoint.horizons={{median: {median}}}")
             roles = ("tool.endpoint.shortest=0.1", "split=fixed", "split.column=split")
-            mil("train", *words, *roles, *table.settings, *given(out), *placed(run, seed))
+            if not (run / "report.json").exists():
+                mil("train", *words, *roles, *table.settings, *given(out), *placed(run, seed))
         reports = [read_report(run / "report.json") for run in runs]
         n = "{n} test patients, {events} events".format(**reports[0].patients)
         yield Row(name, n, f"C-index, {tool}", metric([report.metrics for report in reports], "c_index"), table.goal)
