@@ -5,10 +5,15 @@ approximating self-attention. AAAI 2021, arXiv:2102.03902. The pseudo-inverse is
 equation (15). Results equal those of lucidrains/nystrom-attention, the implementation that is commonly used.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad
 
+from mil import tile_rows
 from mil.layers.dropout import Dropout
+from mil.tile_rows import Reader
 
 
 class NystromAttention(nn.Module):
@@ -47,8 +52,7 @@ class NystromAttention(nn.Module):
 
         The weights approximate a softmax and may be negative; those of padding are left out.
         """
-        query, key, value = self.qkv(tokens).view(len(tokens), 3, self.heads, -1).permute(1, 2, 0, 3)  # (h, t, w)
-        query = query / query.shape[2] ** 0.5
+        query, key, value = self.split(tokens)  # (h, t, w)
         segment, weight, padding = self._segments(len(tokens), query.device)
         query_marks, key_marks = (
             self._means(rows, segment, len(weight), padding) for rows in (query, key)
@@ -77,11 +81,91 @@ class NystromAttention(nn.Module):
 
     def _means(self, rows: Tensor, segment: Tensor, marks: int, padding: int) -> Tensor:
         """Return means of `(h, t, w)` over segments of tokens, including padding where `padded`."""
-        counts = segment.new_zeros(marks).index_add(0, segment, torch.ones_like(segment)).clamp_min(1)
-        if self.padded:
-            counts = torch.full_like(counts, -(-len(segment) // self.landmarks))
         sums = rows.new_zeros(rows.shape[0], marks, rows.shape[2]).index_add(1, segment, rows)
-        return sums / counts.unsqueeze(1).to(rows.dtype)
+        return sums / self._counts(segment, marks).unsqueeze(1).to(rows.dtype)
+
+    def _counts(self, segment: Tensor, marks: int) -> Tensor:
+        """Return by how many tokens the sums over segments are divided, `(m,)`."""
+        counts = segment.new_zeros(marks).index_add(0, segment, torch.ones_like(segment)).clamp_min(1)
+        return torch.full_like(counts, -(-len(segment) // self.landmarks)) if self.padded else counts
+
+    def split(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return scaled queries, keys and values of tokens `(t, e)`, `(h, t, w)` each."""
+        query, key, value = self.qkv(tokens).view(len(tokens), 3, self.heads, -1).permute(1, 2, 0, 3)
+        return query / query.shape[2] ** 0.5, key, value
+
+
+class NystromInPieces:
+    """The attention of tokens that are computed when they are read, without gradients; in four passes over them.
+
+    Only means and sums of landmarks are held, `(h, m, w)`. The softmax over tokens is that of M. Milakov, N.
+    Gimelshein: Online normalizer calculation for softmax. 2018, arXiv:1805.02867.
+    """
+
+    def __init__(self, attend: NystromAttention, tokens: Reader, count: int) -> None:
+        """Read all `count` tokens twice; `tokens` returns some of them, `(r, e)`."""
+        self.attend, self.tokens, self.count = attend, tokens, count
+        segment, weight, self.padding = attend._segments(count, attend.qkv.weight.device)
+        self.query_marks, self.key_marks = self._marks(segment, len(weight))
+        self.many = weight.log().to(self.key_marks.dtype)
+        among = (self.query_marks @ self.key_marks.mT + self.many).softmax(2)
+        self.inverse = pseudo_inverse(among, weight, attend.iterations).to(among.dtype)
+        self.most, self.total, read = self._read_by_marks()
+        self.mixed = self.inverse @ (read / self.total).to(among.dtype)  # (h, m, w)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Return what some tokens read, `(r, e)`."""
+        half = self.attend.local.kernel_size[0] // 2
+        first, last = max(0, start - half), min(self.count, stop + half)
+        query, _, value = self.attend.split(self.tokens(first, last))
+        query = query[:, start - first : stop - first]
+        around = pad(value, (0, 0, half - (start - first), half - (last - stop)))
+        near = conv2d(around.unsqueeze(0), self.attend.local.weight, groups=self.attend.heads).squeeze(0)
+        mixed = (query @ self.key_marks.mT + self.many).softmax(2) @ self.mixed + near
+        out: Tensor = self.attend.out(mixed.transpose(0, 1).flatten(1))
+        return out
+
+    def first(self) -> Tensor:
+        """Return each head's weights of the first token `(h, t)`, in one more pass."""
+        query, _, _ = self.attend.split(self.tokens(0, 1))
+        share = (query @ self.key_marks.mT + self.many).softmax(2) @ self.inverse  # (h, 1, m)
+        pieces = []
+        for _, (_, key, _) in self._pieces():
+            scores = ((self.query_marks @ key.mT).double() - self.most).exp() / self.total  # (h, m, r)
+            pieces.append((share @ scores.to(share.dtype)).squeeze(1))
+        return torch.cat(pieces, 1)
+
+    def _pieces(self) -> Iterator[tuple[slice, tuple[Tensor, Tensor, Tensor]]]:
+        for start in range(0, self.count, tile_rows.READ_ROWS):
+            stop = min(start + tile_rows.READ_ROWS, self.count)
+            yield slice(start, stop), self.attend.split(self.tokens(start, stop))
+
+    def _marks(self, segment: Tensor, marks: int) -> tuple[Tensor, Tensor]:
+        """Return the landmarks of queries and keys, `(h, m, w)`."""
+        heads, width = self.attend.heads, self.attend.qkv.in_features // self.attend.heads
+        sums = torch.zeros(2, heads, marks, width, dtype=torch.float64, device=segment.device)
+        for rows, (query, key, _) in self._pieces():
+            sums.index_add_(2, segment[rows], torch.stack([query, key]).double())
+            dtype = key.dtype
+        query_marks, key_marks = (sums / self.attend._counts(segment, marks).unsqueeze(1)).to(dtype).unbind()
+        return query_marks, key_marks
+
+    def _read_by_marks(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return of each landmark's scores the largest and the sum of exponentials, `(h, m, 1)`, and what it reads."""
+        most = self.query_marks.new_zeros((*self.query_marks.shape[:2], 1), dtype=torch.float64)
+        total, read = torch.zeros_like(most), torch.zeros_like(self.query_marks, dtype=torch.float64)
+        if self.attend.padded:
+            total += self.padding  # tokens of zeros have the score 0
+        else:
+            most -= torch.inf
+        for _, (_, key, value) in self._pieces():
+            scores = (self.query_marks @ key.mT).double()  # (h, m, r)
+            larger = torch.maximum(most, scores.amax(2, keepdim=True))
+            shares, before = (scores - larger).exp(), (most - larger).exp()
+            total = before * total + shares.sum(2, keepdim=True)
+            read = before * read + (shares.to(value.dtype) @ value).double()
+            most = larger
+        return most, total, read
 
 
 def pseudo_inverse(matrix: Tensor, weight: Tensor, iterations: int) -> Tensor:

@@ -5,9 +5,11 @@ import torch
 import torchmil.models
 from torch import Tensor, nn
 
+from mil import tile_rows
 from mil.bags import Bags
 from mil.layers.nystrom import NystromAttention
 from mil.layers.positions import PPEG
+from mil.models import transmil
 from mil.models.transmil import TransMIL
 
 from .reference import copy_linear, copy_parameters, golden
@@ -119,3 +121,23 @@ def test_attention_is_uniform_if_no_weight_is_positive() -> None:
 
     model.second.forward = negative  # type: ignore[method-assign]  # the approximation may give such weights
     torch.testing.assert_close(model(bags).attention, torch.full((5,), 0.2))
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("tiles", [1, 2, 16, 17, 150, 400])
+def test_tokens_computed_piece_by_piece_give_the_output_of_all_at_once(
+    padded: bool, tiles: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(tiles)
+    model = TransMIL(6, 2, embed_dim=16, heads=2, landmarks=8, padded=padded).eval()
+    features = torch.randn(tiles, 6)
+    with torch.inference_mode():
+        expected = model(Bags(features, (tiles,)))
+        monkeypatch.setattr(tile_rows, "READ_ROWS", 13)  # rows of the square end elsewhere
+        monkeypatch.setattr(tile_rows, "HELD_BYTES", 0)
+        monkeypatch.setattr(transmil, "ROWS_AT_ONCE", 50)
+        pieces = tile_rows.TileRows(lambda start, stop: features[start:stop], features, tiles)
+        output = model(Bags(pieces, (tiles,)))
+    torch.testing.assert_close(output.logits, expected.logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(output.embedding, expected.embedding, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(output.attention, expected.attention, rtol=1e-5, atol=1e-5)
