@@ -96,14 +96,14 @@ class NystromAttention(nn.Module):
 
 
 class NystromInPieces:
-    """The attention of tokens that are computed when they are read, without gradients; in four passes over them.
+    """The attention of tokens that are computed when they are read, without gradients.
 
     Only means and sums of landmarks are held, `(h, m, w)`. The softmax over tokens is that of M. Milakov, N.
     Gimelshein: Online normalizer calculation for softmax. 2018, arXiv:1805.02867.
     """
 
     def __init__(self, attend: NystromAttention, tokens: Reader, count: int) -> None:
-        """Read all `count` tokens twice; `tokens` returns some of them, `(r, e)`."""
+        """Read all `count` tokens twice; `tokens` returns those from a first up to a last one, `(r, e)`."""
         self.attend, self.tokens, self.count = attend, tokens, count
         segment, weight, self.padding = attend._segments(count, attend.qkv.weight.device)
         self.query_marks, self.key_marks = self._marks(segment, len(weight))
@@ -113,11 +113,15 @@ class NystromInPieces:
         self.most, self.total, read = self._read_by_marks()
         self.mixed = self.inverse @ (read / self.total).to(among.dtype)  # (h, m, w)
 
-    def read(self, start: int, stop: int) -> Tensor:
-        """Return what some tokens read, `(r, e)`."""
+    def around(self, start: int, stop: int) -> tuple[int, int]:
+        """Return the first and the last of the tokens on which depends what some of them read."""
         half = self.attend.local.kernel_size[0] // 2
-        first, last = max(0, start - half), min(self.count, stop + half)
-        query, _, value = self.attend.split(self.tokens(first, last))
+        return max(0, start - half), min(self.count, stop + half)
+
+    def read(self, tokens: Tensor, start: int, stop: int) -> Tensor:
+        """Return what some tokens read, `(r, e)`, from the tokens `around` them."""
+        half, (first, last) = self.attend.local.kernel_size[0] // 2, self.around(start, stop)
+        query, _, value = self.attend.split(tokens)
         query = query[:, start - first : stop - first]
         around = pad(value, (0, 0, half - (start - first), half - (last - stop)))
         near = conv2d(around.unsqueeze(0), self.attend.local.weight, groups=self.attend.heads).squeeze(0)

@@ -128,7 +128,9 @@ class Layer(nn.Module):
 
     def read(self, tokens: Reader, attention: NystromInPieces, start: int, stop: int) -> Tensor:
         """Return some of the tokens after the layer, `(r, e)`."""
-        return tokens(start, stop) + attention.read(start, stop)
+        first, last = attention.around(start, stop)
+        rows = tokens(first, last)
+        return rows[start - first : stop - first] + attention.read(self.norm(rows), start, stop)
 
 
 class TokensOfSquare:
