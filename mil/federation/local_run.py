@@ -200,7 +200,7 @@ class StoreOfSites:
 def pooled(config: RunConfig, sources: Sequence[SiteSource]) -> SiteSource:
     """Return all sites as one; patients and slides are named after their site.
 
-    Dropout is seeded by the names of bags, so that a site's bag has the same dropout here and there.
+    Dropout is seeded by the names of bags, which are others here: only without dropout are `exact` and `pooled` equal.
     """
     studies = {source.name: source.study for source in sources}
     first = next(iter(studies.values()))

@@ -327,6 +327,28 @@ def test_each_site_alone_and_all_pooled(mil: Mil, tmp_path: Path, algorithm: str
     assert names == (["site-1", "site-2", "site-3"] if algorithm == "local" else ["all sites"])
 
 
+@pytest.mark.usefixtures("_cache")
+def test_exact_and_pooled_report_the_same_numbers(tmp_path: Path) -> None:
+    """One step an epoch, of all patients: batches of several sites are others than those of one."""
+    words = (*WORDS, "data.batch_bags=1000", "trainer.max_epochs=5", "model.dropout=0")
+    exact = run_quietly("federate", *words, "federation.together=true", f"hydra.run.dir={tmp_path}/exact")
+    pooled = run_quietly("federate", *words, "federation.algorithm=pooled", f"hydra.run.dir={tmp_path}/pooled")
+    ours, theirs = scores_of(exact / "predictions.csv"), scores_of(pooled / "sites/all sites/run/predictions.csv")
+    pd.testing.assert_frame_equal(ours, theirs, rtol=0, atol=1e-6)
+    [all_sites] = section_of(pooled).sites
+    metrics = read_report(exact / "report.json").metrics
+    assert "auroc" in all_sites.metrics.keys() & metrics.keys()
+    for name in all_sites.metrics.keys() & metrics.keys():
+        assert all_sites.metrics[name].value == pytest.approx(metrics[name].value, abs=1e-6), name
+
+
+def scores_of(path: Path) -> pd.DataFrame:
+    """Return the predictions of reported patients by their own names."""
+    table = pd.read_csv(path, dtype={"patient": str}).query("role == 'report'")
+    table.index = pd.Index(table["patient"].str.split("/").str[-1])
+    return table.select_dtypes("number").sort_index()
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
