@@ -67,7 +67,7 @@ def test_commands_report_their_steps(mil: Mil, tmp_path: Path, crc_run: Path, mo
         steps.clear()
         said = mil(*map(str, words))
         assert said.code in (0, 1), said.err
-        assert all(done == sorted(done) or step == "resampling" for step, done in steps.items())
+        assert all(done == sorted(done) or step == "resampling" for step, done in steps.items()), steps
         return set(steps)
 
     cohort, packed = tmp_path / "cohort", tmp_path / "packed.h5"

@@ -448,7 +448,8 @@ class FeatureStore:
             slides: Ids of the slides.
             tiles: How many tiles of each.
         """
-        ids = [slide for slide, header in self.headers(slides).items() if isinstance(header, Header)]
+        headers = self.headers(slides, progress=partial(advance, "reading headers to compare"))
+        ids = [slide for slide, header in headers.items() if isinstance(header, Header)]
         if len(ids) <= FILES_OF_A_PROCESS:
             sampled = {slide: _sampled(self, tiles, slide) for slide in ids}
         else:

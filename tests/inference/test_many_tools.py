@@ -30,7 +30,7 @@ from mil.inference.provenance import with_origin
 from mil.models.abmil import ABMIL
 from mil.models.mil_model import MILModel, Output
 from mil.models.pooling import Pooling
-from mil.models.transmil import TransMIL
+from mil.models.transformer import Transformer
 from mil.tables import read_table
 from mil.zoo import predictor
 from tests.checkpoints import Node, rewrite, saved, with_covariates
@@ -144,7 +144,7 @@ def test_without_a_cohort_one_pass_serves_all(tools: dict[str, Checkpoint], coho
 def test_large_bags_are_read_once_where_they_fit_into_memory(
     tools: dict[str, Checkpoint], cohort: Path, reads: Counter[str], monkeypatch: pytest.MonkeyPatch, room: float
 ) -> None:
-    tools["quadratic"] = renamed(tools["msi-crc"], "quadratic", TransMIL(8, 1, embed_dim=16, heads=2))
+    tools["quadratic"] = renamed(tools["msi-crc"], "quadratic", Transformer(8, 1, embed_dim=16, heads=2))
     inputs = PredictionInputs(cohort / "features", cohort / "cohort.csv", max_tiles=0)
     monkeypatch.setattr(batches, "LARGE_BYTES", 0)
     monkeypatch.setattr(pieces, "PIECE_BYTES", 1)
