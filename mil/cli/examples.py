@@ -35,7 +35,10 @@ EXAMPLES = {
         "mil import clam s_0_checkpoint.pt --out imported --encoder uni --classes MSS,MSI-H --licence GPL-3.0",
         "mil import feather model.safetensors --out trunk --encoder conch_v15 --source MahmoodLab/FEATHER",
     ),
-    "convert": ("mil convert features/ features.h5", "mil convert features/ features.h5 --dtype bfloat16 --on-bad skip"),
+    "convert": (
+        "mil convert features/ features.h5",
+        "mil convert features/ features.h5 --dtype bfloat16 --on-bad skip",
+    ),
     "train": (
         "mil train tool=msi-crc model=abmil data.cohort=cohort.csv data.features=features/",
         "mil train --resume runs/msi-crc/2026-11-30_10-00-00",
