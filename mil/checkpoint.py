@@ -33,9 +33,9 @@ from mil.features.encoders import Encoder
 from mil.features.formats import Reading
 from mil.features.geometry import Geometry
 from mil.manifest import Clinical, Manifest, Part, parsed
-from mil.models.encoder_ensemble import EncoderEnsemble
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
+from mil.models.network_ensemble import NetworkEnsemble
 from mil.storage import read_bytes
 
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
@@ -200,27 +200,21 @@ def _model(manifest: Manifest, width: int, out_dim: int, allow: Collection[str],
 
 
 def _reader_of(manifest: Manifest, allow: Collection[str], folder: Path) -> MILModel:
-    """Return the model of the features alone; of an ensemble of encoders with a member for each."""
-    part, encoder = manifest.model, manifest.encoder.encoder()
-    if not encoder.parts or manifest.encoder.combined == "concatenate":
-        return cast(MILModel, _instance(part, mil.models, MILModel, allow, folder))
-    members = [
-        cast(
-            MILModel,
-            _instance(
-                part.model_copy(update={"options": {**part.options, "in_dim": width}}),
-                mil.models,
-                MILModel,
-                allow,
-                folder,
-            ),
-        )
-        for width in encoder.widths
+    """Return the model of the features alone, with all members where it is an ensemble."""
+    encoder = manifest.encoder.encoder()
+    by_encoder = bool(encoder.parts) and manifest.encoder.combined == "ensemble"
+    read = [width for width in (encoder.widths if by_encoder else (encoder.dim,)) for _ in range(manifest.members)]
+    parts = [
+        manifest.model.model_copy(update={"options": {**manifest.model.options, "in_dim": width}}) for width in read
     ]
+    members = [cast(MILModel, _instance(part, mil.models, MILModel, allow, folder)) for part in parts]
+    if len(members) == 1:
+        return members[0]
     try:
-        return EncoderEnsemble(members, encoder.widths)
+        return NetworkEnsemble(members, encoder.widths if by_encoder else ())
     except ValueError as error:
-        raise CheckpointError(f"{folder / MANIFEST}: encoder.combined: {_line(error)}") from None
+        where = "encoder.combined" if by_encoder else "members"
+        raise CheckpointError(f"{folder / MANIFEST}: {where}: {_line(error)}") from None
 
 
 def _validated(kind: Any, value: object, where: str, folder: Path) -> Any:

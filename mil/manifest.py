@@ -1,11 +1,12 @@
 """The manifest of a checkpoint: everything that is not a weight. Manifests of every earlier schema are still read."""
 
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     JsonValue,
     SerializerFunctionWrapHandler,
     field_serializer,
@@ -21,6 +22,7 @@ from mil.fitted.novelty import Packed, packed
 from mil.fitted.state import BagSummaries, FittedState
 from mil.simulation.clinical_variables import ClinicalVariable
 from mil.study.flow import FlowStep
+from mil.study.run_config import MOST_MEMBERS
 from mil.study.tool import Tool
 
 Json = dict[str, Any]
@@ -186,6 +188,9 @@ class Manifest(BaseModel):
     schema_version: Literal[3] = 3
     tool: Tool
     model: Part
+    """the network; of an ensemble each of its members"""
+    members: Annotated[int, Field(strict=True, ge=1, le=MOST_MEMBERS)] = 1
+    """networks, of several encoders those for each, that differ by their random start and whose logits are averaged"""
     endpoint: Part
     fitted: FittedState
     """fitted once, at the end of training; whoever predicts or reports applies it"""
@@ -202,6 +207,12 @@ class Manifest(BaseModel):
     @field_serializer("tool")
     def _as_stated(self, tool: Tool) -> Json:
         return tool.plain()
+
+    @model_serializer(mode="wrap")
+    def _without_members(self, handler: SerializerFunctionWrapHandler) -> Json:
+        """Leave out what only an ensemble has."""
+        fields: Json = handler(self)
+        return fields if self.members > 1 else {key: fields[key] for key in fields if key != "members"}
 
 
 def part(instance: object, options: Json) -> Part:

@@ -20,6 +20,7 @@ from mil.fitted.state import FittedState
 from mil.models.abmil import ABMIL
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
+from mil.models.network_ensemble import members_of
 from mil.study.tool import Tool
 
 WEIGHTS, MANIFEST = checkpoint.WEIGHTS, checkpoint.MANIFEST
@@ -31,7 +32,8 @@ def saved(folder: Path, model: MILModel, options: Node | None = None) -> Path:
     endpoint = Binary("MSI", ["MSS", "MSI-H"])
     manifest = manifests.Manifest(
         tool=Tool(name="msi-crc", version="0.1.0"),
-        model=manifests.part(model, {"in_dim": 8, "out_dim": 1} | (options or {})),
+        model=manifests.part(members_of(model)[0], {"in_dim": 8, "out_dim": 1} | (options or {})),
+        members=len(members_of(model)),
         endpoint=manifests.part(endpoint, {"column": "MSI", "classes": ["MSS", "MSI-H"]}),
         fitted=FittedState(endpoint=endpoint.state()),
         encoder=manifests.EncoderRecord(name="uni", dim=8, aliases=("UNI",), verified=True),

@@ -9,7 +9,7 @@ from mil.cards.content import CardBlock, Field, Subsection, not_applicable, not_
 from mil.cards.outputs import outputs
 from mil.cards.purpose import legend
 from mil.cards.section_parts import training_figures
-from mil.manifest import EncoderRecord
+from mil.manifest import EncoderRecord, Manifest
 
 METHODS = {
     "platt": "Platt's scaling (a logistic regression of the truth on the score)",
@@ -26,15 +26,16 @@ TILES = (
 ONE_RUN = "one model was trained in one run"
 
 
-def _encoder(encoder: EncoderRecord, verified: str) -> tuple[str, str]:
+def _encoder(encoder: EncoderRecord, verified: str, members: int) -> tuple[str, str]:
     """Return label and text of the field about the encoder, or about several whose features are joined."""
     if not encoder.parts:
         return "Encoder", f"{encoder.name}, {encoder.dim} features per tile; {verified}"
+    amount = "one model" if members == 1 else f"{members} models"
     names = " and ".join(f"{part.name} ({part.dim} features per tile)" for part in encoder.parts)
     how = (
         "one model reads them side by side"
         if encoder.combined == "concatenate"
-        else "an ensemble of one model for each, whose logits are averaged"
+        else f"an ensemble of {amount} for each, whose logits are averaged"
     )
     return "Encoders", f"{names}, of the same tiles, joined by their positions; {how}; {verified}"
 
@@ -45,7 +46,7 @@ def inputs(facts: Facts) -> CardBlock:
     geometry = manifest.data.geometry
     verified = "named by every feature file" if encoder.verified else "not verified: some feature files do not name it"
     fields = [
-        Field(*_encoder(encoder, verified), f"{MANIFEST}encoder"),
+        Field(*_encoder(encoder, verified, manifest.members), f"{MANIFEST}encoder"),
         Field("Which encoder one would use", facts.text("encoder_note")),
         Field("Tile size", _size(geometry.tile_px, "px"), f"{MANIFEST}data.geometry.tile_px"),
         Field("Resolution", _size(geometry.mpp, "µm per pixel"), f"{MANIFEST}data.geometry.mpp"),
@@ -126,7 +127,7 @@ def model(facts: Facts) -> CardBlock:
         Field("Balance of classes", _balance(training.data), f"{source}.data"),
         Field("Early stopping", f"weights {chosen}, of {training.epochs} epochs", f"{source}.best_epoch"),
         Field("Seed", str(training.seed), f"{source}.seed"),
-        Field("Ensemble", f"none: {ONE_RUN}; these are the weights of one fold"),
+        Field("Ensemble", *_ensemble(manifest)),
         Field("Hardware", f"precision {training.precision}, {threads}", f"{source}.precision, training.threads"),
         Field("Time and energy", not_examined("not measured")),
         Field(
@@ -139,6 +140,18 @@ def model(facts: Facts) -> CardBlock:
     figures = training_figures(facts)
     subsections = [Subsection("Course of the training", figures=figures)] if figures else []
     return CardBlock(9, "Model and training", fields, subsections)
+
+
+def _ensemble(manifest: Manifest) -> tuple[str, str]:
+    """Return the text of the field about members that differ by their random start, and its source."""
+    if manifest.members == 1:
+        return f"none: {ONE_RUN}; these are the weights of one fold", ""
+    each = " for each encoder" if manifest.encoder.combined == "ensemble" else ""
+    text = (
+        f"an ensemble of {manifest.members} networks{each} that differ by their random start; their logits are "
+        "averaged; they were trained side by side in one run, and these are the weights of one fold"
+    )
+    return text, f"{MANIFEST}members"
 
 
 def _federated(facts: Facts) -> Field:

@@ -16,8 +16,8 @@ from mil.federation.protocol import Training
 from mil.federation.shared_state import APPROXIMATE
 from mil.fitted.state import FittedState
 from mil.manifest import Clinical, DataRecord, Manifest, SimulationRecord, SplitRecord, TrainingRecord
-from mil.models.encoder_ensemble import EncoderEnsemble
 from mil.models.fusion import Fused
+from mil.models.network_ensemble import members_of
 from mil.study import build
 from mil.training.record import PRIVATE
 
@@ -44,12 +44,11 @@ def federated_manifest(
         epsilon: Of differential privacy; None without noise.
     """
     config, model = run.config, training.model
-    inner = model.inner if isinstance(model, Fused) else model
-    bare = inner.models[0] if isinstance(inner, EncoderEnsemble) else inner
     widths = build.sizes(config, run.encoder.dim, setup.endpoint)
     return Manifest(
         tool=config.tool,
-        model=manifests.part(bare, widths | config.model.options.arguments()),
+        model=manifests.part(members_of(model)[0], widths | config.model.options.arguments()),
+        members=config.model.options.members,
         endpoint=manifests.endpoint_part(setup.endpoint, config.tool.endpoint.options.keywords()),
         covariates=_clinical(setup, training),
         fitted=fitted,

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import JsonValue
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim.lr_scheduler import LambdaLR
 
 from mil.errors import ConfigError
@@ -33,6 +32,7 @@ from mil.models.mil_model import MILModel
 from mil.progress import advance
 from mil.study import build
 from mil.study.run_config import RunConfig
+from mil.training.member_gradients import clip_gradients, restore_gradients
 
 logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
@@ -187,10 +187,11 @@ class Training:
         for weight in parameters:
             weight.grad = values[start : start + weight.numel()].reshape(weight.shape).to(weight.dtype)
             start += weight.numel()
+        restore_gradients(self.model)
         options = self.config.trainer.options
         if options.gradient_clip_val:
             by_value = options.keywords().get("gradient_clip_algorithm") == "value"
-            (clip_grad_value_ if by_value else clip_grad_norm_)(parameters, options.gradient_clip_val)
+            clip_gradients(self.model, options.gradient_clip_val, by_value)
         self.optimizer.step()
         self.schedule.step()
         self.progress.steps += 1

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.utils import clip_grad_norm_
 
 from mil.endpoints.endpoint import Endpoint
 from mil.features.batches import BagDataset, TrainOrder
@@ -14,6 +13,7 @@ from mil.federation.bag_gradients import load_vector, vector
 from mil.models.mil_model import MILModel
 from mil.study import build
 from mil.study.run_config import RunConfig
+from mil.training.member_gradients import clip_gradients, restore_gradients
 
 Floats = NDArray[np.float64]
 
@@ -76,9 +76,10 @@ def train_at_site(
             loss = model.loss(model(batch.bags.to(place).cast(torch.float32)), target, endpoint)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch ships this method without types
+            restore_gradients(model)
             _adjust(parameters, start, pull, shifts)
             if clip:
-                clip_grad_norm_(parameters, clip)
+                clip_gradients(model, clip)
             optimizer.step()
             losses.append(float(loss.detach()))
     return SiteUpdate(vector(model) - np.asarray(weights, np.float64), float(np.mean(losses)), len(losses))

@@ -90,6 +90,10 @@ class Fused(MILModel):
         shift = self.shift(bags.covariates.to(self.shift.weight.dtype)) / terms.weight.shape[1]  # (b, c)
         return TileTerms(terms.weight, terms.logits + bags.spread(shift).unsqueeze(1))
 
+    def trained_logits(self, output: Output) -> Tensor:
+        """Return the inner model's with the shift added to each."""
+        return self.inner.trained_logits(replace(output, logits=output.extra["inner"])) + output.extra["added"]
+
     def loss(self, output: Output, target: Tensor, endpoint: Criterion) -> Tensor:
         """Return the inner model's loss with shifted logits."""
         shifted = _Shifted(endpoint.loss, endpoint.membership, output.extra["added"], target)

@@ -105,6 +105,10 @@ class MILModel(nn.Module, ABC):
         """Return the memory for scores of pairs of tiles, where it grows with the square of their number."""
         return 0.0
 
+    def trained_logits(self, output: Output) -> Tensor:
+        """Return the logits that have a loss each, `(m, b, c)`: those of the output, of an ensemble each member's."""
+        return output.logits.unsqueeze(0)
+
     def tile_terms(self, bags: Bags) -> TileTerms | None:
         """Return the terms of which the logits are weighted means; None, the default, for other models."""
         return None

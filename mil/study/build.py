@@ -18,9 +18,9 @@ from mil.cohort.covariates import Covariates
 from mil.endpoints.endpoint import Endpoint
 from mil.errors import ConfigError, MilError
 from mil.features.encoders import Encoder
-from mil.models.encoder_ensemble import EncoderEnsemble
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel, Output
+from mil.models.network_ensemble import NetworkEnsemble
 from mil.simulation.simulated_cohort import Simulation
 from mil.study.component import TARGET, Component, Options
 from mil.study.run_config import RunConfig
@@ -199,18 +199,22 @@ def network(config: RunConfig, in_dim: int, endpoint: Endpoint, widths: Sequence
 
 
 def _reader_of(config: RunConfig, in_dim: int, endpoint: Endpoint, widths: Sequence[int]) -> MILModel:
-    """Return the model of the features alone; for an ensemble of encoders one for the features of each."""
-    if config.model.options.encoders == "concatenate":
-        return cast(MILModel, make(_bare(config), **sizes(config, in_dim, endpoint)))
-    if len(widths) < 2:
+    """Return the model of the features alone, with all members where it is an ensemble."""
+    options = config.model.options
+    by_encoder = options.encoders == "ensemble"
+    if by_encoder and len(widths) < 2:
         raise ConfigError("model.encoders=ensemble: features are of one encoder, expected those of several")
-    if config.model.options.pretrained is not None:
+    if by_encoder and options.pretrained is not None:
         raise ConfigError("model.encoders=ensemble: model.pretrained is one model's weights, expected one of the two")
-    members = [cast(MILModel, make(_bare(config), **sizes(config, width, endpoint))) for width in widths]
+    read = [width for width in (widths if by_encoder else (in_dim,)) for _ in range(options.members)]
+    members = [cast(MILModel, make(_bare(config), **sizes(config, width, endpoint))) for width in read]
+    if len(members) == 1:
+        return members[0]
     try:
-        return EncoderEnsemble(members, widths)
+        return NetworkEnsemble(members, widths if by_encoder else ())
     except ValueError as error:
-        raise ConfigError(f"model.encoders=ensemble: {error}") from None
+        option = "model.encoders=ensemble" if by_encoder else f"model.members={options.members}"
+        raise ConfigError(f"{option}: {error}") from None
 
 
 def _embedding_width(config: RunConfig, in_dim: int, endpoint: Endpoint, widths: Sequence[int]) -> int:

@@ -12,8 +12,8 @@ from mil.bags import Bags
 from mil.errors import ConfigError
 from mil.findings import Checked, attempt
 from mil.fitted.checks import check_specification
-from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
+from mil.models.network_ensemble import members_of
 from mil.study import build, file_findings
 from mil.study.available_devices import check_devices
 from mil.study.component import Component
@@ -177,8 +177,7 @@ def _refuse_epochs(config: RunConfig) -> None:
 
 def _refuse_whole(config: RunConfig, network: MILModel) -> None:
     """Refuse models with a loss of their own under whole-cohort losses, which are computed from logits alone."""
-    inner = network.inner if isinstance(network, Fused) else network
-    if config.data.whole_cohort and type(inner).loss is not MILModel.loss:
+    if config.data.whole_cohort and type(members_of(network)[0]).loss is not MILModel.loss:
         raise ConfigError(
             f"{config.model.target}: has a loss of its own beside the endpoint's, which data.whole_cohort=true "
             "cannot divide, expected a model without one or data.whole_cohort=false"

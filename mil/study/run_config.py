@@ -139,6 +139,8 @@ def _nothing_left_out(value: object) -> object:
 PRECISIONS = ("auto", "32-true", "32", "bf16-mixed", "16-mixed")
 MOST_PROCESSES, MOST_RESAMPLES = 1024, 10**6
 """More processes fill a machine, and more resamples its memory, before anything says so."""
+MOST_MEMBERS = 20
+"""Networks of an ensemble: a checkpoint has a largest number of tensors."""
 MOST_SEED = 2**32 - 1
 """The largest seed that every library takes."""
 Natural = Annotated[int, Field(strict=True, ge=0)]
@@ -213,11 +215,13 @@ class ModelOptions(Options):
     Attributes:
         encoders: How features of several encoders are read: side by side by one model, or by an ensemble with one model
             for each encoder, whose logits are averaged.
+        members: Networks that are trained side by side and differ by their random start; the model is their mean.
         pretrained: A checkpoint whose weights training starts from; the layers that give the logits start anew.
         trunk_lr: Factor of the learning rate of all other layers; 0 leaves them as they are, 1 treats all alike.
     """
 
     encoders: Literal["concatenate", "ensemble"] = "concatenate"
+    members: Annotated[Count, Field(le=MOST_MEMBERS)] = 1
     pretrained: str | None = None
     trunk_lr: Annotated[Any, BeforeValidator(_factor)] = None
 

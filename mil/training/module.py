@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -18,7 +17,9 @@ from mil.errors import TrainingError
 from mil.features.batch_shares import IDLE
 from mil.features.batches import Batch
 from mil.models.mil_model import MILModel
+from mil.models.network_ensemble import members_of
 from mil.tables import listed
+from mil.training.member_gradients import clip_gradients, restore_gradients
 from mil.training.pooled_loss import packed, pooled_loss, unpacked
 from mil.training.pretrained import groups
 from mil.training.ranks import Ranks
@@ -230,14 +231,18 @@ class MILModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by norm or value; Lightning refuses fused optimizers for every precision, not float16 alone."""
+        """Clip by norm or value, each member of an ensemble by itself.
+
+        Lightning refuses fused optimizers for every precision, not float16 alone.
+        """
         if self.ranks.by_bag:
             separate_gradients(self)
-        if self.trainer.precision == "16-mixed":
+        restore_gradients(self.model)
+        is_scaled = getattr(optimizer, "_step_supports_amp_scaling", False)  # what Lightning refuses to clip
+        if self.trainer.precision == "16-mixed" and (is_scaled or len(members_of(self.model)) == 1):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:
-            clip = clip_grad_value_ if gradient_clip_algorithm == "value" else clip_grad_norm_
-            clip(self.parameters(), gradient_clip_val)
+            clip_gradients(self.model, gradient_clip_val, gradient_clip_algorithm == "value")
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule, one factor per step."""

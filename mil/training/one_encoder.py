@@ -11,9 +11,9 @@ from mil.bags import Bags
 from mil.features.encoders import Encoder
 from mil.fitted.novelty import Packed, unpacked
 from mil.inference.forward import logits
-from mil.models.encoder_ensemble import EncoderEnsemble
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel, Output
+from mil.models.network_ensemble import NetworkEnsemble
 from mil.report.sections.encoder_gain import ABLATED, ENCODER, HOW, MEMBER
 from mil.study.study import Study
 from mil.training.fold import Fold, predictions
@@ -69,7 +69,7 @@ def alone_predictions(study: Study, model: MILModel, fold: Fold, reference: Pack
 
 def _each_alone(model: MILModel, encoder: Encoder, reference: Tensor) -> Iterator[tuple[str, str, MILModel]]:
     inner = model.inner if isinstance(model, Fused) else model
-    if isinstance(inner, EncoderEnsemble):
+    if isinstance(inner, NetworkEnsemble) and inner.widths:
         for at, part in enumerate(encoder.parts):
             inner.alone = at
             yield part.name, MEMBER, model

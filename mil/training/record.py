@@ -15,9 +15,9 @@ from mil import manifest as manifests
 from mil.fitted.novelty import Packed
 from mil.fitted.state import FittedState
 from mil.manifest import Clinical, DataRecord, Manifest, SimulationRecord, SplitRecord, TrainingRecord
-from mil.models.encoder_ensemble import EncoderEnsemble
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
+from mil.models.network_ensemble import members_of
 from mil.splits.folds import Split
 from mil.study import build
 from mil.study.run_config import RunConfig
@@ -49,12 +49,11 @@ def manifest(
     outcome: Outcome,
 ) -> Manifest:
     """Return the manifest of a fit, without the digests of the files."""
-    inner = model.inner if isinstance(model, Fused) else model
-    bare = inner.models[0] if isinstance(inner, EncoderEnsemble) else inner
     widths = build.sizes(config, study.encoder.dim, fold.endpoint)
     return Manifest(
         tool=config.tool,
-        model=manifests.part(bare, widths | config.model.options.arguments()),
+        model=manifests.part(members_of(model)[0], widths | config.model.options.arguments()),
+        members=config.model.options.members,
         endpoint=manifests.endpoint_part(fold.endpoint, config.tool.endpoint.options.keywords()),
         covariates=_clinical(fold, model),
         fitted=fitted,

@@ -15,10 +15,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from mil.bags import Bags
 from mil.endpoints.endpoint import Endpoint
 from mil.features.batch_shares import SharedOrder
 from mil.features.batches import Batch, WholeOrder
 from mil.models.mil_model import MILModel
+from mil.models.network_ensemble import members_of
 from mil.training.module import MILModule, Schedule
 from mil.training.pooled_loss import seated
 
@@ -42,7 +44,7 @@ class WholeModule(MILModule):
         super().__init__(model, endpoint, optimizer, schedule, seed)
         self.survey = survey
         self.pull = torch.empty(0)
-        """gradient of the loss with respect to the logits of all training bags, `(b, c)`"""
+        """gradient of the loss with respect to the logits of all training bags, `(b, m * c)`"""
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Compute the gradient of all logits before the first batch of a pass."""
@@ -57,7 +59,7 @@ class WholeModule(MILModule):
         return (logits * self.pull[place]).sum() * self.trainer.accumulate_grad_batches
 
     def _logits(self, batch: Batch, at: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the logits of the bags of a batch, `(b, c)`, with their places and targets.
+        """Return the logits of the bags of a batch, of all members `(b, m * c)`, with their places and targets.
 
         Args:
             batch: Of a rank, its bags; a stand-in has no row in what is returned.
@@ -65,17 +67,21 @@ class WholeModule(MILModule):
         """
         bags = self._cast(batch.bags)
         if not self.ranks.by_bag:
-            logits: Tensor = self.model(bags).logits.float()
-            return logits, batch.place, batch.target
-        rows = [
-            (row, self.model(bags[row]).logits.float()) for row, _ in seated(batch, lambda seat: self._sow(at, seat))
-        ]
+            return self._member_logits(bags), batch.place, batch.target
+        seats = seated(batch, lambda seat: self._sow(at, seat))
+        rows = [(row, self._member_logits(bags[row])) for row, _ in seats]
         index = [row for row, _ in rows]
-        nothing = torch.zeros(0, self.endpoint.out_dim, device=bags.features.device, requires_grad=True)
+        width = len(members_of(self.model)) * self.endpoint.out_dim
+        nothing = torch.zeros(0, width, device=bags.features.device, requires_grad=True)
         return torch.cat([nothing, *(logits for _, logits in rows)]), batch.place[index], batch.target[index]
 
+    def _member_logits(self, bags: Bags) -> Tensor:
+        """Return the logits of all members side by side, `(b, m * c)`."""
+        logits = self.model.trained_logits(self.model(bags))  # (m, b, c)
+        return logits.transpose(0, 1).flatten(1).float()
+
     def _surveyed(self) -> Tensor:
-        """Run the pass without gradients, log the loss, and return its gradient by the logits, `(b, c)`."""
+        """Run the pass without gradients, log the mean loss of the members, and return its gradient, `(b, m * c)`."""
         cast(SharedOrder | WholeOrder, self.survey.sampler).set_epoch(self.current_epoch)
         batches = []
         for at, batch in enumerate(self.survey):
@@ -87,7 +93,9 @@ class WholeModule(MILModule):
         values, targets, places = (torch.cat(columns) for columns in zip(*batches, strict=True))
         values, targets = self.of_all(values, targets, places)
         values = values.to(self.device).requires_grad_()
-        loss = self.endpoint.loss(values, targets.to(self.device))
+        targets = targets.to(self.device)
+        losses = [self.endpoint.loss(logits, targets) for logits in torch.split(values, self.endpoint.out_dim, 1)]
+        loss = torch.stack(losses).mean()
         self._log_loss(loss.detach(), torch.arange(len(values)))
         (pull,) = torch.autograd.grad(loss, values)
         return pull

@@ -12,7 +12,7 @@ from tests.models.zoo import IN_DIM, build_model, simulated
 
 LINEAR = (
     *("abmil", "abmil_gated", "abmil_multihead", "abmil_aem", "acmil", "additive", "clam_mb", "clam_sb", "instances"),
-    *("linear", "mean", "mhim", "subspaces"),
+    *("linear", "mean", "mhim", "subspaces", "2 abmil"),
 )
 """Models whose logits are weighted means of tiles."""
 

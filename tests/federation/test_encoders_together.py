@@ -20,7 +20,7 @@ from mil.federation.federated_run import FederatedRun
 from mil.federation.job_site import SiteFile
 from mil.federation.messages import FederationError
 from mil.federation.protocol import Training
-from mil.models.encoder_ensemble import EncoderEnsemble
+from mil.models.network_ensemble import NetworkEnsemble, members_of
 from mil.study import build
 from tests.conftest import Mil
 from tests.federation.hospitals import (
@@ -38,9 +38,10 @@ BOTH = joined([Encoder("first", 5), Encoder("second", 3)])
 PLAIN = ("model=abmil", "model.dropout=0.0", "model.embed_dim=8", "model.attention_dim=4", "trainer.max_epochs=3")
 
 
-@pytest.mark.parametrize("how", ["concatenate", "ensemble"])
-def test_exact_steps_are_those_of_all_patients_in_one_place(how: str) -> None:
-    config = config_of("binary", *PLAIN, f"model.encoders={how}", "data.whole_cohort=true")
+@pytest.mark.parametrize(("how", "members"), [("concatenate", 1), ("ensemble", 1), ("concatenate", 2)])
+def test_exact_steps_are_those_of_all_patients_in_one_place(how: str, members: int) -> None:
+    words = [f"model.encoders={how}", f"model.members={members}", "data.whole_cohort=true"]
+    config = config_of("binary", *PLAIN, *words)
     options, tables = options_of(), {site: patients_of(site, count) for site, count in SITES.items()}
     hospitals = {site: hospital_of(config, site, table, options) for site, table in tables.items()}
     for hospital in hospitals.values():
@@ -62,7 +63,8 @@ def pooled(config: object, table: pd.DataFrame) -> np.ndarray:
     torch.manual_seed(config.seed)
     study.endpoint.fit(study.target)
     model = build.network(config, WIDTH, study.endpoint, BOTH.widths)
-    assert isinstance(model, EncoderEnsemble) == (config.model.options.encoders == "ensemble")
+    options = config.model.options
+    assert isinstance(model, NetworkEnsemble) == (options.encoders == "ensemble" or options.members > 1)
     optimizer, schedule = build.optimizer(config)(model.parameters()), build.make(config.schedule)
     bags = Bags.pack([study.store.read(str(name)).features for name in table.index])
     for step in range(3):
@@ -71,8 +73,13 @@ def pooled(config: object, table: pd.DataFrame) -> np.ndarray:
         loss = model.loss(model(bags), study.target, study.endpoint)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        if clip := config.trainer.options.gradient_clip_val:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        members = members_of(model)
+        for member in members:
+            for weight in member.parameters():
+                if weight.grad is not None:
+                    weight.grad = weight.grad * len(members)
+            if clip := config.trainer.options.gradient_clip_val:
+                torch.nn.utils.clip_grad_norm_(member.parameters(), clip)
         optimizer.step()
     return vector(model)
 
@@ -122,15 +129,23 @@ def test_hospitals_train_an_ensemble_of_encoders_and_checkpoints_of_federations_
         (tmp_path / name / "site.yaml").write_text(yaml.safe_dump({"name": name, "data": data}))
         sites.append(str(tmp_path / name / "site.yaml"))
     words = ["tool=msi-crc", "split=holdout", "model.encoders=ensemble", "model.embed_dim=8", "model.attention_dim=4"]
-    words += ["trainer.max_epochs=1", "data.workers=0", "resamples=20", "figures=false", "baseline=false"]
+    words += [
+        "model.members=2",
+        "trainer.max_epochs=1",
+        "data.workers=0",
+        "resamples=20",
+        "figures=false",
+        "baseline=false",
+    ]
     words += ["++tool.novelty=null", f"federation.sites=[{','.join(sites)}]", "federation.minimum=2"]
     for seed in (0, 1):
         done = mil("federate", *words, f"seed={seed}", f"hydra.run.dir={tmp_path}/run{seed}")
         assert done.code == 0, done.err
     members = [tmp_path / f"run{seed}" / "checkpoint" for seed in (0, 1)]
     loaded = checkpoint.load(members[0])
-    assert isinstance(loaded.model, EncoderEnsemble)
+    assert isinstance(loaded.model, NetworkEnsemble)
     assert loaded.manifest.encoder.combined == "ensemble"
+    assert (loaded.manifest.members, len(loaded.model.models)) == (2, 4)
     assert [(part.name, part.dim) for part in loaded.encoder.parts] == [("simulated", 12), ("simulated2", 8)]
     north = tmp_path / "north"
     folders = {"simulated": north / "features", "simulated2": north / "features_second"}

@@ -16,7 +16,7 @@ from mil.layers.attention import AttentionScore
 from mil.models.mil_model import MILModel, Output
 
 from .endpoints import ENDPOINTS, endpoint_classes
-from .zoo import IN_DIM, NAMES, build_model, permuted, simulated
+from .zoo import ENSEMBLES, IN_DIM, NAMES, build_model, permuted, simulated
 
 SIZES = (5, 1, 30, 8, 2)
 LARGER = (5, 1, 300, 8, 2)
@@ -25,7 +25,7 @@ WITHOUT_ATTENTION = {"mean", "max", "lse", "chowder", "chowder_wide", "deepsets"
 """Methods that do not weight tiles."""
 QUADRATIC = {"abmilx", "mambamil", "transformer", "transformer_alibi", "transmil", "wikg"}
 """Models that take seconds to minutes for 20,000 tiles, which are read by hand (`-m slow`), fewer each time."""
-every_model = pytest.mark.parametrize("name", NAMES)
+every_model = pytest.mark.parametrize("name", [*NAMES, *ENSEMBLES])
 every_width = pytest.mark.parametrize("out_dim", [1, 4])
 every_endpoint = pytest.mark.parametrize("endpoint", ENDPOINTS)
 
@@ -59,7 +59,7 @@ def loss_or_skip(model: MILModel, endpoint: str, bags: Bags) -> Tensor:
     pytest.skip(message)
 
 
-@every_model
+@pytest.mark.parametrize("name", NAMES)
 def test_every_model_declares_paper_cost_and_order(name: str) -> None:
     kind = type(build_model(name))
     module = inspect.getdoc(inspect.getmodule(kind)) or ""
@@ -137,7 +137,7 @@ def test_attention_sums_to_one_if_the_method_has_it(name: str) -> None:
     model, bags = build_model(name), simulated(SIZES)
     with mock.patch.object(Bags, "softmax", autospec=True, side_effect=Bags.softmax) as softmax:
         attention = model(bags).attention
-    assert (attention is None) == (name in WITHOUT_ATTENTION)
+    assert (attention is None) == (name.removeprefix("2 ") in WITHOUT_ATTENTION)
     if attention is None:
         assert not softmax.called
         assert not any(isinstance(part, AttentionScore) for part in model.modules())

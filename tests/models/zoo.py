@@ -9,10 +9,13 @@ import torch
 from mil import config
 from mil.bags import Bags
 from mil.models.mil_model import MILModel
+from mil.models.network_ensemble import NetworkEnsemble
 from mil.study import build
 from mil.study.compose import compose
 
 NAMES = config.choices("model")
+ENSEMBLES = ("2 abmil", "2 simlp")
+"""Ensembles of two networks with and without attention."""
 IN_DIM = 12
 
 
@@ -22,9 +25,11 @@ def composed(name: str) -> Any:
 
 
 def build_model(name: str, out_dim: int = 1, seed: int = 0) -> MILModel:
-    """Return the model in evaluation mode with the weights of a seed."""
+    """Return the model in evaluation mode with the weights of a seed; `2 abmil` is an ensemble of two networks."""
     torch.manual_seed(seed)
-    return build.model(composed(name), IN_DIM, out_dim).eval()
+    amount, _, bare = name.rpartition(" ")
+    members = [build.model(composed(bare), IN_DIM, out_dim) for _ in range(int(amount or 1))]
+    return (NetworkEnsemble(members) if amount else members[0]).eval()
 
 
 def simulated(

@@ -62,7 +62,7 @@ def kill_when(process: "subprocess.Popen[bytes]", epoch: str, fold: int, run: Pa
     [
         (["split=holdout"], 1),
         (["split=kfold", "split.folds=2"], 2),
-        (["split=holdout", "data.whole_cohort=true", "data.passes=2"], 1),
+        (["split=holdout", "data.whole_cohort=true", "data.passes=2", "model.members=2"], 1),
     ],
 )
 def test_killed_run_resumes_to_the_uninterrupted_weights(

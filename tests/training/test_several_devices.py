@@ -66,6 +66,7 @@ ENDPOINTS = {
 BATCHES = {
     "one bag a batch at times": ["tool=binary", "data.tiles_per_batch=31", *NARROW],
     "accumulated": ["tool=binary", "trainer.accumulate_grad_batches=2", *NARROW],
+    "members": ["tool=binary", "model.members=2", *NARROW],
     "by slide": ["tool=binary", "data.bag=slide", "simulation.slides=1.5", *NARROW],
 }
 MODELS = {

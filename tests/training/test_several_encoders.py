@@ -8,7 +8,7 @@ import torch
 
 from mil import api, checkpoint
 from mil.explain.explain_patients import explain_patients
-from mil.models.encoder_ensemble import EncoderEnsemble
+from mil.models.network_ensemble import NetworkEnsemble
 from mil.report.prediction_files import read
 from mil.report.report_files import read_report
 from mil.report.sections.encoder_gain import EncoderGain
@@ -52,7 +52,7 @@ def test_predictions_of_the_checkpoint_are_those_of_the_run(cohort: Path, runs: 
     loaded = checkpoint.load(folder)
     assert loaded.manifest.encoder.combined == how
     assert [part.name for part in loaded.encoder.parts] == ["simulated", "simulated2"]
-    assert isinstance(loaded.model, EncoderEnsemble) == (how == "ensemble")
+    assert isinstance(loaded.model, NetworkEnsemble) == (how == "ensemble")
     places = {"simulated2": cohort / "features_second", "simulated": cohort / "features"}  # whatever the order
     again = api.predict(folder, places, cohort / "cohort.csv").set_index("patient")["p_MSI-H"]
     table = read(run / "predictions.csv").query("fold == 0").set_index("patient")["p_MSI-H"]
@@ -80,7 +80,7 @@ def test_report_and_card_say_what_each_encoder_adds(runs: dict[str, Path]) -> No
 def test_members_of_the_ensemble_are_what_the_table_says(cohort: Path, runs: dict[str, Path]) -> None:
     table = pd.read_csv(runs["ensemble"] / "encoders.csv").query("fold == 0")
     model = checkpoint.load(api.Run(runs["ensemble"]).checkpoints[0]).model
-    assert isinstance(model, EncoderEnsemble)
+    assert isinstance(model, NetworkEnsemble)
     predicted = pd.read_csv(runs["ensemble"] / "predictions.csv").query("fold == 0 and role == 'report'")
     logits = [
         torch.logit(torch.tensor(rows.set_index("patient").loc[predicted["patient"], "p_MSI-H"].to_numpy()))
