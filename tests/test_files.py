@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,26 @@ def test_write_creates_the_folder_and_no_other_file(tmp_path: Path) -> None:
     files.write(tmp_path / "a" / "b.txt", "grün")
     assert (tmp_path / "a" / "b.txt").read_bytes() == "grün".encode()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[object] = []
+    replace = Path.replace
+
+    def synced(handle: int) -> None:
+        state = os.fstat(handle)
+        steps.append("folder" if stat.S_ISDIR(state.st_mode) else state.st_size)
+
+    def named(path: Path, target: Path) -> Path:
+        steps.append("name")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", named)
+    files.write(tmp_path / "report.json", "12345")
+    assert steps == [5, "name", "folder"]
 
 
 def test_failed_write_leaves_the_old_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ patients, and a footnote with the file and key that it comes from. `model_card.h
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -98,7 +99,9 @@ def card_page(facts: Facts) -> str:
     )
 
 
-def _markdown(facts: Facts) -> str:
+@cache
+def _markdown_environment() -> Environment:
+    """Return the environment of the card in Markdown; a process compiles its template once."""
     environment = Environment(
         loader=PackageLoader("mil.cards", "."),
         undefined=StrictUndefined,
@@ -114,14 +117,22 @@ def _markdown(facts: Facts) -> str:
         "sourced": _sourced,
     }
     environment.tests |= {"lines": lambda text: not isinstance(text, str)}
-    text = environment.get_template("card.md.j2").render(
-        front_matter=front_matter(facts),
-        facts=facts,
-        content=card_content(facts),
-        notes=Footnotes(),
-        readers=READERS,
-        headings=(ITEMS, OPEN, SOURCES),
-        nothing_missed=NOTHING_MISSED,
+    return environment
+
+
+def _markdown(facts: Facts) -> str:
+    text = (
+        _markdown_environment()
+        .get_template("card.md.j2")
+        .render(
+            front_matter=front_matter(facts),
+            facts=facts,
+            content=card_content(facts),
+            notes=Footnotes(),
+            readers=READERS,
+            headings=(ITEMS, OPEN, SOURCES),
+            nothing_missed=NOTHING_MISSED,
+        )
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mil.endpoints.endpoint import Endpoint
 from mil.features.batches import BagDataset, TrainOrder
 from mil.federation.bag_gradients import load_vector, vector
+from mil.layers.dropout import seed_draws
 from mil.models.mil_model import MILModel
 from mil.study import build
 from mil.study.run_config import RunConfig
@@ -70,7 +71,7 @@ def train_at_site(
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
             batch = data[draws]
-            torch.manual_seed(hash((config.seed, epoch, number)) % 2**63)
+            seed_draws(hash((config.seed, epoch, number)) % 2**63, place)
             model.train()
             target = batch.target.to(place)
             loss = model.loss(model(batch.bags.to(place).cast(torch.float32)), target, endpoint)

@@ -11,6 +11,22 @@ _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Integers by their bytes. A bitwise product with a mask takes a third of the time of a product of numbers."""
 
 
+def seed_draws(seed: int, device: torch.device) -> None:
+    """Seed torch's draws on a device, as `torch.manual_seed`.
+
+    That also seeds devices that the process does not use, and notes for each of them where it was called from, which
+    takes a twentieth of a step on small bags.
+
+    Args:
+        seed: Not negative, below `2**63`.
+        device: Where the model is.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
+
+
 class Dropout(nn.Module):
     """Inverted dropout (Srivastava et al. 2014) with masks from random bytes.
 

@@ -16,6 +16,7 @@ from mil.endpoints.endpoint import Endpoint
 from mil.errors import TrainingError
 from mil.features.batch_shares import IDLE
 from mil.features.batches import Batch
+from mil.layers.dropout import seed_draws
 from mil.models.mil_model import MILModel
 from mil.models.network_ensemble import members_of
 from mil.tables import listed
@@ -101,7 +102,6 @@ class MILModule(LightningModule):
         """Check and log the loss `()` of the training bags at `place`, `(b,)`."""
         self._check_finite(loss, place)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(place))
-        self.log_epoch()
 
     def _check_finite(self, loss: Tensor, place: Tensor) -> None:
         """Stop at the step at which the loss is not finite: every later weight would be NaN. On a GPU one step later.
@@ -153,6 +153,10 @@ class MILModule(LightningModule):
         """Tell the model which epoch begins."""
         self.model.begin_epoch(self.current_epoch)
 
+    def on_train_epoch_end(self) -> None:
+        """Log the number of the epoch."""
+        self.log_epoch()
+
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         """Tell the model when the optimizer has taken a step."""
         if self.global_step != self.stepped:
@@ -167,7 +171,7 @@ class MILModule(LightningModule):
 
     def _sow(self, place: int, *seat: int) -> None:
         """Seed by the run's seed, the step, the place of the batch in the epoch, and the seat of a bag in the batch."""
-        torch.manual_seed(hash((self.seed, self.global_step, place, *seat)) % 2**63)
+        seed_draws(hash((self.seed, self.global_step, place, *seat)) % 2**63, self.device)
 
     def _cast(self, bags: Bags) -> Bags:
         return bags.cast(feature_dtype(str(self.trainer.precision)))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mil.layers.dropout import Dropout
+from mil.layers.dropout import Dropout, seed_draws
 
 
 def drop(values: torch.Tensor, rate: float, seed: int = 0) -> torch.Tensor:
@@ -50,6 +50,13 @@ def test_mask_depends_on_the_seed_of_torch() -> None:
     torch.manual_seed(1)
     layer = Dropout(0.5)
     assert not torch.equal(layer(values), layer(values))
+
+
+def test_draws_are_seeded_as_by_torch() -> None:
+    torch.manual_seed(7)
+    expected = torch.randn(5)
+    seed_draws(7, torch.device("cpu"))
+    assert torch.equal(torch.randn(5), expected)
 
 
 def test_gradient_has_the_same_mask() -> None:

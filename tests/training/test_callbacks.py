@@ -90,7 +90,8 @@ def test_epochs_have_a_line_each_and_a_pipe_gets_nothing_else(
     # The handlers that other tests have left at the loggers above would write each line again.
     monkeypatch.setattr(callbacks.logger, "handlers", [logging.StreamHandler(sys.stderr)])
     monkeypatch.setattr(callbacks.logger, "propagate", False)
-    monkeypatch.setattr(callbacks.logger, "level", logging.INFO)
+    monkeypatch.setattr(callbacks.logger, "level", callbacks.logger.level)  # and back
+    callbacks.logger.setLevel(logging.INFO)
     epochs_trained([1.0, 2.0], Progress())
     first, second, last = capsys.readouterr().err.split("\n")
     assert first.startswith("epoch 1 of 2  select_loss 1.0000")

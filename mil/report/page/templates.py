@@ -1,6 +1,7 @@
 """What the pages of reports and of cards share: the templates' environment, the style sheet and the tables."""
 
 import re
+from functools import cache
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
@@ -17,8 +18,11 @@ _HEAD = 12
 _UNSAFE = re.compile(r"[^\w .,:;()/+%=-]")
 
 
+@cache
 def page_environment(package: str = "mil.report.page") -> Environment:
     """Return the environment of pages: every word is escaped, and the report's templates can be included.
+
+    It is the same for each page of a process, which compiles its templates once.
 
     Args:
         package: Package whose folder holds the template.

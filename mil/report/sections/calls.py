@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
@@ -85,8 +86,13 @@ class Called:
         rates = [self._share_right(patients, positive, cut) for cut in self.cuts for positive in (True, False)]
         return CallRates(counts, undecided, *rates)
 
+    @cached_property
+    def _right(self) -> "dict[tuple[bool, str], pd.Series[bool]]":
+        """What `right` returns for each cut; a table of subgroups asks for it in each row."""
+        return {(positive, cut): self.right(positive, cut) for cut in self.cuts for positive in (True, False)}
+
     def _share_right(self, patients: pd.Index, positive: bool, cut: str) -> Estimate:
-        right = self.right(positive, cut)
+        right = self._right[positive, cut]
         among = right[right.index.isin(patients)]
         return proportion(int(among.sum()), len(among))
 

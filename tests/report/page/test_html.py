@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from jinja2 import Environment
 
 from mil.report.page.html import caption, figure_section, figure_text, html
 from mil.report.page.outline import rows_of
@@ -167,6 +168,13 @@ def test_the_parts_of_a_report_are_chapters_with_their_own_figures() -> None:
     assert {"part-MSI", "part-outcome"} <= {str(attributes["id"]) for attributes in page.of("section")}
     assert [image["alt"] for image in page.of("img")] == [figure_text("roc", report)]
     assert "Further figures" not in page.words
+
+
+def test_a_process_compiles_the_templates_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, report = evaluated("binary")
+    first = html(report, {}, "title", _BANNER)
+    monkeypatch.setattr(Environment, "compile", lambda *_: pytest.fail("compiled again"))
+    assert html(report, {}, "title", _BANNER) == first
 
 
 def test_a_printed_page_hides_nothing() -> None:
