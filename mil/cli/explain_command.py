@@ -91,10 +91,8 @@ def explain(
         raise typer.BadParameter("no checkpoint, expected a run, a checkpoint folder or a released tool")
     first = Path(checkpoints[0])
     if len(checkpoints) == 1 and (first / RUN).is_file():
-        if cluster is not None:
-            raise ConfigError(f"{first}: is a run, expected a checkpoint of it with cluster={cluster.engine}")
         _refuse_inputs(features, cohort, slides, column)
-        _explain_run(first, request, choices, out, most, cases, measure)
+        _explain_run(first, request, choices, out, most, cases, measure, cluster)
         return
     if features is None or out is None:
         raise ConfigError(f"{checkpoints[0]}: is no run, expected --features and --out with a checkpoint or a tool")
@@ -112,17 +110,28 @@ def _explain_run(
     most: int | None,
     cases: bool,
     measure: int | None,
+    cluster: "ClusterOptions | None",
 ) -> None:
-    """Explain report patients of a run and print where the result lies."""
+    """Explain report patients of a run, here or as jobs, and print where the result lies."""
     from mil.explain.faithfulness import FILE as EXPLAIN
     from mil.output_places import check_output_folder
-    from mil.runs.explain_report import explain_report
+    from mil.runs.explain_report import explain_report, explanation_of
     from mil.runs.faithfulness_run import MOST
+    from mil.runs.run import open_run
     from mil.runs.run_inputs import with_recorded
 
     if out is not None:
         check_output_folder(out, [*with_recorded([run]), choices.scans], EXPLAIN)
-    place = explain_report(run, request, out, most, cases, choices, measure=MOST if measure is None else measure)
+    measured = MOST if measure is None else measure
+    if cluster is not None:
+        from mil.cluster.sharded_run_explanation import submit_run_explanation
+
+        opened = open_run(run.absolute())
+        work = explanation_of(opened, request, None if out is None else out.absolute(), most, cases, choices, measured)
+        submit_run_explanation(opened, work, cluster)
+        typer.echo(str(out or work.place))
+        return
+    place = explain_report(run, request, out, most, cases, choices, measure=measured)
     typer.echo(str(place))
     say_where(place)
 

@@ -1,6 +1,5 @@
 """`mil explain` as jobs: one for each part of the patients, and a last one that joins their files."""
 
-import logging
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,13 +7,12 @@ from pathlib import Path
 
 from mil import files
 from mil.checkpoint import MANIFEST, Checkpoint
-from mil.cluster import shard_results
 from mil.cluster.cluster_options import ClusterOptions
-from mil.cluster.job_ledger import LOGS, jobs_folder
 from mil.cluster.sharded_prediction import PredictRequest, cohort_to_predict
-from mil.cluster.submission import JobGroup, check_engine, submit
+from mil.cluster.sharded_work import SHARD, ShardedWork, submit_work
+from mil.cluster.submission import check_engine
 from mil.cohort.columns import Columns
-from mil.errors import CohortError, ConfigError
+from mil.errors import CohortError, ConfigError, FeatureError
 from mil.explain.explain_patients import Request
 from mil.explain.faithfulness import FILE as EXPLAIN
 from mil.explain.faithfulness import ExplainResult
@@ -24,8 +22,6 @@ from mil.explain.writers.tile_table import CSV_TABLE, TABLE, join_csv, join_parq
 from mil.inference.cohort_shards import Shard
 from mil.runs.explain_run import explain_checkpoint
 from mil.zoo.predictor import load
-
-logger = logging.getLogger("mil")
 
 
 @dataclass(frozen=True)
@@ -55,79 +51,50 @@ class ExplainRequest:
         Raises:
             MilError: As `explain_checkpoint`.
         """
-        some, choices, columns = replace(self.request, patients=tuple(patients)), self.choices, self.columns
+        some = replace(self.request, patients=tuple(patients), is_part=True)
+        choices, columns = self.choices, self.columns
         explain_checkpoint(self.loaded(), self.features, out, self.cohort, self.slides, some, choices, columns)
 
 
 @dataclass(frozen=True)
-class ExplainUnit:
-    """Explain a part of the patients."""
+class ExplainStep:
+    """Explain patients."""
 
     request: ExplainRequest
-    place: Path
-    number: int
     patients: tuple[str, ...]
-    resumable: bool = field(default=False, init=False)
-    waits_for: tuple[str, ...] = field(default=(), init=False)
+    name: str = field(default=SHARD, init=False)
 
-    @property
-    def name(self) -> str:
-        """The shard's name."""
-        return shard_results.unit_name(self.number)
-
-    def run(self) -> None:
-        """Write the files of this part into a folder that appears when it is complete.
+    def compute(self, shard: Shard, out: Path, before: Sequence[Path]) -> None:
+        """Write the files of a part.
 
         Raises:
             MilError: As `explain_checkpoint`.
         """
-        folder = shard_results.part(self.place, self.number)
-        unfinished = folder.with_name(f".{folder.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        self.request.write(unfinished, self.patients)
-        unfinished.rename(folder)
+        self.request.write(out, shard.among(self.patients))
 
 
 @dataclass(frozen=True)
-class JoinUnit:
+class ExplainJoin:
     """Join the files of all parts in one folder."""
 
-    place: Path
-    out: Path
-    shards: int
-    waits_for: tuple[str, ...]
-    name: str = field(default=shard_results.MERGE, init=False)
-    resumable: bool = field(default=False, init=False)
-
-    def run(self) -> None:
+    def join(self, parts: Sequence[Sequence[Path]], out: Path) -> None:
         """Join the tables in the order of the patients, move all other files, and write `explain.json` last.
 
         Raises:
-            TrainingError: A part is missing.
+            FeatureError: No slide of any part could be used.
         """
-        shard_results.check_complete(self.place, self.shards)
-        parts = [shard_results.part(self.place, number) for number in range(self.shards)]
-        self.out.mkdir(parents=True, exist_ok=True)
-        for table, join in ((TABLE, join_parquet), (CSV_TABLE, join_csv)):
-            tables = [part / table for part in parts if (part / table).is_file()]
-            if tables:
-                join(tables, self.out / table)
-        for part in parts:
-            _move(part, self.out, leave=(TABLE, CSV_TABLE, EXPLAIN))
-        results = [ExplainResult.model_validate_json((part / EXPLAIN).read_bytes()) for part in parts]
+        folders = parts[0]
+        results = [ExplainResult.model_validate_json((folder / EXPLAIN).read_bytes()) for folder in folders]
         patients = tuple(patient for result in results for patient in result.patients)
-        joined = results[-1].model_copy(update={"patients": patients})
-        files.write(self.out / EXPLAIN, joined.model_dump_json(indent=2) + "\n")
-        shard_results.remove_parts(self.place)
+        if not patients:
+            raise FeatureError("none of the slides can be used; the logs of the jobs name them")
+        join_files(folders, out, leave=EXPLAIN)
+        joined = [result for result in results if result.patients][-1].model_copy(update={"patients": patients})
+        files.write(out / EXPLAIN, joined.model_dump_json(indent=2) + "\n")
 
 
 def submit_explanation(request: ExplainRequest, out: Path, options: ClusterOptions) -> None:
-    """Submit the parts of an explanation that are not done, and the job that joins them; return at once.
-
-    Args:
-        request: What is explained.
-        out: The folder to write.
-        options: Of the cluster.
+    """Submit an explanation, see `mil.cluster.sharded_work.submit_work`.
 
     Raises:
         ConfigError: A checkpoint whose scores depend on what else is explained; `OUT.jobs` holds parts of another
@@ -136,26 +103,46 @@ def submit_explanation(request: ExplainRequest, out: Path, options: ClusterOptio
     """
     check_engine(options)
     loaded = request.loaded()
+    check_references(loaded)
+    tables = [path for path in (request.cohort, request.slides) if path is not None]
+    inputs = (*tables, *(each.folder / MANIFEST for each in loaded))
+    step = ExplainStep(request, _patients(request, loaded[0]))
+    submit_work(ShardedWork("mil-explain", (step,), ExplainJoin(), inputs), out, options)
+
+
+def check_references(loaded: Iterable[Checkpoint]) -> None:
+    """Check that what is explained besides a patient does not change the patient's scores.
+
+    Raises:
+        ConfigError: A checkpoint records no reference tile.
+    """
     for each in loaded:
         if stored_reference(each) is None:
             raise ConfigError(
                 f"{each.folder}: an older checkpoint, whose tiles are compared with the mean of all given ones: "
                 "explain them together, without a cluster, or train again"
             )
-    patients = _patients(request, loaded[0])
-    shards = min(options.shards, len(patients))
-    place = jobs_folder(out.absolute())
-    inputs = [request.cohort, request.slides, *(each.folder / MANIFEST for each in loaded)]
-    digest = shard_results.digest_of((request, patients), inputs, shards)
-    shard_results.check_request(place, digest)
-    missing = [number for number in range(shards) if not shard_results.part(place, number).exists()]
-    units = [ExplainUnit(request, place, number, Shard(number, shards).among(patients)) for number in missing]
-    last = JoinUnit(place, out.absolute(), shards, tuple(unit.name for unit in units))
-    submit([JobGroup(place, out, units, last, digest)], options, place / LOGS, "mil-explain")
-    logger.info(
-        "submitted %d of %d shards of %d patients to %s; mil runs %s shows how they stand",
-        *(len(units), shards, len(patients), options.engine, out),
-    )
+
+
+def join_files(folders: Sequence[Path], out: Path, leave: str) -> None:
+    """Write the tables of tiles of all folders one after the other, and move all other files.
+
+    Args:
+        folders: Files of parts of the patients, in their order.
+        out: The folder of all; made where it does not exist.
+        leave: Name of a file of each folder that stays.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for table, join in ((TABLE, join_parquet), (CSV_TABLE, join_csv)):
+        tables = [folder / table for folder in folders if (folder / table).is_file()]
+        if tables:
+            join(tables, out / table)
+    for folder in folders:
+        for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+            place = path.relative_to(folder)
+            if str(place) not in (TABLE, CSV_TABLE, leave):
+                (out / place).parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(path, out / place)
 
 
 def _patients(request: ExplainRequest, checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -178,12 +165,3 @@ def _patients(request: ExplainRequest, checkpoint: Checkpoint) -> tuple[str, ...
     if missing := sorted(set(chosen) - set(everyone)):
         raise CohortError(f"--patients: {missing[0]} is not among the {len(everyone)} patients")
     return tuple(name for name in everyone if name in chosen)
-
-
-def _move(source: Path, target: Path, leave: Iterable[str]) -> None:
-    """Move the files of a folder, but for some of its first level, into another, with their folders."""
-    for path in sorted(each for each in source.rglob("*") if each.is_file()):
-        place = path.relative_to(source)
-        if str(place) not in leave:
-            (target / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(path, target / place)

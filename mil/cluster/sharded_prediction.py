@@ -1,7 +1,8 @@
 """`mil predict` as jobs: one for each part of the patients, and a last one that writes the table of all."""
 
-import logging
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,22 +10,20 @@ import pandas as pd
 
 from mil import api, files
 from mil.checkpoint import MANIFEST, Checkpoint
-from mil.cluster import shard_results
 from mil.cluster.cluster_options import ClusterOptions
-from mil.cluster.job_ledger import LOGS, jobs_folder
-from mil.cluster.submission import JobGroup, check_engine, submit
+from mil.cluster.sharded_work import SHARD, ShardedWork, submit_work
+from mil.cluster.submission import check_engine
 from mil.cohort.clinical_table import Cohort, without_files
 from mil.cohort.columns import Columns
+from mil.errors import FeatureError
 from mil.features.formats import Reading
 from mil.features.joined_store import open_store
 from mil.findings import raise_first_error
-from mil.inference.bad_slides import OnBad, naming_the_option
+from mil.inference.bad_slides import SKIPPED, OnBad, naming_the_option
 from mil.inference.cohort_shards import Shard
 from mil.inference.predict import cohort_of, expected_geometry, reading_of
 from mil.tables import csv_text
 from mil.zoo.predictor import load
-
-logger = logging.getLogger("mil")
 
 
 @dataclass(frozen=True)
@@ -72,62 +71,37 @@ class PredictRequest:
 
 
 @dataclass(frozen=True)
-class PredictUnit:
-    """Predict a part of the patients."""
+class PredictStep:
+    """Predict patients."""
 
     request: PredictRequest
-    place: Path
-    shard: Shard
-    resumable: bool = field(default=False, init=False)
-    waits_for: tuple[str, ...] = field(default=(), init=False)
+    patients: tuple[str, ...]
+    name: str = field(default=SHARD, init=False)
 
-    @property
-    def name(self) -> str:
-        """The shard's name."""
-        return shard_results.unit_name(self.shard.number)
-
-    def run(self) -> None:
-        """Write the table of this part.
+    def compute(self, shard: Shard, out: Path, before: Sequence[Path]) -> None:
+        """Write the table of a part.
 
         Raises:
             MilError: As `mil.api.predict`.
         """
-        text = csv_text(self.request.table(self.shard))
-        files.write(shard_results.part(self.place, self.shard.number), text)
+        files.write(out, csv_text(self.request.table(shard)))
 
 
 @dataclass(frozen=True)
-class MergeUnit:
+class PredictJoin:
     """Write the table of all patients."""
 
-    place: Path
-    out: Path
-    shards: int
-    waits_for: tuple[str, ...]
-    name: str = field(default=shard_results.MERGE, init=False)
-    resumable: bool = field(default=False, init=False)
-
-    def run(self) -> None:
+    def join(self, parts: Sequence[Sequence[Path]], out: Path) -> None:
         """Join the tables of the parts in the order of the patients.
 
         Raises:
-            TrainingError: A part is missing.
             FeatureError: No slide of any part could be used.
         """
-        shard_results.check_complete(self.place, self.shards)
-        parts = [shard_results.part(self.place, number) for number in range(self.shards)]
-        text = shard_results.merged_csv([path.read_text(encoding="utf-8") for path in parts])
-        files.write(self.out, text)
-        shard_results.remove_parts(self.place)
+        files.write(out, merged_csv([path.read_text(encoding="utf-8") for path in parts[0]]))
 
 
 def submit_prediction(request: PredictRequest, out: Path, options: ClusterOptions) -> bool:
-    """Submit the parts of a prediction that are not done, and the job that joins them; return at once.
-
-    Args:
-        request: What is predicted.
-        out: The table to write.
-        options: Of the cluster.
+    """Submit a prediction, see `mil.cluster.sharded_work.submit_work`.
 
     Returns:
         Whether the weights of any checkpoint were trained on simulated slides.
@@ -138,21 +112,31 @@ def submit_prediction(request: PredictRequest, out: Path, options: ClusterOption
     """
     check_engine(options)
     loaded = [load(each, request.allow, request.key).checkpoint for each in request.checkpoints]
-    patients = len(cohort_to_predict(request, loaded[0]).patients)
-    shards = min(options.shards, patients)
-    place = jobs_folder(out.absolute())
-    inputs = [request.cohort, request.slides, *(each.folder / MANIFEST for each in loaded)]
-    digest = shard_results.digest_of(request, inputs, shards)
-    shard_results.check_request(place, digest)
-    done = [shard_results.part(place, number).exists() for number in range(shards)]
-    units = [PredictUnit(request, place, Shard(number, shards)) for number in range(shards) if not done[number]]
-    last = MergeUnit(place, out.absolute(), shards, tuple(unit.name for unit in units))
-    submit([JobGroup(place, out, units, last, digest)], options, place / LOGS, "mil-predict")
-    logger.info(
-        "submitted %d of %d shards of %d patients to %s; mil runs %s shows how they stand",
-        *(len(units), shards, patients, options.engine, out),
-    )
+    patients = tuple(map(str, cohort_to_predict(request, loaded[0]).patients.index))
+    tables = [path for path in (request.cohort, request.slides) if path is not None]
+    inputs = (*tables, *(each.folder / MANIFEST for each in loaded))
+    submit_work(ShardedWork("mil-predict", (PredictStep(request, patients),), PredictJoin(), inputs), out, options)
     return any(each.manifest.data.simulated for each in loaded)
+
+
+def merged_csv(texts: Sequence[str]) -> str:
+    """Return tables of predictions as one table, to the byte as one process writes it.
+
+    A column that a shard lacks, such as `skipped` where none of its slides was, is empty in its rows.
+
+    Raises:
+        FeatureError: No slide of any shard could be used.
+    """
+    tables = [list(csv.reader(io.StringIO(text))) for text in texts]
+    columns = max((table[0] for table in tables), key=len)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    rows = [dict(zip(table[0], row, strict=True)) for table in tables for row in table[1:]]
+    if SKIPPED in columns and all(row["tiles"] == "0" for row in rows):
+        raise FeatureError(f"none of the slides of {len(rows)} rows can be used; the first, {rows[0][SKIPPED]}")
+    writer.writerows([row.get(name, "") for name in columns] for row in rows)
+    return out.getvalue()
 
 
 def cohort_to_predict(request: PredictRequest, checkpoint: Checkpoint) -> Cohort:

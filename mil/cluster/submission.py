@@ -1,4 +1,4 @@
-"""Submit units of work by submitit: an array of jobs for all groups, and for each group a job that joins them."""
+"""Submit units of work by submitit: an array of jobs for all groups, and for each group the jobs that come after."""
 
 import os
 import shutil
@@ -29,16 +29,33 @@ class JobGroup:
     Attributes:
         place: Their folder.
         result: The run folder, or the file or folder that is written last.
-        units: Jobs that need nothing of each other.
-        last: The job that comes after all of them, whether they succeeded or not.
+        stages: Jobs that need nothing of each other; those of a stage come after all of the stages before.
+        last: The job that comes after all of them. Like every stage it comes whether those before succeeded or not.
         request: A digest of what was asked for.
     """
 
     place: Path
     result: Path
-    units: Sequence[Unit]
+    stages: Sequence[Sequence[Unit]]
     last: Unit
     request: str | None = None
+
+    @property
+    def units(self) -> list[Unit]:
+        """The jobs of all stages."""
+        return [unit for stage in self.stages for unit in stage]
+
+    def write_ledger(self, options: ClusterOptions, logs: Path, jobs: Sequence[JobRecord]) -> None:
+        """Write which jobs were submitted; a local job of a later stage reads in it what to wait for."""
+        ledger = Ledger(
+            engine=options.engine,
+            result=str(self.result),
+            request=self.request,
+            logs=str(logs),
+            submitted=now(),
+            jobs=tuple(jobs),
+        )
+        ledger.write(self.place)
 
 
 def check_engine(options: ClusterOptions) -> None:
@@ -56,7 +73,7 @@ def check_engine(options: ClusterOptions) -> None:
 
 
 def submit(groups: Sequence[JobGroup], options: ClusterOptions, logs: Path, title: str) -> None:
-    """Submit the units of all groups as one array, then the last job of each, and write what was submitted.
+    """Submit the first stages of all groups as one array, then what comes after in each, and write what was submitted.
 
     Args:
         groups: What is to be done.
@@ -74,28 +91,21 @@ def submit(groups: Sequence[JobGroup], options: ClusterOptions, logs: Path, titl
     for group in groups:
         for unit in (*group.units, group.last):
             forget_status(group.place, unit.name)
-    pairs = [(group, unit) for group in groups for unit in group.units]
     submitted = list[str]()
     try:
-        ids = _submit([Work(group.place, unit, options.cpus) for group, unit in pairs], options, logs, title)
-        submitted += ids
+        work = [Work(group.place, unit, options.cpus) for group in groups for unit in group.stages[0]]
+        submitted += _submit(work, options, logs, title)
+        ids = iter(tuple(submitted))
         for group in groups:
-            own_ids = [job for job, (owner, _) in zip(ids, pairs, strict=True) if owner is group]
-            records = [JobRecord(name=unit.name, id=job) for unit, job in zip(group.units, own_ids, strict=True)]
-            ledger = Ledger(
-                engine=options.engine,
-                result=str(group.result),
-                request=group.request,
-                logs=str(logs),
-                submitted=now(),
-                jobs=tuple(records),
-            )
-            ledger.write(group.place)  # a local last job reads in it what to wait for
-            work = [Work(group.place, group.last, options.cpus)]
-            last = _submit(work, options, logs, f"{title}-last", own_ids)
-            submitted += last
-            records.append(JobRecord(name=group.last.name, id=last[0]))
-            ledger.model_copy(update={"jobs": tuple(records)}).write(group.place)
+            jobs = [JobRecord(name=unit.name, id=next(ids)) for unit in group.stages[0]]
+            for at, stage in enumerate((*group.stages[1:], (group.last,)), 2):
+                group.write_ledger(options, logs, jobs)
+                work = [Work(group.place, unit, options.cpus) for unit in stage]
+                name = f"{title}-last" if at > len(group.stages) else f"{title}-{at}"
+                later = _submit(work, options, logs, name, [job.id for job in jobs])
+                submitted += later
+                jobs += [JobRecord(name=unit.name, id=job) for unit, job in zip(stage, later, strict=True)]
+            group.write_ledger(options, logs, jobs)
     except BaseException:
         if submitted and options.engine == "slurm":
             cancel_ids(submitted)

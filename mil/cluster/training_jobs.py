@@ -129,4 +129,4 @@ def _groups(composed: Sequence[Composed], begun: Sequence[BegunRun]) -> Iterator
         values = each.config.plain()
         units = [FoldUnit(values, run.folder, number) for number in run.unfinished]
         last = EvaluationUnit(values, run.folder, tuple(unit.name for unit in units))
-        yield JobGroup(run.folder / FOLDER, run.folder, units, last)
+        yield JobGroup(run.folder / FOLDER, run.folder, [units], last)

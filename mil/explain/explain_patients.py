@@ -47,6 +47,7 @@ class Request:
         on_bad: What slides that cannot be read are: an error, or left out with a warning.
         max_tiles: Largest number of tiles of a bag, taken at equal steps; None takes all of bags for which there are
             memory and time, 0 tries to take all of every bag. The outputs are then those for these tiles.
+        is_part: Whether `patients` are a part of those who are explained: of a part all slides may be left out.
     """
 
     methods: tuple[str, ...] = (DEFAULT,)
@@ -55,6 +56,7 @@ class Request:
     options: MethodOptions = field(default_factory=MethodOptions)
     on_bad: OnBad = "error"
     max_tiles: int | None = None
+    is_part: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +74,8 @@ class Cohort:
     dataset: BagDataset
 
     def patients(self) -> list[str]:
-        """Return the patients, each once, in order."""
-        return list(dict.fromkeys(self.bags["patient"]))
+        """Return the patients by their names: parts of a cohort then follow each other in any unit of bags."""
+        return sorted(set(self.bags["patient"]))
 
 
 def explain_patients(
@@ -109,7 +111,7 @@ def explain_patients(
         same_tool(checkpoints)
     scorers = scorers_of(request.methods)
     where = (features, cohort, slides, request.patients, reading, request.on_bad, columns, scans, request.max_tiles)
-    cohorts = [read_bags(member, *where) for member in checkpoints]
+    cohorts = [read_bags(member, *where, may_be_empty=request.is_part) for member in checkpoints]
     references = [reference_of(member, cohorts[0].dataset) for member in checkpoints]
     models = [explained_model(member, at) for member, at in zip(checkpoints, references, strict=True)]
     check_output(models[0], request.output)
@@ -149,6 +151,7 @@ def read_bags(
     columns: Columns | None = None,
     scans: ScanFolder | None = None,
     max_tiles: int | None = None,
+    may_be_empty: bool = False,
 ) -> Cohort:
     """Return the bags of the patients, as predictions of this checkpoint read them; arguments as `explain_patients`.
 
@@ -165,8 +168,11 @@ def read_bags(
         if missing := sorted(set(patients) - set(everyone.table["patient"])):
             raise CohortError(f"--patients: {missing[0]} is not among the {len(everyone.patients)} patients")
         everyone = everyone.only(everyone.table.loc[everyone.table["patient"].isin(set(patients)), "slide"])
-    table, _ = without_bad_slides(everyone, store, on_bad)
+    table, _ = without_bad_slides(everyone, store, on_bad, may_be_empty=may_be_empty)
     names = list(table.table["slide"])
+    if not names:
+        nobody = pd.DataFrame({"bag": [], "patient": [], "slides": []})
+        return Cohort(store, nobody, BagDataset(store, [], torch.zeros(0)))
     with naming_the_option(on_bad):
         store.resolve(names).require()
     if scans is not None:

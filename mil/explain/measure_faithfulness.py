@@ -13,7 +13,7 @@ that of the same model whose weights were drawn anew, with the mean and spread o
 
 import copy
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -42,16 +42,35 @@ CLOSED_ORDERS, ORDERS = 8, 2
 """Random orders a bag: of weighted means of tiles, which cost nothing, and of other models."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _BagMeasures:
-    """The measures of one map of one bag."""
+@dataclass(frozen=True, kw_only=True)
+class BagMeasures:
+    """The measures of one map of one bag.
 
-    descending: Floats
-    """output of the most relevant tiles, by the share of tiles, `(STEPS + 1,)`"""
-    ascending: Floats
-    """output of the least relevant tiles"""
+    Attributes:
+        method: Name of the method.
+        title: Of the method.
+        output: Name of the output.
+        unit: Of the output.
+        patient: Whose bag it is.
+        cuts: Where the tool's calls change; None where a number has no call.
+        descending: Output of the most relevant tiles, by the share of tiles, `STEPS + 1` values.
+        ascending: Output of the least relevant tiles.
+        gain: Symmetric relevance gain less that of random orders.
+        sufficient: Least share of tiles that keeps the call; NaN without a call.
+        randomised: Rank correlation with the map of weights that were drawn anew.
+        telling: AUROC against the tiles that truly tell; NaN where they are not known.
+        oracle: The same of a reader who knows the tissues.
+    """
+
+    method: str
+    title: str
+    output: str
+    unit: str
+    patient: str
+    cuts: CallCuts | None
+    descending: tuple[float, ...]
+    ascending: tuple[float, ...]
     gain: float
-    """symmetric relevance gain less that of random orders"""
     sufficient: float
     randomised: float
     telling: float
@@ -77,9 +96,7 @@ class FaithfulnessMeter:
     def __init__(self, scorers: Sequence[Scorer], options: MethodOptions, randomisations: int = 1) -> None:
         """Begin; `randomisations` is how often the weights are drawn anew for each bag."""
         self.scorers, self.options, self.randomisations = list(scorers), options, randomisations
-        self._patients: dict[tuple[str, str], dict[str, list[_BagMeasures]]] = defaultdict(lambda: defaultdict(list))
-        self._units: dict[str, str] = {}
-        self._cuts: dict[str, set[CallCuts]] = defaultdict(set)
+        self.measures = list[BagMeasures]()
 
     def add(
         self,
@@ -112,29 +129,31 @@ class FaithfulnessMeter:
             except ConfigError:
                 continue
             for at, output in enumerate(model.outputs):
-                self._units[output.name] = output.unit
                 of_output = None if output.turns_at is None else CallCuts(cuts=(output.turns_at,))
                 of_output = (cuts or {}).get(output.name, of_output)
-                if of_output is not None:
-                    self._cuts[output.name].add(of_output)
                 curves = _curves(coalitions, scores[:, at])[:, :, at]
                 towards = float(np.sign(complete[at] - curves[0, 0]))
                 direction = 1.0 if scorer.METHOD.signed else towards
-                measures = _BagMeasures(
-                    descending=curves[0],
-                    ascending=curves[1],
+                measures = BagMeasures(
+                    method=scorer.METHOD.name,
+                    title=scorer.METHOD.title,
+                    output=output.name,
+                    unit=output.unit,
+                    patient=patient,
+                    cuts=of_output,
+                    descending=tuple(curves[0].tolist()),
+                    ascending=tuple(curves[1].tolist()),
                     gain=direction * (_gain(curves) - float(random[at])),
                     sufficient=_sufficient(curves, float(complete[at]), of_output, scorer.METHOD.signed),
                     randomised=float(np.mean([_rank_correlation(scores[:, at], drawn[:, at]) for drawn in others])),
                     telling=_area(truth, output.name, scores[:, at]),
                     oracle=_area(truth, output.name, None),
                 )
-                self._patients[scorer.METHOD.name, output.name][patient].append(measures)
+                self.measures.append(measures)
 
     def section(self) -> Faithfulness:
         """Return the measures of each method and output, means over patients with intervals."""
-        titles = {scorer.METHOD.name: scorer.METHOD.title for scorer in self.scorers}
-        return Faithfulness(maps=tuple(self._summary(*key, titles[key[0]]) for key in self._patients))
+        return faithfulness_of(self.measures)
 
     def _random_gain(self, coalitions: Coalitions) -> Floats:
         """Return the mean gain of random orders, `(o,)`; its expectation is zero, that of few orders is not."""
@@ -147,34 +166,51 @@ class FaithfulnessMeter:
             gains.append((curves[0] - curves[1])[1:-1].mean(0))
         return np.asarray(np.mean(gains, axis=0))
 
-    def _summary(self, method: str, output: str, title: str) -> MapFaithfulness:
-        patients = list(self._patients[method, output].values())
-        descending = np.mean([np.mean([bag.descending for bag in bags], axis=0) for bags in patients], axis=0)
-        ascending = np.mean([np.mean([bag.ascending for bag in bags], axis=0) for bags in patients], axis=0)
-        complete, none = descending[-1], descending[0]
 
-        def estimate(name: str, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
-            return mean_of_patients([_mean([getattr(bag, name) for bag in bags]) for bags in patients], bounds)
+def faithfulness_of(measures: Iterable[BagMeasures]) -> Faithfulness:
+    """Return the measures of each method and output, means over patients with intervals.
 
-        telling = estimate("telling", (0, 1))
-        oracle = estimate("oracle", (0, 1))
-        unit = self._units[output]
-        return MapFaithfulness(
-            method=method,
-            title=title,
-            output=output,
-            unit=unit,
-            srg=estimate("gain").model_copy(update={"unit": unit}),
-            deletion=_curve(ascending[::-1] - complete),
-            deletion_least_first=_curve(descending[::-1] - complete),
-            insertion=_curve(descending - none),
-            insertion_least_first=_curve(ascending - none),
-            sufficient=estimate("sufficient", (0, 1)) if self._cuts[output] else None,
-            call_at=_call_at(self._cuts[output]),
-            randomised=estimate("randomised", (-1, 1)),
-            telling=telling if telling.value is not None else None,
-            telling_oracle=oracle if oracle.value is not None else None,
-        )
+    Args:
+        measures: Of all bags, in the order of their patients.
+    """
+    maps: dict[tuple[str, str], list[BagMeasures]] = defaultdict(list)
+    for each in measures:
+        maps[each.method, each.output].append(each)
+    return Faithfulness(maps=tuple(map(_summary, maps.values())))
+
+
+def _summary(measures: Sequence[BagMeasures]) -> MapFaithfulness:
+    """Return the measures of one method and output."""
+    by_patient: dict[str, list[BagMeasures]] = defaultdict(list)
+    for each in measures:
+        by_patient[each.patient].append(each)
+    patients, first = list(by_patient.values()), measures[0]
+    cuts = {each.cuts for each in measures if each.cuts is not None}
+    descending = np.mean([np.mean([bag.descending for bag in bags], axis=0) for bags in patients], axis=0)
+    ascending = np.mean([np.mean([bag.ascending for bag in bags], axis=0) for bags in patients], axis=0)
+    complete, none = descending[-1], descending[0]
+
+    def estimate(name: str, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
+        return mean_of_patients([_mean([getattr(bag, name) for bag in bags]) for bags in patients], bounds)
+
+    telling = estimate("telling", (0, 1))
+    oracle = estimate("oracle", (0, 1))
+    return MapFaithfulness(
+        method=first.method,
+        title=first.title,
+        output=first.output,
+        unit=first.unit,
+        srg=estimate("gain").model_copy(update={"unit": first.unit}),
+        deletion=_curve(ascending[::-1] - complete),
+        deletion_least_first=_curve(descending[::-1] - complete),
+        insertion=_curve(descending - none),
+        insertion_least_first=_curve(ascending - none),
+        sufficient=estimate("sufficient", (0, 1)) if cuts else None,
+        call_at=_call_at(cuts),
+        randomised=estimate("randomised", (-1, 1)),
+        telling=telling if telling.value is not None else None,
+        telling_oracle=oracle if oracle.value is not None else None,
+    )
 
 
 def reinitialised(model: ExplainedModel, seed: int) -> ExplainedModel:

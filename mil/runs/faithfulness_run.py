@@ -1,6 +1,6 @@
 """Measure on a run's report patients how far explanations can be believed, by models not trained on the patient."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -15,12 +15,18 @@ from mil.errors import ConfigError
 from mil.explain.call_cuts import call_cuts
 from mil.explain.explain_patients import Cohort, Request, check_output, explained_model, read_bag
 from mil.explain.faithfulness import Faithfulness
-from mil.explain.measure_faithfulness import FaithfulnessMeter, TrueTiles, discriminant
+from mil.explain.measure_faithfulness import (
+    BagMeasures,
+    FaithfulnessMeter,
+    TrueTiles,
+    discriminant,
+    faithfulness_of,
+)
 from mil.explain.methods import scorers_of
 from mil.explain.reference_tile import reference_of
 from mil.progress import counted
 from mil.runs.run import Run
-from mil.runs.run_bags import bags_of_run
+from mil.runs.run_bags import bags_of_run, in_order_of_folds, patients_by_fold
 from mil.runs.states import checkpoints_in
 from mil.storage import read_bytes
 from mil.study.source import StudySource, source_of
@@ -47,37 +53,50 @@ def run_faithfulness(run: Run, request: Request | None = None, most: int = MOST)
         MilError: the features of the run cannot be read any more.
     """
     request = request or Request()
-    if run.config is None or not (places := checkpoints_in(run.folder)):
-        raise ConfigError(f"{run.folder}: holds no config.yaml or no checkpoints, expected a run with its models")
-    source, meter = source_of(run.config), FaithfulnessMeter(scorers_of(request.methods), request.options)
-    allow = (run.model, run.config.tool.endpoint.target)
-    for fold, patients in _drawn(run, request, most):
-        loaded = checkpoint.load(places[fold], allow)
-        cohort = bags_of_run(loaded, source, patients)
-        model = explained_model(loaded, reference_of(loaded, cohort.dataset))
-        check_output(model, request.output)
-        cuts = call_cuts(loaded.endpoint, loaded.manifest.fitted)
-        names = [output.name for output in model.outputs]
-        oracle = None if source.truth is None else _Oracle(run, fold, source, loaded, names)
-        names_of_bags = list(cohort.bags["patient"])
-        for row, patient in counted(enumerate(names_of_bags), f"measuring maps of fold {fold}", len(names_of_bags)):
-            bag = read_bag(cohort.dataset, row)
-            truth = None if oracle is None else oracle.of(cohort, row, bag.features)
-            meter.add(model, patient, bag, truth, cuts)
-    return meter.section()
+    return faithfulness_of(measure_patients(run, measured_patients(run, request, most), request))
 
 
-def _drawn(run: Run, request: Request, most: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield report patients by the first fold that reports them."""
+def measured_patients(run: Run, request: Request, most: int) -> list[str]:
+    """Return the report patients that are measured, those of a fold together, drawn at random if there are more."""
     reported = run.evaluation().reported
-    reported = reported[~reported.index.duplicated()]
     if request.patients is not None:
         reported = reported[reported.index.isin(list(request.patients))]
     if len(reported) > most:
         rows = np.random.default_rng(run.seed).choice(len(reported), most, replace=False)
         reported = reported.iloc[np.sort(rows)]
-    for fold, rows_of_fold in reported.groupby("fold", sort=True):
-        yield int(str(fold)), [str(name) for name in rows_of_fold.index]
+    return in_order_of_folds(reported)
+
+
+def measure_patients(run: Run, patients: Sequence[str], request: Request) -> list[BagMeasures]:
+    """Return the measures of the maps of report patients, each by the model of the first fold that reports the patient.
+
+    Args:
+        run: A finished run with its checkpoints.
+        patients: Some of `measured_patients`.
+        request: Methods and their options.
+
+    Raises:
+        ConfigError: the run has no configuration or no checkpoints.
+        MilError: the features of the run cannot be read any more.
+    """
+    if run.config is None or not (places := checkpoints_in(run.folder)):
+        raise ConfigError(f"{run.folder}: holds no config.yaml or no checkpoints, expected a run with its models")
+    source, meter = source_of(run.config), FaithfulnessMeter(scorers_of(request.methods), request.options)
+    allow = (run.model, run.config.tool.endpoint.target)
+    for fold, names in patients_by_fold(run.evaluation().reported, patients):
+        loaded = checkpoint.load(places[fold], allow)
+        cohort = bags_of_run(loaded, source, names)
+        model = explained_model(loaded, reference_of(loaded, cohort.dataset))
+        check_output(model, request.output)
+        cuts = call_cuts(loaded.endpoint, loaded.manifest.fitted)
+        outputs = [output.name for output in model.outputs]
+        oracle = None if source.truth is None else _Oracle(run, fold, source, loaded, outputs)
+        rows = cohort.bags["patient"].reset_index(drop=True).sort_values(kind="stable")
+        for row, patient in counted(rows.items(), f"measuring maps of fold {fold}", len(rows)):
+            bag = read_bag(cohort.dataset, int(str(row)))
+            truth = None if oracle is None else oracle.of(cohort, int(str(row)), bag.features)
+            meter.add(model, str(patient), bag, truth, cuts)
+    return meter.measures
 
 
 class _Oracle:

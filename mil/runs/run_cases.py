@@ -13,7 +13,6 @@ from mil.cards import RESEARCH, SIMULATED
 from mil.checkpoint import Checkpoint
 from mil.errors import ConfigError
 from mil.explain.explain_patients import Request, explain_patients, read_bag
-from mil.explain.pages import write_cases
 from mil.explain.pages.beliefs import beliefs, faithfulness_tables
 from mil.explain.pages.case import Case, Tissue, Verdict
 from mil.explain.pages.scan_views import scan_views
@@ -25,7 +24,7 @@ from mil.report.sections.explanations import Faithfulness
 from mil.runs.cases import Answer, answers
 from mil.runs.describe import page_title
 from mil.runs.run import Run
-from mil.runs.run_bags import bags_of_run, on_bad_of
+from mil.runs.run_bags import bags_of_run, on_bad_of, patients_by_fold
 from mil.runs.states import checkpoints_in
 from mil.storage import read_bytes
 from mil.study.source import StudySource, source_of
@@ -123,33 +122,6 @@ def _tissue(slide: SlideScores, path: Path) -> Tissue | None:
     return Tissue(names=tuple(map(str, names)), kinds=kinds.astype(np.int64), telling=telling)
 
 
-def write_run_cases(
-    run: Run,
-    folder: Path,
-    explained: Iterable[PatientScores],
-    patients: Sequence[str],
-    faithfulness: Faithfulness | None = None,
-    truth: Path | None = None,
-    withheld: Mapping[str, str] | None = None,
-    scans: Scans | None = None,
-) -> Path:
-    """Write a page for each explained report patient and an index, misses and false calls first; return the index.
-
-    Args:
-        run: The run.
-        folder: Where.
-        explained: The explanations, which are read one after the other.
-        patients: All patients that `explained` has.
-        faithfulness: What was measured of the methods.
-        truth: Folder of a simulated cohort.
-        withheld: Why a result is withheld, by patient.
-        scans: The scans of the slides.
-    """
-    banner = SIMULATED if run.simulated else RESEARCH
-    cases = cases_of_run(run, explained, faithfulness, truth, withheld, scans, folder)
-    return write_cases(folder, cases, patients, page_title(run.tool), banner)
-
-
 def explained_patients(
     run: Run, patients: Sequence[str], request: Request, scans: Scans | None = None
 ) -> Iterator[PatientScores]:
@@ -205,6 +177,5 @@ def _by_fold(run: Run, patients: Sequence[str]) -> Iterator[tuple[Checkpoint, St
     if run.config is None:
         raise ConfigError(f"{run.folder}: holds no config.yaml, expected a run")
     source, places = source_of(run.config), checkpoints_in(run.folder)
-    reported = run.evaluation().reported
-    for fold, rows in reported[reported.index.isin(list(patients))].groupby("fold", sort=True):
-        yield checkpoint.load(places[int(str(fold))]), source, [str(name) for name in rows.index]
+    for fold, names in patients_by_fold(run.evaluation().reported, patients):
+        yield checkpoint.load(places[fold]), source, names

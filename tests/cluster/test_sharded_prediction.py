@@ -8,10 +8,10 @@ import pytest
 
 from mil.cluster.job_ledger import Ledger, jobs_folder
 from mil.cluster.job_states import job_states, overall
-from mil.cluster.shard_results import merged_csv, part
-from mil.cluster.sharded_prediction import MergeUnit, PredictRequest, PredictUnit
+from mil.cluster.shard_results import part
+from mil.cluster.sharded_prediction import PredictJoin, PredictRequest, PredictStep, merged_csv
+from mil.cluster.sharded_work import ShardedWork, job_group
 from mil.errors import FeatureError, TrainingError
-from mil.inference.cohort_shards import Shard
 from tests.cluster.fake_scheduler import FakeScheduler
 from tests.conftest import Mil
 
@@ -41,8 +41,10 @@ def test_shards_give_the_bytes_of_one_process(
     features = broken_hospital / "features"
     request = PredictRequest((str(real_run / "checkpoint"),), features, cohort, on_bad="skip")
     place, out = tmp_path / "out.csv.jobs", tmp_path / "out.csv"
-    units = [PredictUnit(request, place, Shard(number, SHARDS)) for number in range(SHARDS)]
-    last = MergeUnit(place, out, SHARDS, tuple(unit.name for unit in units))
+    names = tuple(path.stem for path in sorted(features.iterdir()))[:SHARDS]  # as many as shards: each reads its own
+    work = ShardedWork("mil-predict", (PredictStep(request, names),), PredictJoin(), ())
+    group = job_group(work, out, SHARDS)
+    (units,), last = group.stages, group.last
     for unit in units[1:]:
         unit.run()
     Ledger(engine="slurm", result=str(out), logs="", submitted="").write(place)
@@ -50,10 +52,11 @@ def test_shards_give_the_bytes_of_one_process(
         last.run()
     units[0].run()
     if by_patient:
-        assert "p_" not in part(place, 0).read_text().splitlines()[0], "none of its slides can be used"
+        first = part(place, "shard_00000").read_text().splitlines()[0]
+        assert "p_" not in first, "none of its slides can be used"
     last.run()
     assert out.read_bytes() == together.read_bytes()
-    assert not part(place, 0).exists()
+    assert not part(place, "shard_00000").exists()
 
 
 def test_local_jobs_predict_the_bytes_of_one_process(real_run: Path, hospital: Path, mil: Mil, tmp_path: Path) -> None:
@@ -84,8 +87,9 @@ def test_only_missing_shards_of_the_same_request_are_submitted(
     assert "its job 4711_1 (shard_00001) is queued" in mil(*words, "cluster=slurm", "cluster.shards=4").err
     slurm.answer("squeue")
     for number in (0, 2):
-        part(place, number).parent.mkdir(exist_ok=True)
-        part(place, number).write_text("slide,tiles\n")
+        path = part(place, f"shard_{number:05d}")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("slide,tiles\n")
     assert mil(*words, "cluster=slurm", "cluster.shards=4").code == 0
     ledger = Ledger.read(place)
     assert ledger is not None

@@ -70,6 +70,10 @@ class FileChoices:
         """Begin the files in a folder, see `ExplanationFiles`."""
         return ExplanationFiles(folder, self.formats, slides=self.scans, merge=self.merge, top=self.top)
 
+    def opened(self) -> Scans | None:
+        """Return the scans, if there are any."""
+        return None if self.scans is None else Scans(self.scans)
+
 
 class ExplanationFiles:
     """Writes explanations, one patient after the other.

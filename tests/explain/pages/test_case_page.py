@@ -12,7 +12,7 @@ from PIL import Image
 
 from mil.explain.file_names import file_name, file_names
 from mil.explain.map_colours import palette
-from mil.explain.pages import INDEX, write_cases
+from mil.explain.pages import INDEX, write_index, write_pages
 from mil.explain.pages.case import Call, Verdict
 from mil.explain.pages.case_page import case_page
 from mil.explain.pages.map_layers import extremes, layers
@@ -144,7 +144,8 @@ def test_misses_come_first_and_the_surest_of_them_on_top(tmp_path: Path) -> None
         case("../held", withheld="too few tiles"),
     ]
     patients = [each.scores.patient for each in listed]  # type: ignore[attr-defined]
-    index = write_cases(tmp_path / "cases", listed, patients, "Screen", "RESEARCH USE ONLY")  # type: ignore[arg-type]
+    rows = list(write_pages(tmp_path / "cases", listed, patients))  # type: ignore[arg-type]
+    index = write_index(tmp_path / "cases", rows, "Screen", "RESEARCH USE ONLY")
     assert index.name == INDEX
     links = [(link["href"]) for link in Page(index.read_text(encoding="utf-8")).of("a")]
     assert links[:5] == ["surely.html", "slightly.html", "false.html", "near.html", "far.html"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mil.explain.pages import write_cases
+from mil.explain.pages import write_index, write_pages
 from mil.explain.pages.case import Call, Verdict
 from tests.browser import SHEET, brightness, needs_chromium
 from tests.devtools import Browser
@@ -23,7 +23,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         case("P2", calls=(Call(question="q", call="right", truth="t", verdict=Verdict.RIGHT),)),
         case(HOSTILE, word=HOSTILE, slides=(slide(HOSTILE),)),
     ]
-    write_cases(place, cases, [each.scores.patient for each in cases], "Screen", "SIMULATED DATA, RESEARCH USE ONLY")
+    rows = list(write_pages(place, cases, [each.scores.patient for each in cases]))
+    write_index(place, rows, "Screen", "SIMULATED DATA, RESEARCH USE ONLY")
     return place
 
 
