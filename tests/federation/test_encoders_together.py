@@ -21,6 +21,7 @@ from mil.federation.job_site import SiteFile
 from mil.federation.messages import FederationError
 from mil.federation.protocol import Training
 from mil.models.network_ensemble import NetworkEnsemble, members_of
+from mil.report.prediction_files import read
 from mil.study import build
 from tests.conftest import Mil
 from tests.federation.hospitals import (
@@ -152,7 +153,7 @@ def test_hospitals_train_an_ensemble_of_encoders_and_checkpoints_of_federations_
     scores = [
         api.predict(member, folders, north / "cohort.csv").set_index("patient")["p_MSI-H"] for member in [*members]
     ]
-    at_site = pd.read_csv(tmp_path / "run0" / "sites" / "north" / "run" / "predictions.csv").set_index("patient")
+    at_site = read(tmp_path / "run0" / "sites" / "north" / "run" / "predictions.csv").set_index("patient")
     assert scores[0].loc[at_site.index].tolist() == at_site["p_MSI-H"].tolist()
     together = api.predict(members, folders, north / "cohort.csv").set_index("patient")["p_MSI-H"]
     assert together.tolist() == pytest.approx(((scores[0] + scores[1]) / 2).loc[together.index].tolist())
