@@ -144,12 +144,25 @@ class DataRecord(_Record):
     """mean features of all tiles of the training patients, `(d,)`; explanations compare tiles with it"""
 
 
+class SelectionRecord(_Record):
+    """How the epoch was chosen whose weights count, see `mil.training.selection`."""
+
+    average: float = 0.0
+    """epochs over which the weights are averaged; 0: those of the last step"""
+    tolerance: float = 0.0
+    """standard errors by which the loss may be higher than the lowest"""
+    refit: int | None = None
+    """parts that chose the number of epochs before the patients of training and model selection trained together"""
+
+
 class TrainingRecord(_Record):
     """How the weights were trained."""
 
     epochs: int = 0
     best_epoch: int | None = None
     """the epoch whose weights these are; None for the last"""
+    selection: SelectionRecord | None = None
+    """how it was chosen; None: the epoch of the lowest loss on the patients of model selection"""
     precision: str = ""
     seed: int = 0
     threads: int = 1
@@ -160,6 +173,11 @@ class TrainingRecord(_Record):
     """options of `data`"""
     versions: dict[str, str] = {}
     """of this package and of the libraries that numbers depend on"""
+
+    @property
+    def refitted(self) -> bool:
+        """Whether the patients of model selection trained too."""
+        return self.selection is not None and self.selection.refit is not None
 
 
 class ImportRecord(BaseModel):

@@ -124,7 +124,7 @@ def _options() -> argparse.Namespace:
 def crc_nuclei(source: Path, out: Path, seeds: int) -> Iterator[Row]:
     """Predict whether a bag holds an epithelial nucleus, and compare the attention with these nuclei."""
     bags = pd.read_csv(source / "bags.csv")
-    truth = _convert_crc(source, bags, out)
+    truth = convert_crc(source, bags, out)
     runs = [out / f"run_{seed}" for seed in range(seeds)]
     for seed, run in enumerate(runs):
         mil("train", "tool=binary", *SETTINGS["crc_nuclei"], *given(out), "split.folds=5", *placed(run, seed))
@@ -169,7 +169,7 @@ STUDIES: Mapping[str, Callable[[Path, Path, int], Iterator[Row]]] = {
 }
 
 
-def _convert_crc(source: Path, bags: pd.DataFrame, out: Path) -> dict[str, NDArray[np.bool_]]:
+def convert_crc(source: Path, bags: pd.DataFrame, out: Path) -> dict[str, NDArray[np.bool_]]:
     """Write feature files and cohort; return which of each patient's nuclei are epithelial."""
     stored = np.load(source / "features_efflite0_1280.npz")
     features, owner, epithelial = stored["X"], stored["bag_id"], stored["instance_label"] == 1

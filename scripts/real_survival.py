@@ -53,7 +53,7 @@ TABLES = {
 
 def survival(table: Table, source: Path, out: Path, seeds: int) -> Iterator[Row]:
     """Train each of the table's tools and yield its results."""
-    median = _convert(_read(source), out)
+    median = convert(read_table(source), out)
     name, unit = out.name, table.unit
     for tool in table.tools:
         runs = [out / f"{tool}_{seed}" for seed in range(seeds)]
@@ -73,7 +73,7 @@ def survival(table: Table, source: Path, out: Path, seeds: int) -> Iterator[Row]
     yield Row(name, n, f"risk by {median:g} {unit}, Kaplan-Meier", _observed(tables[0], median))
 
 
-def _read(source: Path) -> pd.DataFrame:
+def read_table(source: Path) -> pd.DataFrame:
     """Return a table with columns time, event, split (train or test) and covariates, indexed by patient."""
     if source.name != "fed_tcga_brca.csv":
         return pd.read_csv(source).rename(index="patient_{:04d}".format)
@@ -82,7 +82,7 @@ def _read(source: Path) -> pd.DataFrame:
     return table.rename(columns={"T": "time", "E": "event", "fold": "split"}).drop(columns="fold2")
 
 
-def _convert(table: pd.DataFrame, out: Path) -> float:
+def convert(table: pd.DataFrame, out: Path) -> float:
     """Write features and cohort; return the median time of the training patients."""
     trained = table["split"] == "train"
     values = table.drop(columns=["time", "event", "split"]).to_numpy(np.float64)

@@ -9,7 +9,7 @@ from mil.cards.content import CardBlock, Field, Subsection, not_applicable, not_
 from mil.cards.outputs import outputs
 from mil.cards.purpose import legend
 from mil.cards.section_parts import training_figures
-from mil.manifest import EncoderRecord, Manifest
+from mil.manifest import EncoderRecord, Manifest, SelectionRecord, TrainingRecord
 
 METHODS = {
     "platt": "Platt's scaling (a logistic regression of the truth on the score)",
@@ -110,10 +110,7 @@ def results(facts: Facts) -> CardBlock:
 def model(facts: Facts) -> CardBlock:
     """What was trained, and how."""
     manifest, training = facts.manifest, facts.manifest.training
-    epoch, source = training.best_epoch, f"{MANIFEST}training"
-    chosen = (
-        f"of epoch {epoch}, the lowest loss on the select patients" if epoch else "of the last epoch: no validation"
-    )
+    source = f"{MANIFEST}training"
     weights = manifest.files.get("weights.safetensors")
     threads = f"{training.threads} thread{'s' if training.threads != 1 else ''}"
     fields = [
@@ -125,7 +122,7 @@ def model(facts: Facts) -> CardBlock:
         Field("Schedule", component(training.schedule) or "none", f"{source}.schedule"),
         Field("Search over settings", facts.stated("tuning")),
         Field("Balance of classes", _balance(training.data), f"{source}.data"),
-        Field("Early stopping", f"weights {chosen}, of {training.epochs} epochs", f"{source}.best_epoch"),
+        Field("Early stopping", _chosen(training), f"{source}.best_epoch"),
         Field("Seed", str(training.seed), f"{source}.seed"),
         Field("Ensemble", *_ensemble(manifest)),
         Field("Hardware", f"precision {training.precision}, {threads}", f"{source}.precision, training.threads"),
@@ -175,6 +172,25 @@ def _uncalibrated(facts: Facts) -> str:
     if not method:
         return "the tool asks for none"
     return facts.manifest.fitted.left_out.get("calibration", f"{method} could not be fitted to the select patients")
+
+
+def _chosen(training: TrainingRecord) -> str:
+    """Say how the epoch was chosen whose weights count, and what the weights are."""
+    selection, epoch = training.selection or SelectionRecord(), training.best_epoch
+    averaged = f", averaged over about {selection.average:g} epochs" if selection.average else ""
+    if selection.refit is not None:
+        return (
+            f"none: the patients of training and model selection trained together for {epoch} epochs, the number with "
+            f"the lowest loss over {selection.refit} parts of them, each predicted by a network of the others; these "
+            f"networks also gave the select patients' scores; weights of the last epoch{averaged}"
+        )
+    if epoch is None:
+        return f"weights of the last epoch{averaged}: no validation, of {training.epochs} epochs"
+    rule = "the lowest loss on the select patients"
+    if selection.tolerance:
+        near = f"within {selection.tolerance:g} standard errors of the lowest"
+        rule = f"the last one whose loss on the select patients is {near}"
+    return f"weights of epoch {epoch}{averaged}, {rule}, of {training.epochs} epochs"
 
 
 def _balance(data: Mapping[str, JsonValue]) -> str:

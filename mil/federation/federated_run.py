@@ -75,6 +75,8 @@ def refuse_alone(config: RunConfig) -> None:
         raise ConfigError(f"model {config.model.target.rpartition('.')[2]} cannot be trained over hospitals: {reason}")
     if config.model.options.pretrained is not None or config.model.options.trunk_lr is not None:
         raise ConfigError("model.pretrained and model.trunk_lr are of mil train, hospitals start from fresh weights")
+    if config.selection.refit is not None:
+        raise ConfigError("selection.refit is of mil train, expected null: hospitals train once")
     if config.trainer.options.by_bag:
         raise ConfigError("trainer.devices and trainer.strategy are of mil train, a hospital trains on one device")
 

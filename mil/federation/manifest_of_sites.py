@@ -103,6 +103,7 @@ def _training(run: "FederatedRun", setup: FoldSetup, training: Training, epsilon
         {
             "epochs": progress.epoch,
             "best_epoch": progress.best_epoch or None,
+            "selection": {"average": config.selection.average},
             "precision": "32-true",
             "seed": config.seed,
             "threads": torch.get_num_threads(),

@@ -33,6 +33,7 @@ from mil.progress import advance
 from mil.study import build
 from mil.study.run_config import RunConfig
 from mil.training.member_gradients import clip_gradients, restore_gradients
+from mil.training.selection import share_of_step
 
 logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
@@ -47,6 +48,10 @@ class Progress:
     """The state of a training between two epochs: what a coordinator that was killed goes on from."""
 
     weights: Floats
+    averaged: Floats | None = None
+    """as `selection.average` says; None before the first step"""
+    averages: int = 0
+    """of how many steps or rounds"""
     epoch: int = 0
     best: Floats | None = None
     best_epoch: int = 0
@@ -196,6 +201,7 @@ class Training:
         self.schedule.step()
         self.progress.steps += 1
         self.progress.weights = vector(self.model)
+        self._average(self.steps * (self.config.data.passes if self.config.data.whole_cohort else 1))
 
     # averages
 
@@ -226,6 +232,7 @@ class Training:
         progress.weights = progress.weights + change
         load_vector(self.model, progress.weights)
         progress.weights = vector(self.model)
+        self._average(1 / options.local_epochs)
         progress.epoch = until
         return float(total.arrays["loss"][0]) / bags
 
@@ -246,17 +253,31 @@ class Training:
 
     # selection, state
 
-    def _select(self, train_loss: float, seconds: float) -> None:
-        """Keep the weights with the lowest loss of the patients of model selection."""
+    def _average(self, steps: float) -> None:
+        """Add the weights to their average after a step, of which an epoch has `steps`; see `Average`."""
         progress = self.progress
+        progress.averages += 1
+        share = share_of_step(self.config.selection.average, steps, progress.averages)
+        if progress.averaged is None or share == 1:
+            progress.averaged = progress.weights.copy()
+        else:
+            progress.averaged += share * (progress.weights - progress.averaged)
+
+    def _select(self, train_loss: float, seconds: float) -> None:
+        """Keep the averaged weights with the lowest loss of the patients of model selection.
+
+        The loss is a sum over hospitals, without a standard error: `selection.tolerance` has no part in it.
+        """
+        progress = self.progress
+        weights = progress.weights if progress.averaged is None else progress.averaged
         facts: dict[str, JsonValue] = {"fold": self.setup.fold}
-        total = self.coordinator.total("select sums", {"weights": progress.weights}, facts)
+        total = self.coordinator.total("select sums", {"weights": weights}, facts)
         loss = self.shared.value(torch.from_numpy(total.arrays["sums"]))
         self._watch(loss)
         progress.train_loss.append(train_loss)
         progress.select_loss.append(loss)
         if loss < progress.best_loss or progress.best is None:
-            progress.best, progress.best_loss, progress.best_epoch = progress.weights.copy(), loss, progress.epoch
+            progress.best, progress.best_loss, progress.best_epoch = weights.copy(), loss, progress.epoch
         logger.info(
             "epoch %d of %d  train_loss %.4f  select_loss %.4f  %.1f s",
             progress.epoch,

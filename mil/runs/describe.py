@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 
@@ -18,7 +19,7 @@ from mil.inference.external import EXTERNAL_FOLD, Labelled
 from mil.manifest import Manifest
 from mil.report.assemble import evaluate
 from mil.report.evaluation import Evaluation
-from mil.report.figures import draw, draw_learning
+from mil.report.figures import Course, draw, draw_learning
 from mil.report.first_screen import first_screen
 from mil.report.page.html import html
 from mil.report.report_files import read_report, write_report
@@ -39,6 +40,8 @@ from mil.tables import says_simulated
 
 logger = logging.getLogger(__name__)
 REPORT, PAGE, FIGURES = "report.json", "report.html", "figures"
+EPOCH = "epoch"
+"""What the patients of model selection chose, in the table of what was fitted."""
 
 
 def describe_run(folder: Path, verb: str = "train") -> float | None:
@@ -200,9 +203,13 @@ def fitted_on(manifest: Manifest) -> Iterator[FittedOn]:
     def row(what: str, on: str, value: int | None = None) -> FittedOn:
         return FittedOn(fold=fold, what=what, on=on, n=sizes.get(on), value=value)
 
-    yield row("weights", "train")
+    trained, chosen = row("weights", "train"), row(EPOCH, "select" if "select" in sizes else "train")
+    if manifest.training.refitted:
+        both = (sizes.get("train") or 0) + (sizes.get("select") or 0)
+        trained, chosen = (each.model_copy(update={"on": "train, select", "n": both}) for each in (trained, chosen))
+    yield trained
     if epoch := manifest.training.best_epoch:
-        yield row("epoch", "select" if "select" in sizes else "train", epoch)
+        yield chosen.model_copy(update={"value": epoch})
     if state := [key.replace("_", " ") for key, value in fitted.endpoint.items() if value is not None]:
         yield row(f"endpoint: {', '.join(state)}", "train")
     if manifest.covariates is not None:
@@ -277,6 +284,12 @@ def latest_log(place: Path) -> Path:
     return logs[-1] if logs else place.parent / "log" / "metrics.csv"
 
 
+def kept_epoch(report: Report, fold: int) -> int | None:
+    """Return the epoch whose weights count in a fold, as its report says; None where none was chosen."""
+    epochs = [row.value for row in report.fitted if row.fold == fold and row.what == EPOCH]
+    return int(cast(int, epochs[0])) if epochs else None
+
+
 def figure_names(place: Path) -> list[str]:
     """Return the names of a folder's figures, sorted."""
     return sorted(path.name for path in (place / FIGURES).glob("*.png"))
@@ -288,9 +301,9 @@ def draw_figures(run: Run, report: Report, place: Path, fold: int | None = None)
     if report.metrics:
         draw(evaluation(run, tables_of_fold(run.tables, fold)), report, place / FIGURES)
     checkpoints = {number: path for number, path in checkpoints_in(run.folder).items() if fold in (None, number)}
-    logs = {f"fold {number}": latest_log(path) for number, path in checkpoints.items()}
-    if logs := {name: path for name, path in logs.items() if path.is_file()}:
-        draw_learning(logs, run.endpoint.metric, place / FIGURES)
+    courses = [Course(latest_log(path), kept_epoch(report, number)) for number, path in checkpoints.items()]
+    if courses := [course for course in courses if course.log.is_file()]:
+        draw_learning(courses, run.endpoint.metric, place / FIGURES)
     copy_figures(run.folder, place / FIGURES)
 
 

@@ -191,6 +191,11 @@ def network(config: RunConfig, in_dim: int, endpoint: Endpoint, widths: Sequence
         ConfigError: Arguments that the model does not take, or an ensemble of encoders that cannot be trained.
     """
     inner = _reader_of(config, in_dim, endpoint, widths)
+    if inner.solved and config.selection.refit is not None:
+        raise ConfigError(
+            f"selection.refit={config.selection.refit}: {type(inner).__name__} is solved for and has no epochs, "
+            "expected null"
+        )
     inputs, table = config.tool.covariates, covariates(config)
     if inputs is None or table is None:
         return inner

@@ -116,6 +116,10 @@ def _try_schedule(config: RunConfig) -> None:
 
 def _refuse_monitors(config: RunConfig, study: Study) -> None:
     """Refuse callbacks that watch what is never logged, which Lightning says after the first epoch."""
+    if config.selection.refit is not None and config.trainer.options.limit_val_batches == 0:
+        raise ConfigError(
+            f"trainer.limit_val_batches=0: selection.refit={config.selection.refit} needs validation, expected 1.0"
+        )
     monitors = {
         f"callbacks.{name}.monitor": str(watched)
         for name, callback in config.callbacks.items()

@@ -146,6 +146,7 @@ MOST_SEED = 2**32 - 1
 Natural = Annotated[int, Field(strict=True, ge=0)]
 Seed = Annotated[int, Field(strict=True, ge=0, le=MOST_SEED)]
 Count = Annotated[int, Field(strict=True, ge=1)]
+NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 AtLeastTwo = Annotated[int, Field(strict=True, ge=2)]
 Flag = Annotated[bool, Field(strict=True)]
 Layout = Annotated[str, AfterValidator(_layout)]
@@ -284,6 +285,23 @@ class DataConfig(Config):
     cache_gib: Positive | None = None
 
 
+class SelectionConfig(Config):
+    """How the patients of model selection choose the epoch whose weights count; see `mil.training.selection`.
+
+    Runs made before these options existed kept the weights of the last step of the epoch with the lowest loss.
+
+    Attributes:
+        average: Epochs over which the weights are averaged; 0 takes those of the last step.
+        tolerance: Standard errors by which the loss of a later epoch may be higher than the lowest; 0 takes the lowest.
+        refit: Parts of the patients of training and model selection, each of which is predicted by networks of the
+            others, to find the number of epochs with the lowest loss; then all of them train. None trains once.
+    """
+
+    average: NotNegative = 0.0
+    tolerance: NotNegative = 0.0
+    refit: AtLeastTwo | None = None
+
+
 class ToolConfig(Tool):
     """A tool that can be trained: it has a name and an endpoint."""
 
@@ -304,6 +322,7 @@ class RunConfig(Config):
         model: The network; `in_dim` and `out_dim` are filled in from features and endpoint.
         encoder: The encoder that made the features.
         data: Files, columns, batches.
+        selection: How the epoch is chosen whose weights count.
         split: How patients are divided into training, model selection and final test.
         optimizer: The optimizer, without its parameters.
         schedule: The factor of the learning rate at each step.
@@ -322,6 +341,7 @@ class RunConfig(Config):
     model: Component[ModelOptions]
     encoder: EncoderComponent
     data: DataConfig
+    selection: SelectionConfig = SelectionConfig()
     split: Component[SplitOptions]
     optimizer: Component[OptimizerOptions]
     schedule: Component[Options]
@@ -418,7 +438,8 @@ def _expected(error: ErrorDetails) -> str:
         case "less_than_equal":
             return f"a whole number up to {limits['le']}"
         case "greater_than_equal":
-            return f"a whole number of at least {limits['ge']}"
+            whole = "whole " if isinstance(limits["ge"], int) else ""
+            return f"a {whole}number of at least {limits['ge']:g}"
         case "bool_type":
             return "true or false"
         case "literal_error":

@@ -1,4 +1,4 @@
-"""Callbacks of the trainer: the best weights, the state to resume from, and one log line per epoch."""
+"""Callbacks of the trainer: the state to resume from, and one log line per epoch."""
 
 import logging
 import time
@@ -7,7 +7,6 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
-from torch import Tensor
 
 from mil import interruption
 from mil.progress import advance
@@ -15,33 +14,6 @@ from mil.training.ranks import Ranks
 from mil.training.saved_state import TrainerState
 
 logger = logging.getLogger(__name__)
-
-
-class Best(Callback):
-    """Keep the weights of the epoch with the lowest loss of the patients of model selection.
-
-    The weights are part of the trainer's state, so that a resumed run has them.
-    """
-
-    def __init__(self) -> None:
-        self.loss = float("inf")
-        self.epoch = -1
-        self.weights: dict[str, Tensor] = {}
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Copy the weights if their loss is the lowest so far; the first are always copied."""
-        loss = float(trainer.callback_metrics["select_loss"])
-        if loss < self.loss or not self.weights:
-            self.loss, self.epoch = loss, trainer.current_epoch
-            self.weights = {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
-
-    def state_dict(self) -> TrainerState:
-        """Return the state for `last.ckpt`."""
-        return {"loss": self.loss, "epoch": self.epoch, "weights": self.weights}
-
-    def load_state_dict(self, state_dict: TrainerState) -> None:
-        """Restore the state from `last.ckpt`."""
-        self.loss, self.epoch, self.weights = (state_dict[key] for key in ("loss", "epoch", "weights"))
 
 
 class Last(Checkpoint):

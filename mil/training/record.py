@@ -14,7 +14,7 @@ from mil import files
 from mil import manifest as manifests
 from mil.fitted.novelty import Packed
 from mil.fitted.state import FittedState
-from mil.manifest import Clinical, DataRecord, Manifest, SimulationRecord, SplitRecord, TrainingRecord
+from mil.manifest import Clinical, DataRecord, Manifest, SelectionRecord, SimulationRecord, SplitRecord, TrainingRecord
 from mil.models.fusion import Fused
 from mil.models.mil_model import MILModel
 from mil.models.network_ensemble import members_of
@@ -84,6 +84,7 @@ def _training(config: RunConfig, model: MILModel, outcome: Outcome) -> TrainingR
     return TrainingRecord(
         epochs=outcome.epochs,
         best_epoch=outcome.best_epoch,
+        selection=None if model.solved else SelectionRecord(**config.selection.model_dump()),
         precision=outcome.precision,
         seed=config.seed,
         threads=torch.get_num_threads(),

@@ -16,7 +16,8 @@ from mil import progress
 from mil.study import build
 from mil.study.compose import compose
 from mil.training import callbacks
-from mil.training.callbacks import Best, Progress
+from mil.training.callbacks import Progress
+from mil.training.selection import Chosen
 from tests.training.test_whole import silent_trainer
 
 
@@ -47,20 +48,20 @@ def epochs_trained(select_losses: list[float], *callbacks: lightning.Callback) -
 
 @pytest.mark.parametrize("losses", [[3, 1, 2], [1, 2, 3], [3, 2, 1], [2, 1, 1]])
 def test_weights_of_the_first_lowest_select_loss_are_kept(losses: list[float]) -> None:
-    best, network = Best(), torch.nn.Linear(1, 1)
+    best, network = Chosen(), torch.nn.Linear(1, 1)
     for epoch, loss in enumerate(losses):
         torch.nn.init.constant_(network.weight, epoch)
         trainer = SimpleNamespace(callback_metrics={"select_loss": torch.tensor(loss)}, current_epoch=epoch)
         best.on_validation_end(cast(lightning.Trainer, trainer), cast(lightning.LightningModule, network))
     lowest = losses.index(min(losses))
-    assert (best.epoch, best.loss) == (lowest, min(losses))
+    assert (best.epoch, best.lowest) == (lowest, min(losses))
     assert best.weights["weight"].item() == lowest
 
 
 def test_epoch_with_nan_select_loss_is_never_the_best() -> None:
-    best = Best()
+    best = Chosen()
     epochs_trained([2.0, float("nan"), 1.0, float("nan")], best)
-    assert (best.epoch, best.loss) == (2, 1.0)
+    assert (best.epoch, best.lowest) == (2, 1.0)
 
 
 def test_training_stops_early_only_if_the_select_loss_rises() -> None:
@@ -85,13 +86,13 @@ def test_batches_of_all_epochs_are_counted_and_the_end_is_reported() -> None:
 
 
 def test_epochs_have_a_line_each_and_a_pipe_gets_nothing_else(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The handlers that other tests have left at the loggers above would write each line again.
     monkeypatch.setattr(callbacks.logger, "handlers", [logging.StreamHandler(sys.stderr)])
     monkeypatch.setattr(callbacks.logger, "propagate", False)
-    monkeypatch.setattr(callbacks.logger, "level", callbacks.logger.level)  # and back
-    callbacks.logger.setLevel(logging.INFO)
+    caplog.set_level(logging.INFO, callbacks.logger.name)
+    caplog.set_level(logging.WARNING, "lightning.pytorch")  # as `mil` sets it
     epochs_trained([1.0, 2.0], Progress())
     first, second, last = capsys.readouterr().err.split("\n")
     assert first.startswith("epoch 1 of 2  select_loss 1.0000")

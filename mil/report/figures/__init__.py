@@ -1,5 +1,6 @@
 """Figures of a report, one a file; `catalogue` names them."""
 
 from mil.report.figures.catalogue import draw, draw_learning
+from mil.report.figures.learning_curve import Course
 
-__all__ = ["draw", "draw_learning"]
+__all__ = ["Course", "draw", "draw_learning"]

@@ -1,11 +1,11 @@
 """The figures of a report, each as PNG and as SVG."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mil.progress import counted
 from mil.report.evaluation import Evaluation
-from mil.report.figures.learning_curve import learning_curve
+from mil.report.figures.learning_curve import Course, learning_curve
 from mil.report.figures.style import FORMATS, save, styled
 from mil.report.schema import Report
 
@@ -37,17 +37,15 @@ def _drawn(evaluation: Evaluation, report: Report, folder: Path, prefix: str, fo
     return paths
 
 
-def draw_learning(
-    logs: Path | Mapping[str, Path], metric: str, folder: Path, formats: Iterable[str] = FORMATS
-) -> list[Path]:
+def draw_learning(courses: Sequence[Course], metric: str, folder: Path, formats: Iterable[str] = FORMATS) -> list[Path]:
     """Draw `learning_curve.png` and `.svg`, or nothing where no epoch was logged.
 
     Args:
-        logs: `metrics.csv` of a fit, or of each fold's by name.
+        courses: Of each fold's training.
         metric: `Endpoint.metric`.
         folder: Is made where it does not exist.
         formats: Endings of the files.
     """
     with styled():
-        figure = learning_curve(logs, metric)
+        figure = learning_curve(courses, metric)
         return [] if figure is None else save(figure, folder, "learning_curve", formats)

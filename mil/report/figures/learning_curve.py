@@ -1,11 +1,11 @@
 """Loss by epoch, from the metrics that Lightning's CSV logger wrote."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,50 +15,76 @@ from mil.report.page.words import named
 from mil.storage import read_bytes
 
 
-def learning_curve(logs: Path | Mapping[str, Path], metric: str) -> Figure | None:
+@dataclass(frozen=True)
+class Course:
+    """The course of one training.
+
+    Attributes:
+        log: Its `metrics.csv`.
+        kept: The epoch whose weights count, from one; None for the last.
+    """
+
+    log: Path
+    kept: int | None = None
+
+
+def learning_curve(courses: Sequence[Course], metric: str) -> Figure | None:
     """Draw training and selection loss, and the metric of the select patients; None where nothing was logged.
 
     Args:
-        logs: `metrics.csv` of one fit, or of each fold's by name.
+        courses: Of each fold.
         metric: `Endpoint.metric`, logged as `select_<metric>`.
     """
-    tables = [_epochs(path) for path in ([logs] if isinstance(logs, Path) else logs.values())]
-    tables = [table for table in tables if len(table)]
-    if not tables:
+    read = [(_epochs(course.log), course.kept) for course in courses]
+    lines = [Line(table, kept) for table, kept in read if len(table)]
+    if not lines:
         return None
+    tables = [line.table for line in lines]
     names = [name for name in ("train_loss", "select_loss") if any(name in table for table in tables)]
     scored = any(f"select_{metric}" in table for table in tables)
     figure = canvas(4.4 if scored else 3.0)
     rows = figure.subplots(1 + scored, 1, sharex=True, squeeze=False)[:, 0]
-    draw_epochs(rows[0], tables, names)
+    _draw_epochs(rows[0], lines, names)
     rows[0].set(ylabel="Loss")
     if scored:
-        draw_epochs(rows[1], tables, [f"select_{metric}"])
+        _draw_epochs(rows[1], lines, [f"select_{metric}"])
         rows[1].set(ylabel=f"{named(metric)}, select patients")
     rows[-1].set(xlabel="Epoch")
     rows[-1].xaxis.get_major_locator().set_params(integer=True)
     fits = "1 fit" if len(tables) == 1 else f"{len(tables)} folds"
-    rows[0].set_title(f"Learning curve, {fits}; dots: the epoch kept (lowest select loss)")
+    rule = " (lowest select loss)" if all(line.kept == _lowest(line.table) for line in lines) else ""
+    rows[0].set_title(f"Learning curve, {fits}; dots: the epoch kept{rule}")
     rows[0].legend(loc="best")
     return figure
 
 
-def draw_epochs(axes: Axes, tables: Sequence[pd.DataFrame], names: Sequence[str]) -> None:
-    """Draw a line for each table and name, and a dot at the lowest loss of the select patients."""
+class Line(NamedTuple):
+    """What one training logged, a row an epoch, and the epoch whose weights count."""
+
+    table: pd.DataFrame
+    kept: int | None
+
+
+def _draw_epochs(axes: Axes, lines: Sequence[Line], names: Sequence[str]) -> None:
+    """Draw a line for each training and name, and a dot at the epoch that was kept."""
     for place, name in enumerate(names):
         colour = COLOURS[0] if name == "train_loss" else COLOURS[1] if name == "select_loss" else COLOURS[2]
-        for number, table in enumerate(tables):
+        for number, (table, kept) in enumerate(lines):
             if name not in table:
                 continue
             values = table[name].dropna()
             label = name.replace("_", " ") if number == 0 else None
-            width = 1.6 if len(tables) == 1 else 0.9
+            width = 1.6 if len(lines) == 1 else 0.9
             axes.plot(values.index, values, color=colour, linestyle=LINES[place], linewidth=width, label=label)
-            if name != "train_loss" and "select_loss" in table:
-                best = int(table["select_loss"].fillna(np.inf).to_numpy().argmin())
+            if name != "train_loss" and kept is not None and kept in table.index:
                 look: dict[str, Any] = {"color": colour, "markersize": 6, "markeredgecolor": "black"}
-                axes.plot(table.index[best], table[name].iloc[best], "o", **look)
-                axes.axvline(float(table.index[best]), color=GREY, linewidth=0.5, zorder=0)
+                axes.plot(kept, values[kept], "o", **look)
+                axes.axvline(float(kept), color=GREY, linewidth=0.5, zorder=0)
+
+
+def _lowest(table: pd.DataFrame) -> int | None:
+    """Return the epoch of the lowest loss of the select patients; None where there is none."""
+    return int(table["select_loss"].idxmin()) if "select_loss" in table else None
 
 
 def _epochs(path: Path) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from mil.report.figures import draw_learning
+from mil.report.figures import Course, draw_learning
 from mil.report.figures.confusion import within_one
 from mil.report.figures.learning_curve import learning_curve
 
@@ -103,35 +103,35 @@ def test_limits_of_agreement_are_those_of_bland_and_altman() -> None:
     assert message == [f"{limit:.3g}" for limit in limits]
 
 
-def test_the_epoch_of_the_lowest_select_loss_is_marked(tmp_path: Path) -> None:
+def test_the_epoch_whose_weights_count_is_marked(tmp_path: Path) -> None:
     # the logger writes training and validation into rows of their own
     train = pd.DataFrame({"epoch": range(4), "step": range(4), "train_loss": [0.9, 0.7, 0.5, 0.3]})
     select = pd.DataFrame(
         {"epoch": range(4), "select_loss": [0.8, 0.5, 0.6, 0.7], "select_auroc": [0.5, 0.7, 0.8, 0.8]}
     )
     pd.concat([train, select]).to_csv(tmp_path / "metrics.csv", index=False)
-    figure = learning_curve(tmp_path / "metrics.csv", "auroc")
+    figure = learning_curve([Course(tmp_path / "metrics.csv", kept=2)], "auroc")
     assert figure is not None
     losses, scores = figure.axes
     assert _dots(figure) == [(2, 0.5), (2, 0.7)]
     assert np.asarray(losses.lines[0].get_xdata()).tolist() == [1, 2, 3, 4]
     assert scores.get_ylabel() == "AUROC, select patients"
     np.testing.assert_allclose(np.asarray(losses.lines[0].get_ydata()), [0.9, 0.7, 0.5, 0.3])
-    written = draw_learning({"0": tmp_path / "metrics.csv", "1": tmp_path / "metrics.csv"}, "auroc", tmp_path)
+    written = draw_learning([Course(tmp_path / "metrics.csv")] * 2, "auroc", tmp_path)
     assert [path.name for path in written] == ["learning_curve.png", "learning_curve.svg"]
 
 
 def test_epochs_of_a_log_that_counts_from_1_are_drawn_as_they_are(tmp_path: Path) -> None:
     table = pd.DataFrame({"epoch": [1, 2], "train_loss": [0.9, 0.7], "select_loss": [0.5, 0.4]})
     table.to_csv(tmp_path / "metrics.csv", index=False)
-    figure = learning_curve(tmp_path / "metrics.csv", "auroc")
+    figure = learning_curve([Course(tmp_path / "metrics.csv")], "auroc")
     assert figure is not None
     assert np.asarray(figure.axes[0].lines[0].get_xdata()).tolist() == [1, 2]
 
 
 def test_a_log_without_epochs_draws_nothing(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("epoch,step,train_loss\n")
-    assert draw_learning(tmp_path / "metrics.csv", "auroc", tmp_path / "figures") == []
+    assert draw_learning([Course(tmp_path / "metrics.csv")], "auroc", tmp_path / "figures") == []
     assert not (tmp_path / "figures").exists()
 
 

@@ -1,0 +1,244 @@
+#!/usr/bin/env python
+"""Which epoch's weights should count: rules compared on the same trainings, scored on patients who choose nothing.
+
+usage: scripts/benchmark_selection [--data FOLDER] [--work runs/selection] [--seeds 5] [--sets NAME ...] [--table-only]
+
+Every training runs all epochs once. After each epoch the select and report patients are predicted with the weights of
+the last step and with their average over two epochs, and each rule then chooses among these epochs: so rules differ by
+the rule alone. Early stopping is as in conf/callbacks/default.yaml: no epoch counts that comes 8 after the lowest loss
+before it.
+
+Outcome tools: their own simulated cohorts (another cohort, split and weights for each seed), 40% of the patients are
+reported. METABRIC, GBSG: the authors' split, networks as in real_survival.py. crc_nuclei: five folds, ABMIL as in
+real_data.py. What was trained stays in the work folder and is not trained again.
+"""
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from numpy.typing import NDArray
+from real_data import SOURCES, convert_crc
+from real_runs import SMALL
+from real_survival import CLINICAL, convert, read_table
+
+from mil import files
+from mil.endpoints.endpoint import Endpoint
+from mil.inference.forward import logits
+from mil.study import build
+from mil.study.compose import compose
+from mil.study.pipeline import read_study, split_study
+from mil.training.fit import fresh_network
+from mil.training.fold import Fold, cut
+from mil.training.network import train_network
+from mil.training.ranks import Ranks
+from mil.training.selection import Average, Judge, difference_error
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL_DATA = Path(os.environ.get("MIL_REAL_DATA", "real_data"))
+AVERAGES = (0.0, 2.0)
+"""Epochs over which weights are averaged."""
+PATIENCE = 8
+TODAY = (2.0, 0.5)
+"""The default: `selection.average` and `selection.tolerance`."""
+BEFORE = (0.0, 0.0)
+"""The default of earlier versions."""
+RULES = (BEFORE, (0.0, 0.5), (2.0, 0.0), TODAY, (2.0, 1.0), (0.0, np.inf), (2.0, np.inf))
+OUTCOME = ("surv-crc", "surv-kirc", "surv-luad", "hcc-os", "meso-os", "bcr-prostate", "rlapsrisk-bc")
+SURVIVAL = ("survival", "survival_discrete", "survival_weibull")
+QUIET = ("callbacks=none", "figures=false", "baseline=false", "trainer.enable_progress_bar=false", "data.workers=0")
+"""Early stopping is applied afterwards, to each rule's own losses."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set: its seeds, and the options of `mil train` for one of them."""
+
+    name: str
+    tool: str
+    options: tuple[str, ...]
+    seeds: int
+    simulated: bool = False
+
+    def words(self, seed: int) -> list[str]:
+        """Return the options for a seed."""
+        drawn = [f"simulation.seed={seed}"] if self.simulated else []
+        return [f"tool={self.tool}", *self.options, f"seed={seed}", *drawn, *QUIET]
+
+
+class Recorder(Judge):
+    """Predicts select and report patients after each epoch, with the weights of the last step and with averages."""
+
+    logged = False
+
+    def __init__(self, fold: Fold) -> None:
+        super().__init__()
+        self.fold = fold
+        self.averages = {epochs: Average(epochs) for epochs in AVERAGES}
+        self.select: list[NDArray[np.float32]] = []
+        self.report: list[NDArray[np.float32]] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Add the weights to the averages."""
+        for average in self.averages.values():
+            average.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Predict."""
+        for role, rows in (("select", self.select), ("report", self.report)):
+            rows.append(np.stack([self._predicted(pl_module, role, average) for average in self.averages.values()]))
+
+    def _predicted(self, module: LightningModule, role: str, average: Average) -> NDArray[np.float32]:
+        average.swap(module)
+        values: NDArray[np.float32] = logits(module.model, self.fold.data[role]).float().numpy()  # type: ignore[arg-type]
+        average.swap(module)
+        return values
+
+
+def main() -> int:
+    """Train what is missing, and print the tables."""
+    options = _options()
+    chosen = [data for data in _sets(options.data, options.work, options.seeds) if data.name in options.sets]
+    torch.set_num_threads(1)
+    os.environ.setdefault("MIL_CACHE", str(options.work.absolute() / "cache"))
+    for data in chosen:
+        for seed in range(data.seeds):
+            if not options.table_only and not (_place(options.work, data, seed) / "done").exists():
+                record(data, seed, options.work)
+                print(f"{data.name}, seed {seed}", flush=True)
+    print(tables(chosen, options.work))
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=REAL_DATA, help="folder of real data; default: $MIL_REAL_DATA")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "selection", help="folder of what is trained")
+    parser.add_argument("--seeds", type=int, default=5)
+    names = [*OUTCOME, *(f"{table} {tool}" for table in ("metabric", "gbsg") for tool in SURVIVAL), "crc_nuclei"]
+    parser.add_argument("--sets", nargs="+", default=names, choices=names)
+    parser.add_argument("--table-only", action="store_true", help="train nothing")
+    return parser.parse_args()
+
+
+def _sets(data: Path, work: Path, seeds: int) -> Iterator[Data]:
+    """Yield all data sets, after converting the real ones."""
+    zoo = ("split=holdout", "split.report=0.4", "++model.embed_dim=128", "++model.attention_dim=64")
+    yield from (Data(tool, tool, zoo, seeds, simulated=True) for tool in OUTCOME)
+    for name in ("metabric", "gbsg"):
+        place = work / "data" / name
+        if not place.exists():
+            convert(read_table(data / SOURCES[name]), place)
+        words = ("split=fixed", "split.column=split", "tool.endpoint.shortest=0.1", "tool.endpoint.unit=months")
+        for tool in SURVIVAL:
+            yield Data(f"{name} {tool}", tool, (*CLINICAL, *words, *_files(place)), seeds)
+    place = work / "data" / "crc_nuclei"
+    if not place.exists():
+        convert_crc(data / SOURCES["crc_nuclei"], place)
+    words = (
+        *("model=abmil", "model.embed_dim=128", "model.attention_dim=64", "optimizer.lr=5e-4"),
+        *("optimizer.weight_decay=0.01", "trainer.max_epochs=30", "split.folds=5", *SMALL),
+    )
+    yield Data("crc_nuclei", "binary", (*words, *_files(place)), seeds)
+
+
+def _files(place: Path) -> tuple[str, str]:
+    return f"data.cohort={place / 'cohort.csv'}", f"data.features={place / 'features'}"
+
+
+def _place(work: Path, data: Data, seed: int) -> Path:
+    return work / "trained" / f"{data.name.replace(' ', '-')}-{seed}"
+
+
+def record(data: Data, seed: int, work: Path) -> None:
+    """Train every fold of a data set with a seed, and store what is predicted after each epoch."""
+    place = _place(work, data, seed)
+    config = compose([*data.words(seed), "selection.average=0"])
+    study = read_study(config)
+    split = split_study(config, study)
+    study.store.keep(study.cohort.table["slide"], 2**33)
+    for number in split.folds:
+        fold = cut(config, study, split, number, place / f"fold_{number}")
+        recorder = Recorder(fold)
+        train_network(config, fold, fresh_network(config, study, fold), recorder, None, 0, Ranks())
+        targets = {f"{role}_target": rows.target.numpy() for role, rows in fold.data.items()}
+        np.savez(
+            place / f"{number}.npz",
+            select=np.stack(recorder.select),
+            report=np.stack(recorder.report),
+            patients=fold.bags["select"]["patient"].to_numpy(str),
+            **targets,
+        )
+    files.write(place / "done", "")
+
+
+def tables(chosen: Sequence[Data], work: Path) -> str:
+    """Return the mean score of each rule, and the epoch that it chose, as Markdown."""
+    rows = [row for data in chosen for seed in range(data.seeds) for row in _scored(data, seed, work)]
+    table = pd.DataFrame(rows, columns=["data", "seed", "rule", "score", "epoch"])
+    head = ["data", "seeds", *(_named(rule) for rule in RULES), "gain of today's", "epoch, before and today"]
+    lines = [head, ["---"] * len(head)]
+    for name, scores in table.groupby("data", sort=False):
+        by_rule = scores.pivot_table(index="seed", columns="rule", values="score")
+        epochs = scores.groupby("rule")["epoch"].mean()
+        gains = by_rule[_named(TODAY)] - by_rule[_named(BEFORE)]
+        cells = [f"{by_rule[_named(rule)].mean():.4f}" for rule in RULES]
+        error = gains.std() / len(gains) ** 0.5
+        gain = f"{gains.mean():+.4f} ± {error:.4f} ({gains.min():+.4f} to {gains.max():+.4f})"
+        chosen_epochs = f"{epochs[_named(BEFORE)]:.1f}, {epochs[_named(TODAY)]:.1f}"
+        lines.append([str(name), str(len(gains)), *cells, gain, chosen_epochs])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _named(rule: tuple[float, float]) -> str:
+    average, tolerance = rule
+    which = "last epoch" if np.isinf(tolerance) else "lowest" if not tolerance else f"within {tolerance:g} errors"
+    return f"averaged, {which}" if average else which
+
+
+def _scored(data: Data, seed: int, work: Path) -> Iterator[tuple[str, int, str, float, float]]:
+    """Yield the score of each rule over the report patients of all folds, and the mean epoch that it chose."""
+    folds = [np.load(path) for path in sorted(_place(work, data, seed).glob("*.npz"))]
+    config = compose(data.words(seed))
+    for rule in RULES:
+        epochs, logits, targets = [], [], []
+        for fold in folds:
+            endpoint: Endpoint = build.make(config.tool.endpoint)
+            endpoint.fit(torch.from_numpy(fold["train_target"]))
+            epoch = chosen_epoch(fold, endpoint, *rule)
+            epochs.append(epoch + 1)
+            logits.append(torch.from_numpy(fold["report"][epoch, AVERAGES.index(rule[0])]))
+            targets.append(torch.from_numpy(fold["report_target"]))
+        score = float(endpoint.score(torch.cat(logits), torch.cat(targets))[endpoint.metric])
+        yield data.name, seed, _named(rule), score, float(np.mean(epochs))
+
+
+def chosen_epoch(fold: "np.lib.npyio.NpzFile", endpoint: Endpoint, average: float, tolerance: float) -> int:
+    """Return the epoch that a rule chooses, from zero; as `Chosen` does, with early stopping."""
+    rows = torch.from_numpy(fold["select"][:, AVERAGES.index(average)])
+    target = torch.from_numpy(fold["select_target"])
+    if np.isinf(tolerance):
+        return len(rows) - 1
+    lowest = chosen = 0
+    losses = [float(endpoint.loss(logits, target)) for logits in rows]
+    for epoch, loss in enumerate(losses):
+        if loss < losses[lowest]:
+            lowest = chosen = epoch
+        elif tolerance:
+            error = difference_error(endpoint, rows[epoch], rows[lowest], target, fold["patients"].tolist())
+            chosen = epoch if loss - losses[lowest] <= tolerance * error else chosen
+        if epoch - lowest >= PATIENCE:
+            break
+    return chosen
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
