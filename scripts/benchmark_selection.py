@@ -142,7 +142,8 @@ def _sets(data: Path, work: Path, seeds: int) -> Iterator[Data]:
             yield Data(f"{name} {tool}", tool, (*CLINICAL, *words, *_files(place)), seeds)
     place = work / "data" / "crc_nuclei"
     if not place.exists():
-        convert_crc(data / SOURCES["crc_nuclei"], place)
+        source = data / SOURCES["crc_nuclei"]
+        convert_crc(source, pd.read_csv(source / "bags.csv"), place)
     words = (
         *("model=abmil", "model.embed_dim=128", "model.attention_dim=64", "optimizer.lr=5e-4"),
         *("optimizer.weight_decay=0.01", "trainer.max_epochs=30", "split.folds=5", *SMALL),
