@@ -1,7 +1,7 @@
-#!/usr/bin/env python
 """Which epoch's weights should count: rules compared on the same trainings, scored on patients who choose nothing.
 
-usage: scripts/benchmark_selection [--data FOLDER] [--work runs/selection] [--seeds 5] [--sets NAME ...] [--table-only]
+usage: python scripts/benchmark_selection.py [--data FOLDER] [--work runs/selection] [--seeds 5] [--sets NAME ...]
+                                              [--table-only]
 
 Every training runs all epochs once. After each epoch the select and report patients are predicted with the weights of
 the last step and with their average over two epochs, and each rule then chooses among these epochs: so rules differ by
@@ -36,7 +36,7 @@ from mil.study.compose import compose
 from mil.study.pipeline import read_study, split_study
 from mil.training.fit import fresh_network
 from mil.training.fold import Fold, cut
-from mil.training.network import train_network
+from mil.training.train_network import train_network
 from mil.training.ranks import Ranks
 from mil.training.selection import Average, Judge, difference_error
 
@@ -137,9 +137,9 @@ def _sets(data: Path, work: Path, seeds: int) -> Iterator[Data]:
         place = work / "data" / name
         if not place.exists():
             convert(read_table(data / SOURCES[name]), place)
-        words = ("split=fixed", "split.column=split", "tool.endpoint.shortest=0.1", "tool.endpoint.unit=months")
+        given = ("split=fixed", "split.column=split", "tool.endpoint.shortest=0.1", "tool.endpoint.unit=months")
         for tool in SURVIVAL:
-            yield Data(f"{name} {tool}", tool, (*CLINICAL, *words, *_files(place)), seeds)
+            yield Data(f"{name} {tool}", tool, (*CLINICAL, *given, *_files(place)), seeds)
     place = work / "data" / "crc_nuclei"
     if not place.exists():
         source = data / SOURCES["crc_nuclei"]
@@ -170,13 +170,14 @@ def record(data: Data, seed: int, work: Path) -> None:
         fold = cut(config, study, split, number, place / f"fold_{number}")
         recorder = Recorder(fold)
         train_network(config, fold, fresh_network(config, study, fold), recorder, None, 0, Ranks())
-        targets = {f"{role}_target": rows.target.numpy() for role, rows in fold.data.items()}
         np.savez(
             place / f"{number}.npz",
             select=np.stack(recorder.select),
             report=np.stack(recorder.report),
             patients=fold.bags["select"]["patient"].to_numpy(str),
-            **targets,
+            train_target=fold.data["train"].target.numpy(),
+            select_target=fold.data["select"].target.numpy(),
+            report_target=fold.data["report"].target.numpy(),
         )
     files.write(place / "done", "")
 

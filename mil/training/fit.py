@@ -25,7 +25,7 @@ from mil.tables import csv_text
 from mil.training import saved_state
 from mil.training.fitted_tiles import fit_tiles
 from mil.training.fold import Fold, predictions
-from mil.training.network import train_network
+from mil.training.train_network import train_network
 from mil.training.one_encoder import FILE as ENCODERS
 from mil.training.one_encoder import alone_predictions
 from mil.training.pretrained import start_from

@@ -31,7 +31,7 @@ from mil.study.run_config import RunConfig
 from mil.study.study import Study
 from mil.training import saved_state
 from mil.training.fold import Fold, assembled, cut
-from mil.training.network import train_network
+from mil.training.train_network import train_network
 from mil.training.ranks import Ranks
 from mil.training.selection import Trace
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from mil.endpoints.classification import Binary
 from mil.errors import TrainingError
 from mil.features.batches import BagDataset, Batch, Draw, loader
-from mil.training import network
+from mil.training import train_network
 from mil.training.module import MILModule, on_device
 from mil.training.schedule import Constant
 from tests.models.zoo import NAMES, build_model, simulated
@@ -144,4 +144,4 @@ def test_features_go_to_the_gpu_where_they_fit(
     data = dataset(torch.zeros(3))
     monkeypatch.setattr(BagDataset, "stored_bytes", lambda data: 1000)
     monkeypatch.setattr(type(data.store), "keeps", keeps)
-    assert (network._near(data, torch.device(kind)) is not data) == near
+    assert (train_network._near(data, torch.device(kind)) is not data) == near

@@ -19,7 +19,7 @@ from mil.endpoints.classification import Binary
 from mil.endpoints.survival import Cox
 from mil.errors import ConfigError, SplitError
 from mil.study.pipeline import read_study, split_study
-from mil.training import network, refit
+from mil.training import refit, train_network
 from mil.training.refit import CrossFit, inner_split
 from mil.training.selection import PARTS, Average, Chosen, Until, difference_error
 from mil.training.train import train
@@ -183,7 +183,7 @@ def test_all_patients_train_for_as_many_epochs_as_the_parts_find_and_an_interrup
     assert set().union(*(part.bags for part in parts.values())) == both
 
     monkeypatch.setattr(refit, "_traced", traced)
-    trained = network.train_network
+    trained = train_network.train_network
     calls: list[str] = []
 
     def stopped(config: Any, fold: Any, *rest: Any) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -84,7 +84,7 @@ def _draw_epochs(axes: Axes, lines: Sequence[Line], names: Sequence[str]) -> Non
 
 def _lowest(table: pd.DataFrame) -> int | None:
     """Return the epoch of the lowest loss of the select patients; None where there is none."""
-    return int(table["select_loss"].idxmin()) if "select_loss" in table else None
+    return cast(int, table["select_loss"].idxmin()) if "select_loss" in table else None
 
 
 def _epochs(path: Path) -> pd.DataFrame:
