@@ -145,7 +145,7 @@ class DataRecord(_Record):
 
 
 class SelectionRecord(_Record):
-    """How the epoch was chosen whose weights count, see `mil.training.selection`."""
+    """How the epoch was chosen whose weights count, see `mil.training.epoch_choice`."""
 
     average: float = 0.0
     """epochs over which the weights are averaged; 0: those of the last step"""

@@ -34,11 +34,11 @@ from mil.inference.forward import logits
 from mil.study import build
 from mil.study.compose import compose
 from mil.study.pipeline import read_study, split_study
+from mil.training.epoch_choice import Average, Judge, difference_error
 from mil.training.fit import fresh_network
 from mil.training.fold import Fold, cut
-from mil.training.train_network import train_network
 from mil.training.ranks import Ranks
-from mil.training.selection import Average, Judge, difference_error
+from mil.training.train_network import train_network
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = Path(os.environ.get("MIL_REAL_DATA", "real_data"))

@@ -32,8 +32,8 @@ from mil.models.mil_model import MILModel
 from mil.progress import advance
 from mil.study import build
 from mil.study.run_config import RunConfig
+from mil.training.epoch_choice import share_of_step
 from mil.training.member_gradients import clip_gradients, restore_gradients
-from mil.training.selection import share_of_step
 
 logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]

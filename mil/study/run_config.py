@@ -286,7 +286,7 @@ class DataConfig(Config):
 
 
 class SelectionConfig(Config):
-    """How the patients of model selection choose the epoch whose weights count; see `mil.training.selection`.
+    """How the patients of model selection choose the epoch whose weights count; see `mil.training.epoch_choice`.
 
     Runs made before these options existed kept the weights of the last step of the epoch with the lowest loss.
 
@@ -438,8 +438,8 @@ def _expected(error: ErrorDetails) -> str:
         case "less_than_equal":
             return f"a whole number up to {limits['le']}"
         case "greater_than_equal":
-            whole = "whole " if isinstance(limits["ge"], int) else ""
-            return f"a {whole}number of at least {limits['ge']:g}"
+            kind = "whole number" if isinstance(limits["ge"], int) else "number"
+            return f"a {kind} of at least {limits['ge']:g}"
         case "bool_type":
             return "true or false"
         case "literal_error":

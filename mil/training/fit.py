@@ -23,17 +23,17 @@ from mil.study.run_config import RunConfig, ToolConfig
 from mil.study.study import Study
 from mil.tables import csv_text
 from mil.training import saved_state
+from mil.training.epoch_choice import Chosen, Until
 from mil.training.fitted_tiles import fit_tiles
 from mil.training.fold import Fold, predictions
-from mil.training.train_network import train_network
 from mil.training.one_encoder import FILE as ENCODERS
 from mil.training.one_encoder import alone_predictions
 from mil.training.pretrained import start_from
 from mil.training.ranks import Ranks
 from mil.training.record import Outcome, manifest
 from mil.training.refit import cross_fit, joined_fold
-from mil.training.selection import Chosen, Until
 from mil.training.solve import solve
+from mil.training.train_network import train_network
 
 
 def fit(

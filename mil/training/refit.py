@@ -30,10 +30,10 @@ from mil.splits.strata import check_folds, fold_table, ordered, seeded
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
 from mil.training import saved_state
+from mil.training.epoch_choice import Trace
 from mil.training.fold import Fold, assembled, cut
-from mil.training.train_network import train_network
 from mil.training.ranks import Ranks
-from mil.training.selection import Trace
+from mil.training.train_network import train_network
 
 logger = logging.getLogger(__name__)
 TRACE = "trace.json"

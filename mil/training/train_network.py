@@ -21,12 +21,12 @@ from mil.study.run_config import RunConfig
 from mil.training import saved_state, wandb_logger
 from mil.training.callbacks import Last, Progress
 from mil.training.chosen_precision import precision
+from mil.training.epoch_choice import Average, Chosen, Judge
 from mil.training.fold import Fold
 from mil.training.module import MILModule, feature_dtype
 from mil.training.ranks import Ranks
 from mil.training.record import Outcome
 from mil.training.saved_state import SavedState, SyncedFiles
-from mil.training.selection import Average, Chosen, Judge
 from mil.training.summed_gradients import SummedGradients, environment
 from mil.training.whole import WholeModule
 

@@ -17,7 +17,7 @@ from mil.study import build
 from mil.study.compose import compose
 from mil.training import callbacks
 from mil.training.callbacks import Progress
-from mil.training.selection import Chosen
+from mil.training.epoch_choice import Chosen
 from tests.training.test_whole import silent_trainer
 
 

@@ -21,11 +21,11 @@ class Course:
 
     Attributes:
         log: Its `metrics.csv`.
-        kept: The epoch whose weights count, from one; None for the last.
+        best: The epoch whose weights count, from one; None for the last.
     """
 
     log: Path
-    kept: int | None = None
+    best: int | None = None
 
 
 def learning_curve(courses: Sequence[Course], metric: str) -> Figure | None:
@@ -35,8 +35,8 @@ def learning_curve(courses: Sequence[Course], metric: str) -> Figure | None:
         courses: Of each fold.
         metric: `Endpoint.metric`, logged as `select_<metric>`.
     """
-    read = [(_epochs(course.log), course.kept) for course in courses]
-    lines = [Line(table, kept) for table, kept in read if len(table)]
+    read = [(_epochs(course.log), course.best) for course in courses]
+    lines = [Line(table, best) for table, best in read if len(table)]
     if not lines:
         return None
     tables = [line.table for line in lines]
@@ -52,7 +52,7 @@ def learning_curve(courses: Sequence[Course], metric: str) -> Figure | None:
     rows[-1].set(xlabel="Epoch")
     rows[-1].xaxis.get_major_locator().set_params(integer=True)
     fits = "1 fit" if len(tables) == 1 else f"{len(tables)} folds"
-    rule = " (lowest select loss)" if all(line.kept == _lowest(line.table) for line in lines) else ""
+    rule = " (lowest select loss)" if all(line.best == _lowest(line.table) for line in lines) else ""
     rows[0].set_title(f"Learning curve, {fits}; dots: the epoch kept{rule}")
     rows[0].legend(loc="best")
     return figure
@@ -62,24 +62,24 @@ class Line(NamedTuple):
     """What one training logged, a row an epoch, and the epoch whose weights count."""
 
     table: pd.DataFrame
-    kept: int | None
+    best: int | None
 
 
 def _draw_epochs(axes: Axes, lines: Sequence[Line], names: Sequence[str]) -> None:
     """Draw a line for each training and name, and a dot at the epoch that was kept."""
     for place, name in enumerate(names):
         colour = COLOURS[0] if name == "train_loss" else COLOURS[1] if name == "select_loss" else COLOURS[2]
-        for number, (table, kept) in enumerate(lines):
+        for number, (table, best) in enumerate(lines):
             if name not in table:
                 continue
             values = table[name].dropna()
             label = name.replace("_", " ") if number == 0 else None
             width = 1.6 if len(lines) == 1 else 0.9
             axes.plot(values.index, values, color=colour, linestyle=LINES[place], linewidth=width, label=label)
-            if name != "train_loss" and kept is not None and kept in table.index:
+            if name != "train_loss" and best is not None and best in table.index:
                 look: dict[str, Any] = {"color": colour, "markersize": 6, "markeredgecolor": "black"}
-                axes.plot(kept, values[kept], "o", **look)
-                axes.axvline(float(kept), color=GREY, linewidth=0.5, zorder=0)
+                axes.plot(best, values[best], "o", **look)
+                axes.axvline(float(best), color=GREY, linewidth=0.5, zorder=0)
 
 
 def _lowest(table: pd.DataFrame) -> int | None:

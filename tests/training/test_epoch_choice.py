@@ -20,8 +20,8 @@ from mil.endpoints.survival import Cox
 from mil.errors import ConfigError, SplitError
 from mil.study.pipeline import read_study, split_study
 from mil.training import refit, train_network
+from mil.training.epoch_choice import PARTS, Average, Chosen, Until, difference_error
 from mil.training.refit import CrossFit, inner_split
-from mil.training.selection import PARTS, Average, Chosen, Until, difference_error
 from mil.training.train import train
 from tests.training.test_fit import settings_of
 from tests.training.test_whole import silent_trainer
