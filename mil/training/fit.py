@@ -32,6 +32,7 @@ from mil.training.pretrained import start_from
 from mil.training.ranks import Ranks
 from mil.training.record import Outcome, manifest
 from mil.training.refit import cross_fit, joined_fold
+from mil.training.saved_state import TrainedModel
 from mil.training.solve import solve
 from mil.training.train_network import train_network
 
@@ -43,10 +44,12 @@ def fit(
     fold: Fold,
     workers: int | None = None,
     ranks: Ranks | None = None,
+    predict: bool = True,
 ) -> None:
     """Train one fold; write its checkpoint, and last `predictions.csv`, which marks the fold as finished.
 
-    Several processes call this at the same time with a rank each, and the first of them writes.
+    Several processes call this at the same time with a rank each, and the first of them writes. A fold whose epoch was
+    chosen by this or an earlier process is only predicted.
 
     Args:
         config: All options.
@@ -55,6 +58,8 @@ def fit(
         fold: The fold.
         workers: Processes that read ahead, where the features do not stay in memory; None takes `data.workers`.
         ranks: The processes that train the fold together, which are connected; None trains it in this one.
+        predict: Whether the fold is also predicted; if not, a further call does that. Models that are solved at once
+            and those that are refitted are always predicted.
 
     Raises:
         LostRankError: Another of the processes has ended.
@@ -76,6 +81,8 @@ def fit(
                     return
                 ranks = Ranks()
             trained = _solved(model, fold) if model.solved else _chosen(config, fold, model, readers, ranks)
+            if not (predict or model.solved):
+                return
         else:
             cross = cross_fit(config, study, split, fold, fresh, readers, ranks)
             together, fold = joined_fold(config, study, split, fold)
@@ -121,10 +128,19 @@ def fresh_network(config: RunConfig, study: Study, fold: Fold) -> MILModel:
 
 
 def _chosen(config: RunConfig, fold: Fold, model: MILModel, readers: int, ranks: Ranks) -> Outcome:
-    """Train; the patients of model selection choose the epoch."""
+    """Train; the patients of model selection choose the epoch. What an earlier call has trained to the end is read."""
+    earlier = saved_state.read_trained(fold.folder)
+    if earlier is not None:
+        model.load_state_dict(earlier.weights)
+        return Outcome(earlier.epochs, earlier.best_epoch, earlier.precision)
     bags = fold.bags.get("select", fold.bags["train"])
     judge = Chosen(config.selection.tolerance, bags["patient"].tolist())
-    return train_network(config, fold, model, judge, saved_state.latest(fold.folder), readers, ranks)
+    outcome = train_network(config, fold, model, judge, saved_state.latest(fold.folder), readers, ranks)
+    if ranks.leads:
+        saved_state.write_trained(
+            fold.folder, TrainedModel(model.state_dict(), outcome.epochs, outcome.best_epoch, outcome.precision)
+        )
+    return outcome
 
 
 def _by_bag(fold: Fold, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,10 +6,11 @@ import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch.plugins import CheckpointIO
+from torch import Tensor
 
 from mil import files
 from mil.errors import CheckpointError
@@ -21,6 +22,8 @@ TrainerState = dict[str, Any]
 FOLDER = "state"
 """In a fold's folder, until the fold is finished."""
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+TRAINED = "trained.pt"
+"""The weights of a fold whose training is over and which is not predicted yet."""
 _ENTRIES = ("epoch", "global_step", "pytorch-lightning_version", "state_dict", "loops", "callbacks", "optimizer_states")
 """What Lightning needs to go on."""
 
@@ -38,6 +41,22 @@ class SavedState:
     path: Path
     epoch: int
     batches: int
+
+
+class TrainedModel(NamedTuple):
+    """What the end of a training leaves: Lightning would train a further epoch where it had stopped early.
+
+    Attributes:
+        weights: The best ones.
+        epochs: How many were trained.
+        best_epoch: From which the weights are; None without validation.
+        precision: Of the training.
+    """
+
+    weights: dict[str, Tensor]
+    epochs: int
+    best_epoch: int | None
+    precision: str
 
 
 class SyncedFiles(CheckpointIO):
@@ -76,6 +95,25 @@ def _keep(path: Path) -> None:
         previous.hardlink_to(path)
     except OSError:  # file systems without links
         path.replace(previous)
+
+
+def write_trained(fold: Path, trained: TrainedModel) -> None:
+    """Write what the training of a fold leaves."""
+    content = io.BytesIO()
+    torch.save(trained._asdict(), content)
+    files.write(fold / FOLDER / TRAINED, content.getvalue())
+
+
+def read_trained(fold: Path) -> TrainedModel | None:
+    """Return what the training of a fold has left; None where it is not over, or the file is damaged."""
+    path = fold / FOLDER / TRAINED
+    if not path.is_file():
+        return None
+    try:
+        return TrainedModel(**_load(path))
+    except (CheckpointError, TypeError) as error:
+        logger.warning("%s; going on from the state before", error)
+        return None
 
 
 def exists(folder: Path) -> bool:

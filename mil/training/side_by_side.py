@@ -10,9 +10,9 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess, parent_process
@@ -69,6 +69,8 @@ class FoldTask:
     fold: Fold
     name: str = ""
     """before each line of its log; empty where nothing else is trained at the same time"""
+    predict: bool = True
+    """whether the fold is also predicted; if not, the same task with True does that"""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,13 @@ class FoldOutcome:
             raise Interrupted(self.stopped_by)
 
 
-def fit_side_by_side(config: RunConfig, study: Study, split: Split, folds: Mapping[str, Fold]) -> None:
+def fit_side_by_side(
+    config: RunConfig,
+    study: Study,
+    split: Split,
+    folds: Mapping[str, Fold],
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
     """Train folds as `fit` does, up to `config.parallel` of them at the same time.
 
     The weights are those of training the folds one after the other with the same number of threads, to the bit.
@@ -101,14 +109,16 @@ def fit_side_by_side(config: RunConfig, study: Study, split: Split, folds: Mappi
         study: The patients.
         split: Roles of the patients in each fold.
         folds: The folds that are not finished, by what the log calls them, such as "fold 2 of 5".
+        meanwhile: Is called once, as soon as a process has nothing left to do.
 
     Raises:
         MilError: The first error of a fold; the others have saved their state.
         ResourceError: A process was killed.
         Interrupted: A signal asks to stop; every fold has saved its state.
     """
-    waiting = deque(FoldTask(config.plain(), study, split, fold, name) for name, fold in folds.items())
     workers = [Worker(share) for share in shares(config, min(config.parallel, len(folds)))]
+    tasks = [FoldTask(config.plain(), study, split, fold, name) for name, fold in folds.items()]
+    waiting = _Waiting(tasks, len(workers))
     try:
         running = [worker for worker in workers if worker.give_next(waiting)]
         while running:
@@ -116,11 +126,37 @@ def fit_side_by_side(config: RunConfig, study: Study, split: Split, folds: Mappi
             for worker in [worker for worker in running if worker.connection in ready]:
                 if worker.is_done() and not worker.give_next(waiting):
                     running.remove(worker)
+                    if len(running) == len(workers) - 1:
+                        meanwhile()
     finally:
         for worker in workers:
             worker.ask_to_stop()
         for worker in workers:
             worker.join()
+
+
+class _Waiting:
+    """The folds that no process has taken yet.
+
+    Where folds cannot be dealt out evenly, some processes have nothing to train in the end. They then predict the folds
+    of all: nobody trains later because a fold is predicted first.
+    """
+
+    def __init__(self, tasks: Sequence[FoldTask], workers: int) -> None:
+        self._to_train, self._to_predict = deque(tasks), deque[FoldTask]()
+        self._predict_later = len(tasks) % workers > 0
+
+    def next(self) -> FoldTask | None:
+        """Return a fold to train, or to predict where none is left to train."""
+        if self._to_train:
+            task = self._to_train.popleft()
+            return replace(task, predict=not (self._predict_later and self._to_train))
+        return self._to_predict.popleft() if self._to_predict else None
+
+    def trained(self, task: FoldTask) -> None:
+        """Take a fold back whose training is over and which has no predictions yet."""
+        if not task.predict and not (task.fold.folder / "predictions.csv").exists():
+            self._to_predict.append(replace(task, predict=True))
 
 
 def shares(config: RunConfig, processes: int) -> list[Share]:
@@ -151,21 +187,24 @@ class Worker:
         self.process: BaseProcess = _SPAWN.Process(target=_work, args=(theirs, share), daemon=False)
         self.share = share
         self.trains = False
+        self.task: FoldTask | None = None
         self.fold = ""
         """what the log calls the fold"""
         self.process.start()
         theirs.close()  # so that the end of the process ends the connection
 
-    def give_next(self, waiting: deque[FoldTask]) -> bool:
-        """Give the process the next fold; return whether there is one."""
-        if not waiting:
-            return False
-        self.give(waiting.popleft())
-        return True
+    def give_next(self, waiting: _Waiting) -> bool:
+        """Give the process, which is done with its fold, the next one; return whether there is one."""
+        if self.task is not None:
+            waiting.trained(self.task)
+        task = waiting.next()
+        if task is not None:
+            self.give(task)
+        return task is not None
 
     def give(self, task: FoldTask) -> None:
         """Give the process a fold."""
-        self.fold, self.trains = task.name, True
+        self.task, self.fold, self.trains = task, task.name, True
         with suppress(BrokenPipeError):  # it was killed: `is_done` says so
             self.connection.send(task)
 
@@ -273,7 +312,7 @@ def fit_task(task: FoldTask, share: Share) -> None:
     trusted_classes.trust(task.values)  # the process that sent it has trained, or would train, with them
     if share.memory and not share.readers:
         task.study.store.keep(task.study.cohort.table["slide"], share.memory)
-    fit(RunConfig.parse(task.values), task.study, task.split, task.fold, share.readers, share.ranks)
+    fit(RunConfig.parse(task.values), task.study, task.split, task.fold, share.readers, share.ranks, task.predict)
 
 
 def be_silent() -> None:

@@ -50,10 +50,11 @@ def train(config: RunConfig, study: Study, split: Split, folder: Path, team: Tea
     if not side_by_side and team is None:
         _keep_in_memory(config, study)
     folds = [cut(config, study, split, number, fold_folder(split, number, folder)) for number in split.folds]
-    write_baselines(config, study, folds, folder)
     unfinished = {
         f"fold {number} of {len(folds)}": fold for number, fold in enumerate(folds, 1) if not is_trained(fold.folder)
     }
+    if not (side_by_side and unfinished):
+        write_baselines(config, study, folds, folder)
     for name, fold in unfinished.items():
         logger.info("%s: %s", name, _roles(fold))
         if team is not None:
@@ -61,7 +62,7 @@ def train(config: RunConfig, study: Study, split: Split, folder: Path, team: Tea
         elif not side_by_side:
             fit(config, study, split, fold)
     if side_by_side and unfinished:
-        fit_side_by_side(config, study, split, unfinished)
+        fit_side_by_side(config, study, split, unfinished, lambda: write_baselines(config, study, folds, folder))
     if team is not None:
         team.dismiss()
     if several:

@@ -109,6 +109,7 @@ def test_shards_of_a_run_give_the_files_the_pages_and_the_report_of_one_process(
     assert "cases/index.html" in files_in(apart / "explain")
 
 
+@pytest.mark.slow
 def test_local_jobs_explain_a_run_as_one_process_does(crc_run: Path, mil: Mil, tmp_path: Path) -> None:
     words = ("explain", crc_run, "--most", "4", "--measure", "2", "--format", "csv", "--out")
     assert mil(*words, tmp_path / "together").code == 0

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from mil import files
+from mil.errors import TrainingError
 from mil.training import saved_state
 from mil.training.module import MILModule
-from mil.training.saved_state import SyncedFiles
+from mil.training.saved_state import SyncedFiles, TrainedModel
 from tests.conftest import Mil, once, run_quietly
 from tests.training.test_resume import WORDS, fingerprint, uninterrupted
 
@@ -179,3 +180,41 @@ def test_a_damaged_state_falls_back_to_the_one_before(
     said = mil("train", "--resume", copy)
     assert said.code == 2
     assert said.err.splitlines()[-1].endswith(f"remove {copy / 'state'} to train this fold from its beginning")
+
+
+def test_a_fold_whose_training_is_over_is_only_predicted(
+    mil: Mil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning does not save that it has stopped early: it would train a further epoch."""
+    early = [*MANY_STEPS, "callbacks.early_stopping.patience=1", "trainer.max_epochs=30", "optimizer.lr=0.01"]
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert mil("train", *early, f"hydra.run.dir={whole}").code == 0
+    epochs = (whole / "log.txt").read_text().count(" of 30  ")
+    assert 1 < epochs < 30, "does not stop early"
+
+    def fail(*_: object) -> None:
+        raise TrainingError("no power")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mil.training.fit._predicted", fail)
+        assert mil("train", *early, f"hydra.run.dir={run}").code == 2
+    resumed = mil("train", "--resume", run)
+    assert resumed.code == 0, resumed.err
+    assert (run / "log.txt").read_text().count(" of 30  ") == epochs
+    assert fingerprint(run) == fingerprint(whole)
+    assert (run / "checkpoint" / "manifest.json").read_bytes() == (whole / "checkpoint" / "manifest.json").read_bytes()
+    assert not (run / "state").exists()
+
+
+def test_damaged_weights_of_a_trained_fold_are_trained_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trained = TrainedModel({"weight": torch.ones(2)}, 3, 2, "32-true")
+    assert saved_state.read_trained(tmp_path) is None
+    saved_state.write_trained(tmp_path, trained)
+    read = saved_state.read_trained(tmp_path)
+    assert read is not None
+    assert (read.epochs, read.best_epoch, read.precision) == (3, 2, "32-true")
+    assert torch.equal(read.weights["weight"], torch.ones(2))
+    path = tmp_path / "state" / "trained.pt"
+    path.write_bytes(path.read_bytes()[:-40])
+    assert saved_state.read_trained(tmp_path) is None
+    assert "trained.pt is damaged" in caplog.text

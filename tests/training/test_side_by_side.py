@@ -9,29 +9,70 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from mil.cli import train_command
 from mil.errors import ConfigError
+from mil.splits.folds import Split
 from mil.study.compose import compose
-from mil.training.side_by_side import GIB, Share, shares
+from mil.study.study import Study
+from mil.training.fold import Fold
+from mil.training.side_by_side import GIB, FoldTask, Share, _Waiting, shares
 from tests.conftest import TINY, Mil, run_quietly
 from tests.training.test_resume import WORDS, fingerprint
 
 PARALLEL = "parallel=2"
 
 
-def test_folds_side_by_side_have_the_weights_of_folds_one_after_the_other(crc_run: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    run_quietly("train", *TINY, PARALLEL, f"hydra.run.dir={run}")
-    assert fingerprint(run) == fingerprint(crc_run)
+def test_folds_side_by_side_have_the_weights_of_folds_one_after_the_other(tmp_path: Path) -> None:
+    """Of three folds in two processes the first two are trained first and predicted by who has nothing to train."""
+    words, alone, run = ("train", *TINY, "split.folds=3"), tmp_path / "alone", tmp_path / "run"
+    run_quietly(*words, f"hydra.run.dir={alone}")
+    run_quietly(*words, PARALLEL, f"hydra.run.dir={run}")
+    assert fingerprint(run) == fingerprint(alone)
+    assert (run / "baseline.csv").read_bytes() == (alone / "baseline.csv").read_bytes()
     log = (run / "log.txt").read_text()
-    assert "fold 1 of 2: epoch 1 of" in log
-    assert "fold 2 of 2: epoch 1 of" in log
-    left = sorted(path.name for path in run.glob("fold_1/*"))
-    assert left == sorted(path.name for path in crc_run.glob("fold_1/*"))
+    for fold in (1, 2, 3):
+        assert f"fold {fold} of 3: epoch 1 of" in log
+        left = sorted(path.name for path in run.glob(f"fold_{fold - 1}/*"))
+        assert left == sorted(path.name for path in alone.glob(f"fold_{fold - 1}/*"))
     assert [path.name for path in run.rglob(".lock")] == [".lock"], "a fold's lock is left"
+
+
+def test_what_cannot_be_dealt_out_evenly_is_predicted_last(tmp_path: Path) -> None:
+    def order(folds: int, workers: int) -> list[tuple[str, bool]]:
+        """Return what is trained, and whether it is predicted, where whoever took a fold first is done first."""
+        tasks = [FoldTask({}, study, split, fold(number), str(number)) for number in range(folds)]
+        waiting, running = _Waiting(tasks, workers), list[FoldTask]()
+        taken = list[FoldTask]()
+        while True:
+            if len(running) == workers:
+                waiting.trained(running.pop(0))
+            task = waiting.next()
+            if task is None and not running:
+                return [(each.name, each.predict) for each in taken]
+            if task is None:
+                waiting.trained(running.pop(0))
+            else:
+                taken.append(task)
+                running.append(task)
+
+    study, split = cast(Study, None), cast(Split, None)
+
+    def fold(number: int) -> Fold:
+        return cast(Fold, SimpleNamespace(folder=tmp_path / str(number)))
+
+    assert order(4, 2) == [(str(number), True) for number in range(4)]
+    trained = [("0", False), ("1", False), ("2", False), ("3", False), ("4", True)]
+    assert order(5, 2) == [*trained, ("0", True), ("1", True), ("2", True), ("3", True)]
+    assert order(2, 2) == [("0", True), ("1", True)]
+    for number in range(3):  # of models that are solved at once
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "predictions.csv").touch()
+    assert order(3, 2) == [("0", False), ("1", False), ("2", True)]
 
 
 def test_a_finished_run_is_itself_with_another_number_of_processes(crc_run: Path, tmp_path: Path, mil: Mil) -> None:
