@@ -150,6 +150,15 @@ def test_a_prediction_by_shards(one_node: Path, real_run: Path, hospital: Path, 
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "together.csv").read_bytes()
 
 
+def test_an_explanation_of_a_run_by_shards(one_node: Path, crc_run: Path, mil: Mil, tmp_path: Path) -> None:
+    words = ("explain", crc_run, "--most", "3", "--measure", "2", "--format", "csv", "--out")
+    assert mil(*words, tmp_path / "together").code == 0
+    assert mil(*words, tmp_path / "out", *OPTIONS, "cluster.shards=2").code == 0
+    assert finished(tmp_path / "out").state == "done", mil("runs", str(tmp_path / "out"), "--logs").out
+    assert (tmp_path / "out" / "tiles.csv").read_bytes() == (tmp_path / "together" / "tiles.csv").read_bytes()
+    assert (tmp_path / "out" / "explain.json").read_bytes() == (tmp_path / "together" / "explain.json").read_bytes()
+
+
 def test_an_unknown_partition_is_one_line(one_node: Path, mil: Mil, tmp_path: Path) -> None:
     result = mil("train", *TINY, f"hydra.run.dir={tmp_path}/run", "cluster=slurm", "cluster.partition=none")
     assert result.code == 2
