@@ -34,6 +34,9 @@ EXPLAINED = ("--most", "6", "--measure", "24", "--format", "csv")
 """Options of the explanation from which the maps in report and card are drawn."""
 SMALL = {"embed_dim": 128, "attention_dim": 64}
 """Options of the models that have them; small, since simulated features are 128 wide and git stores the weights."""
+MEMBERS = {"outcome": 3}
+"""Networks that are trained for a tool, by its category: few select patients have the event, and one network's choice of
+epoch and random start matter more. Each has half the width, so that the ensemble is about as large as one network."""
 SUFFIXES = (".py", ".j2", ".yaml")
 
 
@@ -49,7 +52,7 @@ class Build:
     digest: str
     """of code and options; a tool with a different one is built again"""
     small: Mapping[str, Sequence[str]]
-    """widths of each tool's model"""
+    """number and widths of each tool's networks"""
 
     def folder(self, tool: str) -> Path:
         """Return the run folder of a tool."""
@@ -115,9 +118,12 @@ def build(tool: str, job: Build) -> float:
 
 
 def _small(tool: str) -> list[str]:
-    """Return the options for the widths of a tool's model, if it has such options."""
-    parameters = signature(get_class(compose([f"tool={tool}"]).model.target)).parameters
-    return [f"++model.{name}={width}" for name, width in SMALL.items() if name in parameters]
+    """Return the options for the number of a tool's networks, and for their widths if the model has such options."""
+    composed = compose([f"tool={tool}"])
+    members = MEMBERS.get(str(composed.tool.category), 1)
+    parameters = signature(get_class(composed.model.target)).parameters
+    widths = [f"++model.{name}={width // min(members, 2)}" for name, width in SMALL.items() if name in parameters]
+    return widths if members == 1 else [*widths, f"++model.members={members}"]
 
 
 def _version(folder: Path) -> str | None:
