@@ -35,8 +35,8 @@ EXPLAINED = ("--most", "6", "--measure", "24", "--format", "csv")
 SMALL = {"embed_dim": 128, "attention_dim": 64}
 """Options of the models that have them; small, since simulated features are 128 wide and git stores the weights."""
 MEMBERS = {"outcome": 3}
-"""Networks that are trained for a tool, by its category: few select patients have the event, and one network's choice of
-epoch and random start matter more. Each has half the width, so that the ensemble is about as large as one network."""
+"""Networks that are trained for a tool, by its category: where few select patients have the event, the random start and
+the choice of the epoch matter more. Each has half the width, so that the ensemble is about as large as one network."""
 SUFFIXES = (".py", ".j2", ".yaml")
 
 
