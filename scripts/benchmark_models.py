@@ -83,9 +83,7 @@ def main() -> None:
     for model in options.models:  # one after the other and in processes of their own: time and memory are measured
         if options.costs and not Trial(model, COSTS).path(options.work).exists():
             print(_apart([Trial(model, COSTS)], options), flush=True)
-    if not options.costs:
-        return
-    tables = "\n\n".join(_tables(options.models, sets, options.repeats, options.work))
+    tables = "\n\n".join(_tables(options.models, sets, options.repeats, options.work, options.costs))
     if options.out:
         write(options.out, tables + "\n")
     print(tables)
@@ -151,11 +149,12 @@ def _needs_coords(model: str) -> bool:
     return bool(get_class(config.described("model")[model]["_target_"]).needs_coords)  # type: ignore[attr-defined]
 
 
-def _tables(models: Sequence[str], sets: Sequence[str], repeats: int, work: Path) -> Iterator[str]:
+def _tables(models: Sequence[str], sets: Sequence[str], repeats: int, work: Path, costs: bool) -> Iterator[str]:
     columns = {name: _column(models, name, repeats, work) for name in sets}
     yield _scores(models, columns)
     yield _attention(models, columns)
-    yield _costs(models, work)
+    if costs:
+        yield _costs(models, work)
     yield _verdicts(models, columns)
 
 
