@@ -149,7 +149,7 @@ def _needs_coords(model: str) -> bool:
     return bool(get_class(config.described("model")[model]["_target_"]).needs_coords)  # type: ignore[attr-defined]
 
 
-def _tables(models: Sequence[str], sets: Sequence[str], repeats: int, work: Path, costs: bool) -> Iterator[str]:
+def _tables(models: Sequence[str], sets: Sequence[str], repeats: int, work: Path, costs: bool = True) -> Iterator[str]:
     columns = {name: _column(models, name, repeats, work) for name in sets}
     yield _scores(models, columns)
     yield _attention(models, columns)

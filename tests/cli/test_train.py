@@ -260,12 +260,12 @@ def test_a_run_that_fails_before_its_first_epoch_leaves_nothing_behind(
     mil: Mil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mil.errors import FeatureError
-    from mil.training import fit
+    from mil.training import train_network
 
     def broken(*_: object) -> None:
         raise FeatureError("slide s1: broken")
 
-    monkeypatch.setattr(fit, "_trainer", broken)
+    monkeypatch.setattr(train_network, "_trainer", broken)
     said = mil("train", *TINY, f"hydra.run.dir={tmp_path}/new/run")
     assert said.code == 2
     assert said.err.splitlines()[-1] == "mil: slide s1: broken"
