@@ -7,8 +7,8 @@ helps to choose the epoch and to train, and the report patients take no part.
 
 Thresholds, calibration and prediction sets need scores of patients that a network was not trained on. For the patients
 of model selection these are the scores of the networks of the other parts at that epoch (cross-fitting). They are of
-networks of fewer patients than the final one: of somewhat worse ones, so that what is fitted to them errs to the side
-of caution. Where scores have no zero of their own (Cox), those of each part are shifted so that their mean is that of
+networks of fewer patients than the final one, whose scores may be spread otherwise: what is fitted to them is an
+approximation. Where scores have no zero of their own (Cox), those of each part are shifted so that their mean is that of
 the final network's for the same patients.
 """
 
@@ -144,7 +144,7 @@ def cross_fit(
         name = f"part {number + 1} of {len(inner.folds)}"
         folder = fold.folder / saved_state.FOLDER / f"part_{number}"
         if not (folder / TRACE).exists():
-            logger.info("%s chooses the number of epochs", name)
+            logger.info("selection.refit: a network is trained without %s", name)
         part = cut(config, study, inner, number, folder)
         parts.append(_traced(config, part, fresh, readers, ranks))
     losses = torch.stack([part.losses for part in parts])  # (parts, e)
