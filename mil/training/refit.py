@@ -8,8 +8,8 @@ helps to choose the epoch and to train, and the report patients take no part.
 Thresholds, calibration and prediction sets need scores of patients that a network was not trained on. For the patients
 of model selection these are the scores of the networks of the other parts at that epoch (cross-fitting). They are of
 networks of fewer patients than the final one, whose scores may be spread otherwise: what is fitted to them is an
-approximation. Where scores have no zero of their own (Cox), those of each part are shifted so that their mean is that of
-the final network's for the same patients.
+approximation. Where scores have no zero of their own (Cox), those of each part are shifted so that their mean is that
+of the final network's for the same patients.
 """
 
 import logging
