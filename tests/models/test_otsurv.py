@@ -15,12 +15,14 @@ from .zoo import IN_DIM, simulated
 
 @pytest.mark.parametrize("steps", [0, 100, 1000])
 def test_plan_matches_the_authors_code(steps: int) -> None:
-    """Theirs has 20 batches an epoch and rises over ten epochs; it stops 1e-7 before convergence in the first one."""
+    """Theirs has 20 batches an epoch and rises over ten epochs; it stops 4e-6 before convergence in the first one."""
     arrays, _ = golden("otsurv")
     model = OTSurv(6, 1, prototypes=4, embed_dim=6).double().train()
     copy_parameters(model, prototypes=arrays["prototypes"])
     model.begin_epoch(steps // 20)
-    torch.testing.assert_close(model._flow(arrays["tiles"]), arrays[f"flow.{steps}"], rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(
+        model._flow(arrays["tiles"]), arrays[f"flow.{steps}"], rtol=5e-6 if steps == 0 else 1e-6, atol=1e-8
+    )
 
 
 def test_logits_are_a_weighted_sum_of_what_each_prototype_receives() -> None:
@@ -47,24 +49,28 @@ def test_the_transported_share_rises_in_training_and_is_all_in_evaluation() -> N
     assert model.eval().mass == 1
 
 
-@pytest.mark.parametrize("mass", [0.3, 1.0])
-def test_gradient_is_that_of_the_converged_plan(mass: float) -> None:
+@pytest.mark.parametrize(("mass", "entropy"), [(0.3, 0.1), (1.0, 0.1), (0.3, 0.02), (0.5, 0.015)])
+def test_plan_and_gradient_are_those_of_all_iterations(mass: float, entropy: float) -> None:
+    """Small entropies are where Newton's steps fail, and scaling goes on."""
     torch.manual_seed(0)
     cost, pull = torch.rand(7, 3, dtype=torch.float64), torch.randn(7, 3, dtype=torch.float64)
+    power = 1 / (1 + entropy)
 
     def unrolled(cost: Tensor) -> Tensor:
-        kernel = (-torch.nn.functional.pad(cost, (0, 1)) / 0.1).exp()
+        kernel = (-torch.nn.functional.pad(cost, (0, 1)) / entropy).exp()
         aim = torch.tensor([mass / 3] * 3 + [1 - mass], dtype=torch.float64)
-        power = torch.tensor([1 / 1.1] * 3 + [1], dtype=torch.float64)
+        powers = torch.tensor([power] * 3 + [1], dtype=torch.float64)
         right = torch.full((4,), 0.25, dtype=torch.float64)
         for _ in range(4000):
-            right = (aim / (kernel.t() @ (1 / 7 / (kernel @ right)))) ** power
+            right = (aim / (kernel.t() @ (1 / 7 / (kernel @ right)))) ** powers
         return ((1 / 7 / (kernel @ right)).unsqueeze(1) * kernel * right)[:, :-1]
 
-    gradients = []
-    for plan in (lambda given: transport(given, mass, 0.1, 1 / 1.1), unrolled):
+    plans, gradients = [], []
+    for plan in (lambda given: transport(given, mass, entropy, power), unrolled):
         given = cost.clone().requires_grad_()
-        gradients.append(torch.autograd.grad((plan(given) * pull).sum(), given)[0])
+        plans.append(plan(given))
+        gradients.append(torch.autograd.grad((plans[-1] * pull).sum(), given)[0])
+    torch.testing.assert_close(plans[0], plans[1], rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-6, atol=1e-9)
 
 
