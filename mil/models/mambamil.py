@@ -5,6 +5,7 @@ pathology. MICCAI 2024, arXiv:2403.06800. The authors' code is isyangshu/MambaMI
 Dao 2023) are written in plain torch: no compiled kernels are needed, and long bags are slow on a CPU.
 """
 
+from collections.abc import Sequence
 from math import ceil
 from typing import ClassVar, cast
 
@@ -62,17 +63,17 @@ class MambaMIL(MILModel):
     def forward(self, bags: Bags) -> Output:
         """Logits `(b, c)`; attention `(n,)`."""
         (tiles,) = bags.tilewise(lambda features: (self.embed(features),))  # (n, e)
-        read = self.norm(torch.cat([self._read(rows) for rows in bags.split(tiles)]))  # (n, e)
+        read = self.norm(self._read(bags, tiles))  # (n, e)
         attention = bags.softmax(self.score(read))  # (n, 1)
         embedding = bags.sum(read, weight=attention)  # (b, e)
         return Output(self.head(embedding), embedding, attention.squeeze(1))
 
-    def _read(self, tokens: Tensor) -> Tensor:
-        if isinstance(tokens, TileRows):
-            return self._read_in_pieces(whole(tokens))
+    def _read(self, bags: Bags, tiles: Tensor) -> Tensor:
+        if isinstance(tiles, TileRows):
+            return torch.cat([self._read_in_pieces(whole(rows)) for rows in bags.split(tiles)])
         for layer in self.layers:
-            tokens = tokens + layer(tokens)
-        return tokens
+            tiles = tiles + layer(tiles, bags.sizes)
+        return tiles
 
     def _read_in_pieces(self, tokens: Tensor) -> Tensor:
         """Return the same, for prediction: rows of one layer are held, all that is wider is computed piece by piece."""
@@ -95,16 +96,25 @@ class ReorderedMamba(nn.Module):
         self.in_order, self.reordered = (StateSpace(width, states, kernel, ceil(embed_dim / 16)) for _ in range(2))
         self.out = nn.Linear(width, embed_dim, bias=False)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """`(n, e)` to `(n, e)`."""
+    def forward(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
+        """`(n, e)` to `(n, e)`; `lengths` are those of the sequences that follow each other in `tokens`."""
         both = self.start(self.norm(tokens))  # (n, 2 w): token and gate
-        read = self._scanned(self.in_order, both)
-        padded = pad(both, (0, 0, 0, -len(both) % self.rate))
-        shuffled = padded.view(-1, self.rate, both.shape[1]).transpose(0, 1)
-        again = self._scanned(self.reordered, shuffled.flatten(0, 1))
-        again = again.view(self.rate, -1, again.shape[1]).transpose(0, 1).flatten(0, 1)[: len(both)]
+        read = _scanned(self.in_order, both, lengths)
+        order = self._reordering(lengths).to(both.device)
+        padded = torch.cat([both, both.new_zeros(1, both.shape[1])])
+        again = _scanned(self.reordered, padded[order], [length + -length % self.rate for length in lengths])
+        again = again[order.argsort()[: len(both)]]
         mixed: Tensor = self.out((read + again).to(both.dtype))
         return mixed
+
+    def _reordering(self, lengths: Sequence[int]) -> Tensor:
+        """Return the number of the token at each place of the reordered sequences; n is a token of zeros, `(m,)`."""
+        start, total, parts = 0, sum(lengths), []
+        for length in lengths:
+            places = pad(torch.arange(start, start + length), (0, -length % self.rate), value=total)
+            parts.append(places.view(-1, self.rate).t().flatten())
+            start += length
+        return torch.cat(parts)
 
     def add_in_pieces(self, tokens: Tensor, out: Tensor) -> None:
         """Add `forward` of `(n, e)` to `out` `(n, e)`, without gradients, some tokens at a time."""
@@ -119,15 +129,16 @@ class ReorderedMamba(nn.Module):
     def _add_read(self, space: StateSpace, tokens: Tensor, out: Tensor, carried: Carried) -> Carried:
         for rows, place in zip(blocks(tokens), blocks(out), strict=True) if len(tokens) else ():
             both = self.start(self.norm(rows))
-            read, carried = space(*both.chunk(2, dim=1), carried)
+            read, carried = space(*both.chunk(2, dim=1), carried, [len(both)])
             place += self.out(read.to(both.dtype))
         return carried
 
     def _past_padding(self, carried: Carried) -> Carried:
         """Return what follows the token of zeros that fills a segment of the reordered sequence."""
         zeros = self.start.weight.new_zeros(1, len(self.start.weight))
-        return cast(Carried, self.reordered(*zeros.chunk(2, dim=1), carried)[1])
+        return cast(Carried, self.reordered(*zeros.chunk(2, dim=1), carried, [1])[1])
 
-    def _scanned(self, space: StateSpace, both: Tensor) -> Tensor:
-        token, gate = both.chunk(2, dim=1)
-        return cast(Tensor, space(token, gate, space.start())[0])
+
+def _scanned(space: StateSpace, both: Tensor, lengths: Sequence[int]) -> Tensor:
+    token, gate = both.chunk(2, dim=1)
+    return cast(Tensor, space(token, gate, space.start(len(lengths)), lengths)[0])

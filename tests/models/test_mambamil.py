@@ -1,5 +1,7 @@
 """SR-Mamba against its authors' code, and the scan against the recurrence."""
 
+from collections.abc import Sequence
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -30,34 +32,46 @@ def test_a_layer_matches_the_authors_code(tiles: int) -> None:
     copy_state_space(layer.in_order, weights, "")
     copy_state_space(layer.reordered, weights, "_b")
     copy_parameters(layer.out, weight=weights["out_proj.weight"])
-    read = layer(arrays[f"{tiles}.tokens"])
+    read = layer(arrays[f"{tiles}.tokens"], [tiles])
     torch.testing.assert_close(read, arrays[f"{tiles}.read"], rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("tokens", [1, 5, 37])
-def test_the_scan_is_the_recurrence_whatever_the_segments(tokens: int) -> None:
+def scan_inputs(lengths: Sequence[int]) -> list[Tensor]:
+    """States before the sequences, tokens, steps, decays, and what is taken and read."""
     torch.manual_seed(0)
-    rows = [torch.randn(tokens, width, dtype=torch.float64) for width in (3, 3, 2, 2)]
-    values, step, take, read = rows[0], rows[1].exp(), rows[2], rows[3]
-    decay = -torch.rand(3, 2, dtype=torch.float64)
-    state, expected = torch.zeros(3, 2, dtype=torch.float64), []
-    for at in range(tokens):
-        state = (step[at, :, None] * decay).exp() * state + (step[at] * values[at])[:, None] * take[at]
-        expected.append(state @ read[at])
-    for segment in (4, 512):
-        with mock.patch("mil.layers.selective_scan.SEGMENT", segment):
-            scanned, last = selective_scan(torch.zeros_like(state), values, step, decay, take, read)
-        torch.testing.assert_close(scanned, torch.stack(expected))
-        torch.testing.assert_close(last, state)
+    count = sum(lengths)
+    shapes = ((len(lengths), 2, 3), (count, 3), (count, 3), (2, 3), (count, 2), (count, 2))
+    inputs = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    inputs[2], inputs[3] = inputs[2].exp(), -inputs[3].exp()
+    return [each.requires_grad_() for each in inputs]
 
 
-def test_states_computed_again_give_the_gradient() -> None:
-    torch.manual_seed(0)
-    shapes = ((5, 2), (5, 2), (2, 2), (5, 2), (5, 2))
-    inputs = [torch.rand(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    with mock.patch("mil.layers.selective_scan.SEGMENT", 3):
-        start = torch.zeros(2, 2, dtype=torch.float64)
-        assert torch.autograd.gradcheck(lambda v, s, d, t, r: selective_scan(start, v, s, -d, t, r)[0], inputs)
+SEQUENCES = pytest.mark.parametrize("lengths", [(1,), (37,), (3, 7, 1, 7, 2)])
+
+
+@SEQUENCES
+@pytest.mark.parametrize("segment", [1, 4, 512])
+def test_the_scan_is_the_recurrence_whatever_the_segments(lengths: Sequence[int], segment: int) -> None:
+    start, *rows = scan_inputs(lengths)
+    decay = rows.pop(2)
+    with mock.patch("mil.layers.selective_scan.SEGMENT", segment):
+        scanned, last = selective_scan(start, rows[0], rows[1], decay, rows[2], rows[3], lengths)
+    outputs, ends = [], []
+    parts = zip(*(torch.split(each, list(lengths)) for each in rows), strict=True)
+    for state, (values, steps, takes, reads) in zip(start, parts, strict=True):
+        for value, step, take, read in zip(values, steps, takes, reads, strict=True):
+            state = (step * decay).exp() * state + take[:, None] * step * value
+            outputs.append(read @ state)
+        ends.append(state)
+    torch.testing.assert_close(scanned, torch.stack(outputs))
+    torch.testing.assert_close(last, torch.stack(ends))
+
+
+@SEQUENCES
+@pytest.mark.parametrize("segment", [1, 3, 512])
+def test_the_scans_gradient_is_that_of_differences(lengths: Sequence[int], segment: int) -> None:
+    with mock.patch("mil.layers.selective_scan.SEGMENT", segment):
+        assert torch.autograd.gradcheck(partial(selective_scan, lengths=lengths), scan_inputs(lengths))
 
 
 def test_options_out_of_range_are_refused() -> None:
@@ -72,9 +86,9 @@ def test_a_reordering_into_one_segment_is_the_order_itself() -> None:
     assert isinstance(layer, ReorderedMamba)
     tokens = model.embed(bags.features)
     both = layer.start(layer.norm(tokens)).chunk(2, dim=1)
-    read, again = (space(*both, space.start())[0] for space in (layer.in_order, layer.reordered))
+    read, again = (space(*both, space.start(), bags.sizes)[0] for space in (layer.in_order, layer.reordered))
     expected = layer.out(read + again)
-    torch.testing.assert_close(layer(tokens), expected)
+    torch.testing.assert_close(layer(tokens, bags.sizes), expected)
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 23, 40])
@@ -84,4 +98,4 @@ def test_a_layer_read_in_pieces_is_that_of_all_tokens(tokens: int) -> None:
     rows, out = torch.randn(tokens, 6, dtype=torch.float64), torch.zeros(tokens, 6, dtype=torch.float64)
     with torch.inference_mode(), mock.patch("mil.tile_rows.READ_ROWS", 3):
         layer.add_in_pieces(rows, out)
-        torch.testing.assert_close(out, layer(rows), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(out, layer(rows, [tokens]), rtol=1e-10, atol=1e-12)
