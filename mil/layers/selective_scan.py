@@ -115,7 +115,7 @@ def _segments(active: Sequence[int]) -> Iterator[tuple[slice, list[int]]]:
 def _states(
     state: Tensor, tokens: Tensor, step: Tensor, decay: Tensor, take: Tensor, counts: list[int]
 ) -> tuple[Tensor, Tensor]:
-    """Return the factor by which each token multiplies the state before it, and the states after it, `(r, s, d)` each."""
+    """Return by what each token multiplies the state before it, and the states after it, `(r, s, d)` each."""
     factors = (step.unsqueeze(1) * decay).exp_()
     states = (step * tokens).unsqueeze(1) * take.unsqueeze(2)
     for part, factor in zip(torch.split(states, counts), torch.split(factors, counts), strict=True):
