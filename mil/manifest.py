@@ -147,10 +147,10 @@ class DataRecord(_Record):
 class SelectionRecord(_Record):
     """How the epoch was chosen whose weights count, see `mil.training.epoch_choice`."""
 
-    average: float = 0.0
+    best_epochs: int = 1
+    """how many epochs with the lowest losses are averaged at most"""
+    moving_average: float = 0.0
     """epochs over which the weights are averaged; 0: those of the last step"""
-    tolerance: float = 0.0
-    """standard errors by which the loss may be higher than the lowest"""
     refit: int | None = None
     """parts that chose the number of epochs before the patients of training and model selection trained together"""
 
@@ -160,7 +160,9 @@ class TrainingRecord(_Record):
 
     epochs: int = 0
     best_epoch: int | None = None
-    """the epoch whose weights these are; None for the last"""
+    """the epoch whose weights these are; None for the last; of several, that of the lowest loss"""
+    averaged_epochs: list[int] = []
+    """the other epochs whose weights were averaged with it"""
     selection: SelectionRecord | None = None
     """how it was chosen; None: the epoch of the lowest loss on the patients of model selection"""
     precision: str = ""
@@ -173,6 +175,11 @@ class TrainingRecord(_Record):
     """options of `data`"""
     versions: dict[str, str] = {}
     """of this package and of the libraries that numbers depend on"""
+
+    @property
+    def best_epochs(self) -> list[int]:
+        """The epochs whose weights count, that of the lowest loss first; empty: the last one."""
+        return [] if self.best_epoch is None else [self.best_epoch, *self.averaged_epochs]
 
     @property
     def refitted(self) -> bool:

@@ -3,10 +3,9 @@
 usage: python scripts/benchmark_selection.py [--data FOLDER] [--work runs/selection] [--seeds 5] [--sets NAME ...]
                                               [--table-only]
 
-Every training runs all epochs once. After each epoch the select and report patients are predicted with the weights of
-the last step and with their average over two epochs, and each rule then chooses among these epochs: so rules differ by
-the rule alone. Early stopping is as in conf/callbacks/default.yaml: no epoch counts that comes 8 after the lowest loss
-before it.
+Every training runs all epochs once, with the weights of the last step and with their moving average over two epochs
+beside them; each rule then averages the weights of some of these epochs: so rules differ by the rule alone. Early
+stopping is as in conf/callbacks/default.yaml: no epoch counts that comes 8 after the lowest loss before it.
 
 Outcome tools: their own simulated cohorts (another cohort, split and weights for each seed), 40% of the patients are
 reported. METABRIC, GBSG: the authors' split, networks as in real_survival.py. crc_nuclei: five folds, ABMIL as in
@@ -18,38 +17,41 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from numpy.typing import NDArray
 from real_data import SOURCES, convert_crc
 from real_runs import SMALL
 from real_survival import CLINICAL, convert, read_table
+from torch import Tensor
 
 from mil import files
 from mil.endpoints.endpoint import Endpoint
 from mil.inference.forward import logits
+from mil.models.mil_model import MILModel
 from mil.study import build
 from mil.study.compose import compose
 from mil.study.pipeline import read_study, split_study
-from mil.training.epoch_choice import Average, Judge, difference_error
+from mil.training.epoch_choice import Judge, MovingAverage, counting, mean_weights
 from mil.training.fit import fresh_network
 from mil.training.fold import Fold, cut
+from mil.training.module import MILModule
 from mil.training.ranks import Ranks
 from mil.training.train_network import train_network
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = Path(os.environ.get("MIL_REAL_DATA", "real_data"))
 AVERAGES = (0.0, 2.0)
-"""Epochs over which weights are averaged."""
+"""Epochs of the moving average."""
 PATIENCE = 8
-TODAY = (2.0, 0.5)
-"""The default: `selection.average` and `selection.tolerance`."""
-BEFORE = (0.0, 0.0)
-"""The default of earlier versions."""
-RULES = (BEFORE, (0.0, 0.5), (2.0, 0.0), TODAY, (2.0, 1.0), (0.0, np.inf), (2.0, np.inf))
+LAST = 0
+"""A number of best epochs that stands for the last epoch alone."""
+BEFORE, TODAY = (0.0, 1), (0.0, 5)
+"""`selection.moving_average` and `selection.best_epochs` of earlier versions and by default."""
+RULES = (BEFORE, (0.0, 3), TODAY, (0.0, 8), (2.0, 1), (2.0, 5), (0.0, LAST))
 OUTCOME = ("surv-crc", "surv-kirc", "surv-luad", "hcc-os", "meso-os", "bcr-prostate", "rlapsrisk-bc")
 SURVIVAL = ("survival", "survival_discrete", "survival_weibull")
 QUIET = ("callbacks=none", "figures=false", "baseline=false", "trainer.enable_progress_bar=false", "data.workers=0")
@@ -73,16 +75,15 @@ class Data:
 
 
 class Recorder(Judge):
-    """Predicts select and report patients after each epoch, with the weights of the last step and with averages."""
+    """Keeps loss and weights of each epoch, for the weights of the last step and for moving averages."""
 
     logged = False
 
     def __init__(self, fold: Fold) -> None:
-        super().__init__()
         self.fold = fold
-        self.averages = {epochs: Average(epochs) for epochs in AVERAGES}
-        self.select: list[NDArray[np.float32]] = []
-        self.report: list[NDArray[np.float32]] = []
+        self.averages = {epochs: MovingAverage(epochs) for epochs in AVERAGES}
+        self.losses: dict[float, list[float]] = {epochs: [] for epochs in AVERAGES}
+        self.trained: dict[float, list[dict[str, Tensor]]] = {epochs: [] for epochs in AVERAGES}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
@@ -92,15 +93,19 @@ class Recorder(Judge):
             average.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Predict."""
-        for role, rows in (("select", self.select), ("report", self.report)):
-            rows.append(np.stack([self._predicted(pl_module, role, average) for average in self.averages.values()]))
+        """Keep this epoch's."""
+        target = self.fold.data["select"].target
+        for epochs, average in self.averages.items():
+            average.swap(pl_module)
+            logits = self.predicted(cast(MILModule, pl_module).model, "select")
+            self.losses[epochs].append(float(self.fold.endpoint.loss(logits, target)))
+            weights = {name: value.detach().clone() for name, value in pl_module.state_dict().items()}
+            self.trained[epochs].append(weights)
+            average.swap(pl_module)
 
-    def _predicted(self, module: LightningModule, role: str, average: Average) -> NDArray[np.float32]:
-        average.swap(module)
-        values: NDArray[np.float32] = logits(module.model, self.fold.data[role]).float().numpy()  # type: ignore[arg-type]
-        average.swap(module)
-        return values
+    def predicted(self, model: MILModel, role: str) -> Tensor:
+        """Return the logits of the patients of a role, `(b, c)`."""
+        return logits(model, self.fold.data[role]).float()
 
 
 def main() -> int:
@@ -162,21 +167,25 @@ def _place(work: Path, data: Data, seed: int) -> Path:
 def record(data: Data, seed: int, work: Path) -> None:
     """Train every fold of a data set with a seed, and store what is predicted after each epoch."""
     place = _place(work, data, seed)
-    config = compose([*data.words(seed), "selection.average=0"])
+    config = compose([*data.words(seed), "selection.moving_average=0"])
     study = read_study(config)
     split = split_study(config, study)
     study.store.keep(study.cohort.table["slide"], 2**33)
     for number in split.folds:
         fold = cut(config, study, split, number, place / f"fold_{number}")
-        recorder = Recorder(fold)
-        train_network(config, fold, fresh_network(config, study, fold), recorder, None, 0, Ranks())
+        recorder, model = Recorder(fold), fresh_network(config, study, fold)
+        train_network(config, fold, model, recorder, None, 0, Ranks())
+        chosen = [best_epochs(recorder.losses[average], count) for average, count in RULES]
+        report = []
+        for (average, _), epochs in zip(RULES, chosen, strict=True):
+            weights = mean_weights([recorder.trained[average][epoch] for epoch in epochs])
+            model.load_state_dict({name.removeprefix("model."): value for name, value in weights.items()})
+            report.append(recorder.predicted(model, "report").numpy())
         np.savez(
             place / f"{number}.npz",
-            select=np.stack(recorder.select),
-            report=np.stack(recorder.report),
-            patients=fold.bags["select"]["patient"].to_numpy(str),
+            report=np.stack(report),
+            epochs=[np.mean(epochs) + 1 for epochs in chosen],
             train_target=fold.data["train"].target.numpy(),
-            select_target=fold.data["select"].target.numpy(),
             report_target=fold.data["report"].target.numpy(),
         )
     files.write(place / "done", "")
@@ -186,7 +195,13 @@ def tables(chosen: Sequence[Data], work: Path) -> str:
     """Return the mean score of each rule, and the epoch that it chose, as Markdown."""
     rows = [row for data in chosen for seed in range(data.seeds) for row in _scored(data, seed, work)]
     table = pd.DataFrame(rows, columns=["data", "seed", "rule", "score", "epoch"])
-    head = ["data", "seeds", *(_named(rule) for rule in RULES), "gain of today's", "epoch, before and today"]
+    head = [
+        "data",
+        "seeds",
+        *(_named(rule) for rule in RULES),
+        "default minus former",
+        "mean epoch, former and default",
+    ]
     lines = [head, ["---"] * len(head)]
     for name, scores in table.groupby("data", sort=False):
         by_rule = scores.pivot_table(index="seed", columns="rule", values="score")
@@ -200,46 +215,35 @@ def tables(chosen: Sequence[Data], work: Path) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _named(rule: tuple[float, float]) -> str:
-    average, tolerance = rule
-    which = "last epoch" if np.isinf(tolerance) else "lowest" if not tolerance else f"within {tolerance:g} errors"
-    return f"averaged, {which}" if average else which
+def _named(rule: tuple[float, int]) -> str:
+    average, count = rule
+    which = "last epoch" if count == LAST else "lowest" if count == 1 else f"mean of {count}"
+    return f"moving average, {which}" if average else which
 
 
 def _scored(data: Data, seed: int, work: Path) -> Iterator[tuple[str, int, str, float, float]]:
     """Yield the score of each rule over the report patients of all folds, and the mean epoch that it chose."""
     folds = [np.load(path) for path in sorted(_place(work, data, seed).glob("*.npz"))]
-    config = compose(data.words(seed))
-    for rule in RULES:
-        epochs, logits, targets = [], [], []
-        for fold in folds:
-            endpoint: Endpoint = build.make(config.tool.endpoint)
-            endpoint.fit(torch.from_numpy(fold["train_target"]))
-            epoch = chosen_epoch(fold, endpoint, *rule)
-            epochs.append(epoch + 1)
-            logits.append(torch.from_numpy(fold["report"][epoch, AVERAGES.index(rule[0])]))
-            targets.append(torch.from_numpy(fold["report_target"]))
-        score = float(endpoint.score(torch.cat(logits), torch.cat(targets))[endpoint.metric])
-        yield data.name, seed, _named(rule), score, float(np.mean(epochs))
+    endpoint: Endpoint = build.make(compose(data.words(seed)).tool.endpoint)
+    endpoint.fit(torch.from_numpy(folds[0]["train_target"]))
+    target = torch.cat([torch.from_numpy(fold["report_target"]) for fold in folds])
+    for place, rule in enumerate(RULES):
+        rows = torch.cat([torch.from_numpy(fold["report"][place]) for fold in folds])
+        score = float(endpoint.score(rows, target)[endpoint.metric])
+        yield data.name, seed, _named(rule), score, float(np.mean([fold["epochs"][place] for fold in folds]))
 
 
-def chosen_epoch(fold: "np.lib.npyio.NpzFile", endpoint: Endpoint, average: float, tolerance: float) -> int:
-    """Return the epoch that a rule chooses, from zero; as `Chosen` does, with early stopping."""
-    rows = torch.from_numpy(fold["select"][:, AVERAGES.index(average)])
-    target = torch.from_numpy(fold["select_target"])
-    if np.isinf(tolerance):
-        return len(rows) - 1
-    lowest = chosen = 0
-    losses = [float(endpoint.loss(logits, target)) for logits in rows]
+def best_epochs(losses: Sequence[float], count: int) -> list[int]:
+    """Return the epochs that a rule averages, from zero; as `Best` does, with early stopping."""
+    if count == LAST:
+        return [len(losses) - 1]
+    lowest = epoch = 0
     for epoch, loss in enumerate(losses):
-        if loss < losses[lowest]:
-            lowest = chosen = epoch
-        elif tolerance:
-            error = difference_error(endpoint, rows[epoch], rows[lowest], target, fold["patients"].tolist())
-            chosen = epoch if loss - losses[lowest] <= tolerance * error else chosen
+        lowest = epoch if loss < losses[lowest] else lowest
         if epoch - lowest >= PATIENCE:
             break
-    return chosen
+    order: list[int] = np.argsort(losses[: epoch + 1], kind="stable").tolist()
+    return order[: counting(losses, count, epoch + 1)]
 
 
 if __name__ == "__main__":

@@ -177,20 +177,23 @@ def _uncalibrated(facts: Facts) -> str:
 def _chosen(training: TrainingRecord) -> str:
     """Say how the epoch was chosen whose weights count, and what the weights are."""
     selection, epoch = training.selection or SelectionRecord(), training.best_epoch
-    averaged = f", averaged over about {selection.average:g} epochs" if selection.average else ""
+    average = selection.moving_average
+    averaged = f", a moving average over about {average:g} epochs" if average else ""
     if selection.refit is not None:
         return (
-            f"none: the patients of training and model selection trained together for {epoch} epochs, the number with "
-            f"the lowest loss over {selection.refit} parts of them, each predicted by a network of the others; these "
-            f"networks also gave the select patients' scores; weights of the last epoch{averaged}"
+            f"none: the patients of training and model selection trained together; {_weights(training)}{averaged}, "
+            f"with the lowest loss over {selection.refit} parts of them, each predicted by a network of the others; "
+            "these networks also gave the select patients' scores"
         )
     if epoch is None:
         return f"weights of the last epoch{averaged}: no validation, of {training.epochs} epochs"
-    rule = "the lowest loss on the select patients"
-    if selection.tolerance:
-        near = f"within {selection.tolerance:g} standard errors of the lowest"
-        rule = f"the last one whose loss on the select patients is {near}"
-    return f"weights of epoch {epoch}{averaged}, {rule}, of {training.epochs} epochs"
+    which = "those with the" if training.averaged_epochs else "the"
+    return f"{_weights(training)}{averaged}, {which} lowest loss on the select patients, of {training.epochs} epochs"
+
+
+def _weights(training: TrainingRecord) -> str:
+    numbers = ", ".join(map(str, sorted(training.best_epochs)))
+    return f"mean of the weights of epochs {numbers}" if training.averaged_epochs else f"weights of epoch {numbers}"
 
 
 def _balance(data: Mapping[str, JsonValue]) -> str:

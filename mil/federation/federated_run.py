@@ -208,7 +208,7 @@ class FederatedRun:
             self.encoder.widths,
         )
         progress = training.run()
-        weights = progress.weights if progress.best is None else progress.best
+        weights = training.weights
         questions = StateQuestions(self.coordinator, setup, weights)
         finish_endpoint(questions)
         totals = {role: sum(roles[role] for roles in by_site.values()) for role in ("train", "select", "report")}

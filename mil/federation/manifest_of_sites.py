@@ -102,8 +102,9 @@ def _training(run: "FederatedRun", setup: FoldSetup, training: Training, epsilon
     return TrainingRecord.model_validate(
         {
             "epochs": progress.epoch,
-            "best_epoch": progress.best_epoch or None,
-            "selection": {"average": config.selection.average},
+            "best_epoch": next(iter(training.best_epochs), None),
+            "averaged_epochs": training.best_epochs[1:],
+            "selection": config.selection.model_dump(),
             "precision": "32-true",
             "seed": config.seed,
             "threads": torch.get_num_threads(),

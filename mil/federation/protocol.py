@@ -32,7 +32,7 @@ from mil.models.mil_model import MILModel
 from mil.progress import advance
 from mil.study import build
 from mil.study.run_config import RunConfig
-from mil.training.epoch_choice import share_of_step
+from mil.training.epoch_choice import counting, place_of, share_of_step
 from mil.training.member_gradients import clip_gradients, restore_gradients
 
 logger = logging.getLogger(__name__)
@@ -49,13 +49,14 @@ class Progress:
 
     weights: Floats
     averaged: Floats | None = None
-    """as `selection.average` says; None before the first step"""
+    """as `selection.moving_average` says; None before the first step"""
     averages: int = 0
     """of how many steps or rounds"""
     epoch: int = 0
     best: Floats | None = None
-    best_epoch: int = 0
-    best_loss: float = math.inf
+    """weights of the epochs with the lowest losses so far, that of the lowest first, `(k, w)`; None before the first"""
+    best_epochs: list[int] = field(default_factory=list)
+    best_losses: list[float] = field(default_factory=list)
     train_loss: list[float] = field(default_factory=list)
     select_loss: list[float] = field(default_factory=list)
     momentum: Floats | None = None
@@ -253,21 +254,31 @@ class Training:
 
     # selection, state
 
+    @property
+    def weights(self) -> Floats:
+        """The weights that count: the mean of those of the best epochs."""
+        progress = self.progress
+        return progress.weights if progress.best is None else progress.best[: len(self.best_epochs)].mean(axis=0)
+
+    @property
+    def best_epochs(self) -> list[int]:
+        """The epochs whose weights count, that of the lowest loss first; none before the first."""
+        progress = self.progress
+        rounds, count = len(progress.select_loss), self.config.selection.best_epochs
+        return progress.best_epochs[: counting(progress.best_losses, count, rounds)]
+
     def _average(self, steps: float) -> None:
-        """Add the weights to their average after a step, of which an epoch has `steps`; see `Average`."""
+        """Add the weights to their average after a step, of which an epoch has `steps`; see `MovingAverage`."""
         progress = self.progress
         progress.averages += 1
-        share = share_of_step(self.config.selection.average, steps, progress.averages)
+        share = share_of_step(self.config.selection.moving_average, steps, progress.averages)
         if progress.averaged is None or share == 1:
             progress.averaged = progress.weights.copy()
         else:
             progress.averaged += share * (progress.weights - progress.averaged)
 
     def _select(self, train_loss: float, seconds: float) -> None:
-        """Keep the averaged weights with the lowest loss of the patients of model selection.
-
-        The loss is a sum over hospitals, without a standard error: `selection.tolerance` has no part in it.
-        """
+        """Keep the weights if their loss of the patients of model selection is one of the lowest so far."""
         progress = self.progress
         weights = progress.weights if progress.averaged is None else progress.averaged
         facts: dict[str, JsonValue] = {"fold": self.setup.fold}
@@ -276,8 +287,14 @@ class Training:
         self._watch(loss)
         progress.train_loss.append(train_loss)
         progress.select_loss.append(loss)
-        if loss < progress.best_loss or progress.best is None:
-            progress.best, progress.best_loss, progress.best_epoch = weights.copy(), loss, progress.epoch
+        count = self.config.selection.best_epochs
+        place = place_of(loss, progress.best_losses, count)
+        if place is not None:
+            best = weights[None] if progress.best is None else np.insert(progress.best, place, weights, axis=0)
+            progress.best_losses.insert(place, loss)
+            progress.best_epochs.insert(place, progress.epoch)
+            progress.best = best[:count].copy()
+            del progress.best_losses[count:], progress.best_epochs[count:]
         logger.info(
             "epoch %d of %d  train_loss %.4f  select_loss %.4f  %.1f s",
             progress.epoch,

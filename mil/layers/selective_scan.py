@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu, softplus
 
+from mil.bags import sent
+
 SEGMENT = 64
 """Tokens whose states are held at a time: as many as a processor's cache holds; changes no result."""
 
@@ -38,15 +40,17 @@ def selective_scan(
     if len(lengths) == 1:
         scanned, last = _Scan.apply(state, tokens, step, decay, take, read, [1] * len(tokens))  # type: ignore[no-untyped-call]
         return scanned, last
-    counts = torch.tensor(lengths, device=tokens.device)
+    counts = torch.tensor(lengths)
     longest = counts.argsort(descending=True, stable=True)  # sequences
-    time = torch.cat([torch.arange(length, device=tokens.device) for length in lengths])  # (n,)
+    time = torch.cat([torch.arange(length) for length in lengths])  # (n,)
     place = longest.argsort().repeat_interleave(counts)
     order = (time * len(lengths) + place).argsort()  # time by time, in each the longest sequences first
     active = torch.bincount(time).tolist()
-    inputs = (state[longest], tokens[order], step[order], decay, take[order], read[order])
+    orders = (order, order.argsort(), longest, longest.argsort())
+    rows, back, sequences, back_again = (sent(numbers, tokens.device) for numbers in orders)
+    inputs = (state[sequences], tokens[rows], step[rows], decay, take[rows], read[rows])
     scanned, last = _Scan.apply(*inputs, active)  # type: ignore[no-untyped-call]
-    return scanned[order.argsort()], last[longest.argsort()]
+    return scanned[back], last[back_again]
 
 
 class _Scan(torch.autograd.Function):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from mil.bags import Bags
+from mil.bags import Bags, sent
 from mil.layers.attention import AttentionScore
 from mil.layers.embed import Embed
 from mil.layers.selective_scan import Carried, StateSpace
@@ -100,10 +100,11 @@ class ReorderedMamba(nn.Module):
         """`(n, e)` to `(n, e)`; `lengths` are those of the sequences that follow each other in `tokens`."""
         both = self.start(self.norm(tokens))  # (n, 2 w): token and gate
         read = _scanned(self.in_order, both, lengths)
-        order = self._reordering(lengths).to(both.device)
+        order = self._reordering(lengths)
         padded = torch.cat([both, both.new_zeros(1, both.shape[1])])
-        again = _scanned(self.reordered, padded[order], [length + -length % self.rate for length in lengths])
-        again = again[order.argsort()[: len(both)]]
+        shuffled = padded[sent(order, both.device)]
+        again = _scanned(self.reordered, shuffled, [length + -length % self.rate for length in lengths])
+        again = again[sent(order.argsort()[: len(both)], both.device)]
         mixed: Tensor = self.out((read + again).to(both.dtype))
         return mixed
 

@@ -6,8 +6,9 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
 from mil import checkpoint, files
@@ -40,7 +41,7 @@ from mil.tables import says_simulated
 
 logger = logging.getLogger(__name__)
 REPORT, PAGE, FIGURES = "report.json", "report.html", "figures"
-EPOCH = "epoch"
+EPOCH, EPOCHS = "epoch", "epochs whose weights are averaged"
 """What the patients of model selection chose, in the table of what was fitted."""
 
 
@@ -208,8 +209,9 @@ def fitted_on(manifest: Manifest) -> Iterator[FittedOn]:
         both = (sizes.get("train") or 0) + (sizes.get("select") or 0)
         trained, chosen = (each.model_copy(update={"on": "train, select", "n": both}) for each in (trained, chosen))
     yield trained
-    if epoch := manifest.training.best_epoch:
-        yield chosen.model_copy(update={"value": epoch})
+    if epochs := manifest.training.best_epochs:
+        several = {"what": EPOCHS, "value": tuple(sorted(epochs))}
+        yield chosen.model_copy(update={"value": epochs[0]} if len(epochs) == 1 else several)
     if state := [key.replace("_", " ") for key, value in fitted.endpoint.items() if value is not None]:
         yield row(f"endpoint: {', '.join(state)}", "train")
     if manifest.covariates is not None:
@@ -284,10 +286,10 @@ def latest_log(place: Path) -> Path:
     return logs[-1] if logs else place.parent / "log" / "metrics.csv"
 
 
-def kept_epoch(report: Report, fold: int) -> int | None:
-    """Return the epoch whose weights count in a fold, as its report says; None where none was chosen."""
-    epochs = [row.value for row in report.fitted if row.fold == fold and row.what == EPOCH]
-    return int(cast(int, epochs[0])) if epochs else None
+def best_epochs(report: Report, fold: int) -> list[int]:
+    """Return the epochs whose weights count in a fold, as its report says; none where none was chosen."""
+    values = [row.value for row in report.fitted if row.fold == fold and row.what in (EPOCH, EPOCHS)]
+    return [int(epoch) for epoch in np.ravel(cast(Any, values))]
 
 
 def figure_names(place: Path) -> list[str]:
@@ -301,7 +303,7 @@ def draw_figures(run: Run, report: Report, place: Path, fold: int | None = None)
     if report.metrics:
         draw(evaluation(run, tables_of_fold(run.tables, fold)), report, place / FIGURES)
     checkpoints = {number: path for number, path in checkpoints_in(run.folder).items() if fold in (None, number)}
-    courses = [Course(latest_log(path), kept_epoch(report, number)) for number, path in checkpoints.items()]
+    courses = [Course(latest_log(path), best_epochs(report, number)) for number, path in checkpoints.items()]
     if courses := [course for course in courses if course.log.is_file()]:
         draw_learning(courses, run.endpoint.metric, place / FIGURES)
     copy_figures(run.folder, place / FIGURES)

@@ -291,14 +291,14 @@ class SelectionConfig(Config):
     Runs made before these options existed kept the weights of the last step of the epoch with the lowest loss.
 
     Attributes:
-        average: Epochs over which the weights are averaged; 0 takes those of the last step.
-        tolerance: Standard errors by which the loss of a later epoch may be higher than the lowest; 0 takes the lowest.
+        best_epochs: So many epochs with the lowest losses are averaged, of few epochs at most half; 1 takes the lowest.
+        moving_average: Epochs over which the weights are averaged; 0 takes those of the last step.
         refit: Parts of the patients of training and model selection, each of which is predicted by networks of the
             others, to find the number of epochs with the lowest loss; then all of them train. None trains once.
     """
 
-    average: NotNegative = 0.0
-    tolerance: NotNegative = 0.0
+    best_epochs: Count = 1
+    moving_average: NotNegative = 0.0
     refit: AtLeastTwo | None = None
 
 

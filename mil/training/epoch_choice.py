@@ -1,37 +1,34 @@
-"""Which epoch's weights count, and over how many steps they are averaged.
+"""Which epochs' weights count, and over how many steps they are averaged.
 
 Few select patients choose an epoch badly: of twenty events the loss of one epoch is as good as that of the next, and
 its lowest value is where chance put it. Three remedies, each an option of `selection`:
 
-- `average`: what is validated and kept is not the weights of the last step but their exponential moving average (B. T.
-  Polyak, A. B. Juditsky, SIAM Journal on Control and Optimization 1992, doi 10.1137/0330046; A. Tarvainen, H. Valpola,
-  Mean teachers, NeurIPS 2017, arXiv:1703.01780). Each average divides by the sum of its weights, as Adam's moments do,
-  so that the random first weights have no part in it.
-- `tolerance`: the latest epoch counts whose loss is higher than the lowest by no more than so many standard errors of
-  the difference (the one-standard-error rule of L. Breiman et al., Classification and Regression Trees, 1984, towards
-  the longer training: the schedule ends where the options say). The error is that of a jackknife that leaves out a
-  tenth of the patients in turn, which any loss has, also one that compares patients.
+- `best_epochs`: not the weights of the epoch with the lowest loss count, but the mean of those of several epochs with
+  the lowest losses: where one is as good as another, their mean is better than most of them (averaging of weights along
+  a training: P. Izmailov et al., UAI 2018, arXiv:1803.05407; of the best checkpoints: A. Vaswani et al., Attention is
+  all you need, NeurIPS 2017, section 6.1).
+- `moving_average`: what is validated and kept is not the weights of the last step but their exponential moving average
+  (B. T. Polyak, A. B. Juditsky, SIAM Journal on Control and Optimization 1992, doi 10.1137/0330046; A. Tarvainen, H.
+  Valpola, Mean teachers, NeurIPS 2017, arXiv:1703.01780). Each average divides by the sum of its weights, as Adam's
+  moments do, so that the random first weights have no part in it.
 - `refit`: see `mil.training.refit`.
 """
 
-import math
+from bisect import bisect_right
 from collections.abc import Sequence
-from typing import cast
+from math import inf, isnan
+from typing import NamedTuple, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from mil.endpoints.endpoint import Endpoint
 from mil.training.module import MILModule
 from mil.training.saved_state import TrainerState
 
-PARTS = 10
-"""How many parts of the patients the jackknife leaves out in turn."""
 
-
-class Average(Callback):
+class MovingAverage(Callback):
     """Keep the exponential moving average of the weights, and validate with it.
 
     Buffers, such as running counts, are those of the last step.
@@ -96,10 +93,9 @@ def share_of_step(epochs: float, steps: float, number: int) -> float:
 
 
 class Judge(Callback):
-    """Decides which epoch's weights of a training count.
+    """Decides which epochs' weights of a training count.
 
     Attributes:
-        weights: Those that it kept; empty where the last ones count.
         validates: Whether it needs the patients of model selection to be predicted after each epoch.
         logged: Whether the training is the fold's own, which the options' logger describes.
     """
@@ -107,73 +103,105 @@ class Judge(Callback):
     validates = True
     logged = True
 
-    def __init__(self) -> None:
-        self.weights: dict[str, Tensor] = {}
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that count; empty where those of the last epoch do."""
+        return {}
 
     @property
-    def number(self) -> int | None:
-        """The number of the epoch, counted from one; None where the last one counts."""
-        return None
+    def epochs(self) -> list[int]:
+        """The epochs whose weights count, counted from one, that of the lowest loss first; empty: the last one."""
+        return []
 
 
-class Chosen(Judge):
-    """Keep the weights of the epoch that the patients of model selection choose, see `selection.tolerance`.
+class Epoch(NamedTuple):
+    """An epoch with one of the lowest losses so far."""
 
-    The weights are part of the trainer's state, so that a resumed run has them.
+    loss: float
+    number: int
+    """from one"""
+    weights: dict[str, Tensor]
+
+
+class Best(Judge):
+    """Keep the weights of the epochs with the lowest losses of the patients of model selection.
+
+    They are part of the trainer's state, so that a resumed run has them.
     """
 
-    def __init__(self, tolerance: float = 0.0, patients: Sequence[str] = ()) -> None:
-        """Choose an epoch.
-
-        Args:
-            tolerance: Standard errors by which the loss of a later epoch may be higher than the lowest.
-            patients: Of the bags of model selection, in their order.
-        """
-        super().__init__()
-        self.tolerance, self.patients = tolerance, patients
-        self.lowest = float("inf")
-        self.logits = torch.empty(0)
-        """of the epoch with the lowest loss"""
-        self.epoch = -1
+    def __init__(self, count: int = 1) -> None:
+        """Keep so many epochs, of which at most half of those that were trained count."""
+        self.count = count
+        self.trained = 0
+        """epochs"""
+        self.lowest: list[Epoch] = []
+        """the lowest loss first"""
 
     @property
-    def number(self) -> int | None:
-        """The number of the epoch; None where nothing was validated."""
-        return self.epoch + 1 or None
+    def weights(self) -> dict[str, Tensor]:
+        """The mean of the weights; what is no floating-point number is that of the epoch with the lowest loss."""
+        return mean_weights([epoch.weights for epoch in self._counting()]) if self.lowest else {}
+
+    @property
+    def epochs(self) -> list[int]:
+        """The epochs whose weights count, counted from one, that of the lowest loss first."""
+        return [epoch.number for epoch in self._counting()]
+
+    def _counting(self) -> list[Epoch]:
+        return self.lowest[: counting([epoch.loss for epoch in self.lowest], self.count, self.trained)]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the weights if their loss is the lowest so far, or not clearly higher; the first are always kept."""
-        loss = float(trainer.callback_metrics["select_loss"])
-        if loss < self.lowest or not self.weights:
-            self.lowest = loss
-            self._keep(trainer.current_epoch, pl_module)
-            if self.tolerance:
-                self.logits = _validated(pl_module)[0]
-        elif self.tolerance and loss - self.lowest <= self.tolerance * self._error(pl_module):
-            self._keep(trainer.current_epoch, pl_module)
-
-    def _keep(self, epoch: int, pl_module: LightningModule) -> None:
-        self.epoch = epoch
-        self.weights = {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
-
-    def _error(self, pl_module: LightningModule) -> float:
-        """Return the standard error of how much higher the loss is now than it was at its lowest."""
-        logits, target, endpoint = _validated(pl_module)
-        return difference_error(endpoint, logits, self.logits, target, self.patients)
-
-    @property
-    def state_key(self) -> str:
-        """The name of the state in `last.ckpt`, that of runs begun with earlier versions."""
-        return "Best"
+        """Keep the weights if their loss is one of the lowest so far; the first are always kept."""
+        loss, self.trained = float(trainer.callback_metrics["select_loss"]), trainer.current_epoch + 1
+        place = place_of(loss, [epoch.loss for epoch in self.lowest], self.count)
+        if place is not None:
+            self.lowest.insert(place, Epoch(loss, self.trained, cloned(pl_module)))
+            del self.lowest[self.count :]
 
     def state_dict(self) -> TrainerState:
         """Return the state for `last.ckpt`."""
-        return {"loss": self.lowest, "logits": self.logits, "epoch": self.epoch, "weights": self.weights}
+        return {"trained": self.trained, "lowest": [epoch._asdict() for epoch in self.lowest]}
 
     def load_state_dict(self, state_dict: TrainerState) -> None:
-        """Restore the state from `last.ckpt`."""
-        self.lowest, self.epoch, self.weights = (state_dict[key] for key in ("loss", "epoch", "weights"))
-        self.logits = state_dict.get("logits", self.logits)
+        """Restore the state from `last.ckpt`; that of earlier versions has one epoch, counted from zero."""
+        if "lowest" in state_dict:
+            self.trained = state_dict["trained"]
+            self.lowest = [Epoch(**epoch) for epoch in state_dict["lowest"]]
+        elif weights := state_dict["weights"]:
+            self.trained = state_dict["epoch"] + 1
+            self.lowest = [Epoch(state_dict["loss"], state_dict["epoch"] + 1, weights)]
+
+
+def counting(losses: Sequence[float], count: int, trained: int) -> int:
+    """Return how many of the best epochs count.
+
+    Args:
+        losses: Theirs, sorted; those that are not a number count only where no other is.
+        count: How many at most.
+        trained: Epochs, of which at most half count: of a short training the first are not yet worth it.
+    """
+    return min(count, max(1, trained // 2), max(1, sum(not isnan(loss) for loss in losses)))
+
+
+def place_of(loss: float, lowest: Sequence[float], count: int) -> int | None:
+    """Return where a loss comes among the lowest so far, which are sorted; None if `count` are as low or lower.
+
+    A loss that is not a number comes last.
+    """
+    place = bisect_right([_sortable(each) for each in lowest], _sortable(loss))
+    return place if place < count else None
+
+
+def _sortable(loss: float) -> float:
+    return inf if isnan(loss) else loss
+
+
+def mean_weights(weights: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean of each tensor; of one that has no floating-point numbers, the first."""
+    return {
+        name: torch.stack([each[name] for each in weights]).mean(0) if first.is_floating_point() else first
+        for name, first in weights[0].items()
+    }
 
 
 class Trace(Judge):
@@ -182,14 +210,13 @@ class Trace(Judge):
     logged = False
 
     def __init__(self) -> None:
-        super().__init__()
         self.losses: list[float] = []
         self.logits: list[Tensor] = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add those of this epoch."""
         self.losses.append(float(trainer.callback_metrics["select_loss"]))
-        self.logits.append(_validated(pl_module)[0])
+        self.logits.append(_validated(pl_module))
 
     def state_dict(self) -> TrainerState:
         """Return the state for `last.ckpt`."""
@@ -200,54 +227,52 @@ class Trace(Judge):
         self.losses, self.logits = list(state_dict["losses"]), list(state_dict["logits"])
 
 
-class Until(Judge):
-    """Stop after a number of epochs of a schedule that is made for more."""
+class CarriedOver(Judge):
+    """Keep the weights of epochs that are known beforehand, and stop after the last of them."""
 
     validates = False
 
-    def __init__(self, epochs: int) -> None:
-        super().__init__()
-        self.epochs = epochs
+    def __init__(self, epochs: Sequence[int]) -> None:
+        """Keep `epochs`, counted from one, that of the lowest loss first."""
+        self.numbers = list(epochs)
+        self.trained: dict[int, dict[str, Tensor]] = {}
 
     @property
-    def number(self) -> int | None:
-        """The number of epochs."""
-        return self.epochs
+    def weights(self) -> dict[str, Tensor]:
+        """The mean of the weights."""
+        return mean_weights([self.trained[number] for number in self.numbers])
+
+    @property
+    def epochs(self) -> list[int]:
+        """The epochs."""
+        return self.numbers
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop after the last of them."""
-        if trainer.current_epoch + 1 >= self.epochs:
+        """Keep the weights, averaged as they are, if they count, and stop after the last that do."""
+        number = trainer.current_epoch + 1
+        if number in self.numbers:
+            (average,) = (each for each in trainer.callbacks if isinstance(each, MovingAverage))  # type: ignore[attr-defined]
+            average.swap(pl_module)
+            self.trained[number] = cloned(pl_module)
+            average.swap(pl_module)
+        if number >= max(self.numbers):
             trainer.should_stop = True
 
+    def state_dict(self) -> TrainerState:
+        """Return the state for `last.ckpt`."""
+        return {"trained": self.trained}
 
-def difference_error(
-    endpoint: Endpoint, logits: Tensor, others: Tensor, target: Tensor, patients: Sequence[str]
-) -> float:
-    """Return the standard error of the difference of two losses of the same patients, by the jackknife.
-
-    Args:
-        endpoint: Whose loss it is.
-        logits: Of each bag, `(b, c)`.
-        others: Those that they are compared with, `(b, c)`.
-        target: `(b, ...)`.
-        patients: The patient of each bag, `(b,)`.
-
-    Returns:
-        In the unit of the loss; 0 where it is not defined, as for a single patient.
-    """
-    numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
-    part = torch.tensor([numbers[patient] for patient in patients]) % PARTS
-    without = [part != number for number in range(min(PARTS, len(numbers)))]
-    if len(without) < 2:
-        return 0.0
-    changes = torch.stack(
-        [endpoint.loss(logits[rest], target[rest]) - endpoint.loss(others[rest], target[rest]) for rest in without]
-    ).double()
-    error = float(((len(without) - 1) * changes.var(correction=0)).sqrt())
-    return error if math.isfinite(error) else 0.0
+    def load_state_dict(self, state_dict: TrainerState) -> None:
+        """Restore the state from `last.ckpt`."""
+        self.trained = state_dict["trained"]
 
 
-def _validated(pl_module: LightningModule) -> tuple[Tensor, Tensor, Endpoint]:
-    """Return logits `(b, c)` and targets of the bags of model selection as they were just seen, and the endpoint."""
-    module = cast(MILModule, pl_module)
-    return *module.validated, module.endpoint
+def cloned(pl_module: LightningModule) -> dict[str, Tensor]:
+    """Return a copy of a module's weights, on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
+
+
+def _validated(pl_module: LightningModule) -> Tensor:
+    """Return the logits of the bags of model selection as they were just seen, `(b, c)`."""
+    logits: Tensor = cast(MILModule, pl_module).validated
+    return logits

@@ -23,7 +23,7 @@ from mil.study.run_config import RunConfig, ToolConfig
 from mil.study.study import Study
 from mil.tables import csv_text
 from mil.training import saved_state
-from mil.training.epoch_choice import Chosen, Until
+from mil.training.epoch_choice import Best, CarriedOver
 from mil.training.fitted_tiles import fit_tiles
 from mil.training.fold import Fold, predictions
 from mil.training.one_encoder import FILE as ENCODERS
@@ -88,7 +88,7 @@ def fit(
             together, fold = joined_fold(config, study, split, fold)
             model = fresh(together)
             saved = saved_state.latest(fold.folder)
-            trained = train_network(config, together, model, Until(cross.epochs), saved, readers, ranks)
+            trained = train_network(config, together, model, CarriedOver(cross.epochs), saved, readers, ranks)
         raw, bags = _predicted(model, fold, readers, ranks)
     if not ranks.leads:
         return
@@ -132,13 +132,12 @@ def _chosen(config: RunConfig, fold: Fold, model: MILModel, readers: int, ranks:
     earlier = saved_state.read_trained(fold.folder)
     if earlier is not None:
         model.load_state_dict(earlier.weights)
-        return Outcome(earlier.epochs, earlier.best_epoch, earlier.precision)
-    bags = fold.bags.get("select", fold.bags["train"])
-    judge = Chosen(config.selection.tolerance, bags["patient"].tolist())
+        return Outcome(earlier.epochs, earlier.best_epochs, earlier.precision)
+    judge = Best(config.selection.best_epochs)
     outcome = train_network(config, fold, model, judge, saved_state.latest(fold.folder), readers, ranks)
     if ranks.leads:
         saved_state.write_trained(
-            fold.folder, TrainedModel(model.state_dict(), outcome.epochs, outcome.best_epoch, outcome.precision)
+            fold.folder, TrainedModel(model.state_dict(), outcome.epochs, outcome.best_epochs, outcome.precision)
         )
     return outcome
 
@@ -151,7 +150,7 @@ def _by_bag(fold: Fold, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _solved(model: MILModel, fold: Fold) -> Outcome:
     solve(model, fold.endpoint, fold.data["train"], fold.data.get("select", fold.data["train"]))
-    return Outcome(0, None, "64-true", None)
+    return Outcome(0, [], "64-true", None)
 
 
 def _predicted(

@@ -91,8 +91,8 @@ class MILModule(LightningModule):
         """steps that the model was told of"""
         self.seen: list[tuple[Tensor, Tensor, Tensor]] = []
         """logits, targets and places of the selection bags"""
-        self.validated = (torch.empty(0), torch.empty(0))
-        """logits `(b, c)` and targets of all selection bags after the latest epoch, in their order, on the CPU"""
+        self.validated = torch.empty(0)
+        """logits `(b, c)` of all selection bags after the latest epoch, in their order, on the CPU"""
         self.ranks = Ranks()
         """the processes that train the model together"""
         self.bag_names: Sequence[str] = ()
@@ -219,7 +219,8 @@ class MILModule(LightningModule):
         Raises:
             TrainingError: Outputs are not finite.
         """
-        logits, target = self.validated = self._seen()
+        logits, target = self._seen()
+        self.validated = logits
         if not bool(torch.isfinite(logits).all()):
             count = int((~torch.isfinite(logits)).any(1).sum())
             raise TrainingError(

@@ -32,7 +32,8 @@ class Outcome(NamedTuple):
     """What only the finished fit knows."""
 
     epochs: int
-    best_epoch: int | None
+    best_epochs: list[int]
+    """whose weights count, counted from one, that of the lowest loss first; empty: the last one"""
     precision: str
     mean_tile: Packed | None = None
     """mean features of the training tiles"""
@@ -83,7 +84,8 @@ def _data(config: RunConfig, study: Study, split: Split, fold: Fold, outcome: Ou
 def _training(config: RunConfig, model: MILModel, outcome: Outcome) -> TrainingRecord:
     return TrainingRecord(
         epochs=outcome.epochs,
-        best_epoch=outcome.best_epoch,
+        best_epoch=outcome.best_epochs[0] if outcome.best_epochs else None,
+        averaged_epochs=outcome.best_epochs[1:],
         selection=None if model.solved else SelectionRecord(**config.selection.model_dump()),
         precision=outcome.precision,
         seed=config.seed,

@@ -1,13 +1,13 @@
 """Train on the patients of training and model selection together, for as many epochs as inner folds find best.
 
 The patients of both are divided into parts, stratified as the split is. For each part a network is trained on the
-others, and its loss of the part is kept after every epoch. The number of epochs with the lowest loss, summed over the
-parts by their patients, is carried over: a network is trained on all of them for so many epochs. So every patient
-helps to choose the epoch and to train, and the report patients take no part.
+others, and its loss of the part is kept after every epoch. The epochs with the lowest losses, summed over the parts by
+their patients, are carried over: a network is trained on all of them, and the mean of its weights after these epochs
+counts. So every patient helps to choose the epochs and to train, and the report patients take no part.
 
 Thresholds, calibration and prediction sets need scores of patients that a network was not trained on. For the patients
-of model selection these are the scores of the networks of the other parts at that epoch (cross-fitting). They are of
-networks of fewer patients than the final one, whose scores may be spread otherwise: what is fitted to them is an
+of model selection these are the mean scores of the networks of the other parts in those epochs (cross-fitting). These
+networks had fewer patients than the final one, whose scores may be spread otherwise: what is fitted to them is an
 approximation. Where scores have no zero of their own (Cox), those of each part are shifted so that their mean is that
 of the final network's for the same patients.
 """
@@ -30,7 +30,7 @@ from mil.splits.strata import check_folds, fold_table, ordered, seeded
 from mil.study.run_config import RunConfig
 from mil.study.study import Study
 from mil.training import saved_state
-from mil.training.epoch_choice import Trace
+from mil.training.epoch_choice import Trace, counting
 from mil.training.fold import Fold, assembled, cut
 from mil.training.ranks import Ranks
 from mil.training.train_network import train_network
@@ -63,11 +63,11 @@ class CrossFit:
     """What the parts of a fold say together.
 
     Attributes:
-        epochs: How many have the lowest loss.
-        parts: Bags and logits `(b, c)` of each part after so many epochs.
+        epochs: Those with the lowest losses, counted from one, the lowest first.
+        parts: Bags of each part, and their mean logits `(b, c)` in these epochs.
     """
 
-    epochs: int
+    epochs: list[int]
     parts: Sequence[tuple[Sequence[str], Tensor]]
 
     def logits(self, bags: Sequence[str], final: dict[str, Tensor], endpoint: Endpoint) -> Tensor:
@@ -121,7 +121,7 @@ def joined_fold(config: RunConfig, study: Study, split: Split, fold: Fold) -> tu
 def cross_fit(
     config: RunConfig, study: Study, split: Split, fold: Fold, fresh: Maker, readers: int, ranks: Ranks
 ) -> CrossFit:
-    """Train a network for each part and choose the number of epochs.
+    """Train a network for each part and choose the epochs.
 
     A part that an earlier process finished is kept; one that it began continues.
 
@@ -149,9 +149,12 @@ def cross_fit(
         parts.append(_traced(config, part, fresh, readers, ranks))
     losses = torch.stack([part.losses for part in parts])  # (parts, e)
     amounts = torch.tensor([len(part.bags) for part in parts], dtype=losses.dtype)
-    best = int((amounts @ losses).argmin())
-    logger.info("%d of %d epochs have the lowest loss of the parts", best + 1, losses.shape[1])
-    return CrossFit(best + 1, [(part.bags, part.logits[best]) for part in parts])
+    together, order = (amounts @ losses).sort(stable=True)
+    best = order[: counting(together.tolist(), config.selection.best_epochs, len(order))]
+    epochs: list[int] = (best + 1).tolist()
+    numbers = ", ".join(map(str, sorted(epochs)))
+    logger.info("of %d epochs %s have the lowest losses of the parts", len(order), numbers)
+    return CrossFit(epochs, [(part.bags, part.logits[best].mean(0)) for part in parts])
 
 
 def _traced(config: RunConfig, fold: Fold, fresh: Maker, readers: int, ranks: Ranks) -> Part:

@@ -49,13 +49,13 @@ class TrainedModel(NamedTuple):
     Attributes:
         weights: The best ones.
         epochs: How many were trained.
-        best_epoch: From which the weights are; None without validation.
+        best_epochs: From which the weights are, counted from one, that of the lowest loss first; empty: the last one.
         precision: Of the training.
     """
 
     weights: dict[str, Tensor]
     epochs: int
-    best_epoch: int | None
+    best_epochs: list[int]
     precision: str
 
 

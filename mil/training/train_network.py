@@ -21,7 +21,7 @@ from mil.study.run_config import RunConfig
 from mil.training import saved_state, wandb_logger
 from mil.training.callbacks import Last, Progress
 from mil.training.chosen_precision import precision
-from mil.training.epoch_choice import Average, Chosen, Judge
+from mil.training.epoch_choice import Best, Judge, MovingAverage
 from mil.training.fold import Fold
 from mil.training.module import MILModule, feature_dtype
 from mil.training.ranks import Ranks
@@ -36,8 +36,8 @@ def train_network(
 ) -> Outcome:
     """Train a network in batches; afterwards it holds the weights that count.
 
-    Those are the weights that `judge` kept, or else the last ones, averaged as `selection.average` says. The options'
-    early stopping is for `Chosen`: the others train as many epochs as they are told to.
+    Those are the weights that `judge` kept, or else the last ones, averaged as `selection.moving_average` says. The
+    options' early stopping is for `Best`: the others train as many epochs as they are told to.
 
     Args:
         config: All options.
@@ -52,7 +52,7 @@ def train_network(
         MilError: As `mil.training.fit.fit`.
         Interrupted: A signal asks to stop; the state is saved.
     """
-    seed, average = config.seed + fold.number, Average(config.selection.average)
+    seed, average = config.seed + fold.number, MovingAverage(config.selection.moving_average)
     orders = _orders(config, fold, seed, saved)
     last = Last(fold.folder / saved_state.FOLDER / saved_state.LAST, ranks)
     trainer = _trainer(config, fold, judge, average, last, *(len(survey) for survey in orders[1:]))
@@ -72,11 +72,11 @@ def train_network(
     )
     with _explained(config, fold), interruption.deferred(), reading(), needs_memory, files.writing(fold.folder):
         trainer.fit(module, train, selection, ckpt_path=None if saved is None else saved.path, weights_only=True)
-    if judge.weights:
-        module.load_state_dict(judge.weights)
+    if weights := judge.weights:
+        module.load_state_dict(weights)
     else:
         average.swap(module)
-    return Outcome(trainer.current_epoch, judge.number, str(trainer.precision))
+    return Outcome(trainer.current_epoch, judge.epochs, str(trainer.precision))
 
 
 def _near(data: BagDataset, device: torch.device) -> BagDataset:
@@ -114,11 +114,11 @@ def _explained(config: RunConfig, fold: Fold) -> Iterator[None]:
 
 
 def _trainer(
-    config: RunConfig, fold: Fold, judge: Judge, average: Average, last: Last, accumulate: int | None = None
+    config: RunConfig, fold: Fold, judge: Judge, average: MovingAverage, last: Last, accumulate: int | None = None
 ) -> lightning.Trainer:
     """Return the trainer; `accumulate` batches make a step, by default as many as the options say."""
     callbacks = [build.make(callback) for callback in config.callbacks.values()]
-    if not isinstance(judge, Chosen):
+    if not isinstance(judge, Best):
         callbacks = [callback for callback in callbacks if not isinstance(callback, EarlyStopping)]
     options = config.trainer.options
     is_theirs = any(isinstance(callback, ProgressBar) for callback in callbacks)  # of the user's options

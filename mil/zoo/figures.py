@@ -19,7 +19,7 @@ from PIL import Image, PngImagePlugin
 from mil.explain.pages.example_maps import FIGURE as EXAMPLE_MAPS
 from mil.report.figures import Course, draw, draw_learning
 from mil.report.schema import Report
-from mil.runs.describe import FIGURES, evaluation, kept_epoch, tables_of_fold
+from mil.runs.describe import FIGURES, best_epochs, evaluation, tables_of_fold
 from mil.runs.measured_sections import copy_figures
 from mil.runs.run import Run
 
@@ -58,7 +58,7 @@ def _draw(run: Run, report: Report, epochs: Path, fold: int, place: Path) -> Non
     if report.metrics:
         draw(evaluation(run, tables_of_fold(run.tables, fold)), report, place, ["png"])
     if epochs.is_file():
-        draw_learning([Course(epochs, kept_epoch(report, fold))], run.endpoint.metric, place, ["png"])
+        draw_learning([Course(epochs, best_epochs(report, fold))], run.endpoint.metric, place, ["png"])
 
 
 def _store(path: Path, numbers: str) -> None:

@@ -17,7 +17,7 @@ from mil.study import build
 from mil.study.compose import compose
 from mil.training import callbacks
 from mil.training.callbacks import Progress
-from mil.training.epoch_choice import Chosen
+from mil.training.epoch_choice import Best
 from tests.training.test_whole import silent_trainer
 
 
@@ -48,20 +48,44 @@ def epochs_trained(select_losses: list[float], *callbacks: lightning.Callback) -
 
 @pytest.mark.parametrize("losses", [[3, 1, 2], [1, 2, 3], [3, 2, 1], [2, 1, 1]])
 def test_weights_of_the_first_lowest_select_loss_are_kept(losses: list[float]) -> None:
-    best, network = Chosen(), torch.nn.Linear(1, 1)
+    best, network = Best(), torch.nn.Linear(1, 1)
     for epoch, loss in enumerate(losses):
         torch.nn.init.constant_(network.weight, epoch)
         trainer = SimpleNamespace(callback_metrics={"select_loss": torch.tensor(loss)}, current_epoch=epoch)
         best.on_validation_end(cast(lightning.Trainer, trainer), cast(lightning.LightningModule, network))
     lowest = losses.index(min(losses))
-    assert (best.epoch, best.lowest) == (lowest, min(losses))
+    assert (best.epochs, best.lowest[0].loss) == ([lowest + 1], min(losses))
     assert best.weights["weight"].item() == lowest
 
 
-def test_epoch_with_nan_select_loss_is_never_the_best() -> None:
-    best = Chosen()
-    epochs_trained([2.0, float("nan"), 1.0, float("nan")], best)
-    assert (best.epoch, best.lowest) == (2, 1.0)
+def test_epoch_with_nan_select_loss_is_never_one_of_the_best() -> None:
+    nan, best = float("nan"), Best(5)
+    epochs_trained([nan, 2.0, nan, 1.0, nan, nan, nan, nan, nan, nan], best)
+    assert best.epochs == [4, 2]
+
+
+def test_weights_of_several_best_epochs_are_averaged_of_a_short_training_fewer() -> None:
+    losses = [9.0, 3.0, 1.0, 4.0, 5.0, 2.0, 8.0, 3.0]
+    for count, epochs in ((1, [3]), (3, [3, 6, 2]), (20, [3, 6, 2, 8])):
+        best, network = Best(count), torch.nn.BatchNorm1d(1)
+        for number, loss in enumerate(losses, 1):
+            torch.nn.init.constant_(network.weight, number)
+            network.load_state_dict(network.state_dict() | {"num_batches_tracked": torch.tensor(number)})
+            trainer = SimpleNamespace(callback_metrics={"select_loss": torch.tensor(loss)}, current_epoch=number - 1)
+            best.on_validation_end(cast(lightning.Trainer, trainer), cast(lightning.LightningModule, network))
+        resumed = Best(count)
+        resumed.load_state_dict(best.state_dict())
+        for judge in (best, resumed):
+            assert judge.epochs == epochs
+            assert judge.weights["weight"].item() == pytest.approx(sum(epochs) / len(epochs))
+            assert judge.weights["num_batches_tracked"].item() == 3, "a count is that of the lowest loss"
+
+
+def test_a_state_of_an_earlier_version_is_one_epoch() -> None:
+    best = Best(5)
+    best.load_state_dict({"loss": 0.5, "epoch": 3, "weights": {"weight": torch.ones(1)}})
+    assert best.epochs == [4]
+    assert best.weights["weight"].item() == 1
 
 
 def test_training_stops_early_only_if_the_select_loss_rises() -> None:

@@ -26,7 +26,7 @@ def settings_of(*words: str) -> Any:
 
 def test_checkpoint_holds_the_weights_of_the_lowest_select_loss(tmp_path: Path) -> None:
     too_fast = ["optimizer.lr=0.1", "trainer.max_epochs=5", "trainer.precision=32-true", "callbacks=none"]
-    settings = settings_of(*too_fast, "split.select=0.3", "selection.average=0", "selection.tolerance=0")
+    settings = settings_of(*too_fast, "split.select=0.3", "selection.best_epochs=1")
     study = read_study(settings)
     train(settings, study, split_study(settings, study), tmp_path)
     epochs = (

@@ -207,12 +207,12 @@ def test_a_fold_whose_training_is_over_is_only_predicted(
 
 
 def test_damaged_weights_of_a_trained_fold_are_trained_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    trained = TrainedModel({"weight": torch.ones(2)}, 3, 2, "32-true")
+    trained = TrainedModel({"weight": torch.ones(2)}, 3, [2], "32-true")
     assert saved_state.read_trained(tmp_path) is None
     saved_state.write_trained(tmp_path, trained)
     read = saved_state.read_trained(tmp_path)
     assert read is not None
-    assert (read.epochs, read.best_epoch, read.precision) == (3, 2, "32-true")
+    assert (read.epochs, read.best_epochs, read.precision) == (3, [2], "32-true")
     assert torch.equal(read.weights["weight"], torch.ones(2))
     path = tmp_path / "state" / "trained.pt"
     path.write_bytes(path.read_bytes()[:-40])

@@ -21,11 +21,11 @@ class Course:
 
     Attributes:
         log: Its `metrics.csv`.
-        best: The epoch whose weights count, from one; None for the last.
+        best: The epochs whose weights count, from one; empty for the last.
     """
 
     log: Path
-    best: int | None = None
+    best: Sequence[int] = ()
 
 
 def learning_curve(courses: Sequence[Course], metric: str) -> Figure | None:
@@ -52,21 +52,28 @@ def learning_curve(courses: Sequence[Course], metric: str) -> Figure | None:
     rows[-1].set(xlabel="Epoch")
     rows[-1].xaxis.get_major_locator().set_params(integer=True)
     fits = "1 fit" if len(tables) == 1 else f"{len(tables)} folds"
-    rule = " (lowest select loss)" if all(line.best == _lowest(line.table) for line in lines) else ""
-    rows[0].set_title(f"Learning curve, {fits}; dots: the epoch kept{rule}")
+    rows[0].set_title(f"Learning curve, {fits}; {_dots(lines)}")
     rows[0].legend(loc="best")
     return figure
 
 
 class Line(NamedTuple):
-    """What one training logged, a row an epoch, and the epoch whose weights count."""
+    """What one training logged, a row an epoch, and the epochs whose weights count."""
 
     table: pd.DataFrame
-    best: int | None
+    best: Sequence[int]
+
+
+def _dots(lines: Sequence[Line]) -> str:
+    """Return what the dots stand for."""
+    if any(len(line.best) > 1 for line in lines):
+        return "dots: the epochs whose weights are averaged"
+    lowest = all(list(line.best) == _lowest(line.table) for line in lines)
+    return f"dots: the epoch kept{' (lowest select loss)' if lowest else ''}"
 
 
 def _draw_epochs(axes: Axes, lines: Sequence[Line], names: Sequence[str]) -> None:
-    """Draw a line for each training and name, and a dot at the epoch that was kept."""
+    """Draw a line for each training and name, and dots at the epochs whose weights count."""
     for place, name in enumerate(names):
         colour = COLOURS[0] if name == "train_loss" else COLOURS[1] if name == "select_loss" else COLOURS[2]
         for number, (table, best) in enumerate(lines):
@@ -76,15 +83,16 @@ def _draw_epochs(axes: Axes, lines: Sequence[Line], names: Sequence[str]) -> Non
             label = name.replace("_", " ") if number == 0 else None
             width = 1.6 if len(lines) == 1 else 0.9
             axes.plot(values.index, values, color=colour, linestyle=LINES[place], linewidth=width, label=label)
-            if name != "train_loss" and best is not None and best in table.index:
-                look: dict[str, Any] = {"color": colour, "markersize": 6, "markeredgecolor": "black"}
-                axes.plot(best, values[best], "o", **look)
-                axes.axvline(float(best), color=GREY, linewidth=0.5, zorder=0)
+            for epoch in best if name != "train_loss" else ():
+                if epoch in values.index:
+                    look: dict[str, Any] = {"color": colour, "markersize": 6, "markeredgecolor": "black"}
+                    axes.plot(epoch, values[epoch], "o", **look)
+                    axes.axvline(float(epoch), color=GREY, linewidth=0.5, zorder=0)
 
 
-def _lowest(table: pd.DataFrame) -> int | None:
-    """Return the epoch of the lowest loss of the select patients; None where there is none."""
-    return cast(int, table["select_loss"].idxmin()) if "select_loss" in table else None
+def _lowest(table: pd.DataFrame) -> list[int]:
+    """Return the epoch of the lowest loss of the select patients; none where there is none."""
+    return [cast(int, table["select_loss"].idxmin())] if "select_loss" in table else []
 
 
 def _epochs(path: Path) -> pd.DataFrame:

@@ -110,7 +110,7 @@ def test_the_epoch_whose_weights_count_is_marked(tmp_path: Path) -> None:
         {"epoch": range(4), "select_loss": [0.8, 0.5, 0.6, 0.7], "select_auroc": [0.5, 0.7, 0.8, 0.8]}
     )
     pd.concat([train, select]).to_csv(tmp_path / "metrics.csv", index=False)
-    figure = learning_curve([Course(tmp_path / "metrics.csv", best=2)], "auroc")
+    figure = learning_curve([Course(tmp_path / "metrics.csv", best=[2])], "auroc")
     assert figure is not None
     losses, scores = figure.axes
     assert _dots(figure) == [(2, 0.5), (2, 0.7)]
