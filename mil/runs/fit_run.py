@@ -44,7 +44,7 @@ from mil.study.run_config import RunConfig
 from mil.study.source import cache_options
 from mil.study.study import Study
 from mil.tables import SIMULATED_COLUMN, csv_text
-from mil.training import saved_state, several_devices
+from mil.training import saved_state, several_devices, side_by_side
 from mil.training.train import fold_folder, is_trained, train, train_fold
 
 logger = logging.getLogger("mil")
@@ -97,7 +97,12 @@ def fit_run(
         Interrupted: A signal asks to stop; the run can be continued if it has begun.
     """
     _quieten_lightning()
-    with interruption.listening(), _resumable(folder), several_devices.team(config) as team:
+    with (
+        interruption.listening(),
+        _resumable(folder),
+        several_devices.team(config) as team,
+        side_by_side.started_ahead(config) as ahead,
+    ):
         begun = (folder / CONFIG).exists() and not always_new
         if begun:
             _check_same_options(config, folder)
@@ -112,7 +117,7 @@ def fit_run(
             else:
                 log_warnings([*study.findings, *split.findings])
                 write_inputs(config, study, split, place)
-            train(config, study, split, place, team)
+            train(config, study, split, place, team, ahead)
             return FittedRun(place, describe_run(place))
 
 

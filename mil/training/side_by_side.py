@@ -10,8 +10,8 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -98,6 +98,7 @@ def fit_side_by_side(
     study: Study,
     split: Split,
     folds: Mapping[str, Fold],
+    ahead: "StartedAhead",
     meanwhile: Callable[[], None] = lambda: None,
 ) -> None:
     """Train folds as `fit` does, up to `config.parallel` of them at the same time.
@@ -109,6 +110,7 @@ def fit_side_by_side(
         study: The patients.
         split: Roles of the patients in each fold.
         folds: The folds that are not finished, by what the log calls them, such as "fold 2 of 5".
+        ahead: Processes that were started while the cohort was read.
         meanwhile: Is called once, as soon as a process has nothing left to do.
 
     Raises:
@@ -116,7 +118,7 @@ def fit_side_by_side(
         ResourceError: A process was killed.
         Interrupted: A signal asks to stop; every fold has saved its state.
     """
-    workers = [Worker(share) for share in shares(config, min(config.parallel, len(folds)))]
+    workers = ahead.taken(shares(config, min(config.parallel, len(folds))))
     tasks = [FoldTask(config.plain(), study, split, fold, name) for name, fold in folds.items()]
     waiting = _Waiting(tasks, len(workers))
     try:
@@ -133,6 +135,40 @@ def fit_side_by_side(
             worker.ask_to_stop()
         for worker in workers:
             worker.join()
+
+
+class StartedAhead:
+    """Processes that import what training needs while this one still reads the cohort."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Start as many as the folds of the split will need, where the options tell their number."""
+        given = config.split.options.keywords()
+        folds = config.split.options.folds * config.split.options.repeats if "folds" in given else 1
+        count = min(config.parallel, folds)
+        self.workers = [Worker(share) for share in shares(config, count)] if count > 1 else []
+
+    def taken(self, needed: Sequence[Share]) -> "list[Worker]":
+        """Return processes with these shares: those that were started, if theirs are the same, or else new ones."""
+        if [worker.share for worker in self.workers] != list(needed):
+            self.stop()
+        workers, self.workers = self.workers or [Worker(share) for share in needed], []
+        return workers
+
+    def stop(self) -> None:
+        """End those that nobody has taken, at once: they have nothing to save."""
+        for worker in self.workers:
+            worker.join(0)
+        self.workers = []
+
+
+@contextmanager
+def started_ahead(config: RunConfig) -> Iterator[StartedAhead]:
+    """Start processes, and end those that nobody has taken."""
+    ahead = StartedAhead(config)
+    try:
+        yield ahead
+    finally:
+        ahead.stop()
 
 
 class _Waiting:

@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -20,12 +22,19 @@ from mil.training.fit import fit
 from mil.training.fold import Fold, cut, encoded, predictions
 from mil.training.one_encoder import FILE as ENCODERS
 from mil.training.several_devices import Team
-from mil.training.side_by_side import GIB, FoldTask, Share, fit_side_by_side, train_task
+from mil.training.side_by_side import GIB, FoldTask, Share, StartedAhead, fit_side_by_side, started_ahead, train_task
 
 logger = logging.getLogger(__name__)
 
 
-def train(config: RunConfig, study: Study, split: Split, folder: Path, team: Team | None = None) -> None:
+def train(
+    config: RunConfig,
+    study: Study,
+    split: Split,
+    folder: Path,
+    team: Team | None = None,
+    ahead: StartedAhead | None = None,
+) -> None:
     """Train every fold and write `predictions.csv`.
 
     With `config.baseline`, `baseline.csv` holds a linear model on mean features and, if models read covariates,
@@ -40,6 +49,7 @@ def train(config: RunConfig, study: Study, split: Split, folder: Path, team: Tea
         split: Roles of the patients in each fold.
         folder: The run folder.
         team: The processes of several devices, which train one fold after the other; None trains in this process.
+        ahead: Processes that were started to train folds at the same time; None starts them here.
 
     Raises:
         CohortError: The training patients of a fold are all of one class.
@@ -62,7 +72,9 @@ def train(config: RunConfig, study: Study, split: Split, folder: Path, team: Tea
         elif not side_by_side:
             fit(config, study, split, fold)
     if side_by_side and unfinished:
-        fit_side_by_side(config, study, split, unfinished, lambda: write_baselines(config, study, folds, folder))
+        with nullcontext(ahead) if ahead is not None else started_ahead(config) as started:
+            baselines = partial(write_baselines, config, study, folds, folder)
+            fit_side_by_side(config, study, split, unfinished, started, baselines)
     if team is not None:
         team.dismiss()
     if several:

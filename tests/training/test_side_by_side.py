@@ -19,6 +19,7 @@ from mil.errors import ConfigError
 from mil.splits.folds import Split
 from mil.study.compose import compose
 from mil.study.study import Study
+from mil.training import side_by_side
 from mil.training.fold import Fold
 from mil.training.side_by_side import GIB, FoldTask, Share, _Waiting, shares
 from tests.conftest import TINY, Mil, run_quietly
@@ -151,3 +152,40 @@ def test_a_signal_or_a_kill_leaves_folds_that_go_on_to_the_same_weights(
     run_quietly("train", "--resume", run)
     run_quietly(*words[:-2], words[-1], f"hydra.run.dir={whole}")
     assert fingerprint(run) == fingerprint(whole)
+
+
+class Process:
+    """Stands for a worker whose process was started."""
+
+    def __init__(self, share: Share) -> None:
+        self.share, self.ended = share, False
+
+    def join(self, seconds: float) -> None:
+        assert seconds == 0, "an idle process has nothing to save"
+        self.ended = True
+
+
+def test_processes_are_started_while_the_cohort_is_read_and_end_where_nobody_takes_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(side_by_side, "Worker", Process)
+    config = compose(["split=kfold", "split.folds=3", "parallel=2"])
+    with side_by_side.started_ahead(config) as ahead:
+        first, second = started = list(ahead.workers)
+        assert ahead.taken(shares(config, 2)) == started
+    assert not any(cast(Process, worker).ended for worker in (first, second)), "who took them ends them"
+    with side_by_side.started_ahead(config) as ahead:
+        started = list(ahead.workers)
+        (other,) = ahead.taken(shares(config, 1))  # of a run of which one fold is left
+        assert other not in started
+    assert all(cast(Process, worker).ended for worker in started)
+    with pytest.raises(ConfigError), side_by_side.started_ahead(config) as ahead:
+        started = list(ahead.workers)
+        raise ConfigError("")
+    assert all(cast(Process, worker).ended for worker in started)
+
+
+@pytest.mark.parametrize("words", [("split=kfold", "parallel=1"), ("split=holdout", "parallel=2")])
+def test_no_process_is_started_for_what_is_trained_in_this_one(words: tuple[str, str]) -> None:
+    with side_by_side.started_ahead(compose(list(words))) as ahead:
+        assert not ahead.workers
