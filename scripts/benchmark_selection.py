@@ -1,7 +1,7 @@
 """Which epoch's weights should count: rules compared on the same trainings, scored on patients who choose nothing.
 
 usage: python scripts/benchmark_selection.py [--data FOLDER] [--work runs/selection] [--seeds 5] [--sets NAME ...]
-                                              [--table-only]
+                                              [--refit] [--table-only]
 
 Every training runs all epochs once, with the weights of the last step and with their moving average over two epochs
 beside them; each rule then averages the weights of some of these epochs: so rules differ by the rule alone. Early
@@ -9,13 +9,16 @@ stopping is as in conf/callbacks/default.yaml: no epoch counts that comes 8 afte
 
 Outcome tools: their own simulated cohorts (another cohort, split and weights for each seed), 40% of the patients are
 reported. METABRIC, GBSG: the authors' split, networks as in real_survival.py. crc_nuclei: five folds, ABMIL as in
-real_data.py. What was trained stays in the work folder and is not trained again.
+real_data.py. `--refit` also trains with `selection.refit=5` and the default of the rest. What was trained stays in the
+work folder and is not trained again.
 """
 
 import argparse
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -32,14 +35,18 @@ from mil import files
 from mil.endpoints.endpoint import Endpoint
 from mil.inference.forward import logits
 from mil.models.mil_model import MILModel
+from mil.splits.folds import Split
 from mil.study import build
 from mil.study.compose import compose
 from mil.study.pipeline import read_study, split_study
-from mil.training.epoch_choice import Judge, MovingAverage, counting, mean_weights
+from mil.study.run_config import RunConfig
+from mil.study.study import Study
+from mil.training.epoch_choice import CarriedOver, Judge, MovingAverage, counting, mean_weights
 from mil.training.fit import fresh_network
 from mil.training.fold import Fold, cut
 from mil.training.module import MILModule
 from mil.training.ranks import Ranks
+from mil.training.refit import cross_fit, joined_fold
 from mil.training.train_network import train_network
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +59,9 @@ LAST = 0
 BEFORE, TODAY = (0.0, 1), (0.0, 5)
 """`selection.moving_average` and `selection.best_epochs` of earlier versions and by default."""
 RULES = (BEFORE, (0.0, 3), TODAY, (0.0, 8), (2.0, 1), (2.0, 5), (0.0, LAST))
+PARTS = 5
+"""Of `selection.refit`."""
+REFITTED = "refit.npy"
 OUTCOME = ("surv-crc", "surv-kirc", "surv-luad", "hcc-os", "meso-os", "bcr-prostate", "rlapsrisk-bc")
 SURVIVAL = ("survival", "survival_discrete", "survival_weibull")
 QUIET = ("callbacks=none", "figures=false", "baseline=false", "trainer.enable_progress_bar=false", "data.workers=0")
@@ -116,10 +126,16 @@ def main() -> int:
     os.environ.setdefault("MIL_CACHE", str(options.work.absolute() / "cache"))
     for data in chosen:
         for seed in range(data.seeds):
-            if not options.table_only and not (_place(options.work, data, seed) / "done").exists():
-                record(data, seed, options.work)
+            place = _place(options.work, data, seed)
+            if not options.table_only and not (place / "done").exists():
+                record(data, seed, place)
                 print(f"{data.name}, seed {seed}", flush=True)
+            if options.refit and not options.table_only and not (place / REFITTED).exists():
+                refit(data, seed, place)
+                print(f"{data.name}, seed {seed}, refit", flush=True)
     print(tables(chosen, options.work))
+    if options.refit:
+        print(f"\n{refit_table(chosen, options.work)}")
     return 0
 
 
@@ -130,6 +146,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5)
     names = [*OUTCOME, *(f"{table} {tool}" for table in ("metabric", "gbsg") for tool in SURVIVAL), "crc_nuclei"]
     parser.add_argument("--sets", nargs="+", default=names, choices=names)
+    parser.add_argument("--refit", action="store_true", help="also train with selection.refit=5")
     parser.add_argument("--table-only", action="store_true", help="train nothing")
     return parser.parse_args()
 
@@ -164,13 +181,9 @@ def _place(work: Path, data: Data, seed: int) -> Path:
     return work / "trained" / f"{data.name.replace(' ', '-')}-{seed}"
 
 
-def record(data: Data, seed: int, work: Path) -> None:
-    """Train every fold of a data set with a seed, and store what is predicted after each epoch."""
-    place = _place(work, data, seed)
-    config = compose([*data.words(seed), "selection.moving_average=0"])
-    study = read_study(config)
-    split = split_study(config, study)
-    study.store.keep(study.cohort.table["slide"], 2**33)
+def record(data: Data, seed: int, place: Path) -> None:
+    """Train every fold of a data set with a seed, and store what each rule's weights predict."""
+    config, study, split = _read(data, seed)
     for number in split.folds:
         fold = cut(config, study, split, number, place / f"fold_{number}")
         recorder, model = Recorder(fold), fresh_network(config, study, fold)
@@ -191,6 +204,51 @@ def record(data: Data, seed: int, work: Path) -> None:
     files.write(place / "done", "")
 
 
+def refit(data: Data, seed: int, place: Path) -> None:
+    """Train every fold on the patients of training and selection together, and store what is predicted."""
+    config, study, split = _read(data, seed, f"selection.refit={PARTS}", f"selection.best_epochs={TODAY[1]}")
+    report = []
+    for number in split.folds:
+        fold = cut(config, study, split, number, place / f"fold_{number}")
+        fresh = partial(fresh_network, config, study)
+        cross = cross_fit(config, study, split, fold, fresh, 0, Ranks())
+        together, fold = joined_fold(config, study, split, fold)
+        model = fresh(together)
+        train_network(config, together, model, CarriedOver(cross.epochs), None, 0, Ranks())
+        report.append(logits(model, fold.data["report"]).float())
+        shutil.rmtree(fold.folder)
+    np.save(place / REFITTED, torch.cat(report).numpy())
+
+
+def _read(data: Data, seed: int, *words: str) -> tuple[RunConfig, Study, Split]:
+    config = compose([*data.words(seed), "selection.moving_average=0", *words])
+    study = read_study(config)
+    study.store.keep(study.cohort.table["slide"], 2**33)
+    return config, study, split_study(config, study)
+
+
+def refit_table(chosen: Sequence[Data], work: Path) -> str:
+    """Return the score of `selection.refit`, and its gain over the default, as Markdown."""
+    lines = [["data", "seeds", "default", "refit", "refit minus default"], ["---"] * 5]
+    for data in chosen:
+        pairs = []
+        for seed in range(data.seeds):
+            endpoint, target = _reported(data, seed, work)
+            rows = torch.from_numpy(np.load(_place(work, data, seed) / REFITTED))
+            today = next(score for _, _, rule, score, _ in _scored(data, seed, work) if rule == _named(TODAY))
+            pairs.append((today, float(endpoint.score(rows, target)[endpoint.metric])))
+        today, refitted = np.mean(pairs, axis=0)
+        cells = [data.name, str(len(pairs)), f"{today:.4f}", f"{refitted:.4f}", _gain(pd.Series(np.diff(pairs)[:, 0]))]
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _gain(gains: "pd.Series[float]") -> str:
+    """Return mean ± standard error of a gain over seeds, and the least and the most of them."""
+    error = gains.std() / len(gains) ** 0.5
+    return f"{gains.mean():+.4f} ± {error:.4f} ({gains.min():+.4f} to {gains.max():+.4f})"
+
+
 def tables(chosen: Sequence[Data], work: Path) -> str:
     """Return the mean score of each rule, and the epoch that it chose, as Markdown."""
     rows = [row for data in chosen for seed in range(data.seeds) for row in _scored(data, seed, work)]
@@ -208,10 +266,8 @@ def tables(chosen: Sequence[Data], work: Path) -> str:
         epochs = scores.groupby("rule")["epoch"].mean()
         gains = by_rule[_named(TODAY)] - by_rule[_named(BEFORE)]
         cells = [f"{by_rule[_named(rule)].mean():.4f}" for rule in RULES]
-        error = gains.std() / len(gains) ** 0.5
-        gain = f"{gains.mean():+.4f} ± {error:.4f} ({gains.min():+.4f} to {gains.max():+.4f})"
         chosen_epochs = f"{epochs[_named(BEFORE)]:.1f}, {epochs[_named(TODAY)]:.1f}"
-        lines.append([str(name), str(len(gains)), *cells, gain, chosen_epochs])
+        lines.append([str(name), str(len(gains)), *cells, _gain(gains), chosen_epochs])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -223,14 +279,24 @@ def _named(rule: tuple[float, int]) -> str:
 
 def _scored(data: Data, seed: int, work: Path) -> Iterator[tuple[str, int, str, float, float]]:
     """Yield the score of each rule over the report patients of all folds, and the mean epoch that it chose."""
-    folds = [np.load(path) for path in sorted(_place(work, data, seed).glob("*.npz"))]
-    endpoint: Endpoint = build.make(compose(data.words(seed)).tool.endpoint)
-    endpoint.fit(torch.from_numpy(folds[0]["train_target"]))
-    target = torch.cat([torch.from_numpy(fold["report_target"]) for fold in folds])
+    endpoint, target = _reported(data, seed, work)
+    folds = _folds(data, seed, work)
     for place, rule in enumerate(RULES):
         rows = torch.cat([torch.from_numpy(fold["report"][place]) for fold in folds])
         score = float(endpoint.score(rows, target)[endpoint.metric])
         yield data.name, seed, _named(rule), score, float(np.mean([fold["epochs"][place] for fold in folds]))
+
+
+def _reported(data: Data, seed: int, work: Path) -> tuple[Endpoint, Tensor]:
+    """Return the endpoint and the targets of the report patients, fold after fold."""
+    folds = _folds(data, seed, work)
+    endpoint: Endpoint = build.make(compose(data.words(seed)).tool.endpoint)
+    endpoint.fit(torch.from_numpy(folds[0]["train_target"]))
+    return endpoint, torch.cat([torch.from_numpy(fold["report_target"]) for fold in folds])
+
+
+def _folds(data: Data, seed: int, work: Path) -> "list[np.lib.npyio.NpzFile]":
+    return [np.load(path) for path in sorted(_place(work, data, seed).glob("*.npz"))]
 
 
 def best_epochs(losses: Sequence[float], count: int) -> list[int]:
