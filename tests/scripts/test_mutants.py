@@ -88,3 +88,9 @@ def test_no_mutation_is_tried_if_the_tests_already_fail(
     (project / "mil" / "order.py").write_text(CODE.replace("else b", "else 5"))
     assert mutants.main(["--root", str(project), "--timeout", "60"]) == 2
     assert capsys.readouterr().out == ""
+
+
+def test_every_mutation_of_the_project_still_fits_the_code(
+    mutants: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert mutants.main(["--check"]) == 0, capsys.readouterr().out
