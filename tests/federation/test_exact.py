@@ -105,6 +105,24 @@ def test_five_epochs_end_in_the_weights_of_pooled_training(name: str) -> None:
     assert progress.train_loss[-1] == pytest.approx(np.mean(losses[-len(losses) // 5 :]), rel=1e-4)
 
 
+def test_the_weights_that_count_are_the_mean_of_those_of_the_best_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = federated(
+        config_of("binary", *PLAIN, "trainer.max_epochs=6", "optimizer.lr=0.003"), options_of()
+    ).training()
+    select, epochs = training._select, list[NDArray[np.float64]]()
+
+    def watched(train_loss: float, seconds: float) -> None:
+        epochs.append(training.progress.weights.copy())
+        select(train_loss, seconds)
+
+    monkeypatch.setattr(training, "_select", watched)
+    losses = training.run().select_loss
+    best = np.argsort(losses, kind="stable")[:3]  # at most half of six
+    assert list(best) != sorted(best), "the order of the losses is not that of the epochs"
+    assert training.best_epochs == list(best + 1)
+    np.testing.assert_allclose(training.weights, np.mean([epochs[epoch] for epoch in best], axis=0), rtol=1e-6)
+
+
 def first_gradient(federation: Federated) -> NDArray[np.float64]:
     """Return the gradient of all sites at the first weights, by sums."""
     facts = {"fold": 0, "epoch": 0, "step": 0, "steps": 1}
