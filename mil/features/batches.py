@@ -5,7 +5,9 @@ number of workers, sees the same batches.
 """
 
 import copy
+import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -24,6 +26,8 @@ from mil.features.formats import Header
 from mil.features.pieces import in_order
 from mil.features.store import LARGE_BYTES, FeatureStore
 
+LONGEST_FOLDER = 75
+"""Bytes of the folder for temporary files; the names of sockets of `multiprocessing` add 32."""
 _WORKER = "DataLoader worker"
 """How torch begins its message about a reading process that died."""
 
@@ -353,9 +357,14 @@ def _cut(order: Iterable[int], sizes: Sequence[int], bags: int, tiles: int | Non
 
 
 def loader(dataset: BagDataset, order: Iterable[list[Draw]] | None = None, workers: int = 0) -> DataLoader[Batch]:
-    """Return a loader over the batches of `order`; without one, over the bags one by one, with all their tiles."""
+    """Return a loader over the batches of `order`; without one, over the bags one by one, with all their tiles.
+
+    Raises:
+        ResourceError: Worker processes could not send what they read, and would be waited for without an end.
+    """
     alone = [[Draw(bag)] for bag in range(len(dataset))]
     if workers:
+        _check_meeting_place()
         dataset.read_headers()  # worker processes may not start the process that reads a header
     return DataLoader(
         dataset,
@@ -387,6 +396,16 @@ def reading() -> Iterator[None]:
             f"a process that reads features ahead was killed{f' ({how[1].strip()})' if how else ''}, as systems do "
             "where memory runs out; data.workers=0, or fewer, needs less"
         ) from error
+
+
+def _check_meeting_place() -> None:
+    """Check that Python's sockets, which have names of 107 bytes at most, fit into the folder for temporary files."""
+    folder = tempfile.gettempdir()
+    if (length := len(os.fsencode(folder))) > LONGEST_FOLDER:
+        raise ResourceError(
+            f"the folder for temporary files {folder} has a name of {length} bytes, expected at most {LONGEST_FOLDER}, "
+            "so that processes that read features ahead can send them; set TMPDIR to a shorter one, or data.workers=0"
+        )
 
 
 def _as_it_is(batch: Batch) -> Batch:

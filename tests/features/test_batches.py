@@ -1,6 +1,9 @@
 """Which bags a step sees depends only on seed and epoch; every bag comes once, with its own tiles."""
 
 import io
+import shutil
+import tempfile
+from multiprocessing import process
 from pathlib import Path
 from unittest import mock
 
@@ -188,6 +191,27 @@ def test_sampled_tiles_depend_on_the_epoch_and_seed(store: FeatureStore) -> None
     assert len(tiles(0)) == 6
     assert len({tuple(tile) for tile in tiles(0)}) == 6, "drawn without replacement"
     assert tiles(0, dataset(store, 6, seed=1)) != tiles(0)
+
+
+def test_a_folder_for_temporary_files_whose_name_is_too_long_for_sockets_is_refused(
+    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes that cannot send what they read would be waited for without an end."""
+    base = Path(tempfile.mkdtemp(dir="/tmp"))
+    longest = base / ("x" * (batches.LONGEST_FOLDER - len(str(base)) - 1))
+    too_long = longest.with_name(longest.name + "x")
+    for folder in (longest, too_long):
+        folder.mkdir()
+    try:
+        monkeypatch.setattr(tempfile, "tempdir", str(longest))
+        monkeypatch.delitem(process.current_process()._config, "tempdir", raising=False)  # type: ignore[attr-defined]
+        assert len(list(loader(dataset(store), workers=1))) == len(dataset(store))
+        monkeypatch.setattr(tempfile, "tempdir", str(too_long))
+        with pytest.raises(ResourceError, match=r"has a name of 76 bytes, expected at most 75"):
+            loader(dataset(store), workers=1)
+        loader(dataset(store))
+    finally:
+        shutil.rmtree(base)
 
 
 def test_evaluation_reads_all_tiles_of_every_bag_in_order(store: FeatureStore) -> None:
