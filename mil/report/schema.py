@@ -200,7 +200,7 @@ class FittedOn(Model):
     what: str
     on: str
     n: int | None = None
-    value: float | int | tuple[float, ...] | None = None
+    value: float | int | tuple[int, ...] | tuple[float, ...] | None = None
 
 
 class GateResult(Model):
