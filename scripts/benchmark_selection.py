@@ -1,7 +1,7 @@
 """Which epoch's weights should count: rules compared on the same trainings, scored on patients who choose nothing.
 
 usage: python scripts/benchmark_selection.py [--data FOLDER] [--work runs/selection] [--seeds 5] [--sets NAME ...]
-                                              [--refit] [--table-only]
+                                              [--refit] [--members N] [--table-only]
 
 Every training runs all epochs once, with the weights of the last step and with their moving average over two epochs
 beside them; each rule then averages the weights of some of these epochs: so rules differ by the rule alone. Early
@@ -9,15 +9,16 @@ stopping is as in conf/callbacks/default.yaml: no epoch counts that comes 8 afte
 
 Outcome tools: their own simulated cohorts (another cohort, split and weights for each seed), 40% of the patients are
 reported. METABRIC, GBSG: the authors' split, networks as in real_survival.py. crc_nuclei: five folds, ABMIL as in
-real_data.py. `--refit` also trains with `selection.refit=5` and the default of the rest. What was trained stays in the
-work folder and is not trained again.
+real_data.py. `--refit` also trains with `selection.refit=5` and the default of the rest, `--members` also ensembles of so
+many networks of half the width for the outcome tools. What was trained stays in the work folder and is not trained
+again.
 """
 
 import argparse
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -62,6 +63,8 @@ RULES = (BEFORE, (0.0, 3), TODAY, (0.0, 8), (2.0, 1), (2.0, 5), (0.0, LAST))
 PARTS = 5
 """Of `selection.refit`."""
 REFITTED = "refit.npy"
+WIDTHS = {"embed_dim": 128, "attention_dim": 64}
+"""Of the outcome tools' networks, as in the zoo."""
 OUTCOME = ("surv-crc", "surv-kirc", "surv-luad", "hcc-os", "meso-os", "bcr-prostate", "rlapsrisk-bc")
 SURVIVAL = ("survival", "survival_discrete", "survival_weibull")
 QUIET = ("callbacks=none", "figures=false", "baseline=false", "trainer.enable_progress_bar=false", "data.workers=0")
@@ -77,11 +80,15 @@ class Data:
     options: tuple[str, ...]
     seeds: int
     simulated: bool = False
+    members: int = 1
+    """networks of an ensemble, each of half the width"""
 
     def words(self, seed: int) -> list[str]:
         """Return the options for a seed."""
         drawn = [f"simulation.seed={seed}"] if self.simulated else []
-        return [f"tool={self.tool}", *self.options, f"seed={seed}", *drawn, *QUIET]
+        widths = {name: width // min(self.members, 2) for name, width in WIDTHS.items()} if self.simulated else {}
+        network = [f"++model.{name}={width}" for name, width in widths.items()] + [f"++model.members={self.members}"]
+        return [f"tool={self.tool}", *self.options, *network, f"seed={seed}", *drawn, *QUIET]
 
 
 class Recorder(Judge):
@@ -133,7 +140,14 @@ def main() -> int:
             if options.refit and not options.table_only and not (place / REFITTED).exists():
                 refit(data, seed, place)
                 print(f"{data.name}, seed {seed}, refit", flush=True)
+    ensembles = [replace(data, members=options.members) for data in chosen if data.simulated and options.members > 1]
+    for data, seed in ((data, seed) for data in ensembles for seed in range(data.seeds)):
+        if not options.table_only and not (_place(options.work, data, seed) / "done").exists():
+            record(data, seed, _place(options.work, data, seed))
+            print(f"{data.name}, seed {seed}, {data.members} networks", flush=True)
     print(tables(chosen, options.work))
+    if ensembles:
+        print(f"\n{members_table(ensembles, options.work)}")
     if options.refit:
         print(f"\n{refit_table(chosen, options.work)}")
     return 0
@@ -147,13 +161,14 @@ def _options() -> argparse.Namespace:
     names = [*OUTCOME, *(f"{table} {tool}" for table in ("metabric", "gbsg") for tool in SURVIVAL), "crc_nuclei"]
     parser.add_argument("--sets", nargs="+", default=names, choices=names)
     parser.add_argument("--refit", action="store_true", help="also train with selection.refit=5")
+    parser.add_argument("--members", type=int, default=1, help="also train ensembles of so many networks")
     parser.add_argument("--table-only", action="store_true", help="train nothing")
     return parser.parse_args()
 
 
 def _sets(data: Path, work: Path, seeds: int) -> Iterator[Data]:
     """Yield all data sets, after converting the real ones."""
-    zoo = ("split=holdout", "split.report=0.4", "++model.embed_dim=128", "++model.attention_dim=64")
+    zoo = ("split=holdout", "split.report=0.4")
     yield from (Data(tool, tool, zoo, seeds, simulated=True) for tool in OUTCOME)
     for name in ("metabric", "gbsg"):
         place = work / "data" / name
@@ -178,7 +193,8 @@ def _files(place: Path) -> tuple[str, str]:
 
 
 def _place(work: Path, data: Data, seed: int) -> Path:
-    return work / "trained" / f"{data.name.replace(' ', '-')}-{seed}"
+    several = f"-members{data.members}" if data.members > 1 else ""
+    return work / "trained" / f"{data.name.replace(' ', '-')}{several}-{seed}"
 
 
 def record(data: Data, seed: int, place: Path) -> None:
@@ -240,6 +256,25 @@ def refit_table(chosen: Sequence[Data], work: Path) -> str:
         today, refitted = np.mean(pairs, axis=0)
         cells = [data.name, str(len(pairs)), f"{today:.4f}", f"{refitted:.4f}", _gain(pd.Series(np.diff(pairs)[:, 0]))]
         lines.append(cells)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def members_table(ensembles: Sequence[Data], work: Path) -> str:
+    """Return the scores of one network and of ensembles, by the former rule and by the default, as Markdown."""
+    head = ["data", "seeds"]
+    head += [f"{number}, {_named(rule)}" for number in ("one network", "ensemble") for rule in (BEFORE, TODAY)]
+    lines = [[*head, "ensemble by the default minus one network by the former rule"], ["---"] * (len(head) + 1)]
+    for data in ensembles:
+        rows = []
+        for seed in range(data.seeds):
+            by_rule = [
+                {rule: score for _, _, rule, score, _ in _scored(each, seed, work)}
+                for each in (replace(data, members=1), data)
+            ]
+            rows.append([scores[_named(rule)] for scores in by_rule for rule in (BEFORE, TODAY)])
+        cells = [f"{score:.4f}" for score in np.mean(rows, axis=0)]
+        gains = pd.Series([row[-1] - row[0] for row in rows])
+        lines.append([data.name, str(len(rows)), *cells, _gain(gains)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
