@@ -9,8 +9,8 @@ stopping is as in conf/callbacks/default.yaml: no epoch counts that comes 8 afte
 
 Outcome tools: their own simulated cohorts (another cohort, split and weights for each seed), 40% of the patients are
 reported. METABRIC, GBSG: the authors' split, networks as in real_survival.py. crc_nuclei: five folds, ABMIL as in
-real_data.py. `--refit` also trains with `selection.refit=5` and the default of the rest, `--members` also ensembles of so
-many networks of half the width for the outcome tools. What was trained stays in the work folder and is not trained
+real_data.py. `--refit` also trains with `selection.refit=5` and the default of the rest, `--members` also ensembles of
+so many networks of half the width for the outcome tools. What was trained stays in the work folder and is not trained
 again.
 """
 
@@ -141,10 +141,12 @@ def main() -> int:
                 refit(data, seed, place)
                 print(f"{data.name}, seed {seed}, refit", flush=True)
     ensembles = [replace(data, members=options.members) for data in chosen if data.simulated and options.members > 1]
-    for data, seed in ((data, seed) for data in ensembles for seed in range(data.seeds)):
-        if not options.table_only and not (_place(options.work, data, seed) / "done").exists():
-            record(data, seed, _place(options.work, data, seed))
-            print(f"{data.name}, seed {seed}, {data.members} networks", flush=True)
+    for data in ensembles:
+        for seed in range(data.seeds):
+            place = _place(options.work, data, seed)
+            if not options.table_only and not (place / "done").exists():
+                record(data, seed, place)
+                print(f"{data.name}, seed {seed}, {data.members} networks", flush=True)
     print(tables(chosen, options.work))
     if ensembles:
         print(f"\n{members_table(ensembles, options.work)}")
