@@ -30,7 +30,8 @@ class OTSurv(MILModel):
 
     In training the transported share of the mass rises over `ramp` epochs along the authors' curve, from 0.1 to 1; in
     evaluation all is transported, as in their test script. Attention is the mass that a tile gives to all prototypes
-    together: in evaluation that of all tiles is the same, and it does not tell where the score comes from. The paper is about survival; any endpoint works.
+    together: in evaluation that of all tiles is the same, and it does not tell where the score comes from. The paper is
+    about survival; any endpoint works.
 
     Departures: the share rises from epoch to epoch, not from batch to batch. Plans are converged, where the authors
     stop after some iterations, up to 4e-6 earlier. Gradients are those of the converged plan
