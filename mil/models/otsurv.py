@@ -128,7 +128,7 @@ def transport(cost: Tensor, mass: float, entropy: float, power: float) -> Tensor
         aim[-1], powers[-1] = 1 - mass, 1
     aim = aim.log()
 
-    def step(scale: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def step(scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the plan of a scaling of the columns, the masses of its columns, and the scaling that follows."""
         plan = (kernel + scale).softmax(1) / len(kernel)
         masses = plan.sum(0)
@@ -140,18 +140,18 @@ def transport(cost: Tensor, mass: float, entropy: float, power: float) -> Tensor
 
     with torch.no_grad():
         scale, ones = torch.zeros_like(aim), torch.eye(len(aim), dtype=aim.dtype, device=aim.device)
-        plan, masses, after = step(scale, kernel)
+        plan, masses, after = step(scale)
         for _ in range(MOST_ITERATIONS):
             gap = (after - scale).abs().max()
             if gap <= TOLERANCE:
                 break
             tried = scale + torch.linalg.solve_ex(ones - slope(plan, masses), after - scale).result
-            following = step(tried, kernel)
+            following = step(tried)
             if not (following[2] - tried).abs().max() < gap / 2:  # also where it is not a number
                 tried = after
-                following = step(tried, kernel)
+                following = step(tried)
             scale, (plan, masses, after) = tried, following
-    _, _, scale = step(scale, kernel)
+    _, _, scale = step(scale)
     if scale.requires_grad:
         through = ones - slope(plan, masses).t()
         scale.register_hook(lambda pull: torch.linalg.solve(through, pull))  # type: ignore[no-untyped-call]
